@@ -1,0 +1,59 @@
+# make demo | test | check | test-all | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# A name on the PATH may be a stub that does not run (pyenv), so each candidate is tried.
+FIND_PYTHON = for p in python3.12 python3.11 python3 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; } || true; done
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PROMPT ?= a dog barking
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup setup-dev demo test test-all check tiny clean
+
+help:
+	@grep -E '^# make' Makefile | cut -c3-
+
+$(BIN)/python:
+	@python="$$($(FIND_PYTHON))"; \
+	[ -n "$$python" ] || { echo "make: no Python >= 3.11 with venv on the PATH; install python3.12 and python3.12-venv" >&2; exit 1; }; \
+	echo "creating .venv with $$("$$python" --version)"; "$$python" -m venv .venv
+
+.venv/base.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing audioldm with torch into .venv (about 5 GB; a minute or two)"
+	@$(INSTALL) --editable . && touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing audioldm[train,eval,dev] into .venv"
+	@$(INSTALL) --editable '.[train,eval,dev]' && touch .venv/base.stamp $@
+
+setup: .venv/base.stamp
+setup-dev: .venv/dev.stamp
+
+demo: .venv/base.stamp
+	@$(BIN)/audioldm generate "$(PROMPT)" --out out/demo --force
+
+test: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-all: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q
+
+check: .venv/dev.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# The whole chain on synthetic sound, on two CPU cores.
+tiny: .venv/dev.stamp
+	@for part in vae vocoder clap; do $(BIN)/audioldm train tiny/$$part; done
+	@$(BIN)/audioldm data encode synthetic --out runs/tiny/latents --seconds 1.28 --force \
+		--vae runs/tiny/vae/model/vae --clap runs/tiny/clap/model
+	@$(BIN)/audioldm train tiny/ldm
+
+clean:
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
