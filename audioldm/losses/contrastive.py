@@ -1,0 +1,25 @@
+"""Pulling matching text and audio together."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+
+def info_nce(text: Tensor, audio: Tensor, scale: Tensor | float, *, same: Tensor | None = None) -> Tensor:
+    """Symmetric contrastive loss over a batch of unit vectors (B, D).   CLIP (arXiv:2103.00020) fig. 3; CLAP eq. 1.
+
+    ``same`` (B, B) marks the pairs that count as matching beside the diagonal (two clips with one caption are not each
+    other's negatives): the target spreads evenly over them (SupCon, arXiv:2004.11362).   Returns a scalar.
+    """
+    logits = scale * text @ audio.T
+    target = (
+        torch.eye(len(text), device=text.device, dtype=text.dtype) if same is None else same.to(text.dtype)
+    )
+    rows = target / target.sum(1, keepdim=True)
+    columns = target.T / target.T.sum(1, keepdim=True)
+    return 0.5 * (nnf.cross_entropy(logits, rows) + nnf.cross_entropy(logits.T, columns))
+
+
+def cosine_distance(made: Tensor, target: Tensor) -> Tensor:
+    """1 - cos between rows, averaged: how a student follows a teacher's direction."""
+    return (1 - nnf.cosine_similarity(made, target, dim=-1)).mean()

@@ -1,0 +1,1 @@
+"""Waveform and spectrogram maths: torch and torchaudio.functional only."""

@@ -1,0 +1,60 @@
+"""Waveform to log-mel.   B batch, N samples, T frames, F mel bins, K = n_fft/2+1 frequency bins."""
+
+import torch
+import torchaudio.functional as taf
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from audioldm.spec import AudioSpec
+
+
+def filterbank(spec: AudioSpec) -> Tensor:
+    """Slaney-scale, area-normalised triangles, (F, K): the ones of ``librosa.filters.mel``."""
+    bank = taf.melscale_fbanks(
+        spec.n_fft // 2 + 1, spec.fmin, spec.fmax, spec.mels, spec.rate, norm="slaney", mel_scale="slaney"
+    )
+    return bank.T.contiguous()
+
+
+def magnitude(wave: Tensor, spec: AudioSpec, window: Tensor) -> Tensor:
+    """|STFT| of ``wave`` (B, 1, N) as (B, 1, K, N // hop): reflect padding, no centring, as HiFi-GAN is trained on.
+
+    Raises ValueError for a waveform that is too short to reflect (``spec.pad`` samples or fewer).
+    """
+    if wave.dim() != 3 or wave.shape[1] != 1:
+        raise ValueError(f"wave must be (B, 1, N), got {tuple(wave.shape)}")
+    if wave.shape[-1] <= spec.pad:
+        raise ValueError(f"wave has {wave.shape[-1]} samples; reflect padding needs more than {spec.pad}")
+    padded = nnf.pad(wave, (spec.pad, spec.pad), mode="reflect")[:, 0]
+    spectrum = torch.stft(
+        padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
+    )
+    return spectrum.abs()[:, None]
+
+
+def log_mel(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """Natural log of the magnitude mel, clamped at ``spec.floor``: (B, 1, N) to (B, 1, N // hop, F).
+
+    >>> from audioldm.spec import SPECS
+    >>> log_mel(torch.zeros(2, 1, 16000), SPECS["16k_64"]).shape
+    torch.Size([2, 1, 100, 64])
+    """
+    return LogMel(spec).to(wave)(wave)
+
+
+class LogMel(nn.Module):
+    """``log_mel`` with its window and filterbank kept as buffers, for use inside training loops."""
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(self, spec: AudioSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("window", torch.hann_window(spec.win), persistent=False)
+        self.register_buffer("bank", filterbank(spec), persistent=False)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """(B, 1, N) to (B, 1, T, F); T = N // hop."""
+        mel = self.bank @ magnitude(wave, self.spec, self.window)
+        return mel.clamp(min=self.spec.floor).log().transpose(-1, -2)
