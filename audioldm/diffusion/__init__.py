@@ -1,0 +1,1 @@
+"""The heart: schedules, grids, samplers, guidance and objectives as pure functions."""

@@ -1,0 +1,144 @@
+"""Which noise levels a sampler visits: (schedule, steps) -> (steps + 1,) float64, descending, the last is 0."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from audioldm.diffusion.schedule import HIGHEST, Path
+from audioldm.diffusion.table import Entry
+from audioldm.errors import AudioLDMError
+
+ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+"""Noise levels of Sabour et al. 2024 (Align Your Steps) for Stable Diffusion 1.5, ten steps."""
+
+
+def check_steps(steps: int, most: int | None = None) -> None:
+    """Refuse fewer than 1 step, or more than ``most``."""
+    if steps < 1:
+        raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 or more.")
+    if most is not None and steps > most:
+        raise AudioLDMError(
+            f"steps={steps} is more than the {most} times of the schedule.",
+            "Use fewer steps, or the grid karras or exponential.",
+        )
+
+
+def to_zero(sigmas: Tensor) -> Tensor:
+    """Append the 0 at which every grid ends."""
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def at_times(schedule: Path, t: Tensor) -> Tensor:
+    """The grid through whole times ``t``, descending."""
+    return to_zero(schedule.sigmas[t.long()])
+
+
+def on_curve(schedule: Path, steps: int, curve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """The grid along ``curve(u, high, low)``, u even in [0, 1]; an infinite level gets one node before the curve."""
+    check_steps(steps)
+    sigmas = schedule.sigmas
+    ahead = sigmas[-1:] if sigmas[-1] >= HIGHEST else sigmas[:0]
+    finite = sigmas[: len(sigmas) - len(ahead)]
+    u = torch.linspace(0, 1, steps - len(ahead), dtype=torch.float64)
+    return to_zero(torch.cat([ahead, curve(u, finite[-1], finite[0])]))
+
+
+def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
+    """Times floor(i T / steps) + offset, never the last; AudioLDM's own (offset 1).   Lin et al. 2024 tab. 2.
+
+    Equal to diffusers where ``steps`` divides T; elsewhere diffusers rounds T / steps down and leaves out the noisiest.
+
+    >>> from audioldm.diffusion.schedule import audioldm
+    >>> len(leading(audioldm(), 30)), len(leading(audioldm(), 600))
+    (31, 601)
+    """
+    length = schedule.length
+    check_steps(steps, length)
+    shift = 0 if steps == length else offset
+    return at_times(schedule, (torch.arange(steps) * length // steps + shift).clamp(max=length - 1).flip(0))
+
+
+def trailing(schedule: Path, steps: int) -> Tensor:
+    """Times T - 1, T - 1 - T/steps, ...: always the last, never the first.   Lin et al. 2024 sec. 3.3."""
+    check_steps(steps, schedule.length)
+    ratio = schedule.length / steps
+    return at_times(
+        schedule, (schedule.length - torch.arange(steps, dtype=torch.float64) * ratio).round() - 1
+    )
+
+
+def linspace(schedule: Path, steps: int) -> Tensor:
+    """Times evenly from the last to the first, both included.   Nichol & Dhariwal 2021 sec. 4."""
+    check_steps(steps, schedule.length)
+    return at_times(schedule, torch.linspace(schedule.length - 1, 0, steps, dtype=torch.float64).round())
+
+
+def karras(schedule: Path, steps: int, *, rho: float = 7.0) -> Tensor:
+    """Even steps of sigma^(1/rho): short ones at low noise.   Karras et al. 2022 (EDM) eq. 5."""
+    return on_curve(
+        schedule,
+        steps,
+        lambda u, high, low: torch.lerp(high ** (1 / rho), low ** (1 / rho), u) ** rho,
+    )
+
+
+def exponential(schedule: Path, steps: int) -> Tensor:
+    """Even steps of log sigma (so of log SNR) at real times.   Lu et al. 2022 (DPM-Solver)."""
+    return on_curve(schedule, steps, lambda u, high, low: torch.lerp(high.log(), low.log(), u).exp())
+
+
+def snr(schedule: Path, steps: int) -> Tensor:
+    """Even steps of log SNR at whole, different times: ``exponential`` for a net that knows whole times only.
+
+    Lu et al. 2022 (DPM-Solver).   Where the even steps would use a time twice, neighbours are taken.
+    """
+    length = schedule.length
+    check_steps(steps, length)
+    logs = schedule.sigmas.log()
+    nearest = (logs[None] - exponential(schedule, steps)[:-1, None].log()).abs().argmin(1)
+    below = torch.arange(steps - 1, -1, -1)
+    slack = (nearest - below).clamp(0, length - steps).flip(0).cummax(0).values.flip(0)
+    return at_times(schedule, slack + below)
+
+
+def aligned(schedule: Path, steps: int) -> Tensor:
+    """The table ALIGNED, its log sigma stretched to the ends of the schedule and interpolated to ``steps`` steps.
+
+    Sabour et al. 2024.   Optimal for the model that it was made for; here it lends its shape.
+    """
+    table = torch.tensor(ALIGNED, dtype=torch.float64).log()
+
+    def curve(u: Tensor, high: Tensor, low: Tensor) -> Tensor:
+        place = u * (len(u) - 1) / len(u) * (len(table) - 1) if len(u) else u
+        left = place.long().clamp(max=len(table) - 2)
+        shape = (torch.lerp(table[left], table[left + 1], place - left) - table[-1]) / (table[0] - table[-1])
+        return torch.lerp(low.log(), high.log(), shape).exp()
+
+    return on_curve(schedule, steps, curve)
+
+
+GRIDS: dict[str, Entry] = {
+    "leading": Entry(
+        leading,
+        "Even times from the clean end, plus 1; AudioLDM's own.",
+        "Song et al. 2021 (DDIM), arXiv:2010.02502",
+    ),
+    "trailing": Entry(
+        trailing, "Even times from the noisy end; good for few steps.", "Lin et al. 2024, arXiv:2305.08891"
+    ),
+    "linspace": Entry(linspace, "Even times with both ends.", "Nichol & Dhariwal 2021, arXiv:2102.09672"),
+    "karras": Entry(
+        karras, "Even sigma^(1/7): short steps at low noise.", "Karras et al. 2022 (EDM), arXiv:2206.00364"
+    ),
+    "exponential": Entry(
+        exponential, "Even log sigma at real times.", "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927"
+    ),
+    "snr": Entry(snr, "Even log SNR at whole times.", "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927"),
+    "aligned": Entry(
+        aligned,
+        "The shape of the Align-Your-Steps table.",
+        "Sabour et al. 2024 (Align Your Steps), arXiv:2404.14507",
+    ),
+}
+"""Grids by name."""

@@ -1,0 +1,52 @@
+"""Noise that belongs to a sample and not to its place in a batch: one generator each, drawn on the CPU.
+
+B batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+Noise = Callable[[], Tensor]
+"""() -> (B, ...) standard normal, new at each call."""
+
+
+def seeds(numbers: Sequence[int]) -> list[Generator]:
+    """One CPU generator per sample, each at its own seed.
+
+    >>> [generator.initial_seed() for generator in seeds([3, 0])]
+    [3, 0]
+    """
+    return [Generator().manual_seed(number) for number in numbers]
+
+
+def draw(
+    shape: Sequence[int],
+    generators: Sequence[Generator],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise (B, *shape), row i from generator i; drawn in float32 on the CPU, then cast and moved.
+
+    >>> torch.equal(draw([4], seeds([7, 8]))[1:], draw([4], seeds([8])))
+    True
+    """
+    rows = [torch.randn(tuple(shape), generator=generator) for generator in generators]
+    return torch.stack(rows).to(device=device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """A noise source for samplers: each call draws the next noise of every sample.   shape: that of one sample."""
+
+    generators: Sequence[Generator]
+    shape: Sequence[int]
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self) -> Tensor:
+        """(B, *shape), new at each call."""
+        return draw(self.shape, self.generators, device=self.device, dtype=self.dtype)

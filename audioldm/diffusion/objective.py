@@ -1,0 +1,179 @@
+"""From a clean latent to a number per sample: draw t, add noise, ask the net, weigh the error.
+
+B batch; z (B, C, T, F) but any (B, ...) works.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from audioldm.diffusion.prediction import NetCall, Prediction, express, spread, unknown
+from audioldm.diffusion.schedule import FlowPath, Path
+
+Draw = Literal["uniform", "logit_normal", "low_discrepancy"]
+Weighting = Literal["uniform", "min_snr", "p2", "edm"]
+
+
+def unit_draw(count: int, kind: Draw = "uniform", *, generator: Generator | None = None) -> Tensor:
+    """(count,) float64 numbers in [0, 1), spread as ``kind`` says.
+
+    uniform: DDPM.   logit_normal: middle times more often, Esser et al. 2024 (SD3) eq. 19.   low_discrepancy: one
+    random shift of an even grid, so that each batch covers all times, Kingma et al. 2021 (VDM) app. I.1.
+    """
+    match kind:
+        case "uniform":
+            return torch.rand(count, generator=generator, dtype=torch.float64)
+        case "logit_normal":
+            return torch.randn(count, generator=generator, dtype=torch.float64).sigmoid()
+        case "low_discrepancy":
+            shift = torch.rand(1, generator=generator, dtype=torch.float64)
+            even = (torch.arange(count, dtype=torch.float64) / count + shift) % 1
+            return even[torch.randperm(count, generator=generator)]
+    raise ValueError(f"draw={kind!r} is none of uniform, logit_normal, low_discrepancy.")
+
+
+def draw_t(
+    count: int,
+    schedule: Path,
+    *,
+    generator: Generator | None = None,
+    kind: Draw = "uniform",
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Training times (count,), drawn on the CPU: whole in [0, T-1], or for a FlowPath real in (0, T].
+
+    >>> from audioldm.diffusion.schedule import audioldm
+    >>> seeded = Generator().manual_seed(0)
+    >>> draw_t(4, audioldm(), generator=seeded, kind="low_discrepancy").sort().values.tolist()
+    [220, 470, 720, 970]
+    """
+    u = unit_draw(count, kind, generator=generator)
+    if isinstance(schedule, FlowPath):
+        return schedule.shifted((1 - u) * schedule.length).to(device, torch.float32)
+    return (u * schedule.length).long().clamp(max=schedule.length - 1).to(device)
+
+
+def add_noise(z: Tensor, t: Tensor, noise: Tensor, schedule: Path) -> Tensor:
+    """x_t = alpha z + sigma noise.   z, noise (B, ...); t (B,).   DDPM eq. 4."""
+    alpha, sigma = schedule.coefficients(t)
+    return spread(alpha, z) * z + spread(sigma, z) * noise
+
+
+def target(z: Tensor, t: Tensor, noise: Tensor, schedule: Path, prediction: Prediction = "eps") -> Tensor:
+    """What the net should say at x_t.   z, noise (B, ...); t (B,)."""
+    alpha, sigma = schedule.coefficients(t)
+    return express(z, noise, alpha=alpha, sigma=sigma, prediction=prediction)
+
+
+def offset_noise(noise: Tensor, strength: float, *, generator: Generator | None = None) -> Tensor:
+    """Add ``strength`` times one number per sample and channel: a net learns to move the mean.   SDXL, Guttenberg."""
+    level = (
+        torch.randn(noise.shape[:2], generator=generator)
+        .to(noise)
+        .reshape(*noise.shape[:2], *[1] * (noise.ndim - 2))
+    )
+    return noise + strength * level
+
+
+def perturb(noise: Tensor, strength: float = 0.1, *, generator: Generator | None = None) -> Tensor:
+    """Noise for the input alone, the target keeps ``noise``: mimics sampling's errors.   Ning et al. 2023 Alg. 1."""
+    return noise + strength * torch.randn(noise.shape, generator=generator).to(noise)
+
+
+def error_ratio(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    """Squared error of a prediction over that of the x0 it implies: eps SNR, v SNR + 1.   alpha, sigma (B,)."""
+    match prediction:
+        case "x0":
+            return torch.ones_like(alpha)
+        case "eps":
+            return (alpha / sigma) ** 2
+        case "v":
+            return ((alpha**2 + sigma**2) / sigma) ** 2
+        case "score":
+            return (alpha / sigma**2) ** 2
+        case "flow":
+            return ((alpha + sigma) / sigma) ** 2
+    raise unknown(prediction)
+
+
+def min_snr(snr: Tensor, *, gamma: float = 5.0) -> Tensor:
+    """Weigh the x0 error by min(SNR, gamma): so eps by min/SNR and v by min/(SNR + 1).   Hang et al. 2023."""
+    return snr.clamp(max=gamma)
+
+
+def p2(snr: Tensor, *, k: float = 1.0, gamma: float = 1.0) -> Tensor:
+    """Weigh the x0 error by SNR / (k + SNR)^gamma: less where only fine detail is left.   Choi et al. 2022."""
+    return snr / (k + snr) ** gamma
+
+
+def edm(snr: Tensor, *, data_std: float = 1.0) -> Tensor:
+    """Weigh the x0 error by (sigma^2 + std^2) / (sigma std)^2, sigma^2 = 1/SNR.   Karras et al. 2022 (EDM) tab. 1."""
+    return snr + 1 / data_std**2
+
+
+WEIGHTINGS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "uniform": None,
+    "min_snr": min_snr,
+    "p2": p2,
+    "edm": edm,
+}
+"""Weight of the x0 error as a function of SNR; None leaves the net's own error as it is."""
+
+
+def weight(
+    t: Tensor,
+    schedule: Path,
+    *,
+    prediction: Prediction = "eps",
+    weighting: Weighting | Callable[[Tensor], Tensor] = "uniform",
+) -> Tensor:
+    """Factor (B,) on the squared error of ``prediction``; one weighting weighs the same x0 error for every prediction.
+
+    >>> from audioldm.diffusion.schedule import audioldm
+    >>> f"{weight(torch.tensor([0]), audioldm(), prediction='eps', weighting='min_snr').item():.5f}"  # 5 / 665.67
+    '0.00751'
+    """
+    if isinstance(weighting, str) and weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting={weighting!r} is none of {', '.join(WEIGHTINGS)}.")
+    chosen = WEIGHTINGS[weighting] if isinstance(weighting, str) else weighting
+    alpha, sigma = schedule.coefficients(t)
+    if chosen is None:
+        return torch.ones_like(alpha)
+    alpha = alpha.clamp(
+        min=2.0**-12
+    )  # zero terminal SNR: eps' factor 0/0 has the limit that it has just above
+    return chosen((alpha / sigma) ** 2) / error_ratio(alpha, sigma, prediction)
+
+
+def loss(
+    net_call: NetCall,
+    z: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    schedule: Path,
+    prediction: Prediction = "eps",
+    weighting: Weighting | Callable[[Tensor], Tensor] = "uniform",
+    *,
+    input_noise: Tensor | None = None,
+) -> Tensor:
+    """Weighted mean squared error per sample (B,).   z, noise (B, ...); t (B,).   DDPM eq. 14.
+
+    ``input_noise`` (from ``perturb``) replaces the noise in the input only.
+    """
+    x_t = add_noise(z, t, noise if input_noise is None else input_noise, schedule)
+    error = (net_call(x_t, t) - target(z, t, noise, schedule, prediction)).square().flatten(1).mean(1)
+    return error * weight(t, schedule, prediction=prediction, weighting=weighting).to(error)
+
+
+def loss_by_bin(losses: Tensor, t: Tensor, schedule: Path, *, bins: int = 10) -> Tensor:
+    """Mean loss in each of ``bins`` equal ranges of t: (bins,), nan where no sample fell.   losses, t (B,).
+
+    >>> from audioldm.diffusion.schedule import audioldm
+    >>> loss_by_bin(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 10, 999]), audioldm(), bins=2).tolist()
+    [2.0, 5.0]
+    """
+    index = (t.double() * bins / schedule.length).long().clamp(0, bins - 1)
+    total = losses.new_zeros(bins).index_add(0, index, losses.detach())
+    return total / losses.new_zeros(bins).index_add(0, index, torch.ones_like(losses))

@@ -1,0 +1,82 @@
+"""All samplers by name, with one signature: (denoise, x, sigmas, *, noise=None, on_step=None) -> x.
+
+``x`` (B, ...) starts at level sigmas[0] (that is sigmas[0] times unit noise) and comes back at level sigmas[-1];
+nothing is kept between calls.   ``noise`` is for the stochastic ones; some take more options of their own.
+"""
+
+from audioldm.diffusion.adaptive import adaptive
+from audioldm.diffusion.first_order import ddim, ddpm, euler, euler_ancestral
+from audioldm.diffusion.flow import flow_euler, flow_midpoint
+from audioldm.diffusion.score import ve_sde, vp_sde
+from audioldm.diffusion.solvers import dpmpp_2m, heun, plms, unipc
+from audioldm.diffusion.stochastic import consistency, dpmpp_2m_sde, dpmpp_3m_sde
+from audioldm.diffusion.table import Entry
+
+__all__ = [
+    "SAMPLERS",
+    "adaptive",
+    "consistency",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_3m_sde",
+    "euler",
+    "euler_ancestral",
+    "flow_euler",
+    "flow_midpoint",
+    "heun",
+    "plms",
+    "unipc",
+    "ve_sde",
+    "vp_sde",
+]
+
+EDM, DPM, SDE = (
+    "Karras et al. 2022, arXiv:2206.00364",
+    "Lu et al. 2022, arXiv:2211.01095",
+    "Song et al. 2021, arXiv:2011.13456",
+)
+
+SAMPLERS: dict[str, Entry] = {
+    "ddpm": Entry(
+        ddpm, "Ancestral: draws from the posterior of each step.", "Ho et al. 2020, arXiv:2006.11239", True
+    ),
+    "ddim": Entry(ddim, "Deterministic (eta 0) to ancestral (eta 1).", "Song et al. 2021, arXiv:2010.02502"),
+    "euler": Entry(euler, "Euler steps on the probability-flow ODE.", EDM),
+    "euler_ancestral": Entry(euler_ancestral, "Euler down, then noise up.", EDM + " (k-diffusion)", True),
+    "heun": Entry(heun, "Second order, two calls per step.", EDM, calls="2"),
+    "dpmpp_2m": Entry(dpmpp_2m, "Second order from two remembered answers.", DPM),
+    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, "DPM++ 2M on the reverse SDE.", DPM, True),
+    "dpmpp_3m_sde": Entry(dpmpp_3m_sde, "DPM++ with three remembered answers on the reverse SDE.", DPM, True),
+    "unipc": Entry(
+        unipc, "Predictor and corrector that share their calls.", "Zhao et al. 2023, arXiv:2302.04867"
+    ),
+    "plms": Entry(
+        plms,
+        "Adams-Bashforth on the noise (PNDM).",
+        "Liu et al. 2022, arXiv:2202.09778",
+        calls="1, first step 2",
+    ),
+    "adaptive": Entry(
+        adaptive, "Dormand-Prince 5(4); chooses its steps by error.", SDE + " app. D.4", calls="6 per try"
+    ),
+    "consistency": Entry(
+        consistency,
+        "Jump to x0 and renoise; for consistency and LCM nets.",
+        "Song et al. 2023, arXiv:2303.01469",
+        True,
+    ),
+    "flow_euler": Entry(
+        flow_euler, "Euler in the time of the straight path.", "Liu et al. 2023, arXiv:2209.03003"
+    ),
+    "flow_midpoint": Entry(
+        flow_midpoint,
+        "Midpoint rule in the time of the straight path.",
+        "Lipman et al. 2023, arXiv:2210.02747",
+        calls="2",
+    ),
+    "ve_sde": Entry(ve_sde, "Reverse VE-SDE with a Langevin corrector.", SDE, True, "2"),
+    "vp_sde": Entry(vp_sde, "Reverse VP-SDE with a Langevin corrector.", SDE, True, "2"),
+}
+"""Samplers by name."""

@@ -1,0 +1,221 @@
+"""How much noise at which time: alpha_bar, sigma and signal-to-noise, all in float64.
+
+Two coordinates are used. A net sees ``x_t = alpha x0 + sigma eps`` (variance preserving: alpha^2 + sigma^2 = 1).
+Samplers work on ``x = x_t / alpha = x0 + (sigma / alpha) eps``. The ratio sigma / alpha is the noise level: wherever
+``sigma`` comes without ``alpha``, it is this ratio.   T is the number of trained times.
+"""
+
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+HIGHEST = 2.0**20
+"""Stands for an infinite noise level: what a schedule with zero terminal SNR ends at (alpha_bar = 2^-40)."""
+
+
+class Path(Protocol):
+    """What samplers, objectives and grids need of a schedule; both classes below have it."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def sigmas(self) -> Tensor: ...
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def sigma_at(self, t: Tensor) -> Tensor: ...
+    def t_at(self, sigma: Tensor) -> Tensor: ...
+    def alpha_of(self, sigma: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """A variance-preserving schedule, given by its cumulated alphas (T,), float64, descending.   DDPM sec. 2.
+
+    >>> schedule = audioldm()
+    >>> schedule.length, round(schedule.snr(torch.tensor(0)).item(), 2)
+    (1000, 665.67)
+    """
+
+    alphas_cumprod: Tensor
+
+    def __post_init__(self) -> None:
+        bar = self.alphas_cumprod
+        if bar.ndim != 1 or bar.dtype != torch.float64 or not bool((bar.diff() < 0).all()):
+            raise ValueError(
+                f"alphas_cumprod must be (T,) float64 and descending, not {tuple(bar.shape)} {bar.dtype}."
+            )
+        if not (bar[0] < 1 and bar[-1] >= 0 and bar[-2] > HIGHEST**-2):
+            ends = bar[[0, -2, -1]].tolist()
+            raise ValueError(f"alphas_cumprod must lie in [0, 1), only its last below 2^-40; ends {ends}.")
+
+    @property
+    def length(self) -> int:
+        """T, the number of trained times."""
+        return len(self.alphas_cumprod)
+
+    @property
+    def betas(self) -> Tensor:
+        """(T,) variance added by each forward step: 1 - alpha_bar[t] / alpha_bar[t-1].   DDPM eq. 2."""
+        bar = self.alphas_cumprod
+        return 1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])
+
+    @property
+    def sigmas(self) -> Tensor:
+        """(T,) noise levels sqrt((1 - alpha_bar) / alpha_bar), ascending; at most HIGHEST."""
+        bar = self.alphas_cumprod
+        return ((1 - bar) / bar).sqrt().clamp(max=HIGHEST)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) of ``x_t = alpha x0 + sigma eps``, float64, of t's shape; real t is interpolated."""
+        if not t.is_floating_point():
+            bar = self.alphas_cumprod.to(t.device)[t]
+            return bar.sqrt(), (1 - bar).sqrt()
+        sigma = self.sigma_at(t)
+        alpha = self.alpha_of(sigma)
+        return alpha, sigma * alpha
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio alpha^2 / sigma^2 at t, float64."""
+        alpha, sigma = self.coefficients(t)
+        return (alpha / sigma) ** 2
+
+    def sigma_at(self, t: Tensor) -> Tensor:
+        """Noise level at t in [0, T-1], float64; between whole times log sigma is linear in t."""
+        logs = self.sigmas.log().to(t.device)
+        t = t.double().clamp(0, self.length - 1)
+        low = t.floor().long().clamp(max=self.length - 2)
+        return torch.lerp(logs[low], logs[low + 1], t - low).exp()
+
+    def t_at(self, sigma: Tensor) -> Tensor:
+        """Time in [0, T-1] of a noise level, the inverse of ``sigma_at``; outside levels go to the ends.
+
+        Within 1e-3 of a whole time it is that time: a net fed from float32 sigmas sees the integers of its training.
+        """
+        logs = self.sigmas.log().to(sigma.device)
+        log = sigma.double().clamp(min=1e-30).log().clamp(logs[0], logs[-1])
+        low = (torch.searchsorted(logs, log.contiguous(), right=True) - 1).clamp(0, self.length - 2)
+        t = low + (log - logs[low]) / (logs[low + 1] - logs[low])
+        return torch.where((t - t.round()).abs() < 1e-3, t.round(), t)
+
+    def alpha_of(self, sigma: Tensor) -> Tensor:
+        """Factor 1 / sqrt(1 + sigma^2) that turns ``x`` into ``x_t``."""
+        return (1 + sigma**2).rsqrt()
+
+
+@dataclass(frozen=True)
+class FlowPath:
+    """The straight path x_t = (1 - u) x0 + u eps, time t = u T in [0, T].   Lipman et al. 2023; Liu et al. 2023.
+
+    ``shift`` moves the times of grids and draws towards noise: u becomes shift u / (1 + (shift - 1) u).
+    Esser et al. 2024 (SD3) eq. 23.
+
+    >>> FlowPath().sigma_at(torch.tensor(500.0)).item()
+    1.0
+    """
+
+    length: int = 1000
+    shift: float = 1.0
+
+    @property
+    def sigmas(self) -> Tensor:
+        """(T,) noise levels at the (shifted) times 1/T .. 1, ascending; the last one is HIGHEST."""
+        return self.sigma_at(self.shifted(torch.arange(1, self.length + 1, dtype=torch.float64)))
+
+    def shifted(self, t: Tensor) -> Tensor:
+        """Times t moved towards noise by ``shift``; in and out in [0, T]."""
+        u = t.double() / self.length
+        return self.length * self.shift * u / (1 + (self.shift - 1) * u)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 - u, u) at t = u T, float64."""
+        u = t.double() / self.length
+        return 1 - u, u
+
+    def snr(self, t: Tensor) -> Tensor:
+        """((1 - u) / u)^2."""
+        alpha, sigma = self.coefficients(t)
+        return (alpha / sigma) ** 2
+
+    def sigma_at(self, t: Tensor) -> Tensor:
+        """Noise level u / (1 - u), at most HIGHEST."""
+        alpha, sigma = self.coefficients(t)
+        return (sigma / alpha).clamp(max=HIGHEST)
+
+    def t_at(self, sigma: Tensor) -> Tensor:
+        """Time of a noise level: T sigma / (1 + sigma); T itself for HIGHEST and above."""
+        sigma = sigma.double()
+        return torch.where(
+            sigma >= HIGHEST, torch.full_like(sigma, self.length), self.length * sigma / (1 + sigma)
+        )
+
+    def alpha_of(self, sigma: Tensor) -> Tensor:
+        """Factor 1 - u = 1 / (1 + sigma)."""
+        return 1 / (1 + sigma)
+
+
+def from_betas(betas: Tensor) -> NoiseSchedule:
+    """The schedule whose forward chain adds variance ``betas`` (T,), each in (0, 1].   DDPM eq. 4."""
+    return NoiseSchedule((1 - betas.double()).cumprod(0))
+
+
+def linear(low: float = 1e-4, high: float = 0.02, *, length: int = 1000) -> NoiseSchedule:
+    """Betas from ``low`` to ``high`` in equal steps.   Ho et al. 2020 (DDPM) sec. 4."""
+    return from_betas(torch.linspace(low, high, length, dtype=torch.float64))
+
+
+def scaled_linear(low: float = 0.0015, high: float = 0.0195, *, length: int = 1000) -> NoiseSchedule:
+    """Square roots of the betas in equal steps.   Rombach et al. 2022 (latent diffusion), its configurations."""
+    return from_betas(torch.linspace(low**0.5, high**0.5, length, dtype=torch.float64) ** 2)
+
+
+def audioldm() -> NoiseSchedule:
+    """The schedule of every released AudioLDM: scaled_linear from 0.0015 to 0.0195 over 1000 times.
+
+    >>> f"{audioldm().alphas_cumprod[499]:.11f}"
+    '0.11584449081'
+    """
+    return scaled_linear()
+
+
+def cosine(offset: float = 0.008, *, length: int = 1000, largest: float = 0.999) -> NoiseSchedule:
+    """Cumulated alphas as cos^2 of a line, betas cut at ``largest``.   Nichol & Dhariwal 2021 eq. 17."""
+
+    def bar(u: float) -> float:
+        return cos((u + offset) / (1 + offset) * pi / 2) ** 2
+
+    return from_betas(
+        torch.tensor(
+            [min(1 - bar((i + 1) / length) / bar(i / length), largest) for i in range(length)]
+        ).double()
+    )
+
+
+def sigmoid(start: float = -3.0, end: float = 3.0, *, tau: float = 1.0, length: int = 1000) -> NoiseSchedule:
+    """Cumulated alphas on a sigmoid from ``start`` to ``end`` at temperature ``tau``.   Chen 2023 Alg. 1.
+
+    They would reach 0 at the last time; betas are cut at 0.999 as for ``cosine``.
+    """
+    low, high = (torch.tensor(edge / tau, dtype=torch.float64).sigmoid() for edge in (start, end))
+    u = torch.linspace(0, 1, length + 1, dtype=torch.float64)
+    bar = (high - ((u * (end - start) + start) / tau).sigmoid()) / (high - low)
+    return from_betas((1 - bar[1:] / bar[:-1]).clamp(max=0.999))
+
+
+def zero_terminal_snr(schedule: NoiseSchedule) -> NoiseSchedule:
+    """Stretch sqrt(alpha_bar) to make the last time pure noise and keep the first.   Lin et al. 2024 Alg. 1."""
+    root = schedule.alphas_cumprod.sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return NoiseSchedule(root**2)
+
+
+SCHEDULES = {
+    "audioldm": audioldm,
+    "linear": linear,
+    "scaled_linear": scaled_linear,
+    "cosine": cosine,
+    "sigmoid": sigmoid,
+    "flow": FlowPath,
+}
+"""Schedules by name."""

@@ -1,0 +1,118 @@
+"""The score view: reverse SDEs with a Langevin corrector, and the likelihood by the probability-flow ODE.
+
+The score of the noisy density is (x0 - x) / sigma^2 (Tweedie).   B batch; sigmas (n + 1,), descending.
+"""
+
+from itertools import pairwise
+from math import log, pi, sqrt
+
+import torch
+from torch import Tensor
+
+from audioldm.diffusion.noise import Noise
+from audioldm.diffusion.prediction import Denoiser, spread
+from audioldm.diffusion.steps import OnStep, check_grid, fresh, level, sampler
+
+
+def score(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
+    """Gradient of log p(x; sigma), (B, ...).   Vincent 2011; Song et al. 2021 (score SDE) eq. 7."""
+    return (denoise(x, sigma) - x) / spread(sigma, x) ** 2
+
+
+def langevin(
+    denoise: Denoiser, x: Tensor, sigma: float, *, noise: Noise | None, rounds: int = 1, size: float = 0.16
+) -> Tensor:
+    """Take ``rounds`` Langevin steps of 2 (size sigma)^2 at one level.   Song et al. 2021 (score SDE) Alg. 4-5.
+
+    They measure sigma by the norms of noise and score over the batch, on average the same; so samples stay independent.
+    """
+    for _ in range(rounds):
+        x = x + 2 * size**2 * (denoise(x, level(sigma, x)) - x) + 2 * size * sigma * fresh(noise, x)
+    return x
+
+
+@sampler
+def ve_sde(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Noise | None = None,
+    on_step: OnStep | None = None,
+    rounds: int = 1,
+    size: float = 0.16,
+) -> Tensor:
+    """Reverse variance-exploding SDE, each step followed by ``rounds`` corrections.   Song et al. 2021 Alg. 2."""
+    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
+        x0 = denoise(x, level(now, x))
+        if on_step:
+            on_step(i, now, x, x0)
+        if nxt == 0:
+            return x0
+        x = x + (1 - (nxt / now) ** 2) * (x0 - x) + sqrt(now**2 - nxt**2) * fresh(noise, x)
+        x = langevin(denoise, x, nxt, noise=noise, rounds=rounds, size=size)
+    return x
+
+
+@sampler
+def vp_sde(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Noise | None = None,
+    on_step: OnStep | None = None,
+    rounds: int = 1,
+    size: float = 0.16,
+) -> Tensor:
+    """Reverse variance-preserving SDE, each step followed by ``rounds`` corrections.   Song et al. 2021 Alg. 3.
+
+    x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, with 1 - beta the ratio of alpha_bar.
+    """
+    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
+        x0 = denoise(x, level(now, x))
+        if on_step:
+            on_step(i, now, x, x0)
+        if nxt == 0:
+            return x0
+        scale, shrink = (
+            sqrt(1 + nxt**2),
+            sqrt((1 + nxt**2) / (1 + now**2)),
+        )  # 1 / alpha at nxt; sqrt(1 - beta)
+        beta = 1 - shrink**2
+        drift = (2 - shrink) * x + beta * (1 + now**2) * (x0 - x) / now**2
+        x = shrink * drift + scale * sqrt(beta) * fresh(noise, x)
+        x = langevin(denoise, x, nxt, noise=noise, rounds=rounds, size=size)
+    return x
+
+
+def flow_and_trace(denoise: Denoiser, x: Tensor, sigma: float, probe: Tensor) -> tuple[Tensor, Tensor]:
+    """dx/dlog sigma = x - x0 (B, ...) and probe . (its Jacobian) probe (B,).   Song et al. 2021 eq. 40."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        slope = x - denoise(x, level(sigma, x))
+        (product,) = torch.autograd.grad((slope * probe).sum(), x)
+    return slope.detach(), (product * probe).flatten(1).sum(1)
+
+
+def log_likelihood(
+    denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise, data_std: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(log p(x; lowest level) in nats (B,), x carried to the highest level).   Song et al. 2021 (score SDE) eq. 39.
+
+    x (B, ...) lies at the last positive level of ``sigmas``, which Heun's method climbs; the prior at the first is N(0,
+    sigmas[0]^2 + data_std^2).   ``noise`` gives one probe for the whole path, used by its signs (+1, -1).
+    """
+    check_grid(sigmas)
+    levels = sigmas[sigmas > 0].flip(0).tolist()
+    probe = fresh(noise, x).sign()
+    gained = x.new_zeros(x.shape[0])
+    for low, high in pairwise(levels):
+        step = log(high / low)
+        slope, trace = flow_and_trace(denoise, x, low, probe)
+        slope_end, trace_end = flow_and_trace(denoise, x + step * slope, high, probe)
+        x = x + step * (slope + slope_end) / 2
+        gained = gained + step * (trace + trace_end) / 2
+    variance = levels[-1] ** 2 + data_std**2
+    prior = -0.5 * (x.flatten(1).square() / variance + log(2 * pi * variance)).sum(1)
+    return prior + gained, x

@@ -1,0 +1,28 @@
+import torch
+
+from audioldm.diffusion import noise as N
+
+
+def test_a_sample_has_the_same_noise_alone_and_in_a_batch():
+    batch = N.PerSample(N.seeds([5, 6, 7]), (2, 3))
+    alone = N.PerSample(N.seeds([6]), (2, 3))
+    for _ in range(3):
+        assert torch.equal(batch()[1], alone()[0])
+
+
+def test_seed_zero_is_a_seed():
+    assert torch.equal(N.draw((4,), N.seeds([0])), N.draw((4,), N.seeds([0])))
+    assert not torch.equal(N.draw((4,), N.seeds([0])), N.draw((4,), N.seeds([1])))
+
+
+def test_the_numbers_do_not_depend_on_the_type():
+    wide = N.draw((50,), N.seeds([1]), dtype=torch.float64)
+    assert torch.equal(wide.float(), N.draw((50,), N.seeds([1])))
+    assert wide.dtype == torch.float64
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    N.draw((4,), N.seeds([1]))
+    assert torch.equal(before, torch.random.get_rng_state())

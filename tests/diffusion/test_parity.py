@@ -1,0 +1,298 @@
+"""The same net, start and noise through diffusers' schedulers and through these samplers."""
+
+from functools import partial
+from itertools import product
+from math import exp
+
+import diffusers
+import pytest
+import torch
+
+from audioldm.diffusion import samplers as A
+from audioldm.diffusion import stochastic
+from audioldm.diffusion.prediction import as_denoiser, spread
+from audioldm.diffusion.schedule import HIGHEST, FlowPath, audioldm, zero_terminal_snr
+
+pytestmark = pytest.mark.parity
+
+SCHEDULE = audioldm()
+NUMBERS = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+THEIR_NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+SHAPE = (3, 2, 3, 2)
+
+
+def net(x, t):
+    """Bounded, nonlinear, aware of time: any function will do, since both sides ask the same one."""
+    t = torch.as_tensor(t, dtype=x.dtype).expand(x.shape[0])
+    return 0.8 * torch.tanh(x) + 0.3 * spread((t / 150).sin(), x)
+
+
+def timeless(x, t):
+    return 0.8 * torch.tanh(x)
+
+
+def generator():
+    return torch.Generator().manual_seed(11)
+
+
+def start():
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+def make(kind, prediction="eps", **options):
+    """A real scheduler with our float64 table, so that the float32 of theirs is not what is compared."""
+    scheduler = getattr(diffusers, kind)(**NUMBERS, prediction_type=THEIR_NAMES[prediction], **options)
+    scheduler.alphas_cumprod = SCHEDULE.alphas_cumprod
+    return scheduler
+
+
+def walk(scheduler, x, call, **options):
+    for t in scheduler.timesteps:
+        x = scheduler.step(call(scheduler.scale_model_input(x, t), t), t, x, **options).prev_sample
+    return x
+
+
+def close(ours, theirs, tolerance=1e-5):
+    assert ours.shape == theirs.shape
+    difference = (ours - theirs).abs().max() / theirs.abs().max()
+    assert difference < tolerance, f"{difference:.2e}"
+
+
+def at_times(scheduler):
+    """Sigmas of a scheduler that is told by times, in x_t coordinates."""
+    times = torch.unique_consecutive(scheduler.timesteps.long())
+    return torch.cat([SCHEDULE.sigmas[times], torch.zeros(1).double()])
+
+
+def alpha_at(sigma):
+    return SCHEDULE.alpha_of(sigma.double())
+
+
+BY_TIME = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False}, {}, A.ddim, False),
+    "ddim, eta 0.6": ("DDIMScheduler", {"clip_sample": False}, {"eta": 0.6}, partial(A.ddim, eta=0.6), True),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}, {}, A.ddpm, True),
+    "plms": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": True}, {}, A.plms, False),
+}
+
+
+def comparable_by_times(name, spacing, prediction):
+    """diffusers' DDIM and PNDM step back by T // n whatever the times; its PNDM averages v as if of one time."""
+    kind = BY_TIME[name][0]
+    return (spacing != "linspace" or kind == "DDPMScheduler") and (
+        prediction == "eps" or kind != "PNDMScheduler"
+    )
+
+
+@pytest.mark.parametrize("steps", [2, 5, 20, 50])
+@pytest.mark.parametrize(
+    ("name", "spacing", "prediction"),
+    [
+        case
+        for case in product(BY_TIME, ["leading", "trailing", "linspace"], ["eps", "v", "x0"])
+        if comparable_by_times(*case)
+    ],
+)
+def test_samplers_told_by_times(name, steps, spacing, prediction):
+    kind, options, step_options, ours, stochastic_too = BY_TIME[name]
+    scheduler = make(kind, prediction, timestep_spacing=spacing, steps_offset=1, **options)
+    scheduler.set_timesteps(steps)
+    sigmas = at_times(scheduler)
+    x = sigmas[0] * start()
+    if stochastic_too:
+        step_options = {**step_options, "generator": generator()}
+    theirs = walk(scheduler, x * alpha_at(sigmas[0]), net, **step_options)
+    source = generator()
+    got = ours(
+        as_denoiser(net, SCHEDULE, prediction=prediction),
+        x,
+        sigmas,
+        noise=lambda: torch.randn(SHAPE, generator=source, dtype=torch.float64),
+    )
+    close(got, theirs)
+
+
+def test_ddpm_with_the_large_variance_at_every_trained_step():
+    scheduler = make("DDPMScheduler", clip_sample=False, variance_type="fixed_large")
+    scheduler.set_timesteps(1000)
+    sigmas = at_times(scheduler)
+    x, source = sigmas[0] * start(), generator()
+    theirs = walk(scheduler, x * alpha_at(sigmas[0]), net, generator=generator())
+    got = A.ddpm(
+        as_denoiser(net, SCHEDULE),
+        x,
+        sigmas,
+        noise=lambda: torch.randn(SHAPE, generator=source, dtype=torch.float64),
+        large=1.0,
+    )
+    close(got, theirs)
+
+
+PLAIN = {"lower_order_final": False}
+BY_SIGMA = {
+    "euler": ("EulerDiscreteScheduler", {}, A.euler, False, False),
+    "heun": ("HeunDiscreteScheduler", {}, A.heun, False, False),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}, A.euler_ancestral, False, True),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"solver_order": 2}, A.dpmpp_2m, True, False),
+    "dpmpp_2m_sde": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++"},
+        A.dpmpp_2m_sde,
+        True,
+        True,
+    ),
+    "dpmpp_3m_sde, their coefficient": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, **PLAIN},
+        partial(A.dpmpp_3m_sde, quadratic=lambda reach: (1 - exp(-reach) - reach) / reach**2 - 0.5),
+        True,
+        True,
+    ),
+    "dpmpp_3m_sde, eta 0, their coefficient": (
+        "DPMSolverMultistepScheduler",
+        {"solver_order": 3, **PLAIN},
+        partial(A.dpmpp_3m_sde, eta=0.0, quadratic=lambda reach: stochastic.curvature(reach) / 2),
+        True,
+        False,
+    ),
+    "unipc, order 1": (
+        "UniPCMultistepScheduler",
+        {"solver_order": 1, "final_sigmas_type": "zero"},
+        partial(A.unipc, order=1),
+        True,
+        False,
+    ),
+    "unipc": (
+        "UniPCMultistepScheduler",
+        {"solver_order": 2, "final_sigmas_type": "zero"},
+        A.unipc,
+        True,
+        False,
+    ),
+    "unipc, order 3": (
+        "UniPCMultistepScheduler",
+        {"solver_order": 3, "final_sigmas_type": "zero"},
+        partial(A.unipc, order=3),
+        True,
+        False,
+    ),
+}
+
+
+def comparable_by_sigmas(name, spacing, prediction):
+    """diffusers' Heun and ancestral Euler know no x0 prediction, and the latter no Karras grid."""
+    kind = BY_SIGMA[name][0]
+    return (
+        prediction != "x0" or kind not in ("HeunDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+    ) and (spacing != "karras" or kind != "EulerAncestralDiscreteScheduler")
+
+
+@pytest.mark.parametrize("steps", [2, 10, 28])
+@pytest.mark.parametrize(
+    ("name", "spacing", "prediction"),
+    [
+        case
+        for case in product(BY_SIGMA, ["leading", "trailing", "linspace", "karras"], ["eps", "v", "x0"])
+        if comparable_by_sigmas(*case)
+    ],
+)
+def test_samplers_told_by_sigmas(name, steps, spacing, prediction):
+    kind, options, ours, preserving, stochastic_too = BY_SIGMA[name]
+    places = (
+        {"use_karras_sigmas": True}
+        if spacing == "karras"
+        else {"timestep_spacing": spacing, "steps_offset": 1}
+    )
+    scheduler = make(kind, prediction, **options, **places)
+    scheduler.set_timesteps(steps)
+    # on Karras' grid diffusers rounds t for the net, so that the net must not look at it
+    call = timeless if spacing == "karras" else net
+    sigmas = torch.unique_consecutive(scheduler.sigmas.double())
+    x, source = sigmas[0] * start(), generator()
+    kind_of_noise = torch.float32 if kind.startswith("DPM") else torch.float64
+    theirs = walk(
+        scheduler,
+        x * alpha_at(sigmas[0]) if preserving else x,
+        call,
+        **({"generator": generator()} if stochastic_too else {}),
+    )
+    got = ours(
+        as_denoiser(call, SCHEDULE, prediction=prediction),
+        x,
+        sigmas,
+        noise=lambda: torch.randn(SHAPE, generator=source, dtype=kind_of_noise),
+    )
+    close(got, theirs)  # their sigmas and, for Euler and Heun, their state are float32
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_flow_euler(steps):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(steps)
+    u = scheduler.sigmas.double()
+    sigmas = torch.where(u < 1, u / (1 - u), HIGHEST)
+    theirs = walk_flow(scheduler, start())
+    for ours in (A.flow_euler, A.euler):
+        got = ours(as_denoiser(net, FlowPath(), prediction="flow"), HIGHEST * start(), sigmas)
+        close(got, theirs)  # HIGHEST stands for infinity: 1e-6 of the signal is missing
+
+
+def walk_flow(scheduler, x):
+    for t in scheduler.timesteps:
+        x = scheduler.step(net(x, t), t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_consistency_sampling_is_lcm(steps):
+    scheduler = make("LCMScheduler", clip_sample=False)
+    scheduler.set_timesteps(steps)
+    sigmas = at_times(scheduler)
+    x, source = sigmas[0] * start(), generator()
+    theirs = walk(scheduler, x * alpha_at(sigmas[0]), net, generator=generator())
+    jump = stochastic.with_boundary(as_denoiser(net, SCHEDULE), SCHEDULE)
+    got = A.consistency(
+        jump, x, sigmas, noise=lambda: torch.randn(SHAPE, generator=source, dtype=torch.float64)
+    )
+    close(got, theirs)
+
+
+@pytest.mark.parametrize("steps", [2, 10, 40])
+def test_ve_sde_predictor(steps):
+    scheduler = diffusers.ScoreSdeVeScheduler(sigma_min=0.05, sigma_max=50.0)
+    scheduler.set_timesteps(steps)
+    scheduler.set_sigmas(steps)
+    levels = scheduler.discrete_sigmas.double()
+    sigmas = torch.cat([levels.flip(0), torch.zeros(1).double()])
+
+    def denoise(x, sigma):
+        return torch.tanh(x)
+
+    x = 50 * start()
+    seeded, source = generator(), generator()
+    theirs = x
+    for i, t in enumerate(scheduler.timesteps):
+        slope = (denoise(theirs, None) - theirs) / sigmas[i] ** 2
+        out = scheduler.step_pred(slope, t, theirs, generator=seeded)
+        theirs = out.prev_sample if i < steps - 1 else out.prev_sample_mean
+    got = A.ve_sde(
+        denoise,
+        x,
+        sigmas,
+        noise=lambda: torch.randn(SHAPE, generator=source, dtype=torch.float64),
+        rounds=0,
+    )
+    close(got, theirs)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 25])
+def test_ddim_from_pure_noise(steps):
+    """Zero terminal SNR with v: their start has no signal at all, ours one part in 2^20."""
+    schedule = zero_terminal_snr(SCHEDULE)
+    scheduler = make("DDIMScheduler", "v", clip_sample=False, timestep_spacing="trailing")
+    scheduler.alphas_cumprod = schedule.alphas_cumprod
+    scheduler.set_timesteps(steps)
+    theirs = walk(scheduler, start(), net)
+    sigmas = torch.cat([schedule.sigmas[scheduler.timesteps], torch.zeros(1).double()])
+    got = A.ddim(as_denoiser(net, schedule, prediction="v"), sigmas[0] * start(), sigmas)
+    close(got, theirs)

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from audioldm.diffusion import posterior as Q
+from audioldm.diffusion import samplers, schedule
+
+SCHEDULE = schedule.audioldm()
+
+
+def test_mean_and_small_variance_are_bayes_rule(normal):
+    """Completing the square of q(x_t | x_{t-1}) q(x_{t-1} | x0)."""
+    t = torch.tensor([1, 10, 500, 999])
+    x0, x_t = normal(4, 3), normal(4, 3)
+    bar, before, beta = Q.bars(t, SCHEDULE)
+    precision = (1 - beta) / beta + 1 / (1 - before)
+    mean = ((1 - beta).sqrt() / beta)[:, None] * x_t + (before.sqrt() / (1 - before))[:, None] * x0
+    torch.testing.assert_close(Q.fixed_small(t, SCHEDULE), 1 / precision, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        Q.posterior_mean(x0, x_t, t, SCHEDULE), mean / precision[:, None], rtol=1e-10, atol=1e-12
+    )
+    assert (bar < before).all()
+
+
+def test_at_time_0_the_posterior_is_x0(normal):
+    x0, t = normal(2, 3), torch.tensor([0, 0])
+    torch.testing.assert_close(Q.posterior_mean(x0, normal(2, 3), t, SCHEDULE), x0)
+    assert Q.fixed_small(t, SCHEDULE).tolist() == [0, 0]
+
+
+def test_learned_range_runs_from_small_to_large():
+    t = torch.tensor([1, 500, 999])
+    ends = [Q.learned_range(torch.full((3, 2), raw).double(), t, SCHEDULE)[:, 0] for raw in (-1.0, 0.0, 1.0)]
+    torch.testing.assert_close(ends[0], Q.fixed_small(t, SCHEDULE), rtol=1e-10, atol=0)
+    torch.testing.assert_close(ends[2], Q.fixed_large(t, SCHEDULE), rtol=1e-10, atol=0)
+    torch.testing.assert_close(ends[1], (ends[0] * ends[2]).sqrt(), rtol=1e-10, atol=0)
+    assert (ends[0] < ends[2]).all()
+
+
+def test_split_learned_gives_the_halves(normal):
+    both = normal(2, 6, 4)
+    first, second = Q.split_learned(lambda x, t: both)
+    assert torch.equal(torch.cat([first(both, both), second(both, both)], 1), both)
+
+
+@pytest.mark.parametrize(("raw", "large"), [(-1.0, 0.0), (1.0, 1.0), (0.3, 0.65)])
+def test_the_sampler_steps_with_these_means_and_variances(raw, large, normal):
+    """``ddpm`` works in x / alpha coordinates; one trained step of it is the posterior."""
+    t = torch.tensor([600])
+    alpha, alpha_before = SCHEDULE.alphas_cumprod[600].sqrt(), SCHEDULE.alphas_cumprod[599].sqrt()
+    x0, x_t, n = normal(1, 4), normal(1, 4), normal(1, 4)
+    wanted = (
+        Q.posterior_mean(x0, x_t, t, SCHEDULE)
+        + n * Q.learned_range(torch.full((1, 4), raw).double(), t, SCHEDULE).sqrt()
+    )
+    sigmas = SCHEDULE.sigmas[[600, 599]]
+    net_range = Q.as_large(lambda x, t: torch.full_like(x, raw), SCHEDULE)
+    for choice in (large, net_range):
+        got = (
+            samplers.ddpm(lambda x, s: x0, x_t / alpha, sigmas, noise=lambda: n, large=choice) * alpha_before
+        )
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
