@@ -1,0 +1,108 @@
+"""Judges of real and made: on waveforms (HiFi-GAN's multi-period, UnivNet's multi-resolution) and on mels (PatchGAN).
+
+Each returns a list of (logits, features) pairs, one a sub-discriminator; the losses take lists and never look inside.
+B batch, N samples, T frames, F bins.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+from torch.nn.utils.parametrizations import weight_norm
+
+Judgement = list[tuple[Tensor, list[Tensor]]]
+SLOPE = 0.1  # leaky ReLU of HiFi-GAN
+
+
+def _run(layers: nn.ModuleList, last: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    features = []
+    for layer in layers:
+        x = nnf.leaky_relu(layer(x), SLOPE)
+        features.append(x)
+    return last(x), features
+
+
+class Period(nn.Module):
+    """Folds the wave at ``period`` and looks along time only.   HiFi-GAN (arXiv:2010.05646) sec. 2.3."""
+
+    def __init__(self, period: int, width: int) -> None:
+        super().__init__()
+        self.period = period
+        widths = [1, width, width * 4, width * 8, width * 8]
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(widths)
+        )
+        self.last = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 1, N) to logits (B, 1, n, period) and features."""
+        short = -wave.shape[-1] % self.period
+        folded = nnf.pad(wave, (0, short), mode="reflect").unflatten(-1, (-1, self.period))
+        return _run(self.layers, self.last, folded)
+
+
+class Resolution(nn.Module):
+    """Looks at the magnitude spectrogram of one window size.   UnivNet (arXiv:2106.07889) sec. 2.2."""
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, width: int) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, width, (3, 9), (1, stride), (1, 4)))
+            for a, stride in ((1, 1), (width, 2), (width, 2), (width, 2))
+        )
+        self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
+        spectrum = torch.stft(
+            wave[:, 0], self.n_fft, self.n_fft // 4, window=self.window, return_complex=True
+        )
+        return _run(self.layers, self.last, spectrum.abs()[:, None].transpose(-1, -2))
+
+
+class WaveDiscriminator(nn.Module):
+    """All periods and all resolutions at once."""
+
+    def __init__(
+        self,
+        *,
+        periods: Sequence[int] = (2, 3, 5, 7, 11),
+        resolutions: Sequence[int] = (512, 1024, 2048),
+        period_width: int = 32,
+        resolution_width: int = 32,
+    ) -> None:
+        super().__init__()
+        self.judges = nn.ModuleList(
+            [
+                *(Period(p, period_width) for p in periods),
+                *(Resolution(n, resolution_width) for n in resolutions),
+            ]
+        )
+
+    def forward(self, wave: Tensor) -> Judgement:
+        """(B, 1, N) to one (logits, features) a judge."""
+        return [judge(wave) for judge in self.judges]
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN on a log-mel: each logit judges one patch.   Isola et al. 2017 (arXiv:1611.07004) sec. 3.2.2."""
+
+    def __init__(self, *, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        widths = [1] + [width * min(2**i, 8) for i in range(depth + 1)]
+        strides = [2] * depth + [1]
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, b, 4, s, 1))
+            for a, b, s in zip(widths, widths[1:], strides, strict=False)
+        )
+        self.last = weight_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
+
+    def forward(self, mel: Tensor) -> Judgement:
+        """(B, 1, T, F) to a list with one (logits, features)."""
+        return [_run(self.layers, self.last, mel)]

@@ -1,0 +1,127 @@
+"""Components on disk: a folder with config.json and one safetensors file.   Strict both ways.
+
+diffusers and transformers write the same layout; this reader adds what a user needs: one clear line for a missing
+folder, a truncated file, or weights of another shape, and a sha256 of every weight file.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    ClapTextConfig,
+    ClapTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    SpeechT5HifiGan,
+    SpeechT5HifiGanConfig,
+)
+
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import MelEncoder
+
+BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "AutoencoderKL": AutoencoderKL.from_config,
+    "UNet2DConditionModel": UNet2DConditionModel.from_config,
+    "MelEncoder": MelEncoder.from_config,
+    "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),
+    "ClapTextModelWithProjection": lambda config: ClapTextModelWithProjection(
+        ClapTextConfig.from_dict(config)
+    ),
+}
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+
+
+def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype | None = None) -> Path:
+    """Write ``config.json`` and the weights (cast to ``dtype`` if given) into ``folder``; return the weight file."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    borrowed = not hasattr(module, "save_config")  # transformers keeps its configuration in an object
+    if borrowed:
+        module.config.architectures = [type(module).__name__]
+        module.config.save_pretrained(folder)
+    else:
+        module.save_config(folder)
+    path = folder / WEIGHTS[borrowed]
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    if dtype is not None:
+        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    save_file(state, path, metadata={"format": "pt"})
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object, or one clear line."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise AudioLDMError(f"{path} is missing.", "Is this a model folder? Name another with -m.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
+    if not isinstance(content, dict):
+        raise AudioLDMError(f"{path} holds no JSON object.", "Copy the model folder again.")
+    return content
+
+
+def weight_file(folder: Path | str) -> Path:
+    """The one weight file of a component folder."""
+    for name in WEIGHTS:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise AudioLDMError(f"{folder} has no weights ({' or '.join(WEIGHTS)}).", "Copy the model folder again.")
+
+
+def load_component(folder: Path | str) -> nn.Module:
+    """Build the class that ``config.json`` names and load its weights strictly, as float32, in eval mode."""
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    if name not in BUILDERS:
+        raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(BUILDERS)}.")
+    module = BUILDERS[name](config)
+    path = weight_file(folder)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise AudioLDMError(
+            f"{path} cannot be read ({error}): truncated or corrupt.", "Copy it again."
+        ) from None
+    check_state(module, state, path)
+    module.load_state_dict(state, strict=True)
+    return module.float().eval()
+
+
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
+    """A tokenizer that was saved with ``save_pretrained``."""
+    read_json(Path(folder) / "tokenizer.json")
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def check_state(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Name the first tensor that is missing, unexpected, or of another shape."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
+        raise AudioLDMError(
+            f"{path} {what} ({len(missing)} missing, {len(extra)} unknown).",
+            "Its config.json does not belong to it.",
+        )
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            raise AudioLDMError(
+                f"{path}: {key!r} has shape {tuple(state[key].shape)}, its config.json says {tuple(value.shape)}.",
+                "Use the config.json that belongs to these weights.",
+            )
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

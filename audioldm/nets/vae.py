@@ -1,0 +1,64 @@
+"""The mel autoencoder: diffusers' AutoencoderKL on one channel.   B batch, C latent channels, T frames, F bins.
+
+Three spaces: log-mel (as ``signal.mel`` gives it); raw latent (what the encoder gives: mean and std); scaled latent
+(raw times ``vae.config.scaling_factor``, unit variance over the data set: what the U-Net sees).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+# Mean and standard deviation of natural-log mels of everyday sound at 16 kHz, 64 bins: AudioLDM's own configuration
+# carries -4.63 and 2.74.   Used only to start the last layer near the data.
+MEL_MEAN, MEL_STD = -4.63, 2.74
+
+
+def build_vae(
+    *,
+    channels: Sequence[int] = (128, 256, 512),
+    latent_channels: int = 8,
+    layers: int = 2,
+    groups: int = 32,
+) -> AutoencoderKL:
+    """A KL autoencoder that halves both axes at each level but the first. Defaults: AudioLDM's, 55.377 M parameters."""
+    n = len(channels)
+    vae = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * n,
+        up_block_types=("UpDecoderBlock2D",) * n,
+        block_out_channels=tuple(channels),
+        layers_per_block=layers,
+        latent_channels=latent_channels,
+        norm_num_groups=groups,
+        sample_size=512,
+        scaling_factor=1.0,
+    )
+    with torch.no_grad():  # start at the data's mean instead of learning it through the whole decoder
+        vae.decoder.conv_out.bias.fill_(MEL_MEAN)
+        vae.decoder.conv_out.weight.mul_(MEL_STD)
+    return vae
+
+
+def stride_of(vae: AutoencoderKL) -> int:
+    """Mel frames per latent frame."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def encode(vae: AutoencoderKL, mel: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-mel (B, 1, T, F) to the posterior's raw mean and std, each (B, C, T/stride, F/stride).
+
+    Raises ValueError where T or F is not a multiple of the stride, which would shift the decoded mel.
+    """
+    stride = stride_of(vae)
+    if mel.shape[-1] % stride or mel.shape[-2] % stride:
+        raise ValueError(f"mel {tuple(mel.shape)}: frames and bins must be multiples of {stride}")
+    posterior = vae.encode(mel).latent_dist
+    return posterior.mean, posterior.std
+
+
+def decode(vae: AutoencoderKL, latent: Tensor) -> Tensor:
+    """Scaled latent (B, C, T', F') to log-mel (B, 1, T'*stride, F'*stride)."""
+    return vae.decode(latent / vae.config.scaling_factor).sample
