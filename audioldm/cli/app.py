@@ -1,0 +1,143 @@
+"""The command ``audioldm``: which commands there are, and how a mistake is told."""
+
+import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import audioldm
+from audioldm.errors import AudioLDMError
+
+COMMANDS = {
+    "generate": "audioldm.cli.generate:generate",
+    "recipes": "audioldm.cli.recipes_cmd:recipes",
+    "train": "audioldm.cli.train:train",
+    "data": "audioldm.cli.data:app",
+    "evaluate": "audioldm.cli.evaluate:evaluate",
+    "export": "audioldm.cli.export:export",
+    "doctor": "audioldm.cli.doctor:doctor",
+}
+"""Name to ``module:function`` or ``module:typer app``; a module is imported when its command is asked for."""
+
+JOINED = {"data": {"encode": "audioldm.cli.encode:encode", "stats": "audioldm.cli.encode:stats"}}
+"""Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """The commands of a group, each imported on first use: none waits for the imports of another."""
+
+    def __init__(self, places: dict[str, str]) -> None:
+        self.places = places
+        self.loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.loaded:
+            self.loaded[name] = load_command(name, self.places[name])
+        return self.loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.places[name], self.loaded[name] = "", command
+
+    def __delitem__(self, name: str) -> None:
+        del self.places[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def load_command(name: str, where: str) -> Any:
+    """The command at ``module:attribute``, whether a function or a typer app."""
+    module, attribute = where.split(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+        found.command(name)(function)
+    command: Any = typer.main.get_command(found)
+    command.name = name
+    for member, place in JOINED.get(name, {}).items():
+        command.add_command(load_command(member, place), member)
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """A typer group over ``COMMANDS``."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands(dict(COMMANDS))
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        print(f"audioldm {audioldm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Text to sound by latent diffusion: generate, train, measure.
+
+    \b
+    Examples:
+      audioldm generate "a dog barking"
+      audioldm generate --help
+      audioldm recipes
+      audioldm doctor
+
+    Exit codes: 0 done, 1 failed while working, 2 wrong use (nothing was started), 130 interrupted.
+    """
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; a user's mistake becomes one line on stderr."""
+    try:
+        code = typer.main.get_command(app).main(args=arguments, prog_name="audioldm", standalone_mode=False)
+    except AudioLDMError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"audioldm: {error}", file=sys.stderr)
+        return error.code
+    except typer.TyperException as error:
+        return tell_usage(error, arguments)
+    except typer.Abort:
+        code = 130
+    if code == 130:
+        print("audioldm: interrupted; every file already reported is complete.", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def tell_usage(error: typer.TyperException, arguments: list[str]) -> int:
+    """Print a command-line mistake as one line; a bare group prints its help instead."""
+    message = error.format_message().rstrip(".")
+    if "Usage:" in message:
+        print(message, file=sys.stderr)
+    else:
+        command = " ".join(["audioldm", *(word for word in arguments[:1] if word in COMMANDS)])
+        print(f"audioldm: {message}. See: {command} --help", file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""Refusals before work: numbers, names and devices that no run could use."""
+
+import math
+from pathlib import Path
+
+from audioldm.errors import AudioLDMError
+
+LONGEST = 600.0
+"""seconds; more is taken for a slip of the keyboard"""
+FORMATS = ("wav", "flac")
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def check_numbers(
+    *,
+    n: int,
+    seconds: float | None,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+    batch_size: int | None,
+) -> None:
+    """Refuse numbers that no run could use; None means the model's own."""
+    if n < 1:
+        raise AudioLDMError(f"-n={n} is not a number of clips.", "Use 1 or more.")
+    if seconds is not None and not 0 < seconds <= LONGEST:
+        raise AudioLDMError(
+            f"seconds={seconds:g} is not a length of sound.", f"Use more than 0 and at most {LONGEST:g}."
+        )
+    if steps is not None and not 1 <= steps <= 1000:
+        raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 to 1000.")
+    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
+        raise AudioLDMError(
+            f"guidance={guidance:g} is not a guidance scale.", "Use 0 or more; 1 is no guidance."
+        )
+    if not 0 <= seed < 2**62:
+        raise AudioLDMError(f"seed={seed} is not a seed.", "Use 0 or more, below 2^62.")
+    if batch_size is not None and batch_size < 1:
+        raise AudioLDMError(f"batch-size={batch_size} is not a number of clips.", "Use 1 or more.")
+
+
+def check_names(*, audio_format: str, device: str, dtype: str, out: Path) -> None:
+    """Refuse unknown words before anything heavy is imported."""
+    if audio_format not in FORMATS:
+        raise AudioLDMError(f"format={audio_format!r} is unknown.", f"Known: {', '.join(FORMATS)}.")
+    if dtype not in DTYPES:
+        raise AudioLDMError(f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.")
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
+        raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")
+    if out.suffix.lstrip(".").lower() in FORMATS:
+        raise AudioLDMError(
+            f"out={out} looks like a file.", "Name a folder; file names come from prompt and seed."
+        )
+
+
+def check_parts(*, sampler: str | None, grid: str | None, device: str) -> None:
+    """Refuse a sampler, a grid or a device that is not there; needs torch, but no weights."""
+    import torch
+
+    from audioldm.diffusion.grids import GRIDS
+    from audioldm.diffusion.samplers import SAMPLERS
+
+    if sampler is not None and sampler not in SAMPLERS:
+        raise AudioLDMError(f"sampler={sampler!r} is unknown.", f"Known: {', '.join(sorted(SAMPLERS))}.")
+    if grid is not None and grid not in GRIDS:
+        raise AudioLDMError(f"grid={grid!r} is unknown.", f"Known: {', '.join(sorted(GRIDS))}.")
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise AudioLDMError(
+            f"device={device} is not here: torch sees {torch.cuda.device_count()}.", "Use --device cpu."
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise AudioLDMError("device=mps is not here.", "Use --device cpu.")

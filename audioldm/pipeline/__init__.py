@@ -1,0 +1,1 @@
+"""Inference: composes nets and diffusion; knows nothing of training."""

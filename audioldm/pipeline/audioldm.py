@@ -1,0 +1,233 @@
+"""Text to sound: the one class that composes the nets with the sampler.
+
+A model folder is ``model_index.json`` and one folder a component, as diffusers lays it out, plus ``audioldm.json``: the
+AudioSpec, the defaults for generating, and the sha256 of every weight file.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import SpeechT5HifiGan
+
+from audioldm.batch import Condition
+from audioldm.diffusion.grids import GRIDS
+from audioldm.diffusion.guidance import classifier_free
+from audioldm.diffusion.noise import PerSample
+from audioldm.diffusion.noise import seeds as generators
+from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
+from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.schedule import NoiseSchedule, audioldm
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import SmallClap
+from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.unet import multiple_of, net_call
+from audioldm.nets.vae import decode
+from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
+from audioldm.spec import AudioSpec
+
+EMBEDDED = Path(__file__).parents[1] / "_embedded"
+COMPONENTS = ("unet", "vae", "vocoder")
+OnStep = Callable[[int, int], None]
+"""(steps done, steps in all)"""
+
+
+@dataclass
+class AudioLDM:
+    """A loaded model.
+
+    >>> pipe = AudioLDM.from_pretrained()  # doctest: +SKIP
+    >>> waves = pipe(["rain falling"], seeds=[0])  # doctest: +SKIP
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    vocoder: SpeechT5HifiGan
+    clap: SmallClap
+    spec: AudioSpec
+    schedule: NoiseSchedule = field(default_factory=audioldm)
+    prediction: Prediction = "eps"
+    name: str = "unnamed"
+    defaults: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the U-Net is."""
+        return self.unet.device
+
+    @classmethod
+    def from_pretrained(
+        cls, ref: str | Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "AudioLDM":
+        """Load a model folder, or the embedded model for None or "embedded". Raises AudioLDMError for a bad folder."""
+        folder = EMBEDDED if ref in (None, "embedded") else Path(str(ref))
+        if not folder.is_dir():
+            raise AudioLDMError(
+                f"{folder} is not a model folder.", "Name a folder that holds model_index.json."
+            )
+        read_json(folder / "model_index.json")
+        about = read_json(folder / "audioldm.json")
+        hashes = check_hashes(folder, about.get("sha256", {}))
+        schedule, prediction = read_scheduler(folder / "scheduler")
+        nets = {name: load_component(folder / name) for name in COMPONENTS}
+        pipe = cls(
+            **nets,  # type: ignore[arg-type]
+            clap=SmallClap.load(folder),
+            spec=AudioSpec(**about["spec"]),
+            schedule=schedule,
+            prediction=prediction,
+            name=about["name"],
+            defaults=about["defaults"],
+            about=about.get("about", {}),
+            hashes=hashes,
+        )
+        return pipe.to(device, dtype)
+
+    def to(self, device: str | torch.device, dtype: torch.dtype = torch.float32) -> "AudioLDM":
+        """Move the nets; U-Net, VAE and vocoder compute in ``dtype``, CLAP and the sampler in float32."""
+        for net in (self.unet, self.vae, self.vocoder):
+            net.to(device=device, dtype=dtype).eval()  # type: ignore[attr-defined]
+        self.clap.to(device).eval()
+        self.dtype = dtype
+        return self
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the model folder; weights are cast to ``dtype`` if given."""
+        folder = Path(folder)
+        for name in COMPONENTS:
+            save_component(getattr(self, name), folder / name, dtype=dtype)
+        self.clap.save(folder, dtype=dtype)
+        write_scheduler(folder / "scheduler", self.schedule, self.prediction)
+        parts = (*COMPONENTS, "text_encoder", "audio_encoder")
+        index = {
+            "_class_name": "AudioLDMPipeline",
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "text_encoder": ["transformers", "ClapTextModelWithProjection"],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "vocoder": ["transformers", "SpeechT5HifiGan"],
+        }
+        content = {
+            "format": 1,
+            "name": self.name,
+            "spec": asdict(self.spec),
+            "defaults": self.defaults,
+            "about": self.about,
+            "sha256": {part: sha256(weight_file(folder / part)) for part in parts},
+        }
+        (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+        (folder / "audioldm.json").write_text(json.dumps(content, indent=1))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        seconds: float | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+        negative: str = "",
+        batch_size: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Prompts and as many seeds to waves (B, N); what is None comes from the model's ``defaults``.
+
+        Every clip draws from its own seed.   On the CPU ``batch_size`` is 1 unless it is given, because matrix kernels
+        round differently for other batch sizes: so the same seed gives the same bytes however many clips are asked for.
+        """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+        given = {"seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance}
+        chosen = {**self.defaults, **{k: v for k, v in given.items() if v is not None}}
+        size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
+        waves = []
+        for start in range(0, len(prompts), size):
+            part = slice(start, start + size)
+
+            def report(done: int, steps: int, start: int = start) -> None:
+                if on_step is not None:
+                    on_step(start // size * steps + done, -(-len(prompts) // size) * steps)
+
+            latent = self.sample(
+                self.encode_text(prompts[part]),
+                self.encode_text([negative] * len(prompts[part])),
+                seeds=seeds[part],
+                on_step=report,
+                **chosen,
+            )
+            waves.append(self.decode(latent, seconds=chosen["seconds"]))
+        return torch.cat(waves)
+
+    def encode_text(self, prompts: Sequence[str]) -> Condition:
+        """Prompts to what the U-Net is told; each is embedded by itself, so that its length moves no other."""
+        return Condition(film=torch.cat([self.clap.embed_text([prompt]) for prompt in prompts]))
+
+    def sample(
+        self,
+        condition: Condition,
+        empty: Condition,
+        *,
+        seeds: Sequence[int],
+        seconds: float,
+        steps: int,
+        sampler: str,
+        grid: str,
+        guidance: float,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Noise to a scaled latent (B, C, T, F), float32."""
+        shape = self.spec.latent_shape(seconds, multiple_of(self.unet))
+        noise = PerSample(generators(seeds), shape, device=self.device)
+        sigmas = GRIDS[grid](self.schedule, steps).to(self.device)
+        denoise = classifier_free(self.denoiser(condition), self.denoiser(empty), guidance)
+
+        def report(i: int, *_: Any) -> None:
+            if on_step is not None:
+                on_step(i + 1, steps)
+
+        x = noise() * sigmas[0].float()
+        return SAMPLERS[sampler](denoise, x, sigmas.float(), noise=noise, on_step=report)
+
+    def denoiser(self, condition: Condition) -> Denoiser:
+        """The U-Net under one condition as a function (x, sigma) -> x0."""
+        call, told = net_call(self.unet), condition.to(self.device, self.dtype)
+        return as_denoiser(
+            lambda x, t: call(x, t, told), self.schedule, prediction=self.prediction, dtype=self.dtype
+        )
+
+    def decode(self, latent: Tensor, *, seconds: float) -> Tensor:
+        """Scaled latent to waves (B, N), trimmed to ``seconds``. Raises AudioLDMError where the sound is not finite."""
+        mel = decode(self.vae, latent.to(self.dtype))
+        wave = vocode(self.vocoder, mel)[:, 0, : self.spec.samples(seconds)].float().cpu()
+        if not bool(wave.isfinite().all()):
+            raise AudioLDMError(
+                "The model gave a sound with NaN or infinity.", "Try --dtype float32.", code=1
+            )
+        return wave
+
+
+def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
+    """The sha256 of each weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
+    found = {}
+    for part, digest in expected.items():
+        path = weight_file(folder / part)
+        found[part] = sha256(path)
+        if found[part] != digest:
+            raise AudioLDMError(
+                f"{path} is truncated or was changed: its sha256 is {found[part][:12]}..., not {digest[:12]}....",
+                "Copy the model folder again.",
+            )
+    return found

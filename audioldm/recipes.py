@@ -1,0 +1,143 @@
+"""The only file that knows Hydra: names to configurations, configurations to experiments.
+
+``conf/`` holds parts (one group = one constructor), ``recipes/`` named experiments that choose parts and set the few
+numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from audioldm import __version__
+from audioldm.errors import AudioLDMError
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What ``audioldm train`` runs."""
+
+    module: Any
+    data: Any
+    trainer: Any
+    run_dir: Path
+
+
+def find_root() -> tuple[Path, Path]:
+    """(conf, recipes): of the checkout that the package lies in, else the ones inside the package."""
+    checkout = PACKAGE.parent
+    if (checkout / "conf" / "train.yaml").is_file():
+        return checkout / "conf", checkout / "recipes"
+    return PACKAGE / "_conf", PACKAGE / "_recipes"
+
+
+def names() -> list[str]:
+    """Every recipe, such as "tiny/vae"."""
+    _, recipes = find_root()
+    return sorted(p.relative_to(recipes).with_suffix("").as_posix() for p in recipes.rglob("*.yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """A recipe's file."""
+    known(name)
+    return (find_root()[1] / f"{name}.yaml").read_text()
+
+
+def headline(name: str) -> str:
+    """A recipe's first comment line."""
+    lines = [line[1:].strip() for line in recipe_text(name).splitlines() if line.startswith("#")]
+    return next((line for line in lines if not line.startswith("@")), "")
+
+
+def known(name: str) -> None:
+    """Refuse a name that is no recipe."""
+    if name not in names():
+        raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused."""
+    known(name)
+    conf, recipes = find_root()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+            search = f"hydra.searchpath=[file://{recipes.parent}]"
+            cfg = compose("train", [search, f"+{recipes.name}={name}", f"recipe={name}", *overrides])
+        OmegaConf.resolve(cfg)
+        if missing := OmegaConf.missing_keys(cfg):
+            raise AudioLDMError(
+                f"{name}: no value for {', '.join(sorted(missing))}.", "Give it as key=value."
+            )
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AudioLDMError(f"{name}: {_one_line(error)}", f"See `audioldm recipes {name} --full`.") from None
+    return cfg
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def build(cfg: DictConfig) -> Experiment:
+    """Instantiate the parts of a composed recipe."""
+    import torch
+
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    torch.manual_seed(cfg.seed)
+    try:
+        return Experiment(
+            instantiate(cfg.task), instantiate(cfg.data), instantiate(cfg.trainer), Path(cfg.run_dir)
+        )
+    except HydraException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, AudioLDMError):
+            raise cause from None
+        raise
+
+
+def open_run(cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False) -> Path | None:
+    """Prepare the run folder; return the checkpoint to resume from, if there is one.
+
+    The same command resumes.   Another one in the same folder is refused, so that two experiments are never mixed.
+    """
+    folder = Path(cfg.run_dir)
+    last = folder / "checkpoints" / "last.ckpt"
+    text = OmegaConf.to_yaml(cfg)
+    config = folder / "config.yaml"
+    if fresh and last.exists():
+        last.unlink()
+    if last.exists() and config.exists() and config.read_text() != text:
+        raise AudioLDMError(
+            f"{folder} holds a run with other settings.",
+            "Repeat its command, choose run_dir=..., or pass --fresh.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    config.write_text(text)
+    (folder / "overrides.txt").write_text("\n".join(overrides))
+    packages = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
+    about = {
+        "recipe": cfg.recipe,
+        "audioldm": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in packages},
+    }
+    (folder / "provenance.json").write_text(json.dumps(about, indent=1))
+    return last if last.exists() else None

@@ -1,0 +1,90 @@
+"""Trains the small CLAP. text and wave -> one space. CLIP's loss (arXiv:2103.00020), teachers where there are any."""
+
+import torch
+from torch import Tensor, nn
+
+from audioldm.batch import Batch
+from audioldm.losses.contrastive import cosine_distance, info_nce
+from audioldm.nets.clap import SmallClap
+from audioldm.signal.level import normalise_peak
+from audioldm.training.steps import Counted, adamw
+
+
+class Teachers(nn.Module):
+    """Embeddings from larger nets, looked up by clip or by caption; the student's features are mapped to them linearly.
+
+    ``audio`` maps a clip's path, ``text`` a caption, to a vector.   The maps are thrown away after training: the
+    shipped model needs no teacher.
+    """
+
+    def __init__(
+        self, dim: int, *, audio: dict[str, Tensor] | None = None, text: dict[str, Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.tables = {"audio": audio or {}, "text": text or {}}
+        self.maps = nn.ModuleDict(
+            {name: nn.Linear(dim, len(next(iter(t.values())))) for name, t in self.tables.items() if t}
+        )
+
+    def distance(self, name: str, features: Tensor, keys: list[str]) -> Tensor:
+        """1 - cos to the teacher over the rows that it knows; zero where it knows none."""
+        known = [i for i, key in enumerate(keys) if key in self.tables[name]]
+        if not known:
+            return features.new_zeros(())
+        target = torch.stack([self.tables[name][keys[i]] for i in known]).to(features)
+        return cosine_distance(self.maps[name](features[known]), target)
+
+
+class ClapTraining(Counted):
+    """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher."""
+
+    def __init__(
+        self,
+        clap: SmallClap,
+        *,
+        teachers: Teachers | None = None,
+        teacher_weight: float = 1.0,
+        lr: float = 1e-3,
+        batches: int,
+        warmup: int = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batches=batches, warmup=warmup, seed=seed)
+        self.clap, self.teachers, self.teacher_weight, self.lr = clap, teachers, teacher_weight, lr
+        self.log_scale = nn.Parameter(torch.tensor(2.66))  # ln(1/0.07), CLIP sec. 2.5
+
+    def components(self) -> dict[str, nn.Module]:
+        """What is exported."""
+        return {"clap": self.clap}
+
+    def terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss terms, and the similarity matrix (B texts, B sounds)."""
+        text = self.clap.embed_text(batch.captions)
+        audio = self.clap.embed_audio(normalise_peak(batch.wave))
+        same = torch.tensor([[a == b for b in batch.captions] for a in batch.captions], device=text.device)
+        terms = {"contrast": info_nce(text, audio, self.log_scale.exp().clamp(max=100), same=same)}
+        if self.teachers is not None:
+            for name, features, keys in (("audio", audio, batch.ids), ("text", text, batch.captions)):
+                if name in self.teachers.maps:
+                    terms[f"teacher_{name}"] = self.teachers.distance(name, features, keys)
+        return terms, text @ audio.T
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One batch."""
+        self.start_batch()
+        terms, _ = self.terms(batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
+        return terms["contrast"] + self.teacher_weight * sum(
+            v for k, v in terms.items() if k.startswith("teacher")
+        )
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Contrast, and how often a sound's nearest caption in the batch is its own."""
+        terms, similarity = self.terms(batch)
+        best = similarity.argmax(0).tolist()
+        right = sum(batch.captions[b] == own for b, own in zip(best, batch.captions, strict=True)) / len(best)
+        self.log_dict({"val/contrast": terms["contrast"], "val/top1": right}, batch_size=len(best))
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """AdamW on both towers and on the teachers' maps."""
+        return adamw(self.parameters(), self.lr)

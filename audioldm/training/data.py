@@ -1,0 +1,126 @@
+"""Batches for training: an endless, seeded stream that can begin at any batch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from audioldm.datasets.audio_text import AudioText, generator, weights
+from audioldm.datasets.audio_text import collate as collate_waves
+from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.manifest import Row, read
+from audioldm.datasets.synthetic import Synthetic
+from audioldm.errors import AudioLDMError
+from audioldm.spec import AudioSpec
+
+
+class Draws(Sampler[list[tuple[int, int]]]):
+    """Batches of (row, draw number) from ``start`` on, without end; batch k depends on (seed, k) only.
+
+    ``weights`` gives unequal rows their chance; without it each is as likely.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int, start: int = 0, weights: torch.Tensor | None = None
+    ) -> None:
+        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+        self.weights = torch.ones(size, dtype=torch.float64) if weights is None else weights
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        k = self.start
+        while True:
+            rng = generator(self.seed, k, 1)
+            enough = int((self.weights > 0).sum()) >= self.batch_size
+            rows = torch.multinomial(self.weights, self.batch_size, replacement=not enough, generator=rng)
+            yield [(row, k * self.batch_size + place) for place, row in enumerate(rows.tolist())]
+            k += 1
+
+
+class DataModule(L.LightningDataModule):
+    """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order."""
+
+    def __init__(
+        self,
+        train: Dataset[Any],
+        val: Dataset[Any] | None = None,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        workers: int = 0,
+        weights: torch.Tensor | None = None,
+        collate: Callable[[Sequence[Any]], Any] = collate_waves,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
+        self.train, self.val, self.weights = train, val, weights
+        self.batch_size, self.seed, self.workers, self.collate = batch_size, seed, workers, collate
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Begins at the batch that the module has not seen yet."""
+        start = int(self.trainer.lightning_module.seen) if self.trainer is not None else 0
+        draws = Draws(len(self.train), self.batch_size, seed=self.seed, start=start, weights=self.weights)  # type: ignore[arg-type]
+        return DataLoader(
+            self.train,
+            batch_sampler=draws,
+            collate_fn=self.collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Held-out rows in order, or nothing."""
+        if self.val is None or not len(self.val):  # type: ignore[arg-type]
+            return []
+        return DataLoader(self.val, self.batch_size, collate_fn=self.collate, num_workers=0)
+
+
+def from_synthetic(
+    spec: AudioSpec, *, seconds: float, batch_size: int, size: int = 280, seed: int = 0
+) -> DataModule:
+    """Sounds made by rule; the validation ones are other draws of the same kinds."""
+    train, val = Synthetic(spec, seconds, size, seed=seed), Synthetic(spec, seconds, 28, seed=seed + 1)
+    return DataModule(train, val, batch_size=batch_size, seed=seed)
+
+
+def from_manifests(
+    spec: AudioSpec,
+    *,
+    manifests: Sequence[str],
+    seconds: float,
+    batch_size: int,
+    shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+    workers: int = 0,
+) -> DataModule:
+    """Clips of checked manifests: their train split, drawn by ``shares`` of each source, and their val split."""
+    rows = [row for path in manifests for row in read(path)]
+    train = [row for row in rows if row.split == "train"]
+    val = [row for row in rows if row.split == "val"]
+    return DataModule(
+        AudioText(train, spec, seconds, seed=seed),
+        AudioText(val, spec, seconds, seed=seed, captions="first") if val else None,
+        batch_size=batch_size,
+        seed=seed,
+        workers=workers,
+        weights=weights(train, shares) if shares else None,
+    )
+
+
+def from_latents(
+    *,
+    folder: str,
+    batch_size: int,
+    val_folder: str | None = None,
+    shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> DataModule:
+    """Windows of a latent cache, drawn by ``shares`` of each source."""
+    train = LatentDataset(folder, seed=seed)
+    chances = None
+    if shares:
+        chances = weights([Row(str(i), ("",), source=s) for i, s in enumerate(train.sources)], shares)
+    val = LatentDataset(val_folder, seed=seed) if val_folder else None
+    return DataModule(train, val, batch_size=batch_size, seed=seed, weights=chances, collate=collate_latents)

@@ -1,0 +1,92 @@
+"""Trains the latent U-Net.   cached posterior -> latent -> noised -> predicted.   Rombach 2022; AudioLDM sec. 3."""
+
+from typing import Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from audioldm.batch import Condition, LatentBatch
+from audioldm.diffusion import objective
+from audioldm.diffusion.schedule import NoiseSchedule
+from audioldm.nets.condition import drop_condition, mix_modalities
+from audioldm.nets.unet import net_call
+from audioldm.training.steps import Counted, adamw
+
+
+class LatentDiffusion(Counted):
+    """Loss: weighted squared error of the prediction, per sample, averaged.
+
+    ``text_prob`` 0 conditions on the sound's own CLAP embedding (AudioLDM's idea: captions are not needed), 1 on the
+    caption's, between them on either.   ``drop`` is the chance that a sample is trained unconditionally; it acts
+    here, once, and nowhere else.   ``empty`` (D,) is CLAP's embedding of the empty prompt.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        schedule: NoiseSchedule,
+        *,
+        scaling_factor: float,
+        empty: Tensor,
+        prediction: Literal["eps", "v", "x0"] = "eps",
+        weighting: str = "uniform",
+        text_prob: float = 0.0,
+        drop: float = 0.1,
+        lr: float = 1e-4,
+        batches: int,
+        warmup: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batches=batches, warmup=warmup, seed=seed)
+        self.unet, self.schedule = unet, schedule
+        self.prediction, self.weighting = prediction, weighting
+        self.scaling_factor, self.text_prob, self.drop, self.lr = scaling_factor, text_prob, drop, lr
+        self.register_buffer("empty", empty)
+
+    @property
+    def averaged(self) -> UNet2DConditionModel:
+        """What the moving average follows."""
+        return self.unet
+
+    def components(self) -> dict[str, torch.nn.Module]:
+        """What is exported."""
+        return {"unet": self.unet}
+
+    def losses(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> tuple[Tensor, Tensor]:
+        """Per-sample loss (B,) and the timesteps (B,) that it was drawn at."""
+        noise = torch.randn(batch.mean.shape, generator=generator).to(batch.mean)
+        z = (batch.mean + batch.std * noise) * self.scaling_factor
+        film = mix_modalities(batch.text, batch.audio, self.text_prob, generator)
+        condition = drop_condition(Condition(film=film), Condition(film=self.empty[None]), drop, generator)
+        t = objective.draw_t(len(z), self.schedule, generator=generator, kind="low_discrepancy").to(z.device)
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        call = net_call(self.unet)
+        losses = objective.loss(
+            lambda x, steps: call(x, steps, condition),
+            z,
+            t,
+            noise,
+            self.schedule,
+            self.prediction,
+            self.weighting,
+        )
+        return losses, t
+
+    def training_step(self, batch: LatentBatch, index: int) -> Tensor:
+        """One batch."""
+        losses, _ = self.losses(batch, self.start_batch(), drop=self.drop)
+        self.log("train/loss", losses.mean().detach(), prog_bar=True)
+        return losses.mean()
+
+    def validation_step(self, batch: LatentBatch, index: int) -> None:
+        """Loss with fixed draws and nothing dropped, over all timesteps and by quarter of them."""
+        losses, t = self.losses(batch, self.validation_generator(index), drop=0.0)
+        self.log("val/loss", losses.mean(), batch_size=len(losses))
+        for quarter, value in enumerate(objective.loss_by_bin(losses, t, self.schedule, bins=4)):
+            if not value.isnan():
+                self.log(f"val/loss_t{quarter}", value, batch_size=len(losses))
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """AdamW, as AudioLDM."""
+        return adamw(self.unet.parameters(), self.lr)

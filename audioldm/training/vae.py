@@ -1,0 +1,107 @@
+"""Trains the mel autoencoder. wave -> mel -> posterior -> mel'. Esser 2021 (arXiv:2012.09841); AudioLDM sec. 3.2."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from audioldm.batch import Batch
+from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
+from audioldm.losses.spectral import mel_pyramid
+from audioldm.losses.variational import kl_to_standard_normal
+from audioldm.nets.discriminators import PatchDiscriminator
+from audioldm.nets.vae import encode
+from audioldm.signal.level import normalise_peak
+from audioldm.signal.mel import LogMel
+from audioldm.spec import AudioSpec
+from audioldm.training.steps import Counted, adamw
+
+
+class VaeTraining(Counted):
+    """Loss: L1 over a mel pyramid + ``kl_weight`` * mean KL per latent value + ``adversarial_weight`` * patch hinge.
+
+    Every term is a mean, so the weights do not depend on the clip's length.   AudioLDM's own balance, put the same way,
+    is a kl_weight of 0.0153 (1000 on a mean KL beside errors summed over 65,536 pixels).   The discriminator joins
+    after ``adversarial_start`` batches; below that only the autoencoder steps.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        spec: AudioSpec,
+        *,
+        discriminator: PatchDiscriminator | None = None,
+        kl_weight: float = 0.0153,
+        adversarial_weight: float = 0.1,
+        adversarial_start: int = 0,
+        lr: float = 4.5e-5,
+        batches: int,
+        warmup: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batches=batches, warmup=warmup, seed=seed)
+        self.automatic_optimization = False
+        self.vae, self.discriminator, self.mel = vae, discriminator, LogMel(spec)
+        self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
+        self.adversarial_start, self.lr = adversarial_start, lr
+
+    def components(self) -> dict[str, torch.nn.Module]:
+        """What is exported."""
+        return {"vae": self.vae}
+
+    def to_mel(self, batch: Batch) -> Tensor:
+        """Waveforms to log-mels (B, 1, T, F)."""
+        return self.mel(normalise_peak(batch.wave))
+
+    def losses(self, mel: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """The autoencoder's terms, and the reconstruction (B, 1, T, F)."""
+        mean, std = encode(self.vae, mel)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        made = self.vae.decode(mean + std * noise).sample
+        return {"reconstruction": mel_pyramid(made, mel), "kl": kl_to_standard_normal(mean, std).mean()}, made
+
+    def training_step(self, batch: Batch, index: int) -> None:
+        """Discriminator first, on a detached reconstruction; then the autoencoder."""
+        adversarial = self.discriminator is not None and int(self.seen) >= self.adversarial_start
+        generator = self.start_batch()
+        optimizers = self.optimizers()
+        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
+        mel = self.to_mel(batch)
+        terms, made = self.losses(mel, generator)
+        total = terms["reconstruction"] + self.kl_weight * terms["kl"]
+        if adversarial:
+            terms["discriminator"] = self.discriminator_step(mel, made.detach(), optimizers[1])
+            self.discriminator.requires_grad_(False)
+            terms["generator"] = hinge_generator(self.discriminator(made))
+            total = total + self.adversarial_weight * terms["generator"]
+        optimizer.zero_grad()
+        self.manual_backward(total)
+        self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
+        optimizer.step()
+        if adversarial:
+            self.discriminator.requires_grad_(True)
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
+
+    def discriminator_step(self, mel: Tensor, made: Tensor, optimizer) -> Tensor:  # type: ignore[no-untyped-def]
+        """One step of the judge."""
+        loss = hinge_discriminator(self.discriminator(mel), self.discriminator(made))
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """The autoencoder's terms with fixed noise."""
+        terms, _ = self.losses(self.to_mel(batch), self.validation_generator(index))
+        self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Mels to look at: real above made."""
+        mel = self.to_mel(batch)
+        mean, _ = encode(self.vae, mel)
+        return {"mel/real": mel, "mel/made": self.vae.decode(mean).sample}
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """Adam's betas as in the VQGAN line of work."""
+        nets = [self.vae] if self.discriminator is None else [self.vae, self.discriminator]
+        return [adamw(net.parameters(), self.lr, betas=(0.5, 0.9), decay=0.0) for net in nets]

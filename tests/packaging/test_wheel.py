@@ -1,0 +1,108 @@
+"""A built wheel, installed into an empty environment, generates and lists recipes far from the checkout."""
+
+import os
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by hatchling of this environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    words = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``audioldm`` of an environment that holds only this wheel and borrows all other packages."""
+    home = tmp_path_factory.mktemp("empty") / "venv"
+    venv.create(home, with_pip=False)
+    library = home / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    # Python reads no .pth in a folder that a .pth added: the editable install of this checkout stays out.
+    (library / "borrowed.pth").write_text("\n".join(site.getsitepackages()))
+    words = [
+        "-m",
+        "pip",
+        "--python",
+        str(home / "bin" / "python"),
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "bin" / "audioldm"
+
+
+def run(program: Path, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [program, *map(str, words)], capture_output=True, text=True, timeout=300, cwd=cwd, env=environment
+    )
+
+
+def test_wheel_carries_configuration_recipes_weights_and_licence(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for part in ("conf", "recipes"):
+        carried = {
+            name.removeprefix(f"audioldm/_{part}/") for name in names if name.startswith(f"audioldm/_{part}/")
+        }
+        assert carried == {
+            path.relative_to(ROOT / part).as_posix() for path in (ROOT / part).rglob("*") if path.is_file()
+        }
+    embedded = {
+        name.removeprefix("audioldm/_embedded/") for name in names if name.startswith("audioldm/_embedded/")
+    }
+    assert {"model_index.json", "audioldm.json"} <= embedded
+    assert any(name.startswith("unet/") and name.endswith(".safetensors") for name in embedded)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [
+        name for name in names if name.startswith(("tests/", "runs/", "out/")) or "__pycache__" in name
+    ]
+
+
+def test_wheel_is_within_the_limit(wheel):
+    assert wheel.stat().st_size < 70e6, "64 MB of weights at most, and the code"
+
+
+def test_installed_wheel_is_what_runs(program, tmp_path):
+    code = "import audioldm, pathlib; print(pathlib.Path(audioldm.__file__).resolve())"
+    done = run(program.with_name("python"), "-c", code, cwd=tmp_path)
+    assert done.stdout.startswith(str(program.parents[1].resolve())), done.stdout + done.stderr
+
+
+def test_installed_wheel_generates_with_the_embedded_model(program, tmp_path):
+    done = run(program, "generate", "a dog barking", "--steps", "2", "-o", "sounds", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = {path.name: path.stat().st_size for path in (tmp_path / "sounds").iterdir()}
+    assert sorted(made) == [f"a_dog_barking_seed0.{kind}" for kind in ("json", "png", "wav")]
+    assert made["a_dog_barking_seed0.wav"] > 10_000
+
+
+def test_installed_wheel_lists_recipes(program, tmp_path):
+    done = run(program, "recipes", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {line.split()[0] for line in done.stdout.splitlines()}
+    assert names == {
+        path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+        for path in (ROOT / "recipes").rglob("*.yaml")
+    }
+
+
+def test_installed_wheel_composes_a_recipe(program, tmp_path):
+    done = run(program, "recipes", "tiny/ldm", "--full", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert str(ROOT) not in done.stdout

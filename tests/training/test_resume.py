@@ -1,0 +1,54 @@
+"""Training 4 batches equals training 2, stopping, and training the other 2; the average survives too."""
+
+import pytest
+import torch
+
+from audioldm import recipes
+from audioldm.errors import AudioLDMError
+from audioldm.training.callbacks import Budget
+
+SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
+
+
+def train(name: str, folder, *overrides: str):
+    settings = [*SMALL, f"run_dir={folder}", *overrides]
+    cfg = recipes.load(name, settings)
+    experiment = recipes.build(cfg)
+    checkpoint = recipes.open_run(cfg, settings)
+    return experiment, checkpoint
+
+
+def run(name: str, folder, batches: int, *overrides: str):
+    """Train up to ``batches`` of a run of 4, so that an early stop has the learning rates of the whole."""
+    experiment, checkpoint = train(name, folder, "batches=4", *overrides)
+    next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = batches
+    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    return experiment.module
+
+
+@pytest.mark.parametrize("name", ["tiny/vae", "tiny/clap"])
+def test_resuming_equals_not_stopping(name: str, tmp_path):
+    overrides = ["task.adversarial_start=1"] if name == "tiny/vae" else []
+    whole = run(name, tmp_path / "whole", 4, *overrides)
+
+    first = run(name, tmp_path / "parts", 2, *overrides)
+    assert int(first.seen) == 2
+    second = run(name, tmp_path / "parts", 4, *overrides)
+    assert int(second.seen) == 4
+    for key, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[key], value), key
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
+    run("tiny/vae", tmp_path, 2)
+    with pytest.raises(AudioLDMError, match="other settings"):
+        train("tiny/vae", tmp_path, "batches=9")
+
+
+def test_a_finished_run_does_nothing_more(tmp_path):
+    first = run("tiny/vae", tmp_path, 4)
+    again = run("tiny/vae", tmp_path, 4)
+    assert int(again.seen) == 4
+    for key, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+    assert (tmp_path / "model" / "vae" / "config.json").exists()
