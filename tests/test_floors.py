@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "audioldm"
 LONGEST = 300
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-VAGUE = ("utils", "util", "helpers", "misc", "common", "manager")
+VAGUE = ("utils", "util", "misc", "common", "manager")
 
 
 def name_of(path: Path) -> str:

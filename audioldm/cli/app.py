@@ -22,7 +22,13 @@ COMMANDS = {
 }
 """Name to ``module:function`` or ``module:typer app``; a module is imported when its command is asked for."""
 
-JOINED = {"data": {"encode": "audioldm.cli.encode:encode", "stats": "audioldm.cli.encode:stats"}}
+JOINED = {
+    "data": {
+        "encode": "audioldm.cli.encode:encode",
+        "stats": "audioldm.cli.encode:stats",
+        "attribution": "audioldm.cli.attribution:attribution",
+    }
+}
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
 
 

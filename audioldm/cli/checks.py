@@ -20,6 +20,7 @@ def check_numbers(
     guidance: float | None,
     seed: int,
     batch_size: int | None,
+    polish: int | None = None,
 ) -> None:
     """Refuse numbers that no run could use; None means the model's own."""
     if n < 1:
@@ -36,6 +37,8 @@ def check_numbers(
         )
     if not 0 <= seed < 2**62:
         raise AudioLDMError(f"seed={seed} is not a seed.", "Use 0 or more, below 2^62.")
+    if polish is not None and not 0 <= polish <= 1000:
+        raise AudioLDMError(f"polish={polish} is not a number of rounds.", "Use 0 to 1000.")
     if batch_size is not None and batch_size < 1:
         raise AudioLDMError(f"batch-size={batch_size} is not a number of clips.", "Use 1 or more.")
 

@@ -38,7 +38,7 @@ def encode(
     from audioldm.errors import AudioLDMError
     from audioldm.nets.clap import SmallClap
     from audioldm.nets.folder import load_component, sha256, weight_file
-    from audioldm.nets.vae import stride_of
+    from audioldm.nets.vae import encoder_digest, stride_of
     from audioldm.spec import AudioSpec
 
     if windows < 1 or seconds <= 0:
@@ -57,7 +57,7 @@ def encode(
         "latent_channels": spec.latent_channels,
         "manifests": manifests,
         "split": split,
-        "vae": sha256(weight_file(vae)),
+        "encoder": encoder_digest(autoencoder),  # type: ignore[arg-type]
         "clap": sha256(weight_file(clap / "audio_encoder")),
         "null": embedder.embed_text([""])[0].tolist(),
     }

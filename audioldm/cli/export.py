@@ -28,6 +28,7 @@ def export(
     sampler: Annotated[str, typer.Option(help="Default sampler.")] = "dpmpp_2m",
     grid: Annotated[str, typer.Option(help="Default grid.")] = "trailing",
     guidance: Annotated[float, typer.Option(help="Default guidance scale.")] = 3.0,
+    polish: Annotated[int, typer.Option(help="Default rounds of Griffin-Lim after the vocoder.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing model folder.")] = False,
 ) -> None:
     """Join a trained autoencoder, vocoder, CLAP and U-Net to a model that `audioldm generate -m` opens.
@@ -43,6 +44,7 @@ def export(
     from audioldm.diffusion.samplers import SAMPLERS
     from audioldm.nets.clap import SmallClap
     from audioldm.nets.folder import load_component, sha256, weight_file
+    from audioldm.nets.vae import encoder_digest
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.spec import AudioSpec
 
@@ -58,13 +60,16 @@ def export(
     }
     settings = run_settings(ldm)
     index = read_index(settings["data"]["folder"])
-    for part, path in (("vae", folders["vae"] / "vae"), ("clap", folders["clap"] / "audio_encoder")):
-        if sha256(weight_file(path)) != index[part]:
-            raise AudioLDMError(
-                f"{path} is not the one that the U-Net's latents were made with.",
-                "Encode and train again, or name it.",
-            )
     autoencoder = load_component(folders["vae"] / "vae")
+    for what, found in (
+        ("encoder", encoder_digest(autoencoder)),  # type: ignore[arg-type]
+        ("clap", sha256(weight_file(folders["clap"] / "audio_encoder"))),
+    ):
+        if found != index[what]:
+            raise AudioLDMError(
+                f"The U-Net's latents were not made with the {what} of {vae if what == 'encoder' else clap}.",
+                "Encode and train again, or name the right run.",
+            )
     autoencoder.register_to_config(scaling_factor=index["scaling_factor"])  # type: ignore[operator]
     pipe = AudioLDM(
         load_component(folders["ldm"] / "unet"),  # type: ignore[arg-type]
@@ -81,6 +86,7 @@ def export(
             "sampler": sampler,
             "grid": grid,
             "guidance": guidance,
+            "polish": polish,
         },
         about={"latents": {k: index[k] for k in ("windows", "seconds", "split", "scaling_factor")}},
     )

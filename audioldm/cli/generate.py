@@ -59,6 +59,10 @@ def generate(
         typer.Option(help="How strictly to follow the prompt; 1 is no guidance.  [default: the model's]"),
     ] = None,
     negative: Annotated[str, typer.Option(metavar="TEXT", help="What not to hear.")] = "",
+    polish: Annotated[
+        int | None,
+        typer.Option(help="Rounds of Griffin-Lim after the vocoder; 0 is none.  [default: the model's]"),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the first clip; the next ones have seed+1, seed+2, ...")
     ] = 0,
@@ -100,14 +104,18 @@ def generate(
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
     """
-    check_numbers(n=n, seconds=seconds, steps=steps, guidance=guidance, seed=seed, batch_size=batch_size)
+    check_numbers(
+        n=n, seconds=seconds, steps=steps, guidance=guidance, seed=seed, batch_size=batch_size, polish=polish
+    )
     check_names(audio_format=audio_format, device=device, dtype=dtype, out=out)
     job = Job(out, audio_format, normalize, figure)
     clips = plan_outputs(read_prompts(prompt, prompts), n, job, seed=seed, force=force)
     with waiting("loading torch and the model"):
         check_parts(sampler=sampler, grid=grid, device=device)
         pipe = load(model, device=device, dtype=dtype)
-    given = {"seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance}
+    given = {
+        "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance, "polish": polish,
+    }  # fmt: skip
     size = batch_size or (8 if pipe.device.type == "cuda" else 1)
     settings = {
         **pipe.defaults,

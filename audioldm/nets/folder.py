@@ -25,11 +25,13 @@ from transformers import (
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder
+from audioldm.nets.micro import MicroConditioning
 
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "AutoencoderKL": AutoencoderKL.from_config,
     "UNet2DConditionModel": UNet2DConditionModel.from_config,
     "MelEncoder": MelEncoder.from_config,
+    "MicroConditioning": MicroConditioning.from_config,
     "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),
     "ClapTextModelWithProjection": lambda config: ClapTextModelWithProjection(
         ClapTextConfig.from_dict(config)

@@ -4,6 +4,7 @@ Three spaces: log-mel (as ``signal.mel`` gives it); raw latent (what the encoder
 (raw times ``vae.config.scaling_factor``, unit variance over the data set: what the U-Net sees).
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -62,3 +63,13 @@ def encode(vae: AutoencoderKL, mel: Tensor) -> tuple[Tensor, Tensor]:
 def decode(vae: AutoencoderKL, latent: Tensor) -> Tensor:
     """Scaled latent (B, C, T', F') to log-mel (B, 1, T'*stride, F'*stride)."""
     return vae.decode(latent / vae.config.scaling_factor).sample
+
+
+def encoder_digest(vae: AutoencoderKL) -> str:
+    """sha256 over the weights that decide a latent: the encoder's and quant_conv's.   A decoder may be trained on."""
+    digest = hashlib.sha256()
+    for part in (vae.encoder, vae.quant_conv):
+        for key, value in sorted(part.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -30,10 +30,13 @@ from audioldm.nets.hifigan import vocode
 from audioldm.nets.unet import multiple_of, net_call
 from audioldm.nets.vae import decode
 from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
+from audioldm.signal.invert import griffin_lim
 from audioldm.spec import AudioSpec
 
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
 COMPONENTS = ("unet", "vae", "vocoder")
+WEIGHED = (*COMPONENTS, "text_encoder", "audio_encoder")
+SETTINGS = ("seconds", "steps", "sampler", "grid", "guidance")
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
 
@@ -75,14 +78,14 @@ class AudioLDM:
                 f"{folder} is not a model folder.", "Name a folder that holds model_index.json."
             )
         read_json(folder / "model_index.json")
-        about = read_json(folder / "audioldm.json")
+        about = read_about(folder / "audioldm.json")
         hashes = check_hashes(folder, about.get("sha256", {}))
         schedule, prediction = read_scheduler(folder / "scheduler")
         nets = {name: load_component(folder / name) for name in COMPONENTS}
         pipe = cls(
             **nets,  # type: ignore[arg-type]
             clap=SmallClap.load(folder),
-            spec=AudioSpec(**about["spec"]),
+            spec=about["spec"],
             schedule=schedule,
             prediction=prediction,
             name=about["name"],
@@ -107,7 +110,6 @@ class AudioLDM:
             save_component(getattr(self, name), folder / name, dtype=dtype)
         self.clap.save(folder, dtype=dtype)
         write_scheduler(folder / "scheduler", self.schedule, self.prediction)
-        parts = (*COMPONENTS, "text_encoder", "audio_encoder")
         index = {
             "_class_name": "AudioLDMPipeline",
             "scheduler": ["diffusers", "DDIMScheduler"],
@@ -123,7 +125,7 @@ class AudioLDM:
             "spec": asdict(self.spec),
             "defaults": self.defaults,
             "about": self.about,
-            "sha256": {part: sha256(weight_file(folder / part)) for part in parts},
+            "sha256": {part: sha256(weight_file(folder / part)) for part in WEIGHED},
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=1))
         (folder / "audioldm.json").write_text(json.dumps(content, indent=1))
@@ -140,6 +142,7 @@ class AudioLDM:
         grid: str | None = None,
         guidance: float | None = None,
         negative: str = "",
+        polish: int | None = None,
         batch_size: int | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
@@ -151,7 +154,9 @@ class AudioLDM:
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
         given = {"seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance}
-        chosen = {**self.defaults, **{k: v for k, v in given.items() if v is not None}}
+        given["polish"] = polish
+        chosen = {"polish": 0, **self.defaults, **{k: v for k, v in given.items() if v is not None}}
+        rounds = chosen.pop("polish")
         size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
         waves = []
         for start in range(0, len(prompts), size):
@@ -168,7 +173,7 @@ class AudioLDM:
                 on_step=report,
                 **chosen,
             )
-            waves.append(self.decode(latent, seconds=chosen["seconds"]))
+            waves.append(self.decode(latent, seconds=chosen["seconds"], polish=rounds))
         return torch.cat(waves)
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
@@ -208,10 +213,17 @@ class AudioLDM:
             lambda x, t: call(x, t, told), self.schedule, prediction=self.prediction, dtype=self.dtype
         )
 
-    def decode(self, latent: Tensor, *, seconds: float) -> Tensor:
-        """Scaled latent to waves (B, N), trimmed to ``seconds``. Raises AudioLDMError where the sound is not finite."""
+    def decode(self, latent: Tensor, *, seconds: float, polish: int = 0) -> Tensor:
+        """Scaled latent to waves (B, N), trimmed to ``seconds``.
+
+        ``polish`` rounds of Griffin-Lim bring the vocoder's loudness in every band to the mel's; a small vocoder needs
+        it.   Raises AudioLDMError where the sound is not finite.
+        """
         mel = decode(self.vae, latent.to(self.dtype))
-        wave = vocode(self.vocoder, mel)[:, 0, : self.spec.samples(seconds)].float().cpu()
+        sound = vocode(self.vocoder, mel).float()
+        if polish:
+            sound = griffin_lim(mel.float(), self.spec, iterations=polish, start=sound)
+        wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
         if not bool(wave.isfinite().all()):
             raise AudioLDMError(
                 "The model gave a sound with NaN or infinity.", "Try --dtype float32.", code=1
@@ -219,15 +231,29 @@ class AudioLDM:
         return wave
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """``audioldm.json``, with its spec as an AudioSpec; AudioLDMError where something is missing."""
+    about = read_json(path)
+    if missing := [key for key in ("name", "spec", "defaults") if key not in about]:
+        raise AudioLDMError(f"{path} lacks {', '.join(missing)}.", "Copy the model folder again.")
+    if missing := [key for key in SETTINGS if key not in about["defaults"]]:
+        raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
+    try:
+        return {**about, "spec": AudioSpec(**about["spec"])}
+    except TypeError as error:
+        raise AudioLDMError(
+            f"{path}: its spec is unknown here ({error}).", "Export the model again."
+        ) from None
+
+
 def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
-    """The sha256 of each weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
-    found = {}
-    for part, digest in expected.items():
-        path = weight_file(folder / part)
-        found[part] = sha256(path)
-        if found[part] != digest:
+    """The sha256 of every weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
+    found = {part: sha256(weight_file(folder / part)) for part in WEIGHED}
+    for part, digest in found.items():
+        if part in expected and digest != expected[part]:
             raise AudioLDMError(
-                f"{path} is truncated or was changed: its sha256 is {found[part][:12]}..., not {digest[:12]}....",
+                f"{weight_file(folder / part)} is truncated or was changed: its sha256 is {digest[:12]}..., "
+                f"not {expected[part][:12]}....",
                 "Copy the model folder again.",
             )
     return found

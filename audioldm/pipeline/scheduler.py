@@ -45,7 +45,8 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
             raise AudioLDMError(
                 f"{folder}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}."
             )
-        schedule = shapes[name](
-            config["beta_start"], config["beta_end"], config.get("num_train_timesteps", 1000)
-        )
+        if not {"beta_start", "beta_end"} <= config.keys():
+            raise AudioLDMError(f"{folder}: the schedule has no betas.", "Copy the model folder again.")
+        length = config.get("num_train_timesteps", 1000)
+        schedule = shapes[name](config["beta_start"], config["beta_end"], length=length)
     return schedule, cast(Prediction, ours[kind])

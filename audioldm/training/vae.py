@@ -21,7 +21,8 @@ class VaeTraining(Counted):
 
     Every term is a mean, so the weights do not depend on the clip's length.   AudioLDM's own balance, put the same way,
     is a kl_weight of 0.0153 (1000 on a mean KL beside errors summed over 65,536 pixels).   The discriminator joins
-    after ``adversarial_start`` batches; below that only the autoencoder steps.
+    after ``adversarial_start`` batches; below that only the autoencoder steps.   ``frozen_encoder`` trains the decoder
+    alone: what was encoded, and every U-Net that learned from it, stays valid.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class VaeTraining(Counted):
         kl_weight: float = 0.0153,
         adversarial_weight: float = 0.1,
         adversarial_start: int = 0,
+        frozen_encoder: bool = False,
         lr: float = 4.5e-5,
         batches: int,
         warmup: int = 100,
@@ -43,6 +45,9 @@ class VaeTraining(Counted):
         self.vae, self.discriminator, self.mel = vae, discriminator, LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
         self.adversarial_start, self.lr = adversarial_start, lr
+        if frozen_encoder:
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""

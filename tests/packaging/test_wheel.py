@@ -56,13 +56,16 @@ def run(program: Path, *words: object, cwd: Path) -> subprocess.CompletedProcess
 
 def test_wheel_carries_configuration_recipes_weights_and_licence(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("conf", "recipes"):
+    for source, part in (("conf", "_conf"), ("recipes", "_recipes"), ("data/manifests", "_manifests")):
         carried = {
-            name.removeprefix(f"audioldm/_{part}/") for name in names if name.startswith(f"audioldm/_{part}/")
+            name.removeprefix(f"audioldm/{part}/") for name in names if name.startswith(f"audioldm/{part}/")
         }
-        assert carried == {
-            path.relative_to(ROOT / part).as_posix() for path in (ROOT / part).rglob("*") if path.is_file()
+        kept = {
+            path.relative_to(ROOT / source).as_posix()
+            for path in (ROOT / source).rglob("*")
+            if path.is_file()
         }
+        assert carried == kept
     embedded = {
         name.removeprefix("audioldm/_embedded/") for name in names if name.startswith("audioldm/_embedded/")
     }

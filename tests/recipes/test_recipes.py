@@ -36,7 +36,7 @@ def test_recipe_composes_and_its_nets_build(name: str):
     assert cfg.recipe == name and cfg.run_dir == f"runs/{name}"
     with torch.device("meta"):
         for part in NETS:
-            if part in cfg.task:
+            if part in cfg.task and not cfg.task[part]["_target_"].endswith("load_component"):
                 assert sum(p.numel() for p in instantiate(cfg.task[part]).parameters()) > 0
 
 
