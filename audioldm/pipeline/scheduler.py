@@ -31,22 +31,21 @@ def write_scheduler(folder: Path, schedule: NoiseSchedule, prediction: Predictio
 
 def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
     """A schedule and what the net predicts, from our own or a published configuration."""
-    config = read_json(folder / "scheduler_config.json")
+    path = folder / "scheduler_config.json"
+    config = read_json(path)
     ours = {theirs: own for own, theirs in PREDICTIONS.items()}
     kind = config.get("prediction_type", "epsilon")
     if kind not in ours:
-        raise AudioLDMError(f"{folder}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
+        raise AudioLDMError(f"{path}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
     if config.get("trained_betas") is not None:
         schedule = from_betas(torch.tensor(config["trained_betas"], dtype=torch.float64))
     else:
         shapes = {"linear": linear, "scaled_linear": scaled_linear}
         name = config.get("beta_schedule", "linear")
         if name not in shapes:
-            raise AudioLDMError(
-                f"{folder}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}."
-            )
+            raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
         if not {"beta_start", "beta_end"} <= config.keys():
-            raise AudioLDMError(f"{folder}: the schedule has no betas.", "Copy the model folder again.")
+            raise AudioLDMError(f"{path}: the schedule has no betas.", "Copy the model folder again.")
         length = config.get("num_train_timesteps", 1000)
         schedule = shapes[name](config["beta_start"], config["beta_end"], length=length)
     return schedule, cast(Prediction, ours[kind])
