@@ -1,0 +1,134 @@
+"""Sound of any length from a net of one length: overlapped windows, blended.   x (B, C, T, F); windows along T.
+
+Bar-Tal et al. 2023 (MultiDiffusion, arXiv:2302.08113) eq. 5: the x0 of every frame is the weighted mean of what the
+windows that hold it say.   A window is denoised at a time, so memory does not grow with T.
+"""
+
+from collections.abc import Callable, Sequence
+from math import ceil, pi
+
+import torch
+from torch import Tensor
+
+from audioldm.diffusion.prediction import Denoiser
+
+
+def starts(length: int, window: int, stride: int, *, circular: bool = False) -> list[int]:
+    """First frames of even windows, at most ``stride`` apart, that cover ``length``; circular ones run over the end.
+
+    Raises ValueError where a circle is shorter than its window.
+
+    >>> starts(10, 4, 3), starts(4, 8, 4), starts(8, 4, 2, circular=True)
+    ([0, 3, 6], [0], [0, 2, 4, 6])
+    """
+    if circular:
+        if window > length:
+            raise ValueError(f"a circle of {length} frames is shorter than its window of {window}.")
+        count = max(2, ceil(length / stride))
+        return [round(i * length / count) for i in range(count)]
+    if length <= window:
+        return [0]
+    count = ceil((length - window) / stride) + 1
+    return [round(i * (length - window) / (count - 1)) for i in range(count)]
+
+
+def bell(window: int) -> Tensor:
+    """sin^2 weights (window,), never 0: two of them half a window apart sum to 1."""
+    return ((torch.arange(window) + 0.5) * pi / window).sin() ** 2
+
+
+def plateau(window: int, context: int, ramp: int) -> Tensor:
+    """Weights (window,): near 0 over ``context`` at both ends, sin^2 ramps, 1 between: for parts that agree inside."""
+    place = torch.arange(window) + 0.5
+    inside = torch.minimum(place, window - place)
+    return (((inside - context) / max(1, ramp)).clamp(0, 1) * pi / 2).sin().square().clamp(min=1e-6)
+
+
+def blend(
+    length: int,
+    begins: Sequence[int],
+    weights: Tensor,
+    part: Callable[[int], Tensor],
+    *,
+    dim: int,
+    scale: int = 1,
+) -> Tensor:
+    """The weighted mean of ``part(begin)``, each ``scale`` times as long along ``dim`` as its window; wraps at the end.
+
+    ``weights`` has the parts' length (window * scale,).
+    """
+    total: Tensor | None = None
+    mass = torch.zeros(length * scale)
+    for begin in begins:
+        piece = part(begin)
+        index = (torch.arange(len(weights)) + begin * scale) % (length * scale)
+        if total is None:
+            shape = list(piece.shape)
+            shape[dim] = length * scale
+            total = piece.new_zeros(shape)
+        trailing = piece.ndim - 1 - dim % piece.ndim
+        total.index_add_(dim, index.to(piece.device), piece * weights.to(piece).reshape(-1, *[1] * trailing))
+        mass.index_add_(0, index, weights)
+    assert total is not None, "begins is empty"
+    return total / mass.to(total).reshape(-1, *[1] * (total.ndim - 1 - dim % total.ndim))
+
+
+def windowed(
+    parts: Sequence[Denoiser],
+    shares: Tensor,
+    *,
+    window: int,
+    stride: int | None = None,
+    circular: bool = False,
+) -> Denoiser:
+    """One denoiser for any T from denoisers that see ``window`` frames; part p counts shares[p] (P, T) in each frame.
+
+    Shares sum to 1 in every frame; a part is called only in windows where it counts.   One part and one window is that
+    part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   Raises
+    ValueError for shares of another shape or sum.
+    """
+    if shares.ndim != 2 or len(shares) != len(parts):
+        raise ValueError(f"shares {tuple(shares.shape)} do not fit {len(parts)} parts.")
+    if not torch.allclose(shares.sum(0), torch.ones(shares.shape[1]), atol=1e-4):
+        raise ValueError("shares must sum to 1 in every frame.")
+    length = shares.shape[1]
+    begins = starts(length, window, stride or max(1, window // 2), circular=circular)
+    size = min(window, length)
+    weights = bell(size) if len(begins) > 1 else torch.ones(size)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        if x.shape[2] != length:
+            raise ValueError(f"x has {x.shape[2]} frames, the shares {length}.")
+
+        def at(begin: int) -> Tensor:
+            index = (torch.arange(size) + begin) % length
+            piece = x[:, :, index.to(x.device)]
+            here = [(part, share[index]) for part, share in zip(parts, shares, strict=True)]
+            here = [(part, share) for part, share in here if bool(share.any())]
+            if len(here) == 1:
+                return here[0][0](piece, sigma)
+            said = (share.to(piece)[:, None] * part(piece, sigma) for part, share in here)
+            return sum(said, torch.zeros_like(piece))
+
+        return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
+
+    return denoise
+
+
+def shares_of(
+    spans: Sequence[tuple[float, float]], frames: int, seconds_per_frame: float, fade: float
+) -> Tensor:
+    """How much each of P spans (from, to) in seconds, in order and without gaps, counts in every frame: (P, frames).
+
+    Neighbours cross-fade linearly over ``fade`` seconds around their border; the first and the last reach the ends.
+
+    >>> shares_of([(0, 2), (2, 4)], 4, 1.0, 0.0).tolist()
+    [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+    """
+    middle = (torch.arange(frames) + 0.5) * seconds_per_frame
+    risen = [
+        ((middle - begin) / max(fade, 1e-6) + 0.5).clamp(0, 1) if i else torch.ones(frames)
+        for i, (begin, _) in enumerate(spans)
+    ]
+    after = [*risen[1:], torch.zeros(frames)]
+    return torch.stack([own - nxt for own, nxt in zip(risen, after, strict=True)])

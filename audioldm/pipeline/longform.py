@@ -1,0 +1,148 @@
+"""Sound longer than the model's own window, prompts over time, and loops: memory is that of one window.
+
+B batch, C channels, T latent frames, F bins, N samples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.diffusion.prediction import Denoiser
+from audioldm.diffusion.windows import blend, plateau, shares_of, starts, windowed
+from audioldm.errors import AudioLDMError
+from audioldm.nets.unet import multiple_of
+from audioldm.nets.vae import encode as encode_mel
+from audioldm.signal.mel import log_mel
+
+if TYPE_CHECKING:
+    from audioldm.pipeline.audioldm import AudioLDM
+
+FADE = 0.5
+"""Seconds over which neighbouring prompts of a schedule cross-fade."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A prompt and the seconds it holds for."""
+
+    begin: float
+    end: float
+    prompt: str
+
+
+def parse_schedule(text: str) -> list[Span]:
+    """``"0-5 rain; 5-12 thunder"`` as Spans that follow one another.   Raises AudioLDMError for a gap or a bad part.
+
+    >>> parse_schedule("0-2.5 rain; 2.5-4 loud thunder")
+    [Span(begin=0.0, end=2.5, prompt='rain'), Span(begin=2.5, end=4.0, prompt='loud thunder')]
+    """
+    spans: list[Span] = []
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s+(\S.*)", part)
+        if found is None:
+            raise AudioLDMError(
+                f"schedule: {part!r} is not FROM-TO PROMPT.", 'Write "0-5 rain; 5-12 thunder", in seconds.'
+            )
+        span = Span(float(found[1]), float(found[2]), found[3])
+        expected = spans[-1].end if spans else 0.0
+        if span.begin != expected:
+            raise AudioLDMError(
+                f"schedule: {part!r} begins at {span.begin:g} s, not at {expected:g} s.",
+                "Start at 0, and let each part begin where the one before ends.",
+            )
+        if span.end <= span.begin:
+            raise AudioLDMError(f"schedule: {part!r} ends before it begins.", "Give FROM below TO.")
+        spans.append(span)
+    if not spans:
+        raise AudioLDMError("schedule is empty.", 'Write "0-5 rain; 5-12 thunder", in seconds.')
+    return spans
+
+
+def window_frames(pipe: AudioLDM) -> int:
+    """Latent frames that the U-Net sees at once: the length that the model was made for."""
+    return pipe.spec.latent_frames(pipe.defaults["seconds"], multiple_of(pipe.unet))
+
+
+def loop_frames(pipe: AudioLDM, seconds: float) -> int:
+    """Latent frames of a loop: ``seconds`` to the nearest frame, at least what the U-Net needs."""
+    return max(multiple_of(pipe.unet), round(seconds / pipe.spec.seconds_per_latent))
+
+
+def over_time(
+    pipe: AudioLDM,
+    parts: Sequence[Denoiser],
+    frames: int,
+    *,
+    shares: Tensor | None = None,
+    loop: bool = False,
+) -> Denoiser:
+    """One denoiser for ``frames`` latent frames from one per prompt; ``shares`` (P, frames) says which counts when."""
+    multiple = multiple_of(pipe.unet)
+    window = min(window_frames(pipe), frames // multiple * multiple if loop else frames)
+    shares = torch.ones(1, frames) if shares is None else shares
+    return windowed(parts, shares, window=window, circular=loop)
+
+
+def span_shares(pipe: AudioLDM, spans: Sequence[Span], frames: int) -> Tensor:
+    """How much each span counts in every latent frame (P, frames)."""
+    return shares_of([(s.begin, s.end) for s in spans], frames, pipe.spec.seconds_per_latent, FADE)
+
+
+def tile_weights(window: int, scale: int) -> tuple[Tensor, int]:
+    """(weights of a window of the codec, its stride): a sixteenth of context at each end, ramps of an eighth."""
+    context, ramp = window * scale // 16, window * scale // 8
+    return plateau(window * scale, context, ramp), max(1, window * 3 // 4)
+
+
+@torch.no_grad()
+def encode(pipe: AudioLDM, wave: Tensor) -> Tensor:
+    """Wave (N,) to the scaled latent (1, C, T, F) of its posterior's mean, silence added up to whole latent frames."""
+    frames = pipe.spec.latent_frames(wave.shape[-1] / pipe.spec.rate, multiple_of(pipe.unet))
+    size = pipe.spec.stride * pipe.spec.hop
+    padded = nnf.pad(wave.float(), (0, frames * size - wave.shape[-1]))
+    window = min(frames, window_frames(pipe))
+    weights, stride = tile_weights(window, 1)
+    begins = starts(frames, window, stride)
+
+    def part(begin: int) -> Tensor:
+        mel = mel_between(pipe, padded, begin * size, (begin + window) * size)
+        return encode_mel(pipe.vae, mel.to(pipe.device, pipe.dtype))[0].float()
+
+    whole = part(0) if len(begins) == 1 else blend(frames, begins, weights, part, dim=2)
+    return whole * pipe.vae.config.scaling_factor
+
+
+def mel_between(pipe: AudioLDM, wave: Tensor, begin: int, end: int) -> Tensor:
+    """The log-mel (1, 1, T, F) of samples [begin, end) as it is within the whole ``wave`` (N,)."""
+    hop = pipe.spec.hop
+    extra = -(-pipe.spec.n_fft // hop) * hop
+    first, last = max(0, begin - extra), min(wave.shape[-1], end + extra)
+    mel = log_mel(wave[None, None, first:last], pipe.spec)
+    return mel[:, :, (begin - first) // hop : (end - first) // hop]
+
+
+@torch.no_grad()
+def decode(pipe: AudioLDM, latent: Tensor, *, seconds: float, polish: int, loop: bool = False) -> Tensor:
+    """Scaled latent (B, C, T, F) to waves (B, N), a window at a time where T is longer than one, or in a circle."""
+    frames = latent.shape[2]
+    if frames <= window_frames(pipe) and not loop:
+        return pipe.decode(latent, seconds=seconds, polish=polish)
+    window = window_frames(pipe)
+    scale = pipe.spec.stride * pipe.spec.hop
+    weights, stride = tile_weights(window, scale)
+    # a circle that is shorter than a window is gone round as often as the window needs; what overlaps is the same sound
+    begins = starts(frames, min(window, frames), min(stride, max(1, frames // 2)), circular=loop)
+
+    def part(begin: int) -> Tensor:
+        index = (torch.arange(window, device=latent.device) + begin) % frames
+        length = window * scale / pipe.spec.rate
+        return pipe.decode(latent[:, :, index], seconds=length, polish=polish)
+
+    return blend(frames, begins, weights, part, dim=-1, scale=scale)[:, : pipe.spec.samples(seconds)]

@@ -1,0 +1,99 @@
+"""Joining two waveforms: in time by cross-fades, in frequency by a crossover, and by gains per band.   N samples."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.signal.mel import filterbank
+from audioldm.spec import AudioSpec
+
+TAPS = 511
+"""Length of the crossover's filter: with Kaiser's beta 10 it falls by 100 dB within 0.026 of half the rate (200 Hz)."""
+BLOCK = 2000
+"""STFT frames held at once."""
+
+
+def fade_curve(samples: int, regions: Sequence[tuple[int, int]], fade: int) -> Tensor:
+    """(samples,) in [0, 1]: 1 inside the regions [from, to), a straight line over ``fade`` samples outside, else 0.
+
+    >>> fade_curve(8, [(3, 5)], 2).tolist()
+    [0.0, 0.3333333432674408, 0.6666666865348816, 1.0, 1.0, 0.6666666865348816, 0.3333333432674408, 0.0]
+    """
+    place = torch.arange(samples)
+    curve = torch.zeros(samples)
+    for begin, end in regions:
+        if end <= begin:
+            continue
+        away = torch.maximum(begin - place, place - (end - 1)).clamp(min=0)
+        curve = torch.maximum(curve, (1 - away / (fade + 1)).clamp(min=0))
+    return curve
+
+
+def splice(
+    base: Tensor, edited: Tensor, regions: Sequence[tuple[int, int]], *, fade: int, power: bool = True
+) -> Tensor:
+    """``edited`` in the regions, ``base`` elsewhere, sample by sample, cross-faded over ``fade`` samples outside them.
+
+    ``power`` keeps the power of unrelated sounds; without it the amplitude of like ones.   Raises ValueError where the
+    lengths differ.
+    """
+    if base.shape[-1] != edited.shape[-1]:
+        raise ValueError(f"base has {base.shape[-1]} samples, edited {edited.shape[-1]}.")
+    curve = fade_curve(base.shape[-1], regions, fade).to(base)
+    up, down = ((curve * torch.pi / 2).sin(), (curve * torch.pi / 2).cos()) if power else (curve, 1 - curve)
+    mixed = down * base + up * edited
+    return torch.where(curve == 0, base, torch.where(curve == 1, edited, mixed))
+
+
+def lowpass(wave: Tensor, cutoff: float, rate: int) -> Tensor:
+    """``wave`` (N,) below ``cutoff`` Hz, by a linear-phase filter of TAPS taps whose delay is taken out."""
+    place = torch.arange(TAPS, dtype=torch.float64) - TAPS // 2
+    window = torch.kaiser_window(TAPS, periodic=False, beta=10.0, dtype=torch.float64)
+    kernel = torch.sinc(2 * cutoff / rate * place) * window
+    kernel = (kernel / kernel.sum()).to(wave)
+    return nnf.conv1d(wave[None, None], kernel[None, None], padding=TAPS // 2)[0, 0]
+
+
+def crossover(low: Tensor, high: Tensor, cutoff: float, rate: int) -> Tensor:
+    """``low`` (N,) below ``cutoff`` Hz and ``high`` (N,) above; twice the same wave is that wave."""
+    return high + lowpass(low - high, cutoff, rate)
+
+
+def bandwidth(wave: Tensor, rate: int, *, below: float = 60.0, size: int = 1024) -> float:
+    """The frequency in Hz above which the mean spectrum of (N,) stays ``below`` dB under its peak."""
+    padded = nnf.pad(wave, (0, max(0, size - wave.shape[-1])))
+    power = torch.zeros(size // 2 + 1, dtype=torch.float64)
+    window = torch.hann_window(size, dtype=torch.float64)
+    for block in padded.split(size * 1000):
+        block = nnf.pad(block, (0, max(0, size - block.shape[-1])))
+        power += torch.fft.rfft(block.double().unfold(0, size, size // 2) * window).abs().square().sum(0)
+    heard = (power > power.max() * 10 ** (-below / 10)).nonzero().flatten()
+    return float(heard.max() + 1) * rate / size if len(heard) else 0.0
+
+
+def attenuate(wave: Tensor, quieter: Tensor, own: Tensor, spec: AudioSpec, *, floor: float = 0.0) -> Tensor:
+    """``wave`` (N,) turned down, band by band, where the log-mel ``quieter`` is below ``own``; both (1, 1, T, F).
+
+    Phases stay and nothing is turned up: a bin's gain is the mean, by the filterbank, of its bands' gains
+    clamp(quieter / own, floor, 1).   T frames cover the wave; they are taken a block at a time.
+    """
+    bank = filterbank(spec).to(wave)
+    reach = bank.sum(0)
+    heard = reach > 0  # the lowest and the highest bin belong to no band
+    share = torch.where(heard, bank / reach.clamp(min=1e-12), 0)
+    gain = (quieter - own).exp().clamp(floor, 1.0)[0, 0] @ share + (~heard).to(wave)
+    window = torch.hann_window(spec.win).to(wave)
+    length = (len(gain) - 1) * spec.hop + spec.n_fft
+    padded = nnf.pad(wave, (spec.pad, max(0, length - spec.pad - wave.shape[-1])))
+    total, mass = torch.zeros(2, length, dtype=wave.dtype)
+    for first in range(0, len(gain), BLOCK):
+        part = gain[first : first + BLOCK]
+        begin, size = first * spec.hop, (len(part) - 1) * spec.hop + spec.n_fft
+        frames = padded[begin : begin + size].unfold(0, spec.n_fft, spec.hop) * window
+        changed = torch.fft.irfft(torch.fft.rfft(frames) * part, n=spec.n_fft) * window
+        for into, frame in ((total, changed), (mass, window.square().expand(len(part), -1))):
+            parts = nnf.fold(frame.T[None], (1, size), (1, spec.n_fft), stride=(1, spec.hop))
+            into[begin : begin + size] += parts[0, 0, 0]
+    return (total / mass.clamp(min=1e-8))[spec.pad : spec.pad + wave.shape[-1]]
