@@ -26,7 +26,7 @@ def rendered(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Notes and phrases of 59 instruments, tones, noises and speech, 2 to 5 s each.
+    """Notes and phrases of 62 instruments, tones, noises and speech, 2 to 5 s each.
 
     The same command again goes on where it stopped.   Needs `apt-get install fluidsynth fluid-soundfont-gm espeak-ng`
     for what is asked of them.
