@@ -4,12 +4,8 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audioldm import __version__
 from audioldm.errors import AudioLDMError
 
 PACKAGE = Path(__file__).parent
@@ -111,33 +106,17 @@ def build(cfg: DictConfig) -> Experiment:
         raise
 
 
-def open_run(cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False) -> Path | None:
-    """Prepare the run folder; return the checkpoint to resume from, if there is one.
+def open_run(
+    cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False
+) -> tuple[Path | None, list[str]]:
+    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones."""
+    from audioldm.training.run_folder import open_folder, provenance
 
-    The same command resumes.   Another one in the same folder is refused, so that two experiments are never mixed.
-    """
-    folder = Path(cfg.run_dir)
-    last = folder / "checkpoints" / "last.ckpt"
-    text = OmegaConf.to_yaml(cfg)
-    config = folder / "config.yaml"
-    if fresh and last.exists():
-        last.unlink()
-    if last.exists() and config.exists() and config.read_text() != text:
-        raise AudioLDMError(
-            f"{folder} holds a run with other settings.",
-            "Repeat its command, choose run_dir=..., or pass --fresh.",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(text)
-    (folder / "overrides.txt").write_text("\n".join(overrides))
-    packages = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
-    about = {
-        "recipe": cfg.recipe,
-        "audioldm": __version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in packages},
-    }
-    (folder / "provenance.json").write_text(json.dumps(about, indent=1))
-    return last if last.exists() else None
+    data = OmegaConf.to_container(cfg.data)
+    return open_folder(
+        Path(cfg.run_dir),
+        config=OmegaConf.to_yaml(cfg),
+        overrides=overrides,
+        about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
+        fresh=fresh,
+    )

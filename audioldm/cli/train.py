@@ -47,7 +47,9 @@ def train(
         typer.echo(OmegaConf.to_yaml(cfg))
         return
     experiment = recipes.build(cfg)
-    checkpoint = recipes.open_run(cfg, overrides or (), fresh=fresh)
+    checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh)
+    for complaint in complaints:
+        typer.echo(f"audioldm: {complaint}; the state before it is used.", err=True)
     if checkpoint is not None:
         typer.echo(f"resuming {checkpoint}", err=True)
     experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)

@@ -34,8 +34,8 @@ class Budget(L.Callback):
 class Checkpoint(L.Callback):
     """Writes the whole state to ``path`` every ``every`` batches and at the end.
 
-    In place of Lightning's ModelCheckpoint, which counts optimiser steps instead of batches. The old file stands until
-    the new one is whole.
+    In place of Lightning's ModelCheckpoint, which counts optimiser steps instead of batches.   Where a validation follows
+    it waits for its end, so that the numbers are on the disk before the state that will not make them again.
     """
 
     def __init__(self, path: str | Path, every: int) -> None:
@@ -43,17 +43,23 @@ class Checkpoint(L.Callback):
         self.saved = -1
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
-        """Write beside, then rename."""
-        if int(module.seen) == self.saved:
-            return
-        waiting = self.path.with_suffix(".new")
-        trainer.save_checkpoint(waiting)
-        if trainer.is_global_zero:
-            waiting.replace(self.path)
+        """Once for each batch."""
+        if int(module.seen) != self.saved:
+            self.saved = int(module.seen)
+            trainer.save_checkpoint(self.path)
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """What was just loaded is on the disk already."""
         self.saved = int(module.seen)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
+        validates = sum(trainer.num_val_batches) > 0 and int(module.seen) % trainer.val_check_batch == 0
+        if int(module.seen) % self.every == 0 and not validates:
+            self.save(trainer, module)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        """The one that was waited for."""
         if int(module.seen) % self.every == 0:
             self.save(trainer, module)
 

@@ -19,22 +19,50 @@ from audioldm.spec import AudioSpec
 class Draws(Sampler[list[tuple[int, int]]]):
     """Batches of (row, draw number) from ``start`` on, without end; batch k depends on (seed, k) only.
 
-    ``weights`` gives unequal rows their chance; without it each is as likely.
+    Without ``weights`` one pass after the other goes through all rows, each in a new order, so every row is seen once a
+    pass; with them each batch draws rows by their chance.   Of ``world`` processes each takes its own ``batch_size``
+    places of one batch of batch_size * world: together they see what a single process with that batch would see.
     """
 
     def __init__(
-        self, size: int, batch_size: int, *, seed: int, start: int = 0, weights: torch.Tensor | None = None
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        seed: int,
+        start: int = 0,
+        weights: torch.Tensor | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        if size < 1:
+            raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.weights = torch.ones(size, dtype=torch.float64) if weights is None else weights
+        self.weights, self.rank, self.world = weights, rank, world
+        self.order: tuple[int, torch.Tensor] | None = None
+
+    def row(self, place: int) -> int:
+        """Row at ``place`` of all passes joined."""
+        number, within = divmod(place, self.size)
+        if self.order is None or self.order[0] != number:
+            self.order = number, torch.randperm(self.size, generator=generator(self.seed, number, 2))
+        return int(self.order[1][within])
+
+    def batch(self, k: int) -> list[int]:
+        """Rows of this process in batch ``k``."""
+        total, first = self.batch_size * self.world, self.rank * self.batch_size
+        if self.weights is None:
+            return [self.row(k * total + first + place) for place in range(self.batch_size)]
+        enough = int((self.weights > 0).sum()) >= total
+        rng = generator(self.seed, k, 1)
+        rows = torch.multinomial(self.weights, total, replacement=not enough, generator=rng)
+        return rows[first : first + self.batch_size].tolist()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         k = self.start
         while True:
-            rng = generator(self.seed, k, 1)
-            enough = int((self.weights > 0).sum()) >= self.batch_size
-            rows = torch.multinomial(self.weights, self.batch_size, replacement=not enough, generator=rng)
-            yield [(row, k * self.batch_size + place) for place, row in enumerate(rows.tolist())]
+            first = (k * self.world + self.rank) * self.batch_size
+            yield [(row, first + place) for place, row in enumerate(self.batch(k))]
             k += 1
 
 
@@ -60,8 +88,19 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not seen yet."""
-        start = int(self.trainer.lightning_module.seen) if self.trainer is not None else 0
-        draws = Draws(len(self.train), self.batch_size, seed=self.seed, start=start, weights=self.weights)  # type: ignore[arg-type]
+        start, rank, world = 0, 0, 1
+        if self.trainer is not None:
+            start = int(self.trainer.lightning_module.seen)
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+        draws = Draws(
+            len(self.train),  # type: ignore[arg-type]
+            self.batch_size,
+            seed=self.seed,
+            start=start,
+            weights=self.weights,
+            rank=rank,
+            world=world,
+        )
         return DataLoader(
             self.train,
             batch_sampler=draws,
@@ -71,7 +110,7 @@ class DataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Held-out rows in order, or nothing."""
+        """Held-out rows in order, or nothing; every process validates all of them, so all report the same number."""
         if self.val is None or not len(self.val):  # type: ignore[arg-type]
             return []
         return DataLoader(self.val, self.batch_size, collate_fn=self.collate, num_workers=0)

@@ -5,9 +5,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from audioldm.training.callbacks import Budget, Checkpoint, Ema, ExportFolder, Preview
+from audioldm.training.metrics import Metrics
+from audioldm.training.state import LAST, SafeCheckpoints
 
 
 def build_trainer(
@@ -19,19 +21,19 @@ def build_trainer(
     precision: str = "32-true",
     devices: int = 1,
     ema: float | None = None,
+    log_every: int = 20,
+    checkpoint_every: int | None = None,
     **more: Any,
 ) -> L.Trainer:
-    """Curves in TensorBoard and CSV, previews, ``last.ckpt`` every ``val_every`` batches, the export at the end.
-
-    A resumed run adds to the TensorBoard curves and begins a new CSV beside the old one.
+    """Curves in TensorBoard and ``metrics.jsonl``, previews, ``last.ckpt`` every ``checkpoint_every`` batches (None: at
+    every validation), the export at the end.
     """
     folder = Path(run_dir)
     callbacks: list[L.Callback] = [
         Budget(),
         *([Ema(ema)] if ema is not None else []),
-        Checkpoint(
-            folder / "checkpoints" / "last.ckpt", val_every
-        ),  # after Ema, so that it saves this batch's average
+        Metrics(folder / "metrics.jsonl", log_every),
+        Checkpoint(folder / "checkpoints" / LAST, checkpoint_every or val_every),
         Preview(rate),
         TQDMProgressBar(refresh_rate=20),
         ExportFolder(folder / "model"),
@@ -40,14 +42,16 @@ def build_trainer(
         accelerator=accelerator,
         precision=precision,  # type: ignore[arg-type]
         devices=devices,
-        logger=[TensorBoardLogger(folder, name="", version="tensorboard"), CSVLogger(folder, name="csv")],
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         callbacks=callbacks,
+        plugins=[SafeCheckpoints()],
         max_steps=-1,
         max_epochs=-1,
         val_check_interval=val_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=20,
+        log_every_n_steps=log_every,
+        use_distributed_sampler=False,  # our batches are the process's own already
         enable_model_summary=False,
         enable_checkpointing=False,
         **more,

@@ -66,7 +66,7 @@ def test_the_run_folder_says_what_ran(tmp_path):
     settings = ["batches=1", "val_every=1", "seconds=0.32", "batch_size=2", f"run_dir={tmp_path}/run"]
     cfg = recipes.load("tiny/vae", settings)
     experiment = recipes.build(cfg)
-    assert recipes.open_run(cfg, settings) is None
+    assert recipes.open_run(cfg, settings) == (None, [])
     experiment.trainer.fit(experiment.module, experiment.data)
     run = tmp_path / "run"
     assert OmegaConf.load(run / "config.yaml").batches == 1

@@ -14,7 +14,7 @@ def train(name: str, folder, *overrides: str):
     settings = [*SMALL, f"run_dir={folder}", *overrides]
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    checkpoint = recipes.open_run(cfg, settings)
+    checkpoint, _ = recipes.open_run(cfg, settings)
     return experiment, checkpoint
 
 

@@ -1,0 +1,218 @@
+"""SIGKILL at random moments, the same command again: the losses and the weights of a run that nobody disturbed."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
+from safetensors.torch import load_file
+
+from audioldm import recipes
+from audioldm.datasets.latents import Encoded, write_latents
+from audioldm.datasets.manifest import Row, write
+from audioldm.datasets.synthetic import Synthetic
+from audioldm.errors import AudioLDMError
+from audioldm.spec import AudioSpec
+from audioldm.training.metrics import read_metrics
+
+COMMON = [
+    "batches=14",
+    "val_every=7",
+    "trainer.checkpoint_every=3",
+    "trainer.log_every=1",
+    "batch_size=3",
+    "threads=1",
+]
+
+
+def make_cache(folder: Path, windows: int = 10) -> None:
+    """Ten windows, so that fourteen batches of three end in the middle of the fifth pass."""
+    g = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.randn(windows, 2, 64, generator=g), dim=-1)
+    rows = [
+        Encoded(
+            torch.randn(8, 16, 16, generator=g), torch.full((8, 16, 16), 0.1), unit[i, 0], unit[i], "made"
+        )
+        for i in range(windows)
+    ]
+    about = {"scaling_factor": 1.0, "null": unit[0, 0].tolist(), "seconds": 0.64, "stride": 4}
+    write_latents(rows, folder, about=about)
+
+
+def make_manifest(folder: Path) -> Path:
+    """Seven clips longer than the window, so that crops and captions are drawn."""
+    data = Synthetic(AudioSpec(), 1.0, 7, seed=0)
+    rows = []
+    for i in range(7):
+        wave, caption, _ = data[i]
+        path = folder / f"{i}.wav"
+        sf.write(path, wave[0].numpy(), 16000)
+        rows.append(Row(str(path), (caption, f"sound number {i}"), split="val" if i == 6 else "train"))
+    write(rows, folder / "clips.jsonl")
+    return folder / "clips.jsonl"
+
+
+def settings_of(kind: str, data: Path, run: Path) -> tuple[str, list[str]]:
+    if kind == "ldm":
+        more = [f"data.folder={data}", f"data.val_folder={data}", "trainer.ema=0.9", "task.drop=0.3"]
+        return "tiny/ldm", [*COMMON, *more, f"run_dir={run}"]
+    more = [f"data.manifests=[{data}]", "data=manifests", "seconds=0.32", "task.adversarial_start=5"]
+    return "tiny/vae", [*COMMON, *more, f"run_dir={run}"]
+
+
+def train(name: str, settings: list[str]) -> None:
+    """What the command does, in this process."""
+    cfg = recipes.load(name, settings)
+    experiment = recipes.build(cfg)
+    checkpoint, _ = recipes.open_run(cfg, settings)
+    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+
+
+def killed(name: str, settings: list[str], batch: int | None = None, later: float = 0.0) -> int | None:
+    """Train in a process of its own; SIGKILL it ``later`` seconds after ``batch`` is reported.   Its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=train, args=(name, settings))
+    process.start()
+    metrics = Path(settings[-1].removeprefix("run_dir=")) / "metrics.jsonl"
+    while batch is not None and process.exitcode is None:
+        if metrics.exists() and metrics.read_text().count("train/") >= batch:
+            time.sleep(later)
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.join()
+    return process.exitcode
+
+
+def outcome(run: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], dict]:
+    """The loss lines, the exported weights, and the whole final state."""
+    exported = next((run / "model").rglob("*.safetensors"))
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return read_metrics(run / "metrics.jsonl"), load_file(exported), state
+
+
+def same(a, b, where: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{where}/{i}")
+    else:
+        assert a == b, where
+
+
+def disturb(name: str, settings: list[str], kills: int) -> None:
+    """Kill at random places: between any two batches, while a state is written, in a validation, in the export."""
+    moments = random.Random(0)
+    codes = [killed(name, settings, moments.randint(1, 14), moments.uniform(0, 0.05)) for _ in range(kills)]
+    assert codes.count(-signal.SIGKILL) >= kills // 2, f"too few kills met a running training: {codes}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("ldm", 4), ("vae", 4), *(pytest.param(k, 25, marks=pytest.mark.slow) for k in ("ldm", "vae"))],
+)
+def test_a_run_that_was_killed_again_and_again_ends_bit_for_bit_like_one_that_was_not(
+    kind: str, kills: int, tmp_path
+):
+    data = tmp_path / "data"
+    data.mkdir()
+    if kind == "ldm":
+        make_cache(data)
+    place = data if kind == "ldm" else make_manifest(data)
+    name, settings = settings_of(kind, place, tmp_path / "whole")
+    assert killed(name, settings) == 0
+
+    name, settings = settings_of(kind, place, tmp_path / "killed")
+    disturb(name, settings, kills)
+    assert killed(name, settings) == 0
+
+    losses, weights, state = outcome(tmp_path / "whole")
+    losses_again, weights_again, state_again = outcome(tmp_path / "killed")
+    assert [row["batch"] for row in losses if "val/loss" not in row and "val/kl" not in row] == [
+        *range(1, 15)
+    ]
+    assert losses_again == losses
+    same(weights, weights_again)
+    for part in ("state_dict", "optimizer_states", "callbacks"):
+        same(state[part], state_again[part], part)
+    about = json.loads((tmp_path / "killed" / "provenance.json").read_text())
+    assert about["git"] is None or len(about["git"]["commit"]) == 40
+
+
+@pytest.fixture
+def run(tmp_path) -> tuple[str, list[str], Path]:
+    """A run of 14 batches that stopped at its sixth, with the state before it beside."""
+    make_cache(tmp_path / "data")
+    name, settings = settings_of("ldm", tmp_path / "data", tmp_path / "run")
+    cfg = recipes.load(name, settings)
+    experiment = recipes.build(cfg)
+    recipes.open_run(cfg, settings)
+    experiment.trainer.callbacks[0].limit = 6
+    experiment.trainer.fit(experiment.module, experiment.data)
+    return name, settings, tmp_path / "run" / "checkpoints"
+
+
+def seen(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["state_dict"]["seen"])
+
+
+def test_a_truncated_or_damaged_last_checkpoint_falls_back_to_the_one_before(run, command, capsys):
+    name, settings, checkpoints = run
+    assert (seen(checkpoints / "last.ckpt"), seen(checkpoints / "previous.ckpt")) == (6, 3)
+    whole = (checkpoints / "last.ckpt").read_bytes()
+    (checkpoints / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert command("train", name, *settings) == 0
+    told = capsys.readouterr().err
+    assert "last.ckpt is truncated" in told and "previous.ckpt" in told
+    assert seen(checkpoints / "last.ckpt") == 14
+
+    damaged = bytearray(whole)
+    damaged[len(damaged) // 2] ^= 255
+    for path in checkpoints.glob("*.ckpt"):
+        path.write_bytes(bytes(damaged))
+    assert command("train", name, *settings) == 1
+    assert "No whole checkpoint is left" in capsys.readouterr().err
+    assert command("train", name, *settings, "--fresh") == 0
+
+
+def test_a_full_disk_leaves_the_last_good_state(run, command, capsys):
+    """/dev/full answers every write as a full disk does."""
+    name, settings, checkpoints = run
+    (checkpoints / "last.ckpt.new").symlink_to("/dev/full")
+    assert command("train", name, *settings) == 1
+    told = capsys.readouterr().err
+    assert "could not be written" in told and "last good state" in told and "free some space" in told
+    assert seen(checkpoints / "last.ckpt") == 6 and not (checkpoints / "last.ckpt.new").is_symlink()
+    assert command("train", name, *settings) == 0
+    assert seen(checkpoints / "last.ckpt") == 14
+
+
+def test_a_corrupted_shard_is_named_and_costs_nothing(run, command, capsys, tmp_path):
+    name, settings, checkpoints = run
+    shard = next((tmp_path / "data").glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    assert command("train", name, *settings) == 1
+    assert shard.name in capsys.readouterr().err
+    assert seen(checkpoints / "last.ckpt") == 6
+    shard.write_bytes(whole)
+    assert command("train", name, *settings) == 0
+
+
+def test_changed_data_is_refused(run, tmp_path):
+    name, settings, _ = run
+    index = tmp_path / "data" / "index.json"
+    index.write_text(index.read_text() + " ")
+    with pytest.raises(AudioLDMError, match=r"index|data.* changed since"):
+        train(name, settings)
