@@ -34,8 +34,8 @@ class Budget(L.Callback):
 class Checkpoint(L.Callback):
     """Writes the whole state to ``path`` every ``every`` batches and at the end.
 
-    In place of Lightning's ModelCheckpoint, which counts optimiser steps instead of batches.   Where a validation follows
-    it waits for its end, so that the numbers are on the disk before the state that will not make them again.
+    In place of Lightning's ModelCheckpoint, which counts optimiser steps instead of batches.   Before a validation
+    it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
     """
 
     def __init__(self, path: str | Path, every: int) -> None:
