@@ -27,7 +27,8 @@ JOINED = {
         "encode": "audioldm.cli.encode:encode",
         "stats": "audioldm.cli.encode:stats",
         "attribution": "audioldm.cli.attribution:attribution",
-    }
+    },
+    "evaluate": {"bars": "audioldm.cli.bars:bars"},
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
 

@@ -115,6 +115,11 @@ class YamNet:
         """Class probabilities (P, 521) of a 16 kHz wave (N,); the classes do not exclude one another."""
         return self._run(wave)[1].sigmoid()
 
+    def embed_and_scores(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Both of the above at the price of one: (P, 1024) and (P, 521)."""
+        embedding, logits = self._run(wave)
+        return embedding, logits.sigmoid()
+
     def pooled(self, wave: Tensor) -> Tensor:
         """The mean embedding (1024,) of a 16 kHz wave (N,)."""
         return self.embed(wave).mean(dim=0)

@@ -1,0 +1,69 @@
+"""Is what was asked for heard?   Recognition of ESC-10's classes, and the tag bridge for any caption."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from audioldm.datasets.decode import resample
+from audioldm.datasets.manifest import Row
+from audioldm.evaluation.bars.bar import Bar
+from audioldm.evaluation.bars.clips import Clips
+from audioldm.evaluation.bars.sounds import SEED, Heard
+from audioldm.evaluation.recognition import Report, esc10_recognition
+from audioldm.evaluation.tagbridge import TagBridge
+from audioldm.evaluation.yamnet import RATE, YamNet
+from audioldm.metrics.agreement import matched_and_shuffled
+
+SEEDS = 20
+"""clips of each ESC-10 prompt"""
+RESAMPLES = 2000
+
+
+def recognition(rows: Sequence[Row], clips: Clips, yamnet: YamNet, *, seeds: int = SEEDS) -> Bar:
+    """Share of generated clips that the classifier of real sounds recognises, over the same of real fold 4."""
+
+    def generate(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        return torch.stack([resample(wave, clips.pipe.spec.rate, RATE) for wave in clips.ask(prompts, seeds)])
+
+    report: Report = esc10_recognition(rows, yamnet, generate=generate, seeds=range(seeds))
+    beside = {"real fold 4": report.listener.real.fraction, "generated": report.generated.fraction}
+    parts = ", ".join(f"{label} {hits}" for label, (hits, _) in report.generated.counts.items())
+    return Bar(
+        "ESC-10 recognised, of real",
+        value=report.ratio,
+        limit=0.8,
+        n=report.generated.total[1],
+        rows=beside | {"chance": 0.1},
+        detail=f"of {seeds}: {parts}",
+        more=report.as_dict(),
+    )
+
+
+def tag_bridge(real: Heard, made: Heard, captions: Sequence[str], bridge: TagBridge) -> Bar:
+    """How much of the way from wrong captions to real sound the generated clips go."""
+    table = bridge.table(captions)
+    right_real, wrong_real = matched_and_shuffled(table @ real.largest.T, captions)
+    right, wrong = matched_and_shuffled(table @ made.largest.T, captions)
+
+    def share(index: Tensor | slice = slice(None)) -> float:
+        low = wrong[index].mean()
+        return float((right[index].mean() - low) / (right_real[index].mean() - low))
+
+    rng = torch.Generator().manual_seed(SEED)
+    draws = [share(torch.randint(len(captions), (len(captions),), generator=rng)) for _ in range(RESAMPLES)]
+    low, high = torch.tensor(draws).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return Bar(
+        "tag bridge: way from shuffled to real",
+        value=share(),
+        limit=0.6,
+        n=len(captions),
+        rows={
+            "real": float(right_real.mean()),
+            "generated": float(right.mean()),
+            "generated, shuffled captions": float(wrong.mean()),
+            "real, shuffled captions": float(wrong_real.mean()),
+        },
+        detail=f"95 % over clips {low:.2f} to {high:.2f}",
+        more={"captions": list(captions), "generated": right.tolist(), "real": right_real.tolist()},
+    )
