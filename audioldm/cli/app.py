@@ -13,6 +13,7 @@ from audioldm.errors import AudioLDMError
 
 COMMANDS = {
     "generate": "audioldm.cli.generate:generate",
+    "samplers": "audioldm.cli.samplers:samplers",
     "recipes": "audioldm.cli.recipes_cmd:recipes",
     "train": "audioldm.cli.train:train",
     "data": "audioldm.cli.data:app",

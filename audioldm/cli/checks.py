@@ -64,11 +64,12 @@ def check_parts(*, sampler: str | None, grid: str | None, device: str) -> None:
 
     from audioldm.diffusion.grids import GRIDS
     from audioldm.diffusion.samplers import SAMPLERS
+    from audioldm.diffusion.table import choose
 
-    if sampler is not None and sampler not in SAMPLERS:
-        raise AudioLDMError(f"sampler={sampler!r} is unknown.", f"Known: {', '.join(sorted(SAMPLERS))}.")
-    if grid is not None and grid not in GRIDS:
-        raise AudioLDMError(f"grid={grid!r} is unknown.", f"Known: {', '.join(sorted(GRIDS))}.")
+    if sampler is not None:
+        choose(SAMPLERS, sampler, "sampler")
+    if grid is not None:
+        choose(GRIDS, grid, "grid")
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise AudioLDMError(

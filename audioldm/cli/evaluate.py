@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.generate import load
+from audioldm.cli.options.machine import load
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:

@@ -1,35 +1,30 @@
 """``audioldm generate``: prompts in, sounds out."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
+from audioldm.cli.options import grouped
+from audioldm.cli.options.guiding import Guiding
+from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.output import Output
+from audioldm.cli.options.sampling import Sampling
 from audioldm.cli.progress import progress, waiting
 from audioldm.cli.prompts import read_prompts
+from audioldm.cli.results import files_of, save, tell
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.outputs import Clip, Files, Level, Wave
+    from audioldm.pipeline.guide import Guide
+    from audioldm.pipeline.outputs import Clip, Wave
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to do with every clip once it is made."""
-
-    folder: Path
-    audio_format: str
-    normalize: bool
-    figure: bool
-
-
+@grouped
 def generate(
     prompt: Annotated[
         str | None,
@@ -44,49 +39,15 @@ def generate(
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="Clips per prompt.")] = 1,
-    seconds: Annotated[
-        float | None, typer.Option(help="Length of each clip.  [default: the model's]")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None,
-    sampler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Sampler.  [default: the model's]")
-    ] = None,
-    grid: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Noise levels to visit.  [default: the model's]")
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="How strictly to follow the prompt; 1 is no guidance.  [default: the model's]"),
-    ] = None,
-    negative: Annotated[str, typer.Option(metavar="TEXT", help="What not to hear.")] = "",
-    polish: Annotated[
-        int | None,
-        typer.Option(help="Rounds of Griffin-Lim after the vocoder; 0 is none.  [default: the model's]"),
-    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the first clip; the next ones have seed+1, seed+2, ...")
     ] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", metavar="FOLDER", help="Model folder.  [default: the embedded model]"),
-    ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
-    audio_format: Annotated[
-        str, typer.Option("--format", metavar="wav|flac", help="16-bit sound file format.")
-    ] = "wav",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="Number type of the networks: float32, bfloat16 or float16.")
-    ] = "float32",
+    *,
+    sampling: Sampling,
+    guiding: Guiding,
+    machine: Machine,
+    output: Output,
     batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of paths.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")] = False,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale each clip to a peak of -1 dBFS.")
-    ] = False,
-    figure: Annotated[
-        bool, typer.Option("--figure/--no-figure", help="Draw waveform and log-mel as PNG.")
-    ] = True,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Make sounds from text.
@@ -99,75 +60,52 @@ def generate(
     Examples:
       audioldm generate "a dog barking"
       audioldm generate "rain on a tin roof" -n 4 --seconds 10 --steps 50 --seed 7 -o out/rain
-      audioldm generate "church bells" --sampler ddim --guidance 2.5 --negative "noise"
+      audioldm generate "church bells" --sampler ddim:eta=0.5 --grid karras --guidance 2.5 --negative "noise"
+      audioldm generate "church bells" --guidance 6 --guidance-method rescale:phi=0.7 --guidance-interval 0.3 5
       audioldm generate --prompts prompts.csv --json --no-figure > results.json
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
     """
     check_numbers(
-        n=n, seconds=seconds, steps=steps, guidance=guidance, seed=seed, batch_size=batch_size, polish=polish
-    )
-    check_names(audio_format=audio_format, device=device, dtype=dtype, out=out)
-    job = Job(out, audio_format, normalize, figure)
-    clips = plan_outputs(read_prompts(prompt, prompts), n, job, seed=seed, force=force)
+        n=n, seconds=sampling.seconds, steps=sampling.steps, guidance=guiding.guidance, seed=seed,
+        batch_size=batch_size, polish=sampling.polish,
+    )  # fmt: skip
+    check_names(audio_format=output.audio_format, device=machine.device, dtype=machine.dtype, out=output.out)
+    clips = plan_outputs(read_prompts(prompt, prompts), n, output, seed=seed)
     with waiting("loading torch and the model"):
-        check_parts(sampler=sampler, grid=grid, device=device)
-        pipe = load(model, device=device, dtype=dtype)
-    given = {
-        "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance, "polish": polish,
-    }  # fmt: skip
-    size = batch_size or (8 if pipe.device.type == "cuda" else 1)
-    settings = {
-        **pipe.defaults,
-        **{name: value for name, value in given.items() if value is not None},
-        "negative": negative,
-    }
+        check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
+        guiding.check(sampling.sampler)
+        pipe = machine.load()
+        guide = guiding.guide(machine)
+    settings = {**pipe.defaults, **sampling.given(), **guiding.given()}
+    guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
+    shown = {**settings, **guide.settings()}
     results = []
     with progress(len(clips) * settings["steps"]) as advance:
-        for clip, wave in make(pipe, clips, settings, batch_size=size, advance=advance):
-            results.append(save(pipe, clip, wave, settings, job))
-            if not as_json:
+        for clip, wave in make(pipe, clips, settings, guide, batch_size=batch_size, advance=advance):
+            results.append(save(pipe, clip, wave, shown, output))
+            if not output.as_json:
                 tell(results[-1])
-    if as_json:
+    if output.as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
 
 
-def plan_outputs(prompts: list[str], n: int, job: Job, *, seed: int, force: bool) -> list["Clip"]:
+def plan_outputs(prompts: list[str], n: int, output: Output, *, seed: int) -> list["Clip"]:
     """The clips to make, once it is sure that their files can be written."""
     from audioldm.pipeline import outputs
 
     clips = outputs.plan(prompts, n, seed=seed)
-    if not force:
-        outputs.check_free(path for clip in clips for path in files_of(clip, job).all())
-    outputs.check_writable(job.folder)
+    if not output.force:
+        outputs.check_free(path for clip in clips for path in files_of(clip, output).all())
+    outputs.check_writable(output.out)
     return clips
-
-
-def files_of(clip: "Clip", job: Job) -> "Files":
-    """Where ``clip`` goes."""
-    from audioldm.pipeline import outputs
-
-    return outputs.files_of(clip, job.folder, audio_format=job.audio_format, figure=job.figure)
-
-
-def load(model: str | None, *, device: str, dtype: str) -> "AudioLDM":
-    """The pipeline of ``model``, or of the embedded one."""
-    import diffusers
-    import torch
-    import transformers
-
-    from audioldm.pipeline.audioldm import AudioLDM
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()  # their advice is for programmers
-    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return AudioLDM.from_pretrained(model, device=chosen, dtype=getattr(torch, dtype))
 
 
 def make(
     pipe: "AudioLDM",
     clips: list["Clip"],
     settings: dict[str, Any],
+    guide: "Guide",
     *,
     batch_size: int,
     advance: Callable[..., None],
@@ -179,8 +117,8 @@ def make(
         group = clips[first : first + batch_size]
         try:
             waves = pipe(
-                [clip.prompt for clip in group], seeds=[clip.seed for clip in group], batch_size=batch_size,
-                on_step=partial(advance, len(group)), **settings,
+                [clip.prompt for clip in group], seeds=[clip.seed for clip in group], guide=guide,
+                batch_size=batch_size, on_step=partial(advance, len(group)), **settings,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise AudioLDMError(
@@ -189,66 +127,3 @@ def make(
                 code=1,
             ) from error
         yield from zip(group, waves.float().cpu().numpy(), strict=True)
-
-
-def save(pipe: "AudioLDM", clip: "Clip", wave: "Wave", settings: dict[str, Any], job: Job) -> dict[str, Any]:
-    """Write the files of one clip together; returns what ``--json`` prints."""
-    from audioldm.pipeline import outputs
-
-    files = files_of(clip, job)
-    level = outputs.level(wave)
-    wave = outputs.normalized(wave) if job.normalize else wave
-    record = describe(pipe, clip, settings, job, level)
-    contents = {files.sidecar: (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()}
-    if files.figure:
-        from audioldm.cli import figure
-
-        contents[files.figure] = figure.draw(wave, pipe.spec, title=f"{clip.prompt}   (seed {clip.seed})")
-    contents[files.audio] = outputs.audio_bytes(wave, pipe.spec.rate, audio_format=job.audio_format)
-    outputs.publish(contents)
-    tell_clipping(files.audio, level, normalize=job.normalize)
-    paths = {"audio": files.audio, "figure": files.figure, "sidecar": files.sidecar}
-    return {**{name: str(path) if path else None for name, path in paths.items()}, **record}
-
-
-def describe(
-    pipe: "AudioLDM", clip: "Clip", settings: dict[str, Any], job: Job, level: "Level"
-) -> dict[str, Any]:
-    """The sidecar: all that is needed to make the clip again, and how loud it came out."""
-    from audioldm.pipeline import outputs
-
-    return {
-        "prompt": clip.prompt,
-        "seed": clip.seed,
-        "settings": {**settings, "device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch.")},
-        "model": {"name": pipe.name, "sha256": pipe.hashes},
-        "sound": {
-            "rate_hz": pipe.spec.rate,
-            "seconds": level.samples / pipe.spec.rate,
-            "format": job.audio_format,
-            "normalized": job.normalize,
-            **asdict(level),
-        },
-        "versions": outputs.versions(),
-    }
-
-
-def tell_clipping(path: Path, level: "Level", *, normalize: bool) -> None:
-    """Say on stderr how much of a clip is at full scale, and what helps."""
-    scaled = normalize and level.peak > 1
-    if level.clipped == 0 or scaled:
-        return
-    cure = (
-        "Use --normalize to scale instead."
-        if level.peak > 1
-        else "The vocoder is at its limit: lower --guidance."
-    )
-    note = f"{level.clipped} of {level.samples} samples clipped (peak {level.peak:.2f} of full scale)."
-    print(f"audioldm: {path}: {note} {cure}", file=sys.stderr)
-
-
-def tell(result: dict[str, Any]) -> None:
-    """Print the paths of one clip, the sound first."""
-    for name in ("audio", "figure", "sidecar"):
-        if result[name]:
-            print(result[name], flush=True)

@@ -123,13 +123,17 @@ GRIDS: dict[str, Entry] = {
         leading,
         "Even times from the clean end, plus 1; AudioLDM's own.",
         "Song et al. 2021 (DDIM), arXiv:2010.02502",
+        limits={"offset": (0, 1)},
     ),
     "trailing": Entry(
         trailing, "Even times from the noisy end; good for few steps.", "Lin et al. 2024, arXiv:2305.08891"
     ),
     "linspace": Entry(linspace, "Even times with both ends.", "Nichol & Dhariwal 2021, arXiv:2102.09672"),
     "karras": Entry(
-        karras, "Even sigma^(1/7): short steps at low noise.", "Karras et al. 2022 (EDM), arXiv:2206.00364"
+        karras,
+        "Even sigma^(1/rho): short steps at low noise.",
+        "Karras et al. 2022 (EDM), arXiv:2206.00364",
+        limits={"rho": (1, 100)},
     ),
     "exponential": Entry(
         exponential, "Even log sigma at real times.", "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927"

@@ -151,10 +151,18 @@ GUIDANCE: dict[str, Entry] = {
     ),
     "negative": Entry(negative, "Away from a given prompt.", "Liu et al. 2022, arXiv:2206.01714"),
     "compose": Entry(compose, "Several prompts with weights.", "Liu et al. 2022, arXiv:2206.01714"),
-    "rescale": Entry(rescale, "Classifier-free, spread kept (phi).", "Lin et al. 2024, arXiv:2305.08891"),
+    "rescale": Entry(
+        rescale,
+        "Classifier-free, spread kept (phi).",
+        "Lin et al. 2024, arXiv:2305.08891",
+        limits={"phi": (0, 1)},
+    ),
     "interval": Entry(interval, "Guide at middle noise only.", "Kynkaanniemi et al. 2024, arXiv:2404.07724"),
     "apg": Entry(
-        apg, "Drop the part along the answer (adaptive projected).", "Sadat et al. 2025, arXiv:2410.02416"
+        apg,
+        "Drop the part along the answer (adaptive projected).",
+        "Sadat et al. 2025, arXiv:2410.02416",
+        limits={"radius": (1e-6, inf)},
     ),
     "cfg_plus_plus": Entry(
         cfg_plus_plus, "Guide x0, renoise with uncond's noise.", "Chung et al. 2025, arXiv:2406.08070"

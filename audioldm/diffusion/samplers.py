@@ -37,20 +37,42 @@ EDM, DPM, SDE = (
     "Lu et al. 2022, arXiv:2211.01095",
     "Song et al. 2021, arXiv:2011.13456",
 )
+LANGEVIN = {
+    "rounds": (0, 100),
+    "size": (0, 0.7),
+}  # 2 size^2 of the way to x0 a round: beyond 1 it would overshoot
 
 SAMPLERS: dict[str, Entry] = {
     "ddpm": Entry(
-        ddpm, "Ancestral: draws from the posterior of each step.", "Ho et al. 2020, arXiv:2006.11239", True
+        ddpm,
+        "Ancestral: draws from the posterior of each step.",
+        "Ho et al. 2020, arXiv:2006.11239",
+        True,
+        limits={"large": (0, 1)},
     ),
-    "ddim": Entry(ddim, "Deterministic (eta 0) to ancestral (eta 1).", "Song et al. 2021, arXiv:2010.02502"),
+    "ddim": Entry(
+        ddim,
+        "Deterministic (eta 0) to ancestral (eta 1).",
+        "Song et al. 2021, arXiv:2010.02502",
+        limits={"eta": (0, 1)},
+    ),
     "euler": Entry(euler, "Euler steps on the probability-flow ODE.", EDM),
-    "euler_ancestral": Entry(euler_ancestral, "Euler down, then noise up.", EDM + " (k-diffusion)", True),
+    "euler_ancestral": Entry(
+        euler_ancestral,
+        "Euler down, then noise up.",
+        EDM + " (k-diffusion)",
+        True,
+        limits={"eta": (0, 1)},
+    ),
     "heun": Entry(heun, "Second order, two calls per step.", EDM, calls="2"),
     "dpmpp_2m": Entry(dpmpp_2m, "Second order from two remembered answers.", DPM),
     "dpmpp_2m_sde": Entry(dpmpp_2m_sde, "DPM++ 2M on the reverse SDE.", DPM, True),
     "dpmpp_3m_sde": Entry(dpmpp_3m_sde, "DPM++ with three remembered answers on the reverse SDE.", DPM, True),
     "unipc": Entry(
-        unipc, "Predictor and corrector that share their calls.", "Zhao et al. 2023, arXiv:2302.04867"
+        unipc,
+        "Predictor and corrector that share their calls.",
+        "Zhao et al. 2023, arXiv:2302.04867",
+        limits={"order": (1, 3)},
     ),
     "plms": Entry(
         plms,
@@ -59,7 +81,11 @@ SAMPLERS: dict[str, Entry] = {
         calls="1, first step 2",
     ),
     "adaptive": Entry(
-        adaptive, "Dormand-Prince 5(4); chooses its steps by error.", SDE + " app. D.4", calls="6 per try"
+        adaptive,
+        "Dormand-Prince 5(4); chooses its steps by error.",
+        SDE + " app. D.4",
+        calls="6 per try",
+        limits={"rtol": (1e-8, 1), "atol": (1e-8, 1), "most": (1, 100_000)},
     ),
     "consistency": Entry(
         consistency,
@@ -76,7 +102,11 @@ SAMPLERS: dict[str, Entry] = {
         "Lipman et al. 2023, arXiv:2210.02747",
         calls="2",
     ),
-    "ve_sde": Entry(ve_sde, "Reverse VE-SDE with a Langevin corrector.", SDE, True, "2"),
-    "vp_sde": Entry(vp_sde, "Reverse VP-SDE with a Langevin corrector.", SDE, True, "2"),
+    "ve_sde": Entry(
+        ve_sde, "Reverse VE-SDE with a Langevin corrector.", SDE, True, "1 + rounds", limits=LANGEVIN
+    ),
+    "vp_sde": Entry(
+        vp_sde, "Reverse VP-SDE with a Langevin corrector.", SDE, True, "1 + rounds", limits=LANGEVIN
+    ),
 }
 """Samplers by name."""

@@ -17,18 +17,19 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Condition
 from audioldm.diffusion.grids import GRIDS
-from audioldm.diffusion.guidance import classifier_free
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
+from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.unet import multiple_of, net_call
 from audioldm.nets.vae import decode
+from audioldm.pipeline.guide import Guide
 from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
 from audioldm.signal.invert import griffin_lim
 from audioldm.spec import AudioSpec
@@ -142,6 +143,7 @@ class AudioLDM:
         grid: str | None = None,
         guidance: float | None = None,
         negative: str = "",
+        guide: Guide | None = None,
         polish: int | None = None,
         batch_size: int | None = None,
         on_step: OnStep | None = None,
@@ -170,6 +172,7 @@ class AudioLDM:
                 self.encode_text(prompts[part]),
                 self.encode_text([negative] * len(prompts[part])),
                 seeds=seeds[part],
+                guide=guide,
                 on_step=report,
                 **chosen,
             )
@@ -191,20 +194,22 @@ class AudioLDM:
         sampler: str,
         grid: str,
         guidance: float,
+        guide: Guide | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Noise to a scaled latent (B, C, T, F), float32."""
+        """Noise to a scaled latent (B, C, T, F), float32; ``guide`` None is plain classifier-free guidance."""
         shape = self.spec.latent_shape(seconds, multiple_of(self.unet))
         noise = PerSample(generators(seeds), shape, device=self.device)
-        sigmas = GRIDS[grid](self.schedule, steps).to(self.device)
-        denoise = classifier_free(self.denoiser(condition), self.denoiser(empty), guidance)
+        sigmas = choose(GRIDS, grid, "grid")(self.schedule, steps).to(self.device)
+        denoise = (guide or Guide()).steer(self, condition, empty, guidance, sigmas)
 
         def report(i: int, *_: Any) -> None:
             if on_step is not None:
                 on_step(i + 1, steps)
 
         x = noise() * sigmas[0].float()
-        return SAMPLERS[sampler](denoise, x, sigmas.float(), noise=noise, on_step=report)
+        run = choose(SAMPLERS, sampler, "sampler")
+        return run(denoise, x, sigmas.float(), noise=noise, on_step=report)
 
     def denoiser(self, condition: Condition) -> Denoiser:
         """The U-Net under one condition as a function (x, sigma) -> x0."""

@@ -195,7 +195,7 @@ def test_clipping_is_told_and_never_scaled(generate, out, tiny_model, tmp_path):
 
 
 def test_clipping_note_names_the_cure(capsys):
-    from audioldm.cli.generate import tell_clipping
+    from audioldm.cli.results import tell_clipping
 
     tell_clipping(Path("a.wav"), outputs.Level(peak=1.3, clipped=5, samples=100), normalize=False)
     assert "5 of 100 samples clipped (peak 1.30 of full scale). Use --normalize" in capsys.readouterr().err

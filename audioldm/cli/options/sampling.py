@@ -1,0 +1,30 @@
+"""How a latent is sampled, and how long the sound is."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """None is the model's own."""
+
+    seconds: Annotated[float | None, typer.Option(help="Length of each clip.  [default: the model's]")] = None
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:OPTION=N,...]", help="See audioldm samplers.  [default: the model's]"),
+    ] = None
+    grid: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:OPTION=N,...]", help="Noise levels to visit.  [default: the model's]"),
+    ] = None
+    polish: Annotated[
+        int | None,
+        typer.Option(help="Rounds of Griffin-Lim after the vocoder; 0 is none.  [default: the model's]"),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """What was asked for, by the pipeline's names."""
+        return {name: value for name, value in vars(self).items() if value is not None}

@@ -1,0 +1,115 @@
+"""``--sampler``, ``--grid`` and ``--guidance-*`` from the command line to the sidecar, and ``audioldm samplers``."""
+
+import json
+
+import pytest
+
+from audioldm.diffusion.grids import GRIDS
+from audioldm.diffusion.guidance import GUIDANCE
+from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.pipeline.guide import METHODS
+
+QUICK = ("--seconds", "0.2", "--steps", "2", "--no-figure")
+
+
+@pytest.fixture
+def generate(command, tiny_model, tmp_path, capsys):
+    """One clip from the tiny model; returns (exit code, its sidecar or None, stderr)."""
+
+    def execute(*words, model=tiny_model):
+        code = command("generate", "rain", "-m", model, "-o", tmp_path / "out", "--force", *QUICK, *words)
+        err = capsys.readouterr().err
+        sidecar = tmp_path / "out" / "rain_seed0.json"
+        return code, json.loads(sidecar.read_text()) if sidecar.exists() else None, err
+
+    return execute
+
+
+FLAGS = {
+    "options of sampler and grid": (
+        ("--sampler", "vp_sde:rounds=2,size=0.1", "--grid", "karras:rho=5"),
+        {"sampler": "vp_sde:rounds=2,size=0.1", "grid": "karras:rho=5"},
+    ),
+    "method": (("--guidance-method", "rescale:phi=0.5"), {"guidance_method": "rescale:phi=0.5"}),
+    "cfg++": (
+        ("--guidance-method", "cfg_plus_plus", "--guidance", "0.6", "--sampler", "euler"),
+        {"guidance_method": "cfg_plus_plus", "guidance": 0.6},
+    ),
+    "interval": (("--guidance-interval", "0.3", "5"), {"guidance_interval": [0.3, 5.0]}),
+    "threshold": (("--guidance-threshold", "0.995", "3"), {"guidance_threshold": [0.995, 3.0]}),
+    "also": (
+        ("--guidance-also", "birds:0.5", "--guidance-also", "noise:-1"),
+        {"guidance_also": [["birds", 0.5], ["noise", -1.0]]},
+    ),
+    "clap": (("--guidance-clap", "30"), {"guidance_clap": 30.0}),
+    "negative": (("--negative", "wind"), {"negative": "wind"}),
+}
+
+
+@pytest.mark.parametrize(("words", "written"), FLAGS.values(), ids=FLAGS)
+def test_a_flag_reaches_the_sidecar(generate, words, written):
+    code, sidecar, err = generate(*words)
+    assert code == 0, err
+    assert written.items() <= sidecar["settings"].items()
+
+
+def test_a_weak_model_is_named_with_its_hashes(generate, tiny_model):
+    code, sidecar, err = generate("--guidance-weak", tiny_model)
+    assert code == 0, err
+    assert sidecar["settings"]["guidance_weak"]["name"] == "tiny"
+
+
+REFUSED = {
+    "unknown method": (("--guidance-method", "magic"), "guidance-method='magic' is unknown"),
+    "unknown option": (("--guidance-method", "apg:mu=1"), "there is no option 'mu'"),
+    "option out of range": (("--sampler", "ddim:eta=2"), "eta='2' cannot be"),
+    "empty interval": (("--guidance-interval", "5", "1"), "LOW below HIGH"),
+    "interval nan": (("--guidance-interval", "nan", "1"), "LOW below HIGH"),
+    "quantile": (("--guidance-threshold", "2", "1"), "QUANTILE of 0 to 1"),
+    "floor": (("--guidance-threshold", "0.9", "0"), "FLOOR above 0"),
+    "clap": (("--guidance-clap", "-1"), "guidance-clap=-1"),
+    "also without text": (("--guidance-also", ":2"), "guidance-also=':2'"),
+    "also with another method": (("--guidance-also", "b", "--guidance-method", "apg"), "one prompt only"),
+    "cfg++ with noise": (
+        ("--guidance-method", "cfg_plus_plus", "--sampler", "ddpm"),
+        "does not go with sampler=ddpm",
+    ),
+    "cfg++ too strong": (
+        ("--guidance-method", "cfg_plus_plus", "--sampler", "euler", "--guidance", "3"),
+        "0 to 1",
+    ),
+    "weak and negative": (("--guidance-weak", "no/such", "--negative", "x"), "Give one"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_no_run_could_use_is_refused_before_the_model(generate, words, told):
+    code, sidecar, err = generate(*words, model="no/such/model")
+    assert (code, sidecar) == (2, None)
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_what_does_not_fit_the_models_defaults_is_refused(generate):
+    code, sidecar, err = generate("--guidance-method", "cfg_plus_plus")
+    assert (code, sidecar) == (2, None)
+    assert "guidance=2 is too much for cfg_plus_plus" in err
+
+
+def test_samplers_lists_each_with_a_line_and_its_paper(command, capsys):
+    assert command("samplers") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for table in (SAMPLERS, GRIDS, METHODS):
+        for name, entry in table.items():
+            (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+            assert entry.line in line
+            assert entry.paper in line
+    shown = "\n".join(lines)
+    assert all(entry.line in shown for entry in GUIDANCE.values())
+
+
+def test_samplers_as_json(command, capsys):
+    assert command("samplers", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["samplers"]["ddim"]["options"] == {"eta": 0.0}
+    assert report["samplers"]["heun"]["calls_per_step"] == "2"
