@@ -53,10 +53,11 @@ def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., 
     if name not in table:
         raise AudioLDMError(f"{what}={name!r} is unknown.", f"Known: {', '.join(sorted(table))}.")
     entry = table[name]
-    pairs = [part.partition("=")[::2] for part in rest.split(",")] if colon else []
-    return partial(
-        entry.run, **{key: number(entry, key.strip(), text, f"{what}={choice}") for key, text in pairs}
-    )
+    options = {}
+    for part in rest.split(",") if colon else []:
+        key, _, text = part.partition("=")
+        options[key.strip()] = number(entry, key.strip(), text, f"{what}={choice}")
+    return partial(entry.run, **options)
 
 
 def number(entry: Entry, key: str, text: str, place: str) -> float:
