@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.generate import load
+from audioldm.cli.options.machine import load
 from audioldm.errors import AudioLDMError
 
 QUESTIONS = ("vocoder", "esc10", "tags", "distance", "diversity", "copies", "pitch")
