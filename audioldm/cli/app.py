@@ -28,6 +28,8 @@ JOINED = {
         "encode": "audioldm.cli.encode:encode",
         "stats": "audioldm.cli.encode:stats",
         "attribution": "audioldm.cli.attribution:attribution",
+        "pack": "audioldm.cli.pack:pack",
+        "unpack": "audioldm.cli.pack:unpack",
     },
     "evaluate": {"bars": "audioldm.cli.bars:bars"},
 }

@@ -21,7 +21,17 @@ def encode(
     vae: Annotated[Path, typer.Option(help="Folder of the autoencoder (…/model/vae).")],
     clap: Annotated[Path, typer.Option(help="Folder that holds text_encoder, tokenizer and audio_encoder.")],
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.12,
-    windows: Annotated[int, typer.Option(help="Windows per clip, each at another random place.")] = 1,
+    windows: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Windows per clip, each at another random place; once, or once a manifest.  [default: 1]"
+        ),
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(help="All windows of a clip but its first play up to this share faster or slower."),
+    ] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Windows encoded at once.")] = 1,
     split: Annotated[str, typer.Option(help="Rows of this split.")] = "train",
     seed: Annotated[int, typer.Option(help="Decides the places.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -41,10 +51,18 @@ def encode(
     from audioldm.nets.vae import encoder_digest, stride_of
     from audioldm.spec import AudioSpec
 
-    if windows < 1 or seconds <= 0:
+    counts = windows or [1]
+    if min(counts) < 1 or seconds <= 0:
         raise AudioLDMError(
-            f"windows={windows} of seconds={seconds} cannot be cut.", "Use 1 or more of above 0."
+            f"windows={counts} of seconds={seconds} cannot be cut.", "Use 1 or more of above 0."
         )
+    if len(counts) not in (1, len(manifests)):
+        raise AudioLDMError(
+            f"{len(counts)} --windows for {len(manifests)} manifests.",
+            "Give one, or one each, in their order.",
+        )
+    if not 0 <= speed < 1:
+        raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
     if (out / "index.json").exists() and not force:
         raise AudioLDMError(f"{out} holds a cache already.", "Pass --force to replace it.")
     autoencoder, embedder = load_component(vae).to(device), SmallClap.load(clap).to(device)
@@ -57,11 +75,15 @@ def encode(
         "latent_channels": spec.latent_channels,
         "manifests": manifests,
         "split": split,
+        "windows_a_clip": counts,
+        "speed": speed,
         "encoder": encoder_digest(autoencoder),  # type: ignore[arg-type]
         "clap": sha256(weight_file(clap / "audio_encoder")),
         "null": embedder.embed_text([""])[0].tolist(),
     }
-    index = write_latents(encoded(data, windows, autoencoder, embedder, spec, seconds), out, about=about)
+    plan = list(zip(data, counts if len(counts) > 1 else counts * len(data), strict=True))
+    made = encoded(plan, autoencoder, embedder, spec, speed=speed, batch_size=batch_size)
+    index = write_latents(made, out, about=about)
     index.update(measure(out))
     write_index(out, index)
     typer.echo(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
@@ -104,7 +126,7 @@ def sources(
     return found
 
 
-def encoded(data, windows, autoencoder, embedder, spec, seconds) -> Iterator["Encoded"]:  # type: ignore[no-untyped-def]
+def encoded(plan, autoencoder, embedder, spec, *, speed, batch_size) -> Iterator["Encoded"]:  # type: ignore[no-untyped-def]
     """Every window's posterior and embeddings, with a progress bar on stderr."""
     import torch
     from rich.console import Console
@@ -116,30 +138,39 @@ def encoded(data, windows, autoencoder, embedder, spec, seconds) -> Iterator["En
     from audioldm.signal.mel import LogMel
 
     device = next(autoencoder.parameters()).device
-    log_mel = LogMel(spec).to(device)
+    log_mel, words = LogMel(spec).to(device), dict[str, torch.Tensor]()
     with torch.no_grad(), Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("encode", total=windows * sum(size for _, size, _, _ in data))
-        for dataset, size, captions, sources in data:
-            for row in range(size):
-                text = torch.cat([embedder.embed_text([c]) for c in captions[row]])
-                for draw in range(windows):
-                    wave, _, _ = dataset[(row, draw)]
-                    wave = normalise_peak(shifted(wave, draw, row)[None].to(device))
-                    mean, std = encode(autoencoder, log_mel(wave))
-                    audio = embedder.embed_audio(wave)[0]
-                    yield Encoded(mean[0].cpu(), std[0].cpu(), audio.cpu(), text.cpu(), sources[row])
-                    progress.advance(task)
+        task = progress.add_task("encode", total=sum(windows * size for (_, size, _, _), windows in plan))
+        for (dataset, size, captions, sources), windows in plan:
+            for caption in {c for row in captions for c in row} - words.keys():
+                words[caption] = embedder.embed_text([caption])[0].cpu()
+            todo = [(row, draw) for row in range(size) for draw in range(windows)]
+            for start in range(0, len(todo), batch_size):
+                part = todo[start : start + batch_size]
+                waves = torch.stack([varied(dataset[place][0], *place, speed=speed) for place in part])
+                wave = normalise_peak(waves.to(device))
+                mean, std = (value.cpu() for value in encode(autoencoder, log_mel(wave)))
+                audio = embedder.embed_audio(wave).cpu()
+                for i, (row, _) in enumerate(part):
+                    text = torch.stack([words[c] for c in captions[row]])
+                    yield Encoded(mean[i], std[i], audio[i], text, sources[row])
+                progress.advance(task, len(part))
 
 
-def shifted(wave, draw: int, row: int):  # type: ignore[no-untyped-def]
-    """A clip shorter than the window lies at its start in the first draw, anywhere that it fits in the others."""
+def varied(wave, row: int, draw: int, *, speed: float):  # type: ignore[no-untyped-def]
+    """The first draw (1, N) as it is; the others at another speed, and moved where silence at the end allows."""
     import torch
 
     from audioldm.datasets.audio_text import generator
+    from audioldm.datasets.decode import resample
 
-    loud = wave[0].abs().nonzero()
-    free = wave.shape[-1] - (int(loud[-1]) + 1 if len(loud) else 0)
-    if draw == 0 or free == 0:
+    if draw == 0:
         return wave
-    move = int(torch.randint(free + 1, (), generator=generator(0, draw, row)))
-    return wave.roll(move, dims=-1)
+    rng, length = generator(0, draw, row), wave.shape[-1]
+    if speed:
+        factor = 1 + speed * (2 * float(torch.rand((), generator=rng)) - 1)
+        wave = resample(wave, 50, round(50 / factor))[..., :length]  # small terms, small kernels
+        wave = torch.nn.functional.pad(wave, (0, length - wave.shape[-1]))
+    loud = wave[0].abs().nonzero()
+    free = length - (int(loud[-1]) + 1 if len(loud) else 0)
+    return wave.roll(int(torch.randint(free + 1, (), generator=rng)), dims=-1)

@@ -37,14 +37,14 @@ class Epoch:
         return int(self.value)
 
 
-def generator(seed: int, epoch: int, index: int) -> Generator:
-    """A fresh CPU generator for one item.
+def generator(seed: int, epoch: int, index: int, *, device: torch.device | str = "cpu") -> Generator:
+    """A fresh generator for one item.
 
     >>> bool(torch.equal(torch.rand(2, generator=generator(0, 1, 2)), torch.rand(2, generator=generator(0, 1, 2))))
     True
     """
     digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
-    return Generator().manual_seed(int.from_bytes(digest) >> 1)
+    return Generator(device).manual_seed(int.from_bytes(digest) >> 1)
 
 
 def draw(count: int, rng: Generator) -> int:

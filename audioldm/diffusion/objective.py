@@ -17,20 +17,21 @@ Weighting = Literal["uniform", "min_snr", "p2", "edm"]
 
 
 def unit_draw(count: int, kind: Draw = "uniform", *, generator: Generator | None = None) -> Tensor:
-    """(count,) float64 numbers in [0, 1), spread as ``kind`` says.
+    """(count,) float64 numbers in [0, 1) on the generator's device, spread as ``kind`` says.
 
     uniform: DDPM.   logit_normal: middle times more often, Esser et al. 2024 (SD3) eq. 19.   low_discrepancy: one
     random shift of an even grid, so that each batch covers all times, Kingma et al. 2021 (VDM) app. I.1.
     """
+    device = torch.device("cpu") if generator is None else generator.device
     match kind:
         case "uniform":
-            return torch.rand(count, generator=generator, dtype=torch.float64)
+            return torch.rand(count, generator=generator, dtype=torch.float64, device=device)
         case "logit_normal":
-            return torch.randn(count, generator=generator, dtype=torch.float64).sigmoid()
+            return torch.randn(count, generator=generator, dtype=torch.float64, device=device).sigmoid()
         case "low_discrepancy":
-            shift = torch.rand(1, generator=generator, dtype=torch.float64)
-            even = (torch.arange(count, dtype=torch.float64) / count + shift) % 1
-            return even[torch.randperm(count, generator=generator)]
+            shift = torch.rand(1, generator=generator, dtype=torch.float64, device=device)
+            even = (torch.arange(count, dtype=torch.float64, device=device) / count + shift) % 1
+            return even[torch.randperm(count, generator=generator, device=device)]
     raise ValueError(f"draw={kind!r} is none of uniform, logit_normal, low_discrepancy.")
 
 
@@ -42,7 +43,7 @@ def draw_t(
     kind: Draw = "uniform",
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Training times (count,), drawn on the CPU: whole in [0, T-1], or for a FlowPath real in (0, T].
+    """Training times (count,), drawn on the generator's device: whole in [0, T-1], or for a FlowPath real in (0, T].
 
     >>> from audioldm.diffusion.schedule import audioldm
     >>> seeded = Generator().manual_seed(0)

@@ -210,8 +210,18 @@ def zero_terminal_snr(schedule: NoiseSchedule) -> NoiseSchedule:
     return NoiseSchedule(root**2)
 
 
+def audioldm_zero_snr() -> NoiseSchedule:
+    """AudioLDM's schedule with zero terminal SNR: a sample's mean, and so its loudness, is learned too.
+
+    >>> audioldm_zero_snr().alphas_cumprod[-1].item()
+    0.0
+    """
+    return zero_terminal_snr(audioldm())
+
+
 SCHEDULES = {
     "audioldm": audioldm,
+    "audioldm_zero_snr": audioldm_zero_snr,
     "linear": linear,
     "scaled_linear": scaled_linear,
     "cosine": cosine,

@@ -14,7 +14,7 @@ def drop_condition(
     Only a training step calls this: nothing is ever dropped while generating or validating.
     """
     rows = next(part for part in (condition.film, condition.tokens) if part is not None)
-    drop = torch.rand(len(rows), generator=generator).to(rows.device) < p
+    drop = uniform(len(rows), generator).to(rows.device) < p
 
     def choose(kept: Tensor | None, empty: Tensor | None) -> Tensor | None:
         if kept is None or empty is None:
@@ -35,5 +35,10 @@ def mix_modalities(
 
     0 is the paper's way (train on sound, prompt with text: arXiv:2301.12503 sec. 3.1), 1 is text only.
     """
-    pick = torch.rand(len(text), generator=generator).to(text.device) < text_prob
+    pick = uniform(len(text), generator).to(text.device) < text_prob
     return torch.where(pick[:, None], text, audio)
+
+
+def uniform(count: int, generator: torch.Generator | None) -> Tensor:
+    """(count,) numbers in [0, 1) on the generator's own device."""
+    return torch.rand(count, generator=generator, device=None if generator is None else generator.device)

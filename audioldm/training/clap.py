@@ -34,9 +34,18 @@ class Teachers(nn.Module):
         target = torch.stack([self.tables[name][keys[i]] for i in known]).to(features)
         return cosine_distance(self.maps[name](features[known]), target)
 
+    def texts(self, count: int, generator: torch.Generator) -> list[str]:
+        """``count`` texts of the teacher's table, drawn at random, so that words no clip carries are learned."""
+        known = list(self.tables["text"])
+        drawn = torch.randint(len(known), (count,), generator=generator, device=generator.device)
+        return [known[i] for i in drawn.tolist()]
+
 
 class ClapTraining(Counted):
-    """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher."""
+    """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher.
+
+    ``extra_texts`` more texts of the text teacher's table are learned from it at every batch, without a sound.
+    """
 
     def __init__(
         self,
@@ -44,6 +53,7 @@ class ClapTraining(Counted):
         *,
         teachers: Teachers | None = None,
         teacher_weight: float = 1.0,
+        extra_texts: int = 0,
         lr: float = 1e-3,
         batches: int,
         warmup: int = 50,
@@ -51,6 +61,7 @@ class ClapTraining(Counted):
     ) -> None:
         super().__init__(batches=batches, warmup=warmup, seed=seed)
         self.clap, self.teachers, self.teacher_weight, self.lr = clap, teachers, teacher_weight, lr
+        self.extra_texts = extra_texts if teachers is not None and "text" in teachers.maps else 0
         self.log_scale = nn.Parameter(torch.tensor(2.66))  # ln(1/0.07), CLIP sec. 2.5
 
     def components(self) -> dict[str, nn.Module]:
@@ -71,8 +82,11 @@ class ClapTraining(Counted):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch."""
-        self.start_batch()
+        generator = self.start_batch()
         terms, _ = self.terms(batch)
+        if self.extra_texts:
+            texts = self.teachers.texts(self.extra_texts, generator)
+            terms["teacher_words"] = self.teachers.distance("text", self.clap.embed_text(texts), texts)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
         return terms["contrast"] + self.teacher_weight * sum(
             v for k, v in terms.items() if k.startswith("teacher")

@@ -155,6 +155,7 @@ def from_latents(
     val_folder: str | None = None,
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
+    workers: int = 0,
 ) -> DataModule:
     """Windows of a latent cache, drawn by ``shares`` of each source."""
     train = LatentDataset(folder, seed=seed)
@@ -162,4 +163,12 @@ def from_latents(
     if shares:
         chances = weights([Row(str(i), ("",), source=s) for i, s in enumerate(train.sources)], shares)
     val = LatentDataset(val_folder, seed=seed) if val_folder else None
-    return DataModule(train, val, batch_size=batch_size, seed=seed, weights=chances, collate=collate_latents)
+    return DataModule(
+        train,
+        val,
+        batch_size=batch_size,
+        seed=seed,
+        workers=workers,
+        weights=chances,
+        collate=collate_latents,
+    )

@@ -55,12 +55,12 @@ class LatentDiffusion(Counted):
 
     def losses(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> tuple[Tensor, Tensor]:
         """Per-sample loss (B,) and the timesteps (B,) that it was drawn at."""
-        noise = torch.randn(batch.mean.shape, generator=generator).to(batch.mean)
+        noise = torch.randn(batch.mean.shape, generator=generator, device=generator.device).to(batch.mean)
         z = (batch.mean + batch.std * noise) * self.scaling_factor
         film = mix_modalities(batch.text, batch.audio, self.text_prob, generator)
         condition = drop_condition(Condition(film=film), Condition(film=self.empty[None]), drop, generator)
         t = objective.draw_t(len(z), self.schedule, generator=generator, kind="low_discrepancy").to(z.device)
-        noise = torch.randn(z.shape, generator=generator).to(z)
+        noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z)
         call = net_call(self.unet)
         losses = objective.loss(
             lambda x, steps: call(x, steps, condition),

@@ -13,30 +13,37 @@ from audioldm.datasets.audio_text import generator
 class Counted(L.LightningModule):
     """A LightningModule that knows how many batches it has seen.
 
-    ``seen`` lives in the checkpoint.   Lightning's own ``global_step`` counts optimiser steps, so it runs twice as fast
-    where a generator and a discriminator are trained; recipes count batches.   Subclasses call ``start_batch`` first.
+    ``seen`` lives in the checkpoint; a plain number, because reading a buffer would wait for the GPU at every batch.
+    Lightning's own ``global_step`` counts optimiser steps, so it runs twice as fast where a generator and a
+    discriminator are trained; recipes count batches.   Subclasses call ``start_batch`` first.
     """
-
-    seen: torch.Tensor
 
     def __init__(self, *, batches: int, warmup: int, seed: int) -> None:
         super().__init__()
         self.batches, self.warmup, self.seed = batches, warmup, seed
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.seen = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The count, into ``state_dict``."""
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """The count, out of ``state_dict``."""
+        self.seen = state["seen"]
 
     def start_batch(self) -> torch.Generator:
-        """Set this batch's learning rates and return the CPU generator of all its random draws."""
-        seen = int(self.seen)
+        """Set this batch's learning rates and return the generator, on the module's device, of all its random draws."""
+        seen = self.seen
         optimizers = self.optimizers()
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate_factor(seen, warmup=self.warmup, total=self.batches)
         self.seen += 1
-        return generator(self.seed, seen, 0)
+        return generator(self.seed, seen, 0, device=self.device)
 
     def validation_generator(self, batch_index: int) -> torch.Generator:
         """The same draws at every validation, so that its curve moves only with the model."""
-        return generator(self.seed, -1, batch_index)
+        return generator(self.seed, -1, batch_index, device=self.device)
 
 
 def rate_factor(seen: int, *, warmup: int, total: int, floor: float = 0.1) -> float:

@@ -60,13 +60,13 @@ class VaeTraining(Counted):
     def losses(self, mel: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         """The autoencoder's terms, and the reconstruction (B, 1, T, F)."""
         mean, std = encode(self.vae, mel)
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
         made = self.vae.decode(mean + std * noise).sample
         return {"reconstruction": mel_pyramid(made, mel), "kl": kl_to_standard_normal(mean, std).mean()}, made
 
     def training_step(self, batch: Batch, index: int) -> None:
         """Discriminator first, on a detached reconstruction; then the autoencoder."""
-        adversarial = self.discriminator is not None and int(self.seen) >= self.adversarial_start
+        adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
         generator = self.start_batch()
         optimizers = self.optimizers()
         optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers

@@ -1,6 +1,7 @@
 """Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with UnivNet's spectrogram judges."""
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import SpeechT5HifiGan
 
@@ -9,6 +10,7 @@ from audioldm.losses.adversarial import feature_matching, least_squares_discrimi
 from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.hifigan import vocode
+from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
@@ -18,8 +20,10 @@ from audioldm.training.steps import Counted, adamw
 class VocoderTraining(Counted):
     """Loss: ``mel_weight`` * L1 of log-mels + multi-resolution STFT + least-squares GAN + 2 * feature matching.
 
-    HiFi-GAN eq. 7 has mel_weight 45.   The judges join after ``adversarial_start`` batches: until the mel is right they
-    have nothing to teach, and they cost more than the generator.
+    HiFi-GAN eq. 7 has mel_weight 45.   With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with
+    probability ``vae_prob``, while the target stays the real sound: the vocoder learns to undo what the autoencoder
+    does, as HiFi-GAN's fine-tuning on synthesised mels (sec. 4.4).   The judges join after ``adversarial_start``
+    batches: until the mel is right they have nothing to teach, and they cost more than the generator.
     """
 
     def __init__(
@@ -28,6 +32,8 @@ class VocoderTraining(Counted):
         spec: AudioSpec,
         *,
         discriminator: WaveDiscriminator | None = None,
+        vae: AutoencoderKL | None = None,
+        vae_prob: float = 0.5,
         mel_weight: float = 45.0,
         feature_weight: float = 2.0,
         stft_weight: float = 2.0,
@@ -41,27 +47,40 @@ class VocoderTraining(Counted):
         self.automatic_optimization = False
         self.vocoder, self.discriminator, self.mel = vocoder, discriminator, LogMel(spec)
         self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
-        self.adversarial_start, self.lr = adversarial_start, lr
+        self.adversarial_start, self.lr, self.vae_prob = adversarial_start, lr, vae_prob
+        self.vae = None if vae is None else vae.requires_grad_(False).eval()
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""
         return {"vocoder": self.vocoder}
 
-    def terms(self, wave: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    @torch.no_grad()
+    def heard(self, mel: Tensor, generator: torch.Generator) -> Tensor:
+        """What the vocoder is given: mels (B, 1, T, F), some of them after the autoencoder."""
+        if self.vae is None:
+            return mel
+        pick = (
+            torch.rand(len(mel), generator=generator, device=generator.device).to(mel.device) < self.vae_prob
+        )
+        frames = mel.shape[-2] // stride_of(self.vae) * stride_of(self.vae)
+        made = torch.cat([self.vae(mel[..., :frames, :]).sample, mel[..., frames:, :]], dim=-2)
+        return torch.where(pick[:, None, None, None], made, mel)
+
+    def terms(self, wave: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         """Distances between real and made, and the made wave (B, 1, N)."""
         mel = self.mel(wave)
-        made = vocode(self.vocoder, mel)
+        made = vocode(self.vocoder, self.heard(mel, generator))
         terms = {"mel": (self.mel(made) - mel).abs().mean(), "stft": multi_resolution_stft(made, wave)}
         return terms, made
 
     def training_step(self, batch: Batch, index: int) -> None:
         """Judges first, on a detached wave; then the generator."""
-        adversarial = self.discriminator is not None and int(self.seen) >= self.adversarial_start
-        self.start_batch()
+        adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
+        generator = self.start_batch()
         optimizers = self.optimizers()
         optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
         wave = normalise_peak(batch.wave)
-        terms, made = self.terms(wave)
+        terms, made = self.terms(wave, generator)
         total = self.mel_weight * terms["mel"] + self.stft_weight * terms["stft"]
         if adversarial:
             terms["discriminator"] = self.discriminator_step(wave, made.detach(), optimizers[1])
@@ -89,7 +108,7 @@ class VocoderTraining(Counted):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Distances on held-out clips."""
-        terms, _ = self.terms(normalise_peak(batch.wave))
+        terms, _ = self.terms(normalise_peak(batch.wave), self.validation_generator(index))
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()

@@ -1,0 +1,33 @@
+"""The small CLAP's teachers: a table on disk, and words that no clip carries."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as nnf
+
+from audioldm.errors import AudioLDMError
+from audioldm.training.clap import Teachers
+from audioldm.training.teachers import read_table, write_table
+
+
+def table() -> dict[str, torch.Tensor]:
+    vectors = nnf.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    return {f"text {i}": vector for i, vector in enumerate(vectors)}
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path: Path):
+    write_table(table(), tmp_path / "words.safetensors")
+    found = read_table(tmp_path / "words.safetensors")
+    assert list(found) == list(table())
+    for text, vector in table().items():
+        assert torch.allclose(found[text], vector, atol=1e-3)  # float16 has 11 bits
+    with pytest.raises(AudioLDMError, match=r"gone\.safetensors is missing"):
+        read_table(tmp_path / "gone.safetensors")
+
+
+def test_extra_texts_are_drawn_from_the_table_and_follow_the_seed():
+    teachers = Teachers(4, text=table())
+    draws = [teachers.texts(20, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2] and set(draws[0]) <= table().keys()
+    assert len(set(draws[0])) > 2
