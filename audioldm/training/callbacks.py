@@ -90,11 +90,11 @@ class Ema(L.Callback):
         """shadow += (1 - decay) * (weights - shadow)."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for key, value in module.averaged.state_dict().items():
-            if value.is_floating_point():
-                self.shadow[key].lerp_(value, 1 - decay)
-            else:
-                self.shadow[key].copy_(value)
+        state = module.averaged.state_dict()
+        reals = [key for key, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.shadow[k] for k in reals], [state[k] for k in reals], 1 - decay)
+        for key in state.keys() - set(reals):
+            self.shadow[key].copy_(state[key])
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         """Validate the average."""

@@ -23,13 +23,13 @@ class Counted(L.LightningModule):
         self.batches, self.warmup, self.seed = batches, warmup, seed
         self.seen = 0
 
-    def get_extra_state(self) -> dict[str, int]:
+    def get_extra_state(self) -> torch.Tensor:
         """The count, into ``state_dict``."""
-        return {"seen": self.seen}
+        return torch.tensor(self.seen)
 
-    def set_extra_state(self, state: dict[str, int]) -> None:
+    def set_extra_state(self, state: torch.Tensor) -> None:
         """The count, out of ``state_dict``."""
-        self.seen = state["seen"]
+        self.seen = int(state)
 
     def start_batch(self) -> torch.Generator:
         """Set this batch's learning rates and return the generator, on the module's device, of all its random draws."""

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from audioldm.training.callbacks import Budget, Checkpoint, Ema, ExportFolder, Preview
+from audioldm.training.lease import Lease
 from audioldm.training.metrics import Metrics
 from audioldm.training.state import LAST, SafeCheckpoints
 
@@ -23,13 +25,17 @@ def build_trainer(
     ema: float | None = None,
     log_every: int = 20,
     checkpoint_every: int | None = None,
+    minutes: float | None = None,
     **more: Any,
 ) -> L.Trainer:
     """Curves in TensorBoard and ``metrics.jsonl``, previews, ``last.ckpt`` every ``checkpoint_every`` batches (None: at
-    every validation), the export at the end.
+    every validation), the export at the end.   ``minutes`` fits the number of batches to that time.
     """
+    if accelerator != "cpu":
+        torch.set_float32_matmul_precision("high")  # float32 products on tensor cores, 10 bits of mantissa
     folder = Path(run_dir)
     callbacks: list[L.Callback] = [
+        *([Lease(minutes)] if minutes is not None else []),
         Budget(),
         *([Ema(ema)] if ema is not None else []),
         Metrics(folder / "metrics.jsonl", log_every),

@@ -1,0 +1,35 @@
+"""What embedded/clap begins with, into data/start: the teachers' tables and a text tower that knows MiniLM's words.
+
+    python recipes/embedded/start.py data/raw/esc10.jsonl data/raw/opensounds.jsonl
+
+Run it where ``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from audioldm.evaluation.yamnet import YamNet, audio_teacher
+from audioldm.nets.clap import build_small_clap
+from audioldm.nets.text import minilm_tokenizer, minilm_words
+from audioldm.training.teachers import text_teacher, write_table
+
+WIDTH = 128
+
+
+def main(manifests: list[str], out: Path = Path("data/start")) -> None:
+    """Write the three."""
+    names = [name.lower() for name in YamNet().class_names]  # AudioSet's, to learn from besides the captions
+    frames = ("{}", "the sound of {}", "{} in the distance", "{} and {}", "{} followed by {}")
+    pairs = zip(names, [*names[97:], *names[:97]], strict=True)  # each with some other name
+    extra = [frame.format(*pair) for pair in pairs for frame in frames]
+    write_table(text_teacher(manifests, ["", *extra]), out / "minilm.safetensors")
+    torch.manual_seed(0)
+    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, words=minilm_words(WIDTH))
+    clap.save(out / "clap", dtype=torch.float16)
+    write_table(audio_teacher(manifests), out / "yamnet.safetensors")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
