@@ -1,4 +1,7 @@
-"""Which noise levels a sampler visits: (schedule, steps) -> (steps + 1,) float64, descending, the last is 0."""
+"""Which noise levels a sampler visits: (schedule, steps) -> (steps + 1,) float64, descending.
+
+The last is 0; only ``published`` ends above it.
+"""
 
 from collections.abc import Callable
 
@@ -57,6 +60,16 @@ def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
     check_steps(steps, length)
     shift = 0 if steps == length else offset
     return at_times(schedule, (torch.arange(steps) * length // steps + shift).clamp(max=length - 1).flip(0))
+
+
+def published(schedule: Path, steps: int) -> Tensor:
+    """``leading`` that ends at the schedule's lowest level instead of 0, as AudioLDM and diffusers' DDIM do.
+
+    The latent keeps the noise of the lowest trained level, 4 % of its amplitude with AudioLDM's schedule.   With as
+    many steps as times the lowest level is visited, and 0 is the end.
+    """
+    sigmas = leading(schedule, steps)
+    return sigmas if steps == schedule.length else torch.cat([sigmas[:-1], schedule.sigmas[:1]])
 
 
 def trailing(schedule: Path, steps: int) -> Tensor:
@@ -121,9 +134,14 @@ def aligned(schedule: Path, steps: int) -> Tensor:
 GRIDS: dict[str, Entry] = {
     "leading": Entry(
         leading,
-        "Even times from the clean end, plus 1; AudioLDM's own.",
+        "Even times from the clean end, plus 1.",
         "Song et al. 2021 (DDIM), arXiv:2010.02502",
         limits={"offset": (0, 1)},
+    ),
+    "published": Entry(
+        published,
+        "leading, ending at the lowest trained level; AudioLDM's own.",
+        "Liu et al. 2023 (AudioLDM), arXiv:2301.12503",
     ),
     "trailing": Entry(
         trailing, "Even times from the noisy end; good for few steps.", "Lin et al. 2024, arXiv:2305.08891"

@@ -1,6 +1,6 @@
-"""Text and sound in one space: the published CLAP (transformers) and a small one that this project trains.
+"""Text and sound in one space: what a CLAP is, and the small one that this project trains.
 
-Both give unit vectors: ``embed_text(prompts) -> (B, D)`` and ``embed_audio(wave (B, 1, N), rate) -> (B, D)``.
+Each gives unit vectors: ``embed_text(prompts) -> (B, D)`` and ``embed_audio(wave (B, 1, N), rate) -> (B, D)``.
 LAION-CLAP: arXiv:2211.06687.   B batch, N samples, T frames, F bins, D embedding width.
 """
 
@@ -16,7 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
-from transformers import ClapModel, ClapTextConfig, ClapTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import ClapTextConfig, ClapTextModelWithProjection, PreTrainedTokenizerFast
 
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
@@ -141,36 +141,6 @@ class SmallClap(nn.Module):
         folder = Path(folder)
         parts = load_component(folder / "text_encoder"), load_component(folder / "audio_encoder")
         return cls(parts[0], load_tokenizer(folder / "tokenizer"), parts[1]).eval()
-
-
-class PretrainedClap(nn.Module):
-    """transformers' ClapModel behind the same two calls; ``processor`` is its ClapProcessor."""
-
-    def __init__(self, model: ClapModel, processor) -> None:  # type: ignore[no-untyped-def]
-        super().__init__()
-        self.model, self.processor = model, processor
-        self.rate = processor.feature_extractor.sampling_rate
-        self.dim = model.config.projection_dim
-
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to unit vectors (B, D). Padded to the longest, not to 512: attention is masked, the result equal."""
-        tokens = self.processor.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
-        out = self.model.get_text_features(**tokens.to(self.model.device))
-        return nnf.normalize(_pooled(out), dim=-1)
-
-    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
-        """Waveforms (B, 1, N), resampled to CLAP's rate, to unit vectors (B, D)."""
-        wave = taf.resample(wave, rate, self.rate) if rate != self.rate else wave
-        features = self.processor.feature_extractor(
-            list(wave[:, 0].cpu().numpy()), sampling_rate=self.rate, return_tensors="pt"
-        )
-        out = self.model.get_audio_features(**features.to(self.model.device))
-        return nnf.normalize(_pooled(out), dim=-1)
-
-
-def _pooled(out) -> Tensor:  # type: ignore[no-untyped-def]
-    """transformers 5 returns an output object with ``pooler_output``, transformers 4 the tensor itself."""
-    return out if isinstance(out, Tensor) else out.pooler_output
 
 
 def build_small_clap(

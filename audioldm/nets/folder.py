@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
+    ClapAudioConfig,
+    ClapAudioModelWithProjection,
     ClapTextConfig,
     ClapTextModelWithProjection,
     PreTrainedTokenizerFast,
@@ -35,6 +37,9 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),
     "ClapTextModelWithProjection": lambda config: ClapTextModelWithProjection(
         ClapTextConfig.from_dict(config)
+    ),
+    "ClapAudioModelWithProjection": lambda config: ClapAudioModelWithProjection(
+        ClapAudioConfig.from_dict(config)
     ),
 }
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")

@@ -25,15 +25,18 @@ def build_unet(
     latent_channels: int = 8,
     layers: int = 2,
     head_channels: int = 32,
+    heads: Sequence[int] | int | None = None,
     film_dim: int = 512,
     context_dim: int = 1024,
+    depth: int = 1,
     groups: int = 32,
     sample_size: int = 128,
 ) -> UNet2DConditionModel:
     """Attention on every level but the first, and in the middle. Defaults with "film": AudioLDM-S, 185.04 M parameters.
 
     ``head_channels`` is the width of one head; diffusers' argument ``attention_head_dim`` is, against its name, the
-    number of heads, so it is derived per level.   Raises ValueError for an unknown kind.
+    number of heads, so it is derived per level, unless ``heads`` gives it.   ``depth``: blocks a transformer.
+    Raises ValueError for an unknown kind.
     """
     if kind not in ("film", "cross", "both"):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
@@ -51,8 +54,9 @@ def build_unet(
         up_block_types=("CrossAttnUpBlock2D",) * n + ("UpBlock2D",),
         block_out_channels=tuple(channels),
         layers_per_block=layers,
-        attention_head_dim=tuple(max(1, width // head_channels) for width in channels),
+        attention_head_dim=heads or tuple(max(1, width // head_channels) for width in channels),
         cross_attention_dim=tuple(channels) if kind == "film" else context_dim,
+        transformer_layers_per_block=depth,
         norm_num_groups=groups,
         **({} if kind == "cross" else film),
     )

@@ -27,17 +27,16 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
 from audioldm.nets.hifigan import vocode
+from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.unet import multiple_of, net_call
 from audioldm.nets.vae import decode
 from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.model_folder import COMPONENTS, WEIGHED, check_hashes, load_clap, read_about
 from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
 from audioldm.signal.invert import griffin_lim
 from audioldm.spec import AudioSpec
 
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
-COMPONENTS = ("unet", "vae", "vocoder")
-WEIGHED = (*COMPONENTS, "text_encoder", "audio_encoder")
-SETTINGS = ("seconds", "steps", "sampler", "grid", "guidance")
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
 
@@ -53,7 +52,7 @@ class AudioLDM:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     vocoder: SpeechT5HifiGan
-    clap: SmallClap
+    clap: SmallClap | PretrainedClap
     spec: AudioSpec
     schedule: NoiseSchedule = field(default_factory=audioldm)
     prediction: Prediction = "eps"
@@ -62,6 +61,8 @@ class AudioLDM:
     about: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
+    notice: str = ""
+    """what whoever imports these weights must be told"""
 
     @property
     def device(self) -> torch.device:
@@ -70,22 +71,33 @@ class AudioLDM:
 
     @classmethod
     def from_pretrained(
-        cls, ref: str | Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        ref: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        **choices: Any,
     ) -> "AudioLDM":
-        """Load a model folder, or the embedded model for None or "embedded". Raises AudioLDMError for a bad folder."""
-        folder = EMBEDDED if ref in (None, "embedded") else Path(str(ref))
-        if not folder.is_dir():
-            raise AudioLDMError(
-                f"{folder} is not a model folder.", "Name a folder that holds model_index.json."
-            )
+        """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
+
+        ``choices`` are those of ``pipeline.published.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
+        """
+        from audioldm.pipeline.source import open_reference
+
+        pipe = cls.from_folder(EMBEDDED) if ref in (None, "embedded") else open_reference(str(ref), **choices)
+        return pipe.to(device, dtype)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "AudioLDM":
+        """Load a folder that ``save_pretrained`` wrote, float32 on the CPU."""
         read_json(folder / "model_index.json")
         about = read_about(folder / "audioldm.json")
         hashes = check_hashes(folder, about.get("sha256", {}))
         schedule, prediction = read_scheduler(folder / "scheduler")
         nets = {name: load_component(folder / name) for name in COMPONENTS}
-        pipe = cls(
+        return cls(
             **nets,  # type: ignore[arg-type]
-            clap=SmallClap.load(folder),
+            clap=load_clap(folder),
             spec=about["spec"],
             schedule=schedule,
             prediction=prediction,
@@ -94,7 +106,6 @@ class AudioLDM:
             about=about.get("about", {}),
             hashes=hashes,
         )
-        return pipe.to(device, dtype)
 
     def to(self, device: str | torch.device, dtype: torch.dtype = torch.float32) -> "AudioLDM":
         """Move the nets; U-Net, VAE and vocoder compute in ``dtype``, CLAP and the sampler in float32."""
@@ -115,7 +126,7 @@ class AudioLDM:
             "_class_name": "AudioLDMPipeline",
             "scheduler": ["diffusers", "DDIMScheduler"],
             "text_encoder": ["transformers", "ClapTextModelWithProjection"],
-            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "tokenizer": ["transformers", type(self.clap.tokenizer).__name__],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
             "vocoder": ["transformers", "SpeechT5HifiGan"],
@@ -126,7 +137,9 @@ class AudioLDM:
             "spec": asdict(self.spec),
             "defaults": self.defaults,
             "about": self.about,
-            "sha256": {part: sha256(weight_file(folder / part)) for part in WEIGHED},
+            "sha256": {
+                part: sha256(weight_file(folder / part)) for part in WEIGHED if (folder / part).is_dir()
+            },
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=1))
         (folder / "audioldm.json").write_text(json.dumps(content, indent=1))
@@ -209,7 +222,8 @@ class AudioLDM:
 
         x = noise() * sigmas[0].float()
         run = choose(SAMPLERS, sampler, "sampler")
-        return run(denoise, x, sigmas.float(), noise=noise, on_step=report)
+        x = run(denoise, x, sigmas.float(), noise=noise, on_step=report)
+        return x * self.schedule.alpha_of(sigmas[-1]).float()  # 1 unless the grid ends above 0
 
     def denoiser(self, condition: Condition) -> Denoiser:
         """The U-Net under one condition as a function (x, sigma) -> x0."""
@@ -234,31 +248,3 @@ class AudioLDM:
                 "The model gave a sound with NaN or infinity.", "Try --dtype float32.", code=1
             )
         return wave
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """``audioldm.json``, with its spec as an AudioSpec; AudioLDMError where something is missing."""
-    about = read_json(path)
-    if missing := [key for key in ("name", "spec", "defaults") if key not in about]:
-        raise AudioLDMError(f"{path} lacks {', '.join(missing)}.", "Copy the model folder again.")
-    if missing := [key for key in SETTINGS if key not in about["defaults"]]:
-        raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
-    try:
-        return {**about, "spec": AudioSpec(**about["spec"])}
-    except TypeError as error:
-        raise AudioLDMError(
-            f"{path}: its spec is unknown here ({error}).", "Export the model again."
-        ) from None
-
-
-def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
-    """The sha256 of every weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
-    found = {part: sha256(weight_file(folder / part)) for part in WEIGHED}
-    for part, digest in found.items():
-        if part in expected and digest != expected[part]:
-            raise AudioLDMError(
-                f"{weight_file(folder / part)} is truncated or was changed: its sha256 is {digest[:12]}..., "
-                f"not {expected[part][:12]}....",
-                "Copy the model folder again.",
-            )
-    return found

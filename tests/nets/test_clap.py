@@ -5,8 +5,9 @@ import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
 from audioldm.batch import Condition
-from audioldm.nets.clap import MAX_TOKENS, PretrainedClap, SmallClap, build_small_clap, train_tokenizer
+from audioldm.nets.clap import MAX_TOKENS, SmallClap, build_small_clap, train_tokenizer
 from audioldm.nets.condition import drop_condition, mix_modalities
+from audioldm.nets.pretrained_clap import PretrainedClap
 
 TEXTS = ["a dog barking", "rain falling on a roof", "a low tone"]
 
@@ -37,7 +38,7 @@ def pretrained() -> PretrainedClap:
     extractor = ClapFeatureExtractor(
         feature_size=16, max_length_s=1, truncation="rand_trunc", padding="repeatpad", frequency_max=14000
     )
-    return PretrainedClap(ClapModel(config).eval(), ClapProcessor(extractor, tokenizer)).eval()
+    return PretrainedClap.from_clap(ClapModel(config).eval(), ClapProcessor(extractor, tokenizer))
 
 
 @pytest.mark.parametrize("which", ["small", "pretrained"])

@@ -1,0 +1,1 @@
+"""Published checkpoints: their files, their names, their shapes, and ours for each of them."""

@@ -1,0 +1,133 @@
+"""Modules from translated weights: built without memory of their own, filled strictly."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import (
+    ClapAudioModelWithProjection,
+    ClapConfig,
+    ClapTextModelWithProjection,
+    SpeechT5HifiGan,
+)
+
+from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import check_state
+from audioldm.nets.hifigan import build_hifigan
+from audioldm.nets.published import unet as unet_names
+from audioldm.nets.published.checkpoint import Checkpoint
+from audioldm.nets.published.clap import towers
+from audioldm.nets.published.rules import State
+from audioldm.nets.published.vae import VaeShape
+from audioldm.nets.unet import build_unet
+from audioldm.nets.vae import build_vae
+
+Module = TypeVar("Module", bound=nn.Module)
+PUBLISHED_AS = 8
+"""What converted folders carry as attention_head_dim; diffusers runs it as 8 heads at every level."""
+
+
+def fill(build: Callable[[], Module], state: State, path: Path) -> Module:
+    """``build()`` with ``state`` as its weights, strictly; AudioLDMError names the first key that differs."""
+    with torch.device("meta"):
+        module = build()
+    check_state(module, state, path)
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval()
+
+
+def original_heads(channels: Sequence[int]) -> tuple[int, ...]:
+    """The heads that the weights were trained with."""
+    return unet_names.heads(tuple(channels))
+
+
+def build_published_unet(
+    shape: unet_names.UNetShape, heads: Sequence[int] | int | None = None
+) -> UNet2DConditionModel:
+    """A U-Net of a checkpoint's shape; ``heads`` a level, or one number for all, else the original ones."""
+    many = original_heads(shape.channels) if heads is None else heads
+    if len(shape.contexts) != 1 or shape.attention != (False, *[True] * (len(shape.channels) - 1)):
+        raise AudioLDMError(
+            f"The U-Net has {len(shape.contexts)} transformers a block with attention at levels {shape.attention}.",
+            "Only AudioLDM's own layout can be opened: one, at every level but the first.",
+        )
+    context = shape.contexts[0]
+    kind = "film" if context is None else "cross" if shape.film_dim is None else "both"
+    if context is None and shape.film_dim is None:
+        raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
+    return build_unet(
+        kind,
+        channels=shape.channels,
+        latent_channels=shape.in_channels,
+        layers=shape.layers,
+        heads=many if isinstance(many, int) else tuple(many),
+        film_dim=shape.film_dim or 0,
+        context_dim=context or 0,
+        depth=shape.depth,
+    )
+
+
+def unet_of(
+    found: Checkpoint, path: Path, *, heads: Sequence[int] | int | None = None
+) -> UNet2DConditionModel:
+    """The U-Net of a checkpoint."""
+    shape = found.unet_shape
+    if shape is None:
+        raise AudioLDMError(f"{path} has no U-Net.", "Name a whole checkpoint.")
+    return fill(lambda: build_published_unet(shape, heads), found.unet, path)
+
+
+def vae_of(found: Checkpoint, path: Path) -> AutoencoderKL:
+    """The autoencoder of a checkpoint, with its scale factor."""
+    shape = found.vae_shape
+    if shape is None:
+        raise AudioLDMError(f"{path} has no VAE.", "Name a checkpoint that has one.")
+    vae = fill(lambda: _build_vae(shape), found.vae, path)
+    vae.register_to_config(scaling_factor=found.scale)
+    return vae
+
+
+def _build_vae(shape: VaeShape) -> AutoencoderKL:
+    return build_vae(
+        channels=shape.channels,
+        latent_channels=shape.latent_channels,
+        layers=shape.layers,
+        groups=min(32, shape.channels[0]),
+    )
+
+
+def vocoder_of(found: Checkpoint, path: Path) -> SpeechT5HifiGan:
+    """The vocoder of a checkpoint."""
+    shape = found.vocoder_shape
+    if shape is None:
+        raise AudioLDMError(f"{path} has no vocoder.", "Name a checkpoint that has one.")
+    return fill(
+        lambda: build_hifigan(
+            mels=shape.mels,
+            rate=shape.rate,
+            channels=shape.channels,
+            upsample=shape.upsample,
+            upsample_kernels=shape.upsample_kernels,
+            kernels=shape.kernels,
+            dilations=shape.dilations,
+        ),
+        found.vocoder,
+        path,
+    )
+
+
+def clap_of(
+    found: Checkpoint, path: Path
+) -> tuple[ClapTextModelWithProjection, ClapAudioModelWithProjection]:
+    """Both CLAP towers of a checkpoint."""
+    if found.clap_config is None:
+        raise AudioLDMError(f"{path} has no CLAP.", "Name a checkpoint that has one.")
+    config = ClapConfig(**found.clap_config)
+    text, audio = towers(found.clap)
+    return (
+        fill(lambda: ClapTextModelWithProjection(config.text_config), text, path),
+        fill(lambda: ClapAudioModelWithProjection(config.audio_config), audio, path),
+    )
