@@ -52,7 +52,7 @@ def describe(
         "prompt": clip.prompt,
         "seed": clip.seed,
         "settings": {**settings, "device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch.")},
-        "model": {"name": pipe.name, "sha256": pipe.hashes},
+        "model": {"name": pipe.name, **pipe.origin(), "sha256": pipe.hashes},
         "sound": {
             "rate_hz": pipe.spec.rate,
             "seconds": level.samples / pipe.spec.rate,

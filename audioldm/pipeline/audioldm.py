@@ -37,6 +37,7 @@ from audioldm.signal.invert import griffin_lim
 from audioldm.spec import AudioSpec
 
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
+ORIGIN = ("source", "revision", "licence", "heads", "weights")
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
 
@@ -106,6 +107,10 @@ class AudioLDM:
             about=about.get("about", {}),
             hashes=hashes,
         )
+
+    def origin(self) -> dict[str, Any]:
+        """Where imported weights came from, their licence, and how they were read; empty for other models."""
+        return {key: self.about[key] for key in ORIGIN if key in self.about}
 
     def to(self, device: str | torch.device, dtype: torch.dtype = torch.float32) -> "AudioLDM":
         """Move the nets; U-Net, VAE and vocoder compute in ``dtype``, CLAP and the sampler in float32."""

@@ -1,5 +1,6 @@
 """Original checkpoints at toy size: what they become, which weights are taken, and what is refused."""
 
+import json
 import pickle
 import re
 
@@ -217,3 +218,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(checkpoint, tmp_path):
     train_tokenizer([" ".join(words)], size=2000).save_pretrained(tmp_path / "big")
     with told("The tokenizer has 5.. entries, the text tower of"):
         AudioLDM.from_pretrained(checkpoint, tokenizer=tmp_path / "big")
+
+
+def test_generate_opens_a_checkpoint_and_tells_its_licence_once(command, checkpoint, tmp_path, capsys):
+    words = ("-m", checkpoint, "--seconds", "0.64", "--steps", "2", "--no-figure", "-n", "2", "-o", tmp_path)
+    assert command("generate", "rain", *words, "--heads", "as-published", "--weights", "raw") == 0
+    assert capsys.readouterr().err.count("CC-BY-NC-SA-4.0: not for commercial use") == 1
+    sidecar = json.loads((tmp_path / "rain_seed1.json").read_text())
+    given = {"source": "audioldm-toy.ckpt", "licence": LICENCE, "heads": "as-published", "weights": "raw"}
+    assert given.items() <= sidecar["model"].items()
+    assert len(sidecar["model"]["sha256"]["checkpoint"]) == 64
+    assert command("generate", "rain", *words, "--heads", "12", "--force") == 2
+    assert "heads='12' is unknown. Known: original, as-published." in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Which model, on which device, in which numbers."""
 
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +17,30 @@ class Machine:
 
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="FOLDER", help="Model folder.  [default: the embedded model]"),
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="REF",
+            help="Model folder, diffusers folder, hub id (owner/name[@revision]) or original .ckpt.  "
+            "[default: the embedded model]",
+        ),
+    ] = None
+    heads: Annotated[
+        str,
+        typer.Option(
+            metavar="original|as-published",
+            help="Attention heads of a published model: those it was trained with, or the 8 of converted folders.",
+        ),
+    ] = "original"
+    weights: Annotated[
+        str,
+        typer.Option(metavar="ema|raw", help="Of a .ckpt: the moving average if it has one, or the weights."),
+    ] = "ema"
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="RoBERTa's vocab.json and merges.txt for a .ckpt.  [default: tokenizer/ beside it, or the hub's]"
+        ),
     ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[str, typer.Option(help="Number type of the networks: float32, bfloat16 or float16.")] = (
@@ -24,11 +49,12 @@ class Machine:
 
     def load(self, model: str | None = None) -> "AudioLDM":
         """The pipeline of ``model``, or of the model asked for."""
-        return load(model or self.model, device=self.device, dtype=self.dtype)
+        choices = {"heads": self.heads, "weights": self.weights, "tokenizer": self.tokenizer}
+        return load(model or self.model, device=self.device, dtype=self.dtype, **choices)
 
 
-def load(model: str | None, *, device: str, dtype: str) -> "AudioLDM":
-    """The pipeline of ``model``, or of the embedded one for None."""
+def load(model: str | None, *, device: str, dtype: str, **choices: Any) -> "AudioLDM":
+    """The pipeline of ``model``, or of the embedded one for None; tells the licence of weights that are imported."""
     import diffusers
     import torch
     import transformers
@@ -38,4 +64,7 @@ def load(model: str | None, *, device: str, dtype: str) -> "AudioLDM":
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return AudioLDM.from_pretrained(model, device=chosen, dtype=getattr(torch, dtype))
+    pipe = AudioLDM.from_pretrained(model, device=chosen, dtype=getattr(torch, dtype), **choices)
+    if pipe.notice:
+        print(f"audioldm: {pipe.name}: {pipe.notice}", file=sys.stderr)
+    return pipe
