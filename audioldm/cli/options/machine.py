@@ -1,6 +1,5 @@
 """Which model, on which device, in which numbers."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,5 +65,5 @@ def load(model: str | None, *, device: str, dtype: str, **choices: Any) -> "Audi
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     pipe = AudioLDM.from_pretrained(model, device=chosen, dtype=getattr(torch, dtype), **choices)
     if pipe.notice:
-        print(f"audioldm: {pipe.name}: {pipe.notice}", file=sys.stderr)
+        typer.echo(f"audioldm: {pipe.name}: {pipe.notice}", err=True)
     return pipe
