@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
+from torch import Tensor, cat
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Condition:
     def repeat(self, n: int) -> "Condition":
         """Each row ``n`` times in a row: (B, ...) to (B*n, ...)."""
         return self.map(lambda part: part.repeat_interleave(n, dim=0))
+
+    def joined(self, other: "Condition") -> "Condition":
+        """``other``'s rows after these; both must have the same parts, tokens of equal length."""
+        pairs = ((self.film, other.film), (self.tokens, other.tokens), (self.mask, other.mask))
+        return Condition(*(None if a is None or b is None else cat([a, b]) for a, b in pairs))
 
     def rows(self, index: Tensor | slice) -> "Condition":
         """Select rows of the batch."""

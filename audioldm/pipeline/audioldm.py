@@ -19,6 +19,7 @@ from audioldm.batch import Condition
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
+from audioldm.diffusion.pairing import paired
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
@@ -26,10 +27,9 @@ from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
-from audioldm.nets.hifigan import vocode
 from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.unet import multiple_of, net_call
-from audioldm.nets.vae import decode
+from audioldm.nets.unet import multiple_of
+from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype
 from audioldm.pipeline.guide import Guide
 from audioldm.pipeline.model_folder import COMPONENTS, WEIGHED, check_hashes, load_clap, read_about
 from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
@@ -64,6 +64,8 @@ class AudioLDM:
     dtype: torch.dtype = torch.float32
     notice: str = ""
     """what whoever imports these weights must be told"""
+    mode: Mode = "exact"
+    _engine: Engine | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +78,8 @@ class AudioLDM:
         ref: str | Path | None = None,
         *,
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
+        mode: Mode = "exact",
         **choices: Any,
     ) -> "AudioLDM":
         """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
@@ -85,8 +88,9 @@ class AudioLDM:
         """
         from audioldm.pipeline.source import open_reference
 
+        check_mode(mode)
         pipe = cls.from_folder(EMBEDDED) if ref in (None, "embedded") else open_reference(str(ref), **choices)
-        return pipe.to(device, dtype)
+        return pipe.to(device, dtype, mode=mode)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "AudioLDM":
@@ -112,13 +116,32 @@ class AudioLDM:
         """Where imported weights came from, their licence, and how they were read; empty for other models."""
         return {key: self.about[key] for key in ORIGIN if key in self.about}
 
-    def to(self, device: str | torch.device, dtype: torch.dtype = torch.float32) -> "AudioLDM":
-        """Move the nets; U-Net, VAE and vocoder compute in ``dtype``, CLAP and the sampler in float32."""
+    def to(
+        self, device: str | torch.device, dtype: torch.dtype | None = None, *, mode: Mode = "exact"
+    ) -> "AudioLDM":
+        """Move the nets and choose how they run (see ``engines``); CLAP and the sampler stay in float32.
+
+        ``dtype`` is the type of U-Net, VAE and vocoder; for None it is the mode's own.   After weights were changed in
+        place under mode "compiled", call it again.
+        """
+        check_mode(mode)
+        self.mode, self.dtype = mode, dtype or default_dtype(mode)
         for net in (self.unet, self.vae, self.vocoder):
-            net.to(device=device, dtype=dtype).eval()  # type: ignore[attr-defined]
+            net.to(device=device, dtype=self.dtype).eval()  # type: ignore[attr-defined]
+        if mode != "exact":
+            for net in (self.unet, self.vae):
+                net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.clap.to(device).eval()
-        self.dtype = dtype
+        self._engine = None
         return self
+
+    @property
+    def engine(self) -> Engine:
+        """The nets as ``mode`` runs them; built anew where one of them was replaced."""
+        nets = (self.unet, self.vae, self.vocoder)
+        if self._engine is None or any(a is not b for a, b in zip(self._engine.nets, nets, strict=True)):
+            self._engine = build_engine(self.mode, *nets)
+        return self._engine
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the model folder; weights are cast to ``dtype`` if given."""
@@ -178,7 +201,7 @@ class AudioLDM:
         chosen = {"polish": 0, **self.defaults, **{k: v for k, v in given.items() if v is not None}}
         rounds = chosen.pop("polish")
         size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
-        waves = []
+        waves, told = [], self.encode_text([negative, *prompts])
         for start in range(0, len(prompts), size):
             part = slice(start, start + size)
 
@@ -187,8 +210,8 @@ class AudioLDM:
                     on_step(start // size * steps + done, -(-len(prompts) // size) * steps)
 
             latent = self.sample(
-                self.encode_text(prompts[part]),
-                self.encode_text([negative] * len(prompts[part])),
+                told.rows(slice(1 + start, 1 + start + size)),
+                told.rows(slice(0, 1)).repeat(len(prompts[part])),
                 seeds=seeds[part],
                 guide=guide,
                 on_step=report,
@@ -198,7 +221,9 @@ class AudioLDM:
         return torch.cat(waves)
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
-        """Prompts to what the U-Net is told; each is embedded by itself, so that its length moves no other."""
+        """Prompts to what the U-Net is told; in mode "exact" each by itself, so that its length moves no other."""
+        if self.mode != "exact":
+            return Condition(film=self.clap.embed_text(prompts))
         return Condition(film=torch.cat([self.clap.embed_text([prompt]) for prompt in prompts]))
 
     def sample(
@@ -218,7 +243,7 @@ class AudioLDM:
         """Noise to a scaled latent (B, C, T, F), float32; ``guide`` None is plain classifier-free guidance."""
         shape = self.spec.latent_shape(seconds, multiple_of(self.unet))
         noise = PerSample(generators(seeds), shape, device=self.device)
-        sigmas = choose(GRIDS, grid, "grid")(self.schedule, steps).to(self.device)
+        sigmas = choose(GRIDS, grid, "grid")(self.schedule, steps)  # on the CPU: no step waits to read it
         denoise = (guide or Guide()).steer(self, condition, empty, guidance, sigmas)
 
         def report(i: int, *_: Any) -> None:
@@ -232,10 +257,17 @@ class AudioLDM:
 
     def denoiser(self, condition: Condition) -> Denoiser:
         """The U-Net under one condition as a function (x, sigma) -> x0."""
-        call, told = net_call(self.unet), condition.to(self.device, self.dtype)
+        call, told = self.engine.unet, condition.to(self.device, self.dtype)
         return as_denoiser(
-            lambda x, t: call(x, t, told), self.schedule, prediction=self.prediction, dtype=self.dtype
+            lambda x, t: call(x, t, told),
+            self.schedule.to(self.device),
+            prediction=self.prediction,
+            dtype=self.dtype,
         )
+
+    def denoisers(self, condition: Condition, empty: Condition) -> tuple[Denoiser, Denoiser]:
+        """The U-Net under two conditions (B each), answered by one call of 2B: for guidance, which asks both."""
+        return paired(self.denoiser(condition.joined(empty)))
 
     def decode(self, latent: Tensor, *, seconds: float, polish: int = 0) -> Tensor:
         """Scaled latent to waves (B, N), trimmed to ``seconds``.
@@ -243,8 +275,8 @@ class AudioLDM:
         ``polish`` rounds of Griffin-Lim bring the vocoder's loudness in every band to the mel's; a small vocoder needs
         it.   Raises AudioLDMError where the sound is not finite.
         """
-        mel = decode(self.vae, latent.to(self.dtype))
-        sound = vocode(self.vocoder, mel).float()
+        mel = self.engine.decode(latent.to(self.dtype))
+        sound = self.engine.vocode(mel).float()
         if polish:
             sound = griffin_lim(mel.float(), self.spec, iterations=polish, start=sound)
         wave = sound[:, 0, : self.spec.samples(seconds)].cpu()

@@ -15,7 +15,6 @@ from torch import Tensor
 from audioldm.batch import Condition
 from audioldm.diffusion import edit
 from audioldm.diffusion.grids import GRIDS
-from audioldm.diffusion.guidance import classifier_free
 from audioldm.diffusion.inversion import ddim_invert
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
@@ -23,6 +22,7 @@ from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
+from audioldm.pipeline.guide import Guide
 from audioldm.pipeline.longform import Span
 from audioldm.signal.level import peak_of
 
@@ -131,9 +131,9 @@ class Run:
 
     def guided(self, prompt: Prompt, guidance: float | None = None) -> Denoiser:
         """The denoiser of one prompt, with the run's guidance or with another."""
-        empty = self.pipe.denoiser(self.pipe.encode_text([self.chosen["negative"]]))
         scale = self.chosen["guidance"] if guidance is None else guidance
-        return classifier_free(self.pipe.denoiser(self.told(prompt)), empty, scale)
+        empty = self.pipe.encode_text([self.chosen["negative"]])
+        return Guide().steer(self.pipe, self.told(prompt), empty, scale, self.grid())
 
     def denoiser(self, frames: int) -> Denoiser:
         """The denoiser of the run's prompt, or of its prompts over time, for any number of frames."""

@@ -99,8 +99,13 @@ class Guide:
         """The Denoiser of ``pipe`` under ``condition``, guided; ``sigmas`` is the grid of the run."""
         if self.weak is not None:
             check_same_latents(pipe, self.weak)
-        cond = pipe.denoiser(condition)
-        base = self.weak.denoiser(condition) if self.weak is not None else pipe.denoiser(empty)
+        alone = pipe.denoiser(condition)
+        if self.weak is not None:
+            cond, base = alone, self.weak.denoiser(condition)
+        elif scale == 1:  # most methods then ask one side only
+            cond, base = alone, pipe.denoiser(empty)
+        else:
+            cond, base = pipe.denoisers(condition, empty)
         combine = choose(METHODS, self.method, "guidance-method")
         if self.also:
             rows = len(next(part for part in (condition.film, condition.tokens) if part is not None))
@@ -111,7 +116,7 @@ class Guide:
         else:
             guided = combine(cond, base, scale)
         if self.interval is not None:
-            guided = wrappers.interval(guided, cond, low=self.interval[0], high=self.interval[1])
+            guided = wrappers.interval(guided, alone, low=self.interval[0], high=self.interval[1])
         if self.clap:
             guided = reward(guided, ClapScore(pipe, condition), self.clap, limit=self.clap_limit)
         if self.threshold is not None:

@@ -11,6 +11,7 @@ from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.condition import drop_condition, mix_modalities
 from audioldm.nets.unet import net_call
+from audioldm.training.graphed import RecordedUnet
 from audioldm.training.steps import Counted, adamw
 
 
@@ -19,7 +20,8 @@ class LatentDiffusion(Counted):
 
     ``text_prob`` 0 conditions on the sound's own CLAP embedding (AudioLDM's idea: captions are not needed), 1 on the
     caption's, between them on either.   ``drop`` is the chance that a sample is trained unconditionally; it acts
-    here, once, and nowhere else.   ``empty`` (D,) is CLAP's embedding of the empty prompt.
+    here, once, and nowhere else.   ``empty`` (D,) is CLAP's embedding of the empty prompt.   ``graph`` records the
+    U-Net's passes as CUDA graphs (one GPU, batches of one shape).
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class LatentDiffusion(Counted):
         batches: int,
         warmup: int = 100,
         seed: int = 0,
+        graph: bool = False,
     ) -> None:
         super().__init__(batches=batches, warmup=warmup, seed=seed)
         self.unet, self.schedule = unet, schedule
         self.prediction, self.weighting = prediction, weighting
         self.scaling_factor, self.text_prob, self.drop, self.lr = scaling_factor, text_prob, drop, lr
         self.register_buffer("empty", empty)
+        self.call = RecordedUnet(unet) if graph else net_call(unet)
 
     @property
     def averaged(self) -> UNet2DConditionModel:
@@ -61,9 +65,8 @@ class LatentDiffusion(Counted):
         condition = drop_condition(Condition(film=film), Condition(film=self.empty[None]), drop, generator)
         t = objective.draw_t(len(z), self.schedule, generator=generator, kind="low_discrepancy").to(z.device)
         noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z)
-        call = net_call(self.unet)
         losses = objective.loss(
-            lambda x, steps: call(x, steps, condition),
+            lambda x, steps: self.call(x, steps, condition),
             z,
             t,
             noise,

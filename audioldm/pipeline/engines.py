@@ -1,0 +1,95 @@
+"""How the nets are run: the same three functions, exact or fast.
+
+exact      the nets as they are, in the type they have (float32 unless asked otherwise)
+fast       bfloat16; on a GPU also channels-last and one CUDA graph a net: nothing to compile, starts at once
+compiled   fast, and inductor fuses what lies between the convolutions: a minute or so at the first use of each length
+
+Only exact keeps the bytes of a seed from one machine's settings to the next; the others are near it, not equal.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import SpeechT5HifiGan
+
+from audioldm.batch import Condition
+from audioldm.errors import AudioLDMError
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.unet import NetCall, net_call
+from audioldm.nets.vae import decode
+from audioldm.pipeline.graphs import Graphed
+
+Mode = Literal["exact", "fast", "compiled"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The nets of one pipeline, ready to be called."""
+
+    nets: tuple[UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan]
+    unet: NetCall
+    """(x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)"""
+    decode: Callable[[Tensor], Tensor]
+    """scaled latent (B, C, T, F) -> log-mel (B, 1, T, F)"""
+    vocode: Callable[[Tensor], Tensor]
+    """log-mel (B, 1, T, F) -> wave (B, 1, N)"""
+
+
+def check_mode(mode: str) -> None:
+    """Raise AudioLDMError for a mode that there is not."""
+    if mode not in MODES:
+        raise AudioLDMError(f"mode={mode!r} is none of {', '.join(MODES)}.", "Use --mode exact.")
+
+
+def default_dtype(mode: Mode) -> torch.dtype:
+    """float32 for exact, bfloat16 for the others."""
+    return torch.float32 if mode == "exact" else torch.bfloat16
+
+
+def build_engine(
+    mode: Mode, unet: UNet2DConditionModel, vae: AutoencoderKL, vocoder: SpeechT5HifiGan
+) -> Engine:
+    """The three functions for nets that are already where, and of the type, that they should be."""
+    call = net_call(unet)
+
+    def bare(x: Tensor, t: Tensor, film: Tensor | None, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
+        return call(x, t, Condition(film, tokens, mask))
+
+    run_unet = quicken(bare, mode, unet.device)
+
+    def told(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
+        if residuals or mode == "exact" or (x.requires_grad and torch.is_grad_enabled()):
+            return call(x, t, condition, **residuals)
+        return run_unet(laid(x), t, condition.film, condition.tokens, condition.mask)
+
+    return Engine(
+        (unet, vae, vocoder),
+        told,
+        quicken(lambda latent: decode(vae, laid(latent) if mode != "exact" else latent), mode, vae.device),
+        quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device),
+    )
+
+
+def laid(x: Tensor) -> Tensor:
+    """``x`` with its channels innermost, as fast convolutions read it."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def quicken(function: Callable[..., Tensor], mode: Mode, device: torch.device) -> Callable[..., Tensor]:
+    """``function`` as ``mode`` runs it on ``device``."""
+    if mode == "exact":
+        return function
+    if mode == "compiled":
+        function = compiled(function, device)
+    return Graphed(function) if device.type == "cuda" else function
+
+
+def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """``function`` through inductor, for the shapes that it meets; on a CPU with the weights packed for its kernels."""
+    options: dict[str, Any] | None = {"freezing": True} if device.type == "cpu" else None
+    return torch.compile(function, dynamic=False, options=options)

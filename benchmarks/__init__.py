@@ -1,0 +1,1 @@
+"""How fast, against whom, and how near to what the machine can do.   Run as modules from the repository's root."""

@@ -1,0 +1,51 @@
+"""The book of a benchmark loses nothing, and the GPU benchmark can be rehearsed where there is no GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import floors, gpu
+from benchmarks.measure import Book, paired
+
+
+def test_a_row_that_fails_says_why_and_the_others_are_on_disk(tmp_path: Path):
+    book = Book(tmp_path / "rows.json", seconds=100, about={"what": "test"})
+    book.add("a", "good", lambda: {"s": 1.0})
+    book.add("a", "bad", lambda: {"s": 1 / 0})
+    book.add("a", "too long", lambda: {"s": 2.0}, needs=1000)
+    good, bad, long = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert good["s"] == 1.0
+    assert bad["error"].startswith("ZeroDivisionError")
+    assert "needs 1000" in long["skipped"] and "s" not in long
+
+
+def test_paired_runs_take_turns():
+    order = []
+    rows = paired({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, "cpu", repeats=3)
+    assert order == ["a", "b"] * 4  # one warm turn
+    assert rows["a"]["n"] == 3 and rows["a"]["min_s"] <= rows["a"]["s"] <= rows["a"]["max_s"]
+
+
+def test_cost_counts_a_convolution_as_the_formula_does():
+    with torch.device("meta"):
+        layer, x = torch.nn.Conv2d(3, 8, 3, padding=1), torch.empty(2, 3, 10, 10)
+        cost = floors.cost(layer, lambda: layer(x), width=2)
+    assert cost["flops"] == 2 * 2 * 8 * 10 * 10 * 3 * 9
+    assert cost["bytes"] == 2 * (2 * 3 * 100 + 2 * 8 * 100 + 8 * 3 * 9 + 8)
+
+
+def test_the_gpu_benchmark_runs_at_toy_size_and_finds_exact_equal_to_diffusers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(
+        "sys.argv", ["gpu", "--rehearse", "--out", str(out), "--only", "peaks", "equality", "--seconds", "60"]
+    )
+    gpu.main()
+    rows = {(row["group"], row["name"]): row for row in json.loads(out.read_text())["rows"]}
+    assert not [row for row in rows.values() if "error" in row]
+    assert (
+        rows["equality S", "the same without TF32"]["max_relative_error"] < 1e-4
+    )  # issue's bar for exact modes

@@ -1,0 +1,153 @@
+"""How the nets are run: the exact mode is the nets themselves, the fast ones are near them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from audioldm.batch import Condition
+from audioldm.diffusion.guidance import classifier_free
+from audioldm.diffusion.pairing import paired
+from audioldm.errors import AudioLDMError
+from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.graphs import Graphed
+
+SETTINGS = {"seconds": 1.28, "steps": 4, "guidance": 2.0}
+BF16 = 0.05  # relative root mean square; bfloat16 keeps 8 bits, a rounding is 0.4 % and some hundred of them add up
+
+
+def gap(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    got, wanted = got.double().cpu(), wanted.double().cpu()
+    return float((got - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_model: Path) -> torch.Tensor:
+    return AudioLDM.from_pretrained(tiny_model)(["rain", "noise"], seeds=[3, 4], **SETTINGS)
+
+
+def test_a_pair_answers_as_its_two_halves_alone_from_one_call_a_step(tiny_model: Path):
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    told, empty = pipe.encode_text(["rain", "noise"]), pipe.encode_text(["", ""])
+    first, second = pipe.denoisers(told, empty)
+    x, sigma = torch.randn(2, 4, 32, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([3.0, 0.5])
+    # matrix kernels round differently at another batch size
+    assert torch.allclose(first(x, sigma), pipe.denoiser(told)(x, sigma), atol=1e-5)
+    assert torch.allclose(second(x, sigma), pipe.denoiser(empty)(x, sigma), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_guidance_over_a_pair_is_guidance_over_two_denoisers_and_follows_x_and_sigma(scale: float):
+    sizes = []
+
+    def both(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        half = torch.arange(len(x)) >= len(x) // 2
+        return x * torch.where(half, -1.0, 2.0)[:, None] + sigma[:, None]
+
+    cond, uncond = paired(both)
+    guided = classifier_free(cond, uncond, scale)
+    plain = classifier_free(lambda x, s: 2 * x + s[:, None], lambda x, s: -x + s[:, None], scale)
+    for k in range(3):
+        x, sigma = torch.full((2, 1), float(k)), torch.full((2,), 1.0 + k)
+        assert torch.equal(guided(x, sigma), plain(x, sigma))
+        assert torch.equal(guided(x, sigma + 1), plain(x, sigma + 1))
+    assert set(sizes) == {4}
+    assert len(sizes) == 6  # one call for both halves
+
+
+def test_alone_and_among_others_a_seed_gives_the_same_bytes(tiny_model: Path, exact: torch.Tensor):
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    assert torch.equal(pipe(["noise"], seeds=[4], **SETTINGS), exact[1:])
+
+
+def test_fast_is_near_exact_and_not_equal(tiny_model: Path, exact: torch.Tensor):
+    pipe = AudioLDM.from_pretrained(tiny_model, mode="fast")
+    assert pipe.dtype == pipe.unet.dtype == torch.bfloat16
+    fast = pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS)
+    assert fast.dtype == torch.float32
+    assert 0 < gap(fast, exact) < BF16
+
+
+def test_fast_in_float32_is_exact_within_rounding(tiny_model: Path, exact: torch.Tensor):
+    pipe = AudioLDM.from_pretrained(tiny_model, mode="fast", dtype=torch.float32)
+    assert gap(pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS), exact) < 1e-4
+
+
+def test_a_net_put_in_later_is_the_one_that_runs(tiny_model: Path):
+    pipe, other = AudioLDM.from_pretrained(tiny_model), AudioLDM.from_pretrained(tiny_model)
+    before = pipe(["rain"], seeds=[0], **SETTINGS)
+    with torch.no_grad():
+        for weight in other.unet.parameters():
+            weight.mul_(0.5)
+    pipe.unet = other.unet
+    assert torch.equal(
+        pipe(["rain"], seeds=[0], **SETTINGS), other(["rain"], seeds=[0], **SETTINGS)
+    ) and not torch.equal(before, pipe(["rain"], seeds=[0], **SETTINGS))
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones(tiny_model: Path):
+    with pytest.raises(AudioLDMError, match="exact, fast, compiled"):
+        AudioLDM.from_pretrained(tiny_model, mode="warp")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_compiled_is_near_exact(tiny_model: Path, exact: torch.Tensor):
+    pipe = AudioLDM.from_pretrained(tiny_model, mode="compiled")
+    assert 0 < gap(pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS), exact) < BF16
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["exact", "fast", "compiled"])
+def test_on_a_gpu_every_mode_is_near_the_cpu(tiny_model: Path, exact: torch.Tensor, mode: str):
+    pipe = AudioLDM.from_pretrained(tiny_model, device="cuda", mode=mode)  # type: ignore[arg-type]
+    # TF32 convolutions, which torch allows, keep 10 bits: 0.1 % a rounding
+    limit = 0.01 if mode == "exact" else BF16
+    assert gap(pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS), exact) < limit
+
+
+@pytest.mark.gpu
+def test_a_recording_follows_new_inputs_new_shapes_and_weights_changed_in_place():
+    layer = torch.nn.Linear(3, 2).cuda()
+    graphed = Graphed(layer, keep=1)
+    for rows in (4, 4, 7, 4):
+        x = torch.randn(rows, 3, device="cuda")
+        assert torch.allclose(graphed(x), layer(x), atol=1e-6)
+    assert len(graphed.recordings) == 1
+    first, second = graphed(x), graphed(x + 1)
+    assert not torch.equal(first, second)  # an answer is not overwritten by the next one
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    assert torch.allclose(graphed(x), layer(x), atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_no_step_of_the_fast_mode_waits_for_the_gpu(tiny_model: Path):
+    pipe = AudioLDM.from_pretrained(tiny_model, device="cuda", mode="fast")
+    pipe(["rain"], seeds=[0], **SETTINGS)  # recorded here
+    told, empty = pipe.encode_text(["rain"]), pipe.encode_text([""])
+    denoise = classifier_free(*pipe.denoisers(told, empty), 2.0)
+    x, sigma = torch.randn(1, 4, 32, 16, device="cuda"), torch.ones(1, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            x = denoise(x, sigma)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_recorded_training_passes_have_the_gradients_of_plain_ones(tiny_model: Path):
+    from audioldm.nets.unet import net_call
+    from audioldm.training.graphed import RecordedUnet
+
+    unet = AudioLDM.from_pretrained(tiny_model, device="cuda").unet.train().requires_grad_(True)
+    x, t = torch.randn(2, 4, 32, 16, device="cuda"), torch.tensor([3, 700], device="cuda")
+    film = Condition(film=torch.randn(2, 16, device="cuda"))
+    gradients = []
+    for call in (net_call(unet), recorded := RecordedUnet(unet), recorded):
+        unet.zero_grad()
+        call(x, t, film).square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters()]))
+    assert gap(gradients[1], gradients[0]) < 0.01  # TF32
+    assert gap(gradients[2], gradients[0]) < 0.01
