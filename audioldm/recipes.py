@@ -120,3 +120,10 @@ def open_run(
         about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
         fresh=fresh,
     )
+
+
+def part(settings: dict[str, Any], name: str) -> Any:
+    """The net ``name`` of a run's configuration, built as the run built it, with weights of its own."""
+    if name not in settings.get("task", {}):
+        raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
+    return instantiate(settings["task"][name])

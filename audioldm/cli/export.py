@@ -1,118 +1,174 @@
-"""``audioldm export``: trained runs to one model folder."""
+"""``audioldm export``: trained runs, or a model of any form, to one model folder that others open too."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audioldm.cli.parts import NETS, part_folder, run_settings, write_published
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.diffusion.schedule import NoiseSchedule
+    from audioldm.pipeline.audioldm import AudioLDM
 
 DTYPES = ("float32", "float16", "bfloat16")
+TRAINED = {"steps": 25, "sampler": "dpmpp_2m", "grid": "trailing", "guidance": 3.0, "polish": 0}
+"""Defaults of a model that is joined from runs."""
 
 
 def export(
-    ldm: Annotated[Path, typer.Option(help="Run folder of the U-Net.")],
-    vae: Annotated[Path, typer.Option(help="Run folder of the autoencoder.")],
-    vocoder: Annotated[Path, typer.Option(help="Run folder of the vocoder.")],
-    clap: Annotated[Path, typer.Option(help="Run folder of the small CLAP.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model folder to write.")],
-    name: Annotated[str, typer.Option(help="The model's name.")] = "mine",
-    dtype: Annotated[str, typer.Option(help="Weights on disk: float32, float16 or bfloat16.")] = "float32",
-    seconds: Annotated[
-        float | None, typer.Option(help="Default length; else the window it was trained on.")
+    ref: Annotated[
+        str | None,
+        typer.Argument(
+            help="Model to write anew: folder, diffusers folder, hub id, original .ckpt.", show_default=False
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Default number of steps.")] = 25,
-    sampler: Annotated[str, typer.Option(help="Default sampler.")] = "dpmpp_2m",
-    grid: Annotated[str, typer.Option(help="Default grid.")] = "trailing",
-    guidance: Annotated[float, typer.Option(help="Default guidance scale.")] = 3.0,
-    polish: Annotated[int, typer.Option(help="Default rounds of Griffin-Lim after the vocoder.")] = 0,
+    ldm: Annotated[Path | None, typer.Option(help="Run folder of the U-Net, or its checkpoint.")] = None,
+    vae: Annotated[Path | None, typer.Option(help="Run folder of the VAE, or a checkpoint.")] = None,
+    vocoder: Annotated[Path | None, typer.Option(help="Run folder of the vocoder, or a checkpoint.")] = None,
+    clap: Annotated[
+        Path | None, typer.Option(help="Run folder of the small CLAP, or its checkpoint.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name.  [default: REF's, or mine]")] = None,
+    dtype: Annotated[str, typer.Option(help="Weights on disk: float32, float16 or bfloat16.")] = "float32",
+    heads: Annotated[
+        str, typer.Option(metavar="original|as-published", help="Attention heads of a published REF.")
+    ] = "original",
+    weights: Annotated[str, typer.Option(metavar="ema|raw", help="Which weights of a .ckpt.")] = "ema",
+    tokenizer: Annotated[Path | None, typer.Option(help="RoBERTa's tokenizer for a .ckpt.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Default length.  [default: REF's, or the window of the training]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Default number of steps.  [default: REF's, or 25]")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Default sampler.  [default: REF's, or dpmpp_2m]")
+    ] = None,
+    grid: Annotated[str | None, typer.Option(help="Default grid.  [default: REF's, or trailing]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Default guidance scale.  [default: REF's, or 3]")
+    ] = None,
+    polish: Annotated[
+        int | None, typer.Option(help="Default rounds of Griffin-Lim.  [default: REF's, or 0]")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing model folder.")] = False,
 ) -> None:
-    """Join a trained autoencoder, vocoder, CLAP and U-Net to a model that `audioldm generate -m` opens.
+    """Write a model folder: from four trained parts, or from any model that `audioldm generate -m` opens.
+
+    The folder is diffusers' layout with audioldm.json beside: stock AudioLDMPipeline opens it, with the right
+    attention heads.  A published file with only some of the nets (VAE, HiFi-GAN) gives folders of these.
 
     \b
-    Example:
+    Examples:
       audioldm export --ldm runs/tiny/ldm --vae runs/tiny/vae --vocoder runs/tiny/vocoder --clap runs/tiny/clap -o out/m
+      audioldm export audioldm-s-full.ckpt -o out/s-full
+      audioldm export cvssp/audioldm-m-full --dtype float16 -o out/m-full-half
     """
     import torch
 
-    from audioldm.datasets.latents import read_index
+    defaults = {
+        "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance, "polish": polish,
+    }  # fmt: skip
+    given = {key: value for key, value in defaults.items() if value is not None}
+    check_choices(dtype=dtype, **given)
+    if (out / "model_index.json").exists() and not force:
+        raise AudioLDMError(f"{out} holds a model already.", "Pass --force to replace it.")
+    places = {"ldm": ldm, "vae": vae, "vocoder": vocoder, "clap": clap}
+    parts = {part: place for part, place in places.items() if place is not None}
+    if ref is not None and not parts:
+        if (written := write_parts(ref, out)) is not None:
+            typer.echo("\n".join(map(str, written)))
+            return
+        pipe = reopen(ref, name, given, heads=heads, weights=weights, tokenizer=tokenizer)
+    elif ref is None and len(parts) == len(NETS):
+        pipe = join(parts, name or "mine", given)
+    else:
+        raise AudioLDMError(
+            f"{'Both a REF and parts' if ref else 'Not all parts'} were given.",
+            "Give one REF, or all of --ldm, --vae, --vocoder and --clap.",
+        )
+    pipe.save_pretrained(out, dtype=getattr(torch, dtype))
+    typer.echo(str(out))
+
+
+def check_choices(*, dtype: str, **given: Any) -> None:
+    """Refuse unknown names before anything is loaded."""
     from audioldm.diffusion.grids import GRIDS
     from audioldm.diffusion.samplers import SAMPLERS
+    from audioldm.diffusion.table import choose
+
+    if dtype not in DTYPES:
+        raise AudioLDMError(f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.")
+    for what, table in (("sampler", SAMPLERS), ("grid", GRIDS)):
+        if what in given:
+            choose(table, given[what], what)
+
+
+def write_parts(ref: str, out: Path) -> list[Path] | None:
+    """Component folders of a published file that is no whole model; None for everything else."""
+    from audioldm.nets.published.checkpoint import read_checkpoint
+    from audioldm.nets.published.files import SUFFIXES
+
+    file = Path(ref)
+    if not file.is_file() or file.suffix not in SUFFIXES:
+        return None
+    found = read_checkpoint(file)
+    if found.unet:
+        return None
+    return write_published(found, file, out, set(NETS.values()))
+
+
+def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) -> "AudioLDM":
+    """The model of ``ref`` with the name and the defaults that were given."""
+    from dataclasses import replace
+
+    from audioldm.cli.options.machine import load
+
+    pipe = load(ref, device="cpu", dtype="float32", **choices)
+    return replace(pipe, name=name or pipe.name, defaults={**pipe.defaults, **given})
+
+
+def join(parts: dict[str, Path], name: str, given: dict[str, Any]) -> "AudioLDM":
+    """The model of four trained parts, once it is sure that the U-Net learned from this VAE and this CLAP."""
+    from audioldm.datasets.latents import read_index
     from audioldm.nets.clap import SmallClap
     from audioldm.nets.folder import load_component, sha256, weight_file
     from audioldm.nets.vae import encoder_digest
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.spec import AudioSpec
 
-    for choice, value, known in (
-        ("dtype", dtype, DTYPES), ("sampler", sampler, SAMPLERS), ("grid", grid, GRIDS)
-    ):  # fmt: skip
-        if value not in known:
-            raise AudioLDMError(f"{choice}={value!r} is unknown.", f"Known: {', '.join(known)}.")
-    if (out / "model_index.json").exists() and not force:
-        raise AudioLDMError(f"{out} holds a model already.", "Pass --force to replace it.")
-    folders = {
-        n: finished(run) for n, run in (("ldm", ldm), ("vae", vae), ("vocoder", vocoder), ("clap", clap))
-    }
+    ldm = parts["ldm"].parent.parent if parts["ldm"].is_file() else parts["ldm"]
     settings = run_settings(ldm)
     index = read_index(settings["data"]["folder"])
-    autoencoder = load_component(folders["vae"] / "vae")
-    for what, found in (
-        ("encoder", encoder_digest(autoencoder)),  # type: ignore[arg-type]
-        ("clap", sha256(weight_file(folders["clap"] / "audio_encoder"))),
-    ):
-        if found != index[what]:
-            raise AudioLDMError(
-                f"The U-Net's latents were not made with the {what} of {vae if what == 'encoder' else clap}.",
-                "Encode and train again, or name the right run.",
-            )
-    autoencoder.register_to_config(scaling_factor=index["scaling_factor"])  # type: ignore[operator]
-    pipe = AudioLDM(
-        load_component(folders["ldm"] / "unet"),  # type: ignore[arg-type]
-        autoencoder,  # type: ignore[arg-type]
-        load_component(folders["vocoder"] / "vocoder"),  # type: ignore[arg-type]
-        SmallClap.load(folders["clap"]),
-        AudioSpec(stride=index["stride"], latent_channels=index["latent_channels"]),
-        schedule=schedule_of(settings),
-        prediction=settings["task"]["prediction"],
-        name=name,
-        defaults={
-            "seconds": seconds or index["seconds"],
-            "steps": steps,
-            "sampler": sampler,
-            "grid": grid,
-            "guidance": guidance,
-            "polish": polish,
-        },
-        about={"latents": {k: index[k] for k in ("windows", "seconds", "split", "scaling_factor")}},
-    )
-    pipe.save_pretrained(out, dtype=getattr(torch, dtype))
-    typer.echo(str(out))
-
-
-def finished(run: Path) -> Path:
-    """The exported folder of a run."""
-    if not (run / "model").is_dir():
-        raise AudioLDMError(
-            f"{run} has no model/ folder: the run is missing or not finished.", "Train it to its end."
+    with ExitStack() as stack:
+        folders = {part: part_folder(place, part, stack) for part, place in parts.items()}
+        autoencoder = load_component(folders["vae"] / "vae")
+        for what, part, found in (
+            ("encoder", "vae", encoder_digest(autoencoder)),  # type: ignore[arg-type]
+            ("clap", "clap", sha256(weight_file(folders["clap"] / "audio_encoder"))),
+        ):
+            if found != index[what]:
+                raise AudioLDMError(
+                    f"The U-Net's latents were not made with the {what} of {parts[part]}.",
+                    "Encode and train again, or name the right run.",
+                )
+        autoencoder.register_to_config(scaling_factor=index["scaling_factor"])  # type: ignore[operator]
+        return AudioLDM(
+            load_component(folders["ldm"] / "unet"),  # type: ignore[arg-type]
+            autoencoder,  # type: ignore[arg-type]
+            load_component(folders["vocoder"] / "vocoder"),  # type: ignore[arg-type]
+            SmallClap.load(folders["clap"]),
+            AudioSpec(stride=index["stride"], latent_channels=index["latent_channels"]),
+            schedule=schedule_of(settings),
+            prediction=settings["task"]["prediction"],
+            name=name,
+            defaults={**TRAINED, "seconds": index["seconds"], **given},
+            about={"latents": {k: index[k] for k in ("windows", "seconds", "split", "scaling_factor")}},
         )
-    return run / "model"
-
-
-def run_settings(run: Path) -> dict[str, Any]:
-    """The resolved configuration that a run was started with."""
-    import yaml
-
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise AudioLDMError(
-            f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model."
-        )
-    return yaml.safe_load(path.read_text())
 
 
 def schedule_of(settings: dict[str, Any]) -> "NoiseSchedule":

@@ -9,6 +9,7 @@ import torch
 from originals import prefixed, unet_state, vae_state, vocoder_state, weight_normed, whole
 
 from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import load_component
 from audioldm.nets.published.checkpoint import read_checkpoint
 from audioldm.nets.published.files import read_weights
 from audioldm.pipeline.audioldm import AudioLDM
@@ -230,3 +231,17 @@ def test_generate_opens_a_checkpoint_and_tells_its_licence_once(command, checkpo
     assert len(sidecar["model"]["sha256"]["checkpoint"]) == 64
     assert command("generate", "rain", *words, "--heads", "12", "--force") == 2
     assert "heads='12' is unknown. Known: original, as-published." in capsys.readouterr().err
+
+
+def test_export_brings_a_checkpoint_and_its_parts_home(command, pipe, checkpoint, tmp_path, capsys):
+    assert command("export", checkpoint, "-o", tmp_path / "home", "--weights", "raw") == 0
+    assert "CC-BY-NC-SA" in capsys.readouterr().err
+    home = AudioLDM.from_pretrained(tmp_path / "home")
+    assert torch.equal(
+        home(["rain"], seeds=[0], **QUICK), pipe(["rain"], seeds=[0], **QUICK, sampler="ddim:eta=1")
+    )
+    assert home.origin()["licence"] == LICENCE and not home.notice
+    torch.save({"generator": vocoder_state(pipe.vocoder)}, tmp_path / "g.ckpt")
+    assert command("export", tmp_path / "g.ckpt", "-o", tmp_path / "parts") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "parts/vocoder")
+    equal(pipe.vocoder, load_component(tmp_path / "parts/vocoder"))

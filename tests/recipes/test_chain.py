@@ -49,7 +49,22 @@ def test_the_chain_ends_in_a_sound(
     wave, rate = sf.read("out/a_low_tone_seed0.wav")
     assert rate == 16000 and len(wave) == 8000
 
+    # the checkpoints hold the same nets as the runs' exports, the average included
+    files = [
+        word
+        for part in ("ldm", "vae", "vocoder", "clap")
+        for word in (f"--{part}", f"runs/tiny/{part}/checkpoints/last.ckpt")
+    ]
+    assert command("export", *files, "-o", "again", "--dtype", "float16") == 0
+    assert json.loads(Path("again/audioldm.json").read_text())["sha256"] == about["sha256"]
+    assert command("export", "model", "-o", "copy", "--dtype", "float16", "--steps", "9") == 0
+    copy = json.loads(Path("copy/audioldm.json").read_text())
+    assert copy["sha256"] == about["sha256"] and copy["name"] == "chain"
+    assert copy["defaults"] == {**about["defaults"], "steps": 9}
+
     capsys.readouterr()
+    assert command("export", "model", *files[:2], "-o", "none") == 2
+    assert "Both a REF and parts were given" in capsys.readouterr().err
     assert export(command) == 2
     assert "--force" in capsys.readouterr().err
     weights = runs / "vae" / "model" / "vae" / "diffusion_pytorch_model.safetensors"
