@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from audioldm.cli import packed, public
 from audioldm.cli.made import composed, rendered
 from audioldm.cli.manifests import AsJson, Force, Out, Val, bar, finish, refuse_overwrite
 
@@ -14,6 +15,8 @@ prepare = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_he
 @prepare.callback()
 def sources() -> None:
     """Make a manifest from a source; every sound is read and checked.
+
+    Published data sets are read from the files that their authors give out; data/README.md says where those are.
 
     \b
     Examples:
@@ -129,5 +132,5 @@ def opensounds(
     finish(made.rows, made.findings + left, out, as_json)
 
 
-for made in (rendered, composed):
+for made in (rendered, composed, *public.SOURCES, *packed.SOURCES):
     prepare.command()(made)

@@ -112,6 +112,7 @@ def test_wrong_folders_are_refused(tmp_path):
         rows(tmp_path / "nowhere")
     with pytest.raises(AudioLDMError, match="no sounds"):
         rows(tmp_path)
+    save(tmp_path / "deep" / "a.wav")
     with pytest.raises(AudioLDMError, match=r"test=0\.6"):
         rows(tmp_path, val=0.5, test=0.6)
     for name in ("metadata.csv", "metadata.jsonl"):

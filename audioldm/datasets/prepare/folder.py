@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
+from audioldm.datasets.prepare.tables import SUFFIXES
 from audioldm.errors import AudioLDMError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
 CAPTION_COLUMNS = ("captions", "caption", "text")
@@ -34,21 +34,57 @@ def rows(
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Name a folder of sounds.")
+    named = list(metadata(folder))
+    known = {path for path, _ in named}
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = named + [(path, {}) for path in files if path not in known]
+    if not found:
+        raise AudioLDMError(f"{folder} holds no sounds.", f"Known endings: {', '.join(SUFFIXES)}.")
+    return _rows(found, folder, licence, author, source or folder.name, val, test)
+
+
+def listed(
+    file: str | Path,
+    folder: str | Path,
+    *,
+    licence: str = "",
+    author: str = "",
+    source: str = "",
+    val: float = 0.1,
+    test: float = 0.1,
+) -> list[Row]:
+    """The sounds that a CSV or JSONL file lists, below ``folder``; columns are those of metadata.csv."""
+    file, folder = Path(file), Path(folder).absolute()
+    if not file.is_file() or file.suffix.lower() not in TABLES:
+        raise AudioLDMError(f"{file} is no table.", f"Name a file ending in {', '.join(TABLES)}.")
+    found = [
+        _fields(line, folder, where=f"{file}:{number}") for number, line in TABLES[file.suffix.lower()](file)
+    ]
+    if not found:
+        raise AudioLDMError(f"{file} lists no sounds.", "Write one sound a line.")
+    return _rows(found, folder, licence, author, source, val, test)
+
+
+def _rows(
+    found: list[tuple[Path, dict[str, Any]]],
+    folder: Path,
+    licence: str,
+    author: str,
+    source: str,
+    val: float,
+    test: float,
+) -> list[Row]:
+    """Sounds and their fields as rows, with the defaults where metadata says nothing."""
     if val < 0 or test < 0 or val + test >= 1:
         raise AudioLDMError(
             f"val={val} and test={test} leave nothing to train on.", "Use shares that sum to below 1."
         )
-    listed = list(metadata(folder))
-    known = {path for path, _ in listed}
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     out = []
-    for path, fields in listed + [(path, {}) for path in files if path not in known]:
+    for path, fields in found:
         group = sha256(path) if path.is_file() else str(path.relative_to(folder))
         defaults = {"licence": licence, "author": author, "split": split_of(group, val=val, test=test)}
         values = {"captions": captions(path), **defaults, **fields}
-        out.append(Row(path=str(path), source=source or folder.name, group=group, **values))
-    if not out:
-        raise AudioLDMError(f"{folder} holds no sounds.", f"Known endings: {', '.join(SUFFIXES)}.")
+        out.append(Row(path=str(path), source=source, group=group, **values))
     return out
 
 
@@ -79,8 +115,7 @@ def metadata(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     if len(found) > 1:
         raise AudioLDMError(f"{folder} has both {' and '.join(METADATA)}.", "Keep one of them.")
     for table in found:
-        lines = _csv(table) if table.suffix == ".csv" else _jsonl(table)
-        for number, line in lines:
+        for number, line in TABLES[table.suffix](table):
             yield _fields(line, folder, where=f"{table}:{number}")
 
 
@@ -107,6 +142,9 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     f"{path}:{number} is not an object.", 'Write {"file_name": ..., "caption": ...}.'
                 )
             yield number, value
+
+
+TABLES = {".csv": _csv, ".jsonl": _jsonl}
 
 
 def _fields(line: Mapping[str, Any], folder: Path, *, where: str) -> tuple[Path, dict[str, Any]]:

@@ -1,0 +1,174 @@
+"""Clips of YouTube videos by yt-dlp, when the user asks for it: cut off at any moment, it goes on where it stopped.
+
+A journal keeps each clip's fate.   A permanent failure (the video is gone) is never tried again; a passing one (the
+network, a limit) is tried again now and by the next run.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audioldm.datasets.manifest import Finding
+from audioldm.errors import AudioLDMError
+
+ADDRESS = "https://www.youtube.com/watch?v={video}"
+JOURNAL = "fetch.jsonl"
+SECONDS = 300.0
+"""for one clip"""
+GIVE_UP = 10
+"""So many passing failures in a row mean that no clip can be had now."""
+PERMANENT = re.compile(
+    r"private video|video unavailable|is unavailable|not available|removed|terminated|copyright|members[- ]only"
+    r"|no longer|confirm your age|age[- ]restricted|unsupported url|live event|HTTP Error (401|404|410)",
+    re.I,
+)
+PASSING = re.compile(
+    r"not a bot|rate.?limit|too many requests|HTTP Error (429|5\d\d)|try again|timed? ?out|temporar"
+    r"|content isn't available",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Part of a video, in seconds."""
+
+    video: str
+    start: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The clip's file name, as the readers look for it."""
+        return f"{self.video}_{self.start:g}.flac"
+
+
+def verdict(said: str) -> str:
+    """Whether a failure is "permanent" or "passing", by what yt-dlp said; what is not known is passing.
+
+    >>> [verdict(said) for said in ("x: Private video. Sign in", "confirm you're not a bot", "Connection reset")]
+    ['permanent', 'passing', 'passing']
+    """
+    return "permanent" if PERMANENT.search(said) and not PASSING.search(said) else "passing"
+
+
+def journal(folder: Path) -> dict[str, tuple[str, str]]:
+    """clip name -> (what became of it, why); a line that was cut off is passed over."""
+    path = folder / JOURNAL
+    out: dict[str, tuple[str, str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        if line.endswith("}"):
+            entry = json.loads(line)
+            out[entry["clip"]] = entry["fate"], entry["why"]
+    return out
+
+
+def note(folder: Path, clip: Clip, fate: str, why: str = "") -> None:
+    """Add a line to the journal, on disk before the next clip begins."""
+    with open(folder / JOURNAL, "ab+") as file:
+        whole = True
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            whole = file.read(1) == b"\n"  # a killed run may have left half a line
+        line = json.dumps({"clip": clip.name, "fate": fate, "why": why})
+        file.write(f"{'' if whole else os.linesep}{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fetch(
+    clips: Sequence[Clip],
+    folder: str | Path,
+    *,
+    address: str = ADDRESS,
+    tries: int = 3,
+    wait: float = 5.0,
+    on_clip: Callable[[], None] | None = None,
+) -> list[Finding]:
+    """Get every clip that ``folder`` has not; findings are "gone" (permanent) and "later" (passing)."""
+    if importlib.util.find_spec("yt_dlp") is None:
+        raise AudioLDMError("yt-dlp is not installed.", 'Run: pip install "audioldm[data]"')
+    if shutil.which("ffmpeg") is None:
+        raise AudioLDMError(
+            "The program ffmpeg is not installed.", "Run `apt-get install ffmpeg` (Debian, Ubuntu)."
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    known, findings, in_a_row = journal(folder), list[Finding](), 0
+    for clip in clips:
+        fate, why = known.get(clip.name, ("", ""))
+        if not (folder / clip.name).is_file():
+            if fate != "permanent":
+                fate, why = _tried(clip, folder, address, tries, wait)
+                note(folder, clip, fate, why)
+            if fate != "done":
+                findings.append(Finding("gone" if fate == "permanent" else "later", clip.name, why))
+            in_a_row = in_a_row + 1 if fate == "passing" else 0
+            if in_a_row == GIVE_UP:
+                raise AudioLDMError(
+                    f"{GIVE_UP} clips in a row could not be had: {why}",
+                    "The same command goes on later.",
+                    code=1,
+                )
+        if on_clip is not None:
+            on_clip()
+    return findings
+
+
+def _tried(clip: Clip, folder: Path, address: str, tries: int, wait: float) -> tuple[str, str]:
+    """The fate of one clip after up to ``tries`` attempts, each ``wait`` times longer apart."""
+    fate, why = "passing", ""
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(wait * 2 ** (attempt - 1))
+        fate, why = _once(clip, folder, address)
+        if fate != "passing":
+            break
+    return fate, why
+
+
+def _once(clip: Clip, folder: Path, address: str) -> tuple[str, str]:
+    """One attempt: into a folder of its own, then in one move to its place."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        command = [
+            sys.executable,
+            "-m",
+            "yt_dlp",
+            "--ignore-config",
+            "--no-playlist",
+            "--quiet",
+            "--no-warnings",
+            "--no-progress",
+            "--format",
+            "bestaudio/best",
+            "--download-sections",
+            f"*{clip.start:g}-{clip.start + clip.seconds:g}",
+            "--extract-audio",
+            "--audio-format",
+            "flac",
+            "--output",
+            f"{part}/sound.%(ext)s",
+            "--",
+            address.format(video=clip.video),
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            return "passing", f"nothing came in {SECONDS:g} s"
+        made = Path(part) / "sound.flac"
+        if done.returncode == 0 and made.is_file() and made.stat().st_size:
+            os.replace(made, folder / clip.name)
+            return "done", ""
+        said = (done.stderr.strip().splitlines() or ["yt-dlp left no sound"])[-1]
+        return verdict(done.stderr), said[:200]

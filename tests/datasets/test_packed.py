@@ -1,0 +1,175 @@
+"""Parquet files of the hub's layout, WebDataset tars and folders of the library `datasets`, with real sound."""
+
+import io
+import json
+import tarfile
+
+import pytest
+import soundfile
+from sounds import RATE, sine, wav_bytes
+
+from audioldm.datasets.manifest import check
+from audioldm.datasets.prepare import packed
+from audioldm.errors import AudioLDMError
+
+
+def flac_bytes(hertz):
+    file = io.BytesIO()
+    soundfile.write(file, sine(0.3, hertz), RATE, format="FLAC")
+    return file.getvalue()
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A hub mirror of AudioCaps: data/SPLIT-00000-of-00001.parquet, one line a caption, the sound in each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+    def lines(video, data, captions):
+        return [
+            {
+                "audiocap_id": i,
+                "youtube_id": video,
+                "start_time": 30,
+                "caption": text,
+                "audio": {"bytes": data, "path": f"{video}.wav"},
+            }
+            for i, text in enumerate(captions)
+        ]
+
+    content = {
+        "train": lines("aaa", wav_bytes(0.3, 300), ["Rain"]) + lines("bbb", flac_bytes(400), ["Wind"]),
+        "validation": lines("ccc", wav_bytes(0.3, 500), ["One", "Two"]),
+        "test": lines("ddd", wav_bytes(0.3, 600), ["1", "2", "3", "4", "5"])
+        + lines("eee", None, ["nothing"]),
+    }
+    (tmp_path / "data").mkdir()
+    for split, rows in content.items():
+        table = pa.Table.from_pylist(rows)
+        table = table.set_column(4, "audio", pa.array([row["audio"] for row in rows], kind))
+        pq.write_table(table, tmp_path / f"data/{split}-00000-of-00001.parquet")
+    return tmp_path
+
+
+def test_a_mirror_becomes_files_with_all_captions(mirror, tmp_path):
+    paths = sorted(mirror.rglob("*.parquet"))
+    rows, findings = packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps")
+    assert [(finding.kind, "test-00000" in finding.path) for finding in findings] == [("missing", True)]
+    by_group = {row.group: row for row in check(rows).rows}
+    assert by_group["audiocaps/ddd"].captions == ("1", "2", "3", "4", "5")
+    assert {group: row.split for group, row in by_group.items()} == {
+        "audiocaps/aaa": "train",
+        "audiocaps/bbb": "train",
+        "audiocaps/ccc": "val",
+        "audiocaps/ddd": "test",
+    }
+    assert by_group["audiocaps/bbb"].path.endswith(".flac")
+    kept = {row.path: (tmp_path / "out" / row.path.rsplit("/", 1)[1]).stat().st_mtime_ns for row in rows}
+    again, _ = packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps")
+    assert again == rows
+    assert kept == {
+        row.path: (tmp_path / "out" / row.path.rsplit("/", 1)[1]).stat().st_mtime_ns for row in again
+    }
+
+
+def test_the_command_reads_the_mirror(mirror, command, tmp_path, capsys):
+    out = tmp_path / "m.jsonl"
+    assert command("data", "prepare", "audiocaps", "--from", mirror, "--parquet", "-o", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["splits"] == {"test": 1, "train": 2, "val": 1}
+
+
+def test_damaged_and_foreign_parquet_files_are_named(mirror, tmp_path):
+    path = mirror / "data/train-00000-of-00001.parquet"
+    with pytest.raises(AudioLDMError, match="no column 'sound'"):
+        list(packed.parquet([path], "sound"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(AudioLDMError, match="no parquet file"):
+        list(packed.parquet([path]))
+
+
+def tar(path, members):
+    with tarfile.open(path, "w") as file:
+        for name, data in members.items():
+            item = tarfile.TarInfo(name)
+            item.size = len(data)
+            file.addfile(item, io.BytesIO(data))
+    return path
+
+
+def test_webdataset(tmp_path, command, capsys):
+    first = tar(
+        tmp_path / "a-000.tar",
+        {
+            "x/000.wav": wav_bytes(0.3, 300),
+            "x/000.txt": b"a bell\na ringing bell\n",
+            "x/001.flac": flac_bytes(400),
+            "x/001.json": json.dumps(
+                {"text": ["rain"], "split": "test", "license": "CC0-1.0", "tags": ["water"]}
+            ).encode(),
+            "x/002.txt": b"no sound here",
+        },
+    )
+    second = tar(tmp_path / "a-001.tar", {"000.wav": wav_bytes(0.3, 500), "000.json": b'{"caption": "wind"}'})
+    out = tmp_path / "m.jsonl"
+    words = [first, second, "--to", tmp_path / "out", "-o", out, "--val", 0, "--test", 0, "--json"]
+    assert command("data", "prepare", "webdataset", *words) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["findings"] == {"missing": 1} and "x/002" in shown.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["captions"] for row in rows] == [["a bell", "a ringing bell"], ["rain"], ["wind"]]
+    assert (rows[1]["split"], rows[1]["licence"], rows[1]["labels"]) == ("test", "CC0-1.0", ["water"])
+    first.write_bytes(first.read_bytes()[:700])
+    assert command("data", "prepare", "webdataset", *words, "--force") == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_datasets(tmp_path, command, capsys):
+    datasets = pytest.importorskip("datasets")
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", sine(0.3, 300 + 100 * i), RATE)
+    columns = {
+        "sound": [str(tmp_path / f"{i}.wav") for i in range(3)],
+        "description": ["a", "b", "c"],
+        "label": [0, 1, 1],
+    }
+    made = datasets.Dataset.from_dict(columns).cast_column("label", datasets.ClassLabel(names=["dog", "cat"]))
+    made = made.cast_column("sound", datasets.Audio())
+    datasets.DatasetDict({"train": made.select([0, 1]), "validation": made.select([2])}).save_to_disk(
+        tmp_path / "saved"
+    )
+    out = tmp_path / "m.jsonl"
+    words = [tmp_path / "saved", "--audio-column", "sound", "--to", tmp_path / "out", "-o", out]
+    assert command("data", "prepare", "datasets", *words, "--caption-column", "description") == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["captions"], row["labels"], row["split"]) for row in rows] == [
+        (["a"], ["dog"], "train"),
+        (["b"], ["cat"], "train"),
+        (["c"], ["cat"], "val"),
+    ]
+    assert command("data", "prepare", "datasets", tmp_path / "none", "-o", tmp_path / "n.jsonl") == 1
+    assert "cannot open" in capsys.readouterr().err
+
+
+def test_a_hub_that_cannot_be_reached_is_a_passing_failure(tmp_path):
+    with pytest.raises(AudioLDMError, match="goes on later") as caught:
+        packed.hub("someone/something", tmp_path)
+    assert caught.value.code == 1
+
+
+def test_tables_list_sounds_of_a_folder(tmp_path, command, capsys):
+    for i in range(2):
+        (tmp_path / "sounds").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / f"sounds/{i}.wav", sine(0.3, 300 + 100 * i), RATE)
+    (tmp_path / "list.csv").write_text(
+        "file,text,split\n0.wav,a bell,test\n1.wav,a horn,train\n2.wav,gone,train\n"
+    )
+    out = tmp_path / "m.jsonl"
+    assert (
+        command("data", "prepare", "table", tmp_path / "list.csv", "--audio", tmp_path / "sounds", "-o", out)
+        == 0
+    )
+    assert "missing" in capsys.readouterr().err
+    assert [json.loads(line)["split"] for line in out.read_text().splitlines()] == ["test", "train"]
+    assert command("data", "prepare", "table", tmp_path / "list.xls", "-o", tmp_path / "n.jsonl") == 2
