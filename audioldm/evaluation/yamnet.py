@@ -19,6 +19,7 @@ from torch import Tensor
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row, read
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders.protocol import Heard
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -86,6 +87,8 @@ class YamNet:
     name = "yamnet"
     rate = RATE
     dim = 1024
+    by_patch = False
+    front = "yamnet/1: mean over 0.96 s patches every 0.48 s"
 
     def __init__(self, *, threads: int = 1) -> None:
         if threads < 1:
@@ -119,6 +122,10 @@ class YamNet:
         """Both of the above at the price of one: (P, 1024) and (P, 521)."""
         embedding, logits = self._run(wave)
         return embedding, logits.sigmoid()
+
+    def listen(self, wave: Tensor) -> Heard:
+        """Embeddings (P, 1024) and logits (P, 521) of a 16 kHz wave (N,)."""
+        return Heard(*self._run(wave))
 
     def pooled(self, wave: Tensor) -> Tensor:
         """The mean embedding (1024,) of a 16 kHz wave (N,)."""

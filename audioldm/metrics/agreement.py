@@ -23,3 +23,24 @@ def matched_and_shuffled(scores: Tensor, keys: Sequence[Hashable]) -> tuple[Tens
         raise ValueError("every text has the same key; there is none to shuffle with.")
     wrong = torch.where(other, scores, torch.zeros_like(scores)).sum(dim=0) / other.sum(dim=0)
     return scores.diagonal().clone(), wrong
+
+
+def recall_at(scores: Tensor, keys: Sequence[Hashable], k: int) -> float:
+    """Share of texts (rows) that find a sound with their own key among their ``k`` best; ties count by place.
+
+    >>> recall_at(torch.tensor([[0.1, 0.9], [0.2, 0.3]]), ["a", "b"], 1)
+    0.5
+    """
+    n = len(keys)
+    if scores.shape != (n, n) or not 1 <= k <= n:
+        raise ValueError(f"scores is {tuple(scores.shape)} for {n} keys and k={k}.")
+    same = torch.tensor([[a == b for b in keys] for a in keys])
+    best = scores.topk(k, dim=1).indices
+    return float(same.gather(1, best).any(dim=1).double().mean())
+
+
+def tag_accuracy(generated: Tensor, reference: Tensor, *, among: int = 1) -> float:
+    """Share of pairs whose reference's first tag is among the generated sound's ``among`` first; scores (n, K)."""
+    first = reference.argmax(dim=1)
+    best = generated.topk(among, dim=1).indices
+    return float((best == first[:, None]).any(dim=1).double().mean())

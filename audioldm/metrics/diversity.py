@@ -47,8 +47,8 @@ def sounding_correlation(image: Tensor, wide: Tensor) -> float:
     two short sounds alike.
 
     >>> sound = torch.tensor([[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]])
-    >>> round(sounding_correlation(sound, torch.nn.functional.pad(sound.flip(1), (0, 0, 1, 1))), 6)
-    -1.0
+    >>> round(sounding_correlation(sound, torch.nn.functional.pad(sound, (0, 0, 2, 0))), 6)
+    1.0
     """
     frames = image.shape[0]
     sounds, wide_sounds = (part.amax(dim=1) > part.min() + 1e-3 for part in (image, wide))

@@ -106,22 +106,3 @@ def frechet_rows(a: Tensor, b: Tensor) -> float:
     cross = torch.linalg.matrix_norm(x @ y.T, "nuc")
     gap = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
     return max(float(gap + x.square().sum() + y.square().sum() - 2 * cross), 0.0)
-
-
-def frechet_infinity(counts: list[int], distances: list[float]) -> float:
-    """Where the distance goes as the number of clips grows: the intercept of a line in 1/n.
-
-    Chong and Forsyth (arXiv:1911.07023) sec. 3; for audio Gui et al. (arXiv:2311.01616) sec. 2.3.
-
-    >>> round(frechet_infinity([10, 20, 40], [3.0, 2.5, 2.25]), 9)
-    2.0
-    """
-    if len(counts) != len(distances) or len(set(counts)) < 2:
-        raise ValueError(
-            f"{len(counts)} counts and {len(distances)} distances; give pairs at 2 different counts or more."
-        )
-    inverse = 1 / torch.tensor(counts, dtype=torch.float64)
-    design = torch.stack([torch.ones_like(inverse), inverse], dim=1)
-    return float(
-        torch.linalg.lstsq(design, torch.tensor(distances, dtype=torch.float64)[:, None]).solution[0, 0]
-    )

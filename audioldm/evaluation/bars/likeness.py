@@ -66,8 +66,8 @@ def diversity(made: dict[str, Tensor], real: dict[str, Tensor]) -> Bar:
     }
     least = min(ratios, key=lambda label: ratios[label])
     return Bar(
-        "diversity over real class, mean of prompts",
-        value=sum(ratios.values()) / len(ratios),
+        "diversity over real class, median prompt",
+        value=float(torch.tensor(list(ratios.values())).quantile(0.5)),
         limit=0.6,
         n=min(len(part) for part in made.values()),
         rows={

@@ -1,0 +1,152 @@
+"""PANNs' Cnn14, the embedder of FD and the classifier of KL and IS in AudioLDM's tables.   N samples, T frames, F bins.
+
+Kong et al. (arXiv:1912.10211).   The weights are the published files (CC-BY-4.0), for 16 and for 32 kHz.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchaudio.functional as taf
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+
+RECORD = "https://zenodo.org/records/3987831/files"
+CLASSES = 527
+UNUSED = ("spectrogram_extractor.",)
+"""the file writes its Fourier transform as two convolutions; ours is torch's"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the published networks."""
+
+    name: str
+    rate: int
+    n_fft: int
+    hop: int
+    fmax: float
+    file: WeightFile
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            "panns-cnn14-16k", 16000, 512, 160, 8000.0,
+            WeightFile(
+                "Cnn14_16k_mAP=0.438.pth",
+                "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
+                f"{RECORD}/Cnn14_16k_mAP=0.438.pth",
+            ),
+        ),
+        Variant(
+            "panns-cnn14-32k", 32000, 1024, 320, 14000.0,
+            WeightFile(
+                "Cnn14_mAP=0.431.pth",
+                "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
+                f"{RECORD}/Cnn14_mAP=0.431.pth",
+            ),
+        ),
+    )
+}  # fmt: skip
+
+
+class LogMel(nn.Module):
+    """10 log10 of the power mel, 64 slaney bands from 50 Hz; the matrix is replaced by the file's."""
+
+    melW: Tensor  # noqa: N815 - the file's name
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        bank = taf.melscale_fbanks(
+            variant.n_fft // 2 + 1, 50.0, variant.fmax, 64, variant.rate, norm="slaney", mel_scale="slaney"
+        )
+        self.register_buffer("melW", bank)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """(B, N) to (B, 1, T, 64), frames centred on multiples of the hop, edges reflected."""
+        n_fft = self.variant.n_fft
+        window = torch.hann_window(n_fft, device=wave.device)
+        spectrum = torch.stft(
+            wave, n_fft, self.variant.hop, window=window, center=True, pad_mode="reflect", return_complex=True
+        )
+        power = spectrum.abs().square().transpose(1, 2) @ self.melW
+        return 10 * power.clamp(min=1e-10).log10()[:, None]
+
+
+class ConvBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch norm, then an average over ``pool`` x ``pool``."""
+
+    def __init__(self, inside: int, outside: int, pool: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(outside), nn.BatchNorm2d(outside)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve both axes, or keep them where ``pool`` is 1."""
+        x = nnf.relu(self.bn1(self.conv1(x)))
+        x = nnf.relu(self.bn2(self.conv2(x)))
+        return nnf.avg_pool2d(x, self.pool)
+
+
+class Net(nn.Module):
+    """Cnn14 under its published names; ``width`` is the first block's."""
+
+    def __init__(self, variant: Variant, *, width: int = 64) -> None:
+        super().__init__()
+        self.logmel_extractor = LogMel(variant)
+        self.bn0 = nn.BatchNorm2d(64)
+        inside = 1
+        for i in range(6):
+            outside = width * 2**i
+            setattr(self, f"conv_block{i + 1}", ConvBlock(inside, outside, 2 if i < 5 else 1))
+            inside = outside
+        self.fc1 = nn.Linear(inside, inside)
+        self.fc_audioset = nn.Linear(inside, CLASSES)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N) to embeddings (B, 2048) and logits (B, 527)."""
+        x = self.bn0(self.logmel_extractor(wave).transpose(1, 3)).transpose(1, 3)
+        for i in range(6):
+            x = getattr(self, f"conv_block{i + 1}")(x)
+        x = x.mean(dim=3)
+        embedding = nnf.relu(self.fc1(x.amax(dim=2) + x.mean(dim=2)))
+        return embedding, self.fc_audioset(embedding)
+
+
+class Panns:
+    """The embedder; ``path`` is the weight file or its folder."""
+
+    by_patch, dim = False, 2048
+
+    def __init__(
+        self,
+        name: str = "panns-cnn14-16k",
+        path: str | Path | None = None,
+        *,
+        width: int = 64,
+        file: WeightFile | None = None,
+    ) -> None:
+        self.variant = VARIANTS[name]
+        place = (file or self.variant.file).find(path)
+        self.name, self.rate, self.sha256 = name, self.variant.rate, digest(place)
+        self.dim = 32 * width
+        self.front = f"cnn14/1: one vector a clip, n_fft {self.variant.n_fft}, hop {self.variant.hop}"
+        self.net = Net(self.variant, width=width).eval()
+        load_strict(self.net, read_state(place), place, unused=UNUSED)
+
+    @torch.no_grad()
+    def listen(self, wave: Tensor) -> Heard:
+        """A wave (N,) at ``rate`` Hz; zeros make a clip below 1 s that long."""
+        if not bool(wave.isfinite().all()):
+            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
+        wave = nnf.pad(wave.float(), (0, max(0, self.rate - len(wave))))
+        return Heard(*self.net(wave[None]))

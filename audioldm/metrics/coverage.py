@@ -1,0 +1,46 @@
+"""Fidelity and variety apart: are generated sounds near real ones, and is every real one near a generated one?
+
+n generated and m real rows, D wide.   A real row's ball reaches to its ``k``-th nearest neighbour among real rows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Precision and density rise with fidelity, recall and coverage with variety; density may exceed 1."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> Coverage:
+    """Kynkäänniemi et al. (arXiv:1904.06991) eq. 1-2 for precision and recall; Naeem et al. (arXiv:2002.09797) eq. 5-6.
+
+    >>> points = torch.arange(6.0)[:, None]
+    >>> coverage(points, points, k=1)
+    Coverage(precision=1.0, recall=1.0, density=2.6666666666666665, coverage=1.0)
+    """
+    if min(len(generated), len(real)) <= k or k < 1:
+        raise ValueError(f"k={k} needs more than k rows; there are {len(generated)} and {len(real)}.")
+    x, y = generated.double(), real.double()
+    across = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    inside_real = across <= radii(y, k)[None, :]
+    inside_made = across <= radii(x, k)[:, None]
+    return Coverage(
+        precision=float(inside_real.any(dim=1).double().mean()),
+        recall=float(inside_made.any(dim=0).double().mean()),
+        density=float(inside_real.double().sum(dim=1).mean() / k),
+        coverage=float(inside_real.any(dim=0).double().mean()),
+    )
+
+
+def radii(rows: Tensor, k: int) -> Tensor:
+    """Distance of each row (n, D) to its k-th nearest other row (n,)."""
+    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.kthvalue(k + 1, dim=1).values

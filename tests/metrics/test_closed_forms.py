@@ -1,0 +1,227 @@
+"""Each metric where its value is known: hand values, closed forms, laws."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audioldm.metrics.agreement import matched_and_shuffled, recall_at, tag_accuracy
+from audioldm.metrics.coverage import coverage
+from audioldm.metrics.divergence import inception_score, kl_divergence, kl_of_logits
+from audioldm.metrics.extrapolation import infinity, line
+from audioldm.metrics.frechet import Moments, frechet_between, frechet_distance, frechet_rows
+from audioldm.metrics.interval import bootstrap_mean
+from audioldm.metrics.kernel import cubic, gaussian, kad, kid, median_bandwidth, mmd_squared
+
+P = [0.05, 0.1, 0.2, 0.05, 0.15, 0.25, 0.08, 0.12]
+Q = [0.3, 0.1, 0.2, 0.1, 0.1, 0.02, 0.08, 0.1]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=rng(seed))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 24), st.integers(0, 10_000))
+def test_frechet_of_commuting_gaussians(width: int, seed: int) -> None:
+    basis = torch.linalg.qr(draw(width, width, seed=seed)).Q
+    a, b, gap = draw(width, seed=seed + 1).abs(), draw(width, seed=seed + 2).abs(), draw(width, seed=seed + 3)
+    found = frechet_distance(
+        gap, basis @ a.diag() @ basis.T, mean_b=torch.zeros(width), cov_b=basis @ b.diag() @ basis.T
+    )
+    assert found == pytest.approx(float(gap.square().sum() + (a.sqrt() - b.sqrt()).square().sum()), abs=1e-10)
+
+
+@pytest.mark.parametrize(("n", "width"), [(12, 40), (40, 40), (41, 40), (60, 20)])
+def test_both_routes_of_the_frechet_distance_agree(n: int, width: int) -> None:
+    a, b = draw(n, width), draw(n + 3, width, seed=1) @ draw(width, width, seed=2) / 5
+    by_covariance = frechet_between(Moments.of(a), Moments.of(b))
+    x, y = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
+    nuclear = torch.linalg.svdvals(x @ y.T).sum()
+    exact = (a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * nuclear
+    # Covariances of rank below their width leave square roots of rounding: 40 of about sqrt(1e-14).
+    assert by_covariance == pytest.approx(float(exact), abs=1e-5)
+    assert frechet_rows(a, b) == pytest.approx(float(exact), abs=1e-10 if n <= width else 1e-8)
+
+
+def test_frechet_laws() -> None:
+    a, b = draw(30, 50), draw(25, 50, seed=1) + 0.3
+    turn = torch.linalg.qr(draw(50, 50, seed=2)).Q
+    value = frechet_rows(a, b)
+    assert frechet_rows(a, a) < 1e-10
+    assert frechet_rows(b, a) == pytest.approx(value, rel=1e-12)
+    assert frechet_rows(a @ turn, b @ turn) == pytest.approx(value, rel=1e-11)
+    assert frechet_rows(3 * a, 3 * b) == pytest.approx(9 * value, rel=1e-12)
+    assert frechet_rows(a, a + 2) == pytest.approx(200, rel=1e-12)
+    one, two = draw(40, 1), 3 * draw(30, 1, seed=1) + 2
+    expected = (one.mean() - two.mean()) ** 2 + (one.std() - two.std()) ** 2
+    assert frechet_rows(one, two) == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_constant_columns_and_silence_give_numbers() -> None:
+    a = torch.cat([draw(10, 20), torch.ones(10, 3, dtype=torch.float64)], dim=1)
+    assert math.isfinite(frechet_rows(a, torch.zeros(10, 23)))
+    with pytest.raises(ValueError, match="not finite"):
+        frechet_rows(a, a * torch.nan)
+    with pytest.raises(ValueError, match="2 or more"):
+        frechet_rows(a, a[:1])
+
+
+def test_infinity_is_unbiased_and_with_replacement_it_would_not_be() -> None:
+    a, b = draw(960, 64), draw(960, 64, seed=1)
+    found = infinity(a, b, frechet_rows, generator=rng(2))
+    plug_in = frechet_rows(a, b)
+    assert plug_in > 1.5
+    assert abs(found.value) < 0.1 * plug_in
+    assert found.error < 0.1 * plug_in
+    assert found.r2 > 0.95
+    index = torch.Generator().manual_seed(3)
+    distances = []
+    for n in found.counts:
+        rows = torch.randint(960, (2, n), generator=index)
+        distances.append(frechet_rows(a[rows[0]], b[rows[1]]))
+    assert line(found.counts, distances).value > 0.5 * plug_in
+
+
+def test_line_is_least_squares_with_its_error() -> None:
+    from scipy.stats import linregress
+
+    counts, distances = [20, 30, 45, 70, 100], [5.1, 4.2, 3.3, 2.9, 2.4]
+    found, expected = line(counts, distances), linregress([1 / n for n in counts], distances)
+    assert found.value == pytest.approx(expected.intercept, rel=1e-10)
+    assert found.error == pytest.approx(expected.intercept_stderr, rel=1e-10)
+    assert found.r2 == pytest.approx(expected.rvalue**2, rel=1e-10)
+    for wrong in (([5, 5, 5], [1.0, 2.0, 3.0]), ([5, 6], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="3 pairs"):
+            line(*wrong)
+
+
+def test_kl_by_hand() -> None:
+    assert float(kl_divergence(torch.tensor(P), torch.tensor(Q))) == pytest.approx(
+        0.589885181619163, rel=1e-6
+    )
+    p, q = (torch.tensor(values, dtype=torch.float64) for values in ([0.1, 0.4, 0.5], [0.8, 0.15, 0.05]))
+    assert float(kl_divergence(p, q)) == pytest.approx(1.3356800935337299, rel=1e-12)
+    assert float(kl_of_logits(p.log(), q.log())) == pytest.approx(1.3356800935337299, rel=1e-12)
+    assert float(kl_of_logits(q.log(), p.log())) != pytest.approx(1.3356800935337299, rel=1e-2)
+    assert float(kl_divergence(p, p)) == 0
+    assert float(kl_divergence(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))) == math.inf
+    with pytest.raises(ValueError, match="no distribution"):
+        kl_divergence(p * 2, q)
+
+
+def test_kl_of_logits_has_no_epsilon() -> None:
+    peaky = torch.tensor([[50.0, 0.0, -50.0]])
+    assert float(kl_of_logits(peaky, peaky.flip(1))) == pytest.approx(100, rel=1e-9)
+    with pytest.raises(ValueError, match="pairs were due"):
+        kl_of_logits(peaky, peaky[:0])
+
+
+def test_inception_score_from_one_to_the_number_of_classes() -> None:
+    assert inception_score(torch.zeros(30, 7), splits=3).mean == pytest.approx(1, abs=1e-12)
+    sure = 1e4 * torch.eye(6).repeat(10, 1)
+    assert inception_score(sure, splits=10).mean == pytest.approx(6, rel=1e-9)
+    assert inception_score(sure, splits=20).mean == pytest.approx(3, rel=1e-9)
+    assert inception_score(sure, splits=1, generator=rng()).mean == pytest.approx(6, rel=1e-9)
+
+
+def test_mmd_is_its_double_sum_and_ignores_order() -> None:
+    x, y, kernel = draw(9, 4), draw(7, 4, seed=1), gaussian(1.7)
+
+    def k(a: torch.Tensor, b: torch.Tensor) -> float:
+        return math.exp(-float((a - b).square().sum()) / (2 * 1.7**2))
+
+    xx = [k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j]
+    yy = [k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j]
+    xy = [k(a, b) for a in x for b in y]
+    expected = sum(xx) / len(xx) + sum(yy) / len(yy) - 2 * sum(xy) / len(xy)
+    assert mmd_squared(x, y, kernel) == pytest.approx(expected, rel=1e-12)
+    assert mmd_squared(x.flip(0), y, kernel) == pytest.approx(expected, rel=1e-12)
+    # An offset of 300 would cost digits if squared norms were subtracted.
+    assert mmd_squared(x + 300, y + 300, kernel) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mmd_of_gaussians_has_a_closed_form() -> None:
+    # E k(x, y) for x ~ N(m, s^2), y ~ N(0, t^2), kernel of width w: w / sqrt(w^2 + s^2 + t^2) exp(-m^2 / 2(...)).
+    def expected(gap: float, total: float, width: float) -> float:
+        return width / math.sqrt(width**2 + total) * math.exp(-(gap**2) / (2 * (width**2 + total)))
+
+    width, gap, s, t = 1.3, 0.8, 1.0, 1.5
+    exact = (
+        expected(0, 2 * s * s, width)
+        + expected(0, 2 * t * t, width)
+        - 2 * expected(gap, s * s + t * t, width)
+    )
+    values = torch.tensor(
+        [
+            mmd_squared(s * draw(60, 1, seed=i) + gap, t * draw(60, 1, seed=1000 + i), gaussian(width))
+            for i in range(150)
+        ]
+    )
+    assert abs(float(values.mean()) - exact) < 4 * float(values.std()) / math.sqrt(len(values))
+
+
+def test_unbiased_means_zero_on_average_and_sometimes_below() -> None:
+    values = torch.tensor([kad(draw(30, 8, seed=i), draw(30, 8, seed=500 + i)) for i in range(200)])
+    assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(200)
+    assert float(values.min()) < 0
+
+
+def test_the_bandwidth_is_the_references() -> None:
+    near, far = draw(20, 5), 4 * draw(20, 5, seed=1)
+    assert median_bandwidth(far) == pytest.approx(float(torch.pdist(far).quantile(0.5)), rel=1e-12)
+    assert kad(near, far) == 100 * mmd_squared(near, far, gaussian(median_bandwidth(far)))
+    assert kad(near, far) != pytest.approx(kad(far, near), rel=0.05)
+    with pytest.raises(ValueError, match="equal rows"):
+        kad(near, torch.ones(5, 5))
+
+
+def test_kid_of_all_rows_is_the_plain_estimate() -> None:
+    x, y = draw(30, 6), draw(30, 6, seed=1) + 1
+    assert kid(x, y, generator=rng()) == (mmd_squared(x, y, cubic), 0.0)
+    mean, deviation = kid(x, y, subsets=300, size=15, generator=rng())
+    assert mean == pytest.approx(mmd_squared(x, y, cubic), abs=4 * deviation / math.sqrt(300))
+
+
+def test_coverage_tells_fidelity_from_variety() -> None:
+    real = draw(200, 4)
+    same = coverage(draw(200, 4, seed=1), real)
+    narrow = coverage(0.1 * draw(200, 4, seed=1), real)
+    wide = coverage(5 * draw(200, 4, seed=1), real)
+    assert narrow.precision > 0.95 and narrow.recall < 0.1 and narrow.coverage < 0.5
+    assert wide.precision < 0.3 and wide.density < 0.3
+    assert same.coverage > 0.9 and 0.8 < same.density < 1.25
+    # Naeem et al., lemma 2: for equal distributions and large n the expected coverage is 1 - C(...) ~ 1 - 1 / 2^k.
+    assert same.coverage == pytest.approx(1 - 0.5**5, abs=0.06)
+    with pytest.raises(ValueError, match="more than k rows"):
+        coverage(real[:5], real)
+
+
+def test_recall_and_tags() -> None:
+    scores = torch.eye(4) + 0.1 * torch.rand(4, 4, generator=rng())
+    assert recall_at(scores, list("abcd"), 1) == 1
+    assert recall_at(scores.flip(0), list("abcd"), 1) == 0
+    assert recall_at(scores.flip(0), list("abcd"), 4) == 1
+    assert recall_at(scores.flip(0), list("abba"), 1) == 1
+    tags = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.2, 0.7]])
+    assert tag_accuracy(tags, tags) == 1
+    assert tag_accuracy(tags.roll(1, 1), tags) == 0
+    assert tag_accuracy(tags.roll(1, 1), tags, among=3) == 1
+    right, wrong = matched_and_shuffled(scores, list("abcd"))
+    assert bool((right > wrong).all())
+
+
+def test_bootstrap_interval_covers_as_often_as_it_says() -> None:
+    hits = 0
+    for seed in range(200):
+        low, high = bootstrap_mean(draw(40, seed=seed) + 1, generator=rng(seed), draws=400)
+        hits += low < 1 < high
+    assert (
+        176 <= hits <= 200
+    )  # 95 % of 200 is 190, deviation 3; the percentile interval is a little narrow at n = 40
