@@ -1,0 +1,119 @@
+"""A sound file as it is, for edits that must leave its samples alone: any rate, channels and width.
+
+N samples, C channels.   Whole-number formats are kept as left-justified int32, so that what is not edited comes back to
+the bit.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+from torch import Tensor
+
+from audioldm.datasets.decode import resample
+from audioldm.errors import AudioLDMError
+from audioldm.signal.splice import splice
+
+BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+KEPT = {
+    "wav": (*BITS, "FLOAT", "DOUBLE"),
+    "flac": ("PCM_S8", "PCM_16", "PCM_24"),
+}
+"""Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
+LONGEST = 1800.0
+"""seconds of sound that an edit takes"""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Samples (N, C), int32 or floating, their rate in Hz and the width they are stored in."""
+
+    data: npt.NDArray[Any]
+    rate: int
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return len(self.data) / self.rate
+
+    def floats(self) -> npt.NDArray[np.float64]:
+        """Samples (N, C) in [-1, 1]."""
+        scale = 2.0**31 if self.data.dtype == np.int32 else 1.0
+        return np.asarray(self.data, dtype=np.float64) / scale
+
+    def mono(self, rate: int) -> Tensor:
+        """The mean of the channels (N',), float32, at ``rate`` Hz."""
+        return resample(torch.from_numpy(self.floats().mean(axis=1)).float(), self.rate, rate)
+
+    def padded(self, before: float, after: float) -> Sound:
+        """With silence of so many seconds at its ends."""
+        ends = round(before * self.rate), round(after * self.rate)
+        return replace(self, data=np.pad(self.data, (ends, (0, 0))))
+
+
+def read(path: str | Path) -> Sound:
+    """A sound file.   Raises AudioLDMError where it is missing, no sound, cut off, empty, or longer than LONGEST."""
+    if not Path(path).is_file():
+        raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate, subtype, frames, mp3 = file.samplerate, file.subtype, file.frames, file.format == "MP3"
+            if frames > LONGEST * rate:
+                raise AudioLDMError(
+                    f"{path} has {frames / rate:.0f} s.", f"Cut it to {LONGEST:.0f} s or less."
+                )
+            kind = "int32" if subtype in BITS else "float64" if subtype == "DOUBLE" else "float32"
+            data = file.read(dtype=kind, always_2d=True)
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise AudioLDMError(f"Cannot read audio from {path}: {error}", "Give a sound file.") from error
+    if len(data) == 0:
+        raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
+    if len(data) < frames and not mp3:
+        raise AudioLDMError(f"{path} is cut off: {len(data)} of {frames} samples.", "Give a whole file.")
+    return Sound(data, rate, subtype)
+
+
+def splice_into(
+    sound: Sound, edited: Tensor, rate: int, regions: Sequence[tuple[float, float]], *, fade: float
+) -> Sound:
+    """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds); all else to the bit as it was.
+
+    Cross-fades of ``fade`` seconds lie outside the regions and keep the power.
+    """
+    wave = resample(edited.double(), rate, sound.rate)[: len(sound.data)]
+    wave = torch.nn.functional.pad(wave, (0, len(sound.data) - len(wave)))
+    places = [(round(begin * sound.rate), round(end * sound.rate)) for begin, end in regions]
+    base = torch.from_numpy(sound.floats().T.copy())
+    mixed = splice(base, wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T
+    touched = mixed != base.numpy().T
+    return replace(
+        sound, data=np.where(touched, as_stored(mixed, sound), sound.data).astype(sound.data.dtype)
+    )
+
+
+def as_stored(values: npt.NDArray[np.float64], sound: Sound) -> npt.NDArray[np.float64]:
+    """Floats in [-1, 1] as ``sound`` stores them: rounded to its width and left-justified, or as they are."""
+    if sound.data.dtype != np.int32:
+        return values
+    bits = BITS[sound.subtype]
+    steps = np.rint(values * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+    return steps * 2.0 ** (32 - bits)
+
+
+def file_bytes(sound: Sound, audio_format: str) -> bytes:
+    """A WAV or FLAC file of the sound in its own width, where the format has it."""
+    fallback = {"wav": "FLOAT", "flac": "PCM_24"}[audio_format]
+    subtype = sound.subtype if sound.subtype in KEPT[audio_format] else fallback
+    subtype = {"PCM_S8": "PCM_U8"}.get(subtype, subtype) if audio_format == "wav" else subtype
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound.data, sound.rate, format=audio_format.upper(), subtype=subtype)
+    return buffer.getvalue()
