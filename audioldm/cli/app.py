@@ -13,6 +13,7 @@ from audioldm.errors import AudioLDMError
 
 COMMANDS = {
     "generate": "audioldm.cli.generate:generate",
+    "edit": "audioldm.cli.edit:edit",
     "samplers": "audioldm.cli.samplers:samplers",
     "recipes": "audioldm.cli.recipes_cmd:recipes",
     "train": "audioldm.cli.train:train",
@@ -31,6 +32,7 @@ JOINED = {
         "pack": "audioldm.cli.pack:pack",
         "unpack": "audioldm.cli.pack:unpack",
     },
+    "edit": {"morph": "audioldm.cli.edit_several:morph", "mix": "audioldm.cli.edit_several:mix"},
     "evaluate": {"bars": "audioldm.cli.bars:bars"},
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""

@@ -43,6 +43,13 @@ def check_numbers(
         raise AudioLDMError(f"batch-size={batch_size} is not a number of clips.", "Use 1 or more.")
 
 
+def check_share(**shares: float | None) -> None:
+    """Refuse a share outside 0 to 1; None means none was given."""
+    for name, value in shares.items():
+        if value is not None and not 0 <= value <= 1:
+            raise AudioLDMError(f"{name}={value:g} is not a share.", "Use 0 to 1.")
+
+
 def check_names(*, audio_format: str, device: str, dtype: str, out: Path) -> None:
     """Refuse unknown words before anything heavy is imported."""
     if audio_format not in FORMATS:

@@ -9,6 +9,7 @@ import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.options import grouped
+from audioldm.cli.options.course import Course
 from audioldm.cli.options.guiding import Guiding
 from audioldm.cli.options.machine import Machine
 from audioldm.cli.options.output import Output
@@ -20,7 +21,6 @@ from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.guide import Guide
     from audioldm.pipeline.outputs import Clip, Wave
 
 
@@ -43,6 +43,7 @@ def generate(
         int, typer.Option(help="Seed of the first clip; the next ones have seed+1, seed+2, ...")
     ] = 0,
     *,
+    course: Course,
     sampling: Sampling,
     guiding: Guiding,
     machine: Machine,
@@ -54,7 +55,8 @@ def generate(
 
     For each clip: PROMPT_seedN.wav, .png (waveform and log-mel) and .json (every setting, model and weight
     hashes, versions). Paths go to standard output, progress to standard error. The clip at place i of all
-    prompts times -n has seed SEED+i, and the same seed gives the same sound alone or among others.
+    prompts times -n has seed SEED+i, and the same seed gives the same sound alone or among others. What is longer
+    than the model's own length is made in overlapped windows, with the memory of one.
 
     \b
     Examples:
@@ -62,6 +64,8 @@ def generate(
       audioldm generate "rain on a tin roof" -n 4 --seconds 10 --steps 50 --seed 7 -o out/rain
       audioldm generate "church bells" --sampler ddim:eta=0.5 --grid karras --guidance 2.5 --negative "noise"
       audioldm generate "church bells" --guidance 6 --guidance-method rescale:phi=0.7 --guidance-interval 0.3 5
+      audioldm generate "rain falling" --seconds 60 --loop
+      audioldm generate --schedule "0-5 rain; 5-12 thunder and rain; 12-20 wind"
       audioldm generate --prompts prompts.csv --json --no-figure > results.json
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
@@ -71,18 +75,22 @@ def generate(
         batch_size=batch_size, polish=sampling.polish,
     )  # fmt: skip
     check_names(audio_format=output.audio_format, device=machine.device, dtype=machine.dtype, out=output.out)
-    clips = plan_outputs(read_prompts(prompt, prompts), n, output, seed=seed)
+    spans = course.spans(prompted=prompt is not None or prompts is not None)
+    asked = [course.schedule or ""] if spans else read_prompts(prompt, prompts)
+    clips = plan_outputs(asked, n, output, seed=seed)
     with waiting("loading torch and the model"):
         check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
         guiding.check(sampling.sampler)
         pipe = machine.load()
         guide = guiding.guide(machine)
     settings = {**pipe.defaults, **sampling.given(), **guiding.given()}
+    settings |= course.seconds(pipe, spans, sampling.seconds)
     guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
-    shown = {**settings, **guide.settings()}
+    shown = {**settings, **guide.settings(), **vars(course)}
+    told = {**settings, "guide": guide, "schedule": spans, "loop": course.loop}
     results = []
     with progress(len(clips) * settings["steps"]) as advance:
-        for clip, wave in make(pipe, clips, settings, guide, batch_size=batch_size, advance=advance):
+        for clip, wave in make(pipe, clips, told, batch_size=batch_size, advance=advance):
             results.append(save(pipe, clip, wave, shown, output))
             if not output.as_json:
                 tell(results[-1])
@@ -105,7 +113,6 @@ def make(
     pipe: "AudioLDM",
     clips: list["Clip"],
     settings: dict[str, Any],
-    guide: "Guide",
     *,
     batch_size: int,
     advance: Callable[..., None],
@@ -117,7 +124,7 @@ def make(
         group = clips[first : first + batch_size]
         try:
             waves = pipe(
-                [clip.prompt for clip in group], seeds=[clip.seed for clip in group], guide=guide,
+                [clip.prompt for clip in group], seeds=[clip.seed for clip in group],
                 batch_size=batch_size, on_step=partial(advance, len(group)), **settings,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:

@@ -11,6 +11,7 @@ from audioldm.cli.options.output import Output
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.outputs import Clip, Files, Level, Wave
+    from audioldm.pipeline.sounds import Sound
 
 
 def files_of(clip: "Clip", output: Output) -> "Files":
@@ -21,21 +22,35 @@ def files_of(clip: "Clip", output: Output) -> "Files":
 
 
 def save(
-    pipe: "AudioLDM", clip: "Clip", wave: "Wave", settings: dict[str, Any], output: Output
+    pipe: "AudioLDM",
+    clip: "Clip",
+    wave: "Wave",
+    settings: dict[str, Any],
+    output: Output,
+    *,
+    file: "Sound | None" = None,
 ) -> dict[str, Any]:
-    """Write the files of one clip together; returns what ``--json`` prints."""
-    from audioldm.pipeline import outputs
+    """Write the files of one clip together, ``file`` as its sound if there is one; returns what ``--json`` prints."""
+    from audioldm.pipeline import outputs, sounds
 
     files = files_of(clip, output)
     level = outputs.level(wave)
     wave = outputs.normalized(wave) if output.normalize else wave
     record = describe(pipe, clip, settings, output, level)
+    if file is not None:
+        record["sound"] |= {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
     contents = {files.sidecar: (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()}
     if files.figure:
         from audioldm.cli import figure
 
-        contents[files.figure] = figure.draw(wave, pipe.spec, title=f"{clip.prompt}   (seed {clip.seed})")
-    contents[files.audio] = outputs.audio_bytes(wave, pipe.spec.rate, audio_format=output.audio_format)
+        contents[files.figure] = figure.draw(
+            wave, pipe.spec, title=f"{clip.named or clip.prompt}   (seed {clip.seed})"
+        )
+    if file is None:
+        audio = outputs.audio_bytes(wave, pipe.spec.rate, audio_format=output.audio_format)
+    else:
+        audio = sounds.file_bytes(file, output.audio_format)
+    contents[files.audio] = audio
     outputs.publish(contents)
     tell_clipping(files.audio, level, normalize=output.normalize)
     paths = {"audio": files.audio, "figure": files.figure, "sidecar": files.sidecar}

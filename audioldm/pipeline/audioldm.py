@@ -4,9 +4,8 @@ A model folder is ``model_index.json`` and one folder a component, as diffusers 
 AudioSpec, the defaults for generating, and the sha256 of every weight file.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,15 @@ from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
-from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
+from audioldm.nets.folder import load_component, read_json
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.unet import multiple_of
+from audioldm.pipeline import longform
 from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype
 from audioldm.pipeline.guide import Guide
-from audioldm.pipeline.model_folder import COMPONENTS, WEIGHED, check_hashes, load_clap, read_about
-from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
+from audioldm.pipeline.model_folder import COMPONENTS, check_hashes, load_clap, read_about, save_folder
+from audioldm.pipeline.scheduler import read_scheduler
+from audioldm.pipeline.spans import Span
 from audioldm.signal.invert import griffin_lim
 from audioldm.spec import AudioSpec
 
@@ -145,32 +146,7 @@ class AudioLDM:
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the model folder; weights are cast to ``dtype`` if given."""
-        folder = Path(folder)
-        for name in COMPONENTS:
-            save_component(getattr(self, name), folder / name, dtype=dtype)
-        self.clap.save(folder, dtype=dtype)
-        write_scheduler(folder / "scheduler", self.schedule, self.prediction)
-        index = {
-            "_class_name": "AudioLDMPipeline",
-            "scheduler": ["diffusers", "DDIMScheduler"],
-            "text_encoder": ["transformers", "ClapTextModelWithProjection"],
-            "tokenizer": ["transformers", type(self.clap.tokenizer).__name__],
-            "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
-            "vocoder": ["transformers", "SpeechT5HifiGan"],
-        }
-        content = {
-            "format": 1,
-            "name": self.name,
-            "spec": asdict(self.spec),
-            "defaults": self.defaults,
-            "about": self.about,
-            "sha256": {
-                part: sha256(weight_file(folder / part)) for part in WEIGHED if (folder / part).is_dir()
-            },
-        }
-        (folder / "model_index.json").write_text(json.dumps(index, indent=1))
-        (folder / "audioldm.json").write_text(json.dumps(content, indent=1))
+        save_folder(self, Path(folder), dtype=dtype)
 
     @torch.no_grad()
     def __call__(
@@ -186,10 +162,16 @@ class AudioLDM:
         negative: str = "",
         guide: Guide | None = None,
         polish: int | None = None,
+        schedule: Sequence[Span] | None = None,
+        loop: bool = False,
         batch_size: int | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Prompts and as many seeds to waves (B, N); what is None comes from the model's ``defaults``.
+
+        Sound longer than the model's own length is made in overlapped windows, so that memory stays that of one
+        (``longform``).   ``schedule`` tells other words over time, instead of the prompts'.   ``loop`` makes the end go
+        over into the begin, and rounds the length to whole latent frames.
 
         Every clip draws from its own seed.   On the CPU ``batch_size`` is 1 unless it is given, because matrix kernels
         round differently for other batch sizes: so the same seed gives the same bytes however many clips are asked for.
@@ -202,6 +184,7 @@ class AudioLDM:
         rounds = chosen.pop("polish")
         size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
         waves, told = [], self.encode_text([negative, *prompts])
+        spoken = [self.encode_text([span.prompt]) for span in schedule or ()]
         for start in range(0, len(prompts), size):
             part = slice(start, start + size)
 
@@ -209,15 +192,21 @@ class AudioLDM:
                 if on_step is not None:
                     on_step(start // size * steps + done, -(-len(prompts) // size) * steps)
 
+            conditions = [told.rows(slice(1 + start, 1 + start + size))]
+            if schedule is not None:
+                conditions = [one.repeat(len(prompts[part])) for one in spoken]
             latent = self.sample(
-                told.rows(slice(1 + start, 1 + start + size)),
+                conditions,
                 told.rows(slice(0, 1)).repeat(len(prompts[part])),
                 seeds=seeds[part],
                 guide=guide,
+                schedule=schedule,
+                loop=loop,
                 on_step=report,
                 **chosen,
             )
-            waves.append(self.decode(latent, seconds=chosen["seconds"], polish=rounds))
+            length = latent.shape[2] * self.spec.seconds_per_latent if loop else chosen["seconds"]
+            waves.append(longform.decode(self, latent, seconds=length, polish=rounds, loop=loop))
         return torch.cat(waves)
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
@@ -228,7 +217,7 @@ class AudioLDM:
 
     def sample(
         self,
-        condition: Condition,
+        told: Condition | Sequence[Condition],
         empty: Condition,
         *,
         seeds: Sequence[int],
@@ -238,13 +227,23 @@ class AudioLDM:
         grid: str,
         guidance: float,
         guide: Guide | None = None,
+        schedule: Sequence[Span] | None = None,
+        loop: bool = False,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Noise to a scaled latent (B, C, T, F), float32; ``guide`` None is plain classifier-free guidance."""
-        shape = self.spec.latent_shape(seconds, multiple_of(self.unet))
+        """Noise to a scaled latent (B, C, T, F), float32, under one condition, or one for each span of ``schedule``.
+
+        ``guide`` None is plain classifier-free guidance.
+        """
+        channels, frames, bins = self.spec.latent_shape(seconds, multiple_of(self.unet))
+        frames = longform.loop_frames(self, seconds) if loop else frames
+        shape = (channels, frames, bins)
         noise = PerSample(generators(seeds), shape, device=self.device)
         sigmas = choose(GRIDS, grid, "grid")(self.schedule, steps)  # on the CPU: no step waits to read it
-        denoise = (guide or Guide()).steer(self, condition, empty, guidance, sigmas)
+        conditions = [told] if isinstance(told, Condition) else told
+        parts = [(guide or Guide()).steer(self, one, empty, guidance, sigmas) for one in conditions]
+        shares = None if schedule is None else longform.span_shares(self, schedule, frames)
+        denoise = longform.over_time(self, parts, frames, shares=shares, loop=loop)
 
         def report(i: int, *_: Any) -> None:
             if on_step is not None:

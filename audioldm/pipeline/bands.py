@@ -83,7 +83,9 @@ def denoise(
     if len(sigmas) < 2:
         return canvas.roundtrip(polish=run.polish) if resynthesise else gated
     noise = run.noise(canvas.latent)
-    latent = run.sample(run.denoiser(canvas.frames), canvas.latent + sigmas[0] * noise(), sigmas, noise)
+    latent = run.sample(
+        run.denoiser(canvas.frames, sigmas), canvas.latent + sigmas[0] * noise(), sigmas, noise
+    )
     clean = canvas.decode(latent, polish=run.polish)
     if resynthesise:
         return clean

@@ -20,10 +20,11 @@ from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
 from audioldm.pipeline.guide import Guide
-from audioldm.pipeline.longform import Span
+from audioldm.pipeline.spans import Span
 from audioldm.signal.level import peak_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Run:
     chosen: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        known = {"polish": 0, "negative": "", **self.pipe.defaults}
+        known = {"polish": 0, "negative": "", "guide": Guide(), **self.pipe.defaults}
         if unknown := self.settings.keys() - known.keys() - {"seconds"}:
             raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
         given = {key: value for key, value in self.settings.items() if value is not None}
@@ -117,9 +118,8 @@ class Run:
 
     def grid(self) -> Tensor:
         """The noise levels from the noisiest down (n + 1,)."""
-        return (
-            GRIDS[self.chosen["grid"]](self.pipe.schedule, self.chosen["steps"]).to(self.pipe.device).float()
-        )
+        grid = choose(GRIDS, self.chosen["grid"], "grid")
+        return grid(self.pipe.schedule, self.chosen["steps"]).float()  # on the CPU: no step waits to read it
 
     def noise(self, latent: Tensor) -> PerSample:
         """The seed's noise, shaped as ``latent`` (1, C, T, F): the one that generation would draw."""
@@ -129,18 +129,18 @@ class Run:
         """Words or an embedding as a condition."""
         return prompt if isinstance(prompt, Condition) else self.pipe.encode_text([str(prompt)])
 
-    def guided(self, prompt: Prompt, guidance: float | None = None) -> Denoiser:
-        """The denoiser of one prompt, with the run's guidance or with another."""
-        scale = self.chosen["guidance"] if guidance is None else guidance
+    def guided(self, prompt: Prompt, sigmas: Tensor) -> Denoiser:
+        """The denoiser of one prompt under the run's guidance; ``sigmas`` is the grid that it will be used on."""
         empty = self.pipe.encode_text([self.chosen["negative"]])
-        return Guide().steer(self.pipe, self.told(prompt), empty, scale, self.grid())
+        guide: Guide = self.chosen["guide"]
+        return guide.steer(self.pipe, self.told(prompt), empty, self.chosen["guidance"], sigmas)
 
-    def denoiser(self, frames: int) -> Denoiser:
+    def denoiser(self, frames: int, sigmas: Tensor) -> Denoiser:
         """The denoiser of the run's prompt, or of its prompts over time, for any number of frames."""
         if isinstance(self.prompt, str | Condition):
-            return longform.over_time(self.pipe, [self.guided(self.prompt)], frames)
+            return longform.over_time(self.pipe, [self.guided(self.prompt, sigmas)], frames)
         shares = longform.span_shares(self.pipe, self.prompt, frames)
-        parts = [self.guided(span.prompt) for span in self.prompt]
+        parts = [self.guided(span.prompt, sigmas) for span in self.prompt]
         return longform.over_time(self.pipe, parts, frames, shares=shares)
 
     def sample(
@@ -149,7 +149,7 @@ class Run:
         """From ``x`` at sigmas[0] down the grid; a grid of one level is no step.   ``rounds`` > 1 is RePaint's."""
         if len(sigmas) < 2:
             return x
-        sampler, steps = SAMPLERS[self.chosen["sampler"]], (len(sigmas) - 1) * rounds
+        sampler, steps = choose(SAMPLERS, self.chosen["sampler"], "sampler"), (len(sigmas) - 1) * rounds
         count = iter(range(1, steps + 1))
 
         def report(*_: Any) -> None:
@@ -165,11 +165,11 @@ class Run:
     def generate(self, like: Tensor) -> Tensor:
         """A latent from noise alone, shaped as ``like``: what generation gives with this seed."""
         noise, sigmas = self.noise(like), self.grid()
-        return self.sample(self.denoiser(like.shape[2]), noise() * sigmas[0], sigmas, noise)
+        return self.sample(self.denoiser(like.shape[2], sigmas), noise() * sigmas[0], sigmas, noise)
 
     def invert(self, latent: Tensor, sigmas: Tensor, source: Prompt) -> Tensor:
         """The noisy latent at sigmas[0] that DDIM under ``source``, unguided, would bring to ``latent``."""
-        denoise = longform.over_time(self.pipe, [self.guided(source, guidance=1.0)], latent.shape[2])
+        denoise = longform.over_time(self.pipe, [self.pipe.denoiser(self.told(source))], latent.shape[2])
         return ddim_invert(denoise, latent, sigmas, rounds=1)
 
 
@@ -197,7 +197,7 @@ def filled(run: Run, known: Tensor, mask: Tensor, *, rounds: int = 1) -> Tensor:
     """``known`` (1, C, T, F) with its masked part sampled anew; a mask of all ones is generation."""
     noise, sigmas = run.noise(known), run.grid()
     x = edit.noised(known, mask, float(sigmas[0]), noise())
-    inside = edit.inpaint(run.denoiser(known.shape[2]), known, mask)
+    inside = edit.inpaint(run.denoiser(known.shape[2], sigmas), known, mask)
     made = run.sample(inside, x, sigmas, noise, rounds=rounds)
     return mask * made + (1 - mask) * known
 

@@ -2,7 +2,7 @@
 
 Every edit takes ``seed``, ``on_step`` and the settings of ``AudioLDM.__call__`` (steps, sampler, grid, guidance,
 negative, polish); what is None comes from the model.   What stays is the input after the VAE, the vocoder and the
-polish (its round trip); ``files.splice_into`` puts the untouched original back.
+polish (its round trip); ``sounds.splice_into`` puts the untouched original back.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def transfer(
     if strength == 1 and not invert and regions is None:
         return canvas.raw(run.generate(canvas.latent), polish=run.polish)
     sigmas = edit.tail(run.grid(), edit.start_level(pipe.schedule, strength))
-    noise, told = run.noise(canvas.latent), run.denoiser(canvas.frames)
+    noise, told = run.noise(canvas.latent), run.denoiser(canvas.frames, sigmas)
     if len(sigmas) < 2:
         x = canvas.latent
     elif invert:
@@ -197,7 +197,7 @@ def morph(
     noisy = [canvas.latent for canvas in canvases]
     if len(sigmas) > 1:
         noisy = [run.invert(canvas.latent, sigmas, p) for canvas, p in zip(canvases, told, strict=True)]
-    parts = [run.guided(prompt) for prompt in told]
+    parts = [run.guided(prompt, sigmas) for prompt in told]
     both = longform.over_time(pipe, parts, frames, shares=torch.stack([1 - path, path]))
     x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
     latent = run.sample(both, x, sigmas, run.noise(x))

@@ -1,14 +1,22 @@
 """What a model folder says of itself: ``audioldm.json``, the hashes of its weights, and which CLAP it holds."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
-from audioldm.nets.folder import read_json, sha256, weight_file
+from audioldm.nets.folder import read_json, save_component, sha256, weight_file
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.published.folder import load_pretrained_clap
+from audioldm.pipeline.scheduler import write_scheduler
 from audioldm.spec import AudioSpec
+
+if TYPE_CHECKING:
+    from audioldm.pipeline.audioldm import AudioLDM
 
 COMPONENTS = ("unet", "vae", "vocoder")
 WEIGHED = (*COMPONENTS, "text_encoder", "audio_encoder")
@@ -50,3 +58,30 @@ def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
                 "Copy the model folder again.",
             )
     return found
+
+
+def save_folder(pipe: "AudioLDM", folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write every component of ``pipe`` and what describes them; weights are cast to ``dtype`` if given."""
+    for name in COMPONENTS:
+        save_component(getattr(pipe, name), folder / name, dtype=dtype)
+    pipe.clap.save(folder, dtype=dtype)
+    write_scheduler(folder / "scheduler", pipe.schedule, pipe.prediction)
+    index = {
+        "_class_name": "AudioLDMPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "ClapTextModelWithProjection"],
+        "tokenizer": ["transformers", type(pipe.clap.tokenizer).__name__],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "vocoder": ["transformers", "SpeechT5HifiGan"],
+    }
+    content = {
+        "format": 1,
+        "name": pipe.name,
+        "spec": asdict(pipe.spec),
+        "defaults": pipe.defaults,
+        "about": pipe.about,
+        "sha256": {part: sha256(weight_file(folder / part)) for part in WEIGHED if (folder / part).is_dir()},
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+    (folder / "audioldm.json").write_text(json.dumps(content, indent=1))

@@ -32,11 +32,13 @@ class Clip:
 
     prompt: str
     seed: int
+    named: str | None = None
+    """what it is named after, if not the prompt"""
 
     @property
     def stem(self) -> str:
         """``a_dog_barking_seed7``: letters and digits of the prompt, at most 48, then the seed."""
-        words = re.sub(r"\W+", "_", self.prompt.casefold()).strip("_")[:48].strip("_")
+        words = re.sub(r"\W+", "_", (self.named or self.prompt).casefold()).strip("_")[:48].strip("_")
         return f"{words or 'clip'}_seed{self.seed}"
 
 

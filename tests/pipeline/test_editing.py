@@ -9,7 +9,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.pipeline import editing
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.canvas import Canvas, own_embedding
-from audioldm.pipeline.longform import Span
+from audioldm.pipeline.spans import Span
 from audioldm.signal.splice import lowpass
 
 SECONDS = 1.2

@@ -7,10 +7,9 @@ import typer
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """None is the model's own."""
+class Steps:
+    """How a latent is sampled; None is the model's own."""
 
-    seconds: Annotated[float | None, typer.Option(help="Length of each clip.  [default: the model's]")] = None
     steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None
     sampler: Annotated[
         str | None,
@@ -28,3 +27,10 @@ class Sampling:
     def given(self) -> dict[str, Any]:
         """What was asked for, by the pipeline's names."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Sampling(Steps):
+    """``Steps``, and the length."""
+
+    seconds: Annotated[float | None, typer.Option(help="Length of each clip.  [default: the model's]")] = None

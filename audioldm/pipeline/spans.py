@@ -1,0 +1,43 @@
+"""Prompts over time, as they are written."""
+
+import re
+from dataclasses import dataclass
+
+from audioldm.errors import AudioLDMError
+
+
+@dataclass(frozen=True)
+class Span:
+    """A prompt and the seconds it holds for."""
+
+    begin: float
+    end: float
+    prompt: str
+
+
+def parse_schedule(text: str) -> list[Span]:
+    """``"0-5 rain; 5-12 thunder"`` as Spans that follow one another.   Raises AudioLDMError for a gap or a bad part.
+
+    >>> parse_schedule("0-2.5 rain; 2.5-4 loud thunder")
+    [Span(begin=0.0, end=2.5, prompt='rain'), Span(begin=2.5, end=4.0, prompt='loud thunder')]
+    """
+    spans: list[Span] = []
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s+(\S.*)", part)
+        if found is None:
+            raise AudioLDMError(
+                f"schedule: {part!r} is not FROM-TO PROMPT.", 'Write "0-5 rain; 5-12 thunder", in seconds.'
+            )
+        span = Span(float(found[1]), float(found[2]), found[3])
+        expected = spans[-1].end if spans else 0.0
+        if span.begin != expected:
+            raise AudioLDMError(
+                f"schedule: {part!r} begins at {span.begin:g} s, not at {expected:g} s.",
+                "Start at 0, and let each part begin where the one before ends.",
+            )
+        if span.end <= span.begin:
+            raise AudioLDMError(f"schedule: {part!r} ends before it begins.", "Give FROM below TO.")
+        spans.append(span)
+    if not spans:
+        raise AudioLDMError("schedule is empty.", 'Write "0-5 rain; 5-12 thunder", in seconds.')
+    return spans

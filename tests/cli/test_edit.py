@@ -1,0 +1,152 @@
+"""``audioldm edit``: each edit leaves its files, refuses before work, and with --splice leaves other samples alone."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """A stereo file at an odd rate, a short mono one, and a band-limited one."""
+    draw, time = np.random.default_rng(0), np.arange(26460) / 22050
+    tone = 0.3 * np.sin(2 * np.pi * 440 * time)
+    stereo = np.stack([tone, 0.5 * tone], 1) + 0.01 * draw.normal(size=(26460, 2))
+    soundfile.write(tmp_path / "tone.flac", stereo, 22050, subtype="PCM_24")
+    soundfile.write(tmp_path / "short.wav", 0.1 * draw.normal(size=6000), 8000, subtype="PCM_16")
+    return tmp_path
+
+
+@pytest.fixture
+def edit(command, tiny_model, tmp_path, capsys, sounds, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, quick=("--steps", 2)):
+        code = command("edit", *words, "-m", tiny_model, "-o", tmp_path / "out", *quick)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+ALL = {
+    "transfer": ("transfer", "tone.flac", "a rooster"),
+    "transfer --invert": ("transfer", "tone.flac", "rain", "--invert", "--strength", 0.8),
+    "inpaint": ("inpaint", "tone.flac", "rain", "--from", 0.2, "--to", 0.4, "--rounds", 2),
+    "outpaint": ("outpaint", "tone.flac", "rain", "--before", 0.3, "--after", 1),
+    "continue": ("continue", "tone.flac", "rain", "--seconds", 0.5),
+    "upscale": ("upscale", "short.wav"),
+    "vary": ("vary", "short.wav"),
+    "morph": ("morph", "tone.flac", "short.wav"),
+    "denoise": ("denoise", "short.wav"),
+    "mix": ("mix", "tone.flac", "short.wav", "--at", 0, "--at", 0.5),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_edit_leaves_sound_picture_and_settings(edit, tmp_path, name):
+    code, printed, err = edit(*ALL[name])
+    assert code == 0, err
+    wav, png, sidecar = (tmp_path / line for line in printed.split())
+    info = soundfile.info(wav)
+    assert (info.samplerate, info.channels) == (16000, 1)
+    seconds = {"outpaint": 2.5, "continue": 1.7, "upscale": 0.75, "vary": 0.75, "morph": 0.75, "denoise": 0.75,
+               "mix": 1.25}.get(name, 1.2)  # fmt: skip
+    assert info.frames == round(seconds * 16000)
+    record = json.loads(sidecar.read_text())
+    assert record["settings"]["edit"] == name.split()[0]
+    assert [len(given["sha256"]) for given in record["settings"]["inputs"]] == [64] * (
+        1 + (name in ("morph", "mix"))
+    )
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert wav.name.startswith(ALL[name][1].split(".")[0] + "_")
+
+
+def test_takes_count_seeds(edit, tmp_path):
+    code, printed, _ = edit("vary", "short.wav", "-n", 3, "--seed", 5, "--no-figure")
+    names = [line.rsplit("_", 1)[1] for line in printed.split() if line.endswith(".wav")]
+    assert code == 0
+    assert names == ["seed5.wav", "seed6.wav", "seed7.wav"]
+    takes = [path.read_bytes() for path in sorted((tmp_path / "out").glob("*.wav"))]
+    assert len(set(takes)) == 3
+    assert edit("vary", "short.wav", "--seed", 6, "--no-figure", "--force")[0] == 0
+    assert sorted((tmp_path / "out").glob("*seed6.wav"))[0].read_bytes() == takes[1]
+
+
+@pytest.mark.parametrize("audio_format", ["wav", "flac"])
+def test_splice_keeps_every_other_sample_of_every_channel(edit, tmp_path, audio_format):
+    code, printed, err = edit(
+        "inpaint", "tone.flac", "rain", "--from", 0.2, "--to", 0.4, "--from", 0.8, "--to", 0.9, "--splice",
+        "--format", audio_format,
+    )  # fmt: skip
+    assert code == 0, err
+    made, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int32")
+    before, _ = soundfile.read(tmp_path / "tone.flac", dtype="int32")
+    assert (rate, made.shape) == (22050, before.shape)
+    time = np.arange(len(made)) / rate
+    near = ((time > 0.169) & (time < 0.431)) | ((time > 0.769) & (time < 0.931))
+    assert np.array_equal(made[~near], before[~near])
+    inside = (time > 0.2) & (time < 0.4)
+    assert (made[inside] != before[inside]).mean() > 0.99
+
+
+def test_splice_of_a_continuation_keeps_the_whole_file(edit, tmp_path):
+    code, printed, err = edit("outpaint", "short.wav", "--before", 0.25, "--after", 0.5, "--splice")
+    assert code == 0, err
+    made, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int16")
+    before, _ = soundfile.read(tmp_path / "short.wav", dtype="int16")
+    assert (rate, len(made)) == (8000, 12000)
+    assert np.array_equal(made[2000 + 240 : 8000 - 240], before[240:-240])
+
+
+def test_schedule_instead_of_a_prompt(edit):
+    code, printed, err = edit(
+        "continue", "tone.flac", "--schedule", "0-1 rain; 1-3 noise", "--seconds", 1.8, "--json"
+    )
+    assert code == 0, err
+    assert json.loads(printed)[0]["sound"]["samples"] == 48000
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("transfer", "gone.wav", "x"), "gone.wav is not a file"),
+        (("transfer", "tone.flac", "x", "--strength", 2), "strength=2"),
+        (("transfer", "tone.flac", "x", "--sampler", "best"), "sampler='best' is unknown"),
+        (("transfer", "tone.flac", "x", "--splice"), "--splice needs a region"),
+        (("transfer", "tone.flac", "x", "--schedule", "0-5 rain"), "both given"),
+        (("inpaint", "tone.flac", "x"), "no region"),
+        (("inpaint", "tone.flac", "x", "--from", 1), "1 --from and 0 --to"),
+        (("inpaint", "tone.flac", "x", "--from", 0.5, "--to", 0.2), "empty"),
+        (("inpaint", "tone.flac", "x", "--from", 5, "--to", 6), "begins after"),
+        (("outpaint", "tone.flac", "x"), "add nothing"),
+        (("upscale", "short.wav", "--cutoff", 9000), "cutoff=9000"),
+        (("morph", "tone.flac", "short.wav", "--at", -1), "at=-1"),
+        (("mix", "tone.flac", "short.wav", "--gain", 0), "1 --gain"),
+        (("transfer", "tone.flac", "x", "--normalize", "--splice", "--from", 0, "--to", 1), "--normalize"),
+    ],
+)
+def test_wrong_use_is_one_line_and_leaves_nothing(edit, tmp_path, words, told):
+    code, printed, err = edit(*words)
+    assert code == 2
+    assert printed == ""
+    assert told in err and err.strip().count("\n") == 0
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_results_are_not_overwritten(edit):
+    assert edit("vary", "short.wav")[0] == 0
+    code, _, err = edit("vary", "short.wav")
+    assert code == 2
+    assert "--force" in err
+
+
+@pytest.mark.parametrize("words", [("--seconds", 3, "--loop"), ("--schedule", "0-2 rain; 2-3 noise")])
+def test_generate_takes_loops_and_schedules(command, tiny_model, tmp_path, capsys, words):
+    prompt = () if "--schedule" in words else ("rain",)
+    code = command("generate", *prompt, "-m", tiny_model, "-o", tmp_path, "--steps", 2, "--json", *words)
+    printed, err = capsys.readouterr()
+    assert code == 0, err
+    (record,) = json.loads(printed)
+    assert record["sound"]["samples"] == record["settings"]["seconds"] * 16000 == 48000
+    assert command("generate", "rain", "--schedule", "0-2 rain", "-o", tmp_path) == 2
