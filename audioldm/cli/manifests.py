@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,11 @@ import typer
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from audioldm.datasets.manifest import Finding, Report, Row
+    from audioldm.datasets.check import Report
+    from audioldm.datasets.manifest import Finding, Row
+
+SHOWN = 20
+"""findings of one kind that are printed one by one"""
 
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="JSONL", help="The manifest to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a manifest that is already there.")]
@@ -29,11 +35,11 @@ def refuse_overwrite(out: Path, force: bool) -> None:
 
 
 def finish(rows: Sequence["Row"], findings: Sequence["Finding"], out: Path, as_json: bool) -> None:
-    """Check the rows, tell what was found, and write the sound ones."""
+    """Check the rows, tell what was found, and write the sound ones; many findings go to a file beside ``out``."""
     from audioldm.datasets import manifest
 
     report = examine(rows, findings)
-    tell(report, as_json)
+    tell(report, as_json, out.with_suffix(".findings.jsonl"))
     if not report.rows:
         raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
     manifest.write(report.rows, out)
@@ -41,19 +47,28 @@ def finish(rows: Sequence["Row"], findings: Sequence["Finding"], out: Path, as_j
         print(f"note: no clip is in {' or '.join(empty)}", file=sys.stderr)
 
 
-def examine(rows: Sequence["Row"], findings: Sequence["Finding"]) -> "Report":
+def examine(rows: Sequence["Row"], findings: Sequence["Finding"], workers: int = 0) -> "Report":
     """Check with a bar; ``findings`` made earlier come first."""
-    from audioldm.datasets import manifest
+    from audioldm.datasets import check
 
     with bar("sounds", len(rows)) as step:
-        report = manifest.check(rows, on_row=step)
-    return manifest.Report(report.rows, [*findings, *report.findings])
+        report = check.check(rows, workers=workers, on_row=step)
+    return check.Report(report.rows, [*findings, *report.findings])
 
 
-def tell(report: "Report", as_json: bool) -> None:
-    """Findings, each with its name, to stderr; the summary to stdout."""
+def tell(report: "Report", as_json: bool, rest: Path | None = None) -> None:
+    """Findings, each with its name, to stderr, at most SHOWN of a kind; the summary to stdout.
+
+    All of them go to ``rest``, if that is given and there are more.
+    """
+    shown = Counter[str]()
     for finding in report.findings:
-        print(finding, file=sys.stderr)
+        shown[finding.kind] += 1
+        if shown[finding.kind] <= SHOWN or rest is None:
+            print(finding, file=sys.stderr)
+    if rest is not None and any(count > SHOWN for count in shown.values()):
+        record(report, rest)
+        print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
     if report.findings:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts().items()))
         print(f"found: {counts}", file=sys.stderr)
@@ -68,6 +83,13 @@ def tell(report: "Report", as_json: bool) -> None:
             else value
         )
         print(f"{key:9} {text or 'none'}")
+
+
+def record(report: "Report", path: Path) -> None:
+    """Every finding as one line of JSON."""
+    lines = (json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in report.findings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 @contextmanager

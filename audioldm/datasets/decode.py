@@ -48,8 +48,10 @@ def resample(wave: Tensor, source: int, target: int) -> Tensor:
     return torch.nn.functional.pad(out, (0, max(0, length - out.shape[-1])))[..., :length]
 
 
-def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, int]:
-    """Samples (N,) at the file's own rate, and that rate in Hz; fewer samples than the file promises are an error."""
+def read_channels(
+    path: str | Path, *, start: float = 0.0, seconds: float | None = None
+) -> tuple[Tensor, int]:
+    """Samples (N, channels) at the file's own rate, and that rate in Hz; fewer than the file promises are an error."""
     try:
         with soundfile.SoundFile(str(path)) as file:
             rate, total = file.samplerate, file.frames
@@ -68,7 +70,13 @@ def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = N
         raise AudioLDMError(
             f"{path} is cut off: {len(data)} of {wanted} samples.", "Replace or remove this file.", code=1
         )
-    return torch.from_numpy(np.ascontiguousarray(data.mean(axis=1))), rate
+    return torch.from_numpy(np.ascontiguousarray(data)), rate
+
+
+def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, int]:
+    """The mean of the channels (N,) at the file's own rate, and that rate in Hz."""
+    channels, rate = read_channels(path, start=start, seconds=seconds)
+    return channels.mean(1), rate
 
 
 def decode(path: str | Path, rate: int, *, start: float = 0.0, seconds: float | None = None) -> Tensor:

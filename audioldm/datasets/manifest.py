@@ -3,21 +3,19 @@
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite, log10
 from pathlib import Path
 
-import torch
 import torchaudio.functional as audio
 from torch import Tensor
 
-from audioldm.datasets.decode import read_mono
 from audioldm.errors import AudioLDMError
 
 SPLITS = ("train", "val", "test")
-KINDS = ("missing", "corrupt", "nan", "silent", "duplicate", "changed", "caption")
+RANK = {"test": 0, "val": 1, "train": 2}
+"""Whose clips are kept if two splits share one: the lower number's."""
 SILENT_PEAK = 1e-3
 """A clip whose largest sample is below -60 dB of full scale holds nothing to learn."""
 GATE_SECONDS = 0.4
@@ -48,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with one row; ``kind`` is one of KINDS."""
+    """Something wrong with one row; ``kind`` is one word."""
 
     kind: str
     path: str
@@ -56,30 +54,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else "")
-
-
-@dataclass(frozen=True)
-class Report:
-    """The rows that may be used, measured, and what was wrong with the others."""
-
-    rows: list[Row]
-    findings: list[Finding] = field(default_factory=list)
-
-    def counts(self) -> dict[str, int]:
-        """How many findings of each kind."""
-        return dict(Counter(finding.kind for finding in self.findings))
-
-    def summary(self) -> dict[str, object]:
-        """Clips, hours, splits, sources, licences and findings, ready for JSON."""
-        return {
-            "clips": len(self.rows),
-            "hours": round(sum(row.seconds or 0.0 for row in self.rows) / 3600, 3),
-            "captions": len({caption for row in self.rows for caption in row.captions}),
-            "splits": dict(Counter(row.split for row in self.rows)),
-            "sources": dict(Counter(row.source for row in self.rows)),
-            "licences": dict(Counter(row.licence for row in self.rows)),
-            "findings": self.counts(),
-        }
 
 
 def read(path: str | Path, *, split: str | None = None) -> list[Row]:
@@ -172,48 +146,32 @@ def loudness(wave: Tensor, rate: int) -> float:
     return 10 * log10(power) if power > 0 else float("-inf")
 
 
-def inspect(row: Row) -> Row | Finding:
-    """The row with sha256, seconds and loudness measured, or what is wrong with its file."""
-    if not row.captions or not all(caption.strip() for caption in row.captions):
-        return Finding("caption", row.path, "no caption")
-    if not Path(row.path).is_file():
-        return Finding("missing", row.path)
-    digest = sha256(row.path)
-    if row.sha256 and row.sha256 != digest:
-        return Finding("changed", row.path, f"sha256 {digest[:12]} instead of {row.sha256[:12]}")
-    try:
-        wave, rate = read_mono(row.path, start=row.start, seconds=row.seconds)
-    except AudioLDMError as error:
-        return Finding("corrupt", row.path, error.message)
-    if len(wave) == 0:
-        return Finding("corrupt", row.path, "no samples")
-    if not torch.isfinite(wave).all():
-        return Finding("nan", row.path, "samples that are not finite numbers")
-    if float(wave.abs().max()) < SILENT_PEAK:
-        return Finding("silent", row.path, f"peak {float(wave.abs().max()):.1e}")
-    level = round(loudness(wave, rate), 2)
-    return replace(row, sha256=digest, seconds=round(len(wave) / rate, 6), loudness=level)
+def leaks(rows: Sequence[Row], more: Sequence[Collection[str]] = ()) -> list[str | None]:
+    """For each row, what it shares with a row of a split that ranks higher (test, val, train); None if nothing.
 
+    Shared is a file (``sha256``), a recording (``group``), a clip of a composed scene (``parts``), or one of the row's
+    ``more`` marks.   No sound is read.
 
-def check(rows: Sequence[Row], *, on_row: Callable[[], None] | None = None) -> Report:
-    """Read every clip; keep the sound ones, name the rest.   ``on_row`` is called once per row, for progress.
-
-    A duplicate is the same bytes and the same part as an earlier row's; the first one stays.
+    >>> leaks([Row("a", ("x",), group="g"), Row("b", ("x",), group="g", split="test")])
+    ['b is in test and of the same recording', None]
     """
-    kept: list[Row] = []
-    findings: list[Finding] = []
-    seen: dict[tuple[str, float, float | None], str] = {}
-    for row in rows:
-        result = inspect(row)
-        if isinstance(result, Row):
-            key = (result.sha256, result.start, result.seconds)
-            if key in seen:
-                findings.append(Finding("duplicate", result.path, f"same as {seen[key]}"))
-            else:
-                seen[key] = result.path
-                kept.append(result)
-        else:
-            findings.append(result)
-        if on_row is not None:
-            on_row()
-    return Report(kept, findings)
+    owners: dict[str, Row] = {}
+    out: list[str | None] = [None] * len(rows)
+    for place in sorted(range(len(rows)), key=lambda index: RANK[rows[index].split]):
+        row = rows[place]
+        marks = [("recording", row.group), ("file", row.sha256), *(("file", part) for part in row.parts)]
+        marks += [("sound", mark) for mark in (more[place] if more else ())]
+        for what, mark in marks:
+            owner = owners.setdefault(mark, row) if mark else row
+            if owner.split != row.split:
+                out[place] = out[place] or f"{owner.path} is in {owner.split} and of the same {what}"
+    return out
+
+
+def refuse_leaks(rows: Sequence[Row]) -> None:
+    """Refuse rows of which one split holds what a higher one holds."""
+    if found := [(row.path, why) for row, why in zip(rows, leaks(rows), strict=True) if why]:
+        raise AudioLDMError(
+            f"{len(found)} rows leak between splits; {found[0][0]}: {found[0][1]}.",
+            "Clean the manifests together: `audioldm data check A.jsonl B.jsonl -o CLEAN.jsonl`.",
+        )

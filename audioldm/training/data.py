@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from audioldm.datasets.audio_text import AudioText, generator, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.latents import LatentDataset, collate_latents
-from audioldm.datasets.manifest import Row, read
+from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
@@ -136,6 +136,7 @@ def from_manifests(
 ) -> DataModule:
     """Clips of checked manifests: their train split, drawn by ``shares`` of each source, and their val split."""
     rows = [row for path in manifests for row in read(path)]
+    refuse_leaks(rows)
     train = [row for row in rows if row.split == "train"]
     val = [row for row in rows if row.split == "val"]
     return DataModule(

@@ -132,3 +132,47 @@ def test_what_is_not_there_is_wrong_use(command, tmp_path, monkeypatch, capsys, 
     monkeypatch.chdir(tmp_path)
     assert command(*words) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_check_takes_folders_and_several_manifests(command, sounds, tmp_path, capsys):
+    report = tmp_path / "findings.jsonl"
+    assert command("data", "check", sounds, "--report", report, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == {"corrupt": 1, "silent": 1}
+    assert {json.loads(line)["kind"] for line in report.read_text().splitlines()} == {"corrupt", "silent"}
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    row = {"path": str(sounds / "rain.wav"), "captions": ["rain"]}
+    train.write_text(json.dumps(row) + "\n" + json.dumps(row | {"path": str(sounds / "bell.wav")}) + "\n")
+    test.write_text(json.dumps(row | {"split": "test"}))
+    assert command("data", "check", train, "--strict") == 0
+    assert command("data", "check", train, test, "--strict", "-o", tmp_path / "clean.jsonl") == 1
+    assert "leak: " in capsys.readouterr().err
+    kept = [json.loads(line) for line in (tmp_path / "clean.jsonl").read_text().splitlines()]
+    assert {(row["path"][-8:], row["split"]) for row in kept} == {("rain.wav", "test"), ("bell.wav", "train")}
+
+
+def test_many_findings_go_to_a_file(command, sounds, tmp_path, capsys):
+    lines = "".join(f"{number}.wav,gone {number}\n" for number in range(30))
+    (sounds / "metadata.csv").write_text("file_name,caption\n" + lines)
+    out = tmp_path / "m.jsonl"
+    assert command("data", "prepare", "folder", sounds, "-o", out) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("missing: ") == 20 and "m.findings.jsonl" in shown
+    assert len((tmp_path / "m.findings.jsonl").read_text().splitlines()) == 32
+
+
+def test_listen_writes_one_page_with_sounds_and_pictures(command, sounds, tmp_path, capsys):
+    manifest, page = tmp_path / "m.jsonl", tmp_path / "deep" / "page.html"
+    rows = [
+        {"path": str(sounds / f"{name}.wav"), "captions": [f"<b>{name}", "two"]}
+        for name in ("bell", "rain", "torn")
+    ]
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    assert command("data", "listen", manifest, "-o", page, "-n", 9) == 0
+    text = page.read_text()
+    assert text.count("<audio") == text.count("<img") == 2
+    assert text.count("data:audio/flac;base64,") == 2 and "http" not in text
+    assert "&lt;b&gt;bell" in text and "Cannot read audio" in text
+    assert command("data", "listen", manifest, "-o", page) == 2
+    assert command("data", "listen", manifest, "-o", page, "--force", "-n", 1, "--seed", 5) == 0
+    assert page.read_text().count("<article>") == 1
+    assert command("data", "listen", manifest, "-o", tmp_path / "b.html", "--source", "else") == 2

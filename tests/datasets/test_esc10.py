@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sounds import save, sine
 
-from audioldm.datasets.manifest import check
+from audioldm.datasets.check import check
 from audioldm.datasets.prepare.esc10 import CAPTIONS, rows
 from audioldm.errors import AudioLDMError
 

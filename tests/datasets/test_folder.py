@@ -5,7 +5,7 @@ import json
 import pytest
 from sounds import bad_sounds, save, sine
 
-from audioldm.datasets.manifest import check
+from audioldm.datasets.check import check
 from audioldm.datasets.prepare.folder import clean, rows
 from audioldm.errors import AudioLDMError
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sounds import sine
 
+from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.manifest import check
 from audioldm.datasets.prepare import general_midi, made, notes, speech, tones
 from audioldm.datasets.prepare.general_midi import INSTRUMENTS, Note, midi, play, soundfont
 from audioldm.datasets.prepare.made import Made, chooser, fit, program, write

@@ -8,7 +8,8 @@ import pytest
 import torch
 from sounds import RATE, bad_sounds, save, sine
 
-from audioldm.datasets.manifest import Row, check, loudness, read, split_of, write
+from audioldm.datasets.check import check
+from audioldm.datasets.manifest import Row, loudness, read, split_of, write
 from audioldm.errors import AudioLDMError
 
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from sounds import cat_bytes, deb_bytes, packed_group, tar_bytes, wav_bytes
 
-from audioldm.datasets.manifest import check
+from audioldm.datasets.check import check
 from audioldm.datasets.prepare import opensounds
 from audioldm.datasets.prepare.opensounds import Package, Sound, choose, fetch, gather, load_index
 from audioldm.errors import AudioLDMError

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sounds import sine
 
+from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.manifest import Row, check, read, write
+from audioldm.datasets.manifest import Row, read, write
 from audioldm.datasets.pack import pack, unpack
 from audioldm.errors import AudioLDMError
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from sounds import RATE, sine, wav_bytes
 
-from audioldm.datasets.manifest import check
+from audioldm.datasets.check import check
 from audioldm.datasets.prepare import packed
 from audioldm.errors import AudioLDMError
 

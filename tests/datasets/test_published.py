@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from sounds import save, sine
 
-from audioldm.datasets.manifest import check
+from audioldm.datasets.check import check
 from audioldm.datasets.prepare import captioned, labelled
 from audioldm.datasets.prepare.tables import Sounds, table
 from audioldm.errors import AudioLDMError

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sounds import save, sine
 
+from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode
-from audioldm.datasets.manifest import Row, check
+from audioldm.datasets.manifest import Row
 from audioldm.datasets.prepare.made import write
 from audioldm.datasets.prepare.phrasing import clause, several, usable
 from audioldm.datasets.prepare.scenes import (

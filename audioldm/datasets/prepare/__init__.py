@@ -1,1 +1,1 @@
-"""Each source's files to manifest rows; the rows are checked by ``audioldm.datasets.manifest.check`` afterwards."""
+"""Each source's files to manifest rows; the rows are checked by ``audioldm.datasets.check.check`` afterwards."""
