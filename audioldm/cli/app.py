@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import audioldm
+from audioldm.cli.interrupt import kept_interrupts
 from audioldm.errors import AudioLDMError
 
 COMMANDS = {
@@ -124,7 +125,10 @@ def root(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; a user's mistake becomes one line on stderr."""
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="audioldm", standalone_mode=False)
+        with kept_interrupts():
+            code = typer.main.get_command(app).main(
+                args=arguments, prog_name="audioldm", standalone_mode=False
+            )
     except AudioLDMError as error:
         if "--debug" in arguments:
             raise
