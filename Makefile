@@ -1,4 +1,4 @@
-# make demo | test | check | test-all | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
+# make demo | test | check | notebooks | test-all | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup setup-dev demo test test-all check tiny clean
+.PHONY: help setup setup-dev demo test test-all check notebooks tiny clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -47,6 +47,10 @@ check: .venv/dev.stamp
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Every notebook from top to bottom, two at a time with one thread each; a claim that does not hold fails.
+notebooks: .venv/dev.stamp
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbmake --numprocesses=2 --durations=0 notebooks
 
 # The whole chain on synthetic sound, on two CPU cores: four trainings, one model, two sounds.
 tiny: .venv/dev.stamp

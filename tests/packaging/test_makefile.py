@@ -50,12 +50,13 @@ def test_demo_installs_once_and_again_only_when_dependencies_change(clone):
     assert called(clone)[3:] == first, "changed constraints install again"
 
 
-def test_ci_runs_demo_test_check_in_this_order(clone):
+def test_ci_runs_demo_test_check_notebooks_in_this_order(clone):
     done = subprocess.run([clone / ".ci" / "run"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     words = [line.split()[:3] for line in called(clone) if not line.startswith("python -m pip")]
-    assert [line[0] for line in words] == ["audioldm", "python", "ruff", "ruff", "mypy", "lint-imports"]
-    assert words[1][:3] == ["python", "-m", "pytest"]
+    assert [line[0] for line in words] == ["audioldm", "python", "ruff", "ruff", "mypy", "lint-imports", "python"]
+    assert words[1][:3] == words[6][:3] == ["python", "-m", "pytest"]
+    assert "--nbmake" in called(clone)[-1]
 
 
 @pytest.mark.parametrize("broken", ["audioldm", "python", "ruff", "mypy", "lint-imports"])
