@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from audioldm.cli.options import grouped
 from audioldm.cli.options.course import Course
 from audioldm.cli.options.guiding import Guiding
 from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.mixing import Mixer, Mixing
 from audioldm.cli.options.output import Output
 from audioldm.cli.options.sampling import Sampling
 from audioldm.cli.progress import progress, waiting
@@ -44,6 +46,7 @@ def generate(
     ] = 0,
     *,
     course: Course,
+    mixing: Mixing,
     sampling: Sampling,
     guiding: Guiding,
     machine: Machine,
@@ -55,8 +58,9 @@ def generate(
 
     For each clip: PROMPT_seedN.wav, .png (waveform and log-mel) and .json (every setting, model and weight
     hashes, versions). Paths go to standard output, progress to standard error. The clip at place i of all
-    prompts times -n has seed SEED+i, and the same seed gives the same sound alone or among others. What is longer
-    than the model's own length is made in overlapped windows, with the memory of one.
+    prompts times -n has seed SEED+i, and the same seed gives the same sound alone or among others. With
+    --rerank K it has K seeds from SEED+i*K on; the winner's is in its name, all scores are in the .json. What is
+    longer than the model's own length is made in overlapped windows, with the memory of one.
 
     \b
     Examples:
@@ -66,6 +70,8 @@ def generate(
       audioldm generate "church bells" --guidance 6 --guidance-method rescale:phi=0.7 --guidance-interval 0.3 5
       audioldm generate "rain falling" --seconds 60 --loop
       audioldm generate --schedule "0-5 rain; 5-12 thunder and rain; 12-20 wind"
+      audioldm generate "rain" --towards "wind:0,0.5,1" --rerank 4
+      audioldm generate "a big dog" --like my_dog.wav:0.6
       audioldm generate --prompts prompts.csv --json --no-figure > results.json
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
@@ -75,14 +81,20 @@ def generate(
         batch_size=batch_size, polish=sampling.polish,
     )  # fmt: skip
     check_names(audio_format=output.audio_format, device=machine.device, dtype=machine.dtype, out=output.out)
-    spans = course.spans(prompted=prompt is not None or prompts is not None)
-    asked = [course.schedule or ""] if spans else read_prompts(prompt, prompts)
-    clips = plan_outputs(asked, n, output, seed=seed)
+    prompted = prompt is not None or prompts is not None
+    alone = mixing.like is not None and not prompted
+    spans = course.spans(prompted=prompted)
+    mixing.check(alone=alone, scheduled=bool(spans))
+    if spans or alone:
+        texts = [course.schedule or ""]
+    else:
+        texts = read_prompts(prompt, prompts)
+    clips = plan_outputs(texts, n, mixing, output, seed=seed)
     with waiting("loading torch and the model"):
         check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
         guiding.check(sampling.sampler)
         pipe = machine.load()
-        guide = guiding.guide(machine)
+        guide, mixer = guiding.guide(machine), mixing.mixer(pipe)
     settings = {**pipe.defaults, **sampling.given(), **guiding.given()}
     settings |= course.seconds(pipe, spans, sampling.seconds)
     guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
@@ -90,19 +102,21 @@ def generate(
     told = {**settings, "guide": guide, "schedule": spans, "loop": course.loop}
     results = []
     with progress(len(clips) * settings["steps"]) as advance:
-        for clip, wave in make(pipe, clips, told, batch_size=batch_size, advance=advance):
-            results.append(save(pipe, clip, wave, shown, output))
+        made = make(pipe, clips, told, mixer, batch_size=batch_size, advance=advance)
+        for candidates in iter(lambda: list(islice(made, mixing.rerank)), []):
+            clip, wave, ranks = best(pipe, candidates, mixer)
+            results.append(save(pipe, clip, wave, {**shown, **mixing.settings(clip), **ranks}, output))
             if not output.as_json:
                 tell(results[-1])
     if output.as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
 
 
-def plan_outputs(prompts: list[str], n: int, output: Output, *, seed: int) -> list["Clip"]:
-    """The clips to make, once it is sure that their files can be written."""
+def plan_outputs(texts: list[str], n: int, mixing: Mixing, output: Output, *, seed: int) -> list["Clip"]:
+    """The clips to make, candidates of one clip in a row, once it is sure that their files can be written."""
     from audioldm.pipeline import outputs
 
-    clips = outputs.plan(prompts, n, seed=seed)
+    clips = mixing.plan(outputs.plan(texts, n * mixing.rerank, seed=seed))
     if not output.force:
         outputs.check_free(path for clip in clips for path in files_of(clip, output).all())
     outputs.check_writable(output.out)
@@ -113,6 +127,7 @@ def make(
     pipe: "AudioLDM",
     clips: list["Clip"],
     settings: dict[str, Any],
+    mixer: Mixer,
     *,
     batch_size: int,
     advance: Callable[..., None],
@@ -124,7 +139,7 @@ def make(
         group = clips[first : first + batch_size]
         try:
             waves = pipe(
-                [clip.prompt for clip in group], seeds=[clip.seed for clip in group],
+                [mixer(clip) for clip in group], seeds=[clip.seed for clip in group],
                 batch_size=batch_size, on_step=partial(advance, len(group)), **settings,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
@@ -134,3 +149,20 @@ def make(
                 code=1,
             ) from error
         yield from zip(group, waves.float().cpu().numpy(), strict=True)
+
+
+def best(
+    pipe: "AudioLDM", candidates: list[tuple["Clip", "Wave"]], mixer: Mixer
+) -> tuple["Clip", "Wave", dict[str, Any]]:
+    """The candidate that CLAP finds nearest to what was asked, and how near each came; a single one is not judged."""
+    if len(candidates) == 1:
+        return *candidates[0], {}
+    import torch
+
+    from audioldm.pipeline.ranking import clap_scores
+
+    waves = torch.stack([torch.from_numpy(wave) for _, wave in candidates])
+    scores = clap_scores(pipe, waves, mixer.asked(candidates[0][0])).tolist()
+    clip, wave = candidates[scores.index(max(scores))]
+    told = [{"seed": clip.seed, "clap": score} for (clip, _), score in zip(candidates, scores, strict=True)]
+    return clip, wave, {"rerank": {"kept": clip.seed, "candidates": told}}

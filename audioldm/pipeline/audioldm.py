@@ -31,6 +31,7 @@ from audioldm.nets.unet import multiple_of
 from audioldm.pipeline import longform
 from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype
 from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.mixing import together
 from audioldm.pipeline.model_folder import COMPONENTS, check_hashes, load_clap, read_about, save_folder
 from audioldm.pipeline.scheduler import read_scheduler
 from audioldm.pipeline.spans import Span
@@ -151,7 +152,7 @@ class AudioLDM:
     @torch.no_grad()
     def __call__(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Condition],
         *,
         seeds: Sequence[int],
         seconds: float | None = None,
@@ -167,7 +168,7 @@ class AudioLDM:
         batch_size: int | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Prompts and as many seeds to waves (B, N); what is None comes from the model's ``defaults``.
+        """Prompts (or Conditions of a row) and their seeds to waves (B, N); None comes from the model's ``defaults``.
 
         Sound longer than the model's own length is made in overlapped windows, so that memory stays that of one
         (``longform``).   ``schedule`` tells other words over time, instead of the prompts'.   ``loop`` makes the end go
@@ -183,7 +184,7 @@ class AudioLDM:
         chosen = {"polish": 0, **self.defaults, **{k: v for k, v in given.items() if v is not None}}
         rounds = chosen.pop("polish")
         size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
-        waves, told = [], self.encode_text([negative, *prompts])
+        waves, told = [], together(self, [negative, *prompts])
         spoken = [self.encode_text([span.prompt]) for span in schedule or ()]
         for start in range(0, len(prompts), size):
             part = slice(start, start + size)

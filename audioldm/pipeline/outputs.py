@@ -28,18 +28,31 @@ NORMAL_PEAK = 10 ** (-1 / 20)
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound to make: its prompt, its seed and the file name (without suffix) that both give."""
+    """One sound to make: its prompt, its seed, and the file name (without suffix) that they give."""
 
     prompt: str
     seed: int
     named: str | None = None
     """what it is named after, if not the prompt"""
+    mark: str = ""
+    """what else tells its name from that of other clips"""
+    share: float = 0.0
+    """how far it is on the way to a second prompt"""
 
     @property
     def stem(self) -> str:
         """``a_dog_barking_seed7``: letters and digits of the prompt, at most 48, then the seed."""
-        words = re.sub(r"\W+", "_", (self.named or self.prompt).casefold()).strip("_")[:48].strip("_")
-        return f"{words or 'clip'}_seed{self.seed}"
+        name = "_".join(filter(None, (plain(self.named or self.prompt, 48), self.mark)))
+        return f"{name or 'clip'}_seed{self.seed}"
+
+
+def plain(text: str, most: int) -> str:
+    """At most ``most`` letters and digits of ``text``, fit for a file name.
+
+    >>> plain("../A dog!", 48)
+    'a_dog'
+    """
+    return re.sub(r"\W+", "_", text.casefold()).strip("_")[:most].strip("_")
 
 
 @dataclass(frozen=True)

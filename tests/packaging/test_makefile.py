@@ -54,7 +54,15 @@ def test_ci_runs_demo_test_check_notebooks_in_this_order(clone):
     done = subprocess.run([clone / ".ci" / "run"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     words = [line.split()[:3] for line in called(clone) if not line.startswith("python -m pip")]
-    assert [line[0] for line in words] == ["audioldm", "python", "ruff", "ruff", "mypy", "lint-imports", "python"]
+    assert [line[0] for line in words] == [
+        "audioldm",
+        "python",
+        "ruff",
+        "ruff",
+        "mypy",
+        "lint-imports",
+        "python",
+    ]
     assert words[1][:3] == words[6][:3] == ["python", "-m", "pytest"]
     assert "--nbmake" in called(clone)[-1]
 
