@@ -112,25 +112,45 @@ def test_version(command, capsys):
     assert capsys.readouterr().out == f"audioldm {audioldm.__version__}\n"
 
 
-def test_doctor_names_the_parts_and_their_extras(command, capsys):
+def test_doctor_names_parts_devices_and_caches(command, capsys, monkeypatch, tmp_path):
     import json
 
+    (tmp_path / "audioldm").mkdir()
+    (tmp_path / "audioldm" / "net.bin").write_bytes(b"x" * 1234)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert command("doctor", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["needed"]["torch"].startswith("2.11")
     assert "WAV" in report["codecs"]
     assert report["devices"][0].startswith("cpu")
+    assert report["caches"]["judges"] == {"path": str(tmp_path / "audioldm"), "bytes": 1234}
+    assert report["offline"] is True, "the tests run without the hub"
 
 
 def test_doctor_tells_how_to_add_what_is_missing(monkeypatch, capsys, command):
     from audioldm.cli import doctor
 
-    monkeypatch.setitem(doctor.EXTRAS, "train", ("no-such-package",))
+    asked = ["torch>=2", "soundfile", "no-such-train==1 ; extra == 'train'", "rich; extra == 'eval'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: asked)
     assert command("doctor") == 0
-    assert 'pip install "audioldm[train]"' in capsys.readouterr().out
-    monkeypatch.setattr(doctor, "BASE", ("torch", "soundfile", "no-such-package"))
+    shown = capsys.readouterr().out
+    assert re.search(r'extra train   incomplete: pip install .*\[train\]"', shown)
+    assert "extra eval\n" in shown
+    asked.append("no-such-package")
     assert command("doctor") == 1
-    assert "MISSING" in capsys.readouterr().out
+    assert "MISSING: pip install" in capsys.readouterr().out
+
+
+def test_doctor_says_when_the_package_itself_is_not_installed(monkeypatch, capsys, command):
+    from audioldm.cli import doctor
+
+    def absent(name):
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "requires", absent)
+    monkeypatch.setattr(doctor.metadata, "version", absent)
+    assert command("doctor") == 1
+    assert "MISSING: pip install" in capsys.readouterr().out
 
 
 def test_recipes_list_show_and_compose(command, capsys):

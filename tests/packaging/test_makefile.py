@@ -137,12 +137,3 @@ def bare(requirement: str) -> str:
 def test_compromised_lightning_is_excluded():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "lightning>=2.6.4" in project["optional-dependencies"]["train"]
-
-
-def test_doctor_looks_for_what_the_project_declares():
-    from audioldm.cli import doctor
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(doctor.BASE) == {bare(requirement) for requirement in project["dependencies"]}
-    for extra, names in doctor.EXTRAS.items():
-        assert set(names) <= {bare(requirement) for requirement in project["optional-dependencies"][extra]}
