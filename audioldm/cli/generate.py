@@ -85,10 +85,7 @@ def generate(
     alone = mixing.like is not None and not prompted
     spans = course.spans(prompted=prompted)
     mixing.check(alone=alone, scheduled=bool(spans))
-    if spans or alone:
-        texts = [course.schedule or ""]
-    else:
-        texts = read_prompts(prompt, prompts)
+    texts = [course.schedule or ""] if spans or alone else read_prompts(prompt, prompts)
     clips = plan_outputs(texts, n, mixing, output, seed=seed)
     with waiting("loading torch and the model"):
         check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)

@@ -144,6 +144,7 @@ def test_a_prompt_is_needed_where_a_share_is_left_for_it(generate, sound):
         (("--like", f"{sound}:0.6"), "leaves 0.4 to a prompt"),
         (("--like", sound, "--towards", "wind"), "no prompt to come from"),
         (("rain", "--like", f"{sound}:0.2,0.4"), "has 2 shares"),
+        (("--schedule", "0-1 rain; 1-2 wind", "--rerank", "2"), "--schedule does not go with"),
     ):
         code, _, err = generate(*words, model="no/such/model")
         assert code == 2

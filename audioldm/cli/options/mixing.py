@@ -46,7 +46,9 @@ class Mixing:
     def check(self, *, alone: bool, scheduled: bool = False) -> None:
         """Refuse what no run could use, before anything heavy; ``alone`` says that there is no prompt."""
         if scheduled and (self.like or self.towards or self.rerank > 1):
-            raise AudioLDMError("--schedule does not go with --like, --towards or --rerank.", "Leave one out.")
+            raise AudioLDMError(
+                "--schedule does not go with --like, --towards or --rerank.", "Leave one out."
+            )
         if self.rerank < 1:
             raise AudioLDMError(f"rerank={self.rerank} is not a number of candidates.", "Use 1 or more.")
         if self.towards is not None and alone:
