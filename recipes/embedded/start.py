@@ -1,11 +1,12 @@
 """What embedded/clap begins with, into data/start: the teachers' tables and a text tower that knows MiniLM's words.
 
-    python recipes/embedded/start.py data/raw/esc10.jsonl data/raw/opensounds.jsonl
+    python recipes/embedded/start.py data/raw/*.jsonl
+    python recipes/embedded/start.py data/raw/*.jsonl --heard data/raw/esc10.jsonl data/raw/opensounds.jsonl
 
-Run it where ``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
+YAMNet hears the clips of ``--heard``, by default all: the captions of made sounds say enough of them.   Run it where ``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -18,18 +19,24 @@ from audioldm.training.teachers import text_teacher, write_table
 WIDTH = 128
 
 
-def main(manifests: list[str], out: Path = Path("data/start")) -> None:
-    """Write the three."""
+def main() -> None:
+    """Read the command line and write the three."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("manifests", nargs="+")
+    parser.add_argument("--heard", nargs="+", default=None)
+    args, out = parser.parse_args(), Path("data/start")
     names = [name.lower() for name in YamNet().class_names]  # AudioSet's, to learn from besides the captions
     frames = ("{}", "the sound of {}", "{} in the distance", "{} and {}", "{} followed by {}")
     pairs = zip(names, [*names[97:], *names[:97]], strict=True)  # each with some other name
     extra = [frame.format(*pair) for pair in pairs for frame in frames]
-    write_table(text_teacher(manifests, ["", *extra]), out / "minilm.safetensors")
+    write_table(text_teacher(args.manifests, ["", *extra]), out / "minilm.safetensors")
     torch.manual_seed(0)
     clap = build_small_clap(minilm_tokenizer(), width=WIDTH, words=minilm_words(WIDTH))
     clap.save(out / "clap", dtype=torch.float16)
-    write_table(audio_teacher(manifests), out / "yamnet.safetensors")
+    write_table(audio_teacher(args.heard or args.manifests), out / "yamnet.safetensors")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

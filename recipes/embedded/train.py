@@ -18,7 +18,7 @@ import tarfile
 from pathlib import Path
 from time import monotonic
 
-SOURCES = {"esc10": 12, "opensounds": 3, "notes": 1, "tones": 1, "speech": 1, "scenes": 2}  # windows a clip
+SOURCES = {"esc10": 12, "opensounds": 3, "rendered": 1, "composed": 1}  # windows a clip
 RUNS = Path("runs/embedded")
 MODEL = Path("runs/embedded/release")
 PART_BYTES = 15 * 2**20
