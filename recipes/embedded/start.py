@@ -3,7 +3,8 @@
     python recipes/embedded/start.py data/raw/*.jsonl
     python recipes/embedded/start.py data/raw/*.jsonl --heard data/raw/esc10.jsonl data/raw/opensounds.jsonl
 
-YAMNet hears the clips of ``--heard``, by default all: the captions of made sounds say enough of them.   Run it where ``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
+YAMNet hears the clips of ``--heard``, by default all: the captions of made sounds say enough of them.   Run it where
+``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
 """
 
 import argparse
