@@ -1,0 +1,77 @@
+"""The bootstrap over raters and prompts: its variance in closed form, its coverage, and the power of a test."""
+
+import numpy as np
+import pytest
+
+from audioldm.metrics.crossed import Estimate, Resamples, cells, crossed_mean, interval, power
+
+
+def pigeonhole_variance(table):
+    """Exact variance of the resampled mean of a full (R, P) table, from the moments of two multinomials.
+
+    E[w w'] of n draws among n is (1 - 1/n) 11' + I, so the variance is three sums of squares.
+    """
+    r, p = table.shape
+    rows = (1 - 1 / r) * np.ones((r, r)) + np.eye(r)
+    columns = (1 - 1 / p) * np.ones((p, p)) + np.eye(p)
+    second = np.einsum("rp,rs,sq,pq->", table, rows, table, columns)
+    return second / (r * p) ** 2 - table.mean() ** 2
+
+
+def test_variance_is_owens():
+    rng = np.random.default_rng(0)
+    table = rng.normal(0, 1, (6, 1)) + rng.normal(0, 2, (1, 9)) + rng.normal(0, 1, (6, 9))
+    draws = Resamples.draw(6, 9, n=40_000, rng=rng).totals(table) / table.size
+    # the variance of 40,000 draws has a relative standard error of about sqrt(2 / 40,000) = 0.7 %
+    assert draws.var() == pytest.approx(pigeonhole_variance(table), rel=0.03)
+    naive = table.var() / table.size
+    assert draws.var() > 4 * naive, "clustered answers are worth far less than as many independent ones"
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        table = rng.normal(0, 0.7, (12, 1)) + rng.normal(0, 0.7, (1, 20)) + rng.normal(0, 1, (12, 20))
+        draws = Resamples.draw(12, 20, n=300, rng=rng)
+        covered += not crossed_mean(table, np.ones_like(table), draws).excludes(0.0)
+    # percentile intervals of 12 raters are a little narrow, those of the pigeonhole a little wide
+    assert 0.88 <= covered / 300 <= 0.99
+
+
+def test_cells_and_incomplete_tables():
+    total, count = cells([1.0, 3.0, 5.0], [0, 0, 1], [0, 0, 1], (2, 2))
+    assert total.tolist() == [[4, 0], [0, 5]]
+    assert count.tolist() == [[2, 0], [0, 1]]
+    found = crossed_mean(total, count, Resamples.draw(2, 2, n=500, rng=np.random.default_rng(0)))
+    assert found.mean == 3
+    assert (found.low, found.high) == (2, 5), "a draw without answers is left out"
+    with pytest.raises(ValueError, match="no answers"):
+        crossed_mean(total * 0, count * 0, Resamples.draw(2, 2, n=5, rng=np.random.default_rng(0)))
+
+
+def test_totals_carry_further_axes():
+    rng = np.random.default_rng(0)
+    wins = rng.integers(0, 2, (3, 4, 2, 2)).astype(float)
+    draws = Resamples.draw(3, 4, n=7, rng=rng)
+    slow = np.einsum("br,bp,rpij->bij", draws.raters, draws.prompts, wins)
+    assert draws.totals(wins) == pytest.approx(slow)
+    assert draws.raters.sum(axis=1).tolist() == [3] * 7
+
+
+def test_same_generator_same_interval():
+    draws = [Resamples.draw(5, 6, n=50, rng=np.random.default_rng(9)) for _ in range(2)]
+    assert (draws[0].raters == draws[1].raters).all()
+    assert interval(np.arange(101.0)) == pytest.approx([2.5, 97.5])
+    assert Estimate(0.6, 0.51, 0.7).excludes(0.5)
+
+
+def test_power_grows_and_false_alarms_are_few():
+    ask = {"rng": np.random.default_rng(0), "tests": 200, "resamples": 200}
+    few, more, alarms = power(6, 10, 0.7, **ask), power(12, 40, 0.7, **ask), power(12, 40, 0.5, **ask)
+    # measured with 400 tests: .49, .95, .04; the standard error of 200 tests is at most .035
+    assert few < 0.62
+    assert more > 0.85
+    assert alarms < 0.10
+    with pytest.raises(ValueError, match="strictly between"):
+        power(2, 2, 1.0, **ask)

@@ -1,0 +1,190 @@
+"""Agreement, tests and strengths against published examples, against libraries, and against brute force."""
+
+import itertools
+import warnings
+
+import choix
+import krippendorff
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from audioldm.metrics import ratings
+
+_ = np.nan
+RELIABILITY = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, _, _, _],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, _, 3],
+    [_, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, _],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, _],
+]
+"""Krippendorff (2011), "Computing Krippendorff's alpha-reliability", example E."""
+
+BASEBALL = [
+    [0, 7, 9, 7, 7, 9, 11],
+    [6, 0, 7, 5, 11, 9, 9],
+    [4, 6, 0, 7, 7, 8, 12],
+    [6, 8, 6, 0, 6, 7, 10],
+    [6, 2, 6, 7, 0, 7, 12],
+    [4, 4, 5, 6, 6, 0, 6],
+    [2, 4, 1, 3, 1, 7, 0],
+]
+"""Agresti (1990), Categorical Data Analysis, table 10.10: the American League of 1987, Milwaukee to Baltimore."""
+
+DEPRESSION = [
+    (1.83, 0.878), (0.50, 0.647), (1.62, 0.598), (2.48, 2.05), (1.68, 1.06),
+    (1.88, 1.29), (1.55, 1.06), (3.06, 3.14), (1.30, 1.29),
+]  # fmt: skip
+"""Hollander and Wolfe (1973), Nonparametric Statistical Methods, p. 29."""
+
+BASES = [
+    (5.40, 5.50, 5.55), (5.85, 5.70, 5.75), (5.20, 5.60, 5.50), (5.55, 5.50, 5.40), (5.90, 5.85, 5.70),
+    (5.45, 5.55, 5.60), (5.40, 5.40, 5.35), (5.45, 5.50, 5.35), (5.25, 5.15, 5.00), (5.85, 5.80, 5.70),
+    (5.25, 5.20, 5.10), (5.65, 5.55, 5.45), (5.60, 5.35, 5.45), (5.05, 5.00, 4.95), (5.50, 5.50, 5.40),
+    (5.45, 5.55, 5.50), (5.55, 5.55, 5.35), (5.45, 5.50, 5.55), (5.50, 5.45, 5.25), (5.65, 5.60, 5.40),
+    (5.70, 5.65, 5.55), (6.30, 6.30, 6.25),
+]  # fmt: skip
+"""Hollander and Wolfe (1973), p. 140: three ways of rounding first base."""
+
+
+@pytest.mark.parametrize(
+    ("scale", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]
+)
+def test_alpha_of_krippendorffs_example(scale, published):
+    assert round(ratings.krippendorff_alpha(RELIABILITY, scale), 3) == published
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float64, (4, 9), elements=st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0, np.nan])),
+    st.sampled_from(["nominal", "ordinal", "interval", "ratio"]),
+)
+def test_alpha_is_the_librarys(values, scale):
+    ours = ratings.krippendorff_alpha(values, scale)
+    if np.isnan(ours):
+        pairable = values[:, (~np.isnan(values)).sum(axis=0) > 1]
+        assert len(np.unique(pairable[~np.isnan(pairable)])) < 2
+        return
+    theirs = krippendorff.alpha(reliability_data=values, level_of_measurement=scale)
+    assert ours == pytest.approx(theirs, abs=1e-10)
+
+
+def test_alpha_without_anything_to_agree_on_is_not_a_number():
+    assert np.isnan(ratings.krippendorff_alpha([[1, 1], [1, 1]]))
+    assert np.isnan(ratings.krippendorff_alpha([[1, _], [_, 2]]))
+    assert np.isnan(ratings.krippendorff_alpha([[_, _], [_, _]]))
+    with pytest.raises(ValueError, match="not a scale"):
+        ratings.krippendorff_alpha(RELIABILITY, "cardinal")
+    with pytest.raises(ValueError, match="raters, units"):
+        ratings.krippendorff_alpha([1, 2, 3])
+
+
+def test_strengths_of_the_american_league():
+    strength = ratings.bradley_terry(BASEBALL, ridge=0)
+    published = [1.581, 1.436, 1.294, 1.248, 1.108, 0.684, 0.0]  # Agresti (1990), sec. 10.6.1
+    assert (strength - strength[-1]).round(3).tolist() == published
+
+
+def test_strengths_are_the_librarys():
+    rng = np.random.default_rng(0)
+    wins = rng.integers(1, 9, (5, 5)).astype(float)
+    np.fill_diagonal(wins, 0)
+    games = [(i, j) for i in range(5) for j in range(5) for _ in range(int(wins[i, j]))]
+    theirs = choix.ilsr_pairwise(5, games, alpha=0, max_iter=1000, tol=1e-12)
+    assert ratings.bradley_terry(wins, ridge=0) == pytest.approx(theirs - theirs.mean(), abs=1e-6)
+
+
+def test_strengths_of_many_tables_at_once_and_of_a_system_that_always_wins():
+    many = np.stack([np.array(BASEBALL), np.array(BASEBALL).T])
+    both = ratings.bradley_terry(many)
+    assert both[0] == pytest.approx(ratings.bradley_terry(BASEBALL), abs=1e-9)
+    assert both[1] == pytest.approx(-both[0], abs=1e-9)
+    always = ratings.bradley_terry([[0, 20], [0, 0]])
+    assert np.isfinite(always).all()
+    assert always[0] > 1
+    with pytest.raises(ValueError, match="ridge"):
+        ratings.bradley_terry([[0, 20], [0, 0]], ridge=0)
+    with pytest.raises(ValueError, match="systems, systems"):
+        ratings.bradley_terry([[0, 1, 2]])
+
+
+def test_signed_rank_of_the_depression_data():
+    found = ratings.signed_rank([before - after for before, after in DEPRESSION])
+    assert found.statistic == 40
+    assert found.p == pytest.approx(2 * 0.01953, abs=1e-5)  # one-sided .0195 in the book's table A.4
+    assert found.n == 9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=10))
+def test_signed_rank_is_the_enumeration_of_all_signs(differences):
+    found = ratings.signed_rank(differences)
+    d = np.array([value for value in differences if value])
+    if not len(d):
+        assert found == ratings.SignedRank(0.0, 1.0, 0)
+        return
+    ranks = scipy.stats.rankdata(np.abs(d))
+    sums = np.array([np.dot(ranks, signs) for signs in itertools.product([0, 1], repeat=len(d))])
+    observed = ranks[d > 0].sum()
+    p = min(1.0, 2 * min((sums <= observed).mean(), (sums >= observed).mean()))
+    assert found.statistic == observed
+    assert found.p == pytest.approx(p, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [12, 180, 260])
+def test_signed_rank_is_scipys(n):
+    d = np.random.default_rng(n).normal(0.1, 1, n)
+    method = "exact" if n <= ratings.EXACT_PAIRS else "asymptotic"
+    theirs = scipy.stats.wilcoxon(d, method=method, correction=True)
+    assert ratings.signed_rank(d).p == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+def test_normal_approximation_with_ties_is_scipys():
+    d = np.random.default_rng(3).integers(-5, 7, 400)
+    theirs = scipy.stats.wilcoxon(d, zero_method="wilcox", method="asymptotic", correction=True)
+    assert ratings.signed_rank(d).p == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+def test_friedman_of_the_three_ways_to_first_base():
+    chi, p = ratings.friedman(BASES)
+    assert chi == pytest.approx(11.143, abs=5e-4)
+    assert p == pytest.approx(0.003805, abs=5e-7)
+    theirs = scipy.stats.friedmanchisquare(*np.array(BASES).T)
+    assert (chi, p) == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-10)
+    assert ratings.friedman([[1, 1], [2, 2]]) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="2 systems or more"):
+        ratings.friedman([[1], [2]])
+
+
+def test_holm_is_the_definition():
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert ratings.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ratings.holm([]).tolist() == []
+    assert ratings.holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_holms_steps_reject(p):
+    level, order, rejected = 0.05, sorted(range(len(p)), key=lambda i: p[i]), set()
+    for step, i in enumerate(order):
+        if p[i] * (len(p) - step) > level:
+            break
+        rejected.add(i)
+    assert {i for i, value in enumerate(ratings.holm(p)) if value <= level} == rejected
+
+
+def test_abx_tables():
+    # Clark (1982), JAES 30:330: 12 of 16 is the customary criterion at 5 %; 9 of 10 and 14 of 16 at about 1 %
+    assert [round(ratings.binomial_tail(*run), 4) for run in [(12, 16), (11, 16), (9, 10), (0, 8)]] == [
+        0.0384,
+        0.1051,
+        0.0107,
+        1.0,
+    ]
+    with pytest.raises(ValueError, match="9 hits of 8"):
+        ratings.binomial_tail(9, 8)
