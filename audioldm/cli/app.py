@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "audioldm.cli.train:train",
     "data": "audioldm.cli.data:app",
     "evaluate": "audioldm.cli.evaluate:evaluate",
+    "listen": "audioldm.cli.listen:app",
     "export": "audioldm.cli.export:export",
     "doctor": "audioldm.cli.doctor:doctor",
 }

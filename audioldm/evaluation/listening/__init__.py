@@ -1,0 +1,1 @@
+"""Listening tests: prepare a blind test from folders of clips, serve its page, analyse the answers."""
