@@ -18,6 +18,7 @@ RANK = {"test": 0, "val": 1, "train": 2}
 """Whose clips are kept if two splits share one: the lower number's."""
 SILENT_PEAK = 1e-3
 """A clip whose largest sample is below -60 dB of full scale holds nothing to learn."""
+LOUDEST_MEASURED = 0.25
 GATE_SECONDS = 0.4
 """BS.1770 measures blocks of 0.4 s; a shorter clip's loudness is its plain RMS in dB instead."""
 
@@ -139,7 +140,9 @@ def loudness(wave: Tensor, rate: int) -> float:
     their RMS level in dB of full scale instead.   Silence is -inf.
     """
     if len(wave) >= GATE_SECONDS * rate:
-        value = float(audio.loudness(wave[None], rate))
+        # torchaudio's filters clip at full scale, so a loud wave is measured 12 dB or more below it
+        scale = min(1.0, LOUDEST_MEASURED / max(float(wave.abs().max()), 1e-12))
+        value = float(audio.loudness(wave[None] * scale, rate)) - 20 * log10(scale)
         if isfinite(value):
             return value
     power = float(wave.double().square().mean()) if len(wave) else 0.0

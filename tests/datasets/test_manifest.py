@@ -115,6 +115,14 @@ def test_a_row_without_a_caption_is_named(tmp_path, captions):
     assert check([Row(str(save(tmp_path / "a.wav")), captions)]).counts() == {"caption": 1}
 
 
+def test_loudness_of_loud_clips_is_not_clipped():
+    sine = torch.sin(2 * torch.pi * 997 * torch.arange(2 * 48_000) / 48_000)
+    full = loudness(sine, 48_000)
+    # ITU-R BS.1770-4: -3.01 LKFS; the filters of other libraries read -2.97 to -3.05 too
+    assert full == pytest.approx(-3.01, abs=0.06)
+    assert loudness(0.1 * sine, 48_000) == pytest.approx(full - 20, abs=0.001)
+
+
 def test_loudness_of_short_and_silent_clips():
     short = torch.from_numpy(sine(0.25))
     # below 0.4 s: plain RMS of a sine of amplitude 1/2, 20 log10(0.5 / sqrt 2)

@@ -1,5 +1,6 @@
 """Plots of a listening test: every axis has its unit, every point its interval.   Returns matplotlib figures."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -106,8 +107,12 @@ def by_prompt(outcome: Outcome) -> Figure:
     return figure
 
 
-def power_table(*, seed: int = 0, tests: int = 400) -> list[dict[str, float]]:
-    """How often a paired test of a size finds a true preference: rows of raters, prompts and a share for each."""
+@cache
+def power_table(*, seed: int = 0, tests: int = 200) -> list[dict[str, float]]:
+    """How often a paired test of a size finds a true preference: rows of raters, prompts and a share for each.
+
+    Simulated; with 200 tests the standard error is at most .035.
+    """
     rng = np.random.default_rng(seed)
     return [
         {"raters": raters, "prompts": prompts}

@@ -60,7 +60,10 @@ def power_rows(rows: list[dict[str, float]]) -> str:
         [f"{row['raters']} x {row['prompts']}", *(f"{row[f'{share:.0%}']:.2f}" for share in POWER_SHARES)]
         for row in rows
     ]
-    told = "<p>Share of such paired tests whose interval excludes one half (simulated); at a true share of 50 % these are false alarms.</p>"
+    told = (
+        "<p>Share of such paired tests whose interval excludes one half (simulated). "
+        "At a true share of 50 % these are false alarms.</p>"
+    )
     return told + html_table(head, body)
 
 

@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         """Do the work and send what it gives; a refusal becomes its status and one line of JSON."""
         try:
             self.check_origin()
-            status, (content, kind) = 200, work(urlsplit(self.path).path)
+            status, (content, kind) = 200, work(self.path.partition("?")[0])
         except RefusedError as refusal:
             status, content, kind = refusal.status, as_json({"error": str(refusal)}), "application/json"
             self.close_connection = True  # a body that was refused may still be on the line
@@ -217,7 +217,10 @@ class Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BYTES:
             raise RefusedError(413, f"Send at most {MOST_BYTES} bytes.")
         try:
-            content = json.loads(self.rfile.read(int(length)))
+            raw = self.rfile.read(int(length))
+            if len(raw) < int(length):
+                raise RefusedError(400, "The body is cut off.")
+            content = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise RefusedError(400, f"This is not JSON: {error}.") from error
         if not isinstance(content, dict):

@@ -136,7 +136,8 @@ def volume_noise(seconds: float = 8.0) -> Wave:
     rng = np.random.default_rng(0)
     hertz = np.fft.rfftfreq(n, 1 / RATE)
     shape = np.where((hertz >= 50) & (hertz <= 10_000), 1 / np.sqrt(np.maximum(hertz, 1)), 0)
-    wave = np.fft.irfft(shape * np.exp(2j * np.pi * rng.random(len(hertz))), n).astype(np.float32)
+    wave = np.fft.irfft(shape * np.exp(2j * np.pi * rng.random(len(hertz))), n)
+    wave = (0.2 * wave / np.abs(wave).max()).astype(np.float32)
     gain = TARGET_LUFS - loudness(torch.from_numpy(wave), RATE)
     return (wave * 10 ** (gain / 20)).astype(np.float32)
 

@@ -54,8 +54,12 @@ class Study:
         self.raters: dict[str, Rater] = {}
         self.names = test.names
         self.captions = dict(zip(test.design.prompts, test.design.captions, strict=True))
-        for event in answers_of(test)[0]:
-            self.replay(event)
+        try:
+            for event in answers_of(test)[0]:
+                self.replay(event)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the log."""

@@ -1,0 +1,102 @@
+"""Small real tests: three systems of short synthetic sounds, prepared by the product itself."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from audioldm.evaluation.listening.folder import Test, load
+from audioldm.evaluation.listening.prepare import Choices, prepare
+from audioldm.evaluation.listening.server import Server
+from audioldm.evaluation.listening.study import Study
+
+RATE = 16_000
+CAPTIONS = {
+    "dog": "a dog barking",
+    "rain": "rain on a tin roof",
+    "sea": "waves on a beach",
+    "bell": "church bells far away",
+}
+NOISE = {"original": 0.0, "new": 0.02, "old": 0.2}
+
+
+@pytest.fixture(scope="session")
+def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of four clips of 0.45 s, with the prompts beside them; a system differs by its noise."""
+    root, rng = tmp_path_factory.mktemp("systems"), np.random.default_rng(0)
+    time = np.arange(int(0.45 * RATE)) / RATE
+    for name, noise in NOISE.items():
+        (root / name).mkdir()
+        for i, (clip, caption) in enumerate(CAPTIONS.items()):
+            wave = 0.4 * np.sin(2 * np.pi * (220 + 90 * i) * time) * np.exp(-3 * time)
+            wave = wave + 0.05 * np.sin(2 * np.pi * 5000 * time) + noise * rng.normal(size=time.size)
+            soundfile.write(root / name / f"{clip}.wav", wave.astype(np.float32), RATE)
+            (root / name / f"{clip}.json").write_text(json.dumps({"prompt": caption}))
+    return {name: root / name for name in NOISE}
+
+
+@pytest.fixture(scope="session")
+def prepared(systems: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of prepared tests, each made once."""
+    root, made = tmp_path_factory.mktemp("prepared"), dict[str, Path]()
+
+    def prepared(choices: Choices, names: tuple[str, ...]) -> Path:
+        key = repr((choices, names))
+        if key not in made:
+            made[key] = root / str(len(made))
+            prepare({name: systems[name] for name in names}, made[key], choices)
+        return made[key]
+
+    return prepared
+
+
+@pytest.fixture
+def make(prepared: Callable[..., Path], tmp_path: Path) -> Callable[..., Test]:
+    """An own copy of a test of some systems by some method."""
+
+    def make(method: str = "ab", names: tuple[str, ...] = ("old", "new"), **choices: Any) -> Test:
+        if method == "mushra":
+            names, choices = tuple(NOISE), {"reference": "original", **choices}
+        source = prepared(Choices(method, **{"seed": 7, **choices}), names)
+        return load(shutil.copytree(source, tmp_path / method))
+
+    return make
+
+
+@pytest.fixture
+def study(make: Callable[..., Test]) -> Iterator[Callable[..., Study]]:
+    """A study of a prepared test, closed in the end."""
+    opened: list[Study] = []
+
+    def start(*words: Any, **choices: Any) -> Study:
+        opened.append(Study(make(*words, **choices)))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def serve(make: Callable[..., Test]) -> Iterator[Callable[..., Server]]:
+    """A running server of a prepared test; a fault that it reports fails the test that caused it."""
+    running: list[Server] = []
+    faults: list[str] = []
+
+    def start(*words: Any, test: Test | None = None, **choices: Any) -> Server:
+        server = Server(test if test is not None else make(*words, **choices))
+        server.failure = faults.append
+        server.start()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        if server.socket.fileno() >= 0:
+            server.stop()
+    assert not faults
