@@ -1,4 +1,4 @@
-# make demo | test | check | notebooks | test-all | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
+# make demo | test | check | notebooks | test-all | browser | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup setup-dev demo test test-all check notebooks tiny clean
+.PHONY: help setup setup-dev demo browser test test-all check notebooks tiny clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -36,10 +36,19 @@ setup-dev: .venv/dev.stamp
 demo: .venv/base.stamp
 	@$(BIN)/audioldm generate "$(PROMPT)" --out out/demo --force
 
-test: .venv/dev.stamp
+# The tests of the listening page drive a real Chromium, the system's: playwright's own download is not to be had everywhere.
+browser:
+	@if [ -z "$${AUDIOLDM_CHROMIUM:-}" ] && ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo "make: no Chromium for the tests of the listening page; install it (Debian: apt-get install chromium)," \
+				"or set AUDIOLDM_CHROMIUM to its path" >&2; exit 1; fi; \
+		echo "installing Chromium for the tests of the listening page"; \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi
+
+test: .venv/dev.stamp browser
 	@$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
-test-all: .venv/dev.stamp
+test-all: .venv/dev.stamp browser
 	@$(BIN)/python -m pytest -q
 
 check: .venv/dev.stamp

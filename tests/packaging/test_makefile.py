@@ -115,6 +115,44 @@ def test_without_python_one_line_says_so(clone):
     assert "no Python >= 3.11" in done.stderr
 
 
+def chromium_makers(folder: Path, *, root: bool) -> Path:
+    """A PATH without any browser: ``apt-get`` notes how it was called, ``id`` says who asks."""
+    tools = folder / "tools"
+    tools.mkdir()
+    (tools / "bash").symlink_to(shutil.which("bash"))
+    for name, body in {"apt-get": 'echo "apt-get $*" >> called', "id": f"echo {0 if root else 1000}"}.items():
+        (tools / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")
+        (tools / name).chmod(0o755)
+    return tools
+
+
+def test_root_gets_a_browser_and_others_are_told(clone, tmp_path):
+    program = shutil.which("make")
+    for root in (True, False):
+        (tmp_path / str(root)).mkdir()
+        path = chromium_makers(tmp_path / str(root), root=root)
+        done = subprocess.run(
+            [program, "browser"],
+            cwd=clone,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"PATH": str(path)},
+        )
+        if root:
+            assert done.returncode == 0, done.stderr
+            assert [line.split()[1] for line in called(clone)] == ["update", "install"]
+            assert called(clone)[1].endswith(" chromium")
+        else:
+            assert done.returncode != 0, "CI must not go on and skip"
+            assert "no Chromium for the tests" in done.stderr
+
+
+def test_a_browser_that_is_there_is_taken(clone):
+    assert make("browser", cwd=clone, AUDIOLDM_CHROMIUM="/opt/chrome").returncode == 0
+    assert called(clone) == []
+
+
 def test_constraints_pin_every_direct_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
