@@ -141,7 +141,8 @@ def test_calls_per_step_are_those_of_the_table(name, steps, gaussian, normal):
         noise=lambda: normal(2, 3),
     )
     last_is_single = {"heun", "ve_sde", "vp_sde"}
-    wanted = {"1": steps, "2": 2 * steps - (name in last_is_single), "1, first step 2": steps + (steps > 1)}
+    twice = 2 * steps - (name in last_is_single)
+    wanted = {"1": steps, "2": twice, "1 + rounds": twice, "1, first step 2": steps + (steps > 1)}
     text = A.SAMPLERS[name].calls
     if name == "adaptive":
         assert len(calls) == 2 if steps == 1 else (len(calls) - 2) % 6 == 0
