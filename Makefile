@@ -1,4 +1,4 @@
-# make demo | test | check | notebooks | test-all | browser | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
+# make demo | test | check | notebooks | test-all | browser | parity | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup setup-dev demo browser test test-all check notebooks tiny clean
+.PHONY: help setup setup-dev demo browser test test-all check notebooks parity tiny clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -61,6 +61,13 @@ check: .venv/dev.stamp
 notebooks: .venv/dev.stamp
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbmake --numprocesses=2 --durations=0 notebooks
 
+# Against the original audioldm package and stock diffusers, at published sizes: 5 GB of memory, and of disk for a while.
+# The original goes into .parity/, apart: it is not for commercial use, and its name is ours.
+parity: .venv/dev.stamp
+	@$(INSTALL) --no-deps --upgrade --target .parity audioldm==0.1.1 torchlibrosa==0.1.0 einops==0.8.2 torchvision==0.26.0 \
+		pandas==3.1.1 ftfy==6.3.1 progressbar==2.5 wcwidth==0.9.4 six==1.17.0
+	@AUDIOLDM_ORIGINAL=$(CURDIR)/.parity $(BIN)/python -m pytest -q -s tests/parity
+
 # The whole chain on synthetic sound, on two CPU cores: four trainings, one model, two sounds.
 tiny: .venv/dev.stamp
 	@for part in vae vocoder clap; do $(BIN)/audioldm train tiny/$$part; done
@@ -73,4 +80,4 @@ tiny: .venv/dev.stamp
 	@$(BIN)/audioldm generate "a high tone" -m runs/tiny/model --out out/tiny --force
 
 clean:
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf .parity build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

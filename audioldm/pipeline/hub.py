@@ -62,6 +62,8 @@ def fetch_model(ref: str) -> Snapshot:
         f"{', '.join(WEIGHTLESS)}, the tokenizer's files and the weights of {', '.join(PARTS)}",
         instead,
     )
+    if "model_index.json" not in {sibling.rfilename for sibling in listed.siblings or []}:
+        raise AudioLDMError(f"{repo} has no model_index.json.", "Name a repository of a diffusers model.")
     names = choose([sibling.rfilename for sibling in listed.siblings or []])
     return download(repo, names, revision=wanted, commit=str(listed.sha), instead=instead)
 

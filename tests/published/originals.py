@@ -166,8 +166,11 @@ def enliven(module: torch.nn.Module, *, seed: int, gain: float = 1.0) -> None:
     """Random weights that let a signal through: libraries start so small that a wrong net would sound the same."""
     g = torch.Generator().manual_seed(seed)
     for key, value in module.named_parameters():
+        if "extractor" in key:  # a Fourier transform written as a convolution is no weight
+            continue
         if value.dim() > 1 and "embedding" not in key:
-            transposed = "upsampler" in key  # (in, out, width): a stride of half the width adds two taps
+            # (in, out, width) of a transposed convolution: a stride of half the width adds two taps
+            transposed = "upsampler" in key or ".ups." in key or key.startswith("ups.")
             fan = value.shape[0] * 2 if transposed else value[0].numel()
             value.copy_(torch.randn(value.shape, generator=g) * (gain / fan**0.5))
         elif key.endswith("weight") and value.dim() == 1:

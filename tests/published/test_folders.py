@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 from audioldm.diffusion.grids import GRIDS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import weight_file
+from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.published import DEFAULTS
+from audioldm.pipeline.scheduler import read_scheduler
+from audioldm.spec import AudioSpec
 
 PROMPT = "a dog barking in the rain"
 OLD_NAMES = {
@@ -84,11 +87,12 @@ def stock_wave(folder, seed: int, *, seconds: float, steps: int, guidance: float
     """Stock diffusers from the same noise: ours is the level's own, sqrt(1 - alpha_bar), theirs is given the same."""
     stock = AudioLDMPipeline.from_pretrained(str(folder))
     stock.set_progress_bar_config(disable=True)
-    model = AudioLDM.from_pretrained(folder, heads="as-published")
-    shape = model.spec.latent_shape(seconds, 2)
-    sigma = GRIDS["published"](model.schedule, steps)[0]
+    schedule, _ = read_scheduler(folder / "scheduler")
+    sigma = GRIDS["published"](schedule, steps)[0]
+    spec = AudioSpec(latent_channels=stock.unet.config.in_channels)
+    shape = spec.latent_shape(seconds, multiple_of(stock.unet))
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))[None]
-    latents = noise * (sigma * model.schedule.alpha_of(sigma)).float()
+    latents = noise * (sigma * schedule.alpha_of(sigma)).float()
     return stock(
         PROMPT, audio_length_in_s=seconds, num_inference_steps=steps, guidance_scale=guidance, latents=latents,
         output_type="pt",

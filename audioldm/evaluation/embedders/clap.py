@@ -8,7 +8,9 @@ from torch import Tensor
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.protocol import Heard
 from audioldm.evaluation.embedders.weights import digest
-from audioldm.nets.clap import PretrainedClap, SmallClap
+from audioldm.nets.clap import SmallClap
+from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.pipeline.model_folder import load_clap
 
 WINDOW = 10.0
 """seconds that CLAP hears at once; a longer clip is heard in consecutive windows, never in a random one"""
@@ -30,8 +32,9 @@ class ClapJudge:
             )
         folder = Path(path)
         if (folder / "audio_encoder").is_dir():
-            self.clap: PretrainedClap | SmallClap = SmallClap.load(folder)
-            self.name, file = "clap-small", next((folder / "audio_encoder").glob("*.safetensors"))
+            self.clap: PretrainedClap | SmallClap = load_clap(folder)
+            self.name = "clap-small" if isinstance(self.clap, SmallClap) else "clap"
+            file = next((folder / "audio_encoder").glob("*.safetensors"))
         else:
             self.clap, self.name, file = *pretrained(folder), folder / "model.safetensors"
         self.rate, self.dim = self.clap.rate, self.clap.dim
@@ -60,4 +63,5 @@ def pretrained(folder: Path) -> tuple[PretrainedClap, str]:
             f"{folder} holds no config.json with model.safetensors.", "Give the folder of a ClapModel."
         )
     model = ClapModel.from_pretrained(folder, local_files_only=True).eval()
-    return PretrainedClap(model, ClapProcessor.from_pretrained(folder, local_files_only=True)), "clap"
+    processor = ClapProcessor.from_pretrained(folder, local_files_only=True)
+    return PretrainedClap.from_clap(model, processor), "clap"

@@ -1,0 +1,161 @@
+"""Ours against the original ``audioldm`` package at its published sizes, with random weights: make parity.
+
+The original runs in a process of its own (``original_worker.py``), from the folder that AUDIOLDM_ORIGINAL names; it
+writes its weights as the checkpoint that our importer reads.   Every error is the largest absolute difference over
+the largest absolute value of the original's answer; both compute in float32, in other orders of summation.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from audioldm.batch import Condition
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.nets.published import build
+from audioldm.nets.published.checkpoint import read_checkpoint
+from audioldm.nets.published.folder import load_any_tokenizer
+from audioldm.nets.unet import net_call
+from audioldm.nets.vae import encode
+from audioldm.pipeline.audioldm import AudioLDM
+
+ORIGINAL = os.environ.get("AUDIOLDM_ORIGINAL", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.original,
+    pytest.mark.skipif(
+        not Path(ORIGINAL, "audioldm/ldm.py").is_file(), reason="AUDIOLDM_ORIGINAL names no original package"
+    ),
+]
+LIMIT = 1e-4
+PROMPT = "a dog barking in the rain"
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """Run the original on one job; returns its answers, and the checkpoint it wrote."""
+
+    def execute(part: str, size: str, inputs: dict, **job) -> tuple[dict, Path]:
+        torch.save(inputs, tmp_path / "inputs.pt")
+        (tmp_path / "job.json").write_text(
+            json.dumps({"part": part, "size": size, "folder": str(tmp_path), **job})
+        )
+        worker = Path(__file__).with_name("original_worker.py")
+        environment = {**os.environ, "PYTHONPATH": ORIGINAL, "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(
+            [sys.executable, worker, tmp_path / "job.json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return torch.load(tmp_path / "answers.pt", weights_only=True), tmp_path / "original.ckpt"
+
+    yield execute
+    (tmp_path / "original.ckpt").unlink(missing_ok=True)  # up to 3 GB
+
+
+@pytest.fixture
+def report(record_property, capsys):
+    """Compare, print one line of the parity table, and hold it to the limit."""
+
+    def compare(what: str, ours: torch.Tensor, theirs: torch.Tensor, limit: float = LIMIT) -> None:
+        assert ours.shape == theirs.shape
+        error = float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max())
+        record_property(what, error)
+        with capsys.disabled():
+            print(f"\nparity | {what} | original audioldm 0.1.1 | {error:.1e}")
+        assert theirs.std() > 1e-3, "an answer that says nothing"
+        assert error <= limit
+
+    return compare
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", ["s", "m", "l"])
+@torch.no_grad()
+def test_unet(answers, report, size):
+    inputs = {"x": draw(2, 8, 32, 16), "t": torch.tensor([1, 801]), "film": draw(2, 512, seed=1)}
+    theirs, path = answers("unet", size, inputs)
+    unet = build.unet_of(read_checkpoint(path), path)
+    ours = net_call(unet)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
+    report(f"U-Net {size}, heads {tuple(unet.config.attention_head_dim)}", ours, theirs["out"])
+    eight = build.unet_of(read_checkpoint(path), path, heads=8)
+    wrong = net_call(eight)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
+    rms = float((wrong - theirs["out"]).norm() / theirs["out"].norm())
+    print(f"\nheads | {size} | 8 as published, relative RMS of the output | {rms:.2%}")
+    assert rms > 10 * LIMIT
+
+
+@torch.no_grad()
+def test_vae_and_vocoder(answers, report):
+    inputs = {"mel": -4 + 2 * draw(1, 1, 64, 64), "z": draw(1, 8, 16, 16, seed=1)}
+    theirs, path = answers("vae", "s", inputs)
+    found = read_checkpoint(path)
+    vae, vocoder = build.vae_of(found, path), build.vocoder_of(found, path)
+    mean, std = encode(vae, inputs["mel"])
+    report("VAE encoder, mean", mean, theirs["mean"])
+    report("VAE encoder, std", std, theirs["std"])
+    report("VAE decoder", vae.decode(inputs["z"]).sample, theirs["mel"])
+    report("HiFi-GAN", vocode(vocoder, inputs["mel"]), theirs["wave"][..., 16:-16])
+
+
+@pytest.mark.parametrize("size", ["HTSAT-tiny", "HTSAT-base"])
+@torch.no_grad()
+def test_clap(answers, report, size, tmp_path):
+    ids = torch.tensor([[0, 102, 2335, 27, 2, 1, 1], [0, 5, 6, 7, 8, 9, 2]])
+    lengths = torch.tensor([480000, 100000, 250000])  # whole, repeated four times, repeated once and padded
+    waves = 0.3 * draw(3, 480000) * torch.linspace(0, 40, 480000).sin()
+    inputs = {"ids": ids, "mask": (ids != 1).long(), "waves": waves, "lengths": lengths}
+    theirs, path = answers("clap", size, inputs)
+    roberta = published("conftest").roberta(tmp_path / "words")
+    clap = PretrainedClap(*order(build.clap_of(read_checkpoint(path), path), load_any_tokenizer(roberta)))
+    text = clap.text_encoder(ids, attention_mask=inputs["mask"]).text_embeds
+    report(f"CLAP text, {size}", torch.nn.functional.normalize(text, dim=-1), theirs["text"])
+    heard = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
+    report(f"CLAP audio, mel front end included, {size}", torch.cat(heard), theirs["audio"])
+
+
+def order(towers, tokenizer):
+    return towers[0], tokenizer, towers[1]
+
+
+def published(name: str):
+    """A module of tests/published, by its path."""
+    spec = importlib.util.spec_from_file_location(
+        name, Path(__file__).parents[1] / "published" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@torch.no_grad()
+def test_the_whole_of_generating(answers, report, tmp_path):
+    """Prompt to sound, through the moving average: the same noise, 10 steps of DDIM, guidance 2.5."""
+    words = published("conftest").roberta(tmp_path / "words")
+    seconds, steps, guidance = 1.28, 10, 2.5
+    t = 1000 - 1000 // steps + 1
+    alpha_bar = (1 - torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)
+    noise = draw(8, 32, 16, seed=5)[None]
+    # we start from the level's own noise, sqrt(1 - alpha_bar) of the original's
+    inputs = {"x": noise * (1 - alpha_bar[t]).sqrt().float()}
+    theirs, path = answers(
+        "whole", "s", inputs, tokenizer=str(words), prompt=PROMPT, steps=steps, guidance=guidance
+    )
+    pipe = AudioLDM.from_pretrained(path, tokenizer=words)
+    assert pipe.about["weights"] == "ema"
+    wave = pipe(
+        [PROMPT], seeds=[5], seconds=seconds, steps=steps, guidance=guidance, sampler="ddim", grid="published"
+    )
+    report("prompt to sound, s, 10 DDIM steps", wave, theirs["wave"][:, 0, 16 : 16 + wave.shape[-1]])
