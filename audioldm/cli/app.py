@@ -35,7 +35,7 @@ JOINED = {
         "unpack": "audioldm.cli.pack:unpack",
     },
     "edit": {"morph": "audioldm.cli.edit_several:morph", "mix": "audioldm.cli.edit_several:mix"},
-    "evaluate": {"bars": "audioldm.cli.bars:bars"},
+    "evaluate": {"edits": "audioldm.cli.evaluate_edits:edits", "bars": "audioldm.cli.bars:bars"},
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
 
