@@ -34,9 +34,14 @@ def level_of(kbps: float) -> float:
     return (FULL_KBPS - kbps) / (FULL_KBPS - LEAST_KBPS)
 
 
+def name_of(row: Row) -> str:
+    """What a row's sound is called in a pack: its file's hash, and where in the file it begins."""
+    return f"{row.sha256[:24] or Path(row.path).stem}-{round(1000 * row.start)}.opus"
+
+
 def shrink(row: Row, folder: Path, level: float) -> Row:
     """Write the row's part of its file as Opus below ``folder``; the row of the new file."""
-    path = folder / f"{row.sha256[:24] or Path(row.path).stem}-{round(1000 * row.start)}.opus"
+    path = folder / name_of(row)
     wave = decode(row.path, RATE, start=row.start, seconds=row.seconds)
     soundfile.write(path, wave.numpy(), RATE, format="OGG", subtype="OPUS", compression_level=level)
     return replace(row, path=str(path), start=0.0, seconds=None, sha256=sha256(path))
@@ -68,6 +73,7 @@ def pack(
             folder = Path(room) / manifest.stem
             folder.mkdir()
             rows = [row for row in read(manifest) if row.split in splits]
+            rows = list({name_of(row): row for row in rows}.values())  # equal sounds would share a file
             write(
                 each(partial(shrink, folder=folder, level=level), rows, processes, on_row),
                 folder.with_suffix(".jsonl"),
