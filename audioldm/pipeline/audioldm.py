@@ -129,7 +129,8 @@ class AudioLDM:
         check_mode(mode)
         self.mode, self.dtype = mode, dtype or default_dtype(mode)
         for net in (self.unet, self.vae, self.vocoder):
-            net.to(device=device, dtype=self.dtype).eval()  # type: ignore[attr-defined]
+            cast = {} if net.dtype == self.dtype else {"dtype": self.dtype}  # diffusers warns of any cast
+            net.to(device=device, **cast).eval()  # type: ignore[attr-defined]
         if mode != "exact":
             for net in (self.unet, self.vae):
                 net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,6 +18,7 @@ from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.vae import decode
+from audioldm.signal.level import normalise_peak
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
@@ -138,7 +139,7 @@ class ClapScore:
         if self.condition.film is None:
             raise AudioLDMError(f"{pipe.name} is not conditioned on CLAP.", "Leave out --guidance-clap.")
         wave = vocode(pipe.vocoder, decode(pipe.vae, x0.to(pipe.dtype))).float()
-        heard = pipe.clap.embed_audio(wave, pipe.spec.rate)
+        heard = pipe.clap.embed_audio(normalise_peak(wave), pipe.spec.rate)  # louder is not nearer
         if x0.requires_grad and not heard.requires_grad:
             raise AudioLDMError(f"The CLAP of {pipe.name} gives no gradient.", "Leave out --guidance-clap.")
         return nnf.cosine_similarity(heard, self.condition.film.to(heard), dim=1)

@@ -62,6 +62,20 @@ def test_each_guide_changes_the_latent_of_each_row_by_itself(pipe, name):
     assert GUIDES[name].settings(), "the sidecar says so"
 
 
+def test_opening_a_model_says_nothing(tiny_model, caplog):
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    logging.enable_propagation()
+    try:
+        AudioLDM.from_pretrained(tiny_model)
+    finally:
+        logging.disable_propagation()
+        logging.set_verbosity(level)
+    assert not caplog.records
+
+
 def test_plain_guide_is_classifier_free(pipe):
     assert torch.equal(latent(pipe), latent(pipe, Guide()))
     assert Guide().settings() == {}
