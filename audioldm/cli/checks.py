@@ -9,6 +9,7 @@ LONGEST = 600.0
 """seconds; more is taken for a slip of the keyboard"""
 FORMATS = ("wav", "flac")
 DTYPES = ("float32", "bfloat16", "float16")
+MODES = ("exact", "fast", "compiled")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -50,12 +51,14 @@ def check_share(**shares: float | None) -> None:
             raise AudioLDMError(f"{name}={value:g} is not a share.", "Use 0 to 1.")
 
 
-def check_names(*, audio_format: str, device: str, dtype: str, out: Path) -> None:
+def check_names(*, audio_format: str, device: str, dtype: str | None, out: Path, mode: str = "exact") -> None:
     """Refuse unknown words before anything heavy is imported."""
     if audio_format not in FORMATS:
         raise AudioLDMError(f"format={audio_format!r} is unknown.", f"Known: {', '.join(FORMATS)}.")
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise AudioLDMError(f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.")
+    if mode not in MODES:
+        raise AudioLDMError(f"mode={mode!r} is unknown.", f"Known: {', '.join(MODES)}.")
     kind, _, index = device.partition(":")
     if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
         raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")

@@ -45,7 +45,13 @@ def run(
         batch_size=None, polish=how.steps.polish,
     )  # fmt: skip
     output, machine = how.output, how.machine
-    check_names(audio_format=output.audio_format, device=machine.device, dtype=machine.dtype, out=output.out)
+    check_names(
+        audio_format=output.audio_format,
+        device=machine.device,
+        dtype=machine.dtype,
+        out=output.out,
+        mode=machine.mode,
+    )
     if splice and not (regions or before or after):
         raise AudioLDMError(
             "--splice needs a region to put into the file.", "Give --from and --to in seconds."

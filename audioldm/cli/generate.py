@@ -1,7 +1,8 @@
 """``audioldm generate``: prompts in, sounds out."""
 
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,9 @@ def generate(
     machine: Machine,
     output: Output,
     batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave clips whose files are there and make the others.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Make sounds from text.
@@ -60,7 +64,8 @@ def generate(
     hashes, versions). Paths go to standard output, progress to standard error. The clip at place i of all
     prompts times -n has seed SEED+i, and the same seed gives the same sound alone or among others. With
     --rerank K it has K seeds from SEED+i*K on; the winner's is in its name, all scores are in the .json. What is
-    longer than the model's own length is made in overlapped windows, with the memory of one.
+    longer than the model's own length is made in overlapped windows, with the memory of one. A clip that fails
+    does not end the others.
 
     \b
     Examples:
@@ -73,6 +78,7 @@ def generate(
       audioldm generate "rain" --towards "wind:0,0.5,1" --rerank 4
       audioldm generate "a big dog" --like my_dog.wav:0.6
       audioldm generate --prompts prompts.csv --json --no-figure > results.json
+      audioldm generate --prompts prompts.csv --batch-size 8 --resume --mode fast
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
     """
@@ -80,13 +86,22 @@ def generate(
         n=n, seconds=sampling.seconds, steps=sampling.steps, guidance=guiding.guidance, seed=seed,
         batch_size=batch_size, polish=sampling.polish,
     )  # fmt: skip
-    check_names(audio_format=output.audio_format, device=machine.device, dtype=machine.dtype, out=output.out)
+    check_names(
+        audio_format=output.audio_format,
+        device=machine.device,
+        dtype=machine.dtype,
+        out=output.out,
+        mode=machine.mode,
+    )
     prompted = prompt is not None or prompts is not None
     alone = mixing.like is not None and not prompted
     spans = course.spans(prompted=prompted)
     mixing.check(alone=alone, scheduled=bool(spans))
     texts = [course.schedule or ""] if spans or alone else read_prompts(prompt, prompts)
-    clips = plan_outputs(texts, n, mixing, output, seed=seed)
+    clips = plan_outputs(texts, n, mixing, output, seed=seed, resume=resume)
+    if not clips:
+        print("audioldm: every clip is there already.", file=sys.stderr)
+        return
     with waiting("loading torch and the model"):
         check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
         guiding.check(sampling.sampler)
@@ -97,24 +112,37 @@ def generate(
     guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
     shown = {**settings, **guide.settings(), **vars(course)}
     told = {**settings, "guide": guide, "schedule": spans, "loop": course.loop}
-    results = []
+    results, failures = [], list[AudioLDMError]()
     with progress(len(clips) * settings["steps"]) as advance:
-        made = make(pipe, clips, told, mixer, batch_size=batch_size, advance=advance)
-        for candidates in iter(lambda: list(islice(made, mixing.rerank)), []):
+        made = make(pipe, clips, told, mixer, batch_size=batch_size, advance=advance, failures=failures)
+        for group in iter(lambda: list(islice(made, mixing.rerank)), []):
+            candidates = [(clip, wave) for clip, wave in group if wave is not None]
+            if not candidates:
+                continue
             clip, wave, ranks = best(pipe, candidates, mixer)
             results.append(save(pipe, clip, wave, {**shown, **mixing.settings(clip), **ranks}, output))
             if not output.as_json:
                 tell(results[-1])
     if output.as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
+    if failures:
+        raise AudioLDMError(
+            f"{len(failures)} of {len(clips)} clips failed.", "--resume makes what is missing.", code=1
+        )
 
 
-def plan_outputs(texts: list[str], n: int, mixing: Mixing, output: Output, *, seed: int) -> list["Clip"]:
+def plan_outputs(
+    texts: list[str], n: int, mixing: Mixing, output: Output, *, seed: int, resume: bool
+) -> list["Clip"]:
     """The clips to make, candidates of one clip in a row, once it is sure that their files can be written."""
     from audioldm.pipeline import outputs
 
     clips = mixing.plan(outputs.plan(texts, n * mixing.rerank, seed=seed))
-    if not output.force:
+    if resume:
+        if mixing.rerank > 1 or output.force:
+            raise AudioLDMError("resume does not go with rerank or force.", "Leave one of them out.")
+        clips = [clip for clip in clips if not all(p.exists() for p in files_of(clip, output).all())]
+    elif not output.force:
         outputs.check_free(path for clip in clips for path in files_of(clip, output).all())
     outputs.check_writable(output.out)
     return clips
@@ -128,24 +156,51 @@ def make(
     *,
     batch_size: int,
     advance: Callable[..., None],
-) -> Iterator[tuple["Clip", "Wave"]]:
-    """Each clip with its wave (N,), as soon as its batch is done."""
+    failures: list[AudioLDMError],
+) -> Iterator[tuple["Clip", "Wave | None"]]:
+    """Each clip with its wave (N,), as soon as its batch is done; None for one that failed, told in ``failures``.
+
+    A batch that fails is taken apart, so that only the clips that fail alone are lost.   A single clip just raises.
+    """
+    queue = [clips[first : first + batch_size] for first in range(0, len(clips), batch_size)]
+    while queue:
+        group = queue.pop(0)
+        try:
+            waves = run(pipe, group, settings, mixer, advance=advance)
+        except AudioLDMError as error:
+            if len(clips) == 1 or error.code != 1:
+                raise
+            if len(group) > 1:
+                queue = [[clip] for clip in group] + queue
+                continue
+            print(f"audioldm: {group[0].prompt!r}, seed {group[0].seed}: {error}", file=sys.stderr)
+            failures.append(error)
+            yield group[0], None
+            continue
+        yield from zip(group, waves, strict=True)
+
+
+def run(
+    pipe: "AudioLDM",
+    group: list["Clip"],
+    settings: dict[str, Any],
+    mixer: Mixer,
+    *,
+    advance: Callable[..., None],
+) -> "Iterable[Wave]":
+    """The waves (N,) of one batch; want of memory becomes an AudioLDMError."""
     import torch
 
-    for first in range(0, len(clips), batch_size):
-        group = clips[first : first + batch_size]
-        try:
-            waves = pipe(
-                [mixer(clip) for clip in group], seeds=[clip.seed for clip in group],
-                batch_size=batch_size, on_step=partial(advance, len(group)), **settings,
-            )  # fmt: skip
-        except torch.OutOfMemoryError as error:
-            raise AudioLDMError(
-                f"Out of memory with batch-size={batch_size}.",
-                "Use --batch-size 1 or less --seconds.",
-                code=1,
-            ) from error
-        yield from zip(group, waves.float().cpu().numpy(), strict=True)
+    try:
+        waves = pipe(
+            [mixer(clip) for clip in group], seeds=[clip.seed for clip in group],
+            batch_size=len(group), on_step=partial(advance, len(group)), **settings,
+        )  # fmt: skip
+    except torch.OutOfMemoryError as error:
+        raise AudioLDMError(
+            f"Out of memory with batch-size={len(group)}.", "Use --batch-size 1 or less --seconds.", code=1
+        ) from error
+    return waves.float().cpu().numpy()
 
 
 def best(

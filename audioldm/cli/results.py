@@ -66,7 +66,12 @@ def describe(
     return {
         "prompt": clip.prompt,
         "seed": clip.seed,
-        "settings": {**settings, "device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch.")},
+        "settings": {
+            **settings,
+            "device": str(pipe.device),
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "mode": pipe.mode,
+        },
         "model": {"name": pipe.name, **pipe.origin(), "sha256": pipe.hashes},
         "sound": {
             "rate_hz": pipe.spec.rate,

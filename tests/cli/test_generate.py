@@ -65,6 +65,7 @@ def test_one_prompt_leaves_sound_picture_and_settings(generate, out):
         "negative": "noise",
         "device": "cpu",
         "dtype": "float32",
+        "mode": "exact",
     }
     assert given.items() <= sidecar["settings"].items()
     assert {"sampler", "grid"} <= sidecar["settings"].keys(), "defaults are written out too"
@@ -222,6 +223,8 @@ BAD_REQUESTS = {
     "no batch": (("rain", "--batch-size", "0"), "batch-size=0"),
     "unknown device": (("rain", "--device", "tpu"), "device='tpu'"),
     "unknown dtype": (("rain", "--dtype", "int8"), "bfloat16"),
+    "unknown mode": (("rain", "--mode", "warp"), "compiled"),
+    "resume with force": (("rain", "--resume", "--force"), "resume"),
     "unknown format": (("rain", "--format", "mp3"), "flac"),
     "device not here": (("rain", "--device", "cuda:77"), "cuda:77"),
     "missing prompts": (("--prompts", "no/such.txt"), "No such file"),

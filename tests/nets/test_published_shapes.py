@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from audioldm.batch import Condition
-from audioldm.nets.hifigan import build_hifigan, vocode
+from audioldm.nets.hifigan import build_hifigan, generate, vocode
 from audioldm.nets.unet import build_unet, kind_of, multiple_of, net_call
 from audioldm.nets.vae import build_vae, decode, encode, stride_of
 
@@ -96,3 +96,14 @@ def test_each_kind_of_unet_uses_what_it_is_told_and_asks_for_it(kind: str):
         call(x, t, missing)
     with pytest.raises(ValueError, match="choose film, cross or both"):
         build_unet("concat")
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_vocoder_as_pictures_is_the_vocoder(normalise: bool):
+    values = {"mel_mean": -4.63, "mel_std": 2.74} if normalise else {}
+    vocoder = build_hifigan(channels=64, kernels=(3, 7), dilations=((1, 3), (1, 3)), **values).eval()
+    mel = torch.randn(2, 1, 40, 64, generator=torch.Generator().manual_seed(0)) * 2 - 4
+    with torch.no_grad():
+        own, ours = vocoder(mel[:, 0])[:, None], generate(vocoder, mel)
+    assert own.shape == ours.shape
+    assert torch.allclose(own, ours, atol=1e-5 * float(own.abs().max()))  # sums in another order

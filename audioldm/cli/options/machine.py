@@ -42,17 +42,29 @@ class Machine:
         ),
     ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    dtype: Annotated[str, typer.Option(help="Number type of the networks: float32, bfloat16 or float16.")] = (
-        "float32"
-    )
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number type of the networks: float32, bfloat16 or float16.  "
+            "[default: float32; bfloat16 in the faster modes]",
+            show_default=False,
+        ),
+    ] = None
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="exact|fast|compiled",
+            help="exact: a seed keeps its bytes. fast: bfloat16, near it. compiled: fast, after a wait to compile.",
+        ),
+    ] = "exact"
 
     def load(self, model: str | None = None) -> "AudioLDM":
         """The pipeline of ``model``, or of the model asked for."""
         choices = {"heads": self.heads, "weights": self.weights, "tokenizer": self.tokenizer}
-        return load(model or self.model, device=self.device, dtype=self.dtype, **choices)
+        return load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
 
 
-def load(model: str | None, *, device: str, dtype: str, **choices: Any) -> "AudioLDM":
+def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
     """The pipeline of ``model``, or of the embedded one for None; tells the licence of weights that are imported."""
     import diffusers
     import torch
@@ -63,7 +75,7 @@ def load(model: str | None, *, device: str, dtype: str, **choices: Any) -> "Audi
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = AudioLDM.from_pretrained(model, device=chosen, dtype=getattr(torch, dtype), **choices)
+    pipe = AudioLDM.from_pretrained(model, device=chosen, dtype=dtype and getattr(torch, dtype), **choices)
     if pipe.notice:
         typer.echo(f"audioldm: {pipe.name}: {pipe.notice}", err=True)
     return pipe
