@@ -52,13 +52,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Cached posteriors and conditions. mean, std (B, C, T, F), never scaled; text, audio (B, D) unit vectors."""
+    """Cached posteriors and conditions. mean, std (B, C, T, F), never scaled; text, audio (B, D) unit vectors.
+
+    tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them.
+    """
 
     mean: Tensor
     std: Tensor
     text: Tensor
     audio: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
 
     def to(self, device) -> "LatentBatch":  # type: ignore[no-untyped-def]
         """Move every part."""
-        return LatentBatch(*(part.to(device) for part in (self.mean, self.std, self.text, self.audio)))
+        parts = (self.mean, self.std, self.text, self.audio, self.tokens, self.mask)
+        return LatentBatch(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """Clips with captions as a torch data set; every draw follows from (seed, epoch, index).   B batch, N samples."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -8,8 +7,11 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from audioldm.batch import Batch
+from audioldm.datasets.buckets import bucket_of
 from audioldm.datasets.decode import decode
+from audioldm.datasets.draws import draw, generator
 from audioldm.datasets.manifest import Row
+from audioldm.datasets.mixup import both, mixed, share
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
@@ -37,24 +39,11 @@ class Epoch:
         return int(self.value)
 
 
-def generator(seed: int, epoch: int, index: int, *, device: torch.device | str = "cpu") -> Generator:
-    """A fresh generator for one item.
-
-    >>> bool(torch.equal(torch.rand(2, generator=generator(0, 1, 2)), torch.rand(2, generator=generator(0, 1, 2))))
-    True
-    """
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
-    return Generator(device).manual_seed(int.from_bytes(digest) >> 1)
-
-
-def draw(count: int, rng: Generator) -> int:
-    """A whole number from 0 to count - 1."""
-    return int(torch.randint(count, (), generator=rng))
-
-
 class AudioText(Dataset[Item]):
     """Windows of ``seconds`` from the rows' clips, each with one of its captions.
 
+    ``buckets`` (seconds, the shortest first) gives each row the window of the shortest one that holds it, instead of
+    ``seconds``.   ``mixup`` is the chance that a second row of the same length is mixed in, its caption joined.
     ``cache`` keeps every decoded clip in memory as 16-bit samples (1.9 MB a minute at 16 kHz); the samples are the same
     without it.   ``captions`` is "random" or "first".   Call ``set_epoch`` before each epoch for new draws.
     """
@@ -68,6 +57,8 @@ class AudioText(Dataset[Item]):
         seed: int,
         cache: bool = True,
         captions: str = "random",
+        buckets: Sequence[float] | None = None,
+        mixup: float = 0.0,
     ) -> None:
         if not rows:
             raise AudioLDMError("There are no rows to train on.", "Check the manifest and its splits.")
@@ -77,9 +68,16 @@ class AudioText(Dataset[Item]):
             )
         if seconds <= 0:
             raise AudioLDMError(f"seconds={seconds} is not a length.", "Use more than 0.")
+        if not 0 <= mixup <= 1:
+            raise AudioLDMError(f"mixup={mixup} is not a chance.", "Use 0 to 1.")
         self.rows = list(rows)
         self.spec = spec
         self.samples = spec.samples(seconds)
+        self.lengths = list(buckets) if buckets else [seconds]
+        self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
+        """each row's bucket, for BucketDraws"""
+        self.alike = {own: [i for i, other in enumerate(self.ids) if other == own] for own in set(self.ids)}
+        self.mixup = mixup
         self.seed = seed
         self.captions = captions
         self.epoch = Epoch()
@@ -100,11 +98,31 @@ class AudioText(Dataset[Item]):
     def __getitem__(self, index: int | tuple[int, int]) -> Item:
         """Row ``index`` in the current epoch, or row and draw number in one."""
         index, epoch = index if isinstance(index, tuple) else (index, int(self.epoch))
+        wave, caption = self.crop(index, generator(self.seed, epoch, index))
+        if (other := self.partner(index, epoch)) is not None:
+            rng = generator(self.seed + 2, epoch, index)
+            second, also = self.crop(other, rng)
+            wave, caption = mixed(wave, second, share(rng)), both(caption, also)
+        return wave, caption, self.rows[index].path
+
+    def crop(self, index: int, rng: Generator) -> tuple[Tensor, str]:
+        """A window (1, N) of one row, and one of its captions."""
         row = self.rows[index]
-        rng = generator(self.seed, epoch, index)
         caption = row.captions[draw(len(row.captions), rng) if self.captions == "random" else 0]
         clip = self.clips[index] if self.clips is not None else self.load(row)
-        return window(clip.float() / 32767, self.samples, rng)[None], caption, row.path
+        samples = self.spec.samples(self.lengths[self.ids[index]])
+        return window(clip.float() / 32767, samples, rng)[None], caption
+
+    def partner(self, index: int, epoch: int) -> int | None:
+        """The row that is mixed into ``index`` in draw ``epoch``; None for most of them, and for the row itself."""
+        if not self.mixup:
+            return None
+        rng = generator(self.seed + 1, epoch, index)
+        if float(torch.rand((), generator=rng)) >= self.mixup:
+            return None
+        alike = self.alike[self.ids[index]]
+        other = alike[draw(len(alike), rng)]
+        return None if other == index else other
 
 
 def window(wave: Tensor, samples: int, rng: Generator) -> Tensor:

@@ -1,123 +1,107 @@
 """Cached latents: VAE and CLAP run once, not at every step.   n windows, C channels, T frames, F bins, D embedding.
 
-A folder of safetensors shards and ``index.json``.   A shard holds raw posteriors ``mean`` and ``std`` (n, C, T, F) in
-float16, never scaled; ``audio`` (n, D); and ``text`` (m, D) with ``offset`` (n + 1): the captions of window i are rows
-offset[i] to offset[i+1].   The scaling factor is measured over all of them and stored in the index.
+A shard holds raw posteriors ``mean`` and ``std`` (n, C, T, F) in float16, never scaled; ``audio`` (n, D); ``text``
+(m, D) with ``offset`` (n + 1): the captions of window i are rows offset[i] to offset[i+1]; and, if a sequence encoder
+ran, ``tokens`` (sum of lengths, E) with ``token_offset`` (m + 1).   The scaling factor is measured over all of them and
+stored in the index.
 """
 
-import json
-import os
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.audio_text import draw, generator
+from audioldm.datasets.cache import (
+    Encoded,
+    read_index,
+    read_shards,
+    refuse_stale,
+    write_index,
+    write_latents,
+)
+from audioldm.datasets.draws import draw, generator
 from audioldm.errors import AudioLDMError
 
-SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
+__all__ = [
+    "Encoded",
+    "LatentDataset",
+    "Moments",
+    "collate_latents",
+    "measure",
+    "read_index",
+    "scaling_factor",
+    "write_index",
+    "write_latents",
+]
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One window: mean, std (C, T, F), audio (D,), text (captions, D), and the source it came from."""
+class Moments:
+    """Count, sum and sum of squares of values; those of two halves add up to those of the whole.
 
-    mean: Tensor
-    std: Tensor
-    audio: Tensor
-    text: Tensor
-    source: str
+    So that processes measure their own shards and one all-reduce of ``tensor()`` gives everybody the global scale.
+    """
 
+    count: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
 
-def write_latents(windows: Iterable[Encoded], folder: Path | str, *, about: dict[str, Any]) -> dict[str, Any]:
-    """Write shards and the index, which says ``about`` what was encoded by what.   Returns the index."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    shards, sources, waiting = [], [], list[Encoded]()
+    @staticmethod
+    def of(mean: Tensor, std: Tensor) -> "Moments":
+        """Of samples of posteriors: E[x^2] = mean^2 + std^2."""
+        mean, std = mean.double(), std.double()
+        return Moments(mean.numel(), float(mean.sum()), float(mean.square().sum() + std.square().sum()))
 
-    def flush() -> None:
-        name = f"latents-{len(shards):05d}.safetensors"
-        counts = torch.tensor([0, *(len(w.text) for w in waiting)])
-        save_file(
-            {
-                "mean": torch.stack([w.mean for w in waiting]).half(),
-                "std": torch.stack([w.std for w in waiting]).half(),
-                "audio": torch.stack([w.audio for w in waiting]),
-                "text": torch.cat([w.text for w in waiting]),
-                "offset": counts.cumsum(0),
-            },
-            folder / name,
-        )
-        shards.append(name)
-        sources.extend(w.source for w in waiting)
-        waiting.clear()
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
-    for window in windows:
-        waiting.append(window)
-        if len(waiting) == SHARD:
-            flush()
-    if waiting:
-        flush()
-    if not shards:
-        raise AudioLDMError(
-            "No window was encoded.", "Check the manifest with `audioldm data check`.", code=1
-        )
-    index = {**about, "shards": shards, "sources": sources, "windows": len(sources)}
-    write_index(folder, index)
-    return index
+    def tensor(self) -> Tensor:
+        """(3,) float64, to be all-reduced by summing."""
+        return torch.tensor([self.count, self.total, self.squares], dtype=torch.float64)
+
+    @staticmethod
+    def back(values: Tensor) -> "Moments":
+        """From ``tensor()``, summed or not."""
+        return Moments(*values.double().tolist())
+
+    def report(self) -> dict[str, float]:
+        """mean, std, 1/std as scaling_factor, and how many values."""
+        mean = self.total / self.count
+        std = (self.squares / self.count - mean**2) ** 0.5
+        return {"mean": mean, "std": std, "scaling_factor": 1 / std, "values": self.count}
 
 
-def write_index(folder: Path | str, index: dict[str, Any]) -> None:
-    """Replace the index in one move."""
-    path = Path(folder) / "index.json"
-    path.with_suffix(".tmp").write_text(json.dumps(index, indent=1))
-    os.replace(path.with_suffix(".tmp"), path)
-
-
-def read_index(folder: Path | str) -> dict[str, Any]:
-    """The index of a latent cache."""
-    path = Path(folder) / "index.json"
-    if not path.is_file():
-        raise AudioLDMError(
-            f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
-        )
-    return json.loads(path.read_text())
-
-
-def read_shards(folder: Path | str) -> list[dict[str, Tensor]]:
-    """Every shard, in order."""
-    shards = []
-    for name in read_index(folder)["shards"]:
-        try:
-            shards.append(load_file(Path(folder) / name))
-        except (SafetensorError, OSError) as error:
-            raise AudioLDMError(
-                f"{folder}/{name} cannot be read ({error}).", "Encode again.", code=1
-            ) from None
-    return shards
+def moments(folder: Path | str, *, rank: int = 0, world: int = 1) -> Moments:
+    """Of every ``world``-th shard from ``rank`` on."""
+    out = Moments()
+    for shard in read_shards(folder)[rank::world]:
+        out += Moments.of(shard["mean"], shard["std"])
+    return out
 
 
 def measure(folder: Path | str) -> dict[str, float]:
-    """Mean and standard deviation of posterior samples over the whole cache, and 1/std.   Rombach 2022 sec. 4.3.2.
+    """Mean and deviation of posterior samples over the whole cache, and 1/std.   Rombach 2022 sec. 4.3.2.
 
-    A sample's variance is Var[mean] + E[std^2]; both in float64 over every window.
+    A sample's variance is Var[mean] + E[std^2]; in float64.   Where torch.distributed runs, each process reads its
+    share of the shards and all get the same answer.
     """
-    count, total, squares = 0, 0.0, 0.0
-    for shard in read_shards(folder):
-        mean, std = shard["mean"].double(), shard["std"].double()
-        count += mean.numel()
-        total += float(mean.sum())
-        squares += float(mean.square().sum() + std.square().sum())
-    average = total / count
-    deviation = (squares / count - average**2) ** 0.5
-    return {"mean": average, "std": deviation, "scaling_factor": 1 / deviation, "values": count}
+    parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not parallel:
+        return moments(folder).report()
+    own = moments(
+        folder, rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size()
+    ).tensor()
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    summed = own.to(device)
+    torch.distributed.all_reduce(summed)
+    return Moments.back(summed.cpu()).report()
 
 
 def scaling_factor(folder: Path | str) -> float:
@@ -136,32 +120,57 @@ def null_embedding(folder: Path | str) -> Tensor:
 
 
 class LatentDataset(Dataset[LatentBatch]):
-    """Windows of a cache in memory.   Item: mean, std (C, T, F), one caption's embedding (D,), the sound's (D,)."""
+    """Windows of a cache, memory-mapped.   Item: mean, std (C, T, F), one caption's embedding (D,), the sound's (D,).
 
-    def __init__(self, folder: Path | str, *, seed: int) -> None:
-        shards = read_shards(folder)
-        self.seed = seed
-        self.mean, self.std = (torch.cat([s[k] for s in shards]) for k in ("mean", "std"))
-        self.audio, self.text = (torch.cat([s[k] for s in shards]) for k in ("audio", "text"))
-        counts = torch.cat([s["offset"].diff() for s in shards])
-        self.offset = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        self.sources: list[str] = read_index(folder)["sources"]
+    A stale or damaged cache is refused.   ``frames`` has the length of every window, for buckets.
+    """
+
+    def __init__(self, folder: Path | str, *, seed: int, verify: bool = True) -> None:
+        index = read_index(folder)
+        refuse_stale(folder, index)
+        self.folder, self.seed = folder, seed
+        self.shards = read_shards(folder, verify=verify)
+        self.ends = list(accumulate(len(shard["mean"]) for shard in self.shards))
+        self.frames = [shard["mean"].shape[2] for shard in self.shards for _ in range(len(shard["mean"]))]
+        self.sources: list[str] = index["sources"]
 
     def __len__(self) -> int:
-        return len(self.mean)
+        return self.ends[-1]
 
     def __getitem__(self, index: int | tuple[int, int]) -> LatentBatch:
         """Window ``index``, with draw number 0 or the one given beside it."""
         index, epoch = index if isinstance(index, tuple) else (index, 0)
-        first, last = int(self.offset[index]), int(self.offset[index + 1])
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self.ends, index)
+        shard, place = self.shards[number], index - (self.ends[number - 1] if number else 0)
+        first, last = int(shard["offset"][place]), int(shard["offset"][place + 1])
         pick = first + draw(last - first, generator(self.seed, epoch, index))
-        return LatentBatch(
-            self.mean[index].float(), self.std[index].float(), self.text[pick], self.audio[index]
-        )
+        tokens = None
+        if "tokens" in shard:
+            tokens = shard["tokens"][
+                int(shard["token_offset"][pick]) : int(shard["token_offset"][pick + 1])
+            ].float()
+        # copies: a view would carry the whole map into a worker's queue
+        mean, std = shard["mean"][place].float(), shard["std"][place].float()
+        return LatentBatch(mean, std, shard["text"][pick].clone(), shard["audio"][place].clone(), tokens)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "shards": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.shards = read_shards(self.folder, verify=False)  # the parent has verified them
 
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
-    """Stack windows to a batch."""
-    return LatentBatch(
-        *(torch.stack([getattr(i, k) for i in items]) for k in ("mean", "std", "text", "audio"))
+    """Stack windows of one length to a batch; token sequences are padded to the longest, with a mask (B, L)."""
+    stacked = (
+        torch.stack([getattr(item, name) for item in items]) for name in ("mean", "std", "text", "audio")
     )
+    sequences = [item.tokens for item in items if item.tokens is not None]
+    if not sequences:
+        return LatentBatch(*stacked)
+    tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return LatentBatch(*stacked, tokens, (torch.arange(tokens.shape[1]) < lengths[:, None]).long())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from audioldm.datasets import cache as shards
 from audioldm.datasets import latents
 from audioldm.datasets.latents import (
     Encoded,
@@ -33,7 +34,7 @@ def windows(n: int = 5):
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(latents, "SHARD", 2)  # three shards of five windows
+    monkeypatch.setattr(shards, "SHARD", 2)  # three shards of five windows
     write_latents(windows(), tmp_path, about={"null": [0.0] * 6})
     return tmp_path
 

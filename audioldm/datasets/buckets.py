@@ -1,0 +1,117 @@
+"""Lengths in buckets: a batch holds clips of like length, so that 2 to 30 s train together and little is padding.
+
+The idea of SDXL's multi-aspect training (Podell et al. 2023 sec. 2.3), in time.   A batch of long clips has fewer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+from audioldm.datasets.draws import generator
+from audioldm.errors import AudioLDMError
+
+SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)
+"""Each a whole number of latent frames that a U-Net with three halvings can take (0.32 s)."""
+
+
+def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:
+    """The shortest bucket that holds ``seconds``; longer clips go to the longest and are cropped.
+
+    >>> [bucket_of(value, (2.56, 5.12, 10.24)) for value in (0.3, 2.56, 2.6, 60.0)]
+    [0, 0, 1, 2]
+    """
+    if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] <= 0:
+        raise AudioLDMError(
+            f"buckets={list(buckets)} are no lengths.", "Give seconds above 0, the shortest first."
+        )
+    length = buckets[-1] if seconds is None else seconds
+    return next((place for place, most in enumerate(buckets) if length <= most), len(buckets) - 1)
+
+
+def waste(seconds: Sequence[float], buckets: Sequence[float]) -> float:
+    """The share of what is computed that is padding.
+
+    >>> round(waste([2.0, 10.0], (10.24,)), 2), round(waste([2.0, 10.0], (2.56, 10.24)), 2)
+    (0.41, 0.06)
+    """
+    sizes = [buckets[bucket_of(value, buckets)] for value in seconds]
+    return 1 - sum(min(value, size) for value, size in zip(seconds, sizes, strict=True)) / sum(sizes)
+
+
+def batch_sizes(buckets: Sequence[float], seconds_a_batch: float) -> dict[int, int]:
+    """How many clips of each bucket make a batch of about ``seconds_a_batch`` seconds.
+
+    >>> batch_sizes((2.56, 5.12, 10.24), 20.48)
+    {0: 8, 1: 4, 2: 2}
+    """
+    if seconds_a_batch < buckets[-1]:
+        raise AudioLDMError(
+            f"seconds_a_batch={seconds_a_batch:g} is less than one clip of {buckets[-1]:g} s.", "Use more."
+        )
+    return {place: int(seconds_a_batch / size + 1e-9) for place, size in enumerate(buckets)}
+
+
+class BucketDraws(Sampler[list[tuple[int, int]]]):
+    """Batches of (row, draw number) of one bucket each, without end from ``start`` on; batch k follows from (seed, k).
+
+    ``ids`` is each row's bucket and ``sizes`` a bucket's batch size.   Each pass shows every row once, buckets in mixed
+    order; a bucket's last batch of a pass is smaller.   Of ``world`` processes each takes its own part of a batch of
+    ``sizes * world``; if that is too small for all, its rows are dealt again from its beginning.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        sizes: Mapping[int, int],
+        *,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
+        passes: int | None = None,
+    ) -> None:
+        if not ids:
+            raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
+        self.rows = {
+            bucket: [row for row, own in enumerate(ids) if own == bucket] for bucket in sorted(set(ids))
+        }
+        self.sizes, self.seed, self.start, self.rank, self.world = dict(sizes), seed, start, rank, world
+        self.shuffle, self.passes = shuffle, passes
+        self.steps = sum(-(-len(rows) // (sizes[bucket] * world)) for bucket, rows in self.rows.items())
+        self.plan: tuple[int, list[list[int]]] | None = None
+
+    def batches(self, number: int) -> list[list[int]]:
+        """The batches of pass ``number``, for all processes together."""
+        out = []
+        for bucket, rows in self.rows.items():
+            order = rows
+            if self.shuffle:
+                mix = torch.randperm(len(rows), generator=generator(self.seed, number, bucket)).tolist()
+                order = [rows[place] for place in mix]
+            size = self.sizes[bucket] * self.world
+            out += [order[first : first + size] for first in range(0, len(order), size)]
+        if self.shuffle:
+            mix = torch.randperm(len(out), generator=generator(self.seed, number, -1)).tolist()
+            out = [out[place] for place in mix]
+        return out
+
+    def batch(self, k: int) -> list[int]:
+        """Rows of this process in batch ``k``."""
+        number, place = divmod(k, self.steps)
+        if self.plan is None or self.plan[0] != number:
+            self.plan = number, self.batches(number)
+        rows = self.plan[1][place]
+        each = -(-len(rows) // self.world)
+        return [rows[(self.rank * each + i) % len(rows)] for i in range(each)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        k = self.start
+        while self.passes is None or k < self.passes * self.steps:
+            yield [(row, k // self.steps) for row in self.batch(k)]
+            k += 1
+
+    def __len__(self) -> int:
+        """Batches of a pass, or of all passes if they end."""
+        return self.steps * (self.passes or 1)

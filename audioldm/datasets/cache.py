@@ -1,0 +1,211 @@
+"""Shards of a latent cache on disk: written one by one, keyed by what made them, read by memory map.
+
+``index.json`` has the ``key``: a hash of everything that decides the windows.   A cache with another key is refused,
+one that was cut off goes on where it stopped; every shard's size and sha256 are known: damage is found before training.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from audioldm.datasets.manifest import sha256
+from audioldm.errors import AudioLDMError
+
+SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One window: mean, std (C, T, F), audio (D,), text (captions, D), and the source it came from.
+
+    ``tokens`` is a text encoder's sequence (L, E) for each caption, where there is one.
+    """
+
+    mean: Tensor
+    std: Tensor
+    audio: Tensor
+    text: Tensor
+    source: str
+    tokens: tuple[Tensor, ...] = ()
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """The hash of everything that decides a cache's windows; the order of names does not matter.
+
+    >>> key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 2, "b": 2})
+    True
+    """
+    return hashlib.sha256(json.dumps({"format": FORMAT, **settings}, sort_keys=True).encode()).hexdigest()
+
+
+def ingredient(what: str, file: Path | str, prefixes: Sequence[str] = ()) -> dict[str, Any]:
+    """A file that a cache is made from, and its hash: of all bytes, or of the tensors whose names begin so."""
+    path = Path(file).absolute()
+    return {"what": what, "file": str(path), "prefixes": list(prefixes), "sha256": _digest(path, prefixes)}
+
+
+def _digest(path: Path, prefixes: Sequence[str]) -> str:
+    if not prefixes:
+        return sha256(path)
+    digest = hashlib.sha256()
+    with safe_open(path, "pt") as file:
+        for name in sorted(file.keys()):
+            if name.startswith(tuple(prefixes)):
+                digest.update(name.encode())
+                digest.update(file.get_tensor(name).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
+    """Refuse a cache one of whose ingredients is here and has changed; one that is elsewhere is taken on trust."""
+    for item in index.get("made_of", []):
+        path = Path(item["file"])
+        if path.is_file() and _digest(path, item["prefixes"]) != item["sha256"]:
+            raise AudioLDMError(
+                f"{folder} is stale: its {item['what']} {path} has changed since it was made.",
+                "Encode again with --force.",
+            )
+
+
+def write_index(folder: Path | str, index: Mapping[str, Any]) -> None:
+    """Replace the index in one move."""
+    path = Path(folder) / "index.json"
+    path.with_suffix(".tmp").write_text(json.dumps(index, indent=1))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def read_index(folder: Path | str) -> dict[str, Any]:
+    """The index of a latent cache that is whole."""
+    path = Path(folder) / "index.json"
+    if not path.is_file():
+        raise AudioLDMError(
+            f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
+        )
+    try:
+        index = json.loads(path.read_text())
+    except ValueError as error:
+        raise AudioLDMError(f"{path} is damaged: {error}.", "Encode again with --force.", code=1) from error
+    if not index.get("complete", True):
+        raise AudioLDMError(
+            f"{folder} was cut off after {index['windows']} windows.",
+            "The same `audioldm data encode` goes on.",
+        )
+    return index
+
+
+def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
+    """How many windows of this ``key`` the folder has, None if all; another key's cache is refused unless ``force``."""
+    path = Path(folder) / "index.json"
+    if not path.is_file() or force:
+        for old in (path, *Path(folder).glob("latents-*.safetensors")):
+            old.unlink(missing_ok=True)
+        return 0
+    index = json.loads(path.read_text())
+    if index.get("key") != key:
+        raise AudioLDMError(
+            f"{folder} holds a cache made from something else.",
+            "Pass --force to replace it, or name another folder.",
+        )
+    return None if index.get("complete", True) else int(index["windows"])
+
+
+def write_latents(
+    windows: Iterable[Encoded], folder: Path | str, *, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write shards and the index, which says ``about`` what was encoded by what.   Returns the index.
+
+    A shard ends after SHARD windows, or where the length of the windows changes.   Shards that an index of the same
+    ``about["key"]`` lists stay; ``windows`` then begins after them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    index: dict[str, Any] = {**about, "shards": [], "sources": [], "windows": 0, "complete": False}
+    if (folder / "index.json").is_file() and about.get("key"):
+        earlier = json.loads((folder / "index.json").read_text())
+        if earlier.get("key") == about["key"]:
+            index = {**earlier, "complete": False}
+    waiting: list[Encoded] = []
+
+    def flush() -> None:
+        index["shards"].append(
+            _write_shard(waiting, folder / f"latents-{len(index['shards']):05d}.safetensors")
+        )
+        index["sources"] += [window.source for window in waiting]
+        index["windows"] += len(waiting)
+        write_index(folder, index)
+        waiting.clear()
+
+    for window in windows:
+        if waiting and (len(waiting) == SHARD or window.mean.shape != waiting[0].mean.shape):
+            flush()
+        waiting.append(window)
+    if waiting:
+        flush()
+    if not index["shards"]:
+        raise AudioLDMError(
+            "No window was encoded.", "Check the manifest with `audioldm data check`.", code=1
+        )
+    index["complete"] = True
+    write_index(folder, index)
+    return index
+
+
+def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
+    """One shard, in one move; its entry for the index."""
+    counts = torch.tensor([0, *(len(window.text) for window in windows)])
+    tensors = {
+        "mean": torch.stack([window.mean for window in windows]).half(),
+        "std": torch.stack([window.std for window in windows]).half(),
+        "audio": torch.stack([window.audio for window in windows]),
+        "text": torch.cat([window.text for window in windows]),
+        "offset": counts.cumsum(0),
+    }
+    sequences = [sequence for window in windows for sequence in window.tokens]
+    if sequences:
+        lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
+        tensors |= {"tokens": torch.cat(sequences).half(), "token_offset": lengths.cumsum(0)}
+    partial = path.with_suffix(f".{os.getpid()}")
+    save_file(tensors, partial)
+    entry = {
+        "name": path.name,
+        "windows": len(windows),
+        "bytes": partial.stat().st_size,
+        "sha256": sha256(partial),
+    }
+    os.replace(partial, path)
+    return entry
+
+
+def read_shards(folder: Path | str, *, verify: bool = True) -> list[dict[str, Tensor]]:
+    """Every shard, in order, as tensors on a memory map: what is not touched is not read.
+
+    ``verify`` reads each file once and compares its hash, so that no bit flips unseen.
+    """
+    shards = []
+    for entry in read_index(folder)["shards"]:
+        entry = entry if isinstance(entry, dict) else {"name": entry}  # a cache of format 1 knows only names
+        path = Path(folder) / entry["name"]
+        size = path.stat().st_size if path.is_file() else 0
+        if size != entry.get("bytes", size or -1):
+            raise _damaged(path, f"it has {size} of {entry.get('bytes', 'its')} bytes")
+        if verify and "sha256" in entry and sha256(path) != entry["sha256"]:
+            raise _damaged(path, "its bytes are not those that were written")
+        try:
+            shards.append(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, str(error)) from error
+    return shards
+
+
+def _damaged(path: Path, why: str) -> AudioLDMError:
+    return AudioLDMError(f"{path} is damaged: {why}.", "Copy it again, or encode again with --force.", code=1)

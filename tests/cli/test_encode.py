@@ -1,0 +1,114 @@
+"""``audioldm data encode`` with real tiny nets: keyed, resumed, bucketed, mixed, with T5 sequences."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from audioldm.datasets import cache
+from audioldm.datasets.latents import LatentDataset
+from audioldm.datasets.manifest import Row, write
+from audioldm.datasets.synthetic import Synthetic
+from audioldm.spec import SPECS
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Eight clips of 0.4 to 1.5 s."""
+    from audioldm.datasets.decode import encode
+
+    rows = []
+    for i in range(8):
+        seconds = 0.4 if i < 5 else 1.5
+        data = Synthetic(SPECS["16k_64"], seconds, 8, seed=0)
+        path = encode(tmp_path / f"{i}.flac", data[i][0][0], 16000)
+        rows.append(Row(str(path), (f"sound {i}", f"noise {i}"), seconds=seconds, source=f"s{i % 2}"))
+    return write(rows, tmp_path / "m.jsonl")
+
+
+@pytest.fixture
+def words(tiny_model, manifest):
+    return ["data", "encode", manifest, "--vae", tiny_model / "vae", "--clap", tiny_model, "--seconds", 0.64]
+
+
+def test_a_whole_cache_stays_and_another_is_refused(command, words, manifest, tmp_path, capsys):
+    out = tmp_path / "c"
+    assert command(*words, "-o", out) == 0
+    stamp = (out / "latents-00000.safetensors").stat().st_mtime_ns
+    assert command(*words, "-o", out) == 0
+    assert "whole already: 8 windows" in capsys.readouterr().out
+    assert (out / "latents-00000.safetensors").stat().st_mtime_ns == stamp
+    assert command(*words, "-o", out, "--seed", 1) == 2
+    assert "something else" in capsys.readouterr().err
+    manifest.write_text(manifest.read_text() + "\n")
+    assert command(*words, "-o", out) == 2, "the manifest is another one now"
+    assert command("data", "stats", out) == 0, "stats reads what is there"
+    with pytest.raises(Exception, match="stale: its manifest"):
+        LatentDataset(out, seed=0)
+    assert command(*words, "-o", out, "--force") == 0
+    assert len(LatentDataset(out, seed=0)) == 8
+
+
+def test_an_interrupted_encoding_goes_on(command, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cache, "SHARD", 3)
+    assert command(*words, "-o", tmp_path / "whole") == 0
+    real, calls = torch.stack, []
+
+    def interrupted(tensors, *rest, **more):
+        calls.append(1)
+        if len(calls) == 14:
+            raise KeyboardInterrupt
+        return real(tensors, *rest, **more)
+
+    monkeypatch.setattr(torch, "stack", interrupted)
+    assert command(*words, "-o", tmp_path / "cut") == 130
+    monkeypatch.setattr(torch, "stack", real)
+    assert 0 < json.loads((tmp_path / "cut/index.json").read_text())["windows"] < 8
+    assert command(*words, "-o", tmp_path / "cut") == 0
+    for path in (tmp_path / "whole").glob("*.safetensors"):
+        one, two = load_file(path), load_file(tmp_path / "cut" / path.name)
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_buckets_and_mixup(command, words, tmp_path):
+    out = tmp_path / "c"
+    more = ["--buckets", "0.64,1.28", "--mixup", 1.0, "--windows", 3]
+    assert command(*words, "-o", out, *more) == 0
+    data = LatentDataset(out, seed=0)
+    assert data.frames == [16] * 15 + [32] * 9
+    index = json.loads((out / "index.json").read_text())
+    assert index["buckets"] == [0.64, 1.28] and index["mixup"] == 1.0 and index["seconds"] == 1.28
+    assert command(*words, "-o", tmp_path / "d", "--buckets", "long") == 2
+    assert command(*words, "-o", tmp_path / "d", "--mixup", 3) == 2
+
+
+def test_t5_sequences(command, words, tmp_path, capsys):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    vocabulary = {
+        word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "sound", "noise", *map(str, range(8))])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    model = T5EncoderModel(T5Config(vocab_size=16, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+    fast.save_pretrained(tmp_path / "t5")
+    model.save_pretrained(tmp_path / "t5")
+    assert command(*words, "-o", tmp_path / "c", "--t5", tmp_path / "t5") == 0
+    data = LatentDataset(tmp_path / "c", seed=0)
+    item = data[2]
+    ids = torch.tensor([[vocabulary["sound"], vocabulary["2"], 1]])
+    other = torch.tensor([[vocabulary["noise"], vocabulary["2"], 1]])
+    wanted = [model.eval()(input_ids=each).last_hidden_state[0] for each in (ids, other)]
+    # float16 on disk: 11 bits
+    assert any(torch.allclose(item.tokens, each, rtol=2e-3, atol=2e-3) for each in wanted)
+    index = json.loads((tmp_path / "c/index.json").read_text())
+    assert torch.tensor(index["null_tokens"]).shape == (1, 24)
+    assert command(*words, "-o", tmp_path / "d", "--t5", tmp_path / "nowhere") == 2
+    assert "no T5" in capsys.readouterr().err
