@@ -113,5 +113,7 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
             k += 1
 
     def __len__(self) -> int:
-        """Batches of a pass, or of all passes if they end."""
-        return self.steps * (self.passes or 1)
+        """Batches of all passes; an endless stream has no length, and a trainer must not think that it ends."""
+        if self.passes is None:
+            raise TypeError("BucketDraws without passes has no end")
+        return self.passes * self.steps

@@ -34,6 +34,8 @@ def test_every_row_comes_once_a_pass_in_batches_of_one_bucket():
     for batch in one:
         assert len({ids[row] for row, _ in batch}) == 1
         assert len(batch) * SECONDS[ids[batch[0][0]]] <= 61.44 + 1e-9
+    with pytest.raises(TypeError, match="no end"):
+        len(sampler)
     assert {draw for batch in two for _, draw in batch} == {1}
 
 
