@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "audioldm.cli.data:app",
     "evaluate": "audioldm.cli.evaluate:evaluate",
     "listen": "audioldm.cli.listen:app",
+    "report": "audioldm.cli.report:report",
     "export": "audioldm.cli.export:export",
     "doctor": "audioldm.cli.doctor:doctor",
 }
@@ -35,7 +36,13 @@ JOINED = {
         "unpack": "audioldm.cli.pack:unpack",
     },
     "edit": {"morph": "audioldm.cli.edit_several:morph", "mix": "audioldm.cli.edit_several:mix"},
-    "evaluate": {"edits": "audioldm.cli.evaluate_edits:edits", "bars": "audioldm.cli.bars:bars"},
+    "evaluate": {
+        "score": "audioldm.cli.score:score",
+        "edits": "audioldm.cli.evaluate_edits:edits",
+        "bars": "audioldm.cli.bars:bars",
+        "protocol": "audioldm.cli.protocol:protocol",
+        "embedders": "audioldm.cli.embedders:embedders",
+    },
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
 

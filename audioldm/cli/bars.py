@@ -78,7 +78,7 @@ def bars(
     from audioldm.datasets import manifest
     from audioldm.evaluation import recognition
     from audioldm.evaluation.bars import bar, run, sounds
-    from audioldm.evaluation.bars.clips import Clips
+    from audioldm.evaluation.clips import Clips
     from audioldm.evaluation.yamnet import YamNet
     from audioldm.pipeline.outputs import check_writable, publish
 
@@ -86,6 +86,7 @@ def bars(
     recognition.check(sounds.of_source(rows, sounds.ESC10))
     check_writable(out)
     yamnet = YamNet(threads=threads)
+    quiet()
     pipe = load(model, device=device, dtype=dtype)
     given = {"seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler, "polish": polish}
     settings = {name: value for name, value in given.items() if value is not None}
@@ -101,6 +102,13 @@ def bars(
     shown = bar.table(found, [f"{pipe.name}, {judge.framing}", ""])
     publish({out / "bars.json": text.encode(), out / "bars.md": shown.encode()})
     print(text if as_json else shown, end="")
+
+
+def quiet() -> None:
+    """Leave transformers' own bars out; they would show the same small file again and again."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.options.machine import load
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.spec import AudioSpec
 
-evaluate = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+class ScoreByDefault(TyperGroup):
+    """``audioldm evaluate GENERATED REFERENCE`` is ``audioldm evaluate score GENERATED REFERENCE``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``score`` before what is neither a command nor a call for help."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["score", *args]
+        return super().parse_args(ctx, args)
+
+
+evaluate = typer.Typer(cls=ScoreByDefault, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
 @evaluate.callback()
@@ -30,6 +42,8 @@ def group() -> None:
 
     \b
     Examples:
+      audioldm evaluate GENERATED REFERENCE             the same as audioldm evaluate score
+      audioldm evaluate --model MODEL --manifest data/raw/esc10.jsonl
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL
       audioldm evaluate esc10 --help
     """

@@ -5,6 +5,7 @@ small CLAP's towers one by one (YAMNet hears, MiniLM reads), so it does not grad
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,3 +34,9 @@ class TagBridge:
     def scores(self, captions: Sequence[str], tags: Tensor) -> Tensor:
         """Every caption against every clip's largest tags (n, K): (q, n), each in [0, 1]."""
         return self.table(captions) @ tags.T
+
+
+@lru_cache(maxsize=4)
+def bridge_to(class_names: tuple[str, ...]) -> TagBridge:
+    """The bridge to a tagger's classes, made once."""
+    return TagBridge(class_names)

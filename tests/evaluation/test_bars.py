@@ -14,8 +14,8 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.bars import likeness, pitch, sounds
 from audioldm.evaluation.bars.bar import Bar, table
-from audioldm.evaluation.bars.clips import Clips
 from audioldm.evaluation.bars.sounds import Framing
+from audioldm.evaluation.clips import Clips
 from audioldm.evaluation.recognition import PROMPTS
 from audioldm.evaluation.tagbridge import TagBridge
 from audioldm.evaluation.yamnet import RATE

@@ -8,8 +8,8 @@ from torch import Tensor
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.clips import Clips
 from audioldm.evaluation.bars.sounds import SEED, Heard
+from audioldm.evaluation.clips import Clips
 from audioldm.evaluation.recognition import Report, esc10_recognition
 from audioldm.evaluation.tagbridge import TagBridge
 from audioldm.evaluation.yamnet import RATE, YamNet

