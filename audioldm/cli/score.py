@@ -56,11 +56,17 @@ def score(
         typer.Option(metavar="NAME[=WEIGHTS]", help="See audioldm evaluate embedders.  [default: yamnet]"),
     ] = None,
     gain: Annotated[
-        str, typer.Option(metavar="peak|none|lufs", help="Level of every clip of both sets.")
-    ] = "peak",
+        str | None,
+        typer.Option(
+            metavar="peak|none|lufs", help="Level of every clip.  [default: the protocol's, or peak]"
+        ),
+    ] = None,
     crop: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Length of every clip.  [default: the longest generated one's]"),
+        typer.Option(
+            metavar="SECONDS",
+            help="Length of every clip.  [default: the protocol's, or the longest clip's]",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of --model with other seeds.")] = 1,
     seconds: Annotated[
@@ -95,6 +101,7 @@ def score(
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --seeds 3 -o out/report
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --protocol data/protocols/esc10-fold4.json
     """
+    from audioldm.evaluation import protocol as protocols
     from audioldm.evaluation.listened import GAINS
 
     check_names(audio_format="wav", device=device, dtype=dtype, out=out)
@@ -105,6 +112,10 @@ def score(
         raise AudioLDMError(
             "There is nothing to compare with.", "Give REFERENCE, or --manifest with --model."
         )
+    if protocol is not None:
+        frame = protocols.read(protocol)
+        crop, gain = crop or frame.seconds, gain or frame.gain
+    gain = gain or "peak"
     if gain not in GAINS:
         raise AudioLDMError(f"gain={gain!r} is unknown.", f"Known: {', '.join(GAINS)}.")
     if limit is not None and limit < 2:

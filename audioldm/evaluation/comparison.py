@@ -103,6 +103,9 @@ class Comparison:
 
     def lines(self, embedder: Embedder, report: Report) -> Iterator[Line]:
         """The rows of one embedder."""
+        if columns := getattr(embedder, "columns", ()):
+            yield from self.opinions(embedder, columns, report)
+            return
         real = self.heard("reference", self.real, embedder)
         runs, wrong, first = [], [], None
         for number, items in enumerate(self.seeds):
@@ -130,6 +133,16 @@ class Comparison:
         if self.trip:
             trip = self.heard("VAE round trip", self.trip, embedder)
             yield Line("VAE round trip", len(trip.items), self.scored(trip, real, embedder)[0])
+
+    def opinions(self, embedder: Embedder, columns: Sequence[str], report: Report) -> Iterator[Line]:
+        """Rows of an embedder whose numbers are scores themselves: means of each set."""
+        for number, items in enumerate((*self.seeds, self.real)):
+            name = f"generated, set {number + 1}" if number < len(self.seeds) else "ground truth"
+            heard = self.heard(name, items, embedder)
+            values = dict(zip(columns, heard.pooled.T, strict=True))
+            yield Line(name, len(items), {key: scores.mean(part) for key, part in values.items()})
+            if number < len(self.seeds):
+                note(report, heard, number, values)
 
     def scored(
         self, made: Listened, real: Listened, embedder: Embedder

@@ -15,7 +15,7 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.sets import from_rows
 
-YOUTUBE = "youtube/"
+YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
 FIELDS = ("name", "about", "captions", "seconds", "gain", "items", "sha256")
 
 
@@ -70,9 +70,15 @@ def item_key(name: str, start: float, caption: str) -> str:
 
 
 def key_of(row: Row, caption: str) -> str:
-    """A clip of a video is known by the video (copies differ in bytes), any other by its file's sha256 and start."""
+    """A clip known by what is the same on every machine, with its caption.
+
+    That is the video of a clip from one (copies differ in bytes), the name of an open sound (the md5 of the bytes in
+    its package; the FLAC made of them may differ), else the file's sha256 and start.
+    """
     if row.group.startswith(YOUTUBE):
         return item_key(row.group, 0.0, caption)
+    if row.source.startswith(OPENSOUNDS):
+        return item_key(OPENSOUNDS + Path(row.path).stem, row.start, caption)
     return item_key(row.sha256 or row.group, row.start, caption)
 
 

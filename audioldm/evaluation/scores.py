@@ -61,6 +61,7 @@ ABOUT: dict[str, str] = {
     "tag_top5": "... is among its first five",
     "bridge": "tag bridge: caption to class names by MiniLM, times tags",
     "clap": "mean cosine of caption and sound",
+    "DNSMOS_SIG": "opinion score of speech, 1 to 5, by a network; for speech only (BAK background, OVR overall)",
     f"bridge_R@{RECALL}": "share of captions that find their clip among the best ten",
     f"clap_R@{RECALL}": "the same by CLAP",
 }

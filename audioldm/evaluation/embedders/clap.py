@@ -28,7 +28,7 @@ class ClapJudge:
         if path is None:
             raise AudioLDMError(
                 "The embedder clap needs a folder of weights: config.json and model.safetensors of a ClapModel.",
-                "Download laion/clap-htsat-unfused once and give --weights clap=FOLDER.",
+                "Download laion/clap-htsat-unfused once and give --embedder clap=FOLDER.",
             )
         folder = Path(path)
         if (folder / "audio_encoder").is_dir():

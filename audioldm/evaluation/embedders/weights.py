@@ -27,7 +27,7 @@ class WeightFile:
         if not place.is_file():
             raise AudioLDMError(
                 f"{self.name} (sha256 {self.sha256}) is not at {place}.",
-                f"Get it from {self.url} and put it there, or name it with --weights.",
+                f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE.",
             )
         found = digest(place)
         if not found.startswith(self.sha256):
