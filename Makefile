@@ -64,7 +64,7 @@ notebooks: .venv/dev.stamp
 # Against the original audioldm package and stock diffusers, at published sizes: 5 GB of memory, and of disk for a while.
 # The original goes into .parity/, apart: it is not for commercial use, and its name is ours.
 parity: .venv/dev.stamp
-	@$(INSTALL) --no-deps --upgrade --target .parity audioldm==0.1.1 torchlibrosa==0.1.0 einops==0.8.2 torchvision==0.26.0 \
+	@$(INSTALL) --no-deps --upgrade --target .parity audioldm==0.1.1 audioldm2==0.1.0 torchlibrosa==0.1.0 einops==0.8.2 torchvision==0.26.0 \
 		pandas==3.1.1 ftfy==6.3.1 progressbar==2.5 wcwidth==0.9.4 six==1.17.0
 	@AUDIOLDM_ORIGINAL=$(CURDIR)/.parity $(BIN)/python -m pytest -q -s tests/parity
 

@@ -12,12 +12,16 @@ class Condition:
     film: Tensor | None = None  # (B, D) added to the time embedding's path
     tokens: Tensor | None = None  # (B, L, D) attended to
     mask: Tensor | None = None  # (B, L) 1 for a real token
+    tokens2: Tensor | None = None  # (B, M, E) a second sequence, for nets of two contexts
+    mask2: Tensor | None = None  # (B, M)
+
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """Every part, present or not."""
+        return self.film, self.tokens, self.mask, self.tokens2, self.mask2
 
     def map(self, function) -> "Condition":  # type: ignore[no-untyped-def]
         """Apply ``function`` to each part that is present."""
-        return Condition(
-            *(None if part is None else function(part) for part in (self.film, self.tokens, self.mask))
-        )
+        return Condition(*(None if part is None else function(part) for part in self.parts()))
 
     def to(self, *args, **kwargs) -> "Condition":  # type: ignore[no-untyped-def]
         """Move or cast; the mask keeps its own type only if no dtype is given."""
@@ -29,7 +33,7 @@ class Condition:
 
     def joined(self, other: "Condition") -> "Condition":
         """``other``'s rows after these; both must have the same parts, tokens of equal length."""
-        pairs = ((self.film, other.film), (self.tokens, other.tokens), (self.mask, other.mask))
+        pairs = zip(self.parts(), other.parts(), strict=True)
         return Condition(*(None if a is None or b is None else cat([a, b]) for a, b in pairs))
 
     def rows(self, index: Tensor | slice) -> "Condition":

@@ -70,4 +70,19 @@ class AudioSpec:
             raise AudioLDMError(f"fmax={self.fmax} Hz is above half of rate={self.rate} Hz.", "Lower fmax.")
 
 
-SPECS: dict[str, AudioSpec] = {"16k_64": AudioSpec()}
+SPECS: dict[str, AudioSpec] = {
+    "16k_64": AudioSpec(),
+    "48k_256": AudioSpec(
+        name="48k_256",
+        rate=48000,
+        n_fft=2048,
+        win=2048,
+        hop=480,
+        mels=256,
+        fmin=20.0,
+        fmax=24000.0,
+        latent_channels=16,
+        stride=8,
+    ),
+}
+"""AudioLDM's front ends by name: 16 kHz, and the 48 kHz one of its successor."""

@@ -21,11 +21,7 @@ def drop_condition(
             return kept
         return torch.where(drop.view(-1, *[1] * (kept.dim() - 1)), empty.to(kept), kept)
 
-    return Condition(
-        choose(condition.film, null.film),
-        choose(condition.tokens, null.tokens),
-        choose(condition.mask, null.mask),
-    )
+    return Condition(*map(choose, condition.parts(), null.parts()))
 
 
 def mix_modalities(

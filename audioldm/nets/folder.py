@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -32,6 +32,7 @@ from audioldm.nets.micro import MicroConditioning
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "AutoencoderKL": AutoencoderKL.from_config,
     "UNet2DConditionModel": UNet2DConditionModel.from_config,
+    "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel.from_config,
     "MelEncoder": MelEncoder.from_config,
     "MicroConditioning": MicroConditioning.from_config,
     "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),

@@ -9,13 +9,14 @@ transformer block attends to the latent itself.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from diffusers import UNet2DConditionModel
+from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 from torch import Tensor
 
 from audioldm.batch import Condition
 
 Kind = Literal["film", "cross", "both"]
 NetCall = Callable[..., Tensor]
+LatentUNet = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
 
 
 def build_unet(
@@ -62,34 +63,91 @@ def build_unet(
     )
 
 
-def kind_of(unet: UNet2DConditionModel) -> Kind:
+def build_unet_of_contexts(
+    contexts: Sequence[int | None],
+    *,
+    channels: Sequence[int] = (128, 256, 384, 640),
+    latent_channels: int = 8,
+    layers: int = 2,
+    head_channels: int = 32,
+    heads: Sequence[int] | int | None = None,
+    film_dim: int | None = None,
+    depth: int = 1,
+    groups: int = 32,
+    sample_size: int = 128,
+) -> AudioLDM2UNet2DConditionModel:
+    """AudioLDM 2's U-Net: after each residual block one transformer for each of ``contexts``, in order.
+
+    A context is the width of the tokens that the transformer looks at, or None for the latent itself.   (None, 768,
+    1024) is AudioLDM 2; (None, 1024) its text-only relative; (None, None) with ``film_dim`` 512 the 48 kHz AudioLDM.
+    Raises ValueError for more than two widths.
+    """
+    if sum(width is not None for width in contexts) > 2:
+        raise ValueError(f"contexts={tuple(contexts)}: at most two may have a width")
+    n = len(channels) - 1
+    film = {
+        "class_embed_type": "simple_projection",
+        "class_embeddings_concat": True,
+        "projection_class_embeddings_input_dim": film_dim,
+    }
+    return AudioLDM2UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * n,
+        up_block_types=("CrossAttnUpBlock2D",) * n + ("UpBlock2D",),
+        block_out_channels=tuple(channels),
+        layers_per_block=layers,
+        attention_head_dim=heads or tuple(max(1, width // head_channels) for width in channels),
+        cross_attention_dim=[tuple(contexts)] * len(channels),
+        transformer_layers_per_block=depth,
+        norm_num_groups=groups,
+        **({} if film_dim is None else film),
+    )
+
+
+def kind_of(unet: LatentUNet) -> Kind:
     """How a loaded U-Net is conditioned."""
     film = unet.config.class_embed_type == "simple_projection"
+    if isinstance(unet, AudioLDM2UNet2DConditionModel):
+        context = bool(widths_of(unet))
+        return "both" if film and context else "film" if film else "cross"
     width = unet.config.cross_attention_dim
     context = isinstance(width, int) or tuple(width) != tuple(unet.config.block_out_channels)
     return "both" if film and context else "film" if film else "cross"
 
 
-def multiple_of(unet: UNet2DConditionModel) -> int:
+def widths_of(unet: AudioLDM2UNet2DConditionModel) -> tuple[int, ...]:
+    """Width of each token sequence that AudioLDM 2's U-Net is given."""
+    contexts = unet.config.cross_attention_dim[0]
+    return tuple(width for width in contexts if width is not None)
+
+
+def multiple_of(unet: LatentUNet) -> int:
     """Latent lengths must be multiples of this, because every level but the first halves them."""
     return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def net_call(unet: UNet2DConditionModel) -> NetCall:
+def net_call(unet: LatentUNet) -> NetCall:
     """The U-Net as a function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)."""
     kind = kind_of(unet)
+    two = isinstance(unet, AudioLDM2UNet2DConditionModel) and len(widths_of(unet)) == 2
 
     def call(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
         if kind != "cross" and condition.film is None:
             raise ValueError("this U-Net is conditioned on a vector (film), but the condition has none")
         if kind != "film" and condition.tokens is None:
             raise ValueError("this U-Net is conditioned on tokens, but the condition has none")
+        if two and condition.tokens2 is None:
+            raise ValueError("this U-Net is conditioned on two token sequences, but the condition has one")
+        second = {"encoder_hidden_states_1": condition.tokens2, "encoder_attention_mask_1": condition.mask2}
         return unet(
             x,
             t,
             encoder_hidden_states=None if kind == "film" else condition.tokens,
             encoder_attention_mask=None if kind == "film" else condition.mask,
             class_labels=None if kind == "cross" else condition.film,
+            **(second if two else {}),
             **residuals,
         ).sample
 

@@ -63,7 +63,8 @@ def build_engine(
     run_unet = quicken(bare, mode, unet.device)
 
     def told(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
-        if residuals or mode == "exact" or (x.requires_grad and torch.is_grad_enabled()):
+        two = condition.tokens2 is not None  # such nets are not compiled
+        if residuals or two or mode == "exact" or (x.requires_grad and torch.is_grad_enabled()):
             return call(x, t, condition, **residuals)
         return run_unet(laid(x), t, condition.film, condition.tokens, condition.mask)
 

@@ -8,6 +8,7 @@ Only calls into the original package are here; it is installed apart (make parit
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 
 import torch
@@ -69,6 +70,32 @@ def run_unet(job: dict, inputs: dict) -> tuple[dict, dict]:
     return prefixed(net.state_dict(), "model.diffusion_model."), {"out": out}
 
 
+def run_unet2(job: dict, inputs: dict) -> tuple[dict, dict]:
+    """AudioLDM 2's U-Net.   Its package's __init__ loads far more than the net, so it is passed by."""
+    package = types.ModuleType("audioldm2")
+    package.__path__ = [next(str(p) for p in (Path(q, "audioldm2") for q in sys.path) if p.is_dir())]
+    sys.modules["audioldm2"] = package
+    from audioldm2.latent_diffusion.modules.diffusionmodules.openaimodel import UNetModel
+
+    known = settings("s")["unet_config"]["params"]
+    params = {key: value for key, value in known.items() if not key.startswith("extra_film")}
+    net = UNetModel(
+        **params,
+        context_dim=job["contexts"],
+        transformer_depth=job["depth"],
+        extra_film_condition_dim=job["film"],
+    ).eval()
+    enliven(net, seed=0)
+    out = net(
+        inputs["x"],
+        timesteps=inputs["t"],
+        y=inputs["film"] if job["film"] else None,
+        context_list=[inputs[f"tokens{i}"] for i, width in enumerate(job["contexts"]) if width],
+        context_attn_mask_list=[inputs[f"mask{i}"] for i, width in enumerate(job["contexts"]) if width],
+    )
+    return prefixed(net.state_dict(), "model.diffusion_model."), {"out": out}
+
+
 def run_vae(job: dict, inputs: dict) -> tuple[dict, dict]:
     from audioldm.variational_autoencoder.autoencoder import AutoencoderKL
 
@@ -112,7 +139,7 @@ def run_whole(job: dict, inputs: dict) -> tuple[dict, dict]:
     from audioldm.latent_diffusion.ema import LitEma
     from audioldm.ldm import LatentDiffusion
 
-    DDIMSampler.register_buffer = setattr  # its own moves everything to CUDA
+    DDIMSampler.register_buffer = lambda self, name, value: setattr(self, name, value)  # its own needs CUDA
     params = settings(job["size"])
     params["device"], params["cond_stage_key"] = "cpu", "text"
     model = LatentDiffusion(**params).eval()

@@ -66,14 +66,14 @@ def answers(tmp_path):
 def report(record_property, capsys):
     """Compare, print one line of the parity table, and hold it to the limit."""
 
-    def compare(what: str, ours: torch.Tensor, theirs: torch.Tensor, limit: float = LIMIT) -> None:
+    def compare(what: str, ours: torch.Tensor, theirs: torch.Tensor, package: str = "audioldm 0.1.1") -> None:
         assert ours.shape == theirs.shape
         error = float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max())
         record_property(what, error)
         with capsys.disabled():
-            print(f"\nparity | {what} | original audioldm 0.1.1 | {error:.1e}")
+            print(f"\nparity | {what} | {package} | {error:.1e}")
         assert theirs.std() > 1e-3, "an answer that says nothing"
-        assert error <= limit
+        assert error <= LIMIT
 
     return compare
 
@@ -95,6 +95,31 @@ def test_unet(answers, report, size):
     rms = float((wrong - theirs["out"]).norm() / theirs["out"].norm())
     print(f"\nheads | {size} | 8 as published, relative RMS of the output | {rms:.2%}")
     assert rms > 10 * LIMIT
+
+
+RELATIVES = {
+    "audioldm2-full": ([768, 1024], 1, None),
+    "audioldm2-full-large": ([768, 1024, None], 2, None),
+    "16k-crossattn-t5": ([1024], 1, None),
+    "48k": ([None], 1, 512),
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+@torch.no_grad()
+def test_unets_of_contexts(answers, report, name):
+    contexts, depth, film = RELATIVES[name]
+    inputs = {"x": draw(2, 8, 32, 16), "t": torch.tensor([1, 801]), "film": draw(2, 512, seed=1)}
+    for i, width in enumerate(contexts):
+        if width is not None:
+            inputs[f"tokens{i}"] = draw(2, 5 + i, width, seed=2 + i)
+            inputs[f"mask{i}"] = torch.ones(2, 5 + i)
+            inputs[f"mask{i}"][1, 3:] = 0
+    theirs, path = answers("unet2", "s", inputs, contexts=contexts, depth=depth, film=film)
+    unet = build.unet_of(read_checkpoint(path), path)
+    told = [inputs.get(key) for key in ("tokens0", "mask0", "tokens1", "mask1")]
+    ours = net_call(unet)(inputs["x"], inputs["t"], Condition(inputs["film"] if film else None, *told))
+    report(f"U-Net {name}", ours, theirs["out"], package="audioldm2 0.1.0")
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import nn
 from transformers import (
     ClapAudioModelWithProjection,
@@ -22,7 +22,7 @@ from audioldm.nets.published.checkpoint import Checkpoint
 from audioldm.nets.published.clap import towers
 from audioldm.nets.published.rules import State
 from audioldm.nets.published.vae import VaeShape
-from audioldm.nets.unet import build_unet
+from audioldm.nets.unet import LatentUNet, build_unet, build_unet_of_contexts
 from audioldm.nets.vae import build_vae
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -44,35 +44,40 @@ def original_heads(channels: Sequence[int]) -> tuple[int, ...]:
     return unet_names.heads(tuple(channels))
 
 
-def build_published_unet(
-    shape: unet_names.UNetShape, heads: Sequence[int] | int | None = None
-) -> UNet2DConditionModel:
+def build_published_unet(shape: unet_names.UNetShape, heads: Sequence[int] | int | None = None) -> LatentUNet:
     """A U-Net of a checkpoint's shape; ``heads`` a level, or one number for all, else the original ones."""
     many = original_heads(shape.channels) if heads is None else heads
-    if len(shape.contexts) != 1 or shape.attention != (False, *[True] * (len(shape.channels) - 1)):
+    many = many if isinstance(many, int) else tuple(many)
+    if shape.attention != (False, *[True] * (len(shape.channels) - 1)):
         raise AudioLDMError(
-            f"The U-Net has {len(shape.contexts)} transformers a block with attention at levels {shape.attention}.",
-            "Only AudioLDM's own layout can be opened: one, at every level but the first.",
+            f"The U-Net has attention at levels {shape.attention}.", "Known: at every level but the first."
         )
-    context = shape.contexts[0]
-    kind = "film" if context is None else "cross" if shape.film_dim is None else "both"
-    if context is None and shape.film_dim is None:
+    widths = [width for width in shape.contexts if width is not None]
+    if not widths and shape.film_dim is None:
         raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
+    if len(shape.contexts) > 1:
+        return build_unet_of_contexts(
+            shape.contexts,
+            channels=shape.channels,
+            latent_channels=shape.in_channels,
+            layers=shape.layers,
+            heads=many,
+            film_dim=shape.film_dim,
+            depth=shape.depth,
+        )
     return build_unet(
-        kind,
+        "film" if not widths else "cross" if shape.film_dim is None else "both",
         channels=shape.channels,
         latent_channels=shape.in_channels,
         layers=shape.layers,
-        heads=many if isinstance(many, int) else tuple(many),
+        heads=many,
         film_dim=shape.film_dim or 0,
-        context_dim=context or 0,
+        context_dim=widths[0] if widths else 0,
         depth=shape.depth,
     )
 
 
-def unet_of(
-    found: Checkpoint, path: Path, *, heads: Sequence[int] | int | None = None
-) -> UNet2DConditionModel:
+def unet_of(found: Checkpoint, path: Path, *, heads: Sequence[int] | int | None = None) -> LatentUNet:
     """The U-Net of a checkpoint."""
     shape = found.unet_shape
     if shape is None:

@@ -80,7 +80,8 @@ def published_heads(folder: Path) -> tuple[int, ...] | None:
     """
     config = read_json(folder / "config.json")
     number = config.get("num_attention_heads") or config.get("attention_head_dim")
-    if not isinstance(number, int) or config.get("class_embed_type") != "simple_projection":
+    converted = config.get("class_embed_type") == "simple_projection" or "AudioLDM2" in config["_class_name"]
+    if not isinstance(number, int) or not converted:
         return None
     return original_heads(config["block_out_channels"])
 
