@@ -52,8 +52,11 @@ class Guide:
     """a worse model of the same latents and the same CLAP, to extrapolate away from (autoguidance)"""
     clap: float = 0.0
     """strength of the gradient of the CLAP score between the sound and its condition"""
-    clap_limit: float = 0.5
-    """largest root mean square that the CLAP gradient may move x0 by; a latent's own is about 1"""
+    clap_limit: float = 0.05
+    """largest root mean square that the CLAP gradient may move x0 by at a step; a latent's own is about 1
+
+    Far larger moves raise the score too, by loud sounds that only this CLAP finds nearer.
+    """
 
     @property
     def name(self) -> str:

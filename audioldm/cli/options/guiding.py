@@ -58,7 +58,7 @@ class Guiding:
         float,
         typer.Option(
             show_default=False,
-            help="Strength of the CLAP score's gradient, which takes memory and time.  [default: 0, none]",
+            help="Strength of the CLAP score's gradient, such as 30; takes memory and time.  [default: 0, none]",
         ),
     ] = 0.0
 
