@@ -29,6 +29,10 @@ RESAMPLE = {
 LARGEST_RATIO = 640
 """Resampling kernels grow with the reduced ratio's terms; ordinary rates need at most 640 (11025 to 16000 Hz)."""
 
+OPEN_SIZE = 2**32 - 2**16
+OGG_PAGE = 65307  # the largest there is
+OGG_LAST = 4
+
 SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS"}
 
 
@@ -66,11 +70,36 @@ def read_channels(
         raise AudioLDMError(
             f"Cannot read audio from {path}: {error}", "Replace or remove this file.", code=1
         ) from error
+    if cut_off(path):
+        raise AudioLDMError(f"{path} is cut off before its end.", "Replace or remove this file.", code=1)
     if promised and len(data) < wanted:
         raise AudioLDMError(
             f"{path} is cut off: {len(data)} of {wanted} samples.", "Replace or remove this file.", code=1
         )
     return torch.from_numpy(np.ascontiguousarray(data)), rate
+
+
+def cut_off(path: str | Path) -> bool:
+    """True if a WAV or AIFF file ends before its sound chunk does, or an Ogg file before its last page.
+
+    libsndfile reads what is left of them without a word.   Sizes that a program which writes to a pipe leaves open (0, or
+    near 2^32) state nothing.   RIFF, IFF; RFC 3533 for Ogg.
+    """
+    with open(path, "rb") as file:
+        head, total = file.read(12), os.fstat(file.fileno()).st_size
+        if head[:4] == b"OggS":
+            file.seek(max(0, total - OGG_PAGE))
+            tail = file.read()
+            page = tail[tail.rfind(b"OggS") :]
+            whole = 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 26 else OGG_PAGE
+            return len(page) < whole or not page[5] & OGG_LAST
+        order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
+        while order is not None and len(chunk := file.read(8)) == 8:
+            size = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
+            if chunk[:4] in (b"data", b"SSND"):
+                return 0 < size < OPEN_SIZE and file.tell() + size > total
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
 
 
 def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, int]:

@@ -42,6 +42,28 @@ def test_every_width_rate_and_channel_count_is_read(tmp_path, suffix, subtype, r
     assert report.rows[0].loudness == pytest.approx(-9.7, abs=0.5)
 
 
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "flac", "ogg"])
+def test_a_file_that_is_cut_anywhere_is_corrupt(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    whole = tmp_path / f"whole.{suffix}"
+    soundfile.write(whole, 0.1 * rng.standard_normal(48000), 16000)
+    data = whole.read_bytes()
+    assert not check([row(whole)]).findings
+    for share in (0.1, 0.5, 0.9):
+        part = tmp_path / f"{share}.{suffix}"
+        part.write_bytes(data[: int(share * len(data))])
+        assert check([row(part)]).counts() == {"corrupt": 1}, share
+
+
+def test_a_wav_from_a_pipe_states_no_size(tmp_path):
+    path = save(tmp_path / "a.wav", subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[4:8] = data[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert not check([row(path)]).findings
+
+
 def test_six_channels_and_odd_rates(tmp_path):
     for rate in (11025, 22050, 44100, 96000, 192000):
         path = tmp_path / f"{rate}.flac"
