@@ -98,6 +98,12 @@ def opensounds(
     ),
     packages: Annotated[str, typer.Option(metavar="A,B", help="Only these packages.  [default: all]")] = "",
     max_mb: Annotated[float, typer.Option(help="Download at most this much, small packages first.")] = 1000.0,
+    licence: Annotated[
+        str,
+        typer.Option(
+            help="permissive: CC0, public domain, MIT, CC BY; sharealike: also CC BY-SA; all: also GPL and LGPL."
+        ),
+    ] = "sharealike",
     index: Annotated[
         Path | None, typer.Option(metavar="JSONL", help="The list of sounds.  [default: the project's]")
     ] = None,
@@ -113,7 +119,7 @@ def opensounds(
     \b
     Examples:
       audioldm data prepare opensounds
-      audioldm data prepare opensounds --max-mb 3000
+      audioldm data prepare opensounds --licence all --max-mb 5000
       audioldm data prepare opensounds --packages minetest-data,openttd-opensfx -o data/raw/small.jsonl
     """
     refuse_overwrite(out, force)
@@ -121,6 +127,8 @@ def opensounds(
     from audioldm.datasets.prepare import opensounds as source
 
     listed, sounds = source.load_index(index)
+    sounds = source.allowed(sounds, licence)
+    listed = [item for item in listed if any(sound.package == item.name for sound in sounds)]
     names = [name.strip() for name in packages.split(",") if name.strip()]
     chosen = source.choose(listed, names, max_mb)
     skipped = [item for item in listed if item not in chosen and (not names or item.name in names)]

@@ -82,8 +82,8 @@ def read_channels(
 def cut_off(path: str | Path) -> bool:
     """True if a WAV or AIFF file ends before its sound chunk does, or an Ogg file before its last page.
 
-    libsndfile reads what is left of them without a word.   Sizes that a program which writes to a pipe leaves open (0, or
-    near 2^32) state nothing.   RIFF, IFF; RFC 3533 for Ogg.
+    libsndfile reads what is left of them without a word.   Sizes that a program which writes to a pipe leaves open (0,
+    or near 2^32) state nothing.   RIFF, IFF; RFC 3533 for Ogg.
     """
     with open(path, "rb") as file:
         head, total = file.read(12), os.fstat(file.fileno()).st_size

@@ -113,7 +113,7 @@ def test_prepare_opensounds_without_network_or_room(command, tmp_path, monkeypat
         tmp_path / "cache",
     ]
     assert command("data", "prepare", "opensounds", *words) == 1
-    assert "package: game (1 sounds not made" in capsys.readouterr().err
+    assert "later: game (1 sounds not made" in capsys.readouterr().err
     assert command("data", "prepare", "opensounds", *words, "--max-mb", 4) == 1
     assert "skipped: game (5 MB; --max-mb 4)" in capsys.readouterr().err
     assert command("data", "prepare", "opensounds", *words, "--packages", "gmae") == 2

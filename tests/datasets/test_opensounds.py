@@ -13,7 +13,8 @@ from sounds import cat_bytes, deb_bytes, packed_group, tar_bytes, wav_bytes
 
 from audioldm.datasets.check import check
 from audioldm.datasets.prepare import opensounds
-from audioldm.datasets.prepare.opensounds import Package, Sound, choose, fetch, gather, load_index
+from audioldm.datasets.prepare.opensounds import Sound, allowed, choose, gather, load_index
+from audioldm.datasets.prepare.packages import FetchError, Package, fetch
 from audioldm.errors import AudioLDMError
 
 INDEX = Path(__file__).parents[2] / "data" / "manifests" / "opensounds.jsonl"
@@ -127,7 +128,7 @@ def test_offline_names_the_package_and_goes_on(tmp_path, index, registry):
     (registry / "game-data_1.0-1_all.deb").unlink()
     made = gather(*index, tmp_path / "out", cache=tmp_path / "cache")
     (finding,) = made.findings
-    assert (finding.kind, finding.path) == ("package", "game-data")
+    assert (finding.kind, finding.path) == ("later", "game-data")
     assert "4 sounds" in finding.detail
     assert "offline" in finding.detail
     assert [row.source for row in made.rows] == ["opensounds/samples"]
@@ -189,7 +190,7 @@ def test_an_index_with_another_licence_is_refused(tmp_path):
     path.with_suffix(".packages.json").write_text(
         '[{"name": "a", "registry": "deb", "version": "1", "mb": 1}]'
     )
-    for licence in ("GPL-2+", "CC-BY-NC-4.0", "", "unresolved"):
+    for licence in ("CC-BY-NC-4.0", "", "unresolved", "CC-BY-ND-3.0"):
         path.write_text(json.dumps(line | {"licence": licence}))
         with pytest.raises(AudioLDMError, match="licences"):
             load_index(path)
@@ -209,3 +210,31 @@ def test_the_project_s_own_index_is_sound():
     assert all(re.fullmatch(r"[0-9a-f]{32}", sound.md5) for sound in sounds)
     assert all(sound.caption == sound.caption.strip() and sound.caption and sound.author for sound in sounds)
     assert all("\n" not in sound.caption and sound.caption.isascii() for sound in sounds)
+
+
+def test_tiers_of_licences():
+    def of(licence):
+        return Sound("a", "b", "c", "d", licence, "e", "f")
+
+    free, share, copyleft = of("CC0-1.0"), of("CC-BY-SA-3.0"), of("GPL-2+")
+    everything = [free, share, copyleft, of("CC-BY-3.0"), of("LGPL-3+")]
+    assert allowed(everything, "permissive") == [free, everything[3]]
+    assert allowed(everything, "sharealike") == [free, share, everything[3]]
+    assert allowed(everything, "all") == everything
+    with pytest.raises(AudioLDMError, match="licence='free'"):
+        allowed(everything, "free")
+
+
+@pytest.mark.parametrize(
+    ("said", "fate"),
+    [
+        ("E: Unable to locate package game-data", "gone"),
+        ("E: Version '9' for 'game-data' was not found", "gone"),
+        ("npm error code E404\nnpm error 404 Not Found", "gone"),
+        ("Err:1 http://deb game-data\n  Temporary failure resolving 'deb'\nE: Failed to fetch", "later"),
+        ("npm error network request failed, reason: ECONNRESET", "later"),
+        ("", "later"),
+    ],
+)
+def test_packages_that_are_gone_and_that_come_later(said, fate):
+    assert FetchError(Package("game-data", "deb", "9", 1.0), said).fate == fate

@@ -1,15 +1,13 @@
 """Freely licensed sounds that ship inside Debian and npm packages, listed one by one in a tracked index.
 
 The index (``data/manifests/opensounds.jsonl``) gives package, member, caption, licence, author and md5 of each sound;
-beside it ``opensounds.packages.json`` gives each package's registry, version and size.   Only sounds whose licence is
-CC0, public domain, CC BY, CC BY-SA or MIT are listed.   A sound whose bytes are other than listed is named, never used.
+beside it ``opensounds.packages.json`` gives each package's registry, version and size.   Licences were resolved file by
+file from the packages' copyright files.   A sound whose bytes are other than listed is named, never used.
 """
 
 import hashlib
 import json
-import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +25,17 @@ from audioldm.datasets.prepare.containers import (
     contents,
     is_container,
 )
+from audioldm.datasets.prepare.packages import FetchError, Package, fetch
 from audioldm.errors import AudioLDMError
 
 RATE = 16000
 SOURCE = "opensounds"
-NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*")
-LICENCES = re.compile(r"CC0-1\.0|public-domain|MIT|CC-BY(-SA)?-[34]\.0\+?")
-DOWNLOAD_SECONDS = 1800.0
+LICENCES = {
+    "permissive": r"CC0-1\.0|public-domain|MIT|CC-BY-[34]\.0\+?",
+    "sharealike": r"CC-BY-SA-[34]\.0(\+|-US)?",
+    "all": r"L?GPL-[23](\.\d)?\+?( with composition exception| or MPL)?|Artistic-1\.0",
+}
+"""tier -> the licences that it adds to the tiers before it; no other licence may be listed"""
 
 
 @dataclass(frozen=True)
@@ -65,42 +66,6 @@ class Sound:
         return f"{SOURCE}/{self.package}/{stem.rstrip('0123456789._- ') or stem}"
 
 
-@dataclass(frozen=True)
-class Package:
-    """Where a package comes from and how much is downloaded for it."""
-
-    name: str
-    registry: str
-    version: str
-    mb: float
-
-    def __post_init__(self) -> None:
-        if (
-            self.registry not in COMMANDS
-            or not NAME.fullmatch(self.name)
-            or not VERSION.fullmatch(self.version)
-        ):
-            raise AudioLDMError(f"{self} is not a package of {', '.join(COMMANDS)}.", "Correct the index.")
-
-
-def _apt(package: Package, folder: Path) -> list[list[str]]:
-    """The listed version, else whatever version there is: md5 decides about each sound."""
-    return [
-        ["apt-get", "download", f"{package.name}={package.version}"],
-        ["apt-get", "download", package.name],
-    ]
-
-
-def _npm(package: Package, folder: Path) -> list[list[str]]:
-    """npm refuses nothing but the listed version."""
-    exact = f"{package.name}@{package.version}"
-    return [["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder), exact]]
-
-
-COMMANDS: dict[str, Callable[[Package, Path], list[list[str]]]] = {"deb": _apt, "npm": _npm}
-"""registry -> the commands to try, in order, in an empty folder"""
-
-
 @dataclass
 class Gathered:
     """What became sounds, and what did not."""
@@ -129,13 +94,24 @@ def load_index(path: str | Path | None = None) -> tuple[list[Package], list[Soun
         Sound(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
     ]
     packages = [Package(**item) for item in json.loads(table.read_text(encoding="utf-8"))]
-    if bad := sorted({sound.licence for sound in sounds if not LICENCES.fullmatch(sound.licence)}):
+    if bad := sorted(
+        {sound.licence for sound in sounds} - {sound.licence for sound in allowed(sounds, "all")}
+    ):
         raise AudioLDMError(
-            f"{path} lists licences {bad}.", "Only CC0, public domain, CC BY, CC BY-SA and MIT may be used."
+            f"{path} lists licences {bad}.", "Only free licences that are known by name may be used."
         )
     if lost := sorted({sound.package for sound in sounds} - {package.name for package in packages}):
         raise AudioLDMError(f"{table} does not list {lost}.", "Add the packages.")
     return packages, sounds
+
+
+def allowed(sounds: Sequence[Sound], tier: str) -> list[Sound]:
+    """The sounds whose licence is of ``tier`` or one before it."""
+    if tier not in LICENCES:
+        raise AudioLDMError(f"licence={tier!r} is not a choice.", f"Use one of {', '.join(LICENCES)}.")
+    names = list(LICENCES)
+    known = re.compile("|".join(LICENCES[name] for name in names[: names.index(tier) + 1]))
+    return [sound for sound in sounds if known.fullmatch(sound.licence)]
 
 
 def choose(packages: Sequence[Package], names: Sequence[str], max_mb: float | None) -> list[Package]:
@@ -149,32 +125,6 @@ def choose(packages: Sequence[Package], names: Sequence[str], max_mb: float | No
         if max_mb is None or total <= max_mb:
             out.append(package)
     return out
-
-
-def fetch(package: Package, cache: Path) -> Path:
-    """The package's file in ``cache``, downloaded by its own package manager if it is not there yet."""
-    target = cache / f"{package.name}_{package.version}.{'deb' if package.registry == 'deb' else 'tgz'}"
-    if target.is_file():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    said = ""
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        for command in COMMANDS[package.registry](package, Path(folder)):
-            try:
-                done = subprocess.run(
-                    command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                said = str(error)
-                continue
-            files = [file for file in Path(folder).iterdir() if file.suffix in (".deb", ".tgz")]
-            if done.returncode == 0 and len(files) == 1:
-                os.replace(files[0], target)
-                return target
-            said = (done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"])[-1]
-    raise AudioLDMError(
-        f"Cannot download {package.name} {package.version}: {said}", "Is the network there?", code=1
-    )
 
 
 def members(path: Path, outers: set[str], wanted: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -269,7 +219,8 @@ def _unpack(
                     Finding("corrupt", f"{package.name}/{name}", error.message.split(": ", 1)[-1])
                 )
     except AudioLDMError as error:
-        findings.append(Finding("package", package.name, f"{len(left)} sounds not made: {error.message}"))
+        kind = error.fate if isinstance(error, FetchError) else "package"
+        findings.append(Finding(kind, package.name, f"{len(left)} sounds not made: {error.message}"))
         return
     findings.extend(Finding("missing", f"{package.name}/{name}", "not in the package") for name in left)
     if not keep:
