@@ -198,10 +198,10 @@ def draw_sheet(path: Path, rows: Sequence["Row"], generated: dict[str, "Tensor"]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from audioldm.cli.figure import RANGE_DB, mel_decibels
     from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD
     from audioldm.evaluation.yamnet import load as load_row
     from audioldm.pipeline.outputs import publish
+    from audioldm.signal.decibels import RANGE_DB, mel_decibels
 
     figure = Figure(figsize=(9, 16), layout="constrained")
     FigureCanvasAgg(figure)

@@ -3,15 +3,10 @@
 import io
 
 import numpy as np
-import torch
 
 from audioldm.pipeline.outputs import Wave
-from audioldm.signal.mel import log_mel
+from audioldm.signal.decibels import RANGE_DB, TICKS_HZ, mel_decibels, mel_position
 from audioldm.spec import AudioSpec
-
-DECIBELS_PER_NEPER = 20 / np.log(10)
-TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
-RANGE_DB = 80
 
 
 def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
@@ -39,26 +34,6 @@ def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def mel_decibels(wave: Wave, spec: AudioSpec) -> np.ndarray:
-    """Log-mel of ``wave`` in dB re a magnitude of 1, (T, F); a clip shorter than a window is padded."""
-    short = max(0, spec.n_fft - wave.size)
-    padded = torch.from_numpy(np.pad(wave, (0, short)))
-    return log_mel(padded[None, None].float(), spec)[0, 0].numpy() * DECIBELS_PER_NEPER
-
-
-def mel_position(hertz: np.ndarray, spec: AudioSpec) -> np.ndarray:
-    """Where ``hertz`` lies among the bands 0 .. F-1 of Slaney's mel scale (see ``slaney``)."""
-    low, high = slaney(np.array(spec.fmin)), slaney(np.array(spec.fmax))
-    return (slaney(hertz) - low) / (high - low) * (spec.mels + 1) - 1
-
-
-def slaney(hertz: np.ndarray) -> np.ndarray:
-    """Slaney's mel: 200/3 Hz per mel to 1 kHz, then 27 mels per factor of 6.4.   Auditory Toolbox, 1998."""
-    return np.where(
-        hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4)
-    )
 
 
 def shortened(title: str) -> str:

@@ -4,10 +4,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from audioldm.evaluation.listening.analysis import Line, Outcome
+from audioldm.evaluation.picture import Picture
 from audioldm.metrics.crossed import power
 
 BLUE = "#1d4f91"
@@ -24,7 +23,7 @@ POWER_SHARES = (0.5, 0.6, 0.7, 0.8)
 """The first is no preference: what is found there is a false alarm."""
 
 
-def figures(outcome: Outcome) -> dict[str, Figure]:
+def figures(outcome: Outcome) -> dict[str, Picture]:
     """Every plot of one task, by name."""
     made = {}
     if outcome.task in ("ab", "abx"):
@@ -40,10 +39,9 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
     return made
 
 
-def canvas(width: float, height: float) -> tuple[Figure, Any]:
-    """A figure with its own canvas: no global state, no display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+def canvas(width: float, height: float) -> tuple[Picture, Any]:
+    """A figure with one pair of axes."""
+    figure = Picture(figsize=(width, height))
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e8ed")
@@ -53,7 +51,7 @@ def canvas(width: float, height: float) -> tuple[Figure, Any]:
 
 def forest(
     lines: list[Line], unit: str, *, middle: float | None = None, limits: tuple[float, float] | None = None
-) -> Figure:
+) -> Picture:
     """Each line's mean and 95 % interval, best on top."""
     figure, axes = canvas(7, 1.1 + 0.42 * len(lines))
     ordered = sorted(lines, key=lambda line: line.estimate.mean)
@@ -70,7 +68,7 @@ def forest(
     return figure
 
 
-def boxes(outcome: Outcome, limits: tuple[float, float]) -> Figure:
+def boxes(outcome: Outcome, limits: tuple[float, float]) -> Picture:
     """Single scores: quartiles, whiskers to the extremes, every answer as a dot."""
     names = sorted(outcome.scores, key=lambda name: float(np.median(outcome.scores[name])))
     figure, axes = canvas(7, 1.1 + 0.5 * len(names))
@@ -88,7 +86,7 @@ def boxes(outcome: Outcome, limits: tuple[float, float]) -> Figure:
     return figure
 
 
-def by_prompt(outcome: Outcome) -> Figure:
+def by_prompt(outcome: Outcome) -> Picture:
     """Mean of each prompt: which prompts carry the result."""
     names = sorted({name for means in outcome.by_prompt.values() for name in means})
     prompts = sorted(outcome.by_prompt, key=lambda prompt: outcome.by_prompt[prompt].get(names[0], np.nan))

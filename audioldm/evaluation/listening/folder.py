@@ -49,7 +49,9 @@ def load(folder: str | Path) -> Test:
     about, key = read_part(folder / "test.json"), read_part(folder / "key.json")
     if hashlib.sha256((folder / "key.json").read_bytes()).hexdigest() != about.get("key_sha256"):
         raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", "Copy the whole folder again.")
-    raw = {name: tuple(value) if isinstance(value, list) else value for name, value in key["design"].items()}
+    raw: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in key["design"].items()
+    }
     test = Test(folder, about, Design(**raw), key["clips"])
     for name, clip in test.clips.items():
         path = folder / "audio" / name

@@ -122,7 +122,7 @@ def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
 def save(test: Test, result: Result, folder: Path) -> Path:
     """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page."""
     pictures = {
-        f"{found.task}_{name}": png(figure)
+        f"{found.task}_{name}": figure.png()
         for found in result.outcomes
         for name, figure in figures(found).items()
     }
@@ -137,13 +137,6 @@ def save(test: Test, result: Result, folder: Path) -> Path:
     }
     publish(contents | {folder / f"{name}.png": content for name, content in pictures.items()})
     return folder / "report.html"
-
-
-def png(figure: Any) -> bytes:
-    """A figure as a file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
 
 
 def answers_csv(result: Result) -> str:

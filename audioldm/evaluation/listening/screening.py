@@ -104,7 +104,7 @@ def passed(item: Judgement) -> bool:
         return item.preferred is not None and not item.preferred.startswith(DAMAGED)
     if item.task == "abx":
         return item.right
-    return item.answer <= POOR_SCORE
+    return bool(item.answer <= POOR_SCORE)
 
 
 def alike(first: Judgement, again: Judgement) -> bool:

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.listening.study import CHOICES, SCALES, Study
 
-WORDS = {
+WORDS: dict[str, tuple[str, dict[Any, str]]] = {
     "ab": ("Which clip do you prefer?", {"A": "A is better", "tie": "no difference", "B": "B is better"}),
     "abx": ("X is a copy of A or of B. Which one?", {"A": "X is A", "B": "X is B"}),
     "quality": (
