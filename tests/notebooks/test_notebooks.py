@@ -29,7 +29,7 @@ def test_the_notebooks_are_there():
 def test_it_opens_with_what_it_is_and_is_short(path):
     first = cells(path)[0]
     assert first["cell_type"] == "markdown"
-    assert "".join(first["source"]).startswith(f"# {path.stem[:2]} ")
+    assert "".join(first["source"]).startswith("# ")
     assert len(cells(path)) <= MOST_CELLS
 
 
