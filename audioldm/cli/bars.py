@@ -32,6 +32,7 @@ def bars(
     ] = "",
     seeds: Annotated[int, typer.Option(help="Clips of each ESC-10 prompt.")] = 20,
     captions: Annotated[int, typer.Option(help="Held-out captions of open sounds.")] = 100,
+    pairs: Annotated[int, typer.Option(help="Pairs of low and high notes.")] = 50,
     seconds: Annotated[
         float | None, typer.Option(help="Length of each clip.  [default: the model's]")
     ] = None,
@@ -72,8 +73,8 @@ def bars(
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in QUESTIONS]:
         raise AudioLDMError(f"only={unknown[0]!r} is no question.", f"Known: {', '.join(QUESTIONS)}.")
-    if captions < 2:
-        raise AudioLDMError(f"captions={captions} is too few.", "Use 2 or more.")
+    if captions < 2 or pairs < 1:
+        raise AudioLDMError(f"captions={captions} or pairs={pairs} is too few.", "Use 2 and 1 or more.")
     check_parts(sampler=sampler, grid=None, device=device)
     from audioldm.datasets import manifest
     from audioldm.evaluation import recognition
@@ -91,7 +92,9 @@ def bars(
     given = {"seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler, "polish": polish}
     settings = {name: value for name, value in given.items() if value is not None}
     clips = Clips(pipe, out / "clips", settings, batch_size=batch_size)
-    judge = run.Bars(rows, clips, yamnet, stepping, seeds=seeds, captions=captions, device=str(pipe.device))
+    judge = run.Bars(
+        rows, clips, yamnet, stepping, seeds=seeds, captions=captions, pairs=pairs, device=str(pipe.device)
+    )
     found: list[bar.Bar] = []
     for _, answers in judge.run(wanted):
         found += answers

@@ -56,13 +56,10 @@ def plain(value: Any) -> str:
 
 
 def rows(lines: Sequence[Line]) -> str:
-    """One row a set, one column a score."""
+    """One row a score, one column a set."""
     names = list(dict.fromkeys(name for line in lines for name in line.scores))
-    cells = [
-        [line.name, line.n, *(str(line.scores[name]) if name in line.scores else "" for name in names)]
-        for line in lines
-    ]
-    return html.table(["row", "n", *names], cells)
+    cells = [[name, *(str(line.scores.get(name, "")) for line in lines)] for name in names]
+    return html.table(["score", *(f"{line.name} (n={line.n})" for line in lines)], cells)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -90,8 +87,7 @@ def charts(name: str, lines: Sequence[Line]) -> str:
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
     parts = [html.picture(figure, f"distances by {name}")] if shown else []
-    points = next((line.scores["FD_inf"].points for line in lines if "FD_inf" in line.scores), None)
-    if points:
+    if any(line.scores["FD_inf"].points for line in lines if "FD_inf" in line.scores):
         parts.append(html.picture(extrapolation(lines), f"FD by {name} against 1/n"))
     return "".join(parts)
 

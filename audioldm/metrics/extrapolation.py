@@ -44,14 +44,20 @@ def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
 
 
 def infinity(
-    rows: Tensor, reference: Tensor, distance: Distance, *, generator: Generator, points: int = 12
+    rows: Tensor,
+    reference: Tensor,
+    distance: Distance,
+    *,
+    generator: Generator,
+    points: int = 12,
+    draws: int = 1,
 ) -> Extrapolation:
     """The distance of ``rows`` (n, D) to ``reference`` (m, D) with the bias of few clips taken out of both sets.
 
     Both are thinned together, from a third of the smaller one to all of it: Chong and Forsyth (arXiv:1911.07023)
     sec. 3, Gui et al. (arXiv:2311.01616) sec. 2.3 for audio.   Subsets are drawn without replacement: drawing with it
     shrinks the number of different clips, and the line then ends at the biased value of all n.   A row should be a
-    clip, since the frames of one clip are not independent.
+    clip, since the frames of one clip are not independent.   Each point is the mean over ``draws`` pairs of subsets.
     """
     n = min(len(rows), len(reference))
     if points < 3 or n < 12:
@@ -59,7 +65,10 @@ def infinity(
     counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, points, dtype=torch.float64).tolist()]
     distances = []
     for count in counts:
-        a = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        b = reference[torch.randperm(len(reference), generator=generator)[:count]]
-        distances.append(distance(a, b))
+        values = []
+        for _ in range(1 if count == len(rows) == len(reference) else draws):
+            a = rows[torch.randperm(len(rows), generator=generator)[:count]]
+            b = reference[torch.randperm(len(reference), generator=generator)[:count]]
+            values.append(distance(a, b))
+        distances.append(sum(values) / len(values))
     return line(counts, distances)

@@ -186,7 +186,7 @@ def test_clips_are_made_once_and_again_for_other_settings(tiny_model: Path, tmp_
 def test_all_bars_of_a_tiny_model(rows, tiny_model, tmp_path, command, capsys) -> None:
     path = manifest.write(rows, tmp_path / "rows.jsonl")
     words = ("evaluate", "bars", path, "-m", tiny_model, "-o", tmp_path / "out", "--seeds", "2")
-    words = (*words, "--captions", "8", "--steps", "1", "--json", "--device", "cpu")
+    words = (*words, "--captions", "8", "--steps", "1", "--pairs", "3", "--json", "--device", "cpu")
     assert command(*words) == 0
     report = json.loads(capsys.readouterr().out)
     bars = {bar["name"]: bar for bar in report["bars"]}

@@ -40,6 +40,7 @@ class Bars:
     progress: Progress = silent
     seeds: int = hearing.SEEDS
     captions: int = sounds.CAPTIONS
+    pairs: int = pitch.PAIRS
     device: str = "cpu"
     framing: Framing = field(init=False)
 
@@ -181,9 +182,9 @@ class Bars:
 
     def pitch(self) -> list[Bar]:
         """Low and high notes."""
-        with self.progress("generating notes", 2 * pitch.PAIRS) as step:
+        with self.progress("generating notes", 2 * self.pairs) as step:
             self.clips.on_clip = step
-            return [pitch.follows_words(self.clips, self.framing, self.rows)]
+            return [pitch.follows_words(self.clips, self.framing, self.rows, count=self.pairs)]
 
     def vocoder(self) -> list[Bar]:
         """Vocoder and round trip."""

@@ -17,7 +17,8 @@ WINDOW = 10.0
 
 
 class ClapJudge:
-    """``path`` is a folder of transformers' ClapModel (laion/clap-htsat-unfused and kin), or a model folder of ours.
+    """``path`` is a folder of transformers' ClapModel (laion/clap-htsat-unfused and kin), a LAION ``.pt`` without
+    fusion (630k-audioset-best.pt) with RoBERTa's vocab.json and merges.txt in ``tokenizer`` beside it, or our model.
 
     A CLAP that conditioned or ranked the clips must not judge them; ours is for tests and curves.
     """
@@ -31,8 +32,11 @@ class ClapJudge:
                 "Download laion/clap-htsat-unfused once and give --embedder clap=FOLDER.",
             )
         folder = Path(path)
-        if (folder / "audio_encoder").is_dir():
-            self.clap: PretrainedClap | SmallClap = load_clap(folder)
+        if folder.is_file():
+            self.clap: PretrainedClap | SmallClap = laion(folder)
+            self.name, file = "clap-laion", folder
+        elif (folder / "audio_encoder").is_dir():
+            self.clap = load_clap(folder)
             self.name = "clap-small" if isinstance(self.clap, SmallClap) else "clap"
             file = next((folder / "audio_encoder").glob("*.safetensors"))
         else:
@@ -65,3 +69,28 @@ def pretrained(folder: Path) -> tuple[PretrainedClap, str]:
     model = ClapModel.from_pretrained(folder, local_files_only=True).eval()
     processor = ClapProcessor.from_pretrained(folder, local_files_only=True)
     return PretrainedClap.from_clap(model, processor), "clap"
+
+
+def laion(path: Path) -> PretrainedClap:
+    """LAION's own file in transformers' classes, by the same strict rules as the CLAP inside AudioLDM's checkpoints."""
+    from transformers import ClapAudioModelWithProjection, ClapConfig, ClapTextModelWithProjection
+
+    from audioldm.nets.published.build import fill
+    from audioldm.nets.published.clap import clap_config, convert, is_clap, towers
+    from audioldm.nets.published.files import read_weights
+    from audioldm.nets.published.folder import load_any_tokenizer
+
+    content = read_weights(path)
+    tensors = {
+        key.removeprefix("module."): value
+        for key, value in content.get("state_dict", content).items()
+        if isinstance(value, Tensor) and not key.endswith("embeddings.position_ids")
+    }
+    if not is_clap(tensors):
+        raise AudioLDMError(f"{path} is no CLAP of LAION.", "Name its .pt file.")
+    config, (text, audio) = ClapConfig(**clap_config(tensors)), towers(convert(tensors))
+    return PretrainedClap(
+        fill(lambda: ClapTextModelWithProjection(config.text_config), text, path),
+        load_any_tokenizer(path.parent / "tokenizer"),
+        fill(lambda: ClapAudioModelWithProjection(config.audio_config), audio, path),
+    ).eval()
