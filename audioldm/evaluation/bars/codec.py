@@ -7,7 +7,7 @@ from torch import Tensor
 
 from audioldm.datasets.decode import resample
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import SEED, Framing, Heard
+from audioldm.evaluation.bars.sounds import SEED, Crowd, Framing
 from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.unet import multiple_of
@@ -93,7 +93,7 @@ def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None] =
     ]
 
 
-def keeps_tag(real: Heard, trip: Heard) -> Bar:
+def keeps_tag(real: Crowd, trip: Crowd) -> Bar:
     """Share of real clips whose first YAMNet tag is the same after VAE and vocoder."""
     before, after = real.mean.argmax(dim=1), trip.mean.argmax(dim=1)
     top5 = trip.mean.topk(5, dim=1).indices

@@ -8,7 +8,7 @@ from torch import Tensor
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import SEED, Heard
+from audioldm.evaluation.bars.sounds import SEED, Crowd
 from audioldm.evaluation.clips import Clips
 from audioldm.evaluation.recognition import Report, esc10_recognition
 from audioldm.evaluation.tagbridge import TagBridge
@@ -40,7 +40,7 @@ def recognition(rows: Sequence[Row], clips: Clips, yamnet: YamNet, *, seeds: int
     )
 
 
-def tag_bridge(real: Heard, made: Heard, captions: Sequence[str], bridge: TagBridge) -> Bar:
+def tag_bridge(real: Crowd, made: Crowd, captions: Sequence[str], bridge: TagBridge) -> Bar:
     """How much of the way from wrong captions to real sound the generated clips go."""
     table = bridge.table(captions)
     right_real, wrong_real = matched_and_shuffled(table @ real.largest.T, captions)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from audioldm.datasets.manifest import Row
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import Framing, Heard
+from audioldm.evaluation.bars.sounds import Crowd, Framing
 from audioldm.evaluation.yamnet import load
 from audioldm.metrics.diversity import (
     mean_pairwise_cosine_distance,
@@ -30,7 +30,7 @@ CHUNK = 128
 
 
 def distance(
-    held: Heard, made: Heard, *, first: Heard, second: Heard, trip: Heard, trip_other: Heard
+    held: Crowd, made: Crowd, *, first: Crowd, second: Crowd, trip: Crowd, trip_other: Crowd
 ) -> tuple[Bar, Bar]:
     """Fréchet distance to held-out sounds, against two real halves and against the codec alone; all at one n."""
     n = len(held.embeddings)

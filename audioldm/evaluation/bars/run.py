@@ -14,7 +14,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.bars import codec as codecs
 from audioldm.evaluation.bars import hearing, likeness, pitch, sounds
 from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import Framing, Heard
+from audioldm.evaluation.bars.sounds import Crowd, Framing
 from audioldm.evaluation.clips import Clips
 from audioldm.evaluation.recognition import PROMPTS
 from audioldm.evaluation.tagbridge import TagBridge
@@ -81,23 +81,23 @@ class Bars:
             waves = self.clips.ask(prompts, seeds)
         return [self.framing(wave, self.clips.pipe.spec.rate) for wave in waves]
 
-    def hear(self, what: str, waves: Sequence[Tensor]) -> Heard:
+    def hear(self, what: str, waves: Sequence[Tensor]) -> Crowd:
         """YAMNet's view of waves, with progress."""
         with self.progress(f"hearing {what}", len(waves)) as step:
-            return Heard.of(waves, self.yamnet, step)
+            return Crowd.of(waves, self.yamnet, step)
 
     @cached_property
-    def real(self) -> Heard:
+    def real(self) -> Crowd:
         """The held-out sounds, heard."""
         return self.hear("held-out sounds", self.real_waves)
 
     @cached_property
-    def made(self) -> Heard:
+    def made(self) -> Crowd:
         """The generated clips, heard."""
         return self.hear("generated clips", self.made_waves)
 
     @cached_property
-    def halves(self) -> tuple[Heard, Heard, list[Tensor]]:
+    def halves(self) -> tuple[Crowd, Crowd, list[Tensor]]:
         """Two real halves, heard, and the first one's waves."""
         first, second = (
             [self.framing.of_row(row) for row in half]
@@ -112,7 +112,7 @@ class Bars:
         """The model without its U-Net."""
         return codecs.Codec(self.clips.pipe, self.framing)
 
-    def through(self, waves: Sequence[Tensor]) -> Heard:
+    def through(self, waves: Sequence[Tensor]) -> Crowd:
         """VAE and vocoder, heard."""
         back = []
         with self.progress("VAE and vocoder", len(waves)) as step:
@@ -122,7 +122,7 @@ class Bars:
         return self.hear("round trips", back)
 
     @cached_property
-    def trip(self) -> Heard:
+    def trip(self) -> Crowd:
         """The held-out sounds after VAE and vocoder, heard."""
         return self.through(self.real_waves)
 

@@ -48,7 +48,7 @@ class Framing:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Crowd:
     """What YAMNet makes of n clips: pooled embeddings (n, 1024), and the largest and mean tag of each (n, 521)."""
 
     embeddings: Tensor
@@ -58,7 +58,7 @@ class Heard:
     @classmethod
     def of(
         cls, waves: Sequence[Tensor], yamnet: YamNet, on_clip: Callable[[], None] = lambda: None
-    ) -> "Heard":
+    ) -> "Crowd":
         """Listen to each 16 kHz wave once."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for wave in waves:
@@ -67,8 +67,8 @@ class Heard:
             on_clip()
         return cls(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
-    def __getitem__(self, index: slice | Tensor) -> "Heard":
-        return Heard(self.embeddings[index], self.largest[index], self.mean[index])
+    def __getitem__(self, index: slice | Tensor) -> "Crowd":
+        return Crowd(self.embeddings[index], self.largest[index], self.mean[index])
 
 
 def of_source(rows: Sequence[Row], source: str) -> list[Row]:
