@@ -177,9 +177,9 @@ class Comparison:
         report.census = {"generated": made.census(), "reference": real.census()}
         rows = sum(len(part) for part in made.rows)
         if rows < 2 * embedder.dim:
+            told = f"{embedder.name}: {rows} rows for {embedder.dim} dimensions"
             report.warnings.append(
-                f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, "
-                "read it beside the floor"
+                f"{told}: FD is mostly bias, and FD_inf's line does not hold; read both beside the floor"
             )
         for name, count in report.census["generated"].items():
             if name in ("silent", "clipped", "duplicates") and count:
