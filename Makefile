@@ -65,7 +65,8 @@ notebooks: .venv/dev.stamp
 # The original goes into .parity/, apart: it is not for commercial use, and its name is ours.
 parity: .venv/dev.stamp
 	@$(INSTALL) --no-deps --upgrade --target .parity audioldm==0.1.1 audioldm2==0.1.0 torchlibrosa==0.1.0 einops==0.8.2 torchvision==0.26.0 \
-		pandas==3.1.1 ftfy==6.3.1 progressbar==2.5 wcwidth==0.9.4 six==1.17.0
+		pandas==3.1.1 ftfy==6.3.1 progressbar==2.5 wcwidth==0.9.4 six==1.17.0 \
+		laion-clap==1.1.7 h5py==3.16.0 braceexpand==0.1.7 webdataset==1.0.2 wget==3.2
 	@AUDIOLDM_ORIGINAL=$(CURDIR)/.parity $(BIN)/python -m pytest -q -s tests/parity
 
 # The whole chain on synthetic sound, on two CPU cores: four trainings, one model, two sounds.

@@ -60,7 +60,7 @@ def export(
     """Write a model folder: from four trained parts, or from any model that `audioldm generate -m` opens.
 
     The folder is diffusers' layout with audioldm.json beside: stock AudioLDMPipeline opens it, with the right
-    attention heads.  A published file with only some of the nets (VAE, HiFi-GAN) gives folders of these.
+    attention heads.  A published file that cannot generate alone (VAE, HiFi-GAN, AudioLDM 2) gives a folder a net.
 
     \b
     Examples:
@@ -109,7 +109,7 @@ def check_choices(*, dtype: str, **given: Any) -> None:
 
 
 def write_parts(ref: str, out: Path) -> list[Path] | None:
-    """Component folders of a published file that is no whole model; None for everything else."""
+    """Component folders of a published file that cannot generate alone; None for everything else."""
     from audioldm.nets.published.checkpoint import read_checkpoint
     from audioldm.nets.published.files import SUFFIXES
 
@@ -117,7 +117,8 @@ def write_parts(ref: str, out: Path) -> list[Path] | None:
     if not file.is_file() or file.suffix not in SUFFIXES:
         return None
     found = read_checkpoint(file)
-    if found.unet:
+    whole = found.unet and found.vae and found.vocoder and found.clap
+    if whole and not any(found.unet_shape.contexts):  # type: ignore[union-attr]
         return None
     return write_published(found, file, out, set(NETS.values()))
 

@@ -58,6 +58,7 @@ def open_checkpoint(path: Path, choices: Choices) -> AudioLDM:
     tokenizer = tokenizer_beside(path, choices)
     found = read_checkpoint(path, weights=choices.weights)
     check_whole(found, path)
+    check_film(found, path)
     heads = None if choices.heads == "original" else build.PUBLISHED_AS
     text, audio = build.clap_of(found, path)
     vae, vocoder = build.vae_of(found, path), build.vocoder_of(found, path)
@@ -88,6 +89,17 @@ def check_whole(found: Checkpoint, path: Path) -> None:
         raise AudioLDMError(
             f"{path} holds {held} but no {', no '.join(missing)}: it cannot generate alone.",
             "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ....",
+        )
+
+
+def check_film(found: Checkpoint, path: Path) -> None:
+    """Refuse a U-Net that is told words: its nets can be taken out, but no text encoder of ours speaks to it yet."""
+    shape = found.unet_shape
+    if shape is not None and any(shape.contexts):
+        widths = ", ".join(str(width) for width in shape.contexts if width)
+        raise AudioLDMError(
+            f"The U-Net of {path} is told token sequences ({widths} wide), for which there is no text encoder here.",
+            f"Take its nets out with: audioldm export {path} -o FOLDER.",
         )
 
 

@@ -128,6 +128,30 @@ def run_clap(job: dict, inputs: dict) -> tuple[dict, dict]:
     return model.state_dict(), {"text": text, "audio": model.get_audio_embedding(sounds)}
 
 
+def run_laion(job: dict, inputs: dict) -> tuple[dict, dict]:
+    """LAION's own package through its own calls: texts and waves in, embeddings out."""
+    import transformers
+
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(job["tokenizer"])
+    for name in (
+        "RobertaTokenizer",
+        "BertTokenizer",
+        "BartTokenizer",
+    ):  # it downloads all three when imported
+        getattr(transformers, name).from_pretrained = classmethod(lambda cls, *a, **k: tokenizer)
+    without_hub()
+    from laion_clap import CLAP_Module
+
+    clap = CLAP_Module(enable_fusion=False, device="cpu", amodel=job["size"])
+    lively_clap(clap.model)
+    waves = [wave[: int(n)].numpy() for wave, n in zip(inputs["waves"], inputs["lengths"], strict=True)]
+    answers = {
+        "text": clap.get_text_embedding(job["texts"], use_tensor=True),
+        "audio": torch.from_numpy(clap.get_audio_embedding_from_data(waves, use_tensor=False)),
+    }
+    return prefixed(clap.model.state_dict(), "module."), answers
+
+
 def run_whole(job: dict, inputs: dict) -> tuple[dict, dict]:
     """The whole of generating: prompt, guidance, DDIM under the moving average, decoding, vocoding."""
     import transformers

@@ -1,10 +1,11 @@
 """AudioLDM 2's U-Net and its relatives, and the 48 kHz front end."""
 
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
-from originals import back, enliven, prefixed, unet_state
+from originals import back, enliven, prefixed, unet_state, whole
 
 from audioldm.batch import Condition
 from audioldm.nets.folder import load_component, save_component
@@ -87,6 +88,24 @@ def test_a_checkpoint_of_contexts_becomes_the_same_net(contexts, film, kind, tmp
     for key, value in net.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert kind_of(again) == kind and tuple(again.config.attention_head_dim) == (1, 2)
+
+
+def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocabulary, tmp_path, capsys):
+    net = toy((None, 24, 40))
+    state = {k: v for k, v in whole(pipe).items() if not k.startswith(unet.PREFIX)}
+    state |= prefixed(original(net, 3), unet.PREFIX)
+    torch.save({"state_dict": state}, tmp_path / "two.pth")
+    assert (
+        command("generate", "rain", "-m", tmp_path / "two.pth", "--tokenizer", vocabulary, "-o", tmp_path)
+        == 2
+    )
+    assert "is told token sequences (24, 40 wide)" in capsys.readouterr().err
+    assert command("export", tmp_path / "two.pth", "-o", tmp_path / "parts") == 0
+    folders = {Path(line).name for line in capsys.readouterr().out.split()}
+    assert folders == {"unet", "vae", "vocoder", "text_encoder", "audio_encoder"}
+    again = load_component(tmp_path / "parts/unet")
+    for key, value in net.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
 
 
 def test_both_contexts_are_heard_and_asked_for(tmp_path):
