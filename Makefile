@@ -27,8 +27,8 @@ $(BIN)/python:
 	@$(INSTALL) --editable . && touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing audioldm[train,eval,dev] into .venv"
-	@$(INSTALL) --editable '.[train,eval,dev]' && touch .venv/base.stamp $@
+	@echo "installing audioldm[train,eval,app,dev] into .venv"
+	@$(INSTALL) --editable '.[train,eval,app,dev]' && touch .venv/base.stamp $@
 
 setup: .venv/base.stamp
 setup-dev: .venv/dev.stamp
@@ -36,7 +36,7 @@ setup-dev: .venv/dev.stamp
 demo: .venv/base.stamp
 	@$(BIN)/audioldm generate "$(PROMPT)" --out out/demo --force
 
-# The tests of the listening page drive a real Chromium, the system's: playwright's own download is not to be had everywhere.
+# The tests of the listening page and of the app drive a real Chromium, the system's: playwright's own download is not to be had everywhere.
 browser:
 	@if [ -z "$${AUDIOLDM_CHROMIUM:-}" ] && ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \

@@ -15,6 +15,7 @@ from audioldm.errors import AudioLDMError
 COMMANDS = {
     "generate": "audioldm.cli.generate:generate",
     "edit": "audioldm.cli.edit:edit",
+    "app": "audioldm.app.command:serve",
     "samplers": "audioldm.cli.samplers:samplers",
     "recipes": "audioldm.cli.recipes_cmd:recipes",
     "train": "audioldm.cli.train:train",

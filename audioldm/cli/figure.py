@@ -36,6 +36,25 @@ def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
     return buffer.getvalue()
 
 
+def strip(wave: Wave) -> bytes:
+    """PNG of the waveform (N,) alone, without margins: seconds run from its left edge to its right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.6))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.plot(np.arange(wave.size), wave, linewidth=0.4, color="#1d4ed8")
+    axes.set(
+        xlim=(0, max(1, wave.size - 1)),
+        ylim=(-1.05 * (top := max(1e-3, float(np.abs(wave).max()))), 1.05 * top),
+    )
+    axes.axis("off")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()
+
+
 def shortened(title: str) -> str:
     """``title`` on one line of at most 80 characters, with ``$`` kept from being read as mathematics."""
     line = " ".join(title.split())

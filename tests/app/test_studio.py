@@ -1,0 +1,138 @@
+"""Work that can be stopped, requests within limits, results that nobody else's request touches."""
+
+import json
+import threading
+from math import ceil
+
+import numpy as np
+import pytest
+import soundfile
+
+from audioldm.app.jobs import Done, Progress, Stopped, watch
+from audioldm.errors import AudioLDMError
+
+ASK = {"seconds": 0.5, "takes": 1, "seed": 0, "steps": 2}
+EDIT = {
+    "begin": 0.1,
+    "end": 0.3,
+    "strength": 0.5,
+    "seconds": 0.3,
+    "splice": False,
+    "takes": 1,
+    "seed": 0,
+    "steps": 2,
+}
+
+
+def last(events):
+    *_, done = events
+    return done.result
+
+
+def test_progress_then_result():
+    def work(on_step):
+        for i in range(3):
+            on_step(i + 1, 3)
+        return "sound"
+
+    assert list(watch(work)) == [Progress(1, 3), Progress(2, 3), Progress(3, 3), Done("sound")]
+
+
+def test_what_the_work_raises_is_raised_to_the_watcher():
+    def work(on_step):
+        raise AudioLDMError("No.")
+
+    with pytest.raises(AudioLDMError, match="No"):
+        list(watch(work))
+
+
+def test_closing_stops_the_work_at_its_next_step():
+    reached, ended = threading.Event(), []
+
+    def work(on_step):
+        try:
+            for i in range(1_000_000):
+                on_step(i, 1_000_000)
+                reached.set()
+        except Stopped:
+            ended.append(i)
+            raise
+
+    watching = watch(work)
+    next(watching)
+    assert reached.wait(10)
+    watching.close()
+    assert ended and ended[0] < 999_999
+
+
+def test_takes_have_their_own_seeds_files_and_sidecars(studio):
+    takes = last(studio.generate("rain", **{**ASK, "takes": 3, "seed": 5}))
+    assert [take.seed for take in takes] == [5, 6, 7]
+    assert len({take.audio.read_bytes() for take in takes}) == 3
+    record = json.loads(takes[1].sidecar.read_text())
+    assert (record["prompt"], record["seed"], record["settings"]["steps"]) == ("rain", 6, 2)
+    again = last(studio.generate("rain", **{**ASK, "seed": 6}))
+    assert again[0].audio.read_bytes() == takes[1].audio.read_bytes()
+    assert again[0].audio.parent != takes[1].audio.parent
+
+
+@pytest.fixture
+def upload(tmp_path):
+    path = tmp_path / "noise.dat"  # the name says nothing: the content counts
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=(20000, 2)), 22050, format="WAV")
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["transfer", "inpaint", "continue", "vary", "denoise"])
+def test_every_edit_of_the_page(studio, upload, kind):
+    (take,) = last(studio.edit(kind, upload, "rain", **EDIT))
+    assert soundfile.info(take.audio).frames == ceil(
+        (20000 / 22050 + (0.3 if kind == "continue" else 0)) * 16000
+    )
+
+
+def test_upscale_and_splice(studio, tmp_path, upload):
+    path = tmp_path / "narrow.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=8000), 8000)
+    last(studio.edit("upscale", str(path), "", **EDIT))
+    (take,) = last(studio.edit("inpaint", upload, "rain", **{**EDIT, "splice": True}))
+    made, rate = soundfile.read(take.audio, dtype="int16")
+    before, _ = soundfile.read(upload, dtype="int16")
+    assert (rate, made.shape) == (22050, before.shape)
+    assert np.array_equal(made[-8000:], before[-8000:])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seconds": 9.0}, "more than 5"),
+        ({"seconds": -1}, "seconds=-1"),
+        ({"takes": 40}, "takes=40"),
+        ({"steps": 900}, "steps=900"),
+        ({"seed": -1}, "seed"),
+        ({"sampler": "best"}, "unknown"),
+        ({"guidance": float("nan")}, "guidance"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_a_sentence(studio, changed, told):
+    with pytest.raises(AudioLDMError, match=told):
+        last(studio.generate("rain", **{**ASK, **changed}))
+
+
+def test_uploads_are_judged_by_their_content(studio, tmp_path, upload):
+    (tmp_path / "song.wav").write_text("<html>not a sound</html>")
+    soundfile.write(tmp_path / "long.wav", np.zeros(6 * 8000), 8000)
+    (tmp_path / "big.wav").write_bytes(b"\0" * 2**21)
+    for path, told in {
+        str(tmp_path / "song.wav"): "no sound",
+        str(tmp_path / "long.wav"): "6 s, more than 5",
+        str(tmp_path / "big.wav"): "larger than 1 MB",
+        None: "no sound to edit",
+    }.items():
+        with pytest.raises(AudioLDMError, match=told):
+            last(studio.edit("vary", path, "rain", **EDIT))
+    for changed, told in (({"end": 0.0}, "no region"), ({"end": 0.0, "splice": True}, "no region")):
+        with pytest.raises(AudioLDMError, match=told):
+            last(studio.edit("inpaint", upload, "rain", **{**EDIT, **changed}))
+    with pytest.raises(AudioLDMError, match="prompt is empty"):
+        last(studio.generate("  ", **ASK))
