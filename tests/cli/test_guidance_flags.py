@@ -64,6 +64,7 @@ REFUSED = {
     "unknown option": (("--guidance-method", "apg:mu=1"), "there is no option 'mu'"),
     "option out of range": (("--sampler", "ddim:eta=2"), "eta='2' cannot be"),
     "empty interval": (("--guidance-interval", "5", "1"), "LOW below HIGH"),
+    "interval without end": (("--guidance-interval", "1", "inf"), "both numbers"),
     "interval nan": (("--guidance-interval", "nan", "1"), "LOW below HIGH"),
     "quantile": (("--guidance-threshold", "2", "1"), "QUANTILE of 0 to 1"),
     "floor": (("--guidance-threshold", "0.9", "0"), "FLOOR above 0"),

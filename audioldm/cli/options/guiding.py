@@ -66,8 +66,11 @@ class Guiding:
         """Refuse what no run could use, before any weights are read; needs torch."""
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
-            if not 0 <= low < high:
-                raise AudioLDMError(f"guidance-interval={low:g} {high:g} is empty.", "Give LOW below HIGH.")
+            if not 0 <= low < high < math.inf:
+                raise AudioLDMError(
+                    f"guidance-interval={low:g} {high:g} is no interval.",
+                    "Give LOW below HIGH, both numbers.",
+                )
         if self.guidance_threshold is not None:
             quantile, floor = self.guidance_threshold
             if not (0 <= quantile <= 1 and 0 < floor < math.inf):

@@ -80,7 +80,10 @@ class Mixing:
 
         if self.like is not None:
             path, _ = self.reference(alone=False)
-            clips = [replace(clip, mark=f"like_{plain(path.stem, 24)}") for clip in clips]
+            named, mark = f"like {path.stem}", f"like_{plain(path.stem, 24)}"
+            clips = [
+                replace(clip, mark=mark) if clip.prompt else replace(clip, named=named) for clip in clips
+            ]
         if self.towards is None:
             return clips
         other, shares = self.shares()
