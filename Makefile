@@ -1,4 +1,4 @@
-# make demo | test | check | notebooks | test-all | browser | parity | tiny | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
+# make demo | test | check | notebooks | test-all | browser | parity | tiny | bench | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup setup-dev demo browser test test-all check notebooks parity tiny clean
+.PHONY: help setup setup-dev demo browser test test-all check notebooks parity tiny bench clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -79,6 +79,11 @@ tiny: .venv/dev.stamp
 		--name tiny --out runs/tiny/model --force
 	@$(BIN)/audioldm generate "a low tone" -m runs/tiny/model --out out/tiny --force
 	@$(BIN)/audioldm generate "a high tone" -m runs/tiny/model --out out/tiny --force
+
+# Ours against diffusers on this CPU, under ten minutes; the table and benchmarks/results/cpu.{json,png}.
+bench: .venv/dev.stamp
+	@$(BIN)/python -m benchmarks.cpu
+	@$(BIN)/python -m benchmarks.show benchmarks/results/cpu.json
 
 clean:
 	@rm -rf .parity build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -92,11 +92,11 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def peaks(bench: Bench) -> None:
-    """What the card does at best, and the floor of each part at S."""
+def peaks(bench: Bench, sizes: tuple[str, ...] = ("S", "M", "L")) -> None:
+    """What the machine does at best, and the floor of each part at ``sizes``."""
 
     def run() -> Row:
-        size, mib = (256, 16) if bench.tiny else (8192, 2048)
+        size, mib = (256, 16) if bench.tiny else (8192, 2048) if bench.device == "cuda" else (2048, 256)
         types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
         for name, dtype in types.items():
             bench.peaks[name] = floors.matmul_rate(bench.device, dtype, size=size)
@@ -111,7 +111,7 @@ def peaks(bench: Bench) -> None:
         }
 
     bench.book.add("peaks", "matrix products and copies", run)
-    for size in ("S", "M", "L"):
+    for size in sizes:
         bench.book.add("floors", size, partial(floor_rows, bench, size))
 
 

@@ -41,11 +41,11 @@ def paired(
     warm: int = 1,
     most: float = 60.0,
 ) -> dict[str, Row]:
-    """Each run's median, least and greatest time, taken in turn (ABAB), after ``warm`` untimed turns.
+    """Each run's median, least and greatest time, taken in turn (ABAB), after ``warm`` untimed turns (0: none).
 
     It stops early, but never before one turn, when ``most`` seconds have passed: ``n`` says how many turns there were.
     """
-    first = {name: seconds_of(run, device) for name, run in runs.items()}
+    first = {name: seconds_of(run, device) if warm else None for name, run in runs.items()}
     for _ in range(warm - 1):
         for run in runs.values():
             run()

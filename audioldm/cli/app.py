@@ -24,6 +24,7 @@ COMMANDS = {
     "listen": "audioldm.cli.listen:app",
     "report": "audioldm.cli.report:report",
     "export": "audioldm.cli.export:export",
+    "bench": "audioldm.cli.bench:bench",
     "doctor": "audioldm.cli.doctor:doctor",
 }
 """Name to ``module:function`` or ``module:typer app``; a module is imported when its command is asked for."""

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import floors, gpu
+from audioldm.pipeline.memory import peak_mib
+from benchmarks import cpu, floors, gpu, show
 from benchmarks.measure import Book, paired
 
 
@@ -49,3 +50,23 @@ def test_the_gpu_benchmark_runs_at_toy_size_and_finds_exact_equal_to_diffusers(
     assert (
         rows["equality S", "the same without TF32"]["max_relative_error"] < 1e-4
     )  # issue's bar for exact modes
+
+
+def test_the_table_says_ratios_spreads_and_what_failed():
+    machine = {"processor": "p", "threads": 2, "date": "d", "load": 0.0, "versions": {}}
+    timed = {"times_faster": 2.0, "s": 0.5, "min_s": 0.4, "max_s": 0.6, "n": 3}
+    rows = [
+        {"group": "g", "name": "a", "ours": timed},
+        {"group": "g", "name": "b", "error": "ValueError: no"},
+    ]
+    text = show.tables({"machine": machine, "rows": rows})
+    assert "| a | ours | 2 | 0.5 (0.4..0.6, n=3) |  |" in text
+    assert "| b |  |  |  | ValueError: no |" in text
+
+
+def test_a_child_tells_its_own_memory_not_its_parents():
+    ballast = torch.ones(100_000_000)  # 400 MB here
+    row = cpu.child("row = {'answer': 6 * 7}")
+    assert row["answer"] == 42
+    here = peak_mib(torch.device("cpu"))
+    assert 100 < row["peak_mib"] < here - 300, ballast.shape

@@ -1,0 +1,143 @@
+"""``audioldm bench``: how fast a model generates here, where the time goes, and how near the machine's best that is."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from audioldm.cli.checks import check_names, check_numbers, check_parts
+from audioldm.cli.options import grouped
+from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.progress import waiting
+from audioldm.errors import AudioLDMError
+
+if TYPE_CHECKING:
+    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.timing import Span
+
+
+@grouped
+def bench(
+    prompt: Annotated[str, typer.Argument(help="What to generate meanwhile.")] = "a dog barking",
+    *,
+    sampling: Sampling,
+    machine: Machine,
+    batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
+    repeat: Annotated[int, typer.Option(help="Timed runs, after one that warms up.")] = 3,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the last run's parts over time.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Time a model on this machine, part by part.
+
+    Median of the runs; gflop counts a multiply-add as two; "of peak" compares with a large matrix product in the same
+    number type here, so 100 % is a floor that nothing with these layers goes below.
+
+    \b
+    Examples:
+      audioldm bench
+      audioldm bench --mode fast --trace out/trace.png
+      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode compiled --json
+    """
+    if repeat < 1:
+        raise AudioLDMError(f"repeat={repeat} is not a number of runs.", "Use 1 or more.")
+    check_numbers(
+        n=1, seconds=sampling.seconds, steps=sampling.steps, guidance=None, seed=0,
+        batch_size=batch_size, polish=sampling.polish,
+    )  # fmt: skip
+    check_names(
+        audio_format="wav", device=machine.device, dtype=machine.dtype, out=Path("out"), mode=machine.mode
+    )
+    with waiting("loading torch and the model"):
+        check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
+        pipe = machine.load()
+    settings = sampling.given()
+    with waiting("generating"):
+        result, spans = measure(pipe, prompt, settings, batch_size=batch_size, repeat=repeat)
+    if trace is not None:
+        from audioldm.cli import timeline
+
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        trace.write_bytes(timeline.draw(spans, title=timeline.title_of(result)))
+        result["trace"] = str(trace)
+    print(json.dumps(result, indent=2) if as_json else table(result))
+
+
+def measure(
+    pipe: "AudioLDM", prompt: str, settings: dict[str, Any], *, batch_size: int, repeat: int
+) -> tuple[dict[str, Any], list["Span"]]:
+    """Medians by part over ``repeat`` runs, with operations, peak share and memory; and the last run's spans."""
+    import torch
+
+    from audioldm.pipeline import timing
+    from audioldm.pipeline.memory import peak_mib
+
+    def run(pipe: "AudioLDM") -> None:
+        pipe([prompt] * batch_size, seeds=range(batch_size), batch_size=batch_size, **settings)
+
+    counted = timing.trace(
+        pipe, run, count=pipe.mode == "exact"
+    )  # warms up; recorded graphs hide their operations
+    runs = [timing.trace(pipe, run) for _ in range(repeat)]
+    seconds = {part: [timing.shares(spans)[part] for spans in runs] for part in (*timing.PARTS, "all")}
+    peak = timing.matmul_rate(pipe.device, pipe.dtype)
+    flops = {part: sum(s.flops for s in counted if s.part == part) for part in timing.PARTS}
+    calls = {part: sum(s.part == part for s in runs[-1]) for part in timing.PARTS}
+    parts = {
+        part: {
+            "s": median(seconds[part]),
+            "least_s": min(seconds[part]),
+            "most_s": max(seconds[part]),
+            "calls": calls[part],
+            "gflop": flops[part] / 1e9,
+            "of_peak": flops[part] / median(seconds[part]) / peak if flops[part] else None,
+        }
+        for part in timing.PARTS
+    }
+    length = settings.get("seconds") or pipe.defaults["seconds"]
+    whole = median(seconds["all"])
+    result = {
+        "model": pipe.name,
+        "mode": pipe.mode,
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "clips": batch_size,
+        "seconds": length,
+        "steps": settings.get("steps") or pipe.defaults["steps"],
+        "s": whole,
+        "real_time_factor": whole / (length * batch_size),
+        "clips_per_minute": 60 * batch_size / whole,
+        "peak_mib": peak_mib(pipe.device),
+        "peak_gflop_per_s": peak / 1e9,
+        "parts": parts,
+    }
+    return result, runs[-1]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [
+        f"{result['model']}, {result['mode']} ({result['dtype']}) on {result['device']}, {result['threads']} threads: "
+        f"{result['clips']} x {result['seconds']:g} s, {result['steps']} steps",
+        f"{result['s']:.3f} s, {result['real_time_factor']:.3f} of real time, "
+        f"{result['clips_per_minute']:.1f} clips/min, peak memory {result['peak_mib']:.0f} MiB, "
+        f"matrix peak {result['peak_gflop_per_s']:.0f} GFLOP/s",
+        f"{'part':<9}{'calls':>6}{'s':>9}{'share':>8}{'least..most':>18}{'gflop':>10}{'of peak':>9}",
+    ]
+    for part, row in result["parts"].items():
+        of_peak = "-" if row["of_peak"] is None else f"{row['of_peak']:.0%}"
+        spread = f"{row['least_s']:.3f}..{row['most_s']:.3f}"
+        gflop = f"{row['gflop']:.2f}" if row["gflop"] else "-"
+        lines.append(
+            f"{part:<9}{row['calls'] or '-':>6}{row['s']:>9.3f}{row['s'] / result['s']:>8.0%}{spread:>18}"
+            f"{gflop:>10}{of_peak:>9}"
+        )
+    return "\n".join(lines)

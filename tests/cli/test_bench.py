@@ -1,0 +1,51 @@
+"""``audioldm bench``: the parts add up to the whole, and counting them changes nothing."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from audioldm.pipeline import timing
+from audioldm.pipeline.audioldm import AudioLDM
+
+QUICK = ("--seconds", 0.64, "--steps", 2, "--repeat", 1)
+
+
+def test_parts_add_up_and_operations_are_those_of_one_run(command, tiny_model, tmp_path, capsys):
+    picture = tmp_path / "deep" / "trace.png"
+    assert command("bench", "-m", tiny_model, "--trace", picture, "--json", *QUICK) == 0
+    result = json.loads(capsys.readouterr().out)
+    parts = result["parts"]
+    assert sum(part["s"] for part in parts.values()) == pytest.approx(result["s"], rel=1e-6)
+    assert (parts["unet"]["calls"], parts["vae"]["calls"], parts["vocoder"]["calls"]) == (2, 1, 1)
+    assert parts["unet"]["gflop"] > 0 and 0 < parts["unet"]["of_peak"] < 1
+    assert result["real_time_factor"] == pytest.approx(result["s"] / 0.64)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_names_every_part(command, tiny_model, capsys):
+    assert command("bench", "-m", tiny_model, "--mode", "fast", *QUICK) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{part} " in printed for part in timing.PARTS)
+    assert "fast (bfloat16)" in printed
+
+
+def test_watching_changes_no_byte_and_leaves_the_pipeline_as_it_was(tiny_model):
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    engine, waves = pipe.engine, []
+
+    def run(pipe: AudioLDM) -> None:
+        waves.append(pipe(["rain"], seeds=[0], seconds=0.64, steps=2))
+
+    run(pipe)
+    spans = timing.trace(pipe, run, count=True)
+    assert pipe.engine is engine and "embed_text" not in vars(pipe.clap)
+    run(pipe)
+    assert torch.equal(waves[0], waves[1]) and torch.equal(waves[0], waves[2])
+    assert all(a.end <= b.start for a, b in pairwise(spans[:-1]))
+
+
+@pytest.mark.parametrize("words", [("--repeat", 0), ("--steps", 0), ("--mode", "warp")])
+def test_numbers_that_no_run_could_use_are_refused(command, tiny_model, words):
+    assert command("bench", "-m", tiny_model, *words) == 2
