@@ -72,7 +72,6 @@ class AudioText(Dataset[Item]):
             raise AudioLDMError(f"mixup={mixup} is not a chance.", "Use 0 to 1.")
         self.rows = list(rows)
         self.spec = spec
-        self.samples = spec.samples(seconds)
         self.lengths = list(buckets) if buckets else [seconds]
         self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
         """each row's bucket, for BucketDraws"""

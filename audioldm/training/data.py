@@ -133,14 +133,18 @@ def from_manifests(
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
     workers: int = 0,
+    mixup: float = 0.0,
 ) -> DataModule:
-    """Clips of checked manifests: their train split, drawn by ``shares`` of each source, and their val split."""
+    """Clips of checked manifests: their train split, drawn by ``shares`` of each source, and their val split.
+
+    ``mixup`` (`+data.mixup=0.3`) is the chance that a second clip is mixed into one of training, its caption joined.
+    """
     rows = [row for path in manifests for row in read(path)]
     refuse_leaks(rows)
     train = [row for row in rows if row.split == "train"]
     val = [row for row in rows if row.split == "val"]
     return DataModule(
-        AudioText(train, spec, seconds, seed=seed),
+        AudioText(train, spec, seconds, seed=seed, mixup=mixup),
         AudioText(val, spec, seconds, seed=seed, captions="first") if val else None,
         batch_size=batch_size,
         seed=seed,

@@ -7,9 +7,14 @@ import torch
 
 from audioldm import recipes
 from audioldm.datasets.cache import Encoded, write_latents
+from audioldm.datasets.decode import encode
+from audioldm.datasets.manifest import Row, write
+from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
+from audioldm.spec import AudioSpec
 from audioldm.training.bucketed import from_bucketed_latents
 from audioldm.training.callbacks import Budget
+from audioldm.training.data import from_manifests
 
 
 def make(folder: Path, frames: tuple[int, ...] = (8, 16, 32), each: int = 5) -> str:
@@ -65,3 +70,17 @@ def test_a_run_in_two_parts_is_a_run_in_one(tmp_path):
     run("parts", 11)
     parts = run("parts", 14)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_mixup_on_the_fly_joins_captions(tmp_path):
+    rows = []
+    for i in range(4):
+        wave = Synthetic(AudioSpec(), 0.5, 4, seed=0)[i][0][0]
+        path = encode(tmp_path / f"{i}.wav", wave, 16000)
+        rows.append(Row(str(path), (f"sound {i}",), seconds=0.5))
+    manifest = write(rows, tmp_path / "m.jsonl")
+    data = from_manifests(
+        AudioSpec(), manifests=[str(manifest)], seconds=0.5, batch_size=4, mixup=1.0, workers=0
+    )
+    captions = next(iter(data.train_dataloader())).captions
+    assert any(" and sound " in caption for caption in captions)
