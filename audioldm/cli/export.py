@@ -120,7 +120,9 @@ def write_parts(ref: str, out: Path) -> list[Path] | None:
     whole = found.unet and found.vae and found.vocoder and found.clap
     if whole and not any(found.unet_shape.contexts):  # type: ignore[union-attr]
         return None
-    return write_published(found, file, out, set(NETS.values()))
+    for key in found.unread:
+        typer.echo(f"audioldm: left out: the conditioner that begins with {key!r}.", err=True)
+    return write_published(found, file, out, {*NETS.values(), "text_encoder_2"})
 
 
 def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) -> "AudioLDM":

@@ -79,6 +79,7 @@ def write_published(found: Any, file: Path, folder: Path, wanted: set[str]) -> l
         "unet": (found.unet, build.unet_of),
         "vae": (found.vae, build.vae_of),
         "vocoder": (found.vocoder, build.vocoder_of),
+        "text_encoder_2": (found.words, build.words_of),
     }
     written = []
     for name, (state, make) in makers.items():

@@ -23,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     SpeechT5HifiGan,
     SpeechT5HifiGanConfig,
+    T5Config,
+    T5EncoderModel,
 )
 
 from audioldm.errors import AudioLDMError
@@ -36,6 +38,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "MelEncoder": MelEncoder.from_config,
     "MicroConditioning": MicroConditioning.from_config,
     "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),
+    "T5EncoderModel": lambda config: T5EncoderModel(T5Config.from_dict(config)),
     "ClapTextModelWithProjection": lambda config: ClapTextModelWithProjection(
         ClapTextConfig.from_dict(config)
     ),
@@ -58,6 +61,8 @@ def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype 
         module.save_config(folder)
     path = folder / WEIGHTS[borrowed]
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    first: dict[int, str] = {}  # T5 has its words under two names; safetensors wants two tensors for them
+    state = {k: v if first.setdefault(v.data_ptr(), k) == k else v.clone() for k, v in state.items()}
     if dtype is not None:
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     save_file(state, path, metadata={"format": "pt"})

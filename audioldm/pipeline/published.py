@@ -95,6 +95,11 @@ def check_whole(found: Checkpoint, path: Path) -> None:
 def check_film(found: Checkpoint, path: Path) -> None:
     """Refuse a U-Net that is told words: its nets can be taken out, but no text encoder of ours speaks to it yet."""
     shape = found.unet_shape
+    if found.unread:
+        raise AudioLDMError(
+            f"{path} has a conditioner that is neither CLAP nor T5: {found.unread[0]!r}.",
+            f"Take its other nets out with: audioldm export {path} -o FOLDER.",
+        )
     if shape is not None and any(shape.contexts):
         widths = ", ".join(str(width) for width in shape.contexts if width)
         raise AudioLDMError(

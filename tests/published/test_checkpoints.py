@@ -94,7 +94,18 @@ def test_the_training_repositorys_conditioner_list(pipe, tmp_path, prefix):
     state |= {f"{prefix}mel_transform.spectrogram.window": torch.zeros(4)}
     state |= prefixed({"discriminator.main.0.weight": torch.zeros(1)}, "first_stage_model.loss.")
     found = read_checkpoint(saved(state, tmp_path / "trained.ckpt"))
-    assert found.clap and found.unet and found.vae and not found.text
+    assert found.clap and found.unet and found.vae and not found.words and not found.unread
+
+
+def test_the_clap_kept_for_scoring_is_found_and_other_conditioners_named(pipe, tmp_path, vocabulary):
+    state = whole(pipe, condition="clap.") | {"clap.mel_transform.mel_scale.fb": torch.zeros(4)}
+    state["cond_stage_models.0.start_of_sequence_tokens.weight"] = torch.zeros(2)
+    found = read_checkpoint(saved(state, tmp_path / "scored.pth"))
+    assert found.clap and found.unread == ["cond_stage_models.0.start_of_sequence_tokens.weight"]
+    with told("neither CLAP nor T5: 'cond_stage_models.0.start_of_sequence_tokens.weight'"):
+        AudioLDM.from_pretrained(tmp_path / "scored.pth", tokenizer=vocabulary)
+    with told("no rule explains: 'clap.temperature'"):
+        read_checkpoint(saved({**state, "clap.temperature": torch.zeros(1)}, tmp_path / "m.pth"))
 
 
 def test_position_ids_are_neither_missed_nor_kept(pipe, states, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from originals import back, enliven, prefixed, unet_state, whole
+from transformers import T5Config, T5EncoderModel
 
 from audioldm.batch import Condition
 from audioldm.nets.folder import load_component, save_component
@@ -94,6 +95,9 @@ def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocab
     net = toy((None, 24, 40))
     state = {k: v for k, v in whole(pipe).items() if not k.startswith(unet.PREFIX)}
     state |= prefixed(original(net, 3), unet.PREFIX)
+    sizes = {"vocab_size": 50, "d_model": 40, "num_layers": 2, "num_heads": 3, "d_kv": 8, "d_ff": 20}
+    words = T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu")).eval()
+    state |= prefixed(words.state_dict(), "cond_stage_models.1.model.")
     torch.save({"state_dict": state}, tmp_path / "two.pth")
     assert (
         command("generate", "rain", "-m", tmp_path / "two.pth", "--tokenizer", vocabulary, "-o", tmp_path)
@@ -102,7 +106,11 @@ def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocab
     assert "is told token sequences (24, 40 wide)" in capsys.readouterr().err
     assert command("export", tmp_path / "two.pth", "-o", tmp_path / "parts") == 0
     folders = {Path(line).name for line in capsys.readouterr().out.split()}
-    assert folders == {"unet", "vae", "vocoder", "text_encoder", "audio_encoder"}
+    assert folders == {"unet", "vae", "vocoder", "text_encoder", "audio_encoder", "text_encoder_2"}
+    ids = torch.tensor([[5, 7, 9, 1]])
+    with torch.no_grad():
+        heard = load_component(tmp_path / "parts/text_encoder_2")(ids).last_hidden_state
+        assert torch.equal(heard, words(ids).last_hidden_state)
     again = load_component(tmp_path / "parts/unet")
     for key, value in net.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key

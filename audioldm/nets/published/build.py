@@ -12,6 +12,8 @@ from transformers import (
     ClapConfig,
     ClapTextModelWithProjection,
     SpeechT5HifiGan,
+    T5Config,
+    T5EncoderModel,
 )
 
 from audioldm.errors import AudioLDMError
@@ -136,3 +138,11 @@ def clap_of(
         fill(lambda: ClapTextModelWithProjection(config.text_config), text, path),
         fill(lambda: ClapAudioModelWithProjection(config.audio_config), audio, path),
     )
+
+
+def words_of(found: Checkpoint, path: Path) -> T5EncoderModel:
+    """The T5 encoder of a checkpoint."""
+    if found.words_config is None:
+        raise AudioLDMError(f"{path} has no T5 encoder.", "Name a checkpoint that has one.")
+    config = T5Config(**found.words_config)
+    return fill(lambda: T5EncoderModel(config), found.words, path)

@@ -4,7 +4,6 @@ Known: AudioLDM's six (s, m, l), the training repository's latent diffusion, VAE
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.published import clap, hifigan, unet, vae
+from audioldm.nets.published import clap, hifigan, t5, unet, vae
 from audioldm.nets.published.files import read_weights
 from audioldm.nets.published.hifigan import HifiganShape
 from audioldm.nets.published.rules import State, below
@@ -27,7 +26,7 @@ PARTS = (
     ("vocoder", r"first_stage_model\.vocoder\."),
     ("vae", r"first_stage_model\."),
     ("condition", r"cond_stage_models?\.(?:\d+\.)?"),
-    ("score", r"clap\.model\."),
+    ("score", r"clap\."),
 )
 """Where each net is in a whole checkpoint; the first that matches."""
 SCHEDULE = re.compile(
@@ -49,8 +48,11 @@ class Checkpoint:
     vocoder_shape: HifiganShape | None = None
     clap: State = field(default_factory=dict)
     clap_config: dict[str, Any] | None = None
-    text: dict[int, State] = field(default_factory=dict)
-    """other conditioners by their number, in their own names"""
+    words: State = field(default_factory=dict)
+    words_config: dict[str, Any] | None = None
+    """T5's encoder"""
+    unread: list[str] = field(default_factory=list)
+    """the first key of every conditioner that is neither CLAP nor T5"""
     scale: float = 1.0
     betas: Tensor | None = None
     weights: Weights = "raw"
@@ -128,10 +130,7 @@ def sort(state: State) -> dict[str, State]:
                 break
         else:
             if key != "scale_factor" and not SCHEDULE.fullmatch(key):
-                raise AudioLDMError(
-                    f"The checkpoint has a key that no rule explains: {key!r}, shape {tuple(value.shape)}.",
-                    "This is not one of the known checkpoints; please report the key.",
-                )
+                raise unexplained(key)
     return found
 
 
@@ -164,25 +163,35 @@ FRONT_END = re.compile(r"mel_transform\..+|unconditional_token|empty_text_embed"
 
 
 def add_conditioners(found: Checkpoint, state: State, score: State) -> None:
-    """CLAP from wherever it is (as conditioner, or kept for scoring), other conditioners by number."""
-    for number, prefix in conditioners(state):
+    """CLAP from wherever it is (as conditioner, or kept for scoring), T5, and the names of what else there is."""
+    for prefix in conditioners(state):
         part = {k: v for k, v in below(state, prefix).items() if not FRONT_END.fullmatch(k)}
         inner = below(part, "model.")
         if clap.is_clap(inner):
             if strange := sorted(k for k in part if not k.startswith("model.")):
-                raise AudioLDMError(
-                    f"The checkpoint has a key that no rule explains: {prefix + strange[0]!r}.",
-                    "This is not one of the known checkpoints; please report the key.",
-                )
+                raise unexplained(prefix + strange[0])
             found.clap = clap.convert(inner, prefix=prefix + "model.")
             found.clap_config = clap.clap_config(inner)
+        elif t5.is_t5(inner):
+            found.words, found.words_config = t5.convert(inner, prefix=prefix + "model."), t5.t5_config(inner)
         elif part:
-            found.text[number] = part
-    if not found.clap and clap.is_clap(score):
-        found.clap, found.clap_config = clap.convert(score, prefix="clap.model."), clap.clap_config(score)
+            found.unread.append(prefix + min(part))
+    spare = below(score, "model.")
+    if strange := sorted(k for k in score if not k.startswith("model.") and not FRONT_END.fullmatch(k)):
+        raise unexplained("clap." + strange[0])
+    if not found.clap and clap.is_clap(spare):
+        found.clap, found.clap_config = clap.convert(spare, prefix="clap.model."), clap.clap_config(spare)
 
 
-def conditioners(state: State) -> Iterable[tuple[int, str]]:
-    """(number, prefix) of every conditioner: one without a number in AudioLDM, a list in its successors."""
-    matches = (re.match(r"cond_stage_model(?:\.|s\.(\d+)\.)", key) for key in state)
-    return sorted({(int(m[1] or 0), m[0]) for m in matches if m})
+def conditioners(state: State) -> list[str]:
+    """The prefix of every conditioner: one without a number in AudioLDM, a list in its successors."""
+    matches = (re.match(r"cond_stage_model(?:\.|s\.\d+\.)", key) for key in state)
+    return sorted({match[0] for match in matches if match})
+
+
+def unexplained(key: str) -> AudioLDMError:
+    """The error for a key that is none of the known ones."""
+    return AudioLDMError(
+        f"The checkpoint has a key that no rule explains: {key!r}.",
+        "This is not one of the known checkpoints; please report the key.",
+    )
