@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from audioldm.cli.bars import QUESTIONS
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.bars import likeness, pitch, sounds
+from audioldm.evaluation.bars import likeness, pitch, run, sounds
 from audioldm.evaluation.bars.bar import Bar, table
 from audioldm.evaluation.bars.sounds import Framing
 from audioldm.evaluation.clips import Clips
@@ -216,3 +217,8 @@ def test_wrong_use_of_bars_is_told_before_work(rows, command, capsys, tmp_path) 
     assert "only='speed' is no question" in capsys.readouterr().err
     assert command("evaluate", "bars", tmp_path / "none.jsonl") == 2
     assert "There is no manifest" in capsys.readouterr().err
+
+
+def test_the_command_knows_every_question() -> None:
+    assert QUESTIONS == run.ORDER
+    assert all(callable(getattr(run.Bars, name)) for name in run.ORDER)
