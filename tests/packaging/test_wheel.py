@@ -77,6 +77,12 @@ def test_wheel_carries_configuration_recipes_weights_and_licence(wheel):
     ]
 
 
+def test_wheel_carries_the_listening_page(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    page = ROOT / "audioldm" / "evaluation" / "listening" / "page"
+    assert {path.relative_to(ROOT).as_posix() for path in page.iterdir()} <= names
+
+
 def test_wheel_is_within_the_limit(wheel):
     assert wheel.stat().st_size < 70e6, "64 MB of weights at most, and the code"
 

@@ -23,7 +23,7 @@ SHORTEST_SECONDS = 0.3
 UNEVEN = 0.1
 """Clips of one prompt that differ by more than this share in length are refused: length would tell them apart."""
 MOST_SLOTS = 12
-"""BS.1534-3, sec. 5.1: more signals on a page cannot be compared"""
+"""BS.1534-3: more signals on a page cannot be compared"""
 BEEPS = (2, 3, 4, 5)
 
 

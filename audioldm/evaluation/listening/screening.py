@@ -14,7 +14,7 @@ POOR_SCORE = 2
 """A damaged clip, or one under a wrong caption, must get this or less of 5."""
 HIDDEN_REFERENCE = 90
 HIDDEN_REFERENCE_SHARE = 0.15
-"""BS.1534-3, sec. 4.1.2: who rates the hidden reference below 90 on more than 15 % of the pages is left out."""
+"""BS.1534-3: who rates the hidden reference below 90 on more than 15 % of the pages is left out."""
 CONSTANT_FROM = 8
 """As many main trials with one and the same answer are no judgements."""
 

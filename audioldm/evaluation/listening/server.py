@@ -4,6 +4,7 @@ import hmac
 import json
 import re
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -64,7 +65,7 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """What a rater opens; it carries the pass where one is needed."""
-        host, port = str(self.server_address[0]), self.server_address[1]
+        host, port = reachable(str(self.server_address[0])), self.server_address[1]
         return f"http://{host}:{port}/" + (f"#{self.key}" if self.key else "")
 
     def start(self) -> threading.Thread:
@@ -94,6 +95,18 @@ def is_local(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def reachable(host: str) -> str:
+    """What others call ``host``: for 0.0.0.0 (every address) the one by which this machine reaches its network."""
+    if host != "0.0.0.0":
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        try:
+            line.connect(("192.0.2.1", 9))  # RFC 5737: nobody's address; nothing is sent
+            return str(line.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
 
 
 def host_name(header: str) -> str:

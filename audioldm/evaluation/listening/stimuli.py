@@ -139,7 +139,7 @@ def volume_noise(seconds: float = 8.0) -> Wave:
     wave = np.fft.irfft(shape * np.exp(2j * np.pi * rng.random(len(hertz))), n)
     wave = (0.2 * wave / np.abs(wave).max()).astype(np.float32)
     gain = TARGET_LUFS - loudness(torch.from_numpy(wave), RATE)
-    return (wave * 10 ** (gain / 20)).astype(np.float32)
+    return np.asarray(wave * 10 ** (gain / 20), dtype=np.float32)
 
 
 def beeps(count: int, *, dbfs: float = -45.0) -> Wave:

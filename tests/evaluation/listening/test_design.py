@@ -33,8 +33,8 @@ def test_williams_square_of_none():
         williams_square(0)
 
 
-def test_williams_first_published_square():
-    # Williams (1949), table 2: six treatments, first row 0 1 5 2 4 3; ours is its mirror image 0 5 1 4 2 3
+def test_williams_square_is_the_usual_one_mirrored():
+    # the usual first row for six treatments is 0 1 5 2 4 3
     assert [(-x) % 6 for x in williams_square(6)[0]] == [0, 1, 5, 2, 4, 3]
 
 

@@ -211,6 +211,27 @@ def test_mushra_by_touch_on_a_phone(serve, visit):
     assert analyse(server.study.test, resamples=200).outcomes[0].systems[-1].name == "original"
 
 
+def test_mushra_by_keys(serve, visit):
+    server = serve("mushra", training=0, repeats=0, per_rater=1)
+    with visit(server) as page:
+        begin(page, server)
+        for key in ("r", "1", "2", "3", "4"):
+            expect(page.locator(".clip").first).to_be_enabled()
+            page.keyboard.press(key)
+            button = page.locator(".clip").nth("r1234".index(key))
+            expect(button).to_have_class(re.compile("heard"))
+        for row in range(4):
+            page.keyboard.press(str(row + 1))
+            page.keyboard.press("Home")
+            for _ in range(row):
+                page.keyboard.press("ArrowUp")
+        expect(page.locator(".row output")).to_have_text(["0", "1", "2", "3"])
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+    (event,) = [event for event in answers_of(server.study.test)[0] if event["event"] == "answer"]
+    assert event["answer"] == [0, 1, 2, 3]
+
+
 def test_abx_on_a_phone(serve, visit):
     server = serve("abx", training=0, repeats=0, catch=0, per_rater=1)
     with visit(server, **PHONE) as page:

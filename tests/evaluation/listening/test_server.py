@@ -194,6 +194,7 @@ def test_others_need_the_link(make):
     server.start()
     try:
         assert server.url.endswith(f"#{server.key}")
+        assert "//0.0.0.0" not in server.url, "a phone cannot open that"
         assert len(server.key) >= 12
         for key in ("", "guess", None, 5, "\ud800"):
             status, told = post(server, "/api/join", {"name": "", "key": key})
