@@ -84,7 +84,8 @@ def test_alpha_without_anything_to_agree_on_is_not_a_number():
 
 def test_strengths_of_the_american_league():
     strength = ratings.bradley_terry(BASEBALL, ridge=0)
-    published = [1.5814, 1.4364, 1.2945, 1.2476, 1.1077, 0.6839, 0.0]  # vignette of the R package BradleyTerry2
+    # the vignette of the R package BradleyTerry2, baseballModel1
+    published = [1.5814, 1.4364, 1.2945, 1.2476, 1.1077, 0.6839, 0.0]
     assert (strength - strength[-1]).round(4).tolist() == published
 
 
