@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise AudioLDMError(*_refusal(path, error)) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0][:120] if str(error) else type(error).__name__
         raise AudioLDMError(
             f"{path} cannot be read ({reason}): truncated or corrupt.", "Download it again."
         ) from None
@@ -62,9 +62,7 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> tuple[str, str]:
                 f"{path} is refused: it is a pickle that would run {what!r} when opened, not weights only.",
                 "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
             )
-    if not zipfile.is_zipfile(path) and "magic" not in text and len(text) == 0:
-        return f"{path} cannot be read: truncated or corrupt.", "Download it again."
     return (
-        f"{path} is refused: it is no file of weights only ({text.splitlines()[0][:120]}).",
-        "Name a .ckpt, .pth, .pt, .bin or .safetensors file of weights.",
+        f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights.",
+        "Name a .ckpt, .pth, .pt, .bin or .safetensors file of weights, or download it again.",
     )
