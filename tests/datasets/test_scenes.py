@@ -46,7 +46,14 @@ def rows(tmp_path):
             path = save(tmp_path / split / f"{caption}.wav", wave)
             licence = "CC0-1.0" if caption in BEDS else "CC-BY-4.0"
             made.append(
-                Row(str(path), (caption,), split=split, licence=licence, author=caption, group=caption)
+                Row(
+                    str(path),
+                    (caption,),
+                    split=split,
+                    licence=licence,
+                    author=caption,
+                    group=f"{split} {caption}",
+                )
             )
     return check(made).rows
 

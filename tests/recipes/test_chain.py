@@ -75,4 +75,7 @@ def test_the_chain_ends_in_a_sound(
     assert export(command, "--force") == 2
     assert "not made with the encoder" in capsys.readouterr().err
     assert command("train", "tiny/ldm", "batches=3") == 2
+    assert "latents is stale: its VAE" in capsys.readouterr().err
+    save_file(state, weights)
+    assert command("train", "tiny/ldm", "batches=3") == 2
     assert "other settings" in capsys.readouterr().err
