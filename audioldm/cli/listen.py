@@ -85,8 +85,8 @@ def prepare(
       audioldm listen prepare original=real vae=out/vae --method mushra --reference original -o listen/vae
     """
     named = name_systems(systems)
-    if raters < 1:
-        raise AudioLDMError(f"raters={raters} is not a number of people.", "Use 1 or more.")
+    if not 1 <= raters <= 1000:
+        raise AudioLDMError(f"raters={raters} is not a number of people.", "Use 1 to 1000.")
     from audioldm.evaluation.listening.prepare import Choices
     from audioldm.evaluation.listening.prepare import prepare as make
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import soundfile
 from audioldm.evaluation.listening.folder import load
 from audioldm.evaluation.listening.simulate import take
 from audioldm.evaluation.listening.study import Study
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def test_wrong_use_is_one_line(command, folders, capsys, monkeypatch, words, tol
 def test_serve_until_interrupted(command, folders):
     assert command("listen", "prepare", folders / "old", folders / "new", "-o", folders / "test") == 0
     words = [sys.executable, "-m", "audioldm", "listen", "serve", str(folders / "test"), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         line = process.stdout.readline()

@@ -22,7 +22,13 @@ PHONE = {
     "is_mobile": True,
     "device_scale_factor": 2,
 }
+FLAGS = [
+    "--no-sandbox",
+    "--mute-audio",
+    "--disable-dev-shm-usage",
+]  # containers: root, no sound card, small /dev/shm
 NARROWEST_FINGER = 44  # CSS pixels, WCAG 2.2 target size (enhanced)
+expect.set_options(timeout=15_000)  # ms; a busy machine decodes slowly
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def chromium():
             "no Chromium for the tests of the listening page: run `make browser`, or set AUDIOLDM_CHROMIUM"
         )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--mute-audio"])
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
 

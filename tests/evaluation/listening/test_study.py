@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from audioldm.evaluation.listening.simulate import take
 from audioldm.evaluation.listening.store import Store, read_events
 from audioldm.evaluation.listening.study import VOLUME_TRIES, RefusedError, Study
 
+ROOT = Path(__file__).parents[3]
 WORTH = {"original": 2.0, "new": 1.0, "old": -1.0}
 
 
@@ -218,7 +220,7 @@ def test_a_full_disk_refuses_the_answer_and_keeps_the_place(study, monkeypatch):
     assert run.rater(code).answered == 1
 
 
-def test_every_confirmed_answer_survives_a_kill(make, python):
+def test_every_confirmed_answer_survives_a_kill(make):
     """A process that answers and reports each confirmation is killed; all that it reported is on the disk."""
     test = make(repeats=0)
     code = f"""
@@ -232,7 +234,7 @@ while True:
         study.answer(code, i, "A", source="notebook")
         print(study.rater(code).number, i, flush=True)
 """
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
     )
