@@ -64,14 +64,19 @@ def known(name: str) -> None:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused."""
+    """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused.
+
+    ``debug=...`` comes after the recipe, whose numbers it replaces.
+    """
     known(name)
+    ladder = [f"+{word}" for word in overrides if word.startswith("debug=")]
+    overrides = [word for word in overrides if not word.startswith("debug=")]
     conf, recipes = find_root()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
             search = f"hydra.searchpath=[file://{recipes.parent}]"
-            cfg = compose("train", [search, f"+{recipes.name}={name}", f"recipe={name}", *overrides])
+            cfg = compose("train", [search, f"+{recipes.name}={name}", f"recipe={name}", *ladder, *overrides])
         OmegaConf.resolve(cfg)
         if missing := OmegaConf.missing_keys(cfg):
             raise AudioLDMError(
@@ -94,9 +99,12 @@ def build(cfg: DictConfig) -> Experiment:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
     try:
-        return Experiment(
-            instantiate(cfg.task), instantiate(cfg.data), instantiate(cfg.trainer), Path(cfg.run_dir)
-        )
+        module, data = instantiate(cfg.task), instantiate(cfg.data)
+        speed = instantiate(cfg.speed)
+        for net in module.components().values():
+            speed.apply(net)
+        data.repeat = cfg.data_repeat
+        return Experiment(module, data, instantiate(cfg.trainer), Path(cfg.run_dir))
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -127,3 +135,46 @@ def part(settings: dict[str, Any], name: str) -> Any:
     if name not in settings.get("task", {}):
         raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
     return instantiate(settings["task"][name])
+
+
+def settle(cfg: DictConfig) -> None:
+    """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
+    if cfg.batch_size != "auto":
+        return
+    before = Path(cfg.run_dir) / "config.yaml"
+    size = OmegaConf.load(before).batch_size if before.exists() else "auto"
+    set_batch_size(cfg, 1)
+    set_batch_size(cfg, size if isinstance(size, int) else fitting(cfg))
+
+
+def set_batch_size(cfg: DictConfig, size: int) -> None:
+    """Everywhere that it was interpolated to."""
+    cfg.batch_size = cfg.data.batch_size = size
+
+
+def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
+    """The batch size up to ``limit`` that the memory of one device holds, found by real steps."""
+    from audioldm.training.memory import LARGEST, probe
+
+    experiment = build(cfg)
+    settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
+    return probe(experiment.module, experiment.data, limit=limit or LARGEST, devices=1, **settings)
+
+
+def parameters(cfg: DictConfig) -> dict[str, int]:
+    """Number of values of each net of a composed recipe, counted without making them; trained ones on disk left out."""
+    import torch
+
+    counts = {}
+    with torch.device("meta"):
+        for part in ("vae", "vocoder", "unet", "discriminator"):
+            if part in cfg.task and cfg.task[part] and "load_component" not in cfg.task[part]["_target_"]:
+                counts[part] = sum(p.numel() for p in instantiate(cfg.task[part]).parameters())
+    return counts
+
+
+def missing_data(cfg: DictConfig) -> list[str]:
+    """Files and folders that the data source names and that are not there."""
+    places = [cfg.data.get(key) for key in ("manifests", "folder", "val_folder", "shards")]
+    flat = [p for place in places if place for p in ([place] if isinstance(place, str) else place)]
+    return [path for path in flat if not Path(path).exists()]

@@ -19,6 +19,7 @@ COMMANDS = {
     "samplers": "audioldm.cli.samplers:samplers",
     "recipes": "audioldm.cli.recipes_cmd:recipes",
     "train": "audioldm.cli.train:train",
+    "ema": "audioldm.cli.ema:ema",
     "data": "audioldm.cli.data:app",
     "evaluate": "audioldm.cli.evaluate:evaluate",
     "listen": "audioldm.cli.listen:app",

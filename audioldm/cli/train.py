@@ -1,8 +1,17 @@
 """``audioldm train``: run a recipe; the same command again resumes."""
 
-from typing import Annotated
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from audioldm.errors import AudioLDMError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from audioldm.recipes import Experiment
 
 EXAMPLES = """
 Examples:
@@ -15,7 +24,11 @@ Examples:
 
   audioldm train embedded/vocoder vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
 
-  audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run
+  audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run, how large it is, what is missing
+
+  audioldm train tiny/vae debug=one_step               or overfit (one batch), profile (where the time goes)
+
+  audioldm train embedded/vae batch_size=auto          as many clips as the memory holds
 
 Curves and previews: tensorboard --logdir runs
 """
@@ -27,15 +40,13 @@ def train(
         list[str] | None, typer.Argument(help="Hydra overrides: part=choice or key=value.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the composed configuration and stop.")
+        bool, typer.Option("--dry-run", help="Print the composed configuration, sizes and gaps, and stop.")
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the run's checkpoint and start again.")
     ] = False,
 ) -> None:
     """Train a part of the system by a recipe."""
-    from audioldm.errors import AudioLDMError
-
     try:
         from omegaconf import OmegaConf
 
@@ -45,17 +56,92 @@ def train(
     cfg = recipes.load(recipe, overrides or ())
     if dry_run:
         typer.echo(OmegaConf.to_yaml(cfg))
+        tell_plan(cfg)
         return
+    recipes.settle(cfg)
     experiment = recipes.build(cfg)
-    checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh)
+    checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh or bool(cfg.debug))
     for complaint in complaints:
         typer.echo(f"audioldm: {complaint}; the state before it is used.", err=True)
     if checkpoint is not None:
         typer.echo(f"resuming {checkpoint}", err=True)
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    fit(cfg, experiment, checkpoint)
     if experiment.trainer.interrupted:
         raise AudioLDMError(f"{recipe} was interrupted.", "Type the same command to resume.", code=130)
+    if cfg.debug:
+        tell_debug(experiment.run_dir, cfg.debug)
     typer.echo(str(experiment.run_dir / "model"))
+
+
+def tell_plan(cfg: "DictConfig") -> None:
+    """Sizes, and what is missing, on stderr."""
+    from audioldm import recipes
+
+    for part, count in recipes.parameters(cfg).items():
+        typer.echo(f"{part}: {count / 1e6:.3f} M parameters", err=True)
+    for path in recipes.missing_data(cfg):
+        typer.echo(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)", err=True)
+    state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
+    typer.echo(
+        f"would {'resume' if state.exists() else 'begin'} {cfg.run_dir}: {cfg.batches} batches", err=True
+    )
+
+
+def fit(cfg: "DictConfig", experiment: "Experiment", checkpoint: Path | None) -> None:
+    """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
+    from audioldm import recipes
+    from audioldm.training.memory import out_of_memory, release
+
+    try:
+        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise AudioLDMError(
+            f"The disk takes no more ({error}).",
+            "Free some space and type the same command to resume.",
+            code=1,
+        ) from None
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    # outside the handler: its traceback would hold the batch in memory
+    experiment.module.trainer = None
+    del experiment
+    release()
+    size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
+    raise AudioLDMError(
+        f"Out of memory at batch_size={cfg.batch_size}.",
+        f"batch_size={size} fits; with accumulate={-(-cfg.batch_size // size)} a step is as large as before. The last "
+        "good state is kept, but other settings need another run_dir or --fresh.",
+        code=1,
+    )
+
+
+def tell_debug(run_dir: Path, rung: str) -> None:
+    """What a rung of the debug ladder found."""
+    from audioldm.training.metrics import read_metrics
+
+    if rung == "profile":
+        typer.echo((run_dir / "profile.txt").read_text())
+    if rung != "overfit":
+        return
+    rows = [
+        row for row in read_metrics(run_dir / "metrics.jsonl") if any(k.startswith("train/") for k in row)
+    ]
+    name = next(k for k in rows[0] if k.startswith("train/") and "norm" not in k)
+    few = max(1, len(rows) // 10)
+    first, last = (sum(row[name] for row in part) / few for part in (rows[:few], rows[-few:]))
+    typer.echo(
+        f"{name} on one batch: {first:.4g} at first, {last:.4g} at last ({len(rows)} batches)", err=True
+    )
+    if not last < first:
+        raise AudioLDMError(
+            f"{name} did not fall on a single batch.",
+            "The part does not learn: try another task.lr first.",
+            code=1,
+        )
 
 
 train.__doc__ = f"{train.__doc__}\n\n\b\n{EXAMPLES}"

@@ -15,13 +15,18 @@ def drop_condition(
     """
     rows = next(part for part in (condition.film, condition.tokens) if part is not None)
     drop = uniform(len(rows), generator).to(rows.device) < p
+    return choose_rows(drop, null, condition)
 
-    def choose(kept: Tensor | None, empty: Tensor | None) -> Tensor | None:
-        if kept is None or empty is None:
-            return kept
-        return torch.where(drop.view(-1, *[1] * (kept.dim() - 1)), empty.to(kept), kept)
 
-    return Condition(*map(choose, condition.parts(), null.parts()))
+def choose_rows(pick: Tensor, chosen: Condition, other: Condition) -> Condition:
+    """Row i of ``chosen`` (or its only row) where ``pick`` (B,) is true, else of ``other``."""
+
+    def choose(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        if a is None or b is None:
+            return b
+        return torch.where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
+
+    return Condition(*map(choose, chosen.parts(), other.parts()))
 
 
 def mix_modalities(

@@ -1,15 +1,17 @@
 """What happens beside the steps: stopping, averaging, listening, exporting."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
 
+from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import save_component
+from audioldm.training.ema import Ema
 
 
 class Budget(L.Callback):
@@ -20,7 +22,7 @@ class Budget(L.Callback):
 
     def used(self, module: Any) -> bool:
         """Whether the module has seen its batches."""
-        return int(module.seen) >= (module.batches if self.limit is None else self.limit)
+        return module.seen >= (module.batches if self.limit is None else self.limit)
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """A finished run that is started again has nothing to do."""
@@ -29,6 +31,17 @@ class Budget(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Stop when the budget is used."""
         trainer.should_stop = trainer.should_stop or self.used(module)
+
+
+class Clip(L.Callback):
+    """Sets ``module.optim.clip``: Lightning's own clipping does not reach optimisers that are stepped by hand."""
+
+    def __init__(self, norm: float) -> None:
+        self.norm = norm
+
+    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Before the first step."""
+        module.optim = replace(module.optim, clip=self.norm)
 
 
 class Checkpoint(L.Callback):
@@ -44,23 +57,29 @@ class Checkpoint(L.Callback):
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
         """Once for each batch."""
-        if int(module.seen) != self.saved:
-            self.saved = int(module.seen)
+        if module.seen != self.saved:
+            module.refuse_broken()
+            self.saved = module.seen
             trainer.save_checkpoint(self.path)
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """What was just loaded is on the disk already."""
-        self.saved = int(module.seen)
+        """What was just loaded is on the disk already; half an accumulated step is never written."""
+        if self.every % module.optim.accumulate:
+            raise AudioLDMError(
+                f"checkpoint_every={self.every} is not a multiple of accumulate={module.optim.accumulate}.",
+                "Change one of them.",
+            )
+        self.saved = module.seen
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
-        validates = sum(trainer.num_val_batches) > 0 and int(module.seen) % trainer.val_check_batch == 0
-        if int(module.seen) % self.every == 0 and not validates:
+        validates = sum(trainer.num_val_batches) > 0 and module.seen % trainer.val_check_batch == 0
+        if module.seen % self.every == 0 and not validates:
             self.save(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """The one that was waited for."""
-        if int(module.seen) % self.every == 0:
+        if module.seen % self.every == 0:
             self.save(trainer, module)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
@@ -68,79 +87,31 @@ class Checkpoint(L.Callback):
         self.save(trainer, module)
 
 
-class Ema(L.Callback):
-    """Exponential moving average of ``module.averaged``; decay min(d, (1+n)/(10+n)).   Validation and export use it.
+class Profile(L.Callback):
+    """Where the time of batches 3 to 10 goes: ``profile.txt`` and, for chrome://tracing, ``trace.json``."""
 
-    Lightning's own averaging copies the whole module, frozen parts too, and has no warm-up of the decay, without which
-    a short training is still half its random start.
-    """
-
-    def __init__(self, decay: float = 0.999) -> None:
-        self.decay, self.updates = decay, 0
-        self.shadow: dict[str, Tensor] = {}
-        self.kept: dict[str, Tensor] | None = None
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Begin at the weights, unless a checkpoint has brought an average."""
-        state = module.averaged.state_dict()
-        self.shadow = {k: self.shadow.get(k, v).detach().clone().to(v.device) for k, v in state.items()}
+        """Wait for caches and allocators to settle."""
+        from torch.profiler import profile, schedule
 
-    @torch.no_grad()
+        self.profiler = profile(schedule=schedule(wait=1, warmup=1, active=8, repeat=1))
+        self.profiler.start()
+
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """shadow += (1 - decay) * (weights - shadow)."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        state = module.averaged.state_dict()
-        reals = [key for key, value in state.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.shadow[k] for k in reals], [state[k] for k in reals], 1 - decay)
-        for key in state.keys() - set(reals):
-            self.shadow[key].copy_(state[key])
+        """The next batch; the tenth ends the recording."""
+        if module.seen < 10:
+            self.profiler.step()
 
-    def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Validate the average."""
-        if self.shadow:
-            self.kept = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
-            module.averaged.load_state_dict(self.shadow)
-
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Train on with the weights."""
-        if self.kept is not None:
-            module.averaged.load_state_dict(self.kept)
-            self.kept = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint."""
-        return {"updates": self.updates, "shadow": self.shadow}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Out of the checkpoint."""
-        self.updates, self.shadow = state_dict["updates"], state_dict["shadow"]
-
-
-class Preview(L.Callback):
-    """Every validation, sound and spectrograms of the first held-out batch go to TensorBoard."""
-
-    def __init__(self, rate: int, count: int = 2) -> None:
-        self.rate, self.count = rate, count
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
-    ) -> None:
-        """Log what the module's ``preview`` gives: keys begin with "wave/" or "mel/"."""
-        if index or trainer.sanity_checking or trainer.logger is None or not hasattr(module, "preview"):
-            return
-        board = trainer.logger.experiment
-        for name, value in module.preview(batch).items():
-            for i, item in enumerate(value[: self.count].float().cpu()):
-                if name.startswith("wave/"):
-                    board.add_audio(f"{name}/{i}", item[0].clamp(-1, 1), int(module.seen), self.rate)
-                else:
-                    board.add_image(f"{name}/{i}", mel_picture(item[0]), int(module.seen))
-
-
-def mel_picture(mel: Tensor) -> Tensor:
-    """Log-mel (T, F) to a grey picture (1, F, T): time to the right, frequency upwards, -11.5 black, 2 white."""
-    return ((mel.T.flip(0) + 11.5) / 13.5).clamp(0, 1)[None]
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Write both files."""
+        self.profiler.stop()
+        key = "self_cuda_time_total" if module.device.type == "cuda" else "self_cpu_time_total"
+        table = self.profiler.key_averages().table(sort_by=key, row_limit=25)
+        (self.folder / "profile.txt").write_text(table)
+        self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
 
 
 class ExportFolder(L.Callback):

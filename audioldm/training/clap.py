@@ -7,7 +7,7 @@ from audioldm.batch import Batch
 from audioldm.losses.contrastive import cosine_distance, info_nce
 from audioldm.nets.clap import SmallClap
 from audioldm.signal.level import normalise_peak
-from audioldm.training.steps import Counted, adamw
+from audioldm.training.steps import Counted, Optim, adamw
 
 
 class Teachers(nn.Module):
@@ -58,8 +58,9 @@ class ClapTraining(Counted):
         batches: int,
         warmup: int = 50,
         seed: int = 0,
+        optim: Optim | None = None,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed)
+        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
         self.clap, self.teachers, self.teacher_weight, self.lr = clap, teachers, teacher_weight, lr
         self.extra_texts = extra_texts if teachers is not None and "text" in teachers.maps else 0
         self.log_scale = nn.Parameter(torch.tensor(2.66))  # ln(1/0.07), CLIP sec. 2.5
@@ -70,27 +71,39 @@ class ClapTraining(Counted):
 
     def terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and the similarity matrix (B texts, B sounds)."""
-        text = self.clap.embed_text(batch.captions)
-        audio = self.clap.embed_audio(normalise_peak(batch.wave))
-        same = torch.tensor([[a == b for b in batch.captions] for a in batch.captions], device=text.device)
+        text, audio, captions, ids = self.joined(
+            self.clap.embed_text(batch.captions), self.clap.embed_audio(normalise_peak(batch.wave)), batch
+        )
+        same = torch.tensor([[a == b for b in captions] for a in captions], device=text.device)
         terms = {"contrast": info_nce(text, audio, self.log_scale.exp().clamp(max=100), same=same)}
         if self.teachers is not None:
-            for name, features, keys in (("audio", audio, batch.ids), ("text", text, batch.captions)):
+            for name, features, keys in (("audio", audio, ids), ("text", text, captions)):
                 if name in self.teachers.maps:
                     terms[f"teacher_{name}"] = self.teachers.distance(name, features, keys)
         return terms, text @ audio.T
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def joined(
+        self, text: Tensor, audio: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, list[str], list[str]]:
+        """The embeddings, captions and ids of all processes: contrast needs every other sound of the whole batch."""
+        if self.place()[1] == 1:
+            return text, audio, batch.captions, batch.ids
+        every: list = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(every, (batch.captions, batch.ids))
+        captions, ids = ([key for part in every for key in part[i]] for i in (0, 1))
+        text, audio = (self.all_gather(part, sync_grads=True).flatten(0, 1) for part in (text, audio))
+        return text, audio, captions, ids
+
+    def training_step(self, batch: Batch, index: int) -> None:
         """One batch."""
         generator = self.start_batch()
         terms, _ = self.terms(batch)
         if self.extra_texts:
             texts = self.teachers.texts(self.extra_texts, generator)
             terms["teacher_words"] = self.teachers.distance("text", self.clap.embed_text(texts), texts)
+        taught = sum(v for k, v in terms.items() if k.startswith("teacher"))
+        self.descend(terms["contrast"] + self.teacher_weight * taught, self.optimizers(), name="clap")
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
-        return terms["contrast"] + self.teacher_weight * sum(
-            v for k, v in terms.items() if k.startswith("teacher")
-        )
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Contrast, and how often a sound's nearest caption in the batch is its own."""
@@ -101,4 +114,4 @@ class ClapTraining(Counted):
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """AdamW on both towers and on the teachers' maps."""
-        return adamw(self.parameters(), self.lr)
+        return adamw(self.parameters(), self.lr, fused=self.optim.fused)

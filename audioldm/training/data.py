@@ -22,6 +22,7 @@ class Draws(Sampler[list[tuple[int, int]]]):
     Without ``weights`` one pass after the other goes through all rows, each in a new order, so every row is seen once a
     pass; with them each batch draws rows by their chance.   Of ``world`` processes each takes its own ``batch_size``
     places of one batch of batch_size * world: together they see what a single process with that batch would see.
+    ``repeat`` gives the first batch for ever.
     """
 
     def __init__(
@@ -34,11 +35,12 @@ class Draws(Sampler[list[tuple[int, int]]]):
         weights: torch.Tensor | None = None,
         rank: int = 0,
         world: int = 1,
+        repeat: bool = False,
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.weights, self.rank, self.world = weights, rank, world
+        self.weights, self.rank, self.world, self.repeat = weights, rank, world, repeat
         self.order: tuple[int, torch.Tensor] | None = None
 
     def row(self, place: int) -> int:
@@ -61,8 +63,9 @@ class Draws(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         k = self.start
         while True:
-            first = (k * self.world + self.rank) * self.batch_size
-            yield [(row, first + place) for place, row in enumerate(self.batch(k))]
+            which = 0 if self.repeat else k
+            first = (which * self.world + self.rank) * self.batch_size
+            yield [(row, first + place) for place, row in enumerate(self.batch(which))]
             k += 1
 
 
@@ -85,12 +88,13 @@ class DataModule(L.LightningDataModule):
             raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
         self.train, self.val, self.weights = train, val, weights
         self.batch_size, self.seed, self.workers, self.collate = batch_size, seed, workers, collate
+        self.repeat = False
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not seen yet."""
         start, rank, world = 0, 0, 1
         if self.trainer is not None:
-            start = int(self.trainer.lightning_module.seen)
+            start = self.trainer.lightning_module.seen
             rank, world = self.trainer.global_rank, self.trainer.world_size
         draws = Draws(
             len(self.train),  # type: ignore[arg-type]
@@ -100,6 +104,7 @@ class DataModule(L.LightningDataModule):
             weights=self.weights,
             rank=rank,
             world=world,
+            repeat=self.repeat,
         )
         return DataLoader(
             self.train,

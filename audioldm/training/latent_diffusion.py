@@ -1,6 +1,6 @@
 """Trains the latent U-Net.   cached posterior -> latent -> noised -> predicted.   Rombach 2022; AudioLDM sec. 3."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -9,10 +9,11 @@ from torch import Tensor
 from audioldm.batch import Condition, LatentBatch
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import NoiseSchedule
-from audioldm.nets.condition import drop_condition, mix_modalities
+from audioldm.nets.condition import choose_rows
 from audioldm.nets.unet import net_call
+from audioldm.training.bins import LossBins
 from audioldm.training.graphed import RecordedUnet
-from audioldm.training.steps import Counted, adamw
+from audioldm.training.steps import Counted, Optim, adamw
 
 
 class LatentDiffusion(Counted):
@@ -40,13 +41,15 @@ class LatentDiffusion(Counted):
         warmup: int = 100,
         seed: int = 0,
         graph: bool = False,
+        optim: Optim | None = None,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed)
+        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
         self.unet, self.schedule = unet, schedule
         self.prediction, self.weighting = prediction, weighting
         self.scaling_factor, self.text_prob, self.drop, self.lr = scaling_factor, text_prob, drop, lr
         self.register_buffer("empty", empty)
         self.call = RecordedUnet(unet) if graph else net_call(unet)
+        self.bins = LossBins(10)
 
     @property
     def averaged(self) -> UNet2DConditionModel:
@@ -59,12 +62,13 @@ class LatentDiffusion(Counted):
 
     def losses(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> tuple[Tensor, Tensor]:
         """Per-sample loss (B,) and the timesteps (B,) that it was drawn at."""
-        noise = torch.randn(batch.mean.shape, generator=generator, device=generator.device).to(batch.mean)
-        z = (batch.mean + batch.std * noise) * self.scaling_factor
-        film = mix_modalities(batch.text, batch.audio, self.text_prob, generator)
-        condition = drop_condition(Condition(film=film), Condition(film=self.empty[None]), drop, generator)
-        t = objective.draw_t(len(z), self.schedule, generator=generator, kind="low_discrepancy").to(z.device)
-        noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z)
+        rows = len(batch.mean)
+        z = (batch.mean + batch.std * self.normal(batch.mean, generator)) * self.scaling_factor
+        condition = self.condition(batch, generator, drop=drop)
+        t = self.own(
+            lambda n: objective.draw_t(n, self.schedule, generator=generator, kind="low_discrepancy"), rows
+        ).to(z.device)
+        noise = self.normal(z, generator)
         losses = objective.loss(
             lambda x, steps: self.call(x, steps, condition),
             z,
@@ -76,11 +80,22 @@ class LatentDiffusion(Counted):
         )
         return losses, t
 
-    def training_step(self, batch: LatentBatch, index: int) -> Tensor:
-        """One batch."""
-        losses, _ = self.losses(batch, self.start_batch(), drop=self.drop)
+    def condition(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> Condition:
+        """What the U-Net is told: the sound's or the caption's embedding; nothing for a share ``drop`` of the rows."""
+        rows = len(batch.mean)
+        pick = self.chance(self.text_prob, rows, generator)[:, None]
+        film = torch.where(pick, batch.text, batch.audio)
+        dropped = self.chance(drop, rows, generator)
+        return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
+
+    def training_step(self, batch: LatentBatch, index: int) -> None:
+        """One batch; the loss by tenth of the timesteps is reported as a mean over the last batches."""
+        losses, t = self.losses(batch, self.start_batch(), drop=self.drop)
+        self.descend(losses.mean(), self.optimizers(), name="unet")
         self.log("train/loss", losses.mean().detach(), prog_bar=True)
-        return losses.mean()
+        self.bins.add(losses, t, self.schedule.length)
+        if self.seen % self.bins.window == 0:
+            self.log_dict({f"train/loss_t{i}": v for i, v in self.bins.take().items()})
 
     def validation_step(self, batch: LatentBatch, index: int) -> None:
         """Loss with fixed draws and nothing dropped, over all timesteps and by quarter of them."""
@@ -90,6 +105,14 @@ class LatentDiffusion(Counted):
             if not value.isnan():
                 self.log(f"val/loss_t{quarter}", value, batch_size=len(losses))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The reported means go on after a resume."""
+        checkpoint["loss_bins"] = self.bins.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As they were."""
+        self.bins.load_state_dict(checkpoint.get("loss_bins") or LossBins(self.bins.count).state_dict())
+
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """AdamW, as AudioLDM."""
-        return adamw(self.unet.parameters(), self.lr)
+        return adamw(self.unet.parameters(), self.lr, fused=self.optim.fused)

@@ -33,7 +33,7 @@ class Metrics(L.Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = read_metrics(self.path) if self.path.exists() else []
         waiting = self.path.with_suffix(".new")
-        kept = [row for row in rows if row["batch"] <= int(module.seen)]
+        kept = [row for row in rows if row["batch"] <= module.seen]
         waiting.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(waiting, self.path)
 
@@ -42,11 +42,11 @@ class Metrics(L.Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
         if values and trainer.is_global_zero:
             with open(self.path, "a") as file:
-                file.write(json.dumps({"batch": int(module.seen), **values}) + "\n")
+                file.write(json.dumps({"batch": module.seen, **values}) + "\n")
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
-        if int(module.seen) % self.every == 0:
+        if module.seen % self.every == 0:
             self.write(trainer, module, "train/")
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:

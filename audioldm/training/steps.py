@@ -2,68 +2,188 @@
 random draws that follow it too, so that training N batches equals training some, stopping, and training the rest.
 """
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import cos, pi
+from typing import Literal
 
 import lightning as L
 import torch
+from torch import Generator, Tensor
 
 from audioldm.datasets.audio_text import generator
+from audioldm.errors import AudioLDMError
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How every optimiser of a run steps.
+
+    ``schedule`` follows the linear warm-up and falls to ``floor`` times the full rate at the last batch.   ``clip`` is
+    the largest gradient norm (None: the module's own).   ``accumulate`` batches make one step.   ``fused`` updates all
+    tensors in one kernel (None: where the weights are on a GPU).
+    """
+
+    schedule: Schedule = "cosine"
+    floor: float = 0.1
+    clip: float | None = None
+    accumulate: int = 1
+    fused: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise AudioLDMError(f"accumulate={self.accumulate} is not a number of batches.", "Use 1 or more.")
+        if self.schedule not in ("cosine", "linear", "constant"):
+            raise AudioLDMError(
+                f"schedule={self.schedule!r} is unknown.",
+                "Use cosine, linear or constant (after the warm-up).",
+            )
 
 
 class Counted(L.LightningModule):
     """A LightningModule that knows how many batches it has seen.
 
     ``seen`` lives in the checkpoint; a plain number, because reading a buffer would wait for the GPU at every batch.
-    Lightning's own ``global_step`` counts optimiser steps, so it runs twice as fast where a generator and a
-    discriminator are trained; recipes count batches.   Subclasses call ``start_batch`` first.
+    Lightning's own ``global_step`` counts optimiser steps, so it runs twice as fast
+    where a generator and a discriminator are trained; recipes count batches.   Subclasses call ``start_batch`` first
+    and step their optimisers with ``descend``.
     """
 
-    def __init__(self, *, batches: int, warmup: int, seed: int) -> None:
+    def __init__(self, *, batches: int, warmup: int, seed: int, optim: Optim | None = None) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.batches, self.warmup, self.seed = batches, warmup, seed
+        self.optim = optim or Optim()
         self.seen = 0
+        self.register_buffer("broken", torch.zeros((), dtype=torch.bool), persistent=False)
 
-    def get_extra_state(self) -> torch.Tensor:
+    def get_extra_state(self) -> Tensor:
         """The count, into ``state_dict``."""
         return torch.tensor(self.seen)
 
-    def set_extra_state(self, state: torch.Tensor) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """The count, out of ``state_dict``."""
         self.seen = int(state)
 
-    def start_batch(self) -> torch.Generator:
+    def start_batch(self) -> Generator:
         """Set this batch's learning rates and return the generator, on the module's device, of all its random draws."""
         seen = self.seen
-        optimizers = self.optimizers()
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+        for optimizer in self.each_optimizer():
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * rate_factor(seen, warmup=self.warmup, total=self.batches)
+                group["lr"] = group["initial_lr"] * rate_factor(
+                    seen,
+                    warmup=self.warmup,
+                    total=self.batches,
+                    floor=self.optim.floor,
+                    schedule=self.optim.schedule,
+                )
         self.seen += 1
         return generator(self.seed, seen, 0, device=self.device)
 
-    def validation_generator(self, batch_index: int) -> torch.Generator:
+    def each_optimizer(self) -> list:  # type: ignore[type-arg]
+        """All of them as a list."""
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    @property
+    def full(self) -> bool:
+        """Whether this batch completes an accumulated step."""
+        return self.seen % self.optim.accumulate == 0
+
+    def descend(self, loss: Tensor, optimizer, *, name: str, clip: float | None = None) -> None:  # type: ignore[no-untyped-def]
+        """Backward; at the last of ``accumulate`` batches clip, look for NaN and infinity, and step.
+
+        On a CPU a broken gradient stops the run before it reaches a weight.   On a GPU asking at every step would make
+        the CPU wait, so the answer is collected and read before anything is written (``refuse_broken``).
+        """
+        if (self.seen - 1) % self.optim.accumulate == 0:
+            optimizer.zero_grad()
+        self.manual_backward(loss / self.optim.accumulate)
+        self.broken |= ~loss.detach().isfinite()
+        if self.full:
+            gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            self.broken |= ~norm.isfinite()
+            if self.broken.device.type == "cpu":
+                self.refuse_broken()
+            limit = self.optim.clip if self.optim.clip is not None else clip
+            if limit is not None:
+                torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+            self.log(f"train/norm_{name}", norm)
+            optimizer.step()
+
+    def refuse_broken(self) -> None:
+        """Stop where a loss or a gradient was NaN or infinite; whatever is on the disk is from before it."""
+        if bool(self.broken):
+            raise AudioLDMError(
+                f"The loss or its gradient became NaN or infinite at or shortly before batch {self.seen}.",
+                "The last good state is kept; try a lower task.lr, task.optim.clip=1, or trainer.precision=32-true.",
+                code=1,
+            )
+
+    def own(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
+        """``rows`` of this process, out of what a single process would draw for the batch of all of them."""
+        rank, world = self.place()
+        return draw(rows * world)[rank * rows : (rank + 1) * rows]
+
+    def normal(self, like: Tensor, rng: Generator) -> Tensor:
+        """Normal numbers shaped as ``like``, drawn on the generator's device."""
+        return self.own(
+            lambda n: torch.randn(n, *like.shape[1:], generator=rng, device=rng.device), len(like)
+        ).to(like)
+
+    def chance(self, p: float, rows: int, rng: Generator) -> Tensor:
+        """(rows,) true with probability ``p``, on the module's device."""
+        return self.own(lambda n: torch.rand(n, generator=rng, device=rng.device), rows).to(self.device) < p
+
+    def place(self) -> tuple[int, int]:
+        """(rank, processes); a validation is the same on every process, and so counts as one."""
+        trainer = self._trainer
+        if trainer is None or not trainer.training:
+            return 0, 1
+        return trainer.global_rank, trainer.world_size
+
+    def validation_generator(self, batch_index: int) -> Generator:
         """The same draws at every validation, so that its curve moves only with the model."""
         return generator(self.seed, -1, batch_index, device=self.device)
 
 
-def rate_factor(seen: int, *, warmup: int, total: int, floor: float = 0.1) -> float:
-    """Linear warm-up to 1, then half a cosine down to ``floor`` at ``total`` batches.   SGDR (arXiv:1608.03983) eq. 5.
+def rate_factor(
+    seen: int, *, warmup: int, total: int, floor: float = 0.1, schedule: Schedule = "cosine"
+) -> float:
+    """Linear warm-up to 1, then down to ``floor`` at ``total`` batches.   cosine: SGDR (arXiv:1608.03983) eq. 5.
 
     >>> [round(rate_factor(n, warmup=10, total=110), 2) for n in (0, 9, 10, 60, 110)]
     [0.1, 1.0, 1.0, 0.55, 0.1]
+    >>> [round(rate_factor(n, warmup=10, total=110, floor=0, schedule="linear"), 2) for n in (10, 60, 110)]
+    [1.0, 0.5, 0.0]
     """
     if seen < warmup:
         return (seen + 1) / warmup
+    if schedule == "constant":
+        return 1.0
     progress = min(1.0, (seen - warmup) / max(1, total - warmup))
-    return floor + (1 - floor) * 0.5 * (1 + cos(pi * progress))
+    left = 1 - progress if schedule == "linear" else 0.5 * (1 + cos(pi * progress))
+    return floor + (1 - floor) * left
 
 
-def adamw(parameters, lr: float, *, betas: tuple[float, float] = (0.9, 0.999), decay: float = 0.01):  # type: ignore[no-untyped-def]
+def adamw(
+    parameters: Iterable[torch.nn.Parameter],
+    lr: float,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    decay: float = 0.01,
+    fused: bool | None = None,
+) -> torch.optim.AdamW:
     """AdamW whose groups remember their full rate; vectors (biases, norms) are not decayed."""
     trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": decay, "initial_lr": lr},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "initial_lr": lr},
     ]
-    fused = all(p.device.type == "cuda" for p in trained)  # one kernel for all tensors instead of dozens
+    if fused is None:  # one kernel for all tensors instead of dozens
+        fused = all(p.device.type == "cuda" for p in trained)
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=fused)

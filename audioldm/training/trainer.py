@@ -8,9 +8,11 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from audioldm.training.callbacks import Budget, Checkpoint, Ema, ExportFolder, Preview
+from audioldm.training.callbacks import Budget, Checkpoint, Clip, ExportFolder, Profile
+from audioldm.training.ema import Ema, PowerEma
 from audioldm.training.lease import Lease
 from audioldm.training.metrics import Metrics
+from audioldm.training.previews import Listen, Preview
 from audioldm.training.state import LAST, SafeCheckpoints
 
 
@@ -23,25 +25,41 @@ def build_trainer(
     precision: str = "32-true",
     devices: int = 1,
     ema: float | None = None,
+    power_ema_every: int | None = None,
     log_every: int = 20,
     checkpoint_every: int | None = None,
+    listen: Listen | None = None,
+    profile: bool = False,
     minutes: float | None = None,
+    gradient_clip_val: float | None = None,
     **more: Any,
 ) -> L.Trainer:
-    """Curves in TensorBoard and ``metrics.jsonl``, previews, ``last.ckpt`` every ``checkpoint_every`` batches (None: at
-    every validation), the export at the end.   ``minutes`` fits the number of batches to that time.
+    """Curves in TensorBoard and ``metrics.jsonl``, previews, checkpoints, averages, and the export at the end.
+
+    ``checkpoint_every`` None means at every validation.   ``power_ema_every`` stores the averages that `audioldm ema`
+    combines.   ``listen`` makes sound of fixed prompts.   ``minutes`` fits the number of batches to that time.
+    ``gradient_clip_val`` is another name of task.optim.clip.
     """
     if accelerator != "cpu":
         torch.set_float32_matmul_precision("high")  # float32 products on tensor cores, 10 bits of mantissa
     folder = Path(run_dir)
-    callbacks: list[L.Callback] = [
-        *([Lease(minutes)] if minutes is not None else []),
+    if listen is not None:
+        listen.folder = folder / "previews"
+    optional: list[L.Callback | None] = [
+        Ema(ema) if ema is not None else None,
+        PowerEma(folder / "ema", power_ema_every) if power_ema_every else None,
+    ]
+    callbacks: list[L.Callback | None] = [
+        Lease(minutes) if minutes is not None else None,
+        Clip(gradient_clip_val) if gradient_clip_val is not None else None,
         Budget(),
-        *([Ema(ema)] if ema is not None else []),
+        *optional,
         Metrics(folder / "metrics.jsonl", log_every),
-        Checkpoint(folder / "checkpoints" / LAST, checkpoint_every or val_every),
-        Preview(rate),
+        Preview(folder / "previews", rate),
+        listen,
+        Checkpoint(folder / "checkpoints" / LAST, checkpoint_every or val_every),  # after what it saves
         TQDMProgressBar(refresh_rate=20),
+        Profile(folder) if profile else None,
         ExportFolder(folder / "model"),
     ]
     return L.Trainer(
@@ -49,7 +67,7 @@ def build_trainer(
         precision=precision,  # type: ignore[arg-type]
         devices=devices,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-        callbacks=callbacks,
+        callbacks=[callback for callback in callbacks if callback is not None],
         plugins=[SafeCheckpoints()],
         max_steps=-1,
         max_epochs=-1,

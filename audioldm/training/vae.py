@@ -13,7 +13,7 @@ from audioldm.nets.vae import encode
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
-from audioldm.training.steps import Counted, adamw
+from audioldm.training.steps import Counted, Optim, adamw
 
 
 class VaeTraining(Counted):
@@ -39,9 +39,9 @@ class VaeTraining(Counted):
         batches: int,
         warmup: int = 100,
         seed: int = 0,
+        optim: Optim | None = None,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed)
-        self.automatic_optimization = False
+        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
         self.vae, self.discriminator, self.mel = vae, discriminator, LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
         self.adversarial_start, self.lr = adversarial_start, lr
@@ -60,16 +60,14 @@ class VaeTraining(Counted):
     def losses(self, mel: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         """The autoencoder's terms, and the reconstruction (B, 1, T, F)."""
         mean, std = encode(self.vae, mel)
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
-        made = self.vae.decode(mean + std * noise).sample
+        made = self.vae.decode(mean + std * self.normal(mean, generator)).sample
         return {"reconstruction": mel_pyramid(made, mel), "kl": kl_to_standard_normal(mean, std).mean()}, made
 
     def training_step(self, batch: Batch, index: int) -> None:
         """Discriminator first, on a detached reconstruction; then the autoencoder."""
         adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
         generator = self.start_batch()
-        optimizers = self.optimizers()
-        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
+        optimizers = self.each_optimizer()
         mel = self.to_mel(batch)
         terms, made = self.losses(mel, generator)
         total = terms["reconstruction"] + self.kl_weight * terms["kl"]
@@ -78,10 +76,7 @@ class VaeTraining(Counted):
             self.discriminator.requires_grad_(False)
             terms["generator"] = hinge_generator(self.discriminator(made))
             total = total + self.adversarial_weight * terms["generator"]
-        optimizer.zero_grad()
-        self.manual_backward(total)
-        self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
-        optimizer.step()
+        self.descend(total, optimizers[0], name="vae", clip=1.0)
         if adversarial:
             self.discriminator.requires_grad_(True)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
@@ -89,9 +84,7 @@ class VaeTraining(Counted):
     def discriminator_step(self, mel: Tensor, made: Tensor, optimizer) -> Tensor:  # type: ignore[no-untyped-def]
         """One step of the judge."""
         loss = hinge_discriminator(self.discriminator(mel), self.discriminator(made))
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        self.descend(loss, optimizer, name="discriminator")
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -109,4 +102,6 @@ class VaeTraining(Counted):
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """Adam's betas as in the VQGAN line of work."""
         nets = [self.vae] if self.discriminator is None else [self.vae, self.discriminator]
-        return [adamw(net.parameters(), self.lr, betas=(0.5, 0.9), decay=0.0) for net in nets]
+        return [
+            adamw(net.parameters(), self.lr, betas=(0.5, 0.9), decay=0.0, fused=self.optim.fused) for net in nets
+        ]

@@ -14,7 +14,7 @@ from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
-from audioldm.training.steps import Counted, adamw
+from audioldm.training.steps import Counted, Optim, adamw
 
 
 class VocoderTraining(Counted):
@@ -42,9 +42,9 @@ class VocoderTraining(Counted):
         batches: int,
         warmup: int = 100,
         seed: int = 0,
+        optim: Optim | None = None,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed)
-        self.automatic_optimization = False
+        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
         self.vocoder, self.discriminator, self.mel = vocoder, discriminator, LogMel(spec)
         self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
         self.adversarial_start, self.lr, self.vae_prob = adversarial_start, lr, vae_prob
@@ -59,9 +59,7 @@ class VocoderTraining(Counted):
         """What the vocoder is given: mels (B, 1, T, F), some of them after the autoencoder."""
         if self.vae is None:
             return mel
-        pick = (
-            torch.rand(len(mel), generator=generator, device=generator.device).to(mel.device) < self.vae_prob
-        )
+        pick = self.chance(self.vae_prob, len(mel), generator)
         frames = mel.shape[-2] // stride_of(self.vae) * stride_of(self.vae)
         made = torch.cat([self.vae(mel[..., :frames, :]).sample, mel[..., frames:, :]], dim=-2)
         return torch.where(pick[:, None, None, None], made, mel)
@@ -77,8 +75,7 @@ class VocoderTraining(Counted):
         """Judges first, on a detached wave; then the generator."""
         adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
         generator = self.start_batch()
-        optimizers = self.optimizers()
-        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
+        optimizers = self.each_optimizer()
         wave = normalise_peak(batch.wave)
         terms, made = self.terms(wave, generator)
         total = self.mel_weight * terms["mel"] + self.stft_weight * terms["stft"]
@@ -90,10 +87,7 @@ class VocoderTraining(Counted):
             fake = self.discriminator(made)
             terms["generator"], terms["feature"] = least_squares_generator(fake), feature_matching(real, fake)
             total = total + terms["generator"] + self.feature_weight * terms["feature"]
-        optimizer.zero_grad()
-        self.manual_backward(total)
-        self.clip_gradients(optimizer, gradient_clip_val=100.0, gradient_clip_algorithm="norm")
-        optimizer.step()
+        self.descend(total, optimizers[0], name="vocoder", clip=100.0)
         if adversarial:
             self.discriminator.requires_grad_(True)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
@@ -101,9 +95,7 @@ class VocoderTraining(Counted):
     def discriminator_step(self, wave: Tensor, made: Tensor, optimizer) -> Tensor:  # type: ignore[no-untyped-def]
         """One step of the judges."""
         loss = least_squares_discriminator(self.discriminator(wave), self.discriminator(made))
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        self.descend(loss, optimizer, name="discriminator")
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -122,4 +114,6 @@ class VocoderTraining(Counted):
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """HiFi-GAN's betas."""
         nets = [self.vocoder] if self.discriminator is None else [self.vocoder, self.discriminator]
-        return [adamw(net.parameters(), self.lr, betas=(0.8, 0.99), decay=0.01) for net in nets]
+        return [
+            adamw(net.parameters(), self.lr, betas=(0.8, 0.99), decay=0.01, fused=self.optim.fused) for net in nets
+        ]

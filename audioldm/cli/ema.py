@@ -1,0 +1,45 @@
+"""``audioldm ema``: an average of the weights of any length, chosen after the training."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audioldm.errors import AudioLDMError
+
+
+def ema(
+    run: Annotated[
+        Path, typer.Argument(help="Run folder of a U-Net trained with trainer.power_ema_every=N.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Run-like folder to write; `audioldm export --ldm` takes it.")
+    ],
+    width: Annotated[
+        float, typer.Option(help="Width of the average relative to the training's length.")
+    ] = 0.1,
+    at: Annotated[
+        int | None, typer.Option(help="As if training had ended at this step; else the last.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
+) -> None:
+    """Combine stored averages to one of another length (EDM2's post-hoc EMA).
+
+    \b
+    Example:
+      audioldm ema runs/audiocaps/ldm_s --width 0.08 -o runs/audiocaps/ldm_s_008
+    """
+    from audioldm.nets.folder import load_component, save_component
+    from audioldm.training.ema import synthesise
+
+    if out.exists() and not force:
+        raise AudioLDMError(f"{out} exists.", "Pass --force to replace it.")
+    state = synthesise(run / "ema", width=width, at=at)
+    unet = load_component(run / "model" / "unet")
+    unet.load_state_dict(state, strict=True)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(
+        run, out, ignore=shutil.ignore_patterns("checkpoints", "ema", "tensorboard", "previews", "model")
+    )
+    typer.echo(str(save_component(unet, out / "model" / "unet")))

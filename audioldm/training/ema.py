@@ -1,0 +1,214 @@
+"""Averages of the weights over training: one whose length is chosen before, and any length chosen afterwards.
+
+Post-hoc EMA: Karras et al. 2024 (EDM2, arXiv:2312.02696) sec. 3 and app. C.   A power-function average of exponent g
+at step t weighs the weights of step s by p_g(s; t) = (g + 1) s^g / t^(g + 1), 0 < s <= t.   Its width is the standard
+deviation of that density over t.   Two such averages are followed and stored now and then; any other is, to good
+accuracy, a linear combination of what was stored.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from audioldm.errors import AudioLDMError
+from audioldm.training.state import write_whole
+
+
+class Ema(L.Callback):
+    """Exponential moving average of ``module.averaged``; decay min(d, (1+n)/(10+n)).   Validation and export use it.
+
+    Lightning's own averaging copies the whole module, frozen parts too, and has no warm-up of the decay, without which
+    a short training is still half its random start.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        self.decay, self.updates = decay, 0
+        self.shadow: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Begin at the weights, unless a checkpoint has brought an average."""
+        state = module.averaged.state_dict()
+        self.shadow = {
+            k: like(v, self.shadow[k]) if k in self.shadow else v.detach().clone() for k, v in state.items()
+        }
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """shadow += (1 - decay) * (weights - shadow)."""
+        if not module.full:
+            return
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        follow(self.shadow, module.averaged.state_dict(), 1 - decay)
+
+    def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Validate the average."""
+        if self.shadow:
+            self.kept = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
+            module.averaged.load_state_dict(self.shadow)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Train on with the weights."""
+        if self.kept is not None:
+            module.averaged.load_state_dict(self.kept)
+            self.kept = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into the checkpoint."""
+        return {"updates": self.updates, "shadow": {k: whole(v) for k, v in self.shadow.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Out of the checkpoint."""
+        self.updates, self.shadow = state_dict["updates"], state_dict["shadow"]
+
+
+class PowerEma(L.Callback):
+    """Follows ``module.averaged`` by power-function averages of ``widths``; all go to ``folder`` now and then."""
+
+    def __init__(self, folder: str | Path, every: int, widths: Sequence[float] = (0.05, 0.10)) -> None:
+        self.folder, self.every = Path(folder), every
+        self.exponents = {f"{width:g}": exponent(width) for width in widths}
+        self.steps = 0
+        self.shadows: dict[str, dict[str, Tensor]] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Begin at the weights, unless a checkpoint has brought averages."""
+        state = module.averaged.state_dict()
+        for width in self.exponents:
+            old = self.shadows.get(width, {})
+            self.shadows[width] = {
+                k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()
+            }
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """Average <- (1 - 1/t)^(g + 1) average + the rest of the weights; store it every so often."""
+        if module.full:
+            self.steps += 1
+            for width, g in self.exponents.items():
+                follow(self.shadows[width], module.averaged.state_dict(), 1 - (1 - 1 / self.steps) ** (g + 1))
+        if module.seen % self.every == 0:
+            self.store(trainer, module.seen)
+
+    def store(self, trainer: L.Trainer, seen: int) -> None:
+        """One file with every average; its metadata say at which step it was."""
+        tensors = {
+            f"{width}/{k}": whole(v).cpu().contiguous()
+            for width, shadow in self.shadows.items()
+            for k, v in shadow.items()
+        }
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"batch-{seen:09d}.safetensors"
+            about = {"step": str(self.steps)}
+            write_whole(path, lambda file: file.write(save(tensors, metadata=about)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into the checkpoint."""
+        shadows = {w: {k: whole(v) for k, v in shadow.items()} for w, shadow in self.shadows.items()}
+        return {"steps": self.steps, "shadows": shadows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Out of the checkpoint."""
+        self.steps, self.shadows = state_dict["steps"], state_dict["shadows"]
+
+
+def follow(shadow: dict[str, Tensor], state: dict[str, Tensor], share: float) -> None:
+    """Move ``shadow`` by ``share`` of the way to ``state``; counters are copied."""
+    reals = [key for key, value in state.items() if value.is_floating_point()]
+    torch._foreach_lerp_([shadow[key] for key in reals], [state[key] for key in reals], share)
+    for key in state.keys() - set(reals):
+        shadow[key].copy_(state[key])
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of which each process holds a part, joined; any other as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def like(value: Tensor, stored: Tensor) -> Tensor:
+    """``stored`` (joined) laid out as ``value`` is: on its device, or split among its processes."""
+    if hasattr(value, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
+    return stored.detach().clone().to(value.device)
+
+
+def exponent(width: float) -> float:
+    """The g of a power-function average whose width is ``width`` times t.   EDM2 eq. 126.
+
+    width^2 = (g + 1) / ((g + 2)^2 (g + 3)): the largest root of g^3 + 7 g^2 + (16 - w) g + 12 - w, w = width^-2.
+
+    >>> round(exponent(0.10), 4), round(exponent(0.05), 3)
+    (6.9413, 16.971)
+    """
+    if not 0 < width < 12**-0.5:
+        raise AudioLDMError(f"width={width} is not the width of an average.", "Use more than 0, below 0.288.")
+    w = width**-2
+    companion = torch.tensor([[-7.0, w - 16, w - 12], [1, 0, 0], [0, 1, 0]], dtype=torch.float64)
+    return float(torch.linalg.eigvals(companion).real.max())
+
+
+def overlap(t: Tensor, g: Tensor, s: Tensor, h: Tensor) -> Tensor:
+    """Integral of p_g(x; t) p_h(x; s) over x, for every pair that broadcasts; float64.   EDM2 app. C.4.
+
+    Both densities end at m = min(t, s):  (g+1)(h+1) m^(g+h+1) / ((g+h+1) t^(g+1) s^(h+1)).
+    """
+    low = torch.minimum(t, s)
+    log = (g + h + 1) * low.log() - (g + 1) * t.log() - (h + 1) * s.log()
+    return (g + 1) * (h + 1) / (g + h + 1) * log.exp()
+
+
+def coefficients(t: Tensor, g: Tensor, *, at: float, width: float) -> Tensor:
+    """Shares of the stored averages (step ``t``, exponent ``g``, both (n,)) in the one of ``width`` at step ``at``.
+
+    Least squares on the densities, with the sum held at 1 so that constant weights stay what they are.   (n,) float64.
+    """
+    t, g = t.double(), g.double()
+    goal_t, goal_g = torch.tensor(float(at)).double(), torch.tensor(exponent(width)).double()
+    gram = overlap(t[:, None], g[:, None], t, g)
+    right = overlap(t, g, goal_t, goal_g)
+    n = len(t)
+    system = torch.ones(n + 1, n + 1, dtype=torch.float64)
+    system[:n, :n], system[n, n] = gram, 0
+    return torch.linalg.lstsq(system, torch.cat([right, right.new_ones(1)]), driver="gelsd").solution[:n]
+
+
+def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
+    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
+    paths = sorted(Path(folder).glob("batch-*.safetensors"))
+    if not paths:
+        raise AudioLDMError(f"{folder} holds no stored averages.", "Train with trainer.power_ema_every=N.")
+    steps, exponents, places = [], [], []
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            step = int(file.metadata()["step"])
+            for name in sorted({key.partition("/")[0] for key in file.keys()}):  # noqa: SIM118
+                if at is None or step <= at:
+                    steps.append(step)
+                    exponents.append(exponent(float(name)))
+                    places.append((path, name))
+    if not steps:
+        raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
+    goal = max(steps) if at is None else at
+    shares = coefficients(torch.tensor(steps), torch.tensor(exponents), at=goal, width=width)
+    state: dict[str, Tensor] = {}
+    for (path, name), share in zip(places, shares.tolist(), strict=True):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                own, _, weight = key.partition("/")
+                if own == name:
+                    value = file.get_tensor(key)
+                    kept = value.is_floating_point() and weight in state
+                    state[weight] = state[weight] + share * value.double() if kept else (
+                        share * value.double() if value.is_floating_point() else value
+                    )  # fmt: skip
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

@@ -1,0 +1,128 @@
+"""Sound and pictures while a part learns, always of the same clips, prompts and noise.   N samples, T frames."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import soundfile as sf
+import torch
+from torch import Tensor
+
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import SmallClap
+from audioldm.nets.folder import load_component
+from audioldm.nets.vae import stride_of
+from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.signal.mel import log_mel
+from audioldm.spec import AudioSpec
+from audioldm.training.ema import Ema
+
+
+class Preview(L.Callback):
+    """Every validation, what the module's ``preview`` gives for the first held-out batch ("wave/..." or "mel/...")."""
+
+    def __init__(self, folder: str | Path, rate: int, count: int = 2) -> None:
+        self.folder, self.rate, self.count = Path(folder), rate, count
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        """Files and TensorBoard."""
+        if index or trainer.sanity_checking or not trainer.is_global_zero or not hasattr(module, "preview"):
+            return
+        for name, value in module.preview(batch).items():
+            for i, item in enumerate(value[: self.count].float().cpu()):
+                show(trainer, self.folder, f"{name}/{i}", item[0], module.seen, self.rate)
+
+
+class Listen(L.Callback):
+    """Every ``every`` batches, the U-Net's sound of fixed ``prompts`` and noise, through parts of other runs.
+
+    The averaged weights are heard where there is an average.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        *,
+        vae: str,
+        vocoder: str,
+        clap: str,
+        every: int,
+        seconds: float,
+        steps: int = 25,
+        guidance: float = 3.0,
+        seed: int = 0,
+    ) -> None:
+        for folder in (vae, vocoder, clap):
+            if not Path(folder).is_dir():
+                raise AudioLDMError(
+                    f"{folder} is missing; previews need it.",
+                    "Train it first, or use trainer.listen=null.",
+                )
+        self.prompts, self.every, self.folder = list(prompts), every, Path("previews")
+        self.settings = {"seconds": seconds, "steps": steps, "guidance": guidance}
+        self.seeds = [seed + i for i in range(len(self.prompts))]
+        self.parts = load_component(vae), load_component(vocoder), SmallClap.load(clap)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """Every so often."""
+        if module.seen % self.every == 0:
+            ema = next((c for c in trainer.callbacks if isinstance(c, Ema)), None)
+            if ema is not None:
+                ema.on_validation_start(trainer, module)
+            try:
+                self.listen(trainer, module)
+            finally:
+                module.unet.train()
+                if ema is not None:
+                    ema.on_validation_end(trainer, module)
+
+    def listen(self, trainer: L.Trainer, module: Any) -> None:
+        """Generate and show."""
+        vae, vocoder, clap = self.parts
+        vae.register_to_config(scaling_factor=module.scaling_factor)  # type: ignore[operator]
+        spec = AudioSpec(stride=stride_of(vae), latent_channels=vae.config.latent_channels)  # type: ignore[arg-type]
+        pipe = AudioLDM(
+            module.unet, vae, vocoder, clap, spec, schedule=module.schedule, prediction=module.prediction
+        )  # type: ignore[arg-type]
+        waves = pipe.to(module.device)(
+            self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings
+        )  # type: ignore[arg-type]
+        for prompt, wave in zip(self.prompts, waves, strict=True):
+            if trainer.is_global_zero:
+                name = prompt.replace(" ", "_") or "nothing"
+                show(trainer, self.folder, f"wave/{name}", wave, module.seen, spec.rate)
+                show(
+                    trainer,
+                    self.folder,
+                    f"mel/{name}",
+                    log_mel(wave[None, None], spec)[0, 0],
+                    module.seen,
+                )
+
+
+def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, seen: int, rate: int = 0) -> None:
+    """A wave (N,) at ``rate`` as WAV, a log-mel (T, F) as PNG, in ``folder``/batch-N/ and in TensorBoard."""
+    path = folder / f"batch-{seen:09d}" / name.replace("/", "_")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    board = trainer.logger.experiment if trainer.logger is not None else None
+    if name.startswith("wave/"):
+        wave = item.clamp(-1, 1)
+        sf.write(path.with_suffix(".wav"), wave.numpy(), rate)
+        if board is not None:
+            board.add_audio(name, wave, seen, rate)
+    else:
+        from matplotlib.image import imsave
+
+        picture = mel_picture(item)
+        imsave(path.with_suffix(".png"), np.asarray(picture[0]), cmap="magma", vmin=0, vmax=1)
+        if board is not None:
+            board.add_image(name, picture, seen)
+
+
+def mel_picture(mel: Tensor) -> Tensor:
+    """Log-mel (T, F) to a grey picture (1, F, T): time to the right, frequency upwards, -11.5 black, 2 white."""
+    return ((mel.T.flip(0) + 11.5) / 13.5).clamp(0, 1)[None].to(torch.float32)

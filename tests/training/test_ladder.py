@@ -1,0 +1,67 @@
+"""The ladder for finding faults, previews, dry runs, and what the command line says about them."""
+
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+
+from tests.training.test_kill import make_cache
+
+FEW = ["seconds=0.32", "batch_size=2", "threads=1"]
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_one_step_meets_everything(command):
+    assert command("train", "tiny/vae", *FEW, "debug=one_step") == 0
+    run = Path("runs/debug/one_step/tiny/vae")
+    assert (run / "model" / "vae" / "config.json").exists() and (run / "checkpoints" / "last.ckpt").exists()
+    previews = sorted(p.name for p in (run / "previews" / "batch-000000001").iterdir())
+    assert previews == ["mel_made_0.png", "mel_made_1.png", "mel_real_0.png", "mel_real_1.png"]
+    assert command("train", "tiny/vae", *FEW, "debug=one_step") == 0  # never resumed
+
+
+def test_overfit_says_how_far_the_loss_fell(command, capsys):
+    assert command("train", "tiny/vae", *FEW, "debug=overfit", "batches=12", "task.adversarial_start=99") == 0
+    assert "train/reconstruction on one batch" in capsys.readouterr().err
+    assert command("train", "tiny/vae", *FEW, "debug=overfit", "batches=12", "task.lr=0.0") == 1
+    assert "did not fall" in capsys.readouterr().err
+
+
+def test_profile_shows_where_the_time_goes(command, capsys):
+    assert command("train", "tiny/clap", *FEW, "debug=profile") == 0
+    assert "conv" in capsys.readouterr().out
+    assert (Path("runs/debug/profile/tiny/clap") / "trace.json").stat().st_size > 1000
+
+
+def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
+    assert command("train", "tiny/ldm", "--dry-run") == 0
+    told = capsys.readouterr()
+    assert "unet:" in told.err and "M parameters" in told.err and "missing: runs/tiny/latents" in told.err
+    assert "would begin runs/tiny/ldm: 600 batches" in told.err
+    assert "prediction:" in told.out
+    assert not Path("runs").exists()
+
+
+def test_fixed_prompts_are_heard_while_it_learns(command, tiny_model):
+    listen = [
+        "trainer.listen.every=2", "trainer.listen.seconds=0.64", "+trainer.listen.steps=2",
+        *(f"trainer.listen.{part}={tiny_model / name}" for part, name in (("vae", "vae"), ("vocoder", "vocoder"))),
+        f"trainer.listen.clap={tiny_model}",
+    ]  # fmt: skip
+    sizes = ["task.unet.latent_channels=4", "task.unet.film_dim=16"]
+    few = ["batches=4", "val_every=4", "batch_size=2", "data.folder=data"]
+    make_cache(Path("data"), channels=4, width=16)
+    assert command("train", "tiny/ldm", *few, *sizes, *listen) == 0
+    folders = sorted(Path("runs/tiny/ldm/previews").iterdir())
+    assert [f.name for f in folders] == ["batch-000000002", "batch-000000004"]
+    names = ["mel_a_high_tone.png", "mel_a_low_tone.png", "wave_a_high_tone.wav", "wave_a_low_tone.wav"]
+    assert sorted(p.name for p in folders[0].iterdir()) == names
+    wave, rate = sf.read(folders[0] / names[2])
+    assert rate == 16000 and len(wave) == 10240
+    assert (
+        command("train", "tiny/ldm", *few, *sizes, *listen[:3], "run_dir=other") == 2
+    )  # the parts are missing

@@ -1,0 +1,86 @@
+"""Memory that runs out, really: a limit on the address space makes torch's CPU allocator fail as a full GPU does."""
+
+import multiprocessing
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from audioldm import recipes
+from audioldm.cli.app import run
+from audioldm.errors import AudioLDMError
+from audioldm.training.memory import largest_batch, out_of_memory
+from tests.training.test_kill import make_cache
+
+ROOM = 500 * 2**20
+
+
+def limited(words: list[str], log: Path) -> None:
+    """One command line with ROOM bytes more than are mapped now; its exit code and stderr go to ``log``."""
+    import contextlib
+
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + ROOM, resource.RLIM_INFINITY))
+    with open(log, "w") as file, contextlib.redirect_stderr(file):
+        code = run(words)
+        file.write(f"\ncode={code}\n")
+
+
+def command_in_little_memory(words: list[str], log: Path) -> str:
+    process = multiprocessing.get_context("fork").Process(target=limited, args=(words, log))
+    process.start()
+    process.join(300)
+    return log.read_text()
+
+
+@pytest.fixture
+def settings(tmp_path) -> list[str]:
+    make_cache(tmp_path / "data")
+    recipes.build(
+        recipes.load("tiny/ldm", [f"data.folder={tmp_path}/data", "trainer.listen=null"])
+    )  # imports
+    return [
+        "tiny/ldm", f"data.folder={tmp_path}/data", "batches=2", "val_every=2", "threads=1", "trainer.listen=null",
+        f"run_dir={tmp_path}/run",
+    ]  # fmt: skip
+
+
+def test_a_full_memory_is_answered_with_the_batch_size_that_fits(settings, tmp_path):
+    told = command_in_little_memory(["train", *settings, "batch_size=2048"], tmp_path / "log")
+    assert "Out of memory at batch_size=2048" in told and "code=1" in told
+    size = int(told.rpartition("batch_size=")[2].split()[0])
+    assert 1 <= size < 2048
+    again = [*settings[:-1], f"run_dir={tmp_path}/smaller", f"batch_size={size}"]
+    assert "code=0" in command_in_little_memory(["train", *again], tmp_path / "log")
+
+
+def test_auto_takes_what_fits_and_keeps_it(settings, tmp_path):
+    assert "code=0" in command_in_little_memory(["train", *settings, "batch_size=auto"], tmp_path / "log")
+    cfg = recipes.load("tiny/ldm", [*settings[1:], "batch_size=auto"])
+    recipes.settle(cfg)  # no probe: the run remembers
+    assert 1 <= cfg.batch_size < 2048 and cfg.data.batch_size == cfg.batch_size
+
+
+def test_signs_of_a_full_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert out_of_memory(caught.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_the_search_asks_little():
+    asked = []
+    assert largest_batch(lambda n: asked.append(n) or n <= 1000) >= 889
+    assert len(asked) < 16
+    assert largest_batch(lambda n: True, limit=24) >= 21
+
+
+def test_nothing_fits(tmp_path, settings, monkeypatch):
+    from audioldm.training import memory
+
+    monkeypatch.setattr(memory, "fits", lambda *args, **more: False)
+    cfg = recipes.load(settings[0], settings[1:])
+    with pytest.raises(AudioLDMError, match="Not even one clip"):
+        recipes.fitting(cfg)

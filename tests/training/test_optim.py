@@ -1,0 +1,155 @@
+"""What surrounds a step: schedule, clipping, accumulation, faster forms of the same nets, and the guard."""
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from audioldm.batch import LatentBatch
+from audioldm.errors import AudioLDMError
+from audioldm.nets.hifigan import build_hifigan
+from audioldm.nets.unet import build_unet
+from audioldm.nets.vae import build_vae
+from audioldm.training.bins import LossBins
+from audioldm.training.speed import Speed, blocks
+from audioldm.training.steps import Optim, adamw, rate_factor
+from tests.training.test_modules import Repeat, build_ldm, fit, latents
+
+
+def gradients(module, batch: LatentBatch) -> dict[str, torch.Tensor]:
+    module.zero_grad()
+    losses, _ = module.losses(batch, torch.Generator().manual_seed(0), drop=0.1)
+    losses.mean().backward()
+    return {name: p.grad.clone() for name, p in module.unet.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("speed", "tolerance"),
+    [
+        (Speed(checkpointing=True), 1e-6),
+        (Speed(channels_last=True), 1e-5),  # other kernels sum in another order
+        (Speed(compile="eager"), 1e-6),
+        pytest.param(Speed(compile="inductor"), 1e-5, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_faster_form_has_the_same_gradients_and_names(speed: Speed, tolerance: float):
+    plain, fast = build_ldm(1), build_ldm(1)
+    plain.unet.train()
+    fast.unet.train()
+    speed.apply(fast.unet)
+    assert list(plain.state_dict()) == list(fast.state_dict())
+    a, b = gradients(plain, latents()), gradients(fast, latents())
+    assert a.keys() == b.keys()
+    scale = max(g.abs().max() for g in a.values())
+    assert max((a[k] - b[k]).abs().max() for k in a) < tolerance * scale
+
+
+def test_every_net_has_blocks_and_a_vocoder_says_what_it_cannot():
+    unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=8, film_dim=8, groups=4)
+    vae = build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4)
+    vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1,),))
+    assert [len(list(blocks(net))) for net in (unet, vae, vocoder)] == [5, 6, 5]
+    with pytest.raises(AudioLDMError, match="cannot recompute"):
+        Speed(checkpointing=True).apply(vocoder)
+    with pytest.raises(AudioLDMError, match="no backend"):
+        Speed(compile="inducter").apply(unet)
+
+
+def test_accumulated_batches_make_one_step():
+    """Two halves of a batch, accumulated, move the weights as the whole batch does."""
+    module = build_ldm(4, optim=Optim(accumulate=4))
+    before = {k: v.clone() for k, v in module.unet.state_dict().items()}
+    moved = []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            moved.append(any(not torch.equal(before[k], v) for k, v in module.unet.state_dict().items()))
+
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[Watch()],
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Repeat(latents(), 4), batch_size=None))
+    assert moved == [False, False, False, True]
+
+    whole, parts = build_ldm(1), build_ldm(1)
+    for net in (whole, parts):
+        net.manual_backward = lambda loss: loss.backward()
+        net.log = lambda *args, **more: None
+        net.optim = Optim(accumulate=1 if net is whole else 2)
+    steps = {}
+    for net in (whole, parts):
+        optimizer = torch.optim.SGD(net.unet.parameters(), lr=1.0)
+        losses, _ = net.losses(latents(), torch.Generator().manual_seed(1), drop=0.0)
+        for part in [losses] if net is whole else losses.chunk(2):
+            net.seen += 1
+            net.manual_backward = lambda loss: loss.backward(retain_graph=True)
+            net.descend(part.mean(), optimizer, name="unet")
+        steps[net] = net.unet.conv_in.weight.detach()
+    assert torch.allclose(steps[whole], steps[parts], atol=1e-6)  # a mean of two means: float32 rounding
+
+
+def test_clipping_bounds_the_step():
+    module = build_ldm(1, optim=Optim(clip=1e-3))
+    module.manual_backward = lambda loss: loss.backward()
+    logged = {}
+    module.log = lambda name, value, **more: logged.__setitem__(name, float(value))
+    optimizer = torch.optim.SGD(module.unet.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in module.unet.parameters()]
+    module.seen += 1
+    module.descend(module.losses(latents(), torch.Generator(), drop=0.0)[0].mean(), optimizer, name="unet")
+    moved = torch.stack(
+        [(p - q).norm() for p, q in zip(module.unet.parameters(), before, strict=True)]
+    ).norm()
+    assert logged["train/norm_unet"] > 1e-2  # so it was clipped
+    assert float(moved) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_fused_steps_like_plain():
+    nets = [torch.nn.Linear(4, 4) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    for net, fused in zip(nets, (False, True), strict=True):
+        optimizer = adamw(net.parameters(), 1e-2, fused=fused)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(nets[0].weight, nets[1].weight, atol=1e-6)  # another order of the same roundings
+
+
+def test_schedules_and_their_refusals():
+    assert rate_factor(500, warmup=10, total=1000, schedule="constant") == 1.0
+    assert rate_factor(1000, warmup=10, total=1000, schedule="linear", floor=0.2) == pytest.approx(0.2)
+    with pytest.raises(AudioLDMError, match="schedule='step'"):
+        Optim(schedule="step")
+    with pytest.raises(AudioLDMError, match="accumulate=0"):
+        Optim(accumulate=0)
+
+
+def test_bins_are_reported_and_survive_a_checkpoint():
+    module = build_ldm(20)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Repeat(latents(), 20), batch_size=None))
+    tenths = [k for k in trainer.callback_metrics if k.startswith("train/loss_t")]
+    assert len(tenths) == 10  # 80 low-discrepancy draws meet every tenth
+    bins, other = LossBins(2), LossBins(2)
+    bins.add(torch.tensor([1.0]), torch.tensor([700]), 1000)
+    other.load_state_dict(bins.state_dict())
+    assert other.take() == {1: 1.0}
+
+
+def test_a_broken_loss_stops_before_it_reaches_a_weight():
+    module, batch = build_ldm(5), latents()
+    fit(build_ldm(1), batch)  # the same with whole data ends well
+    before = {k: v.clone() for k, v in module.unet.state_dict().items()}
+    batch.mean[0, 0, 0, 0] = float("nan")
+    with pytest.raises(
+        AudioLDMError, match=r"NaN or infinite at or shortly before batch 1\. The last good state"
+    ):
+        fit(module, batch)
+    for key, value in before.items():
+        assert torch.equal(module.unet.state_dict()[key], value), key
