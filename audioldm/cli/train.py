@@ -136,7 +136,7 @@ def tell_debug(run_dir: Path, rung: str) -> None:
     typer.echo(
         f"{name} on one batch: {first:.4g} at first, {last:.4g} at last ({len(rows)} batches)", err=True
     )
-    if not last < first:
+    if not last < 0.95 * first:  # a twentieth: the noise of the draws moves it by less
         raise AudioLDMError(
             f"{name} did not fall on a single batch.",
             "The part does not learn: try another task.lr first.",

@@ -72,7 +72,7 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
 
 
 def probe(module: Any, data: Any, *, limit: int = LARGEST, **trainer: Any) -> int:
-    """The batch size to use: what ``fits``, less an eighth for fragmentation and the average of the weights."""
+    """The batch size to use: what ``fits``, less a quarter for fragmentation, averages of the weights and previews."""
     found = largest_batch(lambda size: fits(module, data, size, **trainer), limit=limit)
     if found == 0:
         raise AudioLDMError(
@@ -80,4 +80,4 @@ def probe(module: Any, data: Any, *, limit: int = LARGEST, **trainer: Any) -> in
             "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, or a smaller net.",
             code=1,
         )
-    return max(1, found - found // 8)
+    return max(1, found - found // 4)

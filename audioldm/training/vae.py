@@ -103,5 +103,6 @@ class VaeTraining(Counted):
         """Adam's betas as in the VQGAN line of work."""
         nets = [self.vae] if self.discriminator is None else [self.vae, self.discriminator]
         return [
-            adamw(net.parameters(), self.lr, betas=(0.5, 0.9), decay=0.0, fused=self.optim.fused) for net in nets
+            adamw(net.parameters(), self.lr, betas=(0.5, 0.9), decay=0.0, fused=self.optim.fused)
+            for net in nets
         ]

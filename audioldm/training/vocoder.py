@@ -115,5 +115,6 @@ class VocoderTraining(Counted):
         """HiFi-GAN's betas."""
         nets = [self.vocoder] if self.discriminator is None else [self.vocoder, self.discriminator]
         return [
-            adamw(net.parameters(), self.lr, betas=(0.8, 0.99), decay=0.01, fused=self.optim.fused) for net in nets
+            adamw(net.parameters(), self.lr, betas=(0.8, 0.99), decay=0.01, fused=self.optim.fused)
+            for net in nets
         ]
