@@ -1,5 +1,7 @@
 """The one base class for mistakes that a user can cause."""
 
+from typing import Any
+
 
 class AudioLDMError(Exception):
     """What is wrong and what was given, then what to do.
@@ -16,3 +18,7 @@ class AudioLDMError(Exception):
         self.message = message
         self.hint = hint
         self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels between processes whole."""
+        return AudioLDMError, (self.message, self.hint), {"code": self.code}

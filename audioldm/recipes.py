@@ -4,6 +4,7 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,10 @@ def settle(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
     if cfg.batch_size != "auto":
         return
+    if (cfg.trainer.devices, cfg.trainer.nodes) != (1, 1):
+        raise AudioLDMError(
+            "batch_size=auto probes one device.", "Probe with trainer=gpu, then give its number."
+        )
     before = Path(cfg.run_dir) / "config.yaml"
     size = OmegaConf.load(before).batch_size if before.exists() else "auto"
     set_batch_size(cfg, 1)
@@ -153,12 +158,36 @@ def set_batch_size(cfg: DictConfig, size: int) -> None:
 
 
 def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
-    """The batch size up to ``limit`` that the memory of one device holds, found by real steps."""
+    """The batch size up to ``limit`` that the memory of one device holds, found by real steps.
+
+    In a process of its own, which leaves no memory behind; forked where it can be, because a GPU's state cannot.
+    """
+    context = multiprocessing.get_context("fork" if cfg.trainer.accelerator == "cpu" else "spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=answer_fitting, args=(cfg, limit, answers))
+    process.start()
+    process.join()
+    if answers.empty():
+        raise AudioLDMError(
+            f"The probe of the batch size ended with code {process.exitcode}.", "Give batch_size=N.", code=1
+        )
+    found = answers.get()
+    if isinstance(found, AudioLDMError):
+        raise found
+    return found
+
+
+def answer_fitting(cfg: DictConfig, limit: int | None, answers: Any) -> None:
+    """Put the size, or what was wrong, into ``answers``."""
     from audioldm.training.memory import LARGEST, probe
 
-    experiment = build(cfg)
-    settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
-    return probe(experiment.module, experiment.data, limit=limit or LARGEST, devices=1, **settings)
+    try:
+        experiment = build(cfg)
+        settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
+        size = probe(experiment.module, experiment.data, limit=limit or LARGEST, devices=1, **settings)
+        answers.put(size)
+    except AudioLDMError as error:
+        answers.put(error)
 
 
 def parameters(cfg: DictConfig) -> dict[str, int]:

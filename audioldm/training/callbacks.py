@@ -11,6 +11,7 @@ import torch
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import save_component
+from audioldm.training.distributed import joined
 from audioldm.training.ema import Ema
 
 
@@ -122,19 +123,19 @@ class ExportFolder(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         """Export into a new folder first, then swap, so that a half-written one never stands there."""
-        if not trainer.is_global_zero:
-            return
         ema = next((c for c in trainer.callbacks if isinstance(c, Ema)), None)
-        new = self.folder.with_name(self.folder.name + ".new")
-        shutil.rmtree(new, ignore_errors=True)
         if ema is not None and ema.shadow:
             ema.on_validation_start(trainer, module)
-        for name, part in module.components().items():
-            save_parts(name, part, new)
+        parts = {name: joined(part) for name, part in module.components().items()}
+        if trainer.is_global_zero:
+            new = self.folder.with_name(self.folder.name + ".new")
+            shutil.rmtree(new, ignore_errors=True)
+            for name, part in parts.items():
+                save_parts(name, part, new)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            new.rename(self.folder)
         if ema is not None:
             ema.on_validation_end(trainer, module)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        new.rename(self.folder)
 
 
 def save_parts(name: str, part: torch.nn.Module, folder: Path) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audioldm.datasets.audio_text import AudioText, generator, weights
 from audioldm.datasets.audio_text import collate as collate_waves
-from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.latents import LatentDataset, collate_latents, read_index
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
@@ -70,7 +70,10 @@ class Draws(Sampler[list[tuple[int, int]]]):
 
 
 class DataModule(L.LightningDataModule):
-    """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order."""
+    """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
+
+    ``sampler`` (start, rank, world) -> batches of (row, draw number) takes the place of ``Draws``.
+    """
 
     def __init__(
         self,
@@ -82,13 +85,14 @@ class DataModule(L.LightningDataModule):
         workers: int = 0,
         weights: torch.Tensor | None = None,
         collate: Callable[[Sequence[Any]], Any] = collate_waves,
+        sampler: Callable[..., Sampler[Any]] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
         self.train, self.val, self.weights = train, val, weights
         self.batch_size, self.seed, self.workers, self.collate = batch_size, seed, workers, collate
-        self.repeat = False
+        self.repeat, self.sampler = False, sampler
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not seen yet."""
@@ -96,15 +100,19 @@ class DataModule(L.LightningDataModule):
         if self.trainer is not None:
             start = self.trainer.lightning_module.seen
             rank, world = self.trainer.global_rank, self.trainer.world_size
-        draws = Draws(
-            len(self.train),  # type: ignore[arg-type]
-            self.batch_size,
-            seed=self.seed,
-            start=start,
-            weights=self.weights,
-            rank=rank,
-            world=world,
-            repeat=self.repeat,
+        draws: Sampler[Any] = (
+            self.sampler(start=start, rank=rank, world=world)
+            if self.sampler
+            else Draws(
+                len(self.train),  # type: ignore[arg-type]
+                self.batch_size,
+                seed=self.seed,
+                start=start,
+                weights=self.weights,
+                rank=rank,
+                world=world,
+                repeat=self.repeat,
+            )
         )
         return DataLoader(
             self.train,
@@ -182,3 +190,11 @@ def from_latents(
         weights=chances,
         collate=collate_latents,
     )
+
+
+def null_tokens(folder: str) -> torch.Tensor:
+    """The sequence encoder's answer (L, E) to the empty prompt, as a latent cache keeps it."""
+    index = read_index(folder)
+    if "null_tokens" not in index:
+        raise AudioLDMError(f"{folder} holds no tokens.", "Encode it again with a sequence encoder (--t5).")
+    return torch.tensor(index["null_tokens"])

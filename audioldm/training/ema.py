@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
+from audioldm.training.distributed import like, local, whole
 from audioldm.training.state import write_whole
 
 
@@ -123,23 +124,9 @@ class PowerEma(L.Callback):
 def follow(shadow: dict[str, Tensor], state: dict[str, Tensor], share: float) -> None:
     """Move ``shadow`` by ``share`` of the way to ``state``; counters are copied."""
     reals = [key for key, value in state.items() if value.is_floating_point()]
-    torch._foreach_lerp_([shadow[key] for key in reals], [state[key] for key in reals], share)
+    torch._foreach_lerp_([local(shadow[key]) for key in reals], [local(state[key]) for key in reals], share)
     for key in state.keys() - set(reals):
         shadow[key].copy_(state[key])
-
-
-def whole(value: Tensor) -> Tensor:
-    """A tensor of which each process holds a part, joined; any other as it is."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def like(value: Tensor, stored: Tensor) -> Tensor:
-    """``stored`` (joined) laid out as ``value`` is: on its device, or split among its processes."""
-    if hasattr(value, "device_mesh"):
-        from torch.distributed.tensor import distribute_tensor
-
-        return distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
-    return stored.detach().clone().to(value.device)
 
 
 def exponent(width: float) -> float:

@@ -22,7 +22,8 @@ class LatentDiffusion(Counted):
     ``text_prob`` 0 conditions on the sound's own CLAP embedding (AudioLDM's idea: captions are not needed), 1 on the
     caption's, between them on either.   ``drop`` is the chance that a sample is trained unconditionally; it acts
     here, once, and nowhere else.   ``empty`` (D,) is CLAP's embedding of the empty prompt.   ``graph`` records the
-    U-Net's passes as CUDA graphs (one GPU, batches of one shape).
+    U-Net's passes as CUDA graphs (one GPU, batches of one shape).   ``empty_tokens`` (L, E) is the sequence encoder's
+    answer to the empty prompt, for a U-Net that attends to tokens.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class LatentDiffusion(Counted):
         warmup: int = 100,
         seed: int = 0,
         graph: bool = False,
+        empty_tokens: Tensor | None = None,
         optim: Optim | None = None,
     ) -> None:
         super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
@@ -48,6 +50,7 @@ class LatentDiffusion(Counted):
         self.prediction, self.weighting = prediction, weighting
         self.scaling_factor, self.text_prob, self.drop, self.lr = scaling_factor, text_prob, drop, lr
         self.register_buffer("empty", empty)
+        self.register_buffer("empty_tokens", empty_tokens, persistent=False)
         self.call = RecordedUnet(unet) if graph else net_call(unet)
         self.bins = LossBins(10)
 
@@ -86,7 +89,14 @@ class LatentDiffusion(Counted):
         pick = self.chance(self.text_prob, rows, generator)[:, None]
         film = torch.where(pick, batch.text, batch.audio)
         dropped = self.chance(drop, rows, generator)
-        return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
+        if batch.tokens is None or self.empty_tokens is None:
+            return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
+        null, mask = padded(self.empty_tokens, batch.tokens.shape[1])
+        return choose_rows(
+            dropped,
+            Condition(film=self.empty[None], tokens=null[None], mask=mask[None]),
+            Condition(film=film, tokens=batch.tokens, mask=batch.mask),
+        )
 
     def training_step(self, batch: LatentBatch, index: int) -> None:
         """One batch; the loss by tenth of the timesteps is reported as a mean over the last batches."""
@@ -116,3 +126,10 @@ class LatentDiffusion(Counted):
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """AdamW, as AudioLDM."""
         return adamw(self.unet.parameters(), self.lr, fused=self.optim.fused)
+
+
+def padded(tokens: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Tokens (L, E) cut or filled with zeros to (length, E), and which are real (length,)."""
+    kept = tokens[:length]
+    mask = torch.arange(length, device=tokens.device) < len(kept)
+    return torch.nn.functional.pad(kept, (0, 0, 0, length - len(kept))), mask.long()

@@ -12,6 +12,7 @@ from typing import Any
 
 from audioldm import __version__
 from audioldm.errors import AudioLDMError
+from audioldm.training.distributed import rank
 from audioldm.training.state import last_good
 
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
@@ -79,6 +80,8 @@ def open_folder(
     are never mixed.
     """
     checkpoints = folder / "checkpoints"
+    if rank() > 0:  # the first process writes; this one only needs to know where to begin
+        return (None, []) if fresh else last_good(checkpoints)
     if fresh:
         for path in [*checkpoints.glob("*.ckpt"), *folder.glob("metrics.jsonl")]:
             path.unlink()

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from audioldm.datasets.audio_text import generator
 from audioldm.errors import AudioLDMError
+from audioldm.training.distributed import local, shard, whole
 
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -57,6 +58,7 @@ class Counted(L.LightningModule):
         self.batches, self.warmup, self.seed = batches, warmup, seed
         self.optim = optim or Optim()
         self.seen = 0
+        self.split = False
         self.register_buffer("broken", torch.zeros((), dtype=torch.bool), persistent=False)
 
     def get_extra_state(self) -> Tensor:
@@ -66,6 +68,12 @@ class Counted(L.LightningModule):
     def set_extra_state(self, state: Tensor) -> None:
         """The count, out of ``state_dict``."""
         self.seen = int(state)
+
+    def configure_model(self) -> None:
+        """Split the nets where the strategy asks for it."""
+        if self._trainer is not None and self.device_mesh is not None and not self.split:
+            shard(self, self.device_mesh["data_parallel"])
+            self.split = True
 
     def start_batch(self) -> Generator:
         """Set this batch's learning rates and return the generator, on the module's device, of all its random draws."""
@@ -105,13 +113,13 @@ class Counted(L.LightningModule):
         if self.full:
             gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            norm = whole(norm)
             self.broken |= ~norm.isfinite()
             if self.broken.device.type == "cpu":
                 self.refuse_broken()
             limit = self.optim.clip if self.optim.clip is not None else clip
             if limit is not None:
-                torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+                torch._foreach_mul_([local(g) for g in gradients], (limit / (norm + 1e-6)).clamp(max=1.0))
             self.log(f"train/norm_{name}", norm)
             optimizer.step()
 

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from audioldm.training import distributed
 from audioldm.training.callbacks import Budget, Checkpoint, Clip, ExportFolder, Profile
 from audioldm.training.ema import Ema, PowerEma
 from audioldm.training.lease import Lease
@@ -23,7 +24,9 @@ def build_trainer(
     val_every: int,
     accelerator: str = "cpu",
     precision: str = "32-true",
-    devices: int = 1,
+    devices: int | str = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
     ema: float | None = None,
     power_ema_every: int | None = None,
     log_every: int = 20,
@@ -66,6 +69,8 @@ def build_trainer(
         accelerator=accelerator,
         precision=precision,  # type: ignore[arg-type]
         devices=devices,
+        num_nodes=nodes,
+        strategy=distributed.strategy(strategy, accelerator),
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         callbacks=[callback for callback in callbacks if callback is not None],
         plugins=[SafeCheckpoints()],

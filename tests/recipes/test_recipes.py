@@ -12,27 +12,37 @@ from audioldm import recipes
 from audioldm.errors import AudioLDMError
 
 CONF, RECIPES = recipes.find_root()
-NEEDS = {
-    "audioldm_s/vae": "data.manifests=[x]",
-    "audioldm_s/vocoder": "data.manifests=[x]",
-    "audioldm_s/ldm": "data.folder=x",
-}
 NETS = ("vae", "vocoder", "unet", "discriminator")
 
 
-def compose(name: str, *overrides: str):
-    return recipes.load(name, [*([NEEDS[name]] if name in NEEDS else []), *overrides])
-
-
 def test_the_recipes_are_found_and_have_headlines():
-    assert {"tiny/vae", "tiny/vocoder", "tiny/clap", "tiny/ldm", "embedded/ldm"} <= set(recipes.names())
+    parts = ("vae", "vocoder", "clap")
+    sets = {
+        "audiocaps": (*parts, "ldm_s", "ldm_m", "ldm_l", "ldm_cross_t5"),
+        "esc50": (*parts, "ldm"),
+        "opensounds": (*parts, "ldm"),
+        "tiny": (*parts, "ldm"),
+    }
+    wanted = {f"{group}/{part}" for group, members in sets.items() for part in members}
+    assert wanted <= set(recipes.names())
     for name in recipes.names():
         assert len(recipes.headline(name)) > 20, name
+    for name in wanted:
+        text = recipes.recipe_text(name)
+        assert 13 <= len(text.splitlines()) <= 40, name
+        for part in (f"#   audioldm train {name}", "# Needs:", "# Cost:", "# Expect:"):
+            assert part in text, (name, part)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("s", 185.04), ("m", 415.95), ("l", 739.14)])
+def test_audioldm_has_its_published_sizes(size: str, millions: float):
+    counts = recipes.parameters(recipes.load(f"audiocaps/ldm_{size}"))
+    assert counts["unet"] / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipe_composes_and_its_nets_build(name: str):
-    cfg = compose(name)
+    cfg = recipes.load(name)
     assert cfg.recipe == name and cfg.run_dir == f"runs/{name}"
     with torch.device("meta"):
         for part in NETS:
@@ -41,7 +51,9 @@ def test_recipe_composes_and_its_nets_build(name: str):
 
 
 def test_every_part_is_used_by_a_recipe():
-    unused = {p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml")} - {"train.yaml"}
+    chosen = {"train.yaml", *(p.relative_to(CONF).as_posix() for p in (CONF / "debug").iterdir())}
+    chosen |= {"trainer/ddp.yaml", "trainer/fsdp.yaml"}  # by the user, not by a recipe
+    unused = {p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml")} - chosen
     text = "".join(p.read_text() for p in [*CONF.rglob("*.yaml"), *RECIPES.rglob("*.yaml")])
     for part in sorted(unused):
         group, choice = Path(part).parent.name, Path(part).stem
@@ -56,10 +68,20 @@ def test_mistakes_are_one_clear_line():
     with pytest.raises(AudioLDMError, match="adversarial_strat"):
         recipes.load("tiny/vae", ["task.adversarial_strat=3"])
     with pytest.raises(AudioLDMError, match="manifests"):
-        recipes.load("audioldm_s/vae")
-    cfg = compose("audioldm_s/ldm", "data.folder=/no/such/cache", "trainer=cpu")
+        recipes.load("tiny/vae", ["data=manifests"])
+    overrides = ["data.folder=/no/such/cache", "trainer=cpu", "task/unet=tiny"]
+    cfg = recipes.load("audiocaps/ldm_s", overrides)
     with pytest.raises(AudioLDMError, match="no latent cache"):
         recipes.build(cfg)
+
+
+@pytest.mark.parametrize("choice", ["ddp", "fsdp"])
+def test_several_devices_are_one_word(choice: str):
+    cfg = recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "trainer.devices=8", "trainer.nodes=2"])
+    assert (cfg.trainer.strategy, cfg.trainer.devices, cfg.trainer.nodes) == (choice, 8, 2)
+    assert cfg.trainer.precision == "bf16-mixed" and cfg.trainer.ema == 0.9999
+    with pytest.raises(AudioLDMError, match="probes one device"):
+        recipes.settle(recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "batch_size=auto"]))
 
 
 def test_the_run_folder_says_what_ran(tmp_path):

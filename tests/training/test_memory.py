@@ -13,7 +13,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.training.memory import largest_batch, out_of_memory
 from tests.training.test_kill import make_cache
 
-ROOM = 700 * 2**20
+ROOM = 500 * 2**20
 
 
 def limited(words: list[str], log: Path) -> None:

@@ -1,0 +1,87 @@
+"""Several processes: data parallel, or fully sharded.   Each sees its own part of one batch; see ``data.Draws``."""
+
+import copy
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+
+from audioldm.errors import AudioLDMError
+from audioldm.training.speed import blocks
+
+STRATEGIES = ("auto", "ddp", "fsdp")
+
+
+def rank() -> int:
+    """Number of this process among all, by what torchrun or Lightning's launcher put into the environment."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def strategy(name: str, accelerator: str) -> Any:
+    """Lightning's strategy.   Judges and generators take turns in one step, so some weights are unused in each."""
+    if name not in STRATEGIES:
+        raise AudioLDMError(f"strategy={name!r} is unknown.", f"Known: {', '.join(STRATEGIES)}.")
+    backend = "gloo" if accelerator == "cpu" else None
+    if name == "ddp":
+        return DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
+    if name == "fsdp":
+        return ModelParallelStrategy(process_group_backend=backend, save_distributed_checkpoint=False)
+    return "auto"
+
+
+def shard(module: nn.Module, mesh: Any) -> None:
+    """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    for net in units(module):
+        for block in blocks(net):
+            fully_shard(block, mesh=mesh)
+        fully_shard(net, mesh=mesh)
+
+
+def units(module: nn.Module) -> Iterator[nn.Module]:
+    """The nets with trained weights; the parts of a CLAP or an autoencoder apart: each is called by itself."""
+    for child in module.children():
+        parts = (
+            list(child.children())
+            if hasattr(child, "audio_encoder") or hasattr(child, "decoder")
+            else [child]
+        )
+        yield from (part for part in parts if any(p.requires_grad for p in part.parameters()))
+
+
+def local(value: Tensor) -> Tensor:
+    """Own part of a split tensor, in the same memory; any other as it is."""
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
+def whole(value: Tensor) -> Tensor:
+    """A split tensor joined, which all processes must ask for together; any other as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def like(value: Tensor, stored: Tensor) -> Tensor:
+    """``stored`` (joined) laid out as ``value`` is: on its device, or split among its processes."""
+    if hasattr(value, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
+    return stored.detach().clone().to(value.device)
+
+
+def joined(net: nn.Module) -> nn.Module:
+    """``net``, or where it is split a plain copy with joined weights; all processes must ask together."""
+    state = {key: whole(value).cpu() for key, value in net.state_dict().items()}
+    if not any(hasattr(p, "device_mesh") for p in net.parameters()):
+        return net
+    if hasattr(net, "audio_encoder"):
+        plain = copy.copy(net)
+        plain._modules = dict(net._modules)
+        plain.text_encoder, plain.audio_encoder = joined(net.text_encoder), joined(net.audio_encoder)
+        return plain
+    build = type(net).__mro__[1]  # FSDP2 puts a class of its own in front
+    plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)  # type: ignore[attr-defined,call-arg]
+    plain.load_state_dict(state, strict=True)
+    return plain

@@ -1,0 +1,123 @@
+"""Two processes over gloo see what one sees: the same rows once a pass, and the same gradients."""
+
+import dataclasses
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from audioldm import recipes
+from tests.training.test_kill import make_cache
+
+BASE = ["batches=1", "val_every=1", "threads=1", "seconds=0.32"]
+KINDS = {
+    "vae": ["tiny/vae", "task.adversarial_start=0", "task.vae.channels=[8,8]", "task.discriminator.width=4"],
+    "vocoder": [
+        "tiny/vocoder", "task.adversarial_start=0", "task.vocoder.channels=32", "task.vocoder.kernels=[3]",
+        "task.vocoder.dilations=[[1]]", "task.discriminator.periods=[2]", "task.discriminator.resolutions=[512]",
+    ],
+    "clap": ["tiny/clap"],
+    "ldm": ["tiny/ldm", "trainer.listen=null", "trainer.ema=0.9"],
+}  # fmt: skip
+
+
+class Note(L.Callback):
+    """What this process saw and computed in each batch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.rows += [float(v) for v in batch.mean.sum((1, 2, 3))] if hasattr(batch, "mean") else batch.ids
+        whole = {}
+        for name, p in module.named_parameters():
+            if p.grad is not None:
+                whole[name] = p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad.clone()
+        torch.save({"rows": self.rows, "gradients": whole}, f"{self.path}.{trainer.global_rank}")
+
+
+def double(experiment) -> None:
+    """Float64 throughout: an L1 loss turns the rounding of float32 into flipped signs."""
+    experiment.module.double()
+    collate = experiment.data.collate
+
+    def wide(items):
+        batch = collate(items)
+        parts = {k: v.double() for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
+        return dataclasses.replace(batch, **parts)
+
+    experiment.data.collate = wide
+
+
+def train(name: str, settings: list[str], path: Path, place: tuple[int, int, int] | None) -> None:
+    """One process; ``place`` is (rank, world, port) as torchrun would set it."""
+    if place is not None:
+        rank, world, port = place
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+            "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+        }  # fmt: skip
+    cfg = recipes.load(name, settings)
+    experiment = recipes.build(cfg)
+    recipes.open_run(cfg, settings)
+    experiment.trainer.callbacks.insert(0, Note(path))
+    double(experiment)
+    experiment.trainer.fit(experiment.module, experiment.data)
+
+
+def run(kind: str, tmp_path: Path, world: int, *more: str) -> list[dict]:
+    """The notes of every process; four clips a batch in all."""
+    name, *parts = KINDS[kind]
+    data = [f"data.folder={tmp_path}/data"] if kind == "ldm" else []
+    path = tmp_path / f"note{world}"
+    settings = [*parts, *BASE, *data, f"batch_size={4 // world}", f"run_dir={tmp_path}/run{world}", *more]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    places = [None] if world == 1 else [(rank, world, port) for rank in range(world)]
+    processes = [fork.Process(target=train, args=(name, settings, path, place)) for place in places]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0] * world
+    return [torch.load(f"{path}.{rank}", weights_only=True) for rank in range(world)]
+
+
+def compare(alone: dict, parts: list[dict]) -> None:
+    assert alone["gradients"].keys() == parts[0]["gradients"].keys()
+    for key, want in alone["gradients"].items():
+        for part in parts:
+            assert float((part["gradients"][key] - want).abs().max()) < 1e-6, key
+
+
+@pytest.mark.parametrize("kind", ["vae", "vocoder", "clap", "ldm"])
+def test_gradients_equal_those_of_one_process(kind: str, tmp_path):
+    if kind == "ldm":
+        make_cache(tmp_path / "data")
+    (alone,) = run(kind, tmp_path, 1)
+    parts = run(kind, tmp_path, 2, "trainer.strategy=ddp", "trainer.devices=2")
+    assert sorted(map(str, parts[0]["rows"] + parts[1]["rows"])) == sorted(map(str, alone["rows"]))
+    compare(alone, parts)
+
+
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_split_nets_have_the_gradients_of_one_process_and_export_whole(kind: str, tmp_path):
+    if kind == "ldm":
+        make_cache(tmp_path / "data")
+    (alone,) = run(kind, tmp_path, 1)
+    compare(alone, run(kind, tmp_path, 2, "trainer.strategy=fsdp", "trainer.devices=2"))
+    one, two = (next((tmp_path / f"run{n}" / "model").rglob("*.safetensors")) for n in (1, 2))
+    assert one.stat().st_size == two.stat().st_size
+
+
+def test_each_row_once_a_pass(tmp_path):
+    make_cache(tmp_path / "data", windows=8)
+    parts = run("ldm", tmp_path, 2, "trainer.strategy=ddp", "trainer.devices=2", "batches=2")
+    rows = parts[0]["rows"] + parts[1]["rows"]
+    assert len(rows) == len(set(rows)) == 8
