@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+QUIET = 0.01
+"""RMS, -40 dB: a silent clip would otherwise outweigh all others."""
+
 
 def _magnitude(wave: Tensor, n_fft: int) -> Tensor:
     window = torch.hann_window(n_fft, dtype=wave.dtype, device=wave.device)
@@ -16,12 +19,15 @@ def _magnitude(wave: Tensor, n_fft: int) -> Tensor:
 def multi_resolution_stft(made: Tensor, real: Tensor, *, sizes: Sequence[int] = (512, 1024, 2048)) -> Tensor:
     """Spectral convergence + log-magnitude L1, averaged over sizes.   Parallel WaveGAN (arXiv:1910.11480) eq. 3-6.
 
-    made, real: (B, 1, N), N above half of the largest size.   Returns a scalar; 0 for equal waves.
+    made, real: (B, 1, N), N above half of the largest size.   Returns a scalar; 0 for equal waves.   A mean over clips,
+    so that parts of a batch average to the whole; one quieter than ``QUIET`` is measured against noise of that level.
     """
     total = made.new_zeros(())
     for size in sizes:
         a, b = _magnitude(made, size), _magnitude(real, size)
-        convergence = torch.linalg.norm(b - a) / torch.linalg.norm(b)
+        floor = QUIET * (0.375 * size * b[0].numel()) ** 0.5  # a Hann window's mean square is 3/8
+        loud = torch.linalg.norm(b, dim=(1, 2)).clamp(min=floor)
+        convergence = (torch.linalg.norm(b - a, dim=(1, 2)) / loud).mean()
         total = total + convergence + nnf.l1_loss(a.log(), b.log())
     return total / len(sizes)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from audioldm.errors import AudioLDMError
 from audioldm.training.speed import blocks
@@ -19,6 +20,15 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
+class Sharded(ModelParallelStrategy):
+    """Splits over every process; Lightning's own default splits over machines only."""
+
+    def setup_environment(self) -> None:
+        """Once the number of processes is known."""
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+
 def strategy(name: str, accelerator: str) -> Any:
     """Lightning's strategy.   Judges and generators take turns in one step, so some weights are unused in each."""
     if name not in STRATEGIES:
@@ -27,14 +37,12 @@ def strategy(name: str, accelerator: str) -> Any:
     if name == "ddp":
         return DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
     if name == "fsdp":
-        return ModelParallelStrategy(process_group_backend=backend, save_distributed_checkpoint=False)
+        return Sharded(process_group_backend=backend, save_distributed_checkpoint=False)
     return "auto"
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
     """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2)."""
-    from torch.distributed.fsdp import fully_shard
-
     for net in units(module):
         for block in blocks(net):
             fully_shard(block, mesh=mesh)
@@ -81,7 +89,7 @@ def joined(net: nn.Module) -> nn.Module:
         plain._modules = dict(net._modules)
         plain.text_encoder, plain.audio_encoder = joined(net.text_encoder), joined(net.audio_encoder)
         return plain
-    build = type(net).__mro__[1]  # FSDP2 puts a class of its own in front
+    build = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
     plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)  # type: ignore[attr-defined,call-arg]
     plain.load_state_dict(state, strict=True)
     return plain

@@ -29,11 +29,11 @@ class Preview(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
-        """Files and TensorBoard."""
-        if index or trainer.sanity_checking or not trainer.is_global_zero or not hasattr(module, "preview"):
+        """Files and TensorBoard; every process computes, because a split net needs all."""
+        if index or trainer.sanity_checking or not hasattr(module, "preview"):
             return
         for name, value in module.preview(batch).items():
-            for i, item in enumerate(value[: self.count].float().cpu()):
+            for i, item in enumerate(value[: self.count].float().cpu() if trainer.is_global_zero else ()):
                 show(trainer, self.folder, f"{name}/{i}", item[0], module.seen, self.rate)
 
 
