@@ -69,7 +69,7 @@ def test_mistakes_are_one_clear_line():
         recipes.load("tiny/vae", ["task.adversarial_strat=3"])
     with pytest.raises(AudioLDMError, match="manifests"):
         recipes.load("tiny/vae", ["data=manifests"])
-    overrides = ["data.folder=/no/such/cache", "trainer=cpu", "task/unet=tiny"]
+    overrides = ["data.folder=/no/such/cache", "trainer=cpu", "unet@task.unet=tiny"]
     cfg = recipes.load("audiocaps/ldm_s", overrides)
     with pytest.raises(AudioLDMError, match="no latent cache"):
         recipes.build(cfg)
