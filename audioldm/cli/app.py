@@ -33,6 +33,7 @@ COMMANDS = {
 JOINED = {
     "data": {
         "encode": "audioldm.cli.encode:encode",
+        "shard": "audioldm.cli.shard:shard",
         "stats": "audioldm.cli.encode:stats",
         "attribution": "audioldm.cli.attribution:attribution",
         "pack": "audioldm.cli.pack:pack",

@@ -46,6 +46,7 @@ class VocoderTraining(Counted):
     ) -> None:
         super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
         self.vocoder, self.discriminator, self.mel = vocoder, discriminator, LogMel(spec)
+        self.hop = spec.hop
         self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
         self.adversarial_start, self.lr, self.vae_prob = adversarial_start, lr, vae_prob
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
@@ -71,12 +72,16 @@ class VocoderTraining(Counted):
         terms = {"mel": (self.mel(made) - mel).abs().mean(), "stft": multi_resolution_stft(made, wave)}
         return terms, made
 
+    def prepared(self, batch: Batch) -> Tensor:
+        """Waves (B, 1, N) at full scale, cut to whole hops: the vocoder makes no part of one."""
+        return normalise_peak(batch.wave[..., : batch.wave.shape[-1] // self.hop * self.hop])
+
     def training_step(self, batch: Batch, index: int) -> None:
         """Judges first, on a detached wave; then the generator."""
         adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
         generator = self.start_batch()
         optimizers = self.each_optimizer()
-        wave = normalise_peak(batch.wave)
+        wave = self.prepared(batch)
         terms, made = self.terms(wave, generator)
         total = self.mel_weight * terms["mel"] + self.stft_weight * terms["stft"]
         if adversarial:
@@ -100,13 +105,13 @@ class VocoderTraining(Counted):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Distances on held-out clips."""
-        terms, _ = self.terms(normalise_peak(batch.wave), self.validation_generator(index))
+        terms, _ = self.terms(self.prepared(batch), self.validation_generator(index))
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Real and made, to hear and to see."""
-        wave = normalise_peak(batch.wave)
+        wave = self.prepared(batch)
         mel = self.mel(wave)
         made = vocode(self.vocoder, mel)
         return {"wave/real": wave, "wave/made": made, "mel/real": mel, "mel/made": self.mel(made)}
