@@ -40,10 +40,13 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def load_clap(folder: Path) -> SmallClap | PretrainedClap:
     """The small CLAP of this project, or a published one, by what its audio tower is."""
+    return SmallClap.load(folder) if has_small_clap(folder) else load_pretrained_clap(folder)
+
+
+def has_small_clap(folder: Path) -> bool:
+    """Whether the audio tower is that of this project, which no published folder has."""
     config = folder / "audio_encoder" / "config.json"
-    if config.is_file() and read_json(config).get("_class_name") == "MelEncoder":
-        return SmallClap.load(folder)
-    return load_pretrained_clap(folder)
+    return config.is_file() and read_json(config).get("_class_name") == "MelEncoder"
 
 
 def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 from audioldm.errors import AudioLDMError
 from audioldm.nets.published.files import SUFFIXES
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.model_folder import has_small_clap
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -20,6 +21,8 @@ def open_reference(ref: str, **choices: Any) -> AudioLDM:
     path = Path(ref)
     if (path / "audioldm.json").is_file():
         return AudioLDM.from_folder(path)
+    if path.is_dir() and has_small_clap(path):
+        raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
     if path.is_dir():
         return open_diffusers(path, chosen)
     if path.is_file():

@@ -372,7 +372,7 @@ import sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 hidden = {BEYOND_BASE!r}
-PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in hidden else find(name, *rest)
+PathFinder.find_spec = staticmethod(lambda name, *rest: None if name.split(".")[0] in hidden else find(name, *rest))
 from audioldm.cli.app import run
 sys.exit(run(["generate", "rain", "-m", {str(tiny_model)!r}, "-o", {str(tmp_path)!r}, *{QUICK!r}]))
 """
