@@ -203,7 +203,7 @@ def vary(
 def denoise(
     file: Input,
     prompt: Words = "",
-    strength: Strength = 0.3,
+    strength: Strength = 0.0,
     resynthesise: Annotated[
         bool, typer.Option("--resynthesise", help="Give the model's sound, not the input turned down.")
     ] = False,

@@ -190,9 +190,9 @@ def denoising(
         made = {
             "no-op": noisy,
             "subtraction alone (strength 0)": editing.denoise(pipe, noisy, strength=0.0, **settings),
-            "denoise": editing.denoise(pipe, noisy, **settings),
-            "denoise, with the class as prompt": editing.denoise(
-                pipe, noisy, PROMPTS[clip.label], **settings
+            "denoise, strength 0.3": editing.denoise(pipe, noisy, strength=0.3, **settings),
+            "denoise, strength 0.3, with the class as prompt": editing.denoise(
+                pipe, noisy, PROMPTS[clip.label], strength=0.3, **settings
             ),
         }
         for name, wave in made.items():

@@ -62,7 +62,7 @@ def denoise(
     wave: Tensor,
     prompt: Prompt = "",
     *,
-    strength: float = 0.3,
+    strength: float = 0.0,
     resynthesise: bool = False,
     seed: int = 0,
     on_step: OnStep | None = None,
@@ -72,7 +72,8 @@ def denoise(
 
     The steady part (``steady_noise``) is taken off each band.   SDEdit away from the words CLEAN then gives a cleaner
     mel, and where a band of it is quieter than the round trip, the sound is turned down.   Phases stay, nothing is
-    added; ``resynthesise`` gives the model's sound instead.   Strength 0 is the first half alone.
+    added; ``resynthesise`` gives the model's sound instead.   Strength 0 is the first half alone, and
+    the default: `audioldm evaluate edits` says whether a model earns more.
     """
     check_strength(strength)
     settings = {**settings, "negative": settings.get("negative") or CLEAN}
