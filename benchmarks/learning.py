@@ -121,7 +121,13 @@ class Bench:
         """Mean mel bin of the energy of ``count`` sounds of each prompt."""
         self.vae.register_to_config(scaling_factor=self.factor)  # type: ignore[operator]
         pipe = AudioLDM(
-            module.unet, self.vae, self.vocoder, self.clap, self.spec, prediction=module.prediction
+            module.unet,
+            self.vae,
+            self.vocoder,
+            self.clap,
+            self.spec,
+            prediction=module.prediction,
+            defaults={"seconds": SECONDS},
         )  # type: ignore[arg-type]
         found = {}
         for prompt in ("a low tone", "a high tone"):

@@ -86,7 +86,14 @@ class Listen(L.Callback):
         vae.register_to_config(scaling_factor=module.scaling_factor)  # type: ignore[operator]
         spec = AudioSpec(stride=stride_of(vae), latent_channels=vae.config.latent_channels)  # type: ignore[arg-type]
         pipe = AudioLDM(
-            module.unet, vae, vocoder, clap, spec, schedule=module.schedule, prediction=module.prediction
+            module.unet,
+            vae,
+            vocoder,
+            clap,
+            spec,
+            schedule=module.schedule,
+            prediction=module.prediction,
+            defaults=dict(self.settings),
         )  # type: ignore[arg-type]
         waves = pipe.to(module.device)(
             self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings
