@@ -4,35 +4,42 @@ import torch
 from torch import Tensor, nn
 
 from audioldm.batch import Batch
+from audioldm.errors import AudioLDMError
 from audioldm.losses.contrastive import cosine_distance, info_nce
 from audioldm.nets.clap import SmallClap
 from audioldm.signal.level import normalise_peak
 from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.teachers import place
 
 
 class Teachers(nn.Module):
     """Embeddings from larger nets, looked up by clip or by caption; the student's features are mapped to them linearly.
 
-    ``audio`` maps a clip's path, ``text`` a caption, to a vector.   The maps are thrown away after training: the
-    shipped model needs no teacher.
+    ``audio`` maps a clip's path, of which its ``place`` counts, ``text`` a caption, to a vector.   The maps are thrown
+    away after training: the shipped model needs no teacher.
     """
 
     def __init__(
         self, dim: int, *, audio: dict[str, Tensor] | None = None, text: dict[str, Tensor] | None = None
     ) -> None:
         super().__init__()
-        self.tables = {"audio": audio or {}, "text": text or {}}
+        self.tables = {"audio": {place(k): v for k, v in (audio or {}).items()}, "text": text or {}}
         self.maps = nn.ModuleDict(
             {name: nn.Linear(dim, len(next(iter(t.values())))) for name, t in self.tables.items() if t}
         )
 
     def distance(self, name: str, features: Tensor, keys: list[str]) -> Tensor:
         """1 - cos to the teacher over the rows that it knows; zero where it knows none."""
+        keys = [place(key) for key in keys] if name == "audio" else keys
         known = [i for i, key in enumerate(keys) if key in self.tables[name]]
         if not known:
             return features.new_zeros(())
         target = torch.stack([self.tables[name][keys[i]] for i in known]).to(features)
         return cosine_distance(self.maps[name](features[known]), target)
+
+    def hears(self, paths: list[str]) -> int:
+        """How many of these clips the audio teacher knows."""
+        return sum(place(path) in self.tables["audio"] for path in paths)
 
     def texts(self, count: int, generator: torch.Generator) -> list[str]:
         """``count`` texts of the teacher's table, drawn at random, so that words no clip carries are learned."""
@@ -104,6 +111,18 @@ class ClapTraining(Counted):
         taught = sum(v for k, v in terms.items() if k.startswith("teacher"))
         self.descend(terms["contrast"] + self.teacher_weight * taught, self.optimizers(), name="clap")
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
+
+    def on_train_start(self) -> None:
+        """A teacher that knows no clip of the data has been made for others; refuse to train without it unnoticed."""
+        rows = getattr(getattr(self.trainer.datamodule, "train", None), "rows", None)
+        if self.teachers is None or not self.teachers.tables["audio"] or not rows:
+            return
+        if not self.teachers.hears([row.path for row in rows]):
+            raise AudioLDMError(
+                f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",
+                "Make the table from these manifests.",
+                code=1,
+            )
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Contrast, and how often a sound's nearest caption in the batch is its own."""

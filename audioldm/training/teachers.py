@@ -14,6 +14,15 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.text import minilm_embeddings
 
 
+def place(path: str) -> str:
+    """A clip's folder and name: what stays when the data is carried to another machine.
+
+    >>> place("/here/data/raw/esc10/dog.wav")
+    'esc10/dog.wav'
+    """
+    return "/".join(Path(path).parts[-2:])
+
+
 def text_teacher(manifests: Sequence[str], extra: Sequence[str] = ()) -> dict[str, Tensor]:
     """MiniLM's vector of every caption in the manifests, and of ``extra`` texts."""
     captions = [caption for path in manifests for row in read(path) for caption in row.captions]

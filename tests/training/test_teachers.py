@@ -1,13 +1,15 @@
 """The small CLAP's teachers: a table on disk, and words that no clip carries."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
-from audioldm.training.clap import Teachers
+from audioldm.nets.clap import build_small_clap, train_tokenizer
+from audioldm.training.clap import ClapTraining, Teachers
 from audioldm.training.teachers import read_table, write_table
 
 
@@ -31,3 +33,15 @@ def test_extra_texts_are_drawn_from_the_table_and_follow_the_seed():
     draws = [teachers.texts(20, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2] and set(draws[0]) <= table().keys()
     assert len(set(draws[0])) > 2
+
+
+def test_a_table_follows_its_clips_to_another_machine_and_one_of_other_clips_is_refused():
+    teachers = Teachers(4, audio={"/here/data/raw/esc10/dog.wav": torch.ones(3)})
+    assert teachers.hears(["/there/raw/esc10/dog.wav", "/there/raw/esc10/cat.wav"]) == 1
+    assert teachers.distance("audio", torch.randn(1, 4), ["/there/raw/esc10/dog.wav"]) != 0
+    clap = build_small_clap(train_tokenizer(["a dog"], size=60), dim=4, width=8, layers=1, widths=(8,))
+    module = ClapTraining(clap, teachers=teachers, batches=1)
+    rows = [SimpleNamespace(path="/there/raw/other/dog.wav")]
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(train=SimpleNamespace(rows=rows)))
+    with pytest.raises(AudioLDMError, match="knows none of the 1 training clips"):
+        module.on_train_start()
