@@ -23,7 +23,18 @@ RUNS = Path("runs/embedded")
 MODEL = Path("runs/embedded/release")
 PART_BYTES = 15 * 2**20
 START_UP = 45  # seconds that imports, data and export take beside the training itself
-DEFAULTS = ("--steps", "20", "--guidance", "3.0", "--name", "embedded-v1", "--dtype", "float16")
+DEFAULTS = (
+    "--steps",
+    "20",
+    "--guidance",
+    "5.0",
+    "--polish",
+    "16",
+    "--name",
+    "embedded-v1",
+    "--dtype",
+    "float16",
+)
 
 
 def command(*words: str) -> list[str]:

@@ -1,0 +1,109 @@
+"""The embedded model's training in pieces: every part of it on a CPU, at a few batches, and what is sent back."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from audioldm import recipes
+from audioldm.datasets.decode import encode
+from audioldm.datasets.check import check
+from audioldm.datasets.manifest import Row, write
+from audioldm.nets.clap import build_small_clap, train_tokenizer
+from audioldm.training.teachers import write_table
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    "esc10": ["esc10"],
+    "opensounds": ["opensounds/pack"],
+    "rendered": ["rendered/notes", "rendered/tones", "rendered/speech"],
+    "composed": ["composed"],
+}
+
+
+def script() -> ModuleType:
+    """recipes/embedded/train.py as a module."""
+    spec = importlib.util.spec_from_file_location("embedded_train", ROOT / "recipes/embedded/train.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_was_sent_comes_back_in_pieces_of_the_allowed_size(tmp_path: Path, monkeypatch):
+    train = script()
+    monkeypatch.setattr(train, "PART_BYTES", 20_000)
+    monkeypatch.chdir(tmp_path)
+    weights = train.RUNS / "vae/model/vae/weights.bin"
+    weights.parent.mkdir(parents=True)
+    content = bytes(torch.randint(256, (50_000,), generator=torch.Generator().manual_seed(0)).tolist())
+    weights.write_bytes(content)
+    train.send(tmp_path / "sent")
+    pieces = sorted((tmp_path / "sent").glob("embedded.tar.*"))
+    assert len(pieces) > 2 and all(p.stat().st_size <= 20_000 for p in pieces)
+    weights.unlink()
+    train.bring(tmp_path / "sent")
+    assert weights.read_bytes() == content
+
+
+def test_a_lease_ends_a_training_in_time(tmp_path: Path):
+    """0.05 minutes allow far fewer than a million batches; the learning rate ends where the run ends."""
+    settings = [f"run_dir={tmp_path}", "batches=1000000", "+trainer.minutes=0.05", "val_every=100000"]
+    experiment = recipes.build(recipes.load("tiny/vae", settings))
+    experiment.trainer.fit(experiment.module, experiment.data)
+    module = experiment.module
+    assert 0 < module.seen <= module.batches + 1 and module.batches < 100_000
+    assert (tmp_path / "model/vae/config.json").is_file()
+
+
+def prepare(folder: Path) -> None:
+    """Manifests of every source with a few noises, and the start of CLAP."""
+    rng = torch.Generator().manual_seed(0)
+    for name, sources in SOURCES.items():
+        rows = []
+        for i in range(5 * len(sources)):
+            path = folder / f"data/raw/{name}/{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encode(path, 0.3 * torch.randn(24000, generator=rng), 16000)
+            split = "val" if i % 5 == 4 else "train"
+            rows.append(
+                Row(
+                    str(path),
+                    (f"noise {i}",),
+                    split=split,
+                    source=sources[i % len(sources)],
+                    group=f"{name}{i}",
+                )
+            )
+        write(
+            [replace(row, licence="CC0-1.0") for row in check(rows).rows], folder / f"data/raw/{name}.jsonl"
+        )
+    texts = [f"noise {i}" for i in range(15)]
+    vectors = torch.randn(15, 8, generator=rng)
+    write_table(dict(zip(texts, vectors, strict=True)), folder / "data/start/minilm.safetensors")
+    heard = {f"esc10/{i}.wav": vector for i, vector in enumerate(vectors[:5])}
+    write_table(heard, folder / "data/start/yamnet.safetensors")
+    clap = build_small_clap(train_tokenizer(texts, size=100), width=16, layers=1, widths=(8, 16))
+    clap.save(folder / "data/start/clap")
+
+
+@pytest.mark.slow
+def test_the_whole_training_of_the_embedded_model_rehearses_on_a_cpu(tmp_path: Path):
+    prepare(tmp_path)
+    words = ["parts", "model", "--batches", "2", "--trainer", "cpu", "--send", "sent"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "recipes/embedded/train.py"), *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs/embedded/release/model_index.json").is_file()
+    assert "sent" in done.stdout and (tmp_path / "sent/embedded.tar.0").is_file()
