@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from audioldm import recipes
-from audioldm.datasets.decode import encode
 from audioldm.datasets.check import check
+from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row, write
 from audioldm.nets.clap import build_small_clap, train_tokenizer
 from audioldm.training.teachers import write_table
