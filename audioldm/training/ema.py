@@ -135,7 +135,7 @@ def exponent(width: float) -> float:
     width^2 = (g + 1) / ((g + 2)^2 (g + 3)): the largest root of g^3 + 7 g^2 + (16 - w) g + 12 - w, w = width^-2.
 
     >>> round(exponent(0.10), 4), round(exponent(0.05), 3)
-    (6.9413, 16.971)
+    (6.9372, 16.972)
     """
     if not 0 < width < 12**-0.5:
         raise AudioLDMError(f"width={width} is not the width of an average.", "Use more than 0, below 0.288.")

@@ -26,6 +26,10 @@ LOUDEST = """async () => {
 }"""
 """The largest sample of the last player in sight, as the browser decodes it."""
 
+pytestmark = pytest.mark.flaky(
+    reruns=2
+)  # a real browser on a busy machine: a fault that stays fails all three
+
 
 @pytest.fixture(scope="module")
 def chromium():
@@ -60,7 +64,15 @@ def upload(tmp_path):
 
 
 def number(page, label, value):
-    page.get_by_label(label, exact=True).locator("visible=true").fill(str(value))
+    """Fill a number in; a panel that is still unfolding puts its default back, so look and fill again."""
+    box = page.get_by_label(label, exact=True).locator("visible=true")
+    for _ in range(10):
+        box.fill(str(value))
+        box.blur()
+        page.wait_for_timeout(200)
+        if box.input_value() == str(value):
+            return
+    expect(box).to_have_value(str(value))
 
 
 def violations(page):
