@@ -9,6 +9,8 @@ FIND_PYTHON = for p in python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; } || true; done
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# musicnn's weights, and the networks that ours are compared with; what these ask for (TensorFlow, timm) is not needed.
+BARE := musicnn==0.1.0 hear21passt==0.0.26 torchopenl3==1.0.1
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 
@@ -28,7 +30,7 @@ $(BIN)/python:
 
 .venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing audioldm[train,eval,app,dev] into .venv"
-	@$(INSTALL) --editable '.[train,eval,app,dev]' && touch .venv/base.stamp $@
+	@$(INSTALL) --editable '.[train,eval,app,dev]' && $(INSTALL) --no-deps $(BARE) && touch .venv/base.stamp $@
 
 setup: .venv/base.stamp
 setup-dev: .venv/dev.stamp
@@ -67,34 +69,45 @@ parity: .venv/dev.stamp
 	@$(INSTALL) --no-deps --upgrade --target .parity audioldm==0.1.1 audioldm2==0.1.0 torchlibrosa==0.1.0 einops==0.8.2 torchvision==0.26.0 \
 		pandas==3.1.1 ftfy==6.3.1 progressbar==2.5 wcwidth==0.9.4 six==1.17.0 \
 		laion-clap==1.1.7 h5py==3.16.0 braceexpand==0.1.7 webdataset==1.0.2 wget==3.2
-	@AUDIOLDM_ORIGINAL=$(CURDIR)/.parity $(BIN)/python -m pytest -q -s tests/parity
+	@AUDIOLDM_ORIGINAL=$(CURDIR)/.parity $(BIN)/python -m pytest -q tests/parity
 
-# The whole chain on synthetic sound, on two CPU cores: four trainings, one model, two sounds.
+# The whole chain on synthetic sound, on two CPU cores: four trainings, one model, eight low and eight high tones, whose middle ones must differ.
 tiny: .venv/dev.stamp
 	@for part in vae vocoder clap; do $(BIN)/audioldm train tiny/$$part; done
 	@$(BIN)/audioldm data encode synthetic --out runs/tiny/latents --seconds 1.28 --force \
 		--vae runs/tiny/vae/model/vae --clap runs/tiny/clap/model
 	@$(BIN)/audioldm train tiny/ldm
 	@$(BIN)/audioldm export --ldm runs/tiny/ldm --vae runs/tiny/vae --vocoder runs/tiny/vocoder --clap runs/tiny/clap \
-		--name tiny --out runs/tiny/model --force
-	@$(BIN)/audioldm generate "a low tone" -m runs/tiny/model --out out/tiny --force
-	@$(BIN)/audioldm generate "a high tone" -m runs/tiny/model --out out/tiny --force
+		--name tiny --polish 8 --out runs/tiny/model --force
+	@$(BIN)/audioldm generate "a low tone" -n 8 -m runs/tiny/model --out out/tiny --force
+	@$(BIN)/audioldm generate "a high tone" -n 8 -m runs/tiny/model --out out/tiny --force
+	@$(BIN)/python recipes/tiny/tones.py out/tiny
 
 # The embedded model from nothing: ESC-10 from ESC10=DIR, sounds from packages, then two pieces of training on the GPUs there are.
-# A quarter of an hour on two H100; TRAINER=cpu MINUTES=600 for a machine without one.
+# A quarter of an hour on two H100; TRAINER=cpu MINUTES=600 for a machine without one.   Typed again it goes on where it stopped.
+# FRACTION=0.001 TRAINER=cpu goes through every stage with that share of sounds, batches and clips: a rehearsal, whose model is noise.
 ESC10 ?= data/raw/ESC-10
 TRAINER ?= gpu
 MINUTES ?= 16
+FRACTION ?= 1
 PREPARE := $(BIN)/audioldm data prepare
+MIX = data/raw/{esc10,opensounds,rendered,composed}.jsonl
+share = $(shell awk 'BEGIN { n = int($(1) * $(FRACTION) + 0.5); print (n < $(2) ? $(2) : n) }')
+ifeq ($(FRACTION),1)
+LENGTH = --minutes $(MINUTES)
+else
+LENGTH = --batches $(call share,4000,2)
+FEWER = --seeds $(call share,20,2) --captions $(call share,100,4) --pairs $(call share,50,2) --steps 2
+endif
 embedded: .venv/dev.stamp
 	@[ -d "$(ESC10)/001 - Dog bark" ] || { echo "make: ESC10=$(ESC10) is not ESC-10's folder; get it (data/README.md) and name it" >&2; exit 1; }
 	@[ -f data/raw/esc10.jsonl ] || $(PREPARE) esc10 --from "$(ESC10)"
-	@[ -f data/raw/opensounds.jsonl ] || $(PREPARE) opensounds --max-mb 3000
-	@[ -f data/raw/rendered.jsonl ] || $(PREPARE) rendered --notes 1200 --speech 250
-	@[ -f data/raw/composed.jsonl ] || $(PREPARE) composed data/raw/esc10.jsonl data/raw/opensounds.jsonl -n 2000
-	@[ -f data/start/yamnet.safetensors ] || $(BIN)/python recipes/embedded/start.py data/raw/{esc10,opensounds,rendered,composed}.jsonl
-	@$(BIN)/python recipes/embedded/train.py parts model --minutes $(MINUTES) --trainer $(TRAINER)
-	@$(BIN)/audioldm evaluate bars data/raw/{esc10,opensounds,rendered,composed}.jsonl -m runs/embedded/release
+	@[ -f data/raw/opensounds.jsonl ] || $(PREPARE) opensounds --max-mb $(call share,3000,15)
+	@[ -f data/raw/rendered.jsonl ] || $(PREPARE) rendered --notes $(call share,1200,60) --tones $(call share,300,10) --speech $(call share,250,10)
+	@[ -f data/raw/composed.jsonl ] || $(PREPARE) composed data/raw/esc10.jsonl data/raw/opensounds.jsonl -n $(call share,2000,30)
+	@[ -f data/start/yamnet.safetensors ] || $(BIN)/python recipes/embedded/start.py $(MIX) --heard data/raw/{esc10,opensounds}.jsonl
+	@$(BIN)/python recipes/embedded/train.py parts model --once $(LENGTH) --trainer $(TRAINER)
+	@$(BIN)/audioldm evaluate bars $(MIX) -m runs/embedded/release $(FEWER)
 
 # Ours against diffusers on this CPU, under ten minutes; the table and benchmarks/results/cpu.{json,png}.
 bench: .venv/dev.stamp

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, cat
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,10 @@ class Condition:
     mask: Tensor | None = None  # (B, L) 1 for a real token
     tokens2: Tensor | None = None  # (B, M, E) a second sequence, for nets of two contexts
     mask2: Tensor | None = None  # (B, M)
+
+    def count(self) -> int:
+        """Rows B of the batch."""
+        return len(next(part for part in self.parts() if part is not None))
 
     def parts(self) -> tuple[Tensor | None, ...]:
         """Every part, present or not."""
@@ -32,13 +37,44 @@ class Condition:
         return self.map(lambda part: part.repeat_interleave(n, dim=0))
 
     def joined(self, other: "Condition") -> "Condition":
-        """``other``'s rows after these; both must have the same parts, tokens of equal length."""
-        pairs = zip(self.parts(), other.parts(), strict=True)
+        """``other``'s rows after these; the shorter token sequences are filled up and masked.
+
+        Raises ValueError unless both have the same parts, with masks where the lengths differ.
+        """
+        if [part is None for part in self.parts()] != [part is None for part in other.parts()]:
+            raise ValueError("conditions of different parts cannot be joined")
+        if self.mask is None and self.lengths() != other.lengths():
+            raise ValueError("token sequences of different lengths need masks")
+        longest = [max(a, b) for a, b in zip(self.lengths(), other.lengths(), strict=True)]
+        pairs = zip(self.padded(*longest).parts(), other.padded(*longest).parts(), strict=True)
         return Condition(*(None if a is None or b is None else cat([a, b]) for a, b in pairs))
+
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of either sequence; 0 for one that is absent."""
+        first, second = (0 if part is None else part.shape[1] for part in (self.tokens, self.tokens2))
+        return first, second
+
+    def padded(self, first: int, second: int) -> "Condition":
+        """The sequences filled with zeros to these lengths, or cut to them; zeros are masked as the rest is."""
+        lengths = (None, first, first, second, second)
+        return Condition(*map(fitted, self.parts(), lengths))
+
+    def trimmed(self) -> "Condition":
+        """Without the last tokens that every row masks, so that a row alone is what it was among longer ones."""
+        own = zip((self.mask, self.mask2), self.lengths(), strict=True)
+        return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in own))
 
     def rows(self, index: Tensor | slice) -> "Condition":
         """Select rows of the batch."""
         return self.map(lambda part: part[index])
+
+
+def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
+    """A part (B, L) or (B, L, D) with ``length`` tokens: cut, or filled with zeros."""
+    if part is None or length is None or part.shape[1] == length:
+        return part
+    more = length - part.shape[1]
+    return pad(part, (0, more) if part.dim() == 2 else (0, 0, 0, more))
 
 
 @dataclass(frozen=True)
@@ -50,15 +86,20 @@ class Batch:
     ids: list[str] = field(default_factory=list)
 
     def to(self, device) -> "Batch":  # type: ignore[no-untyped-def]
-        """Move the waveforms."""
-        return replace(self, wave=self.wave.to(device))
+        """Move the waveforms; pinned ones while the GPU goes on computing."""
+        return replace(self, wave=self.wave.to(device, non_blocking=self.wave.is_pinned()))
+
+    def pin_memory(self) -> "Batch":
+        """A copy that a GPU can fetch by itself; DataLoader asks for it."""
+        return replace(self, wave=self.wave.pin_memory())
 
 
 @dataclass(frozen=True)
 class LatentBatch:
     """Cached posteriors and conditions. mean, std (B, C, T, F), never scaled; text, audio (B, D) unit vectors.
 
-    tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them.
+    tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them; curve (B, frames) or (B,
+    frames, bins) is what a control is trained on.
     """
 
     mean: Tensor
@@ -67,8 +108,17 @@ class LatentBatch:
     audio: Tensor
     tokens: Tensor | None = None
     mask: Tensor | None = None
+    curve: Tensor | None = None
+
+    def map(self, function) -> "LatentBatch":  # type: ignore[no-untyped-def]
+        """Apply ``function`` to each part that is present."""
+        parts = (self.mean, self.std, self.text, self.audio, self.tokens, self.mask, self.curve)
+        return LatentBatch(*(None if part is None else function(part) for part in parts))  # type: ignore[arg-type]
 
     def to(self, device) -> "LatentBatch":  # type: ignore[no-untyped-def]
-        """Move every part."""
-        parts = (self.mean, self.std, self.text, self.audio, self.tokens, self.mask)
-        return LatentBatch(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+        """Move every part; pinned ones while the GPU goes on computing."""
+        return self.map(lambda part: part.to(device, non_blocking=part.is_pinned()))
+
+    def pin_memory(self) -> "LatentBatch":
+        """A copy that a GPU can fetch by itself; DataLoader asks for it."""
+        return self.map(lambda part: part.pin_memory())

@@ -4,9 +4,10 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
             search = f"hydra.searchpath=[file://{recipes.parent}]"
-            cfg = compose("train", [search, f"+{recipes.name}={name}", f"recipe={name}", *ladder, *overrides])
+            words = [search, f"+{recipes.name}={name}", f"recipe={name}", *ladder]
+            cfg = compose("train", [*words, *overrides])
+            plain = compose("train", words) if overrides else cfg
+        for word in overrides:
+            refuse_words_for_numbers(name, word, cfg, plain)
         OmegaConf.resolve(cfg)
         if missing := OmegaConf.missing_keys(cfg):
             raise AudioLDMError(
@@ -88,8 +93,19 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     return cfg
 
 
+def refuse_words_for_numbers(name: str, override: str, cfg: DictConfig, plain: DictConfig) -> None:
+    """A word where the recipe has a number, such as batches=many; "auto" and references are left to what reads them."""
+    key, _, value = override.partition("=")
+    if key.startswith(("+", "~")) or "@" in key or "/" in key or value == "auto" or "${" in value:
+        return
+    before, now = (OmegaConf.select(part, key, throw_on_resolution_failure=False) for part in (plain, cfg))
+    if isinstance(before, int | float) and not isinstance(before, bool) and isinstance(now, str):
+        raise AudioLDMError(f"{name}: {override} is not a number.", f"The recipe has {key}={before}.")
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """Without the places that Hydra looked at."""
+    return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
 
 
 def build(cfg: DictConfig) -> Experiment:
@@ -118,13 +134,20 @@ def build(cfg: DictConfig) -> Experiment:
 def open_run(
     cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False
 ) -> tuple[Path | None, list[str]]:
-    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones."""
+    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones.
+
+    A run may go on for other minutes than it began with: the machine's lease is no part of the experiment.
+    """
     from audioldm.training.run_folder import open_folder, provenance
 
     data = OmegaConf.to_container(cfg.data)
+    settings = {
+        key: OmegaConf.to_container(part) if OmegaConf.is_config(part) else part for key, part in cfg.items()
+    }
+    settings["trainer"].pop("minutes", None)
     return open_folder(
         Path(cfg.run_dir),
-        config=OmegaConf.to_yaml(cfg),
+        config=OmegaConf.to_yaml(OmegaConf.create(settings)),
         overrides=overrides,
         about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
         fresh=fresh,
@@ -160,34 +183,13 @@ def set_batch_size(cfg: DictConfig, size: int) -> None:
 def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
     """The batch size up to ``limit`` that the memory of one device holds, found by real steps.
 
-    In a process of its own, which leaves no memory behind; forked where it can be, because a GPU's state cannot.
+    In processes of their own, which leave no memory behind; forked where they can be, because a GPU's state cannot.
     """
-    context = multiprocessing.get_context("fork" if cfg.trainer.accelerator == "cpu" else "spawn")
-    answers = context.SimpleQueue()
-    process = context.Process(target=answer_fitting, args=(cfg, limit, answers))
-    process.start()
-    process.join()
-    if answers.empty():
-        raise AudioLDMError(
-            f"The probe of the batch size ended with code {process.exitcode}.", "Give batch_size=N.", code=1
-        )
-    found = answers.get()
-    if isinstance(found, AudioLDMError):
-        raise found
-    return found
-
-
-def answer_fitting(cfg: DictConfig, limit: int | None, answers: Any) -> None:
-    """Put the size, or what was wrong, into ``answers``."""
     from audioldm.training.memory import LARGEST, probe
 
-    try:
-        experiment = build(cfg)
-        settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
-        size = probe(experiment.module, experiment.data, limit=limit or LARGEST, devices=1, **settings)
-        answers.put(size)
-    except AudioLDMError as error:
-        answers.put(error)
+    method = "fork" if cfg.trainer.accelerator == "cpu" else "spawn"
+    settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
+    return probe(partial(build, cfg), limit=limit or LARGEST, method=method, devices=1, **settings)
 
 
 def parameters(cfg: DictConfig) -> dict[str, int]:
@@ -202,8 +204,24 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
     return counts
 
 
-def missing_data(cfg: DictConfig) -> list[str]:
-    """Files and folders that the data source names and that are not there."""
-    places = [cfg.data.get(key) for key in ("manifests", "folder", "val_folder", "shards")]
-    flat = [p for place in places if place for p in ([place] if isinstance(place, str) else place)]
-    return [path for path in flat if not Path(path).exists()]
+PLACES = ("manifests", "val_manifest", "folder", "val_folder", "shards", "path", "vae", "vocoder", "clap")
+"""keys whose texts name files or folders"""
+
+
+def missing(cfg: DictConfig) -> list[str]:
+    """Files, folders and patterns that a configuration names and that are not there; addresses are not asked."""
+    named: list[str] = []
+
+    def gather(node: Any, key: str = "") -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                gather(value, name)
+        elif isinstance(node, list):
+            for value in node:
+                gather(value, key)
+        elif isinstance(node, str) and key in PLACES:
+            named.append(node)
+
+    gather(OmegaConf.to_container(cfg))
+    lost = (path for path in named if ":" not in path and not (glob(path) or Path(path).exists()))
+    return list(dict.fromkeys(lost))

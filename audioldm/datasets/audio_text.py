@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from audioldm.batch import Batch
 from audioldm.datasets.buckets import bucket_of
-from audioldm.datasets.decode import decode
+from audioldm.datasets.decode import decode, resample
 from audioldm.datasets.draws import draw, generator
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.mixup import both, mixed, share
@@ -127,18 +127,34 @@ class AudioText(Dataset[Item]):
 def window(wave: Tensor, samples: int, rng: Generator) -> Tensor:
     """``samples`` of (N,): short waves get zeros at the end, long ones a random crop, not a silent one if it can be.
 
-    >>> window(torch.ones(3), 5, generator(0, 0, 0))
-    tensor([1., 1., 1., 0., 0.])
+    The mean goes before the zeros come: taken off later, it would leave a constant in the silence.
+
+    >>> window(torch.tensor([1.0, 2.0, 3.0]), 5, generator(0, 0, 0))
+    tensor([-1.,  0.,  1.,  0.,  0.])
     """
     spare = len(wave) - samples
     if spare <= 0:
-        return torch.nn.functional.pad(wave, (0, -spare))
+        return torch.nn.functional.pad(wave - wave.mean(), (0, -spare)) if spare else wave
     starts = torch.randint(spare + 1, (STARTS,), generator=rng).tolist()
     crops = [wave[start : start + samples] for start in starts]
     powers = [float(crop.square().mean()) for crop in crops]
     enough = ENOUGH**2 * float(wave.square().mean())
     first = next((place for place, power in enumerate(powers) if power >= enough), powers.index(max(powers)))
     return crops[first]
+
+
+def varied(wave: Tensor, row: int, draw: int, *, speed: float) -> Tensor:
+    """The first draw (1, N) as it is; the others at another speed, and moved where silence at the end allows."""
+    if draw == 0:
+        return wave
+    rng, length = generator(0, draw, row), wave.shape[-1]
+    if speed:
+        factor = 1 + speed * (2 * float(torch.rand((), generator=rng)) - 1)
+        wave = resample(wave, 50, round(50 / factor))[..., :length]  # small terms, small kernels
+        wave = torch.nn.functional.pad(wave, (0, length - wave.shape[-1]))
+    loud = wave[0].abs().nonzero()
+    free = length - (int(loud[-1]) + 1 if len(loud) else 0)
+    return wave.roll(int(torch.randint(free + 1, (), generator=rng)), dims=-1)
 
 
 def collate(items: Sequence[Item]) -> Batch:

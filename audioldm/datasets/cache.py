@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ from audioldm.errors import AudioLDMError
 
 SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
 FORMAT = 2
+MAP = "map."  # before the name of a control's map
 
 
 @dataclass(frozen=True)
 class Encoded:
     """One window: mean, std (C, T, F), audio (D,), text (captions, D), and the source it came from.
 
-    ``tokens`` is a text encoder's sequence (L, E) for each caption, where there is one.
+    ``tokens`` is a text encoder's sequence (L, E) for each caption, where there is one; ``labels`` are the manifest's;
+    ``maps`` are what a control is trained on, by name, (frames,) or (frames, bands).
     """
 
     mean: Tensor
@@ -37,6 +39,8 @@ class Encoded:
     text: Tensor
     source: str
     tokens: tuple[Tensor, ...] = ()
+    labels: tuple[str, ...] = ()
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
@@ -129,7 +133,14 @@ def write_latents(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    index: dict[str, Any] = {**about, "shards": [], "sources": [], "windows": 0, "complete": False}
+    index: dict[str, Any] = {
+        **about,
+        "shards": [],
+        "sources": [],
+        "labels": [],
+        "windows": 0,
+        "complete": False,
+    }
     if (folder / "index.json").is_file() and about.get("key"):
         earlier = json.loads((folder / "index.json").read_text())
         if earlier.get("key") == about["key"]:
@@ -141,6 +152,7 @@ def write_latents(
             _write_shard(waiting, folder / f"latents-{len(index['shards']):05d}.safetensors")
         )
         index["sources"] += [window.source for window in waiting]
+        index["labels"] += [list(window.labels) for window in waiting]
         index["windows"] += len(waiting)
         write_index(folder, index)
         waiting.clear()
@@ -174,6 +186,8 @@ def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
     if sequences:
         lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
         tensors |= {"tokens": torch.cat(sequences).half(), "token_offset": lengths.cumsum(0)}
+    for name in windows[0].maps:
+        tensors[f"{MAP}{name}"] = torch.stack([window.maps[name] for window in windows]).half()
     partial = path.with_suffix(f".{os.getpid()}")
     save_file(tensors, partial)
     entry = {

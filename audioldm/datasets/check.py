@@ -87,7 +87,7 @@ def inspect(row: Row) -> tuple[Row | None, Finding | None, str]:
     try:
         channels, rate = read_channels(row.path, start=row.start, seconds=row.seconds)
     except AudioLDMError as error:
-        return unfit("corrupt", error.message)
+        return unfit("corrupt", error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is "))
     if len(channels) == 0:
         return unfit("corrupt", "no samples")
     if not torch.isfinite(channels).all():

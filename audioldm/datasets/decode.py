@@ -68,7 +68,7 @@ def read_channels(
             data = file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise AudioLDMError(
-            f"Cannot read audio from {path}: {error}", "Replace or remove this file.", code=1
+            f"Cannot read audio from {path}: {why(path, error)}.", "Replace or remove this file.", code=1
         ) from error
     if cut_off(path):
         raise AudioLDMError(f"{path} is cut off before its end.", "Replace or remove this file.", code=1)
@@ -77,6 +77,19 @@ def read_channels(
             f"{path} is cut off: {len(data)} of {wanted} samples.", "Replace or remove this file.", code=1
         )
     return torch.from_numpy(np.ascontiguousarray(data)), rate
+
+
+def why(path: str | Path, error: Exception) -> str:
+    """libsndfile's reason, but for files that it misjudges: it says of a web page named .mp3 that there is no file."""
+    if Path(path).is_file():
+        with open(path, "rb") as file:
+            head = file.read(256).lstrip().lower()
+        if not head:
+            return "the file is empty"
+        if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+            return "it is a web page"
+    reason = str(error).removeprefix(f"Error opening {str(path)!r}: ").removeprefix("Error : ").strip(" .")
+    return "format not recognised" if Path(path).is_file() and "does not exist" in reason else reason
 
 
 def cut_off(path: str | Path) -> bool:
@@ -102,10 +115,15 @@ def cut_off(path: str | Path) -> bool:
     return False
 
 
+def mono(channels: Tensor) -> Tensor:
+    """The mean of (N, channels) as (N,); of one channel, that channel without a copy."""
+    return channels[:, 0] if channels.shape[1] == 1 else channels.mean(1)
+
+
 def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, int]:
     """The mean of the channels (N,) at the file's own rate, and that rate in Hz."""
     channels, rate = read_channels(path, start=start, seconds=seconds)
-    return channels.mean(1), rate
+    return mono(channels), rate
 
 
 def decode(path: str | Path, rate: int, *, start: float = 0.0, seconds: float | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from audioldm.batch import LatentBatch
 from audioldm.datasets.cache import (
+    MAP,
     Encoded,
     read_index,
     read_shards,
@@ -122,10 +123,11 @@ def null_embedding(folder: Path | str) -> Tensor:
 class LatentDataset(Dataset[LatentBatch]):
     """Windows of a cache, memory-mapped.   Item: mean, std (C, T, F), one caption's embedding (D,), the sound's (D,).
 
-    A stale or damaged cache is refused.   ``frames`` has the length of every window, for buckets.
+    A stale or damaged cache is refused.   ``frames`` has the length of every window, for buckets.   ``map`` names a
+    control's map that each window is to carry.
     """
 
-    def __init__(self, folder: Path | str, *, seed: int, verify: bool = True) -> None:
+    def __init__(self, folder: Path | str, *, seed: int, verify: bool = True, map: str | None = None) -> None:
         index = read_index(folder)
         refuse_stale(folder, index)
         self.folder, self.seed = folder, seed
@@ -133,6 +135,11 @@ class LatentDataset(Dataset[LatentBatch]):
         self.ends = list(accumulate(len(shard["mean"]) for shard in self.shards))
         self.frames = [shard["mean"].shape[2] for shard in self.shards for _ in range(len(shard["mean"]))]
         self.sources: list[str] = index["sources"]
+        self.map = None if map is None else f"{MAP}{map}"
+        if self.map is not None and self.map not in self.shards[0]:
+            raise AudioLDMError(
+                f"{folder} holds no map {map!r}.", f"Encode it again with --maps {map} --force."
+            )
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -153,7 +160,9 @@ class LatentDataset(Dataset[LatentBatch]):
             ].float()
         # copies: a view would carry the whole map into a worker's queue
         mean, std = shard["mean"][place].float(), shard["std"][place].float()
-        return LatentBatch(mean, std, shard["text"][pick].clone(), shard["audio"][place].clone(), tokens)
+        drawn = None if self.map is None else shard[self.map][place].float()
+        text, audio = shard["text"][pick].clone(), shard["audio"][place].clone()
+        return LatentBatch(mean, std, text, audio, tokens, curve=drawn)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "shards": None}
@@ -168,9 +177,12 @@ def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     stacked = (
         torch.stack([getattr(item, name) for item in items]) for name in ("mean", "std", "text", "audio")
     )
+    maps = [item.curve for item in items if item.curve is not None]
+    drawn = torch.stack(maps) if maps else None
     sequences = [item.tokens for item in items if item.tokens is not None]
     if not sequences:
-        return LatentBatch(*stacked)
+        return LatentBatch(*stacked, curve=drawn)
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
-    return LatentBatch(*stacked, tokens, (torch.arange(tokens.shape[1]) < lengths[:, None]).long())
+    mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
+    return LatentBatch(*stacked, tokens, mask, drawn)

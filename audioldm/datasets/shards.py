@@ -1,13 +1,14 @@
 """Clips streamed from WebDataset shards, for data that does not fit the disk.   B batch, N samples.
 
 A shard is a tar whose members share a key: KEY.flac (or wav, ogg, mp3) and KEY.txt, one caption a line.   A shard is a
-path, or anything WebDataset opens, such as https://... or pipe:aws s3 cp s3://bucket/0001.tar -.
+path, or anything WebDataset opens, such as https://... or pipe:aws s3 cp s3://bucket/0001.tar -.   ``tars`` reads them.
 """
 
 import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,73 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from audioldm.batch import Batch
 from audioldm.datasets.audio_text import collate, draw, generator, window
-from audioldm.datasets.decode import resample
+from audioldm.datasets.decode import mono, resample
 from audioldm.datasets.manifest import Row
+from audioldm.datasets.tars import SOUNDS, Sample, samples
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
-SOUNDS = ("flac", "wav", "ogg", "mp3", "opus")
+
+def expand(shards: Sequence[str]) -> list[str]:
+    """The files of patterns such as data/shards/*.tar in their order; paths and addresses stay as they are."""
+    return [path for name in shards for path in (sorted(glob(name)) if set("*?[") & set(name) else [name])]
 
 
 def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) -> list[Path]:
-    """Tars of ``clips`` rows each, files as they are; the captions beside them.   Returns their paths."""
+    """Tars of ``clips`` rows each, files as they are; the captions beside them.   Returns their paths.
+
+    Other shards of the folder go.   Raises AudioLDMError for a row whose file is missing and for a full disk; every
+    shard is written whole or not at all.
+    """
     folder = Path(folder)
+    if lost := [row.path for row in rows if not Path(row.path).is_file()]:
+        raise AudioLDMError(
+            f"{len(lost)} of {len(rows)} files are missing, such as {lost[0]}.",
+            "Run `audioldm data check` on the manifest.",
+            code=1,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for start in range(0, len(rows), clips):
         path = folder / f"shard-{start // clips:05d}.tar"
-        with tarfile.open(path.with_suffix(".new"), "w") as tar:
-            for i, row in enumerate(rows[start : start + clips], start):
-                tar.add(row.path, f"{i:09d}{Path(row.path).suffix}")
-                text = "\n".join(row.captions).encode()
-                about = json.dumps(
-                    {"start": row.start, "seconds": row.seconds, "source": row.source}
-                ).encode()
-                for name, content in ((f"{i:09d}.txt", text), (f"{i:09d}.json", about)):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-        path.with_suffix(".new").replace(path)
+        waiting = path.with_suffix(".new")
+        try:
+            with tarfile.open(waiting, "w", dereference=True) as tar:  # a link would leave its sound behind
+                for i, row in enumerate(rows[start : start + clips], start):
+                    add(tar, f"{i:09d}", row)
+        except OSError as error:
+            waiting.unlink(missing_ok=True)
+            raise AudioLDMError(
+                f"{path} could not be written ({error}).", "Free some space and run it again.", code=1
+            ) from error
+        waiting.replace(path)
         paths.append(path)
+    for old in set(folder.glob("shard-*.tar")) - set(paths):
+        old.unlink()
     return paths
+
+
+def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
+    """The members of one row."""
+    sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
+    sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
+    with open(row.path, "rb") as file:
+        tar.addfile(sound, file)
+    text = "\n".join(" ".join(caption.split()) for caption in row.captions).encode()
+    about = json.dumps({"start": row.start, "seconds": row.seconds, "source": row.source}).encode()
+    for name, content in ((f"{key}.txt", text), (f"{key}.json", about)):
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
 
 
 class Shards(IterableDataset[Batch]):
     """Endless batches of windows of ``seconds``; which ones follows from (seed, rank, world, workers) alone.
 
     Each worker of each process reads its own shards, one pass after the other in a new order, through a shuffle buffer
-    of ``buffer`` clips.   ``start`` batches are passed over unread where a run goes on.   Every process needs at least
-    one shard a worker.
+    of ``buffer`` clips.   Where a run goes on after ``start`` batches, whole passes cost nothing, and of the pass that
+    it is in the clips that it has seen are not read (from an address: not decoded).   Every process needs at least one
+    shard a worker.
     """
 
     def __init__(
@@ -76,9 +107,8 @@ class Shards(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
-        number = (
-            number + self.start
-        ) % workers  # the loader begins with its first worker, the run where it was
+        # The loader begins with its first worker, the run where it was.
+        number = (number + self.start) % workers
         place, streams = self.rank * workers + number, self.world * workers
         own = self.shards[place::streams]
         if not own:
@@ -88,21 +118,23 @@ class Shards(IterableDataset[Batch]):
             )
         done = (self.start - number + workers - 1) // workers * self.batch_size
         waiting: list[Any] = []
-        for count, (draws, sample) in enumerate(self.stream(own, place)):
-            if count >= done:
-                waiting.append(self.item(sample, draws))
+        for draws, sample in self.stream(own, place, done):
+            if draws >= done:
+                waiting.append(self.item(sample.read(), draws))
             if len(waiting) == self.batch_size:
                 yield collate(waiting)
                 waiting = []
 
-    def stream(self, own: Sequence[str], place: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(draw number, undecoded sample) without end, shuffled."""
-        count, number = 0, 0
+    def stream(self, own: Sequence[str], place: int, done: int = 0) -> Iterator[tuple[int, Sample]]:
+        """(draw number, sample) without end, shuffled, from the pass on that draw ``done`` is in."""
+        size = sum(1 for shard in own for _ in samples(shard)) if done else 0
+        number = done // size if size else 0
+        count = number * size
         while True:
             rng = generator(self.seed, number, 100 + place)
-            held: list[dict[str, Any]] = []
+            held: list[Sample] = []
             order = [own[i] for i in torch.randperm(len(own), generator=rng).tolist()]
-            for sample in read(order):
+            for sample in (sample for shard in order for sample in samples(shard)):
                 held.append(sample)
                 if len(held) > self.buffer:
                     i = draw(len(held), rng)
@@ -115,7 +147,7 @@ class Shards(IterableDataset[Batch]):
             number += 1
 
     def item(self, sample: dict[str, Any], draws: int) -> tuple[torch.Tensor, str, str]:
-        """Decode one sample: (wave (1, N), caption, key)."""
+        """Decode what a sample read: (wave (1, N), caption, key)."""
         kind = next(kind for kind in SOUNDS if kind in sample)
         about = json.loads(sample.get("json", b"{}"))
         where = f"{sample['__url__']}: {sample['__key__']}"
@@ -127,26 +159,7 @@ class Shards(IterableDataset[Batch]):
             ) from None
         first = round(about.get("start", 0.0) * rate)
         last = None if about.get("seconds") is None else first + round(about["seconds"] * rate)
-        clip = resample(torch.from_numpy(wave[first:last].mean(1)), rate, self.spec.rate)
+        clip = resample(mono(torch.from_numpy(wave[first:last])), rate, self.spec.rate)
         rng = generator(self.seed, draws, 1000 + self.rank)
         captions = sample["txt"].decode().splitlines() or [""]
         return window(clip, self.samples, rng)[None], captions[draw(len(captions), rng)], sample["__key__"]
-
-
-def read(shards: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Every sample of the shards in order, undecoded.   Raises AudioLDMError for a shard that is damaged or missing."""
-    import webdataset
-
-    for shard in shards:
-        try:
-            samples = webdataset.WebDataset(
-                [shard], shardshuffle=False, nodesplitter=None, workersplitter=None
-            )
-            for sample in samples:
-                if not any(kind in sample for kind in SOUNDS) or "txt" not in sample:
-                    raise AudioLDMError(f"{shard}: {sample['__key__']} lacks its sound or its .txt.", code=1)
-                yield sample
-        except (OSError, tarfile.TarError, ValueError, EOFError) as error:
-            raise AudioLDMError(
-                f"{shard} cannot be read ({error}).", "Fetch or write it again.", code=1
-            ) from None

@@ -1,14 +1,17 @@
-"""Cached windows of several lengths, each batch of one: 2 to 30 s train together with little padding."""
+"""Waves or cached latents of several lengths, each batch of one: 2 to 30 s train together with little padding."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from audioldm.datasets.buckets import BucketDraws, batch_sizes
+from audioldm.datasets.audio_text import AudioText
+from audioldm.datasets.buckets import SECONDS, BucketDraws, batch_sizes
 from audioldm.datasets.cache import read_index
 from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.manifest import read, refuse_leaks
 from audioldm.errors import AudioLDMError
+from audioldm.spec import AudioSpec
 from audioldm.training.data import DataModule
 
 
@@ -78,4 +81,36 @@ def from_bucketed_latents(
         seed=seed,
         workers=workers,
         collate=collate_latents,
+    )
+
+
+def from_bucketed_manifests(
+    spec: AudioSpec,
+    *,
+    manifests: Sequence[str],
+    seconds_a_batch: float,
+    buckets: Sequence[float] = SECONDS,
+    seed: int = 0,
+    workers: int = 0,
+    mixup: float = 0.0,
+) -> BucketModule:
+    """Clips of checked manifests, each in the shortest of ``buckets`` (seconds) that holds it; longer ones are cropped.
+
+    ``mixup`` is the chance that a second clip of the same bucket is mixed into one of training, its caption joined.
+    """
+    rows = [row for path in manifests for row in read(path)]
+    refuse_leaks(rows)
+    train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+    lengths = list(buckets)
+    clips = AudioText(train, spec, lengths[-1], seed=seed, buckets=lengths, mixup=mixup)
+    held = AudioText(val, spec, lengths[-1], seed=seed, buckets=lengths, captions="first") if val else None
+    return BucketModule(
+        clips,
+        clips.ids,
+        held,
+        held.ids if held else (),
+        lengths=lengths,
+        seconds_a_batch=seconds_a_batch,
+        seed=seed,
+        workers=workers,
     )

@@ -130,8 +130,11 @@ class ExportFolder(L.Callback):
         if trainer.is_global_zero:
             new = self.folder.with_name(self.folder.name + ".new")
             shutil.rmtree(new, ignore_errors=True)
-            for name, part in parts.items():
-                save_parts(name, part, new)
+            if hasattr(module, "write"):  # not components but an adapter or a whole model
+                module.write(new)
+            else:
+                for name, part in parts.items():
+                    save_parts(name, part, new)
             shutil.rmtree(self.folder, ignore_errors=True)
             new.rename(self.folder)
         if ema is not None:

@@ -109,8 +109,8 @@ class ClapTraining(Counted):
             texts = self.teachers.texts(self.extra_texts, generator)
             terms["teacher_words"] = self.teachers.distance("text", self.clap.embed_text(texts), texts)
         taught = sum(v for k, v in terms.items() if k.startswith("teacher"))
-        self.descend(terms["contrast"] + self.teacher_weight * taught, self.optimizers(), name="clap")
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
+        norm = self.descend(terms["contrast"] + self.teacher_weight * taught, self.optimizers())
+        self.log_terms({**terms, "norm_clap": norm}, "norm_clap")
 
     def on_train_start(self) -> None:
         """A teacher that knows no clip of the data has been made for others; refuse to train without it unnoticed."""

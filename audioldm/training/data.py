@@ -1,5 +1,6 @@
 """Batches for training: an endless, seeded stream that can begin at any batch."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,10 @@ class DataModule(L.LightningDataModule):
         if batch_size < 1:
             raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
         self.train, self.val, self.weights = train, val, weights
-        self.batch_size, self.seed, self.workers, self.collate = batch_size, seed, workers, collate
+        self.batch_size, self.seed, self.collate = batch_size, seed, collate
+        self.workers = min(
+            workers, os.cpu_count() or 1
+        )  # more only wait for one another; the batches are the same
         self.repeat, self.sampler = False, sampler
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -120,6 +124,7 @@ class DataModule(L.LightningDataModule):
             collate_fn=self.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -174,13 +179,14 @@ def from_latents(
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
     workers: int = 0,
+    map: str | None = None,
 ) -> DataModule:
-    """Windows of a latent cache, drawn by ``shares`` of each source."""
-    train = LatentDataset(folder, seed=seed)
+    """Windows of a latent cache, drawn by ``shares`` of each source; with the ``map`` of a control, if named."""
+    train = LatentDataset(folder, seed=seed, map=map)
     chances = None
     if shares:
         chances = weights([Row(str(i), ("",), source=s) for i, s in enumerate(train.sources)], shares)
-    val = LatentDataset(val_folder, seed=seed) if val_folder else None
+    val = LatentDataset(val_folder, seed=seed, map=map) if val_folder else None
     return DataModule(
         train,
         val,

@@ -1,52 +1,68 @@
-"""The U-Net's forward and backward pass as two CUDA graphs.   B batch.
+"""Training steps as CUDA graphs.   B batch.
 
-A training step at a small batch launches thousands of short kernels, and the GPU waits for the launches; recorded, each
-pass is launched as one.
+A training step of a small net launches thousands of short kernels, and the GPU waits for the launches; recorded, a
+whole step is launched as one.
 """
 
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
-
-from audioldm.batch import Condition
-from audioldm.nets.unet import net_call
+from torch import Tensor
 
 
-class Bare(nn.Module):
-    """The U-Net with nothing but tensors going in, as a recording needs it."""
+class RecordedStep:
+    """Runs ``step(*inputs, *options)`` as it is ``warm`` times, then records it, and replays it from there on.
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, x: Tensor, t: Tensor, film: Tensor) -> Tensor:
-        """x (B, C, T, F), t (B,), film (B, D) to (B, C, T, F)."""
-        return net_call(self.unet)(x, t, Condition(film=film))
-
-
-class RecordedUnet:
-    """A NetCall that is recorded at the first training step of each shape and replayed at all later ones.
-
-    What cannot be recorded runs as it is: validation, a CPU, token conditions.   Weights may change in place (that is
-    what an optimiser does); a new shape costs a recording and its memory.   For one GPU: DDP hooks are not replayed.
+    ``step`` takes tensors (B, ...) and hashable options, does all of its own work on the GPU (zero_grad, backward,
+    optimisers whose rates are tensors: ``adamw(graph=True)``), draws nothing, asks for no value and returns tensors.
+    Each set of shapes and options is a recording of its own; what it returns is overwritten by the next replay.
+    Not ``on``, or on a CPU, it only calls ``step``.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        self.unet = unet
-        self.passes: dict[tuple[Any, ...], Any] = {}
+    def __init__(self, step: Callable[..., dict[str, Tensor]], *, on: bool = True, warm: int = 3) -> None:
+        self.step, self.on, self.warm = step, on, warm
+        self.calls: dict[Hashable, int] = {}
+        self.recordings: dict[
+            Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], dict[str, Tensor]]
+        ] = {}
 
-    def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """As ``net_call(unet)``."""
-        live = x.device.type == "cuda" and torch.is_grad_enabled() and self.unet.training
-        if not live or condition.film is None or condition.tokens is not None:
-            return net_call(self.unet)(x, t, condition)
-        inputs = (x, t, condition.film)
-        key = tuple((part.shape, part.dtype) for part in inputs)
-        if key not in self.passes:
-            samples = tuple(part.detach().clone() for part in inputs)
-            self.passes[key] = torch.cuda.make_graphed_callables(
-                Bare(self.unet).train(), samples, allow_unused_input=True
-            )
-        return self.passes[key](*inputs)
+    def __call__(self, *inputs: Tensor, options: tuple[Hashable, ...] = ()) -> dict[str, Tensor]:
+        """What ``step`` returns."""
+        if not self.on or inputs[0].device.type != "cuda":
+            return self.step(*inputs, *options)
+        key = (tuple((part.shape, part.dtype) for part in inputs), options)
+        if key not in self.recordings:
+            self.calls[key] = self.calls.get(key, 0) + 1
+            if self.calls[key] <= self.warm:
+                return self.aside(inputs, options)
+            self.recordings[key] = self.record(inputs, options)
+        graph, held, made = self.recordings[key]
+        for own, given in zip(held, inputs, strict=True):
+            own.copy_(given)
+        graph.replay()
+        return made
+
+    @staticmethod
+    def whole() -> torch.autocast:
+        """Mixed precision as it is, without the cache of converted weights, which would outlive a recording."""
+        on = torch.is_autocast_enabled("cuda")
+        return torch.autocast("cuda", enabled=on, dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False)
+
+    def aside(self, inputs: tuple[Tensor, ...], options: tuple[Hashable, ...]) -> dict[str, Tensor]:
+        """One step on a stream of its own, as a recording needs the ones before it."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), self.whole():
+            made = self.step(*inputs, *options)
+        torch.cuda.current_stream().wait_stream(stream)
+        return made
+
+    def record(
+        self, inputs: tuple[Tensor, ...], options: tuple[Hashable, ...]
+    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], dict[str, Tensor]]:
+        """The graph, the tensors that it reads, and those that it writes; recording computes nothing."""
+        held = tuple(part.detach().clone() for part in inputs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"), self.whole():
+            made = self.step(*held, *options)
+        return graph, held, made

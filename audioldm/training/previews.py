@@ -13,10 +13,11 @@ from torch import Tensor
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component
+from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.published import spec_of
 from audioldm.signal.mel import log_mel
-from audioldm.spec import AudioSpec
 from audioldm.training.ema import Ema
 
 
@@ -40,7 +41,7 @@ class Preview(L.Callback):
 class Listen(L.Callback):
     """Every ``every`` batches, the U-Net's sound of fixed ``prompts`` and noise, through parts of other runs.
 
-    The averaged weights are heard where there is an average.
+    The averaged weights are heard where there is an average.   ``t5`` is the encoder of a U-Net that attends to tokens.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Listen(L.Callback):
         steps: int = 25,
         guidance: float = 3.0,
         seed: int = 0,
+        t5: str | None = None,
     ) -> None:
         for folder in (vae, vocoder, clap):
             if not Path(folder).is_dir():
@@ -66,6 +68,7 @@ class Listen(L.Callback):
         self.settings = {"seconds": seconds, "steps": steps, "guidance": guidance}
         self.seeds = [seed + i for i in range(len(self.prompts))]
         self.parts = load_component(vae), load_component(vocoder), SmallClap.load(clap)
+        self.words = T5Text.from_pretrained(t5) if t5 else None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
@@ -84,13 +87,14 @@ class Listen(L.Callback):
         """Generate and show."""
         vae, vocoder, clap = self.parts
         vae.register_to_config(scaling_factor=module.scaling_factor)  # type: ignore[operator]
-        spec = AudioSpec(stride=stride_of(vae), latent_channels=vae.config.latent_channels)  # type: ignore[arg-type]
+        spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)  # type: ignore[arg-type]
         pipe = AudioLDM(
             module.unet,
             vae,
             vocoder,
             clap,
             spec,
+            words=self.words,
             schedule=module.schedule,
             prediction=module.prediction,
             defaults=dict(self.settings),

@@ -1,7 +1,6 @@
 """Batches from shards for training: the stream of ``datasets.shards`` behind the same door as other data."""
 
 from collections.abc import Sequence
-from glob import glob
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -10,7 +9,7 @@ from audioldm.batch import Batch
 from audioldm.datasets.audio_text import AudioText
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.manifest import read
-from audioldm.datasets.shards import Shards
+from audioldm.datasets.shards import Shards, expand
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
@@ -33,7 +32,7 @@ class StreamedData(L.LightningDataModule):
         super().__init__()
         self.spec, self.seconds, self.seed, self.buffer = spec, seconds, seed, buffer
         self.batch_size, self.workers, self.repeat = batch_size, workers, False
-        self.shards = [path for name in shards for path in (sorted(glob(name)) if "*" in name else [name])]
+        self.shards = expand(shards)
         if not self.shards:
             raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
         rows = read(val_manifest, split="val") if val_manifest else []

@@ -5,11 +5,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from audioldm.training import distributed
 from audioldm.training.callbacks import Budget, Checkpoint, Clip, ExportFolder, Profile
+from audioldm.training.console import Bar
 from audioldm.training.ema import Ema, PowerEma
 from audioldm.training.lease import Lease
 from audioldm.training.metrics import Metrics
@@ -61,7 +61,7 @@ def build_trainer(
         Preview(folder / "previews", rate),
         listen,
         Checkpoint(folder / "checkpoints" / LAST, checkpoint_every or val_every),  # after what it saves
-        TQDMProgressBar(refresh_rate=20),
+        Bar(refresh_rate=20),
         Profile(folder) if profile else None,
         ExportFolder(folder / "model"),
     ]

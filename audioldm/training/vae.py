@@ -9,10 +9,11 @@ from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
 from audioldm.losses.spectral import mel_pyramid
 from audioldm.losses.variational import kl_to_standard_normal
 from audioldm.nets.discriminators import PatchDiscriminator
-from audioldm.nets.vae import encode
+from audioldm.nets.vae import encode, stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
+from audioldm.training.graphed import RecordedStep
 from audioldm.training.steps import Counted, Optim, adamw
 
 
@@ -39,9 +40,11 @@ class VaeTraining(Counted):
         batches: int,
         warmup: int = 100,
         seed: int = 0,
+        graph: bool = False,
         optim: Optim | None = None,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
+        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim, graph=graph)
+        self.recorded = RecordedStep(self.step, on=graph)
         self.vae, self.discriminator, self.mel = vae, discriminator, LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
         self.adversarial_start, self.lr = adversarial_start, lr
@@ -57,39 +60,48 @@ class VaeTraining(Counted):
         """Waveforms to log-mels (B, 1, T, F)."""
         return self.mel(normalise_peak(batch.wave))
 
-    def losses(self, mel: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """The autoencoder's terms, and the reconstruction (B, 1, T, F)."""
+    def losses(self, mel: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The autoencoder's terms, and the reconstruction (B, 1, T, F); ``noise`` is shaped as the latents."""
         mean, std = encode(self.vae, mel)
-        made = self.vae.decode(mean + std * self.normal(mean, generator)).sample
+        made = self.vae.decode(mean + std * noise).sample
         return {"reconstruction": mel_pyramid(made, mel), "kl": kl_to_standard_normal(mean, std).mean()}, made
 
+    def noise(self, mel: Tensor, generator: torch.Generator) -> Tensor:
+        """Normal numbers shaped as the latents of ``mel`` (B, 1, T, F)."""
+        stride, channels = stride_of(self.vae), self.vae.config.latent_channels
+        return self.normal(
+            mel.new_empty(len(mel), channels, *(n // stride for n in mel.shape[-2:])), generator
+        )
+
     def training_step(self, batch: Batch, index: int) -> None:
-        """Discriminator first, on a detached reconstruction; then the autoencoder."""
+        """One batch."""
         adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
         generator = self.start_batch()
-        optimizers = self.each_optimizer()
         mel = self.to_mel(batch)
-        terms, made = self.losses(mel, generator)
-        total = terms["reconstruction"] + self.kl_weight * terms["kl"]
-        if adversarial:
-            terms["discriminator"] = self.discriminator_step(mel, made.detach(), optimizers[1])
-            self.discriminator.requires_grad_(False)
-            terms["generator"] = hinge_generator(self.discriminator(made))
-            total = total + self.adversarial_weight * terms["generator"]
-        self.descend(total, optimizers[0], name="vae", clip=1.0)
-        if adversarial:
-            self.discriminator.requires_grad_(True)
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
+        noise = self.noise(mel, generator)
+        terms = self.recorded(mel, noise, options=(adversarial,))
+        self.log_terms(terms, "norm_vae", "norm_discriminator")
 
-    def discriminator_step(self, mel: Tensor, made: Tensor, optimizer) -> Tensor:  # type: ignore[no-untyped-def]
-        """One step of the judge."""
-        loss = hinge_discriminator(self.discriminator(mel), self.discriminator(made))
-        self.descend(loss, optimizer, name="discriminator")
-        return loss
+    def step(self, mel: Tensor, noise: Tensor, adversarial: bool) -> dict[str, Tensor | None]:
+        """Discriminator first, on a detached reconstruction; then the autoencoder.   Nothing random in it."""
+        optimizers = self.each_optimizer()
+        terms, made = self.losses(mel, noise)
+        total = terms["reconstruction"] + self.kl_weight * terms["kl"]
+        norms: dict[str, Tensor | None] = {}
+        if adversarial:
+            loss = hinge_discriminator(self.discriminator(mel), self.discriminator(made.detach()))
+            norms["norm_discriminator"] = self.descend(loss, optimizers[1])
+            self.discriminator.requires_grad_(False)
+            terms["discriminator"], terms["generator"] = loss, hinge_generator(self.discriminator(made))
+            self.discriminator.requires_grad_(True)
+            total = total + self.adversarial_weight * terms["generator"]
+        norms["norm_vae"] = self.descend(total, optimizers[0], clip=1.0)
+        return {k: v.detach() for k, v in terms.items()} | norms
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """The autoencoder's terms with fixed noise."""
-        terms, _ = self.losses(self.to_mel(batch), self.validation_generator(index))
+        mel = self.to_mel(batch)
+        terms, _ = self.losses(mel, self.noise(mel, self.validation_generator(index)))
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
@@ -103,6 +115,13 @@ class VaeTraining(Counted):
         """Adam's betas as in the VQGAN line of work."""
         nets = [self.vae] if self.discriminator is None else [self.vae, self.discriminator]
         return [
-            adamw(net.parameters(), self.lr, betas=(0.5, 0.9), decay=0.0, fused=self.optim.fused)
+            adamw(
+                net.parameters(),
+                self.lr,
+                betas=(0.5, 0.9),
+                decay=0.0,
+                fused=self.optim.fused,
+                graph=self.graph,
+            )
             for net in nets
         ]

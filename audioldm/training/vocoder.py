@@ -14,6 +14,7 @@ from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
+from audioldm.training.graphed import RecordedStep
 from audioldm.training.steps import Counted, Optim, adamw
 
 
@@ -42,9 +43,11 @@ class VocoderTraining(Counted):
         batches: int,
         warmup: int = 100,
         seed: int = 0,
+        graph: bool = False,
         optim: Optim | None = None,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
+        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim, graph=graph)
+        self.recorded = RecordedStep(self.step, on=graph)
         self.vocoder, self.discriminator, self.mel = vocoder, discriminator, LogMel(spec)
         self.hop = spec.hop
         self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
@@ -56,19 +59,18 @@ class VocoderTraining(Counted):
         return {"vocoder": self.vocoder}
 
     @torch.no_grad()
-    def heard(self, mel: Tensor, generator: torch.Generator) -> Tensor:
-        """What the vocoder is given: mels (B, 1, T, F), some of them after the autoencoder."""
+    def heard(self, mel: Tensor, pick: Tensor) -> Tensor:
+        """What the vocoder is given: mels (B, 1, T, F), where ``pick`` (B,) says so after the autoencoder."""
         if self.vae is None:
             return mel
-        pick = self.chance(self.vae_prob, len(mel), generator)
         frames = mel.shape[-2] // stride_of(self.vae) * stride_of(self.vae)
         made = torch.cat([self.vae(mel[..., :frames, :]).sample, mel[..., frames:, :]], dim=-2)
         return torch.where(pick[:, None, None, None], made, mel)
 
-    def terms(self, wave: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+    def terms(self, wave: Tensor, pick: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Distances between real and made, and the made wave (B, 1, N)."""
         mel = self.mel(wave)
-        made = vocode(self.vocoder, self.heard(mel, generator))
+        made = vocode(self.vocoder, self.heard(mel, pick)).to(wave)  # a GPU's FFT takes no bfloat16
         terms = {"mel": (self.mel(made) - mel).abs().mean(), "stft": multi_resolution_stft(made, wave)}
         return terms, made
 
@@ -77,35 +79,37 @@ class VocoderTraining(Counted):
         return normalise_peak(batch.wave[..., : batch.wave.shape[-1] // self.hop * self.hop])
 
     def training_step(self, batch: Batch, index: int) -> None:
-        """Judges first, on a detached wave; then the generator."""
+        """One batch."""
         adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
-        generator = self.start_batch()
-        optimizers = self.each_optimizer()
+        pick = self.chance(self.vae_prob, len(batch.wave), self.start_batch())
         wave = self.prepared(batch)
-        terms, made = self.terms(wave, generator)
+        terms = self.recorded(wave, pick, options=(adversarial,))
+        self.log_terms(terms, "norm_vocoder", "norm_discriminator")
+
+    def step(self, wave: Tensor, pick: Tensor, adversarial: bool) -> dict[str, Tensor | None]:
+        """Judges first, on a detached wave; then the generator.   Nothing random in it."""
+        optimizers = self.each_optimizer()
+        terms, made = self.terms(wave, pick)
         total = self.mel_weight * terms["mel"] + self.stft_weight * terms["stft"]
+        norms: dict[str, Tensor | None] = {}
         if adversarial:
-            terms["discriminator"] = self.discriminator_step(wave, made.detach(), optimizers[1])
+            loss = least_squares_discriminator(self.discriminator(wave), self.discriminator(made.detach()))
+            norms["norm_discriminator"] = self.descend(loss, optimizers[1])
             self.discriminator.requires_grad_(False)
             with torch.no_grad():
                 real = self.discriminator(wave)
             fake = self.discriminator(made)
+            self.discriminator.requires_grad_(True)
+            terms["discriminator"] = loss
             terms["generator"], terms["feature"] = least_squares_generator(fake), feature_matching(real, fake)
             total = total + terms["generator"] + self.feature_weight * terms["feature"]
-        self.descend(total, optimizers[0], name="vocoder", clip=100.0)
-        if adversarial:
-            self.discriminator.requires_grad_(True)
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True)
-
-    def discriminator_step(self, wave: Tensor, made: Tensor, optimizer) -> Tensor:  # type: ignore[no-untyped-def]
-        """One step of the judges."""
-        loss = least_squares_discriminator(self.discriminator(wave), self.discriminator(made))
-        self.descend(loss, optimizer, name="discriminator")
-        return loss
+        norms["norm_vocoder"] = self.descend(total, optimizers[0], clip=100.0)
+        return {k: v.detach() for k, v in terms.items()} | norms
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Distances on held-out clips."""
-        terms, _ = self.terms(self.prepared(batch), self.validation_generator(index))
+        pick = self.chance(self.vae_prob, len(batch.wave), self.validation_generator(index))
+        terms, _ = self.terms(self.prepared(batch), pick)
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
@@ -120,6 +124,13 @@ class VocoderTraining(Counted):
         """HiFi-GAN's betas."""
         nets = [self.vocoder] if self.discriminator is None else [self.vocoder, self.discriminator]
         return [
-            adamw(net.parameters(), self.lr, betas=(0.8, 0.99), decay=0.01, fused=self.optim.fused)
+            adamw(
+                net.parameters(),
+                self.lr,
+                betas=(0.8, 0.99),
+                decay=0.01,
+                fused=self.optim.fused,
+                graph=self.graph,
+            )
             for net in nets
         ]

@@ -2,11 +2,14 @@
 
     python recipes/embedded/train.py parts --minutes 8     # VAE, vocoder and CLAP side by side
     python recipes/embedded/train.py model --minutes 8     # latents; U-Net beside the vocoder on the VAE's mels; export
+    python recipes/embedded/train.py model --only vocoder_vae --minutes 8       # one of its trainings
     python recipes/embedded/train.py parts model --batches 4 --trainer cpu      # a rehearsal
     python recipes/embedded/train.py bring --files out     # what a lost machine had sent back, into runs/ again
 
-A piece that is typed again goes on where it stopped.   ``--send DIR`` leaves what was trained there as a tar in files
-of at most 15 MiB.   Needs data/raw/*.jsonl and data/start (recipes/embedded/start.py).
+A piece that is typed again trains on from where it stopped; with ``--once`` what has come to its end is left alone, so
+that a piece that was cut off is brought to its end.   ``--send DIR`` leaves what was trained there: shards of float16
+safetensors of at most 15 MiB, and a tar of settings, logs and curves.   ``--choice`` reads the settings that
+recipes/embedded/speed.py measured to be fastest.   Needs data/raw/*.jsonl and data/start (recipes/embedded/start.py).
 """
 
 import argparse
@@ -18,6 +21,10 @@ import tarfile
 from pathlib import Path
 from time import monotonic
 
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
 SOURCES = {"esc10": 12, "opensounds": 3, "rendered": 1, "composed": 1}  # windows a clip
 RUNS = Path("runs/embedded")
 MODEL = Path("runs/embedded/release")
@@ -27,9 +34,11 @@ DEFAULTS = (
     "--steps",
     "20",
     "--guidance",
-    "5.0",
+    "2.5",
     "--polish",
     "16",
+    "--redraw",
+    "3",
     "--name",
     "embedded-v1",
     "--dtype",
@@ -48,12 +57,21 @@ def side_by_side(jobs: dict[str, list[str]], args: argparse.Namespace, seconds: 
         1, len(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")) if args.gpus is None else args.gpus
     )
     running = {}
-    for place, (name, overrides) in enumerate(jobs.items()):
-        words = [f"trainer={args.trainer}", *overrides]
+    chosen = json.loads(args.choice.read_text())["chosen"] if args.choice else {}
+    wanted = [name for name in jobs if args.only is None or name in args.only]
+    for place, name in enumerate(name for name in wanted if not (args.once and ended(name).exists())):
+        ended(name).unlink(missing_ok=True)
+        words = [f"trainer={args.trainer}", *jobs[name], *chosen.get(name.removesuffix("_vae"), [])]
         if args.batches:
-            words += [f"batches={args.batches}", "val_every=2", "batch_size=4", "data.workers=0"]
+            words += [
+                f"batches={args.batches}",
+                f"val_every={args.batches}",
+                "batch_size=4",
+                "data.workers=0",
+            ]
         else:
             words += [f"+trainer.minutes={max(0.5, (seconds - START_UP) / 60):.2f}"]
+            words += [f"data.workers={max(4, (os.cpu_count() or 4) // max(2, len(jobs)) - 2)}"]
         if args.trainer == "cpu":
             words = [word for word in words if not word.startswith("trainer.precision")]
         log = RUNS / f"{name}.log"
@@ -67,12 +85,27 @@ def side_by_side(jobs: dict[str, list[str]], args: argparse.Namespace, seconds: 
             running[name] = subprocess.Popen(
                 command("train", f"embedded/{name}", *words), stdout=file, stderr=file, env=env
             )
-    failed = [name for name, process in running.items() if process.wait()]
-    for name in running:
+    failed = [name for name, process in running.items() if finished(process)]
+    for name in running.keys() - set(failed):
+        ended(name).touch()
+    for name in wanted:
         print(f"{name}: {last_metrics(name)}", flush=True)
     if failed:
         tail = (RUNS / f"{failed[0]}.log").read_text().replace("\r", "\n").splitlines()[-25:]
         sys.exit(f"failed: {', '.join(failed)}\n" + "\n".join(tail))
+
+
+def finished(process: subprocess.Popen[bytes]) -> int:
+    """The code that it ends with; after Ctrl-C, which it hears too, it gets the time to write its state."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return process.wait() or 130
+
+
+def ended(name: str) -> Path:
+    """What says that a training came to its end."""
+    return RUNS / name / "ended"
 
 
 def last_metrics(name: str) -> str:
@@ -97,25 +130,28 @@ def parts(args: argparse.Namespace, seconds: float) -> None:
 def model(args: argparse.Namespace, seconds: float) -> None:
     """Latents, then the U-Net beside the vocoder's second part, then one folder."""
     begin = monotonic()
-    manifests = [f"data/raw/{name}.jsonl" for name in SOURCES]
-    windows = [word for count in SOURCES.values() for word in ("--windows", str(count))]
-    shared = ["--vae", str(RUNS / "vae/model/vae"), "--clap", str(RUNS / "clap/model"), "--force"]
+    manifests = {f"data/raw/{name}.jsonl": count for name, count in SOURCES.items()}
+    counts = [1 if args.batches else count for count in manifests.values()]
+    windows = [word for count in counts for word in ("--windows", str(count))]
+    shared = ["--vae", str(RUNS / "vae/model/vae"), "--clap", str(RUNS / "clap/model")]
     shared += ["--device", "cpu" if args.trainer == "cpu" else "cuda", "--batch-size", "32"]
     caches = {
-        "data/latents/embedded": [*windows, "--speed", "0.08"],
-        "data/latents/embedded_val": ["--split", "val"],
+        "data/latents/embedded": [*manifests, *windows, "--speed", "0.08"],
+        "data/latents/embedded_val": [*filter(has_val, manifests), "--split", "val"],
     }
-    jobs = [
-        subprocess.Popen(
-            command("data", "encode", *manifests, "-o", out, *more, *shared), stderr=subprocess.DEVNULL
-        )
-        for out, more in caches.items()
-        if not (Path(out) / "index.json").exists()
-    ]
-    if any([job.wait() for job in jobs]):
-        sys.exit("encoding failed")
+    again = [] if args.once else ["--force"]
+    log = RUNS / "encode.log"
+    with log.open("a") as file:
+        jobs = [
+            subprocess.Popen(command("data", "encode", "-o", out, *more, *shared, *again), stderr=file)
+            for out, more in caches.items()
+        ]
+    if any([finished(job) for job in jobs]):
+        sys.exit("encoding failed\n" + "\n".join(log.read_text().replace("\r", "\n").splitlines()[-5:]))
     print(f"encoded in {monotonic() - begin:.0f} s", flush=True)
     side_by_side({"ldm": [], "vocoder_vae": []}, args, seconds - (monotonic() - begin))
+    if args.only is not None:
+        return
     runs = [
         w for n, r in (("ldm", "ldm"), ("vae", "vae"), ("clap", "clap")) for w in (f"--{n}", str(RUNS / r))
     ]
@@ -127,28 +163,57 @@ def model(args: argparse.Namespace, seconds: float) -> None:
     )
 
 
+def has_val(manifest: str) -> bool:
+    """Whether a manifest has rows to validate on: one of a rehearsal may have none."""
+    return any(json.loads(line)["split"] == "val" for line in Path(manifest).read_text().splitlines())
+
+
 def send(folder: Path) -> None:
-    """What later pieces and people need: models, settings, curves."""
+    """What later pieces and people need: weights, settings, curves."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = MODEL.is_dir()
-    kept = [MODEL] if whole else sorted(RUNS.glob("*/model"))
-    kept += sorted(p for p in RUNS.glob("*/*") if p.suffix in {".yaml", ".json", ".jsonl", ".txt"})
-    kept += sorted(RUNS.glob("*.log")) + sorted(RUNS.glob("*/csv"))
-    with tarfile.open(folder.parent / "embedded.tar", "w") as tar:
-        for path in kept:
+    for path in sorted(RUNS.glob("*/model/**/*.safetensors")):
+        run = path.relative_to(RUNS).parts[0]
+        for place, shard in enumerate(shards(load_file(path))):
+            name = f"{run}.{path.parent.name}.{place}.safetensors"
+            save_file(shard, folder / name, metadata={"path": str(path)})
+            print(f"sent {name}: {(folder / name).stat().st_size / 2**20:.1f} MiB", flush=True)
+    kept = [p for p in RUNS.glob("*/model/**/*") if p.is_file() and p.suffix != ".safetensors"]
+    kept += [p for p in RUNS.glob("*/*") if p.suffix in {".yaml", ".json", ".jsonl", ".txt"}]
+    kept += [*RUNS.glob("*.log"), *RUNS.glob("*.json")]
+    with tarfile.open(folder / "settings.tar.gz", "w:gz") as tar:
+        for path in sorted(kept):
             tar.add(path)
-    data = (folder.parent / "embedded.tar").read_bytes()
-    for place, start in enumerate(range(0, len(data), PART_BYTES)):
-        (folder / f"embedded.tar.{place}").write_bytes(data[start : start + PART_BYTES])
-    print(f"sent {len(data) / 2**20:.1f} MiB", flush=True)
+
+
+def shards(state: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """The weights in float16, in parts of at most ``PART_BYTES``."""
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    room = PART_BYTES
+    for key, value in state.items():
+        half = value.half() if value.is_floating_point() else value
+        if half.nbytes > room and parts[-1]:
+            parts.append({})
+            room = PART_BYTES
+        parts[-1][key] = half.contiguous()
+        room -= half.nbytes
+    return parts
 
 
 def bring(folder: Path) -> None:
     """The reverse of ``send``."""
-    joined = folder / "embedded.tar"
-    joined.write_bytes(b"".join(p.read_bytes() for p in sorted(folder.glob("embedded.tar.*"))))
-    with tarfile.open(joined) as tar:
+    with tarfile.open(folder / "settings.tar.gz") as tar:
         tar.extractall(filter="data")
+    whole: dict[str, dict[str, torch.Tensor]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            own = whole.setdefault(file.metadata()["path"], {})
+            own.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - a handle, no dict
+    for name, state in whole.items():
+        if not Path(name).resolve().is_relative_to(RUNS.resolve()):
+            sys.exit(f"{name} is not below {RUNS}")
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, name, metadata={"format": "pt"})
+        print(f"brought {name}", flush=True)
 
 
 def main() -> None:
@@ -159,8 +224,11 @@ def main() -> None:
     parser.add_argument("pieces", nargs="+", choices=("parts", "model", "bring"))
     parser.add_argument("--minutes", type=float, default=9.0, help="for all pieces named, together")
     parser.add_argument("--batches", type=int, default=0, help="that many small batches instead: a rehearsal")
+    parser.add_argument("--once", action="store_true", help="leave what has come to its end")
     parser.add_argument("--trainer", default="gpu")
     parser.add_argument("--gpus", type=int)
+    parser.add_argument("--only", nargs="+", help="of the trainings of these pieces only these")
+    parser.add_argument("--choice", type=Path, help="what recipes/embedded/speed.py wrote")
     parser.add_argument("--send", type=Path)
     parser.add_argument("--files", type=Path, default=Path("."))
     args = parser.parse_args()

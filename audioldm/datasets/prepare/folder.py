@@ -1,6 +1,5 @@
 """Any folder of sounds, with captions from a metadata file, from text files beside the sounds, or from file names."""
 
-import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
-from audioldm.datasets.prepare.tables import SUFFIXES
+from audioldm.datasets.prepare.tables import SUFFIXES, columns
 from audioldm.errors import AudioLDMError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -28,15 +27,18 @@ def rows(
 ) -> list[Row]:
     """Every sound below ``folder``, once for each line of metadata about it.
 
-    A line about a file that is not there, and a sound without a caption, stay in, so that the check names them.   The
-    split, unless metadata gives one, follows from the hash of the file's bytes: parts and copies of a file share it.
+    A line about a file that is not there, a link to none and a sound without a caption stay in, so that the check
+    names them.   The split, unless metadata gives one, follows from the hash of the file's bytes: parts and copies of
+    a file share it.
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Name a folder of sounds.")
     named = list(metadata(folder))
     known = {path for path, _ in named}
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()
+    )
     found = named + [(path, {}) for path in files if path not in known]
     if not found:
         raise AudioLDMError(f"{folder} holds no sounds.", f"Known endings: {', '.join(SUFFIXES)}.")
@@ -55,6 +57,8 @@ def listed(
 ) -> list[Row]:
     """The sounds that a CSV or JSONL file lists, below ``folder``; columns are those of metadata.csv."""
     file, folder = Path(file), Path(folder).absolute()
+    if not file.exists():
+        raise AudioLDMError(f"There is no table {file}.", "Name a CSV, TSV or JSONL file.")
     if not file.is_file() or file.suffix.lower() not in TABLES:
         raise AudioLDMError(f"{file} is no table.", f"Name a file ending in {', '.join(TABLES)}.")
     found = [
@@ -110,21 +114,30 @@ def clean(stem: str) -> str:
 
 
 def metadata(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(sound, Row fields) of each line of the folder's metadata.csv or metadata.jsonl, if there is one."""
-    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    """(sound, Row fields) of each line of the folder's metadata.csv or metadata.jsonl, or of its only caption table."""
+    found = [folder / name for name in METADATA if (folder / name).is_file()] or captioning(folder)
     if len(found) > 1:
-        raise AudioLDMError(f"{folder} has both {' and '.join(METADATA)}.", "Keep one of them.")
+        names = " and ".join(table.name for table in found)
+        raise AudioLDMError(
+            f"{folder} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
+        )
     for table in found:
-        for number, line in TABLES[table.suffix](table):
+        for number, line in TABLES[table.suffix.lower()](table):
             yield _fields(line, folder, where=f"{table}:{number}")
 
 
+def captioning(folder: Path) -> list[Path]:
+    """The CSV and TSV files with a column of files and one of captions; other tables are not about the sounds."""
+    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv")]
+    heads = {path: set(columns(path).fieldnames or []) for path in tables if path.is_file()}
+    return [path for path, head in heads.items() if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}]
+
+
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line number, columns) of a CSV file with a header; empty cells and cells beyond the header are dropped."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for line in reader:
-            yield reader.line_num, {name: value for name, value in line.items() if name and value}
+    """(line number, columns) of a CSV or TSV file with a header; empty cells and cells beyond it are dropped."""
+    reader = columns(path)
+    for line in reader:
+        yield reader.line_num, {name: value.strip() for name, value in line.items() if name and value.strip()}
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -144,7 +157,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, value
 
 
-TABLES = {".csv": _csv, ".jsonl": _jsonl}
+TABLES = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl}
 
 
 def _fields(line: Mapping[str, Any], folder: Path, *, where: str) -> tuple[Path, dict[str, Any]]:

@@ -16,13 +16,22 @@ LICENCE_URLS = (
 
 
 def table(path: str | Path, need: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The lines of a CSV or TSV file with a header; a column of ``need`` that is not there is named.
-
-    The separator (, ; or tab) is the one that the header has most of; files that are no UTF-8 are taken for Latin-1.
-    """
+    """The lines of a CSV or TSV file with a header; a column of ``need`` that is not there is named."""
     path = Path(path)
     if not path.is_file():
         raise AudioLDMError(f"There is no table {path}.", "Is this the data set's own folder?")
+    lines = columns(path)
+    names = list(lines.fieldnames or [])
+    if lost := [name for name in need if name not in names]:
+        raise AudioLDMError(f"{path} has no columns {lost}; it has {names}.", "Is this the right file?")
+    return [{name: (value or "").strip() for name, value in line.items() if name} for line in lines]
+
+
+def columns(path: Path) -> "csv.DictReader[str]":
+    """The lines of a table by column name.
+
+    The separator (, ; or tab) is the one that the header has most of; files that are no UTF-8 are taken for Latin-1.
+    """
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -30,11 +39,8 @@ def table(path: str | Path, need: Sequence[str] = ()) -> list[dict[str, str]]:
         text = raw.decode("latin-1")
     header = text.split("\n", 1)[0]
     lines = csv.DictReader(text.splitlines(keepends=True), delimiter=max(",;\t", key=header.count))
-    names = [name.strip() for name in lines.fieldnames or []]
-    lines.fieldnames = names
-    if lost := [name for name in need if name not in names]:
-        raise AudioLDMError(f"{path} has no columns {lost}; it has {names}.", "Is this the right file?")
-    return [{name: (value or "").strip() for name, value in line.items() if name} for line in lines]
+    lines.fieldnames = [name.strip() for name in lines.fieldnames or []]
+    return lines
 
 
 class Sounds:

@@ -1,0 +1,153 @@
+"""Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from audioldm.batch import LatentBatch
+from audioldm.control.maps import known, pictures
+from audioldm.control.prompt import AudioPrompt
+from audioldm.control.residual import ControlNet, T2IAdapter
+from audioldm.control.steer import joined
+from audioldm.datasets.cache import MAP
+from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import load_component, read_json, sha256, weight_file
+from audioldm.nets.unet import NetCall, net_call
+from audioldm.pipeline.model_folder import read_about
+from audioldm.pipeline.scheduler import read_scheduler
+from audioldm.spec import AudioSpec
+from audioldm.training.latent_diffusion import LatentDiffusion
+from audioldm.training.steps import adamw
+
+Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
+
+
+class ControlTraining(LatentDiffusion):
+    """The U-Net of ``model`` answers, its weights unmoved; only the net that steers it learns.
+
+    ``map`` is what a ControlNet or T2I-Adapter reads; an audio prompt hears each window's own CLAP vector while the
+    words are the caption's.   ``width`` and ``layers`` shape an adapter, ``tokens`` an audio prompt, and a
+    ControlNet copies the first ``depth`` levels (None: all, and the middle).
+    """
+
+    def __init__(
+        self,
+        model: str,
+        kind: Kind,
+        *,
+        map: str | None = None,
+        width: int = 64,
+        layers: int = 1,
+        tokens: int = 4,
+        depth: int | None = None,
+        **settings: Any,
+    ) -> None:
+        folder = Path(model)
+        unet = load_component(folder / "unet").requires_grad_(False)
+        schedule, prediction = read_scheduler(folder / "scheduler")
+        super().__init__(unet, schedule, prediction=prediction, **settings)  # type: ignore[arg-type]
+        self.spec: AudioSpec = read_about(folder / "audioldm.json")["spec"]
+        base = sha256(weight_file(folder / "unet"))
+        self.kind, self.control = kind, build_control(
+            kind, unet, map=map, spec=self.spec, dim=len(self.empty), base=base, width=width, layers=layers,
+            tokens=tokens, depth=depth,
+        )  # fmt: skip
+
+    def on_fit_start(self) -> None:
+        """Refuse windows that carry another map than the one that is read: their curve would be drawn as this one."""
+        super().on_fit_start()
+        data = getattr(getattr(self.trainer, "datamodule", None), "train", None)
+        carried, read = getattr(data, "map", None), getattr(self.control.config, "map", None)
+        if read is not None and carried not in (None, f"{MAP}{read}"):
+            raise AudioLDMError(
+                f"task.map={read}, and the data carries {carried.removeprefix(MAP)}.",
+                f"Set data.map={read}; task.map follows it.",
+            )
+
+    @property
+    def averaged(self) -> torch.nn.Module:
+        """What the moving average follows."""
+        return self.control
+
+    def components(self) -> dict[str, torch.nn.Module]:
+        """What is exported."""
+        return {"control": self.control}
+
+    def call_for(self, batch: LatentBatch) -> NetCall:
+        """The frozen U-Net, steered by each window's own map or sound."""
+        call = net_call(self.unet)
+        if isinstance(self.control, AudioPrompt):
+            return self.control.around(call, self.unet, batch.audio)
+        if batch.curve is None:
+            raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
+        picture = pictures(self.control.config.map, batch.curve, self.spec)
+        own = self.control.residuals
+
+        def called(x, t, condition, **residuals):  # type: ignore[no-untyped-def]
+            return call(x, t, condition, **joined(residuals, own(x, t, condition, picture.to(x))))
+
+        return called
+
+    def losses(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> tuple[Tensor, Tensor]:
+        """Per-sample loss (B,) of the steered U-Net, and the timesteps (B,) that it was drawn at."""
+        z, t, noise, condition = self.drawn(batch, generator, drop=drop)
+        return self.weigh(z, t, noise, condition, self.call_for(batch)), t
+
+    def training_step(self, batch: LatentBatch, index: int) -> None:
+        """One batch."""
+        losses, t = self.losses(batch, self.start_batch(), drop=self.drop)
+        self.report(losses.detach(), self.descend(losses.mean(), self.optimizers()), t)
+
+    def train(self, mode: bool = True) -> "ControlTraining":
+        """The U-Net stays as it is used."""
+        super().train(mode)
+        self.unet.eval()
+        return self
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """AdamW on the control alone."""
+        return adamw(self.control.parameters(), self.lr, fused=self.optim.fused)
+
+
+def build_control(
+    kind: str,
+    unet: UNet2DConditionModel,
+    *,
+    map: str | None,
+    spec: AudioSpec,
+    dim: int,
+    base: str,
+    width: int = 64,
+    layers: int = 1,
+    tokens: int = 4,
+    depth: int | None = None,
+) -> ControlNet | T2IAdapter | AudioPrompt:
+    """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
+    if kind == "ip_adapter":
+        return AudioPrompt.of(unet, dim, tokens=tokens, width=width, base=base)
+    if map is None:
+        raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
+    known(map)
+    if kind == "t2i_adapter":
+        return T2IAdapter.of(unet, map, stride=spec.stride, width=width, layers=layers, base=base)
+    if kind == "controlnet":
+        levels = len(unet.config.block_out_channels)
+        if depth is not None and not 1 <= depth <= levels:
+            raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
+        return ControlNet.of(unet, map, stride=spec.stride, base=base, depth=depth)
+    raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
+
+
+def scaling_of(model: str) -> float:
+    """The scaling factor of a model's latents."""
+    return float(read_json(Path(model) / "vae" / "config.json")["scaling_factor"])
+
+
+def embedded() -> str:
+    """The folder of the embedded model."""
+    from audioldm.pipeline.audioldm import EMBEDDED
+
+    return str(EMBEDDED)
