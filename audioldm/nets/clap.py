@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import ClapTextConfig, ClapTextModelWithProjection, PreTrainedTokenizerFast
 
+from audioldm.errors import AudioLDMError
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
@@ -203,3 +204,20 @@ def wrap_tokenizer(raw) -> PreTrainedTokenizerFast:  # type: ignore[no-untyped-d
         mask_token=mask,
         model_max_length=MAX_TOKENS,
     )
+
+
+class NoClap(nn.Module):
+    """Stands where a model is told words only (Tango) and has no CLAP."""
+
+    audio_encoder = None
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Refuse."""
+        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
+
+    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
+        """Refuse."""
+        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
+
+    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
+        """Nothing to write."""

@@ -6,20 +6,31 @@ folder, a truncated file, or weights of another shape, and a sha256 of every wei
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, UNet2DConditionModel
+from diffusers import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+    AutoencoderKL,
+    UNet2DConditionModel,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     ClapAudioConfig,
     ClapAudioModelWithProjection,
+    ClapConfig,
+    ClapModel,
     ClapTextConfig,
     ClapTextModelWithProjection,
+    GPT2Config,
+    GPT2Model,
     PreTrainedTokenizerFast,
     SpeechT5HifiGan,
     SpeechT5HifiGanConfig,
@@ -30,6 +41,7 @@ from transformers import (
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder
 from audioldm.nets.micro import MicroConditioning
+from audioldm.nets.noisy_classifier import NoisyClassifier
 
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "AutoencoderKL": AutoencoderKL.from_config,
@@ -37,7 +49,11 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel.from_config,
     "MelEncoder": MelEncoder.from_config,
     "MicroConditioning": MicroConditioning.from_config,
+    "NoisyClassifier": NoisyClassifier.from_config,
     "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),
+    "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel.from_config,
+    "GPT2Model": lambda config: GPT2Model(GPT2Config.from_dict(config)),
+    "ClapModel": lambda config: ClapModel(ClapConfig.from_dict(config)),
     "T5EncoderModel": lambda config: T5EncoderModel(T5Config.from_dict(config)),
     "ClapTextModelWithProjection": lambda config: ClapTextModelWithProjection(
         ClapTextConfig.from_dict(config)
@@ -46,6 +62,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
         ClapAudioConfig.from_dict(config)
     ),
 }
+DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
@@ -60,12 +77,16 @@ def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype 
     else:
         module.save_config(folder)
     path = folder / WEIGHTS[borrowed]
+    draft = path.with_suffix(
+        f".{os.getpid()}.part"
+    )  # loaded weights may be views of the file that is replaced
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     first: dict[int, str] = {}  # T5 has its words under two names; safetensors wants two tensors for them
     state = {k: v if first.setdefault(v.data_ptr(), k) == k else v.clone() for k, v in state.items()}
     if dtype is not None:
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    save_file(state, path, metadata={"format": "pt"})
+    save_file(state, draft, metadata={"format": "pt"})
+    os.replace(draft, path)
     return path
 
 
@@ -90,14 +111,20 @@ def weight_file(folder: Path | str) -> Path:
     raise AudioLDMError(f"{folder} has no weights ({' or '.join(WEIGHTS)}).", "Copy the model folder again.")
 
 
-def load_component(folder: Path | str) -> nn.Module:
-    """Build the class that ``config.json`` names and load its weights strictly, as float32, in eval mode."""
+def load_component(
+    folder: Path | str, builders: Mapping[str, Callable[[dict[str, Any]], nn.Module]] = BUILDERS
+) -> nn.Module:
+    """Build the class that ``config.json`` names and load its weights strictly, as float32, in eval mode.
+
+    Float32 weights stay views of the file, read where they are first used and copied where they are changed.
+    """
     folder = Path(folder)
     config = read_json(folder / "config.json")
     name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    if name not in BUILDERS:
-        raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(BUILDERS)}.")
-    module = BUILDERS[name](config)
+    if name not in builders:
+        raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(builders)}.")
+    with Undrawn():
+        module = builders[name](config)
     path = weight_file(folder)
     try:
         state = load_file(path)
@@ -106,8 +133,22 @@ def load_component(folder: Path | str) -> nn.Module:
             f"{path} cannot be read ({error}): truncated or corrupt.", "Copy it again."
         ) from None
     check_state(module, state, path)
-    module.load_state_dict(state, strict=True)
+    own = len(list(module.parameters())) == len(list(module.named_parameters(remove_duplicate=False)))
+    module.load_state_dict(state, strict=True, assign=own)  # weights with two names must stay one
     return module.float().eval()
+
+
+class Undrawn(TorchFunctionMode):
+    """Leave parameters as they were allocated: what a file will replace needs no random start."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """``func``, unless it fills a parameter in place."""
+        given = kwargs or {}
+        target = given.get("tensor", args[0] if args else None)
+        draws = getattr(func, "__module__", None) == "torch.nn.init" or func in DRAWS
+        return target if draws and isinstance(target, nn.Parameter) else func(*args, **given)
 
 
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:

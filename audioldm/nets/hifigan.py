@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+from audioldm.nets.heap import settle
+from audioldm.nets.split import Split
+
 
 def build_hifigan(
     *,
@@ -49,19 +52,60 @@ def build_hifigan(
     return vocoder
 
 
-def vocode(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
+CHUNK = 1024
+"""Frames that the vocoder makes at once: 10.24 s, 300 MB of the published one's float32 activations at most."""
+
+
+def vocode(vocoder: SpeechT5HifiGan, mel: Tensor, *, chunk: int = CHUNK) -> Tensor:
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
-    Without gradients it runs ``generate``, which is the same function sooner.
+    Without gradients it runs ``generate``, the same function sooner, and no more than ``chunk`` frames at once: each
+    piece sees ``reach`` frames on either side, so that the sound is the same and memory does not grow with it.   More
+    freed memory than ``heap.IDLE`` goes back to the system meanwhile.
 
     An odd rate with an even kernel gives extra samples (160 T + 32 for the published shape); they come off both ends,
     which keeps the frames aligned with the front end that the vocoder was trained on.
     """
     if mel.dim() != 4 or mel.shape[1] != 1:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")
-    wave = vocoder(mel[:, 0])[:, None] if torch.is_grad_enabled() else generate(vocoder, mel)
-    extra = wave.shape[-1] - mel.shape[-2] * prod(vocoder.config.upsample_rates)
+    frames, hop = mel.shape[-2], prod(vocoder.config.upsample_rates)
+    if torch.is_grad_enabled():
+        return trimmed(vocoder(mel[:, 0])[:, None], frames * hop)
+    side = reach(vocoder)
+    if frames <= chunk + 2 * side:
+        return trimmed(generate(vocoder, mel), frames * hop)
+    wave = mel.new_empty(len(mel), 1, frames * hop)
+    for begin in range(0, frames, chunk):
+        end = min(begin + chunk, frames)
+        first, last = max(0, begin - side), min(frames, end + side)
+        piece = trimmed(generate(vocoder, mel[:, :, first:last]), (last - first) * hop)
+        wave[:, :, begin * hop : end * hop] = piece[:, :, (begin - first) * hop : (end - first) * hop]
+    return wave
+
+
+def trimmed(wave: Tensor, length: int) -> Tensor:
+    """``wave`` (B, 1, N) with as much taken off, or added to, either end as leaves ``length``."""
+    extra = wave.shape[-1] - length
     return nnf.pad(wave, (-(extra // 2), -(extra - extra // 2)))
+
+
+def reach(vocoder: SpeechT5HifiGan) -> int:
+    """Frames to either side that a sample depends on, at most.   25 for the published shape, for instance.
+
+    Counted back from the end: half a kernel for every convolution, the longest branch of each stage, and a transposed
+    one divides what came after it by its stride.
+    """
+    config = vocoder.config
+    samples = 3
+    for stride, kernel in reversed(
+        list(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))
+    ):
+        branches = zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
+        samples += max(
+            sum(size // 2 * (dilation + 1) for dilation in dilations) for size, dilations in branches
+        )
+        samples = -(-(samples + kernel) // stride)
+    return samples + 3
 
 
 def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
@@ -75,28 +119,41 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
     x = flat(vocoder.conv_pre, x[:, None].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
     branches, share = len(config.resblock_kernel_sizes), 1.0
     for stage, layer in enumerate(vocoder.upsampler):
-        x = flat(layer, nnf.leaky_relu(x, config.leaky_relu_slope), share)
+        x = flat(layer, x, share, config.leaky_relu_slope)
         total = None
         for block in vocoder.resblocks[stage * branches : (stage + 1) * branches]:
-            part = residual(block, x)
-            total = part if total is None else total.add_(part)
+            total = residual(block, x, total)
+            settle()
         x, share = total, 1 / branches
-    return flat(vocoder.conv_post, nnf.leaky_relu_(x), share).tanh()[:, :, 0]
+    return flat(vocoder.conv_post, x, share, 0.01).tanh()[
+        :, :, 0
+    ]  # torch's own slope, as the reference has it
 
 
-def residual(block: nn.Module, x: Tensor) -> Tensor:
-    """One of HiFi-GAN's residual blocks on (B, C, 1, T), in memory of its own."""
-    for first, second in zip(block.convs1, block.convs2, strict=True):
-        inside = flat(first, nnf.leaky_relu(x, block.leaky_relu_slope))
-        x = flat(second, nnf.leaky_relu_(inside, block.leaky_relu_slope)).add_(x)
-    return x
+def residual(block: nn.Module, x: Tensor, total: Tensor | None) -> Tensor:
+    """One of HiFi-GAN's residual blocks on (B, C, 1, T), in memory of its own; with ``total`` the two's sum."""
+    layers = list(zip(block.convs1, block.convs2, strict=True))
+    for first, second in layers:
+        inside = flat(first, x, slope=block.leaky_relu_slope)
+        x = flat(second, inside, slope=block.leaky_relu_slope, plus=x)
+    return x if total is None else total.add_(x)
 
 
-def flat(layer: nn.Conv1d | nn.ConvTranspose1d, x: Tensor, factor: float = 1.0) -> Tensor:
-    """A one-dimensional layer on (B, C, 1, T); its input counts ``factor`` times."""
+def flat(
+    layer: nn.Conv1d | nn.ConvTranspose1d | Split,
+    x: Tensor,
+    factor: float = 1.0,
+    slope: float = 1.0,
+    plus: Tensor | None = None,
+) -> Tensor:
+    """A 1-d layer on (B, C, 1, T) after a leaky ReLU of ``slope``, its input ``factor`` times; plus ``plus``."""
+    if isinstance(layer, Split):
+        return layer.picture(x, factor, slope, plus)
     weight = layer.weight[:, :, None] if factor == 1 else layer.weight[:, :, None] * factor
     weight = weight.contiguous(memory_format=torch.channels_last)
     stride, padding, dilation = (1, *layer.stride), (0, *layer.padding), (1, *layer.dilation)
+    x = x if slope == 1 else nnf.leaky_relu(x, slope)
     if isinstance(layer, nn.ConvTranspose1d):
         return nnf.conv_transpose2d(x, weight, layer.bias, stride, padding, dilation=dilation)
-    return nnf.conv2d(x, weight, layer.bias, stride, padding, dilation)
+    y = nnf.conv2d(x, weight, layer.bias, stride, padding, dilation)
+    return y if plus is None else y.add_(plus)

@@ -32,16 +32,19 @@ def build_unet(
     depth: int = 1,
     groups: int = 32,
     sample_size: int = 128,
+    attention: Sequence[bool] | None = None,
+    linear: bool = False,
 ) -> UNet2DConditionModel:
     """Attention on every level but the first, and in the middle. Defaults with "film": AudioLDM-S, 185.04 M parameters.
 
     ``head_channels`` is the width of one head; diffusers' argument ``attention_head_dim`` is, against its name, the
     number of heads, so it is derived per level, unless ``heads`` gives it.   ``depth``: blocks a transformer.
-    Raises ValueError for an unknown kind.
+    ``attention`` says at which levels (Stable Diffusion's family: all but the last); ``linear`` lets transformers go in
+    and out through linear layers.   Raises ValueError for an unknown kind.
     """
     if kind not in ("film", "cross", "both"):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
-    n = len(channels) - 1
+    attends = [i > 0 for i in range(len(channels))] if attention is None else list(attention)
     film = {
         "class_embed_type": "simple_projection",
         "class_embeddings_concat": True,
@@ -51,14 +54,15 @@ def build_unet(
         sample_size=sample_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * n,
-        up_block_types=("CrossAttnUpBlock2D",) * n + ("UpBlock2D",),
+        down_block_types=tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in attends[::-1]),
         block_out_channels=tuple(channels),
         layers_per_block=layers,
         attention_head_dim=heads or tuple(max(1, width // head_channels) for width in channels),
         cross_attention_dim=tuple(channels) if kind == "film" else context_dim,
         transformer_layers_per_block=depth,
         norm_num_groups=groups,
+        use_linear_projection=linear,
         **({} if kind == "cross" else film),
     )
 

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AudioLDM2ProjectionModel, AutoencoderKL
 from torch import nn
 from transformers import (
     ClapAudioModelWithProjection,
     ClapConfig,
     ClapTextModelWithProjection,
+    GPT2Config,
+    GPT2Model,
     SpeechT5HifiGan,
     T5Config,
     T5EncoderModel,
@@ -50,9 +52,11 @@ def build_published_unet(shape: unet_names.UNetShape, heads: Sequence[int] | int
     """A U-Net of a checkpoint's shape; ``heads`` a level, or one number for all, else the original ones."""
     many = original_heads(shape.channels) if heads is None else heads
     many = many if isinstance(many, int) else tuple(many)
-    if shape.attention != (False, *[True] * (len(shape.channels) - 1)):
+    above = [True] * (len(shape.channels) - 1)
+    if shape.attention not in ((False, *above), (*above, False)):
         raise AudioLDMError(
-            f"The U-Net has attention at levels {shape.attention}.", "Known: at every level but the first."
+            f"The U-Net has attention at levels {shape.attention}.",
+            "Known: at every level but the first, or but the last.",
         )
     widths = [width for width in shape.contexts if width is not None]
     if not widths and shape.film_dim is None:
@@ -76,6 +80,8 @@ def build_published_unet(shape: unet_names.UNetShape, heads: Sequence[int] | int
         film_dim=shape.film_dim or 0,
         context_dim=widths[0] if widths else 0,
         depth=shape.depth,
+        attention=shape.attention,
+        linear=shape.linear,
     )
 
 
@@ -146,3 +152,15 @@ def words_of(found: Checkpoint, path: Path) -> T5EncoderModel:
         raise AudioLDMError(f"{path} has no T5 encoder.", "Name a checkpoint that has one.")
     config = T5Config(**found.words_config)
     return fill(lambda: T5EncoderModel(config), found.words, path)
+
+
+def generator_of(found: Checkpoint, path: Path) -> tuple[AudioLDM2ProjectionModel, GPT2Model]:
+    """AudioLDM 2's generator: the layers before GPT-2, and GPT-2."""
+    before, language = found.projection_config, found.language_config
+    if before is None or language is None:
+        raise AudioLDMError(f"{path} has no generator of audio tokens.", "Name a checkpoint of AudioLDM 2.")
+    config = GPT2Config(**language)
+    return (
+        fill(lambda: AudioLDM2ProjectionModel(**before), found.projection, path),
+        fill(lambda: GPT2Model(config), found.language, path),
+    )

@@ -1,6 +1,7 @@
 """A whole checkpoint of the original code, or one part of it, sorted into its nets and translated.
 
-Known: AudioLDM's six (s, m, l), the training repository's latent diffusion, VAE and HiFi-GAN files, LAION's CLAP.
+Known: AudioLDM's six (s, m, l), AudioLDM 2's and its relatives' (48 kHz, T5), the training repository's latent
+diffusion, VAE and HiFi-GAN files, LAION's CLAP.
 """
 
 import re
@@ -11,7 +12,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.published import clap, hifigan, t5, unet, vae
+from audioldm.nets.published import clap, hifigan, unet, vae
+from audioldm.nets.published.conditioners import Conditioners, add_clap, add_conditioners, unexplained
 from audioldm.nets.published.files import read_weights
 from audioldm.nets.published.hifigan import HifiganShape
 from audioldm.nets.published.rules import State, below
@@ -37,7 +39,7 @@ SCHEDULE = re.compile(
 
 
 @dataclass
-class Checkpoint:
+class Checkpoint(Conditioners):
     """The nets of a file in today's names; what the file does not hold is None or empty."""
 
     unet: State = field(default_factory=dict)
@@ -46,13 +48,6 @@ class Checkpoint:
     vae_shape: VaeShape | None = None
     vocoder: State = field(default_factory=dict)
     vocoder_shape: HifiganShape | None = None
-    clap: State = field(default_factory=dict)
-    clap_config: dict[str, Any] | None = None
-    words: State = field(default_factory=dict)
-    words_config: dict[str, Any] | None = None
-    """T5's encoder"""
-    unread: list[str] = field(default_factory=list)
-    """the first key of every conditioner that is neither CLAP nor T5"""
     scale: float = 1.0
     betas: Tensor | None = None
     weights: Weights = "raw"
@@ -76,7 +71,7 @@ def read_checkpoint(path: Path, *, weights: Weights = "ema") -> Checkpoint:
         add_vocoder(found, below(bare, "vocoder."), path)
         add_vae(found, {k: v for k, v in bare.items() if not k.startswith("vocoder.")})
     elif clap.is_clap(bare):
-        found.clap, found.clap_config = clap.convert(bare), clap.clap_config(bare)
+        add_clap(found, bare, "")
     else:
         raise AudioLDMError(
             f"{path} is no known checkpoint: its first key is {next(iter(state), 'none')!r}.",
@@ -156,42 +151,3 @@ def add_vocoder(found: Checkpoint, state: State, path: Path) -> None:
     state = hifigan.plain(state)
     found.vocoder_shape = hifigan.read_shape(state, hifigan.read_config(path))
     found.vocoder = hifigan.convert(state)
-
-
-FRONT_END = re.compile(r"mel_transform\..+|unconditional_token|empty_text_embed")
-"""Buffers of the CLAP wrapper: its mel filters, and its embedding of the empty prompt, which is computed anew."""
-
-
-def add_conditioners(found: Checkpoint, state: State, score: State) -> None:
-    """CLAP from wherever it is (as conditioner, or kept for scoring), T5, and the names of what else there is."""
-    for prefix in conditioners(state):
-        part = {k: v for k, v in below(state, prefix).items() if not FRONT_END.fullmatch(k)}
-        inner = below(part, "model.")
-        if clap.is_clap(inner):
-            if strange := sorted(k for k in part if not k.startswith("model.")):
-                raise unexplained(prefix + strange[0])
-            found.clap = clap.convert(inner, prefix=prefix + "model.")
-            found.clap_config = clap.clap_config(inner)
-        elif t5.is_t5(inner):
-            found.words, found.words_config = t5.convert(inner, prefix=prefix + "model."), t5.t5_config(inner)
-        elif part:
-            found.unread.append(prefix + min(part))
-    spare = below(score, "model.")
-    if strange := sorted(k for k in score if not k.startswith("model.") and not FRONT_END.fullmatch(k)):
-        raise unexplained("clap." + strange[0])
-    if not found.clap and clap.is_clap(spare):
-        found.clap, found.clap_config = clap.convert(spare, prefix="clap.model."), clap.clap_config(spare)
-
-
-def conditioners(state: State) -> list[str]:
-    """The prefix of every conditioner: one without a number in AudioLDM, a list in its successors."""
-    matches = (re.match(r"cond_stage_model(?:\.|s\.\d+\.)", key) for key in state)
-    return sorted({match[0] for match in matches if match})
-
-
-def unexplained(key: str) -> AudioLDMError:
-    """The error for a key that is none of the known ones."""
-    return AudioLDMError(
-        f"The checkpoint has a key that no rule explains: {key!r}.",
-        "This is not one of the known checkpoints; please report the key.",
-    )

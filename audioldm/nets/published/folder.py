@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 from transformers import (
+    AutoTokenizer,
     ClapFeatureExtractor,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -18,7 +19,7 @@ from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.published import vae
 from audioldm.nets.published.build import fill, original_heads
 from audioldm.nets.published.files import read_weights
-from audioldm.nets.published.rules import State
+from audioldm.nets.published.rules import State, below
 
 NAMES = tuple(
     f"{stem}{suffix}"
@@ -28,6 +29,8 @@ NAMES = tuple(
 """Weight files in the order of preference."""
 MAX_TOKENS = 512
 """RoBERTa's longest text."""
+LANGUAGE = "GPT2LMHeadModel"
+"""GPT-2 with a last layer to words, as some of AudioLDM 2's folders keep it; what counts are its states."""
 COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Buffers that transformers has saved or not, by its age; they are computed from the configuration."""
 
@@ -60,11 +63,15 @@ def load_published(folder: Path, change: dict[str, Any] | None = None) -> nn.Mod
     """
     config = {**read_json(folder / "config.json"), **(change or {})}
     name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    if name not in BUILDERS:
+    if name not in (*BUILDERS, LANGUAGE):
         raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(BUILDERS)}.")
     state = read_state(folder)
+    if name == LANGUAGE:
+        name, state = "GPT2Model", below(state, "transformer.")
     if name == "AutoencoderKL":
         state = vae.modernise(state)
+    if name == "T5EncoderModel" and "shared.weight" in state:
+        state.setdefault("encoder.embed_tokens.weight", state["shared.weight"])
     if name.startswith("Clap"):
         built = BUILDERS[name](config)  # with memory: its own buffers are wanted
         computed = {k: v for k, v in built.state_dict().items() if k.endswith(COMPUTED)}
@@ -113,6 +120,20 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return RobertaTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise AudioLDMError(f"{folder} holds no RoBERTa tokenizer ({error}).", "Download it again.") from None
+
+
+def load_t5_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """T5's tokenizer from ``tokenizer.json``, or from ``spiece.model`` where sentencepiece is installed."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+        raise AudioLDMError(
+            f"{folder / 'tokenizer.json'} is missing.",
+            f"Put FLAN-T5's tokenizer.json and tokenizer_config.json (google/flan-t5-large) into {folder}.",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise AudioLDMError(f"{folder} holds no T5 tokenizer ({reason}).", "Download it again.") from None
 
 
 def load_pretrained_clap(folder: Path) -> PretrainedClap:

@@ -48,6 +48,8 @@ class UNetShape:
     """one a transformer of a block: the width that its second attention looks at, None for the latent itself"""
     depth: int
     film_dim: int | None
+    linear: bool = False
+    """whether transformers go in and out through linear layers, not 1x1 convolutions"""
 
 
 def read_shape(state: State) -> UNetShape:
