@@ -1,0 +1,157 @@
+"""How a few numbers become the change of a weight.   Pure: tensors in, tensors out.
+
+A weight is (out, in) or (out, in, *kernel); a convolution counts as the matrix (out, in * kernel).   Factors have the
+names and shapes of the LyCORIS and kohya files, so that files need no rewriting.   r is the rank.
+
+lora    up @ down                       Hu et al. 2021 (arXiv:2106.09685) eq. 3; on convolutions it is called LoCon
+loha    (w1_a @ w1_b) * (w2_a @ w2_b)   Hyeon-Woo et al. 2022 (FedPara, arXiv:2108.06098) prop. 1: rank up to r^2
+lokr    kron(w1, w2)                    Yeh et al. 2024 (LyCORIS, arXiv:2309.14859) sec. 3.3; w2 may be w2_a @ w2_b
+dora    m (W + D) / |W + D| - W         Liu et al. 2024 (arXiv:2402.09353) eq. 5, D as in lora, norms by output row
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from math import isqrt
+
+import torch
+from torch import Generator, Tensor
+
+Factors = Mapping[str, Tensor]
+Shape = tuple[int, ...]
+
+
+def lora(weight: Tensor, factors: Factors, scale: float) -> Tensor:
+    """Change of ``weight``: scale * up (out, r) @ down (r, in * kernel)."""
+    return scale * shaped(factors["lora_up"].flatten(1) @ factors["lora_down"].flatten(1), weight)
+
+
+def loha(weight: Tensor, factors: Factors, scale: float) -> Tensor:
+    """Change of ``weight``: scale times the elementwise product of two products of rank r."""
+    first = factors["hada_w1_a"] @ factors["hada_w1_b"]
+    return scale * shaped(first * (factors["hada_w2_a"] @ factors["hada_w2_b"]), weight)
+
+
+def lokr(weight: Tensor, factors: Factors, scale: float) -> Tensor:
+    """Change of ``weight``: scale times the Kronecker product of w1 (l, m) and w2 (out / l, in / m, *kernel)."""
+    first, second = half(factors, "lokr_w1"), half(factors, "lokr_w2")
+    (rows, columns), kernel = first.shape, weight.shape[2:]
+    second = second.reshape(len(second), -1, *kernel)
+    product = torch.kron(first.reshape(rows, columns, *(1 for _ in kernel)), second)
+    return scale * shaped(product.flatten(1), weight)
+
+
+def shaped(matrix: Tensor, weight: Tensor) -> Tensor:
+    """The matrix (out, in * kernel) in the shape of ``weight``; ValueError where it is that of another weight."""
+    if matrix.shape != weight.flatten(1).shape:
+        raise ValueError(f"factors of a weight of {tuple(matrix.shape)}, not {tuple(weight.shape)}")
+    return matrix.reshape(weight.shape)
+
+
+def half(factors: Factors, name: str) -> Tensor:
+    """One side of the Kronecker product, given whole or as a product of low rank."""
+    return factors[name] if name in factors else factors[f"{name}_a"] @ factors[f"{name}_b"]
+
+
+def dora(weight: Tensor, factors: Factors, scale: float) -> Tensor:
+    """Change of ``weight``: its direction moves by ``lora``, its rows' lengths are learned beside.
+
+    The length is a constant for the gradient, as in sec. 4.3 of the paper.   A row of zeros has no direction, and is
+    left at ``lora``.
+    """
+    moved = weight + lora(weight, factors, scale)
+    length = row_norms(moved).detach()
+    learned = factors["dora_scale"].flatten()
+    # the ratio first: while nothing is learned it is 1 to the last bit
+    ratio = torch.where(length > 0, learned / length.clamp(min=torch.finfo(length.dtype).tiny), 1.0)
+    return ratio.reshape(-1, *(1 for _ in weight.shape[1:])) * moved - weight
+
+
+def row_norms(weight: Tensor) -> Tensor:
+    """Euclidean length (out,) of each output's weights."""
+    return torch.linalg.vector_norm(weight.flatten(1), dim=1)
+
+
+DELTAS: dict[str, Callable[[Tensor, Factors, float], Tensor]] = {
+    "lora": lora,
+    "loha": loha,
+    "lokr": lokr,
+    "dora": dora,
+}
+"""Kind to change; LoCon is ``lora`` with convolutions among its targets."""
+
+
+def start_lora(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
+    """Random ``down``, zero ``up``: no change yet.   Shapes (r, in, *kernel) and (out, r, 1, 1) for a convolution."""
+    out, *rest = weight.shape
+    return {
+        "lora_down": uniform((rank, *rest), generator),
+        "lora_up": torch.zeros(out, rank, *(1 for _ in rest[1:])),
+    }
+
+
+def start_loha(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
+    """Three random factors and a zero one, with LyCORIS' deviations 0.1, 1 and 1."""
+    out, width = weight.shape[0], weight[0].numel()
+
+    def normal(*shape: int, std: float) -> Tensor:
+        return std * torch.randn(*shape, generator=generator)
+
+    return {
+        "hada_w1_a": normal(out, rank, std=0.1),
+        "hada_w1_b": normal(rank, width, std=1.0),
+        "hada_w2_a": torch.zeros(out, rank),
+        "hada_w2_b": normal(rank, width, std=1.0),
+    }
+
+
+def start_lokr(
+    weight: Tensor, rank: int, generator: Generator, *, factor: int | None = None
+) -> dict[str, Tensor]:
+    """Random w1, zero w2; w2 has low rank where ``rank`` is below half of its longer side, else it is whole.
+
+    ``factor`` is the largest first side of the two factorisations; None splits as evenly as possible.
+    """
+    (rows, out), (columns, inside) = (factorise(n, factor) for n in weight.shape[:2])
+    kernel, found = weight.shape[2:], {"lokr_w1": uniform((rows, columns), generator)}
+    if rank < max(out, inside) / 2:
+        found["lokr_w2_a"] = uniform((out, rank), generator)
+        found["lokr_w2_b"] = torch.zeros(rank, inside * math.prod(kernel))
+    else:
+        found["lokr_w2"] = torch.zeros(out, inside, *kernel)
+    return found
+
+
+def start_dora(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
+    """As ``start_lora``, and the lengths (out,) that the rows have."""
+    return {**start_lora(weight, rank, generator), "dora_scale": row_norms(weight.detach().float())}
+
+
+STARTS: dict[str, Callable[[Tensor, int, Generator], dict[str, Tensor]]] = {
+    "lora": start_lora,
+    "loha": start_loha,
+    "lokr": start_lokr,
+    "dora": start_dora,
+}
+"""Kind to factors (float32) whose change is exactly 0."""
+
+
+def largest_rank(shape: Shape) -> int:
+    """The rank at which two factors can already give every matrix of this shape."""
+    return min(shape[0], math.prod(shape[1:]))
+
+
+def factorise(number: int, limit: int | None = None) -> tuple[int, int]:
+    """Two factors, the smaller first and as large as possible: at most ``limit``, and at most the square root.
+
+    >>> factorise(160), factorise(192, 4), factorise(7)
+    ((10, 16), (4, 48), (1, 7))
+    """
+    most = min(isqrt(number), limit or number)
+    small = next(d for d in range(most, 0, -1) if number % d == 0)
+    return small, number // small
+
+
+def uniform(shape: Shape, generator: Generator) -> Tensor:
+    """Between -1 and 1 over the root of the inputs' number: torch's own start of a linear layer."""
+    bound = 1 / math.sqrt(math.prod(shape[1:]))
+    return bound * (2 * torch.rand(*shape, generator=generator) - 1)

@@ -1,0 +1,141 @@
+"""Adapters on disk: one safetensors file whose metadata say what it is.
+
+Own layout: ``unet.<layer>.<factor>`` for a U-Net, ``words`` for Textual Inversion; metadata format, kind, rank, alpha,
+targets (JSON), base (JSON: part to sha256) and about (JSON).   Files of kohya, LyCORIS and peft are known by keys.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer
+from audioldm.adapters.delta import DELTAS
+from audioldm.adapters.layouts import KOHYA, from_kohya, from_peft, to_kohya, to_peft
+from audioldm.adapters.words import Words
+from audioldm.errors import AudioLDMError
+
+FORMAT = "audioldm-adapter-1"
+
+
+def write(path: Path, adapter: Adapter | Words) -> None:
+    """Write ``adapter`` as one file, whole or not at all."""
+    about = {
+        "format": FORMAT,
+        "kind": adapter.kind,
+        "base": json.dumps(adapter.base, sort_keys=True),
+        "about": json.dumps(adapter.about, sort_keys=True),
+    }
+    if isinstance(adapter, Words):
+        tensors, about["word"] = {"words": adapter.rows}, adapter.word
+        about["rank"], about["targets"] = str(len(adapter.rows)), json.dumps(["text_encoder"])
+    else:
+        tensors = {
+            f"unet.{n}.{f}": v for n, layer in adapter.layers.items() for f, v in layer.factors.items()
+        }
+        usual = adapter.alpha / adapter.rank
+        about |= {"rank": str(adapter.rank), "alpha": repr(adapter.alpha)}
+        about["targets"] = json.dumps(adapter.targets)
+        about["scales"] = json.dumps({n: x.scale for n, x in adapter.layers.items() if x.scale != usual})
+        about["kinds"] = json.dumps({n: x.kind for n, x in adapter.layers.items() if x.kind != adapter.kind})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_name(path.name + ".new")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, waiting, metadata=about)
+    waiting.replace(path)
+
+
+def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
+    """Read a file of our own, of kohya (LyCORIS) or of peft; ``net`` is the U-Net it is for, which kohya's names need.
+
+    Raises AudioLDMError where it is missing, damaged, or no adapter.
+    """
+    tensors, about = load(path)
+    if about.get("format", "").startswith("audioldm-adapter"):
+        return own(path, tensors, about)
+    if any(key.startswith(KOHYA) for key in tensors):
+        if net is None:
+            raise AudioLDMError(f"{path} has kohya's names of layers.", "Name the model that it is for.")
+        return from_kohya(tensors, net)
+    if any(part in key for key in tensors for part in (".lora_A", ".hada_w1_a", ".lokr_w")):
+        return from_peft(tensors, peft_config(path, about))
+    first = next(iter(sorted(tensors)), "nothing")
+    raise AudioLDMError(
+        f"{path} is no adapter: it holds {first!r}.",
+        "Known: files of audioldm train personal/..., kohya, peft.",
+    )
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every tensor of a safetensors file, and its metadata."""
+    if not path.is_file():
+        raise AudioLDMError(f"adapter={path} is not a file.", "Name a .safetensors file.")
+    try:
+        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AudioLDMError(
+            f"{path} cannot be read ({error}): not safetensors, truncated or corrupt.", "Copy it again."
+        ) from None
+
+
+def own(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
+    """What ``write`` wrote."""
+    if about["format"] != FORMAT:
+        raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
+    base, told = json.loads(about["base"]), json.loads(about["about"])
+    if about["kind"] == "textual_inversion":
+        return Words(about["word"], tensors["words"], base, told)
+    rank, alpha = int(about["rank"]), float(about["alpha"])
+    scales, kinds = json.loads(about["scales"]), json.loads(about["kinds"])
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, factor = key.removeprefix("unet.").rsplit(".", 1)
+        parts.setdefault(name, {})[factor] = value
+    layers = {
+        name: Layer(kinds.get(name, about["kind"]), factors, scales.get(name, alpha / rank))
+        for name, factors in parts.items()
+    }
+    if unknown := sorted({layer.kind for layer in layers.values()} - DELTAS.keys()):
+        raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
+    return Adapter(about["kind"], layers, rank, alpha, tuple(json.loads(about["targets"])), base, told)
+
+
+def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
+    """peft's settings: adapter_config.json beside the file, or what diffusers puts into the metadata."""
+    beside = path.with_name("adapter_config.json")
+    if beside.is_file():
+        return json.loads(beside.read_text())
+    if "lora_adapter_metadata" in about:
+        found = json.loads(about["lora_adapter_metadata"])
+        return {key.removeprefix("unet."): value for key, value in found.items()}
+    warnings.warn(
+        f"{path} has no adapter_config.json beside it: alpha is taken to be the rank.",
+        AdapterWarning,
+        stacklevel=3,
+    )
+    return {}
+
+
+def export(
+    path: Path, adapter: Adapter | Words, layout: str, *, dtype: torch.dtype | None = None
+) -> list[Path]:
+    """Write ``adapter`` as kohya's file ``path``, or into the folder ``path`` as peft reads it; returns the files."""
+    if isinstance(adapter, Words):
+        raise AudioLDMError(f"{layout} has no layout for new words.", "Copy the file as it is.")
+    if layout == "kohya":
+        tensors, config = to_kohya(adapter), None
+    else:
+        tensors, config = to_peft(adapter)
+    tensors = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in tensors.items()}
+    file = path if config is None else path / "adapter_model.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata={"format": "pt"})
+    if config is None:
+        return [file]
+    (path / "adapter_config.json").write_text(json.dumps(config, indent=1))
+    return [file, path / "adapter_config.json"]

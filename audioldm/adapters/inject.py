@@ -1,0 +1,131 @@
+"""Adapters on a net: attached, so that they can learn, or merged into its weights, so that it runs as fast as before.
+
+Either way each weight becomes W + sum of strength * delta(W): every delta starts from the base's own weight, so the
+order of adapters does not matter, and their kinds and ranks may differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from audioldm.adapters.adapter import Adapter, Layer
+from audioldm.adapters.delta import DELTAS
+from audioldm.adapters.targets import layers_of, weights_of
+from audioldm.errors import AudioLDMError
+
+Weighted = tuple[Adapter, float]
+"""an adapter and its strength"""
+
+
+class Delta(nn.Module):
+    """What one adapter adds to one weight; its factors can be trained."""
+
+    def __init__(self, layer: Layer, strength: float) -> None:
+        super().__init__()
+        self.kind, self.scale, self.strength = layer.kind, layer.scale, strength
+        self.factors = nn.ParameterDict(
+            {name: nn.Parameter(value.clone()) for name, value in layer.factors.items()}
+        )
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """strength * delta."""
+        return self.strength * DELTAS[self.kind](weight, dict(self.factors.items()), self.scale)
+
+
+class Stack(nn.Module):
+    """The parametrization of one weight: the frozen one and what each adapter adds to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deltas = nn.ModuleList()
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """W + sum of strength * delta(W)."""
+        out = weight
+        for delta in self.deltas:
+            out = out + delta(weight).to(weight.dtype)
+        return out
+
+
+def attach(net: nn.Module, weighted: Sequence[Weighted]) -> list[nn.Parameter]:
+    """Put adapters on ``net`` and return their parameters; everything else of it is frozen.
+
+    Raises AudioLDMError where a layer is missing or has another shape.
+    """
+    check(net, weighted)
+    net.requires_grad_(False)
+    layers, added = layers_of(net), []
+    for adapter, strength in weighted:
+        for name, own in adapter.layers.items():
+            layer = layers[name]
+            if not parametrize.is_parametrized(layer, "weight"):
+                parametrize.register_parametrization(layer, "weight", Stack(), unsafe=True)
+            delta = Delta(own, strength).to(layer.parametrizations.weight.original.device)  # type: ignore[union-attr, arg-type]
+            layer.parametrizations.weight[0].deltas.append(delta)  # type: ignore[index, union-attr]
+            added += list(delta.parameters())
+    return added
+
+
+def detach(net: nn.Module) -> None:
+    """Take every attached adapter off; the weights are those of before."""
+    for layer in layers_of(net).values():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
+def learned(net: nn.Module, adapter: Adapter) -> Adapter:
+    """``adapter`` with the factors that it has now, as the only one attached to ``net``."""
+    layers = layers_of(net)
+    found = {}
+    for name, layer in adapter.layers.items():
+        factors = layers[name].parametrizations.weight[0].deltas[0].factors  # type: ignore[index, union-attr]
+        found[name] = replace(layer, factors={key: value.detach().cpu() for key, value in factors.items()})
+    return replace(adapter, layers=found)
+
+
+@torch.no_grad()
+def merge(net: nn.Module, weighted: Sequence[Weighted]) -> dict[str, Tensor]:
+    """Write adapters into the weights of ``net``; returns the weights that were there, for ``unmerge``.
+
+    Sums are made in float32 and rounded once to the net's type.   Raises AudioLDMError as ``attach`` does.
+    """
+    check(net, weighted)
+    weights, kept = weights_of(net), {}
+    for name in sorted({name for adapter, _ in weighted for name in adapter.layers}):
+        weight = weights[name]
+        kept[name] = weight.detach().clone()
+        exact = kept[name].float()
+        changes = [s * a.layers[name].delta(exact).float() for a, s in weighted if name in a.layers]
+        weight.copy_(exact + sum(changes, torch.zeros_like(exact)))
+    return kept
+
+
+@torch.no_grad()
+def unmerge(net: nn.Module, kept: dict[str, Tensor]) -> None:
+    """Put back the weights that ``merge`` returned, bit for bit."""
+    weights = weights_of(net)
+    for name, weight in kept.items():
+        weights[name].copy_(weight)
+
+
+def check(net: nn.Module, weighted: Sequence[Weighted]) -> None:
+    """Raise AudioLDMError where an adapter does not fit ``net``; nothing is changed by then."""
+    weights = weights_of(net)
+    for adapter, _ in weighted:
+        for name, layer in adapter.layers.items():
+            if name not in weights:
+                raise AudioLDMError(
+                    f"This model has no layer {name!r}, which the adapter changes.",
+                    "Use the model that it was trained on.",
+                )
+            weight = torch.empty(weights[name].shape, device="meta")
+            try:
+                layer.delta(weight)
+            except (ValueError, RuntimeError):
+                raise AudioLDMError(
+                    f"The adapter does not fit {name!r}, whose weight has the shape {tuple(weight.shape)}.",
+                    "Use the model that it was trained on.",
+                ) from None

@@ -1,0 +1,177 @@
+"""Adapters in the layouts of others: kohya's (also LyCORIS') one file, and peft's pair of weights and JSON.
+
+kohya   lora_unet_<layer with _ for .>.<factor>[.weight], and .alpha: the change is alpha / rank times the product
+peft    [base_model.model.|unet.]<layer>.<factor>[.weight]; rank and alpha stand in the JSON
+Both name diffusers' layers; the names of the original checkpoints (input_blocks.3...) are not read.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn, tensor
+
+from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer
+from audioldm.adapters.targets import layers_of
+from audioldm.errors import AudioLDMError
+
+KOHYA = "lora_unet_"
+PEFT_NAMES = {"lora_A": "lora_down", "lora_B": "lora_up", "lora_magnitude_vector": "dora_scale"}
+PEFT_KINDS = {"lora": "LORA", "dora": "LORA", "loha": "LOHA", "lokr": "LOKR"}
+FACTORS = ("lora_", "dora_scale", "hada_w", "lokr_w")
+FOLD = {"lora": "lora_up", "dora": "lora_up", "loha": "hada_w1_a"}
+"""The factor that takes the scale in, where a layout has no place for it."""
+
+
+def rank_of(factors: Mapping[str, Tensor]) -> int | None:
+    """The rank that the shapes show; None for a Kronecker product of two whole matrices."""
+    for name, side in (("lora_down", 0), ("hada_w1_b", 0), ("lokr_w2_b", 0), ("lokr_w1_b", 0)):
+        if name in factors:
+            return factors[name].shape[side]
+    return None
+
+
+def kind_of(factors: Iterable[str], where: str) -> str:
+    """Which kind these factors are of; AudioLDMError for one that is not known here."""
+    names = set(factors)
+    if other := sorted(name for name in names if not name.startswith(FACTORS)):
+        raise AudioLDMError(
+            f"{where} has {other[0]!r}, which is not supported.",
+            "Save it without Tucker (conv) decomposition, biases or norms.",
+        )
+    if names >= {"lora_down", "lora_up"}:
+        return "dora" if "dora_scale" in names else "lora"
+    if "hada_w1_a" in names:
+        return "loha"
+    if any(name.startswith("lokr_w") for name in names):
+        return "lokr"
+    raise AudioLDMError(f"{where} has only {', '.join(sorted(names))}.", "Copy the file again.")
+
+
+def folded(layer: Layer) -> dict[str, Tensor]:
+    """The factors with the scale multiplied into one of them."""
+    first = FOLD.get(layer.kind) or ("lokr_w1" if "lokr_w1" in layer.factors else "lokr_w1_a")
+    return {**layer.factors, first: layer.scale * layer.factors[first]}
+
+
+def collected(found: dict[str, Layer]) -> Adapter:
+    """One adapter of these layers, its rank the largest there is."""
+    kinds = sorted({layer.kind for layer in found.values()})
+    rank = max((rank_of(layer.factors) or 1) for layer in found.values())
+    return Adapter("+".join(kinds), found, rank, float(rank), tuple(sorted(found)))
+
+
+def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
+    """Read kohya's keys; ``net`` says which of its layers a name without dots means."""
+    known = {name.replace(".", "_"): name for name in layers_of(net)}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in own_keys(tensors, KOHYA).items():
+        flat, _, factor = key.partition(".")
+        if flat not in known:
+            raise AudioLDMError(
+                f"This model has no layer for {KOHYA}{flat}.",
+                "Use an adapter of this U-Net, in diffusers' names of layers.",
+            )
+        parts.setdefault(known[flat], {})[factor.removesuffix(".weight")] = value
+    found = {}
+    for name, factors in parts.items():
+        alpha = factors.pop("alpha", None)
+        kind, rank = kind_of(factors, name), rank_of(factors)
+        scale = 1.0 if alpha is None or rank is None else float(alpha) / rank
+        found[name] = Layer(kind, {k: v.float() for k, v in factors.items()}, scale)
+    return collected(found)
+
+
+def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
+    """kohya's keys; a scale for which there is no rank is multiplied into w1."""
+    out = {}
+    for name, layer in adapter.layers.items():
+        rank = rank_of(layer.factors)
+        factors = folded(layer) if rank is None else layer.factors
+        for factor, value in factors.items():
+            weight = ".weight" if factor in ("lora_down", "lora_up") else ""
+            shaped = value.reshape(-1, 1) if factor == "dora_scale" else value
+            out[f"{KOHYA}{name.replace('.', '_')}.{factor}{weight}"] = shaped.contiguous()
+        if rank is not None:
+            out[f"{KOHYA}{name.replace('.', '_')}.alpha"] = tensor(layer.scale * rank)
+    return out
+
+
+def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapter:
+    """Read peft's keys; ``config`` is adapter_config.json, or empty, which means alpha = rank."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in own_keys(tensors, "base_model.model.", "unet.").items():
+        name, factor = key.removesuffix(".weight").rsplit(".", 1)
+        parts.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = value.float()
+    found = {}
+    for name, factors in parts.items():
+        if "dora_scale" in factors:
+            factors["dora_scale"] = factors["dora_scale"].flatten()
+        rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
+        alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
+        divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
+        scale = 1.0 if alpha is None or not divisor else alpha / divisor
+        found[name] = Layer(kind_of(factors, name), factors, scale)
+    return collected(found)
+
+
+def patterned(config: Mapping[str, Any], table: str, name: str, default: Any) -> Any:
+    """peft's exception for a layer: the first pattern that the end of its name matches."""
+    for pattern, value in (config.get(table) or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return default
+
+
+def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """peft's weights and its adapter_config.json; every scale is multiplied in, so that alpha is the rank."""
+    kinds = {layer.kind for layer in adapter.layers.values()}
+    if len(kinds) > 1:
+        raise AudioLDMError(
+            f"peft has no adapter of kinds {', '.join(sorted(kinds))} together.", "Use kohya."
+        )
+    kind, low = kinds.pop(), "lora_up" in next(iter(adapter.layers.values())).factors
+    names = {ours: theirs for theirs, ours in PEFT_NAMES.items()}
+    out, ranks = {}, {}
+    for name, layer in adapter.layers.items():
+        ranks[name] = rank_of(layer.factors) or adapter.rank
+        for factor, value in folded(layer).items():
+            weight = ".weight" if factor in ("lora_down", "lora_up") else ""
+            if factor == "dora_scale" and layer.factors["lora_down"].dim() > 2:
+                value = value.reshape(1, -1, *(1 for _ in layer.factors["lora_down"].shape[2:]))
+            out[f"base_model.model.{name}.{names.get(factor, factor)}{weight}"] = value.contiguous()
+    other = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
+    config = {
+        "peft_type": PEFT_KINDS[kind],
+        "r": adapter.rank,
+        "lora_alpha" if low else "alpha": adapter.rank,
+        "target_modules": sorted(adapter.layers),
+        "rank_pattern": other,
+        "alpha_pattern": dict(other),
+        **({"use_dora": kind == "dora", "bias": "none"} if low else {}),
+        "base_model_name_or_path": None,
+        "task_type": None,
+        "inference_mode": True,
+    }
+    return out, config
+
+
+def own_keys(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """The U-Net's keys without their prefix; what belongs to other nets is warned of and left out."""
+    prefixes = tuple(prefix for prefix in prefixes if any(key.startswith(prefix) for key in tensors))
+    if not prefixes:
+        return dict(tensors)
+    kept = {
+        key.removeprefix(next(p for p in prefixes if key.startswith(p))): value
+        for key, value in tensors.items()
+        if key.startswith(prefixes)
+    }
+    if len(kept) < len(tensors):
+        other = next(key for key in tensors if not key.startswith(prefixes))
+        warnings.warn(
+            f"{len(tensors) - len(kept)} keys are not of the U-Net and left out, such as {other}.",
+            AdapterWarning,
+            stacklevel=3,
+        )
+    return kept

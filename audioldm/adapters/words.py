@@ -1,0 +1,154 @@
+"""New words of a text encoder: Textual Inversion, Gal et al. 2022 (arXiv:2208.01618) sec. 3.
+
+What is learned are rows of the embedding table, one or a few for a placeholder such as <mine>; nothing else changes.
+A U-Net that is told one pooled vector (FiLM) meets them only through it: prompt with <mine> -> frozen text tower ->
+unit vector -> U-Net.   So in one prompt the word can say no more than a direction in CLAP's space; what it has over
+such a direction is that it goes into sentences.   V vocabulary, n rows of a word, E width of the table.
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from audioldm.errors import AudioLDMError
+
+
+@dataclass(frozen=True)
+class Words:
+    """A placeholder and the rows (n, E) that it stands for."""
+
+    word: str
+    rows: Tensor
+    base: dict[str, str] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+    kind: str = "textual_inversion"
+
+    @property
+    def parameters(self) -> int:
+        """Number of values learned."""
+        return self.rows.numel()
+
+
+class Appended(nn.Module):
+    """The parametrization of an embedding table: the frozen rows, then the new ones, which can be trained."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows.clone())
+
+    def forward(self, table: Tensor) -> Tensor:
+        """(V, E) to (V + n, E)."""
+        return torch.cat([table, self.rows.to(table.dtype)])
+
+
+def check_word(word: str) -> None:
+    """Raise AudioLDMError unless ``word`` is a placeholder: <letters-and-digits>."""
+    if not re.fullmatch(r"<[a-z0-9_-]+>", word):
+        raise AudioLDMError(
+            f"word={word!r} is no placeholder.", "Use small letters in angle brackets: <mine>."
+        )
+
+
+def tokens_of(word: str, count: int) -> list[str]:
+    """What the placeholder becomes in the vocabulary.
+
+    >>> tokens_of("<mine>", 2)
+    ['<mine-0>', '<mine-1>']
+    """
+    return [f"{word[:-1]}-{i}>" for i in range(count)]
+
+
+def with_words(tokenizer: Any, word: str, count: int) -> Any:
+    """A copy of the tokenizer that reads ``word`` as ``count`` new tokens, and keeps doing so when it is saved."""
+    from tokenizers import AddedToken, normalizers
+
+    check_word(word)
+    names, new = tokens_of(word, count), copy.deepcopy(tokenizer)
+    if names[0] in new.get_vocab():
+        raise AudioLDMError(f"The model knows the word {word} already.", "Choose another word.")
+    raw = new.backend_tokenizer
+    before = [raw.normalizer] if raw.normalizer is not None else []
+    raw.normalizer = normalizers.Sequence([normalizers.Replace(word, " ".join(names)), *before])
+    new.add_tokens([AddedToken(name, normalized=True) for name in names])
+    return new
+
+
+def start_rows(clap: Any, like: str, count: int) -> Tensor:
+    """The rows (count, E) to begin at: the mean of the words of ``like``, slightly apart where there are several."""
+    table = clap.text_encoder.get_input_embeddings().weight.detach().float()
+    ids = clap.tokenizer(like, add_special_tokens=False).input_ids
+    if not ids:
+        raise AudioLDMError(f"start={like!r} has no words.", "Give a word near the sound, such as sound.")
+    rng = torch.Generator().manual_seed(0)
+    apart = 0.1 * table.std() * torch.randn(count, table.shape[1], generator=rng)
+    return table[ids].mean(0) + (apart if count > 1 else 0 * apart)
+
+
+def attach_words(clap: Any, words: Words) -> list[nn.Parameter]:
+    """Give ``clap`` the words so that their rows can learn; everything else of its text tower is frozen."""
+    table = begin(clap, words)
+    clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
+    clap.text_encoder.requires_grad_(False)
+    added = Appended(words.rows)
+    parametrize.register_parametrization(table, "weight", added.to(table.weight.device), unsafe=True)
+    return [added.rows]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A text tower's tokenizer and table as they were, to be put back."""
+
+    tokenizer: Any
+    table: nn.Embedding
+
+
+@torch.no_grad()
+def merge_words(clap: Any, found: Sequence[Words]) -> Vocabulary:
+    """Write words into tokenizer and table of ``clap``; returns what was there, for ``unmerge_words``."""
+    before = Vocabulary(clap.tokenizer, clap.text_encoder.get_input_embeddings())
+    try:
+        for words in found:
+            table = begin(clap, words)
+            clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
+            replace_table(clap, torch.cat([table.weight, words.rows.to(table.weight)]), table.padding_idx)
+    except AudioLDMError:
+        unmerge_words(clap, before)
+        raise
+    return before
+
+
+def unmerge_words(clap: Any, before: Vocabulary) -> None:
+    """The tokenizer and the table of before."""
+    clap.tokenizer = before.tokenizer
+    place = clap.text_encoder.get_input_embeddings().weight
+    clap.text_encoder.set_input_embeddings(before.table.to(place.device))
+    clap.text_encoder.config.vocab_size = len(before.table.weight)
+
+
+def replace_table(clap: Any, rows: Tensor, padding: int | None) -> None:
+    """A table with other rows in the text tower."""
+    table = nn.Embedding.from_pretrained(rows, freeze=True, padding_idx=padding)
+    clap.text_encoder.set_input_embeddings(table)
+    clap.text_encoder.config.vocab_size = len(rows)
+
+
+def begin(clap: Any, words: Words) -> nn.Embedding:
+    """The table of ``clap``, once it is sure that the words' rows can follow its own."""
+    table = clap.text_encoder.get_input_embeddings()
+    if words.rows.dim() != 2 or words.rows.shape[1] != table.weight.shape[1]:
+        raise AudioLDMError(
+            f"The word {words.word} is of width {words.rows.shape[-1]}, the model's words {table.weight.shape[1]}.",
+            "Use the model that it was trained on.",
+        )
+    if len(clap.tokenizer) != len(table.weight):
+        raise AudioLDMError(
+            f"The tokenizer has {len(clap.tokenizer)} words, the text tower {len(table.weight)}.",
+            "New words need a model whose two agree.",
+        )
+    return table

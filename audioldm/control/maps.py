@@ -1,0 +1,141 @@
+"""What a sound does in time, as maps on the mel grid: loudness, pitch, onsets, brightness, edges.
+
+A map is first a curve (T,), or edges (T, F), in units that a person would draw, then a picture (1, T, F) in [0, 1] on
+the mel's own grid, which is what a net sees.   N samples, T mel frames, F mel bins.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.control.pitch import yin
+from audioldm.errors import AudioLDMError
+from audioldm.signal.decibels import mel_position
+from audioldm.signal.mel import log_mel
+from audioldm.spec import AudioSpec
+
+QUIET = -60.0
+"""dB re full scale: what is drawn as nothing, and below which a frame has neither pitch nor colour"""
+EDGE = 1.0
+"""nepers (8.7 dB) per cell of the smoothed mel that count as an edge"""
+RISE = 0.3
+"""nepers of the mean rise of the mel from frame to frame that count as a full onset"""
+
+
+@dataclass(frozen=True)
+class Map:
+    """One kind of map: how it is heard in a wave (N,), how it is drawn, its unit, and what is no value in it."""
+
+    hear: Callable[[Tensor, AudioSpec], Tensor]
+    draw: Callable[[Tensor, AudioSpec], Tensor]
+    unit: str
+    low: float
+    high: float
+    """values outside are slips of the pen; 0 is "none here" in maps of Hz"""
+    line: str
+
+
+def frames(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """The windows (T, n_fft) under the mel's frames; a wave shorter than one is padded with silence."""
+    padded = nnf.pad(wave, (spec.pad, max(spec.pad, spec.n_fft - wave.shape[-1] - spec.pad)))
+    return padded.unfold(-1, spec.n_fft, spec.hop)
+
+
+def mel_of(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """Log-mel (T, F)."""
+    short = max(0, spec.n_fft - wave.shape[-1])
+    return log_mel(nnf.pad(wave, (0, short))[None, None], spec)[0, 0]
+
+
+def loudness(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """RMS of each frame in dB re full scale (T,), at least QUIET.
+
+    >>> from audioldm.spec import SPECS
+    >>> loudness(torch.full((16000,), 0.1), SPECS["16k_64"])[50].item()
+    -20.0
+    """
+    return 10 * frames(wave, spec).square().mean(-1).clamp(min=10 ** (QUIET / 10)).log10()
+
+
+def pitch(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """Fundamental frequency in Hz (T,), 0 where there is none."""
+    f0 = yin(frames(wave, spec), spec.rate)
+    return torch.where(loudness(wave, spec) > QUIET, f0, torch.zeros_like(f0))
+
+
+def onset(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """Strength 0 to 1 at the frames where something begins, else 0 (T,).   Spectral flux: Bello et al. 2005."""
+    mel = mel_of(wave, spec).clamp(min=-5.0)  # the noise floor rises and falls too
+    rise = nnf.pad((mel[2:] - mel[:-2]).clamp(min=0).mean(-1), (1, 1))
+    rise[-3:] = 0  # the end is mirrored, which is no beginning
+    around = nnf.max_pool1d(rise[None, None], 11, stride=1, padding=5)[0, 0]
+    usual = nnf.avg_pool1d(nnf.pad(rise, (20, 20))[None, None], 41, stride=1)[0, 0]
+    peak = (rise == around) & (rise > usual + 0.3 * RISE)
+    return torch.where(peak, (rise / RISE).clamp(max=1), torch.zeros_like(rise))
+
+
+def centroid(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """Centre of mass of the magnitude spectrum in Hz (T,), 0 where it is silent."""
+    window = torch.hann_window(spec.n_fft)
+    size = torch.fft.rfft(frames(wave, spec) * window).abs()
+    hertz = torch.linspace(0, spec.rate / 2, size.shape[-1])
+    mean = (size * hertz).sum(-1) / size.sum(-1).clamp(min=1e-9)
+    return torch.where(loudness(wave, spec) > QUIET, mean, torch.zeros_like(mean))
+
+
+def edges(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """1 where the smoothed mel is steep, else 0 (T, F): Canny's first two steps, Sobel on a blurred picture."""
+    mel = nnf.avg_pool2d(mel_of(wave, spec).clamp(min=-9.0)[None, None], 3, 1, 1, count_include_pad=False)
+    across = torch.tensor([[-1.0, 0.0, 1.0]] * 3) / 2
+    across[1] *= 2
+    kernel = torch.stack([across, across.T])[:, None] / 2
+    steep = nnf.conv2d(nnf.pad(mel, (1, 1, 1, 1), mode="replicate"), kernel).square().sum(1).sqrt()[0]
+    return (steep > EDGE).float()
+
+
+def draw_loudness(curve: Tensor, spec: AudioSpec) -> Tensor:
+    """As bright as it is loud, in every bin."""
+    level = ((curve - QUIET) / -QUIET).clamp(0, 1)
+    return level[None, :, None].expand(1, -1, spec.mels)
+
+
+def draw_hertz(curve: Tensor, spec: AudioSpec) -> Tensor:
+    """A line a mel bin or so wide, where the curve runs; nothing where it is 0."""
+    place = torch.from_numpy(mel_position(curve.clamp(min=1e-3).double().numpy(), spec)).float()
+    bins = torch.arange(spec.mels)
+    line = torch.exp(-0.5 * (bins - place[:, None]) ** 2)
+    return (line * (curve > 0).float()[:, None])[None]
+
+
+def draw_onset(curve: Tensor, spec: AudioSpec) -> Tensor:
+    """A flash at each onset that dies away within about 50 ms, in every bin."""
+    length = 20
+    fade = torch.exp(-torch.arange(length) / 5.0)
+    lit = nnf.conv1d(nnf.pad(curve, (length - 1, 0))[None, None], fade.flip(0)[None, None])[0, 0]
+    return lit.clamp(max=1)[None, :, None].expand(1, -1, spec.mels)
+
+
+MAPS: dict[str, Map] = {
+    "loudness": Map(loudness, draw_loudness, "dB", -200, 20, "RMS in dB re full scale"),
+    "pitch": Map(pitch, draw_hertz, "Hz", 0, 8000, "fundamental frequency in Hz, 0 for none"),
+    "onset": Map(onset, draw_onset, "strength", 0, 1, "strength 0 to 1 where a sound begins"),
+    "centroid": Map(centroid, draw_hertz, "Hz", 0, 8000, "brightness: spectral centroid in Hz"),
+    "edges": Map(edges, lambda curve, spec: curve[None], "edge", 0, 1, "edges of the mel; from a sound only"),
+}
+"""Maps by name."""
+
+
+def known(name: str) -> Map:
+    """The map ``name``.   Raises AudioLDMError that lists the others."""
+    if name not in MAPS:
+        raise AudioLDMError(f"control={name!r} is no map.", f"Known: {', '.join(MAPS)}.")
+    return MAPS[name]
+
+
+def pictures(name: str, curves: Tensor, spec: AudioSpec) -> Tensor:
+    """Curves (B, T) or (B, T, F) as pictures (B, 1, T, F)."""
+    kind = known(name)
+    return torch.stack([kind.draw(curve.float().cpu(), spec) for curve in curves]).to(curves.device)

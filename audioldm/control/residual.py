@@ -1,0 +1,174 @@
+"""ControlNet and T2I-Adapter: nets that read a map and add to what the U-Net's encoder finds.
+
+Both end in layers of zeros: before any training the U-Net's answer is unchanged, bit by bit.   B batch, C channels,
+T latent frames, F bins; a picture is (B, 1, T * stride, F * stride), stride mel cells a latent cell.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+from audioldm.batch import Condition
+from audioldm.nets.unet import kind_of
+
+Residuals = dict[str, Any]
+"""Keywords of the U-Net: down_block_additional_residuals, mid_block_additional_residual, or the intrablock ones."""
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """A layer that says nothing yet.   Zhang et al. 2023 (ControlNet) sec. 3.1."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ControlNet(ModelMixin, ConfigMixin):
+    """A copy of the U-Net's encoder that sees the map too; zero convolutions bring it back.   arXiv:2302.05543 sec. 3.
+
+    diffusers' ControlNetModel knows neither AudioLDM's FiLM nor a context width per level, so the copy is of whatever
+    U-Net is given (``of``).   With ``depth`` only the first so many levels are copied, and then not the
+    middle: the rest of the U-Net hears of the map through its decoder's last skips.
+    """
+
+    @register_to_config
+    def __init__(
+        self, unet: dict[str, Any], map: str, stride: int = 4, base: str = "", depth: int | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder = UNet2DConditionModel.from_config(unet)
+        self.encoder.up_blocks = nn.ModuleList()
+        self.encoder.conv_norm_out, self.encoder.conv_out = None, nn.Identity()
+        widths = self.encoder.config.block_out_channels
+        self.see = nn.Sequential(
+            nn.PixelUnshuffle(stride),
+            nn.Conv2d(stride**2, widths[0], 3, padding=1),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(widths[0], widths[0], 3, padding=1)),
+        )
+        depth = len(widths) if depth is None else depth
+        if not 1 <= depth <= len(widths):
+            raise ValueError(f"depth {depth} of a U-Net of {len(widths)} levels")
+        self.encoder.down_blocks = self.encoder.down_blocks[:depth]
+        count = 1 + depth * (self.encoder.config.layers_per_block + 1) - (depth == len(widths))
+        self.zero = nn.ModuleList(
+            zeroed(nn.Conv2d(width, width, 1)) for width, _ in skips_of(self.encoder)[:count]
+        )
+        if depth < len(widths):
+            self.encoder.mid_block = None
+        else:
+            self.zero_mid = zeroed(nn.Conv2d(widths[-1], widths[-1], 1))
+
+    @classmethod
+    def of(
+        cls, unet: UNet2DConditionModel, map: str, *, stride: int, base: str = "", depth: int | None = None
+    ) -> "ControlNet":
+        """A ControlNet that begins as a copy of ``unet``, or of its first ``depth`` levels."""
+        net = cls(unet=dict(unet.config), map=map, stride=stride, base=base, depth=depth)
+        own = net.encoder.state_dict()
+        net.encoder.load_state_dict({k: v for k, v in unet.state_dict().items() if k in own})
+        return net
+
+    def residuals(self, x: Tensor, t: Tensor, condition: Condition, picture: Tensor) -> Residuals:
+        """What to add to every skip connection and to the middle."""
+        net, kind = self.encoder, kind_of(self.encoder)
+        emb = net.time_embedding(net.get_time_embed(x, t))
+        if kind != "cross":
+            told = net.get_class_embed(x, condition.film)
+            emb = torch.cat([emb, told], -1) if net.config.class_embeddings_concat else emb + told
+        context = {
+            "encoder_hidden_states": None if kind == "film" else condition.tokens,
+            "encoder_attention_mask": None
+            if kind == "film" or condition.mask is None
+            else (1 - condition.mask[:, None].to(x)) * -10000.0,
+        }
+        h = net.conv_in(x) + self.see(picture)
+        skips = [h]
+        for block in net.down_blocks:
+            more = context if getattr(block, "has_cross_attention", False) else {}
+            h, found = block(hidden_states=h, temb=emb, **more)
+            skips += found
+        found = [zero(s) for zero, s in zip(self.zero, skips, strict=True)]
+        if net.mid_block is not None:
+            middle = self.zero_mid(net.mid_block(h, emb, **context))
+        else:  # the U-Net takes all of its skips or none
+            rest = skips_of(net)[len(found) :]
+            found += [x.new_zeros(len(x), width, *halved(x, times)) for width, times in rest]
+            widths = net.config.block_out_channels
+            middle = x.new_zeros(len(x), widths[-1], *halved(x, len(widths) - 1))
+        return {"down_block_additional_residuals": found, "mid_block_additional_residual": middle}
+
+
+def skips_of(unet: UNet2DConditionModel) -> list[tuple[int, int]]:
+    """Width of each skip connection of a whole U-Net, and how often the latent was halved before it."""
+    widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
+    found = [(widths[0], 0)]
+    for level, width in enumerate(widths):
+        found += [(width, level)] * layers
+        found += [(width, level + 1)] if level < len(widths) - 1 else []
+    return found
+
+
+def halved(x: Tensor, times: int) -> tuple[int, int]:
+    """The size (T, F) of ``x`` (B, C, T, F) after so many convolutions of stride 2."""
+    return -(-x.shape[2] // 2**times), -(-x.shape[3] // 2**times)
+
+
+class T2IAdapter(ModelMixin, ConfigMixin):
+    """A small pyramid over the map, added to the encoder's features once a level.   arXiv:2302.08453 sec. 3.2.
+
+    Its features depend on the map alone.   diffusers' T2IAdapter makes its first level at full size, but a first level
+    without attention takes the addition after its downsampling, so the sizes would not meet.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        levels: Sequence[int],
+        map: str,
+        stride: int = 4,
+        width: int = 64,
+        layers: int = 1,
+        base: str = "",
+    ) -> None:
+        super().__init__()
+        self.see = nn.Sequential(nn.PixelUnshuffle(stride), nn.Conv2d(stride**2, width, 3, padding=1))
+        self.blocks, self.out = nn.ModuleList(), nn.ModuleList()
+        for i, level in enumerate(levels):
+            blocks: list[nn.Module] = [nn.Conv2d(width, width, 3, stride=2, padding=1)] if i != 1 else []
+            blocks += [ResnetBlock2D(in_channels=width, temb_channels=None, groups=8) for _ in range(layers)]
+            self.blocks.append(nn.ModuleList(blocks))
+            self.out.append(zeroed(nn.Conv2d(width, level, 1)))
+
+    @classmethod
+    def of(
+        cls,
+        unet: UNet2DConditionModel,
+        map: str,
+        *,
+        stride: int,
+        base: str = "",
+        width: int = 64,
+        layers: int = 1,
+    ) -> "T2IAdapter":
+        """An adapter of the levels of ``unet``: the first and second at half its grid, each next at half of that."""
+        first, *rest = unet.down_blocks
+        if getattr(first, "has_cross_attention", False) or not all(b.has_cross_attention for b in rest):
+            raise ValueError("the adapter knows U-Nets with attention on every level but the first")
+        levels = tuple(unet.config.block_out_channels)
+        return cls(levels=levels, map=map, stride=stride, width=width, layers=layers, base=base)
+
+    def residuals(self, x: Tensor, t: Tensor, condition: Condition, picture: Tensor) -> Residuals:
+        """What to add within each level."""
+        h, found = self.see(picture), []
+        for blocks, out in zip(self.blocks, self.out, strict=True):
+            for block in blocks:
+                h = block(h, None) if isinstance(block, ResnetBlock2D) else block(h)
+            found.append(out(h))
+        return {"down_intrablock_additional_residuals": found}

@@ -1,0 +1,132 @@
+"""Where a control comes from: a sound that is listened to, or a curve drawn in a CSV.   T mel frames."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audioldm.control.maps import MAPS, known
+from audioldm.datasets.decode import decode
+from audioldm.errors import AudioLDMError
+from audioldm.signal.level import normalise_peak
+from audioldm.spec import AudioSpec
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What ``--control`` asks for: a map, the file that it comes from, and how strongly it steers."""
+
+    name: str
+    path: Path
+    scale: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Asked":
+        """Read "MAP=FILE[:SCALE]".   Raises AudioLDMError.
+
+        >>> Asked.parse("loudness=ref.wav:0.6")
+        Asked(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
+        """
+        name, equals, rest = text.partition("=")
+        if not (equals and name.strip() and rest.strip()):
+            raise AudioLDMError(
+                f"control={text!r} is no MAP=FILE.", "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
+            )
+        known(name.strip())
+        path, colon, tail = rest.rpartition(":")
+        try:
+            scale = float(tail) if colon else 1.0
+        except ValueError:
+            path, scale = rest, 1.0
+        if not (math.isfinite(scale) and scale >= 0):
+            raise AudioLDMError(f"control={text!r}: {tail} is no scale.", "Use 0 (none) or more; 1 is full.")
+        return cls(name.strip(), Path(path if colon else rest), scale)
+
+    def check(self) -> None:
+        """Refuse a file that is not there, or that cannot hold this map."""
+        if not self.path.is_file():
+            raise AudioLDMError(
+                f"control {self.name}={self.path} is not a file.",
+                "Name a sound file, or a CSV of time,value.",
+            )
+        if self.name == "edges" and self.path.suffix.lower() == ".csv":
+            raise AudioLDMError("control edges are a picture, not a curve.", "Take them from a sound file.")
+
+    def curve(self, spec: AudioSpec) -> Tensor:
+        """The curve (T,), or edges (T, F), in the map's unit; as long as the sound or the drawing."""
+        if self.path.suffix.lower() == ".csv":
+            return drawn(self.path, self.name, spec)
+        try:
+            wave = decode(self.path, spec.rate)
+        except AudioLDMError as error:
+            raise AudioLDMError(f"control {self.name}: {error.message}", "Name a sound file.") from error
+        if wave.numel() < spec.hop or not bool((wave - wave.mean()).abs().max() > 1e-4):
+            raise AudioLDMError(
+                f"control {self.name}={self.path} is silent: there is nothing to follow.",
+                "Use another file, or draw the silence in a CSV if you mean it.",
+            )
+        curve = MAPS[self.name].hear(normalise_peak(wave[None])[0], spec)
+        if self.name != "loudness" and not bool((curve > 0).any()):
+            raise AudioLDMError(
+                f"control {self.name}={self.path}: no {self.name} is heard in it.",
+                "Use a clearer recording, or draw a CSV.",
+            )
+        return curve
+
+
+def drawn(path: Path, name: str, spec: AudioSpec) -> Tensor:
+    """The curve of a CSV of rows "seconds,value": straight lines between points; onsets are points.
+
+    A header is skipped.   In maps of Hz a value of 0 is no pitch, from its time to the next point.
+    """
+    points = [p for p in (row_of(row, number, path, name) for number, row in rows_of(path)) if p is not None]
+    if not points:
+        raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
+    times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
+    if not bool((times.diff() > 0).all()) or times[0] < 0:
+        raise AudioLDMError(f"control {name}={path}: its times do not rise from 0.", "Sort the rows by time.")
+    length = max(1, spec.frames(float(times[-1])))
+    at = (torch.arange(length) + 0.5) * spec.hop / spec.rate
+    if name == "onset":
+        curve = torch.zeros(length)
+        place = (times * spec.rate / spec.hop).long().clamp(max=length - 1)
+        curve[place] = values.float()
+        return curve
+    after = torch.searchsorted(times, at.double()).clamp(max=len(times) - 1)
+    before = (after - 1).clamp(min=0)
+    share = ((at - times[before]) / (times[after] - times[before]).clamp(min=1e-9)).clamp(0, 1)
+    line = values[before].lerp(values[after], share)
+    if MAPS[name].unit == "Hz":  # a glide to or from "none" would be a siren
+        line = torch.where((values[before] > 0) & (values[after] > 0), line, values[before])
+    return line.float()
+
+
+def rows_of(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV that are not empty, with their line numbers."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(row)]
+    except UnicodeDecodeError as error:
+        raise AudioLDMError(f"{path}: byte {error.start} is not UTF-8.", "Save the file as UTF-8.") from error
+
+
+def row_of(row: list[str], number: int, path: Path, name: str) -> tuple[float, float] | None:
+    """Seconds and value of one row; None for a header in the first line."""
+    try:
+        time, value = float(row[0]), float(row[1]) if len(row) > 1 or name != "onset" else 1.0
+    except (ValueError, IndexError):
+        if number == 1:
+            return None
+        raise AudioLDMError(
+            f"{path}, line {number}: {','.join(row)!r} is no seconds,value.", "Write two numbers a row."
+        ) from None
+    kind = MAPS[name]
+    if not (math.isfinite(time) and kind.low <= value <= kind.high):
+        raise AudioLDMError(
+            f"{path}, line {number}: {name} of {value:g} {kind.unit} at {time:g} s cannot be.",
+            f"Use {kind.low:g} to {kind.high:g} {kind.unit}: {kind.line}.",
+        )
+    return time, value
