@@ -31,7 +31,16 @@ class Clips:
 
     def path(self, prompt: str, seed: int) -> Path:
         """Where the clip lies."""
-        told = [self.pipe.hashes, self.pipe.defaults, self.settings, str(self.pipe.dtype), prompt, seed]
+        adapters = [self.pipe.adapted.settings()] if self.pipe.adapted else []
+        told = [
+            self.pipe.hashes,
+            *adapters,
+            self.pipe.defaults,
+            self.settings,
+            str(self.pipe.dtype),
+            prompt,
+            seed,
+        ]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{digest[:32]}.wav"
 

@@ -5,6 +5,7 @@ Every measure has the truth, and what one gets without a model, beside the model
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean, median
 from typing import Any
 
@@ -52,10 +53,19 @@ def held_out(rows: Sequence[Row], pipe: AudioLDM, clips: int) -> list[Held]:
     for row in turns[:clips]:
         wave = decode(row.path, pipe.spec.rate, start=row.start, seconds=row.seconds)
         wave = nnf.pad(wave, (0, max(0, size - len(wave))))
-        power = wave.square().cumsum(0)
-        begin = int((power[size - 1 :] - nnf.pad(power, (1, 0))[: len(wave) - size + 1]).argmax())
+        begin = loudest(wave, size)
         found.append(Held(row.labels[0], normalise_peak(wave[begin : begin + size])))
     return found
+
+
+def loudest(wave: Tensor, size: int) -> int:
+    """Where the ``size`` samples of (N,) with the most energy begin.
+
+    >>> loudest(torch.tensor([0.0, 1.0, 0.0, 2.0, 2.0, 0.0]), 2)
+    3
+    """
+    power = nnf.pad(wave.double().square().cumsum(0), (1, 0))
+    return int((power[size:] - power[: len(power) - size]).argmax())
 
 
 def roundtrip(pipe: AudioLDM, wave: Tensor) -> Tensor:
@@ -101,16 +111,20 @@ def super_resolution(
 def inpainting(
     pipe: AudioLDM, clips: Sequence[Held], yamnet: YamNet, progress: Progress, **settings: Any
 ) -> list[dict[str, Any]]:
-    """A hole in the middle of every clip, filled in five ways, heard by YAMNet with what is beside it.
+    """A hole where every clip is loudest, filled in some ways, heard by YAMNet with what is beside it.
 
-    FD: Frechet distance of the embeddings from the truth's.   KL: mean over clips of KL(truth || filled) of the
-    normalised class scores.   The hole's level is measured too: silence and noise are wrong by level first.
+    Between two barks there is silence, and silence fills that best: so the hole takes a bark away.   FD: Frechet
+    distance of the embeddings from the truth's.   KL: mean over clips of KL(truth || filled) of the normalised class
+    scores.   The hole's level is measured too: silence and noise are wrong by level first.
     """
     rate, heard, truths = pipe.spec.rate, {}, []
     for clip in clips:
-        middle = len(clip.wave) / rate / 2
-        region = (middle - HOLE / 2, middle + HOLE / 2)
-        inside = slice(round(region[0] * rate), round(region[1] * rate))
+        length = len(clip.wave)
+        size = min(pipe.spec.samples(HOLE), length // 2)
+        edge = min(pipe.spec.samples(AROUND), (length - size) // 2)
+        begin = edge + loudest(clip.wave[edge : length - edge], size)
+        inside = slice(begin, begin + size)
+        region = (inside.start / rate, inside.stop / rate)
         level = clip.wave[~mask_of(clip.wave, inside)].square().mean().sqrt()
         noise = level * torch.randn(clip.wave.shape, generator=torch.Generator().manual_seed(0))
         fills = {
@@ -120,7 +134,7 @@ def inpainting(
             "inpaint, no prompt": editing.inpaint(pipe, clip.wave, "", regions=[region], **settings),
             "codec (the truth, round trip)": roundtrip(pipe, clip.wave),
         }
-        part = slice(inside.start - round(AROUND * rate), inside.stop + round(AROUND * rate))
+        part = slice(inside.start - edge, inside.stop + edge)
         truths.append(listened(yamnet, clip.wave[part], rate))
         for name, fill in fills.items():
             wave = splice(clip.wave, fill, [(inside.start, inside.stop)], fade=round(editing.FADE * rate))
@@ -133,7 +147,7 @@ def inpainting(
     return [
         {"method": name, "n": len(clips), "fd": frechet_rows(real, torch.cat([e for e, _, _ in rows])),
          "kl": mean_of(divergence(t, s) for (_, t), (_, s, _) in zip(truths, rows, strict=True)),
-         "level_db": median(step for *_, step in rows)}
+         "level_db": known(median(step for *_, step in rows))}
         for name, rows in heard.items()
     ]  # fmt: skip
 
@@ -232,6 +246,11 @@ def mean_of(values: Any) -> float:
     return fmean(numbers) if numbers else float("nan")
 
 
+def known(value: float) -> float | None:
+    """None, which JSON can say, where a level is that of silence."""
+    return value if isfinite(value) else None
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Rows with the same keys as a table.
 
@@ -244,6 +263,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     for row in rows:
-        cells = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
+        cells = (
+            f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+            for value in row.values()
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -25,6 +25,20 @@ def matched_and_shuffled(scores: Tensor, keys: Sequence[Hashable]) -> tuple[Tens
     return scores.diagonal().clone(), wrong
 
 
+def before_wrong(scores: Tensor, keys: Sequence[Hashable]) -> Tensor:
+    """The share of the texts with another key that score lower with a sound than its own, ties a half: (n,).
+
+    It counts places, not amounts: a few sounds of very high scores weigh no more than the others.
+
+    >>> before_wrong(torch.tensor([[1.0, 0.9], [0.4, 0.8]]), ["a", "b"]).tolist()
+    [1.0, 0.0]
+    """
+    own, _ = matched_and_shuffled(scores, keys)
+    other = torch.tensor([[a != b for b in keys] for a in keys])
+    below = (scores < own).double() + 0.5 * (scores == own).double()
+    return torch.where(other, below, 0.0).sum(dim=0) / other.sum(dim=0)
+
+
 def recall_at(scores: Tensor, keys: Sequence[Hashable], k: int) -> float:
     """Share of texts (rows) that find a sound with their own key among their ``k`` best; ties count by place.
 

@@ -13,7 +13,7 @@ from audioldm.nets.hifigan import vocode
 from audioldm.nets.unet import multiple_of
 from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.signal.invert import griffin_lim
+from audioldm.signal.invert import griffin_lim, polish
 from audioldm.signal.mel import LogMel
 
 ROUNDS = 32
@@ -54,7 +54,9 @@ class Codec:
     def vocoded(self, mel: Tensor) -> Tensor:
         """The vocoder, polished as in the model: log-mel (1, 1, T, F) to (1, 1, N)."""
         wave = vocode(self.pipe.vocoder, mel.to(self.pipe.dtype)).float()
-        return griffin_lim(mel, self.spec, iterations=self.polish, start=wave) if self.polish else wave
+        if not self.polish:
+            return wave
+        return polish(wave, mel, self.spec, rounds=self.polish, generator=torch.Generator().manual_seed(0))
 
 
 def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None] = lambda: None) -> list[Bar]:

@@ -13,7 +13,7 @@ from audioldm.evaluation.clips import Clips
 from audioldm.evaluation.recognition import Report, esc10_recognition
 from audioldm.evaluation.tagbridge import TagBridge
 from audioldm.evaluation.yamnet import RATE, YamNet
-from audioldm.metrics.agreement import matched_and_shuffled
+from audioldm.metrics.agreement import before_wrong, matched_and_shuffled
 
 SEEDS = 20
 """clips of each ESC-10 prompt"""
@@ -43,16 +43,19 @@ def recognition(rows: Sequence[Row], clips: Clips, yamnet: YamNet, *, seeds: int
 def tag_bridge(real: Crowd, made: Crowd, captions: Sequence[str], bridge: TagBridge) -> Bar:
     """How much of the way from wrong captions to real sound the generated clips go."""
     table = bridge.table(captions)
-    right_real, wrong_real = matched_and_shuffled(table @ real.largest.T, captions)
-    right, wrong = matched_and_shuffled(table @ made.largest.T, captions)
+    scores, scores_real = table @ made.largest.T, table @ real.largest.T
+    right_real, wrong_real = matched_and_shuffled(scores_real, captions)
+    right, wrong = matched_and_shuffled(scores, captions)
 
     def share(index: Tensor | slice = slice(None)) -> float:
         low = wrong[index].mean()
         return float((right[index].mean() - low) / (right_real[index].mean() - low))
 
     rng = torch.Generator().manual_seed(SEED)
-    draws = [share(torch.randint(len(captions), (len(captions),), generator=rng)) for _ in range(RESAMPLES)]
-    low, high = torch.tensor(draws).quantile(torch.tensor([0.025, 0.975])).tolist()
+    draws = [torch.randint(len(captions), (len(captions),), generator=rng) for _ in range(RESAMPLES)]
+    ends = torch.tensor([0.025, 0.975])
+    low, high = torch.tensor([share(index) for index in draws]).quantile(ends).tolist()
+    gaps = torch.stack([(right_real - wrong_real)[index].mean() for index in draws]).quantile(ends.to(right))
     return Bar(
         "tag bridge: way from shuffled to real",
         value=share(),
@@ -63,7 +66,9 @@ def tag_bridge(real: Crowd, made: Crowd, captions: Sequence[str], bridge: TagBri
             "generated": float(right.mean()),
             "generated, shuffled captions": float(wrong.mean()),
             "real, shuffled captions": float(wrong_real.mean()),
+            "own caption before a wrong one, real": float(before_wrong(scores_real, captions).mean()),
+            "own caption before a wrong one, generated": float(before_wrong(scores, captions).mean()),
         },
-        detail=f"95 % over clips {low:.2f} to {high:.2f}",
+        detail=f"95 % over clips {low:.2f} to {high:.2f}; of real's distance {gaps[0]:.3f} to {gaps[1]:.3f}",
         more={"captions": list(captions), "generated": right.tolist(), "real": right_real.tolist()},
     )

@@ -1,6 +1,5 @@
 """Where the bars' sounds come from: held-out rows, disjoint halves, and one framing for all of them.   N samples."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -106,24 +105,23 @@ def test_fold(rows: Sequence[Row]) -> list[Row]:
 def halves(rows: Sequence[Row], *, per_class: int, opensounds: int) -> tuple[list[Row], list[Row]]:
     """Two sets of training rows that share no recording, each as large and as mixed as the held-out set.
 
-    ESC-10 gives ``per_class`` rows of each class, the open sounds ``opensounds``.
+    ESC-10 gives ``per_class`` rows of each class, the open sounds ``opensounds``.   Recordings are dealt to two sides;
+    from each side rows are drawn at random, so that a recording of many takes counts as often as it does in the data.
     """
     esc = [row for row in of_source(rows, ESC10) if row.fold in TRAIN_FOLDS]
     quotas = [([row for row in esc if label in row.labels], per_class) for label in PROMPTS]
     quotas += [([row for row in of_source(rows, OPENSOUNDS) if row.split == "train"], opensounds)]
     first, second = [], []
     for pool, quota in quotas:
-        groups = defaultdict(list)
-        for row in shuffled(pool):
-            groups[row.group or row.path].append(row)
         sides: tuple[list[Row], list[Row]] = ([], [])
-        for members in groups.values():
-            side = min(sides, key=len)
-            side += members[: quota - len(side)]
+        place: dict[str, int] = {}
+        for row in shuffled(pool):
+            side = place.setdefault(row.group or row.path, int(len(sides[0]) > len(sides[1])))
+            sides[side].append(row)
         if (short := min(map(len, sides))) < quota:
             raise AudioLDMError(
                 f"Training rows give {short} clips a half, {quota} are needed.", "Use the whole data sets."
             )
-        first += sides[0]
-        second += sides[1]
+        first += sides[0][:quota]
+        second += sides[1][:quota]
     return first, second

@@ -10,15 +10,25 @@ from audioldm.evaluation.embedders.protocol import Heard
 from audioldm.evaluation.embedders.weights import digest
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.pipeline.hub import fetch
 from audioldm.pipeline.model_folder import load_clap
 
 WINDOW = 10.0
 """seconds that CLAP hears at once; a longer clip is heard in consecutive windows, never in a random one"""
+HUB_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "model.safetensors",
+)
 
 
 class ClapJudge:
-    """``path`` is a folder of transformers' ClapModel (laion/clap-htsat-unfused and kin), a LAION ``.pt`` without
-    fusion (630k-audioset-best.pt) with RoBERTa's vocab.json and merges.txt in ``tokenizer`` beside it, or our model.
+    """``path`` is a folder or a hub id of transformers' ClapModel (laion/clap-htsat-unfused and kin), a LAION ``.pt``
+    without fusion (630k-audioset-best.pt) with RoBERTa's vocab.json and merges.txt in ``tokenizer`` beside it, or our
+    model.
 
     A CLAP that conditioned or ranked the clips must not judge them; ours is for tests and curves.
     """
@@ -29,9 +39,9 @@ class ClapJudge:
         if path is None:
             raise AudioLDMError(
                 "The embedder clap needs a folder of weights: config.json and model.safetensors of a ClapModel.",
-                "Download laion/clap-htsat-unfused once and give --embedder clap=FOLDER.",
+                "Give --embedder clap=laion/clap-htsat-unfused (fetched from the hub once), or clap=FOLDER.",
             )
-        folder = Path(path)
+        folder = Path(path) if Path(path).exists() else of_hub(str(path))
         if folder.is_file():
             self.clap: PretrainedClap | SmallClap = laion(folder)
             self.name, file = "clap-laion", folder
@@ -56,6 +66,13 @@ class ClapJudge:
     def read(self, captions: list[str]) -> Tensor:
         """Unit vectors (q, D), each caption by itself, so that its neighbours' lengths change nothing."""
         return torch.cat([self.clap.embed_text([caption]) for caption in captions])
+
+
+def of_hub(name: str) -> Path:
+    """The folder of the ClapModel ``owner/name`` in the hub's cache, fetched if it is not there."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise AudioLDMError(f"There is no {name}.", "Name a folder, a LAION .pt, or a hub id owner/name.")
+    return fetch(name, HUB_FILES, instead=Path(name)).folder
 
 
 def pretrained(folder: Path) -> tuple[PretrainedClap, str]:

@@ -39,6 +39,34 @@ def panns_32k(path: str | Path | None, threads: int) -> Embedder:
     return Panns("panns-cnn14-32k", path)
 
 
+def passt(path: str | Path | None, threads: int) -> Embedder:
+    """Later tables'."""
+    from audioldm.evaluation.embedders.passt import Passt
+
+    return Passt(path)
+
+
+def openl3(path: str | Path | None, threads: int) -> Embedder:
+    """Stable Audio's tables'."""
+    from audioldm.evaluation.embedders.openl3 import OpenL3
+
+    return OpenL3(path)
+
+
+def musicnn(path: str | Path | None, threads: int) -> Embedder:
+    """Music, as MagnaTagATune taught it."""
+    from audioldm.evaluation.embedders.musicnn import Musicnn
+
+    return Musicnn("musicnn", path)
+
+
+def musicnn_msd(path: str | Path | None, threads: int) -> Embedder:
+    """Music, as the Million Song Dataset taught it."""
+    from audioldm.evaluation.embedders.musicnn import Musicnn
+
+    return Musicnn("musicnn-msd", path)
+
+
 def clap(path: str | Path | None, threads: int) -> Embedder:
     """Text and sound."""
     from audioldm.evaluation.embedders.clap import ClapJudge
@@ -60,7 +88,11 @@ EMBEDDERS: dict[str, Load] = {
     "vggish": vggish,
     "panns-cnn14-16k": panns_16k,
     "panns-cnn14-32k": panns_32k,
+    "passt": passt,
+    "openl3": openl3,
     "clap": clap,
+    "musicnn": musicnn,
+    "musicnn-msd": musicnn_msd,
     "dnsmos": dnsmos,
 }
 

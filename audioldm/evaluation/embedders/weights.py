@@ -13,29 +13,50 @@ from audioldm.errors import AudioLDMError
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file; ``sha256`` may be the beginning of the digest where only that is published."""
+    """A published file; ``sha256`` may be the beginning of the digest where only that is published.
+
+    ``blob`` is git's own hash of the content, for a file that is published in a repository and nowhere digested.
+    """
 
     name: str
     sha256: str
     url: str
+    blob: str = ""
+
+    @property
+    def hash(self) -> str:
+        """What the file must have, as it is told.
+
+        >>> WeightFile("a.pth", "0123", "https://x").hash
+        'sha256 0123'
+        """
+        return f"git blob {self.blob}" if self.blob else f"sha256 {self.sha256}"
 
     def find(self, path: str | Path | None = None) -> Path:
-        """``path`` or the file in the weights folder, with the right hash; else an error that says what to fetch."""
+        """``path``, or the file in the weights folder or torch.hub's, with the right hash; AudioLDMError without."""
         place = Path(path) if path else weights_folder() / self.name
+        fetched = Path(torch.hub.get_dir()) / "checkpoints" / self.name
+        if path is None and not place.is_file() and fetched.is_file():
+            place = fetched
         if place.is_dir():
             place = place / self.name
         if not place.is_file():
             raise AudioLDMError(
-                f"{self.name} (sha256 {self.sha256}) is not at {place}.",
+                f"{self.name} ({self.hash}) is not at {place}.",
                 f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE.",
             )
-        found = digest(place)
-        if not found.startswith(self.sha256):
+        self.check(place)
+        return place
+
+    def check(self, place: Path) -> None:
+        """Raise AudioLDMError where the content of ``place`` is not the published one."""
+        kind, wanted = ("git blob", self.blob) if self.blob else ("sha256", self.sha256)
+        found = blob(place) if self.blob else digest(place)
+        if not found.startswith(wanted):
             raise AudioLDMError(
-                f"{place} has sha256 {found[:16]}..., not {self.sha256[:16]}....",
+                f"{place} has {kind} {found[:16]}..., not {wanted[:16]}....",
                 f"Get {self.name} again from {self.url}.",
             )
-        return place
 
 
 def weights_folder() -> Path:
@@ -53,6 +74,15 @@ def digest(path: Path) -> str:
     """sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def blob(path: Path) -> str:
+    """git's hash of a file: sha1 over "blob", its size, a zero byte and its content."""
+    found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,142 @@
+"""PaSST: a vision transformer on spectrograms, whose features and tags are FD and KL in later tables.
+
+Koutini et al. (arXiv:2110.05069).   The weights are the published file (Apache-2.0).   N samples at 32 kHz, T frames.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+
+FILE = WeightFile(
+    "passt-s-f128-p16-s10-ap.476-swa.pt",
+    "302903fa8c4aee817b11dc982da0b29aaf8d11a3e722420476d0a12c9db70c2c",
+    "https://github.com/kkoutini/PaSST/releases/download/v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt",
+)
+RATE, N_FFT, WINDOW, HOP, MELS = 32000, 1024, 800, 320, 128
+LOW, HIGH = 0.0, 15000.0
+SPAN = 10
+"""seconds that the network hears at once"""
+LEAST = 1
+"""seconds from which the rest of a last window counts"""
+CLASSES, PATCH, STRIDE = 527, 16, 10
+GRID = (12, 99)
+"""patches over frequency and time"""
+UNUSED = ("head_dist.",)
+"""the distillation head is trained with the network, and not used"""
+
+
+def filterbank() -> Tensor:
+    """Kaldi's triangles (128, 513), even in mel = 1127 ln(1 + f / 700); the last bin belongs to none."""
+
+    def mel(hertz: Tensor) -> Tensor:
+        return 1127 * (1 + hertz / 700).log()
+
+    edges = torch.linspace(
+        *mel(torch.tensor([LOW, HIGH], dtype=torch.float64)).tolist(), MELS + 2, dtype=torch.float64
+    )
+    low, middle, high = (edges[i : MELS + i, None] for i in range(3))
+    bins = mel(torch.arange(N_FFT // 2, dtype=torch.float64) * RATE / N_FFT)
+    bank = torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)).clamp(min=0)
+    return nnf.pad(bank, (0, 1)).float()
+
+
+def log_mel(wave: Tensor) -> Tensor:
+    """(B, N) to (B, 1, 128, T): pre-emphasis, power mel, (ln(mel + 1e-5) + 4.5) / 5."""
+    wave = wave[:, 1:] - 0.97 * wave[:, :-1]
+    window = torch.hann_window(WINDOW, periodic=False, device=wave.device)
+    spectrum = torch.stft(wave, N_FFT, HOP, WINDOW, window, return_complex=True)
+    mel = filterbank().to(wave.device) @ spectrum.abs().square()
+    return (((mel + 1e-5).log() + 4.5) / 5)[:, None]
+
+
+class Attention(nn.Module):
+    """Self-attention, 64 channels a head."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.heads = nn.Linear(width, 3 * width), nn.Linear(width, width), width // 64
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, W)."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, W)."""
+        return self.fc2(nnf.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on what it is added to after a layer norm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.attn, self.mlp = Attention(width), Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, W)."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Net(nn.Module):
+    """PaSST-S under its published names: overlapping patches, places in time and frequency apart, two class tokens."""
+
+    def __init__(self, *, width: int = 768, depth: int = 12) -> None:
+        super().__init__()
+        self.cls_token, self.dist_token = (nn.Parameter(torch.zeros(1, 1, width)) for _ in range(2))
+        self.new_pos_embed = nn.Parameter(torch.zeros(1, 2, width))
+        self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, width, GRID[0], 1))
+        self.time_new_pos_embed = nn.Parameter(torch.zeros(1, width, 1, GRID[1]))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, PATCH, STRIDE)})
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CLASSES))
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, 128, T) to features (B, 768) and logits (B, 527); T <= 1000, the frames of 10 s."""
+        x = self.patch_embed["proj"](mel)
+        x = x + self.time_new_pos_embed[..., : x.shape[3]] + self.freq_new_pos_embed
+        tokens = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
+        x = torch.cat([tokens.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
+        features = self.norm(self.blocks(x))[:, :2].mean(dim=1)
+        return features, self.head(features)
+
+
+class Passt:
+    """The embedder; ``path`` is the weight file or its folder."""
+
+    name, rate, by_patch = "passt", RATE, False
+    front = f"passt/1: consecutive windows of {SPAN} s, zeros up to one, a rest below {LEAST} s left out"
+
+    def __init__(
+        self, path: str | Path | None = None, *, width: int = 768, depth: int = 12, file: WeightFile = FILE
+    ) -> None:
+        place = file.find(path)
+        self.dim, self.sha256 = width, digest(place)
+        self.net = Net(width=width, depth=depth).eval()
+        load_strict(self.net, read_state(place), place, unused=UNUSED)
+
+    @torch.no_grad()
+    def listen(self, wave: Tensor) -> Heard:
+        """A 32 kHz wave (N,); features and logits of each window."""
+        if not bool(wave.isfinite().all()):
+            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
+        parts = [p for i, p in enumerate(wave.float().split(SPAN * RATE)) if i == 0 or len(p) >= LEAST * RATE]
+        heard = [self.net(log_mel(nnf.pad(part, (0, SPAN * RATE - len(part)))[None])) for part in parts]
+        return Heard(*(torch.cat(column) for column in zip(*heard, strict=True)))
