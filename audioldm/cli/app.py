@@ -25,6 +25,7 @@ COMMANDS = {
     "listen": "audioldm.cli.listen:app",
     "report": "audioldm.cli.report:report",
     "export": "audioldm.cli.export:export",
+    "adapter": "audioldm.cli.adapter:app",
     "bench": "audioldm.cli.bench:bench",
     "doctor": "audioldm.cli.doctor:doctor",
 }

@@ -42,7 +42,10 @@ def bars(
         str | None, typer.Option(metavar="NAME", help="Sampler.  [default: the model's]")
     ] = None,
     polish: Annotated[
-        int | None, typer.Option(help="Griffin-Lim rounds after the vocoder.  [default: the model's]")
+        int | None, typer.Option(help="Rounds of polish after the vocoder.  [default: the model's]")
+    ] = None,
+    redraw: Annotated[
+        int | None, typer.Option(help="How often a silent clip is drawn again.  [default: the model's]")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Clips made at once.  [default: 1 on a CPU, else 16]")
@@ -67,8 +70,9 @@ def bars(
       audioldm evaluate bars data/raw/*.jsonl --only vocoder,pitch --json
     """
     check_numbers(
-        n=1, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size, polish=polish
-    )
+        n=1, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size, polish=polish,
+        redraw=redraw,
+    )  # fmt: skip
     check_names(audio_format="wav", device=device, dtype=dtype, out=out)
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in QUESTIONS]:
@@ -89,7 +93,10 @@ def bars(
     yamnet = YamNet(threads=threads)
     quiet()
     pipe = load(model, device=device, dtype=dtype)
-    given = {"seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler, "polish": polish}
+    given = {
+        "seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler, "polish": polish,
+        "redraw": redraw,
+    }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
     clips = Clips(pipe, out / "clips", settings, batch_size=batch_size)
     judge = run.Bars(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
+from audioldm.cli.lean import import_nets, loading
 from audioldm.cli.options import grouped
 from audioldm.cli.options.machine import Machine
 from audioldm.cli.options.sampling import Sampling
@@ -50,12 +51,13 @@ def bench(
         raise AudioLDMError(f"repeat={repeat} is not a number of runs.", "Use 1 or more.")
     check_numbers(
         n=1, seconds=sampling.seconds, steps=sampling.steps, guidance=None, seed=0,
-        batch_size=batch_size, polish=sampling.polish,
+        batch_size=batch_size, polish=sampling.polish, redraw=sampling.redraw,
     )  # fmt: skip
     check_names(
         audio_format="wav", device=machine.device, dtype=machine.dtype, out=Path("out"), mode=machine.mode
     )
-    with waiting("loading torch and the model"):
+    with waiting("loading torch and the model"), loading():
+        import_nets()
         check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
         pipe = machine.load()
     settings = sampling.given()

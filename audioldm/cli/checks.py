@@ -9,7 +9,7 @@ LONGEST = 600.0
 """seconds; more is taken for a slip of the keyboard"""
 FORMATS = ("wav", "flac")
 DTYPES = ("float32", "bfloat16", "float16")
-MODES = ("exact", "fast", "compiled")
+MODES = ("exact", "split", "fast", "compiled")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -22,6 +22,7 @@ def check_numbers(
     seed: int,
     batch_size: int | None,
     polish: int | None = None,
+    redraw: int | None = None,
 ) -> None:
     """Refuse numbers that no run could use; None means the model's own."""
     if n < 1:
@@ -40,6 +41,8 @@ def check_numbers(
         raise AudioLDMError(f"seed={seed} is not a seed.", "Use 0 or more, below 2^62.")
     if polish is not None and not 0 <= polish <= 1000:
         raise AudioLDMError(f"polish={polish} is not a number of rounds.", "Use 0 to 1000.")
+    if redraw is not None and not 0 <= redraw <= 100:
+        raise AudioLDMError(f"redraw={redraw} is not a number of draws.", "Use 0 to 100.")
     if batch_size is not None and batch_size < 1:
         raise AudioLDMError(f"batch-size={batch_size} is not a number of clips.", "Use 1 or more.")
 

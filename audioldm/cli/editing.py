@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
+from audioldm.cli.lean import import_nets, loading
 from audioldm.cli.progress import progress, waiting
 from audioldm.cli.results import files_of, save, tell
 from audioldm.errors import AudioLDMError
@@ -59,7 +60,8 @@ def run(
     if splice and output.normalize:
         raise AudioLDMError("--normalize would change what --splice keeps.", "Leave out one of them.")
     clips = plan(name, inputs, prompt, how)
-    with waiting("loading torch and the model"):
+    with waiting("loading torch and the model"), loading():
+        import_nets()
         from audioldm.pipeline import editing, sounds
 
         files = [sounds.read(path) for path in inputs]

@@ -33,6 +33,9 @@ def ema(
     from audioldm.nets.folder import load_component, save_component
     from audioldm.training.ema import synthesise
 
+    here, there = run.resolve(), out.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise AudioLDMError(f"{out} and {run} hold one another.", "Name another folder for the average.")
     if out.exists() and not force:
         raise AudioLDMError(f"{out} exists.", "Pass --force to replace it.")
     state = synthesise(run / "ema", width=width, at=at)

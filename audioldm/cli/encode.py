@@ -1,12 +1,14 @@
 """``audioldm data encode`` and ``audioldm data stats``: the latent cache that the U-Net learns from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from audioldm.errors import AudioLDMError
+from audioldm.spec import SPECS
 
 
 def encode(
@@ -14,6 +16,7 @@ def encode(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the cache.")],
     vae: Annotated[Path, typer.Option(help="Folder of the autoencoder (…/model/vae).")],
     clap: Annotated[Path, typer.Option(help="Folder that holds text_encoder, tokenizer and audio_encoder.")],
+    spec: Annotated[str, typer.Option(help="Front end of the autoencoder: 16k_64 or 48k_256.")] = "16k_64",
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.12,
     windows: Annotated[
         list[int] | None,
@@ -37,6 +40,12 @@ def encode(
     ] = 0.0,
     t5: Annotated[
         str, typer.Option(metavar="FOLDER|NAME", help="Keep this T5 encoder's token sequences, too.")
+    ] = "",
+    maps: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B", help="Keep these maps, for controls: loudness, pitch, onset, centroid, edges."
+        ),
     ] = "",
     split: Annotated[str, typer.Option(help="Rows of this split.")] = "train",
     seed: Annotated[int, typer.Option(help="Decides the places.")] = 0,
@@ -66,33 +75,38 @@ def encode(
         )
     if not 0 <= speed < 1:
         raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
+    if spec not in SPECS:
+        raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
     from audioldm.cli.windows import encoded, jobs, sources
+    from audioldm.control.maps import known
     from audioldm.datasets.cache import begun, ingredient, key_of, read_index, write_latents
     from audioldm.datasets.latents import measure, write_index
     from audioldm.nets.clap import SmallClap
     from audioldm.nets.folder import load_component, sha256, weight_file
     from audioldm.nets.vae import encoder_digest, stride_of
-    from audioldm.spec import AudioSpec
 
+    names = [name.strip() for name in maps.split(",") if name.strip()]
+    for name in names:
+        known(name)
     autoencoder, embedder = load_component(vae).to(device), SmallClap.load(clap).to(device)
     sequences = None
     if t5:
-        from audioldm.nets.t5 import T5Text
+        from audioldm.nets.t5 import T5Text, weights_of
 
-        sequences = T5Text(t5, device)
+        sequences, words = T5Text.from_pretrained(t5).to(device), weights_of(t5)
     channels = autoencoder.config.latent_channels  # type: ignore[union-attr]
-    spec = AudioSpec(stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
+    front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
     made_of = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]
     made_of.append(ingredient("VAE", weight_file(vae), ("encoder.", "quant_conv.")))
     made_of.append(ingredient("CLAP", weight_file(clap / "audio_encoder")))
     made_of.append(ingredient("CLAP", weight_file(clap / "text_encoder")))
-    made_of += [ingredient("T5", sequences.weights)] if sequences is not None else []
+    made_of += [ingredient("T5", words)] if sequences is not None else []
     settings = {
         "seconds": max(lengths) if lengths else seconds,
         "buckets": lengths,
         "mixup": mixup,
-        "stride": spec.stride,
-        "latent_channels": spec.latent_channels,
+        "stride": front.stride,
+        "latent_channels": front.latent_channels,
         "manifests": manifests,
         "split": split,
         "windows_a_clip": counts,
@@ -101,6 +115,8 @@ def encode(
         "encoder": encoder_digest(autoencoder),  # type: ignore[arg-type]
         "clap": sha256(weight_file(clap / "audio_encoder")),
     }
+    settings |= {"maps": names} if names else {}
+    settings |= {"spec": spec} if spec != "16k_64" else {}
     key = key_of({**settings, "made_of": sorted(item["sha256"] for item in made_of)})
     done = begun(out, key, force=force)
     if done is None and "scaling_factor" in read_index(out):
@@ -108,15 +124,16 @@ def encode(
         return
     if done is not None:
         found = sources(
-            manifests, spec, seconds, split=split, seed=seed, buckets=lengths or None, mixup=mixup
+            manifests, front, seconds, split=split, seed=seed, buckets=lengths or None, mixup=mixup
         )
         about = {**settings, "key": key, "made_of": made_of, "null": embedder.embed_text([""])[0].tolist()}
         if sequences is not None:
             about["null_tokens"] = sequences.embed("").tolist()
         todo = jobs(found, counts)[done:]
         made = encoded(
-            found, todo, autoencoder, embedder, spec, sequences=sequences, speed=speed, batch_size=batch_size
-        )
+            found, todo, autoencoder, embedder, front,
+            sequences=sequences, speed=speed, batch_size=batch_size, maps=names,
+        )  # fmt: skip
         write_latents(made, out, about=about)
     index = {**read_index(out), **measure(out)}
     write_index(out, index)

@@ -14,7 +14,7 @@ from audioldm.cli.options.machine import Machine
 from audioldm.cli.options.sampling import Steps
 from audioldm.errors import AudioLDMError
 
-PARTS = ("upscale", "inpaint", "transfer", "invert", "denoise")
+PARTS = ("upscale", "inpaint", "transfer", "invert", "denoise", "seams")
 CUTOFFS = (2000, 4000)
 
 
@@ -43,7 +43,7 @@ def edits(
     """Edit real clips that no training saw and measure the results, beside baselines without a model.
 
     Super-resolution: log-spectral distance to the truth. Inpainting: Frechet distance and KL of YAMNet. Transfer:
-    target heard and course kept, over strength. Denoising: SI-SDR.
+    target heard and course kept, over strength. Denoising: SI-SDR. Seams: spectral flux there against elsewhere.
 
     \b
     Examples:
@@ -60,6 +60,7 @@ def edits(
     from audioldm.datasets import manifest as manifests
     from audioldm.evaluation import edits as measures
     from audioldm.evaluation import recognition
+    from audioldm.evaluation import seams as joints
     from audioldm.evaluation.yamnet import YamNet
     from audioldm.pipeline.outputs import publish
 
@@ -71,7 +72,8 @@ def edits(
     held = measures.held_out(rows, pipe, clips)
     asked = part or list(PARTS)
     found: dict[str, Any] = {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
-    with bar(len(held) * (len(asked) + ("upscale" in asked))) as done:
+    more = len(held) * ("upscale" in asked) + len(joints.STEADY) * ("seams" in asked)
+    with bar(len(held) * len(asked) + more) as done:
         if "upscale" in asked:
             found["upscale"] = [
                 row
@@ -89,6 +91,8 @@ def edits(
                     )
         if "denoise" in asked:
             found["denoise"] = measures.denoising(pipe, held, done, **settings)
+        if "seams" in asked:
+            found["seams"] = joints.seams(pipe, held, done, **settings)
     text = (
         f"{pipe.name}\n\n"
         + "\n\n".join(f"{name}\n\n{measures.markdown(found[name])}" for name in asked)

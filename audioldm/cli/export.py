@@ -1,12 +1,14 @@
 """``audioldm export``: trained runs, or a model of any form, to one model folder that others open too."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.parts import NETS, part_folder, run_settings, write_published
+from audioldm.cli.options.machine import adapt
+from audioldm.cli.parts import NETS, part_folder, run_settings, t5_of, write_published
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
 DTYPES = ("float32", "float16", "bfloat16")
-TRAINED = {"steps": 25, "sampler": "dpmpp_2m", "grid": "trailing", "guidance": 3.0, "polish": 0}
+TRAINED = {"steps": 25, "sampler": "dpmpp_2m", "grid": "trailing", "guidance": 3.0, "polish": 0, "redraw": 0}
 """Defaults of a model that is joined from runs."""
 
 
@@ -32,6 +34,13 @@ def export(
     clap: Annotated[
         Path | None, typer.Option(help="Run folder of the small CLAP, or its checkpoint.")
     ] = None,
+    t5: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|NAME",
+            help="T5 of a U-Net that attends to tokens.  [default: the one its latents were made with]",
+        ),
+    ] = "",
     name: Annotated[str | None, typer.Option(help="The model's name.  [default: REF's, or mine]")] = None,
     dtype: Annotated[str, typer.Option(help="Weights on disk: float32, float16 or bfloat16.")] = "float32",
     heads: Annotated[
@@ -53,7 +62,17 @@ def export(
         float | None, typer.Option(help="Default guidance scale.  [default: REF's, or 3]")
     ] = None,
     polish: Annotated[
-        int | None, typer.Option(help="Default rounds of Griffin-Lim.  [default: REF's, or 0]")
+        int | None, typer.Option(help="Default rounds of polish after the vocoder.  [default: REF's, or 0]")
+    ] = None,
+    redraw: Annotated[
+        int | None,
+        typer.Option(help="How often a silent clip is drawn again by default.  [default: REF's, or 0]"),
+    ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[:WEIGHT]", help="Write this adapter into the weights, for good.  Repeatable."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing model folder.")] = False,
 ) -> None:
@@ -67,11 +86,13 @@ def export(
       audioldm export --ldm runs/tiny/ldm --vae runs/tiny/vae --vocoder runs/tiny/vocoder --clap runs/tiny/clap -o out/m
       audioldm export audioldm-s-full.ckpt -o out/s-full
       audioldm export cvssp/audioldm-m-full --dtype float16 -o out/m-full-half
+      audioldm export embedded --merge mine.safetensors:0.8 -o out/mine
     """
     import torch
 
     defaults = {
         "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance, "polish": polish,
+        "redraw": redraw,
     }  # fmt: skip
     given = {key: value for key, value in defaults.items() if value is not None}
     check_choices(dtype=dtype, **given)
@@ -80,17 +101,20 @@ def export(
     places = {"ldm": ldm, "vae": vae, "vocoder": vocoder, "clap": clap}
     parts = {part: place for part, place in places.items() if place is not None}
     if ref is not None and not parts:
-        if (written := write_parts(ref, out)) is not None:
+        if not merge and (written := write_parts(ref, out)) is not None:
             typer.echo("\n".join(map(str, written)))
             return
         pipe = reopen(ref, name, given, heads=heads, weights=weights, tokenizer=tokenizer)
     elif ref is None and len(parts) == len(NETS):
-        pipe = join(parts, name or "mine", given)
+        pipe = join(parts, name or "mine", given, t5=t5)
     else:
         raise AudioLDMError(
             f"{'Both a REF and parts' if ref else 'Not all parts'} were given.",
             "Give one REF, or all of --ldm, --vae, --vocoder and --clap.",
         )
+    if merge:
+        adapt(pipe, merge)
+        pipe.about = {**pipe.about, "merged": pipe.adapted.settings() if pipe.adapted else []}
     pipe.save_pretrained(out, dtype=getattr(torch, dtype))
     typer.echo(str(out))
 
@@ -112,41 +136,42 @@ def write_parts(ref: str, out: Path) -> list[Path] | None:
     """Component folders of a published file that cannot generate alone; None for everything else."""
     from audioldm.nets.published.checkpoint import read_checkpoint
     from audioldm.nets.published.files import SUFFIXES
+    from audioldm.nets.published.tango import MAIN
+    from audioldm.pipeline.published import obstacle
 
     file = Path(ref)
-    if not file.is_file() or file.suffix not in SUFFIXES:
+    if not file.is_file() or file.suffix not in SUFFIXES or file.name == MAIN:
         return None
     found = read_checkpoint(file)
-    whole = found.unet and found.vae and found.vocoder and found.clap
-    if whole and not any(found.unet_shape.contexts):  # type: ignore[union-attr]
+    if obstacle(found, file) is None:
         return None
     for key in found.unread:
         typer.echo(f"audioldm: left out: the conditioner that begins with {key!r}.", err=True)
-    return write_published(found, file, out, {*NETS.values(), "text_encoder_2"})
+    return write_published(found, file, out, {*NETS.values(), "text_encoder_2", "language_model"})
 
 
 def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) -> "AudioLDM":
     """The model of ``ref`` with the name and the defaults that were given."""
-    from dataclasses import replace
-
     from audioldm.cli.options.machine import load
 
     pipe = load(ref, device="cpu", dtype="float32", **choices)
     return replace(pipe, name=name or pipe.name, defaults={**pipe.defaults, **given})
 
 
-def join(parts: dict[str, Path], name: str, given: dict[str, Any]) -> "AudioLDM":
-    """The model of four trained parts, once it is sure that the U-Net learned from this VAE and this CLAP."""
+def join(parts: dict[str, Path], name: str, given: dict[str, Any], *, t5: str = "") -> "AudioLDM":
+    """The model of four trained parts, once it is sure that the U-Net learned from this VAE, this CLAP and this T5."""
     from audioldm.datasets.latents import read_index
     from audioldm.nets.clap import SmallClap
     from audioldm.nets.folder import load_component, sha256, weight_file
+    from audioldm.nets.unet import kind_of
     from audioldm.nets.vae import encoder_digest
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.spec import AudioSpec
+    from audioldm.spec import SPECS
 
     ldm = parts["ldm"].parent.parent if parts["ldm"].is_file() else parts["ldm"]
     settings = run_settings(ldm)
     index = read_index(settings["data"]["folder"])
+    spec = SPECS[index.get("spec", "16k_64")]
     with ExitStack() as stack:
         folders = {part: part_folder(place, part, stack) for part, place in parts.items()}
         autoencoder = load_component(folders["vae"] / "vae")
@@ -160,12 +185,14 @@ def join(parts: dict[str, Path], name: str, given: dict[str, Any]) -> "AudioLDM"
                     "Encode and train again, or name the right run.",
                 )
         autoencoder.register_to_config(scaling_factor=index["scaling_factor"])  # type: ignore[operator]
+        unet = load_component(folders["ldm"] / "unet")
         return AudioLDM(
-            load_component(folders["ldm"] / "unet"),  # type: ignore[arg-type]
+            unet,  # type: ignore[arg-type]
             autoencoder,  # type: ignore[arg-type]
             load_component(folders["vocoder"] / "vocoder"),  # type: ignore[arg-type]
             SmallClap.load(folders["clap"]),
-            AudioSpec(stride=index["stride"], latent_channels=index["latent_channels"]),
+            replace(spec, stride=index["stride"], latent_channels=index["latent_channels"]),
+            words=None if kind_of(unet) == "film" else t5_of(index, t5),  # type: ignore[arg-type]
             schedule=schedule_of(settings),
             prediction=settings["task"]["prediction"],
             name=name,

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
+from audioldm.cli.lean import import_nets, loading
 from audioldm.cli.options import grouped
 from audioldm.cli.options.course import Course
 from audioldm.cli.options.guiding import Guiding
@@ -17,6 +19,7 @@ from audioldm.cli.options.machine import Machine
 from audioldm.cli.options.mixing import Mixer, Mixing
 from audioldm.cli.options.output import Output
 from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.steering import Steering
 from audioldm.cli.progress import progress, waiting
 from audioldm.cli.prompts import read_prompts
 from audioldm.cli.results import files_of, save, tell
@@ -50,6 +53,7 @@ def generate(
     mixing: Mixing,
     sampling: Sampling,
     guiding: Guiding,
+    steering: Steering,
     machine: Machine,
     output: Output,
     batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
@@ -73,10 +77,14 @@ def generate(
       audioldm generate "rain on a tin roof" -n 4 --seconds 10 --steps 50 --seed 7 -o out/rain
       audioldm generate "church bells" --sampler ddim:eta=0.5 --grid karras --guidance 2.5 --negative "noise"
       audioldm generate "church bells" --guidance 6 --guidance-method rescale:phi=0.7 --guidance-interval 0.3 5
+      audioldm generate --guidance-classifier runs/embedded/classifier/model/classifier --guidance-class rooster
       audioldm generate "rain falling" --seconds 60 --loop
+      audioldm generate "a sword hitting a shield" --redraw 8
       audioldm generate --schedule "0-5 rain; 5-12 thunder and rain; 12-20 wind"
       audioldm generate "rain" --towards "wind:0,0.5,1" --rerank 4
       audioldm generate "a big dog" --like my_dog.wav:0.6
+      audioldm generate "rain" --control loudness=ref.wav:0.8
+      audioldm generate "a recording of <mine>" --adapter mine.safetensors --adapter hall.safetensors:0.6
       audioldm generate --prompts prompts.csv --json --no-figure > results.json
       audioldm generate --prompts prompts.csv --batch-size 8 --resume --mode fast
       echo "waves on a beach" | audioldm generate - --format flac
@@ -84,7 +92,7 @@ def generate(
     """
     check_numbers(
         n=n, seconds=sampling.seconds, steps=sampling.steps, guidance=guiding.guidance, seed=seed,
-        batch_size=batch_size, polish=sampling.polish,
+        batch_size=batch_size, polish=sampling.polish, redraw=sampling.redraw,
     )  # fmt: skip
     check_names(
         audio_format=output.audio_format,
@@ -94,23 +102,30 @@ def generate(
         mode=machine.mode,
     )
     prompted = prompt is not None or prompts is not None
-    alone = mixing.like is not None and not prompted
+    alone = not prompted and (mixing.like is not None or guiding.guidance_class is not None)
     spans = course.spans(prompted=prompted)
     mixing.check(alone=alone, scheduled=bool(spans))
+    asked = steering.check(mixing.like)
+    mixed = mixing if steering.like_net is None else replace(mixing, like=None)
     texts = [course.schedule or ""] if spans or alone else read_prompts(prompt, prompts)
-    clips = plan_outputs(texts, n, mixing, output, seed=seed, resume=resume)
+    named = guiding.guidance_class if alone else None
+    clips = plan_outputs(texts, n, mixing, output, seed=seed, resume=resume, named=named)
     if not clips:
         print("audioldm: every clip is there already.", file=sys.stderr)
         return
-    with waiting("loading torch and the model"):
+    with waiting("loading torch and the model"), loading():
+        import_nets()
         check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
         guiding.check(sampling.sampler)
         pipe = machine.load()
-        guide, mixer = guiding.guide(machine), mixing.mixer(pipe)
+        guide, mixer = guiding.guide(machine), mixed.mixer(pipe)
     settings = {**pipe.defaults, **sampling.given(), **guiding.given()}
     settings |= course.seconds(pipe, spans, sampling.seconds)
+    like = None if mixing.like is None else mixing.reference(alone=alone)
+    pipe = steering.steer(pipe, asked, settings["seconds"], like)
     guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
     shown = {**settings, **guide.settings(), **vars(course)}
+    shown |= {"controls": [one.settings() for one in pipe.controls]} if pipe.controls else {}
     told = {**settings, "guide": guide, "schedule": spans, "loop": course.loop}
     results, failures = [], list[AudioLDMError]()
     with progress(len(clips) * settings["steps"]) as advance:
@@ -120,9 +135,10 @@ def generate(
             if not candidates:
                 continue
             clip, wave, ranks = best(pipe, candidates, mixer)
-            results.append(save(pipe, clip, wave, {**shown, **mixing.settings(clip), **ranks}, output))
+            results.append(save(pipe, clip, wave, {**shown, **mixed.settings(clip), **ranks}, output))
             if not output.as_json:
                 tell(results[-1])
+            warn_of_silence(clip, wave)
     if output.as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     if failures:
@@ -131,13 +147,38 @@ def generate(
         )
 
 
+def warn_of_silence(clip: "Clip", wave: "Wave") -> None:
+    """Say on stderr that a clip holds nothing to hear."""
+    from torch import from_numpy
+
+    from audioldm.pipeline.draws import silent
+
+    if silent(from_numpy(wave)[None]):
+        print(
+            f"audioldm: {clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, more --redraw or less "
+            "--guidance.",
+            file=sys.stderr,
+        )
+
+
 def plan_outputs(
-    texts: list[str], n: int, mixing: Mixing, output: Output, *, seed: int, resume: bool
+    texts: list[str],
+    n: int,
+    mixing: Mixing,
+    output: Output,
+    *,
+    seed: int,
+    resume: bool,
+    named: str | None = None,
 ) -> list["Clip"]:
-    """The clips to make, candidates of one clip in a row, once it is sure that their files can be written."""
+    """The clips to make, candidates of one clip in a row, once it is sure that their files can be written.
+
+    ``named`` is what they are named after where they have no prompt.
+    """
     from audioldm.pipeline import outputs
 
-    clips = mixing.plan(outputs.plan(texts, n * mixing.rerank, seed=seed))
+    planned = outputs.plan(texts, n * mixing.rerank, seed=seed)
+    clips = mixing.plan([replace(clip, named=named) for clip in planned])
     if resume:
         if mixing.rerank > 1 or output.force:
             raise AudioLDMError("resume does not go with rerank or force.", "Leave one of them out.")

@@ -86,6 +86,11 @@ def write_published(found: Any, file: Path, folder: Path, wanted: set[str]) -> l
         if state and name in wanted:
             save_component(make(found, file), folder / name)
             written.append(folder / name)
+    if found.language and "language_model" in wanted:
+        nets = build.generator_of(found, file)
+        for name, net in zip(("projection_model", "language_model"), nets, strict=True):
+            save_component(net, folder / name)
+            written.append(folder / name)
     if found.clap and "clap" in wanted:
         for name, tower in zip(("text_encoder", "audio_encoder"), build.clap_of(found, file), strict=True):
             save_component(tower, folder / name)
@@ -103,3 +108,22 @@ def run_settings(run: Path) -> dict[str, Any]:
             f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model."
         )
     return yaml.safe_load(path.read_text())
+
+
+def t5_of(index: dict[str, Any], named: str = "") -> Any:
+    """The T5 that a latent cache was made with: the ``named`` one, or where it was then; the same weights."""
+    from audioldm.nets.folder import sha256
+    from audioldm.nets.t5 import T5Text, weights_of
+
+    made = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
+    if made is None:
+        raise AudioLDMError(
+            "The U-Net attends to tokens, which its latents do not hold.", "Encode with --t5 and train again."
+        )
+    place = named or str(Path(made["file"]).parent)
+    if not named and not Path(made["file"]).is_file():
+        raise AudioLDMError(f"{made['file']} is missing, with which the tokens were made.", "Name it: --t5.")
+    text = T5Text.from_pretrained(place)
+    if sha256(weights_of(place)) != made["sha256"]:
+        raise AudioLDMError(f"The U-Net's tokens were not made with t5={place}.", "Name the right one.")
+    return text

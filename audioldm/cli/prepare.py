@@ -69,7 +69,8 @@ def folder(
     """Any folder of sounds.
 
     Captions come from metadata.csv or metadata.jsonl in DIR (file_name, caption; also labels, start, seconds,
-    split, licence, author), else from NAME.txt beside NAME.wav (one caption a line), else from the file name.
+    split, licence, author) or the one table there with such columns, else from NAME.txt beside NAME.wav (one
+    caption a line), else from the file name.
 
     \b
     Examples:

@@ -72,7 +72,12 @@ def describe(
             "dtype": str(pipe.dtype).removeprefix("torch."),
             "mode": pipe.mode,
         },
-        "model": {"name": pipe.name, **pipe.origin(), "sha256": pipe.hashes},
+        "model": {
+            "name": pipe.name,
+            **pipe.origin(),
+            "sha256": pipe.hashes,
+            **({"adapters": pipe.adapted.settings()} if pipe.adapted else {}),
+        },
         "sound": {
             "rate_hz": pipe.spec.rate,
             "seconds": level.samples / pipe.spec.rate,

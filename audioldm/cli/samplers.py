@@ -30,15 +30,13 @@ def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
         "negative": "--negative TEXT", "compose": "--guidance-also TEXT:WEIGHT",
         "interval": "--guidance-interval LOW HIGH", "autoguidance": "--guidance-weak FOLDER",
         "dynamic_threshold": "--guidance-threshold QUANTILE FLOOR", "reward": "--guidance-clap STRENGTH",
+        "classifier": "--guidance-classifier FOLDER --guidance-class NAME",
     }  # fmt: skip
     tables = {
         "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": SAMPLERS,
         "grids   --grid NAME[:OPTION=N,...]": GRIDS,
         "guidance methods   --guidance SCALE --guidance-method NAME[:OPTION=N,...]": METHODS,
         "guidance with flags of its own": {flag: GUIDANCE[name] for name, flag in flags.items()},
-        "guidance in Python only: audioldm.diffusion.guidance": {
-            name: entry for name, entry in GUIDANCE.items() if name not in METHODS and name not in flags
-        },
     }
     if as_json:
         print(json.dumps({title.split("   ")[0]: rows(table) for title, table in tables.items()}, indent=2))

@@ -13,9 +13,7 @@ def shard(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the shards.")],
     clips: Annotated[int, typer.Option(help="Clips a shard; each reader needs a shard of its own.")] = 1000,
     split: Annotated[str, typer.Option(help="Rows of this split.")] = "train",
-    force: Annotated[
-        bool, typer.Option("--force", help="Write into a folder that holds shards already.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the shards that the folder holds.")] = False,
 ) -> None:
     """Write WebDataset shards (KEY.flac, KEY.txt, KEY.json) for `audioldm train RECIPE data=shards`.
 
@@ -30,6 +28,8 @@ def shard(
     if clips < 1:
         raise AudioLDMError(f"clips={clips} is not a number of clips.", "Use 1 or more.")
     if any(out.glob("*.tar")) and not force:
-        raise AudioLDMError(f"{out} holds shards already.", "Pass --force to write there.")
+        raise AudioLDMError(f"{out} holds shards already.", "Pass --force to replace them.")
     rows = read(manifest, split=split)
+    if not rows:
+        raise AudioLDMError(f"{manifest} has no row of split {split!r}.", "Choose another --split.")
     typer.echo(f"{out}: {len(write_shards(rows, out, clips=clips))} shards, {len(rows)} clips")

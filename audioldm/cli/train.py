@@ -26,6 +26,8 @@ Examples:
 
   audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run, how large it is, what is missing
 
+  audioldm train personal/lora data.folder=my_sounds/ data.prompt="my sound"      an adapter from a few sounds
+
   audioldm train tiny/vae debug=one_step               or overfit (one batch), profile (where the time goes)
 
   audioldm train embedded/vae batch_size=auto          as many clips as the memory holds
@@ -58,6 +60,9 @@ def train(
         typer.echo(OmegaConf.to_yaml(cfg))
         tell_plan(cfg)
         return
+    from audioldm.training.console import quieten
+
+    quieten()
     recipes.settle(cfg)
     experiment = recipes.build(cfg)
     checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh or bool(cfg.debug))
@@ -70,6 +75,8 @@ def train(
         raise AudioLDMError(f"{recipe} was interrupted.", "Type the same command to resume.", code=130)
     if cfg.debug:
         tell_debug(experiment.run_dir, cfg.debug)
+    if hint := getattr(experiment.module, "hint", None):
+        typer.echo(f"hear it: {hint(experiment.run_dir / 'model')}", err=True)
     typer.echo(str(experiment.run_dir / "model"))
 
 
@@ -79,7 +86,7 @@ def tell_plan(cfg: "DictConfig") -> None:
 
     for part, count in recipes.parameters(cfg).items():
         typer.echo(f"{part}: {count / 1e6:.3f} M parameters", err=True)
-    for path in recipes.missing_data(cfg):
+    for path in recipes.missing(cfg):
         typer.echo(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)", err=True)
     state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
     typer.echo(

@@ -22,6 +22,12 @@ class Source:
     captions: list[tuple[str, ...]]
     names: list[str]
     buckets: list[int]
+    labels: list[tuple[str, ...]]
+
+    def marks(self, row: int, draw: int) -> tuple[str, ...]:
+        """The labels of one window, those of a row that is mixed in too."""
+        partner = getattr(self.data, "partner", lambda row, draw: None)(row, draw)
+        return self.labels[row] + (() if partner is None else self.labels[partner])
 
     def texts(self, row: int, draw: int) -> tuple[str, ...]:
         """The captions of one window; those of both rows, joined, if another is mixed in."""
@@ -55,11 +61,13 @@ def sources(
         if name == "synthetic":
             made = Synthetic(spec, seconds, 280, seed=seed)
             texts = [SOUNDS[made.kind(i)][1] for i in range(len(made))]
-            found.append(Source(made, texts, ["synthetic"] * len(made), [0] * len(made)))
+            kinds = [(made.kind(i),) for i in range(len(made))]
+            found.append(Source(made, texts, ["synthetic"] * len(made), [0] * len(made), kinds))
         else:
             rows = read(name, split=split)
             data = AudioText(rows, spec, seconds, seed=seed, buckets=buckets, mixup=mixup)
-            found.append(Source(data, [row.captions for row in rows], [row.source for row in rows], data.ids))
+            texts, labels = [row.captions for row in rows], [row.labels for row in rows]
+            found.append(Source(data, texts, [row.source for row in rows], data.ids, labels))
     return found
 
 
@@ -86,12 +94,15 @@ def encoded(
     sequences: Any = None,
     speed: float = 0.0,
     batch_size: int = 1,
+    maps: Sequence[str] = (),
 ) -> Iterator["Encoded"]:
-    """Every window's posterior, embeddings and token sequences, with a progress bar on stderr."""
+    """Every window's posterior, embeddings, token sequences and ``maps``, with a progress bar on stderr."""
     import torch
     from rich.console import Console
     from rich.progress import Progress
 
+    from audioldm.control.maps import MAPS
+    from audioldm.datasets.audio_text import varied
     from audioldm.datasets.cache import Encoded
     from audioldm.nets.vae import encode
     from audioldm.signal.level import normalise_peak
@@ -107,7 +118,7 @@ def encoded(
 
     def sequence(text: str) -> "Tensor":
         if text not in tokens:
-            tokens[text] = sequences.embed(text)
+            tokens[text] = sequences.embed(text).cpu()
         return tokens[text]
 
     with torch.no_grad(), Progress(console=Console(stderr=True)) as progress:
@@ -121,7 +132,7 @@ def encoded(
                 ]  # type: ignore[index]
                 wave = normalise_peak(torch.stack(waves).to(device))
                 mean, std = (value.cpu() for value in encode(autoencoder, log_mel(wave)))
-                audio = embedder.embed_audio(wave).cpu()
+                audio = embedder.embed_audio(wave, spec.rate).cpu()
                 for place, (i, row, draw) in enumerate(part):
                     texts = found[i].texts(row, draw)
                     yield Encoded(
@@ -131,24 +142,7 @@ def encoded(
                         torch.stack([vector(text) for text in texts]),
                         found[i].names[row],
                         tuple(sequence(text) for text in texts) if sequences is not None else (),
+                        found[i].marks(row, draw),
+                        {name: MAPS[name].hear(wave[place, 0].cpu(), spec) for name in maps},
                     )
                 progress.advance(task, len(part))
-
-
-def varied(wave: "Tensor", row: int, draw: int, *, speed: float) -> "Tensor":
-    """The first draw (1, N) as it is; the others at another speed, and moved where silence at the end allows."""
-    import torch
-
-    from audioldm.datasets.decode import resample
-    from audioldm.datasets.draws import generator
-
-    if draw == 0:
-        return wave
-    rng, length = generator(0, draw, row), wave.shape[-1]
-    if speed:
-        factor = 1 + speed * (2 * float(torch.rand((), generator=rng)) - 1)
-        wave = resample(wave, 50, round(50 / factor))[..., :length]  # small terms, small kernels
-        wave = torch.nn.functional.pad(wave, (0, length - wave.shape[-1]))
-    loud = wave[0].abs().nonzero()
-    free = length - (int(loud[-1]) + 1 if len(loud) else 0)
-    return wave.roll(int(torch.randint(free + 1, (), generator=rng)), dims=-1)

@@ -12,18 +12,23 @@ from audioldm.diffusion.prediction import Denoiser, spread
 
 
 def classifier(
-    denoise: Denoiser, log_prob: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0
+    denoise: Denoiser,
+    log_prob: Callable[[Tensor, Tensor], Tensor],
+    scale: float = 1.0,
+    *,
+    limit: float | None = None,
 ) -> Denoiser:
     """Add scale sigma^2 grad_x log p(y | x; sigma).   Dhariwal & Nichol 2021; Song et al. 2021 eq. 14.
 
-    ``log_prob`` (x (B, ...), sigma (B,)) -> (B,) must have been trained on noisy x; scale 1 is Bayes' rule.
+    ``log_prob`` (x (B, ...), sigma (B,)) -> (B,) must have been trained on noisy x; scale 1 is Bayes' rule. ``limit``
+    cuts the root mean square of each sample's move.
     """
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         with torch.enable_grad():
             free = x.detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(log_prob(free, sigma).sum(), free)
-        return denoise(x, sigma) + scale * spread(sigma, x) ** 2 * slope
+        return denoise(x, sigma) + cut(scale * spread(sigma, x) ** 2 * slope, limit)
 
     return guided
 
@@ -42,10 +47,14 @@ def reward(
             free = x.detach().requires_grad_(True)
             x0 = denoise(free, sigma)
             (slope,) = torch.autograd.grad(value(x0).sum(), free)
-        move = scale * spread(sigma, x) ** 2 * slope
-        if limit is not None:
-            size = move.flatten(1).square().mean(1).sqrt()
-            move = move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), x)
-        return x0.detach() + move
+        return x0.detach() + cut(scale * spread(sigma, x) ** 2 * slope, limit)
 
     return guided
+
+
+def cut(move: Tensor, limit: float | None) -> Tensor:
+    """``move`` (B, ...) with the root mean square of each sample at most ``limit``."""
+    if limit is None:
+        return move
+    size = move.flatten(1).square().mean(1).sqrt()
+    return move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)

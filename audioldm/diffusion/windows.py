@@ -5,6 +5,7 @@ windows that hold it say.   A window is denoised at a time, so memory does not g
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil, pi
 
 import torch
@@ -80,12 +81,13 @@ def windowed(
     window: int,
     stride: int | None = None,
     circular: bool = False,
+    inside: Callable[[int], AbstractContextManager[None]] = lambda begin: nullcontext(),
 ) -> Denoiser:
     """One denoiser for any T from denoisers that see ``window`` frames; part p counts shares[p] (P, T) in each frame.
 
     Shares sum to 1 in every frame; a part is called only in windows where it counts.   One part and one window is that
-    part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   Raises
-    ValueError for shares of another shape or sum.
+    part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   Each
+    window is asked about within ``inside(its first frame)``.   Raises ValueError for shares of another shape or sum.
     """
     if shares.ndim != 2 or len(shares) != len(parts):
         raise ValueError(f"shares {tuple(shares.shape)} do not fit {len(parts)} parts.")
@@ -105,10 +107,11 @@ def windowed(
             piece = x[:, :, index.to(x.device)]
             here = [(part, share[index]) for part, share in zip(parts, shares, strict=True)]
             here = [(part, share) for part, share in here if bool(share.any())]
-            if len(here) == 1:
-                return here[0][0](piece, sigma)
-            said = (share.to(piece)[:, None] * part(piece, sigma) for part, share in here)
-            return sum(said, torch.zeros_like(piece))
+            with inside(begin):
+                if len(here) == 1:
+                    return here[0][0](piece, sigma)
+                said = (share.to(piece)[:, None] * part(piece, sigma) for part, share in here)
+                return sum(said, torch.zeros_like(piece))
 
         return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
 

@@ -4,17 +4,18 @@ A model folder is ``model_index.json`` and one folder a component, as diffusers 
 AudioSpec, the defaults for generating, and the sha256 of every weight file.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Condition
+from audioldm.control.steer import Control, steered
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
@@ -24,24 +25,24 @@ from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import SmallClap
-from audioldm.nets.folder import load_component, read_json
+from audioldm.nets.clap import NoClap, SmallClap
+from audioldm.nets.generated import GeneratedText
+from audioldm.nets.heap import forget
 from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.unet import multiple_of
-from audioldm.pipeline import longform
+from audioldm.nets.t5 import T5Text
+from audioldm.nets.unet import kind_of, multiple_of
+from audioldm.pipeline import adapting, longform, model_folder
+from audioldm.pipeline.adapting import Adapted, Named
+from audioldm.pipeline.draws import OnStep, until_heard
 from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype
 from audioldm.pipeline.guide import Guide
 from audioldm.pipeline.mixing import together
-from audioldm.pipeline.model_folder import COMPONENTS, check_hashes, load_clap, read_about, save_folder
-from audioldm.pipeline.scheduler import read_scheduler
 from audioldm.pipeline.spans import Span
-from audioldm.signal.invert import griffin_lim
+from audioldm.signal.invert import polish as polished
 from audioldm.spec import AudioSpec
 
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
 ORIGIN = ("source", "revision", "licence", "heads", "weights")
-OnStep = Callable[[int, int], None]
-"""(steps done, steps in all)"""
 
 
 @dataclass
@@ -55,7 +56,7 @@ class AudioLDM:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     vocoder: SpeechT5HifiGan
-    clap: SmallClap | PretrainedClap
+    clap: SmallClap | PretrainedClap | NoClap
     spec: AudioSpec
     schedule: NoiseSchedule = field(default_factory=audioldm)
     prediction: Prediction = "eps"
@@ -63,10 +64,15 @@ class AudioLDM:
     defaults: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    words: T5Text | GeneratedText | None = None
+    """what reads prompts word by word, for a U-Net that attends to tokens"""
     dtype: torch.dtype = torch.float32
     notice: str = ""
     """what whoever imports these weights must be told"""
     mode: Mode = "exact"
+    adapted: Adapted | None = field(default=None, repr=False, compare=False)
+    controls: tuple[Control, ...] = ()
+    """maps that every sound follows, and sounds that it is like; ``dataclasses.replace`` gives a pipe with others"""
     _engine: Engine | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -97,22 +103,7 @@ class AudioLDM:
     @classmethod
     def from_folder(cls, folder: Path) -> "AudioLDM":
         """Load a folder that ``save_pretrained`` wrote, float32 on the CPU."""
-        read_json(folder / "model_index.json")
-        about = read_about(folder / "audioldm.json")
-        hashes = check_hashes(folder, about.get("sha256", {}))
-        schedule, prediction = read_scheduler(folder / "scheduler")
-        nets = {name: load_component(folder / name) for name in COMPONENTS}
-        return cls(
-            **nets,  # type: ignore[arg-type]
-            clap=load_clap(folder),
-            spec=about["spec"],
-            schedule=schedule,
-            prediction=prediction,
-            name=about["name"],
-            defaults=about["defaults"],
-            about=about.get("about", {}),
-            hashes=hashes,
-        )
+        return cls(**model_folder.load_folder(folder))
 
     def origin(self) -> dict[str, Any]:
         """Where imported weights came from, their licence, and how they were read; empty for other models."""
@@ -121,20 +112,21 @@ class AudioLDM:
     def to(
         self, device: str | torch.device, dtype: torch.dtype | None = None, *, mode: Mode = "exact"
     ) -> "AudioLDM":
-        """Move the nets and choose how they run (see ``engines``); CLAP and the sampler stay in float32.
+        """Move the nets and choose how they run (see ``engines``); the text encoders and the sampler stay in float32.
 
         ``dtype`` is the type of U-Net, VAE and vocoder; for None it is the mode's own.   After weights were changed in
-        place under mode "compiled", call it again.
+        place under mode "split" or "compiled", call it again.
         """
         check_mode(mode)
         self.mode, self.dtype = mode, dtype or default_dtype(mode)
         for net in (self.unet, self.vae, self.vocoder):
-            cast = {} if net.dtype == self.dtype else {"dtype": self.dtype}  # diffusers warns of any cast
-            net.to(device=device, **cast).eval()  # type: ignore[attr-defined]
-        if mode != "exact":
+            nn.Module.to(net, device=device, dtype=self.dtype).eval()  # diffusers' own warns of any cast
+        if mode not in ("exact", "split"):
             for net in (self.unet, self.vae):
                 net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.clap.to(device).eval()
+        if self.words is not None:
+            self.words.to(device).eval()
         self._engine = None
         return self
 
@@ -146,9 +138,14 @@ class AudioLDM:
             self._engine = build_engine(self.mode, *nets)
         return self._engine
 
+    def adapt(self, *adapters: Named) -> "AudioLDM":
+        """Run with these adapters, "FILE" or "FILE:WEIGHT", and no others; with none it is the model itself again."""
+        adapting.adapt(self, adapters)
+        return self
+
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the model folder; weights are cast to ``dtype`` if given."""
-        save_folder(self, Path(folder), dtype=dtype)
+        model_folder.save_folder(self, Path(folder), dtype=dtype)
 
     @torch.no_grad()
     def __call__(
@@ -164,6 +161,7 @@ class AudioLDM:
         negative: str = "",
         guide: Guide | None = None,
         polish: int | None = None,
+        redraw: int | None = None,
         schedule: Sequence[Span] | None = None,
         loop: bool = False,
         batch_size: int | None = None,
@@ -175,47 +173,50 @@ class AudioLDM:
         (``longform``).   ``schedule`` tells other words over time, instead of the prompts'.   ``loop`` makes the end go
         over into the begin, and rounds the length to whole latent frames.
 
+        ``redraw``: how often a clip that came out silent is drawn again (``draws``); under controls, which may ask for
+        silence, never.
+
         Every clip draws from its own seed.   On the CPU ``batch_size`` is 1 unless it is given, because matrix kernels
         round differently for other batch sizes: so the same seed gives the same bytes however many clips are asked for.
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
         given = {"seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance}
-        given["polish"] = polish
-        chosen = {"polish": 0, **self.defaults, **{k: v for k, v in given.items() if v is not None}}
-        rounds = chosen.pop("polish")
+        given |= {"polish": polish, "redraw": redraw}
+        chosen = {"polish": 0, "redraw": 0, **self.defaults}
+        chosen |= {name: value for name, value in given.items() if value is not None}
+        rounds, redraw = chosen.pop("polish"), chosen.pop("redraw")
         size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
-        waves, told = [], together(self, [negative, *prompts])
+        told = together(self, [negative, *prompts])
         spoken = [self.encode_text([span.prompt]) for span in schedule or ()]
-        for start in range(0, len(prompts), size):
-            part = slice(start, start + size)
+        forget(self.clap)
 
-            def report(done: int, steps: int, start: int = start) -> None:
-                if on_step is not None:
-                    on_step(start // size * steps + done, -(-len(prompts) // size) * steps)
-
-            conditions = [told.rows(slice(1 + start, 1 + start + size))]
-            if schedule is not None:
-                conditions = [one.repeat(len(prompts[part])) for one in spoken]
+        def draw(rows: list[int], seeds: list[int], on_step: OnStep | None) -> Tensor:
+            words = told.rows(torch.tensor(rows) + 1).trimmed()
             latent = self.sample(
-                conditions,
-                told.rows(slice(0, 1)).repeat(len(prompts[part])),
-                seeds=seeds[part],
+                [words] if schedule is None else [one.repeat(len(rows)) for one in spoken],
+                told.rows(slice(0, 1)).trimmed().repeat(len(rows)),
+                seeds=seeds,
                 guide=guide,
                 schedule=schedule,
                 loop=loop,
-                on_step=report,
+                on_step=on_step,
                 **chosen,
             )
             length = latent.shape[2] * self.spec.seconds_per_latent if loop else chosen["seconds"]
-            waves.append(longform.decode(self, latent, seconds=length, polish=rounds, loop=loop))
-        return torch.cat(waves)
+            return longform.decode(self, latent, seconds=length, polish=rounds, loop=loop)
+
+        redraw = 0 if self.controls else redraw
+        return until_heard(draw, seeds, size=size, redraw=redraw, on_step=on_step)
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
-        """Prompts to what the U-Net is told; in mode "exact" each by itself, so that its length moves no other."""
-        if self.mode != "exact":
-            return Condition(film=self.clap.embed_text(prompts))
-        return Condition(film=torch.cat([self.clap.embed_text([prompt]) for prompt in prompts]))
+        """Prompts to what the U-Net is told; in the float32 modes each by itself, so that its length moves no other."""
+        told = Condition() if self.words is None else self.words.tell(prompts)
+        if kind_of(self.unet) == "cross":
+            return told
+        if self.mode not in ("exact", "split"):
+            return replace(told, film=self.clap.embed_text(prompts))
+        return replace(told, film=torch.cat([self.clap.embed_text([prompt]) for prompt in prompts]))
 
     def sample(
         self,
@@ -256,9 +257,10 @@ class AudioLDM:
         x = run(denoise, x, sigmas.float(), noise=noise, on_step=report)
         return x * self.schedule.alpha_of(sigmas[-1]).float()  # 1 unless the grid ends above 0
 
-    def denoiser(self, condition: Condition) -> Denoiser:
-        """The U-Net under one condition as a function (x, sigma) -> x0."""
-        call, told = self.engine.unet, condition.to(self.device, self.dtype)
+    def denoiser(self, condition: Condition, *, controlled: int | None = None) -> Denoiser:
+        """The U-Net under one condition as a function (x, sigma) -> x0; controls act on ``controlled`` first rows."""
+        call = steered(self.engine.unet, self.controls, self.unet, controlled)
+        told = condition.to(self.device, self.dtype)
         return as_denoiser(
             lambda x, t: call(x, t, told),
             self.schedule.to(self.device),
@@ -267,19 +269,25 @@ class AudioLDM:
         )
 
     def denoisers(self, condition: Condition, empty: Condition) -> tuple[Denoiser, Denoiser]:
-        """The U-Net under two conditions (B each), answered by one call of 2B: for guidance, which asks both."""
-        return paired(self.denoiser(condition.joined(empty)))
+        """The U-Net under two conditions (B each), answered by one call of 2B: for guidance, which asks both.
+
+        Controls act on the first alone: guidance then strengthens them as it does the words.
+        """
+        both = condition.joined(empty)
+        return paired(self.denoiser(both, controlled=both.count() // 2))
 
     def decode(self, latent: Tensor, *, seconds: float, polish: int = 0) -> Tensor:
         """Scaled latent to waves (B, N), trimmed to ``seconds``.
 
-        ``polish`` rounds of Griffin-Lim bring the vocoder's loudness in every band to the mel's; a small vocoder needs
-        it.   Raises AudioLDMError where the sound is not finite.
+        ``polish`` rounds bring the sound to the mel; a small vocoder needs it.   Their noise is the same every
+        time, so this is a function of the latent.   Raises AudioLDMError where the sound is not finite.
         """
         mel = self.engine.decode(latent.to(self.dtype))
         sound = self.engine.vocode(mel).float()
         if polish:
-            sound = griffin_lim(mel.float(), self.spec, iterations=polish, start=sound)
+            sound = polished(
+                sound, mel.float(), self.spec, rounds=polish, generator=torch.Generator().manual_seed(0)
+            )
         wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
         if not bool(wave.isfinite().all()):
             raise AudioLDMError(

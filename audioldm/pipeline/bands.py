@@ -16,7 +16,8 @@ from audioldm.signal.mel import filterbank
 from audioldm.signal.splice import attenuate, bandwidth, crossover
 
 if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM, OnStep
+    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.draws import OnStep
 
 CLEAN = "noise, hiss, hum"
 """What ``denoise`` avoids."""

@@ -28,7 +28,8 @@ from audioldm.pipeline.spans import Span
 from audioldm.signal.level import peak_of
 
 if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM, OnStep
+    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.draws import OnStep
 
 PEAK, MAX_GAIN = 0.5, 20.0
 """The level that the models learned at (``signal.level.normalise_peak``)."""
@@ -160,7 +161,10 @@ class Run:
         def run(x: Tensor, sigmas: Tensor) -> Tensor:
             return sampler(denoise, x, sigmas, noise=noise, on_step=report)
 
-        return run(x, sigmas) if rounds == 1 else edit.repaint(run, x, sigmas, noise=noise, rounds=rounds)
+        x = run(x, sigmas) if rounds == 1 else edit.repaint(run, x, sigmas, noise=noise, rounds=rounds)
+        return (
+            x * self.pipe.schedule.alpha_of(sigmas[-1]).float()
+        )  # as generation: published grids end above 0
 
     def generate(self, like: Tensor) -> Tensor:
         """A latent from noise alone, shaped as ``like``: what generation gives with this seed."""

@@ -30,7 +30,8 @@ from audioldm.pipeline.canvas import (
 from audioldm.signal.splice import splice
 
 if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM, OnStep
+    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.draws import OnStep
 
 __all__ = [
     "continue_",

@@ -1,29 +1,34 @@
 """How the nets are run: the same three functions, exact or fast.
 
 exact      the nets as they are, in the type they have (float32 unless asked otherwise)
+split      float32 too, every product as three of bfloat16 on a processor's matrix units (``nets.split``): as near exact
+           as rounding, not the same bytes
 fast       bfloat16; on a GPU also channels-last and one CUDA graph a net: nothing to compile, starts at once
 compiled   fast, and inductor fuses what lies between the convolutions: a minute or so at the first use of each length
 
 Only exact keeps the bytes of a seed from one machine's settings to the next; the others are near it, not equal.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
+from audioldm.nets.heap import forget, keep_freed, settle
 from audioldm.nets.hifigan import vocode
+from audioldm.nets.split import cache_folder, reason_against, split
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.nets.vae import decode
 from audioldm.pipeline.graphs import Graphed
 
-Mode = Literal["exact", "fast", "compiled"]
+Mode = Literal["exact", "split", "fast", "compiled"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -41,20 +46,27 @@ class Engine:
 
 
 def check_mode(mode: str) -> None:
-    """Raise AudioLDMError for a mode that there is not."""
+    """Raise AudioLDMError for a mode that there is not, or not on this machine."""
     if mode not in MODES:
         raise AudioLDMError(f"mode={mode!r} is none of {', '.join(MODES)}.", "Use --mode exact.")
+    if mode == "split" and (why := reason_against()):
+        raise AudioLDMError(f"Mode split cannot run here: {why}.", "Use --mode exact or --mode fast.")
 
 
 def default_dtype(mode: Mode) -> torch.dtype:
-    """float32 for exact, bfloat16 for the others."""
-    return torch.float32 if mode == "exact" else torch.bfloat16
+    """float32 for exact and split, bfloat16 for the others."""
+    return torch.float32 if mode in ("exact", "split") else torch.bfloat16
 
 
 def build_engine(
     mode: Mode, unet: UNet2DConditionModel, vae: AutoencoderKL, vocoder: SpeechT5HifiGan
 ) -> Engine:
     """The three functions for nets that are already where, and of the type, that they should be."""
+    given, mode = (unet, vae, vocoder), "exact" if mode == "split" and unet.device.type != "cpu" else mode
+    if unet.device.type == "cpu":
+        keep_freed()
+    if mode == "split":
+        unet, vae, vocoder = split(unet), split(vae), split(vocoder)
     call = net_call(unet)
 
     def bare(x: Tensor, t: Tensor, film: Tensor | None, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -68,12 +80,28 @@ def build_engine(
             return call(x, t, condition, **residuals)
         return run_unet(laid(x), t, condition.film, condition.tokens, condition.mask)
 
+    def decoded(latent: Tensor) -> Tensor:
+        return decode(vae, laid(latent) if mode != "exact" else latent)
+
     return Engine(
-        (unet, vae, vocoder),
+        given,
         told,
-        quicken(lambda latent: decode(vae, laid(latent) if mode != "exact" else latent), mode, vae.device),
-        quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device),
+        settled(quicken(decoded, mode, vae.device), given),
+        settled(quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device), given),
     )
+
+
+def settled(function: Callable[[Tensor], Tensor], nets: tuple[nn.Module, ...]) -> Callable[[Tensor], Tensor]:
+    """``function``, which begins without what other nets have left in memory, and leaves little itself."""
+
+    def call(x: Tensor) -> Tensor:
+        settle()
+        forget(*nets)
+        y = function(x)
+        settle()
+        return y
+
+    return call
 
 
 def laid(x: Tensor) -> Tensor:
@@ -83,7 +111,7 @@ def laid(x: Tensor) -> Tensor:
 
 def quicken(function: Callable[..., Tensor], mode: Mode, device: torch.device) -> Callable[..., Tensor]:
     """``function`` as ``mode`` runs it on ``device``."""
-    if mode == "exact":
+    if mode in ("exact", "split"):
         return function
     if mode == "compiled":
         function = compiled(function, device)
@@ -92,5 +120,6 @@ def quicken(function: Callable[..., Tensor], mode: Mode, device: torch.device) -
 
 def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
     """``function`` through inductor, for the shapes that it meets; on a CPU with the weights packed for its kernels."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))  # /tmp forgets
     options: dict[str, Any] | None = {"freezing": True} if device.type == "cpu" else None
     return torch.compile(function, dynamic=False, options=options)

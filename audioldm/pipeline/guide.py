@@ -12,12 +12,13 @@ from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
 from audioldm.diffusion import guidance as wrappers
-from audioldm.diffusion.gradients import reward
+from audioldm.diffusion.gradients import classifier, reward
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.vae import decode
+from audioldm.pipeline.classes import ClassOf
 from audioldm.signal.level import normalise_peak
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class Guide:
     Far larger moves raise the score too, by loud sounds that only this CLAP finds nearer.
     """
 
+    towards: ClassOf | None = None
+    """a class that a classifier of noisy latents is to hear (classifier guidance)"""
+    towards_scale: float = 1.0
+    """strength of that classifier's gradient; 1 is Bayes' rule"""
+    towards_limit: float = 1.0
+    """largest root mean square that the classifier may move x0 by at a step; a latent's own is about 1"""
+
     @property
     def name(self) -> str:
         """The method without its options."""
@@ -95,6 +103,8 @@ class Guide:
         }
         if self.weak is not None:
             given["guidance_weak"] = {"name": self.weak.name, "sha256": self.weak.hashes}
+        if self.towards is not None:
+            given["guidance_classifier"] = {**self.towards.settings(), "scale": self.towards_scale}
         return given
 
     def steer(
@@ -107,13 +117,16 @@ class Guide:
         if self.weak is not None:
             cond, base = alone, self.weak.denoiser(condition)
         elif scale == 1:  # most methods then ask one side only
-            cond, base = alone, pipe.denoiser(empty)
+            cond, base = alone, pipe.denoiser(empty, controlled=0)
         else:
             cond, base = pipe.denoisers(condition, empty)
         combine = choose(METHODS, self.method, "guidance-method")
         if self.also:
-            rows = len(next(part for part in (condition.film, condition.tokens) if part is not None))
-            others = [(pipe.denoiser(pipe.encode_text([text] * rows)), weight) for text, weight in self.also]
+            rows = condition.count()
+            others = [
+                (pipe.denoiser(pipe.encode_text([text] * rows), controlled=0), weight)
+                for text, weight in self.also
+            ]
             guided = wrappers.compose(base, [(cond, scale), *others])
         elif self.name == "cfg_plus_plus":
             guided = combine(cond, base, scale, sigmas=sigmas)
@@ -121,6 +134,9 @@ class Guide:
             guided = combine(cond, base, scale)
         if self.interval is not None:
             guided = wrappers.interval(guided, alone, low=self.interval[0], high=self.interval[1])
+        if self.towards is not None:
+            log_prob = self.towards.log_prob(pipe)
+            guided = classifier(guided, log_prob, self.towards_scale, limit=self.towards_limit)
         if self.clap:
             guided = reward(guided, ClapScore(pipe, condition), self.clap, limit=self.clap_limit)
         if self.threshold is not None:

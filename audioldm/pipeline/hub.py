@@ -19,19 +19,20 @@ from huggingface_hub.errors import (
 )
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.published.folder import NAMES, find_weights, load_any_tokenizer
+from audioldm.nets.folder import read_json
+from audioldm.nets.published import tango
+from audioldm.nets.published.folder import NAMES, find_weights, load_any_tokenizer, load_t5_tokenizer
 
 T = TypeVar("T")
 HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]
 """The base class of every failure of the hub's HTTP client, whichever client it uses."""
 PARTS = ("unet", "vae", "vocoder", "text_encoder")
-WEIGHTLESS = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    *(f"{part}/config.json" for part in PARTS),
-)
+MORE = ("text_encoder_2", "projection_model", "language_model")
+EXTRACTOR = ("feature_extractor/preprocessor_config.json",)
+"""What AudioLDM 2 has besides."""
 TOKENIZER = (
     "tokenizer.json",
+    "spiece.model",
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
@@ -52,19 +53,23 @@ def fetch_model(ref: str) -> Snapshot:
     """All files of a diffusers model that are needed, and no other.   AudioLDMError where that cannot be."""
     repo, _, revision = ref.partition("@")
     instead = "into a folder, and name that folder with -m"
-    cached = cached_folder(repo, "model_index.json", revision or "main")
+    entries = (cached_folder(repo, name, revision or "main") for name in ("model_index.json", tango.CONFIG))
+    cached = next((folder for folder in entries if folder is not None), None)
     if cached is not None and revision != "main" and is_whole(cached):
         return Snapshot(cached, repo, cached.name)
     wanted = cached.name if cached is not None and revision != "main" else revision or "main"
     listed = asking(
         lambda: HfApi().model_info(repo, revision=wanted),
         repo,
-        f"{', '.join(WEIGHTLESS)}, the tokenizer's files and the weights of {', '.join(PARTS)}",
+        f"{', '.join(weightless(PARTS))}, the tokenizer's files and the weights of {', '.join(PARTS)}",
         instead,
     )
-    if "model_index.json" not in {sibling.rfilename for sibling in listed.siblings or []}:
-        raise AudioLDMError(f"{repo} has no model_index.json.", "Name a repository of a diffusers model.")
-    names = choose([sibling.rfilename for sibling in listed.siblings or []])
+    there = [sibling.rfilename for sibling in listed.siblings or []]
+    if "model_index.json" not in there and tango.MAIN not in there:
+        raise AudioLDMError(
+            f"{repo} has no model_index.json.", "Name a repository of a diffusers model, or of Tango."
+        )
+    names = list(tango.FILES) if tango.MAIN in there else choose(there)
     return download(repo, names, revision=wanted, commit=str(listed.sha), instead=instead)
 
 
@@ -87,21 +92,34 @@ def cached_folder(repo: str, name: str, revision: str) -> Path | None:
 
 def is_whole(folder: Path) -> bool:
     """Whether every part is there; a download may have been interrupted."""
+    if (folder / tango.CONFIG).is_file():
+        return all((folder / name).is_file() for name in tango.FILES)
     try:
-        for part in PARTS:
+        two = read_json(folder / "model_index.json").get("_class_name") == "AudioLDM2Pipeline"
+        parts = (*PARTS, *MORE) if two else PARTS
+        for part in parts:
             if not all(path.is_file() for path in find_weights(folder / part)):
                 return False
         load_any_tokenizer(folder / "tokenizer")
+        if two:
+            load_t5_tokenizer(folder / "tokenizer_2")
     except AudioLDMError:
         return False
-    return all((folder / name).is_file() for name in WEIGHTLESS)
+    return all((folder / name).is_file() for name in (*weightless(parts), *(EXTRACTOR if two else ())))
+
+
+def weightless(parts: Sequence[str]) -> list[str]:
+    """The files beside the weights."""
+    return ["model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in parts)]
 
 
 def choose(listed: Sequence[str]) -> list[str]:
     """The files to fetch: of each part the first weight format that is there, safetensors before pickles."""
     here = set(listed)
-    chosen = [name for name in (*WEIGHTLESS, *(f"tokenizer/{n}" for n in TOKENIZER)) if name in here]
-    for part in PARTS:
+    parts = [part for part in (*PARTS, *MORE) if part in PARTS or f"{part}/config.json" in here]
+    wanted = [f"{place}/{name}" for place in ("tokenizer", "tokenizer_2") for name in TOKENIZER]
+    chosen = [name for name in (*weightless(parts), *EXTRACTOR, *wanted) if name in here]
+    for part in parts:
         for name in NAMES:
             stem, suffix = name.rsplit(".", 1)
             shards = [f for f in listed if f.startswith(f"{part}/{stem}-") and f.endswith(f".{suffix}")]

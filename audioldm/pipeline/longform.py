@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from audioldm.control.steer import window_at
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.windows import blend, plateau, shares_of, starts, windowed
 from audioldm.nets.unet import multiple_of
@@ -48,7 +49,9 @@ def over_time(
     multiple = multiple_of(pipe.unet)
     window = min(window_frames(pipe), frames // multiple * multiple if loop else frames)
     shares = torch.ones(1, frames) if shares is None else shares
-    return windowed(parts, shares, window=window, circular=loop)
+    return windowed(
+        parts, shares, window=window, circular=loop, inside=lambda begin: window_at(begin, frames)
+    )
 
 
 def span_shares(pipe: AudioLDM, spans: Sequence[Span], frames: int) -> Tensor:

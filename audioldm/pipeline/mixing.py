@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,9 +68,5 @@ def together(pipe: AudioLDM, prompts: Sequence[str | Condition]) -> Condition:
     if len(texts) == len(prompts):
         return pipe.encode_text(texts)
     rows = [pipe.encode_text([prompt]) if isinstance(prompt, str) else prompt for prompt in prompts]
-    if len(rows) == 1:
-        return rows[0]
-    films = [row.film for row in rows if row.film is not None and row.tokens is None]
-    if len(films) < len(rows):
-        raise ValueError("conditions of tokens have different lengths: give one at a time")
-    return Condition(film=torch.cat([film.to(films[0]) for film in films]))
+    first = next((part for part in rows[0].parts() if part is not None), None)
+    return reduce(Condition.joined, [row if first is None else row.to(first.device) for row in rows])

@@ -5,22 +5,25 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from transformers import PreTrainedTokenizerBase, SpeechT5HifiGan
+from transformers import SpeechT5HifiGan
 
 from audioldm.diffusion.schedule import audioldm, from_betas
 from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import NoClap
 from audioldm.nets.folder import read_json, sha256
+from audioldm.nets.generated import GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.published import build
 from audioldm.nets.published.checkpoint import Checkpoint, Weights, read_checkpoint
 from audioldm.nets.published.folder import (
     find_weights,
-    load_any_tokenizer,
     load_pretrained_clap,
     load_published,
     published_heads,
 )
+from audioldm.nets.t5 import LONGEST, T5Text
 from audioldm.nets.vae import stride_of
+from audioldm.pipeline import tokenizers
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.scheduler import read_scheduler
 from audioldm.spec import SPECS, AudioSpec
@@ -28,10 +31,10 @@ from audioldm.spec import SPECS, AudioSpec
 Heads = Literal["original", "as-published"]
 DEFAULTS = {"seconds": 10.24, "steps": 200, "sampler": "ddim:eta=1", "grid": "published", "guidance": 2.5}
 """How the original command samples."""
+SUCCESSORS = {**DEFAULTS, "guidance": 3.5}
+"""How AudioLDM 2's samples; its U-Nets have more than one transformer a block."""
 LICENCE = "CC-BY-NC-SA-4.0"
 NOTICE = "The published AudioLDM weights are licensed CC-BY-NC-SA-4.0: not for commercial use, share alike."
-CLASSES = ("AudioLDMPipeline",)
-ROBERTA = "FacebookAI/roberta-base"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Choices:
     weights: Weights = "ema"
     """the moving average where a checkpoint has one, or the weights themselves"""
     tokenizer: Path | None = field(default=None)
-    """folder of RoBERTa's vocab.json and merges.txt, for checkpoints, which have none"""
+    """folder of RoBERTa's vocab.json and merges.txt, for checkpoints, which have none; T5's in ``tokenizer_2``"""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -54,24 +57,25 @@ class Choices:
 
 
 def open_checkpoint(path: Path, choices: Choices) -> AudioLDM:
-    """The pipeline of an original ``.ckpt``, with both CLAP towers."""
-    tokenizer = tokenizer_beside(path, choices)
+    """The pipeline of an original ``.ckpt`` or ``.pth``, with both CLAP towers and whatever reads words."""
+    tokenizers.check_folder(choices.tokenizer)
     found = read_checkpoint(path, weights=choices.weights)
-    check_whole(found, path)
-    check_film(found, path)
+    if (why := obstacle(found, path)) is not None:
+        raise why
     heads = None if choices.heads == "original" else build.PUBLISHED_AS
-    text, audio = build.clap_of(found, path)
+    clap = clap_of(found, path, choices)
     vae, vocoder = build.vae_of(found, path), build.vocoder_of(found, path)
-    check_tokenizer(tokenizer, text.config.vocab_size, path)
+    shape = found.unet_shape
     return AudioLDM(
         build.unet_of(found, path, heads=heads),
         vae,
         vocoder,
-        PretrainedClap(text, tokenizer, audio),
+        clap,
         spec_of(vocoder, stride_of(vae), vae.config.latent_channels),
+        words=words_of(found, path, choices, clap),
         schedule=audioldm() if found.betas is None else from_betas(found.betas),
         name=path.stem,
-        defaults=dict(DEFAULTS),
+        defaults=dict(SUCCESSORS if shape is not None and len(shape.contexts) > 1 else DEFAULTS),
         about={
             "source": path.name, "licence": LICENCE, "weights": found.weights, "heads": choices.heads,
             "scaling_factor": found.scale,
@@ -81,52 +85,95 @@ def open_checkpoint(path: Path, choices: Choices) -> AudioLDM:
     )  # fmt: skip
 
 
-def check_whole(found: Checkpoint, path: Path) -> None:
-    """Say which nets a checkpoint lacks, before any is built."""
-    parts = {"U-Net": found.unet, "VAE": found.vae, "vocoder": found.vocoder, "CLAP": found.clap}
-    if missing := [name for name, state in parts.items() if not state]:
+def clap_of(found: Checkpoint, path: Path, choices: Choices) -> PretrainedClap | NoClap:
+    """Both towers with RoBERTa's tokenizer, where the checkpoint has a CLAP."""
+    if not found.clap:
+        return NoClap()
+    text, audio = build.clap_of(found, path)
+    return PretrainedClap(
+        text, tokenizers.roberta(path, choices.tokenizer, text.config.vocab_size), audio
+    ).eval()
+
+
+def words_of(
+    found: Checkpoint, path: Path, choices: Choices, clap: PretrainedClap | NoClap, *, longest: int = LONGEST
+) -> T5Text | GeneratedText | None:
+    """What reads the prompt word by word, where the U-Net is told tokens."""
+    if found.unet_shape is None or not any(found.unet_shape.contexts):
+        return None
+    model = build.words_of(found, path)
+    tokenizer = tokenizers.t5(path, choices.tokenizer, model.config.vocab_size, only=not found.clap)
+    t5 = T5Text(model, tokenizer, longest=longest)
+    if not found.language or not isinstance(clap, PretrainedClap):
+        return t5
+    return GeneratedText(clap, t5, *build.generator_of(found, path), alone=choices.heads == "original")
+
+
+def obstacle(found: Checkpoint, path: Path) -> AudioLDMError | None:
+    """Why a checkpoint cannot generate: a net that it lacks, or a U-Net told what nothing in the file gives."""
+    shape = found.unet_shape
+    parts = {"U-Net": found.unet, "VAE": found.vae, "vocoder": found.vocoder}
+    if shape is None or shape.film_dim is not None:
+        parts["CLAP"] = found.clap
+    missing = [name for name, state in parts.items() if not state]
+    if shape is None or missing:
         held = ", ".join(name for name, state in parts.items() if state) or "none of them"
-        raise AudioLDMError(
+        return AudioLDMError(
             f"{path} holds {held} but no {', no '.join(missing)}: it cannot generate alone.",
             "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ....",
         )
-
-
-def check_film(found: Checkpoint, path: Path) -> None:
-    """Refuse a U-Net that is told words: its nets can be taken out, but no text encoder of ours speaks to it yet."""
-    shape = found.unet_shape
+    out = f"Take its other nets out with: audioldm export {path} -o FOLDER."
     if found.unread:
-        raise AudioLDMError(
-            f"{path} has a conditioner that is neither CLAP nor T5: {found.unread[0]!r}.",
-            f"Take its other nets out with: audioldm export {path} -o FOLDER.",
+        unknown = f"neither CLAP nor T5 nor AudioLDM 2's generator: {found.unread[0]!r}"
+        return AudioLDMError(f"{path} has a conditioner that is {unknown}.", out)
+    given = [found.words_config["d_model"]] if found.words_config else []
+    if found.language_config and found.clap:
+        given.insert(0, found.language_config["n_embd"])
+    if (asked := [width for width in shape.contexts if width]) and asked != given:
+        there = f"gives {', '.join(map(str, given))}" if given else "has no encoder for them"
+        return AudioLDMError(
+            f"The U-Net of {path} is told token sequences ({', '.join(map(str, asked))} wide); the file {there}.",
+            out,
         )
-    if shape is not None and any(shape.contexts):
-        widths = ", ".join(str(width) for width in shape.contexts if width)
-        raise AudioLDMError(
-            f"The U-Net of {path} is told token sequences ({widths} wide), for which there is no text encoder here.",
-            f"Take its nets out with: audioldm export {path} -o FOLDER.",
-        )
+    return None
 
 
 def open_diffusers(folder: Path, choices: Choices) -> AudioLDM:
     """The pipeline of a diffusers folder, with the heads that its weights were trained with."""
     kind = read_json(folder / "model_index.json").get("_class_name")
-    if kind not in CLASSES:
-        raise AudioLDMError(f"{folder} is a {kind}.", f"Known: {', '.join(CLASSES)}.")
+    if kind == "AudioLDM2Pipeline":
+        from audioldm.pipeline.relatives import open_audioldm2
+
+        return open_audioldm2(folder, choices)
+    if kind != "AudioLDMPipeline":
+        raise AudioLDMError(f"{folder} is a {kind}.", "Known: AudioLDMPipeline, AudioLDM2Pipeline.")
+    return open_parts(folder, choices, load_pretrained_clap(folder))
+
+
+def open_parts(
+    folder: Path,
+    choices: Choices,
+    clap: PretrainedClap,
+    words: GeneratedText | None = None,
+    defaults: dict[str, Any] = DEFAULTS,
+) -> AudioLDM:
+    """What every diffusers folder has, with what tells its U-Net."""
     heads = published_heads(folder / "unet") if choices.heads == "original" else None
     schedule, prediction = read_scheduler(folder / "scheduler")
     vae, vocoder = cast(Any, load_published(folder / "vae")), cast(Any, load_published(folder / "vocoder"))
-    parts = ("unet", "vae", "vocoder", "text_encoder")
+    parts = ["unet", "vae", "vocoder", "text_encoder"]
+    parts += ["text_encoder_2", "projection_model", "language_model"] if words is not None else []
     return AudioLDM(
         load_published(folder / "unet", {} if heads is None else {"attention_head_dim": heads}),  # type: ignore[arg-type]
         vae,
         vocoder,
-        load_pretrained_clap(folder),
+        clap,
         spec_of(vocoder, stride_of(vae), vae.config.latent_channels),
+        words=words,
         schedule=schedule,
         prediction=prediction,
         name=folder.name,
-        defaults=dict(DEFAULTS),
+        defaults=dict(defaults),
         about={"source": str(folder), "licence": LICENCE, "heads": choices.heads},
         hashes={part: sha256(path) for part in parts for path in find_weights(folder / part)[:1]},
         notice=NOTICE,
@@ -144,28 +191,3 @@ def spec_of(vocoder: SpeechT5HifiGan, stride: int, latent_channels: int) -> Audi
         f"No known mel front end has {config.sampling_rate} Hz, {config.model_in_dim} mels and a hop of {hop}.",
         f"Known: {', '.join(SPECS)}.",
     )
-
-
-def tokenizer_beside(path: Path, choices: Choices) -> PreTrainedTokenizerBase:
-    """RoBERTa's tokenizer, which checkpoints lack: the named folder, one beside the file, or the hub's."""
-    beside = path.parent / "tokenizer"
-    if choices.tokenizer is not None:
-        if not Path(choices.tokenizer).is_dir():
-            raise AudioLDMError(
-                f"tokenizer={choices.tokenizer} is no folder.", "Name a folder with vocab.json."
-            )
-        return load_any_tokenizer(Path(choices.tokenizer))
-    if beside.is_dir():
-        return load_any_tokenizer(beside)
-    from audioldm.pipeline.hub import fetch
-
-    return load_any_tokenizer(fetch(ROBERTA, ("vocab.json", "merges.txt"), instead=beside).folder)
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, path: Path) -> None:
-    """A tokenizer of another vocabulary would give other words."""
-    if len(tokenizer) > vocabulary:
-        raise AudioLDMError(
-            f"The tokenizer has {len(tokenizer)} entries, the text tower of {path} {vocabulary}.",
-            f"Use the tokenizer of {ROBERTA}.",
-        )

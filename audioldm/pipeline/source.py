@@ -15,12 +15,16 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 def open_reference(ref: str, **choices: Any) -> AudioLDM:
     """The pipeline that ``ref`` names.   AudioLDMError where there is none, or it is of an unknown kind."""
+    from audioldm.nets.published import tango
     from audioldm.pipeline.published import Choices, open_checkpoint, open_diffusers
+    from audioldm.pipeline.relatives import open_tango
 
     chosen = Choices(**choices)
     path = Path(ref)
     if (path / "audioldm.json").is_file():
         return AudioLDM.from_folder(path)
+    if tango.is_tango(home := path.parent if path.name == tango.MAIN else path):
+        return open_tango(home, chosen)
     if path.is_dir() and has_small_clap(path):
         raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
     if path.is_dir():
@@ -37,6 +41,6 @@ def open_reference(ref: str, **choices: Any) -> AudioLDM:
     from audioldm.pipeline.hub import fetch_model
 
     snapshot = fetch_model(ref)
-    pipe = open_diffusers(snapshot.folder, chosen)
+    pipe = (open_tango if tango.is_tango(snapshot.folder) else open_diffusers)(snapshot.folder, chosen)
     about = {**pipe.about, "source": snapshot.repo, "revision": snapshot.revision}
     return replace(pipe, name=snapshot.repo, about=about)

@@ -3,12 +3,23 @@
 B batch, N samples, T frames, F mel bins, K = n_fft/2+1 frequency bins.
 """
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.signal.mel import filterbank
 from audioldm.spec import AudioSpec
+
+FIRST, LATER = 20, 3
+"""Steps of ``fitted`` before the first round of a polish, and in each."""
+NOISE = 0.7
+"""Share of noise that a polish begins with."""
+FLOOR = 0.5
+"""Nepers above the log-mel's floor that still count as the floor: nets come that near to it, and sounds lie above."""
+MOMENTUM = 0.99
+"""How much of a round's last change the phases of a polish go on with: 0 is Griffin & Lim's step."""
 
 
 def linear_magnitude(mel: Tensor, spec: AudioSpec) -> Tensor:
@@ -18,43 +29,92 @@ def linear_magnitude(mel: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def griffin_lim(
-    mel: Tensor,
-    spec: AudioSpec,
-    *,
-    iterations: int = 32,
-    start: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    mel: Tensor, spec: AudioSpec, *, iterations: int = 32, generator: Generator | None = None
 ) -> Tensor:
     """A waveform (B, 1, T * hop) whose magnitudes come close to the mel's.   Griffin & Lim 1984 (ASSP 32), eq. 16.
 
-    It begins at the phase of ``start`` (B, 1, T * hop) where there is one, as a polish of a vocoder's output: the
-    vocoder's timing stays, the loudness of every band becomes the mel's.   Else at random phases from ``generator``.
+    It begins at random phases from ``generator``.
     """
     magnitude = linear_magnitude(mel, spec)
-    window = torch.hann_window(spec.win, dtype=mel.dtype, device=mel.device)
     samples = mel.shape[-2] * spec.hop
-
-    def spectrum(wave: Tensor) -> Tensor:
-        padded = nnf.pad(wave, (spec.pad, spec.pad))
-        return torch.stft(
-            padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
-        )
-
-    def invert(values: Tensor) -> Tensor:
-        frames = torch.fft.irfft(values.transpose(1, 2), n=spec.n_fft) * window
-        weight = window.square().expand(1, frames.shape[1], -1)
-        size = (1, (frames.shape[1] - 1) * spec.hop + spec.n_fft)
-
-        def overlap(parts: Tensor) -> Tensor:
-            return nnf.fold(parts.transpose(1, 2), size, (1, spec.n_fft), stride=(1, spec.hop))[:, 0, 0]
-
-        return (overlap(frames) / overlap(weight).clamp(min=1e-8))[:, spec.pad : spec.pad + samples]
-
-    if start is None:
-        turns = torch.rand(magnitude.shape, generator=generator).to(mel)
-        values = torch.polar(magnitude, 2 * torch.pi * turns)
-    else:
-        values = torch.polar(magnitude, spectrum(start[:, 0]).angle())
+    turns = torch.rand(magnitude.shape, generator=generator).to(mel)
+    values = torch.polar(magnitude, 2 * torch.pi * turns)
     for _ in range(iterations):
-        values = torch.polar(magnitude, spectrum(invert(values)).angle())
-    return invert(values)[:, None]
+        values = torch.polar(magnitude, spectrum(inverse(values, spec, samples), spec).angle())
+    return inverse(values, spec, samples)[:, None]
+
+
+def polish(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, generator: Generator) -> Tensor:
+    """A vocoder's wave (B, 1, T * hop) brought to the log-mel (B, 1, T, F) that it was made from.
+
+    It begins at the wave and noise from ``generator`` (one for all rows, so that a sound is the same alone and in a
+    batch), seven tenths of it, each with the mel's loudness: tones keep the vocoder's phases, and what is noise loses
+    the periodic texture that a small vocoder gives it.   A round fits the magnitudes to the mel, which keeps what lies
+    inside a band, takes phases that go on as they changed last (Perraudin et al. 2013, alg. 1), and makes both those of
+    a sound; 8 rounds are enough to hear.   Silence stays silence (``energies``).
+    """
+    samples = mel.shape[-2] * spec.hop
+    drawn = torch.randn(1, samples, generator=generator, device=generator.device).to(mel)
+    parts = []
+    for sound in (wave[:, 0], drawn.expand(len(mel), -1)):
+        values = spectrum(sound, spec)
+        parts.append(
+            inverse(torch.polar(fitted(values.abs(), mel, spec, FIRST), values.angle()), spec, samples)
+        )
+    sound = (1 - NOISE) * parts[0] + NOISE * parts[1]
+    before = None
+    for _ in range(rounds):
+        values = spectrum(sound, spec)
+        ahead = values if before is None else values + MOMENTUM * (values - before)
+        sound = inverse(torch.polar(fitted(values.abs(), mel, spec, LATER), ahead.angle()), spec, samples)
+        before = values
+    return sound[:, None]
+
+
+def fitted(magnitude: Tensor, mel: Tensor, spec: AudioSpec, steps: int) -> Tensor:
+    """Magnitudes (B, K, T) scaled until their bands are the log-mel's (B, 1, T, F): m <- m * W'(target / W m) / W'1.
+
+    The multiplicative update of Lee & Seung 2001 (divergence), with W the mel filter bank: never negative, and it
+    starts from a sound's own fine structure where a pseudo-inverse would be flat.   What lies in no band (0 Hz) goes.
+    """
+    bank = filterbank(spec).to(mel)
+    target, share = energies(mel, spec)[:, 0].transpose(1, 2), bank.sum(0)[:, None].clamp(min=1e-8)
+    magnitude = magnitude.clamp(min=1e-7)
+    for _ in range(steps):
+        magnitude = magnitude * (bank.T @ (target / (bank @ magnitude).clamp(min=1e-7))) / share
+    return magnitude
+
+
+def energies(mel: Tensor, spec: AudioSpec) -> Tensor:
+    """What a log-mel (..., T, F) says of the bands: its exponential, but nothing where it lies at its floor.
+
+    A log-mel ends there and does not say how far below it a sound is; in recordings that is digital silence, which the
+    floor itself, made sound, would fill with hiss.
+
+    >>> energies(torch.tensor([[-11.5, -11.3], [0.0, -1.0]]), AudioSpec())
+    tensor([[0.0000, 0.0000],
+            [1.0000, 0.3679]])
+    """
+    return mel.exp().masked_fill(mel < math.log(spec.floor) + FLOOR, 0.0)
+
+
+def spectrum(wave: Tensor, spec: AudioSpec) -> Tensor:
+    """Complex spectrum (B, K, T) of (B, N), framed as the mels are."""
+    window = torch.hann_window(spec.win, dtype=wave.dtype, device=wave.device)
+    padded = nnf.pad(wave, (spec.pad, spec.pad))
+    return torch.stft(
+        padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
+    )
+
+
+def inverse(values: Tensor, spec: AudioSpec, samples: int) -> Tensor:
+    """The wave (B, samples) whose spectrum is nearest to (B, K, T).   Griffin & Lim 1984 eq. 6."""
+    window = torch.hann_window(spec.win, dtype=values.real.dtype, device=values.device)
+    frames = torch.fft.irfft(values.transpose(1, 2), n=spec.n_fft) * window
+    weight = window.square().expand(1, frames.shape[1], -1)
+    size = (1, (frames.shape[1] - 1) * spec.hop + spec.n_fft)
+
+    def overlap(parts: Tensor) -> Tensor:
+        return nnf.fold(parts.transpose(1, 2), size, (1, spec.n_fft), stride=(1, spec.hop))[:, 0, 0]
+
+    return (overlap(frames) / overlap(weight).clamp(min=1e-8))[:, spec.pad : spec.pad + samples]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,6 +62,23 @@ class Guiding:
             help="Strength of the CLAP score's gradient, such as 30; takes memory and time.  [default: 0, none]",
         ),
     ] = 0.0
+    guidance_classifier: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Classifier guidance: what `audioldm train embedded/classifier` exported.",
+        ),
+    ] = None
+    guidance_class: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Which of its classes to steer to; without a prompt it names the clip."
+        ),
+    ] = None
+    guidance_classifier_scale: Annotated[
+        float,
+        typer.Option(help="Strength of the classifier's gradient; 1 is Bayes' rule."),
+    ] = 1.0
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
@@ -84,13 +102,35 @@ class Guiding:
             raise AudioLDMError(
                 f"negative={self.negative!r} and guidance-weak both say what to move away from.", "Give one."
             )
+        self.check_classifier()
         self.guide(None).check(sampler=sampler, scale=self.guidance)
+
+    def check_classifier(self) -> None:
+        """Refuse half a classifier guidance."""
+        if (self.guidance_classifier is None) != (self.guidance_class is None):
+            raise AudioLDMError(
+                "guidance-classifier and guidance-class go together.",
+                "Give the classifier's folder and the name of one of its classes.",
+            )
+        if self.guidance_classifier is not None and not self.guidance_classifier.exists():
+            raise AudioLDMError(
+                f"guidance-classifier={self.guidance_classifier} is not there.",
+                "Train one: audioldm recipes embedded/classifier.",
+            )
+        scale = self.guidance_classifier_scale
+        if not (math.isfinite(scale) and scale >= 0):
+            raise AudioLDMError(f"guidance-classifier-scale={scale:g} is not a strength.", "Use 0 or more.")
 
     def guide(self, machine: "Machine | None") -> "Guide":
         """The pipeline's Guide; a weak model is loaded by ``machine``, None leaves it out."""
         from audioldm.pipeline.guide import Guide
 
         weak = machine.load(self.guidance_weak) if machine and self.guidance_weak else None
+        towards = None
+        if machine and self.guidance_classifier is not None and self.guidance_class is not None:
+            from audioldm.pipeline.classes import ClassOf
+
+            towards = ClassOf.load(self.guidance_classifier, self.guidance_class)
         return Guide(
             method=self.guidance_method,
             interval=self.guidance_interval,
@@ -98,6 +138,8 @@ class Guiding:
             also=tuple(weighted(text, "guidance-also") for text in self.guidance_also),
             weak=weak,
             clap=self.guidance_clap,
+            towards=towards,
+            towards_scale=self.guidance_classifier_scale,
         )
 
     def given(self) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Which model, on which device, in which numbers."""
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +23,7 @@ class Machine:
             "-m",
             "--model",
             metavar="REF",
-            help="Model folder, diffusers folder, hub id (owner/name[@revision]) or original .ckpt.  "
+            help="Model folder, diffusers folder, hub id (owner/name[@revision]), Tango's folder or original .ckpt.  "
             "[default: the embedded model]",
         ),
     ] = None
@@ -38,7 +41,8 @@ class Machine:
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            help="RoBERTa's vocab.json and merges.txt for a .ckpt.  [default: tokenizer/ beside it, or the hub's]"
+            help="RoBERTa's vocab.json and merges.txt for a .ckpt, T5's tokenizer.json in tokenizer_2/ inside.  "
+            "[default: tokenizer/ and tokenizer_2/ beside it, or the hub's]"
         ),
     ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
@@ -53,15 +57,47 @@ class Machine:
     mode: Annotated[
         str,
         typer.Option(
-            metavar="exact|fast|compiled",
-            help="exact: a seed keeps its bytes. fast: bfloat16, near it. compiled: fast, after a wait to compile.",
+            metavar="exact|split|fast|compiled",
+            help="exact: a seed keeps its bytes. split: exact but for rounding, on CPUs with AMX. fast: bfloat16, near "
+            "it. compiled: fast, after a wait to compile.",
         ),
     ] = "exact"
 
+    adapter: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE[:WEIGHT]",
+            show_default=False,
+            help="What was learned of a few sounds: a file of `audioldm train personal/...`, kohya, peft.  Repeatable.",
+        ),
+    ] = field(default_factory=list)
+
     def load(self, model: str | None = None) -> "AudioLDM":
-        """The pipeline of ``model``, or of the model asked for."""
+        """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
         choices = {"heads": self.heads, "weights": self.weights, "tokenizer": self.tokenizer}
-        return load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
+        pipe = load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
+        if model is None:
+            adapt(pipe, self.adapter)
+        return pipe
+
+
+def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
+    """Put adapters on ``pipe``; what there is to warn of goes to stderr."""
+    with warned():
+        pipe.adapt(*adapters)
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Warnings about adapters as lines on stderr, one each."""
+    from audioldm.adapters.adapter import AdapterWarning
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", AdapterWarning)
+        yield
+    for warning in told:
+        if issubclass(warning.category, AdapterWarning):
+            typer.echo(f"audioldm: warning: {warning.message}", err=True)
 
 
 def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":

@@ -21,7 +21,9 @@ class Steps:
     ] = None
     polish: Annotated[
         int | None,
-        typer.Option(help="Rounds of Griffin-Lim after the vocoder; 0 is none.  [default: the model's]"),
+        typer.Option(
+            help="Rounds that bring the vocoder's sound to its mel; 0 is none.  [default: the model's]"
+        ),
     ] = None
 
     def given(self) -> dict[str, Any]:
@@ -34,3 +36,9 @@ class Sampling(Steps):
     """``Steps``, and the length."""
 
     seconds: Annotated[float | None, typer.Option(help="Length of each clip.  [default: the model's]")] = None
+    redraw: Annotated[
+        int | None,
+        typer.Option(
+            help="How often a clip that came out silent is drawn again; 0 is never.  [default: the model's]"
+        ),
+    ] = None
