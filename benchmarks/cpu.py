@@ -10,26 +10,37 @@ length.   Beside every speed stands how far the sound is from the exact one.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from audioldm.diffusion.windows import blend, starts
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.split import reason_against
+from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from benchmarks.gpu import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
-from benchmarks.measure import Book, Row, machine, paired
-from benchmarks.shapes import aligned, ours, theirs
+from benchmarks.measure import Book, Row, machine, paired, seconds_of
+from benchmarks.original import Original, found
+from benchmarks.shapes import aligned, ours, theirs, unet_of
 
 BASE = "diffusers fp32"
-NAMES = (BASE, "diffusers bf16", "exact", "fast")
+NAMES = (BASE, "diffusers bf16", "exact", *(() if reason_against() else ("split",)), "fast")
 
 
 class CpuBench(Bench):
     """The same rows' helpers, with this processor's pipelines."""
+
+    most = 130.0
+    """seconds after which whole pipelines are not run again"""
 
     def pipe(self, name: str, nets: Any = None) -> Any:
         """A pipeline by name, built once."""
@@ -37,6 +48,7 @@ class CpuBench(Bench):
             BASE: lambda: theirs(self.nets),
             "diffusers bf16": lambda: theirs(self.nets, torch.bfloat16),
             "exact": lambda: ours(self.nets),
+            "split": lambda: ours(self.nets, "split"),
             "fast": lambda: ours(self.nets, "fast"),
             "compiled": lambda: ours(self.nets, "compiled"),
             "compiled fp32": lambda: ours(self.nets, "compiled", torch.float32),
@@ -56,7 +68,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
             row = ratios(paired(runs, "cpu", repeats=5, warm=1, most=25))
             for name, value in row.items():
-                rate = bench.peaks["fp32" if name.endswith("fp32") or name == "exact" else "bf16"]
+                rate = bench.peaks["fp32" if name.endswith("fp32") or name in ("exact", "split") else "bf16"]
                 if part in floor:
                     value["floor_share"] = round(floor[part]["gflop"] * 1e9 / rate / value["s"], 3)
             return row
@@ -72,18 +84,25 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
     def keep(name: str) -> None:
         made[name] = bench.whole(bench.pipe(name), steps=steps)
 
+    ours_and_theirs = [name for name in names if name != "original audioldm"]
+
     def run() -> Row:
-        row = ratios(
-            paired({n: partial(keep, n) for n in names}, "cpu", repeats=3, warm=int(bench.tiny), most=150)
-        )
-        for name in names:
-            mine = made[name] if "diffusers" in name else None
-            pair = (
-                (mine, made[BASE])
-                if mine is not None
+        runs: dict[str, Callable[[], Any]] = {n: partial(keep, n) for n in ours_and_theirs}
+        with ExitStack() as stack:
+            if "original audioldm" in names and not bench.tiny:
+                original = stack.enter_context(Original(seconds=bench.seconds, steps=steps))
+                runs["original audioldm"] = original
+            row = ratios(paired(runs, "cpu", repeats=3, warm=1, most=bench.most))
+            if "original audioldm" in row:
+                row["original audioldm"]["peak_mib"] = original.peak_mib()
+        for name in ours_and_theirs:
+            theirs_too = "diffusers" in name
+            other = (
+                (made[name], made[BASE])
+                if theirs_too
                 else aligned(made[name], made[BASE], bench.nets.vocoder)
             )
-            row[name] |= error(*pair)
+            row[name] |= error(*other)
         return row
 
     bench.book.add("whole S", f"{bench.seconds} s, {steps} steps", run, needs=100)
@@ -103,6 +122,7 @@ def child(code: str, *arguments: str) -> Row:
 
 GROW = """
 import sys, time
+from audioldm.nets.split import reason_against
 from audioldm.pipeline.audioldm import AudioLDM
 mode, seconds, steps, batch = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 pipe = AudioLDM.from_pretrained(mode=mode)
@@ -116,16 +136,15 @@ PEAK = """
 import sys
 from benchmarks import shapes
 import torch
-nets = shapes.build("S", "cpu", tiny=sys.argv[2] == "tiny")
-kind = sys.argv[1]
+folder, kind, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 if kind.startswith("diffusers"):
-    pipe = shapes.theirs(nets, torch.bfloat16 if "bf16" in kind else torch.float32)
-    nets = None
-    shapes.run_theirs(pipe, 1, seconds=float(sys.argv[3]), steps=1)
+    dtype = torch.bfloat16 if "bf16" in kind else torch.float32
+    pipe = shapes.AudioLDMPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipe.tokenizer.model_max_length = min(512, pipe.text_encoder.config.max_position_embeddings - 2)
+    pipe.set_progress_bar_config(disable=True)
+    shapes.run_theirs(pipe, 1, seconds=seconds, steps=1)
 else:
-    pipe = shapes.ours(nets, kind)
-    nets = None
-    shapes.run_ours(pipe, 1, seconds=float(sys.argv[3]), steps=1)
+    shapes.run_ours(shapes.AudioLDM.from_pretrained(folder, mode=kind), 1, seconds=seconds, steps=1)
 row = {}
 """
 
@@ -151,9 +170,28 @@ def startup(bench: CpuBench) -> None:
         bench.book.add("start-up", name, run, needs=15)
 
 
+def second(bench: CpuBench) -> None:
+    """What a second process saves in mode compiled: wall time of two commands that share an empty cache folder."""
+    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--no-figure", "--force"]
+    if bench.tiny:
+        words[3:4] = ["1.28", "--steps", "2"]
+    with TemporaryDirectory() as folder:
+        command = partial(
+            subprocess.run, [sys.executable, "-m", "audioldm", *words, "-o", f"{folder}/sound"],
+            capture_output=True, check=True, env={**os.environ, "XDG_CACHE_HOME": folder},
+        )  # fmt: skip
+        for name in ("first process", "second process"):
+            bench.book.add(
+                "compiled, 5 s, embedded", name, lambda: {"s": seconds_of(command, "cpu")}, needs=60
+            )
+
+
 def embedded(bench: CpuBench) -> None:
     """The embedded model at its default steps: real-time factor, and clips per minute against the batch."""
-    pipes = {mode: AudioLDM.from_pretrained(mode=mode) for mode in ("exact", "fast")}  # type: ignore[arg-type]
+    pipes = {
+        mode: AudioLDM.from_pretrained(mode=mode)
+        for mode in ("exact", *(() if reason_against() else ("split",)), "fast")
+    }  # type: ignore[arg-type]
     seconds = pipes["exact"].defaults["seconds"]
     steps = 2 if bench.tiny else pipes["exact"].defaults["steps"]
     for batch in (1, 2) if bench.tiny else (1, 2, 4, 8):
@@ -188,11 +226,61 @@ def growth(bench: CpuBench) -> None:
         )  # fmt: skip
 
 
+def sizes(bench: CpuBench) -> None:
+    """One guided step of the published sizes against the parameters, 2.56 s of latent."""
+
+    def run() -> Row:
+        row: Row = {}
+        for size in ("S", "M", "L"):
+            unet = unet_of(size, tiny=bench.tiny)
+            given = torch.randn(2, 8, 64, 16), torch.full((2,), 500.0), torch.randn(2, 512)
+            with torch.no_grad():
+                call = partial(unet, given[0], given[1], None, class_labels=given[2])
+                time = paired({"": call}, "cpu", repeats=5, most=15)[""]
+            row[size] = {**time, "parameters_m": sum(p.numel() for p in unet.parameters()) / 1e6}
+        return row
+
+    bench.book.add("growth, sizes", "U-Net step, exact", run, needs=60)
+
+
+def long(bench: CpuBench) -> None:
+    """What it costs in exactness to decode in pieces: the vocoder's are exact, the VAE's windows are not."""
+
+    def run() -> Row:
+        pipe = AudioLDM.from_pretrained()
+        made = pipe.sample(
+            pipe.encode_text(["rain falling"]), pipe.encode_text([""]), seeds=[0],
+            **{**{k: v for k, v in pipe.defaults.items() if k != "polish"}, "seconds": 15.36, "steps": 10},
+        )  # fmt: skip
+        with torch.no_grad():
+            whole = pipe.engine.decode(made)
+            frames = longform.window_frames(pipe)
+            weights, stride = longform.tile_weights(frames, pipe.spec.stride)
+            begins = starts(made.shape[2], frames, stride)
+            tiled = blend(
+                made.shape[2], begins, weights, lambda b: pipe.engine.decode(made[:, :, b : b + frames]),
+                dim=2, scale=pipe.spec.stride,
+            )  # fmt: skip
+            one, pieces = vocode(pipe.vocoder, whole, chunk=10**6), vocode(pipe.vocoder, whole, chunk=128)
+        gap = (tiled - whole).abs()
+        return {
+            "vae tiled": {
+                "mean_log_mel": float(gap.mean()),
+                "max_log_mel": float(gap.max()),
+                "windows": len(begins),
+            },
+            "vocoder in pieces": error(pieces, one),
+        }
+
+    bench.book.add("long", "15.36 s, embedded", run, needs=30)
+
+
 def memory(bench: CpuBench, names: tuple[str, ...]) -> None:
-    """Peak memory of a process that builds one pipeline and makes one clip (its random weights included)."""
-    for name in names:
-        size = "tiny" if bench.tiny else "full"
-        bench.book.add("memory S", name, partial(child, PEAK, name, size, str(bench.seconds)), needs=30)
+    """Peak memory of a process that loads one float32 model folder, the same for both sides, and makes one clip."""
+    with TemporaryDirectory() as folder:
+        ours(bench.nets).save_pretrained(folder)
+        for name in names:
+            bench.book.add("memory S", name, partial(child, PEAK, folder, name, str(bench.seconds)), needs=30)
 
 
 def main() -> None:
@@ -204,8 +292,17 @@ def main() -> None:
     parser.add_argument(
         "--compiled", action="store_true", help="the compiled modes too: minutes of compiling"
     )
-    groups = ("parts", "whole", "startup", "embedded", "drift", "memory", "growth")
-    parser.add_argument("--only", nargs="*", choices=groups, default=groups, help="these groups only")
+    groups = ("parts", "whole", "startup", "embedded", "drift", "memory", "growth", "sizes", "long")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=(*groups, "second"),
+        default=groups,
+        help="these groups only; second is how compiled starts in a second process",
+    )
+    parser.add_argument(
+        "--pipelines", nargs="*", help="these only, after the first; for machines of little memory"
+    )
     options = parser.parse_args()
     about = {"what": "cpu", "rehearsal": options.rehearse, "machine": machine("cpu")}
     book = Book(options.out, seconds=options.seconds, about=about)
@@ -213,14 +310,19 @@ def main() -> None:
     peaks(bench, sizes=())
     book.add("floors", "S", partial(floor_rows, bench, "S"))
     names = (*NAMES, *(("compiled fp32", "compiled") if options.compiled else ()))
+    names = (*names, *(("original audioldm",) if found() else ()))
+    names = names if options.pipelines is None else (BASE, *options.pipelines)
     runs: dict[str, Callable[[], Any]] = {
-        "parts": partial(parts, bench, names),
+        "parts": partial(parts, bench, tuple(n for n in names if n != "original audioldm")),
         "whole": partial(whole, bench, names),
         "startup": partial(startup, bench),
+        "second": partial(second, bench),
         "embedded": partial(embedded, bench),
         "drift": lambda: book.add("drift S by part", "fast against exact", partial(drift, bench, "fast")),
-        "memory": partial(memory, bench, NAMES),
+        "memory": partial(memory, bench, tuple(n for n in names if n != "original audioldm")),
         "growth": partial(growth, bench),
+        "sizes": partial(sizes, bench),
+        "long": partial(long, bench),
     }
     for name, run in runs.items():
         if name in options.only:

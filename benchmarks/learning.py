@@ -1,37 +1,40 @@
-"""Does it learn, and what for: the tiny U-Net from a cache against eps, uniform weights and no cache, for equal time.
+"""Does it learn, and what for: tiny/ldm from its cache against eps, uniform weights and no cache, for equal time.
 
-    audioldm data encode synthetic -o out/latents --seconds 1.28 --vae audioldm/_embedded/vae --clap audioldm/_embedded
-    python -m benchmarks.learning --cache out/latents --parts audioldm/_embedded --seconds 60
+    make tiny                                  # or: a cache and parts of your own
+    python -m benchmarks.learning --cache runs/tiny/latents --parts runs/tiny/model --seconds 30 --json FILE
 
-Every variant gets the same seconds of this process's CPU time (wall time on a machine that does nothing else), the same
-net, data, rate and batch.   All are judged by the same two losses on held-out sounds: the error of eps (what eps with
-uniform weights itself minimises) and the error of x0 weighted by min(SNR, 5) (what v with min-SNR minimises).   Then
-the first variant says "a low tone" and "a high tone", and the decoded mels' centroids are compared.
+Every variant gets the same seconds of this process's CPU time (wall time on a machine that does nothing else), and
+tiny/ldm's net, start, data, rate, schedule and batch.   All are judged by the same two losses on held-out sounds: the
+error of eps (what eps with uniform weights itself minimises) and the error of x0 weighted by min(SNR, 5) (what v with
+min-SNR minimises).   Then each says "a low tone" and "a high tone", and the decoded mels' centroids are compared.
 """
 
 import argparse
+import json
 import time
-from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from audioldm import recipes
 from audioldm.batch import LatentBatch
 from audioldm.datasets.latents import LatentDataset, collate_latents, null_embedding, scaling_factor
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.diffusion.objective import add_noise
-from audioldm.diffusion.schedule import audioldm
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component
-from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import decode, encode, stride_of
 from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
+from audioldm.training.console import quieten
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.steps import adamw
+from benchmarks.measure import machine
 
 VARIANTS = {
     "v, min-SNR, cache": ("v", "min_snr", True),
@@ -66,27 +69,20 @@ class Bench:
         )
 
     def module(self, prediction: str, weighting: str) -> LatentDiffusion:
-        """The tiny U-Net, always from the same start."""
-        torch.manual_seed(0)
-        empty = null_embedding(self.cache)
-        unet = build_unet(
-            channels=(32, 64),
-            latent_channels=self.channels,
-            layers=1,
-            head_channels=16,
-            film_dim=len(empty),
-            groups=8,
-        )
-        return LatentDiffusion(
-            unet, audioldm(), scaling_factor=self.factor, empty=empty,
-            prediction=prediction, weighting=weighting, text_prob=0.5, batches=1,
-        )  # type: ignore[arg-type] # fmt: skip
+        """That of tiny/ldm, always from the same start."""
+        settings = [f"task.prediction={prediction}", f"task.weighting={weighting}", "trainer.listen=null"]
+        sizes = [
+            f"task.unet.latent_channels={self.channels}",
+            f"task.unet.film_dim={len(null_embedding(self.cache))}",
+        ]
+        cfg = recipes.load("tiny/ldm", [f"data.folder={self.cache}", "batch_size=16", *settings, *sizes])
+        return recipes.build(cfg).module  # type: ignore[no-any-return]
 
     def learn(self, name: str, seconds: float) -> tuple[LatentDiffusion, int]:
         """Train for ``seconds`` of CPU time; the module and its number of batches."""
         prediction, weighting, cached = VARIANTS[name]
         module = self.module(prediction, weighting).train()
-        optimizer = adamw(module.unet.parameters(), 1e-3)
+        optimizer = adamw(module.unet.parameters(), module.lr)
         rng, count, begin = torch.Generator().manual_seed(0), 0, time.process_time()
         while time.process_time() - begin < seconds:
             rows = torch.randint(280, (BATCH,), generator=rng).tolist()
@@ -95,14 +91,17 @@ class Bench:
             else:
                 batch = self.encoded([self.train[row] for row in rows])
             optimizer.zero_grad()
-            module.losses(batch, rng, drop=0.1)[0].mean().backward()
+            module.losses(batch, rng, drop=module.drop)[0].mean().backward()
             optimizer.step()
             count += 1
         return module.eval(), count
 
     @torch.no_grad()
     def judge(self, module: LatentDiffusion, held: LatentBatch) -> tuple[float, float]:
-        """(error of eps, error of x0 weighted by min(SNR, 5)), means over held-out sounds and even timesteps."""
+        """(error of eps, error of x0 weighted by min(SNR, 5)), means over held-out sounds and even timesteps.
+
+        The last timestep, where nothing of the sound is left and eps says nothing, is not among them.
+        """
         rng = torch.Generator().manual_seed(1)
         z = held.mean * self.factor
         t = torch.arange(len(z)) * module.schedule.length // len(z)
@@ -127,6 +126,7 @@ class Bench:
             self.clap,
             self.spec,
             prediction=module.prediction,
+            schedule=module.schedule,
             defaults={"seconds": SECONDS},
         )  # type: ignore[arg-type]
         found = {}
@@ -141,29 +141,35 @@ class Bench:
         return found
 
 
-def main(arguments: list[str] | None = None) -> dict[str, tuple[int, float, float]]:
-    """Print the table and the order of the tones."""
+def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--parts", type=Path, default=EMBEDDED)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
+    quieten()
     bench = Bench(args.cache, args.parts)
     held = bench.encoded([bench.held[i] for i in range(280)])
-    rows: dict[str, tuple[int, float, float]] = {}
-    tell: Callable[[LatentDiffusion], dict[str, Tensor]] = bench.centroids
-    print(f"{'variant':26}{'batches':>9}{'eps error':>12}{'min-SNR error':>15}")
+    found: dict[str, dict[str, Any]] = {}
+    print(
+        f"{'variant':26}{'batches':>9}{'eps error':>12}{'min-SNR error':>15}{'low, high: centroid in mel bins':>34}"
+    )
     for name in VARIANTS:
         module, count = bench.learn(name, args.seconds)
-        rows[name] = (count, *bench.judge(module, held))
-        print(f"{name:26}{count:9}{rows[name][1]:12.4f}{rows[name][2]:15.4f}", flush=True)
-        if name == next(iter(VARIANTS)):
-            tones = {prompt: values.tolist() for prompt, values in tell(module).items()}
-    for prompt, values in tones.items():
-        print(f"{prompt}: centroid in mel bins {', '.join(f'{value:.1f}' for value in sorted(values))}")
-    return rows
+        eps, weighted = bench.judge(module, held)
+        tones = {prompt: sorted(values.tolist()) for prompt, values in bench.centroids(module).items()}
+        found[name] = {"batches": count, "eps error": eps, "min-SNR error": weighted, "centroids": tones}
+        low, high = (median(values) for values in tones.values())
+        print(f"{name:26}{count:9}{eps:12.4f}{weighted:15.4f}{low:28.1f}{high:6.1f}", flush=True)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        about = {**machine("cpu"), "seconds each": args.seconds, "recipe": "tiny/ldm"}
+        args.json.write_text(json.dumps({"about": about, "found": found}, indent=1))
+    return found
 
 
 if __name__ == "__main__":

@@ -59,16 +59,23 @@ class Nets:
         return Nets(*(deepcopy(net).to(dtype) for net in nets), self.tokenizer)  # type: ignore[arg-type]
 
 
+def unet_of(shape: str, *, tiny: bool = False) -> UNet2DConditionModel:
+    """The U-Net of ``shape``, ready to answer; ``tiny`` an eighth as wide."""
+    widths, head = WIDTHS[shape]
+    if not tiny:
+        return build_unet(channels=widths, head_channels=head).eval()
+    return build_unet(
+        channels=[w // 8 for w in widths], layers=1, head_channels=8, film_dim=512, groups=4
+    ).eval()
+
+
 def build(shape: str, device: str, *, tiny: bool = False, seed: int = 0) -> Nets:
     """The nets of ``shape`` in float32; ``tiny`` makes them toys, to rehearse a benchmark."""
     tokenizer = train_tokenizer([*PROMPTS, ""], size=300)
     torch.manual_seed(seed)
-    widths, head = WIDTHS[shape]
     with torch.device(device):
+        unet = unet_of(shape, tiny=tiny)
         if tiny:
-            unet = build_unet(
-                channels=[w // 8 for w in widths], layers=1, head_channels=8, film_dim=512, groups=4
-            )
             vae = build_vae(channels=(8, 8, 16), layers=1, groups=4)
             vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1, 3),))
             text = ClapTextConfig(
@@ -79,7 +86,6 @@ def build(shape: str, device: str, *, tiny: bool = False, seed: int = 0) -> Nets
                 intermediate_size=64,
             )
         else:
-            unet = build_unet(channels=widths, head_channels=head)
             vae, vocoder, text = build_vae(), build_hifigan(), ClapTextConfig()
         encoder = ClapTextModelWithProjection(text)
     for net in (unet, vae, vocoder, encoder):
@@ -88,8 +94,8 @@ def build(shape: str, device: str, *, tiny: bool = False, seed: int = 0) -> Nets
 
 
 def ours(nets: Nets, mode: Mode = "exact", dtype: torch.dtype | None = None) -> AudioLDM:
-    """Our pipeline on these nets themselves (exact, float32) or on a copy."""
-    if mode != "exact" or dtype not in (None, torch.float32):
+    """Our pipeline on these nets themselves (exact or split, float32) or on a copy."""
+    if mode not in ("exact", "split") or dtype not in (None, torch.float32):
         nets = nets.copy(torch.float32)
     device = nets.unet.device
     clap = SmallClap(nets.text_encoder, nets.tokenizer, MelEncoder(widths=(8, 8), dim=512, hidden=16))

@@ -2,7 +2,7 @@
 
 naive    every step makes the mel, runs the VAE's encoder and CLAP's audio tower, all in float32, then the U-Net's step;
          the sound is already on the device, so reading and decoding files costs nothing here
-cached   ours: posteriors and embeddings come from a cache on disk; bfloat16 autocast, and on a GPU recorded passes
+cached   ours: posteriors and embeddings come from a cache on disk; bfloat16 autocast, and on a GPU recorded steps
 """
 
 import tempfile
@@ -15,13 +15,14 @@ from torch import Tensor
 from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModelWithProjection
 
-from audioldm.batch import LatentBatch
+from audioldm.batch import Condition, LatentBatch
 from audioldm.datasets.latents import Encoded, LatentDataset, collate_latents, write_latents
 from audioldm.diffusion.schedule import audioldm
 from audioldm.nets.vae import encode
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.data import DataModule
+from audioldm.training.graphed import RecordedStep
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.steps import adamw
 from benchmarks.shapes import Nets
@@ -36,6 +37,7 @@ def module_of(nets: Nets, *, graph: bool) -> LatentDiffusion:
     module = LatentDiffusion(
         unet, audioldm(), scaling_factor=1.0, empty=empty, batches=1000, lr=1e-5, graph=graph
     )
+    module.schedule = module.schedule.to(unet.device)
     return module.to(unet.device).train()
 
 
@@ -61,21 +63,25 @@ def cached_step(nets: Nets, batch: int, *, seconds: float, graph: bool, bf16: bo
     """One step of ours at ``batch`` clips."""
     module = module_of(nets, graph=graph)
     device = module.unet.device
-    optimizer = adamw(module.unet.parameters(), module.lr)
+    optimizer = adamw(module.unet.parameters(), module.lr, graph=graph)
     spec = AudioSpec()
-    rng = torch.Generator().manual_seed(1)
+    rng = torch.Generator(device).manual_seed(1)
     with tempfile.TemporaryDirectory() as folder:
         batches = cached_batches(Path(folder), spec.latent_shape(seconds, 8), batch)
 
-    def step() -> Tensor:
-        given = next(batches).to(device)
+    def whole(z: Tensor, t: Tensor, noise: Tensor, film: Tensor) -> dict[str, Tensor]:
+        optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            losses, _ = module.losses(given, rng, drop=0.1)
-        loss = losses.mean()
+            loss = module.weigh(z, t, noise, Condition(film=film)).mean()
         loss.backward()
         optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
+        return {"loss": loss.detach()}
+
+    recorded = RecordedStep(whole, on=graph)
+
+    def step() -> Tensor:
+        z, t, noise, told = module.drawn(next(batches).to(device), rng, drop=0.1)
+        return recorded(z, t, noise, told.film)["loss"]
 
     return step
 
@@ -106,8 +112,8 @@ def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
         ear = ClapEar().eval().requires_grad_(False)
     mel = LogMel(spec).to(device)
     optimizer = torch.optim.AdamW(module.unet.parameters(), lr=1e-5)
-    rng = torch.Generator().manual_seed(1)
-    wave = torch.randn(batch, 1, spec.samples(seconds), generator=rng).to(device) * 0.1
+    rng = torch.Generator(device).manual_seed(1)
+    wave = torch.randn(batch, 1, spec.samples(seconds), generator=rng, device=device) * 0.1
 
     def step() -> Tensor:
         with torch.no_grad():
