@@ -509,3 +509,21 @@ def test_figure_marks_a_tone_at_its_frequency():
         # half a band is the best that an integer band can do
         assert abs(loudest - figure.mel_position(np.array(hertz), spec)) <= 0.6
     assert figure.draw(np.zeros(16000, dtype=np.float32), spec, title="$5 of silence").startswith(b"\x89PNG")
+
+
+def test_a_silent_clip_is_drawn_again_and_told(generate, out, monkeypatch):
+    from audioldm.pipeline import draws
+
+    monkeypatch.setattr(draws, "SILENT", 100.0)
+    code, _, err = generate("nothing", "--redraw", "2", "--seed", "7")
+    assert code == 0 and "'nothing', seed 7, came out silent" in err
+    last = (out / "nothing_seed7.wav").read_bytes()
+    assert json.loads((out / "nothing_seed7.json").read_text())["settings"]["redraw"] == 2
+    monkeypatch.setattr(draws, "SILENT", 0.0)
+    seed = draws.seed_of(7, 2)
+    assert generate("nothing", "--seed", str(seed))[0] == 0
+    assert (out / f"nothing_seed{seed}.wav").read_bytes() == last
+    code, _, err = generate("nothing", "--redraw", "2", "--seed", "7", "--force")
+    assert code == 0 and "silent" not in err and (out / "nothing_seed7.wav").read_bytes() != last
+    code, _, err = generate("nothing", "--redraw", "-1")
+    assert code == 2 and "redraw=-1" in err

@@ -90,7 +90,11 @@ def test_serve_until_interrupted(command, folders):
     assert command("listen", "prepare", folders / "old", folders / "new", "-o", folders / "test") == 0
     words = [sys.executable, "-m", "audioldm", "listen", "serve", str(folders / "test"), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env=environment,
+        # a job that a script put in the background ignores SIGINT, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         line = process.stdout.readline()
         url = re.search(r"http://127\.0\.0\.1:\d+/", line)[0]

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from audioldm.datasets.audio_text import AudioText, collate, generator, weights, window
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.signal.level import normalise_peak
 from audioldm.spec import SPECS
 
 SPEC = SPECS["16k_64"]
@@ -94,6 +95,13 @@ def test_crops_prefer_sound():
 def test_an_exact_length_is_taken_whole():
     wave = torch.rand(100)
     assert torch.equal(window(wave, 100, generator(0, 0, 0)), wave)
+
+
+def test_zeros_after_a_short_clip_stay_zeros_when_its_level_is_set():
+    wave = 0.2 + 0.1 * torch.rand(3000, generator=torch.Generator().manual_seed(0))
+    levelled = normalise_peak(window(wave, 8000, generator(0, 0, 0)))
+    # 1e-6 is a rounding of float32 sums over 3,000 samples; a constant would be 0.1
+    assert levelled[3000:].abs().max() < 1e-6 and levelled.abs().max() == pytest.approx(0.5)
 
 
 def test_a_row_may_be_a_part_of_a_file(tmp_path):

@@ -55,6 +55,28 @@ def test_a_file_that_is_cut_anywhere_is_corrupt(tmp_path, suffix):
         assert check([row(part)]).counts() == {"corrupt": 1}, share
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("page.mp3", b"\n<!DOCTYPE html><html>404</html>", "it is a web page."),
+        ("none.wav", b"", "the file is empty."),
+        ("words.flac", b"these are words", "format not recognised."),
+        ("words.mp3", b"these are words", "format not recognised."),
+    ],
+)
+def test_the_reason_is_told_once_and_without_the_path(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    (finding,) = check([row(tmp_path / name)]).findings
+    assert finding.detail.lower() == reason
+
+
+def test_a_cut_file_says_so(tmp_path):
+    path = save(tmp_path / "a.wav")
+    path.write_bytes(path.read_bytes()[:20000])
+    (finding,) = check([row(path)]).findings
+    assert finding.detail == "cut off before its end."
+
+
 def test_a_wav_from_a_pipe_states_no_size(tmp_path):
     path = save(tmp_path / "a.wav", subtype="PCM_16")
     data = bytearray(path.read_bytes())

@@ -48,6 +48,22 @@ def test_metadata_csv_comes_first_and_other_files_still_count(tmp_path):
     assert made["some horn.wav"].captions == ("some horn",)
 
 
+def test_the_only_table_of_captions_counts_whatever_its_name_separator_and_encoding(tmp_path):
+    save(tmp_path / "001.wav")
+    save(tmp_path / "002.wav", sine(2.0))
+    (tmp_path / "prices.csv").write_text("item,price\nmicrophone,100\n")
+    (tmp_path / "Sounds.csv").write_bytes(
+        "file; caption\n001.wav; \n002.wav; ein Gerät summt\n".encode("latin-1")
+    )
+    made = by_name(tmp_path)
+    assert made["002.wav"].captions == ("ein Gerät summt",) and made["001.wav"].captions == ()
+    (tmp_path / "again.tsv").write_text("path\tcaption\n001.wav\ta hum\n")
+    with pytest.raises(AudioLDMError, match=r"both Sounds\.csv and again\.tsv"):
+        rows(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n001.wav,a beep\n")
+    assert by_name(tmp_path)["001.wav"].captions == ("a beep",)
+
+
 def test_metadata_jsonl_with_several_captions_and_parts(tmp_path):
     save(tmp_path / "a.wav", sine(3.0))
     lines = [
@@ -78,10 +94,11 @@ def test_splits_follow_the_bytes_not_the_name(tmp_path):
 
 def test_bad_files_are_found_by_the_check(tmp_path):
     made = bad_sounds(tmp_path)
+    made["missing"].symlink_to(tmp_path / "gone.wav")
     report = check(rows(tmp_path))
     # sorted by name, copy.wav comes before the file that it copies: the first of two stays
     assert [row.path for row in report.rows] == [str(made["duplicate"])]
-    assert report.counts() == {"corrupt": 2, "duplicate": 1, "nan": 1, "silent": 1}
+    assert report.counts() == {"corrupt": 2, "duplicate": 1, "missing": 1, "nan": 1, "silent": 1}
 
 
 @pytest.mark.parametrize(

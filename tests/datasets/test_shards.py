@@ -1,6 +1,8 @@
 """Shards are read as written, in an order that follows from the seed, from any batch on, and shared among readers."""
 
+import io
 import itertools
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.shards import Shards, write_shards
+from audioldm.datasets.tars import Sample, every, plain, samples
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
@@ -54,6 +57,18 @@ def test_it_goes_on_where_it_was(shards, workers: int):
         assert a.ids == b.ids and a.captions == b.captions and torch.equal(a.wave, b.wave)
 
 
+def test_what_was_seen_is_not_read_again(shards, monkeypatch):
+    whole = take(stream(shards), 22)  # six batches a pass
+    opened, loaded, load = [], [], Sample.read
+    monkeypatch.setattr("audioldm.datasets.shards.samples", lambda tar: opened.append(tar) or samples(tar))
+    monkeypatch.setattr(Sample, "read", lambda self: loaded.append(self.key) or load(self))
+    rest = take(stream(shards, start=20), 2)
+    assert [batch.ids for batch in rest] == [batch.ids for batch in whole[20:]]
+    assert all(torch.equal(a.wave, b.wave) for a, b in zip(whole[20:], rest, strict=True))
+    assert len(opened) <= 2 * len(shards)  # once to count them, and the fourth pass alone
+    assert loaded == [key for batch in rest for key in batch.ids]
+
+
 def test_processes_share_the_shards(shards):
     seen = [
         {key for batch in take(stream(shards, rank=r, world=2), 3) for key in batch.ids} for r in range(2)
@@ -64,8 +79,66 @@ def test_processes_share_the_shards(shards):
 
 
 def test_a_damaged_shard_is_named(shards, tmp_path):
-    Path(shards[1]).write_bytes(Path(shards[1]).read_bytes()[:700])
-    with pytest.raises(AudioLDMError, match=r"shard-00001\.tar"):
-        take(stream(shards), 6)
-    with pytest.raises(AudioLDMError, match="missing"):
+    """Cut off in a member or between two, or a header that is none: tarfile alone would take some for the end."""
+    path = Path(shards[1])
+    whole, rest = path.read_bytes(), [sample.parts["txt"][0] for sample in samples(shards[1])]
+    zeros = bytearray(whole)
+    zeros[rest[1] - 512] ^= 255
+    for damaged in (whole[:700], whole[: rest[1] - 512], bytes(zeros)):
+        path.write_bytes(damaged)
+        with pytest.raises(AudioLDMError, match=r"shard-00001\.tar cannot be read"):
+            take(stream(shards), 6)
+    with pytest.raises(AudioLDMError, match=r"missing\.tar cannot be read"):
         take(stream([str(tmp_path / "missing.tar")]), 1)
+
+
+def test_a_shard_that_shrinks_or_goes_while_it_is_read_is_named(shards):
+    first, second = list(samples(shards[0]))[:2]
+    Path(shards[0]).write_bytes(Path(shards[0]).read_bytes()[:700])
+    with pytest.raises(AudioLDMError, match=r"shard-00000\.tar cannot be read \(it is shorter"):
+        first.read()
+    Path(shards[0]).unlink()
+    with pytest.raises(AudioLDMError, match=r"shard-00000\.tar cannot be read"):
+        second.read()
+
+
+def test_every_layout_of_a_tar_reads_as_webdataset_reads_it(shards, tmp_path):
+    """Long names in GNU's and POSIX's way, folders, hidden files, a compressed tar, an address."""
+    import webdataset
+
+    sound = next(iter(samples(shards[0]))).read()["flac"]
+    names = ["a/b.c/7.flac", "a/b.c/7.txt", "readme", f"{'long' * 40}/8.FLAC", f"{'long' * 40}/8.left.txt"]
+    names += [f"{'long' * 40}/8.txt", "é.flac", "é.txt"]
+    for kind, format in (("gnu.tar", tarfile.GNU_FORMAT), ("pax.tar", tarfile.PAX_FORMAT), ("gnu.tgz", None)):
+        path = tmp_path / kind
+        with tarfile.open(
+            path, "w:gz" if kind == "gnu.tgz" else "w", format=format or tarfile.GNU_FORMAT
+        ) as tar:
+            tar.addfile(tarfile.TarInfo("a"), None)
+            for name in names:
+                content = sound if name.lower().endswith(".flac") else name.encode()
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        theirs = list(webdataset.WebDataset([str(path)], shardshuffle=False))
+        addresses = [str(path), f"pipe:cat {path}"] if kind != "gnu.tgz" else [str(path)]
+        for address in addresses:
+            ours = [sample.read() for sample in samples(address)]
+            assert len(ours) == 3
+            for own, other in zip(ours, theirs, strict=True):
+                other = {k: v for k, v in other.items() if k == "__key__" or not k.startswith("__")}
+                assert {k: v for k, v in own.items() if k != "__url__"} == other
+
+
+def test_what_is_written_is_read_the_short_way(shards):
+    for shard in shards:
+        assert plain(shard) == every(shard) and len(plain(shard)) == 9
+
+
+def test_linked_files_bring_their_sound(tmp_path):
+    sf.write(tmp_path / "a.flac", torch.full((1600,), 0.5).numpy(), 16000)
+    (tmp_path / "soft.flac").symlink_to("a.flac")
+    (tmp_path / "hard.flac").hardlink_to(tmp_path / "a.flac")
+    rows = [Row(str(tmp_path / f"{name}.flac"), (name,)) for name in ("a", "soft", "hard")]
+    path = str(write_shards(rows, tmp_path / "shards")[0])
+    assert len({sample.read()["flac"] for sample in samples(path)}) == 1

@@ -12,6 +12,8 @@ from audioldm.cli.bars import QUESTIONS
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
+from audioldm.datasets.prepare.general_midi import INSTRUMENTS
+from audioldm.datasets.prepare.notes import registers
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.bars import likeness, pitch, run, sounds
 from audioldm.evaluation.bars.bar import Bar, table
@@ -70,7 +72,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     for seed in range(24):
         path = encode(folder / f"open{seed}.wav", bursts(seed), RATE)
         split = "train" if seed < 16 else "test"
-        caption = f"a {('low', 'high')[seed % 2]} cello note {seed}"
+        caption = ("a low cello note", "a high violin note")[seed % 2] if seed < 4 else f"a cello note {seed}"
         made.append(Row(str(path), (caption,), split=split, source="opensounds/x", group=f"o{seed}"))
     return manifest.read(manifest.write(made, folder / "all.jsonl"))
 
@@ -108,6 +110,16 @@ def test_a_group_lies_whole_in_one_half(rows: list[Row]) -> None:
     together = [Row(**{**vars(row), "group": f"g{i // 2}"}) for i, row in enumerate(rows)]
     first, second = sounds.halves(together, per_class=2, opensounds=6)
     assert not {row.group for row in first} & {row.group for row in second}
+
+
+def test_a_recording_of_many_takes_does_not_fill_a_half(rows: list[Row]) -> None:
+    esc = [row for row in rows if row.source == "esc10"]
+    many = [Row(f"m{i}", ("a",), split="train", source="opensounds/x", group="many") for i in range(60)]
+    single = [Row(f"s{i}", ("a",), split="train", source="opensounds/x", group=f"s{i}") for i in range(140)]
+    both = sounds.halves([*esc, *many, *single], per_class=2, opensounds=50)
+    assert sorted(len(half) for half in both) == [70, 70]
+    # one side holds the 60 and about 40 others, of which 50 are drawn: about 30, and never all 50
+    assert sorted(sum(row.group == "many" for row in half) for half in both)[1] < 45
 
 
 def test_a_shifted_copy_is_found_and_a_sound_of_its_own_is_not(rows: list[Row]) -> None:
@@ -162,12 +174,33 @@ def test_the_bridge_weighs_the_class_a_caption_names() -> None:
 
 def test_pitch_of_tones_and_of_what_has_none() -> None:
     time = torch.arange(RATE) / RATE
-    for hertz in (110.0, 440.0, 1200.0):
-        wave = 0.3 * sum(torch.sin(2 * math.pi * k * hertz * time) / k for k in (1, 2, 3))
+    for hertz in (110.0, 440.0, 1200.0, 2640.0):  # the last is above CREPE's range, as a piccolo's notes are
+        wave = 0.3 * sum(torch.sin(2 * math.pi * k * hertz * time) / k for k in (1, 2, 3) if k * hertz < 8000)
         # CREPE's bins are 20 cents apart; half a semitone leaves room for its training.
         assert pitch.note_pitch(wave, model="tiny") == pytest.approx(hertz, rel=0.03)
     assert pitch.note_pitch(torch.zeros(RATE), model="tiny") is None
-    assert len(set(pitch.pairs())) == 50
+    short = torch.nn.functional.pad(wave[: RATE // 8], (0, RATE))
+    assert pitch.note_pitch(short, model="tiny") is None, "an eighth of a second is chance"
+
+
+def test_every_pair_of_notes_is_asked_for_with_a_seed_of_its_own() -> None:
+    asked = pitch.pairs()
+    assert len({seed for *_, seed in asked}) == len(asked) == 50
+    low = {word: keys for i in INSTRUMENTS if i.name in pitch.LOW for word, keys in registers(i).items()}
+    high = {word: keys for i in INSTRUMENTS if i.name in pitch.HIGH for word, keys in registers(i).items()}
+    assert {i.name for i in INSTRUMENTS} >= {*pitch.LOW, *pitch.HIGH}, "each can be rendered"
+    assert max(low["low"]) < min(high["high"]), "so that the words order every pair in truth"
+
+
+def test_rendered_notes_stand_beside_the_pairs_that_are_asked_for(tmp_path: Path) -> None:
+    time, rows = torch.arange(RATE) / RATE, []
+    for caption, hertz in (("a low cello note", 110), ("a high violin note", 880), ("a high flute note", 55)):
+        wave = 0.3 * sum(torch.sin(2 * math.pi * k * hertz * time) / k for k in (1, 2, 3))
+        path = encode(tmp_path / f"{hertz}.wav", wave, RATE)
+        rows.append(Row(str(path), (caption,), source="rendered/notes", group=caption))
+    found = pitch.real_pairs(rows, FRAMING, pitch.pairs(), device="cpu")
+    assert len(found) == 4, "cello with violin and flute, twice each"
+    assert pitch.in_order(found) == 0.5, "the flute's row lies"
 
 
 def test_clips_are_made_once_and_again_for_other_settings(tiny_model: Path, tmp_path: Path) -> None:
@@ -195,7 +228,7 @@ def test_all_bars_of_a_tiny_model(rows, tiny_model, tmp_path, command, capsys) -
     assert all(bar["passed"] in (True, False) for bar in bars.values())
     assert bars["ESC-10 recognised, of real"]["n"] == 20
     assert bars["FD over real/real floor"]["n"] == 28
-    assert bars["pitch follows low and high"]["rows"]["rendered notes"] is not None
+    assert bars["pitch follows low and high"]["rows"]["rendered notes, the same pairs"] is not None
     assert bars["VAE + vocoder keep YAMNet's first tag"]["rows"]["real"] == 1.0
     assert report["about"]["embedder"]["sha256"]
     assert "| bar |" in (tmp_path / "out" / "bars.md").read_text()

@@ -70,11 +70,58 @@ def run_unet(job: dict, inputs: dict) -> tuple[dict, dict]:
     return prefixed(net.state_dict(), "model.diffusion_model."), {"out": out}
 
 
+def audioldm2(*parts: str) -> None:
+    """AudioLDM 2's package without its __init__, which loads far more than one net; and so of ``parts`` in it."""
+    root = next(p for p in (Path(q, "audioldm2") for q in sys.path) if p.is_dir())
+    for name in ("", *parts):
+        package = types.ModuleType(".".join(filter(None, ("audioldm2", name))))
+        package.__path__ = [str(root.joinpath(*name.split(".")))]
+        sys.modules[package.__name__] = package
+
+
+def run_generator(job: dict, inputs: dict) -> tuple[dict, dict]:
+    """AudioLDM 2's generator of audio tokens at its published size, told by CLAP's vector and T5's tokens."""
+    import transformers
+
+    transformers.GPT2Config.from_pretrained = classmethod(lambda cls, *a, **k: cls())
+    audioldm2()
+    from audioldm2.audiomae_gen.sequence_input import Sequence2AudioMAE
+
+    net = Sequence2AudioMAE(
+        base_learning_rate=2e-4,
+        sequence_gen_length=8,
+        sequence_input_key=["film_clap_cond1", "crossattn_flan_t5"],
+        sequence_input_embed_dim=[512, 1024],
+        cond_stage_config={},
+    ).eval()
+    enliven(net, seed=0, gain=0.5)
+    told = {
+        "film_clap_cond1": inputs["film"],
+        "crossattn_flan_t5": [inputs["tokens"], inputs["mask"].float()],
+    }
+    out, _ = net.generate(None, cond_dict=told)
+    return prefixed(net.state_dict(), "cond_stage_models.0."), {"out": out}
+
+
+def run_vocoder48(job: dict, inputs: dict) -> tuple[dict, dict]:
+    """The 48 kHz vocoder in its two classes, that of generating and that of training, which pad otherwise."""
+    audioldm2("utilities")
+    from audioldm2 import hifigan
+    from audioldm2.utilities.model import get_vocoder_config_48k
+
+    config = hifigan.AttrDict(get_vocoder_config_48k())
+    net, other = hifigan.Generator_old(config).eval(), hifigan.Generator(config).eval()
+    for one in (net, other):
+        one.remove_weight_norm()
+    enliven(net, seed=1)
+    other.load_state_dict(net.state_dict())
+    mel = inputs["mel"][:, 0].transpose(1, 2)
+    return net.state_dict(), {"generating": net(mel), "training": other(mel)}
+
+
 def run_unet2(job: dict, inputs: dict) -> tuple[dict, dict]:
-    """AudioLDM 2's U-Net.   Its package's __init__ loads far more than the net, so it is passed by."""
-    package = types.ModuleType("audioldm2")
-    package.__path__ = [next(str(p) for p in (Path(q, "audioldm2") for q in sys.path) if p.is_dir())]
-    sys.modules["audioldm2"] = package
+    """AudioLDM 2's U-Net."""
+    audioldm2()
     from audioldm2.latent_diffusion.modules.diffusionmodules.openaimodel import UNetModel
 
     known = settings("s")["unet_config"]["params"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from audioldm.batch import Condition
 from audioldm.diffusion.guidance import classifier_free
 from audioldm.diffusion.pairing import paired
 from audioldm.errors import AudioLDMError
+from audioldm.nets.split import reason_against
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.graphs import Graphed
 
@@ -87,8 +87,25 @@ def test_a_net_put_in_later_is_the_one_that_runs(tiny_model: Path):
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones(tiny_model: Path):
-    with pytest.raises(AudioLDMError, match="exact, fast, compiled"):
+    with pytest.raises(AudioLDMError, match="exact, split, fast, compiled"):
         AudioLDM.from_pretrained(tiny_model, mode="warp")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(reason_against() is not None, reason=f"split: {reason_against()}")
+def test_split_is_exact_within_rounding_and_alone_as_among_others(tiny_model: Path, exact: torch.Tensor):
+    pipe = AudioLDM.from_pretrained(tiny_model, mode="split")
+    assert pipe.dtype == torch.float32
+    made = pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS)
+    assert gap(made, exact) < 1e-4
+    assert torch.equal(pipe(["noise"], seeds=[4], **SETTINGS), made[1:])
+
+
+def test_split_is_refused_with_a_reason_where_it_cannot_run(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("audioldm.pipeline.engines.reason_against", lambda: "no matrix units")
+    with pytest.raises(AudioLDMError, match="split cannot run here: no matrix units"):
+        AudioLDM.from_pretrained(tiny_model, mode="split")
 
 
 @pytest.mark.slow
@@ -134,20 +151,3 @@ def test_no_step_of_the_fast_mode_waits_for_the_gpu(tiny_model: Path):
             x = denoise(x, sigma)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-def test_recorded_training_passes_have_the_gradients_of_plain_ones(tiny_model: Path):
-    from audioldm.nets.unet import net_call
-    from audioldm.training.graphed import RecordedUnet
-
-    unet = AudioLDM.from_pretrained(tiny_model, device="cuda").unet.train().requires_grad_(True)
-    x, t = torch.randn(2, 4, 32, 16, device="cuda"), torch.tensor([3, 700], device="cuda")
-    film = Condition(film=torch.randn(2, 16, device="cuda"))
-    gradients = []
-    for call in (net_call(unet), recorded := RecordedUnet(unet), recorded):
-        unet.zero_grad()
-        call(x, t, film).square().mean().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters()]))
-    assert gap(gradients[1], gradients[0]) < 0.01  # TF32
-    assert gap(gradients[2], gradients[0]) < 0.01

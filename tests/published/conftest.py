@@ -7,9 +7,10 @@ import pytest
 import torch
 
 # tests are imported by path (importlib mode): the shared tables become a plain module
-spec = importlib.util.spec_from_file_location("originals", Path(__file__).with_name("originals.py"))
-sys.modules["originals"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["originals"])
+for name in ("originals", "relatives"):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
 
 
 def roberta(folder: Path) -> Path:

@@ -56,11 +56,7 @@ VAE: Names = [
     ("mid_block.attentions.0.group_norm.", "mid.attn_1.norm."), ("mid_block.attentions.0.to_q.", "mid.attn_1.q."),
     ("mid_block.attentions.0.to_k.", "mid.attn_1.k."), ("mid_block.attentions.0.to_v.", "mid.attn_1.v."),
     ("mid_block.attentions.0.to_out.0.", "mid.attn_1.proj_out."),
-    ("encoder.down_blocks.0.", "encoder.down.0."), ("encoder.down_blocks.1.", "encoder.down.1."),
-    ("encoder.down_blocks.2.", "encoder.down.2."),
-    ("decoder.up_blocks.0.", "decoder.up.2."), ("decoder.up_blocks.1.", "decoder.up.1."),
-    ("decoder.up_blocks.2.", "decoder.up.0."),
-    (".resnets.", ".block."), (".conv_shortcut.", ".nin_shortcut."),
+    ("encoder.down_blocks.", "encoder.down."), (".resnets.", ".block."), (".conv_shortcut.", ".nin_shortcut."),
     (".downsamplers.0.", ".downsample."), (".upsamplers.0.", ".upsample."),
 ]  # fmt: skip
 
@@ -86,8 +82,34 @@ def unet_state(unet) -> dict:
     return inner
 
 
+def contexts_state(net, many: int) -> dict:
+    """A toy U-Net with ``many`` transformers a block, as AudioLDM 2 names it; counted by hand as UNET is."""
+    names = [
+        ("mid_block.resnets.1.", f"middle_block.{many + 1}."),
+        ("up_blocks.0.upsamplers.0.conv.", f"output_blocks.1.{many + 1}.conv."),
+    ]
+    for j in range(many):
+        names += [
+            (f"down_blocks.1.attentions.{j}.", f"input_blocks.3.{j + 1}."),
+            (f"mid_block.attentions.{j}.", f"middle_block.{j + 1}."),
+            (f"up_blocks.0.attentions.{j}.", f"output_blocks.0.{j + 1}."),
+            (f"up_blocks.0.attentions.{many + j}.", f"output_blocks.1.{j + 1}."),
+        ]
+    attention = {k: v for k, v in net.state_dict().items() if ".attentions." in k}
+    rest = {k: v for k, v in net.state_dict().items() if ".attentions." not in k}
+
+    class Rest:
+        @staticmethod
+        def state_dict() -> dict:
+            return {k.replace(*names[0]).replace(*names[1]): v for k, v in rest.items()}
+
+    return {**unet_state(Rest), **back(attention, names)}
+
+
 def vae_state(vae) -> dict:
-    state = back(vae.state_dict(), VAE)
+    levels = len(vae.config.block_out_channels)
+    ups = [(f"decoder.up_blocks.{i}.", f"decoder.up.{levels - 1 - i}.") for i in range(levels)]
+    state = back(vae.state_dict(), ups + VAE)
     return {
         k: v[:, :, None, None] if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", k) else v
         for k, v in state.items()
@@ -140,10 +162,14 @@ def prefixed(state: dict, prefix: str) -> dict:
     return {prefix + key: value for key, value in state.items()}
 
 
-def whole(pipe, *, average: dict | None = None, condition: str = "cond_stage_model.") -> dict:
-    """The state_dict of a latent diffusion checkpoint that holds ``pipe``; ``average`` is another U-Net's state."""
+def whole(pipe, *, average: dict | None = None, condition: str = "cond_stage_model.", many: int = 0) -> dict:
+    """The state_dict of a latent diffusion checkpoint that holds ``pipe``; ``average`` is another U-Net's state.
+
+    ``many``: transformers a block in the U-Net of AudioLDM 2's kind.
+    """
+    unet = contexts_state(pipe.unet, many) if many else unet_state(pipe.unet)
     state = {
-        **prefixed(unet_state(pipe.unet), "model.diffusion_model."),
+        **prefixed(unet, "model.diffusion_model."),
         **prefixed(vae_state(pipe.vae), "first_stage_model."),
         **prefixed(vocoder_state(pipe.vocoder), "first_stage_model.vocoder."),
         **prefixed(clap_state(pipe.clap), condition + "model."),

@@ -164,7 +164,7 @@ def test_damaged_and_foreign_folders_are_told(converted, tmp_path):
     folder = tmp_path / "m"
     shutil.copytree(converted, folder)
     edit(folder / "model_index.json", _class_name="StableDiffusionPipeline")
-    with told("is a StableDiffusionPipeline. Known: AudioLDMPipeline"):
+    with told("is a StableDiffusionPipeline. Known: AudioLDMPipeline, AudioLDM2Pipeline"):
         AudioLDM.from_pretrained(folder)
     edit(folder / "model_index.json", _class_name="AudioLDMPipeline")
     (folder / "tokenizer/merges.txt").unlink()

@@ -182,3 +182,23 @@ def test_what_the_hub_has_not_is_told(hub):
     (hub.root / "model_index.json").unlink()
     with told("someone/toy has no model_index.json"):
         fetch_model(REPO)
+
+
+def test_audioldm_2_and_tango_are_fetched_with_all_their_parts(hub, pipe, tmp_path, monkeypatch):
+    import relatives
+
+    hub.root = tmp_path / "two"
+    relatives.stock_two(relatives.two(pipe)).save_pretrained(hub.root)
+    two = AudioLDM.from_pretrained(REPO)
+    assert two.words.t5.dim == 40 and two.about["revision"] == COMMITS["old"]
+    hub.main, hub.root = "new", relatives.write_tango(relatives.tango(pipe), tmp_path / "remote" / "tango")
+    tango = AudioLDM.from_pretrained(f"{REPO}@main", tokenizer=hub.root / "tokenizer_2")
+    fetched = {
+        path.rsplit("/", 1)[-1] for _, path, _ in hub.asked if COMMITS["new"] in path or "main" in path
+    }
+    assert {"pytorch_model_main.bin", "pytorch_model_vae.bin", "vae_config.json"} <= fetched
+    assert "pytorch_model_stft.bin" not in fetched and tango.prediction == "v"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    assert fetch_model(f"{REPO}@{COMMITS['new']}").folder == fetch_model(f"{REPO}@{COMMITS['new']}").folder
+    assert fetch_model(f"{REPO}@{COMMITS['old']}").revision == COMMITS["old"] and not hub.asked

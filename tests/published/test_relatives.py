@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from originals import back, enliven, prefixed, unet_state, whole
+from originals import contexts_state, enliven, prefixed, whole
 from transformers import T5Config, T5EncoderModel
 
 from audioldm.batch import Condition
@@ -47,30 +47,6 @@ def toy(contexts, **more):
     return net
 
 
-def original(net, many: int) -> dict:
-    """The names of a toy net with ``many`` transformers a block: a table of its own, counted by hand."""
-    names = [
-        ("mid_block.resnets.1.", f"middle_block.{many + 1}."),
-        ("up_blocks.0.upsamplers.0.conv.", f"output_blocks.1.{many + 1}.conv."),
-    ]
-    for j in range(many):
-        names += [
-            (f"down_blocks.1.attentions.{j}.", f"input_blocks.3.{j + 1}."),
-            (f"mid_block.attentions.{j}.", f"middle_block.{j + 1}."),
-            (f"up_blocks.0.attentions.{j}.", f"output_blocks.0.{j + 1}."),
-            (f"up_blocks.0.attentions.{many + j}.", f"output_blocks.1.{j + 1}."),
-        ]
-    attention = {k: v for k, v in net.state_dict().items() if ".attentions." in k}
-    rest = {k: v for k, v in net.state_dict().items() if ".attentions." not in k}
-
-    class Rest:
-        @staticmethod
-        def state_dict() -> dict:
-            return {k.replace(*names[0]).replace(*names[1]): v for k, v in rest.items()}
-
-    return {**unet_state(Rest), **back(attention, names)}
-
-
 @pytest.mark.parametrize(
     ("contexts", "film", "kind"),
     [
@@ -82,7 +58,7 @@ def original(net, many: int) -> dict:
 )
 def test_a_checkpoint_of_contexts_becomes_the_same_net(contexts, film, kind, tmp_path):
     net = toy(contexts, film_dim=film, depth=2)
-    torch.save({"state_dict": prefixed(original(net, len(contexts)), unet.PREFIX)}, tmp_path / "a.ckpt")
+    torch.save({"state_dict": prefixed(contexts_state(net, len(contexts)), unet.PREFIX)}, tmp_path / "a.ckpt")
     found = read_checkpoint(tmp_path / "a.ckpt")
     assert found.unet_shape.contexts == contexts and found.unet_shape.depth == 2
     again = unet_of(found, tmp_path / "a.ckpt")
@@ -94,7 +70,7 @@ def test_a_checkpoint_of_contexts_becomes_the_same_net(contexts, film, kind, tmp
 def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocabulary, tmp_path, capsys):
     net = toy((None, 24, 40))
     state = {k: v for k, v in whole(pipe).items() if not k.startswith(unet.PREFIX)}
-    state |= prefixed(original(net, 3), unet.PREFIX)
+    state |= prefixed(contexts_state(net, 3), unet.PREFIX)
     sizes = {"vocab_size": 50, "d_model": 40, "num_layers": 2, "num_heads": 3, "d_kv": 8, "d_ff": 20}
     words = T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu")).eval()
     state |= prefixed(words.state_dict(), "cond_stage_models.1.model.")
@@ -103,7 +79,7 @@ def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocab
         command("generate", "rain", "-m", tmp_path / "two.pth", "--tokenizer", vocabulary, "-o", tmp_path)
         == 2
     )
-    assert "is told token sequences (24, 40 wide)" in capsys.readouterr().err
+    assert "is told token sequences (24, 40 wide); the file gives 40." in capsys.readouterr().err
     assert command("export", tmp_path / "two.pth", "-o", tmp_path / "parts") == 0
     folders = {Path(line).name for line in capsys.readouterr().out.split()}
     assert folders == {"unet", "vae", "vocoder", "text_encoder", "audio_encoder", "text_encoder_2"}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,11 +11,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from audioldm import recipes
 from audioldm.datasets.check import check
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row, write
+from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import build_small_clap, train_tokenizer
 from audioldm.training.teachers import write_table
 
@@ -40,16 +43,20 @@ def test_what_was_sent_comes_back_in_pieces_of_the_allowed_size(tmp_path: Path, 
     train = script()
     monkeypatch.setattr(train, "PART_BYTES", 20_000)
     monkeypatch.chdir(tmp_path)
-    weights = train.RUNS / "vae/model/vae/weights.bin"
+    weights = train.RUNS / "vae/model/vae/weights.safetensors"
     weights.parent.mkdir(parents=True)
-    content = bytes(torch.randint(256, (50_000,), generator=torch.Generator().manual_seed(0)).tolist())
-    weights.write_bytes(content)
+    (weights.parent / "config.json").write_text("{}")
+    rng = torch.Generator().manual_seed(0)
+    state = {str(i): torch.randn(60, 50, generator=rng).half().float() for i in range(8)}
+    save_file(state | {"count": torch.tensor(3)}, weights)
     train.send(tmp_path / "sent")
-    pieces = sorted((tmp_path / "sent").glob("embedded.tar.*"))
-    assert len(pieces) > 2 and all(p.stat().st_size <= 20_000 for p in pieces)
-    weights.unlink()
+    pieces = sorted((tmp_path / "sent").glob("vae.vae.*.safetensors"))
+    assert len(pieces) > 2 and all(p.stat().st_size <= 20_000 + 1000 for p in pieces)  # and a header
+    shutil.rmtree(train.RUNS)
     train.bring(tmp_path / "sent")
-    assert weights.read_bytes() == content
+    back = load_file(weights)
+    assert all(torch.equal(back[k].float(), v) for k, v in state.items()) and back["count"] == 3
+    assert (weights.parent / "config.json").read_text() == "{}"
 
 
 def test_a_lease_ends_a_training_in_time(tmp_path: Path):
@@ -60,6 +67,19 @@ def test_a_lease_ends_a_training_in_time(tmp_path: Path):
     module = experiment.module
     assert 0 < module.seen <= module.batches + 1 and module.batches < 100_000
     assert (tmp_path / "model/vae/config.json").is_file()
+
+
+def test_a_run_that_was_cut_off_goes_on_with_what_is_left_of_the_minutes(tmp_path: Path):
+    def cfg(minutes: float, batches: int = 1):
+        words = [f"run_dir={tmp_path}", f"batches={batches}", f"+trainer.minutes={minutes}", "batch_size=2"]
+        return recipes.load("tiny/vae", words)
+
+    assert recipes.open_run(cfg(2.0), [])[0] is None
+    experiment = recipes.build(cfg(2.0))
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert recipes.open_run(cfg(1.31), [])[0] == tmp_path / "checkpoints/last.ckpt"
+    with pytest.raises(AudioLDMError, match="other settings"):
+        recipes.open_run(cfg(1.31, batches=0), [])
 
 
 def prepare(folder: Path) -> None:
@@ -96,14 +116,25 @@ def prepare(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_training_of_the_embedded_model_rehearses_on_a_cpu(tmp_path: Path):
     prepare(tmp_path)
-    words = ["parts", "model", "--batches", "2", "--trainer", "cpu", "--send", "sent"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes/embedded/train.py"), *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-    )
+    words = ["parts", "model", "--batches", "2", "--trainer", "cpu", "--once", "--send", "sent"]
+
+    def typed() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "recipes/embedded/train.py"), *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
+            capture_output=True,
+            text=True,
+        )
+
+    done = typed()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "runs/embedded/release/model_index.json").is_file()
-    assert "sent" in done.stdout and (tmp_path / "sent/embedded.tar.0").is_file()
+    assert "sent" in done.stdout and (tmp_path / "sent/ldm.unet.0.safetensors").is_file()
+    weights = tmp_path / "runs/embedded/vae/model/vae/diffusion_pytorch_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    (tmp_path / "runs/embedded/vocoder_vae/ended").unlink()  # as if it had been cut off there
+    again = typed()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert weights.stat().st_mtime_ns == before, "what had come to its end was left alone"
+    assert "whole already" in again.stdout, "and so were the latents"

@@ -52,7 +52,15 @@ def test_recipe_composes_and_its_nets_build(name: str):
 
 def test_every_part_is_used_by_a_recipe():
     chosen = {"train.yaml", *(p.relative_to(CONF).as_posix() for p in (CONF / "debug").iterdir())}
-    chosen |= {"trainer/ddp.yaml", "trainer/fsdp.yaml", "data/shards.yaml"}  # by the user, not by a recipe
+    chosen |= {
+        "trainer/ddp.yaml",
+        "trainer/fsdp.yaml",
+        "data/shards.yaml",
+        "data/bucketed_manifests.yaml",
+        "spec/48k_256.yaml",
+        "vae/audioldm_48k.yaml",
+        "vocoder/audioldm_48k.yaml",
+    }  # by the user, not by a recipe
     unused = {p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml")} - chosen
     text = "".join(p.read_text() for p in [*CONF.rglob("*.yaml"), *RECIPES.rglob("*.yaml")])
     for part in sorted(unused):
@@ -69,6 +77,12 @@ def test_mistakes_are_one_clear_line():
         recipes.load("tiny/vae", ["task.adversarial_strat=3"])
     with pytest.raises(AudioLDMError, match="manifests"):
         recipes.load("tiny/vae", ["data=manifests"])
+    for word in ("batches=many", "task.lr=fast", "trainer.log_every=1.2.3"):
+        with pytest.raises(AudioLDMError, match=f"{word} is not a number"):
+            recipes.load("tiny/vae", [word])
+    with pytest.raises(AudioLDMError) as caught:
+        recipes.load("tiny/vae", ["debug=nothing"])
+    assert "one_step" in caught.value.message and "searchpath" not in caught.value.message
     overrides = ["data.folder=/no/such/cache", "trainer=cpu", "unet@task.unet=tiny"]
     cfg = recipes.load("audiocaps/ldm_s", overrides)
     with pytest.raises(AudioLDMError, match="no latent cache"):

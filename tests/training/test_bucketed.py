@@ -12,7 +12,7 @@ from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
-from audioldm.training.bucketed import from_bucketed_latents
+from audioldm.training.bucketed import from_bucketed_latents, from_bucketed_manifests
 from audioldm.training.callbacks import Budget
 from audioldm.training.data import from_manifests
 
@@ -70,6 +70,62 @@ def test_a_run_in_two_parts_is_a_run_in_one(tmp_path):
     run("parts", 11)
     parts = run("parts", 14)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def clips(folder: Path, seconds: tuple[float, ...], each: int) -> Path:
+    """A manifest of ``each`` clips of every length, the last of each for validation."""
+    rows = []
+    for i, length in enumerate(length for length in seconds for _ in range(each)):
+        wave = Synthetic(AudioSpec(), length, each * len(seconds), seed=0)[i][0][0]
+        path = encode(folder / f"{i}.wav", wave, 16000)
+        split = "val" if i % each == each - 1 else "train"
+        rows.append(Row(str(path), (f"sound {i}",), seconds=length, split=split))
+    return write(rows, folder / "m.jsonl")
+
+
+def test_waves_of_unequal_length_fill_batches_of_equal_seconds(tmp_path):
+    manifest = clips(tmp_path, (0.3, 0.6, 1.1), each=5)
+    data = from_bucketed_manifests(
+        AudioSpec(), manifests=[str(manifest)], buckets=(0.32, 0.64, 1.28), seconds_a_batch=1.28
+    )
+    batches = [batch for _, batch in zip(range(7), data.train_dataloader(), strict=False)]
+    assert sorted(tuple(batch.wave.shape) for batch in batches) == [
+        *[(1, 1, 20480)] * 4, *[(2, 1, 10240)] * 2, (4, 1, 5120),
+    ]  # fmt: skip
+    assert (
+        len({name for batch in batches for name in batch.ids}) == 12
+    )  # one pass: every clip of training once
+    assert [tuple(batch.wave.shape) for batch in data.val_dataloader()] == [
+        (1, 1, n) for n in (5120, 10240, 20480)
+    ]
+
+
+@pytest.mark.parametrize("part", ["vae", "vocoder"])
+def test_a_part_trained_on_unequal_waves_in_two_parts_is_one_trained_in_one(part: str, tmp_path):
+    manifest = clips(tmp_path, (0.3, 0.6), each=4)
+    small = (
+        ["task.vae.channels=[8,8]"]
+        if part == "vae"
+        else ["task.vocoder.channels=32", "task.vocoder.kernels=[3]"]
+    )
+    small += ["task.vocoder.dilations=[[1]]"] if part == "vocoder" else []
+    words = [
+        "data=bucketed_manifests", f"data.manifests=[{manifest}]", "data.buckets=[0.32,0.64]", *small,
+        "data.seconds_a_batch=0.64", "batches=7", "val_every=7", "task.adversarial_start=99", "threads=1",
+    ]  # fmt: skip
+    states = {}
+    for name, limits in (("whole", (7,)), ("parts", (3, 7))):
+        for limit in limits:
+            settings = [*words, f"run_dir={tmp_path / name}"]
+            cfg = recipes.load(f"tiny/{part}", settings)
+            experiment = recipes.build(cfg)
+            checkpoint, _ = recipes.open_run(cfg, settings)
+            next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = limit
+            experiment.trainer.fit(
+                experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True
+            )
+        states[name] = experiment.module.state_dict()
+    assert all(torch.equal(states["whole"][key], states["parts"][key]) for key in states["whole"])
 
 
 def test_mixup_on_the_fly_joins_captions(tmp_path):

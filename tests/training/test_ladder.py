@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
+from audioldm import recipes
+from audioldm.training.callbacks import Budget
 from tests.training.test_kill import make_cache
 
 FEW = ["seconds=0.32", "batch_size=2", "threads=1"]
@@ -41,9 +43,25 @@ def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
     assert command("train", "tiny/ldm", "--dry-run") == 0
     told = capsys.readouterr()
     assert "unet:" in told.err and "M parameters" in told.err and "missing: runs/tiny/latents" in told.err
+    assert "missing: runs/tiny/clap/model" in told.err  # of the previews
     assert "would begin runs/tiny/ldm: 600 batches" in told.err
     assert "prediction:" in told.out
     assert not Path("runs").exists()
+
+
+def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command, capsys):
+    words = ["train", "tiny/vae", *FEW, "val_every=1", "task.adversarial_start=99", "batches=3"]
+    cfg = recipes.load(words[1], words[2:])
+    experiment = recipes.build(cfg)
+    recipes.open_run(cfg, words[2:])
+    next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = 1
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert "0/3" in capsys.readouterr().out
+    assert command(*words) == 0
+    told = capsys.readouterr()
+    assert "1/3" in told.out and "3/3" in told.out and "v_num" not in told.out
+    assert told.err.splitlines()[0] == "resuming runs/tiny/vae/checkpoints/last.ckpt"
+    assert "Tip" not in told.err and "weights_only" not in told.err
 
 
 def test_fixed_prompts_are_heard_while_it_learns(command, tiny_model):

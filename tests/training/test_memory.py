@@ -1,8 +1,12 @@
 """Memory that runs out, really: a limit on the address space makes torch's CPU allocator fail as a full GPU does."""
 
 import multiprocessing
+import os
 import resource
+import signal
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +14,8 @@ import torch
 from audioldm import recipes
 from audioldm.cli.app import run
 from audioldm.errors import AudioLDMError
-from audioldm.training.memory import largest_batch, out_of_memory
+from audioldm.training import memory
+from audioldm.training.memory import Trials, largest_batch, out_of_memory, probe
 from tests.training.test_kill import make_cache
 
 ROOM = 500 * 2**20
@@ -77,9 +82,38 @@ def test_the_search_asks_little():
     assert largest_batch(lambda n: True, limit=24) >= 21
 
 
-def test_nothing_fits(tmp_path, settings, monkeypatch):
-    from audioldm.training import memory
+def experiment() -> SimpleNamespace:
+    """Nothing is asked of it here: ``fits`` is another."""
+    return SimpleNamespace(module=None, data=None)
 
+
+@pytest.mark.parametrize("number", Trials.FATAL)
+def test_a_size_that_ends_the_process_does_not_fit(monkeypatch, number):
+    """As native code that meets a full memory may, and as the kernel does."""
+    ends = lambda module, data, size: size <= 10 or os.kill(os.getpid(), number)  # noqa: E731
+    monkeypatch.setattr(memory, "fits", ends)
+    assert probe(experiment, method="fork") == 8  # 10, less a quarter
+    with Trials(experiment, method="fork") as trials:
+        assert [trials(n) for n in (4, 11, 12, 10)] == [True, False, False, True]
+    assert not trials.process.is_alive()
+
+
+def test_another_end_of_the_process_is_told(monkeypatch):
+    monkeypatch.setattr(memory, "fits", lambda module, data, size: os._exit(3))
+    with pytest.raises(AudioLDMError, match="ended with code 3"):
+        probe(experiment, method="fork")
+    monkeypatch.setattr(memory, "fits", lambda module, data, size: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(AudioLDMError, match="ended with code -15"):
+        probe(experiment, method="fork")
+
+
+def test_what_is_wrong_with_the_experiment_is_told(tmp_path):
+    cfg = recipes.load("tiny/ldm", [f"data.folder={tmp_path}/none"])
+    with pytest.raises(AudioLDMError, match="none"):
+        probe(partial(recipes.build, cfg), method="spawn", accelerator="cpu", devices=1)
+
+
+def test_nothing_fits(tmp_path, settings, monkeypatch):
     monkeypatch.setattr(memory, "fits", lambda *args, **more: False)
     cfg = recipes.load(settings[0], settings[1:])
     with pytest.raises(AudioLDMError, match="Not even one clip"):

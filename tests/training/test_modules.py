@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from audioldm.batch import LatentBatch
 from audioldm.diffusion.schedule import audioldm
+from audioldm.losses.adversarial import hinge_discriminator, least_squares_discriminator
 from audioldm.nets.clap import build_small_clap, train_tokenizer
 from audioldm.nets.discriminators import PatchDiscriminator, WaveDiscriminator
 from audioldm.nets.hifigan import build_hifigan
@@ -48,9 +49,10 @@ def test_vae_overfits_one_batch(batch, spec):
         kl_weight=1e-4, discriminator=PatchDiscriminator(width=4, depth=2), adversarial_start=50,
     )  # fmt: skip
     mel = module.to_mel(batch)
-    before = module.losses(mel, module.validation_generator(0))[0]["reconstruction"].item()
+    noise = module.noise(mel, module.validation_generator(0))
+    before = module.losses(mel, noise)[0]["reconstruction"].item()
     fit(module, batch)
-    after = module.losses(mel, module.validation_generator(0))[0]["reconstruction"].item()
+    after = module.losses(mel, noise)[0]["reconstruction"].item()
     assert after < before / 3  # 60 steps at toy width; a net that ignores its input stays above half
 
 
@@ -60,10 +62,10 @@ def test_vocoder_overfits_one_batch(batch, spec):
         batches=60, warmup=5, adversarial_start=55,
         discriminator=WaveDiscriminator(periods=(2, 3), resolutions=(512,), period_width=4, resolution_width=4),
     )  # fmt: skip
-    rng = module.validation_generator(0)
-    before = module.terms(batch.wave, rng)[0]["mel"].item()
+    none = torch.zeros(len(batch.wave), dtype=torch.bool)
+    before = module.terms(batch.wave, none)[0]["mel"].item()
     fit(module, batch)
-    after = module.terms(batch.wave, rng)[0]["mel"].item()
+    after = module.terms(batch.wave, none)[0]["mel"].item()
     assert after < before / 2  # starts near silence, must find the spectrum
 
 
@@ -73,8 +75,11 @@ def test_vocoder_learns_from_reconstructed_mels_and_leaves_the_autoencoder_alone
     vocoder = build_hifigan(channels=64, kernels=(3,), dilations=((1,),))
     mixed, own = (VocoderTraining(vocoder, spec, vae=vae, vae_prob=p, batches=2) for p in (1.0, 0.0))
     mel = own.mel(batch.wave)[..., :33, :]  # one frame more than the stride allows stays as it is
-    heard = mixed.heard(mel, mixed.validation_generator(0))
-    assert torch.equal(own.heard(mel, own.validation_generator(0)), mel)
+    heard, same = (
+        net.heard(mel, net.chance(net.vae_prob, len(mel), net.validation_generator(0)))
+        for net in (mixed, own)
+    )
+    assert torch.equal(same, mel)
     assert torch.equal(heard[..., 32:, :], mel[..., 32:, :]) and not torch.allclose(
         heard[..., :32, :], mel[..., :32, :]
     )
@@ -88,20 +93,25 @@ def test_each_side_of_the_game_leaves_the_other_without_gradients(kind: str, bat
         vae = build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4)
         module = VaeTraining(vae, spec, discriminator=PatchDiscriminator(width=4, depth=2), batches=2)
         real = module.to_mel(batch)
-        made = module.losses(real, module.validation_generator(0))[1]
-        generator = vae
+        more = module.noise(real, module.validation_generator(0))
+        made, judged, generator = module.losses(real, more)[1], hinge_discriminator, vae
     else:
         vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1,),))
         judges = WaveDiscriminator(periods=(2,), resolutions=(512,), period_width=4, resolution_width=4)
         module = VocoderTraining(vocoder, spec, discriminator=judges, batches=2)
-        made = module.terms(batch.wave, module.validation_generator(0))[1]
-        real, generator = batch.wave, vocoder
+        real, more = batch.wave, torch.zeros(len(batch.wave), dtype=torch.bool)
+        made, judged, generator = module.terms(real, more)[1], least_squares_discriminator, vocoder
+    judges = module.discriminator
+    own = torch.autograd.grad(judged(judges(real), judges(made.detach())), list(judges.parameters()))
 
-    optimizer = torch.optim.SGD(module.discriminator.parameters(), lr=0.0)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.0) for net in (generator, judges)]
+    module.each_optimizer = lambda: optimizers
     module.manual_backward = lambda loss: loss.backward()
-    module.discriminator_step(real, made.detach(), optimizer)
-    assert all(p.grad is None for p in generator.parameters())
-    assert all(p.grad is not None for p in module.discriminator.parameters())
+    module.seen = 1
+    module.step(real, more, True)
+    assert all(p.requires_grad for p in judges.parameters())
+    assert all(torch.equal(p.grad, g) for p, g in zip(judges.parameters(), own, strict=True))
+    assert all(p.grad is not None for p in generator.parameters())
 
 
 def test_clap_overfits_one_batch_and_follows_its_teachers(batch):

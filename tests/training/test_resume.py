@@ -1,11 +1,14 @@
 """Training 4 batches equals training 2, stopping, and training the other 2; the average survives too."""
 
+import json
+
 import pytest
 import torch
 
 from audioldm import recipes
 from audioldm.errors import AudioLDMError
 from audioldm.training.callbacks import Budget
+from audioldm.training.run_folder import goes_on
 
 SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
 
@@ -41,8 +44,32 @@ def test_resuming_equals_not_stopping(name: str, tmp_path):
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
     run("tiny/vae", tmp_path, 2)
-    with pytest.raises(AudioLDMError, match="other settings"):
-        train("tiny/vae", tmp_path, "batches=9")
+    for other in (
+        ["batches=3"],
+        ["batches=4", "seed=1"],
+        ["batches=9", "seed=1"],
+        ["batches=9", "+minutes=1"],
+    ):
+        with pytest.raises(AudioLDMError, match="other settings"):
+            train("tiny/vae", tmp_path, *other)
+
+
+def test_what_is_no_number_of_batches_is_another_setting():
+    assert not goes_on("batches: null", "batches: 4") and not goes_on("batches: 4", "seed: 5")
+    assert not goes_on("batches: 4\nval_batches: 1", "batches: 4\nval_batches: 2")
+
+
+def test_a_finished_run_can_be_lengthened(tmp_path):
+    """With a constant rate it equals the longer run; provenance says that it went on."""
+    constant = "task.optim.schedule=constant"
+    whole = run("tiny/vae", tmp_path / "whole", 4, constant)
+    short, _ = train("tiny/vae", tmp_path / "parts", "batches=2", constant)
+    short.trainer.fit(short.module, short.data)
+    longer = run("tiny/vae", tmp_path / "parts", 4, constant)
+    assert (int(short.module.seen), int(longer.seen)) == (2, 4)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(longer.state_dict()[key], value), key
+    assert "resumed" in json.loads((tmp_path / "parts/provenance.json").read_text())
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):

@@ -2,13 +2,14 @@
 
 import importlib.util
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.clap import ClapJudge
+from audioldm.evaluation.embedders.clap import HUB_FILES, ClapJudge
 from audioldm.evaluation.embedders.registry import EMBEDDERS, load_embedder
 
 needs_speechmos = pytest.mark.skipif(
@@ -61,6 +62,29 @@ def test_clap_hears_long_clips_the_same_way_twice(clap_folder: Path) -> None:
     assert (judge.rate, judge.dim, judge.name) == (48000, 12, "clap")
 
 
+def test_clap_is_found_in_the_hubs_cache_by_its_id(
+    clap_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(AudioLDMError, match=r"someone/clap is not in the cache.*config\.json"):
+        load_embedder("clap", "someone/clap")
+    repo, commit = tmp_path / "models--someone--clap", "a" * 40
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    place = repo / "snapshots" / commit
+    shutil.copytree(clap_folder, place)
+    for name in HUB_FILES:
+        (place / name).touch()  # the toy's tokenizer is one file; the published one has these too
+    judge = load_embedder("clap", "someone/clap")
+    wave = noise(1.0, 48000)
+    assert torch.equal(judge.listen(wave).rows, ClapJudge(clap_folder).listen(wave).rows)
+    with pytest.raises(AudioLDMError, match="There is no /x/clap"):
+        load_embedder("clap", "/x/clap")
+
+
 def test_clap_reads_a_caption_the_same_alone_and_among_others(clap_folder: Path) -> None:
     judge = ClapJudge(clap_folder)
     both = judge.read(["a dog", "rain falling on a dog barking"])
@@ -73,7 +97,7 @@ def test_the_models_own_clap_goes_by_another_name(tiny_model: Path) -> None:
     assert judge.name == "clap-small"
     assert judge.listen(noise(1.0, 16000)).rows.shape == (1, 16)
     with pytest.raises(AudioLDMError, match=r"no config\.json"):
-        ClapJudge(tiny_model / "unet" / "none")
+        ClapJudge(tiny_model / "unet")
 
 
 @needs_speechmos

@@ -1,5 +1,7 @@
-"""VGGish and Cnn14 with random weights of the published layout, against the packages that defined them."""
+"""VGGish, Cnn14, PaSST and OpenL3 with random weights of the published layout, against the packages they come from."""
 
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,9 @@ import pytest
 import torch
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders import panns, vggish
+from audioldm.evaluation.embedders import openl3, panns, passt, vggish
 from audioldm.evaluation.embedders.registry import EMBEDDERS, load_embedder
-from audioldm.evaluation.embedders.weights import WeightFile, digest, read_state
+from audioldm.evaluation.embedders.weights import WeightFile, blob, digest, read_state
 
 
 def noise(seconds: float, rate: int, seed: int = 0) -> torch.Tensor:
@@ -110,12 +112,130 @@ def test_cnn14_reads_the_published_layout_and_pools_over_time(tmp_path: Path) ->
     assert ours.listen(noise(0.01, 16000)).rows.isfinite().all()
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, object]) -> None:
+    """Modules that the oracles import at the top and never use here: a downloader, resamplers."""
+    for name, content in modules.items():
+        module = types.ModuleType(name.replace("__", "."))
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def lively(net: torch.nn.Module) -> torch.nn.Module:
+    """Random weights large enough to matter, and statistics for the batch norms."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+@pytest.mark.parity
+def test_passt_hears_as_hear21passt_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, timm={}, timm__models={}, timm__models___hub={"download_cached_file": None})
+    theirs = pytest.importorskip("hear21passt.models.passt")
+    front = pytest.importorskip("hear21passt.models.preprocess")
+    monkeypatch.setattr(theirs, "first_RUN", False)  # it prints
+    torch.manual_seed(0)
+    net = theirs.PaSST(
+        stride=10, distilled=True, img_size=(128, 998), embed_dim=128, depth=2, num_heads=2
+    ).eval()
+    for parameter in net.parameters():
+        parameter.data.normal_(0, 0.1)
+    path = tmp_path / "passt.pt"
+    torch.save(net.state_dict(), path)
+    ours = passt.Passt(path, width=128, depth=2, file=WeightFile("passt.pt", digest(path), "nowhere"))
+    stft, wave = torch.stft, noise(10.0, 32000)
+    mel = front.AugmentMelSTFT(fmin_aug_range=10, fmax_aug_range=2000).eval()
+    with monkeypatch.context() as older, torch.no_grad():  # theirs asks for pairs of real numbers
+        older.setattr(
+            torch,
+            "stft",
+            lambda *a, return_complex=None, **k: torch.view_as_real(stft(*a, return_complex=True, **k)),
+        )
+        expected = mel(wave[None])
+    torch.testing.assert_close(
+        passt.log_mel(wave[None])[:, 0], expected, rtol=0, atol=2e-4
+    )  # float32 filters
+    with torch.no_grad():
+        logits, features = net(expected[:, None])
+    heard = ours.listen(wave)
+    torch.testing.assert_close(heard.rows, features, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(heard.logits, logits, rtol=1e-3, atol=1e-4)
+    assert ours.listen(noise(10.24, 32000)).rows.shape == (1, 128), "the rest of 0.24 s does not count"
+    assert ours.listen(noise(21.0, 32000)).rows.shape == (3, 128)
+    assert ours.listen(noise(0.01, 32000)).rows.isfinite().all()
+
+
+def test_passt_front_end_is_kaldis() -> None:
+    from torchaudio.compliance.kaldi import get_mel_banks
+
+    expected = get_mel_banks(128, 1024, 32000.0, 0.0, 15000.0, 100.0, -500.0, 1.0)[0]
+    torch.testing.assert_close(passt.filterbank()[:, :512], expected, rtol=0, atol=1e-4)  # theirs in float32
+    assert passt.filterbank()[:, 512].abs().max() == 0
+    assert passt.log_mel(torch.zeros(1, 320000)).shape == (1, 1, 128, 1000)
+
+
+@pytest.mark.parity
+def test_openl3_hears_as_torchopenl3_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import librosa
+
+    real = librosa.filters.mel  # in the librosa of their time norm=1 was what slaney is now
+    monkeypatch.setattr(librosa.filters, "mel", lambda **k: real(**{**k, "norm": "slaney"}))
+    pretend(monkeypatch, julius={}, resampy={}, six={})
+    theirs = pytest.importorskip("torchopenl3.models")
+    inputs = pytest.importorskip("torchopenl3.utils")
+    net = lively(theirs.PytorchOpenl3("env", "mel256", 512))
+    path = tmp_path / "openl3.pth.tar"
+    torch.save(net.state_dict(), path)
+    ours = openl3.OpenL3(path, file=WeightFile("openl3.pth.tar", "", "nowhere", blob=blob(path)))
+    wave = noise(1.3, 48000)
+    cut = inputs.pad_audio(inputs.center_audio(wave[None], 48000), 48000, 24000)[0].unfold(0, 48000, 24000)
+    assert torch.equal(openl3.windows(wave), cut)
+    with torch.no_grad():
+        spectra, expected = net.speclayer(cut[:, None])[..., 0], net(cut[:, None])
+    # Their Fourier transform is a float32 convolution: a few mdB where it is weak.
+    torch.testing.assert_close(ours.net.speclayer(cut)[:, 0], spectra, rtol=0, atol=5e-3)
+    heard = ours.listen(wave)
+    assert heard.rows.shape == (3, 512)
+    torch.testing.assert_close(heard.rows, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_openl3_front_end_is_librosas() -> None:
+    import librosa
+
+    wave = noise(1.0, 48000)
+    power = librosa.feature.melspectrogram(
+        y=np.pad(wave.numpy(), openl3.PAD), sr=48000, n_fft=2048, hop_length=242, n_mels=256, htk=True, center=False
+    )  # fmt: skip
+    decibels = 10 * np.log10(np.maximum(np.sqrt(power), 1e-10))
+    expected = np.maximum(decibels - decibels.max(), -80)
+    np.testing.assert_allclose(openl3.LogMel()(wave[None])[0, 0].numpy(), expected, rtol=0, atol=1e-3)
+    assert expected.shape == (256, 199)
+
+
+def test_passt_and_openl3_have_the_published_sizes() -> None:
+    with torch.device("meta"):
+        net = passt.Net()
+    head = 768 * 527 + 527  # of the distillation token, in the file and not used
+    assert sum(p.numel() for p in net.parameters()) + head == 86_153_758
+    assert sum(p.numel() for p in openl3.Net().parameters()) == 4_687_042
+
+
+def test_a_blob_is_gits_hash(tmp_path: Path) -> None:
+    path = tmp_path / "hello"
+    path.write_text("hello\n")
+    assert blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a", "echo hello | git hash-object --stdin"
+
+
 def test_missing_weights_name_file_hash_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIOLDM_WEIGHTS", str(tmp_path))
     for name, file, start in (
         ("vggish", "vggish-10086976.pth", "10086976"),
         ("panns-cnn14-16k", "Cnn14_16k_mAP=0.438.pth", "e2ee543a"),
         ("panns-cnn14-32k", "Cnn14_mAP=0.431.pth", "0dc499e4"),
+        ("passt", "passt-s-f128-p16-s10-ap.476-swa.pt", "sha256 302903fa"),
+        ("openl3", "torchopenl3_mel256_env_512.pth.tar", "git blob a37a0822"),
     ):
         with pytest.raises(AudioLDMError) as told:
             load_embedder(name)
@@ -125,7 +245,28 @@ def test_missing_weights_name_file_hash_and_place(tmp_path: Path, monkeypatch: p
         load_embedder("clap")
     with pytest.raises(AudioLDMError, match=r"embedder='inception' is unknown.*yamnet"):
         load_embedder("inception")
-    assert set(EMBEDDERS) >= {"yamnet", "vggish", "panns-cnn14-16k", "panns-cnn14-32k", "clap"}
+    assert set(EMBEDDERS) >= {
+        "yamnet",
+        "vggish",
+        "panns-cnn14-16k",
+        "panns-cnn14-32k",
+        "passt",
+        "openl3",
+        "clap",
+    }
+
+
+def test_weights_that_torch_hub_fetched_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIOLDM_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "checkpoints" / "a.pt"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"weights")
+    assert WeightFile("a.pt", digest(place), "nowhere").find() == place
+    with pytest.raises(AudioLDMError, match="not 00000000"):
+        WeightFile("a.pt", "0" * 64, "nowhere").find()
+    with pytest.raises(AudioLDMError, match=str(tmp_path / "none")):
+        WeightFile("b.pt", "0" * 64, "nowhere").find()
 
 
 def test_other_bytes_and_other_networks_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Recorded training steps do what plain ones do."""
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from audioldm.batch import Batch, LatentBatch
+from audioldm.diffusion.schedule import audioldm
+from audioldm.errors import AudioLDMError
+from audioldm.nets.discriminators import PatchDiscriminator, WaveDiscriminator
+from audioldm.nets.hifigan import build_hifigan
+from audioldm.nets.unet import build_unet
+from audioldm.nets.vae import build_vae
+from audioldm.spec import AudioSpec
+from audioldm.training.callbacks import Budget
+from audioldm.training.graphed import RecordedStep
+from audioldm.training.latent_diffusion import LatentDiffusion
+from audioldm.training.steps import Optim, adamw, set_rate
+from audioldm.training.vae import VaeTraining
+from audioldm.training.vocoder import VocoderTraining
+
+BATCHES = 12  # three as they are, then a recording and its replays, without judges and again with them
+TURN = 5
+
+
+class Fixed(Dataset):
+    """Batches that follow from their number."""
+
+    def __init__(self, make) -> None:
+        self.make = make
+
+    def __len__(self) -> int:
+        return BATCHES
+
+    def __getitem__(self, index: int):
+        return self.make(torch.Generator().manual_seed(index))
+
+
+def waves(rng: torch.Generator) -> Batch:
+    return Batch(0.3 * torch.randn(4, 1, 10240, generator=rng), ["noise"] * 4, ["a", "b", "c", "d"])
+
+
+def latents(rng: torch.Generator) -> LatentBatch:
+    mean, std = torch.randn(2, 8, 4, 16, 4, generator=rng)
+    text, audio = torch.randn(2, 8, 16, generator=rng)
+    return LatentBatch(mean, std.abs(), text, audio)
+
+
+def vocoder(**more) -> VocoderTraining:
+    net = build_hifigan(channels=32, kernels=(3,), dilations=((1, 3),), mel_mean=-4.6, mel_std=2.7)
+    judges = WaveDiscriminator(periods=(2, 3), resolutions=(512,), period_width=4, resolution_width=4)
+    return VocoderTraining(net, AudioSpec(), discriminator=judges, adversarial_start=TURN, **more)
+
+
+def vae(**more) -> VaeTraining:
+    net = build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4)
+    judge = PatchDiscriminator(width=4, depth=2)
+    return VaeTraining(net, AudioSpec(), discriminator=judge, adversarial_start=TURN, **more)
+
+
+def unet(**more) -> LatentDiffusion:
+    net = build_unet(
+        kind="film", channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4
+    )
+    return LatentDiffusion(net, audioldm(), scaling_factor=0.5, empty=torch.zeros(16), **more)
+
+
+def trained(
+    build, make, *, graph: bool, accelerator: str, precision: str = "32-true"
+) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    module = build(batches=BATCHES, warmup=4, graph=graph)
+    trainer = L.Trainer(
+        accelerator=accelerator, devices=1, precision=precision, max_steps=-1, max_epochs=1, logger=False,
+        enable_checkpointing=False, callbacks=[Budget()], enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Fixed(make), batch_size=None))
+    assert module.seen == BATCHES
+    name, net = next(iter(module.components().items()))
+    if graph and accelerator == "gpu":
+        assert len(module.recorded.recordings) == (1 if name == "unet" else 2)
+    return {k: v.cpu() for k, v in net.state_dict().items()}
+
+
+def far(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Relative distance of two sets of weights."""
+    left, right = (torch.cat([v.flatten().double() for v in part.values()]) for part in (a, b))
+    return float((left - right).norm() / right.norm())
+
+
+KINDS = {"vocoder": (vocoder, waves), "vae": (vae, waves), "unet": (unet, latents)}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_steps_on_a_gpu_train_to_the_same_weights(kind: str, precision: str):
+    build, make = KINDS[kind]
+    plain, again, graph = (
+        trained(build, make, graph=g, accelerator="gpu", precision=precision) for g in (False, False, True)
+    )
+    torch.manual_seed(0)
+    start = {k: v.cpu() for k, v in next(iter(build(batches=1).components().values())).state_dict().items()}
+    moved = far(plain, start)
+    # Adam turns roundings of tiny gradients into whole steps: a replay may differ as two plain runs do, and a little
+    assert far(graph, plain) < max(0.1 * moved, 3 * far(again, plain))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_cpu_the_switch_changes_nothing(kind: str):
+    build, make = KINDS[kind]
+    plain, graph = (trained(build, make, graph=g, accelerator="cpu") for g in (False, True))
+    assert all(torch.equal(graph[k], v) for k, v in plain.items())
+
+
+def test_a_step_is_called_with_its_options_where_nothing_can_be_recorded():
+    step = RecordedStep(lambda x, flag: {"y": x + 1 if flag else x})
+    assert step(torch.ones(2), options=(True,))["y"].tolist() == [2, 2]
+    assert step(torch.ones(2), options=(False,))["y"].tolist() == [1, 1] and not step.recordings
+
+
+def test_a_recorded_step_refuses_halves():
+    module = unet(batches=4, graph=True, optim=Optim(accumulate=2))
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True, max_epochs=1
+    )
+    with pytest.raises(AudioLDMError, match="whole"):
+        trainer.fit(module, DataLoader(Fixed(latents), batch_size=None))
+
+
+def test_a_rate_that_is_a_tensor_stays_one():
+    net = torch.nn.Linear(2, 2)
+    group = adamw(net.parameters(), 1e-3).param_groups[0]
+    held = group["lr"] = torch.tensor(1e-3)
+    set_rate(group, 5e-4, torch.device("cpu"))
+    assert group["lr"] is held and float(held) == pytest.approx(5e-4)

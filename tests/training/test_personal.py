@@ -1,0 +1,180 @@
+"""A few sounds, every recipe: what learns, what is written, what is heard, and what is refused."""
+
+import json
+
+import pytest
+import soundfile
+import torch
+
+from audioldm import recipes
+from audioldm.adapters.files import read
+from audioldm.errors import AudioLDMError
+from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.training.sounds import from_sounds
+
+NAMES = [name for name in recipes.names() if name.startswith("personal/")]
+QUICK = {"seconds": 0.32, "steps": 2, "guidance": 1.0}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Three short tones of other pitches, as a user has them: another rate, one of them in stereo."""
+    folder = tmp_path_factory.mktemp("my_sounds")
+    for i, hertz in enumerate((300.0, 310.0, 320.0)):
+        wave = 0.3 * torch.sin(2 * torch.pi * hertz * torch.arange(11025) / 22050)
+        soundfile.write(folder / f"{i}.wav", torch.stack([wave] * (1 + (i == 1)), 1).numpy(), 22050)
+    return folder
+
+
+@pytest.fixture
+def settings(tiny_model, sounds, tmp_path):
+    """Overrides for a run of a moment."""
+    return [
+        f"data.model={tiny_model}", f"data.folder={sounds}", f"run_dir={tmp_path}/run",
+        "batches=3", "batch_size=2", "val_every=10", "data.seconds=0.32", "data.windows=2", "trainer.log_every=1",
+    ]  # fmt: skip
+
+
+def fitted(name, overrides, *, checkpoint=None):
+    cfg = recipes.load(name, overrides)
+    experiment = recipes.build(cfg)
+    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    return experiment
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_learns_only_its_own_and_is_heard(name, settings, tiny_model, tmp_path):
+    prior = ["task.prior.clips=2"] if "dreambooth" in name else []
+    experiment = fitted(name, [*settings, *prior])
+    module, model = experiment.module, tmp_path / "run" / "model"
+    before = AudioLDM.from_pretrained(tiny_model)
+    prompt = "<mine>" if "textual" in name else "my sound"
+    plain = before([prompt], seeds=[0], **QUICK)
+    if name == "personal/dreambooth":
+        after = AudioLDM.from_pretrained(model)
+        assert after.about["personal"]["prompt"] == "my sound"
+    else:
+        found = read(model / "adapter.safetensors")
+        moving = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        assert moving == found.parameters
+        assert found.base["unet"] == before.hashes["unet"] and found.about["model"] == "tiny"
+        frozen = {k: v for k, v in module.unet.state_dict().items() if "deltas" not in k}
+        for key, value in frozen.items():
+            own = key.replace("parametrizations.", "").replace(".original", "")
+            assert torch.equal(value, before.unet.state_dict()[own])
+        after = AudioLDM.from_pretrained(tiny_model).adapt(model / "adapter.safetensors")
+    assert not torch.equal(after([prompt], seeds=[0], **QUICK), plain)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert ("train/prior" in rows[-1]) == bool(prior)
+    kept = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    if name != "personal/dreambooth":
+        assert sum(v.numel() for v in kept.values()) < moving + 10_000, "no frozen weight"
+
+
+@pytest.mark.parametrize("name", ["personal/dora", "personal/textual_inversion", "personal/dreambooth_lora"])
+def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
+    prior = ["task.prior.clips=2"] if "dreambooth" in name else []
+    whole = fitted(name, [*settings, *prior, "batches=4", f"run_dir={tmp_path}/whole"])
+    first = recipes.load(name, [*settings, *prior, "batches=4"])
+    experiment = recipes.build(first)
+    experiment.trainer.limit_train_batches = 2
+    experiment.trainer.fit_loop.max_epochs = 1
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert experiment.module.seen == 2
+    again = fitted(name, [*settings, *prior, "batches=4"], checkpoint=tmp_path / "run/checkpoints/last.ckpt")
+    assert again.module.seen == 4
+    for (key, a), (_, b) in zip(
+        whole.module.named_parameters(), again.module.named_parameters(), strict=True
+    ):
+        assert torch.equal(a, b), key
+
+
+def test_the_loss_on_one_clip_falls(settings, sounds, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.wav").write_bytes((sounds / "0.wav").read_bytes())
+    more = [f"data.folder={tmp_path}/one", "batches=40", "batch_size=2", "task.lr=1e-2", "task.rank=16"]
+    fitted("personal/locon", [*settings, *more])
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_one_window_of_one_clip_is_enough(settings, sounds, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.wav").write_bytes((sounds / "0.wav").read_bytes())
+    more = [f"data.folder={tmp_path}/one", "data.windows=1", "batch_size=4"]
+    assert fitted("personal/lora", [*settings, *more]).module.seen == 3
+    assert (tmp_path / "run/model/adapter.safetensors").exists()
+
+
+def test_the_class_sounds_are_the_models_own_and_are_kept(settings, tiny_model, tmp_path):
+    from safetensors.torch import load_file
+
+    prior = ["task.prior.clips=2", "task.prior.prompt=rain"]
+    fitted("personal/dreambooth_lora", [*settings, *prior])
+    latents = load_file(tmp_path / "run/prior.safetensors")["latents"]
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    asked = {k: pipe.defaults[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
+    own = pipe.sample(pipe.encode_text(["rain"]), pipe.encode_text([""]), seeds=[1], **asked)
+    assert torch.equal(latents[1:], own)
+    fitted("personal/dreambooth_lora", [*settings, "task.prior.clips=3", "task.prior.prompt=wind"])
+    again = load_file(tmp_path / "run/prior.safetensors")["latents"]
+    assert len(again) == 3 and not torch.equal(again[:2], latents), "another class, other sounds"
+
+
+def test_folders_that_cannot_be_learned_from_are_named(tiny_model, tmp_path, sounds):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    with pytest.raises(AudioLDMError, match="holds no sounds"):
+        from_sounds(folder=str(bad), model=str(tiny_model))
+    soundfile.write(bad / "quiet.wav", torch.zeros(16000).numpy(), 16000)
+    (bad / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(AudioLDMError, match=r"corrupt: .*broken\.wav.*and 1 more"):
+        from_sounds(folder=str(bad), model=str(tiny_model))
+    with pytest.raises(AudioLDMError, match="There is no folder"):
+        from_sounds(folder=str(tmp_path / "none"), model=str(tiny_model))
+    with pytest.raises(AudioLDMError, match="caption"):
+        from_sounds(folder=str(sounds), model=str(tiny_model), prompt=None)  # 0.wav says nothing
+
+
+def test_mistakes_in_a_recipe_are_one_line(settings):
+    for override, words in (
+        ("task.kind=lore", "kind='lore' is no adapter"),
+        ("task.targets=[to_qq]", "matches no layer.*Near it: .*to_q"),
+        ("data.windows=0", "windows=0 is not a number"),
+        ("task.prior={prompt: rain, clips: 0}", "clips=0"),
+    ):
+        with pytest.raises(AudioLDMError, match=words):
+            recipes.build(recipes.load("personal/lora", [*settings, override]))
+    with pytest.raises(AudioLDMError, match="word='mine' is no placeholder"):
+        recipes.build(recipes.load("personal/textual_inversion", [*settings, "task.word=mine"]))
+
+
+def test_a_run_does_not_go_on_with_other_sounds(settings, command, sounds, tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    for path in sounds.iterdir():
+        (tmp_path / "own" / path.name).write_bytes(path.read_bytes())
+    words = ["train", "personal/lora", *settings, f"data.folder={tmp_path}/own"]
+    assert command(*words) == 0
+    assert f"--adapter {tmp_path}/run/model/adapter.safetensors" in capsys.readouterr().err
+    (tmp_path / "own" / "0.wav").unlink()
+    assert command(*words) == 2
+    assert "changed since" in capsys.readouterr().err
+
+
+def test_a_sum_of_losses_may_come_in_parts_that_are_let_go(settings):
+    module = recipes.build(recipes.load("personal/lora", settings)).module
+    alive, weight = [], torch.nn.Parameter(torch.ones(3))
+    module.trainer = None
+    module.manual_backward = lambda loss: loss.backward()
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+
+    def parts():
+        for factor in (1.0, 2.0):
+            yield (factor * weight.square()).sum()
+            alive.append(weight.grad.tolist())
+
+    module.seen = 1
+    norm = module.descend(parts(), optimizer)
+    assert alive == [[2.0] * 3, [6.0] * 3], "the first was backpropagated before the second was made"
+    assert float(norm) == pytest.approx(6 * 3**0.5) and weight.tolist() == [-5.0] * 3
