@@ -4,7 +4,8 @@
 
 Each held-out clip is the sound to be like, another class's prompt the words, the same noise in every row.   To sound:
 the cosine of YAMNet's and of the model's own CLAP's embedding to the clip's.   To words: CLAP's to the prompt's.
-Writes benchmarks/results/like.{json,md}.
+Nearer: in how many of the clips it is nearer to the sound than the words alone made it, by YAMNet and by CLAP.   Writes
+benchmarks/results/like.{json,md}.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from audioldm.signal.level import normalise_peak
 from benchmarks.control import RESULTS, asked
 
 COLUMNS = {"yamnet": "YAMNet to sound", "clap": "CLAP to sound", "words": "CLAP to words"}
+JUDGES = ("yamnet", "clap")
 Way = Callable[[AudioLDM, str, Tensor], tuple[AudioLDM, Condition]]
 """from the words and the sound's vector (1, D) to a pipeline and what it is told"""
 
@@ -49,6 +51,18 @@ def attended(net: Any, scale: float) -> Way:
     return way
 
 
+def summary(found: list[dict[str, float]], plain: list[dict[str, float]]) -> dict[str, Any]:
+    """Means over the clips, and how many of them came nearer to their sound than ``plain``'s.
+
+    >>> row = {"yamnet": 0.5, "clap": 0.25, "words": 0.5}
+    >>> summary([row, row], [row, row | {"yamnet": 0.25}])["nearer"]
+    {'yamnet': 1, 'clap': 0}
+    """
+    means = {key: sum(one[key] for one in found) / len(found) for key in COLUMNS}
+    pairs = list(zip(found, plain, strict=True))
+    return means | {"nearer": {judge: sum(a[judge] > b[judge] for a, b in pairs) for judge in JUDGES}}
+
+
 def table(report: dict[str, Any]) -> str:
     """As Markdown."""
     lines = [
@@ -56,11 +70,12 @@ def table(report: dict[str, Any]) -> str:
         f"{report['clips']} held-out clips are the sound, another class's prompt the words; {report['seconds']:g} s, "
         f"{report['steps']} steps; the net has {report['parameters'] / 1e6:.2f} M parameters, "
         f"{report['megabytes']:.2f} MB. benchmarks/like.py says what the columns are.\n",
-        f"| | {' | '.join(COLUMNS.values())} |",
-        f"|---|{'--:|' * len(COLUMNS)}",
+        f"| | {' | '.join(COLUMNS.values())} | nearer, YAMNet; CLAP |",
+        f"|---|{'--:|' * (len(COLUMNS) + 1)}",
     ]
     for name, row in report["rows"].items():
-        lines.append(f"| {name} | {' | '.join(f'{row[key]:.2f}' for key in COLUMNS)} |")
+        won = "; ".join(f"{row['nearer'][judge]} of {report['clips']}" for judge in JUDGES)
+        lines.append(f"| {name} | {' | '.join(f'{row[key]:.2f}' for key in COLUMNS)} | {won} |")
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("manifest")
     parser.add_argument("--net", type=Path, default=SHIPPED / LIKE)
-    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=2.56)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -108,10 +123,7 @@ def main() -> None:
         "parameters": sum(p.numel() for p in net.parameters()),
         "megabytes": weight_file(given.net).stat().st_size / 1e6,
         **{k: getattr(given, k) for k in ("clips", "seconds", "steps")},
-        "rows": {
-            name: {key: sum(one[key] for one in rows) / len(rows) for key in COLUMNS}
-            for name, rows in found.items()
-        },
+        "rows": {name: summary(rows, found["words alone"]) for name, rows in found.items()},
     }
     (given.out / "like.json").write_text(json.dumps(report, indent=1) + "\n")
     (given.out / "like.md").write_text(table(report))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import soundfile as sf
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from audioldm import recipes
 from audioldm.datasets.latents import Encoded, write_latents
@@ -72,7 +74,9 @@ def settings_of(kind: str, data: Path, run: Path) -> tuple[str, list[str]]:
 
 
 def train(name: str, settings: list[str]) -> None:
-    """What the command does, in this process."""
+    """What the command does, in this process; its bars have a lock of their own, which dies with it: a killed
+    process would hold the one that forked processes share for ever."""
+    tqdm.set_lock(threading.RLock())
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
     checkpoint, _ = recipes.open_run(cfg, settings)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import check_state
+from audioldm.nets.folder import aligned, check_state
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.published import unet as unet_names
 from audioldm.nets.published.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ def fill(build: Callable[[], Module], state: State, path: Path) -> Module:
     with torch.device("meta"):
         module = build()
     check_state(module, state, path)
-    module.load_state_dict(state, strict=True, assign=True)
+    module.load_state_dict(aligned(state), strict=True, assign=True)
     return module.eval()
 
 
