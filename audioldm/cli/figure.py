@@ -20,7 +20,7 @@ def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     seconds = wave.size / spec.rate
     upper.plot(np.arange(wave.size) / spec.rate, wave, linewidth=0.4)
-    upper.set(title=shortened(title), ylabel="amplitude (full scale = 1)", ylim=(-1.05, 1.05))
+    upper.set(title=shortened(title), ylabel="amplitude", ylim=(-1.05, 1.05))
     decibels = mel_decibels(wave, spec)
     top = decibels.max()
     image = lower.imshow(

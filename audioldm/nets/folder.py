@@ -7,6 +7,7 @@ folder, a truncated file, or weights of another shape, and a sha256 of every wei
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,23 @@ def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype 
     if dtype is not None:
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     save_file(state, draft, metadata={"format": "pt"})
+    settle_header(draft)
     os.replace(draft, path)
     return path
+
+
+def settle_header(path: Path) -> None:
+    """Put spaces behind a safetensors header: the first weight is then at a multiple of 64 bytes (see ``aligned``)."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+        if not (spaces := -(8 + length) % 64):
+            return
+        longer = path.with_suffix(".longer")
+        with open(longer, "wb") as copy:
+            copy.write((length + spaces).to_bytes(8, "little") + header + b" " * spaces)
+            shutil.copyfileobj(file, copy)
+    os.replace(longer, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -140,16 +156,16 @@ def load_component(
 
 
 def aligned(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``state`` with every tensor at a multiple of 64 bytes, copied where it was not.
+    """``state`` with every tensor at a multiple of 16 bytes, copied where it was not.
 
-    A matrix product may round by where its operands lie (MKL on AMD does), and a file puts them anywhere: the same
-    weights from another file would make another sound, if only in the last bit.
+    A matrix product may round by where its operands lie (MKL on AMD does, modulo 16), and a file puts them anywhere:
+    the same weights from another file would make another sound, if only in the last bit.
 
     >>> store = torch.arange(40.0)
-    >>> aligned({"weight": store[1:33]})["weight"].data_ptr() % 64
+    >>> aligned({"weight": store[1:33]})["weight"].data_ptr() % 16
     0
     """
-    return {key: value.clone() if value.data_ptr() % 64 else value for key, value in state.items()}
+    return {key: value.clone() if value.data_ptr() % 16 else value for key, value in state.items()}
 
 
 class Undrawn(TorchFunctionMode):

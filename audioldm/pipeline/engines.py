@@ -83,12 +83,15 @@ def build_engine(
     def decoded(latent: Tensor) -> Tensor:
         return decode(vae, laid(latent) if mode != "exact" else latent)
 
-    return Engine(
-        given,
-        told,
-        settled(quicken(decoded, mode, vae.device), given),
-        settled(quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device), given),
+    rest = (
+        quicken(decoded, mode, vae.device),
+        quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device),
     )
+    if (
+        unet.device.type == "cpu"
+    ):  # a GPU has memory of its own, and its driver's thousand mappings take 2 ms to read
+        rest = (settled(rest[0], given), settled(rest[1], given))
+    return Engine(given, told, *rest)
 
 
 def settled(function: Callable[[Tensor], Tensor], nets: tuple[nn.Module, ...]) -> Callable[[Tensor], Tensor]:

@@ -227,9 +227,17 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=150.0, help="begin no variant after this time")
     args = parser.parse_args()
+    from benchmarks.measure import machine
+
     begin = monotonic()
     torch.set_float32_matmul_precision("high")
-    book: dict[str, Any] = {"peaks": peaks(args.device), "floors": {}, "variants": {}, "chosen": {}}
+    book: dict[str, Any] = {
+        "machine": machine(args.device),
+        "peaks": peaks(args.device),
+        "floors": {},
+        "variants": {},
+        "chosen": {},
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     state_floors(book)
     for name, variant in in_turn():
