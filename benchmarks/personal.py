@@ -43,6 +43,7 @@ from audioldm.metrics.diversity import mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.mixing import clap_of
+from benchmarks.personal_table import METHODS, tables
 
 SETS = {
     "shield": "a blow landing on a metal shield",
@@ -52,27 +53,6 @@ SETS = {
 """Captions of opensounds that no row of its training split has."""
 PROMPT, CLIPS = "my sound", 10
 OTHERS = ("rain falling", "a dog barking")
-METHODS = {
-    "LoRA": "lora",
-    "LoCon": "locon",
-    "LoHa": "loha",
-    "LoKr": "lokr",
-    "DoRA": "dora",
-    "DreamBooth, full": "dreambooth",
-    "DreamBooth, LoRA": "dreambooth_lora",
-    "Textual Inversion": "textual_inversion",
-}
-COLUMNS = {
-    "clap": "CLAP to target",
-    "yamnet": "YAMNet to target",
-    "adherence": "adherence",
-    "diversity": "diversity",
-    "forgetting": "FD change",
-    "parameters": "parameters",
-    "megabytes": "file MB",
-    "minutes": "min",
-    "gigabytes": "GB",
-}
 
 
 @dataclass(frozen=True)
@@ -240,47 +220,6 @@ def run(settings: argparse.Namespace) -> dict[str, Any]:
                 keep(method, name, cell(bench, method, name, settings.work, target))
                 print(f"{name}: {method}", flush=True)
     return content
-
-
-def tables(content: dict[str, Any]) -> str:
-    """Markdown: the mean over the sets that have every row, then each set."""
-    cells = content["cells"]
-    whole = {name: rows for name, rows in cells.items() if len(rows) == 3 + len(METHODS)}
-    lines = [
-        f"Base {content['base']}; "
-        + ", ".join(f"{key} {value}" for key, value in content["settings"].items())
-        + ". Sets: "
-        + ", ".join(f"{name} ({caption})" for name, caption in content["sets"].items())
-        + ". What the columns are: benchmarks/personal.py.",
-    ]
-    if whole:
-        mean: dict[str, dict[str, float]] = {}
-        for method in next(iter(whole.values())):
-            found = [rows[method] for rows in whole.values()]
-            mean[method] = {k: sum(row[k] for row in found) / len(found) for k in found[0]}
-        lines += table(f"mean of {', '.join(whole)}", mean)
-    for name, rows in cells.items():
-        lines += table(name, rows)
-    return "\n".join(lines) + "\n"
-
-
-def table(title: str, rows: dict[str, dict[str, float]]) -> list[str]:
-    """One Markdown table; FD is told as its change from the base's."""
-    base = rows.get("base, told the caption", {}).get("forgetting", math.nan)
-    lines = ["", f"**{title}**", "", "| | " + " | ".join(COLUMNS.values()) + " |"]
-    lines.append("|---|" + "--:|" * len(COLUMNS))
-    for method, row in rows.items():
-        told = {**row, "forgetting": row["forgetting"] - base} if "forgetting" in row else row
-        shown = [shape(key, told[key]) if key in told else "" for key in COLUMNS]
-        lines.append(f"| {method} | " + " | ".join(shown) + " |")
-    return lines
-
-
-def shape(key: str, value: float) -> str:
-    """A number as its column shows it."""
-    if key == "parameters":
-        return f"{value:,.0f}"
-    return f"{value:+.2f}" if key == "forgetting" else f"{value:.2f}"
 
 
 def main() -> None:

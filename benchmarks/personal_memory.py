@@ -21,7 +21,8 @@ import soundfile
 import torch
 
 from benchmarks.control import RESULTS
-from benchmarks.personal import METHODS, train
+from benchmarks.personal import train
+from benchmarks.personal_table import METHODS
 from benchmarks.shapes import build, ours
 
 LIMIT = 10.0

@@ -19,7 +19,7 @@ from typing import Any
 
 from audioldm import recipes
 from benchmarks.control import RESULTS
-from benchmarks.personal import METHODS
+from benchmarks.personal_table import METHODS
 
 LIMIT = 10.0
 """minutes"""

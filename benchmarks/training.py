@@ -7,6 +7,7 @@ cached   ours: posteriors and embeddings come from a cache on disk; bfloat16 aut
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ from audioldm.training.data import DataModule
 from audioldm.training.graphed import RecordedStep
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.steps import adamw
+from benchmarks.bench import Bench, release
+from benchmarks.measure import Row, paired, peak_mib
 from benchmarks.shapes import Nets
 
 Step = Callable[[], Tensor]
@@ -127,3 +130,40 @@ def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
         return loss.detach()
 
     return step
+
+
+def train_rows(bench: Bench, size: str, nets: Nets, batches: tuple[int, ...]) -> None:
+    """Clips per second at each of ``batches``: naive, cached and recorded, cached; a row of the book for each."""
+    seconds = bench.seconds
+    for batch in batches:
+        makers: dict[str, Callable[[], Step]] = {
+            "naive fp32": partial(naive_step, nets, batch, seconds=seconds),
+            "cached bf16 recorded": partial(cached_step, nets, batch, seconds=seconds, graph=True),
+            "cached bf16": partial(cached_step, nets, batch, seconds=seconds, graph=False),
+        }
+
+        def run(makers: dict[str, Callable[[], Step]] = makers, batch: int = batch) -> Row:
+            row: Row = {}
+            for name, make in makers.items():
+                try:
+                    step = make()
+                    most = peak_mib(step, bench.device)
+                    times = paired(
+                        {name: step}, bench.device, repeats=3 if bench.tiny else 10, warm=3, most=6
+                    )
+                    row[name] = {
+                        "clips_per_s": batch / times[name]["s"],
+                        "step_peak_mib": most,
+                        **times[name],
+                    }
+                except Exception as problem:  # one way that fails must not hide the other
+                    row[name] = {"error": f"{type(problem).__name__}: {problem}"[:400]}
+                step = None  # type: ignore[assignment]
+                release()
+            base = row["naive fp32"].get("clips_per_s")
+            for value in row.values():
+                if base and "clips_per_s" in value:
+                    value["times_faster"] = round(value["clips_per_s"] / base, 2)
+            return row
+
+        bench.book.add(f"training {size}", f"batch {batch}, {seconds} s", run, needs=30)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audioldm.pipeline.memory import peak_mib
-from benchmarks import cpu, floors, gpu, show
+from benchmarks import floors, gpu, processes, show
 from benchmarks.measure import Book, paired
 
 
@@ -66,7 +66,7 @@ def test_the_table_says_ratios_spreads_and_what_failed():
 
 def test_a_child_tells_its_own_memory_not_its_parents():
     ballast = torch.ones(100_000_000)  # 400 MB here
-    row = cpu.child("row = {'answer': 6 * 7}")
+    row = processes.child("row = {'answer': 6 * 7}")
     assert row["answer"] == 42
     here = peak_mib(torch.device("cpu"))
     assert 100 < row["peak_mib"] < here - 300, ballast.shape

@@ -3,7 +3,8 @@
 import torch
 
 from audioldm import recipes
-from benchmarks.personal import METHODS, loudest, tables
+from benchmarks.personal import loudest
+from benchmarks.personal_table import METHODS, tables
 
 BASE = ("real clips", "base, told the caption", 'base, told "my sound"')
 

@@ -1,0 +1,111 @@
+"""Rows of a CPU's benchmark that need processes of their own: start-up, a second process, growth, peak memory."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from tempfile import TemporaryDirectory
+
+from benchmarks.bench import Bench
+from benchmarks.measure import Row, paired, seconds_of
+from benchmarks.shapes import ours
+
+GROW = """
+import sys, time
+from audioldm.nets.split import reason_against
+from audioldm.pipeline.audioldm import AudioLDM
+mode, seconds, steps, batch = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+pipe = AudioLDM.from_pretrained(mode=mode)
+run = lambda s: pipe(["rain"] * batch, seeds=range(batch), batch_size=batch, seconds=s, steps=steps)
+run(1.28)
+start = time.perf_counter()
+run(seconds)
+row = {"s": time.perf_counter() - start}
+"""
+PEAK = """
+import sys
+from benchmarks import shapes
+import torch
+folder, kind, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+if kind.startswith("diffusers"):
+    dtype = torch.bfloat16 if "bf16" in kind else torch.float32
+    pipe = shapes.AudioLDMPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipe.tokenizer.model_max_length = min(512, pipe.text_encoder.config.max_position_embeddings - 2)
+    pipe.set_progress_bar_config(disable=True)
+    shapes.run_theirs(pipe, 1, seconds=seconds, steps=1)
+else:
+    shapes.run_ours(shapes.AudioLDM.from_pretrained(folder, mode=kind), 1, seconds=seconds, steps=1)
+row = {}
+"""
+
+
+def child(code: str, *arguments: str) -> Row:
+    """Run ``code`` in a fresh process; it prints one JSON object, and its peak memory is added."""
+    ending = (
+        "\nimport json, torch; from audioldm.pipeline.memory import peak_mib; "
+        "print(json.dumps({**row, 'peak_mib': peak_mib(torch.device('cpu'))}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + ending, *arguments], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def startup(bench: Bench) -> None:
+    """Wall time of whole commands, warm; the sound of the second is 5 s."""
+    out = bench.book.path.parent / "bench_sound"
+    commands = {
+        "audioldm --help": ["--help"],
+        "audioldm generate, 5 s": ["generate", "rain", "--seconds", "5", "--force", "-o", str(out)],
+        "audioldm generate, 5 s, no figure": [
+            "generate", "rain", "--seconds", "5", "--force", "--no-figure", "-o", str(out),
+        ],
+    }  # fmt: skip
+    for name, words in commands.items():
+
+        def run(words: list[str] = words) -> Row:
+            command = partial(
+                subprocess.run, [sys.executable, "-m", "audioldm", *words], capture_output=True, check=True
+            )
+            return paired({"": command}, "cpu", repeats=1 if bench.tiny else 3, most=40)[""]
+
+        bench.book.add("start-up", name, run, needs=15)
+
+
+def second(bench: Bench) -> None:
+    """What a second process saves in mode compiled: wall time of two commands that share an empty cache folder."""
+    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--no-figure", "--force"]
+    if bench.tiny:
+        words[3:4] = ["1.28", "--steps", "2"]
+    with TemporaryDirectory() as folder:
+        command = partial(
+            subprocess.run, [sys.executable, "-m", "audioldm", *words, "-o", f"{folder}/sound"],
+            capture_output=True, check=True, env={**os.environ, "XDG_CACHE_HOME": folder},
+        )  # fmt: skip
+        for name in ("first process", "second process"):
+            bench.book.add(
+                "compiled, 5 s, embedded", name, lambda: {"s": seconds_of(command, "cpu")}, needs=60
+            )
+
+
+def growth(bench: Bench) -> None:
+    """Time and the process's peak memory against length, batch and steps, each in a process of its own."""
+    lengths = (1.28, 2.56) if bench.tiny else (5.0, 10.0, 30.0, 60.0, 120.0)
+    few = 1 if bench.tiny else 5
+    points = [(s, few, 1) for s in lengths]
+    points += [] if bench.tiny else [(5.0, few, b) for b in (2, 4, 8)] + [(5.0, n, 1) for n in (10, 20, 40)]
+    for seconds, steps, batch in points:
+        run = partial(child, GROW, "exact", str(seconds), str(steps), str(batch))
+        bench.book.add(
+            "growth, embedded", f"{seconds:g} s, {steps} steps, batch {batch}",
+            lambda run=run, s=seconds, n=steps, b=batch: {**run(), "seconds": s, "steps": n, "batch": b}, needs=15,
+        )  # fmt: skip
+
+
+def memory(bench: Bench, names: tuple[str, ...]) -> None:
+    """Peak memory of a process that loads one float32 model folder, the same for both sides, and makes one clip."""
+    with TemporaryDirectory() as folder:
+        ours(bench.nets).save_pretrained(folder)
+        for name in names:
+            bench.book.add("memory S", name, partial(child, PEAK, folder, name, str(bench.seconds)), needs=30)
