@@ -47,7 +47,7 @@ browser:
 		echo "installing Chromium for the tests of the listening page"; \
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi
 
-# Two files at a time with one thread each: two cores need 9 minutes for it instead of 17.
+# Two files at a time with one thread each; 8 minutes on two cores.
 test: .venv/dev.stamp browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not slow and not gpu"
 

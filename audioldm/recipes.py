@@ -128,7 +128,9 @@ def build(cfg: DictConfig) -> Experiment:
             cause = cause.__cause__
         if isinstance(cause, AudioLDMError):
             raise cause from None
-        raise
+        raise AudioLDMError(
+            f"{cfg.recipe}: {_one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
+        ) from error
 
 
 def open_run(

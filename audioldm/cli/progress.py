@@ -16,7 +16,10 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[..., None]]:
-    """A bar on stderr over ``total`` clip-steps; gives the function that moves it by its first argument."""
+    """A bar on stderr over ``total`` clip-steps; gives the function that moves it by its first argument.
+
+    Where more is done than was planned (a silent clip is drawn again, a failed batch taken apart), the total grows.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -35,5 +38,10 @@ def progress(total: int) -> Iterator[Callable[..., None]]:
         disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
-        task = bar.add_task("generating", total=total)
-        yield lambda size, *_: bar.advance(task, size)
+        bar.add_task("generating", total=total)
+        [task] = bar.tasks
+
+        def advance(size: int, *_: int) -> None:
+            bar.update(task.id, advance=size, total=max(total, task.completed + size))
+
+        yield advance

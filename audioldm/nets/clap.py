@@ -154,6 +154,11 @@ def build_small_clap(
     words: Tensor | None = None,
 ) -> SmallClap:
     """Both towers, untrained. ``words`` (vocabulary, width) starts the word embeddings from a larger text encoder's."""
+    if words is not None and words.shape[1] != width:
+        raise AudioLDMError(
+            f"The words have {words.shape[1]} values each, the text tower is {width} wide.",
+            "Give both the same width (task.clap.width and task.clap.words.width).",
+        )
     text = build_text_encoder(tokenizer, width=width, layers=layers, dim=dim)
     if words is not None:
         with torch.no_grad():

@@ -89,6 +89,19 @@ def test_mistakes_are_one_clear_line():
         recipes.build(cfg)
 
 
+def test_settings_that_no_net_can_have_are_one_clear_line():
+    cfg = recipes.load("tiny/vae", ["task.vae.groups=7"])
+    with pytest.raises(AudioLDMError) as caught:
+        recipes.build(cfg)
+    told = caught.value.message
+    assert (
+        told.startswith("tiny/vae: ") and "num_channels" in told and "task.vae" in told and "\n" not in told
+    )
+    cfg = recipes.load("audiocaps/clap", ["task.clap.words.width=32", "task.teachers=null", "trainer=cpu"])
+    with pytest.raises(AudioLDMError, match="The words have 32 values each, the text tower is 256 wide"):
+        recipes.build(cfg)
+
+
 @pytest.mark.parametrize("choice", ["ddp", "fsdp"])
 def test_several_devices_are_one_word(choice: str):
     cfg = recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "trainer.devices=8", "trainer.nodes=2"])
