@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from audioldm.datasets.check import check
+
 RATE = 16000
 
 
@@ -112,3 +114,18 @@ def packed_group(tree):
     packer = zlib.compressobj(wbits=31)
     data = packer.compress(group_bytes(tree)) + packer.flush()
     return b"\x1e\x8c" + data[2:]
+
+
+def sound(path, hertz=440.0, seconds=0.5, rate=16000, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = sine(seconds, hertz, rate)
+    soundfile.write(path, np.stack([wave] * channels, axis=1), rate)
+    return path
+
+
+def sound_rows(rows, count, findings=None):
+    """The rows, after the check that every command makes, by file name."""
+    report = check(rows)
+    assert report.counts() == (findings or {})
+    assert len(report.rows) == count
+    return {row.path.rsplit("/", 1)[-1]: row for row in report.rows}

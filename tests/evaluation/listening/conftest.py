@@ -1,20 +1,36 @@
 """Small real tests: three systems of short synthetic sounds, prepared by the product itself."""
 
+import importlib.util
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from audioldm.evaluation.listening.folder import Test, load
 from audioldm.evaluation.listening.prepare import Choices, prepare
 from audioldm.evaluation.listening.server import Server
 from audioldm.evaluation.listening.study import Study
 
+# tests are imported by path (importlib mode): what a rater does becomes a plain module
+spec = importlib.util.spec_from_file_location("rater", Path(__file__).with_name("rater.py"))
+rater = sys.modules["rater"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(rater)
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--mute-audio",
+    "--disable-dev-shm-usage",
+]  # containers: root, no sound card, small /dev/shm
 RATE = 16_000
 CAPTIONS = {
     "dog": "a dog barking",
@@ -100,3 +116,37 @@ def serve(make: Callable[..., Test]) -> Iterator[Callable[..., Server]]:
         if server.socket.fileno() >= 0:
             server.stop()
     assert not faults
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The browser, started once for each file."""
+    found = os.environ.get("AUDIOLDM_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.fail(
+            "no Chromium for the tests of the listening page: run `make browser`, or set AUDIOLDM_CHROMIUM"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Callable[..., Any]]:
+    """Open the page as a visitor with an own storage; a fault in its script fails the test."""
+    faults: list[str] = []
+
+    @contextmanager
+    def visit(server: Server, storage: Any = None, **settings: Any) -> Iterator[Page]:
+        context = chromium.new_context(**(settings or rater.DESKTOP), storage_state=storage)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+        page.goto(server.url)
+        yield page
+        context.close()
+
+    yield visit
+    assert not [fault for fault in faults if "Failed to load resource" not in fault]

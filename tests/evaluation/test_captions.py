@@ -1,0 +1,27 @@
+"""Which caption of a clip is asked for: by policy, and by AudioCaps' protocol."""
+
+from pathlib import Path
+
+import pytest
+
+from audioldm.datasets.manifest import Row
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation import protocol, sets
+
+
+def test_audiocaps_takes_the_lowest_id_of_each_clip(tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("audiocap_id,youtube_id,start_time,caption\n7,x,20,b\n3,x,20,a\n5,-y,0,c\n")
+    found = protocol.of_audiocaps(path)
+    assert len(found.items) == 2
+    rows = [Row("1.wav", ("b", "a"), group="youtube/x"), Row("2.wav", ("c",), group="youtube/-y")]
+    assert sorted(row.captions[0] for row in found.select(rows)) == ["a", "c"]
+
+
+def test_captions_of_a_clip_by_policy() -> None:
+    rows = [Row("a.wav", ("one", "two")), Row("b.wav", ("three",))]
+    assert [item.caption for item in sets.from_rows(rows)] == ["one", "three"]
+    assert [item.id for item in sets.from_rows(rows, captions="all")] == ["a#0", "a#1", "b"]
+    assert sets.from_rows(rows, captions="hash") == sets.from_rows(rows, captions="hash")
+    with pytest.raises(AudioLDMError, match="more than once"):
+        sets.from_rows([rows[0], Row("x/a.wav", ("z",))])
