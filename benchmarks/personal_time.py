@@ -84,6 +84,11 @@ def main() -> None:
     for kind in given.kinds:
         full = recipes.load(f"personal/{kind}", []).batches
         short, longer = ((n, seconds(kind, given.sounds, n, *more)) for n in given.batches)
+        if longer[1] <= short[1]:
+            raise SystemExit(
+                f"{kind}: {longer[0]} batches took {longer[1]:.0f} s and {short[0]} took {short[1]:.0f}: "
+                f"something else ran; try again with --kinds {kind} on a quiet machine"
+            )
         row = {"batches": full, "each": (longer[1] - short[1]) / (longer[0] - short[0])}
         row["minutes"] = whole(short, longer, full)
         row["whole"] = seconds(kind, given.sounds, full, *more) / 60 if kind in given.whole else None

@@ -72,16 +72,19 @@ def private() -> int:
     return (int(resident) - int(shared)) * PAGE
 
 
-def forget(*nets: nn.Module) -> None:
+def forget(*nets: nn.Module, least: int = IDLE) -> None:
     """Let go of the pages of weights that are views of a file, where none was changed; the next use maps them again.
 
-    That reads the system's cache of the file, not the disk, while memory is plenty.   No weight may be changed by
-    another thread meanwhile.
+    That reads the system's cache of the file, not the disk, while memory is plenty.   Nets of fewer than ``least``
+    bytes stay: the system takes 10 ms to tell where they are.   No weight may be changed by another thread meanwhile.
     """
+    weights = [weight for net in nets for weight in net.parameters()]
     maps = Path("/proc/self/maps")
-    if (library := libc()) is None or not maps.exists() or SUFFIX not in maps.read_text():
+    if (library := libc()) is None or sum(weight.nbytes for weight in weights) < least:
         return
-    places = sorted(weight.data_ptr() for net in nets for weight in net.parameters())
+    if not maps.exists() or SUFFIX not in maps.read_text():
+        return
+    places = sorted(weight.data_ptr() for weight in weights)
     for begin, end, unchanged in file_mappings():
         at = bisect_left(places, begin)
         if unchanged and at < len(places) and places[at] < end:

@@ -39,9 +39,16 @@ def test_forgotten_weights_are_read_again(tmp_path: Path) -> None:
     net = loaded(tmp_path)
     before = [weight.clone() for weight in net.parameters()]
     full = held(net)
-    heap.forget(net)
+    heap.forget(net, least=0)
     assert held(net) < 0.2 * full
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_nets_that_are_small_stay(tmp_path: Path) -> None:
+    net = loaded(tmp_path)
+    full = held(net)
+    heap.forget(net)
+    assert held(net) == full
 
 
 def test_a_changed_weight_is_never_forgotten(tmp_path: Path) -> None:
@@ -49,7 +56,7 @@ def test_a_changed_weight_is_never_forgotten(tmp_path: Path) -> None:
     with torch.no_grad():
         net.conv_in.weight.add_(1)
     before = [weight.clone() for weight in net.parameters()]
-    heap.forget(net)
+    heap.forget(net, least=0)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
