@@ -1,4 +1,4 @@
-"""The one base class for mistakes that a user can cause."""
+"""The one base class for mistakes that a user can cause, and that for what only deserves a word."""
 
 from typing import Any
 
@@ -22,3 +22,7 @@ class AudioLDMError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels between processes whole."""
         return AudioLDMError, (self.message, self.hint), {"code": self.code}
+
+
+class AudioLDMWarning(UserWarning):
+    """What does not stop the work, and may spoil it or take long.   The command line prints one line for each."""

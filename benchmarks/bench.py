@@ -11,6 +11,7 @@ from torch import Tensor
 
 from audioldm.batch import Condition
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.engines import emulated
 from audioldm.spec import AudioSpec
 from benchmarks import floors
 from benchmarks.measure import Book, Row, paired
@@ -96,6 +97,8 @@ def peaks(bench: Bench, sizes: tuple[str, ...] = ("S", "M", "L")) -> None:
         size, mib = (256, 16) if bench.tiny else (8192, 2048) if bench.device == "cuda" else (2048, 256)
         types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
         for name, dtype in types.items():
+            if bench.device == "cpu" and emulated(dtype):
+                continue
             bench.peaks[name] = floors.matmul_rate(bench.device, dtype, size=size)
         bench.peaks["copy"] = floors.copy_rate(bench.device, mib=mib)
         if bench.device == "cuda":
@@ -113,12 +116,13 @@ def peaks(bench: Bench, sizes: tuple[str, ...] = ("S", "M", "L")) -> None:
 
 
 def floor_rows(bench: Bench, size: str) -> Row:
-    """FLOPs, bytes and floor in bfloat16 of each part for one clip."""
+    """FLOPs, bytes and floor of each part for one clip: in bfloat16, or in float32 on a processor without it."""
     nets = replace(build(size, "meta", tiny=bench.tiny), text_encoder=bench.nets.text_encoder)
     row: Row = {}
     for name, (module, call) in part_calls(bench, nets, batch=1).items():
-        cost = floors.cost(module, call, width=2)
-        least = floors.floor(cost, flops_per_s=bench.peaks["bf16"], bytes_per_s=bench.peaks["copy"])
+        cost = floors.cost(module, call, width=2 if "bf16" in bench.peaks else 4)
+        rate = bench.peaks.get("bf16", bench.peaks["fp32"])
+        least = floors.floor(cost, flops_per_s=rate, bytes_per_s=bench.peaks["copy"])
         row[name] = {"gflop": cost["flops"] / 1e9, "mb": cost["bytes"] / 1e6, "floor_ms": least * 1e3}
     return row
 

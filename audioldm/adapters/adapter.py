@@ -9,10 +9,10 @@ from torch import Generator, Tensor, nn
 
 from audioldm.adapters.delta import DELTAS, STARTS, largest_rank
 from audioldm.adapters.targets import find, weights_of
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 
 
-class AdapterWarning(UserWarning):
+class AdapterWarning(AudioLDMWarning):
     """Something about an adapter that does not stop the work and may spoil it."""
 
 

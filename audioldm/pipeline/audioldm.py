@@ -34,7 +34,7 @@ from audioldm.nets.unet import kind_of, multiple_of
 from audioldm.pipeline import adapting, longform, model_folder
 from audioldm.pipeline.adapting import Adapted, Named
 from audioldm.pipeline.draws import OnStep, until_heard
-from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype
+from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype, warn_of_emulation
 from audioldm.pipeline.guide import Guide
 from audioldm.pipeline.mixing import together
 from audioldm.pipeline.spans import Span
@@ -119,6 +119,7 @@ class AudioLDM:
         """
         check_mode(mode)
         self.mode, self.dtype = mode, dtype or default_dtype(mode)
+        warn_of_emulation(device, self.dtype)
         for net in (self.unet, self.vae, self.vocoder):
             nn.Module.to(net, device=device, dtype=self.dtype).eval()  # diffusers' own warns of any cast
         if mode not in ("exact", "split"):

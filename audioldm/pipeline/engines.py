@@ -10,6 +10,7 @@ Only exact keeps the bytes of a seed from one machine's settings to the next; th
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Condition
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.heap import forget, keep_freed, settle
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.split import cache_folder, reason_against, split
@@ -56,6 +57,31 @@ def check_mode(mode: str) -> None:
 def default_dtype(mode: Mode) -> torch.dtype:
     """float32 for exact and split, bfloat16 for the others."""
     return torch.float32 if mode in ("exact", "split") else torch.bfloat16
+
+
+def emulated(dtype: torch.dtype) -> bool:
+    """Whether this processor has no instructions for ``dtype``, so that its products are not faster but slower.
+
+    >>> emulated(torch.float32)
+    False
+    """
+    native = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return torch.backends.mkldnn.is_available() and dtype in native and not native[dtype]()
+
+
+def warn_of_emulation(device: str | torch.device, dtype: torch.dtype) -> None:
+    """Say it where nets on a processor are given a type that it has no instructions for."""
+    if torch.device(device).type == "cpu" and emulated(dtype):
+        name = str(dtype).removeprefix("torch.")
+        warnings.warn(
+            f"This processor has no instructions for {name}, which takes many times as long here as float32 does: "
+            "use --mode exact, without --dtype.",
+            AudioLDMWarning,
+            stacklevel=3,
+        )
 
 
 def build_engine(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audioldm.pipeline.memory import peak_mib
-from benchmarks import floors, gpu, processes, show
+from benchmarks import cpu, floors, gpu, processes, show
 from benchmarks.measure import Book, paired
 
 
@@ -50,6 +50,17 @@ def test_the_gpu_benchmark_runs_at_toy_size_and_finds_exact_equal_to_diffusers(
     assert (
         rows["equality S", "the same without TF32"]["max_relative_error"] < 1e-4
     )  # issue's bar for exact modes
+
+
+def test_the_cpu_benchmark_runs_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out, groups = tmp_path / "cpu.json", ("parts", "whole", "drift", "sizes", "long")
+    monkeypatch.setattr("sys.argv", ["cpu", "--rehearse", "--out", str(out), "--only", *groups])
+    cpu.main()
+    rows = json.loads(out.read_text())["rows"]
+    assert {"parts S", "whole S", "growth, sizes", "long"} <= {row["group"] for row in rows}
+    assert not [row for row in rows if "error" in row or "skipped" in row]
+    (whole,) = [row for row in rows if row["group"] == "whole S"]
+    assert whole["exact"]["max_relative_error"] < 1e-4  # issue's bar for exact modes
 
 
 def test_the_table_says_ratios_spreads_and_what_failed():

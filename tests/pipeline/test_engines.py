@@ -1,5 +1,6 @@
 """How the nets are run: the exact mode is the nets themselves, the fast ones are near them."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 
 from audioldm.diffusion.guidance import classifier_free
 from audioldm.diffusion.pairing import paired
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.split import reason_against
+from audioldm.pipeline import engines
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.graphs import Graphed
 
@@ -98,6 +100,29 @@ def test_split_is_exact_within_rounding_and_alone_as_among_others(tiny_model: Pa
     made = pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS)
     assert gap(made, exact) < 1e-4
     assert torch.equal(pipe(["noise"], seeds=[4], **SETTINGS), made[1:])
+
+
+def half_precision_warnings(tiny_model: Path, **settings: object) -> list[str]:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        AudioLDM.from_pretrained(tiny_model, **settings)
+    return [str(warning.message) for warning in told if issubclass(warning.category, AudioLDMWarning)]
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_a_type_without_instructions_is_warned_of(tiny_model: Path, monkeypatch, lacking: bool):
+    monkeypatch.setattr(engines, "emulated", lambda dtype: lacking and dtype != torch.float32)
+    assert not half_precision_warnings(tiny_model)
+    for settings, name in (({"mode": "fast"}, "bfloat16"), ({"dtype": torch.float16}, "float16")):
+        told = half_precision_warnings(tiny_model, **settings)
+        assert len(told) == lacking
+        assert not lacking or f"no instructions for {name}" in told[0]
+
+
+def test_only_half_precision_can_lack_instructions():
+    supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert not engines.emulated(torch.float32)
+    assert not (engines.emulated(torch.bfloat16) and supported)
 
 
 def test_split_is_refused_with_a_reason_where_it_cannot_run(

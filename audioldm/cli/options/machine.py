@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audioldm.errors import AudioLDMWarning
+
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
@@ -89,14 +91,12 @@ def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
 
 @contextmanager
 def warned() -> Iterator[None]:
-    """Warnings about adapters as lines on stderr, one each."""
-    from audioldm.adapters.adapter import AdapterWarning
-
+    """Our own warnings as lines on stderr, one each."""
     with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", AdapterWarning)
+        warnings.simplefilter("always", AudioLDMWarning)
         yield
     for warning in told:
-        if issubclass(warning.category, AdapterWarning):
+        if issubclass(warning.category, AudioLDMWarning):
             typer.echo(f"audioldm: warning: {warning.message}", err=True)
 
 
@@ -111,7 +111,10 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = AudioLDM.from_pretrained(model, device=chosen, dtype=dtype and getattr(torch, dtype), **choices)
+    with warned():
+        pipe = AudioLDM.from_pretrained(
+            model, device=chosen, dtype=dtype and getattr(torch, dtype), **choices
+        )
     if pipe.notice:
         typer.echo(f"audioldm: {pipe.name}: {pipe.notice}", err=True)
     return pipe
