@@ -8,12 +8,13 @@ SHELL := /bin/bash
 FIND_PYTHON = for p in python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; } || true; done
 BIN := .venv/bin
-# pip would compile every module of every package, imported or not: 207 s instead of 142.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # musicnn's weights, and the networks that ours are compared with; what these ask for (TensorFlow, timm) is not needed.
 BARE := musicnn==0.1.0 hear21passt==0.0.26 torchopenl3==1.0.1
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
+# Containers often forbid it; then every process of the tests, some hundreds, compiles the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup setup-dev demo browser test test-all check notebooks parity tiny embedded bench clean
 
