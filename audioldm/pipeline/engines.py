@@ -65,11 +65,10 @@ def emulated(dtype: torch.dtype) -> bool:
     >>> emulated(torch.float32)
     False
     """
-    native = {
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
-    }
-    return torch.backends.mkldnn.is_available() and dtype in native and not native[dtype]()
+    if dtype not in (torch.bfloat16, torch.float16) or not torch.backends.mkldnn.is_available():
+        return False
+    short = "bf16" if dtype == torch.bfloat16 else "fp16"
+    return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{short}_supported")()
 
 
 def warn_of_emulation(device: str | torch.device, dtype: torch.dtype) -> None:
