@@ -41,6 +41,7 @@ from transformers import (
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.micro import MicroConditioning
 from audioldm.nets.noisy_classifier import NoisyClassifier
 
@@ -48,6 +49,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "AutoencoderKL": AutoencoderKL.from_config,
     "UNet2DConditionModel": UNet2DConditionModel.from_config,
     "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel.from_config,
+    "ISTFTVocoder": ISTFTVocoder.from_config,
     "MelEncoder": MelEncoder.from_config,
     "MicroConditioning": MicroConditioning.from_config,
     "NoisyClassifier": NoisyClassifier.from_config,
