@@ -1,44 +1,47 @@
-"""Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with UnivNet's spectrogram judges."""
+"""Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with discriminators of spectrograms."""
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Generator, Tensor
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Batch
-from audioldm.losses.adversarial import feature_matching, least_squares_discriminator, least_squares_generator
-from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.hifigan import vocode
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.graphed import RecordedStep
 from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.vocoder_loss import VocoderLoss, Weights
 
 
 class VocoderTraining(Counted):
-    """Loss: ``mel_weight`` * L1 of log-mels + multi-resolution STFT + least-squares GAN + 2 * feature matching.
+    """``VocoderLoss``: distances of spectra, and the game of HiFi-GAN (eq. 1 to 7), where ``mel_weight`` is 45.
 
-    HiFi-GAN eq. 7 has mel_weight 45.   With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with
-    probability ``vae_prob``, while the target stays the real sound: the vocoder learns to undo what the autoencoder
-    does, as HiFi-GAN's fine-tuning on synthesised mels (sec. 4.4).   The judges join after ``adversarial_start``
-    batches: until the mel is right they have nothing to teach, and they cost more than the generator.
+    With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with probability ``vae_prob``, while
+    the target stays the real sound: the vocoder learns to undo what the autoencoder does, as HiFi-GAN's fine-tuning on
+    synthesised mels (sec. 4.4).   The discriminators join after ``adversarial_start`` batches: until the mel is right
+    they have nothing to teach, and they cost more than the generator.   ``quietest`` (dB, 0 or less) is how far a crop
+    is turned down at most, so that a sound's quiet parts are known, too.
     """
 
     def __init__(
         self,
-        vocoder: SpeechT5HifiGan,
+        vocoder: SpeechT5HifiGan | ISTFTVocoder,
         spec: AudioSpec,
         *,
         discriminator: WaveDiscriminator | None = None,
         vae: AutoencoderKL | None = None,
         vae_prob: float = 0.5,
         mel_weight: float = 45.0,
+        multi_scale_mel_weight: float = 0.0,
         feature_weight: float = 2.0,
         stft_weight: float = 2.0,
         adversarial_start: int = 0,
+        quietest: float = 0.0,
         lr: float = 2e-4,
         batches: int,
         warmup: int = 100,
@@ -50,8 +53,16 @@ class VocoderTraining(Counted):
         self.recorded = RecordedStep(self.step, on=graph)
         self.vocoder, self.discriminator, self.mel = vocoder, discriminator, LogMel(spec)
         self.hop = spec.hop
-        self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
+        self.loss = VocoderLoss(
+            Weights(
+                mel=mel_weight,
+                multi_scale_mel=multi_scale_mel_weight,
+                stft=stft_weight,
+                features=feature_weight,
+            )
+        )
         self.adversarial_start, self.lr, self.vae_prob = adversarial_start, lr, vae_prob
+        self.quietest = quietest
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
 
     def components(self) -> dict[str, torch.nn.Module]:
@@ -71,40 +82,40 @@ class VocoderTraining(Counted):
         """Distances between real and made, and the made wave (B, 1, N)."""
         mel = self.mel(wave)
         made = vocode(self.vocoder, self.heard(mel, pick)).to(wave)  # a GPU's FFT takes no bfloat16
-        terms = {"mel": (self.mel(made) - mel).abs().mean(), "stft": multi_resolution_stft(made, wave)}
-        return terms, made
+        return self.loss.distances(self.mel, made, wave), made
 
     def prepared(self, batch: Batch) -> Tensor:
         """Waves (B, 1, N) at full scale, cut to whole hops: the vocoder makes no part of one."""
         return normalise_peak(batch.wave[..., : batch.wave.shape[-1] // self.hop * self.hop])
 
+    def turned_down(self, wave: Tensor, rng: Generator) -> Tensor:
+        """Waves (B, 1, N), each by a share of ``quietest`` drawn for it."""
+        share = self.own(lambda n: torch.rand(n, generator=rng, device=rng.device), len(wave)).to(wave)
+        return wave * 10 ** (self.quietest / 20 * share[:, None, None])
+
     def training_step(self, batch: Batch, index: int) -> None:
         """One batch."""
         adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
-        pick = self.chance(self.vae_prob, len(batch.wave), self.start_batch())
+        rng = self.start_batch()
+        pick = self.chance(self.vae_prob, len(batch.wave), rng)
         wave = self.prepared(batch)
+        if self.quietest:
+            wave = self.turned_down(wave, rng)
         terms = self.recorded(wave, pick, options=(adversarial,))
         self.log_terms(terms, "norm_vocoder", "norm_discriminator")
 
     def step(self, wave: Tensor, pick: Tensor, adversarial: bool) -> dict[str, Tensor | None]:
-        """Judges first, on a detached wave; then the generator.   Nothing random in it."""
+        """Discriminators first, on a detached wave; then the generator.   Nothing random in it."""
         optimizers = self.each_optimizer()
         terms, made = self.terms(wave, pick)
-        total = self.mel_weight * terms["mel"] + self.stft_weight * terms["stft"]
-        norms: dict[str, Tensor | None] = {}
+        told: dict[str, Tensor | None] = {}
         if adversarial:
-            loss = least_squares_discriminator(self.discriminator(wave), self.discriminator(made.detach()))
-            norms["norm_discriminator"] = self.descend(loss, optimizers[1])
-            self.discriminator.requires_grad_(False)
-            with torch.no_grad():
-                real = self.discriminator(wave)
-            fake = self.discriminator(made)
-            self.discriminator.requires_grad_(True)
-            terms["discriminator"] = loss
-            terms["generator"], terms["feature"] = least_squares_generator(fake), feature_matching(real, fake)
-            total = total + terms["generator"] + self.feature_weight * terms["feature"]
-        norms["norm_vocoder"] = self.descend(total, optimizers[0], clip=100.0)
-        return {k: v.detach() for k, v in terms.items()} | norms
+            loss = self.loss.of_discriminator(self.discriminator, made, wave)
+            told["discriminator"] = loss.detach()
+            told["norm_discriminator"] = self.descend(loss, optimizers[1])
+            terms |= self.loss.of_generator(self.discriminator, made, wave)
+        told["norm_vocoder"] = self.descend(self.loss.total(terms), optimizers[0], clip=100.0)
+        return {name: term.detach() for name, term in terms.items()} | told
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Distances on held-out clips."""
