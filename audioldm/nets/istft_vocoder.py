@@ -13,8 +13,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.signal.invert import inverse
-from audioldm.signal.tones import Tones, bands, lobe, prior, scrambled, tones
+from audioldm.signal.invert import energies, inverse
+from audioldm.signal.tones import Tones, bands, gains, lobe, prior, scrambled, tones
 from audioldm.spec import SPECS
 
 MEAN, STD = -4.63, 2.74
@@ -46,7 +46,8 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
     """Log-mel to waveform, exactly one hop a frame, a function of the mel alone.
 
     Defaults: the embedded model's, 11.9 M parameters.   ``noise`` channels of fixed pseudo-random numbers (of the
-    frame's index) are what noise is made from.
+    frame's index) are what noise is made from.   Spectra of noise that are drawn frame by frame do not fit together, so
+    that a sound made from them has other magnitudes: ``corrections`` rounds scale those of the sound to the mel.
     """
 
     @register_to_config
@@ -58,10 +59,11 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         depth: int = 8,
         kernel: int = 7,
         noise: int = 32,
+        corrections: int = 1,
     ) -> None:
         super().__init__()
         self.spec = SPECS[spec]
-        self.side = kernel // 2 * depth + 1 + self.spec.n_fft // self.spec.hop + 1
+        self.side = kernel // 2 * depth + 1 + (1 + corrections) * (self.spec.n_fft // self.spec.hop + 1)
         bins = self.spec.n_fft // 2 + 1
         self.read_bands = nn.Conv1d(4 * self.spec.mels + noise, width, 3, padding=1)
         self.read_bins = nn.Linear(2 * bins, width)
@@ -122,7 +124,23 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         loud = torch.cat([loud[..., 0::2, None], -nnf.pad(loud[..., 1::2, None], (0, 0, 0, 1))], -1).flatten(-2)
         loud = loud[..., : real.shape[-1]]  # phases are told at a frame's centre, n_fft / 2 after its begin
         values = torch.complex(loud * real, loud * imag)
-        return inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop).to(mel)
+        wave = inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop)
+        for _ in range(self.config.corrections):
+            wave = self.corrected(wave, mel)
+        return wave.to(mel)
+
+    def corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
+        """``wave`` (B, N) with its magnitudes scaled towards the mel (B, T, F); its phases stay, silence is silent."""
+        pad = self.spec.pad
+        mode = "reflect" if wave.shape[-1] > pad else "constant"
+        padded = nnf.pad(wave[:, None], (pad, pad), mode=mode)[:, 0]
+        window = torch.hann_window(self.spec.win, device=wave.device)
+        values = torch.stft(
+            padded, self.spec.n_fft, self.spec.hop, self.spec.win, window=window, center=False, return_complex=True
+        )
+        target = energies(mel.float(), self.spec)
+        values = values * gains(values.abs().transpose(1, 2), target, self.spec).transpose(1, 2)
+        return inverse(values, self.spec, wave.shape[-1])
 
     def net(self, mel: Tensor, found: Tones, noise: Tensor, rough: Tensor, sharp: Tensor) -> Tensor:
         """What each bin's six numbers are, (B, T, 6 K)."""

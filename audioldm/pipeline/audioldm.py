@@ -28,6 +28,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.generated import GeneratedText
 from audioldm.nets.heap import forget
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import T5Text
 from audioldm.nets.unet import kind_of, multiple_of
@@ -55,7 +56,7 @@ class AudioLDM:
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    vocoder: SpeechT5HifiGan
+    vocoder: SpeechT5HifiGan | ISTFTVocoder
     clap: SmallClap | PretrainedClap | NoClap
     spec: AudioSpec
     schedule: NoiseSchedule = field(default_factory=audioldm)

@@ -24,6 +24,7 @@ from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.heap import forget, keep_freed, settle
 from audioldm.nets.hifigan import vocode
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.split import cache_folder, reason_against, split
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.nets.vae import decode
@@ -37,7 +38,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 class Engine:
     """The nets of one pipeline, ready to be called."""
 
-    nets: tuple[UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan]
+    nets: tuple[UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder]
     unet: NetCall
     """(x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)"""
     decode: Callable[[Tensor], Tensor]
@@ -84,7 +85,7 @@ def warn_of_emulation(device: str | torch.device, dtype: torch.dtype) -> None:
 
 
 def build_engine(
-    mode: Mode, unet: UNet2DConditionModel, vae: AutoencoderKL, vocoder: SpeechT5HifiGan
+    mode: Mode, unet: UNet2DConditionModel, vae: AutoencoderKL, vocoder: SpeechT5HifiGan | ISTFTVocoder
 ) -> Engine:
     """The three functions for nets that are already where, and of the type, that they should be."""
     given, mode = (unet, vae, vocoder), "exact" if mode == "split" and unet.device.type != "cpu" else mode
@@ -110,7 +111,12 @@ def build_engine(
 
     rest = (
         quicken(decoded, mode, vae.device),
-        quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device),
+        # an inverse STFT and a few wide products: inductor would take longer than it saves
+        quicken(
+            lambda mel: vocode(vocoder, mel),
+            "fast" if mode == "compiled" and isinstance(vocoder, ISTFTVocoder) else mode,
+            vocoder.device,
+        ),
     )
     if (
         unet.device.type == "cpu"

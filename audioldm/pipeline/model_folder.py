@@ -11,6 +11,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
 from audioldm.nets.generated import GeneratedText
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.published.folder import load_pretrained_clap, load_t5_tokenizer
 from audioldm.nets.t5 import T5Text
@@ -135,17 +136,22 @@ def save_folder(pipe: "AudioLDM", folder: Path, *, dtype: torch.dtype | None = N
 
 
 def index_of(pipe: "AudioLDM") -> dict[str, Any]:
-    """``model_index.json``: stock AudioLDMPipeline's, or our own for a model that is told tokens."""
+    """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
     index: dict[str, Any] = {
         "_class_name": "AudioLDMPipeline",
         "scheduler": ["diffusers", "DDIMScheduler"],
         "unet": ["diffusers", type(pipe.unet).__name__],
         "vae": ["diffusers", "AutoencoderKL"],
-        "vocoder": ["transformers", "SpeechT5HifiGan"],
+        "vocoder": [
+            "audioldm" if isinstance(pipe.vocoder, ISTFTVocoder) else "transformers",
+            type(pipe.vocoder).__name__,
+        ],
     }
     if not isinstance(pipe.clap, NoClap):
         index["text_encoder"] = ["transformers", "ClapTextModelWithProjection"]
         index["tokenizer"] = ["transformers", type(pipe.clap.tokenizer).__name__]
+    if isinstance(pipe.vocoder, ISTFTVocoder):
+        index["_class_name"] = "AudioLDM"
     if pipe.words is None:
         return index
     index |= {"_class_name": "AudioLDM", "text_encoder_2": ["transformers", "T5EncoderModel"]}

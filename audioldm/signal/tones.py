@@ -141,10 +141,18 @@ def prior(mel: Tensor, spec: AudioSpec, rounds: int = 6) -> Tensor:
     update of Lee & Seung 2001 (as ``signal.invert.fitted``) from a flat spectrum: the first round interpolates, each
     further one sharpens.
     """
-    table = bands(spec, mel.device)
-    with torch.autocast(mel.device.type, enabled=False):
-        target = mel.float().exp()
-        value = torch.ones_like(table.share).expand(*mel.shape[:-1], -1)
-        for _ in range(rounds):
-            value = value * ((target / (value @ table.bank.T).clamp(min=1e-9)) @ table.bank / table.share)
+    target = mel.float().exp()
+    value = torch.ones_like(bands(spec, mel.device).share).expand(*mel.shape[:-1], -1)
+    for _ in range(rounds):
+        value = value * gains(value, target, spec)
     return value.clamp(min=1e-7).log()
+
+
+def gains(magnitude: Tensor, target: Tensor, spec: AudioSpec) -> Tensor:
+    """What to multiply magnitudes (B, T, K) with so that their bands come near ``target`` (B, T, F), in float32.
+
+    Bins of no band get 0.
+    """
+    table = bands(spec, target.device)
+    with torch.autocast(target.device.type, enabled=False):
+        return target / (magnitude @ table.bank.T).clamp(min=1e-9) @ table.bank / table.share
