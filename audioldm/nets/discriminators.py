@@ -80,7 +80,11 @@ class ComplexResolution(Resolution):
         """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
         with torch.autocast(wave.device.type, enabled=False):
             spectrum = torch.stft(
-                wave[:, 0].float(), self.n_fft, self.n_fft // 4, window=self.window.float(), return_complex=True
+                wave[:, 0].float(),
+                self.n_fft,
+                self.n_fft // 4,
+                window=self.window.float(),
+                return_complex=True,
             )
             parts = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
             parts = parts * (parts.square().sum(1, keepdim=True) + 1e-4) ** -0.25

@@ -73,7 +73,9 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         self.head = nn.Linear(width, HEADS * bins)
         with torch.no_grad():
             self.head.weight.mul_(0.5)
-            start = torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0])  # mostly noise's spectrum, the tones' phases
+            start = torch.tensor(
+                [-1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+            )  # mostly noise's spectrum, the tones' phases
             self.head.bias.copy_(start.repeat_interleave(bins))
 
     def forward(self, mel: Tensor, seed: Tensor | None = None) -> Tensor:
@@ -121,7 +123,9 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         real = ways[0] * cos - ways[1] * sin + ways[2]
         imag = ways[0] * sin + ways[1] * cos + ways[3]
         loud = loud * (real.square() + imag.square() + 1e-6).rsqrt()
-        loud = torch.cat([loud[..., 0::2, None], -nnf.pad(loud[..., 1::2, None], (0, 0, 0, 1))], -1).flatten(-2)
+        loud = torch.cat([loud[..., 0::2, None], -nnf.pad(loud[..., 1::2, None], (0, 0, 0, 1))], -1).flatten(
+            -2
+        )
         loud = loud[..., : real.shape[-1]]  # phases are told at a frame's centre, n_fft / 2 after its begin
         values = torch.complex(loud * real, loud * imag)
         wave = inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop)
@@ -136,7 +140,13 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         padded = nnf.pad(wave[:, None], (pad, pad), mode=mode)[:, 0]
         window = torch.hann_window(self.spec.win, device=wave.device)
         values = torch.stft(
-            padded, self.spec.n_fft, self.spec.hop, self.spec.win, window=window, center=False, return_complex=True
+            padded,
+            self.spec.n_fft,
+            self.spec.hop,
+            self.spec.win,
+            window=window,
+            center=False,
+            return_complex=True,
         )
         target = energies(mel.float(), self.spec)
         values = values * gains(values.abs().transpose(1, 2), target, self.spec).transpose(1, 2)
@@ -153,5 +163,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         x = self.norm_in(x + self.read_bins((torch.cat([rough, sharp], dim=-1) / STD).to(kind)))
         for block in self.blocks:
             x = block(x)
-        with torch.autocast(mel.device.type, enabled=False):  # a log-magnitude in bfloat16 is some percent off
+        with torch.autocast(
+            mel.device.type, enabled=False
+        ):  # a log-magnitude in bfloat16 is some percent off
             return self.head(self.norm_out(x.to(kind)))

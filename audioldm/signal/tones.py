@@ -90,7 +90,9 @@ def tones(mel: Tensor, spec: AudioSpec, first: Tensor | None = None) -> Tones:
     sides = nnf.pad(smooth, (1, 1))
     lower, upper = sides[..., :-2], sides[..., 2:]
     index = torch.arange(spec.mels, device=mel.device)
-    top = index + (upper > torch.maximum(smooth, lower)).long() - (lower > torch.maximum(smooth, upper)).long()
+    top = (
+        index + (upper > torch.maximum(smooth, lower)).long() - (lower > torch.maximum(smooth, upper)).long()
+    )
     for _ in range((spec.mels - 1).bit_length()):
         top = top.gather(-1, top)
     moment = nnf.pad(smooth * table.hertz, (1, 1))

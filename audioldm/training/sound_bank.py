@@ -37,7 +37,9 @@ class SoundBank:
         begins = self.filled + lengths.cumsum(0) - lengths
         whole = torch.cat(clips)
         means = torch.stack([clip.float().mean() for clip in clips])
-        peaks = torch.stack([(clip.float() - mean).abs().max() for clip, mean in zip(clips, means, strict=True)])
+        peaks = torch.stack(
+            [(clip.float() - mean).abs().max() for clip, mean in zip(clips, means, strict=True)]
+        )
         place = slice(self.count, self.count + len(clips))
         self.sound[self.filled : self.filled + len(whole)] = whole.to(self.device)
         self.begin[place], self.length[place] = begins.to(self.device), lengths.to(self.device)
@@ -80,7 +82,7 @@ class SoundBank:
         return value * inside
 
     def sinc(self, chosen: Tensor, place: Tensor, speed: Tensor) -> Tensor:
-        """Clips at ``place`` (B, N) between samples, by a windowed sinc that ends at the lower of both Nyquist rates."""
+        """Clips at ``place`` (B, N) between samples, by a windowed sinc up to the lower of both Nyquist rates."""
         whole = place.floor()
         part = (place - whole).float()
         total = torch.zeros_like(part)
@@ -121,7 +123,9 @@ def notes(rows: int, samples: int, rate: int, device: torch.device | str) -> Ten
     hertz = (pitch * stretched)[..., None]
     strength = number ** -uniform(0.3, 2.5, 1) * uniform(0.1, 1.0, 12)
     strength = (strength[..., None] * (hertz < rate / 2 - 200)).float()
-    decay = (uniform(0.3, 8.0, 1, 1) * (hertz / pitch[..., None]).sqrt() * time[:, None].clamp(min=0)).neg().exp()
+    decay = (
+        (uniform(0.3, 8.0, 1, 1) * (hertz / pitch[..., None]).sqrt() * time[:, None].clamp(min=0)).neg().exp()
+    )
     bend = uniform(0, 0.004, 1, 1) * (2 * pi * uniform(3, 7, 1, 1) * time[:, None]).sin()
     turns = hertz * (time[:, None] + bend / 30) + uniform(0, 1, 12, 1)
     wave = (strength * decay * (2 * pi * turns).sin()).sum(1) * (time >= 0)

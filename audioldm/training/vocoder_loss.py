@@ -51,9 +51,7 @@ class VocoderLoss:
             total = total + (right - 1).square().mean() + wrong.square().mean()
         return total
 
-    def of_generator(
-        self, discriminator: WaveDiscriminator, made: Tensor, real: Tensor
-    ) -> dict[str, Tensor]:
+    def of_generator(self, discriminator: WaveDiscriminator, made: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The adversarial term and feature matching, each summed over discriminators (and layers)."""
         discriminator.requires_grad_(False)
         with torch.no_grad():

@@ -190,9 +190,7 @@ class Trainer:
     def once(self, progress: float) -> dict[str, Tensor]:
         """One batch."""
         share = self.rate(progress)
-        for optimizer, lr in zip(
-            self.optimizers, (self.args.lr, self.args.lr_discriminator), strict=True
-        ):
+        for optimizer, lr in zip(self.optimizers, (self.args.lr, self.args.lr_discriminator), strict=True):
             for group in optimizer.param_groups:
                 group["lr"].fill_(lr * share)
         with self.autocast():
@@ -202,6 +200,11 @@ class Trainer:
             )
         self.steps += 1
         return told
+
+
+def samples(wave: Tensor) -> np.ndarray:
+    """A wave (1, 1, N) as 16-bit samples."""
+    return (wave[0, 0].clamp(-1, 1).cpu().numpy() * 32767).astype("int16")
 
 
 @torch.no_grad()
@@ -220,11 +223,12 @@ def validate(trainer: Trainer, clips: list[Tensor], out: Path) -> str:
             made = trainer.ema(told[:, 0])[:, None]
             total[place] += (trainer.mel(made) - told).abs().mean().cpu()
             if number < 8:
-                sounds[f"{number}-{('mel', 'vae')[place]}"] = (made[0, 0].cpu().numpy() * 32767).clip(-32768, 32767).astype("int16")
+                sounds[f"{number}-{('mel', 'vae')[place]}"] = samples(made)
         if number < 8:
-            sounds[f"{number}-real"] = (wave[0, 0].cpu().numpy() * 32767).astype("int16")
+            sounds[f"{number}-real"] = samples(wave)
     np.savez_compressed(out / "samples.npz", **sounds)
-    return "valid log-mel L1 %.4f, of the autoencoder's mels %.4f" % tuple((total / len(clips)).tolist())
+    own, through = (total / len(clips)).tolist()
+    return f"valid log-mel L1 {own:.4f}, of the autoencoder's mels {through:.4f}"
 
 
 def save(trainer: Trainer, out: Path, *, final: bool) -> None:
@@ -235,7 +239,10 @@ def save(trainer: Trainer, out: Path, *, final: bool) -> None:
     size = sum(v.numel() for v in state.values()) / pieces
     held: list[dict[str, Tensor]] = [{}]
     for name in names:
-        if sum(v.numel() for v in held[-1].values()) + state[name].numel() > size * 1.15 and len(held) < pieces + 1:
+        if (
+            sum(v.numel() for v in held[-1].values()) + state[name].numel() > size * 1.15
+            and len(held) < pieces + 1
+        ):
             held.append({})
         held[-1][name] = state[name]
     folder = out / ("final" if final else "ema")
@@ -264,7 +271,9 @@ def gathered(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Read the command line and train until the clock says so."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("parts", "valid", "vae", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
@@ -289,11 +298,17 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     bank = SoundBank(8_000_000 if args.tiny else 480_000_000, 8000, device)
-    valid = [torch.from_numpy(wave) for wave, _ in map(decoded, ((str(p), 1.0) for p in sorted(args.valid.iterdir())))]
+    valid = [
+        torch.from_numpy(wave)
+        for wave, _ in map(decoded, ((str(p), 1.0) for p in sorted(args.valid.iterdir())))
+    ]
     trainer = Trainer(args, bank)
-    print(f"{sum(p.numel() for p in trainer.net.parameters()) / 1e6:.2f} M parameters, "
-          f"{sum(p.numel() for p in trainer.discriminator.parameters()) / 1e6:.2f} M of discriminators, "
-          f"{time.time() - start:.1f} s", flush=True)
+    print(
+        f"{sum(p.numel() for p in trainer.net.parameters()) / 1e6:.2f} M parameters, "
+        f"{sum(p.numel() for p in trainer.discriminator.parameters()) / 1e6:.2f} M of discriminators, "
+        f"{time.time() - start:.1f} s",
+        flush=True,
+    )
 
     def take(*, wait: bool = False) -> None:
         clips = parts.arrived(wait=wait)
@@ -301,7 +316,10 @@ def main() -> None:
             clips = clips[:20]
         bank.add([clip for clip, _ in clips], [weight for _, weight in clips])
         if clips:
-            print(f"{time.time() - start:.1f} s: {bank.count} clips, {bank.filled / 57_600_000:.2f} h", flush=True)
+            print(
+                f"{time.time() - start:.1f} s: {bank.count} clips, {bank.filled / 57_600_000:.2f} h",
+                flush=True,
+            )
 
     take(wait=True)
     begin, looked, checked, marked = time.time(), time.time(), time.time(), (time.time(), trainer.steps)

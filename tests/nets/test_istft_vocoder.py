@@ -62,7 +62,7 @@ def test_what_it_begins_with_is_a_pure_tone_at_its_frequency_and_level():
     time = torch.arange(32000) / 16000
     wave = (0.1 * torch.sin(2 * math.pi * 1234.5 * time))[None, None]
     made = vocode(vocoder, LogMel(AudioSpec())(wave))[0, 0]
-    middle = made[8000:8000 + 16384]
+    middle = made[8000 : 8000 + 16384]
     spectrum = torch.fft.rfft(middle * torch.hann_window(16384)).abs().square()
     peak = int(spectrum.argmax())
     assert abs(peak * 16000 / 16384 - 1234.5) < 2

@@ -36,7 +36,9 @@ def test_a_tones_spectrum_is_its_own_in_place_and_level():
     wave = sine(1000.0)
     mel = LogMel(SPEC)(wave)[:, 0]
     told = lobe(tones(mel, SPEC), SPEC).exp()[0, 100]
-    real = torch.stft(wave[0, 0], 1024, 160, window=torch.hann_window(1024), return_complex=True).abs()[:, 100]
+    real = torch.stft(wave[0, 0], 1024, 160, window=torch.hann_window(1024), return_complex=True).abs()[
+        :, 100
+    ]
     assert told.argmax() == real.argmax() == 64
     assert torch.allclose(told[62:67], real[62:67], rtol=0.05, atol=1.0)
 
