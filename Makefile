@@ -81,7 +81,7 @@ tiny: .venv/dev.stamp
 		--vae runs/tiny/vae/model/vae --clap runs/tiny/clap/model
 	@$(BIN)/audioldm train tiny/ldm
 	@$(BIN)/audioldm export --ldm runs/tiny/ldm --vae runs/tiny/vae --vocoder runs/tiny/vocoder --clap runs/tiny/clap \
-		--name tiny --polish 8 --out runs/tiny/model --force
+		--name tiny --refine-phase 8 --out runs/tiny/model --force
 	@$(BIN)/audioldm generate "a low tone" -n 8 -m runs/tiny/model --out out/tiny --force
 	@$(BIN)/audioldm generate "a high tone" -n 8 -m runs/tiny/model --out out/tiny --force
 	@$(BIN)/python recipes/tiny/tones.py out/tiny

@@ -163,7 +163,7 @@ def part(settings: dict[str, Any], name: str) -> Any:
     return instantiate(settings["task"][name])
 
 
-def settle(cfg: DictConfig) -> None:
+def resolve_batch_size(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
     if cfg.batch_size != "auto":
         return

@@ -84,10 +84,12 @@ def relative(made: Tensor, exact: Tensor) -> float:
 def calls(file: Path, *, tiny: bool, repeats: int) -> Row:
     """A guided call eager and ahead of time, in turn."""
     eager, ahead, inputs = net(tiny=tiny), torch._inductor.aoti_load_package(str(file)), given()
-    laid = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
+    channels_last = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
     eager.to(memory_format=torch.channels_last)
-    times = paired({"fast": lambda: eager(*laid), "ahead": lambda: ahead(*inputs)}, "cpu", repeats=repeats)
-    error = relative(ahead(*inputs), eager(*laid))
+    times = paired(
+        {"fast": lambda: eager(*channels_last), "ahead": lambda: ahead(*inputs)}, "cpu", repeats=repeats
+    )
+    error = relative(ahead(*inputs), eager(*channels_last))
     return {**{name: row["s"] for name, row in times.items()}, "n": repeats, "relative_error": error}
 
 

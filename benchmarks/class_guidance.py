@@ -21,7 +21,7 @@ from audioldm.evaluation.recognition import PROMPTS, Listener, Tally, wilson
 from audioldm.evaluation.yamnet import YamNet
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.classes import ClassOf
-from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.guide import GuidanceConfig
 
 RESULTS = Path(__file__).parent / "results"
 CASES: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def heard(
     for label, prompt in PROMPTS.items():
         guide = None
         if "scale" in case:
-            guide = Guide(towards=ClassOf.load(place, label), towards_scale=case["scale"])
+            guide = GuidanceConfig(towards=ClassOf.load(place, label), towards_scale=case["scale"])
         words = [prompt if case["prompted"] else ""] * len(seeds)
         waves = pipe(words, seeds=seeds, guidance=case["guidance"], guide=guide).clamp(-1, 1)
         wanted += [label] * len(seeds)

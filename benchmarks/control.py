@@ -21,7 +21,7 @@ from torch.nn import functional as nnf
 
 from audioldm.control.maps import MAPS
 from audioldm.control.shipped import LIKE, SHIPPED
-from audioldm.control.steer import Drawn, load_net
+from audioldm.control.steer import MapControl, load_net
 from audioldm.datasets.audio_text import AudioText
 from audioldm.datasets.manifest import Row, read
 from audioldm.evaluation.recognition import PROMPTS
@@ -172,7 +172,7 @@ def measure(pipe: AudioLDM, folder: Path, rows: list[Row], given: argparse.Names
         wave = normalise_peak(AudioText([row], pipe.spec, given.seconds, seed=i)[0][0])[0]
         curve, words = MAPS[name].hear(wave, pipe.spec), pipe.clap.embed_text([prompt]).detach()
         for scale in found:
-            made = replace(pipe, controls=(Drawn(net, curve, pipe.spec, scale),))(
+            made = replace(pipe, controls=(MapControl(net, curve, pipe.spec, scale),))(
                 [prompt], seeds=[i], **settings
             )
             adherence = float((clap_of(pipe, made) * words).sum())

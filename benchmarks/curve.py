@@ -29,7 +29,7 @@ from audioldm.evaluation.listened import Frame
 from audioldm.evaluation.yamnet import YamNet
 from audioldm.metrics.frechet import Moments, frechet_distance
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.guide import GuidanceConfig
 from audioldm.pipeline.ranking import clap_scores
 from benchmarks.measure import machine
 
@@ -41,7 +41,7 @@ OTHER_SEEDS = 1000
 FRAME = Frame(5.0)
 
 
-class Reusing(Guide):
+class Reusing(GuidanceConfig):
     """Plain guidance that asks without the words only at every second call, and keeps the difference between."""
 
     def steer(self, pipe: Any, condition: Any, empty: Any, scale: float, sigmas: Tensor) -> Denoiser:
@@ -65,7 +65,7 @@ def settings(*, brief: bool) -> dict[str, dict[str, Any]]:
     if brief:
         return {**tried, "default, 2 steps": {"steps": 2}}
     tried |= {f"{BASE}, other seeds": {**ddim, "steps": 100, "first_seed": OTHER_SEEDS}}
-    interval = Guide(interval=(0.3, 10.0))
+    interval = GuidanceConfig(interval=(0.3, 10.0))
     for n in (20, 10):
         tried |= {f"default, {n} steps": {"steps": n}}
         tried |= {f"default, {n} steps, interval": {"steps": n, "guide": interval}}

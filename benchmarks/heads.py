@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audioldm.batch import Condition
-from audioldm.nets.published.build import PUBLISHED_AS, original_heads
+from audioldm.convert.build import PUBLISHED_AS, original_heads
 from audioldm.nets.unet import build_unet, build_unet_of_contexts, net_call
 
 CHANNELS = {

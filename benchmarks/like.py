@@ -21,7 +21,7 @@ from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
 from audioldm.control.shipped import LIKE, SHIPPED
-from audioldm.control.steer import Heard, load_net
+from audioldm.control.steer import AudioPromptControl, load_net
 from audioldm.datasets.audio_text import AudioText
 from audioldm.datasets.manifest import read
 from audioldm.evaluation.yamnet import YamNet
@@ -46,7 +46,7 @@ def attended(net: Any, scale: float) -> Way:
     """The words alone as the vector, the sound through the net."""
 
     def way(pipe: AudioLDM, prompt: str, vector: Tensor) -> tuple[AudioLDM, Condition]:
-        return replace(pipe, controls=(Heard(net, vector, scale),)), pipe.encode_text([prompt])
+        return replace(pipe, controls=(AudioPromptControl(net, vector, scale),)), pipe.encode_text([prompt])
 
     return way
 

@@ -83,7 +83,9 @@ class Bench:
     def make(self, pipe: AudioLDM, prompts: list[str], first: int) -> Tensor:
         """One clip (n, N) of each prompt, seeds from ``first`` on."""
         seeds = [first + i for i in range(len(prompts))]
-        return pipe(prompts, seeds=seeds, steps=self.settings.steps, polish=self.settings.polish).cpu()
+        return pipe(
+            prompts, seeds=seeds, steps=self.settings.steps, refine_phase=self.settings.refine_phase
+        ).cpu()
 
     def judged(self, pipe: AudioLDM, prompt: str, target: dict[str, Tensor]) -> dict[str, float]:
         """Nearness, diversity and adherence of one model under one prompt."""
@@ -237,7 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=2, help="seeds of each prompt of the base")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--polish", type=int, default=16)
+    parser.add_argument("--refine-phase", type=int, default=16)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results/personal"))
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/personal"))

@@ -105,7 +105,7 @@ def ours(nets: Nets, mode: Mode = "exact", dtype: torch.dtype | None = None) -> 
         "sampler": "ddim",
         "grid": "leading",
         "guidance": GUIDANCE,
-        "polish": 0,
+        "refine_phase": 0,
     }
     pipe = AudioLDM(nets.unet, nets.vae, nets.vocoder, clap, AudioSpec(), defaults=defaults)
     return pipe.to(device, dtype, mode=mode)

@@ -7,7 +7,7 @@ import typer
 
 from audioldm.cli.checks import check_names
 from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.machine import ModelOptions
 from audioldm.errors import AudioLDMError
 
 
@@ -23,7 +23,7 @@ def serve(
     longest: Annotated[float, typer.Option(metavar="SECONDS", help="Longest sound of a request.")] = 60.0,
     waiting: Annotated[int, typer.Option(help="Requests that may wait; more are turned away.")] = 32,
     *,
-    machine: Machine,
+    machine: ModelOptions,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Generate and edit in the browser.

@@ -41,10 +41,10 @@ def bars(
     sampler: Annotated[
         str | None, typer.Option(metavar="NAME", help="Sampler.  [default: the model's]")
     ] = None,
-    polish: Annotated[
-        int | None, typer.Option(help="Rounds of polish after the vocoder.  [default: the model's]")
+    refine_phase: Annotated[
+        int | None, typer.Option(help="Rounds of phase refinement after the vocoder.  [default: the model's]")
     ] = None,
-    redraw: Annotated[
+    retry_silent: Annotated[
         int | None, typer.Option(help="How often a silent clip is drawn again.  [default: the model's]")
     ] = None,
     batch_size: Annotated[
@@ -70,8 +70,8 @@ def bars(
       audioldm evaluate bars data/raw/*.jsonl --only vocoder,pitch --json
     """
     check_numbers(
-        n=1, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size, polish=polish,
-        redraw=redraw,
+        n=1, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size, refine_phase=refine_phase,
+        retry_silent=retry_silent,
     )  # fmt: skip
     check_names(audio_format="wav", device=device, dtype=dtype, out=out)
     wanted = [name.strip() for name in only.split(",") if name.strip()]
@@ -94,8 +94,8 @@ def bars(
     quiet()
     pipe = load(model, device=device, dtype=dtype)
     given = {
-        "seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler, "polish": polish,
-        "redraw": redraw,
+        "seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler, "refine_phase": refine_phase,
+        "retry_silent": retry_silent,
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
     clips = Clips(pipe, out / "clips", settings, batch_size=batch_size)

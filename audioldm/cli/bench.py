@@ -10,7 +10,7 @@ import typer
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.lean import import_nets, loading
 from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.machine import ModelOptions
 from audioldm.cli.options.sampling import Sampling
 from audioldm.cli.progress import waiting
 from audioldm.errors import AudioLDMError
@@ -25,7 +25,7 @@ def bench(
     prompt: Annotated[str, typer.Argument(help="What to generate meanwhile.")] = "a dog barking",
     *,
     sampling: Sampling,
-    machine: Machine,
+    machine: ModelOptions,
     batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
     repeat: Annotated[int, typer.Option(help="Timed runs, after one that warms up.")] = 3,
     trace: Annotated[
@@ -51,7 +51,7 @@ def bench(
         raise AudioLDMError(f"repeat={repeat} is not a number of runs.", "Use 1 or more.")
     check_numbers(
         n=1, seconds=sampling.seconds, steps=sampling.steps, guidance=None, seed=0,
-        batch_size=batch_size, polish=sampling.polish, redraw=sampling.redraw,
+        batch_size=batch_size, refine_phase=sampling.refine_phase, retry_silent=sampling.retry_silent,
     )  # fmt: skip
     check_names(
         audio_format="wav", device=machine.device, dtype=machine.dtype, out=Path("out"), mode=machine.mode

@@ -21,8 +21,8 @@ def check_numbers(
     guidance: float | None,
     seed: int,
     batch_size: int | None,
-    polish: int | None = None,
-    redraw: int | None = None,
+    refine_phase: int | None = None,
+    retry_silent: int | None = None,
 ) -> None:
     """Refuse numbers that no run could use; None means the model's own."""
     if n < 1:
@@ -39,10 +39,10 @@ def check_numbers(
         )
     if not 0 <= seed < 2**62:
         raise AudioLDMError(f"seed={seed} is not a seed.", "Use 0 or more, below 2^62.")
-    if polish is not None and not 0 <= polish <= 1000:
-        raise AudioLDMError(f"polish={polish} is not a number of rounds.", "Use 0 to 1000.")
-    if redraw is not None and not 0 <= redraw <= 100:
-        raise AudioLDMError(f"redraw={redraw} is not a number of draws.", "Use 0 to 100.")
+    if refine_phase is not None and not 0 <= refine_phase <= 1000:
+        raise AudioLDMError(f"refine_phase={refine_phase} is not a number of rounds.", "Use 0 to 1000.")
+    if retry_silent is not None and not 0 <= retry_silent <= 100:
+        raise AudioLDMError(f"retry_silent={retry_silent} is not a number of draws.", "Use 0 to 100.")
     if batch_size is not None and batch_size < 1:
         raise AudioLDMError(f"batch-size={batch_size} is not a number of clips.", "Use 1 or more.")
 

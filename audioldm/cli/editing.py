@@ -43,7 +43,7 @@ def run(
     """Make every take of the edit ``name`` and print where it is; ``options`` is what the sidecar shows of it."""
     check_numbers(
         n=how.takes.n, seconds=None, steps=how.steps.steps, guidance=how.guiding.guidance, seed=how.takes.seed,
-        batch_size=None, polish=how.steps.polish,
+        batch_size=None, refine_phase=how.steps.refine_phase,
     )  # fmt: skip
     output, machine = how.output, how.machine
     check_names(

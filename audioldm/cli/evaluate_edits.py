@@ -10,7 +10,7 @@ import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.machine import ModelOptions
 from audioldm.cli.options.sampling import Steps
 from audioldm.errors import AudioLDMError
 
@@ -35,7 +35,7 @@ def edits(
     ] = None,
     *,
     steps: Steps,
-    machine: Machine,
+    machine: ModelOptions,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.  [default: the model's]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
 DTYPES = ("float32", "float16", "bfloat16")
-TRAINED = {"steps": 25, "sampler": "dpmpp_2m", "grid": "trailing", "guidance": 3.0, "polish": 0, "redraw": 0}
+TRAINED = {
+    "steps": 25,
+    "sampler": "dpmpp_2m",
+    "grid": "trailing",
+    "guidance": 3.0,
+    "refine_phase": 0,
+    "retry_silent": 0,
+}
 """Defaults of a model that is joined from runs."""
 
 
@@ -61,10 +68,11 @@ def export(
     guidance: Annotated[
         float | None, typer.Option(help="Default guidance scale.  [default: REF's, or 3]")
     ] = None,
-    polish: Annotated[
-        int | None, typer.Option(help="Default rounds of polish after the vocoder.  [default: REF's, or 0]")
+    refine_phase: Annotated[
+        int | None,
+        typer.Option(help="Default rounds of phase refinement after the vocoder.  [default: REF's, or 0]"),
     ] = None,
-    redraw: Annotated[
+    retry_silent: Annotated[
         int | None,
         typer.Option(help="How often a silent clip is drawn again by default.  [default: REF's, or 0]"),
     ] = None,
@@ -91,8 +99,8 @@ def export(
     import torch
 
     defaults = {
-        "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance, "polish": polish,
-        "redraw": redraw,
+        "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance,
+        "refine_phase": refine_phase, "retry_silent": retry_silent,
     }  # fmt: skip
     given = {key: value for key, value in defaults.items() if value is not None}
     check_choices(dtype=dtype, **given)
@@ -134,10 +142,10 @@ def check_choices(*, dtype: str, **given: Any) -> None:
 
 def write_parts(ref: str, out: Path) -> list[Path] | None:
     """Component folders of a published file that cannot generate alone; None for everything else."""
-    from audioldm.nets.published.checkpoint import read_checkpoint
-    from audioldm.nets.published.files import SUFFIXES
-    from audioldm.nets.published.tango import MAIN
-    from audioldm.pipeline.published import obstacle
+    from audioldm.convert.checkpoint import read_checkpoint
+    from audioldm.convert.files import SUFFIXES
+    from audioldm.convert.published import obstacle
+    from audioldm.convert.tango import MAIN
 
     file = Path(ref)
     if not file.is_file() or file.suffix not in SUFFIXES or file.name == MAIN:

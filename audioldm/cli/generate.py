@@ -13,9 +13,9 @@ import typer
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.lean import import_nets, loading
 from audioldm.cli.options import grouped
-from audioldm.cli.options.course import Course
+from audioldm.cli.options.course import Timeline
 from audioldm.cli.options.guiding import Guiding
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.machine import ModelOptions
 from audioldm.cli.options.mixing import Mixer, Mixing
 from audioldm.cli.options.output import Output
 from audioldm.cli.options.sampling import Sampling
@@ -49,12 +49,12 @@ def generate(
         int, typer.Option(help="Seed of the first clip; the next ones have seed+1, seed+2, ...")
     ] = 0,
     *,
-    course: Course,
+    course: Timeline,
     mixing: Mixing,
     sampling: Sampling,
     guiding: Guiding,
     steering: Steering,
-    machine: Machine,
+    machine: ModelOptions,
     output: Output,
     batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
     resume: Annotated[
@@ -79,7 +79,7 @@ def generate(
       audioldm generate "church bells" --guidance 6 --guidance-method rescale:phi=0.7 --guidance-interval 0.3 5
       audioldm generate --guidance-classifier runs/embedded/classifier/model/classifier --guidance-class rooster
       audioldm generate "rain falling" --seconds 60 --loop
-      audioldm generate "a sword hitting a shield" --redraw 8
+      audioldm generate "a sword hitting a shield" --retry-silent 8
       audioldm generate --schedule "0-5 rain; 5-12 thunder and rain; 12-20 wind"
       audioldm generate "rain" --towards "wind:0,0.5,1" --rerank 4
       audioldm generate "a big dog" --like my_dog.wav:0.6
@@ -92,7 +92,7 @@ def generate(
     """
     check_numbers(
         n=n, seconds=sampling.seconds, steps=sampling.steps, guidance=guiding.guidance, seed=seed,
-        batch_size=batch_size, polish=sampling.polish, redraw=sampling.redraw,
+        batch_size=batch_size, refine_phase=sampling.refine_phase, retry_silent=sampling.retry_silent,
     )  # fmt: skip
     check_names(
         audio_format=output.audio_format,
@@ -155,8 +155,8 @@ def warn_of_silence(clip: "Clip", wave: "Wave") -> None:
 
     if silent(from_numpy(wave)[None]):
         print(
-            f"audioldm: {clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, more --redraw or less "
-            "--guidance.",
+            f"audioldm: {clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, "
+            "more --retry-silent or less --guidance.",
             file=sys.stderr,
         )
 

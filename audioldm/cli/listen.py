@@ -12,7 +12,7 @@ import typer
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from audioldm.evaluation.listening.folder import Test
+    from audioldm.listening.folder import Test
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -87,8 +87,8 @@ def prepare(
     named = name_systems(systems)
     if not 1 <= raters <= 1000:
         raise AudioLDMError(f"raters={raters} is not a number of people.", "Use 1 to 1000.")
-    from audioldm.evaluation.listening.prepare import Choices
-    from audioldm.evaluation.listening.prepare import prepare as make
+    from audioldm.listening.prepare import Choices
+    from audioldm.listening.prepare import prepare as make
 
     anchors = tuple(anchor or ("anchor3500",))
     choices = Choices(
@@ -161,8 +161,8 @@ def serve(
         raise AudioLDMError(f"port={port} is not a port.", "Use 0 to 65535.")
     import sys
 
-    from audioldm.evaluation.listening.folder import load
-    from audioldm.evaluation.listening.server import Server
+    from audioldm.listening.folder import load
+    from audioldm.listening.server import Server
 
     server = Server(load(test), host=host, port=port)
     server.failure = lambda message: print(f"audioldm: {message}", file=sys.stderr)
@@ -199,9 +199,9 @@ def analyse(
     """
     if not 100 <= resamples <= 1_000_000:
         raise AudioLDMError(f"resamples={resamples} is not enough, or too many.", "Use 100 to 1000000.")
-    from audioldm.evaluation.listening.folder import load
-    from audioldm.evaluation.listening.report import analyse as work
-    from audioldm.evaluation.listening.report import save
+    from audioldm.listening.folder import load
+    from audioldm.listening.report import analyse as work
+    from audioldm.listening.report import save
 
     loaded = load(test)
     result = work(loaded, keep_all=keep_all, resamples=resamples, seed=seed)

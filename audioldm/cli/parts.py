@@ -34,7 +34,7 @@ def unpack(file: Path, part: str, folder: Path) -> None:
     if run_of(file) is not None:
         unpack_training(file, part, folder)
         return
-    from audioldm.nets.published.checkpoint import read_checkpoint
+    from audioldm.convert.checkpoint import read_checkpoint
 
     written = write_published(read_checkpoint(file), file, folder, {NETS[part]})
     if not written:
@@ -50,8 +50,8 @@ def run_of(file: Path) -> Path | None:
 def unpack_training(file: Path, part: str, folder: Path) -> None:
     """The averaged weights of a training checkpoint where it has an average, else its weights."""
     from audioldm import recipes
+    from audioldm.convert.files import read_weights
     from audioldm.nets.folder import check_state, save_component
-    from audioldm.nets.published.files import read_weights
 
     net, settings = NETS[part], run_settings(file.parent.parent)
     content = read_weights(file)
@@ -72,8 +72,8 @@ def unpack_training(file: Path, part: str, folder: Path) -> None:
 
 def write_published(found: Any, file: Path, folder: Path, wanted: set[str]) -> list[Path]:
     """Write the nets of a published checkpoint that are ``wanted`` and there as component folders."""
+    from audioldm.convert import build
     from audioldm.nets.folder import save_component
-    from audioldm.nets.published import build
 
     makers = {
         "unet": (found.unet, build.unet_of),

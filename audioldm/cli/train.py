@@ -63,7 +63,7 @@ def train(
     from audioldm.training.console import quieten
 
     quieten()
-    recipes.settle(cfg)
+    recipes.resolve_batch_size(cfg)
     experiment = recipes.build(cfg)
     checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh or bool(cfg.debug))
     for complaint in complaints:

@@ -60,7 +60,7 @@ class Control(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class MapControl:
     """A map that the sound is to follow: its curve from the clip's begin on, its net, its strength."""
 
     net: ControlNet | T2IAdapter
@@ -99,7 +99,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioPromptControl:
     """A sound (its CLAP vector (1, D)) that the U-Net attends to beside the words."""
 
     net: AudioPrompt

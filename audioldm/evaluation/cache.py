@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audioldm.evaluation.embedders.protocol import Embedder, Heard
+from audioldm.evaluation.embedders.protocol import Embedder, Embeddings
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Cache:
         """Where a key lies."""
         return None if self.folder is None else self.folder / key[:2] / f"{key}.npz"
 
-    def get(self, key: str) -> Heard | None:
+    def get(self, key: str) -> Embeddings | None:
         """What was heard, float32, or None."""
         path = self.place(key)
         if path is None or not path.is_file():
@@ -45,9 +45,9 @@ class Cache:
             self.misses += 1
             return None
         self.hits += 1
-        return Heard(rows, logits)
+        return Embeddings(rows, logits)
 
-    def put(self, key: str, heard: Heard) -> None:
+    def put(self, key: str, heard: Embeddings) -> None:
         """Write in one step."""
         path = self.place(key)
         if path is None:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from audioldm.evaluation.listening.stimuli import pcm16
 from audioldm.evaluation.picture import Picture
+from audioldm.listening.stimuli import pcm16
 from audioldm.signal.decibels import RANGE_DB, TICKS_HZ, mel_decibels, mel_position
 from audioldm.spec import AudioSpec
 

@@ -70,7 +70,7 @@ def loudest(wave: Tensor, size: int) -> int:
 
 def roundtrip(pipe: AudioLDM, wave: Tensor) -> Tensor:
     """The clip through the codec alone, which no edit can be better than."""
-    return Canvas.of(pipe, wave).roundtrip(polish=Run(pipe, "", 0, {}).polish)
+    return Canvas.of(pipe, wave).roundtrip(refine_phase=Run(pipe, "", 0, {}).refine_phase)
 
 
 def super_resolution(

@@ -11,7 +11,7 @@ from audioldm.datasets.decode import read_mono, resample
 from audioldm.datasets.manifest import loudness
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.cache import Cache
-from audioldm.evaluation.embedders.protocol import Embedder, Heard
+from audioldm.evaluation.embedders.protocol import Embedder, Embeddings
 from audioldm.evaluation.sets import Item
 from audioldm.signal.level import normalise_peak
 
@@ -150,7 +150,7 @@ def listen(
         heard = cache.get(key)
         if heard is None:
             heard = embedder.listen(resample(frame(wave, rate), rate, embedder.rate))
-            heard = Heard(*(None if part is None else part.float().cpu() for part in heard))
+            heard = Embeddings(*(None if part is None else part.float().cpu() for part in heard))
             cache.put(key, heard)
         facts.append(fact)
         rows.append(

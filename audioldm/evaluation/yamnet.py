@@ -19,7 +19,7 @@ from torch import Tensor
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row, read
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -123,9 +123,9 @@ class YamNet:
         embedding, logits = self._run(wave)
         return embedding, logits.sigmoid()
 
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """Embeddings (P, 1024) and logits (P, 521) of a 16 kHz wave (N,)."""
-        return Heard(*self._run(wave))
+        return Embeddings(*self._run(wave))
 
     def pooled(self, wave: Tensor) -> Tensor:
         """The mean embedding (1024,) of a 16 kHz wave (N,)."""

@@ -46,8 +46,8 @@ def keep_freed() -> int | None:
 
     glibc gives every block above 32 MB back to the system at once; the next one costs a page fault for each 4 KiB,
     ten times what filling it costs.   Its heap gets gaps, though (an aligned block does not fit into the hole that one
-    like it has left), so ``settle`` must be called where much was freed.   Gives the bytes of private memory that are
-    not of the heap.
+    like it has left), so ``trim_heap`` must be called where much was freed.   Gives the bytes of private memory that
+    are not of the heap.
     """
     if (library := libc()) is None:
         return None
@@ -57,7 +57,7 @@ def keep_freed() -> int | None:
     return private() - library.mallinfo2().uordblks
 
 
-def settle(idle: int = IDLE) -> None:
+def trim_heap(idle: int = IDLE) -> None:
     """Give freed memory back to the system, where more than ``idle`` bytes of it are kept."""
     if torch.compiler.is_compiling() or (library := libc()) is None or not keep_freed.cache_info().currsize:
         return
@@ -72,7 +72,7 @@ def private() -> int:
     return (int(resident) - int(shared)) * PAGE
 
 
-def forget(*nets: nn.Module, least: int = IDLE) -> None:
+def release_weight_pages(*nets: nn.Module, least: int = IDLE) -> None:
     """Let go of the pages of weights that are views of a file, where none was changed; the next use maps them again.
 
     That reads the system's cache of the file, not the disk, while memory is plenty.   Nets of fewer than ``least``

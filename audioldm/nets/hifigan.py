@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from audioldm.nets.heap import settle
+from audioldm.nets.heap import trim_heap
 from audioldm.nets.split import Split
 
 
@@ -123,7 +123,7 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
         total = None
         for block in vocoder.resblocks[stage * branches : (stage + 1) * branches]:
             total = residual(block, x, total)
-            settle()
+            trim_heap()
         x, share = total, 1 / branches
     return flat(vocoder.conv_post, x, share, 0.01).tanh()[
         :, :, 0

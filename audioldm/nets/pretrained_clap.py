@@ -43,7 +43,7 @@ class PretrainedClap(nn.Module):
     @classmethod
     def from_clap(cls, model: ClapModel, processor: ClapProcessor) -> "PretrainedClap":
         """The towers of a whole ClapModel; its logit scales are not needed for unit vectors."""
-        from audioldm.nets.published.clap import towers
+        from audioldm.convert.clap import towers
 
         text, audio = towers(model.state_dict())
         parts = (

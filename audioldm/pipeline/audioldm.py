@@ -27,18 +27,18 @@ from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.generated import GeneratedText
-from audioldm.nets.heap import forget
+from audioldm.nets.heap import release_weight_pages
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import T5Text
 from audioldm.nets.unet import kind_of, multiple_of
 from audioldm.pipeline import adapting, longform, model_folder
 from audioldm.pipeline.adapting import Adapted, Named
-from audioldm.pipeline.draws import OnStep, until_heard
+from audioldm.pipeline.draws import OnStep, resample_silent
 from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype, warn_of_emulation
-from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.guide import GuidanceConfig
 from audioldm.pipeline.mixing import together
 from audioldm.pipeline.spans import Span
-from audioldm.signal.invert import polish as polished
+from audioldm.signal.invert import refine_phase as polished
 from audioldm.spec import AudioSpec
 
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
@@ -94,7 +94,7 @@ class AudioLDM:
 
         ``choices`` are those of ``pipeline.published.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
         """
-        from audioldm.pipeline.source import open_reference
+        from audioldm.convert.reference import open_reference
 
         check_mode(mode)
         pipe = cls.from_folder(EMBEDDED) if ref in (None, "embedded") else open_reference(str(ref), **choices)
@@ -160,9 +160,9 @@ class AudioLDM:
         grid: str | None = None,
         guidance: float | None = None,
         negative: str = "",
-        guide: Guide | None = None,
-        polish: int | None = None,
-        redraw: int | None = None,
+        guide: GuidanceConfig | None = None,
+        refine_phase: int | None = None,
+        retry_silent: int | None = None,
         schedule: Sequence[Span] | None = None,
         loop: bool = False,
         batch_size: int | None = None,
@@ -174,8 +174,8 @@ class AudioLDM:
         (``longform``).   ``schedule`` tells other words over time, instead of the prompts'.   ``loop`` makes the end go
         over into the begin, and rounds the length to whole latent frames.
 
-        ``redraw``: how often a clip that came out silent is drawn again (``draws``); under controls, which may ask for
-        silence, never.
+        ``retry_silent``: how often a clip that came out silent is drawn again (``draws``); never under controls, which
+        may ask for silence.
 
         Every clip draws from its own seed.   On the CPU ``batch_size`` is 1 unless it is given, because matrix kernels
         round differently for other batch sizes: so the same seed gives the same bytes however many clips are asked for.
@@ -183,14 +183,14 @@ class AudioLDM:
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
         given = {"seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance}
-        given |= {"polish": polish, "redraw": redraw}
-        chosen = {"polish": 0, "redraw": 0, **self.defaults}
+        given |= {"refine_phase": refine_phase, "retry_silent": retry_silent}
+        chosen = {"refine_phase": 0, "retry_silent": 0, **self.defaults}
         chosen |= {name: value for name, value in given.items() if value is not None}
-        rounds, redraw = chosen.pop("polish"), chosen.pop("redraw")
+        rounds, retry_silent = chosen.pop("refine_phase"), chosen.pop("retry_silent")
         size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
         told = together(self, [negative, *prompts])
         spoken = [self.encode_text([span.prompt]) for span in schedule or ()]
-        forget(self.clap)
+        release_weight_pages(self.clap)
 
         def draw(rows: list[int], seeds: list[int], on_step: OnStep | None) -> Tensor:
             words = told.rows(torch.tensor(rows) + 1).trimmed()
@@ -205,10 +205,10 @@ class AudioLDM:
                 **chosen,
             )
             length = latent.shape[2] * self.spec.seconds_per_latent if loop else chosen["seconds"]
-            return longform.decode(self, latent, seconds=length, polish=rounds, loop=loop)
+            return longform.decode(self, latent, seconds=length, refine_phase=rounds, loop=loop)
 
-        redraw = 0 if self.controls else redraw
-        return until_heard(draw, seeds, size=size, redraw=redraw, on_step=on_step)
+        retry_silent = 0 if self.controls else retry_silent
+        return resample_silent(draw, seeds, size=size, retry_silent=retry_silent, on_step=on_step)
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
         """Prompts to what the U-Net is told; in the float32 modes each by itself, so that its length moves no other."""
@@ -230,7 +230,7 @@ class AudioLDM:
         sampler: str,
         grid: str,
         guidance: float,
-        guide: Guide | None = None,
+        guide: GuidanceConfig | None = None,
         schedule: Sequence[Span] | None = None,
         loop: bool = False,
         on_step: OnStep | None = None,
@@ -245,7 +245,7 @@ class AudioLDM:
         noise = PerSample(generators(seeds), shape, device=self.device)
         sigmas = choose(GRIDS, grid, "grid")(self.schedule, steps)  # on the CPU: no step waits to read it
         conditions = [told] if isinstance(told, Condition) else told
-        parts = [(guide or Guide()).steer(self, one, empty, guidance, sigmas) for one in conditions]
+        parts = [(guide or GuidanceConfig()).steer(self, one, empty, guidance, sigmas) for one in conditions]
         shares = None if schedule is None else longform.span_shares(self, schedule, frames)
         denoise = longform.over_time(self, parts, frames, shares=shares, loop=loop)
 
@@ -277,17 +277,17 @@ class AudioLDM:
         both = condition.joined(empty)
         return paired(self.denoiser(both, controlled=both.count() // 2))
 
-    def decode(self, latent: Tensor, *, seconds: float, polish: int = 0) -> Tensor:
+    def decode(self, latent: Tensor, *, seconds: float, refine_phase: int = 0) -> Tensor:
         """Scaled latent to waves (B, N), trimmed to ``seconds``.
 
-        ``polish`` rounds bring the sound to the mel; a small vocoder needs it.   Their noise is the same every
+        ``refine_phase`` rounds bring the sound to the mel; a small vocoder needs it.   Their noise is the same every
         time, so this is a function of the latent.   Raises AudioLDMError where the sound is not finite.
         """
         mel = self.engine.decode(latent.to(self.dtype))
         sound = self.engine.vocode(mel).float()
-        if polish:
+        if refine_phase:
             sound = polished(
-                sound, mel.float(), self.spec, rounds=polish, generator=torch.Generator().manual_seed(0)
+                sound, mel.float(), self.spec, rounds=refine_phase, generator=torch.Generator().manual_seed(0)
             )
         wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
         if not bool(wave.isfinite().all()):

@@ -54,7 +54,7 @@ def upscale(
     run, canvas = Run(pipe, prompt, seed, settings, on_step), Canvas.of(pipe, wave)
     first = bands_below(pipe, cutoff) // pipe.spec.stride
     mask = edit.band_mask(first, canvas.latent.shape[-1]).to(canvas.latent)
-    made = canvas.decode(filled(run, canvas.latent, mask), polish=run.polish)
+    made = canvas.decode(filled(run, canvas.latent, mask), refine_phase=run.refine_phase)
     return crossover(wave.float(), made * continued_gain(pipe, wave, made, cutoff), cutoff, pipe.spec.rate)
 
 
@@ -83,15 +83,15 @@ def denoise(
     run, canvas = Run(pipe, prompt, seed, settings, on_step), Canvas.of(pipe, gated)
     sigmas = edit.tail(run.grid(), edit.start_level(pipe.schedule, strength))
     if len(sigmas) < 2:
-        return canvas.roundtrip(polish=run.polish) if resynthesise else gated
+        return canvas.roundtrip(refine_phase=run.refine_phase) if resynthesise else gated
     noise = run.noise(canvas.latent)
     latent = run.sample(
         run.denoiser(canvas.frames, sigmas), canvas.latent + sigmas[0] * noise(), sigmas, noise
     )
-    clean = canvas.decode(latent, polish=run.polish)
+    clean = canvas.decode(latent, refine_phase=run.refine_phase)
     if resynthesise:
         return clean
-    before = canvas.roundtrip(polish=run.polish)
+    before = canvas.roundtrip(refine_phase=run.refine_phase)
     return attenuate(gated, mel_of(pipe, clean), mel_of(pipe, before), pipe.spec)
 
 

@@ -23,7 +23,7 @@ from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
-from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.guide import GuidanceConfig
 from audioldm.pipeline.spans import Span
 from audioldm.signal.level import peak_of
 
@@ -78,17 +78,17 @@ class Canvas:
         mask[last:] = mask[last - 1]
         return mask.to(self.latent)
 
-    def decode(self, latent: Tensor, *, polish: int) -> Tensor:
+    def decode(self, latent: Tensor, *, refine_phase: int) -> Tensor:
         """A latent of this canvas to (N,) at the level of the sound that came in."""
-        return self.raw(latent, polish=polish) / self.gain + self.mean
+        return self.raw(latent, refine_phase=refine_phase) / self.gain + self.mean
 
-    def raw(self, latent: Tensor, *, polish: int) -> Tensor:
+    def raw(self, latent: Tensor, *, refine_phase: int) -> Tensor:
         """A latent to (N,) as the model gives it."""
-        return longform.decode(self.pipe, latent, seconds=self.seconds, polish=polish)[0]
+        return longform.decode(self.pipe, latent, seconds=self.seconds, refine_phase=refine_phase)[0]
 
-    def roundtrip(self, *, polish: int) -> Tensor:
+    def roundtrip(self, *, refine_phase: int) -> Tensor:
         """What is left of the sound (N,) after the codec alone."""
-        return self.decode(self.latent, polish=polish)
+        return self.decode(self.latent, refine_phase=refine_phase)
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class Run:
     chosen: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        known = {"polish": 0, "negative": "", "guide": Guide(), **self.pipe.defaults}
+        known = {"refine_phase": 0, "negative": "", "guide": GuidanceConfig(), **self.pipe.defaults}
         if unknown := self.settings.keys() - known.keys() - {"seconds"}:
             raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
         given = {key: value for key, value in self.settings.items() if value is not None}
         object.__setattr__(self, "chosen", {**known, **given})
 
     @property
-    def polish(self) -> int:
+    def refine_phase(self) -> int:
         """Rounds of Griffin-Lim after the vocoder."""
-        return int(self.chosen["polish"])
+        return int(self.chosen["refine_phase"])
 
     def grid(self) -> Tensor:
         """The noise levels from the noisiest down (n + 1,)."""
@@ -133,7 +133,7 @@ class Run:
     def guided(self, prompt: Prompt, sigmas: Tensor) -> Denoiser:
         """The denoiser of one prompt under the run's guidance; ``sigmas`` is the grid that it will be used on."""
         empty = self.pipe.encode_text([self.chosen["negative"]])
-        guide: Guide = self.chosen["guide"]
+        guide: GuidanceConfig = self.chosen["guide"]
         return guide.steer(self.pipe, self.told(prompt), empty, self.chosen["guidance"], sigmas)
 
     def denoiser(self, frames: int, sigmas: Tensor) -> Denoiser:

@@ -33,17 +33,17 @@ def seed_of(seed: int, attempt: int) -> int:
     return seed if attempt == 0 else (seed + attempt * STRIDE) % 2**62
 
 
-def until_heard(
-    draw: Draw, seeds: Sequence[int], *, size: int, redraw: int, on_step: OnStep | None = None
+def resample_silent(
+    draw: Draw, seeds: Sequence[int], *, size: int, retry_silent: int, on_step: OnStep | None = None
 ) -> Tensor:
     """Waves (B, N) of all ``seeds``, ``size`` at a time.
 
     A small model places a short sound now and then nowhere in its window.   Such a clip is drawn again, at most
-    ``redraw`` times, from seeds that follow from its own, so that it is the same alone and among others.   What is
-    still silent after that stays so.
+    ``retry_silent`` times, from seeds that follow from its own, so that it is the same alone and among others.   What
+    is still silent after that stays so.
     """
     waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
-    for attempt in range(redraw + 1):
+    for attempt in range(retry_silent + 1):
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         total = batches + len(parts)
         for part in parts:

@@ -1,8 +1,8 @@
 """Editing sound with a text-to-sound model: ``wave`` (N,) at ``pipe.spec.rate`` in, a wave out, any length.
 
 Every edit takes ``seed``, ``on_step`` and the settings of ``AudioLDM.__call__`` (steps, sampler, grid, guidance,
-negative, polish); what is None comes from the model.   What stays is the input after the VAE, the vocoder and the
-polish (its round trip); ``sounds.splice_into`` puts the untouched original back.
+negative, refine_phase); what is None comes from the model.   What stays is the input after the VAE, the vocoder and
+the phase refinement (its round trip); ``sounds.splice_into`` puts the untouched original back.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def transfer(
     check_strength(strength)
     run, canvas = Run(pipe, prompt, seed, settings, on_step), Canvas.of(pipe, wave)
     if strength == 1 and not invert and regions is None:
-        return canvas.raw(run.generate(canvas.latent), polish=run.polish)
+        return canvas.raw(run.generate(canvas.latent), refine_phase=run.refine_phase)
     sigmas = edit.tail(run.grid(), edit.start_level(pipe.schedule, strength))
     noise, told = run.noise(canvas.latent), run.denoiser(canvas.frames, sigmas)
     if len(sigmas) < 2:
@@ -83,11 +83,11 @@ def transfer(
     else:
         x = canvas.latent + sigmas[0] * noise()
     if regions is None:
-        return canvas.decode(run.sample(told, x, sigmas, noise), polish=run.polish)
+        return canvas.decode(run.sample(told, x, sigmas, noise), refine_phase=run.refine_phase)
     check_regions(regions, canvas.seconds)
     mask = canvas.mask(regions)
     latent = run.sample(edit.inpaint(told, canvas.latent, mask), x, sigmas, noise)
-    return joined(canvas, latent, regions, polish=run.polish)
+    return joined(canvas, latent, regions, refine_phase=run.refine_phase)
 
 
 def inpaint(
@@ -111,8 +111,8 @@ def inpaint(
     mask = canvas.mask(regions)
     latent = filled(run, canvas.latent, mask, rounds=rounds)
     if bool((mask == 1).all()):
-        return canvas.raw(latent, polish=run.polish)
-    return joined(canvas, latent, regions, polish=run.polish)
+        return canvas.raw(latent, refine_phase=run.refine_phase)
+    return joined(canvas, latent, regions, refine_phase=run.refine_phase)
 
 
 def outpaint(
@@ -140,8 +140,8 @@ def outpaint(
     new = [(0.0, before), (before + wave.shape[0] / pipe.spec.rate, total / pipe.spec.rate)]
     regions = [region for region in new if region[1] > region[0]]
     latent = filled(run, canvas.latent, canvas.mask(regions), rounds=rounds)
-    base = nnf.pad(Canvas.of(pipe, wave).roundtrip(polish=run.polish), (head, end))
-    return splice(base, canvas.decode(latent, polish=run.polish), samples_of(pipe, regions),
+    base = nnf.pad(Canvas.of(pipe, wave).roundtrip(refine_phase=run.refine_phase), (head, end))
+    return splice(base, canvas.decode(latent, refine_phase=run.refine_phase), samples_of(pipe, regions),
                   fade=pipe.spec.samples(FADE), power=False)  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def morph(
     both = longform.over_time(pipe, parts, frames, shares=torch.stack([1 - path, path]))
     x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
     latent = run.sample(both, x, sigmas, run.noise(x))
-    raw = canvases[0].raw(latent, polish=run.polish)
+    raw = canvases[0].raw(latent, refine_phase=run.refine_phase)
     share = nnf.interpolate(path[None, None], length, mode="linear", align_corners=True)[0, 0]
     return raw / (canvases[0].gain ** (1 - share) * canvases[1].gain ** share)
 
@@ -241,9 +241,12 @@ def samples_of(pipe: AudioLDM, regions: Regions) -> list[tuple[int, int]]:
     return [(pipe.spec.samples(begin), pipe.spec.samples(end)) for begin, end in regions]
 
 
-def joined(canvas: Canvas, latent: Tensor, regions: Regions, *, polish: int) -> Tensor:
+def joined(canvas: Canvas, latent: Tensor, regions: Regions, *, refine_phase: int) -> Tensor:
     """The edited sound inside the regions, the round trip outside (the decoder's attention moves it a little)."""
-    edited, base = canvas.decode(latent, polish=polish), canvas.roundtrip(polish=polish)
+    edited, base = (
+        canvas.decode(latent, refine_phase=refine_phase),
+        canvas.roundtrip(refine_phase=refine_phase),
+    )
     fade = canvas.pipe.spec.samples(FADE)
     return splice(base, edited, samples_of(canvas.pipe, regions), fade=fade, power=False)
 

@@ -22,7 +22,7 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.heap import forget, keep_freed, settle
+from audioldm.nets.heap import keep_freed, release_weight_pages, trim_heap
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.split import cache_folder, reason_against, split
 from audioldm.nets.unet import NetCall, net_call
@@ -97,20 +97,20 @@ def build_engine(
     def bare(x: Tensor, t: Tensor, film: Tensor | None, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         return call(x, t, Condition(film, tokens, mask))
 
-    run_unet = quicken(bare, mode, unet.device)
+    run_unet = wrap_for_mode(bare, mode, unet.device)
 
     def told(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
         two = condition.tokens2 is not None  # such nets are not compiled
         if residuals or two or mode == "exact" or (x.requires_grad and torch.is_grad_enabled()):
             return call(x, t, condition, **residuals)
-        return run_unet(laid(x), t, condition.film, condition.tokens, condition.mask)
+        return run_unet(channels_last(x), t, condition.film, condition.tokens, condition.mask)
 
     def decoded(latent: Tensor) -> Tensor:
-        return decode(vae, laid(latent) if mode != "exact" else latent)
+        return decode(vae, channels_last(latent) if mode != "exact" else latent)
 
     rest = (
-        quicken(decoded, mode, vae.device),
-        quicken(lambda mel: vocode(vocoder, mel), mode, vocoder.device),
+        wrap_for_mode(decoded, mode, vae.device),
+        wrap_for_mode(lambda mel: vocode(vocoder, mel), mode, vocoder.device),
     )
     if (
         unet.device.type == "cpu"
@@ -123,21 +123,21 @@ def settled(function: Callable[[Tensor], Tensor], nets: tuple[nn.Module, ...]) -
     """``function``, which begins without what other nets have left in memory, and leaves little itself."""
 
     def call(x: Tensor) -> Tensor:
-        settle()
-        forget(*nets)
+        trim_heap()
+        release_weight_pages(*nets)
         y = function(x)
-        settle()
+        trim_heap()
         return y
 
     return call
 
 
-def laid(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """``x`` with its channels innermost, as fast convolutions read it."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def quicken(function: Callable[..., Tensor], mode: Mode, device: torch.device) -> Callable[..., Tensor]:
+def wrap_for_mode(function: Callable[..., Tensor], mode: Mode, device: torch.device) -> Callable[..., Tensor]:
     """``function`` as ``mode`` runs it on ``device``."""
     if mode in ("exact", "split"):
         return function

@@ -34,10 +34,10 @@ NOISELESS = ("euler", "ddim", "flow_euler")
 
 
 @dataclass(frozen=True)
-class Guide:
+class GuidanceConfig:
     """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance.
 
-    >>> Guide(method="rescale:phi=0.7", interval=(0.3, 5.0)).settings()
+    >>> GuidanceConfig(method="rescale:phi=0.7", interval=(0.3, 5.0)).settings()
     {'guidance_method': 'rescale:phi=0.7', 'guidance_interval': (0.3, 5.0)}
     """
 
@@ -95,7 +95,7 @@ class Guide:
 
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""
-        plain = Guide()
+        plain = GuidanceConfig()
         given = {
             f"guidance_{name}": getattr(self, name)
             for name in ("method", "interval", "threshold", "also", "clap")

@@ -93,11 +93,13 @@ def mel_between(pipe: AudioLDM, wave: Tensor, begin: int, end: int) -> Tensor:
 
 
 @torch.no_grad()
-def decode(pipe: AudioLDM, latent: Tensor, *, seconds: float, polish: int, loop: bool = False) -> Tensor:
+def decode(
+    pipe: AudioLDM, latent: Tensor, *, seconds: float, refine_phase: int, loop: bool = False
+) -> Tensor:
     """Scaled latent (B, C, T, F) to waves (B, N), a window at a time where T is longer than one, or in a circle."""
     frames = latent.shape[2]
     if frames <= window_frames(pipe) and not loop:
-        return pipe.decode(latent, seconds=seconds, polish=polish)
+        return pipe.decode(latent, seconds=seconds, refine_phase=refine_phase)
     window = window_frames(pipe)
     scale = pipe.spec.stride * pipe.spec.hop
     weights, stride = tile_weights(window, scale)
@@ -107,6 +109,6 @@ def decode(pipe: AudioLDM, latent: Tensor, *, seconds: float, polish: int, loop:
     def part(begin: int) -> Tensor:
         index = (torch.arange(window, device=latent.device) + begin) % frames
         length = window * scale / pipe.spec.rate
-        return pipe.decode(latent[:, :, index], seconds=length, polish=polish)
+        return pipe.decode(latent[:, :, index], seconds=length, refine_phase=refine_phase)
 
     return blend(frames, begins, weights, part, dim=-1, scale=scale)[:, : pipe.spec.samples(seconds)]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from audioldm.convert.folder import load_pretrained_clap, load_t5_tokenizer
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
 from audioldm.nets.generated import GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.published.folder import load_pretrained_clap, load_t5_tokenizer
 from audioldm.nets.t5 import T5Text
 from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
 from audioldm.spec import AudioSpec

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
 PARTS = ("text", "unet", "vae", "vocoder", "rest")
-"""``rest`` is what lies between: the sampler, the noise, the polish."""
+"""``rest`` is what lies between: the sampler, the noise, the phase refinement."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.losses.contrastive import cosine_distance, info_nce
 from audioldm.nets.clap import SmallClap
 from audioldm.signal.level import normalise_peak
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.steps import Optim, TrainingModule, adamw
 from audioldm.training.teachers import place
 
 
@@ -48,7 +48,7 @@ class Teachers(nn.Module):
         return [known[i] for i in drawn.tolist()]
 
 
-class ClapTraining(Counted):
+class ClapTraining(TrainingModule):
     """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher.
 
     ``extra_texts`` more texts of the text teacher's table are learned from it at every batch, without a sound.

@@ -13,12 +13,12 @@ from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.training.data import DataModule
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.steps import Optim, TrainingModule, adamw
 
 Labelled = tuple[LatentBatch, Tensor]
 
 
-class ClassifierTraining(Counted):
+class ClassifierTraining(TrainingModule):
     """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly."""
 
     def __init__(

@@ -13,10 +13,10 @@ from audioldm.nets.condition import choose_rows
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.bins import LossBins
 from audioldm.training.graphed import RecordedStep
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.steps import Optim, TrainingModule, adamw
 
 
-class LatentDiffusion(Counted):
+class LatentDiffusion(TrainingModule):
     """Loss: weighted squared error of the prediction, per sample, averaged.
 
     ``text_prob`` 0 conditions on the sound's own CLAP embedding (AudioLDM's idea: captions are not needed), 1 on the

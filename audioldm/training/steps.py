@@ -43,7 +43,7 @@ class Optim:
             )
 
 
-class Counted(L.LightningModule):
+class TrainingModule(L.LightningModule):
     """A LightningModule that knows how many batches it has seen.
 
     ``seen`` lives in the checkpoint; a plain number, because reading a buffer would wait for the GPU at every batch.

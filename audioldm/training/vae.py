@@ -14,10 +14,10 @@ from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.graphed import RecordedStep
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.steps import Optim, TrainingModule, adamw
 
 
-class VaeTraining(Counted):
+class VaeTraining(TrainingModule):
     """Loss: L1 over a mel pyramid + ``kl_weight`` * mean KL per latent value + ``adversarial_weight`` * patch hinge.
 
     Every term is a mean, so the weights do not depend on the clip's length.   AudioLDM's own balance, put the same way,

@@ -15,10 +15,10 @@ from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.graphed import RecordedStep
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.steps import Optim, TrainingModule, adamw
 
 
-class VocoderTraining(Counted):
+class VocoderTraining(TrainingModule):
     """Loss: ``mel_weight`` * L1 of log-mels + multi-resolution STFT + least-squares GAN + 2 * feature matching.
 
     HiFi-GAN eq. 7 has mel_weight 45.   With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with

@@ -8,7 +8,7 @@ import torch
 
 from audioldm.control.maps import MAPS
 from audioldm.control.shipped import LIKE, SHIPPED, shipped
-from audioldm.control.steer import Drawn, check_fits, load_net
+from audioldm.control.steer import MapControl, check_fits, load_net
 from audioldm.nets.folder import sha256, weight_file
 from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
 from benchmarks.control import RESULTS, table
@@ -62,10 +62,10 @@ def test_there_is_none_for_a_map_that_nothing_reads():
 def test_a_shipped_net_makes_rain_swell(pipe):
     net, spec = load_net(SHIPPED / "loudness"), pipe.spec
     rise = torch.linspace(-45, -5, spec.frames(1.28))
-    asked = {"seeds": [0], "seconds": 1.28, "steps": 6, "polish": 0}
+    asked = {"seeds": [0], "seconds": 1.28, "steps": 6, "refine_phase": 0}
     heard = []
     for curve in (rise, rise.flip(0)):
-        made = replace(pipe, controls=(Drawn(net, curve, spec),))(["rain falling"], **asked)[0]
+        made = replace(pipe, controls=(MapControl(net, curve, spec),))(["rain falling"], **asked)[0]
         level = MAPS["loudness"].hear(made, spec)
         heard.append(float(level[-40:].mean() - level[:40].mean()))
     assert heard[0] > 3 and heard[1] < -3, "the same noise and words go up in one and down in the other"

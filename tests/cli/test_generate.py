@@ -247,15 +247,15 @@ def test_a_silent_clip_is_drawn_again_and_told(generate, out, monkeypatch):
     from audioldm.pipeline import draws
 
     monkeypatch.setattr(draws, "SILENT", 100.0)
-    code, _, err = generate("nothing", "--redraw", "2", "--seed", "7")
+    code, _, err = generate("nothing", "--retry-silent", "2", "--seed", "7")
     assert code == 0 and "'nothing', seed 7, came out silent" in err
     last = (out / "nothing_seed7.wav").read_bytes()
-    assert json.loads((out / "nothing_seed7.json").read_text())["settings"]["redraw"] == 2
+    assert json.loads((out / "nothing_seed7.json").read_text())["settings"]["retry_silent"] == 2
     monkeypatch.setattr(draws, "SILENT", 0.0)
     seed = draws.seed_of(7, 2)
     assert generate("nothing", "--seed", str(seed))[0] == 0
     assert (out / f"nothing_seed{seed}.wav").read_bytes() == last
-    code, _, err = generate("nothing", "--redraw", "2", "--seed", "7", "--force")
+    code, _, err = generate("nothing", "--retry-silent", "2", "--seed", "7", "--force")
     assert code == 0 and "silent" not in err and (out / "nothing_seed7.wav").read_bytes() != last
-    code, _, err = generate("nothing", "--redraw", "-1")
-    assert code == 2 and "redraw=-1" in err
+    code, _, err = generate("nothing", "--retry-silent", "-1")
+    assert code == 2 and "retry_silent=-1" in err

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioldm.evaluation.listening.folder import load
-from audioldm.evaluation.listening.simulate import take
-from audioldm.evaluation.listening.study import Study
+from audioldm.listening.folder import load
+from audioldm.listening.simulate import take
+from audioldm.listening.study import Study
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation import sets
 from audioldm.evaluation.cache import Cache
 from audioldm.evaluation.comparison import Comparison, split_by_group
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.listened import Frame, listen
 from audioldm.spec import SPECS
 
@@ -39,11 +39,11 @@ class Bands:
     def __init__(self) -> None:
         self.calls = 0
 
-    def listen(self, wave: torch.Tensor) -> Heard:
+    def listen(self, wave: torch.Tensor) -> Embeddings:
         self.calls += 1
         power = torch.fft.rfft(wave.double()).abs().square() / len(wave)
         bands = torch.stack([part.mean() for part in power.chunk(8)]).clamp_min(1e-9).log()
-        return Heard(bands[None].float(), bands[None].float())
+        return Embeddings(bands[None].float(), bands[None].float())
 
 
 @pytest.fixture(scope="module")

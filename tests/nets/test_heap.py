@@ -39,7 +39,7 @@ def test_forgotten_weights_are_read_again(tmp_path: Path) -> None:
     net = loaded(tmp_path)
     before = [weight.clone() for weight in net.parameters()]
     full = held(net)
-    heap.forget(net, least=0)
+    heap.release_weight_pages(net, least=0)
     assert held(net) < 0.2 * full
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
@@ -47,7 +47,7 @@ def test_forgotten_weights_are_read_again(tmp_path: Path) -> None:
 def test_nets_that_are_small_stay(tmp_path: Path) -> None:
     net = loaded(tmp_path)
     full = held(net)
-    heap.forget(net)
+    heap.release_weight_pages(net)
     assert held(net) == full
 
 
@@ -56,7 +56,7 @@ def test_a_changed_weight_is_never_forgotten(tmp_path: Path) -> None:
     with torch.no_grad():
         net.conv_in.weight.add_(1)
     before = [weight.clone() for weight in net.parameters()]
-    heap.forget(net, least=0)
+    heap.release_weight_pages(net, least=0)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
@@ -82,9 +82,9 @@ wall = torch.ones(1)
 full = heap.private()
 del pieces
 kept = heap.private()
-heap.settle(2**30)
+heap.trim_heap(2**30)
 assert heap.private() > full - 2**25 and kept > full - 2**25, "below the limit it is kept"
-heap.settle(2**27)
+heap.trim_heap(2**27)
 assert heap.private() < full - 300 * 2**20, "above it goes"
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,8 +17,8 @@ SIZES = {"s": "audioldm-s-full-v2", "m": "audioldm-m-full", "l": "audioldm-l-ful
 
 
 def shared(name: str):
-    """A module of tests/published, by its path."""
-    path = Path(__file__).parents[1] / "published" / f"{name}.py"
+    """A module of tests/convert, by its path."""
+    path = Path(__file__).parents[1] / "convert" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

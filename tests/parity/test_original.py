@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from audioldm.batch import Condition
+from audioldm.convert import build
+from audioldm.convert.checkpoint import Checkpoint, read_checkpoint
+from audioldm.convert.conditioners import add_conditioners
+from audioldm.convert.folder import load_any_tokenizer
 from audioldm.nets.generated import GeneratedText
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.published import build
-from audioldm.nets.published.checkpoint import Checkpoint, read_checkpoint
-from audioldm.nets.published.conditioners import add_conditioners
-from audioldm.nets.published.folder import load_any_tokenizer
 from audioldm.nets.unet import net_call
 from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM
@@ -217,10 +217,8 @@ def order(towers, tokenizer):
 
 
 def published(name: str):
-    """A module of tests/published, by its path."""
-    spec = importlib.util.spec_from_file_location(
-        name, Path(__file__).parents[1] / "published" / f"{name}.py"
-    )
+    """A module of tests/convert, by its path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "convert" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from audioldm.convert.folder import load_any_tokenizer
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.published.folder import load_any_tokenizer
 from audioldm.nets.unet import build_unet, build_unet_of_contexts
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
@@ -31,8 +31,8 @@ SETTINGS = {"seconds": 1.28, "steps": 5, "guidance": 2.5}
 
 
 def published(name: str):
-    """A module of tests/published, by its path."""
-    path = Path(__file__).parents[1] / "published" / f"{name}.py"
+    """A module of tests/convert, by its path."""
+    path = Path(__file__).parents[1] / "convert" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -12,7 +12,7 @@ from audioldm.nets.folder import load_component
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
 from audioldm.pipeline.classes import ClassOf
-from audioldm.pipeline.guide import Guide
+from audioldm.pipeline.guide import GuidanceConfig
 
 QUICK = {"seconds": 0.64, "steps": 6, "sampler": "ddim", "grid": "trailing"}
 
@@ -62,16 +62,19 @@ def test_guidance_makes_the_class_likelier(pipe, trained, prompt):
             made = pipe.sample(told, empty, seeds=[0, 1, 2, 3], guidance=1.0, guide=guide, **QUICK)
             return wanted.net.log_prob(made, torch.full((4,), 0.05), index)
 
-    before, after = chance(None), chance(Guide(towards=wanted, towards_scale=20.0, towards_limit=2.0))
+    before, after = (
+        chance(None),
+        chance(GuidanceConfig(towards=wanted, towards_scale=20.0, towards_limit=2.0)),
+    )
     # nats; measured 5 or more: neither prompt sounds like a tone
     assert (after - before).mean() > 1 and after.mean() > -1, (before, after)
-    assert torch.equal(before, chance(Guide(towards=wanted, towards_scale=0.0)))
+    assert torch.equal(before, chance(GuidanceConfig(towards=wanted, towards_scale=0.0)))
 
 
 def test_a_move_is_limited(pipe, trained):
     told = pipe.encode_text(["rain", "noise"])
     settings = {**QUICK, "steps": 1, "guidance": 1.0, "seeds": [0, 1]}
-    guide = Guide(towards=ClassOf.load(trained[1], "clicks"), towards_scale=1e9, towards_limit=0.01)
+    guide = GuidanceConfig(towards=ClassOf.load(trained[1], "clicks"), towards_scale=1e9, towards_limit=0.01)
     with torch.no_grad():
         step = pipe.sample(told, told, guide=guide, **settings) - pipe.sample(told, told, **settings)
     torch.testing.assert_close(

@@ -31,7 +31,7 @@ def wave():
 
 
 def roundtrip(pipe, wave):
-    return Canvas.of(pipe, wave).roundtrip(polish=0)
+    return Canvas.of(pipe, wave).roundtrip(refine_phase=0)
 
 
 EDITS = {
@@ -119,7 +119,7 @@ def test_morph_reaches_both_ends(pipe, wave):
     canvases = [Canvas.of(pipe, w[:15000]) for w in (wave, other)]
     for at, canvas in zip((0.0, 1.0), canvases, strict=True):
         made = editing.morph(pipe, wave, other, at=at, strength=0.0)
-        assert torch.allclose(made, canvas.raw(canvas.latent, polish=0) / canvas.gain, atol=1e-5)
+        assert torch.allclose(made, canvas.raw(canvas.latent, refine_phase=0) / canvas.gain, atol=1e-5)
     swept = editing.morph(pipe, wave, other, at=None, strength=0.5)
     assert len(swept) == 15000
 

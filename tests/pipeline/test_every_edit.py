@@ -7,7 +7,7 @@ from torch import Generator
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.pipeline import editing
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guide import METHODS, Guide
+from audioldm.pipeline.guide import METHODS, GuidanceConfig
 
 LENGTH = 5001
 EDITS = {
@@ -63,12 +63,12 @@ def test_every_edit_with_every_sampler(pipe, wave, untouched, edit, sampler):
 
 def ways(pipe):
     return {
-        **{name: Guide(method=name) for name in METHODS},
-        "interval": Guide(interval=(0.3, 5.0)),
-        "threshold": Guide(threshold=(0.95, 1.0)),
-        "further prompts": Guide(also=(("wind", 1.0), ("speech", -0.5))),
-        "autoguidance": Guide(weak=pipe),
-        "clap": Guide(clap=1.0),
+        **{name: GuidanceConfig(method=name) for name in METHODS},
+        "interval": GuidanceConfig(interval=(0.3, 5.0)),
+        "threshold": GuidanceConfig(threshold=(0.95, 1.0)),
+        "further prompts": GuidanceConfig(also=(("wind", 1.0), ("speech", -0.5))),
+        "autoguidance": GuidanceConfig(weak=pipe),
+        "clap": GuidanceConfig(clap=1.0),
     }
 
 

@@ -12,7 +12,7 @@ from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import sha256
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guide import ClapScore, Guide
+from audioldm.pipeline.guide import ClapScore, GuidanceConfig
 
 QUICK = {"seconds": 0.32, "steps": 3, "sampler": "ddim", "grid": "trailing"}
 
@@ -43,13 +43,13 @@ def latent(pipe, guide=None, guidance=3.0, **settings):
 
 
 GUIDES = {
-    "rescale": Guide(method="rescale:phi=0.7"),
-    "apg": Guide(method="apg"),
-    "cfg_zero_star": Guide(method="cfg_zero_star:zero_above=5"),
-    "interval": Guide(interval=(0.5, 3.0)),
-    "threshold": Guide(threshold=(0.9, 0.5)),
-    "also": Guide(also=(("church bells", 2.0), ("noise", -1.0))),
-    "clap": Guide(clap=200.0),
+    "rescale": GuidanceConfig(method="rescale:phi=0.7"),
+    "apg": GuidanceConfig(method="apg"),
+    "cfg_zero_star": GuidanceConfig(method="cfg_zero_star:zero_above=5"),
+    "interval": GuidanceConfig(interval=(0.5, 3.0)),
+    "threshold": GuidanceConfig(threshold=(0.9, 0.5)),
+    "also": GuidanceConfig(also=(("church bells", 2.0), ("noise", -1.0))),
+    "clap": GuidanceConfig(clap=200.0),
 }
 
 
@@ -77,24 +77,24 @@ def test_opening_a_model_says_nothing(tiny_model, caplog):
 
 
 def test_plain_guide_is_classifier_free(pipe):
-    assert torch.equal(latent(pipe), latent(pipe, Guide()))
-    assert Guide().settings() == {}
+    assert torch.equal(latent(pipe), latent(pipe, GuidanceConfig()))
+    assert GuidanceConfig().settings() == {}
 
 
 def test_cfg_plus_plus_is_guidance_that_grows_along_the_grid(pipe):
-    scale_0 = latent(pipe, Guide(method="cfg_plus_plus"), guidance=0.0)
+    scale_0 = latent(pipe, GuidanceConfig(method="cfg_plus_plus"), guidance=0.0)
     torch.testing.assert_close(scale_0, latent(pipe, guidance=0.0))
-    assert not torch.allclose(latent(pipe, Guide(method="cfg_plus_plus"), guidance=0.6), scale_0)
+    assert not torch.allclose(latent(pipe, GuidanceConfig(method="cfg_plus_plus"), guidance=0.6), scale_0)
 
 
 def test_interval_over_everything_is_plain_and_over_nothing_is_none(pipe):
-    torch.testing.assert_close(latent(pipe, Guide(interval=(0.0, 1e9))), latent(pipe))
-    torch.testing.assert_close(latent(pipe, Guide(interval=(1e8, 1e9))), latent(pipe, guidance=1.0))
+    torch.testing.assert_close(latent(pipe, GuidanceConfig(interval=(0.0, 1e9))), latent(pipe))
+    torch.testing.assert_close(latent(pipe, GuidanceConfig(interval=(1e8, 1e9))), latent(pipe, guidance=1.0))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_each_sampler_takes_a_guide(pipe, name):
-    guide = Guide(method="apg", interval=(0.1, 10.0))
+    guide = GuidanceConfig(method="apg", interval=(0.1, 10.0))
     out = latent(pipe, guide, sampler=name if name != "adaptive" else "adaptive:rtol=1,atol=1")
     assert out.isfinite().all()
     assert not torch.equal(out, latent(pipe, sampler=name))
@@ -102,7 +102,7 @@ def test_each_sampler_takes_a_guide(pipe, name):
 
 def test_autoguidance_moves_away_from_the_weak_model(pipe, weak_model):
     weak = AudioLDM.from_pretrained(weak_model)
-    guided = latent(pipe, Guide(weak=weak), steps=1)
+    guided = latent(pipe, GuidanceConfig(weak=weak), steps=1)
     told = pipe.encode_text(["a dog barking", "rain on a tin roof"])
     good, bad = (latent(model, guidance=1.0, steps=1) for model in (pipe, weak))
     torch.testing.assert_close(guided, bad + 3 * (good - bad), rtol=1e-4, atol=1e-4)  # float32, other sums
@@ -112,7 +112,7 @@ def test_autoguidance_moves_away_from_the_weak_model(pipe, weak_model):
 def test_a_weak_model_of_other_latents_is_refused(pipe):
     stranger = replace(pipe, name="stranger", hashes={**pipe.hashes, "vae": "0" * 64})
     with pytest.raises(AudioLDMError, match="stranger has another vae"):
-        latent(pipe, Guide(weak=stranger))
+        latent(pipe, GuidanceConfig(weak=stranger))
 
 
 def test_clap_gradient_raises_the_clap_score(pipe):
@@ -120,12 +120,12 @@ def test_clap_gradient_raises_the_clap_score(pipe):
     score = ClapScore(pipe, told)
     with torch.no_grad():
         before, after = (
-            score(latent(pipe, guide, guidance=1.0, steps=6)) for guide in (None, Guide(clap=300.0))
+            score(latent(pipe, guide, guidance=1.0, steps=6)) for guide in (None, GuidanceConfig(clap=300.0))
         )
     assert (after > before + 1e-3).all(), (before, after)
 
 
 def test_clap_move_is_limited(pipe):
-    strong = Guide(clap=1e9, clap_limit=0.01)
+    strong = GuidanceConfig(clap=1e9, clap_limit=0.01)
     step = latent(pipe, strong, guidance=1.0, steps=1) - latent(pipe, guidance=1.0, steps=1)
     assert (step.flatten(1).square().mean(1).sqrt() < 0.0101).all()

@@ -24,8 +24,8 @@ SMALL = [
 
 @pytest.fixture
 def t5(tmp_path) -> Path:
-    """A T5 of FLAN's kind as a folder of the hub, from the tables of tests/published."""
-    published = Path(__file__).parents[1] / "published"
+    """A T5 of FLAN's kind as a folder of the hub, from the tables of tests/convert."""
+    published = Path(__file__).parents[1] / "convert"
     for name in ("originals", "relatives"):
         spec = importlib.util.spec_from_file_location(name, published / f"{name}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)

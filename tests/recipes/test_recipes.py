@@ -108,7 +108,7 @@ def test_several_devices_are_one_word(choice: str):
     assert (cfg.trainer.strategy, cfg.trainer.devices, cfg.trainer.nodes) == (choice, 8, 2)
     assert cfg.trainer.precision == "bf16-mixed" and cfg.trainer.ema == 0.9999
     with pytest.raises(AudioLDMError, match="probes one device"):
-        recipes.settle(recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "batch_size=auto"]))
+        recipes.resolve_batch_size(recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "batch_size=auto"]))
 
 
 def test_the_run_folder_says_what_ran(tmp_path):

@@ -63,7 +63,7 @@ def test_a_full_memory_is_answered_with_the_batch_size_that_fits(settings, tmp_p
 def test_auto_takes_what_fits_and_keeps_it(settings, tmp_path):
     assert "code=0" in command_in_little_memory(["train", *settings, "batch_size=auto"], tmp_path / "log")
     cfg = recipes.load("tiny/ldm", [*settings[1:], "batch_size=auto"])
-    recipes.settle(cfg)  # no probe: the run remembers
+    recipes.resolve_batch_size(cfg)  # no probe: the run remembers
     assert 1 <= cfg.batch_size < 2048 and cfg.data.batch_size == cfg.batch_size
 
 

@@ -18,7 +18,7 @@ Schedule = Annotated[
 
 
 @dataclass(frozen=True)
-class Course:
+class Timeline:
     """Prompts over time, and loops."""
 
     schedule: Schedule = None

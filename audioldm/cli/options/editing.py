@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from audioldm.cli.options.guiding import Guiding
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.machine import ModelOptions
 from audioldm.cli.options.output import Output
 from audioldm.cli.options.sampling import Steps
 from audioldm.errors import AudioLDMError
@@ -68,7 +68,7 @@ class How:
     takes: Takes
     steps: Steps
     guiding: Guiding
-    machine: Machine
+    machine: ModelOptions
     output: Output
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
 

@@ -10,8 +10,8 @@ import typer
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from audioldm.cli.options.machine import Machine
-    from audioldm.pipeline.guide import Guide
+    from audioldm.cli.options.machine import ModelOptions
+    from audioldm.pipeline.guide import GuidanceConfig
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class Guiding:
         if not (math.isfinite(scale) and scale >= 0):
             raise AudioLDMError(f"guidance-classifier-scale={scale:g} is not a strength.", "Use 0 or more.")
 
-    def guide(self, machine: "Machine | None") -> "Guide":
+    def guide(self, machine: "ModelOptions | None") -> "GuidanceConfig":
         """The pipeline's Guide; a weak model is loaded by ``machine``, None leaves it out."""
-        from audioldm.pipeline.guide import Guide
+        from audioldm.pipeline.guide import GuidanceConfig
 
         weak = machine.load(self.guidance_weak) if machine and self.guidance_weak else None
         towards = None
@@ -131,7 +131,7 @@ class Guiding:
             from audioldm.pipeline.classes import ClassOf
 
             towards = ClassOf.load(self.guidance_classifier, self.guidance_class)
-        return Guide(
+        return GuidanceConfig(
             method=self.guidance_method,
             interval=self.guidance_interval,
             threshold=self.guidance_threshold,

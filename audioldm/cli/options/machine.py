@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Machine:
+class ModelOptions:
     """The model and what computes it."""
 
     model: Annotated[

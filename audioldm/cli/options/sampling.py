@@ -19,7 +19,7 @@ class Steps:
         str | None,
         typer.Option(metavar="NAME[:OPTION=N,...]", help="Noise levels to visit.  [default: the model's]"),
     ] = None
-    polish: Annotated[
+    refine_phase: Annotated[
         int | None,
         typer.Option(
             help="Rounds that bring the vocoder's sound to its mel; 0 is none.  [default: the model's]"
@@ -36,7 +36,7 @@ class Sampling(Steps):
     """``Steps``, and the length."""
 
     seconds: Annotated[float | None, typer.Option(help="Length of each clip.  [default: the model's]")] = None
-    redraw: Annotated[
+    retry_silent: Annotated[
         int | None,
         typer.Option(
             help="How often a clip that came out silent is drawn again; 0 is never.  [default: the model's]"

@@ -75,7 +75,7 @@ class Steering:
         if not asked and self.like_net is None:
             return pipe
         from audioldm.control.prompt import AudioPrompt
-        from audioldm.control.steer import Drawn, Heard, check_fits, load_net
+        from audioldm.control.steer import AudioPromptControl, MapControl, check_fits, load_net
 
         controls: list[Control] = []
         nets = self.nets(pipe, [one.name for one in asked])
@@ -83,7 +83,7 @@ class Steering:
             net = nets[one.name].to(pipe.device, pipe.dtype)
             curve = one.curve(pipe.spec)
             tell_length(one, len(curve) * pipe.spec.hop / pipe.spec.rate, seconds)
-            controls.append(Drawn(net, curve, pipe.spec, one.scale, str(one.path)))
+            controls.append(MapControl(net, curve, pipe.spec, one.scale, str(one.path)))
         if self.like_net is not None and like is not None:
             from audioldm.cli.options.mixing import heard
 
@@ -96,7 +96,9 @@ class Steering:
             vector = heard(pipe, like[0])
             check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=vector.shape[-1])
             tell_base(net, pipe, folder)
-            controls.append(Heard(net.to(pipe.device, pipe.dtype), vector, like[1], str(like[0])))
+            controls.append(
+                AudioPromptControl(net.to(pipe.device, pipe.dtype), vector, like[1], str(like[0]))
+            )
         return replace(pipe, controls=tuple(controls))
 
     def nets(self, pipe: "AudioLDM", maps: list[str]) -> dict[str, Any]:

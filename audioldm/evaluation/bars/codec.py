@@ -13,7 +13,7 @@ from audioldm.nets.hifigan import vocode
 from audioldm.nets.unet import multiple_of
 from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.signal.invert import griffin_lim, polish
+from audioldm.signal.invert import griffin_lim, refine_phase
 from audioldm.signal.mel import LogMel
 
 ROUNDS = 32
@@ -21,12 +21,12 @@ ROUNDS = 32
 
 
 class Codec:
-    """The model's own way from sound to sound: mel, VAE, vocoder and polish, without the U-Net."""
+    """The model's own way from sound to sound: mel, VAE, vocoder and phase refinement, without the U-Net."""
 
     def __init__(self, pipe: AudioLDM, framing: Framing) -> None:
         self.pipe, self.framing, self.spec = pipe, framing, pipe.spec
         self.mel = LogMel(pipe.spec).to(pipe.device)
-        self.polish = int(pipe.defaults.get("polish", 0))
+        self.refine_phase = int(pipe.defaults.get("refine_phase", 0))
 
     def wave(self, framed: Tensor) -> Tensor:
         """A framed wave (N,) as (1, 1, M) at the model's rate, zeros up to what the latent grid covers."""
@@ -46,7 +46,9 @@ class Codec:
         mel = self.mel(self.wave(framed)).to(self.pipe.dtype)
         mean, _ = encode(self.pipe.vae, mel)
         wave = self.pipe.decode(
-            mean * self.pipe.vae.config.scaling_factor, seconds=self.framing.seconds, polish=self.polish
+            mean * self.pipe.vae.config.scaling_factor,
+            seconds=self.framing.seconds,
+            refine_phase=self.refine_phase,
         )
         return self.framing(wave[0], self.spec.rate)
 
@@ -54,9 +56,11 @@ class Codec:
     def vocoded(self, mel: Tensor) -> Tensor:
         """The vocoder, polished as in the model: log-mel (1, 1, T, F) to (1, 1, N)."""
         wave = vocode(self.pipe.vocoder, mel.to(self.pipe.dtype)).float()
-        if not self.polish:
+        if not self.refine_phase:
             return wave
-        return polish(wave, mel, self.spec, rounds=self.polish, generator=torch.Generator().manual_seed(0))
+        return refine_phase(
+            wave, mel, self.spec, rounds=self.refine_phase, generator=torch.Generator().manual_seed(0)
+        )
 
 
 def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None] = lambda: None) -> list[Bar]:
@@ -87,9 +91,9 @@ def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None] =
             rows={
                 "vocoder": float(means[0, i]),
                 "Griffin-Lim": float(means[1, i]),
-                "without polish": float(means[2, i]),
+                "without phase refinement": float(means[2, i]),
             },
-            detail=f"polish {codec.polish}, Griffin-Lim {ROUNDS} rounds",
+            detail=f"phase refinement {codec.refine_phase}, Griffin-Lim {ROUNDS} rounds",
         )
         for i, name in enumerate(names)
     ]

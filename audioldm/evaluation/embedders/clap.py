@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from audioldm.convert.hub import fetch
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.weights import digest
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.pipeline.hub import fetch
 from audioldm.pipeline.model_folder import load_clap
 
 WINDOW = 10.0
@@ -56,11 +56,11 @@ class ClapJudge:
         self.front = f"clap/1: consecutive windows of {WINDOW:g} s"
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """Unit vectors of the wave's windows; a rest below 0.1 s is left out."""
         parts = wave.float().split(round(WINDOW * self.rate))
         kept = [part for i, part in enumerate(parts) if i == 0 or len(part) >= self.rate // 10]
-        return Heard(torch.cat([self.clap.embed_audio(part[None, None], self.rate) for part in kept]))
+        return Embeddings(torch.cat([self.clap.embed_audio(part[None, None], self.rate) for part in kept]))
 
     @torch.no_grad()
     def read(self, captions: list[str]) -> Tensor:
@@ -92,10 +92,10 @@ def laion(path: Path) -> PretrainedClap:
     """LAION's own file in transformers' classes, by the same strict rules as the CLAP inside AudioLDM's checkpoints."""
     from transformers import ClapAudioModelWithProjection, ClapConfig, ClapTextModelWithProjection
 
-    from audioldm.nets.published.build import fill
-    from audioldm.nets.published.clap import clap_config, convert, is_clap, towers
-    from audioldm.nets.published.files import read_weights
-    from audioldm.nets.published.folder import load_any_tokenizer
+    from audioldm.convert.build import fill
+    from audioldm.convert.clap import clap_config, convert, is_clap, towers
+    from audioldm.convert.files import read_weights
+    from audioldm.convert.folder import load_any_tokenizer
 
     content = read_weights(path)
     tensors = {

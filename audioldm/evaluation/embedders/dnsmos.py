@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 
 FILES = ("dnsmos_models/sig_bak_ovr.onnx", "dnsmos_models/model_v8.onnx")
 KEYS = ("sig_mos", "bak_mos", "ovrl_mos", "p808_mos")
@@ -37,11 +37,11 @@ class Dnsmos:
             digest.update((folder / name).read_bytes())
         self.sha256 = digest.hexdigest()
 
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A 16 kHz wave (N,) to (1, 4); samples outside [-1, 1] are cut."""
         from speechmos import dnsmos
 
         if not bool(wave.isfinite().all()):
             raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
         told = dnsmos.run(wave.clamp(-1, 1).float().numpy(), self.rate)
-        return Heard(torch.tensor([[float(told[key]) for key in KEYS]]))
+        return Embeddings(torch.tensor([[float(told[key]) for key in KEYS]]))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.tf_checkpoint import read_checkpoint
 from audioldm.evaluation.embedders.weights import WeightFile, load_strict
 
@@ -113,11 +113,11 @@ class Musicnn:
         load_strict(self.net, state, folder / model)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A 16 kHz wave (N,)."""
         if not bool(wave.isfinite().all()):
             raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        return Heard(*self.net(patches(wave)))
+        return Embeddings(*self.net(patches(wave)))
 
 
 def packaged() -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
 
 FILE = WeightFile(
@@ -106,8 +106,8 @@ class OpenL3:
         load_strict(self.net, read_state(place), place, unused=UNUSED)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A 48 kHz wave (N,)."""
         if not bool(wave.isfinite().all()):
             raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        return Heard(torch.cat([self.net(part) for part in windows(wave).split(AT_ONCE)]))
+        return Embeddings(torch.cat([self.net(part) for part in windows(wave).split(AT_ONCE)]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
 
 RECORD = "https://zenodo.org/records/3987831/files"
@@ -144,9 +144,9 @@ class Panns:
         load_strict(self.net, read_state(place), place, unused=UNUSED)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A wave (N,) at ``rate`` Hz; zeros make a clip below 1 s that long."""
         if not bool(wave.isfinite().all()):
             raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
         wave = nnf.pad(wave.float(), (0, max(0, self.rate - len(wave))))
-        return Heard(*self.net(wave[None]))
+        return Embeddings(*self.net(wave[None]))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
 
 FILE = WeightFile(
@@ -133,10 +133,10 @@ class Passt:
         load_strict(self.net, read_state(place), place, unused=UNUSED)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A 32 kHz wave (N,); features and logits of each window."""
         if not bool(wave.isfinite().all()):
             raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
         parts = [p for i, p in enumerate(wave.float().split(SPAN * RATE)) if i == 0 or len(p) >= LEAST * RATE]
         heard = [self.net(log_mel(nnf.pad(part, (0, SPAN * RATE - len(part)))[None])) for part in parts]
-        return Heard(*(torch.cat(column) for column in zip(*heard, strict=True)))
+        return Embeddings(*(torch.cat(column) for column in zip(*heard, strict=True)))

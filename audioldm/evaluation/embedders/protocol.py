@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
-class Heard(NamedTuple):
+class Embeddings(NamedTuple):
     """One clip: embeddings of its patches (P, D), and class logits (P, K) where the network is a tagger."""
 
     rows: Tensor
@@ -31,7 +31,7 @@ class Embedder(Protocol):
     @property
     def by_patch(self) -> bool: ...
 
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A mono wave (N,) at ``rate`` Hz."""
         ...
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
 from audioldm.evaluation.yamnet import HOP, N_FFT, RATE, WINDOW, mel_matrix
 
@@ -77,8 +77,8 @@ class VGGish:
         load_strict(self.net, read_state(place), place)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def listen(self, wave: Tensor) -> Embeddings:
         """A 16 kHz wave (N,)."""
         if not bool(wave.isfinite().all()):
             raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        return Heard(self.net(patches(wave)))
+        return Embeddings(self.net(patches(wave)))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.nets.heap import forget
+from audioldm.nets.heap import release_weight_pages
 from audioldm.nets.split.build import load
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
@@ -62,7 +62,7 @@ class Split(nn.Module):
             self.packed = {factor: (pack(high), pack((weight - high.float()).bfloat16()), bias)}
             Split.read += self.layer.weight.nbytes
             if Split.read > HELD:
-                forget(self.layer)
+                release_weight_pages(self.layer)
                 Split.read = 0
         return self.packed[factor]
 
