@@ -5,14 +5,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-
-from audioldm.errors import AudioLDMError
-from audioldm.training.speed import blocks
-
-STRATEGIES = ("auto", "ddp", "fsdp")
+from transformers import SpeechT5HifiGan
 
 
 def rank() -> int:
@@ -29,24 +25,23 @@ class Sharded(ModelParallelStrategy):
         super().setup_environment()
 
 
-def strategy(name: str, accelerator: str) -> Any:
-    """Lightning's strategy.   Judges and generators take turns in one step, so some weights are unused in each."""
-    if name not in STRATEGIES:
-        raise AudioLDMError(f"strategy={name!r} is unknown.", f"Known: {', '.join(STRATEGIES)}.")
-    backend = "gloo" if accelerator == "cpu" else None
-    if name == "ddp":
-        return DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
-    if name == "fsdp":
-        return Sharded(process_group_backend=backend, save_distributed_checkpoint=False)
-    return "auto"
-
-
 def shard(module: nn.Module, mesh: Any) -> None:
     """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2)."""
     for net in units(module):
         for block in blocks(net):
             fully_shard(block, mesh=mesh)
         fully_shard(net, mesh=mesh)
+
+
+def blocks(net: nn.Module) -> Iterator[nn.Module]:
+    """The repeated parts of a net: a U-Net's or an autoencoder's blocks, a vocoder's residual stacks."""
+    if isinstance(net, SpeechT5HifiGan):
+        yield from net.resblocks
+    for name, child in net.named_modules():
+        if name.rpartition(".")[2] in ("down_blocks", "up_blocks") and isinstance(child, nn.ModuleList):
+            yield from child
+        if name.rpartition(".")[2] == "mid_block":
+            yield child
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:

@@ -6,14 +6,13 @@ what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from audioldm.adapters import inject
 from audioldm.adapters.adapter import start
@@ -27,7 +26,7 @@ from audioldm.nets.condition import choose_rows
 from audioldm.nets.unet import kind_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import Optim, adamw
+from audioldm.training.module import Terms
 
 FULL = "full"
 """the kind that trains every weight of the U-Net"""
@@ -40,15 +39,12 @@ class OfModel(LatentDiffusion):
         self,
         *,
         model: str | None,
-        batches: int,
-        lr: float,
         prompt: str | None,
         weighting: str = "min_snr",
         text_prob: float = 1.0,
         drop: float = 0.0,
         warmup: int = 10,
-        seed: int = 0,
-        optim: Optim | None = None,
+        **settings: Any,
     ) -> None:
         pipe = AudioLDM.from_pretrained(model)
         if kind_of(pipe.unet) != "film":
@@ -66,11 +62,8 @@ class OfModel(LatentDiffusion):
             weighting=weighting,
             text_prob=text_prob,
             drop=drop,
-            lr=lr,
-            batches=batches,
             warmup=warmup,
-            seed=seed,
-            optim=optim,
+            **settings,
         )
         self.pipe, self.prompt, self.model = pipe, prompt, model
         self.strict_loading = False
@@ -83,7 +76,7 @@ class OfModel(LatentDiffusion):
 
     def about(self) -> dict[str, str]:
         """What a file tells of its training."""
-        return {"model": self.pipe.name, "prompt": self.prompt or "", "batches": str(self.seen)}
+        return {"model": self.pipe.name, "prompt": self.prompt or "", "batches": str(self.batch_count)}
 
     def hint(self, folder: Path) -> str:
         """The command that makes a sound with what was learned."""
@@ -94,13 +87,12 @@ class OfModel(LatentDiffusion):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is frozen: it lies in the model."""
-        super().on_save_checkpoint(checkpoint)
         frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW on what is not frozen."""
-        return adamw(self.parameters(), self.lr, fused=self.optim.fused)
+        return self.optimise(self.parameters())
 
 
 class Personal(OfModel):
@@ -138,22 +130,19 @@ class Personal(OfModel):
         """Let the model make the class's sounds before it changes."""
         super().on_fit_start()
         if self.prior is not None:
-            self.prior.fill(self.pipe, self.keep / "prior.safetensors", seed=self.seed, begun=self.seen > 0)
+            self.prior.fill(
+                self.pipe, self.keep / "prior.safetensors", seed=self.seed, begun=self.batch_count > 0
+            )
 
-    def training_step(self, batch: LatentBatch, index: int) -> None:
-        """One batch of the sounds, and with a prior as many of the class; memory is that of one of the two."""
-        rng = self.start_batch()
-        losses, t = self.losses(batch, rng, drop=self.drop)
-
-        def parts() -> Iterator[Tensor]:
-            yield losses.mean()
-            if self.prior is not None:
-                ours = self.prior.batch(len(batch.mean), rng, self.scaling_factor, self.device)
-                prior = self.losses(ours, rng, drop=self.drop)[0].mean()
-                self.log("train/prior", prior.detach())
-                yield self.prior.weight * prior
-
-        self.report(losses.detach(), self.descend(parts(), self.optimizers()), t)
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """The U-Net's own loss on the sounds, plus ``weight`` times that on as many of the class (eq. 2)."""
+        rng = self.batch_generator()
+        terms = self.losses(batch, rng, drop=self.drop)
+        if self.prior is None:
+            return terms
+        of_class = self.prior.batch(len(batch.mean), rng, self.scaling_factor, self.device)
+        prior = self.losses(of_class, rng, drop=self.drop)["loss"]
+        return {**terms, "loss": terms["loss"] + self.prior.weight * prior, "prior": prior.detach()}
 
     def write(self, folder: Path) -> list[Path]:
         """The adapter as one file, or the whole model as a folder."""
@@ -246,12 +235,12 @@ class TextualInversion(OfModel):
         rows = len(batch.mean)
         pick = torch.randint(len(self.templates), (rows,), generator=generator, device=generator.device)
         film = self.clap.embed_text([self.templates[i] for i in pick.tolist()])
-        dropped = self.chance(drop, rows, generator)
+        dropped = self.bernoulli(drop, rows, generator)
         return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW without decay, which would pull the rows to 0, where no word is."""
-        return adamw([self.rows], self.lr, decay=0.0, fused=self.optim.fused)
+        return self.optimise([self.rows], decay=0.0)
 
     def write(self, folder: Path) -> list[Path]:
         """The word as one file."""

@@ -35,7 +35,7 @@ class Preview(L.Callback):
             return
         for name, value in module.preview(batch).items():
             for i, item in enumerate(value[: self.count].float().cpu() if trainer.is_global_zero else ()):
-                show(trainer, self.folder, f"{name}/{i}", item[0], module.seen, self.rate)
+                show(trainer, self.folder, f"{name}/{i}", item[0], module.batch_count, self.rate)
 
 
 class Listen(L.Callback):
@@ -53,6 +53,7 @@ class Listen(L.Callback):
         clap: str,
         every: int,
         seconds: float,
+        folder: str,
         steps: int = 25,
         guidance: float = 3.0,
         seed: int = 0,
@@ -62,9 +63,9 @@ class Listen(L.Callback):
             if not Path(folder).is_dir():
                 raise AudioLDMError(
                     f"{folder} is missing; previews need it.",
-                    "Train it first, or use trainer.listen=null.",
+                    "Train it first, or use callbacks.listen=null.",
                 )
-        self.prompts, self.every, self.folder = list(prompts), every, Path("previews")
+        self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
         self.settings = {"seconds": seconds, "steps": steps, "guidance": guidance}
         self.seeds = [seed + i for i in range(len(self.prompts))]
         self.parts = load_component(vae), load_component(vocoder), SmallClap.load(clap)
@@ -72,7 +73,7 @@ class Listen(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
-        if module.seen % self.every == 0:
+        if module.batch_count % self.every == 0:
             ema = next((c for c in trainer.callbacks if isinstance(c, Ema)), None)
             if ema is not None:
                 ema.on_validation_start(trainer, module)
@@ -105,33 +106,33 @@ class Listen(L.Callback):
         for prompt, wave in zip(self.prompts, waves, strict=True):
             if trainer.is_global_zero:
                 name = prompt.replace(" ", "_") or "nothing"
-                show(trainer, self.folder, f"wave/{name}", wave, module.seen, spec.rate)
+                show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
                 show(
                     trainer,
                     self.folder,
                     f"mel/{name}",
                     log_mel(wave[None, None], spec)[0, 0],
-                    module.seen,
+                    module.batch_count,
                 )
 
 
-def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, seen: int, rate: int = 0) -> None:
+def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, rate: int = 0) -> None:
     """A wave (N,) at ``rate`` as WAV, a log-mel (T, F) as PNG, in ``folder``/batch-N/ and in TensorBoard."""
-    path = folder / f"batch-{seen:09d}" / name.replace("/", "_")
+    path = folder / f"batch-{batch:09d}" / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
     board = trainer.logger.experiment if trainer.logger is not None else None
     if name.startswith("wave/"):
         wave = item.clamp(-1, 1)
         sf.write(path.with_suffix(".wav"), wave.numpy(), rate)
         if board is not None:
-            board.add_audio(name, wave, seen, rate)
+            board.add_audio(name, wave, batch, rate)
     else:
         from matplotlib.image import imsave
 
         picture = mel_picture(item)
         imsave(path.with_suffix(".png"), np.asarray(picture[0]), cmap="magma", vmin=0, vmax=1)
         if board is not None:
-            board.add_image(name, picture, seen)
+            board.add_image(name, picture, batch)
 
 
 def mel_picture(mel: Tensor) -> Tensor:
