@@ -103,7 +103,7 @@ LENGTH = --batches $(call share,4000,2)
 FEWER = --seeds $(call share,20,2) --captions $(call share,100,4) --pairs $(call share,50,2) --steps 2
 endif
 embedded: .venv/dev.stamp
-	@[ -d "$(ESC10)/001 - Dog bark" ] || { echo "make: ESC10=$(ESC10) is not ESC-10's folder; get it (data/README.md) and name it" >&2; exit 1; }
+	@[ -d "$(ESC10)/001 - Dog bark" ] || { echo "make: ESC10=$(ESC10) is not ESC-10's folder; get it (docs/data.md) and name it" >&2; exit 1; }
 	@[ -f data/raw/esc10.jsonl ] || $(BIN)/audioldm data prepare esc10 --from "$(ESC10)"
 	@[ -f data/raw/opensounds.jsonl ] || $(EMBEDDED) opensounds --max-mb $(call share,3000,15)
 	@[ -f data/raw/rendered.jsonl ] || $(EMBEDDED) rendered --notes $(call share,1200,60) --tones $(call share,300,10) --speech $(call share,250,10)

@@ -15,7 +15,7 @@ prepare = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_he
 def sources() -> None:
     """Make a manifest from a source; every sound is read and checked.
 
-    Published data sets are read from the files that their authors give out; data/README.md says where those are.
+    Published data sets are read from the files that their authors give out; docs/data.md says where those are.
 
     \b
     Examples:
