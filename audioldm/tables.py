@@ -139,7 +139,7 @@ def separated(path: Path, rows: Sequence[str], text: str) -> Table:
     """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
     start = next((number for number, row in enumerate(rows) if row.strip()), len(rows))
     if start < len(rows) and (
-        match := re.fullmatch(r"sep=([,;|\t])", rows[start].strip())
+        match := re.fullmatch(r"sep=([,;|\t])", rows[start].strip(" "))
     ):  # as Excel begins
         start, separator = start + 1, match[1]
     else:
