@@ -95,7 +95,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     seed = config.getoption("shuffle")
     if seed is not None:
-        terminalreporter.write_line(f"shuffled; the same order again: --shuffle={seed}, make test SEED={seed}")
+        terminalreporter.write_line(
+            f"shuffled; the same order again: --shuffle={seed}, make test SEED={seed}"
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
