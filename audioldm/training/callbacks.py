@@ -157,8 +157,8 @@ class Curves(L.Callback):
     """Logs the terms of each step as ``train/NAME``, and appends {"batch": n, name: value, ...} to ``path``.
 
     A line of training every ``every`` batches, one of each validation.   Lightning's CSVLogger begins a new file at
-    each start; here a resumed run drops the lines after the batch that it begins at and writes them again, so that this file
-    is the same however often a run was interrupted.
+    each start; here a resumed run drops the lines after the batch that it begins at and writes them again, so that
+    the file is the same however often a run was interrupted.
     """
 
     def __init__(self, path: str | Path, every: int) -> None:
@@ -201,10 +201,10 @@ class Curves(L.Callback):
 class State(L.Callback):
     """Writes the whole state to ``folder``/last.ckpt every ``every`` batches, at the end, and when a signal comes.
 
-    In place of Lightning's ModelCheckpoint, which counts optimiser steps (two a batch in a GAN).   Before a validation it waits until that is over, so that its numbers are on the disk before the
-    state that will not make them again.   Stands after the averages and the curves among the callbacks: they belong
-    to the state.   A signal ends the training at the next whole step; a step that takes too long is given up, and
-    the state from before it stays.
+    In place of Lightning's ModelCheckpoint, which counts optimiser steps (two a batch in a GAN).   Before a validation
+    it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
+    Stands after the averages and the curves among the callbacks: they belong to the state.   A signal ends the
+    training at the next whole step; a step that takes too long is given up, and the state from before it stays.
     """
 
     def __init__(self, folder: str | Path, every: int) -> None:

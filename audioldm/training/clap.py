@@ -120,16 +120,15 @@ class ClapTraining(TrainingModule):
 
     def on_train_start(self) -> None:
         """A teacher that knows no clip of the data comes from others; refuse to train without it unnoticed."""
-        super().on_train_start()
         rows = getattr(getattr(self.trainer.datamodule, "train", None), "rows", None)  # type: ignore[attr-defined]
-        if self.teachers is None or not self.teachers.tables["audio"] or not rows:
-            return
-        if not self.teachers.known_clips([row.path for row in rows]):
+        asked = self.teachers is not None and self.teachers.tables["audio"] and rows
+        if asked and not self.teachers.known_clips([row.path for row in rows]):
             raise AudioLDMError(
                 f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",
                 "Make the table from these manifests.",
                 code=1,
             )
+        super().on_train_start()
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Contrast, and how often a sound's nearest caption in the batch is its own."""

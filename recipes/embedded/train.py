@@ -25,9 +25,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from recipes.embedded.lease import MINUTES
-
 from audioldm.paths import inside
+from recipes.embedded.lease import MINUTES
 
 SOURCES = {"esc10": 12, "opensounds": 3, "rendered": 1, "composed": 1}  # windows a clip
 RUNS = Path("runs/embedded")

@@ -77,13 +77,13 @@ def test_mistakes_are_one_clear_line():
         recipes.load("tiny/vae", ["task.adversarial_strat=3"])
     with pytest.raises(AudioLDMError, match="manifests"):
         recipes.load("tiny/vae", ["data=manifests"])
-    for word in ("batches=many", "task.lr=fast", "trainer.log_every=1.2.3"):
+    for word in ("batches=many", "task.lr=fast", "trainer.log_every_n_steps=1.2.3"):
         with pytest.raises(AudioLDMError, match=f"{word} is not a number"):
             recipes.load("tiny/vae", [word])
     with pytest.raises(AudioLDMError) as caught:
         recipes.load("tiny/vae", ["debug=nothing"])
     assert "one_step" in caught.value.message and "searchpath" not in caught.value.message
-    overrides = ["data.folder=/no/such/cache", "trainer=cpu", "unet@task.unet=tiny"]
+    overrides = ["data.folder=/no/such/cache", "trainer=cpu", "model/unet@task.unet=tiny"]
     cfg = recipes.load("audiocaps/ldm_s", overrides)
     with pytest.raises(AudioLDMError, match="no latent cache"):
         recipes.build(cfg)
@@ -104,9 +104,10 @@ def test_settings_that_no_net_can_have_are_one_clear_line():
 
 @pytest.mark.parametrize("choice", ["ddp", "fsdp"])
 def test_several_devices_are_one_word(choice: str):
-    cfg = recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "trainer.devices=8", "trainer.nodes=2"])
-    assert (cfg.trainer.strategy, cfg.trainer.devices, cfg.trainer.nodes) == (choice, 8, 2)
-    assert cfg.trainer.precision == "bf16-mixed" and cfg.trainer.ema == 0.9999
+    cfg = recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "trainer.devices=8", "trainer.num_nodes=2"])
+    assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (8, 2)
+    assert cfg.trainer.strategy._target_.endswith({"ddp": "DDPStrategy", "fsdp": "Sharded"}[choice])
+    assert cfg.trainer.precision == "bf16-mixed" and cfg.callbacks.ema.decay == 0.9999
     with pytest.raises(AudioLDMError, match="probes one device"):
         recipes.resolve_batch_size(recipes.load("audiocaps/ldm_s", [f"trainer={choice}", "batch_size=auto"]))
 

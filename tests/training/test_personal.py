@@ -31,7 +31,8 @@ def settings(tiny_model, sounds, tmp_path):
     """Overrides for a run of a moment."""
     return [
         f"data.model={tiny_model}", f"data.folder={sounds}", f"run_dir={tmp_path}/run",
-        "batches=3", "batch_size=2", "val_every=10", "data.seconds=0.32", "data.windows=2", "trainer.log_every=1",
+        "batches=3", "batch_size=2", "val_every=10", "data.seconds=0.32", "data.windows=2",
+        "trainer.log_every_n_steps=1",
     ]  # fmt: skip
 
 
@@ -80,9 +81,9 @@ def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
     experiment.trainer.limit_train_batches = 2
     experiment.trainer.fit_loop.max_epochs = 1
     experiment.trainer.fit(experiment.module, experiment.data)
-    assert experiment.module.seen == 2
+    assert experiment.module.batch_count == 2
     again = fitted(name, [*settings, *prior, "batches=4"], checkpoint=tmp_path / "run/checkpoints/last.ckpt")
-    assert again.module.seen == 4
+    assert again.module.batch_count == 4
     for (key, a), (_, b) in zip(
         whole.module.named_parameters(), again.module.named_parameters(), strict=True
     ):
@@ -103,7 +104,7 @@ def test_one_window_of_one_clip_is_enough(settings, sounds, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.wav").write_bytes((sounds / "0.wav").read_bytes())
     more = [f"data.folder={tmp_path}/one", "data.windows=1", "batch_size=4"]
-    assert fitted("personal/lora", [*settings, *more]).module.seen == 3
+    assert fitted("personal/lora", [*settings, *more]).module.batch_count == 3
     assert (tmp_path / "run/model/adapter.safetensors").exists()
 
 
@@ -174,7 +175,7 @@ def test_a_sum_of_losses_may_come_in_parts_that_are_let_go(settings):
             yield (factor * weight.square()).sum()
             alive.append(weight.grad.tolist())
 
-    module.seen = 1
+    module.batch_count = 1
     norm = module.descend(parts(), optimizer)
     assert alive == [[2.0] * 3, [6.0] * 3], "the first was backpropagated before the second was made"
     assert float(norm) == pytest.approx(6 * 3**0.5) and weight.tolist() == [-5.0] * 3
