@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +179,9 @@ class Ear:
 def pipe_of(unet: Any, variant: Variant, factor: float) -> AudioLDM:
     """The embedded model with another U-Net."""
     pipe = AudioLDM.from_pretrained()
-    pipe.unet, pipe.prediction = unet, variant.prediction
-    pipe.schedule = path_of(variant.schedule)  # type: ignore[assignment]
     pipe.vae.register_to_config(scaling_factor=factor)
-    return pipe
+    schedule: Any = path_of(variant.schedule)
+    return replace(pipe, unet=unet, prediction=variant.prediction, schedule=schedule)
 
 
 def table(book: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
+from audioldm.engines import emulated
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import emulated
 from audioldm.spec import AudioSpec
 from benchmarks import floors
 from benchmarks.measure import Book, Row, paired
@@ -166,11 +166,15 @@ def call_part(pipe: Any, part: str, given: dict[str, Tensor]) -> Tensor:
             return pipe._encode_prompt(words, given["x"].device, 1, True, None)
         if part == "unet step":
             if mine:
-                return pipe.engine.unet(given["x"], t, Condition(film=given["film"]))
+                return pipe.engine.functions.unet(given["x"], t, Condition(film=given["film"]))
             return pipe.unet(given["x"], t, None, class_labels=given["film"]).sample
         if part == "vae":
-            return pipe.engine.decode(given["latent"]) if mine else pipe.decode_latents(given["latent"])
-        return pipe.engine.vocode(given["mel"]) if mine else pipe.vocoder(given["mel"][:, 0])
+            return (
+                pipe.engine.functions.decode(given["latent"])
+                if mine
+                else pipe.decode_latents(given["latent"])
+            )
+        return pipe.engine.functions.vocode(given["mel"]) if mine else pipe.vocoder(given["mel"][:, 0])
 
 
 def typed(bench: Bench, pipe: Any, batch: int = 1) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from audioldm.datasets.manifest import read
 from audioldm.evaluation.recognition import PROMPTS, Listener, Tally, wilson
 from audioldm.evaluation.yamnet import YamNet
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.classes import ClassOf
-from audioldm.pipeline.guide import GuidanceConfig
+from audioldm.pipeline.guidance import GuidanceConfig, TargetClass
 
 RESULTS = Path(__file__).parent / "results"
 CASES: dict[str, dict[str, Any]] = {
@@ -42,9 +42,9 @@ def heard(
     for label, prompt in PROMPTS.items():
         guide = None
         if "scale" in case:
-            guide = GuidanceConfig(towards=ClassOf.load(place, label), towards_scale=case["scale"])
+            guide = GuidanceConfig(classifier=TargetClass.load(place, label), classifier_scale=case["scale"])
         words = [prompt if case["prompted"] else ""] * len(seeds)
-        waves = pipe(words, seeds=seeds, guidance=case["guidance"], guide=guide).clamp(-1, 1)
+        waves = pipe(words, seeds=seeds, guidance=case["guidance"], guidance_config=guide).clamp(-1, 1)
         wanted += [label] * len(seeds)
         found += [listener.hear(wave) for wave in waves]
         points = torch.nn.functional.normalize(
@@ -84,9 +84,9 @@ def main() -> None:
     given = parser.parse_args()
     listener = Listener.train(read(given.manifest), YamNet())
     pipe = AudioLDM.from_pretrained(given.model)
-    pipe.defaults |= {} if given.steps is None else {"steps": given.steps}
+    pipe = replace(pipe, defaults=pipe.defaults.merged(steps=given.steps))
     report: dict[str, Any] = {"model": pipe.name, "unet": pipe.hashes.get("unet"), "seeds": given.seeds}
-    report |= {"settings": pipe.defaults, "real": listener.real.fraction, "cases": {}}
+    report |= {"settings": vars(pipe.defaults), "real": listener.real.fraction, "cases": {}}
     for name, case in CASES.items():
         start = time.perf_counter()
         tally, diversity = heard(pipe, listener, given.classifier, case, range(given.seeds))

@@ -27,7 +27,7 @@ from audioldm.datasets.manifest import Row, read
 from audioldm.evaluation.recognition import PROMPTS
 from audioldm.nets.folder import weight_file
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.mixing import clap_of
+from audioldm.pipeline.conditions import clap_of
 from audioldm.signal.level import normalise_peak
 from audioldm.spec import AudioSpec
 
@@ -184,7 +184,7 @@ def measure(pipe: AudioLDM, folder: Path, rows: list[Row], given: argparse.Names
         "megabytes": weight_file(folder).stat().st_size / 1e6,
         "clips": given.clips,
         **settings,
-        "guidance": pipe.defaults["guidance"],
+        "guidance": pipe.defaults.guidance,
         "wins": {f"scale {s:g}": wins(OWN[name], found[0.0], r) for s, r in found.items() if s},
         "rows": {("no control" if s == 0 else f"scale {s:g}"): means(r) for s, r in found.items()},
     }

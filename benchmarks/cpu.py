@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from audioldm.diffusion.windows import blend, starts
+from audioldm.engines import emulated
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.split import reason_against
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import emulated
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
 from benchmarks.measure import Book, Row, machine, paired
 from benchmarks.original import Original, found
@@ -111,8 +111,8 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
 def embedded(bench: CpuBench) -> None:
     """The embedded model at its default steps: real-time factor, and clips per minute against the batch."""
     pipes = {mode: AudioLDM.from_pretrained(mode=mode) for mode in MODES}  # type: ignore[arg-type]
-    seconds = pipes["exact"].defaults["seconds"]
-    steps = 2 if bench.tiny else pipes["exact"].defaults["steps"]
+    seconds = pipes["exact"].defaults.seconds
+    steps = 2 if bench.tiny else pipes["exact"].defaults.steps
     for batch in (1, 2) if bench.tiny else (1, 2, 4, 8):
 
         def run(batch: int = batch) -> Row:
@@ -155,17 +155,17 @@ def long(bench: CpuBench) -> None:
         pipe = AudioLDM.from_pretrained()
         made = pipe.sample(
             pipe.encode_text(["rain falling"]), pipe.encode_text([""]), seeds=[0],
-            **{k: pipe.defaults[k] for k in ("sampler", "grid", "guidance")},
+            **{k: getattr(pipe.defaults, k) for k in ("sampler", "grid", "guidance")},
             seconds=15.36,
             steps=2 if bench.tiny else 10,
         )  # fmt: skip
         with torch.no_grad():
-            whole = pipe.engine.decode(made)
+            whole = pipe.engine.functions.decode(made)
             frames = longform.window_frames(pipe)
             weights, stride = longform.tile_weights(frames, pipe.spec.stride)
             begins = starts(made.shape[2], frames, stride)
             tiled = blend(
-                made.shape[2], begins, weights, lambda b: pipe.engine.decode(made[:, :, b : b + frames]),
+                made.shape[2], begins, weights, lambda b: pipe.engine.functions.decode(made[:, :, b : b + frames]),
                 dim=2, scale=pipe.spec.stride,
             )  # fmt: skip
             one, pieces = vocode(pipe.vocoder, whole, chunk=10**6), vocode(pipe.vocoder, whole, chunk=128)

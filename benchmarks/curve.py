@@ -29,8 +29,8 @@ from audioldm.evaluation.listened import Frame
 from audioldm.evaluation.yamnet import YamNet
 from audioldm.metrics.frechet import Moments, frechet_distance
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guide import GuidanceConfig
-from audioldm.pipeline.ranking import clap_scores
+from audioldm.pipeline.conditions import clap_scores
+from audioldm.pipeline.guidance import GuidanceConfig
 from benchmarks.measure import machine
 
 matplotlib.use("Agg")
@@ -68,8 +68,8 @@ def settings(*, brief: bool) -> dict[str, dict[str, Any]]:
     interval = GuidanceConfig(interval=(0.3, 10.0))
     for n in (20, 10):
         tried |= {f"default, {n} steps": {"steps": n}}
-        tried |= {f"default, {n} steps, interval": {"steps": n, "guide": interval}}
-        tried |= {f"default, {n} steps, reused": {"steps": n, "guide": Reusing()}}
+        tried |= {f"default, {n} steps, interval": {"steps": n, "guidance_config": interval}}
+        tried |= {f"default, {n} steps, reused": {"steps": n, "guidance_config": Reusing()}}
         tried |= {f"DDIM, {n} steps": {**ddim, "steps": n}}
     tried |= {f"default, {n} steps": {"steps": n} for n in (15, 8)}
     return tried
@@ -78,17 +78,17 @@ def settings(*, brief: bool) -> dict[str, dict[str, Any]]:
 @contextmanager
 def counted(pipe: AudioLDM) -> Iterator[list[int]]:
     """The rows of every call of the net, while it lasts."""
-    rows, engine = list[int](), pipe.engine
+    rows, functions = list[int](), pipe.engine.functions
 
     def call(x: Tensor, *given: Any, **named: Any) -> Tensor:
         rows.append(len(x))
-        return engine.unet(x, *given, **named)
+        return functions.unet(x, *given, **named)
 
-    pipe._engine = replace(engine, unet=call)
+    pipe.engine.functions = replace(functions, unet=call)
     try:
         yield rows
     finally:
-        pipe._engine = engine
+        pipe.engine.functions = functions
 
 
 def hear(judge: YamNet, waves: list[Tensor], rate: int) -> list[Tensor]:

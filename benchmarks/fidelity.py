@@ -19,7 +19,7 @@ from audioldm.evaluation.yamnet import YamNet
 from audioldm.metrics.frechet import Moments
 from audioldm.nets.split import reason_against
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.ranking import clap_scores
+from audioldm.pipeline.conditions import clap_scores
 from benchmarks.curve import FRAME, fd, hear, run
 from benchmarks.measure import machine
 

@@ -28,6 +28,7 @@ from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component
 from audioldm.nets.vae import decode, encode, stride_of
 from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
+from audioldm.settings import Sampling
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
@@ -127,7 +128,7 @@ class Bench:
             self.spec,
             prediction=module.prediction,
             schedule=module.schedule,
-            defaults={"seconds": SECONDS},
+            defaults=Sampling(seconds=SECONDS),
         )  # type: ignore[arg-type]
         found = {}
         for prompt in ("a low tone", "a high tone"):

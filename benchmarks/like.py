@@ -27,7 +27,7 @@ from audioldm.datasets.manifest import read
 from audioldm.evaluation.yamnet import YamNet
 from audioldm.nets.folder import weight_file
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.mixing import between, clap_of
+from audioldm.pipeline.conditions import between, clap_of
 from audioldm.signal.level import normalise_peak
 from benchmarks.control import RESULTS, asked
 
@@ -103,7 +103,7 @@ def main() -> None:
 
     rows = read(given.manifest, split="test")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-    settings = {**pipe.defaults, "seconds": given.seconds, "steps": given.steps}
+    settings = {**vars(pipe.defaults), "seconds": given.seconds, "steps": given.steps}
     for i, (row, prompt) in enumerate(asked(rows, given.clips, notes=False)):
         wave = normalise_peak(AudioText([row], pipe.spec, given.seconds, seed=i)[0][0])[0]
         vector, words = clap_of(pipe, wave[None]), pipe.clap.embed_text([prompt])

@@ -42,7 +42,7 @@ from audioldm.evaluation.yamnet import HOP, SHORTEST, YamNet
 from audioldm.metrics.diversity import mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.mixing import clap_of
+from audioldm.pipeline.conditions import clap_of
 from benchmarks.personal_table import METHODS, tables
 
 SETS = {
@@ -69,7 +69,7 @@ class Bench:
 
     def padded(self, wave: Tensor) -> Tensor:
         """A clip (N,) as long as a generated one."""
-        length = self.base.spec.samples(self.base.defaults["seconds"])
+        length = self.base.spec.samples(self.base.defaults.seconds)
         return nnf.pad(wave[:length], (0, max(0, length - len(wave))))
 
     def heard(self, waves: Tensor) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def prepare(folder: Path, *, tiny: bool) -> int:
         wave = 0.1 * torch.randn(160000, generator=rng)
         soundfile.write(folder / "sounds" / f"{i}.wav", wave.numpy(), 16000)
     pipe = ours(build("S", "cpu", tiny=tiny))
-    pipe.defaults |= {"steps": 2, "sampler": "ddim"}  # of the class sounds
+    pipe = replace(pipe, defaults=pipe.defaults.merged(steps=2, sampler="ddim"))  # of the class sounds
     pipe.save_pretrained(folder / "model")
     return sum(p.numel() for p in pipe.unet.parameters())
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
 
 Act = Callable[..., "Tensor"]
-"""(audioldm.pipeline.editing, pipe, waves, **settings) -> wave"""
+"""(audioldm.pipeline.edit, pipe, waves, **settings) -> wave"""
 Regions = Sequence[tuple[float, float]]
 
 
@@ -62,14 +62,16 @@ def run(
     clips = plan(name, inputs, prompt, how)
     with waiting("loading torch and the model"), loading():
         import_nets()
-        from audioldm.pipeline import editing, sounds
+        from audioldm.pipeline import edit, sounds
 
         files = [sounds.read(path) for path in inputs]
         check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=machine.device)
         how.guiding.check(how.steps.sampler)
         pipe = machine.load()
         guide = how.guiding.guide(machine)
-    settings = {key: value for key, value in {**pipe.defaults, **how.given()}.items() if key != "seconds"}
+    settings = {
+        key: value for key, value in {**vars(pipe.defaults), **how.given()}.items() if key != "seconds"
+    }
     guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guiding.negative)
     shown = {
         **settings,
@@ -83,7 +85,7 @@ def run(
     with progress(len(clips) * 100) as advance:
         for clip in clips:
             with_bar = {**settings, "on_step": hundredths(advance)}
-            wave = act(editing, pipe, waves, seed=clip.seed, guide=guide, **with_bar)
+            wave = act(edit, pipe, waves, seed=clip.seed, guidance_config=guide, **with_bar)
             file = placed(files[0], wave, pipe.spec.rate, regions, before, after) if splice else None
             wave = wave if file is None else file.mono(pipe.spec.rate)
             results.append(save(pipe, clip, wave.float().cpu().numpy(), shown, output, file=file))
@@ -107,7 +109,7 @@ def plan(name: str, inputs: Sequence[Path], prompt: str, how: How) -> list[Clip]
 
 def placed(file: Sound, wave: Tensor, rate: int, regions: Regions, before: float, after: float) -> Sound:
     """``file`` with the new parts of ``wave`` in it."""
-    from audioldm.pipeline.editing import FADE
+    from audioldm.pipeline.edit import FADE
     from audioldm.pipeline.sounds import splice_into
 
     ends = [(0.0, before), (before + file.seconds, before + file.seconds + after)]

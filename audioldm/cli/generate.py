@@ -119,14 +119,14 @@ def generate(
         guiding.check(sampling.sampler)
         pipe = machine.load()
         guide, mixer = guiding.guide(machine), mixed.mixer(pipe)
-    settings = {**pipe.defaults, **sampling.given(), **guiding.given()}
+    settings = {**vars(pipe.defaults), **sampling.given(), **guiding.given()}
     settings |= course.seconds(pipe, spans, sampling.seconds)
     like = None if mixing.like is None else mixing.reference(alone=alone)
     pipe = steering.steer(pipe, asked, settings["seconds"], like)
     guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
     shown = {**settings, **guide.settings(), **vars(course)}
     shown |= {"controls": [one.settings() for one in pipe.controls]} if pipe.controls else {}
-    told = {**settings, "guide": guide, "schedule": spans, "loop": course.loop}
+    told = {**settings, "guidance_config": guide, "timeline": spans, "loop": course.loop}
     results, failures = [], list[AudioLDMError]()
     with progress(len(clips) * settings["steps"]) as advance:
         made = make(pipe, clips, told, mixer, batch_size=batch_size, advance=advance, failures=failures)
@@ -252,7 +252,7 @@ def best(
         return *candidates[0], {}
     import torch
 
-    from audioldm.pipeline.ranking import clap_scores
+    from audioldm.pipeline.conditions import clap_scores
 
     waves = torch.stack([torch.from_numpy(wave) for _, wave in candidates])
     scores = clap_scores(pipe, waves, mixer.asked(candidates[0][0])).tolist()

@@ -24,7 +24,7 @@ def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     from audioldm.diffusion.grids import GRIDS
     from audioldm.diffusion.guidance import GUIDANCE
     from audioldm.diffusion.samplers import SAMPLERS
-    from audioldm.pipeline.guide import METHODS
+    from audioldm.pipeline.guidance import METHODS
 
     flags = {
         "negative": "--negative TEXT", "compose": "--guidance-also TEXT:WEIGHT",

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guide import GuidanceConfig
+from audioldm.pipeline.guidance import GuidanceConfig
 from benchmarks.curve import Reusing, draw, interval, run
 
 FEW = {"steps": 4, "guidance": 3.0}
@@ -15,7 +15,7 @@ def test_an_interval_and_a_reused_answer_cost_less_and_plain_guidance_two_rows_a
     pipe = AudioLDM.from_pretrained(tiny_model)
     words = ["rain", "noise", "wind"]
     made = {
-        name: run(pipe, words, batch=2, seconds=1.28, guide=guide, **FEW)
+        name: run(pipe, words, batch=2, seconds=1.28, guidance_config=guide, **FEW)
         for name, guide in {
             "plain": None,
             "interval": GuidanceConfig(interval=(0.3, 3.0)),

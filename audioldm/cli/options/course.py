@@ -40,5 +40,5 @@ class Timeline:
 
         length = spans[-1].end if spans and given is None else given
         if self.loop:
-            length = loop_frames(pipe, length or pipe.defaults["seconds"]) * pipe.spec.seconds_per_latent
+            length = loop_frames(pipe, length or pipe.defaults.seconds) * pipe.spec.seconds_per_latent
         return {} if length is None else {"seconds": length}

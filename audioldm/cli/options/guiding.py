@@ -11,7 +11,7 @@ from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.cli.options.machine import ModelOptions
-    from audioldm.pipeline.guide import GuidanceConfig
+    from audioldm.pipeline.guidance import GuidanceConfig
 
 
 @dataclass(frozen=True)
@@ -123,23 +123,23 @@ class Guiding:
 
     def guide(self, machine: "ModelOptions | None") -> "GuidanceConfig":
         """The pipeline's Guide; a weak model is loaded by ``machine``, None leaves it out."""
-        from audioldm.pipeline.guide import GuidanceConfig
+        from audioldm.pipeline.guidance import GuidanceConfig
 
         weak = machine.load(self.guidance_weak) if machine and self.guidance_weak else None
-        towards = None
+        target = None
         if machine and self.guidance_classifier is not None and self.guidance_class is not None:
-            from audioldm.pipeline.classes import ClassOf
+            from audioldm.pipeline.guidance import TargetClass
 
-            towards = ClassOf.load(self.guidance_classifier, self.guidance_class)
+            target = TargetClass.load(self.guidance_classifier, self.guidance_class)
         return GuidanceConfig(
             method=self.guidance_method,
             interval=self.guidance_interval,
             threshold=self.guidance_threshold,
-            also=tuple(weighted(text, "guidance-also") for text in self.guidance_also),
+            extra_prompts=tuple(weighted(text, "guidance-also") for text in self.guidance_also),
             weak=weak,
             clap=self.guidance_clap,
-            towards=towards,
-            towards_scale=self.guidance_classifier_scale,
+            classifier=target,
+            classifier_scale=self.guidance_classifier_scale,
         )
 
     def given(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Mixing:
 
     def mixer(self, pipe: "AudioLDM") -> "Mixer":
         """What tells each clip's condition; reads the file of ``like``."""
-        from audioldm.pipeline.mixing import check_can_hear
+        from audioldm.pipeline.conditions import check_can_hear
 
         if self.rerank > 1:
             check_can_hear(pipe, "--rerank")
@@ -128,7 +128,7 @@ class Mixer:
 
     def __call__(self, clip: "Clip") -> "str | Condition":
         """The prompt itself where nothing is mixed into it."""
-        from audioldm.pipeline.mixing import between
+        from audioldm.pipeline.conditions import between
 
         if self.sound is None and self.mixing.towards is None:
             return clip.prompt
@@ -150,7 +150,7 @@ class Mixer:
 def heard(pipe: "AudioLDM", path: Path) -> "Tensor":
     """CLAP's embedding (1, D) of a sound file."""
     from audioldm.datasets.decode import decode
-    from audioldm.pipeline.mixing import check_can_hear, clap_of
+    from audioldm.pipeline.conditions import check_can_hear, clap_of
 
     check_can_hear(pipe, "--like")
     try:
