@@ -161,7 +161,7 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 @lru_cache
 def ranges() -> dict[str, str]:
     """Name of a number -> its range, such as "[1, inf)"."""
-    return dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))  # type: ignore[arg-type]
+    return dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
 
 
 def refuse_out_of_range(path: str, value: Any) -> None:

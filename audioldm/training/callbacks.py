@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from audioldm.batch import Batch, LatentBatch
@@ -19,7 +20,7 @@ from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import save_component
 from audioldm.training.distributed import joined
-from audioldm.training.ema import Ema
+from audioldm.training.ema import averaged
 from audioldm.training.run_folder import LAST, replace_text
 from audioldm.training.signals import Grace, Stopped, handled
 
@@ -275,6 +276,17 @@ class State(L.Callback):
         self.handlers.close()
 
 
+class Bar(TQDMProgressBar):
+    """Lightning's bar, also for a run that goes on: Lightning places it at the begin of an epoch alone."""
+
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """At the batch that the run goes on from."""
+        super().on_train_start(trainer, *args)
+        if count := int(trainer.lightning_module.batch_count):  # type: ignore[arg-type]
+            self.on_train_epoch_start(trainer)
+            self.train_progress_bar.initial = self.train_progress_bar.n = count
+
+
 class Profile(L.Callback):
     """Where the time of batches 3 to 10 goes: ``profile.txt`` and, for chrome://tracing, ``trace.json``."""
 
@@ -342,27 +354,22 @@ class ExportFolder(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         """Export into a new folder first, then swap, so that a half-written one never stands there."""
-        ema = next((c for c in trainer.callbacks if isinstance(c, Ema)), None)  # type: ignore[attr-defined]
-        if ema is not None:
-            ema.on_validation_start(trainer, module)
-        parts = {name: joined(part) for name, part in module.components().items()}
-        if trainer.is_global_zero:
-            new = self.folder.with_name(self.folder.name + ".new")
-            shutil.rmtree(new, ignore_errors=True)
-            if hasattr(module, "write"):  # not components but an adapter or a whole model
-                module.write(new)
+        with averaged(trainer, module):
+            parts = {name: joined(part) for name, part in module.components().items()}
+            if trainer.is_global_zero:
+                self.write(module, parts)
+
+    def write(self, module: Any, parts: dict[str, torch.nn.Module]) -> None:
+        """The folder of components, or what the module itself writes: an adapter, a whole model."""
+        new = self.folder.with_name(self.folder.name + ".new")
+        shutil.rmtree(new, ignore_errors=True)
+        if hasattr(module, "write"):
+            module.write(new)
+            parts = {}
+        for name, part in parts.items():
+            if isinstance(part, SmallClap):
+                part.save(new)
             else:
-                for name, part in parts.items():
-                    save_parts(name, part, new)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            new.rename(self.folder)
-        if ema is not None:
-            ema.on_validation_end(trainer, module)
-
-
-def save_parts(name: str, part: torch.nn.Module, folder: Path) -> None:
-    """One component, or the three folders of a small CLAP."""
-    if isinstance(part, SmallClap):
-        part.save(folder)
-    else:
-        save_component(part, folder / name)
+                save_component(part, new / name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        new.rename(self.folder)

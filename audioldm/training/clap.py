@@ -115,14 +115,15 @@ class ClapTraining(TrainingModule):
         every: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(every, (batch.captions, batch.ids))
         captions, ids = ([key for part in every for key in part[i]] for i in (0, 1))
-        text, audio = (self.all_gather(part, sync_grads=True).flatten(0, 1) for part in (text, audio))
-        return text, audio, captions, ids
+        gathered: list[Any] = [self.all_gather(part, sync_grads=True) for part in (text, audio)]
+        return gathered[0].flatten(0, 1), gathered[1].flatten(0, 1), captions, ids
 
     def on_train_start(self) -> None:
         """A teacher that knows no clip of the data comes from others; refuse to train without it unnoticed."""
-        rows = getattr(getattr(self.trainer.datamodule, "train", None), "rows", None)  # type: ignore[attr-defined]
-        asked = self.teachers is not None and self.teachers.tables["audio"] and rows
-        if asked and not self.teachers.known_clips([row.path for row in rows]):
+        data = getattr(self.trainer, "datamodule", None)
+        rows = getattr(getattr(data, "train", None), "rows", None) or []
+        taught = self.teachers is not None and self.teachers.tables["audio"]
+        if self.teachers and taught and rows and not self.teachers.known_clips([row.path for row in rows]):
             raise AudioLDMError(
                 f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",
                 "Make the table from these manifests.",

@@ -97,14 +97,19 @@ class RunData(L.LightningDataModule):
         """The batch to begin at, which the module has not met yet, and this process among all."""
         if self.trainer is None:
             return {"start": 0, "rank": 0, "world": 1}
-        start = int(self.trainer.lightning_module.batch_count)  # type: ignore[arg-type]
-        return {"start": start, "rank": self.trainer.global_rank, "world": self.trainer.world_size}
+        module: Any = self.trainer.lightning_module
+        return {
+            "start": module.batch_count,
+            "rank": self.trainer.global_rank,
+            "world": self.trainer.world_size,
+        }
 
     def loader(self, *args: Any, **settings: Any) -> DataLoader[Any]:
         """A loader of training."""
         if self.trainer is None:
             return DataLoader(*args, **settings)
-        return RunLoader(*args, batches=self.trainer.lightning_module.batches, **settings)
+        module: Any = self.trainer.lightning_module
+        return RunLoader(*args, batches=module.batches, **settings)
 
 
 class DataModule(RunData):
@@ -181,7 +186,7 @@ class StreamedData(RunData):
         paths = expand(shards)
         if not paths:
             raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
-        self.stream = lambda **place: Shards(
+        self.stream: Callable[..., Shards] = lambda **place: Shards(
             paths, spec, seconds, batch_size=self.batch_size, seed=seed, buffer=buffer, **place
         )
         rows = read(val_manifest, split="val") if val_manifest else []

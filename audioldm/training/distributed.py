@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def like(value: Tensor, stored: Tensor) -> Tensor:
+def like(value: Any, stored: Tensor) -> Tensor:
     """``stored`` (joined) laid out as ``value`` is: on its device, or split among its processes."""
     if hasattr(value, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
@@ -74,17 +74,17 @@ def like(value: Tensor, stored: Tensor) -> Tensor:
     return stored.detach().clone().to(value.device)
 
 
-def joined(net: nn.Module) -> nn.Module:
+def joined(net: Any) -> nn.Module:
     """``net``, or where it is split a plain copy with joined weights; all processes must ask together."""
     state = {key: whole(value).cpu() for key, value in net.state_dict().items()}
     if not any(hasattr(p, "device_mesh") for p in net.parameters()):
         return net
     if hasattr(net, "audio_encoder"):
-        plain = copy.copy(net)
+        plain: Any = copy.copy(net)
         plain._modules = dict(net._modules)
         plain.text_encoder, plain.audio_encoder = joined(net.text_encoder), joined(net.audio_encoder)
-        return plain
-    build = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
-    plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)  # type: ignore[attr-defined,call-arg]
+        return cast(nn.Module, plain)
+    build: Any = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
+    plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)
     plain.load_state_dict(state, strict=True)
-    return plain
+    return cast(nn.Module, plain)

@@ -6,7 +6,8 @@ deviation of that density over t.   Two such averages are followed and stored no
 accuracy, a linear combination of what was stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ class Ema(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Out of the checkpoint."""
         self.updates, self.shadow = state_dict["updates"], state_dict["shadow"]
+
+
+@contextmanager
+def averaged(trainer: Any, module: Any) -> Iterator[None]:
+    """Within, the module has its averaged weights, where it has an average."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, Ema)), Ema())
+    ema.on_validation_start(trainer, module)
+    try:
+        yield
+    finally:
+        ema.on_validation_end(trainer, module)
 
 
 class PowerEma(L.Callback):

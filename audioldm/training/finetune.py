@@ -54,9 +54,9 @@ class OfModel(LatentDiffusion):
         pipe = AudioLDM.from_pretrained(model)
         empty, empty_tokens = empty_prompt(pipe)
         super().__init__(
-            pipe.unet,  # type: ignore[arg-type]
+            pipe.unet,
             pipe.schedule,
-            scaling_factor=pipe.vae.config.scaling_factor,  # type: ignore[attr-defined]
+            scaling_factor=pipe.vae.config.scaling_factor,
             empty=empty,
             empty_tokens=empty_tokens,
             prediction=pipe.prediction,

@@ -62,7 +62,7 @@ class RecordedStep:
 
     def aside(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Terms:
         """One step on a stream of its own, as a recording needs the ones before it."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), self.uncached_autocast():
             terms = self.step(*inputs, **options)
@@ -86,14 +86,16 @@ def record(module: TrainingModule) -> None:
     if not module.recordable:
         raise AudioLDMError(f"{type(module).__name__} cannot be recorded.", "Use speed.graph=false.")
     module.recorded = True
+    target: Any = module
+    plain: Callable[..., Terms] = target.step
     if not module.automatic_optimization:
-        module.step = RecordedStep(module.step)
+        target.step = RecordedStep(plain)
         return
-    plain, module.automatic_optimization = module.step, False
+    module.automatic_optimization = False
 
     def descended(*inputs: Any, **options: Any) -> Terms:
         terms = plain(*inputs, **options)
         norm = module.descend(terms["loss"], module.optimizers())
         return detached({**terms, "norm": norm})
 
-    module.step = RecordedStep(descended)
+    target.step = RecordedStep(descended)

@@ -1,6 +1,6 @@
 """Trains the latent U-Net.   cached posterior -> latent -> noised -> predicted.   Rombach 2022; AudioLDM sec. 3."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -37,7 +37,7 @@ class LatentDiffusion(TrainingModule):
         scaling_factor: float,
         empty: Tensor,
         prediction: Literal["eps", "v", "x0", "flow"] = "eps",
-        weighting: str = "uniform",
+        weighting: objective.Weighting = "uniform",
         text_prob: float = 0.0,
         drop: float = 0.1,
         draw: objective.Draw = "low_discrepancy",
@@ -48,8 +48,9 @@ class LatentDiffusion(TrainingModule):
         **settings: Any,
     ) -> None:
         super().__init__(lr=lr, warmup=warmup, seed=seed, **settings)
-        self.unet, self.schedule = unet, schedule
-        self.prediction, self.weighting, self.draw_kind = prediction, weighting, draw
+        self.unet: Any = unet
+        self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
+        self.draw_kind: objective.Draw = draw
         self.scaling_factor, self.text_prob, self.drop = scaling_factor, text_prob, drop
         self.empty: Tensor
         self.empty_tokens: Tensor | None
@@ -59,7 +60,7 @@ class LatentDiffusion(TrainingModule):
     @property
     def averaged(self) -> torch.nn.Module:
         """What the moving average follows."""
-        return self.unet
+        return cast(torch.nn.Module, self.unet)
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""

@@ -79,7 +79,7 @@ class TrainingModule(L.LightningModule):
         if not self.automatic_optimization and self.batch_count and self.steps_now:
             for config in self.trainer.lr_scheduler_configs:
                 # not step(), which warns of an optimiser that waits, as the discriminator's does at first
-                config.scheduler.last_epoch += 1  # type: ignore[union-attr]
+                config.scheduler.last_epoch += 1
                 restore_rates(config.scheduler, self.device)  # type: ignore[arg-type]
         self.batch_count += 1
 
@@ -205,7 +205,8 @@ class AdversarialModule(TrainingModule):
     ) -> None:
         super().__init__(**settings)
         self.automatic_optimization = False
-        self.discriminator, self.adversarial_start = discriminator, adversarial_start
+        self.discriminator: Any = discriminator
+        self.adversarial_start = adversarial_start
         self.players = [net] if discriminator is None else [net, discriminator]
         self.adam: Mapping[str, Any] = {"betas": betas, "decay": decay}
 

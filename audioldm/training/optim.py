@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -50,13 +51,15 @@ class Optim:
         """
         # 0: the first step counts as number 1, else its rate would be 0
         start = {"num_warmup_steps": warmup, "last_epoch": 0}
-        if self.schedule == "constant":
-            return get_constant_schedule_with_warmup(optimizer, **start)
-        start["num_training_steps"] = max(steps, warmup + 1)
+        schedule: Any = get_constant_schedule_with_warmup
+        if self.schedule != "constant":
+            start["num_training_steps"] = max(steps, warmup + 1)
         if self.schedule == "cosine":
-            return get_cosine_with_min_lr_schedule_with_warmup(optimizer, min_lr_rate=self.floor, **start)
-        end = self.floor * float(optimizer.defaults["lr"])
-        return get_polynomial_decay_schedule_with_warmup(optimizer, lr_end=end, **start)
+            schedule = partial(get_cosine_with_min_lr_schedule_with_warmup, min_lr_rate=self.floor)
+        if self.schedule == "linear":
+            end = self.floor * float(optimizer.defaults["lr"])
+            schedule = partial(get_polynomial_decay_schedule_with_warmup, lr_end=end)
+        return cast(LambdaLR, schedule(optimizer, **start))
 
 
 def adamw(

@@ -87,7 +87,7 @@ def last_good(folder: Path) -> tuple[Path | None, list[str]]:
 
     Raises AudioLDMError where there are checkpoints and none is whole: to begin again is for the user to decide.
     """
-    complaints = []
+    complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
             wrong = fault(path)

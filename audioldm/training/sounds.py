@@ -1,6 +1,6 @@
 """A folder of sounds, encoded once by a model's own VAE and CLAP: what the model is fine-tuned on.   N samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,7 +171,8 @@ class Encoder:
         the sound's in place of its caption's.
         """
         pipe, spec = self.pipe, self.pipe.spec
-        vae, clap, log_mel = (net.to(self.device) for net in (pipe.vae, pipe.clap, LogMel(spec)))
+        vae, clap = pipe.vae.to(self.device), pipe.clap.to(self.device)
+        log_mel: Callable[[Tensor], Tensor] = LogMel(spec).to(self.device)
         clips = AudioText(rows, spec, self.seconds, seed=self.cut.seed, captions="first")
         hears = getattr(clap, "audio_encoder", None) is not None
         for place in range(skip, len(rows) * self.cut.count):

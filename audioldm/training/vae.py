@@ -1,5 +1,6 @@
 """Trains the mel autoencoder. wave -> mel -> posterior -> mel'. Esser 2021 (arXiv:2012.09841); AudioLDM sec. 3.2."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,7 +54,8 @@ class VaeTraining(AdversarialModule):
             seed=seed,
             **settings,
         )
-        self.vae, self.mel = vae, LogMel(spec)
+        self.vae: Any = vae
+        self.mel: Callable[[Tensor], Tensor] = LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
         if frozen_encoder:
             vae.encoder.requires_grad_(False)

@@ -28,7 +28,7 @@ def test_one_step_meets_everything(command):
 
 def test_overfit_says_how_far_the_loss_fell(command, capsys):
     assert command("train", "tiny/vae", *FEW, "debug=overfit", "batches=12", "task.adversarial_start=99") == 0
-    assert "train/reconstruction on one batch" in capsys.readouterr().err
+    assert "train/loss on one batch" in capsys.readouterr().err
     assert command("train", "tiny/vae", *FEW, "debug=overfit", "batches=12", "task.lr=1e-12") == 1
     assert "did not fall" in capsys.readouterr().err
 
@@ -66,7 +66,7 @@ def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command,
 
 def test_fixed_prompts_are_heard_while_it_learns(command, tiny_model):
     listen = [
-        "callbacks.listen.every=2", "trainer.listen.seconds=0.64", "+trainer.listen.steps=2",
+        "callbacks.listen.every=2", "callbacks.listen.seconds=0.64", "+callbacks.listen.steps=2",
         *(f"callbacks.listen.{part}={tiny_model / name}" for part, name in (("vae", "vae"), ("vocoder", "vocoder"))),
         f"callbacks.listen.clap={tiny_model}",
     ]  # fmt: skip
