@@ -99,7 +99,7 @@ def readable(word: str) -> list[str]:
     ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add.
 
     >>> readable("data.prompt=rain, wind (far)"), readable("data.weights={a: 1}")
-    (["data.prompt='rain, wind (far)'"], ['~data.weights', '+data.weights={a: 1}'])
+    (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'])
     """
     key, _, value = word.partition("=")
     quoted = f"{key}='" + value.replace("'", "\\'") + "'"
@@ -115,14 +115,14 @@ def readable(word: str) -> list[str]:
                 f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
             )
         return [quoted]
-    return [f"~{key}", f"+{word}"] if key == "data.weights" and value.startswith("{") else [word]
+    return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
 
 
 def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, each with a run folder that is named by what is swept.
 
     >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
-    ['task.lr=1e-3', 'seed=1', 'run_dir=runs/tiny/vae/task.lr=1e-3']
+    ['task.lr=0.001', 'seed=1', 'run_dir=runs/tiny/vae/task.lr=0.001']
     """
     parent, choices = f"runs/{name}", []
     for word in overrides:

@@ -177,12 +177,12 @@ def test_a_sweep_trains_each_value_in_its_own_folder(command, tmp_path, capsys):
     ]
     assert command("train", "-m", "tiny/vae", "task.lr=1e-3,3e-4", *few) == 0
     folders = sorted((tmp_path / "sweep").iterdir())
-    assert [f.name for f in folders] == ["task.lr=1e-3", "task.lr=3e-4"]
+    assert [f.name for f in folders] == ["task.lr=0.0003", "task.lr=0.001"]
     rates = [OmegaConf.load(folder / "config.yaml").task.lr for folder in folders]
-    assert rates == [1e-3, 3e-4]
+    assert rates == [3e-4, 1e-3]
     states = [load_file(next((f / "model").rglob("*.safetensors"))) for f in folders]
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert capsys.readouterr().out.splitlines()[-1] == f"{folders[1]}/model"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{folders[0]}/model"
 
 
 def test_cfg_job_prints_what_would_run(command, capsys):
