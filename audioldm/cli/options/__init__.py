@@ -84,6 +84,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**{name: values[name] for name in flat if name in hints.keys() - groups.keys()}, **parts)
 
     run.__signature__ = signature(command).replace(parameters=list(visible.values()))  # type: ignore[attr-defined]
+    run.settings = keys  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in visible.items()}
     return run
 
