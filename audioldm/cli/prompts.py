@@ -102,7 +102,7 @@ def check_columns(names: list[str], place: str) -> None:
             f"{place}: column {', '.join(map(repr, unknown))} is unknown.",
             f"Known: {', '.join(COLUMNS)} (or caption for prompt).",
         )
-    if len(set(names)) < len(names) or {"prompt", "caption"} <= set(names):
+    if len(set(names)) < len(names):
         raise AudioLDMError(f"{place}: columns {names} name one thing twice.", "Leave one out.")
     if not {"prompt", "caption", "audio_prompt"} & set(names):
         raise AudioLDMError(f"{place}: columns {names} have no prompt.", "Name one of them prompt.")
@@ -110,6 +110,8 @@ def check_columns(names: list[str], place: str) -> None:
 
 def read_row(cells: dict[str, Any], place: str) -> Row:
     """One row with every cell checked."""
+    if {"prompt", "caption"} <= cells.keys():
+        raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
     cells = {"prompt" if name == "caption" else name: value for name, value in cells.items()}
     values = {name: read_cell(name, value, place) for name, value in cells.items()}
     prompt, reference = values.get("prompt") or "", values.get("audio_prompt")
@@ -150,8 +152,11 @@ def warn_of_unread(pipe: "AudioLDM", prompt: str) -> None:
     """Say which words of a prompt the model's text encoder does not read: what is beyond its longest text."""
     encoder: Any = getattr(pipe.token_encoder, "t5", pipe.token_encoder) or pipe.clap
     tokenizer = getattr(encoder, "tokenizer", None)
-    longest = getattr(encoder, "max_tokens", None) or getattr(encoder, "longest", None)
-    longest = longest or getattr(tokenizer, "model_max_length", 10**9)
+    limits = (
+        getattr(part, name, None)
+        for part, name in ((encoder, "max_tokens"), (encoder, "longest"), (tokenizer, "model_max_length"))
+    )
+    longest = int(next(filter(None, limits), 10**9))
     if tokenizer is None or not tokenizer.is_fast or len(prompt) < longest // 2:
         return
     read = tokenizer(prompt, truncation=True, max_length=longest, return_offsets_mapping=True)
