@@ -10,11 +10,11 @@ from sounds import sine
 
 from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.prepare import general_midi, made, notes, speech, tones
-from audioldm.datasets.prepare.general_midi import INSTRUMENTS, Note, midi, play, soundfont
-from audioldm.datasets.prepare.made import Made, chooser, fit, program, write
 from audioldm.datasets.synthetic import HIGH, LOW
 from audioldm.errors import AudioLDMError
+from recipes.embedded import general_midi, made, notes, speech, tones
+from recipes.embedded.general_midi import INSTRUMENTS, Note, midi, play, soundfont
+from recipes.embedded.made import Made, chooser, fit, program, write
 
 RATE = 16000
 midi_tools = pytest.mark.skipif(

@@ -8,9 +8,10 @@ from math import pi
 import torch
 from torch import Generator, Tensor
 
-from audioldm.datasets.audio_text import generator
-from audioldm.datasets.prepare.made import RATE, Made, chooser, fit, length
+from audioldm.datasets.draws import generator
 from audioldm.datasets.synthetic import HIGH, LOW, between, chirp, clicks, rumble, tone, white
+
+from .made import RATE, Made, chooser, fit, length
 
 MIDDLE = (440.0, 1100.0)
 """Hz; apart from LOW and HIGH by more than a fifth."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import Tensor
 
 from audioldm.datasets.decode import decode
-from audioldm.datasets.prepare.made import RATE, fit, program, run
 from audioldm.errors import AudioLDMError
+
+from .made import RATE, fit, program, run
 
 TICKS = 960
 """ticks a second: 480 a quarter note at MIDI's default of 120 a minute"""

@@ -12,12 +12,12 @@ import soundfile
 from sounds import cat_bytes, deb_bytes, packed_group, tar_bytes, wav_bytes
 
 from audioldm.datasets.check import check
-from audioldm.datasets.prepare import opensounds
-from audioldm.datasets.prepare.opensounds import Sound, allowed, choose, gather, load_index
-from audioldm.datasets.prepare.packages import FetchError, Package, fetch
 from audioldm.errors import AudioLDMError
+from recipes.embedded import opensounds
+from recipes.embedded.opensounds import Sound, allowed, choose, gather, load_index
+from recipes.embedded.packages import FetchError, Package, fetch
 
-INDEX = Path(__file__).parents[2] / "data" / "manifests" / "opensounds.jsonl"
+INDEX = Path(__file__).parents[3] / "data" / "manifests" / "opensounds.jsonl"
 LOUD = {name: wav_bytes(0.2, 300 + 50 * number) for number, name in enumerate("abcdef")}
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row, sha256
-from audioldm.datasets.prepare.made import LONGEST, RATE, Made, chooser, fit, length
-from audioldm.datasets.prepare.phrasing import captions, usable
 from audioldm.errors import AudioLDMError
+
+from .made import LONGEST, RATE, Made, chooser, fit, length
+from .phrasing import captions, usable
 
 SHAPES = ("over", "then", "over", "together", "times", "over", "then", "times then")
 """Scene i has shape i modulo 8."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from audioldm.datasets.decode import decode
-from audioldm.datasets.prepare.made import LONGEST, RATE, SHORTEST, Made, chooser, fit, program, run
-from audioldm.datasets.prepare.scenes import sounding
+
+from .made import LONGEST, RATE, SHORTEST, Made, chooser, fit, program, run
+from .scenes import sounding
 
 SENTENCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "en-us": ("English", (

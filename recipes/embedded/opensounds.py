@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import audioldm
 from audioldm.datasets.decode import decode, encode
 from audioldm.datasets.manifest import Finding, Row, split_of
-from audioldm.datasets.prepare.containers import (
+from audioldm.errors import AudioLDMError
+from audioldm.tables import lines, read_text
+
+from .containers import (
     CONTAINER_BYTES,
     DAMAGE,
     archive,
@@ -25,8 +29,7 @@ from audioldm.datasets.prepare.containers import (
     contents,
     is_container,
 )
-from audioldm.datasets.prepare.packages import FetchError, Package, fetch
-from audioldm.errors import AudioLDMError
+from .packages import FetchError, Package, fetch
 
 RATE = 16000
 SOURCE = "opensounds"
@@ -76,9 +79,9 @@ class Gathered:
 
 def default_index() -> Path:
     """The project's own index: inside an installed package, else in the checkout."""
-    package = Path(__file__).parents[2]
-    installed = package / "_manifests" / "opensounds.jsonl"
-    return installed if installed.is_file() else package.parent / "data" / "manifests" / "opensounds.jsonl"
+    installed = Path(audioldm.__file__).parent / "_manifests" / "opensounds.jsonl"
+    checkout = Path(__file__).parents[2] / "data" / "manifests" / "opensounds.jsonl"
+    return installed if installed.is_file() else checkout
 
 
 def load_index(path: str | Path | None = None) -> tuple[list[Package], list[Sound]]:
@@ -90,9 +93,7 @@ def load_index(path: str | Path | None = None) -> tuple[list[Package], list[Soun
             raise AudioLDMError(
                 f"There is no index {needed}.", "Pass --index with data/manifests/opensounds.jsonl."
             )
-    sounds = [
-        Sound(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
+    sounds = [Sound(**json.loads(line)) for line in lines(read_text(path)) if line.strip()]
     packages = [Package(**item) for item in json.loads(table.read_text(encoding="utf-8"))]
     if bad := sorted(
         {sound.licence for sound in sounds} - {sound.licence for sound in allowed(sounds, "all")}

@@ -1,13 +1,12 @@
 """The embedded model's training in pieces: every part of it on a CPU, at a few batches, and what is sent back."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -20,8 +19,9 @@ from audioldm.datasets.manifest import Row, write
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import build_small_clap, train_tokenizer
 from audioldm.training.teachers import write_table
+from recipes.embedded import train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = {
     "esc10": ["esc10"],
     "opensounds": ["opensounds/pack"],
@@ -30,17 +30,7 @@ SOURCES = {
 }
 
 
-def script() -> ModuleType:
-    """recipes/embedded/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("embedded_train", ROOT / "recipes/embedded/train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_what_was_sent_comes_back_in_pieces_of_the_allowed_size(tmp_path: Path, monkeypatch):
-    train = script()
     monkeypatch.setattr(train, "PART_BYTES", 20_000)
     monkeypatch.chdir(tmp_path)
     weights = train.RUNS / "vae/model/vae/weights.safetensors"
@@ -57,6 +47,17 @@ def test_what_was_sent_comes_back_in_pieces_of_the_allowed_size(tmp_path: Path, 
     back = load_file(weights)
     assert all(torch.equal(back[k].float(), v) for k, v in state.items()) and back["count"] == 3
     assert (weights.parent / "config.json").read_text() == "{}"
+
+
+def test_what_was_sent_by_others_writes_only_below_the_runs(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "secret").write_text("mine")
+    with tarfile.open(tmp_path / "sent/settings.tar.gz", "w:gz") as tar:
+        tar.add(__file__, arcname="secret")
+    with pytest.raises(AudioLDMError, match="leads out of"):
+        train.bring(tmp_path / "sent")
+    assert (tmp_path / "secret").read_text() == "mine"
 
 
 def test_a_lease_ends_a_training_in_time(tmp_path: Path):
@@ -107,8 +108,8 @@ def prepare(folder: Path) -> None:
     texts = [f"noise {i}" for i in range(15)]
     vectors = torch.randn(15, 8, generator=rng)
     write_table(dict(zip(texts, vectors, strict=True)), folder / "data/start/minilm.safetensors")
-    heard = {f"esc10/{i}.wav": vector for i, vector in enumerate(vectors[:5])}
-    write_table(heard, folder / "data/start/yamnet.safetensors")
+    table = {f"esc10/{i}.wav": vector for i, vector in enumerate(vectors[:5])}
+    write_table(table, folder / "data/start/yamnet.safetensors")
     clap = build_small_clap(train_tokenizer(texts, size=100), width=16, layers=1, widths=(8, 16))
     clap.save(folder / "data/start/clap")
 
@@ -120,7 +121,7 @@ def test_the_whole_training_of_the_embedded_model_rehearses_on_a_cpu(tmp_path: P
 
     def typed() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, str(ROOT / "recipes/embedded/train.py"), *words],
+            [sys.executable, "-m", "recipes.embedded.train", *words],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
             capture_output=True,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from audioldm.datasets.prepare.general_midi import (
+from .general_midi import (
     DRUMS,
     INSTRUMENTS,
     PERCUSSION,
@@ -15,7 +15,7 @@ from audioldm.datasets.prepare.general_midi import (
     play,
     soundfont,
 )
-from audioldm.datasets.prepare.made import Made, chooser, length
+from .made import Made, chooser, length
 
 REGISTERS = {"low": (0, 59), "high": (71, 127), "middle": (60, 70)}
 """A note is called low below middle C (262 Hz) and high from B4 (494 Hz) on, if it lies in the instrument's own lower

@@ -7,9 +7,9 @@ import zipfile
 import pytest
 from sounds import cat_bytes, deb_bytes, group_bytes, packed_group, tar_bytes
 
-from audioldm.datasets.prepare import containers
-from audioldm.datasets.prepare.containers import archive, bounded, contents, is_container
 from audioldm.errors import AudioLDMError
+from recipes.embedded import containers
+from recipes.embedded.containers import archive, bounded, contents, is_container
 
 RIFF = b"RIFF" + struct.pack("<I", 8) + b"WAVEdata"
 

@@ -10,9 +10,10 @@ from sounds import save, sine
 from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.prepare.made import write
-from audioldm.datasets.prepare.phrasing import clause, several, usable
-from audioldm.datasets.prepare.scenes import (
+from audioldm.errors import AudioLDMError
+from recipes.embedded.made import write
+from recipes.embedded.phrasing import clause, several, usable
+from recipes.embedded.scenes import (
     Layer,
     Pool,
     is_bed,
@@ -24,7 +25,6 @@ from audioldm.datasets.prepare.scenes import (
     sounding,
     sounds,
 )
-from audioldm.errors import AudioLDMError
 
 RATE = 16000
 EVENTS = {"a bell ringing": 500, "a whistle blowing": 900, "a knock on wood": 1500, "a beep": 2500}
