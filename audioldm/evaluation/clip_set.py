@@ -123,7 +123,9 @@ class ClipSet:
         pooled = self.pooled
         if bool((pooled == pooled[0]).all()):
             raise AudioLDMError(
-                f"All {len(self)} {what} clips are the same sound.", "A distance needs different ones.", code=1
+                f"All {len(self)} {what} clips are the same sound.",
+                "A distance needs different ones.",
+                code=1,
             )
 
 
@@ -177,7 +179,9 @@ def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
     bad = int((~wave.isfinite()).sum())
     if not len(wave) or bad:
         raise AudioLDMError(
-            f"{clip.path} has {bad} samples that are not finite, of {len(wave)}.", "Remove or remake it.", code=1
+            f"{clip.path} has {bad} samples that are not finite, of {len(wave)}.",
+            "Remove or remake it.",
+            code=1,
         )
     power = wave.double().square().mean()
     with clip.path.open("rb") as file:

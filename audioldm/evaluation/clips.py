@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
+import torch
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
@@ -68,7 +69,9 @@ def prompt_of(path: Path) -> str:
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise AudioLDMError(f"{sidecar} is not JSON: {error}.", "Remove it, or make the clip again.") from error
+        raise AudioLDMError(
+            f"{sidecar} is not JSON: {error}.", "Remove it, or make the clip again."
+        ) from error
     prompt = content.get("prompt") if isinstance(content, dict) else None
     return prompt if isinstance(prompt, str) else ""
 
@@ -91,12 +94,20 @@ def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:
     return unique(clips, "the manifest")
 
 
+def shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+    """The rows in an order that depends on their contents' hashes and ``seed`` only, not on the manifest's order."""
+    ordered = sorted(rows, key=lambda row: (row.sha256, row.path, row.start))
+    order = torch.randperm(len(ordered), generator=torch.Generator().manual_seed(seed))
+    return [ordered[i] for i in order.tolist()]
+
+
 def unique(clips: list[Clip], where: str) -> list[Clip]:
     """The clips, if no two share an id."""
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise AudioLDMError(
-            f"{where} has {len(twice)} ids more than once, {twice[0]!r} first.", "Give every clip its own name."
+            f"{where} has {len(twice)} ids more than once, {twice[0]!r} first.",
+            "Give every clip its own name.",
         )
     return clips
 

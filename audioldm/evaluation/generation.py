@@ -72,7 +72,8 @@ class GeneratedClips:
         seeds = [run * len(real) + i for i in range(len(real))]
         paths = self.paths([clip.caption for clip in real], seeds)
         return [
-            Clip(clip.id, path, clip.caption, group=clip.group) for clip, path in zip(real, paths, strict=True)
+            Clip(clip.id, path, clip.caption, group=clip.group)
+            for clip, path in zip(real, paths, strict=True)
         ]
 
 
@@ -86,7 +87,7 @@ class Codec:
 
     @torch.no_grad()
     def round_trip(self, wave: Tensor) -> Tensor:
-        """A wave (N,) at the model's rate through VAE (the posterior's mean) and vocoder, as long as the codec's clips."""
+        """A wave (N,) at the model's rate through VAE (the posterior's mean) and vocoder: ``seconds`` long."""
         frames = self.spec.latent_frames(self.seconds, multiple_of(self.pipe.unet)) * self.spec.stride
         wave = torch.nn.functional.pad(wave, (0, max(0, frames * self.spec.hop - len(wave))))
         wave = wave[None, None, : frames * self.spec.hop].to(self.pipe.device)
@@ -101,7 +102,12 @@ class Codec:
 
 
 def round_trips(
-    pipe: AudioLDM, real: Sequence[Clip], seconds: float, folder: Path, *, step: Callable[[], None] = lambda: None
+    pipe: AudioLDM,
+    real: Sequence[Clip],
+    seconds: float,
+    folder: Path,
+    *,
+    step: Callable[[], None] = lambda: None,
 ) -> list[Clip]:
     """The references after the model's mel, VAE and vocoder, each at its own loudness, as files in ``folder``."""
     codec, clips = Codec(pipe, seconds), []

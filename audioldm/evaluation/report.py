@@ -40,9 +40,7 @@ def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 def conditions(report: Report) -> str:
     """Everything that decides the numbers."""
     settings = [
-        (key, html.plain(value))
-        for key, value in report.about.items()
-        if key not in ("scores", "embedders")
+        (key, html.plain(value)) for key, value in report.about.items() if key not in ("scores", "embedders")
     ]
     sets = [[name, *counts.values()] for name, counts in report.census.items()]
     heads = ["set", *next(iter(report.census.values()), {})]

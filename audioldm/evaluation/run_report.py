@@ -105,7 +105,9 @@ def previews(folder: Path) -> str:
             steps = sorted({event.step: event for event in read(tag)}.items())
             last = len(steps) - 1
             some = steps if last < STEPS else [steps[i * last // (STEPS - 1)] for i in range(STEPS)]
-            cards = "".join(html.card("", f"batch {step}", preview(kind, step, event)) for step, event in some)
+            cards = "".join(
+                html.card("", f"batch {step}", preview(kind, step, event)) for step, event in some
+            )
             parts.append(f'<h3>{html.text(tag)}</h3><div class="clips">{cards}</div>')
     return html.section("Previews over time", *parts) if parts else ""
 
@@ -122,7 +124,9 @@ def preview(kind: str, step: int, event: Any) -> str:
 def differences(folder: Path, against: Path) -> str:
     """Settings that are not the same in both runs."""
     ours, theirs = settings(folder), settings(against)
-    pairs = [(name, ours.get(name, "-"), theirs.get(name, "-")) for name in sorted(ours.keys() | theirs.keys())]
+    pairs = [
+        (name, ours.get(name, "-"), theirs.get(name, "-")) for name in sorted(ours.keys() | theirs.keys())
+    ]
     rows = [row for row in pairs if row[1] != row[2]]
     return html.table(["setting", str(folder), str(against)], rows) if rows else "<p>None.</p>"
 

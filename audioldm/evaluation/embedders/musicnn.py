@@ -141,7 +141,8 @@ def read_checkpoint(prefix: str) -> dict[str, Tensor]:
     """The float32 tensors of ``prefix``.index and ``prefix``.data-00000-of-00001 by name, without TensorFlow.
 
     The index is a table of sorted keys in LevelDB's format (blocks with shared prefixes); its values are the protocol
-    buffers of ``tensor_bundle.proto``.   One data file, no compression: what TensorFlow 1 wrote.   AudioLDMError where the index is no such table or points outside the data.
+    buffers of ``tensor_bundle.proto``.   One data file, no compression: what TensorFlow 1 wrote.
+    AudioLDMError where the index is no such table or points outside the data.
     """
     index, data = Path(f"{prefix}.index").read_bytes(), Path(f"{prefix}.data-00000-of-00001").read_bytes()
     tensors = {}

@@ -34,7 +34,9 @@ class Variant:
 
 def variant(name: str, rate: int, fmax: float, file: str, sha256: str) -> Variant:
     """32 ms windows every 10 ms."""
-    return Variant(name, rate, rate // 1000 * 32, rate // 100, fmax, WeightFile(file, sha256, f"{RECORD}/{file}"))
+    return Variant(
+        name, rate, rate // 1000 * 32, rate // 100, fmax, WeightFile(file, sha256, f"{RECORD}/{file}")
+    )
 
 
 VARIANTS = {

@@ -1,11 +1,20 @@
 """How good edits are, on real clips that no training saw: ESC-10's fold 4.   waves (N,) at the model's rate, T frames.
 
-Every measure has the truth, and what one gets without a model, beside the model's own.   Rows are dicts for a table.
+    python -m recipes.embedded.release_checks.edits --manifest data/raw/esc10.jsonl
+    python -m recipes.embedded.release_checks.edits --manifest data/raw/esc10.jsonl --part upscale -o out/edits
+
+Every measure has the truth, and what one gets without a model, beside the model's own.   Super-resolution: log-spectral
+distance to the truth.   Inpainting: Frechet distance and KL of YAMNet.   Transfer: target recognised, envelope the
+source's, over strength.   Denoising: SI-SDR.   Seams: spectral flux there against elsewhere.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -13,16 +22,22 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
+from audioldm.cli.manifests import bar
+from audioldm.cli.options.machine import load
+from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode, resample
 from audioldm.datasets.manifest import Row
 from audioldm.diffusion.windows import starts
+from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec
-from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, Esc10Classifier
+from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, Esc10Classifier, check
+from audioldm.evaluation.report import markdown
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.metrics.spectral import envelope_correlation, log_spectral_distance, signal_to_distortion
 from audioldm.pipeline import editing, longform
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.outputs import publish
 from audioldm.pipeline.spans import Span
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import log_mel
@@ -101,7 +116,7 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def averaged(name: str, values: dict[Any, list[dict[str, float]]], **fixed: Any) -> Rows:
-    """One row a key of ``values``, which is written under ``name``: the number of clips and the mean of each measure."""
+    """One row a key of ``values``, under ``name``: the number of clips and the mean of each measure."""
     return [
         {**fixed, name: key, "n": len(clips), **{m: mean_of(clip[m] for clip in clips) for m in clips[0]}}
         for key, clips in values.items()
@@ -200,7 +215,7 @@ def transfers(
     pipe: AudioLDM, clips: Sequence[RealClip], classifier: Esc10Classifier, progress: Progress, *,
     invert: bool, **settings: Any,
 ) -> Rows:  # fmt: skip
-    """Every clip towards the next class, at each strength: is the target recognised, is the course in time the source's?
+    """Every clip towards the next class, at each strength: is the target recognised, is the envelope the source's?
 
     ``clap`` is the cosine of the model's own CLAP, which also steers it; ``recognised`` the share that a classifier of
     real sounds takes for the target; ``envelope`` the correlation of the loudness over time with the source.
@@ -345,3 +360,79 @@ def edited_seams(pipe: AudioLDM, clip: RealClip, add: Add, settings: dict[str, A
     begin = clip.wave[: inside[0][1]]
     longer = editing.continue_(pipe, begin, "", after=HOLE, **settings)
     add("continue: where the sound went on", longer, [len(begin) / pipe.spec.rate])
+
+
+CUTOFFS = (2000, 4000)
+PARTS = ("upscale", "inpaint", "transfer", "invert", "denoise", "seams")
+
+
+def measure(
+    part: str,
+    pipe: AudioLDM,
+    clips: list[RealClip],
+    rows: Sequence[Row],
+    step: Progress,
+    settings: dict[str, Any],
+) -> Rows:
+    """The rows of one part."""
+    if part == "upscale":
+        tables = [super_resolution(pipe, clips, hertz, step, **settings) for hertz in CUTOFFS]
+        return [row for table in tables for row in table]
+    if part == "inpaint":
+        return inpainting(pipe, clips, YamNet(), step, **settings)
+    if part in ("transfer", "invert"):
+        classifier = Esc10Classifier.train(rows, YamNet())
+        return transfers(pipe, clips, classifier, step, invert=part == "invert", **settings)
+    return {"denoise": denoising, "seams": seams}[part](pipe, clips, step, **settings)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, write, print."""
+    files = [options.out / "edits.json", options.out / "edits.md"] if options.out else []
+    if not options.force and (there := [path for path in files if path.exists()]):
+        raise AudioLDMError(f"{there[0]} exists.", "Use another --out, or --force.")
+    rows = manifest.read(options.manifest)
+    check(rows)
+    pipe = load(options.model, device=options.device, dtype=options.dtype)
+    values = {name: getattr(options, name) for name in ("steps", "guidance", "sampler", "refine_phase")}
+    settings = {name: value for name, value in values.items() if value is not None}
+    clips, tables = real_clips(rows, pipe, options.clips), {}
+    for part in options.part or PARTS:
+        count = len(clips) * (2 if part == "upscale" else 1) + len(STEADY) * (part == "seams")
+        with bar(part, count) as step:
+            tables[part] = measure(part, pipe, clips, rows, step, settings)
+    text = f"{pipe.name}\n"
+    for part, table in tables.items():
+        cells = markdown(list(table[0]), [list(row.values()) for row in table])
+        text += f"\n{part}\n\n" + "\n".join(cells) + "\n"
+    content = {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings, **tables}
+    publish(dict(zip(files, ((json.dumps(content, indent=1) + "\n").encode(), text.encode()), strict=False)))
+    print(text, end="")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; a user's mistake becomes one line on stderr.  Returns the exit code."""
+    line = argparse.ArgumentParser(prog="python -m recipes.embedded.release_checks.edits")
+    line.add_argument("--manifest", type=Path, required=True, help="ESC-10's manifest, with folds 1 to 4")
+    line.add_argument("-m", "--model", help="model folder (default: the embedded one)")
+    line.add_argument("-o", "--out", type=Path, help="keep edits.json and edits.md here")
+    line.add_argument("--clips", type=int, default=20, help="real clips of fold 4, class by class in turn")
+    line.add_argument("--part", action="append", choices=PARTS, help="repeatable (default: all)")
+    line.add_argument("--steps", type=int)
+    line.add_argument("--guidance", type=float)
+    line.add_argument("--sampler")
+    line.add_argument("--refine-phase", type=int)
+    line.add_argument("--device", default="auto")
+    line.add_argument("--dtype", default="float32")
+    line.add_argument("--force", action="store_true", help="overwrite results that exist")
+    options = line.parse_args(arguments)
+    try:
+        run(options)
+    except AudioLDMError as error:
+        print(f"edits: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
