@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from audioldm.cli.checks import check_names, check_numbers, check_parts
+from audioldm.cli.checks import check_parts
 from audioldm.cli.manifests import bar
-from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import ModelOptions
+from audioldm.cli.options import Between, grouped
+from audioldm.cli.options.model import ModelOptions
 from audioldm.cli.options.sampling import Sampling
 from audioldm.errors import AudioLDMError
 
@@ -39,7 +39,7 @@ Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Clips and
 Force = Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Seeds = Annotated[int, typer.Option(help="Clips of each prompt, with seeds 0, 1, ...")]
+Seeds = Annotated[int, typer.Option(help="Clips of each prompt, with seeds 0, 1, ..."), Between(1, 100_000)]
 
 
 @dataclass(frozen=True)
@@ -48,39 +48,24 @@ class Generation:
 
     model: ModelOptions
     sampling: Sampling
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.  [default: the model's]")] = None
-    batch_size: Annotated[
-        int | None, typer.Option(help="Clips made at once.  [default: 1 on a CPU, else 16]")
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale.  [default: the model's]"), Between(0)
     ] = None
-
-    def check(self, seeds: int) -> None:
-        """Refuse what no run could use."""
-        if seeds < 1:
-            raise AudioLDMError(f"seeds={seeds} is not a number of clips.", "Use 1 or more.")
-        check_numbers(
-            n=1, seconds=self.sampling.seconds, steps=self.sampling.steps, guidance=self.guidance, seed=0,
-            batch_size=self.batch_size, refine_phase=self.sampling.refine_phase,
-            retry_silent=self.sampling.retry_silent,
-        )  # fmt: skip
-        check_names(
-            audio_format="wav",
-            device=self.model.device,
-            dtype=self.model.dtype,
-            out=Path(),
-            mode=self.model.mode,
-        )
+    batch_size: Annotated[
+        int | None, typer.Option(help="Clips made at once.  [default: 1 on a CPU, else 16]"), Between(1, 4096)
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """What is not left to the model, by the pipeline's names."""
         guidance = {} if self.guidance is None else {"guidance": self.guidance}
-        return {**self.sampling.given(), **guidance}
+        return {**self.sampling.settings(), **guidance}
 
     def load(self) -> "AudioLDM":
         """The model, without other libraries' bars."""
         from transformers.utils import logging
 
-        check_parts(sampler=self.sampling.sampler, grid=self.sampling.grid, device=self.model.device)
         logging.disable_progress_bar()
+        check_parts(sampler=self.sampling.sampler, grid=self.sampling.grid, device=self.model.device)
         return self.model.load()
 
     def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
@@ -150,7 +135,7 @@ def esc10(
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL --seeds 5 -o out/esc10
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl --folder out/esc10 --sheet out/esc10.png
     """
-    generation.check(seeds)
+    generation.model.check()
     if folder is not None and generation.model.model is not None:
         raise AudioLDMError("--folder and --model were both given.", "Give the one to measure.")
     if folder is not None and not folder.is_dir():
@@ -173,7 +158,7 @@ def esc10(
     first: dict[str, Tensor] = {}
     if folder is None:
         pipe = generation.load()
-        settings: dict[str, Any] = {**pipe.defaults, **generation.settings(), "seeds": seeds}
+        settings: dict[str, Any] = {**vars(pipe.defaults), **generation.settings(), "seeds": seeds}
         settings |= {"model": pipe.name, "sha256": pipe.hashes, "dtype": str(pipe.dtype)}
         clips = esc10_clips(pipe, generation, seeds)
     else:
@@ -237,7 +222,7 @@ def prompts(
         ),
     ],
     seeds: Seeds = 8,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many prompts."), Between(1)] = None,
     real: Annotated[
         Path | None,
         typer.Option(
@@ -260,9 +245,7 @@ def prompts(
       audioldm evaluate prompts prompts.tsv
       audioldm evaluate prompts prompts.tsv -m MODEL --seeds 4 --guidance 4 --real data/raw/mine.jsonl -o out/mine
     """
-    generation.check(seeds)
-    if limit is not None and limit < 1:
-        raise AudioLDMError(f"limit={limit} is not a number of prompts.", "Use 1 or more.")
+    generation.model.check()
     reporting.check_free(out / "prompts.json")
     from audioldm.evaluation import prompts as judge
     from audioldm.evaluation.embedders.yamnet import YamNet
@@ -284,13 +267,13 @@ def prompts(
         total.tags += result.tags
     if clips_real:
         with bar("real clips", len(clips_real)) as step:
-            codec = Codec(pipe, float(clips.settings.get("seconds") or pipe.defaults["seconds"]))
+            codec = Codec(pipe, float(clips.settings.get("seconds") or pipe.defaults.seconds))
             *rows, unread = judge.evaluate_real(clips_real, asked, codec, yamnet, step)
         findings += unread
     findings += [f"{result.name}: {result.error}" for result in results if result.error]
     report = {
         "model": {"name": pipe.name, "sha256": pipe.hashes},
-        "settings": {**pipe.defaults, **clips.settings, "seeds": seeds, "dtype": str(pipe.dtype)},
+        "settings": {**vars(pipe.defaults), **clips.settings, "seeds": seeds, "dtype": str(pipe.dtype)},
         "rule": {"best": judge.BEST, "least": judge.LEAST, "ignored": judge.IGNORED},
         "embedder": {"name": yamnet.name, "sha256": yamnet.sha256},
         "list": str(file),

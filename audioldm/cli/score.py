@@ -9,7 +9,7 @@ import typer
 
 from audioldm.cli.evaluate import Generation, Out, Reporting
 from audioldm.cli.manifests import bar
-from audioldm.cli.options import grouped
+from audioldm.cli.options import Between, grouped
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Choice:
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score what there is of a protocol; n says so.")
     ] = False
-    limit: Annotated[int | None, typer.Option(help="At most so many clips, by hash.")] = None
+    limit: Annotated[int | None, typer.Option(help="At most so many clips, by hash."), Between(2)] = None
 
     def rows(self, path: Path) -> "list[Row]":
         """The rows of a manifest."""
@@ -118,8 +118,6 @@ class Comparing:
         gain = self.gain or (frame.gain if frame else "peak")
         if gain not in GAINS:
             raise AudioLDMError(f"gain={gain!r} is unknown.", f"Known: {', '.join(GAINS)}.")
-        if self.crop is not None and self.crop <= 0:
-            raise AudioLDMError(f"crop={self.crop:g} is not a length.", "Use more than 0.")
         return replace(self, gain=gain, crop=self.crop or (frame.seconds if frame else None))
 
 
@@ -130,7 +128,7 @@ def score(
         Path | None, typer.Argument(help="Folder or manifest (.jsonl) of real clips.")
     ] = None,
     out: Out = Path("out/evaluation"),
-    seeds: Annotated[int, typer.Option(help="Runs of --model with other seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of --model with other seeds."), Between(1, 1000)] = 1,
     *,
     choice: Choice,
     comparing: Comparing,
@@ -150,11 +148,9 @@ def score(
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --protocol data/protocols/esc10-fold4.json
     """
     model = generation.model.model
-    generation.check(seeds)
+    generation.model.check()
     if (generated is None) == (model is None):
         raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")
-    if choice.limit is not None and choice.limit < 2:
-        raise AudioLDMError(f"limit={choice.limit} is too few.", "Use 2 or more.")
     real = reference if model is None else choice.manifest
     if real is None:
         raise AudioLDMError(
@@ -242,9 +238,9 @@ def of_model(
     with bar("generating", seeds * len(real)) as step:
         generated.on_clip = step
         runs = [generated.like(real, run=run) for run in range(seeds)]
-    length = float(generated.settings.get("seconds") or pipe.defaults["seconds"])
+    length = float(generated.settings.get("seconds") or pipe.defaults.seconds)
     about = {
-        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**pipe.defaults, **generated.settings},
+        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
         "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(manifest), **choice.about(),
         "seeds": seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
     }  # fmt: skip

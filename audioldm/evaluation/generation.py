@@ -12,8 +12,7 @@ from torch import Tensor
 
 from audioldm.datasets.decode import encode, read_mono, resample
 from audioldm.evaluation.clips import Clip
-from audioldm.nets.unet import multiple_of
-from audioldm.nets.vae import encode as encode_mel
+from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
@@ -39,7 +38,7 @@ class GeneratedClips:
         """Where the clip lies."""
         pipe = self.pipe
         adapters = [pipe.adapted.settings()] if pipe.adapted else []
-        identity = [pipe.hashes, *adapters, pipe.defaults, self.settings, str(pipe.dtype), prompt, seed]
+        identity = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype), prompt, seed]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{digest[:32]}.wav"
 
@@ -83,17 +82,14 @@ class Codec:
     def __init__(self, pipe: AudioLDM, seconds: float) -> None:
         self.pipe, self.seconds, self.spec = pipe, seconds, pipe.spec
         self.mel = LogMel(pipe.spec).to(pipe.device)
-        self.refine_phase = int(pipe.defaults.get("refine_phase", 0))
+        self.refine_phase = pipe.defaults.refine_phase
 
     @torch.no_grad()
     def round_trip(self, wave: Tensor) -> Tensor:
         """A wave (N,) at the model's rate through VAE (the posterior's mean) and vocoder: ``seconds`` long."""
-        frames = self.spec.latent_frames(self.seconds, multiple_of(self.pipe.unet)) * self.spec.stride
-        wave = torch.nn.functional.pad(wave, (0, max(0, frames * self.spec.hop - len(wave))))
-        wave = wave[None, None, : frames * self.spec.hop].to(self.pipe.device)
-        mean, _ = encode_mel(self.pipe.vae, self.mel(wave).to(self.pipe.dtype))
-        latent = mean * self.pipe.vae.config.scaling_factor
-        return self.pipe.decode(latent, seconds=self.seconds, refine_phase=self.refine_phase)[0].cpu().float()
+        latent = longform.encode(self.pipe, wave[: self.spec.samples(self.seconds)])
+        wave = longform.decode(self.pipe, latent, seconds=self.seconds, refine_phase=self.refine_phase)[0]
+        return wave.cpu().float()
 
     def level_true(self, wave: Tensor) -> Tensor:
         """The round trip of (N,), levelled as in training (peak 0.5), with the clip's own peak and length again."""

@@ -241,11 +241,11 @@ def test_command_makes_the_clips_of_a_model_and_hears_them_the_same_from_disk(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--seeds", "0"], "seeds=0 is not a number of clips"),
+        (["--seeds", "0"], "seeds=0 is out of range"),
         (["--folder", "nowhere"], "There is no folder nowhere"),
         (["--folder", ".", "-m", "x"], "--folder and --model were both given"),
         (["--sheet", "sheet.jpg"], "sheet=sheet.jpg is not a PNG"),
-        (["--steps", "0"], "steps=0 is not a number of steps"),
+        (["--steps", "0"], "steps=0 is out of range"),
         ([], "There is no manifest at nothing.jsonl"),
     ],
 )

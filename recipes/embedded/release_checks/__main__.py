@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from audioldm.cli.manifests import bar
-from audioldm.cli.options.machine import load
+from audioldm.cli.options.model import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
@@ -47,7 +47,7 @@ class ReleaseChecks:
     framing: Framing = field(init=False)
 
     def __post_init__(self) -> None:
-        seconds = self.clips.settings.get("seconds") or self.clips.pipe.defaults["seconds"]
+        seconds = self.clips.settings.get("seconds") or self.clips.pipe.defaults.seconds
         self.framing = Framing(float(seconds))
 
     @cached_property
@@ -212,7 +212,7 @@ def about(checks: ReleaseChecks) -> dict[str, Any]:
     return {
         "model": pipe.name,
         "sha256": pipe.hashes,
-        "defaults": pipe.defaults,
+        "defaults": vars(pipe.defaults),
         "settings": checks.clips.settings,
         "dtype": str(pipe.dtype),
         "device": str(pipe.device),

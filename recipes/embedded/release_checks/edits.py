@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.cli.manifests import bar
-from audioldm.cli.options.machine import load
+from audioldm.cli.options.model import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode, resample
 from audioldm.datasets.manifest import Row
@@ -35,7 +35,7 @@ from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, Esc10Classifier,
 from audioldm.evaluation.report import markdown
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.metrics.spectral import envelope_correlation, log_spectral_distance, signal_to_distortion
-from audioldm.pipeline import editing, longform
+from audioldm.pipeline import edit, longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.outputs import publish
 from audioldm.pipeline.spans import Span
@@ -74,7 +74,7 @@ def real_clips(rows: Sequence[Row], pipe: AudioLDM, count: int) -> list[RealClip
     """The first ``count`` clips of fold 4, class by class in turn, each cut where it is loudest."""
     by_class = [[r for r in rows if r.fold == TEST_FOLD and label in r.labels] for label in PROMPTS]
     turns = [row for place in range(len(rows)) for part in by_class for row in part[place : place + 1]]
-    size = pipe.spec.samples(pipe.defaults["seconds"])
+    size = pipe.spec.samples(pipe.defaults.seconds)
     clips = []
     for row in turns[:count]:
         wave = decode(row.path, pipe.spec.rate, start=row.start, seconds=row.seconds)
@@ -140,8 +140,8 @@ def super_resolution(
         prompt = PROMPTS[clip.label]
         waves = {
             "plain resampling": low,
-            "upscale": editing.upscale(pipe, low, cutoff=edge, **settings),
-            "upscale, with the class as prompt": editing.upscale(pipe, low, prompt, cutoff=edge, **settings),
+            "upscale": edit.upscale(pipe, low, cutoff=edge, **settings),
+            "upscale, with the class as prompt": edit.upscale(pipe, low, prompt, cutoff=edge, **settings),
             "codec (the truth's high band, round trip)": crossover(
                 low, through_codec(pipe, clip.wave), edge, rate
             ),
@@ -175,14 +175,14 @@ def inpainting(
         fills = {
             "no-op (silence)": torch.zeros_like(clip.wave),
             "noise at the clip's level": rms(around) * noise_like(clip.wave),
-            "inpaint": editing.inpaint(pipe, clip.wave, prompt, regions=region, **settings),
-            "inpaint, no prompt": editing.inpaint(pipe, clip.wave, "", regions=region, **settings),
+            "inpaint": edit.inpaint(pipe, clip.wave, prompt, regions=region, **settings),
+            "inpaint, no prompt": edit.inpaint(pipe, clip.wave, "", regions=region, **settings),
             "codec (the truth, round trip)": through_codec(pipe, clip.wave),
         }
         part = slice(begin - edge, end + edge)
         truths.append(tagged(yamnet, clip.wave[part], rate))
         for name, fill in fills.items():
-            wave = splice(clip.wave, fill, [(begin, end)], fade=round(editing.FADE * rate))
+            wave = splice(clip.wave, fill, [(begin, end)], fade=round(edit.FADE * rate))
             level = 20 * (rms(wave[begin:end]) / rms(clip.wave[begin:end])).log10()
             results.setdefault(name, []).append((*tagged(yamnet, wave[part], rate), float(level)))
         progress()
@@ -226,7 +226,7 @@ def transfers(
         target = labels[(labels.index(clip.label) + 1) % len(labels)]
         prompt, source = PROMPTS[target], PROMPTS[clip.label] if invert else ""
         for strength in STRENGTHS:
-            wave = editing.transfer(
+            wave = edit.transfer(
                 pipe, clip.wave, prompt, strength=strength, invert=invert, source=source, **settings
             ).clamp(-1, 1)
             with torch.no_grad():
@@ -248,9 +248,9 @@ def denoising(
         prompt = PROMPTS[clip.label]
         waves = {
             "no-op": noisy,
-            "subtraction alone (strength 0)": editing.denoise(pipe, noisy, strength=0.0, **settings),
-            "denoise, strength 0.3": editing.denoise(pipe, noisy, strength=0.3, **settings),
-            "denoise, strength 0.3, with the class as prompt": editing.denoise(
+            "subtraction alone (strength 0)": edit.denoise(pipe, noisy, strength=0.0, **settings),
+            "denoise, strength 0.3": edit.denoise(pipe, noisy, strength=0.3, **settings),
+            "denoise, strength 0.3, with the class as prompt": edit.denoise(
                 pipe, noisy, prompt, strength=0.3, **settings
             ),
         }
@@ -338,8 +338,8 @@ def generated_seams(pipe: AudioLDM, prompt: str, add: Add, settings: dict[str, A
     seconds, middle = WINDOWS * window, WINDOWS * window / 2
     long = pipe([prompt], seeds=[0], seconds=seconds, **settings)[0]
     add("long: where windows begin and end", long, joints(pipe, pipe.spec.latent_frames(seconds)))
-    schedule = [Span(0, middle, PROMPTS["fire crackling"]), Span(middle, seconds, prompt)]
-    changing = pipe([""], seeds=[0], seconds=seconds, schedule=schedule, **settings)[0]
+    timeline = [Span(0, middle, PROMPTS["fire crackling"]), Span(middle, seconds, prompt)]
+    changing = pipe([""], seeds=[0], seconds=seconds, timeline=timeline, **settings)[0]
     add("schedule: where the prompt changes", changing, [middle])
     loop = pipe([prompt], seeds=[0], seconds=window, loop=True, **settings)[0]
     add("loop: where the end meets the begin", loop.repeat(2), [len(loop) / pipe.spec.rate])
@@ -352,13 +352,13 @@ def edited_seams(pipe: AudioLDM, clip: RealClip, add: Add, settings: dict[str, A
     middle, half = len(clip.wave) / pipe.spec.rate / 2, HOLE / 2
     region = (middle - half, middle + half)
     inside = [(pipe.spec.samples(region[0]), pipe.spec.samples(region[1]))]
-    fade = pipe.spec.samples(editing.FADE)
-    filled = editing.inpaint(pipe, clip.wave, "", regions=[region], **settings)
+    fade = pipe.spec.samples(edit.FADE)
+    filled = edit.inpaint(pipe, clip.wave, "", regions=[region], **settings)
     add("inpaint --splice: ends of the region", splice(clip.wave, filled, inside, fade=fade), region)
     add("the untouched clip at these places", clip.wave, region)
     add("silence at these places", splice(clip.wave, torch.zeros_like(clip.wave), inside, fade=fade), region)
     begin = clip.wave[: inside[0][1]]
-    longer = editing.continue_(pipe, begin, "", after=HOLE, **settings)
+    longer = edit.outpaint(pipe, begin, "", after=HOLE, **settings)
     add("continue: where the sound went on", longer, [len(begin) / pipe.spec.rate])
 
 
