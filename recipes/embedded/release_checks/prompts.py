@@ -1,4 +1,4 @@
-"""Is what was asked for heard?   Recognition of ESC-10's classes, and the tag bridge for any caption."""
+"""Does a clip sound like its prompt?   Recognition of ESC-10's classes, and the tag bridge for any caption."""
 
 from collections.abc import Sequence
 
@@ -7,29 +7,32 @@ from torch import Tensor
 
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
-from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import SEED, Crowd
-from audioldm.evaluation.clips import Clips
-from audioldm.evaluation.recognition import Report, esc10_recognition
-from audioldm.evaluation.tagbridge import TagBridge
-from audioldm.evaluation.yamnet import RATE, YamNet
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet
+from audioldm.evaluation.generation import GeneratedClips
+from audioldm.evaluation.recognition import PROMPTS, Esc10Classifier, recognise
+from audioldm.evaluation.tag_bridge import TagBridge
 from audioldm.metrics.agreement import before_wrong, matched_and_shuffled
+
+from .check import Check
+from .sounds import SEED, Tagged
 
 SEEDS = 20
 """clips of each ESC-10 prompt"""
 RESAMPLES = 2000
 
 
-def recognition(rows: Sequence[Row], clips: Clips, yamnet: YamNet, *, seeds: int = SEEDS) -> Bar:
+def recognition(rows: Sequence[Row], clips: GeneratedClips, yamnet: YamNet, *, seeds: int = SEEDS) -> Check:
     """Share of generated clips that the classifier of real sounds recognises, over the same of real fold 4."""
-
-    def generate(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return torch.stack([resample(wave, clips.pipe.spec.rate, RATE) for wave in clips.ask(prompts, seeds)])
-
-    report: Report = esc10_recognition(rows, yamnet, generate=generate, seeds=range(seeds))
-    beside = {"real fold 4": report.listener.real.fraction, "generated": report.generated.fraction}
+    rate = clips.pipe.spec.rate
+    labelled = (
+        (label, str(seed), resample(wave, rate, RATE))
+        for label, prompt in PROMPTS.items()
+        for seed, wave in enumerate(clips.waves([prompt] * seeds, range(seeds)))
+    )
+    report = recognise(Esc10Classifier.train(rows, yamnet), labelled)
+    beside = {"real fold 4": report.classifier.real.fraction, "generated": report.generated.fraction}
     parts = ", ".join(f"{label} {hits}" for label, (hits, _) in report.generated.counts.items())
-    return Bar(
+    return Check(
         "ESC-10 recognised, of real",
         value=report.ratio,
         limit=0.8,
@@ -40,10 +43,10 @@ def recognition(rows: Sequence[Row], clips: Clips, yamnet: YamNet, *, seeds: int
     )
 
 
-def tag_bridge(real: Crowd, made: Crowd, captions: Sequence[str], bridge: TagBridge) -> Bar:
+def tag_bridge(real: Tagged, generated: Tagged, captions: Sequence[str], bridge: TagBridge) -> Check:
     """How much of the way from wrong captions to real sound the generated clips go."""
     table = bridge.table(captions)
-    scores, scores_real = table @ made.largest.T, table @ real.largest.T
+    scores, scores_real = table @ generated.largest.T, table @ real.largest.T
     right_real, wrong_real = matched_and_shuffled(scores_real, captions)
     right, wrong = matched_and_shuffled(scores, captions)
 
@@ -56,7 +59,7 @@ def tag_bridge(real: Crowd, made: Crowd, captions: Sequence[str], bridge: TagBri
     ends = torch.tensor([0.025, 0.975])
     low, high = torch.tensor([share(index) for index in draws]).quantile(ends).tolist()
     gaps = torch.stack([(right_real - wrong_real)[index].mean() for index in draws]).quantile(ends.to(right))
-    return Bar(
+    return Check(
         "tag bridge: way from shuffled to real",
         value=share(),
         limit=0.6,

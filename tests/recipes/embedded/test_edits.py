@@ -8,10 +8,12 @@ import soundfile
 import torch
 from torch import Generator
 
-from audioldm.evaluation import edits
+from audioldm.datasets import manifest
+from audioldm.datasets.manifest import Row
+from audioldm.evaluation.embedders.yamnet import YamNet
 from audioldm.evaluation.recognition import PROMPTS
-from audioldm.evaluation.yamnet import YamNet
 from audioldm.pipeline.audioldm import AudioLDM
+from recipes.embedded.release_checks import edits
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def pipe(tiny_model):
 @pytest.fixture(scope="module")
 def clips(pipe):
     noise = 0.1 * torch.randn(2, pipe.spec.samples(2.56), generator=Generator().manual_seed(9))
-    return [edits.Held(label, wave) for label, wave in zip(PROMPTS, noise, strict=False)]
+    return [edits.RealClip(label, wave) for label, wave in zip(PROMPTS, noise, strict=False)]
 
 
 def by_method(rows):
@@ -61,23 +63,40 @@ def test_divergence_is_of_distributions():
 
 
 def test_held_out_clips_are_of_fold_4_and_cut_where_they_are_loud(pipe, tmp_path):
-    from audioldm.datasets.manifest import Row
-
     wave = np.zeros(80000)
     wave[40000:60000] = 0.3 * np.random.default_rng(0).normal(size=20000)
     soundfile.write(tmp_path / "x.wav", wave, 16000)
     common = {"path": str(tmp_path / "x.wav"), "seconds": 5.0, "captions": ("x",), "licence": "CC0-1.0"}
     rows = [Row(**common, labels=(label,), fold=fold) for label in list(PROMPTS)[:3] for fold in (1, 4)]
-    held = edits.held_out(rows, pipe, 10)
+    held = edits.real_clips(rows, pipe, 10)
     assert [clip.label for clip in held] == list(PROMPTS)[:3]
     assert all(len(clip.wave) == pipe.spec.samples(pipe.defaults.seconds) for clip in held)
     assert all(float(clip.wave.square().mean()) > 0.01 for clip in held)
 
 
-def test_the_command_refuses_what_makes_no_sense(command, capsys, tmp_path):
-    assert command("evaluate", "edits", "--manifest", tmp_path / "x.jsonl", "--part", "sing") == 2
-    assert "part='sing'" in capsys.readouterr().err
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "edits.json").write_text(json.dumps({}))
-    assert command("evaluate", "edits", "--manifest", tmp_path / "x.jsonl", "-o", tmp_path / "out") == 2
+def test_the_command_measures_and_refuses(tiny_model, capsys, tmp_path):
+    rows = []
+    for fold in (1, 2, 3, 4):
+        for place, label in enumerate(PROMPTS):
+            path = tmp_path / f"{fold}-{place}.wav"
+            soundfile.write(path, 0.1 * np.random.default_rng(place).normal(size=24000), 16000)
+            rows.append(Row(str(path), (label,), labels=(label,), fold=fold))
+    listing = manifest.write(rows, tmp_path / "rows.jsonl")
+    words = [
+        "--manifest",
+        str(listing),
+        "-m",
+        str(tiny_model),
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert edits.main([*words, "--part", "denoise", "--clips", "2", "--steps", "1"]) == 0
+    assert "| no-op | 2 |" in capsys.readouterr().out
+    content = json.loads((tmp_path / "out" / "edits.json").read_text())
+    assert content["settings"] == {"steps": 1} and len(content["denoise"]) == 4
+    assert edits.main(words) == 2
     assert "--force" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        edits.main([*words, "--part", "sing"])

@@ -1,16 +1,16 @@
-"""What a bar is, and how a set of them is shown."""
+"""One line of the table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
-class Bar:
+class Check:
     """One question with its answer: ``value`` against ``limit``; ``rows`` are what to read it beside.
 
-    ``least`` tells whether the value must be at least or at most the limit.   A bar without a value was not judged.
+    ``least`` says whether the value must be at least or at most the limit.   Without a value it was not measured.
 
-    >>> Bar("sides", value=3.0, limit=4.0).passed, Bar("sides", value=3.0, limit=4.0, least=False).passed
+    >>> Check("sides", value=3.0, limit=4.0).passed, Check("sides", value=3.0, limit=4.0, least=False).passed
     (False, True)
     """
 
@@ -25,7 +25,7 @@ class Bar:
 
     @property
     def passed(self) -> bool | None:
-        """Whether it is cleared; None if it was not judged."""
+        """Whether it is cleared; None if it was not measured."""
         if self.value is None:
             return None
         return self.value >= self.limit if self.least else self.value <= self.limit
@@ -40,26 +40,24 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def table(bars: Sequence[Bar], heading: Sequence[str] = ()) -> str:
-    """A Markdown table, one bar a row with the rows to read beside it.
+def table(checks: Sequence[Check], heading: Sequence[str] = ()) -> str:
+    """A Markdown table, one check a row with the rows to read beside it.
 
-    >>> print(table([Bar("recognised", value=0.5, limit=0.8, n=200, rows={"real": 0.98})]))
-    | bar | n | value | needed | cleared | beside it |
+    >>> print(table([Check("recognised", value=0.5, limit=0.8, n=200, rows={"real": 0.98})]))
+    | check | n | value | needed | cleared | beside it |
     |---|--:|--:|--:|---|---|
     | recognised | 200 | 0.5 | >= 0.8 | NO | real 0.98 |
     <BLANKLINE>
     """
     lines = [
         *heading,
-        "| bar | n | value | needed | cleared | beside it |",
+        "| check | n | value | needed | cleared | beside it |",
         "|---|--:|--:|--:|---|---|",
     ]
-    for bar in bars:
-        verdict = {True: "yes", False: "NO", None: "not judged"}[bar.passed]
-        beside = ", ".join(f"{name} {number(value)}" for name, value in bar.rows.items())
-        sign = ">=" if bar.least else "<="
-        told = "; ".join(part for part in (beside, bar.detail) if part)
-        lines.append(
-            f"| {bar.name} | {bar.n} | {number(bar.value)} | {sign} {number(bar.limit)} | {verdict} | {told} |"
-        )
+    for check in checks:
+        verdict = {True: "yes", False: "NO", None: "not measured"}[check.passed]
+        beside = ", ".join(f"{name} {number(value)}" for name, value in check.rows.items())
+        note = "; ".join(part for part in (beside, check.detail) if part)
+        needed = f"{'>=' if check.least else '<='} {number(check.limit)}"
+        lines.append(f"| {check.name} | {check.n} | {number(check.value)} | {needed} | {verdict} | {note} |")
     return "\n".join(lines) + "\n"

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.manifest import Row
-from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import Crowd, Framing
-from audioldm.evaluation.yamnet import load
+from audioldm.evaluation.embedders.yamnet import load_row
 from audioldm.metrics.diversity import (
     mean_pairwise_cosine_distance,
     shifted_correlation,
@@ -17,6 +15,9 @@ from audioldm.metrics.diversity import (
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
+
+from .check import Check
+from .sounds import Framing, Tagged
 
 COPY = 0.98
 POOL = (4, 2)
@@ -30,11 +31,11 @@ CHUNK = 128
 
 
 def distance(
-    held: Crowd, made: Crowd, *, first: Crowd, second: Crowd, trip: Crowd, trip_other: Crowd
-) -> tuple[Bar, Bar]:
+    held: Tagged, generated: Tagged, *, first: Tagged, second: Tagged, trip: Tagged, trip_other: Tagged
+) -> tuple[Check, Check]:
     """Fréchet distance to held-out sounds, against two real halves and against the codec alone; all at one n."""
     n = len(held.embeddings)
-    value = frechet_rows(made.embeddings, held.embeddings)
+    value = frechet_rows(generated.embeddings, held.embeddings)
     floor = frechet_rows(first.embeddings, second.embeddings)
     codec = frechet_rows(trip.embeddings, held.embeddings)
     rows = {
@@ -45,8 +46,8 @@ def distance(
         "codec on a real half": frechet_rows(trip_other.embeddings, held.embeddings),
     }
     return (
-        Bar("FD over real/real floor", value / floor, 2.0, least=False, n=n, rows=rows),
-        Bar(
+        Check("FD over real/real floor", value / floor, 2.0, least=False, n=n, rows=rows),
+        Check(
             "FD over codec's",
             value / codec,
             1.3,
@@ -58,20 +59,20 @@ def distance(
     )
 
 
-def diversity(made: dict[str, Tensor], real: dict[str, Tensor]) -> Bar:
+def diversity(generated: dict[str, Tensor], real: dict[str, Tensor]) -> Check:
     """Mean pairwise cosine distance of a prompt's seeds over that within the real class; embeddings (n, 1024) each."""
     ratios = {
-        label: mean_pairwise_cosine_distance(made[label]) / mean_pairwise_cosine_distance(real[label])
-        for label in made
+        label: mean_pairwise_cosine_distance(generated[label]) / mean_pairwise_cosine_distance(real[label])
+        for label in generated
     }
     least = min(ratios, key=lambda label: ratios[label])
-    return Bar(
+    return Check(
         "diversity over real class, median prompt",
         value=float(torch.tensor(list(ratios.values())).quantile(0.5)),
         limit=0.6,
-        n=min(len(part) for part in made.values()),
+        n=min(len(part) for part in generated.values()),
         rows={
-            "generated": sum(map(mean_pairwise_cosine_distance, made.values())) / len(made),
+            "generated": sum(map(mean_pairwise_cosine_distance, generated.values())) / len(generated),
             "real": sum(map(mean_pairwise_cosine_distance, real.values())) / len(real),
         },
         detail=f"lowest: {least} {ratios[least]:.2f}; {sum(r >= 0.6 for r in ratios.values())} of "
@@ -100,10 +101,10 @@ class CopySearch:
         places: list[tuple[int, int]] = []
         for part in self.chunks(on_row):
             wide = torch.cat([pooled(self.window(image, start)) for _, start, image in part])
-            found = shifted_correlation(coarse, wide).amax(dim=-1).cpu()
+            scores = shifted_correlation(coarse, wide).amax(dim=-1).cpu()
             index = torch.arange(len(places), len(places) + len(part)).expand(len(waves), -1)
             places += [(row, start) for row, start, _ in part]
-            best, order = torch.cat([best, found], dim=1).topk(CANDIDATES, dim=1)
+            best, order = torch.cat([best, scores], dim=1).topk(CANDIDATES, dim=1)
             where = torch.cat([where, index], dim=1).gather(1, order)
         return self.refine(sharp, where, places)
 
@@ -113,7 +114,7 @@ class CopySearch:
         for image, candidates in zip(sharp, where.tolist(), strict=True):
             tried = []
             for row, start in {places[i] for i in candidates if i < len(places)}:
-                wide = self.window(self.image(load(self.rows[row], self.framing.rate)), start)
+                wide = self.window(self.image(load_row(self.rows[row], self.framing.rate)), start)
                 tried.append((sounding_correlation(image, wide[0]), row))
             value, row = max(tried)
             values.append(value)
@@ -137,7 +138,7 @@ class CopySearch:
         """(row, first frame, image) of every window of every training clip, CHUNK at a time."""
         part: list[tuple[int, int, Tensor]] = []
         for index, row in enumerate(self.rows):
-            image = self.image(load(row, self.framing.rate))
+            image = self.image(load_row(row, self.framing.rate))
             starts = range(0, max(1, image.shape[1] - self.frames + 2 * SHIFT), 2 * SHIFT)
             part += [(index, start, image) for start in starts]
             on_row()
@@ -153,19 +154,19 @@ def pooled(image: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(image[:, None], POOL)[:, 0]
 
 
-def copies(found: Tensor, nearest: Sequence[Row], real: Tensor) -> Bar:
+def copies(scores: Tensor, nearest: Sequence[Row], real: Tensor) -> Check:
     """Share of clips whose nearest training clip stays below COPY, beside that of held-out real clips."""
-    above = [row.path for value, row in zip(found.tolist(), nearest, strict=True) if value >= COPY]
-    return Bar(
+    above = [row.path for value, row in zip(scores.tolist(), nearest, strict=True) if value >= COPY]
+    return Check(
         f"clips below {COPY} to any training clip",
-        value=1 - len(above) / len(found),
+        value=1 - len(above) / len(scores),
         limit=0.95,
-        n=len(found),
+        n=len(scores),
         rows={
             "real held-out": float((real < COPY).double().mean()),
-            "median correlation": float(found.median()),
+            "median correlation": float(scores.median()),
             "real median": float(real.median()),
         },
-        detail=f"{len(above)} above; highest {float(found.max()):.3f}",
-        more={"above": above, "correlations": found.tolist(), "real": real.tolist()},
+        detail=f"{len(above)} above; highest {float(scores.max()):.3f}",
+        more={"above": above, "correlations": scores.tolist(), "real": real.tolist()},
     )

@@ -1,4 +1,4 @@
-"""Where the bars' sounds come from: held-out rows, disjoint halves, and one framing for all of them.   N samples."""
+"""Where the sounds of the checks come from: held-out rows, disjoint halves, one framing for all.   N samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from torch import Tensor
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation.clips import shuffled
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet, load_row
 from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, TRAIN_FOLDS
-from audioldm.evaluation.yamnet import RATE, YamNet, load
 from audioldm.signal.level import normalise_peak
 
 ESC10, OPENSOUNDS = "esc10", "opensounds"
@@ -21,7 +22,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Framing:
-    """Every sound, real or made, gets this length and this gain before it is compared: zeros fill up, peak 0.5."""
+    """Every sound, real or generated, gets this length and this gain before it is compared: zeros fill up, peak 0.5."""
 
     seconds: float
     rate: int = RATE
@@ -35,11 +36,11 @@ class Framing:
 
     def of_row(self, row: Row) -> Tensor:
         """A manifest row, framed."""
-        return self(load(row, self.rate), self.rate)
+        return self(load_row(row, self.rate), self.rate)
 
     def bare(self, row: Row) -> Tensor:
         """The same of a row without the zeros; at least 0.25 s, so that every analysis window fits."""
-        wave = load(row, self.rate)[: round(self.seconds * self.rate)]
+        wave = load_row(row, self.rate)[: round(self.seconds * self.rate)]
         return normalise_peak(torch.nn.functional.pad(wave, (0, max(0, self.rate // 4 - len(wave)))))
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ class Framing:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class Tagged:
     """What YAMNet makes of n clips: pooled embeddings (n, 1024), and the largest and mean tag of each (n, 521)."""
 
     embeddings: Tensor
@@ -57,17 +58,18 @@ class Crowd:
     @classmethod
     def of(
         cls, waves: Sequence[Tensor], yamnet: YamNet, on_clip: Callable[[], None] = lambda: None
-    ) -> "Crowd":
-        """Listen to each 16 kHz wave once."""
+    ) -> "Tagged":
+        """Embed each 16 kHz wave once."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for wave in waves:
-            embedding, scores = yamnet.embed_and_scores(wave)
-            parts.append((embedding.mean(dim=0), scores.amax(dim=0), scores.mean(dim=0)))
+            embeddings = yamnet.embed(wave)
+            scores = embeddings.scores
+            parts.append((embeddings.pooled, scores.amax(dim=0), scores.mean(dim=0)))
             on_clip()
         return cls(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
-    def __getitem__(self, index: slice | Tensor) -> "Crowd":
-        return Crowd(self.embeddings[index], self.largest[index], self.mean[index])
+    def __getitem__(self, index: slice | Tensor) -> "Tagged":
+        return Tagged(self.embeddings[index], self.largest[index], self.mean[index])
 
 
 def of_source(rows: Sequence[Row], source: str) -> list[Row]:
@@ -75,31 +77,24 @@ def of_source(rows: Sequence[Row], source: str) -> list[Row]:
     return [row for row in rows if row.source == source or row.source.startswith(f"{source}/")]
 
 
-def shuffled(rows: Sequence[Row], seed: int = SEED) -> list[Row]:
-    """The rows in an order that depends on their contents' hashes and ``seed`` only, not on the manifest's order."""
-    ordered = sorted(rows, key=lambda row: (row.sha256, row.path, row.start))
-    order = torch.randperm(len(ordered), generator=torch.Generator().manual_seed(seed))
-    return [ordered[i] for i in order.tolist()]
-
-
 def held_out(rows: Sequence[Row], count: int = CAPTIONS) -> list[Row]:
     """``count`` open sounds of the test split; where it has fewer, validation rows fill up."""
-    found = of_source(rows, OPENSOUNDS)
-    test = shuffled([row for row in found if row.split == "test"])
-    spare = shuffled([row for row in found if row.split == "val"])
-    chosen = [*test, *spare][:count]
-    if len(chosen) < 2:
+    open_rows = of_source(rows, OPENSOUNDS)
+    test = shuffled([row for row in open_rows if row.split == "test"])
+    spare = shuffled([row for row in open_rows if row.split == "val"])
+    selected = [*test, *spare][:count]
+    if len(selected) < 2:
         raise AudioLDMError(
-            f"The manifests hold {len(chosen)} held-out open sounds.",
-            "Make them with `audioldm data prepare opensounds`.",
+            f"The manifests hold {len(selected)} held-out open sounds.",
+            "Make them with `python -m recipes.embedded.prepare opensounds`.",
         )
-    return chosen
+    return selected
 
 
 def test_fold(rows: Sequence[Row]) -> list[Row]:
     """ESC-10's test fold, class by class."""
-    found = [row for row in of_source(rows, ESC10) if row.fold == TEST_FOLD]
-    return [row for label in PROMPTS for row in found if label in row.labels]
+    fold = [row for row in of_source(rows, ESC10) if row.fold == TEST_FOLD]
+    return [row for label in PROMPTS for row in fold if label in row.labels]
 
 
 def halves(rows: Sequence[Row], *, per_class: int, opensounds: int) -> tuple[list[Row], list[Row]]:

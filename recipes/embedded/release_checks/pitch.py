@@ -10,9 +10,11 @@ from torch import Tensor
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.bars.bar import Bar
-from audioldm.evaluation.bars.sounds import Framing, shuffled
-from audioldm.evaluation.clips import Clips
+from audioldm.evaluation.clips import shuffled
+from audioldm.evaluation.generation import GeneratedClips
+
+from .check import Check
+from .sounds import Framing
 
 Pitches = tuple[float | None, float | None]
 """Hz of a low and a high note"""
@@ -32,7 +34,7 @@ HOP = 800
 MODEL = "tiny"
 """CREPE's size: the full one needs 17 s a clip on a CPU core, and both are within a few cents on a clear note"""
 SLOWER = (1, 2)
-"""A glockenspiel's notes go up to 3136 Hz, beyond CREPE's range: so what has no pitch is heard at half speed, too."""
+"""A glockenspiel's notes go up to 3136 Hz, beyond CREPE's range: so what has no pitch is taken at half speed, too."""
 
 
 def pairs(count: int = PAIRS) -> list[tuple[str, str, int]]:
@@ -55,13 +57,13 @@ def note_pitch(wave: Tensor, *, device: str = "cpu", model: str = MODEL) -> floa
             "Pitch needs the package torchcrepe, which is not installed.", 'Run: pip install "audioldm[eval]"'
         )
     for times in SLOWER:
-        pitches = hear(resample(wave, 16000, 16000 * times), device=device, model=model)
-        if len(pitches) >= LEAST * times:
-            return times * float(pitches.median())
+        frames = voiced(resample(wave, 16000, 16000 * times), device=device, model=model)
+        if len(frames) >= LEAST * times:
+            return times * float(frames.median())
     return None
 
 
-def hear(wave: Tensor, *, device: str, model: str) -> Tensor:
+def voiced(wave: Tensor, *, device: str, model: str) -> Tensor:
     """Pitches (n,) of the loud, periodic frames of a wave (N,), taken for one of 16 kHz."""
     import torchcrepe
 
@@ -76,49 +78,51 @@ def hear(wave: Tensor, *, device: str, model: str) -> Tensor:
         return_periodicity=True, decoder=torchcrepe.decode.weighted_argmax,
     )  # fmt: skip
     size = min(len(keep), pitch.shape[1])
-    voiced = keep[:size] & (periodicity[0, :size].cpu() > VOICED)
-    return pitch[0, :size].cpu()[voiced]
+    periodic = keep[:size] & (periodicity[0, :size].cpu() > VOICED)
+    return pitch[0, :size].cpu()[periodic]
 
 
-def follows_words(clips: Clips, framing: Framing, rows: Sequence[Row], *, count: int = PAIRS) -> Bar:
+def follows_words(
+    clips: GeneratedClips, framing: Framing, rows: Sequence[Row], *, count: int = PAIRS
+) -> Check:
     """Share of pairs whose low clip is lower than its high one; a clip without pitch loses its pair.
 
     Beside it the same pairs of rendered notes, which show what the measure itself loses.
     """
     device = str(clips.pipe.device)
     asked = pairs(count)
-    lows = clips.ask([low for low, _, _ in asked], [seed for *_, seed in asked])
-    highs = clips.ask([high for _, high, _ in asked], [seed for *_, seed in asked])
+    lows = clips.waves([low for low, _, _ in asked], [seed for *_, seed in asked])
+    highs = clips.waves([high for _, high, _ in asked], [seed for *_, seed in asked])
     rate = clips.pipe.spec.rate
-    found = [
+    pitches = [
         (note_pitch(framing(low, rate), device=device), note_pitch(framing(high, rate), device=device))
         for low, high in zip(lows, highs, strict=True)
     ]
     real = real_pairs(rows, framing, asked, device=device)
-    return Bar(
+    return Check(
         "pitch follows low and high",
-        value=in_order(found),
+        value=in_order(pitches),
         limit=0.9,
         n=count,
         rows={"rendered notes, the same pairs": in_order(real) if real else None, "chance": 0.5},
-        detail=f"{sum(None in pair for pair in found)} pairs with a clip without pitch; {len(real)} rendered pairs",
-        more={"hertz": found, "pairs": asked, "rendered": real},
+        detail=f"{sum(None in pair for pair in pitches)} pairs with a clip without pitch; {len(real)} rendered pairs",
+        more={"hertz": pitches, "pairs": asked, "rendered": real},
     )
 
 
-def in_order(found: Sequence[Pitches]) -> float:
+def in_order(pitches: Sequence[Pitches]) -> float:
     """Share of pairs whose first pitch is the lower one; a pair without a pitch is not in order.
 
     >>> in_order([(100.0, 200.0), (100.0, None)])
     0.5
     """
-    return sum(low is not None and high is not None and low < high for low, high in found) / len(found)
+    return sum(low is not None and high is not None and low < high for low, high in pitches) / len(pitches)
 
 
 def real_pairs(
     rows: Sequence[Row], framing: Framing, asked: Sequence[tuple[str, str, int]], *, device: str
 ) -> list[Pitches]:
-    """Pitches of rendered notes for the pairs that are asked for, of any split: what is judged is the measure.
+    """Pitches of rendered notes for the pairs that are asked for, of any split: what is tested is the measure.
 
     Rows whose first caption is the prompt take turns; a pair of which a prompt has no row is left out.
     """
@@ -128,11 +132,11 @@ def real_pairs(
     turns = Counter[str]()
     known: dict[str, float | None] = {}
 
-    def heard(prompt: str) -> float | None:
+    def pitch_of(prompt: str) -> float | None:
         row = named[prompt][turns[prompt] % len(named[prompt])]
         turns[prompt] += 1
         if row.path not in known:
             known[row.path] = note_pitch(framing.of_row(row), device=device)
         return known[row.path]
 
-    return [(heard(low), heard(high)) for low, high, _ in asked if named[low] and named[high]]
+    return [(pitch_of(low), pitch_of(high)) for low, high, _ in asked if named[low] and named[high]]
