@@ -37,9 +37,7 @@ def module_of(nets: Nets) -> LatentDiffusion:
     """Our training module on a fresh float32 copy of the U-Net."""
     unet = nets.copy(torch.float32).unet.train().requires_grad_(True)
     empty = torch.zeros(512, device=unet.device)
-    module = LatentDiffusion(
-        unet, audioldm(), scaling_factor=1.0, empty=empty, batches=1000, lr=1e-5
-    )
+    module = LatentDiffusion(unet, audioldm(), scaling_factor=1.0, empty=empty, batches=1000, lr=1e-5)
     module.schedule = module.schedule.to(unet.device)
     return module.to(unet.device).train()
 
