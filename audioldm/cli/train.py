@@ -65,6 +65,7 @@ def train(
     except ModuleNotFoundError as error:
         raise AudioLDMError(f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"') from None
     runs = recipes.sweep(recipe, overrides or ()) if multirun else [overrides or []]
+    failed: list[str] = []
     try:
         with handled():
             configs = [recipes.load(recipe, words) for words in runs]
@@ -72,11 +73,24 @@ def train(
                 if dry_run or cfg:
                     print_plan(settings, plan=dry_run)
                 else:
-                    run(settings, words, fresh=fresh)
+                    attempt(settings, words, fresh=fresh, failed=failed if multirun else None)
+        if failed:
+            raise AudioLDMError(f"{len(failed)} of {len(runs)} runs failed.", "The others are done.", code=1)
     except Stopped as error:
         state = f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
         message = f"{recipe} was stopped by {error.name}; its {state}."
         raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
+
+
+def attempt(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
+    """``run``; a mistake is printed and noted in ``failed``, so that the other runs of a sweep go on."""
+    try:
+        run(cfg, overrides, fresh=fresh)
+    except AudioLDMError as error:
+        if failed is None:
+            raise
+        typer.echo(f"audioldm: {cfg.run_dir}: {error}", err=True)
+        failed.append(cfg.run_dir)
 
 
 def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool) -> None:
@@ -168,7 +182,7 @@ def report_debug(run_dir: Path, rung: str) -> None:
     from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
-        typer.echo((run_dir / "profile.txt").read_text())
+        typer.echo((run_dir / "fit-profile.txt").read_text())
     if rung != "overfit":
         return
     rows = [

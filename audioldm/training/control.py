@@ -82,7 +82,8 @@ class ControlTraining(LatentDiffusion):
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
         if isinstance(self.control, AudioPrompt):
-            return self.control.around(call, self.unet, batch.audio)
+            around: NetCall = self.control.around(call, self.unet, batch.audio)
+            return around
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
         picture = pictures(self.control.config.map, batch.curve, self.spec)
@@ -125,7 +126,7 @@ def build_control(
     layers: int = 1,
     tokens: int = 4,
     depth: int | None = None,
-) -> ControlNet | T2IAdapter | AudioPrompt:
+) -> Any:
     """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
     if kind == "ip_adapter":
         return AudioPrompt.of(unet, dim, tokens=tokens, width=width, base=base)

@@ -5,10 +5,9 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +20,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from audioldm import __version__
 from audioldm.datasets.shards import expand
 from audioldm.errors import AudioLDMError
+from audioldm.paths import alive, staged, sweep, sync, write_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -30,7 +30,7 @@ SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Writes beside, flushes to the disk, moves the old file to ``previous.ckpt``, then renames.
+    """Writes beside, moves the old file to ``previous.ckpt``, then renames.
 
     At every instant of this one of the two files is whole, so the process may be killed at any of them.
     """
@@ -38,38 +38,19 @@ class SafeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replace ``path``, or leave it as it was and raise AudioLDMError where the disk takes no more."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.with_name(PREVIOUS) if path.name == LAST else None
-        write_whole(path, lambda file: torch.save(checkpoint, file), previous=before)
-
-
-def write_whole(path: Path, write: Callable[[Any], Any], *, previous: Path | None = None) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it there; ``previous`` receives what stood there before."""
-    part = path.with_name(path.name + ".new")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        part.unlink(missing_ok=True)
-        last = f"{path} is still the last good state; " if path.exists() else ""
-        raise AudioLDMError(
-            f"{part} could not be written: {' '.join(str(error).split())[:200]}.",
-            f"{last}free some space and type the same command to resume.",
-            code=1,
-        ) from error
-    if previous is not None and path.exists():
-        os.replace(path, previous)
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text in one move."""
-    write_whole(path, lambda file: file.write(text.encode()))
+        with staged(path) as stage:
+            try:
+                torch.save(checkpoint, stage)
+            except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+                last = f"{path} is still the last good state; " if path.exists() else ""
+                raise AudioLDMError(
+                    f"{path} could not be written: {' '.join(str(error).split())[:200]}.",
+                    f"{last}free some space and type the same command to resume.",
+                    code=1,
+                ) from error
+            sync(stage)
+            if path.name == LAST and path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
 
 
 def fault(path: Path) -> str | None:
@@ -111,41 +92,23 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    place, owner = folder / ".lock", folder / ".pid"
+    owner = folder / ".pid"
+    pid = owner.read_text() if owner.exists() else ""
+    # workers of a dead process hold its lock until they notice
+    lock = FileLock(folder / ".lock", timeout=0 if pid.isdigit() and alive(int(pid)) else 15)
     try:
-        pid = owner.read_text() if owner.exists() else ""
-        # workers of a dead process hold its lock until they notice
-        with FileLock(place, timeout=0 if alive(pid) else 15):
-            owner.write_text(str(os.getpid()))
-            sweep(folder)
-            yield
-            owner.unlink(missing_ok=True)
+        lock.acquire()
     except Timeout:
         raise AudioLDMError(
             f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
         ) from None
-
-
-def alive(pid: str) -> bool:
-    """Whether there is a process of this number."""
-    if not pid.isdigit():
-        return False
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left: files and folders on their way to a name."""
-    for path in [*folder.glob("*.new"), *folder.glob("*.part"), *folder.glob("checkpoints/*.new")]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        owner.write_text(str(os.getpid()))
+        for place in (folder, folder / "checkpoints", folder / "ema"):
+            sweep(place)
+        yield
+    finally:
+        lock.release()
 
 
 def open_folder(
@@ -174,10 +137,9 @@ def open_folder(
         refuse_other_data(folder, first.get("data", {}), about["data"])
         again = {key: value for key, value in about.items() if value != first.get(key)}
         about = {**first, "resumed": [*first.get("resumed", []), again]}
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(settings, config)
-    replace_text(folder / "overrides.txt", "\n".join(overrides))
-    replace_text(begun, json.dumps(about, indent=1))
+    write_text(settings, config)
+    write_text(folder / "overrides.txt", "\n".join(overrides))
+    write_text(begun, json.dumps(about, indent=1))
     return last, complaints
 
 

@@ -55,7 +55,7 @@ def test_a_stopped_training_has_saved_its_state_and_does_not_look_like_a_success
         "Type the same command to resume."
     ]
     assert batches_of(run) == read_metrics(run / "metrics.jsonl")[-1]["batch"] >= 3
-    assert not list(run.rglob("*.new")) and not (run / "model").exists()
+    assert not list(run.rglob("*.part")) and not (run / "model").exists()
 
 
 def test_a_step_that_takes_too_long_is_given_up_and_the_last_state_stays(tmp_path):
@@ -87,21 +87,19 @@ def test_two_trainings_do_not_share_a_run_folder_and_a_dead_one_holds_nothing(tm
     assert f"Process {first.pid} is training in {run}." in stderr and "Traceback" not in stderr
     first.send_signal(signal.SIGKILL)
     first.wait()
-    (run / "model.new").mkdir()
+    half = run / f".model.{first.pid}-0123abcd.part"
+    half.mkdir()
     (run / "checkpoints").mkdir(exist_ok=True)
-    (run / "checkpoints" / "last.ckpt.new").write_bytes(b"half")
+    (run / "checkpoints" / f".last.ckpt.{first.pid}-0123abcd.part").write_bytes(b"half")
     (run / "mine.txt").write_text("stays")
     rows = (run / "metrics.jsonl").read_text().count("\n")
     third = start(run)
     try:
         for _ in range(1200):  # it begins anew: no state was saved
-            if (
-                not (run / "model.new").exists()
-                and 0 < (run / "metrics.jsonl").read_text().count("\n") != rows
-            ):
+            if not half.exists() and 0 < (run / "metrics.jsonl").read_text().count("\n") != rows:
                 break
             time.sleep(0.05)
-        assert not (run / "model.new").exists() and not list(run.rglob("*.new"))
+        assert not list(run.rglob("*.part"))
         assert (run / "mine.txt").read_text() == "stays"
         assert third.poll() is None
     finally:
