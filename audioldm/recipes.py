@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from glob import glob
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -60,12 +60,6 @@ def recipe_text(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def headline(name: str) -> str:
-    """A recipe's first comment line."""
-    lines = [line[1:].strip() for line in recipe_text(name).splitlines() if line.startswith("#")]
-    return next((line for line in lines if not line.startswith("@")), "")
-
-
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused.
 
@@ -93,8 +87,19 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     return cfg
 
 
+def parsed(word: str) -> Override | None:
+    """An override as Hydra reads it; None for a text beyond its grammar: with , ( = or other letters."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        key, _, value = word.partition("=")
+        if not value or not key.replace(".", "").isidentifier():
+            raise
+        return None
+
+
 def readable(word: str) -> list[str]:
-    """An override as Hydra reads it: a text with , ( = or letters that its grammar has not is quoted.
+    """An override as Hydra takes it: a text beyond its grammar is quoted.
 
     ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add.
 
@@ -102,48 +107,34 @@ def readable(word: str) -> list[str]:
     (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'])
     """
     key, _, value = word.partition("=")
-    quoted = f"{key}='" + value.replace("'", "\\'") + "'"
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException:
-        if not value or not key.replace(".", "").isidentifier():
-            raise
-        return [quoted]
-    if override.is_sweep_override():
-        if any(character.isdigit() for character in value) or "." not in key:
-            raise AudioLDMError(
-                f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
-            )
-        return [quoted]
-    return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
+    quoted, override = f"{key}='" + value.replace("'", "\\'") + "'", parsed(word)
+    if override is not None and not override.is_sweep_override():
+        return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
+    if override is not None and ("." not in key or any(character.isdigit() for character in value)):
+        raise AudioLDMError(
+            f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
+        )
+    return [quoted]
 
 
 def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, each with a run folder that is named by what is swept.
 
     >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
-    ['task.lr=0.001', 'seed=1', 'run_dir=runs/tiny/vae/task.lr=0.001']
+    ['task.lr=0.001', 'seed=1', "run_dir='runs/tiny/vae/task.lr=0.001'"]
     """
-    parent, choices = f"runs/{name}", []
+    folders = [word.removeprefix("run_dir=") for word in overrides if word.startswith("run_dir=")]
+    parent, runs = [f"runs/{name}", *folders][-1], [(list[str](), list[str]())]
     for word in overrides:
-        key, _, value = word.partition("=")
-        if key == "run_dir":
-            parent = value
+        override = parsed(word)
+        if word.startswith("run_dir="):
             continue
-        override = OverridesParser.create().parse_override(word)
-        swept = override.is_sweep_override()
-        choices.append([f"{key}={one}" for one in override.sweep_string_iterator()] if swept else [word])
-    runs = []
-    for words in product(*choices):
-        varied = [word for word, several in zip(words, choices, strict=True) if len(several) > 1]
-        folder = ",".join(varied).replace("/", "_")
-        runs.append([*words, f"run_dir={quote(f'{parent}/{folder}')}" if folder else f"run_dir={parent}"])
-    return runs
-
-
-def quote(text: str) -> str:
-    """Quoted where Hydra's grammar asks for it."""
-    return f"'{text}'" if set(text) & set(",(){}[]: ") else text
+        if override is None or not override.is_sweep_override():
+            runs = [([*words, word], varied) for words, varied in runs]
+            continue
+        values = [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
+        runs = [([*words, one], [*varied, one]) for words, varied in runs for one in values]
+    return [[*words, f"run_dir='{parent}/{','.join(varied).replace('/', '_')}'"] for words, varied in runs]
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -72,7 +72,8 @@ class ControlTraining(LatentDiffusion):
     @property
     def averaged(self) -> torch.nn.Module:
         """What the moving average follows."""
-        return self.control
+        net: torch.nn.Module = self.control
+        return net
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""

@@ -21,6 +21,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import write_bytes
 from audioldm.training.distributed import like, local, whole
 
+open_tensors: Any = safe_open
+
 
 class Ema(L.Callback):
     """Exponential moving average of ``module.averaged``; decay min(d, (1+n)/(10+n)).   Validation and export use it.
@@ -203,13 +205,11 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     paths = sorted(Path(folder).glob("batch-*.safetensors"))
     if not paths:
         raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
-    stored = [
-        (path, name, int(file.metadata()["step"]))
-        for path in paths
-        for file in [safe_open(path, "pt")]  # type: ignore[no-untyped-call]
-        for name in sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118
-    ]
-    stored = [entry for entry in stored if at is None or entry[2] <= at]
+    stored: list[tuple[Path, str, int]] = []
+    for path in paths:
+        with open_tensors(path, "pt") as file:
+            step, names = int(file.metadata()["step"]), sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118
+        stored += [(path, name, step) for name in names if at is None or step <= at]
     if not stored:
         raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
     steps = torch.tensor([step for _, _, step in stored])
@@ -217,7 +217,7 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
     total: dict[str, Tensor] = {}
     for (path, name, _), weight in zip(stored, weights.tolist(), strict=True):
-        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with open_tensors(path, "pt") as file:
             for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
                 value = file.get_tensor(key)
                 part = key.removeprefix(f"{name}/")
