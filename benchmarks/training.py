@@ -83,14 +83,14 @@ def cached_step(nets: Nets, batch: int, *, seconds: float, graph: bool, bf16: bo
     recorded = RecordedStep(whole, on=graph)
 
     def step() -> Tensor:
-        z, t, noise, told = module.drawn(next(batches).to(device), rng, drop=0.1)
-        return recorded(z, t, noise, told.film)["loss"]
+        z, t, noise, condition = module.drawn(next(batches).to(device), rng, drop=0.1)
+        return recorded(z, t, noise, condition.film)["loss"]
 
     return step
 
 
-class ClapEar(torch.nn.Module):
-    """CLAP's audio tower (HTSAT-tiny, random weights) from a 16 kHz wave, as the public training code hears it."""
+class ClapAudio(torch.nn.Module):
+    """CLAP's audio tower (HTSAT-tiny, random weights) from a 16 kHz wave, as in the public training code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
     module = module_of(nets, graph=False)
     device, spec = module.unet.device, AudioSpec()
     with torch.device(device):
-        ear = ClapEar().eval().requires_grad_(False)
+        clap = ClapAudio().eval().requires_grad_(False)
     mel = LogMel(spec).to(device)
     optimizer = torch.optim.AdamW(module.unet.parameters(), lr=1e-5)
     rng = torch.Generator(device).manual_seed(1)
@@ -121,8 +121,8 @@ def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
     def step() -> Tensor:
         with torch.no_grad():
             mean, std = encode(nets.vae, mel(wave))
-            heard = ear(wave)
-        losses, _ = module.losses(LatentBatch(mean, std, heard, heard), rng, drop=0.1)
+            embedding = clap(wave)
+        losses, _ = module.losses(LatentBatch(mean, std, embedding, embedding), rng, drop=0.1)
         loss = losses.mean()
         loss.backward()
         optimizer.step()

@@ -36,7 +36,7 @@ def pack(
     splits = tuple(split or ("train", "val", "test"))
     total = sum(row.split in splits for path in manifests for row in read(path))
     with advancing("pack", total) as on_row:
-        size = write(
+        size, findings = write(
             manifests,
             out,
             kbps=kbps,
@@ -44,7 +44,9 @@ def pack(
             processes=processes or os.cpu_count() or 1,
             on_row=on_row,
         )
-    typer.echo(f"{out}: {total} sounds, {size / 2**20:.1f} MiB")
+    for finding in findings:
+        typer.echo(str(finding), err=True)
+    typer.echo(f"{out}: {total - len(findings)} sounds, {size / 2**20:.1f} MiB")
 
 
 def unpack(
@@ -53,6 +55,7 @@ def unpack(
         Path, typer.Option("-o", "--out", metavar="DIR", help="Where manifests and WAV files go.")
     ],
     processes: Processes = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace manifests that are there.")] = False,
 ) -> None:
     """Write a pack's manifests and sounds, as 16 kHz WAV, below a folder.
 
@@ -66,7 +69,11 @@ def unpack(
     if not file.is_file():
         raise AudioLDMError(f"{file} is missing.", "Name a file that `audioldm data pack` wrote.")
     with advancing("unpack", None) as on_row:
-        manifests = read(file, out, processes=processes or os.cpu_count() or 1, on_row=on_row)
+        manifests, findings = read(
+            file, out, force=force, processes=processes or os.cpu_count() or 1, on_row=on_row
+        )
+    for finding in findings:
+        typer.echo(str(finding), err=True)
     for manifest in manifests:
         typer.echo(str(manifest))
 

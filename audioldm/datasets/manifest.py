@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite, log10
@@ -12,6 +11,7 @@ import torchaudio.functional as audio
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, write_text
 
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
@@ -57,21 +57,25 @@ class Finding:
         return f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else "")
 
 
-def read(path: str | Path, *, split: str | None = None) -> list[Row]:
-    """The rows of a manifest (of one ``split`` if given); relative paths are taken from the manifest's own folder."""
+def read(path: str | Path, *, split: str | None = None, absolute: bool = True) -> list[Row]:
+    """The rows of a manifest (of one ``split`` if given); relative paths lie in the manifest's own folder.
+
+    ``absolute`` allows the paths that ``write`` gives to sounds elsewhere on this machine; nothing but a sound is read
+    there, and nothing is written or removed.
+    """
     path = Path(path)
     if not path.is_file():
         raise AudioLDMError(f"There is no manifest at {path}.", "Make one with `audioldm data prepare`.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if line.strip():
-            rows.append(parse(line, where=f"{path}:{number}", folder=path.parent))
+            rows.append(parse(line, where=f"{path}:{number}", folder=path.parent, absolute=absolute))
     if split is not None and split not in SPLITS:
         raise AudioLDMError(f"split={split!r} is not a split.", f"Use one of {', '.join(SPLITS)}.")
     return [row for row in rows if split is None or row.split == split]
 
 
-def parse(line: str, *, where: str, folder: Path) -> Row:
+def parse(line: str, *, where: str, folder: Path, absolute: bool = True) -> Row:
     """One manifest line as a Row; every mistake names the line."""
     try:
         values = json.loads(line)
@@ -96,7 +100,9 @@ def parse(line: str, *, where: str, folder: Path) -> Row:
         raise AudioLDMError(
             f"{where}: split={row.split!r} is not a split.", f"Use one of {', '.join(SPLITS)}."
         )
-    return replace(row, path=str((folder / row.path).absolute()))
+    if absolute and Path(row.path).is_absolute():
+        return row
+    return replace(row, path=str(inside(folder, row.path, where=where)))
 
 
 def write(rows: Iterable[Row], path: str | Path) -> Path:
@@ -107,10 +113,7 @@ def write(rows: Iterable[Row], path: str | Path) -> Path:
     lines = [
         json.dumps(asdict(replace(row, path=_portable(row.path, folder))), ensure_ascii=False) for row in rows
     ]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_text(path, "".join(line + "\n" for line in lines))
 
 
 def _portable(path: str, folder: Path) -> str:

@@ -22,6 +22,7 @@ from audioldm.datasets.decode import mono, resample
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.tars import SOUNDS, Sample, samples
 from audioldm.errors import AudioLDMError
+from audioldm.paths import staged
 from audioldm.spec import AudioSpec
 
 
@@ -47,17 +48,10 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
     paths = []
     for start in range(0, len(rows), clips):
         path = folder / f"shard-{start // clips:05d}.tar"
-        waiting = path.with_suffix(".new")
-        try:
-            with tarfile.open(waiting, "w", dereference=True) as tar:  # a link would leave its sound behind
-                for i, row in enumerate(rows[start : start + clips], start):
-                    add(tar, f"{i:09d}", row)
-        except OSError as error:
-            waiting.unlink(missing_ok=True)
-            raise AudioLDMError(
-                f"{path} could not be written ({error}).", "Free some space and run it again.", code=1
-            ) from error
-        waiting.replace(path)
+        # a link would leave its sound behind
+        with staged(path) as stage, tarfile.open(stage, "w", dereference=True) as tar:
+            for i, row in enumerate(rows[start : start + clips], start):
+                add(tar, f"{i:09d}", row)
         paths.append(path)
     for old in set(folder.glob("shard-*.tar")) - set(paths):
         old.unlink()

@@ -168,7 +168,7 @@ def overrides(variant: dict[str, Any]) -> list[str]:
 
 def peaks(device: str) -> dict[str, float]:
     """FLOP/s of a float32 product with TF32 and of one in bfloat16, and bytes/s of a copy."""
-    from benchmarks.floors import copy_rate, matmul_rate
+    from benchmarks.measure import copy_rate, matmul_rate
 
     size, mib = (8192, 1024) if device == "cuda" else (512, 64)
     return {

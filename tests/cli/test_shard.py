@@ -1,5 +1,6 @@
 """``audioldm data shard``: tars that hold a manifest's clips and captions, and that training streams."""
 
+import errno
 import json
 import tarfile
 from pathlib import Path
@@ -61,15 +62,19 @@ def test_shards_are_replaced_as_a_whole_and_only_with_force(command, manifest, t
         (["--full"], 1, "could not be written"),
     ],
 )
-def test_refusals_leave_nothing(command, manifest, tmp_path, capsys, words: list[str], code: int, told: str):
+def test_refusals_leave_nothing(
+    command, manifest, tmp_path, capsys, monkeypatch, words: list[str], code: int, told: str
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     out = tmp_path / "shards"
     if words == ["--lose"]:
         words = []
         (tmp_path / "sounds" / "3.flac").unlink()
     if words == ["--full"]:
         words = []
-        out.mkdir()
-        (out / "shard-00000.new").symlink_to("/dev/full")  # answers every write as a full disk does
+        monkeypatch.setattr("audioldm.datasets.shards.add", full)
     assert command("data", "shard", manifest, "-o", out, *words) == code
     assert told in capsys.readouterr().err
     assert not out.exists() or not list(out.iterdir())

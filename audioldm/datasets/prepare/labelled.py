@@ -7,6 +7,7 @@ from audioldm.datasets.manifest import Row, split_of
 from audioldm.datasets.prepare.captioned import YOUTUBE, youtube_names
 from audioldm.datasets.prepare.tables import Sounds, licence, listing, table, words
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside
 
 ESC50 = {
     "dog": "a dog barking",
@@ -119,7 +120,7 @@ def urbansound8k(folder: str | Path, *, test_fold: int = 10, val_fold: int = 9) 
         )
         out.append(
             Row(
-                str((folder / "audio" / f"fold{fold}" / line["slice_file_name"]).absolute()),
+                str(inside(folder / "audio" / f"fold{fold}", line["slice_file_name"])),
                 captions,
                 labels=(words(line["class"]),),
                 split="test" if fold == test_fold else "val" if fold == val_fold else "train",
@@ -151,7 +152,7 @@ def fsd50k(folder: str | Path) -> list[Row]:
             known = facts.get(line["fname"], {})
             out.append(
                 Row(
-                    str((folder / f"FSD50K.{part}_audio" / f"{line['fname']}.wav").absolute()),
+                    str(inside(folder / f"FSD50K.{part}_audio", f"{line['fname']}.wav")),
                     tuple(dict.fromkeys((f"the sound of {names[0]}", f"sounds of {listing(names[:3])}"))),
                     labels=tuple(names),
                     split=line["split"] if part == "dev" else "test",

@@ -16,6 +16,7 @@ from typing import Any
 from audioldm.datasets.manifest import SPLITS, Finding, Row, split_of
 from audioldm.datasets.prepare.tables import SUFFIXES
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, write_bytes
 
 CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in range(1, 6)))
 LABELS = ("labels", "label", "category", "class", "tags")
@@ -104,9 +105,7 @@ def unpack(
             captions = tuple(dict.fromkeys(earlier.captions + captions))
         place = folder / f"{digest[:32]}{ending(sample.audio)}"
         if not place.is_file() or place.stat().st_size != len(sample.audio):
-            partial = place.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(sample.audio)
-            os.replace(partial, place)
+            write_bytes(place, sample.audio)
         named = next((str(sample.fields[name]) for name in GROUPS if sample.fields.get(name)), "")
         group = f"{source}/{named or digest}"
         split = SPLIT_NAMES.get(str(sample.fields.get("split") or sample.split).lower(), "")
@@ -145,16 +144,19 @@ def parquet(paths: Sequence[str | Path], column: str = "audio") -> Iterator[Samp
         number = 0
         for batch in file.iter_batches(batch_size=BATCH):
             for line in batch.to_pylist():
-                yield _sample(f"{path}:{number}", line, column, split)
+                yield _sample(f"{path}:{number}", line, column, split, path.parent)
                 number += 1
 
 
-def _sample(where: str, line: dict[str, Any], column: str, split: str = "") -> Sample:
-    """One line of a table with an audio column."""
+def _sample(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> Sample:
+    """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
     audio = line.pop(column)
     if isinstance(audio, dict):
-        path = audio.get("path")
-        audio = audio.get("bytes") or (Path(path).read_bytes() if path and Path(path).is_file() else None)
+        path, audio = audio.get("path"), audio.get("bytes")
+        if audio is None and path:
+            path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
+            place = inside(folder, path, where=where)
+            audio = place.read_bytes() if place.is_file() else None
     return Sample(where, audio, line, split)
 
 
@@ -208,6 +210,7 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
         raise AudioLDMError(
             f"`datasets` cannot open {name}: {error}", "Check the name and the network.", code=1
         ) from error
+    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
     parts = found if isinstance(found, dict) else {str(found.split or ""): found}
     for split, part in parts.items():
         if column not in part.column_names:
@@ -222,7 +225,7 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
                 key: names[key].int2str(value) if key in names and value is not None else value
                 for key, value in line.items()
             }
-            yield _sample(f"{name}:{split}:{number}", line, column, split)
+            yield _sample(f"{name}:{split}:{number}", line, column, split, folder)
 
 
 def hub(repository: str, folder: str | Path) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 LICENCE_URLS = (
@@ -65,7 +66,7 @@ class Sounds:
     def place(self, *names: str) -> str:
         """As ``find``, or where it should have been: the check then names it as missing."""
         found = self.find(*names)
-        return str(found if found is not None else self.folders[0] / names[0])
+        return str(found if found is not None else inside(self.folders[0], names[0]))
 
 
 def licence(url: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside
 
 ADDRESS = "https://www.youtube.com/watch?v={video}"
 JOURNAL = "fetch.jsonl"
@@ -106,7 +107,7 @@ def fetch(
     known, findings, in_a_row = journal(folder), list[Finding](), 0
     for clip in clips:
         fate, why = known.get(clip.name, ("", ""))
-        if not (folder / clip.name).is_file():
+        if not inside(folder, clip.name).is_file():
             if fate != "permanent":
                 fate, why = _tried(clip, folder, address, tries, wait)
                 note(folder, clip, fate, why)

@@ -1,7 +1,7 @@
 """A contact sheet: one log-mel for each prompt of a list, generated, or for random clips of a manifest, as they are.
 
-python -m benchmarks.contact data/prompts/demo.txt -o benchmarks/results/embedded-v1/contact.png
-python -m benchmarks.contact data/raw/composed.jsonl -o benchmarks/results/composed.png
+python -m recipes.embedded.contact data/prompts/demo.txt -o benchmarks/results/embedded-v1/contact.png
+python -m recipes.embedded.contact data/raw/composed.jsonl -o benchmarks/results/composed.png
 """
 
 import argparse

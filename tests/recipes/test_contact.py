@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from audioldm.datasets.manifest import Row, write
-from benchmarks.contact import main
+from recipes.embedded.contact import main
 
 
 def test_clips_of_a_manifest_are_drawn(tmp_path):
