@@ -19,7 +19,7 @@ import torch
 
 from audioldm.diffusion.windows import blend, starts
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.split import reason_against
+from audioldm.nets.machine import reason_against
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.engines import emulated

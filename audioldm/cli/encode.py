@@ -91,9 +91,9 @@ def encode(
     autoencoder, embedder = load_component(vae).to(device), SmallClap.load(clap).to(device)
     sequences = None
     if t5:
-        from audioldm.nets.t5 import T5Text, weights_of
+        from audioldm.nets.text_encoder import T5TextEncoder, weights_of
 
-        sequences, words = T5Text.from_pretrained(t5).to(device), weights_of(t5)
+        sequences, words = T5TextEncoder.from_pretrained(t5).to(device), weights_of(t5)
     channels = autoencoder.config.latent_channels  # type: ignore[union-attr]
     front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
     made_of = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]

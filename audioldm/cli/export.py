@@ -143,7 +143,7 @@ def check_choices(*, dtype: str, **given: Any) -> None:
 def write_parts(ref: str, out: Path) -> list[Path] | None:
     """Component folders of a published file that cannot generate alone; None for everything else."""
     from audioldm.convert.checkpoint import read_checkpoint
-    from audioldm.convert.files import SUFFIXES
+    from audioldm.nets.folder import SUFFIXES
     from audioldm.convert.published import obstacle
     from audioldm.convert.tango import MAIN
 

@@ -50,7 +50,7 @@ def run_of(file: Path) -> Path | None:
 def unpack_training(file: Path, part: str, folder: Path) -> None:
     """The averaged weights of a training checkpoint where it has an average, else its weights."""
     from audioldm import recipes
-    from audioldm.convert.files import read_weights
+    from audioldm.nets.folder import read_weights
     from audioldm.nets.folder import check_state, save_component
 
     net, settings = NETS[part], run_settings(file.parent.parent)
@@ -113,7 +113,7 @@ def run_settings(run: Path) -> dict[str, Any]:
 def t5_of(index: dict[str, Any], named: str = "") -> Any:
     """The T5 that a latent cache was made with: the ``named`` one, or where it was then; the same weights."""
     from audioldm.nets.folder import sha256
-    from audioldm.nets.t5 import T5Text, weights_of
+    from audioldm.nets.text_encoder import T5TextEncoder, weights_of
 
     made = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
     if made is None:
@@ -123,7 +123,7 @@ def t5_of(index: dict[str, Any], named: str = "") -> Any:
     place = named or str(Path(made["file"]).parent)
     if not named and not Path(made["file"]).is_file():
         raise AudioLDMError(f"{made['file']} is missing, with which the tokens were made.", "Name it: --t5.")
-    text = T5Text.from_pretrained(place)
+    text = T5TextEncoder.from_pretrained(place)
     if sha256(weights_of(place)) != made["sha256"]:
         raise AudioLDMError(f"The U-Net's tokens were not made with t5={place}.", "Name the right one.")
     return text

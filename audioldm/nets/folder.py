@@ -39,6 +39,7 @@ from transformers import (
 )
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import staged
 
 Module = TypeVar("Module")
 Class = TypeVar("Class", bound=type)
@@ -288,7 +289,9 @@ def find_weights(folder: Path | str) -> list[Path]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise AudioLDMError(f"{index} has no weight_map.", "Download the folder again.")
-            return [inside(folder, shard) for shard in sorted(set(shards.values()))]
+            if any(Path(shard).name != shard for shard in shards.values()):  # the hub's are links, so no ``inside``
+                raise AudioLDMError(f"{index} names files outside of its folder.", "Download it again.")
+            return [folder / shard for shard in sorted(set(shards.values()))]
     raise AudioLDMError(
         f"{folder} has no weights (none of {', '.join(NAMES)}).", "Download the folder again."
     )
@@ -374,10 +377,9 @@ def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype 
     state = {k: v if first.setdefault(v.data_ptr(), k) == k else v.clone() for k, v in state.items()}
     if dtype is not None:
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-    draft = path.with_suffix(f".{os.getpid()}.part")  # weights in memory may be views of the file at ``path``
-    save_file(state, draft, metadata={"format": "pt"})
-    pad_header(draft)
-    os.replace(draft, path)
+    with staged(path) as draft:  # weights in memory may be views of the file at ``path``
+        save_file(state, draft, metadata={"format": "pt"})
+        pad_header(draft)
     return path
 
 

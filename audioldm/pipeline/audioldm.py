@@ -26,10 +26,10 @@ from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
-from audioldm.nets.generated import GeneratedText
-from audioldm.nets.heap import release_weight_pages
-from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.t5 import T5Text
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder
+from audioldm.nets.machine import release_weight_pages
+from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.unet import kind_of, multiple_of
 from audioldm.pipeline import adapting, longform, model_folder
 from audioldm.pipeline.adapting import Adapted, Named
@@ -64,7 +64,7 @@ class AudioLDM:
     defaults: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
-    words: T5Text | GeneratedText | None = None
+    words: T5TextEncoder | AudioLDM2TextEncoder | None = None
     """what reads prompts word by word, for a U-Net that attends to tokens"""
     dtype: torch.dtype = torch.float32
     notice: str = ""
@@ -212,7 +212,7 @@ class AudioLDM:
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
         """Prompts to what the U-Net is told; in the float32 modes each by itself, so that its length moves no other."""
-        told = Condition() if self.words is None else self.words.tell(prompts)
+        told = Condition() if self.words is None else self.words.encode(prompts)
         if kind_of(self.unet) == "cross":
             return told
         if self.mode not in ("exact", "split"):

@@ -22,9 +22,9 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.heap import keep_freed, release_weight_pages, trim_heap
+from audioldm.nets.machine import keep_freed, release_weight_pages, trim_heap
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.split import cache_folder, reason_against, split
+from audioldm.nets.machine import cache_folder, reason_against, split
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.nets.vae import decode
 from audioldm.pipeline.graphs import Graphed

@@ -11,9 +11,9 @@ from audioldm.convert.folder import load_pretrained_clap, load_t5_tokenizer
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.folder import load_component, read_json, save_component, sha256, weight_file
-from audioldm.nets.generated import GeneratedText
-from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.t5 import T5Text
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder
+from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.pipeline.scheduler import read_scheduler, write_scheduler
 from audioldm.spec import AudioSpec
 
@@ -70,12 +70,12 @@ def load_clap(folder: Path) -> SmallClap | PretrainedClap | NoClap:
     return SmallClap.load(folder) if has_small_clap(folder) else load_pretrained_clap(folder)
 
 
-def load_words(folder: Path, clap: SmallClap | PretrainedClap | NoClap) -> T5Text | GeneratedText | None:
+def load_words(folder: Path, clap: SmallClap | PretrainedClap | NoClap) -> T5TextEncoder | AudioLDM2TextEncoder | None:
     """What reads prompts word by word: T5, or AudioLDM 2's generator around it; None where the U-Net is told none."""
     if not (folder / "text_encoder_2").is_dir():
         return None
     tokenizer = load_t5_tokenizer(folder / "tokenizer_2")
-    t5 = T5Text(
+    t5 = T5TextEncoder(
         load_component(folder / "text_encoder_2"),  # type: ignore[arg-type]
         tokenizer,
         longest=tokenizer.model_max_length,
@@ -83,7 +83,7 @@ def load_words(folder: Path, clap: SmallClap | PretrainedClap | NoClap) -> T5Tex
     if not (folder / "language_model").is_dir() or not isinstance(clap, PretrainedClap):
         return t5
     gpt = load_component(folder / "language_model")
-    return GeneratedText(
+    return AudioLDM2TextEncoder(
         clap,
         t5,
         load_component(folder / "projection_model"),  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def index_of(pipe: "AudioLDM") -> dict[str, Any]:
     if pipe.words is None:
         return index
     index |= {"_class_name": "AudioLDM", "text_encoder_2": ["transformers", "T5EncoderModel"]}
-    if isinstance(pipe.words, GeneratedText):
+    if isinstance(pipe.words, AudioLDM2TextEncoder):
         index["projection_model"] = ["diffusers", "AudioLDM2ProjectionModel"]
         index["language_model"] = ["transformers", "GPT2Model"]
         index["texts"] = "alone" if pipe.words.alone else "filled"

@@ -9,7 +9,7 @@ from torch import Tensor
 from audioldm.batch import Condition, LatentBatch
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import NoiseSchedule
-from audioldm.nets.condition import choose_rows
+from audioldm.batch import choose_rows
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.bins import LossBins
 from audioldm.training.graphed import RecordedStep

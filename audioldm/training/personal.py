@@ -23,7 +23,7 @@ from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch
 from audioldm.datasets.audio_text import generator
 from audioldm.errors import AudioLDMError
-from audioldm.nets.condition import choose_rows
+from audioldm.batch import choose_rows
 from audioldm.nets.unet import kind_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.latent_diffusion import LatentDiffusion

@@ -14,7 +14,7 @@ from audioldm.convert.published import spec_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.folder import load_component
-from audioldm.nets.t5 import T5Text
+from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.signal.mel import log_mel
@@ -68,7 +68,7 @@ class Listen(L.Callback):
         self.settings = {"seconds": seconds, "steps": steps, "guidance": guidance}
         self.seeds = [seed + i for i in range(len(self.prompts))]
         self.parts = load_component(vae), load_component(vocoder), SmallClap.load(clap)
-        self.words = T5Text.from_pretrained(t5) if t5 else None
+        self.words = T5TextEncoder.from_pretrained(t5) if t5 else None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audioldm.datasets.manifest import read
 from audioldm.errors import AudioLDMError
-from audioldm.nets.text import minilm_embeddings
+from audioldm.nets.minilm import minilm_embeddings
 
 
 def place(path: str) -> str:

@@ -45,7 +45,7 @@ def pipe(vocabulary):
     from audioldm.convert.folder import load_any_tokenizer
     from audioldm.convert.published import DEFAULTS
     from audioldm.nets.hifigan import build_hifigan
-    from audioldm.nets.pretrained_clap import PretrainedClap
+    from audioldm.nets.clap import PretrainedClap
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
     from audioldm.pipeline.audioldm import AudioLDM

@@ -9,7 +9,7 @@ import torch
 from originals import prefixed, unet_state, vae_state, vocoder_state, weight_normed, whole
 
 from audioldm.convert.checkpoint import read_checkpoint
-from audioldm.convert.files import read_weights
+from audioldm.nets.folder import read_weights
 from audioldm.convert.published import LICENCE
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component

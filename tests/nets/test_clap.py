@@ -7,7 +7,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProces
 from audioldm.batch import Condition
 from audioldm.nets.clap import MAX_TOKENS, SmallClap, build_small_clap, train_tokenizer
 from audioldm.nets.condition import drop_condition, mix_modalities
-from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.nets.clap import PretrainedClap
 
 TEXTS = ["a dog barking", "rain falling on a roof", "a low tone"]
 

@@ -10,9 +10,9 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
 from audioldm.nets.hifigan import build_hifigan, vocode
-from audioldm.nets.split import Split, build, reason_against, split
-from audioldm.nets.split.blocks import SelfAttention, SummedBlock
-from audioldm.nets.split.layers import pack, pays, phases
+from audioldm.nets.machine import Split, build, reason_against, split
+from audioldm.nets.machine.blocks import SelfAttention, SummedBlock
+from audioldm.nets.machine.layers import pack, pays, phases
 from audioldm.nets.unet import build_unet, net_call
 from audioldm.nets.vae import build_vae, decode
 

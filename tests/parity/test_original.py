@@ -20,9 +20,9 @@ from audioldm.convert import build
 from audioldm.convert.checkpoint import Checkpoint, read_checkpoint
 from audioldm.convert.conditioners import add_conditioners
 from audioldm.convert.folder import load_any_tokenizer
-from audioldm.nets.generated import GeneratedText
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.unet import net_call
 from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM
@@ -167,7 +167,7 @@ def test_generator_of_audio_tokens(answers, report):
     theirs, path = answers("generator", "s", inputs)
     found = Checkpoint()
     add_conditioners(found, torch.load(path, weights_only=True)["state_dict"], {})
-    words = GeneratedText(torch.nn.Identity(), torch.nn.Identity(), *build.generator_of(found, path))
+    words = AudioLDM2TextEncoder(torch.nn.Identity(), torch.nn.Identity(), *build.generator_of(found, path))
     ours = words.go_on(inputs["film"][:, 0], inputs["tokens"], inputs["mask"])
     report("GPT-2 generator of audio tokens", ours, theirs["out"], "audioldm2 0.1.0")
 

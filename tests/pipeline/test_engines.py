@@ -9,7 +9,7 @@ import torch
 from audioldm.diffusion.guidance import classifier_free
 from audioldm.diffusion.pairing import paired
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.split import reason_against
+from audioldm.nets.machine import reason_against
 from audioldm.pipeline import engines
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.graphs import Graphed

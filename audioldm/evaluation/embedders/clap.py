@@ -10,7 +10,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.protocol import Embeddings
 from audioldm.evaluation.embedders.weights import digest
 from audioldm.nets.clap import SmallClap
-from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.nets.clap import PretrainedClap
 from audioldm.pipeline.model_folder import load_clap
 
 WINDOW = 10.0
@@ -92,9 +92,9 @@ def laion(path: Path) -> PretrainedClap:
     """LAION's own file in transformers' classes, by the same strict rules as the CLAP inside AudioLDM's checkpoints."""
     from transformers import ClapAudioModelWithProjection, ClapConfig, ClapTextModelWithProjection
 
-    from audioldm.convert.build import fill
+    from audioldm.nets.folder import fill
     from audioldm.convert.clap import clap_config, convert, is_clap, towers
-    from audioldm.convert.files import read_weights
+    from audioldm.nets.folder import read_weights
     from audioldm.convert.folder import load_any_tokenizer
 
     content = read_weights(path)
