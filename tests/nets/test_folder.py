@@ -62,7 +62,7 @@ def test_damage_is_told_in_one_line(tmp_path):
     with told("unknown 'extra'"):
         load_component(tmp_path)
     save_file({**state, "encoder.conv_in.bias": torch.zeros(3)}, path)
-    with told(r"shape \(3,\), its config.json says \(8,\)"):
+    with told(r"shape \(3,\) and float32, its config.json says of shape \(8,\) and float32"):
         load_component(tmp_path)
     path.unlink()
     with told("has no weights"):
