@@ -107,7 +107,7 @@ class MelEncoder(ModelMixin, ConfigMixin):
     (B, 1, N) at the spec's rate, of 0.1 s or more, to (B, dim), not normalised.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         spec: str = "16k_64",

@@ -205,17 +205,17 @@ def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     for key, value in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(value), []).append(key)
     for group in names.values():  # T5 has its words under two names, of which a file may hold one
-        if (key := next((key for key in group if key in state), None)) is not None:
-            state = {**dict.fromkeys(group, state[key]), **state}
+        if there := [key for key in group if key in state]:
+            state = {**dict.fromkeys(group, state[there[0]]), **state}
     return modern_attention(state) if isinstance(module, AutoencoderKL) else state
 
 
 def modern_attention(state: Mapping[str, Tensor]) -> State:
     """An autoencoder's state in diffusers' names of today; 1 x 1 convolutions of its attention become matrices."""
     new: State = {}
-    for key, value in state.items():
-        match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", key)
-        key = f"{match[1]}.{OLD_ATTENTION[match[2]]}.{match[3]}" if match else key
+    for old, value in state.items():
+        match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", old)
+        key = f"{match[1]}.{OLD_ATTENTION[match[2]]}.{match[3]}" if match else old
         new[key] = value[:, :, 0, 0] if ".attentions." in key and value.dim() == 4 else value
     return new
 
@@ -314,7 +314,7 @@ class Named:
     """Replaces a class that a training saved in its checkpoint as the key of a table."""
 
 
-HARMLESS = [
+HARMLESS: list[Any] = [
     (Named, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (Named, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
     (Named, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),

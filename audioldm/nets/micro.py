@@ -70,7 +70,7 @@ class MicroConditioning(ModelMixin, ConfigMixin):
     starts at zero, so before training the vector is exactly 0 and a trained U-Net answers as it did without it.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         film_dim: int = 512,

@@ -39,7 +39,7 @@ def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str
     """Each distinct text's sentence vector (384,): mean of the last layer over its tokens, unit length."""
     folder = minilm_folder()
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    distinct, table = sorted(set(texts)), {}
+    distinct, table = sorted(set(texts)), dict[str, Tensor]()
     for start in range(0, len(distinct), batch_size):
         part = distinct[start : start + batch_size]
         tokens = tokenizer(part, padding=True, truncation=True, return_tensors="pt")

@@ -26,7 +26,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
     torch.Size([3, 2])
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         classes: Sequence[str],

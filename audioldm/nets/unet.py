@@ -7,7 +7,7 @@ transformer block attends to the latent itself.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 from torch import Tensor
@@ -16,7 +16,7 @@ from audioldm.batch import Condition
 
 Kind = Literal["film", "cross", "both"]
 NetCall = Callable[..., Tensor]
-LatentUNet = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
+LatentUNet: TypeAlias = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
 
 
 def build_unet(

@@ -22,18 +22,19 @@ Net = TypeVar("Net", bound=nn.Module)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 FEWEST_ROWS = 16
-"""A linear layer on fewer vectors waits for its weights, not for products."""
+"""a linear layer on fewer vectors waits for its weights, not for products"""
 HELD = 64 * 2**20
-"""Bytes of a file's weights that may stay in memory after they were cut."""
+"""bytes of a file's weights that may stay in memory after they were cut"""
 
 
 class Split(nn.Module):
     """A layer with its weights cut in two; shares the layer's own weights, and runs it where the cut does not pay."""
 
+    layer: Any
     read = 0
-    """Bytes of weights that were cut, and may be in memory twice"""
+    """bytes of weights that were cut, and may be in memory twice"""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         load()
         self.layer = layer
@@ -41,19 +42,19 @@ class Split(nn.Module):
         self.turned = isinstance(layer, nn.ConvTranspose1d)
         self.stride = 1 if self.turned or isinstance(layer, nn.Linear) else layer.stride[-1]
         self.dilation = 1 if self.turned or isinstance(layer, nn.Linear) else layer.dilation[-1]
-        self.pad = (0, 0, 0)  # above and below, left, right
+        self.pad: tuple[int, ...] = (0, 0, 0)  # above and below, left, right
         if isinstance(layer, nn.Conv1d | nn.Conv2d):
             high = layer.padding[0] if isinstance(layer, nn.Conv2d) else 0
             self.pad = (high, layer.padding[-1], layer.padding[-1])
 
     @property
     def weight(self) -> Tensor:
-        """The layer's own."""
+        """The layer's."""
         return self.layer.weight
 
     @property
     def bias(self) -> Tensor | None:
-        """The layer's own."""
+        """The layer's."""
         return self.layer.bias
 
     def halves(self, factor: float) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -220,7 +221,7 @@ class SummedBlock(ResnetBlock2D):
     """diffusers' residual block, with the two sums taken where the terms are made."""
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None) -> Tensor:
-        """As the parent's, within rounding."""
+        """The parent's result, within rounding."""
         inside = self.conv1(nnf.silu(self.norm1(input_tensor), inplace=not torch.is_grad_enabled()))
         if temb is not None and self.time_emb_proj is not None:
             inside = inside.add_(self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None])
@@ -232,10 +233,10 @@ class SummedBlock(ResnetBlock2D):
 
 
 class GatedInPlace(GEGLU):
-    """diffusers' gated layer, its product written over the gate: the same numbers, a fresh picture less."""
+    """diffusers' gated layer, its product written over the gate, which saves an allocation."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the parent's."""
+        """The parent's result."""
         if torch.is_grad_enabled():
             return super().forward(hidden_states, *args, **kwargs)
         hidden, gate = self.proj(hidden_states).chunk(2, dim=-1)
