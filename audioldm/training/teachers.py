@@ -39,7 +39,7 @@ def write_table(table: dict[str, Tensor], path: Path | str) -> None:
 def read_table(path: Path | str) -> dict[str, Tensor]:
     """A table that ``write_table`` kept."""
     if not Path(path).is_file():
-        raise AudioLDMError(f"{path} is missing.", "Make it with recipes/embedded/start.py.")
+        raise AudioLDMError(f"{path} is missing.", "Make it with recipes.embedded.start.")
     with safe_open(path, "pt") as file:
         keys, vectors = json.loads(file.metadata()["keys"]), file.get_tensor("vectors").float()
     return dict(zip(keys, vectors, strict=True))

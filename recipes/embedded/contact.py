@@ -1,7 +1,7 @@
 """A contact sheet: one log-mel for each prompt of a list, generated, or for random clips of a manifest, as they are.
 
-python -m recipes.embedded.contact data/prompts/demo.txt -o benchmarks/results/embedded-v1/contact.png
-python -m recipes.embedded.contact data/raw/composed.jsonl -o benchmarks/results/composed.png
+python -m recipes.embedded.contact data/prompts/demo.txt -o out/contact.png
+python -m recipes.embedded.contact data/raw/composed.jsonl -o out/composed.png
 """
 
 import argparse

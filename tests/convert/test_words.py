@@ -54,7 +54,7 @@ def test_a_relatives_file_sounds_as_its_nets(places, name, command, tmp_path):
     assert torch.equal(again([PROMPTS[0]], seeds=[3], **{**again.defaults, **QUICK}), wave)
     assert wave.std() > 1e-3 and not torch.equal(again([PROMPTS[1]], seeds=[3], **QUICK), wave)
 
-    words = ("--seed", "3", "--seconds", "0.32", "--steps", "2", "--no-figure", "-o", tmp_path)
+    words = ("--seed", "3", "--seconds", "0.32", "--steps", "2", "--set", "figure=false", "-o", tmp_path)
     assert command("generate", PROMPTS[0], "-m", path, *words) == 0
     sound, rate = sf.read(tmp_path / "a_dog_barking_in_the_rain_seed3.wav")
     assert rate == model.spec.rate == {"high": 48000}.get(name, 16000) and len(sound) == round(0.32 * rate)
@@ -82,10 +82,23 @@ def test_a_seed_gives_the_same_sound_among_longer_prompts(places, name):
 
 def test_what_needs_a_clap_vector_is_refused(places, command, tmp_path, capsys):
     path = places["tango"][0]
-    run = ("generate", "rain", "-m", path, "--seconds", "0.32", "--steps", "2", "--no-figure", "-o", tmp_path)
-    assert command(*run, "--rerank", "2") == 2
-    assert "--rerank needs a CLAP that hears" in capsys.readouterr().err
-    assert command(*run, "--towards", "wind") == 0, "the words of one prompt, then of the other"
+    run = (
+        "generate",
+        "rain",
+        "-m",
+        path,
+        "--seconds",
+        "0.32",
+        "--steps",
+        "2",
+        "--set",
+        "figure=false",
+        "-o",
+        tmp_path,
+    )
+    assert command(*run, "--set", "rerank=2") == 2
+    assert "rerank needs a CLAP that hears" in capsys.readouterr().err
+    assert command(*run, "--interpolate-to", "wind") == 0, "the words of one prompt, then of the other"
 
 
 def test_audioldm_2_is_told_nothing_by_zeros_as_its_original_is(places):
@@ -95,8 +108,19 @@ def test_audioldm_2_is_told_nothing_by_zeros_as_its_original_is(places):
 
 
 def test_the_clap_of_a_t5_model_still_scores(places, command, tmp_path):
-    run = ("generate", "rain", "-m", places["cross"][0], "--seconds", "0.32", "--steps", "2", "--no-figure")
-    assert command(*run, "--rerank", "2", "-o", tmp_path) == 0
+    run = (
+        "generate",
+        "rain",
+        "-m",
+        places["cross"][0],
+        "--seconds",
+        "0.32",
+        "--steps",
+        "2",
+        "--set",
+        "figure=false",
+    )
+    assert command(*run, "--set", "rerank=2", "-o", tmp_path) == 0
     sidecar = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert len(sidecar["settings"]["rerank"]["candidates"]) == 2
 

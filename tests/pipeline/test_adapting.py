@@ -86,7 +86,7 @@ def test_what_fails_leaves_the_model_itself(pipe, files, tmp_path):
 
 
 def test_generate_and_export_know_adapters(command, tiny_model, pipe, files, tmp_path, capsys):
-    words = ("generate", "a <mine>", "--seconds", "0.32", "--steps", "2", "--no-figure")
+    words = ("generate", "a <mine>", "--seconds", "0.32", "--steps", "2", "--set", "figure=false")
     stack = ("--adapter", f"{files['lokr']}:0.5", "--adapter", files["word"])
     assert command(*words, "-m", tiny_model, *stack, "-o", tmp_path / "a") == 0
     told = json.loads((tmp_path / "a/a_mine_seed0.json").read_text())["model"]

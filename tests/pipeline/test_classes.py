@@ -83,14 +83,14 @@ def test_a_move_is_limited(pipe, trained):
 
 
 def test_the_command_line_steers_with_and_without_a_prompt(command, trained, tmp_path, capsys):
-    quick = ["-o", tmp_path, "--seconds", "0.3", "--steps", "2", "--no-figure"]
+    quick = ["-o", tmp_path, "--seconds", "0.3", "--steps", "2", "--set", "figure=false"]
     to = [
-        "--guidance-classifier",
-        trained[1],
-        "--guidance-class",
-        "high tone",
-        "--guidance-classifier-scale",
-        "5",
+        "--set",
+        f"guidance_classifier={trained[1]}",
+        "--set",
+        "guidance_class=high tone",
+        "--set",
+        "guidance_classifier_scale=5",
     ]
     assert command("generate", "rain", *quick, *to) == 0
     assert command("generate", *quick, *to) == 0
@@ -102,15 +102,18 @@ def test_the_command_line_steers_with_and_without_a_prompt(command, trained, tmp
 
 
 REFUSED = {
-    "unknown class": (["--guidance-class", "cat"], "Known: clicks, falling chirp"),
+    "unknown class": (["--set", "guidance_class=cat"], "Known: clicks, falling chirp"),
     "no class": ([], "go together"),
-    "negative scale": (["--guidance-class", "clicks", "--guidance-classifier-scale", "-1"], "Use 0 or more"),
+    "negative scale": (
+        ["--set", "guidance_class=clicks", "--set", "guidance_classifier_scale=-1"],
+        "Use 0 or more",
+    ),
 }
 
 
 @pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
 def test_wrong_use_is_one_clear_line(command, trained, capsys, words, told):
-    assert command("generate", "rain", "--guidance-classifier", trained[1], *words) == 2
+    assert command("generate", "rain", "--set", f"guidance_classifier={trained[1]}", *words) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1
 
