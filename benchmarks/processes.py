@@ -45,7 +45,7 @@ row = {}
 def child(code: str, *arguments: str) -> Row:
     """Run ``code`` in a fresh process; it prints one JSON object, and its peak memory is added."""
     ending = (
-        "\nimport json, torch; from audioldm.pipeline.memory import peak_mib; "
+        "\nimport json, torch; from audioldm.pipeline.timing import peak_mib; "
         "print(json.dumps({**row, 'peak_mib': peak_mib(torch.device('cpu'))}))"
     )
     done = subprocess.run(

@@ -15,7 +15,7 @@ from audioldm.cli.clips import Clip, stem_of
 from audioldm.cli.options.output import Output
 from audioldm.cli.results import save
 from audioldm.errors import AudioLDMError
-from audioldm.pipeline import editing, sounds
+from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
 
 EDITS = ("transfer", "inpaint", "continue", "upscale", "vary", "denoise")
@@ -71,7 +71,7 @@ class Studio:
             waves = self.pipe([prompt.strip()], seeds=[seed], seconds=seconds, on_step=on_step, **settings)
             return waves[0], None
 
-        record = {**self.pipe.defaults, **settings, "seconds": seconds}
+        record = {**vars(self.pipe.defaults), **settings, "seconds": seconds}
         yield from self.each(one, prompt.strip(), prompt.strip(), range(seed, seed + takes), record)
 
     def edit(
@@ -112,11 +112,12 @@ class Studio:
             if not splice:
                 return made, None
             new = [(sound.seconds, sound.seconds + extra)] if extra else regions
-            file = sounds.splice_into(sound.padded(0, extra), made, rate, new, fade=editing.FADE)
+            file = sounds.splice_into(sound.padded(0, extra), made, rate, new, fade=edit.FADE)
             return file.mono(rate), file
 
         record = {
-            **self.pipe.defaults, **settings, "edit": kind, "regions": regions, "strength": strength, "splice": splice,
+            **vars(self.pipe.defaults), **settings, "edit": kind, "regions": regions, "strength": strength,
+            "splice": splice,
             "input": Path(path or "").name, "seconds": sound.seconds + extra,
         }  # fmt: skip
         title = f"{Path(path or '').stem} {kind} {prompt.strip()}"
@@ -200,10 +201,10 @@ def actions(
         )
 
     return {
-        "transfer": partly(editing.transfer),
-        "vary": partly(editing.vary),
-        "inpaint": lambda pipe, wave, **rest: editing.inpaint(pipe, wave, prompt, regions=regions, **rest),
-        "continue": lambda pipe, wave, **rest: editing.outpaint(pipe, wave, prompt, after=seconds, **rest),
-        "upscale": lambda pipe, wave, **rest: editing.upscale(pipe, wave, prompt, **rest),
-        "denoise": lambda pipe, wave, **rest: editing.denoise(pipe, wave, prompt, strength=strength, **rest),
+        "transfer": partly(edit.transfer),
+        "vary": partly(edit.vary),
+        "inpaint": lambda pipe, wave, **rest: edit.inpaint(pipe, wave, prompt, regions=regions, **rest),
+        "continue": lambda pipe, wave, **rest: edit.outpaint(pipe, wave, prompt, after=seconds, **rest),
+        "upscale": lambda pipe, wave, **rest: edit.upscale(pipe, wave, prompt, **rest),
+        "denoise": lambda pipe, wave, **rest: edit.denoise(pipe, wave, prompt, strength=strength, **rest),
     }

@@ -76,9 +76,8 @@ def measure(
     import torch
 
     from audioldm.pipeline import timing
-    from audioldm.pipeline.memory import peak_mib
 
-    def run(pipe: "AudioLDM") -> None:
+    def run() -> None:
         pipe([prompt] * batch_size, seeds=range(batch_size), batch_size=batch_size, **settings)
 
     counted = timing.trace(
@@ -100,7 +99,7 @@ def measure(
         }
         for part in timing.PARTS
     }
-    length = settings.get("seconds") or pipe.defaults["seconds"]
+    length = settings.get("seconds") or pipe.defaults.seconds
     whole = median(seconds["all"])
     result = {
         "model": pipe.name,
@@ -110,11 +109,11 @@ def measure(
         "threads": torch.get_num_threads(),
         "clips": batch_size,
         "seconds": length,
-        "steps": settings.get("steps") or pipe.defaults["steps"],
+        "steps": settings.get("steps") or pipe.defaults.steps,
         "s": whole,
         "real_time_factor": whole / (length * batch_size),
         "clips_per_minute": 60 * batch_size / whole,
-        "peak_mib": peak_mib(pipe.device),
+        "peak_mib": timing.peak_mib(pipe.device),
         "peak_gflop_per_s": peak / 1e9,
         "parts": parts,
     }

@@ -50,7 +50,7 @@ def group() -> None:
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of files: the function of ``audioldm.pipeline.editing`` that makes it, and its options."""
+    """One edit of files: the function of ``audioldm.pipeline.edit`` that makes it, and its options."""
 
     name: str
     files: Sequence[Path]
@@ -68,7 +68,7 @@ class Edit:
         """Make every take and print where it is."""
         prompt, clips = self.check(how)
         with waiting("loading torch and the model"), loading():
-            from audioldm.pipeline import editing, sounds
+            from audioldm.pipeline import edit, sounds
 
             files = [sounds.read(path) for path in self.files]
             check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=how.model.device)
@@ -78,7 +78,9 @@ class Edit:
                 return
             pipe = how.model.load()
             config = how.guidance.config(how.model)
-        settings = {name: v for name, v in {**pipe.defaults, **how.settings()}.items() if name != "seconds"}
+        settings = {
+            name: v for name, v in {**vars(pipe.defaults), **how.settings()}.items() if name != "seconds"
+        }
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guidance.negative)
         warn_of_unused(settings)
         record = {
@@ -88,13 +90,13 @@ class Edit:
             },
             "options": changed(how.steps, how.guidance, how.model),
         }  # fmt: skip
-        function = getattr(editing, self.function or self.name)
+        function = getattr(edit, self.function or self.name)
         act = self.act or (lambda run, pipe, waves, text, **rest: run(pipe, waves[0], text, **rest))
         waves, results = [file.mono(pipe.spec.rate) for file in files], []
         with progress(len(clips) * 100, "hundredths") as advance:
             for clip in clips:
                 wave = act(
-                    function, pipe, waves, prompt, seed=clip.seed, guide=config,
+                    function, pipe, waves, prompt, seed=clip.seed, guidance_config=config,
                     on_step=hundredths(advance), **self.options, **settings,
                 )  # fmt: skip
                 file = self.spliced(files[0], wave, pipe) if self.splice else None
@@ -158,7 +160,7 @@ class Edit:
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         """``file`` with the new parts of ``wave`` in it."""
-        from audioldm.pipeline.editing import FADE
+        from audioldm.pipeline.edit import FADE
         from audioldm.pipeline.sounds import splice_into
 
         before, after = self.added

@@ -113,7 +113,7 @@ def esc10(
         check_parts(sampler=sampler, grid=None, device=device)
         pipe = load(model, device=device, dtype=dtype)
         given = {"seconds": seconds, "steps": steps, "sampler": sampler, "guidance": guidance}
-        settings: dict[str, Any] = {**pipe.defaults, **given}
+        settings: dict[str, Any] = {**vars(pipe.defaults), **given}
         source: dict[str, Any] = {"generate": generator(pipe, settings, batch_size=batch_size)}
         settings |= {"model": pipe.name, "sha256": pipe.hashes, "seeds": seeds, "dtype": dtype}
     else:

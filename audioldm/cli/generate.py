@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from audioldm.cli.results import Wave
     from audioldm.control.source import Asked
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.guide import GuidanceConfig
+    from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.spans import Span
 
 REPLAYED = Path("out/replay")
@@ -219,10 +219,10 @@ class Session:
             pipe = request.model.load()
             config = guidance.config(request.model)
             if request.prompts.rerank > 1:
-                from audioldm.pipeline.mixing import check_can_hear
+                from audioldm.pipeline.conditions import check_can_hear
 
                 check_can_hear(pipe, "rerank")
-        settings = {**pipe.defaults, **sampling.settings(), **guidance.settings()}
+        settings = {**vars(pipe.defaults), **sampling.settings(), **guidance.settings()}
         settings |= request.prompts.length(pipe, spans, sampling.seconds)
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
         warn_of_unused(settings)
@@ -291,7 +291,7 @@ class Session:
         try:
             waves = self.pipe(
                 [self.condition(clip) for clip in batch], seeds=[clip.seed for clip in batch], batch_size=len(batch),
-                on_step=partial(advance, len(batch)), guide=self.config, schedule=self.spans,
+                on_step=partial(advance, len(batch)), guidance_config=self.config, timeline=self.spans,
                 loop=self.request.prompts.loop, **self.settings_of(batch[0]),
             )  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -304,7 +304,7 @@ class Session:
 
     def condition(self, clip: Clip) -> "str | Condition":
         """What the U-Net is conditioned on: the prompt itself where nothing is mixed into it."""
-        from audioldm.pipeline.mixing import between
+        from audioldm.pipeline.conditions import between
 
         other, _ = self.request.prompts.shares()
         path, share = clip.audio_prompt or (None, 0.0)
@@ -329,7 +329,7 @@ class Session:
         if len(candidates) > 1:
             import torch
 
-            from audioldm.pipeline.ranking import clap_scores
+            from audioldm.pipeline.conditions import clap_scores
 
             waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
             condition = self.condition(candidates[0][0])

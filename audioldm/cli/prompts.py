@@ -235,7 +235,7 @@ def read_cell(name: str, value: Any, place: str) -> Any:
 
 def warn_of_unread(pipe: "AudioLDM", prompt: str) -> None:
     """Say which words of a prompt the model's text encoder does not read: what is beyond its longest text."""
-    encoder: Any = getattr(pipe.words, "t5", pipe.words) or pipe.clap
+    encoder: Any = getattr(pipe.token_encoder, "t5", pipe.token_encoder) or pipe.clap
     tokenizer = getattr(encoder, "tokenizer", None)
     longest = getattr(encoder, "max_tokens", None) or getattr(encoder, "longest", None)
     longest = longest or getattr(tokenizer, "model_max_length", 10**9)

@@ -33,7 +33,7 @@ def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     from audioldm.diffusion.grids import GRIDS
     from audioldm.diffusion.guidance import GUIDANCE
     from audioldm.diffusion.samplers import SAMPLERS
-    from audioldm.pipeline.guide import METHODS
+    from audioldm.pipeline.guidance import METHODS
 
     tables = {
         "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": SAMPLERS,

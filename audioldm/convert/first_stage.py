@@ -146,7 +146,9 @@ def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...]
         rates, rate = tuple(map(int, config["upsample_rates"])), int(config["sampling_rate"])
         return rates, rate, tuple(tuple(map(int, d)) for d in config["resblock_dilation_sizes"])
     except (TypeError, ValueError):
-        raise AudioLDMError(f"{path} has values that are no numbers.", "Use HiFi-GAN's own configuration.") from None
+        raise AudioLDMError(
+            f"{path} has values that are no numbers.", "Use HiFi-GAN's own configuration."
+        ) from None
 
 
 def convert_vocoder(state: State) -> State:

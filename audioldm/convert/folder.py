@@ -16,7 +16,7 @@ from transformers import (
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder, NoClap, PretrainedClap, SmallClap
 from audioldm.nets.folder import class_name, load_component, read_json, reason
-from audioldm.nets.text_encoder import LONGEST, T5TextEncoder
+from audioldm.nets.text_encoder import T5TextEncoder
 
 MAX_TOKENS = 512
 """RoBERTa's longest text, and Tango's longest prompt"""
@@ -104,7 +104,9 @@ def load_extractor(folder: Path) -> Any:
     try:
         return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise AudioLDMError(f"{folder} holds no feature extractor ({reason(error)}).", "Download it again.") from None
+        raise AudioLDMError(
+            f"{folder} holds no feature extractor ({reason(error)}).", "Download it again."
+        ) from None
 
 
 def load_t5(model: Path, tokenizer: Path | None = None, *, longest: int | None = None) -> T5TextEncoder:

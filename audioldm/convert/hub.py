@@ -33,7 +33,11 @@ EXTRACTOR = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER = (
     "tokenizer.json", "spiece.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
 )  # fmt: skip
-BESIDE = {"text_encoder": ("tokenizer/", "feature_extractor/"), "text_encoder_2": ("tokenizer_2/",), "": ("",)}
+BESIDE = {
+    "text_encoder": ("tokenizer/", "feature_extractor/"),
+    "text_encoder_2": ("tokenizer_2/",),
+    "": ("",),
+}
 """where a component's tokenizer and feature extractor are; "" is a component that is the repository itself"""
 TOP = ("model_index.json", "scheduler/scheduler_config.json")
 
@@ -67,7 +71,9 @@ def fetch_model(ref: str) -> Snapshot:
         parts = (*PARTS, *MORE) if two else PARTS
         return all((folder / name).is_file() for name in TOP) and all(has_part(folder, p) for p in parts)
 
-    return fetch_chosen(ref, (TOP[0], TANGO_CONFIG), choose, whole, f"{', '.join(TOP)} and {', '.join(PARTS)}")
+    return fetch_chosen(
+        ref, (TOP[0], TANGO_CONFIG), choose, whole, f"{', '.join(TOP)} and {', '.join(PARTS)}"
+    )
 
 
 def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:

@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel, AutoencoderKL, UNet2DConditionModel
+from diffusers import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+    AutoencoderKL,
+    UNet2DConditionModel,
+)
 from torch import nn
-from transformers import GPT2Model, SpeechT5HifiGan
+from transformers import GPT2Model
 
 from audioldm.components import Components
 from audioldm.convert import unet as unet_names
@@ -78,7 +83,8 @@ class Choices:
                 raise AudioLDMError(f"{name}={value!r} is unknown.", f"Known: {', '.join(known)}.")
         if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
             raise AudioLDMError(
-                f"tokenizer={self.tokenizer} is no folder.", "Name one with vocab.json, or T5's tokenizer.json."
+                f"tokenizer={self.tokenizer} is no folder.",
+                "Name one with vocab.json, or T5's tokenizer.json.",
             )
 
 
@@ -192,7 +198,8 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     if (needed := [width for width in shape.contexts if width]) and needed != widths:
         there = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
         return AudioLDMError(
-            f"The U-Net of {path} needs token sequences ({', '.join(map(str, needed))} wide); the file {there}.", hint
+            f"The U-Net of {path} needs token sequences ({', '.join(map(str, needed))} wide); the file {there}.",
+            hint,
         )
     return None
 
@@ -301,12 +308,15 @@ def open_folder(folder: Path) -> Components:
     model = of_folder(folder, alone=index.get("texts", "alone") == "alone", spec=about["spec"])
     config = model.vocoder.config
     if hasattr(config, "upsample_rates") and math.prod(config.upsample_rates) != model.spec.hop:
-        raise AudioLDMError(f"{folder}: its vocoder and its spec differ in the hop.", "Copy the folder again.")
-    if (model.vae.config.latent_channels, stride_of(model.vae)) != (model.spec.latent_channels, model.spec.stride):
+        raise AudioLDMError(
+            f"{folder}: its vocoder and its spec differ in the hop.", "Copy the folder again."
+        )
+    if (model.vae.config.latent_channels, stride_of(model.vae)) != (
+        model.spec.latent_channels,
+        model.spec.stride,
+    ):
         raise AudioLDMError(f"{folder}: its VAE and its spec differ.", "Copy the model folder again.")
-    return replace(
-        model, defaults=about["defaults"], name=about["name"], about=about["about"], hashes=hashes
-    )
+    return replace(model, defaults=about["defaults"], name=about["name"], about=about["about"], hashes=hashes)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -316,7 +326,9 @@ def read_about(path: Path) -> dict[str, Any]:
         if key not in about:
             raise AudioLDMError(f"{path} lacks {key}.", "Copy the model folder again.")
         if not isinstance(about[key], kind):
-            raise AudioLDMError(f"{path}: {key}={about[key]!r:.60} is not valid.", "Copy the model folder again.")
+            raise AudioLDMError(
+                f"{path}: {key}={about[key]!r:.60} is not valid.", "Copy the model folder again."
+            )
     if missing := [key for key in REQUIRED if key not in about["defaults"]]:
         raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
     for key, kind in (("spec", AudioSpec), ("defaults", Sampling)):

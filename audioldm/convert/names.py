@@ -39,7 +39,9 @@ def rename(
             raise unexplained(prefix + key)
         new = f"{new}.{leaf}"
         if new in renamed:
-            raise AudioLDMError(f"The {part} has {prefix + key!r} twice under different names.", "It is damaged.")
+            raise AudioLDMError(
+                f"The {part} has {prefix + key!r} twice under different names.", "It is damaged."
+            )
         renamed[new] = value
     return renamed
 

@@ -47,12 +47,16 @@ def original_state(model: Components) -> State:
         )
     vocoder = {k: v for k, v in model.vocoder.state_dict().items() if k not in ("mean", "scale")}
     if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
-        raise AudioLDMError(f"{model.name} has a vocoder that the original code does not know.", "Export to a folder.")
+        raise AudioLDMError(
+            f"{model.name} has a vocoder that the original code does not know.", "Export to a folder."
+        )
     vae = model.vae.state_dict()
     names = reverse(vae_names(len(model.vae.config.block_out_channels)))
     first = rename(vae, names, part="VAE")
     attention = (".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")
-    first = {k: v[..., None, None] if ".attn_1." in k and k.endswith(attention) else v for k, v in first.items()}
+    first = {
+        k: v[..., None, None] if ".attn_1." in k and k.endswith(attention) else v for k, v in first.items()
+    }
     parts: list[tuple[str, Mapping[str, Tensor]]] = [
         (unet.PREFIX, rename(model.unet.state_dict(), reverse(unet.names(shape)), part="U-Net")),
         (first_stage.PREFIX, first),
@@ -75,7 +79,9 @@ def unet_shape(model: Components) -> unet.UNetShape:
             f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", "Export to a folder."
         )
     heads = config.attention_head_dim
-    if model.prediction != "eps" or tuple(heads if isinstance(heads, list | tuple) else (heads,)) != unet.heads(channels):
+    if model.prediction != "eps" or tuple(
+        heads if isinstance(heads, list | tuple) else (heads,)
+    ) != unet.heads(channels):
         raise AudioLDMError(
             f"{model.name} predicts {model.prediction} with heads {heads}, which the original code cannot know.",
             "Export to a folder.",
@@ -105,7 +111,10 @@ def clap_state(clap: PretrainedClap) -> State:
     sound = "audio_branch."
     state |= {"text_branch.embeddings.position_ids": torch.arange(places)[None]}
     state |= {f"logit_scale_{side}": torch.tensor(math.log(1 / 0.07)) for side in "at"}
-    state |= {f"{sound}spectrogram_extractor.stft.{k}": v for k, v in fourier(clap.extractor.fft_window_size).items()}
+    state |= {
+        f"{sound}spectrogram_extractor.stft.{k}": v
+        for k, v in fourier(clap.extractor.fft_window_size).items()
+    }
     state[f"{sound}logmel_extractor.melW"] = mel_filters(clap.extractor)
     state |= {f"{sound}{k}": v for k, v in shift_masks(config).items()}
     grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
@@ -147,7 +156,11 @@ def shift_masks(config: Any) -> State:
         bands = torch.zeros(size, dtype=torch.long)
         bands[-window:], bands[-(window // 2) :] = 1, 2
         regions = 3 * bands[:, None] + bands[None]
-        tiles = regions.view(size // window, window, size // window, window).transpose(1, 2).reshape(-1, window**2)
+        tiles = (
+            regions.view(size // window, window, size // window, window)
+            .transpose(1, 2)
+            .reshape(-1, window**2)
+        )
         mask = torch.where(tiles[:, None] == tiles[:, :, None], 0.0, -100.0)
         masks |= {f"layers.{layer}.blocks.{block}.attn_mask": mask for block in range(1, depth, 2)}
     return masks

@@ -7,7 +7,6 @@ of this project; or a hub id, ``owner/name`` or ``owner/name@REVISION``.
 
 import re
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,6 +27,7 @@ from audioldm.convert.model import (
     published_heads,
     tokenizer_folder,
 )
+from audioldm.convert.run import open_run_checkpoint, run_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
 from audioldm.nets.folder import (
@@ -35,10 +35,8 @@ from audioldm.nets.folder import (
     SUFFIXES,
     class_name,
     find_weights,
-    fill,
     load_component,
     read_json,
-    read_weights,
 )
 from audioldm.nets.text_encoder import LONGEST, T5TextEncoder
 
@@ -52,8 +50,6 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 """the component folders of a part in a model folder; the first must be there"""
 ALONE = {"clap": ("ClapModel",), "text_encoder": ("T5EncoderModel",)}
 """classes of which a folder by itself is the part, with its tokenizer"""
-BUILDERS = ("audioldm.nets.", "audioldm.datasets.synthetic.", f"{__name__}.")
-"""what the configuration of a run may call to build a net"""
 
 
 def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
@@ -70,7 +66,9 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
             return open_folder(folder)
     if path.is_dir():
         if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
-            raise AudioLDMError(f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm ....")
+            raise AudioLDMError(
+                f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm ...."
+            )
         return open_diffusers(path, chosen)
     if path.is_file():
         check_suffix(path)
@@ -129,9 +127,11 @@ class Part:
         if self.path.is_dir() and not is_tango(self.path):
             return self.open_folder()
         if run_of(self.path) is not None:
-            return open_run_checkpoint(self.path, self.kind)
+            return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else FOLDERS[self.kind][0])
         checkpoint = (
-            read_tango(self.path) if self.path.is_dir() else read_checkpoint(self.path, weights=self.choices.weights)
+            read_tango(self.path)
+            if self.path.is_dir()
+            else read_checkpoint(self.path, weights=self.choices.weights)
         )
         return self.of_checkpoint(checkpoint)
 
@@ -143,7 +143,9 @@ class Part:
         if self.kind == "text_encoder":
             return load_t5(first, self.path if self.alone else self.path / "tokenizer_2", longest=LONGEST)
         heads = published_heads(first) if self.kind == "unet" and self.choices.heads == "original" else None
-        return load_component(first, NETS[self.kind], **({} if heads is None else {"attention_head_dim": heads}))
+        return load_component(
+            first, NETS[self.kind], **({} if heads is None else {"attention_head_dim": heads})
+        )
 
     def of_checkpoint(self, checkpoint: Checkpoint) -> Any:
         """The part of an original checkpoint."""
@@ -168,7 +170,9 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
     chosen, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
     if path.is_file():
         check_suffix(path)
-        if is_tango(path.parent) or (path.parent / "config.json").is_file():  # the weights of a component folder
+        if (
+            is_tango(path.parent) or (path.parent / "config.json").is_file()
+        ):  # the weights of a component folder
             path = path.parent
         else:
             return Part(kind, path, str(ref), chosen)
@@ -196,7 +200,9 @@ def own_folder(path: Path, kind: Kind) -> Path:
         run = (path / "config.yaml").is_file()
         raise AudioLDMError(
             f"{path} holds no {FOLDERS[kind][0]}{': the run is not finished' if run else ''}.",
-            "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)." if run else "Name another.",
+            "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)."
+            if run
+            else "Name another.",
         )
     name = class_name(read_json(path / "config.json"))
     if kind in ALONE and name not in ALONE[kind]:
@@ -222,59 +228,3 @@ def open_part(
         raise AudioLDMError(f"{ref} has no CLAP.", "Name a model that has one.")
     dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
     return nn.Module.to(net, device=device, dtype=dtype).eval()  # diffusers' own warns of any cast
-
-
-def run_of(file: Path) -> Path | None:
-    """The run folder of a training checkpoint."""
-    run = file.parent.parent
-    return run if (run / "config.yaml").is_file() else None
-
-
-def run_settings(run: Path) -> dict[str, Any]:
-    """The resolved configuration that a run was started with."""
-    import yaml
-
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise AudioLDMError(f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model.")
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AudioLDMError(f"{path} is not valid YAML ({str(error).splitlines()[0]}).", "Name another run.") from None
-    if not isinstance(settings, dict) or not isinstance(settings.get("task"), dict):
-        raise AudioLDMError(f"{path} is no configuration of a training.", "Name another run.")
-    return settings
-
-
-def open_run_checkpoint(file: Path, kind: Kind) -> Any:
-    """The net of a training checkpoint: its averaged weights where it has an average, else its weights."""
-    name = "clap" if kind == "clap" else FOLDERS[kind][0]
-    settings = run_settings(file.parent.parent)
-    if name not in settings["task"]:
-        raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
-    content = read_weights(file)
-    weights, callbacks = content.get("state_dict"), content.get("callbacks")
-    if not isinstance(weights, dict):
-        raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
-    state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-    averages = [
-        c["shadow"] for c in (callbacks or {}).values() if isinstance(c, dict) and isinstance(c.get("shadow"), dict)
-    ]
-    state = next(filter(None, averages), state)
-    return fill(lambda: built(settings["task"][name]), state, file)
-
-
-def built(node: Any) -> Any:
-    """An object that a run's configuration describes, by builders of this package only.   Raises AudioLDMError."""
-    if isinstance(node, list):
-        return [built(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    values = {str(key): built(value) for key, value in node.items() if key != "_target_"}
-    if "_target_" not in node:
-        return values
-    target = str(node["_target_"])
-    if not target.startswith(BUILDERS):
-        raise AudioLDMError(f"The run's configuration names {target!r}.", "It builds only what is in audioldm.nets.")
-    module, _, name = target.rpartition(".")
-    return getattr(import_module(module), name)(**values)

@@ -139,7 +139,9 @@ def fits(value: Any, allowed: set[Any]) -> bool:
 
 def check_range(value: Any, place: Path, key: str = "", depth: int = 0) -> None:
     """Refuse numbers that no model has: they would take all memory or never end."""
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
     for name, item in items:
         check_range(item, place, f"{key}.{name}".strip("."), depth + 1)
     if depth > 16 or (isinstance(value, int | float) and not abs(value) <= LARGEST):
@@ -289,7 +291,9 @@ def find_weights(folder: Path | str) -> list[Path]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise AudioLDMError(f"{index} has no weight_map.", "Download the folder again.")
-            if any(Path(shard).name != shard for shard in shards.values()):  # the hub's are links, so no ``inside``
+            if any(
+                Path(shard).name != shard for shard in shards.values()
+            ):  # the hub's are links, so no ``inside``
                 raise AudioLDMError(f"{index} names files outside of its folder.", "Download it again.")
             return [folder / shard for shard in sorted(set(shards.values()))]
     raise AudioLDMError(

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import SmallClap
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
 from audioldm.training.distributed import joined
 from audioldm.training.ema import Ema
@@ -143,7 +143,7 @@ class ExportFolder(L.Callback):
 
 def save_parts(name: str, part: torch.nn.Module, folder: Path) -> None:
     """One component, or the three folders of a small CLAP."""
-    if isinstance(part, SmallClap):
+    if isinstance(part, TwoTowers):
         part.save(folder)
     else:
         save_component(part, folder / name)

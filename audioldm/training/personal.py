@@ -20,10 +20,9 @@ from audioldm.adapters.adapter import start
 from audioldm.adapters.files import write
 from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
-from audioldm.batch import Condition, LatentBatch
+from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.datasets.audio_text import generator
 from audioldm.errors import AudioLDMError
-from audioldm.batch import choose_rows
 from audioldm.nets.unet import kind_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.latent_diffusion import LatentDiffusion
@@ -158,7 +157,7 @@ class Personal(OfModel):
     def write(self, folder: Path) -> list[Path]:
         """The adapter as one file, or the whole model as a folder."""
         if self.adapter is None:
-            self.pipe.about = {**self.pipe.about, "personal": self.about()}
+            self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
             return [folder]
         found = inject.learned(self.unet, self.adapter)
@@ -183,7 +182,7 @@ class Prior:
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
         told, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
-        settings = {k: pipe.defaults[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
+        settings = vars(pipe.defaults)
         settings["guidance"] = settings["guidance"] if self.guidance is None else self.guidance
         asked = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
         about = {key: str(value) for key, value in asked.items()}

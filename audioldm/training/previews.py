@@ -10,13 +10,12 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from audioldm.convert.published import spec_of
+from audioldm.convert.model import spec_of
+from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import SmallClap
-from audioldm.nets.folder import load_component
-from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.settings import Sampling
 from audioldm.signal.mel import log_mel
 from audioldm.training.ema import Ema
 
@@ -58,17 +57,15 @@ class Listen(L.Callback):
         seed: int = 0,
         t5: str | None = None,
     ) -> None:
-        for folder in (vae, vocoder, clap):
-            if not Path(folder).is_dir():
-                raise AudioLDMError(
-                    f"{folder} is missing; previews need it.",
-                    "Train it first, or use trainer.listen=null.",
-                )
         self.prompts, self.every, self.folder = list(prompts), every, Path("previews")
         self.settings = {"seconds": seconds, "steps": steps, "guidance": guidance}
         self.seeds = [seed + i for i in range(len(self.prompts))]
-        self.parts = load_component(vae), load_component(vocoder), SmallClap.load(clap)
-        self.words = T5TextEncoder.from_pretrained(t5) if t5 else None
+        try:
+            self.parts = open_part(vae, "vae"), open_part(vocoder, "vocoder"), open_part(clap, "clap")
+            self.words = open_part(t5, "text_encoder") if t5 else None
+        except AudioLDMError as error:
+            hint = "Previews need it: train it first, or use trainer.listen=null."
+            raise AudioLDMError(error.message, hint) from None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
@@ -94,10 +91,10 @@ class Listen(L.Callback):
             vocoder,
             clap,
             spec,
-            words=self.words,
+            token_encoder=self.words,
             schedule=module.schedule,
             prediction=module.prediction,
-            defaults=dict(self.settings),
+            defaults=Sampling(**self.settings),
         )  # type: ignore[arg-type]
         waves = pipe.to(module.device)(
             self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings

@@ -7,7 +7,7 @@ import pytest
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.guidance import GUIDANCE
 from audioldm.diffusion.samplers import SAMPLERS
-from audioldm.pipeline.guide import METHODS
+from audioldm.pipeline.guidance import METHODS
 
 QUICK = ("--seconds", "0.2", "--steps", "2", "--set", "figure=false")
 

@@ -65,7 +65,7 @@ def test_the_winner_is_the_same_bytes_as_its_seed_alone(generate):
 
 def test_scores_are_those_of_the_pipeline(generate, tiny_model):
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.ranking import clap_scores
+    from audioldm.pipeline.conditions import clap_scores
 
     _, (row,), _ = generate("rain", "--set", "rerank=2")
     pipe = AudioLDM.from_pretrained(tiny_model)
@@ -113,7 +113,7 @@ def test_like_alone_and_with_a_prompt(generate, sound):
 def test_like_follows_the_embedding_of_the_sound(generate, sound, tiny_model):
     from audioldm.datasets.decode import decode
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.mixing import between, clap_of
+    from audioldm.pipeline.conditions import between, clap_of
 
     _, (row,), _ = generate("--audio-prompt", sound, "--set", "rerank=2")
     pipe = AudioLDM.from_pretrained(tiny_model)

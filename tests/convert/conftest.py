@@ -43,9 +43,9 @@ def pipe(vocabulary):
     )
 
     from audioldm.convert.folder import load_any_tokenizer
-    from audioldm.convert.published import DEFAULTS
-    from audioldm.nets.hifigan import build_hifigan
+    from audioldm.convert.model import DEFAULTS
     from audioldm.nets.clap import PretrainedClap
+    from audioldm.nets.hifigan import build_hifigan
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
     from audioldm.pipeline.audioldm import AudioLDM
@@ -72,7 +72,7 @@ def pipe(vocabulary):
             clap,
             AudioSpec(latent_channels=4),
             name="toy",
-            defaults={**DEFAULTS, "seconds": 1.28, "steps": 4},
+            defaults=DEFAULTS.merged(seconds=1.28, steps=4),
         )
         pipe.vae.register_to_config(scaling_factor=0.9375)
     for seed, net in enumerate((pipe.unet, pipe.vae, pipe.vocoder)):

@@ -9,10 +9,9 @@ import torch
 from originals import prefixed, unet_state, vae_state, vocoder_state, weight_normed, whole
 
 from audioldm.convert.checkpoint import read_checkpoint
-from audioldm.nets.folder import read_weights
-from audioldm.convert.published import LICENCE
+from audioldm.convert.model import LICENCE
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component
+from audioldm.nets.folder import load_component, read_weights
 from audioldm.pipeline.audioldm import AudioLDM
 
 QUICK = {"seconds": 0.64, "steps": 2}

@@ -23,7 +23,9 @@ def test_export_to_a_checkpoint_and_back_is_bit_equal(command, pipe, vocabulary,
     assert again.vae.config.scaling_factor == pipe.vae.config.scaling_factor
     assert again.unet.config.attention_head_dim == pipe.unet.config.attention_head_dim
     assert command("export", tmp_path / "m.ckpt", "-o", tmp_path / "n.ckpt") == 0
-    first, second = (torch.load(tmp_path / name, weights_only=True)["state_dict"] for name in ("m.ckpt", "n.ckpt"))
+    first, second = (
+        torch.load(tmp_path / name, weights_only=True)["state_dict"] for name in ("m.ckpt", "n.ckpt")
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     sounds = [p(["rain"], seeds=[1], **QUICK) for p in (pipe, again)]
@@ -63,7 +65,9 @@ def test_masks_are_those_of_shifted_windows():
     from transformers import ClapAudioConfig
 
     masks = shift_masks(ClapAudioConfig())
-    mask = masks["layers.2.blocks.1.attn_mask"]  # 16 x 16 in windows of 8, shifted by 4: the first window is whole
+    mask = masks[
+        "layers.2.blocks.1.attn_mask"
+    ]  # 16 x 16 in windows of 8, shifted by 4: the first window is whole
     assert mask.shape == (4, 64, 64)
     assert not mask[0].any()
     assert set(mask.unique().tolist()) == {-100.0, 0.0}

@@ -49,9 +49,9 @@ def test_a_relatives_file_sounds_as_its_nets(places, name, command, tmp_path):
     torch.testing.assert_close(
         again.schedule.betas, model.schedule.betas, atol=1e-8, rtol=0
     )  # float32 in files
-    settings = {**model.defaults, **QUICK}
+    settings = {**vars(model.defaults), **QUICK}
     wave = model([PROMPTS[0]], seeds=[3], **settings)
-    assert torch.equal(again([PROMPTS[0]], seeds=[3], **{**again.defaults, **QUICK}), wave)
+    assert torch.equal(again([PROMPTS[0]], seeds=[3], **{**vars(again.defaults), **QUICK}), wave)
     assert wave.std() > 1e-3 and not torch.equal(again([PROMPTS[1]], seeds=[3], **QUICK), wave)
 
     words = ("--seed", "3", "--seconds", "0.32", "--steps", "2", "--set", "figure=false", "-o", tmp_path)
@@ -163,7 +163,7 @@ def test_tango_is_sampled_as_its_own_code_does(places):
     )  # fmt: skip
     scheduler.set_timesteps(steps)
     g = torch.Generator().manual_seed(seed)
-    t5, unet = pipe.words, pipe.unet
+    t5, unet = pipe.token_encoder, pipe.unet
     told = t5.tokenizer([PROMPTS[0]], return_tensors="pt")
     length = told.input_ids.shape[1]
     empty = t5.tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")

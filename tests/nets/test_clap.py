@@ -66,7 +66,12 @@ def test_a_clap_saves_and_loads_exactly(which: str, request: pytest.FixtureReque
     clap.save(tmp_path)
     again = load_clap(tmp_path)
     assert type(again) is type(clap)
-    assert (again.dim, again.rate, again.device, again.dtype) == (clap.dim, clap.rate, clap.device, clap.dtype)
+    assert (again.dim, again.rate, again.device, again.dtype) == (
+        clap.dim,
+        clap.rate,
+        clap.device,
+        clap.dtype,
+    )
     wave = torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(again.embed_text(TEXTS), clap.embed_text(TEXTS))

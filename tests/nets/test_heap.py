@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from audioldm.nets.machine import heap
 from audioldm.nets.folder import load_component, save_component
+from audioldm.nets.machine import heap
 from audioldm.nets.unet import build_unet
 
 pytestmark = pytest.mark.skipif(heap.libc() is None, reason="needs glibc 2.33")

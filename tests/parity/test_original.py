@@ -20,9 +20,9 @@ from audioldm.convert import build
 from audioldm.convert.checkpoint import Checkpoint, read_checkpoint
 from audioldm.convert.conditioners import add_conditioners
 from audioldm.convert.folder import load_any_tokenizer
-from audioldm.nets.text_encoder import AudioLDM2TextEncoder
-from audioldm.nets.hifigan import vocode
 from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder
 from audioldm.nets.unet import net_call
 from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM

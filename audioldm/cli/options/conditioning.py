@@ -166,7 +166,7 @@ def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prom
 def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":
     """CLAP's embedding (1, D) of a sound file."""
     from audioldm.datasets.decode import decode
-    from audioldm.pipeline.mixing import check_can_hear, clap_of
+    from audioldm.pipeline.conditions import check_can_hear, clap_of
 
     check_can_hear(pipe, "--audio-prompt")
     try:

@@ -13,7 +13,7 @@ from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.cli.options.model import ModelOptions
-    from audioldm.pipeline.guide import GuidanceConfig
+    from audioldm.pipeline.guidance import GuidanceConfig
 
 option = partial(typer.Option, rich_help_panel="Guidance", show_default=False)
 
@@ -92,24 +92,24 @@ class Guidance:
 
     def config(self, model: "ModelOptions | None") -> "GuidanceConfig":
         """The pipeline's GuidanceConfig; weak model and classifier are loaded by ``model``, None leaves them out."""
-        from audioldm.pipeline.guide import GuidanceConfig
+        from audioldm.pipeline.guidance import GuidanceConfig
 
         weak = model.load(self.guidance_weak) if model and self.guidance_weak else None
         target = None
         if model and self.guidance_classifier is not None and self.guidance_class is not None:
-            from audioldm.pipeline.classes import ClassOf
+            from audioldm.pipeline.guidance import TargetClass
 
-            target = ClassOf.load(self.guidance_classifier, self.guidance_class)
+            target = TargetClass.load(self.guidance_classifier, self.guidance_class)
         also = [weighted(text, "guidance_also", [1.0]) for text in self.guidance_also]
         return GuidanceConfig(
             method=self.guidance_method,
             interval=self.guidance_interval,
             threshold=self.guidance_threshold,
-            also=tuple((text, weights[0]) for text, weights in also),
+            extra_prompts=tuple((text, weights[0]) for text, weights in also),
             weak=weak,
             clap=self.guidance_clap,
-            towards=target,
-            towards_scale=self.guidance_classifier_scale,
+            classifier=target,
+            classifier_scale=self.guidance_classifier_scale,
         )
 
     def settings(self) -> dict[str, Any]:

@@ -76,5 +76,5 @@ class Prompts:
 
         length = spans[-1].end if spans and seconds is None else seconds
         if self.loop:
-            length = loop_frames(pipe, length or pipe.defaults["seconds"]) * pipe.spec.seconds_per_latent
+            length = loop_frames(pipe, length or pipe.defaults.seconds) * pipe.spec.seconds_per_latent
         return {} if length is None else {"seconds": length}

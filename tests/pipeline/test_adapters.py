@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_another_base_is_warned_of(pipe, files, tmp_path):
     pipe.hashes["unet"] = "f" * 64
     with pytest.warns(AdapterWarning, match=r"was trained on another unet \(.*than that of tiny \(ffff"):
         pipe.adapt(files["lora"])
-    pipe.hashes = {"checkpoint": "e" * 64}
+    pipe = replace(pipe, hashes={"checkpoint": "e" * 64})
     with pytest.warns(AdapterWarning, match="does not say whether it was trained on tiny"):
         pipe.adapt(files["lora"])
 
