@@ -15,7 +15,7 @@ from audioldm.errors import AudioLDMError
 if TYPE_CHECKING:
     from audioldm.components import Components
 
-Reference = Annotated[str | None, typer.Option(metavar="REF", show_default=False)]
+PUBLISHED = PublishedOptions()
 
 
 def part(help: str) -> Any:
@@ -72,7 +72,7 @@ def export(
     ] = None,
     parts: Parts = Parts(),
     defaults: Defaults = Defaults(),
-    published: PublishedOptions = PublishedOptions(),
+    published: PublishedOptions = PUBLISHED,
     writing: Writing = Writing(),
 ) -> None:
     """Write any model, or one that is joined from parts, as a folder or as a checkpoint of the original code.

@@ -162,7 +162,7 @@ class Checkpoint(Conditioners):
 
 
 def build_unet_of(shape: UNetShape, heads: Sequence[int] | int) -> LatentUNet:
-    """A U-Net of a checkpoint's shape with these heads a level.   Raises AudioLDMError for a shape of no known model."""
+    """A U-Net of a checkpoint's shape with these heads a level.   Raises AudioLDMError for the shape of no model."""
     above = [True] * (len(shape.channels) - 1)
     if shape.attention not in ((False, *above), (*above, False)):
         raise AudioLDMError(

@@ -1,7 +1,7 @@
 """What a latent diffusion checkpoint conditions its U-Net with: CLAP, T5, AudioLDM 2's GPT-2, or something unknown.
 
-Each is translated to transformers' names; its sizes are read from the weights.   LAION-CLAP: arXiv:2211.06687.   HTS-AT:
-arXiv:2202.00874.
+Each is translated to transformers' names; its sizes are read from the weights.   LAION-CLAP: arXiv:2211.06687.
+HTS-AT: arXiv:2202.00874.
 """
 
 import re
@@ -32,7 +32,8 @@ GPT_MASK = (r"h\.\d+\.attn\.(?:masked_)?bias",)
 BLOCK, OUR_BLOCK = "audio_branch.layers.*.blocks.*", "audio_model.audio_encoder.layers.*.blocks.*"
 CLAP_NAMES = {
     "text_branch.**": "text_model.**",
-    **{f"{side}_projection.{i}": f"{side}_projection.linear{n}" for side in ("text", "audio") for i, n in ((0, 1), (2, 2))},
+    **{f"{side}_projection.0": f"{side}_projection.linear1" for side in ("text", "audio")},
+    **{f"{side}_projection.2": f"{side}_projection.linear2" for side in ("text", "audio")},
     f"{BLOCK}.norm1": f"{OUR_BLOCK}.layernorm_before",
     f"{BLOCK}.norm2": f"{OUR_BLOCK}.layernorm_after",
     **{f"{BLOCK}.attn.{name}": f"{OUR_BLOCK}.attention.self.{name}" for name in ("query", "key", "value")},
@@ -72,7 +73,7 @@ class Conditioners:
     """the first key of every conditioner that is none of these"""
 
     def add_all(self, state: State, score: State) -> None:
-        """Every conditioner of a whole checkpoint, and CLAP from where it is kept for scoring if it conditions nothing."""
+        """Every conditioner of a whole checkpoint; CLAP from where it is for scoring, if it conditions nothing."""
         matches = (re.match(r"cond_stage_model(?:\.|s\.\d+\.)", key) for key in state)
         for prefix in sorted({match[0] for match in matches if match}):
             self.add(below(state, prefix), prefix)

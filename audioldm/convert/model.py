@@ -337,7 +337,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def typed(kind: Any, values: dict[str, Any], path: Path) -> Any:
-    """A frozen dataclass of numbers and names from JSON, every value of its default's type and above 0 if it must be."""
+    """A frozen dataclass of numbers and names from JSON, every value of its default's type and in range."""
     plain = asdict(kind())
     for key, value in values.items():
         if key not in plain:

@@ -1,4 +1,4 @@
-"""Names of modules by table, in both directions: every key of a checkpoint is translated, left out by name, or an error.
+"""Names of modules by table, both ways: every key of a checkpoint is translated, left out by name, or an error.
 
 A table maps the original's module paths to ours.   ``*`` stands for a number, ``**`` for the rest of a path; both sides
 have the same ones in the same order.   A key is a module's path, a dot, and the name of one of its tensors.
@@ -22,8 +22,8 @@ def rename(
 ) -> State:
     """Every key of ``state`` by the table; keys that a pattern in ``drop`` matches whole are left out.
 
-    ``prefix`` is what was taken off the keys before, so that messages have the names of the file.   Raises AudioLDMError
-    where the table does not know a key, or two keys become one.
+    ``prefix`` is what was taken off the keys before, so that messages have the names of the file.   Raises
+    AudioLDMError where the table does not know a key, or two keys become one.
 
     >>> from torch import zeros
     >>> list(rename({"mid.attn_1.q.bias": zeros(1)}, {"mid.attn_*.q": "mid.attentions.*.to_q"}, part="VAE"))

@@ -168,7 +168,7 @@ def shift_masks(config: Any) -> State:
 
 def schedule_state(schedule: NoiseSchedule) -> State:
     """The numbers of DDPM's schedule (arXiv:2006.11239 eq. 4 to 7), float32, all from the betas."""
-    betas = schedule.betas.double()
+    betas = schedule.betas.float().double()  # all follows from what the file can hold
     product = (1 - betas).cumprod(0)
     before = torch.cat([torch.ones(1, dtype=torch.float64), product[:-1]])
     variance = betas * (1 - before) / (1 - product)

@@ -40,6 +40,7 @@ from audioldm.nets.folder import (
 )
 from audioldm.nets.text_encoder import LONGEST, T5TextEncoder
 
+DEFAULT = Choices()
 Kind = Literal["unet", "vae", "vocoder", "clap", "text_encoder"]
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
@@ -105,7 +106,7 @@ class Part:
     path: Path
     """a folder with the part's component folders, the part's own folder, or a file"""
     ref: str
-    choices: Choices = Choices()
+    choices: Choices = DEFAULT
 
     @property
     def alone(self) -> bool:

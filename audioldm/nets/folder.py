@@ -132,8 +132,8 @@ def fits(value: Any, allowed: set[Any]) -> bool:
     """Whether a value of a configuration, or all that a list holds, is of the ``allowed`` types."""
     if not allowed <= {int, float, str, bool, NoneType} or isinstance(value, dict):
         return True
-    if isinstance(value, list | tuple):
-        return all(fits(item, allowed) for item in value)
+    if isinstance(value, list | tuple):  # a list in a list may have gaps: AudioLDM 2's contexts
+        return all(fits(item, allowed | {NoneType} if isinstance(item, list) else allowed) for item in value)
     return type(value) in (allowed | {int} if float in allowed else allowed)
 
 

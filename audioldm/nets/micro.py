@@ -1,7 +1,7 @@
 """What a crop was cut from, as a condition beside the prompt.   B batch, D width of the FiLM vector.
 
-SDXL (arXiv:2307.01952 sec. 2.2) conditions the net on the size and the crop of each training picture, and so keeps small
-and cut-off ones without learning to make them; Stable Audio (arXiv:2402.04825 sec. 3.2) does it with seconds.
+SDXL (arXiv:2307.01952 sec. 2.2) conditions the net on the size and the crop of each training picture, and so keeps
+small and cut-off ones without learning to make them; Stable Audio (arXiv:2402.04825 sec. 3.2) does it with seconds.
 """
 
 from collections.abc import Mapping, Sequence

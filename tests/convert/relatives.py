@@ -50,12 +50,17 @@ def generated_text(clap, *, width: int = 48, t5_width: int = 40):
 def with_unet(pipe, contexts, **changes):
     """``pipe`` with a U-Net of AudioLDM 2's kind."""
     from audioldm.convert.model import SUCCESSORS
-    from audioldm.nets.unet import build_unet_of_contexts
+    from audioldm.nets.unet import build_unet
 
     film = changes.pop("film_dim", None)
     latent = changes.get("vae", pipe.vae).config.latent_channels
-    unet = build_unet_of_contexts(
-        contexts, channels=(32, 64), latent_channels=latent, layers=1, film_dim=film
+    unet = build_unet(
+        "cross" if film is None else "film",
+        contexts=contexts,
+        channels=(32, 64),
+        latent_channels=latent,
+        layers=1,
+        film_dim=film,
     )
     enliven(unet, seed=7)
     defaults = SUCCESSORS.merged(seconds=1.28, steps=4)
@@ -93,7 +98,7 @@ def high(pipe):
 
 def tango(pipe):
     """Tango: a U-Net of Stable Diffusion 2's shape, no CLAP."""
-    from audioldm.convert.relatives import TANGO
+    from audioldm.convert.model import TANGO
     from audioldm.diffusion.schedule import scaled_linear
     from audioldm.nets.clap import NoClap
     from audioldm.nets.unet import build_unet
