@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from audioldm.adapters.words import Words, attach_words, check_word, merge_words, start_rows, unmerge_words
-from audioldm.errors import AudioLDMError
 from audioldm.convert.folder import load_clap
-from audioldm.nets.clap import SmallClap
+from audioldm.errors import AudioLDMError
 
 
 @pytest.fixture

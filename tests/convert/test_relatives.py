@@ -10,8 +10,7 @@ from transformers import T5Config, T5EncoderModel
 
 from audioldm.batch import Condition
 from audioldm.convert import unet
-from audioldm.convert.checkpoint import build_unet_of
-from audioldm.convert.checkpoint import read_checkpoint
+from audioldm.convert.checkpoint import build_unet_of, read_checkpoint
 from audioldm.convert.model import published_heads
 from audioldm.nets.folder import load_component, save_component
 from audioldm.nets.hifigan import build_hifigan, vocode
