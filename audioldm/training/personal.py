@@ -21,7 +21,7 @@ from audioldm.adapters.files import write
 from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch
-from audioldm.datasets.audio_text import generator
+from audioldm.datasets.draws import generator
 from audioldm.errors import AudioLDMError
 from audioldm.nets.condition import choose_rows
 from audioldm.nets.unet import kind_of

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Generator, Tensor
 
-from audioldm.datasets.audio_text import generator
+from audioldm.datasets.draws import generator
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import local, shard, whole
 
