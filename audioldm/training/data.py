@@ -8,8 +8,9 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from audioldm.datasets.audio_text import AudioText, generator, weights
+from audioldm.datasets.audio_text import AudioText, weights
 from audioldm.datasets.audio_text import collate as collate_waves
+from audioldm.datasets.draws import generator
 from audioldm.datasets.latents import LatentDataset, collate_latents, read_index
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.synthetic import Synthetic
