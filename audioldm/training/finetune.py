@@ -1,4 +1,4 @@
-"""Teaches a model a few sounds: through an adapter, through all of its U-Net (DreamBooth), or through a new word.
+"""Trains a model further: through an adapter, through all of its U-Net, or through a new word.
 
 Every way has the U-Net's own loss; what differs is which numbers may move.   DreamBooth (Ruiz et al. 2023,
 arXiv:2208.12242) adds the loss on sounds that the model itself made of the class before it learned: they hold it to
@@ -6,7 +6,7 @@ what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +16,55 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audioldm.adapters import inject
-from audioldm.adapters.adapter import start
+from audioldm.adapters.adapter import Adapter, start
 from audioldm.adapters.files import write
 from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch
-from audioldm.datasets.audio_text import generator
+from audioldm.datasets.draws import generator
 from audioldm.errors import AudioLDMError
 from audioldm.nets.condition import choose_rows
-from audioldm.nets.unet import kind_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import Optim, adamw
+from audioldm.training.module import Terms
 
 FULL = "full"
 """the kind that trains every weight of the U-Net"""
 
 
 class OfModel(LatentDiffusion):
-    """A loaded model whose U-Net is asked, and of which little is trained; a checkpoint holds what is."""
+    """The U-Net, schedule, prediction, scaling factor and heads of a loaded model; a checkpoint holds what is trained.
+
+    ``model`` is what ``AudioLDM.from_pretrained`` opens; ``prompt`` what all of the sounds are called, if anything.
+    """
+
+    recordable = False
 
     def __init__(
         self,
         *,
         model: str | None,
-        batches: int,
-        lr: float,
         prompt: str | None,
         weighting: str = "min_snr",
         text_prob: float = 1.0,
         drop: float = 0.0,
         warmup: int = 10,
-        seed: int = 0,
-        optim: Optim | None = None,
+        **settings: Any,
     ) -> None:
         pipe = AudioLDM.from_pretrained(model)
-        if kind_of(pipe.unet) != "film":
-            raise AudioLDMError(
-                f"{pipe.name} is told words one by one, not a CLAP vector.", "Personalise a FiLM model."
-            )
-        with torch.no_grad():
-            empty = pipe.clap.embed_text([""])[0]
+        empty, empty_tokens = empty_prompt(pipe)
         super().__init__(
             pipe.unet,
             pipe.schedule,
             scaling_factor=pipe.vae.config.scaling_factor,
             empty=empty,
+            empty_tokens=empty_tokens,
             prediction=pipe.prediction,
             weighting=weighting,
             text_prob=text_prob,
             drop=drop,
-            lr=lr,
-            batches=batches,
             warmup=warmup,
-            seed=seed,
-            optim=optim,
+            **settings,
         )
         self.pipe, self.prompt, self.model = pipe, prompt, model
         self.strict_loading = False
@@ -78,12 +72,12 @@ class OfModel(LatentDiffusion):
 
     def base(self, *parts: str) -> dict[str, str]:
         """sha256 of the weights that are learned upon."""
-        found = {part: self.pipe.hashes[part] for part in parts if part in self.pipe.hashes}
-        return found or dict(self.pipe.hashes)
+        hashes = {part: self.pipe.hashes[part] for part in parts if part in self.pipe.hashes}
+        return hashes or dict(self.pipe.hashes)
 
     def about(self) -> dict[str, str]:
-        """What a file tells of its training."""
-        return {"model": self.pipe.name, "prompt": self.prompt or "", "batches": str(self.seen)}
+        """What a file records of its training."""
+        return {"model": self.pipe.name, "prompt": self.prompt or "", "batches": str(self.batch_count)}
 
     def hint(self, folder: Path) -> str:
         """The command that makes a sound with what was learned."""
@@ -94,16 +88,37 @@ class OfModel(LatentDiffusion):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is frozen: it lies in the model."""
-        super().on_save_checkpoint(checkpoint)
         frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW on what is not frozen."""
-        return adamw(self.parameters(), self.lr, fused=self.optim.fused)
+        return self.optimise(self.parameters())
 
 
-class Personal(OfModel):
+def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None]:
+    """CLAP's vector (D,) and the tokens (L, E) of the empty prompt; zeros (1,) and None for what the U-Net reads not.
+
+    Raises AudioLDMError for a U-Net that attends to two token sequences.
+    """
+    with torch.no_grad():
+        empty = pipe.encode_text([""])
+    if empty.tokens2 is not None:
+        raise AudioLDMError(
+            f"{pipe.name} attends to two token sequences.",
+            "Fine-tune a model that reads one, or a CLAP vector.",
+        )
+    film = torch.zeros(1) if empty.film is None else empty.film[0]
+    return film, None if empty.tokens is None else real_tokens(empty)
+
+
+def real_tokens(condition: Condition) -> Tensor:
+    """The tokens (L, E) of a condition of one row that are not masked."""
+    assert condition.tokens is not None
+    return condition.tokens[0] if condition.mask is None else condition.tokens[0][condition.mask[0].bool()]
+
+
+class FineTune(OfModel):
     """Trains an adapter of ``kind`` (lora, loha, lokr, dora), or with "full" the U-Net itself.
 
     ``targets`` are patterns of layer names; None takes the linear layers, and with ``convolutions`` those too (a LoRA
@@ -124,36 +139,33 @@ class Personal(OfModel):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.kind, self.prior, self.keep = kind, Prior(**prior) if prior else None, Path(run_dir)
-        self.adapter = None
+        self.kind, self.prior, self.run_dir = kind, Prior(**prior) if prior else None, Path(run_dir)
+        self.adapter: Adapter | None = None
         if kind == FULL:
             self.unet.requires_grad_(True)
         else:
-            chosen = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
+            layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             rng = generator(self.seed, 0, 0)
-            self.adapter = start(self.unet, kind, rank=rank, targets=chosen, generator=rng, alpha=alpha)
+            self.adapter = start(self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha)
             inject.attach(self.unet, [(self.adapter, 1.0)])
 
     def on_fit_start(self) -> None:
         """Let the model make the class's sounds before it changes."""
         super().on_fit_start()
         if self.prior is not None:
-            self.prior.fill(self.pipe, self.keep / "prior.safetensors", seed=self.seed, begun=self.seen > 0)
+            self.prior.fill(
+                self.pipe, self.run_dir / "prior.safetensors", seed=self.seed, begun=self.batch_count > 0
+            )
 
-    def training_step(self, batch: LatentBatch, index: int) -> None:
-        """One batch of the sounds, and with a prior as many of the class; memory is that of one of the two."""
-        rng = self.start_batch()
-        losses, t = self.losses(batch, rng, drop=self.drop)
-
-        def parts() -> Iterator[Tensor]:
-            yield losses.mean()
-            if self.prior is not None:
-                ours = self.prior.batch(len(batch.mean), rng, self.scaling_factor, self.device)
-                prior = self.losses(ours, rng, drop=self.drop)[0].mean()
-                self.log("train/prior", prior.detach())
-                yield self.prior.weight * prior
-
-        self.report(losses.detach(), self.descend(parts(), self.optimizers()), t)
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """The U-Net's own loss on the sounds, plus ``weight`` times that on as many of the class (eq. 2)."""
+        rng = self.batch_generator()
+        terms = self.losses(batch, rng, drop=self.drop)
+        if self.prior is None:
+            return terms
+        of_class = self.prior.batch(len(batch.mean), rng, self.scaling_factor, self.device)
+        prior = self.losses(of_class, rng, drop=self.drop)["loss"]
+        return {**terms, "loss": terms["loss"] + self.prior.weight * prior, "prior": prior.detach()}
 
     def write(self, folder: Path) -> list[Path]:
         """The adapter as one file, or the whole model as a folder."""
@@ -161,10 +173,10 @@ class Personal(OfModel):
             self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
             return [folder]
-        found = inject.learned(self.unet, self.adapter)
-        found.base.update(self.base("unet"))
-        found.about.update(self.about())
-        write(folder / "adapter.safetensors", found)
+        adapter = inject.learned(self.unet, self.adapter)
+        adapter.base.update(self.base("unet"))
+        adapter.about.update(self.about())
+        write(folder / "adapter.safetensors", adapter)
         return [folder / "adapter.safetensors"]
 
 
@@ -177,16 +189,17 @@ class Prior:
         if clips < 1 or not weight > 0:
             raise AudioLDMError(f"prior: clips={clips}, weight={weight:g}.", "Use 1 or more clips, above 0.")
         self.prompt, self.clips, self.weight, self.guidance = prompt, clips, weight, guidance
-        self.latents, self.film = torch.empty(0), torch.empty(0)
+        self.latents, self.condition = torch.empty(0), Condition()
 
     @torch.no_grad()
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
-        told, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
+        self.condition, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
         settings = vars(pipe.defaults)
+        settings = {k: settings[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
         settings["guidance"] = settings["guidance"] if self.guidance is None else self.guidance
-        asked = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
-        about = {key: str(value) for key, value in asked.items()}
+        identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
+        about = {key: str(value) for key, value in identity.items()}
         if path.exists() and metadata_of(path) == about:
             self.latents = load_file(path)["latents"]
         elif begun:
@@ -195,21 +208,24 @@ class Prior:
         else:
             training = pipe.unet.training
             pipe.unet.eval()
-            made = [pipe.sample(told, empty, seeds=[seed + i], **settings).cpu() for i in range(self.clips)]
+            sampled = [
+                pipe.sample(self.condition, empty, seeds=[seed + i], **settings).cpu()
+                for i in range(self.clips)
+            ]
             pipe.unet.train(training)
-            self.latents = torch.cat(made).contiguous()
+            self.latents = torch.cat(sampled).contiguous()
             path.parent.mkdir(parents=True, exist_ok=True)
-            waiting = path.with_name(f"{path.name}.{os.getpid()}")  # every process makes the same ones
-            save_file({"latents": self.latents}, waiting, metadata=about)
-            waiting.replace(path)
-        self.film = told.film
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")  # every process samples the same ones
+            save_file({"latents": self.latents}, part, metadata=about)
+            part.replace(path)
 
     def batch(self, rows: int, rng: torch.Generator, scale: float, device: torch.device) -> LatentBatch:
         """``rows`` of them by chance, unscaled, as a batch."""
         pick = torch.randint(len(self.latents), (rows,), generator=rng, device=rng.device).cpu()
         mean = (self.latents[pick] / scale).to(device)
-        film = self.film.to(device).expand(rows, -1)
-        return LatentBatch(mean, torch.zeros_like(mean), film, film)
+        condition = self.condition.to(device).repeat(rows)
+        film = mean.new_zeros(rows, 1) if condition.film is None else condition.film
+        return LatentBatch(mean, torch.zeros_like(mean), film, film, condition.tokens, condition.mask)
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -230,6 +246,8 @@ class TextualInversion(OfModel):
     ) -> None:
         super().__init__(**settings)
         check_word(word)
+        if self.empty_tokens is not None:
+            raise AudioLDMError(f"{self.pipe.name} does not read CLAP's vector.", "Use a model that does.")
         if vectors < 1 or not templates or not all("{}" in text for text in templates):
             raise AudioLDMError(
                 f"vectors={vectors}, templates={list(templates)}.",
@@ -241,21 +259,21 @@ class TextualInversion(OfModel):
         self.clap = self.pipe.clap.requires_grad_(False)
         [self.rows] = attach_words(self.clap, self.words)
 
-    def condition(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> Condition:
+    def condition(self, batch: LatentBatch, rng: torch.Generator, *, drop: float) -> Condition:
         """The word in a sentence by chance, through the frozen text tower."""
         rows = len(batch.mean)
-        pick = torch.randint(len(self.templates), (rows,), generator=generator, device=generator.device)
+        pick = torch.randint(len(self.templates), (rows,), generator=rng, device=rng.device)
         film = self.clap.embed_text([self.templates[i] for i in pick.tolist()])
-        dropped = self.chance(drop, rows, generator)
+        dropped = self.bernoulli(drop, rows, rng)
         return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW without decay, which would pull the rows to 0, where no word is."""
-        return adamw([self.rows], self.lr, decay=0.0, fused=self.optim.fused)
+        return self.optimise([self.rows], decay=0.0)
 
     def write(self, folder: Path) -> list[Path]:
         """The word as one file."""
         base = self.base("unet", "text_encoder")
-        found = Words(self.word, self.rows.detach().cpu(), base, self.about())
-        write(folder / "adapter.safetensors", found)
+        words = Words(self.word, self.rows.detach().cpu(), base, self.about())
+        write(folder / "adapter.safetensors", words)
         return [folder / "adapter.safetensors"]

@@ -1,6 +1,8 @@
 """A few sounds, every recipe: what learns, what is written, what is heard, and what is refused."""
 
 import json
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ from audioldm import recipes
 from audioldm.adapters.files import read
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.training.callbacks import Overfitting
 from audioldm.training.sounds import from_sounds
 
 NAMES = [name for name in recipes.names() if name.startswith("personal/")]
@@ -31,7 +34,8 @@ def settings(tiny_model, sounds, tmp_path):
     """Overrides for a run of a moment."""
     return [
         f"data.model={tiny_model}", f"data.folder={sounds}", f"run_dir={tmp_path}/run",
-        "batches=3", "batch_size=2", "val_every=10", "data.seconds=0.32", "data.windows=2", "trainer.log_every=1",
+        "batches=3", "batch_size=2", "val_every=10", "data.seconds=0.32", "data.windows=2",
+        "trainer.log_every_n_steps=1",
     ]  # fmt: skip
 
 
@@ -80,9 +84,9 @@ def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
     experiment.trainer.limit_train_batches = 2
     experiment.trainer.fit_loop.max_epochs = 1
     experiment.trainer.fit(experiment.module, experiment.data)
-    assert experiment.module.seen == 2
+    assert experiment.module.batch_count == 2
     again = fitted(name, [*settings, *prior, "batches=4"], checkpoint=tmp_path / "run/checkpoints/last.ckpt")
-    assert again.module.seen == 4
+    assert again.module.batch_count == 4
     for (key, a), (_, b) in zip(
         whole.module.named_parameters(), again.module.named_parameters(), strict=True
     ):
@@ -103,7 +107,7 @@ def test_one_window_of_one_clip_is_enough(settings, sounds, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.wav").write_bytes((sounds / "0.wav").read_bytes())
     more = [f"data.folder={tmp_path}/one", "data.windows=1", "batch_size=4"]
-    assert fitted("personal/lora", [*settings, *more]).module.seen == 3
+    assert fitted("personal/lora", [*settings, *more]).module.batch_count == 3
     assert (tmp_path / "run/model/adapter.safetensors").exists()
 
 
@@ -133,15 +137,15 @@ def test_folders_that_cannot_be_learned_from_are_named(tiny_model, tmp_path, sou
         from_sounds(folder=str(bad), model=str(tiny_model))
     with pytest.raises(AudioLDMError, match="There is no folder"):
         from_sounds(folder=str(tmp_path / "none"), model=str(tiny_model))
-    with pytest.raises(AudioLDMError, match="caption"):
-        from_sounds(folder=str(sounds), model=str(tiny_model), prompt=None)  # 0.wav says nothing
+    with pytest.raises(AudioLDMError, match="windows=0 is not a number"):
+        from_sounds(folder=str(sounds), model=str(tiny_model), windows=0)
 
 
 def test_mistakes_in_a_recipe_are_one_line(settings):
     for override, words in (
         ("task.kind=lore", "kind='lore' is no adapter"),
         ("task.targets=[to_qq]", "matches no layer.*Near it: .*to_q"),
-        ("data.windows=0", "windows=0 is not a number"),
+        ("data.windows=0", "data.windows=0 is out of range"),
         ("task.prior={prompt: rain, clips: 0}", "clips=0"),
     ):
         with pytest.raises(AudioLDMError, match=words):
@@ -162,19 +166,79 @@ def test_a_run_does_not_go_on_with_other_sounds(settings, command, sounds, tmp_p
     assert "changed since" in capsys.readouterr().err
 
 
-def test_a_sum_of_losses_may_come_in_parts_that_are_let_go(settings):
-    module = recipes.build(recipes.load("personal/lora", settings)).module
-    alive, weight = [], torch.nn.Parameter(torch.ones(3))
-    module.trainer = None
-    module.manual_backward = lambda loss: loss.backward()
-    optimizer = torch.optim.SGD([weight], lr=1.0)
+@pytest.fixture
+def many(tmp_path):
+    """Ten clips of a second: half with a caption beside, half with names that say nothing."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(10):
+        wave = 0.3 * torch.sin(2 * torch.pi * (200 + 40 * i) * torch.arange(16000) / 16000)
+        soundfile.write(folder / f"{i}.wav", wave.numpy(), 16000)
+        if i % 2:
+            (folder / f"{i}.txt").write_text("a tone")
+    return folder
 
-    def parts():
-        for factor in (1.0, 2.0):
-            yield (factor * weight.square()).sum()
-            alive.append(weight.grad.tolist())
 
-    module.seen = 1
-    norm = module.descend(parts(), optimizer)
-    assert alive == [[2.0] * 3, [6.0] * 3], "the first was backpropagated before the second was made"
-    assert float(norm) == pytest.approx(6 * 3**0.5) and weight.tolist() == [-5.0] * 3
+def fine_tune(tiny_model, folder, run, *more):
+    return [
+        f"ref={tiny_model}", f"data.folder={folder}", f"run_dir={run}", "data.seconds=0.32", "batch_size=2",
+        "batches=6", "val_every=2", "trainer.log_every_n_steps=1", "task.warmup=1", "task.lr=1e-3", *more,
+    ]  # fmt: skip
+
+
+def test_a_model_is_fine_tuned_from_a_folder_of_sounds_to_a_model_folder(
+    tiny_model, many, command, tmp_path, capsys
+):
+    """Encode on first start, train, validate on held-out clips, resume without encoding again, export, generate."""
+    words = fine_tune(tiny_model, many, tmp_path / "run")
+    assert command("train", "finetune/audioldm", *words) == 0
+    run = tmp_path / "run"
+    assert f"-m {run}/model" in capsys.readouterr().err
+    indices = [json.loads(path.read_text()) for path in run.glob("latents/*/index.json")]
+    assert sorted(index["windows"] for index in indices) == [
+        1,
+        18,
+    ]  # a clip held out, two windows of each other
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["batch"] for row in rows if "val/loss" in row] == [2, 4, 6]
+    before, after = AudioLDM.from_pretrained(tiny_model), AudioLDM.from_pretrained(run / "model")
+    assert (after.prediction, after.vae.config.scaling_factor) == (
+        before.prediction,
+        before.vae.config.scaling_factor,
+    )
+    assert after.hashes["vae"] == before.hashes["vae"] and after.hashes["unet"] != before.hashes["unet"]
+    assert not torch.equal(after(["a tone"], seeds=[0], **QUICK), before(["a tone"], seeds=[0], **QUICK))
+
+    stamps = {path: path.stat().st_mtime_ns for path in run.glob("latents/*/*")}
+    assert command("train", "finetune/audioldm", *[w for w in words if w != "batches=6"], "batches=8") == 0
+    assert {path: path.stat().st_mtime_ns for path in run.glob("latents/*/*")} == stamps
+    capsys.readouterr()
+
+
+def test_any_adapter_fine_tunes_from_sound_alone(tiny_model, sounds, command, tmp_path):
+    """Names that say nothing: each window is conditioned on its own CLAP vector."""
+    for kind in ("lora", "lokr"):
+        words = fine_tune(tiny_model, sounds, tmp_path / kind, f"task.kind={kind}", "task.rank=2")
+        assert command("train", "finetune/audioldm", *words) == 0
+        assert read(tmp_path / kind / "model/adapter.safetensors").base["unet"]
+    experiment = recipes.build(
+        recipes.load("finetune/audioldm", fine_tune(tiny_model, sounds, tmp_path / "x"))
+    )
+    items = [experiment.data.train[i] for i in range(len(experiment.data.train))]
+    assert all(torch.equal(item.text, item.audio) for item in items) and experiment.data.val is None
+
+
+def test_overfitting_is_warned_of_once():
+    trainer, module = (
+        SimpleNamespace(callback_metrics={}, is_global_zero=True),
+        SimpleNamespace(batch_count=0),
+    )
+    callback = Overfitting(patience=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for loss in (1.0, 0.5, 0.6, 0.7, 0.8):
+            module.batch_count += 10
+            trainer.callback_metrics["val/loss"] = torch.tensor(loss)
+            callback.on_validation_end(trainer, module)
+    [warning] = caught
+    assert "is 0.7 at batch 40, and was lowest (0.5) at batch 20" in str(warning.message)
