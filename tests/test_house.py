@@ -22,7 +22,7 @@ VAGUE_FILES = ("utils", "util", "misc", "common", "helpers", "manager")
 # A participle as a name says that something happened to a thing, not what the thing is.
 PARTICIPLES = {"told", "found", "made", "heard", "own", "given", "chosen", "spoken"}
 LIMITS = {
-    "lines of the package": 34_400,
+    "lines of the package": 36_000,
     "participles as names": 1_278,
     "files with one importer": 90,
     "functions over 60 lines": 11,

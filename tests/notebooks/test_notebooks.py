@@ -74,3 +74,15 @@ def test_theory_opens_with_claims_and_asserts_at_least_as_many():
 def test_theory_names_its_axes_and_ends_with_sound():
     words = ("xlabel", "ylabel", "Audio(")
     assert offenders(THEORY, lambda path: all(word in code(path) for word in words)) == []
+
+
+def test_the_index_of_questions_names_cells_that_hold_its_asserts():
+    rows = re.findall(r"\| `([\w/]+)` ([\w-]+) \| `(.+?)` \|$", (FOLDER / "README.md").read_text(), re.M)
+    wrong = []
+    for name, number, claim in rows:
+        by_id = {cell["id"]: cell for cell in cells(FOLDER / f"{name}.ipynb")}
+        lines = text(by_id[number]).splitlines() if number in by_id else []
+        if not any(line.strip().startswith("assert ") and claim in line for line in lines):
+            wrong.append(f"{name} {number}: {claim}")
+    assert wrong == []
+    assert len(rows) >= 25, "questions that are answered"
