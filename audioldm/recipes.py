@@ -228,13 +228,6 @@ def open_run(
     )
 
 
-def part(settings: dict[str, Any], name: str) -> Any:
-    """The net ``name`` of a run's configuration, built as the run built it, with weights of its own."""
-    if name not in settings.get("task", {}):
-        raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
-    return instantiate(settings["task"][name])
-
-
 def resolve_batch_size(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
     if cfg.batch_size != "auto":
@@ -281,5 +274,11 @@ def missing(cfg: DictConfig) -> list[str]:
         for path, value in numbers(OmegaConf.to_container(cfg))
         if isinstance(value, str) and path.rpartition(".")[2] in PLACES
     )
-    lost = (path for path in named if ":" not in path and not (glob(path) or Path(path).exists()))
+    # an id of the hub, owner/name, is not asked for either
+    here = (
+        path
+        for path in named
+        if (":" not in path and path.count("/") != 1) or path.startswith(("runs/", "data/"))
+    )
+    lost = (path for path in here if not (glob(path) or Path(path).exists()))
     return list(dict.fromkeys(lost))
