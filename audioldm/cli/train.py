@@ -122,6 +122,7 @@ def quieten() -> None:
         ".*LeafSpec.*",
         "Total length of `.*` across ranks is zero",
         ".*your dataloader is not resumable",
+        ".*smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message=message)
 

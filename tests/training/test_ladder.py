@@ -36,8 +36,8 @@ def test_overfit_says_how_far_the_loss_fell(command, capsys):
 def test_profile_shows_where_the_time_goes(command, capsys):
     assert command("train", "tiny/clap", *FEW, "debug=profile") == 0
     assert "conv" in capsys.readouterr().out
-    [trace] = Path("runs/debug/profile/tiny/clap").glob("*.trace.json")
-    assert trace.stat().st_size > 1000
+    traces = list(Path("runs/debug/profile/tiny/clap").glob("*.trace.json"))
+    assert traces and all(trace.stat().st_size > 1000 for trace in traces)
 
 
 def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
