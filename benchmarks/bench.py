@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
+from audioldm.engines import emulated
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import emulated
 from audioldm.spec import AudioSpec
 from benchmarks.measure import Book, Row, copy_rate, cost, floor, matmul_rate, paired
 from benchmarks.shapes import Nets, build, ours, run_ours, run_theirs, theirs
@@ -165,11 +165,15 @@ def call_part(pipe: Any, part: str, inputs: dict[str, Tensor]) -> Tensor:
             return pipe._encode_prompt(words, inputs["x"].device, 1, True, None)
         if part == "unet step":
             if mine:
-                return pipe.engine.unet(inputs["x"], t, Condition(film=inputs["film"]))
+                return pipe.engine.functions.unet(inputs["x"], t, Condition(film=inputs["film"]))
             return pipe.unet(inputs["x"], t, None, class_labels=inputs["film"]).sample
         if part == "vae":
-            return pipe.engine.decode(inputs["latent"]) if mine else pipe.decode_latents(inputs["latent"])
-        return pipe.engine.vocode(inputs["mel"]) if mine else pipe.vocoder(inputs["mel"][:, 0])
+            return (
+                pipe.engine.functions.decode(inputs["latent"])
+                if mine
+                else pipe.decode_latents(inputs["latent"])
+            )
+        return pipe.engine.functions.vocode(inputs["mel"]) if mine else pipe.vocoder(inputs["mel"][:, 0])
 
 
 def typed(bench: Bench, pipe: Any, batch: int = 1) -> dict[str, Tensor]:

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from audioldm.diffusion.windows import blend, starts
+from audioldm.engines import emulated
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.split import reason_against
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import emulated
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
 from benchmarks.measure import Book, Row, machine, paired
 from benchmarks.processes import Original, growth, memory, original_is_here, second, startup
@@ -154,17 +154,17 @@ def long(bench: CpuBench) -> None:
         pipe = AudioLDM.from_pretrained()
         latent = pipe.sample(
             pipe.encode_text(["rain falling"]), pipe.encode_text([""]), seeds=[0],
-            **{k: pipe.defaults[k] for k in ("sampler", "grid", "guidance")},
+            **{k: getattr(pipe.defaults, k) for k in ("sampler", "grid", "guidance")},
             seconds=15.36,
             steps=2 if bench.tiny else 10,
         )  # fmt: skip
         with torch.no_grad():
-            whole = pipe.engine.decode(latent)
+            whole = pipe.engine.functions.decode(latent)
             frames = longform.window_frames(pipe)
             weights, stride = longform.tile_weights(frames, pipe.spec.stride)
             begins = starts(latent.shape[2], frames, stride)
             tiled = blend(
-                latent.shape[2], begins, weights, lambda b: pipe.engine.decode(latent[:, :, b : b + frames]),
+                latent.shape[2], begins, weights, lambda b: pipe.engine.functions.decode(latent[:, :, b : b + frames]),
                 dim=2, scale=pipe.spec.stride,
             )  # fmt: skip
             one, pieces = vocode(pipe.vocoder, whole, chunk=10**6), vocode(pipe.vocoder, whole, chunk=128)

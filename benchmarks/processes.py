@@ -45,7 +45,7 @@ row = {}
 def child(code: str, *arguments: str) -> Row:
     """Run ``code`` in a fresh process; it prints one JSON object, and its peak memory is added."""
     ending = (
-        "\nimport json, torch; from audioldm.pipeline.memory import peak_mib; "
+        "\nimport json, torch; from audioldm.pipeline.timing import peak_mib; "
         "print(json.dumps({**row, 'peak_mib': peak_mib(torch.device('cpu'))}))"
     )
     done = subprocess.run(
@@ -61,7 +61,7 @@ def startup(bench: Bench) -> None:
         "audioldm --help": ["--help"],
         "audioldm generate, 5 s": ["generate", "rain", "--seconds", "5", "--force", "-o", str(out)],
         "audioldm generate, 5 s, no figure": [
-            "generate", "rain", "--seconds", "5", "--force", "--no-figure", "-o", str(out),
+            "generate", "rain", "--seconds", "5", "--force", "--set", "figure=false", "-o", str(out),
         ],
     }  # fmt: skip
     for name, words in commands.items():
@@ -77,7 +77,7 @@ def startup(bench: Bench) -> None:
 
 def second(bench: Bench) -> None:
     """What a second process saves in mode compiled: wall time of two commands that share an empty cache folder."""
-    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--no-figure", "--force"]
+    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--set", "figure=false", "--force"]
     if bench.tiny:
         words[3:4] = ["1.28", "--steps", "2"]
     with TemporaryDirectory() as folder:

@@ -35,6 +35,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
     from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.settings import Sampling
     from audioldm.spec import AudioSpec
 
     with torch.random.fork_rng(devices=[]):
@@ -52,7 +53,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 layer.reset_parameters()
     folder = tmp_path_factory.mktemp("models") / "tiny"
     spec = AudioSpec(latent_channels=4)
-    defaults = {"seconds": 1.28, "steps": 4, "sampler": "ddim", "grid": "leading", "guidance": 2.0}
+    defaults = Sampling(1.28, 4, "ddim", "leading", 2.0)
     pipe = AudioLDM(unet, vae, vocoder, clap, spec, name="tiny", defaults=defaults)
     pipe.save_pretrained(folder)
     return folder

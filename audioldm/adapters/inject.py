@@ -5,7 +5,8 @@ order of adapters does not matter, and their kinds and ranks may differ.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,37 @@ from torch.nn.utils import parametrize
 from audioldm.adapters.adapter import Adapter, Layer
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.targets import layers_of, weights_of
+from audioldm.adapters.words import Vocabulary
 from audioldm.errors import AudioLDMError
 
 Weighted = tuple[Adapter, float]
 """an adapter and its strength"""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One adapter that a model runs with."""
+
+    file: str
+    sha256: str
+    kind: str
+    rank: int
+    weight: float
+    word: str | None = None
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Every adapter of a model, and what its nets were without them."""
+
+    applied: tuple[Applied, ...]
+    weights: dict[str, Tensor]
+    vocabulary: Vocabulary | None
+    """of the text encoder, where words were added to it"""
+
+    def settings(self) -> list[dict[str, Any]]:
+        """For a sidecar."""
+        return [{k: v for k, v in asdict(one).items() if v is not None} for one in self.applied]
 
 
 class Delta(nn.Module):

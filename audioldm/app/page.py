@@ -83,15 +83,15 @@ def generate_tab(studio: Studio, history: gr.State) -> None:
     default = studio.pipe.defaults
     prompt = gr.Textbox(label="Prompt", placeholder="a dog barking", elem_id="prompt", lines=1)
     with gr.Row():
-        seconds = gr.Number(default["seconds"], label="Seconds", minimum=0.1, maximum=studio.limits.seconds)
+        seconds = gr.Number(default.seconds, label="Seconds", minimum=0.1, maximum=studio.limits.seconds)
         takes = gr.Number(1, label="Takes", precision=0, minimum=1, maximum=studio.limits.takes)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
     with gr.Accordion("More settings", open=False):
         negative = gr.Textbox(label="What not to hear", lines=1)
         with gr.Row():
-            steps = gr.Number(default["steps"], label="Steps", precision=0, minimum=1)
-            guidance = gr.Number(default["guidance"], label="Guidance", minimum=0)
-            sampler = gr.Dropdown(sorted(SAMPLERS), value=default["sampler"], label="Sampler")
+            steps = gr.Number(default.steps, label="Steps", precision=0, minimum=1)
+            guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
+            sampler = gr.Dropdown(sorted(SAMPLERS), value=default.sampler, label="Sampler")
     start, stop, status = buttons("Generate")
     takes_shown = players(studio)
 
@@ -100,8 +100,8 @@ def generate_tab(studio: Studio, history: gr.State) -> None:
         past: History,
     ) -> Iterator[list[Any]]:  # fmt: skip
         yield from told(studio, past, lambda: studio.generate(
-            prompt or "", seconds=seconds or default["seconds"], takes=int(takes or 1), seed=int(seed or 0),
-            steps=int(steps or default["steps"]), guidance=guidance, sampler=sampler, negative=negative or "",
+            prompt or "", seconds=seconds or default.seconds, takes=int(takes or 1), seed=int(seed or 0),
+            steps=int(steps or default.steps), guidance=guidance, sampler=sampler, negative=negative or "",
         ))  # fmt: skip
 
     given = [prompt, negative, seconds, takes, seed, steps, guidance, sampler, history]
@@ -127,8 +127,8 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
     with gr.Accordion("More settings", open=False), gr.Row():
         takes = gr.Number(1, label="Takes", precision=0, minimum=1, maximum=studio.limits.takes)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-        steps = gr.Number(default["steps"], label="Steps", precision=0, minimum=1)
-        guidance = gr.Number(default["guidance"], label="Guidance", minimum=0)
+        steps = gr.Number(default.steps, label="Steps", precision=0, minimum=1)
+        guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
     start, stop, status = buttons("Apply the edit")
     takes_shown = players(studio)
 
@@ -138,7 +138,7 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
     ) -> Iterator[list[Any]]:  # fmt: skip
         yield from told(studio, past, lambda: studio.edit(
             kind, path, prompt or "", begin=begin or 0.0, end=end or 0.0, strength=strength, seconds=longer or 0.0,
-            splice=splice, takes=int(takes or 1), seed=int(seed or 0), steps=int(steps or default["steps"]),
+            splice=splice, takes=int(takes or 1), seed=int(seed or 0), steps=int(steps or default.steps),
             guidance=guidance,
         ))  # fmt: skip
 

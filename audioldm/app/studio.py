@@ -1,6 +1,6 @@
 """What the page can do, without the page: requests in, files in a folder of their own out, within limits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from audioldm.app.jobs import Done, OnStep, Progress, watch
 from audioldm.cli.checks import check_numbers, check_parts
+from audioldm.cli.clips import Clip, stem_of
 from audioldm.cli.options.output import Output
 from audioldm.cli.results import save
 from audioldm.errors import AudioLDMError
-from audioldm.pipeline import editing, sounds
+from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.outputs import Clip
 
 EDITS = ("transfer", "inpaint", "continue", "upscale", "vary", "denoise")
 REGIONAL = ("transfer", "inpaint", "vary")
@@ -71,8 +71,8 @@ class Studio:
             waves = self.pipe([prompt.strip()], seeds=[seed], seconds=seconds, on_step=on_step, **settings)
             return waves[0], None
 
-        shown = {**self.pipe.defaults, **settings, "seconds": seconds}
-        yield from self.each(one, Clip(prompt.strip(), seed), takes, shown)
+        record = {**vars(self.pipe.defaults), **settings, "seconds": seconds}
+        yield from self.each(one, prompt.strip(), prompt.strip(), range(seed, seed + takes), record)
 
     def edit(
         self,
@@ -112,39 +112,42 @@ class Studio:
             if not splice:
                 return made, None
             new = [(sound.seconds, sound.seconds + extra)] if extra else regions
-            file = sounds.splice_into(sound.padded(0, extra), made, rate, new, fade=editing.FADE)
+            file = sounds.splice_into(sound.padded(0, extra), made, rate, new, fade=edit.FADE)
             return file.mono(rate), file
 
-        shown = {
-            **self.pipe.defaults, **settings, "edit": kind, "regions": regions, "strength": strength, "splice": splice,
+        record = {
+            **vars(self.pipe.defaults), **settings, "edit": kind, "regions": regions, "strength": strength,
+            "splice": splice,
             "input": Path(path or "").name, "seconds": sound.seconds + extra,
         }  # fmt: skip
-        named = f"{Path(path or '').stem} {kind} {prompt.strip()}"
-        yield from self.each(one, Clip(prompt.strip(), seed, named=named), takes, shown)
+        title = f"{Path(path or '').stem} {kind} {prompt.strip()}"
+        yield from self.each(one, prompt.strip(), title, range(seed, seed + takes), record)
 
     def each(
         self,
         one: Callable[[int, OnStep], tuple[Tensor, sounds.Sound | None]],
-        clip: Clip,
-        takes: int,
-        shown: dict[str, Any],
+        prompt: str,
+        title: str,
+        seeds: Sequence[int],
+        settings: dict[str, Any],
     ) -> Iterator[Progress | Done[list[Take]]]:
-        """Make and save every take, into a folder that no other request has."""
+        """Make and save a take for each seed, into a folder that no other request has."""
         output = Output(out=self.out / uuid4().hex)
 
         def work(on_step: OnStep) -> list[Take]:
-            found = []
-            for place in range(takes):
-                now = Clip(clip.prompt, clip.seed + place, named=clip.named)
+            takes = []
+            for place, seed in enumerate(seeds):
 
                 def report(done: int, steps: int, place: int = place) -> None:
-                    on_step(place * steps + done, takes * steps)
+                    on_step(place * steps + done, len(seeds) * steps)
 
-                wave, file = one(now.seed, report)
-                saved = save(self.pipe, now, wave.float().cpu().numpy(), shown, output, file=file)
+                wave, file = one(seed, report)
+                clip = Clip(prompt, seed, stem_of(title, seed), title)
+                record = {"settings": settings}
+                saved = save(self.pipe, clip, wave.float().cpu().numpy(), record, output, file=file)
                 paths = (Path(saved.pop(name)) for name in ("audio", "figure", "sidecar"))
-                found.append(Take(*paths, record=saved))
-            return found
+                takes.append(Take(*paths, record=saved))
+            return takes
 
         with self._turn:
             yield from watch(work)
@@ -174,7 +177,7 @@ class Studio:
         sampler: str | None = None, **others: Any,
     ) -> None:  # fmt: skip
         """Refuse what is beyond the limits or makes no sense."""
-        check_numbers(n=takes, seconds=seconds, steps=steps, guidance=guidance, seed=seed, batch_size=None)
+        check_numbers(n=takes, seconds=seconds, steps=steps, guidance=guidance, seed=seed)
         check_parts(sampler=sampler, grid=others.get("grid"), device="cpu")
         for name, value, most in (
             ("seconds", seconds, self.limits.seconds),
@@ -198,10 +201,10 @@ def actions(
         )
 
     return {
-        "transfer": partly(editing.transfer),
-        "vary": partly(editing.vary),
-        "inpaint": lambda pipe, wave, **rest: editing.inpaint(pipe, wave, prompt, regions=regions, **rest),
-        "continue": lambda pipe, wave, **rest: editing.outpaint(pipe, wave, prompt, after=seconds, **rest),
-        "upscale": lambda pipe, wave, **rest: editing.upscale(pipe, wave, prompt, **rest),
-        "denoise": lambda pipe, wave, **rest: editing.denoise(pipe, wave, prompt, strength=strength, **rest),
+        "transfer": partly(edit.transfer),
+        "vary": partly(edit.vary),
+        "inpaint": lambda pipe, wave, **rest: edit.inpaint(pipe, wave, prompt, regions=regions, **rest),
+        "continue": lambda pipe, wave, **rest: edit.outpaint(pipe, wave, prompt, after=seconds, **rest),
+        "upscale": lambda pipe, wave, **rest: edit.upscale(pipe, wave, prompt, **rest),
+        "denoise": lambda pipe, wave, **rest: edit.denoise(pipe, wave, prompt, strength=strength, **rest),
     }

@@ -91,8 +91,8 @@ def opened(file: Path, model: str | None) -> "Adapter | Words":
     """The adapter, warnings on stderr; the model is loaded only if the file's names need it."""
     from audioldm.adapters.files import load, read
     from audioldm.adapters.layouts import KOHYA
-    from audioldm.cli.options.machine import load as load_model
-    from audioldm.cli.options.machine import warned
+    from audioldm.cli.console import warned
+    from audioldm.cli.options.model import load as load_model
 
     net = None
     if any(key.startswith(KOHYA) for key in load(file)[0]):

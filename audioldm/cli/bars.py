@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.options.machine import load
+from audioldm.cli.options.model import load
 from audioldm.errors import AudioLDMError
 
 QUESTIONS = ("vocoder", "esc10", "tags", "distance", "diversity", "copies", "pitch")
@@ -73,7 +73,7 @@ def bars(
         n=1, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size, refine_phase=refine_phase,
         retry_silent=retry_silent,
     )  # fmt: skip
-    check_names(audio_format="wav", device=device, dtype=dtype, out=out)
+    check_names(device=device, dtype=dtype)
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in QUESTIONS]:
         raise AudioLDMError(f"only={unknown[0]!r} is no question.", f"Known: {', '.join(QUESTIONS)}.")

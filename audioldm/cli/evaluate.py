@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.options.machine import load
+from audioldm.cli.options.model import load
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def esc10(
         raise AudioLDMError("--folder and --model were both given.", "Give the one to judge.")
     if folder is not None and not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Give --folder a folder of clips.")
-    check_names(audio_format="wav", device=device, dtype=dtype, out=out or Path())
+    check_names(device=device, dtype=dtype)
     check_free(out, sheet, keep_clips=folder is None, force=force)
     from audioldm.datasets import manifest as manifests
     from audioldm.evaluation import recognition
@@ -113,7 +113,7 @@ def esc10(
         check_parts(sampler=sampler, grid=None, device=device)
         pipe = load(model, device=device, dtype=dtype)
         given = {"seconds": seconds, "steps": steps, "sampler": sampler, "guidance": guidance}
-        settings: dict[str, Any] = {**pipe.defaults, **given}
+        settings: dict[str, Any] = {**vars(pipe.defaults), **given}
         source: dict[str, Any] = {"generate": generator(pipe, settings, batch_size=batch_size)}
         settings |= {"model": pipe.name, "sha256": pipe.hashes, "seeds": seeds, "dtype": dtype}
     else:

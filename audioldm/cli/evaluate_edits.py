@@ -10,7 +10,7 @@ import typer
 
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import ModelOptions
+from audioldm.cli.options.model import ModelOptions
 from audioldm.cli.options.sampling import Steps
 from audioldm.errors import AudioLDMError
 
@@ -51,7 +51,7 @@ def edits(
       audioldm evaluate edits --manifest data/raw/esc10.jsonl --part upscale --clips 80 -o out/edits
     """
     check_numbers(n=clips, seconds=None, steps=steps.steps, guidance=guidance, seed=0, batch_size=None)
-    check_names(audio_format="wav", device=machine.device, dtype=machine.dtype, out=out or Path())
+    check_names(device=machine.device, dtype=machine.dtype)
     if unknown := [name for name in part if name not in PARTS]:
         raise AudioLDMError(f"part={unknown[0]!r} is unknown.", f"Known: {', '.join(PARTS)}.")
     kept = [] if out is None else [out / "edits.json", out / "edits.md"]
@@ -68,7 +68,7 @@ def edits(
     recognition.check(rows)
     check_parts(sampler=steps.sampler, grid=steps.grid, device=machine.device)
     pipe, yamnet = machine.load(), YamNet()
-    settings = {**steps.given(), "guidance": guidance}
+    settings = {**steps.settings(), "guidance": guidance}
     held = measures.held_out(rows, pipe, clips)
     asked = part or list(PARTS)
     found: dict[str, Any] = {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}

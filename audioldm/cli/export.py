@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.options.machine import adapt
+from audioldm.cli.options.model import adapt
 from audioldm.cli.parts import NETS, part_folder, run_settings, t5_of, write_published
 from audioldm.errors import AudioLDMError
 
@@ -122,7 +122,7 @@ def export(
         )
     if merge:
         adapt(pipe, merge)
-        pipe.about = {**pipe.about, "merged": pipe.adapted.settings() if pipe.adapted else []}
+        pipe.about["merged"] = pipe.adapted.settings() if pipe.adapted else []
     pipe.save_pretrained(out, dtype=getattr(torch, dtype))
     typer.echo(str(out))
 
@@ -160,10 +160,10 @@ def write_parts(ref: str, out: Path) -> list[Path] | None:
 
 def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) -> "AudioLDM":
     """The model of ``ref`` with the name and the defaults that were given."""
-    from audioldm.cli.options.machine import load
+    from audioldm.cli.options.model import load
 
     pipe = load(ref, device="cpu", dtype="float32", **choices)
-    return replace(pipe, name=name or pipe.name, defaults={**pipe.defaults, **given})
+    return replace(pipe, name=name or pipe.name, defaults=pipe.defaults.merged(**given))
 
 
 def join(parts: dict[str, Path], name: str, given: dict[str, Any], *, t5: str = "") -> "AudioLDM":
@@ -174,6 +174,7 @@ def join(parts: dict[str, Path], name: str, given: dict[str, Any], *, t5: str = 
     from audioldm.nets.unet import kind_of
     from audioldm.nets.vae import encoder_digest
     from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.settings import Sampling
     from audioldm.spec import SPECS
 
     ldm = parts["ldm"].parent.parent if parts["ldm"].is_file() else parts["ldm"]
@@ -200,11 +201,11 @@ def join(parts: dict[str, Path], name: str, given: dict[str, Any], *, t5: str = 
             load_component(folders["vocoder"] / "vocoder"),  # type: ignore[arg-type]
             SmallClap.load(folders["clap"]),
             replace(spec, stride=index["stride"], latent_channels=index["latent_channels"]),
-            words=None if kind_of(unet) == "film" else t5_of(index, t5),  # type: ignore[arg-type]
+            token_encoder=None if kind_of(unet) == "film" else t5_of(index, t5),  # type: ignore[arg-type]
             schedule=schedule_of(settings),
             prediction=settings["task"]["prediction"],
             name=name,
-            defaults={**TRAINED, "seconds": index["seconds"], **given},
+            defaults=Sampling(**{**TRAINED, "seconds": index["seconds"], **given}),
             about={"latents": {k: index[k] for k in ("windows", "seconds", "split", "scaling_factor")}},
         )
 

@@ -108,10 +108,10 @@ def model_run(
     with stepping("generating", seeds * len(real)) as step:
         clips.on_clip = step
         runs = [of_model.generated(clips, real, run=run) for run in range(seeds)]
-    length = float(settings.get("seconds") or pipe.defaults["seconds"])
+    length = float(settings.get("seconds") or pipe.defaults.seconds)
     trip = through(pipe, real, length, out)
     about = {
-        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**pipe.defaults, **settings},
+        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **settings},
         "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(manifest), **choose.about(),
         "seeds": seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
     }  # fmt: skip

@@ -9,7 +9,7 @@ import typer
 from audioldm.cli.bars import quiet, stepping
 from audioldm.cli.checks import check_names, check_numbers, check_parts
 from audioldm.cli.judged import Choice, folders, model_run, through
-from audioldm.cli.options.machine import load
+from audioldm.cli.options.model import load
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def score(
     from audioldm.evaluation import protocol as protocols
     from audioldm.evaluation.listened import GAINS
 
-    check_names(audio_format="wav", device=device, dtype=dtype, out=out)
+    check_names(device=device, dtype=dtype)
     check_numbers(n=seeds, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size)
     if (generated is None) == (model is None):
         raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")

@@ -149,3 +149,9 @@ def load_pretrained_clap(folder: Path) -> PretrainedClap:
         audio,  # type: ignore[arg-type]
         extractor,
     ).eval()
+
+
+def has_small_clap(folder: Path) -> bool:
+    """Whether the audio tower is that of this project, which no published folder has."""
+    config = folder / "audio_encoder" / "config.json"
+    return config.is_file() and read_json(config).get("_class_name") == "MelEncoder"

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from transformers import SpeechT5HifiGan
 
+from audioldm.components import Components
 from audioldm.convert import build, tokenizers
 from audioldm.convert.checkpoint import Checkpoint, Weights, read_checkpoint
 from audioldm.convert.folder import (
@@ -15,6 +16,7 @@ from audioldm.convert.folder import (
     load_published,
     published_heads,
 )
+from audioldm.convert.scheduler import read_scheduler
 from audioldm.diffusion.schedule import audioldm, from_betas
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
@@ -23,14 +25,13 @@ from audioldm.nets.generated import GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import LONGEST, T5Text
 from audioldm.nets.vae import stride_of
-from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.scheduler import read_scheduler
+from audioldm.settings import Sampling
 from audioldm.spec import SPECS, AudioSpec
 
 Heads = Literal["original", "as-published"]
-DEFAULTS = {"seconds": 10.24, "steps": 200, "sampler": "ddim:eta=1", "grid": "published", "guidance": 2.5}
+DEFAULTS = Sampling()
 """How the original command samples."""
-SUCCESSORS = {**DEFAULTS, "guidance": 3.5}
+SUCCESSORS = Sampling(guidance=3.5)
 """How AudioLDM 2's samples; its U-Nets have more than one transformer a block."""
 LICENCE = "CC-BY-NC-SA-4.0"
 NOTICE = "The published AudioLDM weights are licensed CC-BY-NC-SA-4.0: not for commercial use, share alike."
@@ -55,7 +56,7 @@ class Choices:
                 raise AudioLDMError(f"{name}={value!r} is unknown.", f"Known: {', '.join(known)}.")
 
 
-def open_checkpoint(path: Path, choices: Choices) -> AudioLDM:
+def open_checkpoint(path: Path, choices: Choices) -> Components:
     """The pipeline of an original ``.ckpt`` or ``.pth``, with both CLAP towers and whatever reads words."""
     tokenizers.check_folder(choices.tokenizer)
     found = read_checkpoint(path, weights=choices.weights)
@@ -65,16 +66,16 @@ def open_checkpoint(path: Path, choices: Choices) -> AudioLDM:
     clap = clap_of(found, path, choices)
     vae, vocoder = build.vae_of(found, path), build.vocoder_of(found, path)
     shape = found.unet_shape
-    return AudioLDM(
+    return Components(
         build.unet_of(found, path, heads=heads),
         vae,
         vocoder,
         clap,
         spec_of(vocoder, stride_of(vae), vae.config.latent_channels),
-        words=words_of(found, path, choices, clap),
+        token_encoder=words_of(found, path, choices, clap),
         schedule=audioldm() if found.betas is None else from_betas(found.betas),
         name=path.stem,
-        defaults=dict(SUCCESSORS if shape is not None and len(shape.contexts) > 1 else DEFAULTS),
+        defaults=SUCCESSORS if shape is not None and len(shape.contexts) > 1 else DEFAULTS,
         about={
             "source": path.name, "licence": LICENCE, "weights": found.weights, "heads": choices.heads,
             "scaling_factor": found.scale,
@@ -137,7 +138,7 @@ def obstacle(found: Checkpoint, path: Path) -> AudioLDMError | None:
     return None
 
 
-def open_diffusers(folder: Path, choices: Choices) -> AudioLDM:
+def open_diffusers(folder: Path, choices: Choices) -> Components:
     """The pipeline of a diffusers folder, with the heads that its weights were trained with."""
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind == "AudioLDM2Pipeline":
@@ -154,25 +155,25 @@ def open_parts(
     choices: Choices,
     clap: PretrainedClap,
     words: GeneratedText | None = None,
-    defaults: dict[str, Any] = DEFAULTS,
-) -> AudioLDM:
+    defaults: Sampling = DEFAULTS,
+) -> Components:
     """What every diffusers folder has, with what tells its U-Net."""
     heads = published_heads(folder / "unet") if choices.heads == "original" else None
     schedule, prediction = read_scheduler(folder / "scheduler")
     vae, vocoder = cast(Any, load_published(folder / "vae")), cast(Any, load_published(folder / "vocoder"))
     parts = ["unet", "vae", "vocoder", "text_encoder"]
     parts += ["text_encoder_2", "projection_model", "language_model"] if words is not None else []
-    return AudioLDM(
+    return Components(
         load_published(folder / "unet", {} if heads is None else {"attention_head_dim": heads}),  # type: ignore[arg-type]
         vae,
         vocoder,
         clap,
         spec_of(vocoder, stride_of(vae), vae.config.latent_channels),
-        words=words,
+        token_encoder=words,
         schedule=schedule,
         prediction=prediction,
         name=folder.name,
-        defaults=dict(defaults),
+        defaults=defaults,
         about={"source": str(folder), "licence": LICENCE, "heads": choices.heads},
         hashes={part: sha256(path) for part in parts for path in find_weights(folder / part)[:1]},
         notice=NOTICE,

@@ -5,24 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from audioldm.components import Components
 from audioldm.convert.files import SUFFIXES
+from audioldm.convert.folder import has_small_clap
 from audioldm.errors import AudioLDMError
-from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.model_folder import has_small_clap
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
-def open_reference(ref: str, **choices: Any) -> AudioLDM:
-    """The pipeline that ``ref`` names.   AudioLDMError where there is none, or it is of an unknown kind."""
+def open_reference(ref: str, **choices: Any) -> Components:
+    """The published model that ``ref`` names.   AudioLDMError where there is none, or it is of an unknown kind."""
     from audioldm.convert import tango
     from audioldm.convert.published import Choices, open_checkpoint, open_diffusers
     from audioldm.convert.relatives import open_tango
 
     chosen = Choices(**choices)
     path = Path(ref)
-    if (path / "audioldm.json").is_file():
-        return AudioLDM.from_folder(path)
     if tango.is_tango(home := path.parent if path.name == tango.MAIN else path):
         return open_tango(home, chosen)
     if path.is_dir() and has_small_clap(path):

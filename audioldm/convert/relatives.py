@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import ClapFeatureExtractor, ClapProcessor
 
+from audioldm.components import Components
 from audioldm.convert import build, tango
 from audioldm.convert.folder import load_any_tokenizer, load_published, load_t5_tokenizer
 from audioldm.convert.published import SUCCESSORS, Choices, obstacle, open_parts, spec_of, words_of
@@ -15,9 +16,9 @@ from audioldm.nets.generated import LENGTH, GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
-from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.settings import Sampling
 
-TANGO = {"seconds": 10.24, "steps": 200, "sampler": "ddpm", "grid": "leading", "guidance": 3.0}
+TANGO = Sampling(sampler="ddpm", grid="leading", guidance=3.0)
 """How Tango's own code samples: diffusers' DDPMScheduler."""
 TANGO_LONGEST = 512
 """tokens of a prompt"""
@@ -25,7 +26,7 @@ TANGO_LICENCE = "research, non-commercial"
 TANGO_NOTICE = "The published Tango weights are for research, not for commercial use; see their model card."
 
 
-def open_audioldm2(folder: Path, choices: Choices) -> AudioLDM:
+def open_audioldm2(folder: Path, choices: Choices) -> Components:
     """The pipeline of an ``AudioLDM2Pipeline``; ``heads="as-published"`` also fills up texts as that pipeline does."""
     if (kind := name_of(folder / "text_encoder_2")) != "T5EncoderModel":
         raise AudioLDMError(
@@ -55,7 +56,7 @@ def name_of(folder: Path) -> str:
     return str(config.get("_class_name") or next(iter(config.get("architectures") or []), None))
 
 
-def open_tango(folder: Path, choices: Choices) -> AudioLDM:
+def open_tango(folder: Path, choices: Choices) -> Components:
     """The pipeline of Tango's folder, without CLAP; FLAN-T5's tokenizer is ``tokenizer_2`` inside, or the hub's."""
     if missing := [name for name in tango.FILES if not (folder / name).is_file()]:
         raise AudioLDMError(
@@ -69,17 +70,17 @@ def open_tango(folder: Path, choices: Choices) -> AudioLDM:
     heads = None if shape is None else tango.heads(shape.channels)
     vae, vocoder = build.vae_of(found, folder / tango.VAE), build.vocoder_of(found, folder / tango.VAE)
     clap = NoClap()
-    return AudioLDM(
+    return Components(
         build.unet_of(found, main, heads=heads),
         vae,
         vocoder,
         clap,
         spec_of(vocoder, stride_of(vae), vae.config.latent_channels),
-        words=words_of(found, main, choices, clap, longest=TANGO_LONGEST),
+        token_encoder=words_of(found, main, choices, clap, longest=TANGO_LONGEST),
         schedule=scaled_linear(0.00085, 0.012),
         prediction="v",
         name=folder.name,
-        defaults=dict(TANGO),
+        defaults=TANGO,
         about={"source": str(folder), "licence": TANGO_LICENCE, "scaling_factor": found.scale},
         hashes={name: sha256(folder / name) for name in (tango.MAIN, tango.VAE)},
         notice=TANGO_NOTICE,

@@ -35,7 +35,7 @@ class Clips:
         told = [
             self.pipe.hashes,
             *adapters,
-            self.pipe.defaults,
+            vars(self.pipe.defaults),
             self.settings,
             str(self.pipe.dtype),
             prompt,

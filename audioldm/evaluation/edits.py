@@ -19,7 +19,7 @@ from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, Listener
 from audioldm.evaluation.yamnet import RATE, YamNet
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.metrics.spectral import envelope_correlation, log_spectral_distance, signal_to_distortion
-from audioldm.pipeline import editing
+from audioldm.pipeline import edit
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.canvas import Canvas, Run
 from audioldm.signal.level import normalise_peak
@@ -48,7 +48,7 @@ def held_out(rows: Sequence[Row], pipe: AudioLDM, clips: int) -> list[Held]:
     turns = [
         row for place in range(len(rows)) for found in by_class.values() for row in found[place : place + 1]
     ]
-    size = pipe.spec.samples(pipe.defaults["seconds"])
+    size = pipe.spec.samples(pipe.defaults.seconds)
     found = []
     for row in turns[:clips]:
         wave = decode(row.path, pipe.spec.rate, start=row.start, seconds=row.seconds)
@@ -88,8 +88,8 @@ def super_resolution(
         edge = 0.9 * cutoff  # resampling begins to fall below half the rate
         made = {
             "plain resampling": low,
-            "upscale": editing.upscale(pipe, low, cutoff=edge, **settings),
-            "upscale, with the class as prompt": editing.upscale(
+            "upscale": edit.upscale(pipe, low, cutoff=edge, **settings),
+            "upscale, with the class as prompt": edit.upscale(
                 pipe, low, PROMPTS[clip.label], cutoff=edge, **settings
             ),
             "codec (the truth's high band, round trip)": crossover(
@@ -130,14 +130,14 @@ def inpainting(
         fills = {
             "no-op (silence)": torch.zeros_like(clip.wave),
             "noise at the clip's level": noise,
-            "inpaint": editing.inpaint(pipe, clip.wave, PROMPTS[clip.label], regions=[region], **settings),
-            "inpaint, no prompt": editing.inpaint(pipe, clip.wave, "", regions=[region], **settings),
+            "inpaint": edit.inpaint(pipe, clip.wave, PROMPTS[clip.label], regions=[region], **settings),
+            "inpaint, no prompt": edit.inpaint(pipe, clip.wave, "", regions=[region], **settings),
             "codec (the truth, round trip)": roundtrip(pipe, clip.wave),
         }
         part = slice(inside.start - edge, inside.stop + edge)
         truths.append(listened(yamnet, clip.wave[part], rate))
         for name, fill in fills.items():
-            wave = splice(clip.wave, fill, [(inside.start, inside.stop)], fade=round(editing.FADE * rate))
+            wave = splice(clip.wave, fill, [(inside.start, inside.stop)], fade=round(edit.FADE * rate))
             step = (
                 20 * (wave[inside].square().mean().sqrt() / clip.wave[inside].square().mean().sqrt()).log10()
             )
@@ -172,7 +172,7 @@ def transfers(
         target = labels[(labels.index(clip.label) + 1) % len(labels)]
         told, source = PROMPTS[target], PROMPTS[clip.label]
         for strength in STRENGTHS:
-            wave = editing.transfer(
+            wave = edit.transfer(
                 pipe,
                 clip.wave,
                 told,
@@ -203,9 +203,9 @@ def denoising(
         noisy = clip.wave + noise * clip.wave.square().mean().sqrt() * 10 ** (-snr / 20)
         made = {
             "no-op": noisy,
-            "subtraction alone (strength 0)": editing.denoise(pipe, noisy, strength=0.0, **settings),
-            "denoise, strength 0.3": editing.denoise(pipe, noisy, strength=0.3, **settings),
-            "denoise, strength 0.3, with the class as prompt": editing.denoise(
+            "subtraction alone (strength 0)": edit.denoise(pipe, noisy, strength=0.0, **settings),
+            "denoise, strength 0.3": edit.denoise(pipe, noisy, strength=0.3, **settings),
+            "denoise, strength 0.3, with the class as prompt": edit.denoise(
                 pipe, noisy, PROMPTS[clip.label], strength=0.3, **settings
             ),
         }

@@ -14,7 +14,7 @@ from torch import Tensor
 from audioldm.diffusion.windows import starts
 from audioldm.evaluation.edits import HOLE, Held, Progress
 from audioldm.evaluation.recognition import PROMPTS
-from audioldm.pipeline import editing, longform
+from audioldm.pipeline import edit, longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.spans import Span
 from audioldm.signal.mel import log_mel
@@ -111,7 +111,7 @@ def generated(pipe: AudioLDM, prompt: str, add: Add, settings: dict[str, Any]) -
     add("long: where windows begin and end", long, joints(pipe, pipe.spec.latent_frames(seconds)))
     middle = seconds / 2
     both = [Span(0, middle, PROMPTS["fire crackling"]), Span(middle, seconds, prompt)]
-    told = pipe([""], seeds=[0], seconds=seconds, schedule=both, **settings)[0]
+    told = pipe([""], seeds=[0], seconds=seconds, timeline=both, **settings)[0]
     add("schedule: where the prompt changes", told, [middle])
     loop = pipe([prompt], seeds=[0], seconds=window, loop=True, **settings)[0]
     add("loop: where the end meets the begin", loop.repeat(2), [len(loop) / pipe.spec.rate])
@@ -124,11 +124,11 @@ def filled(pipe: AudioLDM, clip: Held, add: Add, settings: dict[str, Any]) -> No
     middle, half = len(clip.wave) / pipe.spec.rate / 2, HOLE / 2
     region = (middle - half, middle + half)
     inside = [(pipe.spec.samples(region[0]), pipe.spec.samples(region[1]))]
-    fade = pipe.spec.samples(editing.FADE)
-    made = editing.inpaint(pipe, clip.wave, "", regions=[region], **settings)
+    fade = pipe.spec.samples(edit.FADE)
+    made = edit.inpaint(pipe, clip.wave, "", regions=[region], **settings)
     add("inpaint --splice: ends of the region", splice(clip.wave, made, inside, fade=fade), region)
     add("the untouched clip at these places", clip.wave, region)
     add("silence at these places", splice(clip.wave, torch.zeros_like(clip.wave), inside, fade=fade), region)
     kept = clip.wave[: inside[0][1]]
-    longer = editing.continue_(pipe, kept, "", after=HOLE, **settings)
+    longer = edit.outpaint(pipe, kept, "", after=HOLE, **settings)
     add("continue: where the sound went on", longer, [len(kept) / pipe.spec.rate])

@@ -158,7 +158,7 @@ class Personal(OfModel):
     def write(self, folder: Path) -> list[Path]:
         """The adapter as one file, or the whole model as a folder."""
         if self.adapter is None:
-            self.pipe.about = {**self.pipe.about, "personal": self.about()}
+            self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
             return [folder]
         found = inject.learned(self.unet, self.adapter)
@@ -183,7 +183,7 @@ class Prior:
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
         told, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
-        settings = {k: pipe.defaults[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
+        settings = vars(pipe.defaults)
         settings["guidance"] = settings["guidance"] if self.guidance is None else self.guidance
         asked = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
         about = {key: str(value) for key, value in asked.items()}

@@ -17,6 +17,7 @@ from audioldm.nets.folder import load_component
 from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.settings import Sampling
 from audioldm.signal.mel import log_mel
 from audioldm.training.ema import Ema
 
@@ -94,10 +95,10 @@ class Listen(L.Callback):
             vocoder,
             clap,
             spec,
-            words=self.words,
+            token_encoder=self.words,
             schedule=module.schedule,
             prediction=module.prediction,
-            defaults=dict(self.settings),
+            defaults=Sampling(**self.settings),
         )  # type: ignore[arg-type]
         waves = pipe.to(module.device)(
             self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings

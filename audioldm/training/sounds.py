@@ -85,7 +85,7 @@ def encoded(
     if not 0 <= speed < 1:
         raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
     spec = pipe.spec
-    frames = spec.latent_frames(seconds or pipe.defaults["seconds"], multiple_of(pipe.unet))
+    frames = spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
     clips = AudioText(rows, spec, frames * spec.seconds_per_latent, seed=seed, captions="first")
     log_mel, hears = LogMel(spec), getattr(pipe.clap, "audio_encoder", None) is not None
     items = []

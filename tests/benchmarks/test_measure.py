@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from audioldm.pipeline.memory import peak_mib
+from audioldm.pipeline.timing import peak_mib
 from benchmarks import cpu, gpu, measure, processes, show
 from benchmarks.measure import Book, paired
 

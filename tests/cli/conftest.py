@@ -15,7 +15,7 @@ def generate(command, request, tmp_path, capsys):
 
     def execute(*words, model=None, quick=QUICK):
         model = model or request.getfixturevalue("tiny_model")
-        code = command("generate", *words, "-m", model, "-o", tmp_path / "out", *quick)
+        code = command("generate", "-m", model, "-o", tmp_path / "out", *quick, *words)
         return code, *capsys.readouterr()
 
     return execute

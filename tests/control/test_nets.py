@@ -98,10 +98,10 @@ def test_guidance_strengthens_a_control_as_it_does_the_words(tiny_model):
     x = torch.randn(1, *pipe.spec.latent_shape(0.64, 4), generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([1.0])
     with torch.no_grad():
-        first, second = pipe.denoisers(told, empty)
+        first, second = pipe.denoisers(told, empty)(x, sigma)
         plain = replace(pipe, controls=())
-        torch.testing.assert_close(first(x, sigma), pipe.denoiser(told)(x, sigma))
-        torch.testing.assert_close(second(x, sigma), plain.denoiser(empty)(x, sigma))
+        torch.testing.assert_close(first, pipe.denoiser(told)(x, sigma))
+        torch.testing.assert_close(second, plain.denoiser(empty)(x, sigma))
         assert not torch.allclose(pipe.denoiser(told)(x, sigma), plain.denoiser(told)(x, sigma))
 
 

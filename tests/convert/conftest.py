@@ -72,7 +72,7 @@ def pipe(vocabulary):
             clap,
             AudioSpec(latent_channels=4),
             name="toy",
-            defaults={**DEFAULTS, "seconds": 1.28, "steps": 4},
+            defaults=DEFAULTS.merged(seconds=1.28, steps=4),
         )
         pipe.vae.register_to_config(scaling_factor=0.9375)
     for seed, net in enumerate((pipe.unet, pipe.vae, pipe.vocoder)):

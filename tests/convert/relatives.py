@@ -58,18 +58,18 @@ def with_unet(pipe, contexts, **changes):
         contexts, channels=(32, 64), latent_channels=latent, layers=1, film_dim=film
     )
     enliven(unet, seed=7)
-    defaults = {**SUCCESSORS, "seconds": 1.28, "steps": 4}
+    defaults = SUCCESSORS.merged(seconds=1.28, steps=4)
     return replace(pipe, unet=unet, defaults=defaults, **changes).to("cpu")
 
 
 def cross(pipe):
     """AudioLDM's 16 kHz model with cross-attention on T5; its CLAP only scores."""
-    return with_unet(pipe, (None, 40), words=t5_text(), name="crossattn_t5")
+    return with_unet(pipe, (None, 40), token_encoder=t5_text(), name="crossattn_t5")
 
 
 def two(pipe):
     """AudioLDM 2."""
-    return with_unet(pipe, (None, 48, 40), words=generated_text(pipe.clap), name="audioldm2")
+    return with_unet(pipe, (None, 48, 40), token_encoder=generated_text(pipe.clap), name="audioldm2")
 
 
 def high(pipe):
@@ -104,20 +104,20 @@ def tango(pipe):
     )  # fmt: skip
     enliven(unet, seed=8)
     return replace(
-        pipe, unet=unet, clap=NoClap(), words=t5_text(longest=512), schedule=scaled_linear(0.00085, 0.012),
-        prediction="v", defaults={**TANGO, "seconds": 1.28, "steps": 4}, name="tango",
+        pipe, unet=unet, clap=NoClap(), token_encoder=t5_text(longest=512), schedule=scaled_linear(0.00085, 0.012),
+        prediction="v", defaults=TANGO.merged(seconds=1.28, steps=4), name="tango",
     ).to("cpu")  # fmt: skip
 
 
 def cross_state(pipe) -> dict:
     """``audioldm_16k_crossattn_t5.pth``."""
     state = whole(pipe, condition="clap.", many=2)
-    return state | prefixed(pipe.words.model.state_dict(), "cond_stage_models.0.model.")
+    return state | prefixed(pipe.token_encoder.model.state_dict(), "cond_stage_models.0.model.")
 
 
 def two_state(pipe) -> dict:
     """``audioldm2-full.pth``: the generator with conditioners of its own, T5 once more, CLAP once more to score."""
-    words, projection = pipe.words, pipe.words.projection.state_dict()
+    words, projection = pipe.token_encoder, pipe.token_encoder.projection.state_dict()
     tables = {
         f"{theirs}_of_sequence_tokens.weight": torch.cat(
             [projection[ours][None], projection[f"{ours}_1"][None], torch.zeros(30, len(projection[ours]))]
@@ -163,7 +163,7 @@ def write_tango(pipe, folder: Path) -> Path:
     """The six files of declare-lab/tango, and T5's tokenizer, which it takes from the hub."""
     folder.mkdir(parents=True)
     main = prefixed(pipe.unet.state_dict(), "unet.") | prefixed(
-        pipe.words.model.state_dict(), "text_encoder."
+        pipe.token_encoder.model.state_dict(), "text_encoder."
     )
     torch.save(main, folder / "pytorch_model_main.bin")
     vae = vae_state(pipe.vae) | prefixed(vocoder_state(pipe.vocoder), "vocoder.")
@@ -185,7 +185,7 @@ def write_tango(pipe, folder: Path) -> Path:
             }
         )
     )
-    pipe.words.tokenizer.save_pretrained(folder / "tokenizer_2")
+    pipe.token_encoder.tokenizer.save_pretrained(folder / "tokenizer_2")
     return folder
 
 
@@ -194,7 +194,7 @@ def stock_two(pipe):
     from diffusers import AudioLDM2Pipeline, DDIMScheduler
     from transformers import ClapConfig, ClapModel, GPT2LMHeadModel
 
-    clap, words = pipe.clap, pipe.words
+    clap, words = pipe.clap, pipe.token_encoder
     config = ClapConfig(
         text_config=clap.text_encoder.config.to_dict(),
         audio_config=clap.audio_encoder.config.to_dict(),

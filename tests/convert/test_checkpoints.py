@@ -235,14 +235,27 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(checkpoint, tmp_path):
 
 
 def test_generate_opens_a_checkpoint_and_tells_its_licence_once(command, checkpoint, tmp_path, capsys):
-    words = ("-m", checkpoint, "--seconds", "0.64", "--steps", "2", "--no-figure", "-n", "2", "-o", tmp_path)
-    assert command("generate", "rain", *words, "--heads", "as-published", "--weights", "raw") == 0
+    words = (
+        "-m",
+        checkpoint,
+        "--seconds",
+        "0.64",
+        "--steps",
+        "2",
+        "--set",
+        "figure=false",
+        "-n",
+        "2",
+        "-o",
+        tmp_path,
+    )
+    assert command("generate", "rain", *words, "--set", "heads=as-published", "--set", "weights=raw") == 0
     assert capsys.readouterr().err.count("CC-BY-NC-SA-4.0: not for commercial use") == 1
     sidecar = json.loads((tmp_path / "rain_seed1.json").read_text())
     given = {"source": "audioldm-toy.ckpt", "licence": LICENCE, "heads": "as-published", "weights": "raw"}
     assert given.items() <= sidecar["model"].items()
     assert len(sidecar["model"]["sha256"]["checkpoint"]) == 64
-    assert command("generate", "rain", *words, "--heads", "12", "--force") == 2
+    assert command("generate", "rain", *words, "--set", "heads=12", "--force") == 2
     assert "heads='12' is unknown. Known: original, as-published." in capsys.readouterr().err
 
 

@@ -4,20 +4,20 @@ import pytest
 import torch
 from torch import Generator
 
-from audioldm.pipeline import editing
+from audioldm.pipeline import edit
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.canvas import Canvas
 
 EDITS = {
-    "transfer": lambda pipe, wave, **s: editing.transfer(pipe, wave, "rain", strength=0.6, **s),
-    "invert": lambda pipe, wave, **s: editing.transfer(pipe, wave, "rain", strength=0.6, invert=True, **s),
-    "inpaint": lambda pipe, wave, **s: editing.inpaint(pipe, wave, "rain", regions=[(0.1, 0.3)], **s),
-    "outpaint": lambda pipe, wave, **s: editing.outpaint(pipe, wave, "rain", after=0.3, **s),
-    "upscale": lambda pipe, wave, **s: editing.upscale(pipe, wave, "rain", cutoff=3000.0, **s),
-    "vary": lambda pipe, wave, **s: editing.vary(pipe, wave, strength=0.6, **s),
-    "morph": lambda pipe, wave, **s: editing.morph(pipe, wave, wave.flip(0), strength=0.6, **s),
-    "denoise": lambda pipe, wave, **s: editing.denoise(pipe, wave, "rain", strength=0.6, **s),
-    "mix": lambda pipe, wave, **s: editing.mix(pipe, [wave, wave], "rain", strength=0.6, **s),
+    "transfer": lambda pipe, wave, **s: edit.transfer(pipe, wave, "rain", strength=0.6, **s),
+    "invert": lambda pipe, wave, **s: edit.transfer(pipe, wave, "rain", strength=0.6, invert=True, **s),
+    "inpaint": lambda pipe, wave, **s: edit.inpaint(pipe, wave, "rain", regions=[(0.1, 0.3)], **s),
+    "outpaint": lambda pipe, wave, **s: edit.outpaint(pipe, wave, "rain", after=0.3, **s),
+    "upscale": lambda pipe, wave, **s: edit.upscale(pipe, wave, "rain", cutoff=3000.0, **s),
+    "vary": lambda pipe, wave, **s: edit.vary(pipe, wave, strength=0.6, **s),
+    "morph": lambda pipe, wave, **s: edit.morph(pipe, wave, wave.flip(0), strength=0.6, **s),
+    "denoise": lambda pipe, wave, **s: edit.denoise(pipe, wave, "rain", strength=0.6, **s),
+    "mix": lambda pipe, wave, **s: edit.mix(pipe, [wave, wave], "rain", strength=0.6, **s),
 }
 
 
@@ -45,11 +45,11 @@ def test_the_laws_of_strength_and_mask(folder, wave):
     told = {"steps": 3, "seed": 5}
     plain = folder(["rain"], seeds=[5], seconds=6000 / 16000, steps=3)[0]
     near = {"rtol": 0, "atol": 1e-5}  # the grid ends above 0, and its alpha there is rounded from float32
-    made = editing.transfer(folder, wave, "rain", strength=1.0, **told)
+    made = edit.transfer(folder, wave, "rain", strength=1.0, **told)
     torch.testing.assert_close(made, plain, **near)
-    torch.testing.assert_close(editing.inpaint(folder, wave, "rain", regions=[(0, 9)], **told), plain, **near)
+    torch.testing.assert_close(edit.inpaint(folder, wave, "rain", regions=[(0, 9)], **told), plain, **near)
     trip = Canvas.of(folder, wave).roundtrip(refine_phase=0)
-    assert torch.equal(editing.transfer(folder, wave, "rain", strength=0.0, refine_phase=0, **told), trip)
-    held = editing.inpaint(folder, wave, "rain", regions=[(0.2, 0.3)], refine_phase=0, **told)
+    assert torch.equal(edit.transfer(folder, wave, "rain", strength=0.0, refine_phase=0, **told), trip)
+    held = edit.inpaint(folder, wave, "rain", regions=[(0.2, 0.3)], refine_phase=0, **told)
     assert torch.equal(held[:2000], trip[:2000])
     assert not torch.allclose(held[3300:4700], trip[3300:4700], atol=1e-4)

@@ -9,12 +9,12 @@ from diffusers import AudioLDMPipeline
 from safetensors.torch import load_file, save_file
 
 from audioldm.convert.published import DEFAULTS
+from audioldm.convert.scheduler import read_scheduler
 from audioldm.diffusion.grids import GRIDS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import weight_file
 from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.scheduler import read_scheduler
 from audioldm.spec import AudioSpec
 
 PROMPT = "a dog barking in the rain"

@@ -76,7 +76,9 @@ def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocab
     state |= prefixed(words.state_dict(), "cond_stage_models.1.model.")
     torch.save({"state_dict": state}, tmp_path / "two.pth")
     assert (
-        command("generate", "rain", "-m", tmp_path / "two.pth", "--tokenizer", vocabulary, "-o", tmp_path)
+        command(
+            "generate", "rain", "-m", tmp_path / "two.pth", "--set", f"tokenizer={vocabulary}", "-o", tmp_path
+        )
         == 2
     )
     assert "is told token sequences (24, 40 wide); the file gives 40." in capsys.readouterr().err

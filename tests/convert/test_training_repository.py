@@ -51,8 +51,10 @@ def test_its_latent_diffusion_generates(pipe, trained, command, tmp_path):
     again = AudioLDM.from_pretrained(trained)
     for key, value in pipe.unet.state_dict().items():
         assert torch.equal(again.unet.state_dict()[key], value + 0.01), key
-    words = ("--seconds", "0.32", "--steps", "2", "--no-figure", "-o", tmp_path)
-    assert command("generate", "rain", "-m", trained, "--rerank", "2", "--weights", "raw", *words) == 0
+    words = ("--seconds", "0.32", "--steps", "2", "--set", "figure=false", "-o", tmp_path)
+    assert (
+        command("generate", "rain", "-m", trained, "--set", "rerank=2", "--set", "weights=raw", *words) == 0
+    )
     assert len(list(tmp_path.glob("rain*.wav"))) == 1
 
 

@@ -49,12 +49,12 @@ def test_a_relatives_file_sounds_as_its_nets(places, name, command, tmp_path):
     torch.testing.assert_close(
         again.schedule.betas, model.schedule.betas, atol=1e-8, rtol=0
     )  # float32 in files
-    settings = {**model.defaults, **QUICK}
+    settings = {**vars(model.defaults), **QUICK}
     wave = model([PROMPTS[0]], seeds=[3], **settings)
-    assert torch.equal(again([PROMPTS[0]], seeds=[3], **{**again.defaults, **QUICK}), wave)
+    assert torch.equal(again([PROMPTS[0]], seeds=[3], **{**vars(again.defaults), **QUICK}), wave)
     assert wave.std() > 1e-3 and not torch.equal(again([PROMPTS[1]], seeds=[3], **QUICK), wave)
 
-    words = ("--seed", "3", "--seconds", "0.32", "--steps", "2", "--no-figure", "-o", tmp_path)
+    words = ("--seed", "3", "--seconds", "0.32", "--steps", "2", "--set", "figure=false", "-o", tmp_path)
     assert command("generate", PROMPTS[0], "-m", path, *words) == 0
     sound, rate = sf.read(tmp_path / "a_dog_barking_in_the_rain_seed3.wav")
     assert rate == model.spec.rate == {"high": 48000}.get(name, 16000) and len(sound) == round(0.32 * rate)
@@ -82,10 +82,23 @@ def test_a_seed_gives_the_same_sound_among_longer_prompts(places, name):
 
 def test_what_needs_a_clap_vector_is_refused(places, command, tmp_path, capsys):
     path = places["tango"][0]
-    run = ("generate", "rain", "-m", path, "--seconds", "0.32", "--steps", "2", "--no-figure", "-o", tmp_path)
-    assert command(*run, "--rerank", "2") == 2
-    assert "--rerank needs a CLAP that hears" in capsys.readouterr().err
-    assert command(*run, "--towards", "wind") == 0, "the words of one prompt, then of the other"
+    run = (
+        "generate",
+        "rain",
+        "-m",
+        path,
+        "--seconds",
+        "0.32",
+        "--steps",
+        "2",
+        "--set",
+        "figure=false",
+        "-o",
+        tmp_path,
+    )
+    assert command(*run, "--set", "rerank=2") == 2
+    assert "rerank needs a CLAP that hears" in capsys.readouterr().err
+    assert command(*run, "--interpolate-to", "wind") == 0, "the words of one prompt, then of the other"
 
 
 def test_audioldm_2_is_told_nothing_by_zeros_as_its_original_is(places):
@@ -95,8 +108,19 @@ def test_audioldm_2_is_told_nothing_by_zeros_as_its_original_is(places):
 
 
 def test_the_clap_of_a_t5_model_still_scores(places, command, tmp_path):
-    run = ("generate", "rain", "-m", places["cross"][0], "--seconds", "0.32", "--steps", "2", "--no-figure")
-    assert command(*run, "--rerank", "2", "-o", tmp_path) == 0
+    run = (
+        "generate",
+        "rain",
+        "-m",
+        places["cross"][0],
+        "--seconds",
+        "0.32",
+        "--steps",
+        "2",
+        "--set",
+        "figure=false",
+    )
+    assert command(*run, "--set", "rerank=2", "-o", tmp_path) == 0
     sidecar = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert len(sidecar["settings"]["rerank"]["candidates"]) == 2
 
@@ -139,7 +163,7 @@ def test_tango_is_sampled_as_its_own_code_does(places):
     )  # fmt: skip
     scheduler.set_timesteps(steps)
     g = torch.Generator().manual_seed(seed)
-    t5, unet = pipe.words, pipe.unet
+    t5, unet = pipe.token_encoder, pipe.unet
     told = t5.tokenizer([PROMPTS[0]], return_tensors="pt")
     length = told.input_ids.shape[1]
     empty = t5.tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")

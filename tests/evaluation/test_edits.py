@@ -70,7 +70,7 @@ def test_held_out_clips_are_of_fold_4_and_cut_where_they_are_loud(pipe, tmp_path
     rows = [Row(**common, labels=(label,), fold=fold) for label in list(PROMPTS)[:3] for fold in (1, 4)]
     held = edits.held_out(rows, pipe, 10)
     assert [clip.label for clip in held] == list(PROMPTS)[:3]
-    assert all(len(clip.wave) == pipe.spec.samples(pipe.defaults["seconds"]) for clip in held)
+    assert all(len(clip.wave) == pipe.spec.samples(pipe.defaults.seconds) for clip in held)
     assert all(float(clip.wave.square().mean()) > 0.01 for clip in held)
 
 

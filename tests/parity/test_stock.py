@@ -16,6 +16,7 @@ from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.unet import build_unet, build_unet_of_contexts
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.settings import Sampling
 from audioldm.spec import AudioSpec
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,7 @@ def folder(tmp_path, request):
     for seed, net in enumerate((unet, vae, vocoder)):
         tables.enliven(net, seed=seed)
     vae.register_to_config(scaling_factor=0.9392935633659363)
-    defaults = {**SETTINGS, "sampler": "ddim", "grid": "published"}
+    defaults = Sampling(**SETTINGS, sampler="ddim", grid="published")
     pipe = AudioLDM(
         unet, vae, vocoder, PretrainedClap(text, words), AudioSpec(), name=size, defaults=defaults
     )
@@ -113,8 +114,8 @@ def test_stock_audioldm_2_gives_the_same_sound(tmp_path, record_property):
     for seed, net in enumerate((unet, vae, vocoder)):
         tables.enliven(net, seed=seed)
     vae.register_to_config(scaling_factor=0.9392935633659363)
-    settings = {**SETTINGS, "sampler": "ddim", "grid": "published"}
-    right = AudioLDM(unet, vae, vocoder, clap, AudioSpec(), words=words, defaults=settings).to("cpu")
+    settings = Sampling(**SETTINGS, sampler="ddim", grid="published")
+    right = AudioLDM(unet, vae, vocoder, clap, AudioSpec(), token_encoder=words, defaults=settings).to("cpu")
     stock = relatives.stock_two(right)
     words.alone = False
     ours = replace(right, unet=stock.unet)

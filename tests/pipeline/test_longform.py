@@ -82,7 +82,7 @@ def test_loops_of_any_length(pipe, seconds):
 
 def test_one_window_is_as_before(pipe):
     plain = pipe(["rain"], seeds=[0])
-    same = pipe(["rain"], seeds=[0], schedule=[Span(0, 9, "rain")])
+    same = pipe(["rain"], seeds=[0], timeline=[Span(0, 9, "rain")])
     assert torch.equal(plain, same)
 
 
@@ -97,7 +97,7 @@ def test_long_clips_are_the_same_alone_and_in_company(pipe):
 def test_a_schedule_changes_what_it_should(pipe):
     told = {"seeds": [0], "seconds": 6.0, "guidance": 30.0, "steps": 2}  # untrained: hardly listens
     rain, noise = pipe(["rain"], **told)[0], pipe(["noise"], **told)[0]
-    both = pipe([""], schedule=[Span(0, 3, "rain"), Span(3, 6, "noise")], **told)[0]
+    both = pipe([""], timeline=[Span(0, 3, "rain"), Span(3, 6, "noise")], **told)[0]
     far = 16000  # a second is more than a window and the fade
     assert (both[:far] - rain[:far]).abs().max() < 0.1 * (both[:far] - noise[:far]).abs().max()
     assert (both[-far:] - noise[-far:]).abs().max() < 0.1 * (both[-far:] - rain[-far:]).abs().max()

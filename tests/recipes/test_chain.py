@@ -44,7 +44,10 @@ def test_the_chain_ends_in_a_sound(
     assert config["scaling_factor"] == index["scaling_factor"]
 
     assert (
-        command("generate", "a low tone", "-m", "model", "-o", "out", "--seconds", "0.5", "--no-figure") == 0
+        command(
+            "generate", "a low tone", "-m", "model", "-o", "out", "--seconds", "0.5", "--set", "figure=false"
+        )
+        == 0
     )
     wave, rate = sf.read("out/a_low_tone_seed0.wav")
     assert rate == 16000 and len(wave) == 8000

@@ -73,9 +73,9 @@ def test_tokens_are_cached_learned_from_and_told_again(
     pipe = AudioLDM.from_pretrained("model")
     assert kind_of(pipe.unet) == "cross" and pipe.prediction == "v"
     index = json.loads(Path("lat/index.json").read_text())
-    torch.testing.assert_close(pipe.words.embed(""), torch.tensor(index["null_tokens"]))
+    torch.testing.assert_close(pipe.token_encoder.embed(""), torch.tensor(index["null_tokens"]))
 
-    out = ("-m", "model", "-o", "out", "--seconds", "0.5", "--no-figure")
+    out = ("-m", "model", "-o", "out", "--seconds", "0.5", "--set", "figure=false")
     for prompt in ("a low tone", "a high tone"):
         assert command("generate", prompt, *out) == 0
     low, high = (sf.read(f"out/a_{word}_tone_seed0.wav")[0] for word in ("low", "high"))

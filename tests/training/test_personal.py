@@ -114,7 +114,7 @@ def test_the_class_sounds_are_the_models_own_and_are_kept(settings, tiny_model, 
     fitted("personal/dreambooth_lora", [*settings, *prior])
     latents = load_file(tmp_path / "run/prior.safetensors")["latents"]
     pipe = AudioLDM.from_pretrained(tiny_model)
-    asked = {k: pipe.defaults[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
+    asked = vars(pipe.defaults)
     own = pipe.sample(pipe.encode_text(["rain"]), pipe.encode_text([""]), seeds=[1], **asked)
     assert torch.equal(latents[1:], own)
     fitted("personal/dreambooth_lora", [*settings, "task.prior.clips=3", "task.prior.prompt=wind"])

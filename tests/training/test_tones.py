@@ -43,5 +43,7 @@ def test_the_tiny_recipes_end_in_a_low_and_a_high_tone(
     runs = [word for part in ("ldm", "vae", "vocoder", "clap") for word in (f"--{part}", f"runs/tiny/{part}")]
     assert command("export", *runs, "--refine-phase", "8", "-o", "model") == 0
     for prompt in ("a low tone", "a high tone"):
-        assert command("generate", prompt, "-n", "8", "-m", "model", "-o", "out", "--no-figure") == 0
+        assert (
+            command("generate", prompt, "-n", "8", "-m", "model", "-o", "out", "--set", "figure=false") == 0
+        )
     assert runpy.run_path(str(CHECK))["main"](Path("out")) == 0

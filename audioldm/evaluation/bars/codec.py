@@ -26,7 +26,7 @@ class Codec:
     def __init__(self, pipe: AudioLDM, framing: Framing) -> None:
         self.pipe, self.framing, self.spec = pipe, framing, pipe.spec
         self.mel = LogMel(pipe.spec).to(pipe.device)
-        self.refine_phase = int(pipe.defaults.get("refine_phase", 0))
+        self.refine_phase = pipe.defaults.refine_phase
 
     def wave(self, framed: Tensor) -> Tensor:
         """A framed wave (N,) as (1, 1, M) at the model's rate, zeros up to what the latent grid covers."""

@@ -45,7 +45,7 @@ class Bars:
     framing: Framing = field(init=False)
 
     def __post_init__(self) -> None:
-        seconds = self.clips.settings.get("seconds") or self.clips.pipe.defaults["seconds"]
+        seconds = self.clips.settings.get("seconds") or self.clips.pipe.defaults.seconds
         self.framing = Framing(float(seconds))
         if self.seeds < 2:
             raise AudioLDMError(f"seeds={self.seeds} is too few.", "Use 2 or more.")
@@ -209,7 +209,7 @@ def about(bars: Bars) -> dict[str, Any]:
     return {
         "model": pipe.name,
         "sha256": pipe.hashes,
-        "defaults": pipe.defaults,
+        "defaults": vars(pipe.defaults),
         "settings": bars.clips.settings,
         "dtype": str(pipe.dtype),
         "device": str(pipe.device),

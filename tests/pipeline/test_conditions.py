@@ -8,9 +8,9 @@ from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
-from audioldm.pipeline import mixing
+from audioldm.pipeline import conditions
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.ranking import clap_scores
+from audioldm.pipeline.conditions import clap_scores
 
 QUICK = {"seconds": 0.32, "steps": 2, "guidance": 1.0}
 
@@ -24,12 +24,12 @@ def test_slerp_goes_evenly_along_the_great_circle():
     a, b = nnf.normalize(torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0)).double(), dim=-1)
     angle = (a * b).sum(-1).acos()
     for share in (0.0, 0.25, 0.5, 1.0):
-        middle = mixing.slerp(a, b, share)
+        middle = conditions.slerp(a, b, share)
         torch.testing.assert_close(middle.norm(dim=-1), torch.ones(5).double())
         torch.testing.assert_close((a * middle).sum(-1), (share * angle).cos())
         torch.testing.assert_close((b * middle).sum(-1), ((1 - share) * angle).cos())
-    torch.testing.assert_close(mixing.slerp(a, a, 0.3), a)
-    assert mixing.slerp(a, -a, 0.5).isfinite().all(), "no way is the shortest, but none gives NaN"
+    torch.testing.assert_close(conditions.slerp(a, a, 0.3), a)
+    assert conditions.slerp(a, -a, 0.5).isfinite().all(), "no way is the shortest, but none gives NaN"
 
 
 def test_the_pipeline_takes_conditions_among_prompts(pipe):
@@ -44,22 +44,22 @@ def test_the_pipeline_takes_conditions_among_prompts(pipe):
 
 def test_ends_of_the_way_are_the_prompts_themselves(pipe):
     start, end = pipe.encode_text(["rain"]), pipe.encode_text(["church bells"])
-    assert mixing.between(pipe, start, end.film, 0.0) is start
-    torch.testing.assert_close(mixing.between(pipe, start, end.film, 1.0).film, end.film)
-    middle = mixing.between(pipe, start, end.film, 0.5).film
+    assert conditions.between(pipe, start, end.film, 0.0) is start
+    torch.testing.assert_close(conditions.between(pipe, start, end.film, 1.0).film, end.film)
+    middle = conditions.between(pipe, start, end.film, 0.5).film
     assert not torch.allclose(middle, start.film)
 
 
 def test_words_cannot_be_mixed(pipe):
     words = Condition(tokens=torch.zeros(1, 3, 8))
     with pytest.raises(AudioLDMError, match="cannot be mixed"):
-        mixing.between(pipe, words, torch.ones(1, 16), 0.5)
+        conditions.between(pipe, words, torch.ones(1, 16), 0.5)
 
 
 def test_a_clap_without_ears_is_refused(pipe):
     deaf = replace(pipe, clap=torch.nn.Identity())
     with pytest.raises(AudioLDMError, match="--rerank needs a CLAP that hears"):
-        mixing.check_can_hear(deaf, "--rerank")
+        conditions.check_can_hear(deaf, "--rerank")
 
 
 def test_scores_are_cosines_and_do_not_know_loudness(pipe):
@@ -70,5 +70,5 @@ def test_scores_are_cosines_and_do_not_know_loudness(pipe):
     assert (scores.abs() <= 1 + 1e-6).all()
     # 1e-5: the gain itself rounds in float32
     torch.testing.assert_close(clap_scores(pipe, 3 * waves, asked), scores, rtol=0, atol=1e-5)
-    own = mixing.clap_of(pipe, waves)
+    own = conditions.clap_of(pipe, waves)
     torch.testing.assert_close(clap_scores(pipe, waves, own), torch.ones(3))

@@ -11,8 +11,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
-from audioldm.pipeline.classes import ClassOf
-from audioldm.pipeline.guide import GuidanceConfig
+from audioldm.pipeline.guidance import GuidanceConfig, TargetClass
 
 QUICK = {"seconds": 0.64, "steps": 6, "sampler": "ddim", "grid": "trailing"}
 
@@ -54,43 +53,47 @@ def test_it_learns_through_noise_and_knows_nothing_of_pure_noise(trained):
 @pytest.mark.parametrize("prompt", ["rain on a tin roof", ""], ids=["conditional", "unconditional"])
 def test_guidance_makes_the_class_likelier(pipe, trained, prompt):
     told, empty = pipe.encode_text([prompt] * 4), pipe.encode_text([""] * 4)
-    wanted = ClassOf.load(trained[1], "high tone")
+    wanted = TargetClass.load(trained[1], "high tone")
     index = list(wanted.net.config.classes).index("high tone")
 
     def chance(guide):
         with torch.no_grad():
-            made = pipe.sample(told, empty, seeds=[0, 1, 2, 3], guidance=1.0, guide=guide, **QUICK)
+            made = pipe.sample(told, empty, seeds=[0, 1, 2, 3], guidance=1.0, guidance_config=guide, **QUICK)
             return wanted.net.log_prob(made, torch.full((4,), 0.05), index)
 
     before, after = (
         chance(None),
-        chance(GuidanceConfig(towards=wanted, towards_scale=20.0, towards_limit=2.0)),
+        chance(GuidanceConfig(classifier=wanted, classifier_scale=20.0, classifier_limit=2.0)),
     )
     # nats; measured 5 or more: neither prompt sounds like a tone
     assert (after - before).mean() > 1 and after.mean() > -1, (before, after)
-    assert torch.equal(before, chance(GuidanceConfig(towards=wanted, towards_scale=0.0)))
+    assert torch.equal(before, chance(GuidanceConfig(classifier=wanted, classifier_scale=0.0)))
 
 
 def test_a_move_is_limited(pipe, trained):
     told = pipe.encode_text(["rain", "noise"])
     settings = {**QUICK, "steps": 1, "guidance": 1.0, "seeds": [0, 1]}
-    guide = GuidanceConfig(towards=ClassOf.load(trained[1], "clicks"), towards_scale=1e9, towards_limit=0.01)
+    guide = GuidanceConfig(
+        classifier=TargetClass.load(trained[1], "clicks"), classifier_scale=1e9, classifier_limit=0.01
+    )
     with torch.no_grad():
-        step = pipe.sample(told, told, guide=guide, **settings) - pipe.sample(told, told, **settings)
+        step = pipe.sample(told, told, guidance_config=guide, **settings) - pipe.sample(
+            told, told, **settings
+        )
     torch.testing.assert_close(
         step.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 0.01), rtol=1e-2, atol=0
     )
 
 
 def test_the_command_line_steers_with_and_without_a_prompt(command, trained, tmp_path, capsys):
-    quick = ["-o", tmp_path, "--seconds", "0.3", "--steps", "2", "--no-figure"]
+    quick = ["-o", tmp_path, "--seconds", "0.3", "--steps", "2", "--set", "figure=false"]
     to = [
-        "--guidance-classifier",
-        trained[1],
-        "--guidance-class",
-        "high tone",
-        "--guidance-classifier-scale",
-        "5",
+        "--set",
+        f"guidance_classifier={trained[1]}",
+        "--set",
+        "guidance_class=high tone",
+        "--set",
+        "guidance_classifier_scale=5",
     ]
     assert command("generate", "rain", *quick, *to) == 0
     assert command("generate", *quick, *to) == 0
@@ -102,26 +105,29 @@ def test_the_command_line_steers_with_and_without_a_prompt(command, trained, tmp
 
 
 REFUSED = {
-    "unknown class": (["--guidance-class", "cat"], "Known: clicks, falling chirp"),
+    "unknown class": (["--set", "guidance_class=cat"], "Known: clicks, falling chirp"),
     "no class": ([], "go together"),
-    "negative scale": (["--guidance-class", "clicks", "--guidance-classifier-scale", "-1"], "Use 0 or more"),
+    "negative scale": (
+        ["--set", "guidance_class=clicks", "--set", "guidance_classifier_scale=-1"],
+        "Use 0 or more",
+    ),
 }
 
 
 @pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
 def test_wrong_use_is_one_clear_line(command, trained, capsys, words, told):
-    assert command("generate", "rain", "--guidance-classifier", trained[1], *words) == 2
+    assert command("generate", "rain", "--set", f"guidance_classifier={trained[1]}", *words) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1
 
 
 def test_what_does_not_fit_is_refused(pipe, trained):
-    stranger = ClassOf(NoisyClassifier(["a", "b"], latent_channels=4, widths=(8, 16)), "a")
+    stranger = TargetClass(NoisyClassifier(["a", "b"], latent_channels=4, widths=(8, 16)), "a")
     with pytest.raises(AudioLDMError, match="knows latents of 4 channels"):
         stranger.log_prob(pipe)
     with pytest.raises(AudioLDMError, match="holds a AutoencoderKL"):
-        ClassOf.load(EMBEDDED / "vae", "a")
-    other = ClassOf(NoisyClassifier(["a"], latent_channels=16, widths=(8, 16), encoder="0" * 64), "a")
+        TargetClass.load(EMBEDDED / "vae", "a")
+    other = TargetClass(NoisyClassifier(["a"], latent_channels=16, widths=(8, 16), encoder="0" * 64), "a")
     with pytest.warns(UserWarning, match="another encoder"):
         other.log_prob(pipe)
     with pytest.raises(AudioLDMError, match="which is not trained"):

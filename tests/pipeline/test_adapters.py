@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_another_base_is_warned_of(pipe, files, tmp_path):
     pipe.hashes["unet"] = "f" * 64
     with pytest.warns(AdapterWarning, match=r"was trained on another unet \(.*than that of tiny \(ffff"):
         pipe.adapt(files["lora"])
-    pipe.hashes = {"checkpoint": "e" * 64}
+    pipe = replace(pipe, hashes={"checkpoint": "e" * 64})
     with pytest.warns(AdapterWarning, match="does not say whether it was trained on tiny"):
         pipe.adapt(files["lora"])
 
@@ -86,7 +87,7 @@ def test_what_fails_leaves_the_model_itself(pipe, files, tmp_path):
 
 
 def test_generate_and_export_know_adapters(command, tiny_model, pipe, files, tmp_path, capsys):
-    words = ("generate", "a <mine>", "--seconds", "0.32", "--steps", "2", "--no-figure")
+    words = ("generate", "a <mine>", "--seconds", "0.32", "--steps", "2", "--set", "figure=false")
     stack = ("--adapter", f"{files['lokr']}:0.5", "--adapter", files["word"])
     assert command(*words, "-m", tiny_model, *stack, "-o", tmp_path / "a") == 0
     told = json.loads((tmp_path / "a/a_mine_seed0.json").read_text())["model"]

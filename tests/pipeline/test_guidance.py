@@ -12,7 +12,7 @@ from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import sha256
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guide import ClapScore, GuidanceConfig
+from audioldm.pipeline.guidance import ClapScore, GuidanceConfig
 
 QUICK = {"seconds": 0.32, "steps": 3, "sampler": "ddim", "grid": "trailing"}
 
@@ -39,7 +39,9 @@ def latent(pipe, guide=None, guidance=3.0, **settings):
     told = pipe.encode_text(["a dog barking", "rain on a tin roof"])
     empty = pipe.encode_text(["", ""])
     with torch.no_grad():
-        return pipe.sample(told, empty, seeds=[0, 1], guidance=guidance, guide=guide, **{**QUICK, **settings})
+        return pipe.sample(
+            told, empty, seeds=[0, 1], guidance=guidance, guidance_config=guide, **{**QUICK, **settings}
+        )
 
 
 GUIDES = {
@@ -48,7 +50,7 @@ GUIDES = {
     "cfg_zero_star": GuidanceConfig(method="cfg_zero_star:zero_above=5"),
     "interval": GuidanceConfig(interval=(0.5, 3.0)),
     "threshold": GuidanceConfig(threshold=(0.9, 0.5)),
-    "also": GuidanceConfig(also=(("church bells", 2.0), ("noise", -1.0))),
+    "also": GuidanceConfig(extra_prompts=(("church bells", 2.0), ("noise", -1.0))),
     "clap": GuidanceConfig(clap=200.0),
 }
 

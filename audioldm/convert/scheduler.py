@@ -33,7 +33,7 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
     """A schedule and what the net predicts, from our own or a published configuration."""
     path = folder / "scheduler_config.json"
     config = read_json(path)
-    ours = {theirs: own for own, theirs in PREDICTIONS.items()}
+    ours = {theirs: name for name, theirs in PREDICTIONS.items()}
     kind = config.get("prediction_type", "epsilon")
     if kind not in ours:
         raise AudioLDMError(f"{path}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
