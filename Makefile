@@ -112,7 +112,7 @@ embedded: .venv/dev.stamp
 	@[ -f data/raw/composed.jsonl ] || $(EMBEDDED) composed data/raw/esc10.jsonl data/raw/opensounds.jsonl -n $(call share,2000,30)
 	@[ -f data/start/yamnet.safetensors ] || $(BIN)/python -m recipes.embedded.start $(MIX) --sounds data/raw/{esc10,opensounds}.jsonl
 	@$(BIN)/python -m recipes.embedded.train parts model --once $(LENGTH) --trainer $(TRAINER)
-	@$(BIN)/audioldm evaluate bars $(MIX) -m runs/embedded/release $(FEWER)
+	@$(BIN)/python -m recipes.embedded.release_checks $(MIX) -m runs/embedded/release $(FEWER)
 
 # Ours against diffusers on this CPU, under ten minutes; the table and benchmarks/results/cpu.{json,png}.
 bench: .venv/dev.stamp

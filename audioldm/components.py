@@ -126,6 +126,6 @@ class Components:
         wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
         if not bool(wave.isfinite().all()):
             raise AudioLDMError(
-                "The model gave a sound with NaN or infinity.", "Try --dtype float32.", code=1
+                "The model gave a sound with NaN or infinity.", "Try --set dtype=float32.", code=1
             )
         return wave

@@ -118,7 +118,7 @@ def warn_of_emulation(device: str | torch.device, dtype: torch.dtype) -> None:
         name = str(dtype).removeprefix("torch.")
         warnings.warn(
             f"This processor has no instructions for {name}, which takes many times as long here as float32 does: "
-            "use --mode exact, without --dtype.",
+            "use --mode exact, without a dtype.",
             AudioLDMWarning,
             stacklevel=4,
         )

@@ -17,6 +17,7 @@ from audioldm.cli.results import save
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.canvas import FADE
 
 EDITS = ("transfer", "inpaint", "continue", "upscale", "vary", "denoise")
 REGIONAL = ("transfer", "inpaint", "vary")
@@ -112,7 +113,7 @@ class Studio:
             if not splice:
                 return made, None
             new = [(sound.seconds, sound.seconds + extra)] if extra else regions
-            file = sounds.splice_into(sound.padded(0, extra), made, rate, new, fade=edit.FADE)
+            file = sounds.splice_into(sound.padded(0, extra), made, rate, new, fade=FADE)
             return file.mono(rate), file
 
         record = {

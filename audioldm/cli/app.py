@@ -41,13 +41,7 @@ JOINED = {
         "pack": "audioldm.cli.pack:pack",
         "unpack": "audioldm.cli.pack:unpack",
     },
-    "evaluate": {
-        "score": "audioldm.cli.score:score",
-        "edits": "audioldm.cli.evaluate_edits:edits",
-        "bars": "audioldm.cli.bars:bars",
-        "protocol": "audioldm.cli.protocol:protocol",
-        "embedders": "audioldm.cli.embedders:embedders",
-    },
+    "evaluate": {"score": "audioldm.cli.score:score"},
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
 

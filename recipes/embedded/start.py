@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from audioldm.evaluation.yamnet import YamNet, audio_teacher
+from audioldm.evaluation.embedders.yamnet import YamNet, audio_teacher
 from audioldm.nets.clap import build_small_clap
 from audioldm.nets.text import minilm_tokenizer, minilm_words
-from audioldm.training.teachers import text_teacher, write_table
+from audioldm.training.clap import text_teacher, write_table
 
 WIDTH = 128
 

@@ -17,11 +17,10 @@ from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation import sets
-from audioldm.evaluation.cache import Cache
+from audioldm.evaluation import clips
+from audioldm.evaluation.clip_set import Cache, Frame, embed_clips
 from audioldm.evaluation.comparison import Comparison, split_by_group
-from audioldm.evaluation.embedders.protocol import Embeddings
-from audioldm.evaluation.listened import Frame, listen
+from audioldm.evaluation.embedders import Embeddings
 from audioldm.spec import SPECS
 
 needs_weights = pytest.mark.skipif(
@@ -39,7 +38,7 @@ class Bands:
     def __init__(self) -> None:
         self.calls = 0
 
-    def listen(self, wave: torch.Tensor) -> Embeddings:
+    def embed(self, wave: torch.Tensor) -> Embeddings:
         self.calls += 1
         power = torch.fft.rfft(wave.double()).abs().square() / len(wave)
         bands = torch.stack([part.mean() for part in power.chunk(8)]).clamp_min(1e-9).log()
@@ -75,7 +74,7 @@ def noisy(snr: float):  # type: ignore[no-untyped-def]
 
 
 def compared(made: Path, real: Path, embedder: Bands | None = None, cache: Path | None = None):  # type: ignore[no-untyped-def]
-    ours, theirs = sets.paired(sets.from_folder(made), sets.from_folder(real))
+    ours, theirs = clips.paired(clips.from_folder(made), clips.from_folder(real))
     compare = Comparison([ours], theirs, Frame(1.0), cache=Cache(cache))
     return compare.run([embedder or Bands()], {})
 
@@ -119,7 +118,7 @@ def test_the_cache_is_keyed_by_content(real: Path, tmp_path: Path) -> None:
     assert again.about["cache"] == {"hits": 2 * N, "misses": 0}
     encode(made / "c03.wav", torch.full((RATE,), 0.1) * torch.randn(RATE), RATE)
     compared(made, real, embedder, cache)
-    assert embedder.calls == 2 * N + 1, "one file changed, one clip is heard again"
+    assert embedder.calls == 2 * N + 1, "one file changed, one clip is embedded again"
     other = Bands()
     other.sha256 = "1" * 64
     compared(made, real, other, cache)
@@ -132,9 +131,9 @@ def test_the_cache_is_keyed_by_content(real: Path, tmp_path: Path) -> None:
 
 def test_a_framing_is_part_of_the_key(real: Path, tmp_path: Path) -> None:
     embedder, cache = Bands(), Cache(tmp_path)
-    items = sets.from_folder(real)[:2]
+    some = clips.from_folder(real)[:2]
     for frame in (Frame(1.0), Frame(0.5), Frame(1.0, "none"), Frame(1.0)):
-        listen(items, embedder, frame, cache=cache)
+        embed_clips(some, embedder, frame, cache=cache)
     assert embedder.calls == 6
 
 
@@ -147,7 +146,7 @@ def test_gain_is_what_it_says(gain: str) -> None:
 
 
 def test_halves_keep_a_recording_together() -> None:
-    items = [sets.Item(str(i), Path("x"), group=str(i // 3)) for i in range(12)]
+    items = [clips.Clip(str(i), Path("x"), group=str(i // 3)) for i in range(12)]
     order = split_by_group(items)
     half = len(order) // 2
     assert not {items[i].group for i in order[:half]} & {items[i].group for i in order[half:]}

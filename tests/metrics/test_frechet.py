@@ -90,7 +90,7 @@ def test_rows_of_the_wrong_shape(shape: tuple[int, ...]) -> None:
 
 
 def test_wrong_use_names_what_was_given() -> None:
-    with pytest.raises(ValueError, match="2 rows or more; 1"):
+    with pytest.raises(ValueError, match="2 rows or more; there is 1"):
         _ = Moments.of(torch.zeros(1, 4)).cov
     with pytest.raises(ValueError, match=r"cov_b has shape \(3, 3\)"):
         frechet_distance(torch.zeros(2), torch.eye(2), mean_b=torch.zeros(2), cov_b=torch.eye(3))

@@ -116,8 +116,8 @@ class SoundConditions:
                 warn_of_base(net, pipe, folder)
             nets |= {name: net} if name else {}
         for name in maps:
-            if name not in nets and (folder := shipped(name, pipe.hashes.get("unet"))) is not None:
-                nets[name] = load_net(folder)
+            if name not in nets and (place := shipped(name, pipe.hashes.get("unet"))) is not None:
+                nets[name] = load_net(place)
             if name not in nets:
                 others = f"; the control_net named reads {', '.join(nets)}" if nets else ""
                 raise AudioLDMError(

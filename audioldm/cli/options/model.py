@@ -87,7 +87,9 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     with warned():
-        pipe = AudioLDM.from_pretrained(model, device=place, dtype=dtype and getattr(torch, dtype), **choices)
+        pipe = AudioLDM.from_pretrained(
+            model, device=place, dtype=getattr(torch, dtype) if dtype else None, **choices
+        )
     if pipe.notice:
         say(f"{pipe.name}: {pipe.notice}")
     return pipe

@@ -1,4 +1,4 @@
-"""CLAP as a judge: transformers' ClapModel from a folder, with text and sound in one space.   N samples, D width."""
+"""CLAP: text and sound in one space, from any of its published files.   N samples, D width."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from audioldm.convert.hub import fetch
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Embeddings
+from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import digest
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.pipeline.model_folder import load_clap
 
 WINDOW = 10.0
-"""seconds that CLAP hears at once; a longer clip is heard in consecutive windows, never in a random one"""
+"""seconds; a longer clip is embedded in consecutive windows, never in a random one"""
 HUB_FILES = (
     "config.json",
     "preprocessor_config.json",
@@ -25,12 +25,12 @@ HUB_FILES = (
 )
 
 
-class ClapJudge:
+class Clap:
     """``path`` is a folder or a hub id of transformers' ClapModel (laion/clap-htsat-unfused and kin), a LAION ``.pt``
     without fusion (630k-audioset-best.pt) with RoBERTa's vocab.json and merges.txt in ``tokenizer`` beside it, or our
     model.
 
-    A CLAP that conditioned or ranked the clips must not judge them; ours is for tests and curves.
+    A CLAP that conditioned or ranked the clips must not score them; ours is for tests and curves.
     """
 
     by_patch = False
@@ -56,14 +56,14 @@ class ClapJudge:
         self.front = f"clap/1: consecutive windows of {WINDOW:g} s"
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Embeddings:
+    def embed(self, wave: Tensor) -> Embeddings:
         """Unit vectors of the wave's windows; a rest below 0.1 s is left out."""
-        parts = wave.float().split(round(WINDOW * self.rate))
-        kept = [part for i, part in enumerate(parts) if i == 0 or len(part) >= self.rate // 10]
-        return Embeddings(torch.cat([self.clap.embed_audio(part[None, None], self.rate) for part in kept]))
+        parts = checked(wave).split(round(WINDOW * self.rate))
+        parts = [part for i, part in enumerate(parts) if i == 0 or len(part) >= self.rate // 10]
+        return Embeddings(torch.cat([self.clap.embed_audio(part[None, None], self.rate) for part in parts]))
 
     @torch.no_grad()
-    def read(self, captions: list[str]) -> Tensor:
+    def embed_text(self, captions: list[str]) -> Tensor:
         """Unit vectors (q, D), each caption by itself, so that its neighbours' lengths change nothing."""
         return torch.cat([self.clap.embed_text([caption]) for caption in captions])
 
