@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
+from audioldm.nets.folder import register
 from audioldm.nets.unet import NetCall
 
 
@@ -23,6 +24,7 @@ def second_attentions(unet: UNet2DConditionModel) -> dict[str, Attention]:
     return {name: part for name, part in unet.named_modules() if name.endswith("attn2") and part is not None}
 
 
+@register
 class AudioPrompt(ModelMixin, ConfigMixin):
     """CLAP's embedding of a sound as M tokens, and keys and values for each second attention of a U-Net.
 

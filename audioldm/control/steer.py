@@ -20,17 +20,11 @@ from audioldm.control.maps import pictures
 from audioldm.control.prompt import AudioPrompt, second_attentions
 from audioldm.control.residual import ControlNet, Residuals, T2IAdapter
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import BUILDERS, load_component
+from audioldm.nets.folder import load_component
 from audioldm.nets.unet import NetCall
 from audioldm.spec import AudioSpec
 
-NETS = {
-    "ControlNet": ControlNet.from_config,
-    "T2IAdapter": T2IAdapter.from_config,
-    "AudioPrompt": AudioPrompt.from_config,
-}
-
-
+NETS = (ControlNet, T2IAdapter, AudioPrompt)
 ALIKE = (
     "in_channels", "down_block_types", "mid_block_type", "block_out_channels", "layers_per_block",
     "cross_attention_dim", "class_embed_type", "projection_class_embeddings_input_dim", "class_embeddings_concat",
@@ -179,12 +173,7 @@ def steered(
 def load_net(place: Path | str) -> Any:
     """A ControlNet, T2IAdapter or AudioPrompt from the folder that a recipe exported.   Raises AudioLDMError."""
     folder = Path(place).parent if Path(place).is_file() else Path(place)
-    net = load_component(folder, {**BUILDERS, **NETS})
-    if type(net).__name__ not in NETS:
-        raise AudioLDMError(
-            f"{place} holds a {type(net).__name__}, no control.",
-            "Name what `audioldm train control/...` exported: RUN/model/control.",
-        )
+    net: Any = load_component(folder, NETS)
     return net.requires_grad_(False)
 
 

@@ -12,12 +12,12 @@ from audioldm.control.maps import known, pictures
 from audioldm.control.prompt import AudioPrompt
 from audioldm.control.residual import ControlNet, T2IAdapter
 from audioldm.control.steer import joined
+from audioldm.convert.model import read_about
 from audioldm.convert.scheduler import read_scheduler
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json, sha256, weight_file
 from audioldm.nets.unet import NetCall, net_call
-from audioldm.pipeline.model_folder import read_about
 from audioldm.spec import AudioSpec
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.module import Terms
@@ -149,6 +149,6 @@ def scaling_of(model: str) -> float:
 
 def embedded() -> str:
     """The folder of the embedded model."""
-    from audioldm.pipeline.audioldm import EMBEDDED
+    from audioldm.convert.reference import EMBEDDED
 
     return str(EMBEDDED)
