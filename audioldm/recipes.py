@@ -35,7 +35,12 @@ class Experiment:
     module: Any
     data: Any
     trainer: Any
-    run_dir: Path
+    folder: Any
+
+    def fit(self) -> None:
+        """Train, from the newest whole state of the run's folder where there is one."""
+        checkpoint = self.folder.checkpoint()
+        self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
 
 
 def find_root() -> tuple[Path, Path]:
@@ -178,9 +183,14 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
 
 
-def build(cfg: DictConfig) -> Experiment:
-    """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself."""
+def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False) -> Experiment:
+    """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself.
+
+    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there.
+    """
     import torch
+
+    from audioldm.training.run_folder import RunFolder
 
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -199,7 +209,16 @@ def build(cfg: DictConfig) -> Experiment:
         callbacks, loggers = (
             [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
         )
-        trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, **by_hand)
+        text, data_settings = OmegaConf.to_yaml(cfg), OmegaConf.to_container(cfg.data)
+        folder = RunFolder(
+            Path(cfg.run_dir),
+            recipe=cfg.recipe,
+            config=text,
+            data=data_settings,
+            overrides=overrides,
+            fresh=fresh,
+        )
+        trainer = instantiate(cfg.trainer, callbacks=[folder, *callbacks], logger=loggers, **by_hand)
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -209,23 +228,7 @@ def build(cfg: DictConfig) -> Experiment:
         raise AudioLDMError(
             f"{cfg.recipe}: {one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
         ) from error
-    return Experiment(module, data, trainer, Path(cfg.run_dir))
-
-
-def open_run(
-    cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False
-) -> tuple[Path | None, list[str]]:
-    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones."""
-    from audioldm.training.run_folder import open_folder, provenance
-
-    data = OmegaConf.to_container(cfg.data)
-    return open_folder(
-        Path(cfg.run_dir),
-        config=OmegaConf.to_yaml(cfg),
-        overrides=overrides,
-        about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
-        fresh=fresh,
-    )
+    return Experiment(module, data, trainer, folder)
 
 
 def resolve_batch_size(cfg: DictConfig) -> None:

@@ -270,6 +270,7 @@ class State(L.Callback):
             if not self.in_step and module.steps_now and self.saved >= 0:
                 self.save(trainer, module)
             exception.batch = self.saved if self.saved > 0 else None
+        self.handlers.close()
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """The handlers from before."""

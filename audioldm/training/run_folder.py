@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
 import subprocess
+import sys
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from filelock import FileLock, Timeout
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -88,9 +92,6 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system frees the lock of a process that ends, however it ends.   Raises AudioLDMError where another trains.
     """
-    if rank() > 0:  # the first process has locked for all
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
     pid = owner.read_text() if owner.exists() else ""
@@ -111,36 +112,84 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_folder(
-    folder: Path, *, config: str, overrides: Sequence[str], about: dict[str, Any], fresh: bool = False
-) -> tuple[Path | None, list[str]]:
-    """Prepare the run's folder; return the checkpoint to resume from, if there is one, and what was wrong with others.
+class RunFolder(L.Callback):
+    """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
     The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
-    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
+    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.   ``data``
+    is the configuration of the data; ``fresh`` drops the state that is there.
     """
-    checkpoints, settings = folder / "checkpoints", folder / "config.yaml"
-    if rank() > 0:  # the first process writes; this one only needs to know where to begin
-        return (None, []) if fresh else last_good(checkpoints)
-    if fresh:
-        for path in [*checkpoints.glob("*.ckpt"), *folder.glob("metrics.jsonl")]:
-            path.unlink()
-    last, complaints = last_good(checkpoints)
-    begun = folder / "provenance.json"
-    first = json.loads(begun.read_text()) if last is not None and begun.exists() else None
-    if last is not None and settings.exists() and not goes_on(settings.read_text(), config):
-        raise AudioLDMError(
-            f"{folder} holds a run with other settings.",
-            "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-        )
-    if first is not None:
-        refuse_other_data(folder, first.get("data", {}), about["data"])
-        again = {key: value for key, value in about.items() if value != first.get(key)}
-        about = {**first, "resumed": [*first.get("resumed", []), again]}
-    write_text(settings, config)
-    write_text(folder / "overrides.txt", "\n".join(overrides))
-    write_text(begun, json.dumps(about, indent=1))
-    return last, complaints
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        recipe: str,
+        config: str,
+        data: Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        fresh: bool = False,
+    ) -> None:
+        self.folder, self.recipe, self.config, self.data = folder, recipe, config, data
+        self.overrides, self.fresh = overrides, fresh
+        self.lock = ExitStack()
+        quieten()
+
+    def checkpoint(self) -> Path | None:
+        """The newest whole state to resume from; each damaged one is told of on stderr."""
+        last, complaints = (None, []) if self.fresh else last_good(self.folder / "checkpoints")
+        for complaint in complaints:
+            print(f"audioldm: {complaint}; the state before it is used.", file=sys.stderr)
+        return last
+
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Before the first batch; the first process does it for all."""
+        if stage == "fit" and rank() == 0:
+            self.lock.enter_context(locked(self.folder))
+            self.open()
+
+    def open(self) -> None:
+        """Refuse what does not belong here, and write."""
+        if self.fresh:
+            for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
+                path.unlink()
+        last, _ = last_good(self.folder / "checkpoints")
+        settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
+        about = provenance(self.recipe, self.data)
+        if last is not None:
+            if settings.exists() and not goes_on(settings.read_text(), self.config):
+                raise AudioLDMError(
+                    f"{self.folder} holds a run with other settings.",
+                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
+                )
+            first = json.loads(begun.read_text()) if begun.exists() else {}
+            refuse_other_data(self.folder, first.get("data", {}), about["data"])
+            again = {key: value for key, value in about.items() if value != first.get(key)}
+            about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
+            print(f"resuming {last}", file=sys.stderr)
+        write_text(settings, self.config)
+        write_text(self.folder / "overrides.txt", "\n".join(self.overrides))
+        write_text(begun, json.dumps(about, indent=1))
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """Free the folder."""
+        self.lock.close()
+
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Free the folder."""
+        self.lock.close()
+
+
+def quieten() -> None:
+    """Hide Lightning's tips and warnings that no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "LeafSpec",
+        "Total length of `",
+        "your dataloader is not resumable",
+        "than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def goes_on(before: str, now: str) -> bool:

@@ -260,9 +260,7 @@ def test_several_devices_are_one_word(choice: str):
 def test_the_run_folder_says_what_ran(tmp_path):
     settings = ["batches=1", "val_every=1", "seconds=0.32", "batch_size=2", f"run_dir={tmp_path}/run"]
     cfg = recipes.load("tiny/vae", settings)
-    experiment = recipes.build(cfg)
-    assert recipes.open_run(cfg, settings) == (None, [])
-    experiment.trainer.fit(experiment.module, experiment.data)
+    recipes.build(cfg, settings).fit()
     run = tmp_path / "run"
     assert OmegaConf.load(run / "config.yaml").batches == 1
     assert json.loads((run / "provenance.json").read_text())["packages"]["torch"].startswith("2.11")

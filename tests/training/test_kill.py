@@ -82,8 +82,7 @@ def train(name: str, settings: list[str]) -> None:
     tqdm.set_lock(threading.RLock())
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    checkpoint, _ = recipes.open_run(cfg, settings)
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    experiment.fit()
 
 
 def killed(name: str, settings: list[str], batch: int | None = None, later: float = 0.0) -> int | None:
@@ -173,9 +172,8 @@ def run(tmp_path) -> tuple[str, list[str], Path]:
     name, settings = settings_of("ldm", tmp_path / "data", tmp_path / "run")
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, settings)
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 6
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
     return name, settings, tmp_path / "run" / "checkpoints"
 
 

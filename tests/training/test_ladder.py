@@ -54,9 +54,8 @@ def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command,
     words = ["train", "tiny/vae", *FEW, "val_every=1", "task.adversarial_start=99", "batches=3"]
     cfg = recipes.load(words[1], words[2:])
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, words[2:])
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 1
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
     assert "0/3" in capsys.readouterr().out
     assert command(*words) == 0
     told = capsys.readouterr()
