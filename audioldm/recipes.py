@@ -4,8 +4,8 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from glob import glob
@@ -162,20 +162,30 @@ def ranges() -> dict[str, str]:
 
 def refuse_out_of_range(path: str, value: Any) -> None:
     """AudioLDMError for a number outside its range, and for a word where a number belongs."""
-    name = "weights" if path.startswith("data.weights.") else path.rpartition(".")[2]
-    bounds = ranges().get(name)
-    if bounds is None or value is None or isinstance(value, bool) or value == "auto":
+    bounds = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
+    if bounds is None or value in (None, "auto") or isinstance(value, bool):
         return
     interval = bounds.removeprefix("int ")
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
     if isinstance(value, str):
-        raise AudioLDMError(f"{path}={value} is not a number.", f"Use one in {interval}.")
-    if bounds.startswith("int ") and isinstance(value, float):
-        raise AudioLDMError(f"{path}={value} is not a whole number.", f"Use one in {interval}.")
-    above = value > low or (value == low and interval[0] == "[")
-    below = value < high or (value == high and interval[-1] == "]")
-    if not (above and below and math.isfinite(value)):
-        raise AudioLDMError(f"{path}={value} is out of range.", f"Use a number in {interval}.")
+        wrong = "not a number"
+    elif interval != bounds and isinstance(value, float):
+        wrong = "not a whole number"
+    else:
+        wrong = "" if inside(value, interval) else "out of range"
+    if wrong:
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {interval}.")
+
+
+def inside(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval.
+
+    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(math.nan, "[0, inf)"), inside(math.inf, "(0, inf)")
+    (True, False, False, False)
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    return (
+        low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
+    )
 
 
 def one_line(error: Exception) -> str:
@@ -198,7 +208,7 @@ def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False
         # float32 products on tensor cores, 10 bits of mantissa
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
-    try:
+    with causes(cfg.recipe):
         module, data = instantiate(cfg.task), instantiate(cfg.data)
         instantiate(cfg.speed).apply(module)
         data.repeat = cfg.data_repeat
@@ -206,19 +216,25 @@ def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False
         if not module.automatic_optimization:
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
             by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
-        callbacks, loggers = (
-            [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
-        )
-        text, data_settings = OmegaConf.to_yaml(cfg), OmegaConf.to_container(cfg.data)
         folder = RunFolder(
             Path(cfg.run_dir),
             recipe=cfg.recipe,
-            config=text,
-            data=data_settings,
+            config=OmegaConf.to_yaml(cfg),
             overrides=overrides,
             fresh=fresh,
         )
+        callbacks, loggers = (
+            [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
+        )
         trainer = instantiate(cfg.trainer, callbacks=[folder, *callbacks], logger=loggers, **by_hand)
+    return Experiment(module, data, trainer, folder)
+
+
+@contextmanager
+def causes(recipe: str) -> Iterator[None]:
+    """Within, what Hydra wraps surfaces as itself; other mistakes become one line."""
+    try:
+        yield
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -226,9 +242,8 @@ def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False
         if isinstance(cause, AudioLDMError):
             raise cause from None
         raise AudioLDMError(
-            f"{cfg.recipe}: {one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
+            f"{recipe}: {one_line(error)}", f"See `audioldm recipes {recipe} --full`."
         ) from error
-    return Experiment(module, data, trainer, folder)
 
 
 def resolve_batch_size(cfg: DictConfig) -> None:
@@ -262,7 +277,7 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
     import torch
 
     built = {}
-    with torch.device("meta"):
+    with torch.device("meta"), causes(cfg.recipe):
         for name in ("vae", "vocoder", "unet", "discriminator"):
             node = cfg.task.get(name)
             if node and "folder" not in node and "ref" not in node:

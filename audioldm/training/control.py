@@ -48,7 +48,7 @@ class ControlTraining(LatentDiffusion):
     ) -> None:
         parts = open_model(model)
         super().__init__(
-            parts.unet.requires_grad_(False),  # type: ignore[arg-type]
+            parts.unet.requires_grad_(False),
             parts.schedule,
             prediction=cast(Trained, parts.prediction),
             scaling_factor=float(parts.vae.config.scaling_factor),

@@ -200,16 +200,19 @@ def coefficients(t: Tensor, g: Tensor, *, at: float, width: float) -> Tensor:
     return solution[:n]
 
 
+def averages_of(path: Path) -> list[tuple[Path, str, int]]:
+    """(file, width, step) of each average in a file of PowerEma."""
+    with open_tensors(path, "pt") as file:
+        step, names = int(file.metadata()["step"]), {key.partition("/")[0] for key in file.keys()}  # noqa: SIM118
+    return [(path, name, step) for name in sorted(names)]
+
+
 def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
     """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
     paths = sorted(Path(folder).glob("batch-*.safetensors"))
     if not paths:
         raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
-    stored: list[tuple[Path, str, int]] = []
-    for path in paths:
-        with open_tensors(path, "pt") as file:
-            step, names = int(file.metadata()["step"]), sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118
-        stored += [(path, name, step) for name in names if at is None or step <= at]
+    stored = [entry for path in paths for entry in averages_of(path) if at is None or entry[2] <= at]
     if not stored:
         raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
     steps = torch.tensor([step for _, _, step in stored])

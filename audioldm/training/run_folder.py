@@ -18,6 +18,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 from lightning.fabric.plugins import TorchCheckpointIO
 
@@ -116,8 +117,8 @@ class RunFolder(L.Callback):
     """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
     The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
-    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.   ``data``
-    is the configuration of the data; ``fresh`` drops the state that is there.
+    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
+    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there.
     """
 
     def __init__(
@@ -126,11 +127,10 @@ class RunFolder(L.Callback):
         *,
         recipe: str,
         config: str,
-        data: Mapping[str, Any],
         overrides: Sequence[str] = (),
         fresh: bool = False,
     ) -> None:
-        self.folder, self.recipe, self.config, self.data = folder, recipe, config, data
+        self.folder, self.recipe, self.config = folder, recipe, config
         self.overrides, self.fresh = overrides, fresh
         self.lock = ExitStack()
         quieten()
@@ -155,7 +155,7 @@ class RunFolder(L.Callback):
                 path.unlink()
         last, _ = last_good(self.folder / "checkpoints")
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
-        about = provenance(self.recipe, self.data)
+        about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
             if settings.exists() and not goes_on(settings.read_text(), self.config):
                 raise AudioLDMError(
