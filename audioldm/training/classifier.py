@@ -86,15 +86,10 @@ def build_classifier(
 
 
 def from_labelled_latents(
-    *, folder: str, batch_size: int, val_folder: str | None = None, seed: int = 0, workers: int = 0
+    *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
 ) -> DataModule:
     """Windows of a latent cache with their classes."""
     classes = class_names(folder)
-    return DataModule(
-        LabelledLatents(folder, classes, seed=seed),
-        LabelledLatents(val_folder, classes, seed=seed) if val_folder else None,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        collate=collate_labelled,
-    )
+    train = LabelledLatents(folder, classes, seed=seed)
+    val = LabelledLatents(val_folder, classes, seed=seed) if val_folder else None
+    return DataModule(train, val, seed=seed, collate=collate_labelled, **settings)
