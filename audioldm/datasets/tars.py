@@ -125,7 +125,7 @@ def split(name: str) -> tuple[str, str]:
 
 def streamed(shard: str) -> Iterator[Sample]:
     """The samples of anything that WebDataset opens, with their bytes."""
-    import webdataset
+    import webdataset  # type: ignore[import-untyped]
 
     found = webdataset.WebDataset([shard], shardshuffle=False, nodesplitter=None, workersplitter=None)
     for sample in found:
