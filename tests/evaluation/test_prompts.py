@@ -43,6 +43,7 @@ def test_a_list_as_people_write_it(tmp_path: Path) -> None:
         "no classes",
         "x\tNo such",
         "\tDog",
+        "y\tNo such|Train",
     ]
     path.write_bytes("\r\n".join(lines).encode())
     prompts, findings = read_prompts(path, NAMES)
