@@ -168,13 +168,13 @@ def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) ->
 
 def join(parts: dict[str, Path], name: str, given: dict[str, Any], *, t5: str = "") -> "AudioLDM":
     """The model of four trained parts, once it is sure that the U-Net learned from this VAE, this CLAP and this T5."""
+    from audioldm.components import Sampling
     from audioldm.datasets.latents import read_index
     from audioldm.nets.clap import SmallClap
     from audioldm.nets.folder import load_component, sha256, weight_file
     from audioldm.nets.unet import kind_of
     from audioldm.nets.vae import encoder_digest
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.settings import Sampling
     from audioldm.spec import SPECS
 
     ldm = parts["ldm"].parent.parent if parts["ldm"].is_file() else parts["ldm"]

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from transformers import SpeechT5HifiGan
 
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.convert import build, tokenizers
 from audioldm.convert.checkpoint import Checkpoint, Weights, read_checkpoint
 from audioldm.convert.folder import (
@@ -25,7 +25,6 @@ from audioldm.nets.generated import GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import LONGEST, T5Text
 from audioldm.nets.vae import stride_of
-from audioldm.settings import Sampling
 from audioldm.spec import SPECS, AudioSpec
 
 Heads = Literal["original", "as-published"]

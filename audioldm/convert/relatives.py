@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import ClapFeatureExtractor, ClapProcessor
 
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.convert import build, tango
 from audioldm.convert.folder import load_any_tokenizer, load_published, load_t5_tokenizer
 from audioldm.convert.published import SUCCESSORS, Choices, obstacle, open_parts, spec_of, words_of
@@ -16,7 +16,6 @@ from audioldm.nets.generated import LENGTH, GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
-from audioldm.settings import Sampling
 
 TANGO = Sampling(sampler="ddpm", grid="leading", guidance=3.0)
 """How Tango's own code samples: diffusers' DDPMScheduler."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components
+from audioldm.components import Components, SamplingOptions
 from audioldm.engines import Mode, check_mode
 from audioldm.pipeline import adapters, model_folder
 from audioldm.pipeline.adapters import Named
@@ -21,7 +21,6 @@ from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.longform import decode, latent_shape
 from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
-from audioldm.settings import SamplingOptions
 
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
 

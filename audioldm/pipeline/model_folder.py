@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.convert.folder import has_small_clap, load_pretrained_clap, load_t5_tokenizer
 from audioldm.convert.scheduler import read_scheduler, write_scheduler
 from audioldm.engines import Clap
@@ -17,7 +17,6 @@ from audioldm.nets.folder import load_component, read_json, save_component, sha2
 from audioldm.nets.generated import GeneratedText
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.t5 import T5Text
-from audioldm.settings import Sampling
 from audioldm.spec import AudioSpec
 
 COMPONENTS = ("unet", "vae", "vocoder")

@@ -10,6 +10,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
+from audioldm.components import Sampling
 from audioldm.convert.published import spec_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import SmallClap
@@ -17,7 +18,6 @@ from audioldm.nets.folder import load_component
 from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.signal.mel import log_mel
 from audioldm.training.ema import Ema
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from audioldm.components import Sampling
 from audioldm.convert.folder import load_any_tokenizer
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.pretrained_clap import PretrainedClap
 from audioldm.nets.unet import build_unet, build_unet_of_contexts
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.spec import AudioSpec
 
 pytestmark = pytest.mark.slow
