@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, cat
+from torch import Tensor, cat, where
 from torch.nn.functional import pad
 
 
@@ -75,6 +75,17 @@ def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
         return part
     more = length - part.shape[1]
     return pad(part, (0, more) if part.dim() == 2 else (0, 0, 0, more))
+
+
+def choose_rows(pick: Tensor, yes: Condition, no: Condition) -> Condition:
+    """Row i of ``yes`` (or its only row) where ``pick`` (B,) is true, else of ``no``."""
+
+    def choose(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        if a is None or b is None:
+            return b
+        return where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
+
+    return Condition(*map(choose, yes.parts(), no.parts()))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError
-from audioldm.nets.generated import GeneratedText
-from audioldm.nets.t5 import T5Text
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.unet import LatentUNet, kind_of
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
@@ -114,7 +113,7 @@ class Components:
     vocoder: SpeechT5HifiGan
     clap: Clap
     spec: AudioSpec
-    token_encoder: T5Text | GeneratedText | None = None
+    token_encoder: T5TextEncoder | AudioLDM2TextEncoder | None = None
     """encodes prompts as token sequences, for a U-Net that attends to them"""
     schedule: NoiseSchedule = field(default_factory=audioldm)
     prediction: Prediction = "eps"
@@ -165,7 +164,7 @@ class Components:
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
         """Prompts as the U-Net's condition, one row each."""
-        tokens = Condition() if self.token_encoder is None else self.token_encoder.tell(prompts)
+        tokens = Condition() if self.token_encoder is None else self.token_encoder.encode(prompts)
         if kind_of(self.unet) == "cross":
             return tokens
         return replace(tokens, film=self.engine.functions.embed_text(prompts))

@@ -203,6 +203,17 @@ def test_links_between_pages_lead_somewhere():
     assert broken == []
 
 
+def test_blocks_of_other_commands_say_why_no_test_runs_them():
+    """tests/cli/test_examples.py takes the ``audioldm`` commands of every page."""
+    silent = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        for mark, block in re.findall(r"(<!-- not run: .+? -->\n)?```bash\n(.*?)```", text, re.S):
+            others = [line for line in block.splitlines() if line and not line.startswith("audioldm ")]
+            silent += [f"{name_of(page)}: {line}" for line in others if not mark]
+    assert silent == []
+
+
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("lint-imports")
     return subprocess.run([program, "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=300)

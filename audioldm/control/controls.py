@@ -19,15 +19,11 @@ from audioldm.control.maps import pictures
 from audioldm.control.residual import ControlNet, T2IAdapter, filled, joined, scaled
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import BUILDERS, load_component, read_json
+from audioldm.nets.folder import load_component, read_json
 from audioldm.nets.unet import NetCall
 from audioldm.spec import AudioSpec
 
-NETS = {
-    "ControlNet": ControlNet.from_config,
-    "T2IAdapter": T2IAdapter.from_config,
-    "IPAdapter": IPAdapter.from_config,
-}
+NETS = (ControlNet, T2IAdapter, IPAdapter)
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "control"
 """nets of the embedded model: one for each map, in a folder of its name, and the IP-Adapter"""
 IP_ADAPTER = "ip_adapter"
@@ -123,12 +119,7 @@ def steered(
 def load_net(place: Path | str) -> Any:
     """A ControlNet, T2IAdapter or IPAdapter from the folder that a recipe exported.   Raises AudioLDMError."""
     folder = Path(place).parent if Path(place).is_file() else Path(place)
-    net = load_component(folder, {**BUILDERS, **NETS})
-    if type(net).__name__ not in NETS:
-        raise AudioLDMError(
-            f"{place} holds a {type(net).__name__}, no control.",
-            "Name what `audioldm train control/...` exported: RUN/model/control.",
-        )
+    net: Any = load_component(folder, NETS)
     return net.requires_grad_(False)
 
 

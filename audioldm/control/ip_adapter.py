@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
+from audioldm.nets.folder import register
 from audioldm.nets.unet import NetCall
 
 
@@ -28,6 +29,7 @@ def widths_of(unet: UNet2DConditionModel) -> list[int]:
     return [part.to_k.out_features for part in second_attentions(unet).values()]
 
 
+@register
 class IPAdapter(ModelMixin, ConfigMixin):
     """CLAP's embedding of a sound as M tokens, and keys and values for each second attention of a U-Net.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
+from audioldm.nets.folder import register
 from audioldm.nets.unet import kind_of
 
 Residuals = dict[str, Any]
@@ -57,6 +58,7 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+@register
 class ControlNet(ModelMixin, ConfigMixin):
     """A copy of the U-Net's encoder that sees the map too; zero convolutions bring it back.   arXiv:2302.05543 sec. 3.
 
@@ -150,6 +152,7 @@ def halved(x: Tensor, times: int) -> tuple[int, int]:
     return -(-x.shape[2] // 2**times), -(-x.shape[3] // 2**times)
 
 
+@register
 class T2IAdapter(ModelMixin, ConfigMixin):
     """A small pyramid over the map, added to the encoder's features once a level.   arXiv:2302.08453 sec. 3.2.
 
