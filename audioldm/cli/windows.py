@@ -142,6 +142,6 @@ def encoded(
                         found[i].names[row],
                         tuple(sequence(text) for text in texts) if sequences is not None else (),
                         found[i].marks(row, draw),
-                        {name: MAPS[name].hear(wave[place, 0].cpu(), spec) for name in maps},
+                        {name: MAPS[name].analyse(wave[place, 0].cpu(), spec) for name in maps},
                     )
                 advance(len(part))
