@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,43 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
             "Remove or correct this entry: only what lies in that folder is read or written.",
         )
     return root / name
+
+
+def locate(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
+    """The file in ``folder`` that a table calls ``name``; the plain path where there is none.
+
+    Tried are the name as it is, with slashes for backslashes, composed and decomposed (NFC, NFD), and in the bytes of
+    Windows-1252.  Raises AudioLDMError for a name that leads out of the folder.
+    """
+    path = inside(folder, name, where=where)
+    slashed = name.replace("\\", "/")
+    for text in dict.fromkeys((name, slashed)):
+        for form in (
+            text,
+            unicodedata.normalize("NFC", text),
+            unicodedata.normalize("NFD", text),
+            in_bytes(text),
+        ):
+            if form and os.path.lexists(found := inside(folder, form, where=where)):
+                return found
+    return path
+
+
+def in_bytes(name: str) -> str:
+    """The name of a file whose bytes are Windows-1252 instead of UTF-8, as Python spells it; "" if there is none."""
+    return name.encode("cp1252", "ignore").decode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """The text with its control characters and undecodable bytes as escapes, for one line of a message.
+
+    >>> printable("a\\nb"), printable("\\x1b[2J"), printable("caf\u00e9")
+    ('a\\\\nb', '\\\\x1b[2J', 'caf\u00e9')
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
 
 
 @contextmanager

@@ -4,15 +4,18 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from glob import glob
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from audioldm.errors import AudioLDMError
 
 PACKAGE = Path(__file__).parent
+PLACES = ("manifests", "val_manifest", "folder", "val_folder", "shards", "path", "vae", "vocoder", "clap")
+"""keys whose texts name files or folders"""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,11 @@ def names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """A recipe's file."""
-    known(name)
-    return (find_root()[1] / f"{name}.yaml").read_text()
+    """A recipe's file.   Raises AudioLDMError for a name that is none."""
+    path = find_root()[1] / f"{name}.yaml"
+    if not path.is_file():
+        raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
+    return path.read_text(encoding="utf-8")
 
 
 def headline(name: str) -> str:
@@ -59,69 +66,149 @@ def headline(name: str) -> str:
     return next((line for line in lines if not line.startswith("@")), "")
 
 
-def known(name: str) -> None:
-    """Refuse a name that is no recipe."""
-    if name not in names():
-        raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
-
-
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused.
 
     ``debug=...`` comes after the recipe, whose numbers it replaces.
     """
-    known(name)
-    ladder = [f"+{word}" for word in overrides if word.startswith("debug=")]
-    overrides = [word for word in overrides if not word.startswith("debug=")]
+    recipe_text(name)
+    group, _, choice = name.rpartition("/")
     conf, recipes = find_root()
+    ladder = [f"+{word}" for word in overrides if word.startswith("debug=")]
     GlobalHydra.instance().clear()
     try:
+        words = [part for word in overrides if not word.startswith("debug=") for part in readable(word)]
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-            search = f"hydra.searchpath=[file://{recipes.parent}]"
-            words = [search, f"+{recipes.name}={name}", f"recipe={name}", *ladder]
-            cfg = compose("train", [*words, *overrides])
-            plain = compose("train", words) if overrides else cfg
-        for word in overrides:
-            refuse_words_for_numbers(name, word, cfg, plain)
+            search = f"hydra.searchpath=[file://{recipes}]"
+            cfg = compose("train", [search, f"+{group}={choice}", f"recipe={name}", *ladder, *words])
         OmegaConf.resolve(cfg)
         if missing := OmegaConf.missing_keys(cfg):
             raise AudioLDMError(
                 f"{name}: no value for {', '.join(sorted(missing))}.", "Give it as key=value."
             )
     except (HydraException, OmegaConfBaseException) as error:
-        raise AudioLDMError(f"{name}: {_one_line(error)}", f"See `audioldm recipes {name} --full`.") from None
+        raise AudioLDMError(f"{name}: {one_line(error)}", f"See `audioldm recipes {name} --full`.") from None
+    for path, value in numbers(OmegaConf.to_container(cfg)):
+        refuse_out_of_range(path, value)
     return cfg
 
 
-def refuse_words_for_numbers(name: str, override: str, cfg: DictConfig, plain: DictConfig) -> None:
-    """A word where the recipe has a number, such as batches=many; "auto" and references are left to what reads them."""
-    key, _, value = override.partition("=")
-    if key.startswith(("+", "~")) or "@" in key or "/" in key or value == "auto" or "${" in value:
+def readable(word: str) -> list[str]:
+    """An override as Hydra reads it: a text with , ( = or letters that its grammar has not is quoted.
+
+    ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add.
+
+    >>> readable("data.prompt=rain, wind (far)"), readable("data.weights={a: 1}")
+    (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'])
+    """
+    key, _, value = word.partition("=")
+    quoted = f"{key}='" + value.replace("'", "\\'") + "'"
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        if not value or not key.replace(".", "").isidentifier():
+            raise
+        return [quoted]
+    if override.is_sweep_override():
+        if any(character.isdigit() for character in value) or "." not in key:
+            raise AudioLDMError(
+                f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
+            )
+        return [quoted]
+    return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
+
+
+def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep, each with a run folder that is named by what is swept.
+
+    >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
+    ['task.lr=0.001', 'seed=1', 'run_dir=runs/tiny/vae/task.lr=0.001']
+    """
+    parent, choices = f"runs/{name}", []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key == "run_dir":
+            parent = value
+            continue
+        override = OverridesParser.create().parse_override(word)
+        swept = override.is_sweep_override()
+        choices.append([f"{key}={one}" for one in override.sweep_string_iterator()] if swept else [word])
+    runs = []
+    for words in product(*choices):
+        varied = [word for word, several in zip(words, choices, strict=True) if len(several) > 1]
+        folder = ",".join(varied).replace("/", "_")
+        runs.append([*words, f"run_dir={quote(f'{parent}/{folder}')}" if folder else f"run_dir={parent}"])
+    return runs
+
+
+def quote(text: str) -> str:
+    """Quoted where Hydra's grammar asks for it."""
+    return f"'{text}'" if set(text) & set(",(){}[]: ") else text
+
+
+def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each path of a configuration with its value; the parts of a list have the list's path."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from numbers(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for value in node:
+            yield from numbers(value, path)
+    else:
+        yield path, node
+
+
+@lru_cache
+def ranges() -> dict[str, str]:
+    """Name of a number -> its range, such as "[1, inf)"."""
+    return dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+
+
+def refuse_out_of_range(path: str, value: Any) -> None:
+    """AudioLDMError for a number outside its range, and for a word where a number belongs."""
+    name = "weights" if path.startswith("data.weights.") else path.rpartition(".")[2]
+    bounds = ranges().get(name)
+    if bounds is None or value is None or isinstance(value, bool) or value == "auto":
         return
-    before, now = (OmegaConf.select(part, key, throw_on_resolution_failure=False) for part in (plain, cfg))
-    if isinstance(before, int | float) and not isinstance(before, bool) and isinstance(now, str):
-        raise AudioLDMError(f"{name}: {override} is not a number.", f"The recipe has {key}={before}.")
+    interval = bounds.removeprefix("int ")
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    if isinstance(value, str):
+        raise AudioLDMError(f"{path}={value} is not a number.", f"Use one in {interval}.")
+    if bounds.startswith("int ") and isinstance(value, float):
+        raise AudioLDMError(f"{path}={value} is not a whole number.", f"Use one in {interval}.")
+    above = value > low or (value == low and interval[0] == "[")
+    below = value < high or (value == high and interval[-1] == "]")
+    if not (above and below and math.isfinite(value)):
+        raise AudioLDMError(f"{path}={value} is out of range.", f"Use a number in {interval}.")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Without the places that Hydra looked at."""
     return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
 
 
 def build(cfg: DictConfig) -> Experiment:
-    """Instantiate the parts of a composed recipe."""
+    """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself."""
     import torch
 
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    if cfg.trainer.accelerator != "cpu":
+        # float32 products on tensor cores, 10 bits of mantissa
+        torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
     try:
         module, data = instantiate(cfg.task), instantiate(cfg.data)
-        speed = instantiate(cfg.speed)
-        for net in module.components().values():
-            speed.apply(net)
+        instantiate(cfg.speed).apply(module)
         data.repeat = cfg.data_repeat
-        return Experiment(module, data, instantiate(cfg.trainer), Path(cfg.run_dir))
+        by_hand: dict[str, Any] = {}
+        if not module.automatic_optimization:
+            module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
+            by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
+        callbacks, loggers = (
+            [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
+        )
+        trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, **by_hand)
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -129,27 +216,21 @@ def build(cfg: DictConfig) -> Experiment:
         if isinstance(cause, AudioLDMError):
             raise cause from None
         raise AudioLDMError(
-            f"{cfg.recipe}: {_one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
+            f"{cfg.recipe}: {one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
         ) from error
+    return Experiment(module, data, trainer, Path(cfg.run_dir))
 
 
 def open_run(
     cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False
 ) -> tuple[Path | None, list[str]]:
-    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones.
-
-    A run may go on for other minutes than it began with: the machine's lease is no part of the experiment.
-    """
+    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones."""
     from audioldm.training.run_folder import open_folder, provenance
 
     data = OmegaConf.to_container(cfg.data)
-    settings = {
-        key: OmegaConf.to_container(part) if OmegaConf.is_config(part) else part for key, part in cfg.items()
-    }
-    settings["trainer"].pop("minutes", None)
     return open_folder(
         Path(cfg.run_dir),
-        config=OmegaConf.to_yaml(OmegaConf.create(settings)),
+        config=OmegaConf.to_yaml(cfg),
         overrides=overrides,
         about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
         fresh=fresh,
@@ -167,19 +248,14 @@ def resolve_batch_size(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
     if cfg.batch_size != "auto":
         return
-    if (cfg.trainer.devices, cfg.trainer.nodes) != (1, 1):
+    if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
         raise AudioLDMError(
             "batch_size=auto probes one device.", "Probe with trainer=gpu, then give its number."
         )
     before = Path(cfg.run_dir) / "config.yaml"
     size = OmegaConf.load(before).batch_size if before.exists() else "auto"
-    set_batch_size(cfg, 1)
-    set_batch_size(cfg, size if isinstance(size, int) else fitting(cfg))
-
-
-def set_batch_size(cfg: DictConfig, size: int) -> None:
-    """Everywhere that it was interpolated to."""
-    cfg.batch_size = cfg.data.batch_size = size
+    cfg.batch_size = cfg.data.batch_size = 1
+    cfg.batch_size = cfg.data.batch_size = size if isinstance(size, int) else fitting(cfg)
 
 
 def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
@@ -195,35 +271,24 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
 
 
 def parameters(cfg: DictConfig) -> dict[str, int]:
-    """Number of values of each net of a composed recipe, counted without making them; trained ones on disk left out."""
+    """Number of values of each net of a composed recipe, counted without making them; those on disk left out."""
     import torch
 
-    counts = {}
+    built = {}
     with torch.device("meta"):
-        for part in ("vae", "vocoder", "unet", "discriminator"):
-            if part in cfg.task and cfg.task[part] and "load_component" not in cfg.task[part]["_target_"]:
-                counts[part] = sum(p.numel() for p in instantiate(cfg.task[part]).parameters())
-    return counts
-
-
-PLACES = ("manifests", "val_manifest", "folder", "val_folder", "shards", "path", "vae", "vocoder", "clap")
-"""keys whose texts name files or folders"""
+        for name in ("vae", "vocoder", "unet", "discriminator"):
+            node = cfg.task.get(name)
+            if node and "folder" not in node and "ref" not in node:
+                built[name] = instantiate(node)
+    return {name: sum(p.numel() for p in net.parameters()) for name, net in built.items()}
 
 
 def missing(cfg: DictConfig) -> list[str]:
     """Files, folders and patterns that a configuration names and that are not there; addresses are not asked."""
-    named: list[str] = []
-
-    def gather(node: Any, key: str = "") -> None:
-        if isinstance(node, dict):
-            for name, value in node.items():
-                gather(value, name)
-        elif isinstance(node, list):
-            for value in node:
-                gather(value, key)
-        elif isinstance(node, str) and key in PLACES:
-            named.append(node)
-
-    gather(OmegaConf.to_container(cfg))
+    named = (
+        str(value)
+        for path, value in numbers(OmegaConf.to_container(cfg))
+        if isinstance(value, str) and path.rpartition(".")[2] in PLACES
+    )
     lost = (path for path in named if ":" not in path and not (glob(path) or Path(path).exists()))
     return list(dict.fromkeys(lost))

@@ -26,8 +26,9 @@ def serve(
 ) -> None:
     """Generate and edit in the browser.
 
-    One request computes at a time, others wait in a bounded queue. Uploads and results stay in --out; no other
-    file can be read through the page.
+    One request computes at a time, others wait in a bounded queue. Uploads and results stay in --out; only its
+    sounds, pictures and .json files can be read through the page. Requests by other names than this machine's,
+    or from other sites, are refused. With --host, anybody who reaches the machine can use the page.
 
     \b
     Examples:
@@ -48,12 +49,12 @@ def serve(
 
     from audioldm.app.studio import Limits, Studio
 
-    os.environ["GRADIO_TEMP_DIR"] = str((out / "cache").absolute())
+    os.environ["GRADIO_TEMP_DIR"] = str((out / "uploads").absolute())
     out.mkdir(parents=True, exist_ok=True)
     studio = Studio(model.load(), out, Limits(seconds=longest, waiting=waiting))
     try:
         page.build(studio).launch(
-            server_name=host, server_port=port or free_port(host), **page.settings(studio), quiet=False
+            server_port=port or free_port(host), **page.settings(studio, host), quiet=False
         )
     except OSError as error:
         raise AudioLDMError(

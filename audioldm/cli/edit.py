@@ -160,7 +160,7 @@ class Edit:
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         """``file`` with the new parts of ``wave`` in it."""
-        from audioldm.pipeline.edit import FADE
+        from audioldm.pipeline.canvas import FADE
         from audioldm.pipeline.sounds import splice_into
 
         before, after = self.added

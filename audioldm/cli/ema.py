@@ -11,7 +11,7 @@ from audioldm.errors import AudioLDMError
 
 def ema(
     run: Annotated[
-        Path, typer.Argument(help="Run folder of a U-Net trained with trainer.power_ema_every=N.")
+        Path, typer.Argument(help="Run folder of a U-Net trained with callbacks.power_ema.every=N.")
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Run-like folder to write; `audioldm export --ldm` takes it.")

@@ -14,8 +14,8 @@ from audioldm.spec import SPECS
 def encode(
     manifests: Annotated[list[str], typer.Argument(help="Manifests, or `synthetic` for the made-up sounds.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the cache.")],
-    vae: Annotated[Path, typer.Option(help="Folder of the autoencoder (…/model/vae).")],
-    clap: Annotated[Path, typer.Option(help="Folder that holds text_encoder, tokenizer and audio_encoder.")],
+    vae: Annotated[str, typer.Option(metavar="REF", help="The autoencoder: run, folder, hub id or file.")],
+    clap: Annotated[str, typer.Option(metavar="REF", help="The CLAP: run, folder, hub id or LAION's .pt.")],
     spec: Annotated[str, typer.Option(help="Front end of the autoencoder: 16k_64 or 48k_256.")] = "16k_64",
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.12,
     windows: Annotated[
@@ -77,30 +77,30 @@ def encode(
         raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
     if spec not in SPECS:
         raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
+    import torch
+
     from audioldm.cli.windows import encoded, jobs, sources
     from audioldm.control.maps import known
+    from audioldm.convert.reference import find_part, open_part
     from audioldm.datasets.cache import begun, ingredient, key_of, read_index, write_latents
     from audioldm.datasets.latents import measure, write_index
-    from audioldm.nets.clap import SmallClap
-    from audioldm.nets.folder import load_component, sha256, weight_file
+    from audioldm.nets.folder import state_digest
     from audioldm.nets.vae import encoder_digest, stride_of
 
     names = [name.strip() for name in maps.split(",") if name.strip()]
     for name in names:
         known(name)
-    autoencoder, embedder = load_component(vae).to(device), SmallClap.load(clap).to(device)
-    sequences = None
-    if t5:
-        from audioldm.nets.t5 import T5Text, weights_of
-
-        sequences, words = T5Text.from_pretrained(t5).to(device), weights_of(t5)
+    autoencoder, embedder = open_part(vae, "vae").to(device), open_part(clap, "clap").to(device)
+    sequences = open_part(t5, "text_encoder", device=device, dtype=torch.float32) if t5 else None
     channels = autoencoder.config.latent_channels  # type: ignore[union-attr]
     front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
     made_of = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]
-    made_of.append(ingredient("VAE", weight_file(vae), ("encoder.", "quant_conv.")))
-    made_of.append(ingredient("CLAP", weight_file(clap / "audio_encoder")))
-    made_of.append(ingredient("CLAP", weight_file(clap / "text_encoder")))
-    made_of += [ingredient("T5", words)] if sequences is not None else []
+    for file in find_part(vae, "vae").files:
+        made_of.append(
+            ingredient("VAE", file, ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ())
+        )
+    made_of += [ingredient("CLAP", file) for file in find_part(clap, "clap").files]
+    made_of += [ingredient("T5", file) for file in (find_part(t5, "text_encoder").files if t5 else ())]
     settings = {
         "seconds": max(lengths) if lengths else seconds,
         "buckets": lengths,
@@ -113,7 +113,7 @@ def encode(
         "speed": speed,
         "seed": seed,
         "encoder": encoder_digest(autoencoder),  # type: ignore[arg-type]
-        "clap": sha256(weight_file(clap / "audio_encoder")),
+        "clap": state_digest(embedder.audio_encoder),
     }
     settings |= {"maps": names} if names else {}
     settings |= {"spec": spec} if spec != "16k_64" else {}

@@ -1,15 +1,11 @@
 """Where prompts come from: the command line, standard input, or a table with the settings of each clip."""
 
-import csv
-import io
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audioldm import tables
 from audioldm.cli.checks import RANGES
 from audioldm.cli.console import say
 from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
@@ -23,8 +19,6 @@ COLUMNS: dict[str, type] = {
     "prompt": str, "seed": int, "seconds": float, "steps": int, "guidance": float, "negative": str,
     "audio_prompt": str, "out": str,
 }  # fmt: skip
-EMPTY = ("nan", "none", "null", "n/a")
-"""What other programs write where a cell is empty; no prompts"""
 SETTINGS = ("seconds", "steps", "guidance", "negative")
 
 
@@ -51,135 +45,54 @@ def read_rows(prompt: str | None, file: str | None) -> list[Row]:
     if prompt not in (None, "-"):
         return [read_row({"prompt": prompt}, "prompt")]
     stream = getattr(sys.stdin, "buffer", None)
-    text = sys.stdin.read() if stream is None else decoded(stream.read(), "standard input")
-    return read_table(text, "standard input", kind_of(text))
+    text = sys.stdin.read() if stream is None else tables.read_text(stream.read())
+    return read_table(text, Path("standard input"), kind_of(text))
 
 
 def read_file(path: Path) -> list[Row]:
-    """Rows of a .txt (one prompt a line), .csv or .jsonl file."""
-    if path.suffix.lower() not in (".txt", ".csv", ".jsonl"):
+    """Rows of a .txt (one prompt a line), .csv, .tsv or .jsonl file."""
+    if path.suffix.lower() not in (".txt", *tables.TABLES):
         raise AudioLDMError(
             f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind.",
-            "Use .txt, .csv or .jsonl.",
+            "Use .txt, .csv, .tsv or .jsonl.",
         )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise AudioLDMError(f"--prompts {path}: {error.strerror}.", "Check the path.") from error
-    return read_table(decoded(data, str(path)), str(path), path.suffix.lower())
-
-
-def decoded(data: bytes, place: str) -> str:
-    """Text in UTF-8 with or without a mark, in UTF-16 with one, or, said in one line, in Windows-1252."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-    try:
-        text = data.decode("cp1252")
-    except UnicodeDecodeError as error:
-        raise AudioLDMError(
-            f"{place}, line {line}: byte {error.start} is neither UTF-8 nor Windows-1252.",
-            "Save the file as UTF-8.",
-        ) from error
-    say(f"warning: {place}, line {line} is not UTF-8; the file is read as Windows-1252.")
-    return text
+    return read_table(tables.read_text(path), path, path.suffix.lower())
 
 
 def kind_of(text: str) -> str:
     """What standard input holds: JSON objects, a table with a column prompt, or a prompt a line."""
-    first = re.split(r"\r\n|\r|\n", text.lstrip(), maxsplit=1)[0]
-    if first.startswith("{"):
-        return ".jsonl"
-    names = [name.strip() for name in first.split(",")]
-    return ".csv" if set(names) <= set(COLUMNS) and "prompt" in names else ".txt"
+    first = next((line for line in tables.lines(text) if line.strip()), "")
+    names = {name.strip() for name in first.split(",")}
+    is_table = names <= {*COLUMNS, "caption"} and names & {"prompt", "caption"}
+    return ".jsonl" if first.lstrip().startswith("{") else ".csv" if is_table else ".txt"
 
 
-def read_table(text: str, place: str, kind: str) -> list[Row]:
+def read_table(text: str, path: Path, kind: str) -> list[Row]:
     """Every row of a text.   Raises AudioLDMError that names the first bad row, and counts the others."""
-    readers: dict[str, Callable[[str, str], Iterator[tuple[int, dict[str, Any] | AudioLDMError]]]] = {
-        ".txt": txt_rows, ".csv": csv_rows, ".jsonl": jsonl_rows,
-    }  # fmt: skip
+    lines = tables.lines(text)
+    if kind == ".txt":
+        numbered = enumerate(lines, start=1)
+        records = [
+            tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in numbered if line.strip()
+        ]
+        table = tables.Table(["prompt"], records)
+    else:
+        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, "")
+        if table.columns:
+            check_columns(table.columns, str(path))
     rows: list[Row] = []
-    errors: list[AudioLDMError] = []
-    for number, cells in readers[kind](text, place):
+    errors = [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
+    for record in table.records:
         try:
-            if isinstance(cells, AudioLDMError):
-                raise cells
-            rows.append(read_row(cells, f"{place}, line {number}"))
+            rows.append(read_row(record.cells, record.where))
         except AudioLDMError as error:
             errors.append(error)
     if errors:
         more = f" ({len(errors) - 1} more rows are wrong.)" if len(errors) > 1 else ""
         raise AudioLDMError(f"{errors[0].message}{more}", errors[0].hint)
     if not rows:
-        raise AudioLDMError(f"{place} holds no prompt (it is empty).", USE)
+        raise AudioLDMError(f"{path} holds no prompt (it is empty).", USE)
     return rows
-
-
-def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    r"""Lines that are not blank, with their numbers; \n, \r and \r\n end a line, and no other character does."""
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
-        if line.strip():
-            yield number, line
-
-
-def txt_rows(text: str, place: str) -> Iterator[tuple[int, dict[str, Any] | AudioLDMError]]:
-    """A prompt a line."""
-    for number, line in lines_of(text):
-        yield number, {"prompt": line}
-
-
-def csv_rows(text: str, place: str) -> Iterator[tuple[int, dict[str, Any] | AudioLDMError]]:
-    """Cells by the names of the first row; commas, semicolons or tabs between them."""
-    head = text.lstrip().partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
-    names: list[str] = []
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not names:
-                names = [name.strip() for name in cells]
-                check_columns(names, place)
-            elif len(cells) != len(names):
-                yield (
-                    reader.line_num,
-                    AudioLDMError(
-                        f"{place}, line {reader.line_num} has {len(cells)} cells, the first line {len(names)}: "
-                        f"{','.join(cells)[:60]!r}.",
-                        "Put a prompt that holds a comma in double quotes.",
-                    ),
-                )
-            else:
-                yield reader.line_num, dict(zip(names, cells, strict=True))
-    except csv.Error as error:
-        raise AudioLDMError(
-            f"{place}, line {reader.line_num}: {error}.", "Close every quote; double those inside a cell."
-        ) from error
-
-
-def jsonl_rows(text: str, place: str) -> Iterator[tuple[int, dict[str, Any] | AudioLDMError]]:
-    """One JSON object a line."""
-    for number, line in lines_of(text):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{type(row).__name__} instead of an object")
-            check_columns(list(row), f"{place}, line {number}")
-        except (ValueError, RecursionError) as error:
-            yield (
-                number,
-                AudioLDMError(
-                    f"{place}, line {number}: not JSON ({error}).", 'Write {"prompt": "..."} on each line.'
-                ),
-            )
-        except AudioLDMError as error:
-            yield number, error
-        else:
-            yield number, row
 
 
 def check_columns(names: list[str], place: str) -> None:
@@ -189,7 +102,7 @@ def check_columns(names: list[str], place: str) -> None:
             f"{place}: column {', '.join(map(repr, unknown))} is unknown.",
             f"Known: {', '.join(COLUMNS)} (or caption for prompt).",
         )
-    if len(set(names)) < len(names) or {"prompt", "caption"} <= set(names):
+    if len(set(names)) < len(names):
         raise AudioLDMError(f"{place}: columns {names} name one thing twice.", "Leave one out.")
     if not {"prompt", "caption", "audio_prompt"} & set(names):
         raise AudioLDMError(f"{place}: columns {names} have no prompt.", "Name one of them prompt.")
@@ -197,10 +110,12 @@ def check_columns(names: list[str], place: str) -> None:
 
 def read_row(cells: dict[str, Any], place: str) -> Row:
     """One row with every cell checked."""
+    if {"prompt", "caption"} <= cells.keys():
+        raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
     cells = {"prompt" if name == "caption" else name: value for name, value in cells.items()}
     values = {name: read_cell(name, value, place) for name, value in cells.items()}
     prompt, reference = values.get("prompt") or "", values.get("audio_prompt")
-    if (not prompt and not reference) or prompt.casefold() in EMPTY:
+    if tables.is_null(prompt) and not (reference and not prompt):
         where = place if place == "prompt" else f"{place}: prompt"
         raise AudioLDMError(f"{where}={cells.get('prompt', '')!r} is empty.", USE)
     return Row(
@@ -237,14 +152,18 @@ def warn_of_unread(pipe: "AudioLDM", prompt: str) -> None:
     """Say which words of a prompt the model's text encoder does not read: what is beyond its longest text."""
     encoder: Any = getattr(pipe.token_encoder, "t5", pipe.token_encoder) or pipe.clap
     tokenizer = getattr(encoder, "tokenizer", None)
-    longest = getattr(encoder, "max_tokens", None) or getattr(encoder, "longest", None)
-    longest = longest or getattr(tokenizer, "model_max_length", 10**9)
+    limits = (
+        getattr(part, name, None)
+        for part, name in ((encoder, "max_tokens"), (encoder, "longest"), (tokenizer, "model_max_length"))
+    )
+    longest = int(next(filter(None, limits), 10**9))
     if tokenizer is None or not tokenizer.is_fast or len(prompt) < longest // 2:
         return
     read = tokenizer(prompt, truncation=True, max_length=longest, return_offsets_mapping=True)
-    rest = prompt[max((end for _, end in read["offset_mapping"]), default=0) :].split()
+    end = max((last for _, last in read["offset_mapping"]), default=0)
+    rest = prompt[prompt.rfind(" ", 0, end) + 1 if prompt[end : end + 1].strip() else end :].split()
     if rest:
         say(
             f"warning: the text encoder reads {longest} tokens; the last {len(rest)} words of the prompt are not "
-            f"read: {' '.join(rest)[:200]!r}."
+            f"read: {' '.join(rest[:8])!r} to {rest[-1]!r}."
         )

@@ -87,7 +87,7 @@ def levelled(wave: "Wave", rate: int, output: Output) -> tuple["Wave", Level]:
     elif peak > 0 and output.lufs is not None:
         import torch
 
-        from audioldm.datasets.manifest import loudness
+        from audioldm.datasets.loudness import loudness
 
         gain = output.lufs - loudness(torch.from_numpy(wave), rate)
     gain = min(gain, most)

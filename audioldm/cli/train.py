@@ -1,6 +1,8 @@
 """``audioldm train``: run a recipe; the same command again resumes."""
 
 import errno
+import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,9 @@ Examples:
 
   audioldm train tiny/vae batches=50 task.lr=3e-4      change numbers
 
-  audioldm train embedded/vocoder vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
+  audioldm train embedded/vocoder model/vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
+
+  audioldm train -m tiny/vae task.lr=1e-3,3e-4         two runs, in two folders below runs/tiny/vae
 
   audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run, how large it is, what is missing
 
@@ -39,51 +43,84 @@ Curves and previews: tensorboard --logdir runs
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as tiny/vae.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: part=choice or key=value.")
+        list[str] | None, typer.Argument(help="Hydra overrides: group=choice or key=value.")
     ] = None,
+    multirun: Annotated[
+        bool, typer.Option("-m", "--multirun", help="Train each of key=A,B in a run folder of its own.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the composed configuration, sizes and gaps, and stop.")
     ] = False,
+    cfg: Annotated[
+        str | None, typer.Option("--cfg", metavar="job", help="Print the composed configuration, and stop.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the run's checkpoint and start again.")
     ] = False,
 ) -> None:
     """Train a part of the system by a recipe."""
     try:
-        from omegaconf import OmegaConf
-
         from audioldm import recipes
+        from audioldm.training.signals import Stopped, handled
     except ModuleNotFoundError as error:
         raise AudioLDMError(f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"') from None
-    cfg = recipes.load(recipe, overrides or ())
-    if dry_run:
-        typer.echo(OmegaConf.to_yaml(cfg))
-        tell_plan(cfg)
-        return
-    from audioldm.training.console import quieten
+    runs = recipes.sweep(recipe, overrides or ()) if multirun else [overrides or []]
+    try:
+        with handled():
+            configs = [recipes.load(recipe, words) for words in runs]
+            for settings, words in zip(configs, runs, strict=True):
+                if dry_run or cfg:
+                    print_plan(settings, plan=dry_run)
+                else:
+                    run(settings, words, fresh=fresh)
+    except Stopped as error:
+        state = f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
+        message = f"{recipe} was stopped by {error.name}; its {state}."
+        raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
+
+
+def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool) -> None:
+    """One training, alone in its folder."""
+    from audioldm import recipes
+    from audioldm.training.run_folder import locked
 
     quieten()
-    recipes.resolve_batch_size(cfg)
-    experiment = recipes.build(cfg)
-    checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh or bool(cfg.debug))
-    for complaint in complaints:
-        typer.echo(f"audioldm: {complaint}; the state before it is used.", err=True)
-    if checkpoint is not None:
-        typer.echo(f"resuming {checkpoint}", err=True)
-    fit(cfg, experiment, checkpoint)
-    if experiment.trainer.interrupted:
-        raise AudioLDMError(f"{recipe} was interrupted.", "Type the same command to resume.", code=130)
+    with locked(Path(cfg.run_dir)):
+        recipes.resolve_batch_size(cfg)
+        experiment = recipes.build(cfg)
+        checkpoint, complaints = recipes.open_run(cfg, overrides, fresh=fresh or bool(cfg.debug))
+        for complaint in complaints:
+            typer.echo(f"audioldm: {complaint}; the state before it is used.", err=True)
+        if checkpoint is not None:
+            typer.echo(f"resuming {checkpoint}", err=True)
+        fit(cfg, experiment, checkpoint)
     if cfg.debug:
-        tell_debug(experiment.run_dir, cfg.debug)
+        report_debug(experiment.run_dir, cfg.debug)
     if hint := getattr(experiment.module, "hint", None):
         typer.echo(f"hear it: {hint(experiment.run_dir / 'model')}", err=True)
     typer.echo(str(experiment.run_dir / "model"))
 
 
-def tell_plan(cfg: "DictConfig") -> None:
-    """Sizes, and what is missing, on stderr."""
+def quieten() -> None:
+    """Hide Lightning's tips and warnings that no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*",
+        "Total length of `.*` across ranks is zero",
+        ".*your dataloader is not resumable",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def print_plan(cfg: "DictConfig", *, plan: bool) -> None:
+    """The configuration; with ``plan`` also sizes, and what is missing, on stderr."""
+    from omegaconf import OmegaConf
+
     from audioldm import recipes
 
+    typer.echo(OmegaConf.to_yaml(cfg))
+    if not plan:
+        return
     for part, count in recipes.parameters(cfg).items():
         typer.echo(f"{part}: {count / 1e6:.3f} M parameters", err=True)
     for path in recipes.missing(cfg):
@@ -126,9 +163,9 @@ def fit(cfg: "DictConfig", experiment: "Experiment", checkpoint: Path | None) ->
     )
 
 
-def tell_debug(run_dir: Path, rung: str) -> None:
+def report_debug(run_dir: Path, rung: str) -> None:
     """What a rung of the debug ladder found."""
-    from audioldm.training.metrics import read_metrics
+    from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
         typer.echo((run_dir / "profile.txt").read_text())

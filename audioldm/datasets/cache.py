@@ -94,7 +94,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
             f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
         )
     try:
-        index = json.loads(path.read_text())
+        index: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise AudioLDMError(f"{path} is damaged: {error}.", "Encode again with --force.", code=1) from error
     if not index.get("complete", True):

@@ -174,15 +174,15 @@ class LatentDataset(Dataset[LatentBatch]):
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     """Stack windows of one length to a batch; token sequences are padded to the longest, with a mask (B, L)."""
-    stacked = (
+    mean, std, text, audio = (
         torch.stack([getattr(item, name) for item in items]) for name in ("mean", "std", "text", "audio")
     )
     maps = [item.curve for item in items if item.curve is not None]
     drawn = torch.stack(maps) if maps else None
     sequences = [item.tokens for item in items if item.tokens is not None]
     if not sequences:
-        return LatentBatch(*stacked, curve=drawn)
+        return LatentBatch(mean, std, text, audio, curve=drawn)
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
-    return LatentBatch(*stacked, tokens, mask, drawn)
+    return LatentBatch(mean, std, text, audio, tokens, mask, drawn)

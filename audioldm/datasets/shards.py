@@ -17,8 +17,9 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from audioldm.batch import Batch
-from audioldm.datasets.audio_text import collate, draw, generator, window
+from audioldm.datasets.audio_text import collate, window
 from audioldm.datasets.decode import mono, resample
+from audioldm.datasets.draws import draw, generator
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.tars import SOUNDS, Sample, samples
 from audioldm.errors import AudioLDMError

@@ -57,8 +57,10 @@ def compose(pair: Pair, scale: float, others: Sequence[tuple[Denoiser, float]]) 
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         cond, uncond = pair(x, sigma)
-        moves = (weight * (other(x, sigma) - uncond) for other, weight in others)
-        return sum(moves, uncond + scale * (cond - uncond))
+        x0 = uncond + scale * (cond - uncond)
+        for other, weight in others:
+            x0 = x0 + weight * (other(x, sigma) - uncond)
+        return x0
 
     return guided
 

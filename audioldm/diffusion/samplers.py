@@ -4,11 +4,9 @@
 nothing is kept between calls.   ``noise`` is for the stochastic ones; some take more options of their own.
 """
 
-from audioldm.diffusion.adaptive import adaptive
 from audioldm.diffusion.first_order import ddim, ddpm, euler, euler_ancestral
-from audioldm.diffusion.flow import flow_euler, flow_midpoint
 from audioldm.diffusion.score import ve_sde, vp_sde
-from audioldm.diffusion.solvers import dpmpp_2m, heun, plms, unipc
+from audioldm.diffusion.solvers import adaptive, dpmpp_2m, flow_euler, flow_midpoint, heun, plms, unipc
 from audioldm.diffusion.stochastic import consistency, dpmpp_2m_sde, dpmpp_3m_sde
 from audioldm.diffusion.table import Entry
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import read_mono, resample
-from audioldm.datasets.manifest import loudness
+from audioldm.datasets.loudness import loudness
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders import Embedder, Embeddings

@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 from audioldm.datasets.decode import decode
-from audioldm.datasets.manifest import SILENT_PEAK, loudness
+from audioldm.datasets.loudness import loudness
+from audioldm.datasets.manifest import SILENT_PEAK
 from audioldm.errors import AudioLDMError
 from audioldm.listening.design import DAMAGED
 

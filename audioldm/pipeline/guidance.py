@@ -51,12 +51,12 @@ class TargetClass:
         net = load_component(folder)
         if not isinstance(net, NoisyClassifier):
             raise AudioLDMError(
-                f"guidance-classifier={place} holds a {type(net).__name__}.",
+                f"guidance_classifier={place} holds a {type(net).__name__}.",
                 "Name what `audioldm train embedded/classifier` exported: RUN/model/classifier.",
             )
         if label not in net.config.classes:
             raise AudioLDMError(
-                f"guidance-class={label!r} is not a class of {place}.",
+                f"guidance_class={label!r} is not a class of {place}.",
                 f"Known: {', '.join(net.config.classes)}.",
             )
         return cls(net.requires_grad_(False), label, sha256(weight_file(folder)))
@@ -128,11 +128,11 @@ class GuidanceConfig:
 
     def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
-        choose(METHODS, self.method, "guidance-method")
+        choose(METHODS, self.method, "guidance_method")
         if self.name == "cfg_plus_plus":
             if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
                 raise AudioLDMError(
-                    f"guidance-method=cfg_plus_plus does not go with sampler={sampler}.",
+                    f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.",
                     f"Use {', '.join(NOISELESS)}.",
                 )
             if scale is not None and scale > 1:
@@ -141,11 +141,11 @@ class GuidanceConfig:
                 )
         if self.extra_prompts and self.name != "classifier_free":
             raise AudioLDMError(
-                f"guidance-method={self.method} knows one prompt only.", "Leave out --guidance-also."
+                f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_also."
             )
         if self.weak is not None and negative:
             raise AudioLDMError(
-                f"negative={negative!r} and guidance-weak both say what to move away from.", "Give one."
+                f"negative={negative!r} and guidance_weak both say what to move away from.", "Give one."
             )
 
     def settings(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class GuidanceConfig:
                 for text, weight in self.extra_prompts
             ]
             return wrappers.compose(pair, scale, others)
-        combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance-method")
+        combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
         return combine(pair, scale, **({"sigmas": sigmas} if self.name == "cfg_plus_plus" else {}))
 
 
@@ -210,12 +210,12 @@ class ClapScore:
         """x0 (B, C, T, F) to cosines (B,)."""
         parts = self.parts
         if self.condition.film is None:
-            raise AudioLDMError(f"{parts.name} is not conditioned on CLAP.", "Leave out --guidance-clap.")
+            raise AudioLDMError(f"{parts.name} is not conditioned on CLAP.", "Leave out guidance_clap.")
         wave = vocode(parts.vocoder, decode(parts.vae, x0.to(parts.dtype))).float()
         # normalised, because louder is not nearer
         vector = parts.clap.embed_audio(normalise_peak(wave), parts.spec.rate)
         if x0.requires_grad and not vector.requires_grad:
-            raise AudioLDMError(f"The CLAP of {parts.name} gives no gradient.", "Leave out --guidance-clap.")
+            raise AudioLDMError(f"The CLAP of {parts.name} gives no gradient.", "Leave out guidance_clap.")
         return nnf.cosine_similarity(vector, self.condition.film.to(vector), dim=1)
 
 
@@ -224,10 +224,10 @@ def check_same_latents(parts: Components, weak: Components) -> None:
     for part in ("vae", "text_encoder"):
         if parts.hashes.get(part) != weak.hashes.get(part):
             raise AudioLDMError(
-                f"guidance-weak={weak.name} has another {part} than {parts.name}.",
+                f"guidance_weak={weak.name} has another {part} than {parts.name}.",
                 "Name an earlier or smaller model of the same latents.",
             )
     if torch.device(parts.device) != torch.device(weak.device):
         raise AudioLDMError(
-            f"guidance-weak is on {weak.device}, the model on {parts.device}.", "Load both alike."
+            f"guidance_weak is on {weak.device}, the model on {parts.device}.", "Load both alike."
         )

@@ -5,22 +5,21 @@ from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Generator, Tensor
 
-from audioldm.batch import LatentBatch
+from audioldm.batch import Condition, LatentBatch
+from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.maps import known, pictures
-from audioldm.control.prompt import AudioPrompt
-from audioldm.control.residual import ControlNet, T2IAdapter
-from audioldm.control.steer import joined
+from audioldm.control.residual import ControlNet, T2IAdapter, joined
+from audioldm.convert.model import read_about
 from audioldm.convert.scheduler import read_scheduler
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json, sha256, weight_file
 from audioldm.nets.unet import NetCall, net_call
-from audioldm.pipeline.model_folder import read_about
 from audioldm.spec import AudioSpec
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import adamw
+from audioldm.training.module import Terms
 
 Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
 
@@ -32,6 +31,8 @@ class ControlTraining(LatentDiffusion):
     words are the caption's.   ``width`` and ``layers`` shape an adapter, ``tokens`` an audio prompt, and a
     ControlNet copies the first ``depth`` levels (None: all, and the middle).
     """
+
+    recordable = False
 
     def __init__(
         self,
@@ -79,27 +80,26 @@ class ControlTraining(LatentDiffusion):
     def call_for(self, batch: LatentBatch) -> NetCall:
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
-        if isinstance(self.control, AudioPrompt):
+        if isinstance(self.control, IPAdapter):
             return self.control.around(call, self.unet, batch.audio)
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
         picture = pictures(self.control.config.map, batch.curve, self.spec)
-        own = self.control.residuals
+        control = self.control
 
-        def called(x, t, condition, **residuals):  # type: ignore[no-untyped-def]
-            return call(x, t, condition, **joined(residuals, own(x, t, condition, picture.to(x))))
+        def steered(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
+            more = control.residuals(x, t, condition, picture.to(x))
+            return call(x, t, condition, **joined(residuals, more))
 
-        return called
+        return steered
 
-    def losses(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> tuple[Tensor, Tensor]:
-        """Per-sample loss (B,) of the steered U-Net, and the timesteps (B,) that it was drawn at."""
-        z, t, noise, condition = self.drawn(batch, generator, drop=drop)
-        return self.weigh(z, t, noise, condition, self.call_for(batch)), t
+    def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
+        """The terms of one batch, of the steered U-Net."""
+        return self.step(*self.draw(batch, rng, drop=drop), call=self.call_for(batch))
 
-    def training_step(self, batch: LatentBatch, index: int) -> None:
-        """One batch."""
-        losses, t = self.losses(batch, self.start_batch(), drop=self.drop)
-        self.report(losses.detach(), self.descend(losses.mean(), self.optimizers()), t)
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """The U-Net's own loss, its weights unmoved: E[w(t) ||target - net(z_t, t, c, control)||^2]."""
+        return self.losses(batch, self.batch_generator(), drop=self.drop)
 
     def train(self, mode: bool = True) -> "ControlTraining":
         """The U-Net stays as it is used."""
@@ -107,9 +107,9 @@ class ControlTraining(LatentDiffusion):
         self.unet.eval()
         return self
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW on the control alone."""
-        return adamw(self.control.parameters(), self.lr, fused=self.optim.fused)
+        return self.optimise(self.control.parameters())
 
 
 def build_control(
@@ -124,10 +124,10 @@ def build_control(
     layers: int = 1,
     tokens: int = 4,
     depth: int | None = None,
-) -> ControlNet | T2IAdapter | AudioPrompt:
+) -> ControlNet | T2IAdapter | IPAdapter:
     """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
     if kind == "ip_adapter":
-        return AudioPrompt.of(unet, dim, tokens=tokens, width=width, base=base)
+        return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
     if map is None:
         raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
     known(map)
@@ -148,6 +148,6 @@ def scaling_of(model: str) -> float:
 
 def embedded() -> str:
     """The folder of the embedded model."""
-    from audioldm.pipeline.audioldm import EMBEDDED
+    from audioldm.convert.reference import EMBEDDED
 
     return str(EMBEDDED)

@@ -6,7 +6,8 @@ deviation of that density over t.   Two such averages are followed and stored no
 accuracy, a linear combination of what was stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,25 @@ from torch import Tensor
 
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import like, local, whole
-from audioldm.training.state import write_whole
+from audioldm.training.run_folder import write_whole
 
 
 class Ema(L.Callback):
     """Exponential moving average of ``module.averaged``; decay min(d, (1+n)/(10+n)).   Validation and export use it.
 
     Lightning's own averaging copies the whole module, frozen parts too, and has no warm-up of the decay, without which
-    a short training is still half its random start.
+    a short training is still half its random start.   ``decay`` None follows nothing.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float | None = None) -> None:
         self.decay, self.updates = decay, 0
         self.shadow: dict[str, Tensor] = {}
-        self.kept: dict[str, Tensor] | None = None
+        self.raw: dict[str, Tensor] | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought an average."""
+        if self.decay is None:
+            return
         state = module.averaged.state_dict()
         self.shadow = {
             k: like(v, self.shadow[k]) if k in self.shadow else v.detach().clone() for k, v in state.items()
@@ -43,7 +46,7 @@ class Ema(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """shadow += (1 - decay) * (weights - shadow)."""
-        if not module.full:
+        if self.decay is None or not module.steps_now:
             return
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -52,14 +55,18 @@ class Ema(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         """Validate the average."""
         if self.shadow:
-            self.kept = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
+            self.raw = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
             module.averaged.load_state_dict(self.shadow)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """Train on with the weights."""
-        if self.kept is not None:
-            module.averaged.load_state_dict(self.kept)
-            self.kept = None
+        if self.raw is not None:
+            module.averaged.load_state_dict(self.raw)
+            self.raw = None
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """The weights come back before a state is saved."""
+        self.on_validation_end(trainer, module)
 
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint."""
@@ -70,10 +77,26 @@ class Ema(L.Callback):
         self.updates, self.shadow = state_dict["updates"], state_dict["shadow"]
 
 
-class PowerEma(L.Callback):
-    """Follows ``module.averaged`` by power-function averages of ``widths``; all go to ``folder`` now and then."""
+@contextmanager
+def averaged(trainer: Any, module: Any) -> Iterator[None]:
+    """Within, the module has its averaged weights, where it has an average."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, Ema)), Ema())
+    ema.on_validation_start(trainer, module)
+    try:
+        yield
+    finally:
+        ema.on_validation_end(trainer, module)
 
-    def __init__(self, folder: str | Path, every: int, widths: Sequence[float] = (0.05, 0.10)) -> None:
+
+class PowerEma(L.Callback):
+    """Follows ``module.averaged`` by power-function averages of ``widths``; all go to ``folder``.
+
+    That is every ``every`` batches; None follows nothing.
+    """
+
+    def __init__(
+        self, folder: str | Path, every: int | None = None, widths: Sequence[float] = (0.05, 0.10)
+    ) -> None:
         self.folder, self.every = Path(folder), every
         self.exponents = {f"{width:g}": exponent(width) for width in widths}
         self.steps = 0
@@ -81,6 +104,8 @@ class PowerEma(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought averages."""
+        if self.every is None:
+            return
         state = module.averaged.state_dict()
         for width in self.exponents:
             old = self.shadows.get(width, {})
@@ -91,14 +116,16 @@ class PowerEma(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Average <- (1 - 1/t)^(g + 1) average + the rest of the weights; store it every so often."""
-        if module.full:
+        if self.every is None:
+            return
+        if module.steps_now:
             self.steps += 1
             for width, g in self.exponents.items():
                 follow(self.shadows[width], module.averaged.state_dict(), 1 - (1 - 1 / self.steps) ** (g + 1))
-        if module.seen % self.every == 0:
-            self.store(trainer, module.seen)
+        if module.batch_count % self.every == 0:
+            self.store(trainer, module.batch_count)
 
-    def store(self, trainer: L.Trainer, seen: int) -> None:
+    def store(self, trainer: L.Trainer, batch: int) -> None:
         """One file with every average; its metadata say at which step it was."""
         tensors = {
             f"{width}/{k}": whole(v).cpu().contiguous()
@@ -107,7 +134,7 @@ class PowerEma(L.Callback):
         }
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"batch-{seen:09d}.safetensors"
+            path = self.folder / f"batch-{batch:09d}.safetensors"
             about = {"step": str(self.steps)}
             write_whole(path, lambda file: file.write(save(tensors, metadata=about)))
 
@@ -173,7 +200,7 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
     paths = sorted(Path(folder).glob("batch-*.safetensors"))
     if not paths:
-        raise AudioLDMError(f"{folder} holds no stored averages.", "Train with trainer.power_ema_every=N.")
+        raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
     steps, exponents, places = [], [], []
     for path in paths:
         with safe_open(path, "pt") as file:

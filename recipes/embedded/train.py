@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from audioldm.paths import inside
+from recipes.embedded.lease import MINUTES
 
 SOURCES = {"esc10": 12, "opensounds": 3, "rendered": 1, "composed": 1}  # windows a clip
 RUNS = Path("runs/embedded")
@@ -58,17 +59,16 @@ def side_by_side(jobs: dict[str, list[str]], args: argparse.Namespace, seconds: 
                 "data.workers=0",
             ]
         else:
-            words += [f"+trainer.minutes={max(0.5, (seconds - START_UP) / 60):.2f}"]
+            # more than any lease allows: the callback ends the run
+            words += ["batches=1000000", "+callbacks.lease._target_=recipes.embedded.lease.Lease"]
             words += [f"data.workers={max(4, (os.cpu_count() or 4) // max(2, len(jobs)) - 2)}"]
         if args.trainer == "cpu":
             words = [word for word in words if not word.startswith("trainer.precision")]
         log = RUNS / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = (
-            {**os.environ, "CUDA_VISIBLE_DEVICES": str(place % count)}
-            if args.trainer != "cpu"
-            else os.environ
-        )
+        env = {**os.environ, MINUTES: f"{max(0.5, (seconds - START_UP) / 60):.2f}"}
+        if args.trainer != "cpu":
+            env["CUDA_VISIBLE_DEVICES"] = str(place % count)
         with log.open("a") as file:
             running[name] = subprocess.Popen(
                 command("train", f"embedded/{name}", *words), stdout=file, stderr=file, env=env

@@ -20,8 +20,9 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ema")
     make_cache(folder / "data")
     words = [
-        "batches=12", "val_every=12", "batch_size=2", "threads=1", "trainer.listen=null", "task.lr=1e-2",
-        f"data.folder={folder}/data", f"run_dir={folder}/run", "trainer.power_ema_every=4", "trainer.ema=null",
+        "batches=12", "val_every=12", "batch_size=2", "threads=1", "callbacks.listen=null", "task.lr=1e-2",
+        f"data.folder={folder}/data", f"run_dir={folder}/run", "callbacks.power_ema.every=4",
+        "callbacks.ema.decay=null",
     ]  # fmt: skip
     assert run(["train", "tiny/ldm", *words]) == 0
     return folder / "run"

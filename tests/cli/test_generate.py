@@ -204,7 +204,7 @@ def test_only_what_is_beyond_full_scale_is_scaled():
 
 
 def test_lufs_is_reached_where_full_scale_allows(generate, out):
-    from audioldm.datasets.manifest import loudness
+    from audioldm.datasets.loudness import loudness
 
     words = ("rain", "--seconds", "1", "--set", "figure=false")
     assert generate(*words, "--lufs", "-40", quick=("--steps", "1"))[0] == 0

@@ -60,7 +60,7 @@ def test_a_weak_model_is_named_with_its_hashes(generate, tiny_model):
 
 
 REFUSED = {
-    "unknown method": (("--set", "guidance_method=magic"), "guidance-method='magic' is unknown"),
+    "unknown method": (("--set", "guidance_method=magic"), "guidance_method='magic' is unknown"),
     "unknown option": (("--set", "guidance_method=apg:mu=1"), "there is no option 'mu'"),
     "option out of range": (("--sampler", "ddim:eta=2"), "eta='2' cannot be"),
     "empty interval": (("--set", "guidance_interval=5,1"), "LOW below HIGH"),

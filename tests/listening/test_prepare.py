@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from audioldm.datasets.manifest import loudness
+from audioldm.datasets.loudness import loudness
 from audioldm.errors import AudioLDMError
 from audioldm.listening import stimuli
 from audioldm.listening.folder import load

@@ -17,8 +17,8 @@ SECONDS = 0.64
 SMALL = [
     "task.unet.channels=[16,32]", "task.unet.latent_channels=4", "task.unet.layers=1", "task.unet.head_channels=8",
     "task.unet.context_dim=40", "+task.unet.groups=4", "trainer=cpu", "speed.compile=null", "batches=4",
-    "batch_size=4", "val_every=2", "task.warmup=1", "trainer.listen.every=4", f"trainer.listen.seconds={SECONDS}",
-    "trainer.listen.prompts=[a low tone]", "trainer.power_ema_every=null", "data.workers=0",
+    "batch_size=4", "val_every=2", "task.warmup=1", "callbacks.listen.every=4", f"trainer.listen.seconds={SECONDS}",
+    "callbacks.listen.prompts=[a low tone]", "callbacks.power_ema.every=null", "data.workers=0",
 ]  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def test_tokens_are_cached_learned_from_and_told_again(
     parts = ("--vae", tiny_model / "vae", "--clap", tiny_model, "--t5", t5, "--seconds", SECONDS)
     assert command("data", "encode", "caps.jsonl", "-o", "lat", *parts) == 0
     assert command("data", "encode", "caps.jsonl", "-o", "val", "--split", "val", *parts) == 0
-    heard = [f"trainer.listen.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
-    heard += [f"trainer.listen.clap={tiny_model}", f"trainer.listen.t5={t5}"]
+    heard = [f"callbacks.listen.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
+    heard += [f"callbacks.listen.clap={tiny_model}", f"trainer.listen.t5={t5}"]
     folders = ["data.folder=lat", "data.val_folder=val"]
     assert command("train", "audiocaps/ldm_cross_t5", *folders, *SMALL, *heard) == 0
     run = Path("runs/audiocaps/ldm_cross_t5")

@@ -12,9 +12,8 @@ from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
-from audioldm.training.bucketed import from_bucketed_latents, from_bucketed_manifests
-from audioldm.training.callbacks import Budget
-from audioldm.training.data import from_manifests
+from audioldm.training.callbacks import StopAfter
+from audioldm.training.data import from_bucketed_latents, from_bucketed_manifests, from_manifests
 
 
 def make(folder: Path, frames: tuple[int, ...] = (8, 16, 32), each: int = 5) -> str:
@@ -62,7 +61,7 @@ def test_a_run_in_two_parts_is_a_run_in_one(tmp_path):
         cfg = recipes.load("tiny/ldm_buckets", settings)
         experiment = recipes.build(cfg)
         checkpoint, _ = recipes.open_run(cfg, settings)
-        next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = limit
+        next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = limit
         experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
         return experiment.module.state_dict()
 
@@ -120,7 +119,7 @@ def test_a_part_trained_on_unequal_waves_in_two_parts_is_one_trained_in_one(part
             cfg = recipes.load(f"tiny/{part}", settings)
             experiment = recipes.build(cfg)
             checkpoint, _ = recipes.open_run(cfg, settings)
-            next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = limit
+            next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = limit
             experiment.trainer.fit(
                 experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True
             )

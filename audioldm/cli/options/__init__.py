@@ -63,7 +63,9 @@ SetOption = Annotated[
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with every parameter that is a group replaced by the group's options and one ``--set``."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
     keys = {key: hint for group in groups.values() for key, hint in settings_of(group).items()}
     flat: dict[str, Parameter] = {}
     for name, parameter in signature(command).parameters.items():
@@ -84,6 +86,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**{name: values[name] for name in flat if name in hints.keys() - groups.keys()}, **parts)
 
     run.__signature__ = signature(command).replace(parameters=list(visible.values()))  # type: ignore[attr-defined]
+    run.settings = keys  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in visible.items()}
     return run
 
@@ -108,7 +111,9 @@ def metadata(hint: Any, kind: type[Group]) -> Group | None:
 
 def default_of(field: "Field[Any]") -> Any:
     """A field's default."""
-    return field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
+    if field.default is not MISSING or field.default_factory is MISSING:
+        return field.default
+    return field.default_factory()
 
 
 def as_parameter(field: "Field[Any]", hint: Any) -> Parameter:

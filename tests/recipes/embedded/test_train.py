@@ -18,8 +18,9 @@ from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row, write
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import build_small_clap, train_tokenizer
-from audioldm.training.teachers import write_table
+from audioldm.training.clap import write_table
 from recipes.embedded import train
+from recipes.embedded.lease import MINUTES
 
 ROOT = Path(__file__).parents[3]
 SOURCES = {
@@ -28,6 +29,8 @@ SOURCES = {
     "rendered": ["rendered/notes", "rendered/tones", "rendered/speech"],
     "composed": ["composed"],
 }
+
+LEASE = "+callbacks.lease._target_=recipes.embedded.lease.Lease"
 
 
 def test_what_was_sent_comes_back_in_pieces_of_the_allowed_size(tmp_path: Path, monkeypatch):
@@ -60,19 +63,21 @@ def test_what_was_sent_by_others_writes_only_below_the_runs(tmp_path: Path, monk
     assert (tmp_path / "secret").read_text() == "mine"
 
 
-def test_a_lease_ends_a_training_in_time(tmp_path: Path):
+def test_a_lease_ends_a_training_in_time(tmp_path: Path, monkeypatch):
     """0.05 minutes allow far fewer than a million batches; the learning rate ends where the run ends."""
-    settings = [f"run_dir={tmp_path}", "batches=1000000", "+trainer.minutes=0.05", "val_every=100000"]
+    monkeypatch.setenv(MINUTES, "0.05")
+    settings = [f"run_dir={tmp_path}", "batches=1000000", LEASE, "val_every=100000"]
     experiment = recipes.build(recipes.load("tiny/vae", settings))
     experiment.trainer.fit(experiment.module, experiment.data)
     module = experiment.module
-    assert 0 < module.seen <= module.batches + 1 and module.batches < 100_000
+    assert 0 < module.batch_count <= module.batches + 1 and module.batches < 100_000
     assert (tmp_path / "model/vae/config.json").is_file()
 
 
-def test_a_run_that_was_cut_off_goes_on_with_what_is_left_of_the_minutes(tmp_path: Path):
-    def cfg(minutes: float, batches: int = 1):
-        words = [f"run_dir={tmp_path}", f"batches={batches}", f"+trainer.minutes={minutes}", "batch_size=2"]
+def test_a_run_that_was_cut_off_goes_on_with_what_is_left_of_the_minutes(tmp_path: Path, monkeypatch):
+    def cfg(minutes: float, batches: int = 2):
+        monkeypatch.setenv(MINUTES, str(minutes))
+        words = [f"run_dir={tmp_path}", f"batches={batches}", LEASE, "batch_size=2"]
         return recipes.load("tiny/vae", words)
 
     assert recipes.open_run(cfg(2.0), [])[0] is None
@@ -80,7 +85,7 @@ def test_a_run_that_was_cut_off_goes_on_with_what_is_left_of_the_minutes(tmp_pat
     experiment.trainer.fit(experiment.module, experiment.data)
     assert recipes.open_run(cfg(1.31), [])[0] == tmp_path / "checkpoints/last.ckpt"
     with pytest.raises(AudioLDMError, match="other settings"):
-        recipes.open_run(cfg(1.31, batches=0), [])
+        recipes.open_run(cfg(1.31, batches=1), [])
 
 
 def prepare(folder: Path) -> None:
