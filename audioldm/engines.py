@@ -25,11 +25,16 @@ from transformers import SpeechT5HifiGan
 from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.clap import NoClap, SmallClap
-from audioldm.nets.heap import keep_freed, release_weight_pages, trim_heap
+from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.split import cache_folder, reason_against, split
+from audioldm.nets.machine import (
+    cache_folder,
+    keep_freed,
+    reason_against,
+    release_weight_pages,
+    split,
+    trim_heap,
+)
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
 from audioldm.nets.vae import decode
 

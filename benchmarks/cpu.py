@@ -20,7 +20,7 @@ import torch
 from audioldm.diffusion.windows import blend, starts
 from audioldm.engines import emulated
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.split import reason_against
+from audioldm.nets.machine import reason_against
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed

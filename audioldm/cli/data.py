@@ -210,7 +210,7 @@ def unpack(
 
     if not file.is_file():
         raise AudioLDMError(f"{file} is missing.", "Name a file that `audioldm data pack` wrote.")
-    with progress(0, "sounds") as step:
+    with progress(None, "sounds") as step:
         manifests, findings = read(
             file, out, force=force, processes=processes or os.cpu_count() or 1, on_row=step
         )

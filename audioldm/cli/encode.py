@@ -18,8 +18,8 @@ def encode(
         list[str], typer.Argument(help="Manifests, or `synthetic` for the synthetic sounds.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the cache.")],
-    vae: Annotated[Path, typer.Option(help="Folder of the autoencoder (…/model/vae).")],
-    clap: Annotated[Path, typer.Option(help="Folder that holds text_encoder, tokenizer and audio_encoder.")],
+    vae: Annotated[str, typer.Option(metavar="REF", help="The autoencoder: run, folder, hub id or file.")],
+    clap: Annotated[str, typer.Option(metavar="REF", help="The CLAP: run, folder, hub id or LAION's .pt.")],
     spec: Annotated[str, typer.Option(help="Front end of the autoencoder: 16k_64 or 48k_256.")] = "16k_64",
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.12,
     windows: Annotated[
@@ -76,31 +76,29 @@ def encode(
     counts, lengths = windows or [1], numbers(buckets)
     names = tuple(name.strip() for name in maps.split(",") if name.strip())
     check_cuts(counts, len(manifests), seconds, speed, spec)
+    import torch
+
     from audioldm.cli.windows import Cuts, Windows, encoded, jobs, sources
     from audioldm.control.maps import known
+    from audioldm.convert.reference import open_part
     from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
     from audioldm.datasets.latents import measure
-    from audioldm.nets.clap import SmallClap
-    from audioldm.nets.folder import load_component, sha256, weight_file
+    from audioldm.nets.folder import state_digest
     from audioldm.nets.vae import encoder_digest, stride_of
     from audioldm.signal.mel import LogMel
 
     for name in names:
         known(name)
-    autoencoder, embedder = load_component(vae).to(device), SmallClap.load(clap).to(device)
-    sequences, weights = None, None
-    if t5:
-        from audioldm.nets.t5 import T5Text, weights_of
-
-        sequences, weights = T5Text.from_pretrained(t5).to(device), weights_of(t5)
+    autoencoder, embedder = open_part(vae, "vae").to(device), open_part(clap, "clap").to(device)
+    sequences = open_part(t5, "text_encoder", device=device, dtype=torch.float32) if t5 else None
     channels = autoencoder.config.latent_channels  # type: ignore[union-attr]
     front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
-    ingredients = ingredients_of(manifests, vae, clap, weights)
+    ingredients = ingredients_of(manifests, vae, clap, t5)
     settings = {
         "seconds": max(lengths) if lengths else seconds, "buckets": lengths, "mixup": mixup, "stride": front.stride,
         "latent_channels": front.latent_channels, "manifests": manifests, "split": split, "windows_a_clip": counts,
         "speed": speed, "seed": seed, "encoder": encoder_digest(autoencoder),
-        "clap": sha256(weight_file(clap / "audio_encoder")),
+        "clap": state_digest(embedder.audio_encoder),
     }  # fmt: skip
     settings |= {"maps": list(names)} if names else {}
     settings |= {"spec": spec} if spec != "16k_64" else {}
@@ -149,17 +147,17 @@ def check_cuts(counts: Sequence[int], manifests: int, seconds: float, speed: flo
         raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
 
 
-def ingredients_of(
-    manifests: Sequence[str], vae: Path, clap: Path, t5: Path | str | None
-) -> list[dict[str, Any]]:
+def ingredients_of(manifests: Sequence[str], vae: str, clap: str, t5: str) -> list[dict[str, Any]]:
     """The files that decide a cache, with their hashes."""
+    from audioldm.convert.reference import find_part
     from audioldm.datasets.cache import ingredient
-    from audioldm.nets.folder import weight_file
 
     out = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]
-    out.append(ingredient("VAE", weight_file(vae), ("encoder.", "quant_conv.")))
-    out += [ingredient("CLAP", weight_file(clap / part)) for part in ("audio_encoder", "text_encoder")]
-    return out + ([ingredient("T5", t5)] if t5 is not None else [])
+    for file in find_part(vae, "vae").files:
+        prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
+        out.append(ingredient("VAE", file, prefixes))
+    out += [ingredient("CLAP", file) for file in find_part(clap, "clap").files]
+    return out + [ingredient("T5", file) for file in (find_part(t5, "text_encoder").files if t5 else ())]
 
 
 def numbers(text: str) -> list[float]:

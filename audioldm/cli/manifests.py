@@ -3,8 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,11 +31,6 @@ def refuse_overwrite(out: Path, force: bool) -> None:
         raise AudioLDMError(f"{out} is a folder.", "Name a file ending in .jsonl.")
     if out.exists() and not force:
         raise AudioLDMError(f"{out} is already there.", "Pass --force to replace it.")
-
-
-def bar(what: str, total: int) -> AbstractContextManager[Callable[..., None]]:
-    """A progress bar on stderr over ``total`` things; gives the function that moves it on."""
-    return progress(total, what)
 
 
 def finish(

@@ -126,7 +126,7 @@ class Windows(Dataset[Window]):
         source = self.origins[place]
         item: Item = source.data[(row, draw)]
         wave = normalise_peak(varied(item[0], row, draw, speed=self.cuts.speed)[None])[0]
-        maps = {name: MAPS[name].hear(wave[0], self.spec) for name in self.cuts.maps}
+        maps = {name: MAPS[name].analyse(wave[0], self.spec) for name in self.cuts.maps}
         return Window(wave, source.texts(row, draw), source.names[row], source.marks(row, draw), maps)
 
     def batches(self, size: int) -> list[list[int]]:

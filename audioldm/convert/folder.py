@@ -1,157 +1,117 @@
-"""Component folders as diffusers and transformers wrote them over the years, and the tokenizers beside them."""
+"""Parts of models as folders: tokenizers, CLAPs and T5s in the layouts of this project, diffusers and transformers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import (
     AutoTokenizer,
     ClapFeatureExtractor,
-    PreTrainedTokenizerBase,
+    ClapModel,
+    ClapTextModelWithProjection,
     PreTrainedTokenizerFast,
     RobertaTokenizer,
+    T5EncoderModel,
 )
 
-from audioldm.convert import vae
-from audioldm.convert.build import fill, original_heads
-from audioldm.convert.files import read_weights
-from audioldm.convert.rules import State, below
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import BUILDERS, read_json
-from audioldm.nets.pretrained_clap import PretrainedClap
+from audioldm.nets.clap import MelEncoder, NoClap, PretrainedClap, SmallClap
+from audioldm.nets.folder import class_name, load_component, read_json, reason
+from audioldm.nets.text_encoder import T5TextEncoder
 
-NAMES = tuple(
-    f"{stem}{suffix}"
-    for suffix in (".safetensors", ".bin")
-    for stem in ("diffusion_pytorch_model", "model", "pytorch_model")
-)
-"""Weight files in the order of preference."""
 MAX_TOKENS = 512
-"""RoBERTa's longest text."""
-LANGUAGE = "GPT2LMHeadModel"
-"""GPT-2 with a last layer to words, as some of AudioLDM 2's folders keep it; what counts are its states."""
-COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
-"""Buffers that transformers has saved or not, by its age; they are computed from the configuration."""
+"""RoBERTa's longest text, and Tango's longest prompt"""
+ROBERTA, T5 = "FacebookAI/roberta-base", "google/flan-t5-large"
+TOKENIZERS = {
+    ROBERTA: (("vocab.json", "merges.txt"), ("tokenizer.json",)),
+    T5: (("tokenizer.json", "tokenizer_config.json"), ("tokenizer.json",), ("spiece.model",)),
+}
+"""files of which one group must be there"""
 
 
-def find_weights(folder: Path) -> list[Path]:
-    """The weight files of a component: one, or the shards that an index names."""
-    for name in NAMES:
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            return sorted({folder / shard for shard in read_json(index)["weight_map"].values()})
-    raise AudioLDMError(
-        f"{folder} has no weights (none of {', '.join(NAMES)}).", "Download the folder again."
-    )
+def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
+    """A tokenizer for a text encoder of ``vocabulary`` rows, from any of the files that libraries save.
 
-
-def read_state(folder: Path) -> State:
-    """All tensors of a component."""
-    state: State = {}
-    for path in find_weights(folder):
-        state.update(read_weights(path))
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def load_published(folder: Path, change: dict[str, Any] | None = None) -> nn.Module:
-    """The component that ``config.json`` describes, with ``change`` in its configuration; strict.
-
-    Raises AudioLDMError for an unknown class, or weights that are not the configuration's.
+    ``kind`` is the hub id of the published one, for the messages.   Raises AudioLDMError where there is none, where it
+    cannot be read, and where it has more entries than the text encoder.
     """
-    config = {**read_json(folder / "config.json"), **(change or {})}
-    name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    if name not in (*BUILDERS, LANGUAGE):
-        raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(BUILDERS)}.")
-    state = read_state(folder)
-    if name == LANGUAGE:
-        name, state = "GPT2Model", below(state, "transformer.")
-    if name == "AutoencoderKL":
-        state = vae.modernise(state)
-    if name == "T5EncoderModel" and "shared.weight" in state:
-        state.setdefault("encoder.embed_tokens.weight", state["shared.weight"])
-    if name.startswith("Clap"):
-        built = BUILDERS[name](config)  # with memory: its own buffers are wanted
-        computed = {k: v for k, v in built.state_dict().items() if k.endswith(COMPUTED)}
-        state = {**computed, **state}
-    return fill(lambda: BUILDERS[name](config), state, folder)
-
-
-def published_heads(folder: Path) -> tuple[int, ...] | None:
-    """The heads that a converted U-Net was trained with, where its configuration says one number; else None.
-
-    The converter wrote ``attention_head_dim: 8`` for every size, which diffusers runs as 8 heads at every level.
-    A list of numbers was written by somebody who knew.
-    """
-    config = read_json(folder / "config.json")
-    number = config.get("num_attention_heads") or config.get("attention_head_dim")
-    converted = config.get("class_embed_type") == "simple_projection" or "AudioLDM2" in config["_class_name"]
-    if not isinstance(number, int) or not converted:
-        return None
-    return original_heads(config["block_out_channels"])
-
-
-def load_any_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A tokenizer from ``tokenizer.json``, or from RoBERTa's ``vocab.json`` and ``merges.txt``."""
-    tokenizer = _read_tokenizer(folder)
-    if (
-        tokenizer.model_max_length > MAX_TOKENS
-    ):  # the two files alone do not say it, and stock pipelines pad to it
-        tokenizer.model_max_length = MAX_TOKENS
+    if not has_tokenizer(folder, kind):
+        files = TOKENIZERS[kind][0]
+        lost = next((name for name in files if not (folder / name).is_file()), files[0])
+        raise AudioLDMError(
+            f"{folder / lost} is missing.", f"Put the tokenizer of {kind} into {folder}: {', '.join(files)}."
+        )
+    try:
+        tokenizer = tokenizer_class(folder, kind).from_pretrained(folder, local_files_only=True)
+        tokenizer(["a"], padding=True, truncation=True, max_length=8, return_tensors="pt")
+    except AudioLDMError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise AudioLDMError(f"{folder} holds no tokenizer ({reason(error)}).", "Download it again.") from None
+    if len(tokenizer) > vocabulary:
+        raise AudioLDMError(
+            f"The tokenizer {folder} has {len(tokenizer)} entries, its text encoder {vocabulary}.",
+            f"Use the tokenizer of {kind}, or the one that the model was trained with.",
+        )
+    if kind == ROBERTA:  # its two files alone do not say it, and stock pipelines pad to it
+        tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
     return tokenizer
 
 
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    if (folder / "tokenizer.json").is_file():
-        read_json(folder / "tokenizer.json")
-        settings = read_json(folder / "tokenizer_config.json")
-        roberta = str(settings.get("tokenizer_class", "")).startswith("Roberta")
-        kind = RobertaTokenizer if roberta else PreTrainedTokenizerFast
-        return kind.from_pretrained(folder, local_files_only=True)
-    for name in ("vocab.json", "merges.txt"):
-        if not (folder / name).is_file():
-            raise AudioLDMError(
-                f"{folder / name} is missing.",
-                f"Put RoBERTa's vocab.json and merges.txt (FacebookAI/roberta-base) into {folder}.",
-            )
+def has_tokenizer(folder: Path, kind: str) -> bool:
+    """Whether the files of a tokenizer are in ``folder``."""
+    return any(all((folder / name).is_file() for name in group) for group in TOKENIZERS[kind])
+
+
+def tokenizer_class(folder: Path, kind: str) -> Any:
+    """The class that reads the files of ``folder``."""
+    if kind == T5:
+        return AutoTokenizer
+    if not (folder / "tokenizer.json").is_file():
+        return RobertaTokenizer
+    read_json(folder / "tokenizer.json")
+    settings = read_json(folder / "tokenizer_config.json")
+    named = str(settings.get("tokenizer_class", ""))
+    return RobertaTokenizer if named.startswith("Roberta") else PreTrainedTokenizerFast
+
+
+def load_clap(folder: Path) -> SmallClap | PretrainedClap | NoClap:
+    """The CLAP of a model folder or of a ``ClapModel``'s, by what is there; ``NoClap`` beside a T5 alone."""
+    if (folder / "config.json").is_file() and class_name(read_json(folder / "config.json")) == "ClapModel":
+        return whole_clap(folder, folder, folder)
+    if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
+        return NoClap()
+    if class_name(read_json(folder / "text_encoder" / "config.json")) == "ClapModel":  # AudioLDM 2
+        return whole_clap(folder / "text_encoder", folder / "tokenizer", folder / "feature_extractor")
+    text: Any = load_component(folder / "text_encoder", ClapTextModelWithProjection)
+    tokenizer = load_tokenizer(folder / "tokenizer", text.config.vocab_size)
+    audio: Any = load_component(folder / "audio_encoder") if (folder / "audio_encoder").is_dir() else None
+    if isinstance(audio, MelEncoder):
+        return SmallClap(text, tokenizer, audio).eval()
+    return PretrainedClap(text, tokenizer, audio, load_extractor(folder / "audio_encoder")).eval()
+
+
+def whole_clap(folder: Path, tokenizer: Path, extractor: Path) -> PretrainedClap:
+    """Both towers of a ``ClapModel``, with its tokenizer and feature extractor from their folders."""
+    model: Any = load_component(folder, ClapModel)
+    words = load_tokenizer(tokenizer, model.config.text_config.vocab_size)
+    return PretrainedClap.from_clap(model, words, load_extractor(extractor))
+
+
+def load_extractor(folder: Path) -> Any:
+    """The feature extractor of an audio tower; None, which is LAION's, where there is no file."""
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        return None
     try:
-        return RobertaTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise AudioLDMError(f"{folder} holds no RoBERTa tokenizer ({error}).", "Download it again.") from None
-
-
-def load_t5_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """T5's tokenizer from ``tokenizer.json``, or from ``spiece.model`` where sentencepiece is installed."""
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+        return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
         raise AudioLDMError(
-            f"{folder / 'tokenizer.json'} is missing.",
-            f"Put FLAN-T5's tokenizer.json and tokenizer_config.json (google/flan-t5-large) into {folder}.",
-        )
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise AudioLDMError(f"{folder} holds no T5 tokenizer ({reason}).", "Download it again.") from None
+            f"{folder} holds no feature extractor ({reason(error)}).", "Download it again."
+        ) from None
 
 
-def load_pretrained_clap(folder: Path) -> PretrainedClap:
-    """``text_encoder`` and ``tokenizer`` of a model folder, and ``audio_encoder`` where there is one."""
-    audio, extractor = None, None
-    if (folder / "audio_encoder").is_dir():
-        audio = load_published(folder / "audio_encoder")
-        if (folder / "audio_encoder" / "preprocessor_config.json").is_file():
-            extractor = ClapFeatureExtractor.from_pretrained(folder / "audio_encoder", local_files_only=True)
-    return PretrainedClap(
-        load_published(folder / "text_encoder"),  # type: ignore[arg-type]
-        load_any_tokenizer(folder / "tokenizer"),
-        audio,  # type: ignore[arg-type]
-        extractor,
-    ).eval()
-
-
-def has_small_clap(folder: Path) -> bool:
-    """Whether the audio tower is that of this project, which no published folder has."""
-    config = folder / "audio_encoder" / "config.json"
-    return config.is_file() and read_json(config).get("_class_name") == "MelEncoder"
+def load_t5(model: Path, tokenizer: Path | None = None, *, longest: int | None = None) -> T5TextEncoder:
+    """A T5 encoder and its tokenizer, from two folders or one; ``longest`` None is what the tokenizer says."""
+    net: Any = load_component(model, T5EncoderModel)
+    reader = load_tokenizer(tokenizer or model, net.config.vocab_size, T5)
+    most = min(reader.model_max_length, MAX_TOKENS) if longest is None else longest
+    return T5TextEncoder(net, reader, longest=most)

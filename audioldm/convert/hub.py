@@ -18,26 +18,28 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from audioldm.convert import tango
-from audioldm.convert.folder import NAMES, find_weights, load_any_tokenizer, load_t5_tokenizer
+from audioldm.convert.checkpoint import TANGO_CONFIG, TANGO_FILES, TANGO_MAIN
+from audioldm.convert.folder import ROBERTA, T5, has_tokenizer
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import read_json
+from audioldm.nets.folder import NAMES, class_name, find_weights, read_json
 
 T = TypeVar("T")
 HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]
-"""The base class of every failure of the hub's HTTP client, whichever client it uses."""
+"""the base class of every failure of the hub's HTTP client, whichever client it uses"""
 PARTS = ("unet", "vae", "vocoder", "text_encoder")
 MORE = ("text_encoder_2", "projection_model", "language_model")
-EXTRACTOR = ("feature_extractor/preprocessor_config.json",)
-"""What AudioLDM 2 has besides."""
+"""what AudioLDM 2 has besides"""
+EXTRACTOR = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER = (
-    "tokenizer.json",
-    "spiece.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-)
+    "tokenizer.json", "spiece.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+)  # fmt: skip
+BESIDE = {
+    "text_encoder": ("tokenizer/", "feature_extractor/"),
+    "text_encoder_2": ("tokenizer_2/",),
+    "": ("",),
+}
+"""where a component's tokenizer and feature extractor are; "" is a component that is the repository itself"""
+TOP = ("model_index.json", "scheduler/scheduler_config.json")
 
 
 @dataclass(frozen=True)
@@ -50,97 +52,138 @@ class Snapshot:
 
 
 def fetch_model(ref: str) -> Snapshot:
-    """All files of a diffusers model that are needed, and no other.   AudioLDMError where that cannot be."""
-    repo, _, revision = ref.partition("@")
-    instead = "into a folder, and name that folder with -m"
-    entries = (cached_folder(repo, name, revision or "main") for name in ("model_index.json", tango.CONFIG))
-    cached = next((folder for folder in entries if folder is not None), None)
-    if cached is not None and revision != "main" and is_whole(cached):
-        return Snapshot(cached, repo, cached.name)
-    wanted = cached.name if cached is not None and revision != "main" else revision or "main"
-    listed = asking(
-        lambda: HfApi().model_info(repo, revision=wanted),
-        repo,
-        f"{', '.join(weightless(PARTS))}, the tokenizer's files and the weights of {', '.join(PARTS)}",
-        instead,
+    """All files of a diffusers model, or of Tango, that are needed, and no other.   Raises AudioLDMError."""
+
+    def choose(listed: Sequence[str]) -> list[str]:
+        if TANGO_MAIN in listed:
+            return list(TANGO_FILES)
+        if TOP[0] not in listed:
+            raise AudioLDMError(
+                f"{ref} has no model_index.json.", "Name a repository of a diffusers model, or of Tango."
+            )
+        more = [part for part in MORE if f"{part}/config.json" in listed]
+        return [*(name for name in TOP if name in listed), *select(listed, [*PARTS, *more])]
+
+    def whole(folder: Path) -> bool:
+        if (folder / TANGO_CONFIG).is_file():
+            return all((folder / name).is_file() for name in TANGO_FILES)
+        two = read_json(folder / TOP[0]).get("_class_name") == "AudioLDM2Pipeline"
+        parts = (*PARTS, *MORE) if two else PARTS
+        return all((folder / name).is_file() for name in TOP) and all(has_part(folder, p) for p in parts)
+
+    return fetch_chosen(
+        ref, (TOP[0], TANGO_CONFIG), choose, whole, f"{', '.join(TOP)} and {', '.join(PARTS)}"
     )
-    there = [sibling.rfilename for sibling in listed.siblings or []]
-    if "model_index.json" not in there and tango.MAIN not in there:
-        raise AudioLDMError(
-            f"{repo} has no model_index.json.", "Name a repository of a diffusers model, or of Tango."
-        )
-    names = list(tango.FILES) if tango.MAIN in there else choose(there)
-    return download(repo, names, revision=wanted, commit=str(listed.sha), instead=instead)
 
 
-def fetch(repo: str, names: Sequence[str], *, instead: Path) -> Snapshot:
+def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
+    """The files of one part: of these component folders, or of a repository that is the part itself."""
+
+    def choose(listed: Sequence[str]) -> list[str]:
+        if TANGO_MAIN in listed:
+            return list(TANGO_FILES)
+        inside = [folder for folder in folders if f"{folder}/config.json" in listed]
+        if not inside and "config.json" not in listed:
+            raise AudioLDMError(f"{ref} holds no {folders[0]}.", "Name a repository that has one.")
+        return select(listed, inside or [""])
+
+    def whole(folder: Path) -> bool:
+        if (folder / TANGO_CONFIG).is_file():
+            return all((folder / name).is_file() for name in TANGO_FILES)
+        return has_part(folder, folders[0] if (folder / folders[0]).is_dir() else "")
+
+    entries = (f"{folders[0]}/config.json", "config.json", TANGO_CONFIG)
+    return fetch_chosen(ref, entries, choose, whole, f"the files of {folders[0]}")
+
+
+def fetch(repo: str, names: Sequence[str], *, instead: str) -> Snapshot:
     """Some files of a repository; ``instead`` is where else they are looked for."""
     cached = cached_folder(repo, names[0], "main")
     if cached is not None and all((cached / name).is_file() for name in names):
         return Snapshot(cached, repo, cached.name)
-    return download(repo, names, revision="main", commit=None, instead=f"into {instead}")
+    return download(repo, names, revision="main", commit=None, instead=instead)
+
+
+def fetch_chosen(
+    ref: str,
+    entries: Sequence[str],
+    choose: Callable[[Sequence[str]], list[str]],
+    whole: Callable[[Path], bool],
+    files: str,
+) -> Snapshot:
+    """What ``choose`` takes of a repository's files; the cache's, without asking, where it is ``whole``.
+
+    ``entries`` are files of which the cache has one if it has anything, ``files`` what a message says is missing.
+    """
+    repo, _, revision = ref.partition("@")
+    folders = (cached_folder(repo, name, revision or "main") for name in entries)
+    cached = next((folder for folder in folders if folder is not None), None)
+    if cached is not None and revision != "main" and complete(cached, whole):
+        return Snapshot(cached, repo, cached.name)
+    wanted = cached.name if cached is not None and revision != "main" else revision or "main"
+    instead = "into a folder, and name that folder"
+    listed = asking(lambda: HfApi().model_info(repo, revision=wanted), ref, files, instead)
+    names = choose([sibling.rfilename for sibling in listed.siblings or []])
+    return download(repo, names, revision=wanted, commit=str(listed.sha), instead=instead)
+
+
+def complete(folder: Path, whole: Callable[[Path], bool]) -> bool:
+    """Whether a cached folder has all that is needed; a download may have been interrupted."""
+    try:
+        return whole(folder)
+    except AudioLDMError:
+        return False
+
+
+def has_part(folder: Path, part: str) -> bool:
+    """Whether a component is there with its weights, tokenizer and feature extractor.   Raises AudioLDMError."""
+    place = folder / part
+    if not (place / "config.json").is_file() or not all(path.is_file() for path in find_weights(place)):
+        return False
+    name = class_name(read_json(place / "config.json"))
+    if part not in BESIDE or name not in ("ClapModel", "ClapTextModelWithProjection", "T5EncoderModel"):
+        return True
+    extractors = [folder / beside / file for beside in BESIDE[part] for file in EXTRACTOR]
+    if name == "ClapModel" and not any(path.is_file() for path in extractors):
+        return False
+    return has_tokenizer(folder / BESIDE[part][0], T5 if name == "T5EncoderModel" else ROBERTA)
 
 
 def cached_folder(repo: str, name: str, revision: str) -> Path | None:
     """The cache's folder of a commit, if it has ``name``."""
     try:
-        found = try_to_load_from_cache(repo, name, revision=revision)
+        path = try_to_load_from_cache(repo, name, revision=revision)
     except HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
-    return Path(found).parents[name.count("/")] if isinstance(found, str) else None
+    return Path(path).parents[name.count("/")] if isinstance(path, str) else None
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether every part is there; a download may have been interrupted."""
-    if (folder / tango.CONFIG).is_file():
-        return all((folder / name).is_file() for name in tango.FILES)
-    try:
-        two = read_json(folder / "model_index.json").get("_class_name") == "AudioLDM2Pipeline"
-        parts = (*PARTS, *MORE) if two else PARTS
-        for part in parts:
-            if not all(path.is_file() for path in find_weights(folder / part)):
-                return False
-        load_any_tokenizer(folder / "tokenizer")
-        if two:
-            load_t5_tokenizer(folder / "tokenizer_2")
-    except AudioLDMError:
-        return False
-    return all((folder / name).is_file() for name in (*weightless(parts), *(EXTRACTOR if two else ())))
-
-
-def weightless(parts: Sequence[str]) -> list[str]:
-    """The files beside the weights."""
-    return ["model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in parts)]
-
-
-def choose(listed: Sequence[str]) -> list[str]:
-    """The files to fetch: of each part the first weight format that is there, safetensors before pickles."""
-    here = set(listed)
-    parts = [part for part in (*PARTS, *MORE) if part in PARTS or f"{part}/config.json" in here]
-    wanted = [f"{place}/{name}" for place in ("tokenizer", "tokenizer_2") for name in TOKENIZER]
-    chosen = [name for name in (*weightless(parts), *EXTRACTOR, *wanted) if name in here]
-    for part in parts:
+def select(listed: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """The files of components: of each the first weight format that is there, safetensors before pickles."""
+    names: list[str] = []
+    for folder in folders:
+        prefix = f"{folder}/" if folder else ""
+        names += [f"{prefix}{name}" for name in ("config.json", *EXTRACTOR)]
+        names += [f"{beside}{name}" for beside in BESIDE.get(folder, ()) for name in (*TOKENIZER, *EXTRACTOR)]
         for name in NAMES:
             stem, suffix = name.rsplit(".", 1)
-            shards = [f for f in listed if f.startswith(f"{part}/{stem}-") and f.endswith(f".{suffix}")]
-            if f"{part}/{name}" in here:
-                chosen.append(f"{part}/{name}")
+            index = f"{prefix}{name}.index.json"
+            if f"{prefix}{name}" in listed or index in listed:
+                shards = [n for n in listed if n.startswith(f"{prefix}{stem}-") and n.endswith(f".{suffix}")]
+                names += [f"{prefix}{name}"] if f"{prefix}{name}" in listed else [index, *shards]
                 break
-            if f"{part}/{name}.index.json" in here:
-                chosen += [f"{part}/{name}.index.json", *shards]
-                break
-    return chosen
+    return list(dict.fromkeys(name for name in names if name in set(listed)))
 
 
 def download(repo: str, names: Sequence[str], *, revision: str, commit: str | None, instead: str) -> Snapshot:
     """Fetch ``names``; the first by ``revision``, which pins it in the cache, the others by the commit."""
     folder: Path | None = None
-    for name in names:
+    for i, name in enumerate(names):
         version = commit if folder is not None and commit else revision
         path = asking(
             lambda name=name, version=version: hf_hub_download(repo, name, revision=version),  # type: ignore[misc]
             repo,
-            ", ".join(names[names.index(name) :]),
+            ", ".join(names[i:]),
             instead,
         )
         folder = Path(path).parents[name.count("/")]
@@ -150,22 +193,25 @@ def download(repo: str, names: Sequence[str], *, revision: str, commit: str | No
     return Snapshot(folder, repo, folder.name)
 
 
-def asking(call: Callable[[], T], repo: str, files: str, instead: str) -> T:
+def asking(call: Callable[[], T], ref: str, files: str, instead: str) -> T:
     """``call()`` with every failure of the hub as one line that says which files are missing and where they may be."""
+    repo, _, revision = ref.partition("@")
     page = f"{constants.ENDPOINT}/{repo}"
     try:
         return call()
-    except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError) as error:
+    except RevisionNotFoundError:
+        raise AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.") from None
+    except (RepositoryNotFoundError, RemoteEntryNotFoundError) as error:
         what = str(error).strip().splitlines()[0][:160]
         raise AudioLDMError(
-            f"{repo} has no such model, revision or file, or needs a login ({what}).", f"See {page}."
+            f"{repo} has no such model or file, or needs a login ({what}).", f"See {page}."
         ) from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
         offline = constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else str(error).strip().splitlines()[0][:160]
         again = "Unset it" if offline else "Run again to resume"
         raise AudioLDMError(
-            f"{repo} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({reason}).",
+            f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({reason}).",
             f"{again}, or copy {files} from {page}/tree/main {instead}.",
             code=1,
         ) from None

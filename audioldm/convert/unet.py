@@ -7,8 +7,8 @@ without context.   AudioLDM 2: one self-attention transformer and one for each c
 import re
 from dataclasses import dataclass
 
-from audioldm.convert.rules import Rule, State, below, count, need, rename
-from audioldm.errors import AudioLDMError
+from audioldm.convert.names import below, count, need, rename, unexplained
+from audioldm.nets.folder import State
 
 PART = "U-Net"
 PREFIX = "model.diffusion_model."
@@ -22,10 +22,13 @@ RESNET = {
     "skip_connection": "conv_shortcut",
 }
 TRANSFORMER = (
-    r"norm|proj_in|proj_out|transformer_blocks\.\d+\."
-    r"(?:norm[123]|attn[12]\.to_[qkv]|attn[12]\.to_out\.0|ff\.net\.0\.proj|ff\.net\.2)"
-)
-"""Transformers have the same names in both."""
+    "norm", "proj_in", "proj_out",
+    *(f"transformer_blocks.*.{name}" for name in (
+        "norm1", "norm2", "norm3", "ff.net.0.proj", "ff.net.2",
+        *(f"attn{n}.to_{end}" for n in (1, 2) for end in ("q", "k", "v", "out.0")),
+    )),
+)  # fmt: skip
+"""the same names in both"""
 ENDS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
@@ -54,8 +57,8 @@ class UNetShape:
 
 def read_shape(state: State) -> UNetShape:
     """The shape of a U-Net in CompVis names (without ``PREFIX``)."""
-    first = need(state, "input_blocks.0.0.weight", part=PART, prefix=PREFIX)
-    blocks = count(state, r"input_blocks\.(\d+)\.")
+    first = need(state, "input_blocks.0.0.weight", 4, part=PART, prefix=PREFIX)
+    blocks = count(state, "input_blocks.")
     downs = sorted(
         int(k.split(".")[1]) for k in state if re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", k)
     )
@@ -63,24 +66,24 @@ def read_shape(state: State) -> UNetShape:
     layers = (blocks - levels) // levels
     ends = [level * (layers + 1) + layers for level in range(levels)]
     channels = tuple(
-        need(state, f"input_blocks.{n}.0.out_layers.3.weight", part=PART, prefix=PREFIX).shape[0]
+        need(state, f"input_blocks.{n}.0.out_layers.3.weight", 4, part=PART, prefix=PREFIX).shape[0]
         for n in ends
     )
     attention = tuple(f"input_blocks.{n}.1.proj_in.weight" in state for n in ends)
-    transformers = count(state, r"middle_block\.(\d+)\.") - 2
+    transformers = count(state, "middle_block.") - 2
     contexts = []
     for j in range(1, transformers + 1):
         key = f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight"
-        width = need(state, key, part=PART, prefix=PREFIX).shape[1]
+        width = need(state, key, 2, part=PART, prefix=PREFIX).shape[1]
         contexts.append(None if width == channels[-1] else width)
-    film = state.get("film_emb.weight")
+    film = need(state, "film_emb.weight", 2, part=PART, prefix=PREFIX) if "film_emb.weight" in state else None
     return UNetShape(
         channels=channels,
         in_channels=first.shape[1],
         layers=layers,
         attention=attention,
         contexts=tuple(contexts),
-        depth=count(state, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
+        depth=count(state, "middle_block.1.transformer_blocks."),
         film_dim=None if film is None else film.shape[1],
     )
 
@@ -92,10 +95,10 @@ def block_names(shape: UNetShape) -> tuple[dict[str, str], dict[str, str], dict[
 
     def attend(theirs: str, ours: str, layer: int, level: int) -> int:
         """Name the transformers after one residual block; returns how many there are."""
-        found = many if shape.attention[level] else 0
-        for j in range(found):
+        here = many if shape.attention[level] else 0
+        for j in range(here):
             transformers[f"{theirs}.{1 + j}"] = f"{ours}.attentions.{layer * many + j}"
-        return found
+        return here
 
     n = 0
     for level in range(levels):
@@ -113,32 +116,23 @@ def block_names(shape: UNetShape) -> tuple[dict[str, str], dict[str, str], dict[
     for n in range(levels * (layers + 1)):
         up, layer = divmod(n, layers + 1)
         resnets[f"output_blocks.{n}.0"] = f"up_blocks.{up}.resnets.{layer}"
-        found = attend(f"output_blocks.{n}", f"up_blocks.{up}", layer, levels - 1 - up)
+        here = attend(f"output_blocks.{n}", f"up_blocks.{up}", layer, levels - 1 - up)
         if layer == layers and up < levels - 1:
-            others[f"output_blocks.{n}.{1 + found}.conv"] = f"up_blocks.{up}.upsamplers.0.conv"
+            others[f"output_blocks.{n}.{1 + here}.conv"] = f"up_blocks.{up}.upsamplers.0.conv"
     return resnets, transformers, others
 
 
-def rules(shape: UNetShape) -> list[Rule]:
-    """One rule a prefix, for a U-Net of this shape."""
+def names(shape: UNetShape) -> dict[str, str]:
+    """The table for a U-Net of this shape."""
     resnets, transformers, others = block_names(shape)
-    table = [
-        Rule(rf"{re.escape(theirs)}\.{re.escape(inner)}\.(weight|bias)", rf"{ours}.{name}.\1")
-        for theirs, ours in resnets.items()
-        for inner, name in RESNET.items()
-    ]
-    table += [
-        Rule(rf"{re.escape(theirs)}\.({TRANSFORMER})\.(weight|bias)", rf"{ours}.\1.\2")
-        for theirs, ours in transformers.items()
-    ]
-    return table + [
-        Rule(rf"{re.escape(theirs)}\.(weight|bias)", rf"{ours}.\1") for theirs, ours in others.items()
-    ]
+    table = {f"{t}.{inner}": f"{o}.{name}" for t, o in resnets.items() for inner, name in RESNET.items()}
+    table |= {f"{t}.{inner}": f"{o}.{inner}" for t, o in transformers.items() for inner in TRANSFORMER}
+    return table | others
 
 
 def convert(state: State, shape: UNetShape) -> State:
     """diffusers' names for a U-Net in CompVis names (without ``PREFIX``)."""
-    return rename(state, rules(shape), part=PART, prefix=PREFIX)
+    return rename(state, names(shape), part=PART, prefix=PREFIX)
 
 
 def average(state: State) -> State:
@@ -149,10 +143,7 @@ def average(state: State) -> State:
     flat = {("diffusion_model." + key).replace(".", ""): key for key in below(state, PREFIX)}
     shadow = {k: v for k, v in below(state, "model_ema.").items() if k not in ("decay", "num_updates")}
     if strange := sorted(shadow.keys() - flat.keys()):
-        raise AudioLDMError(
-            f"The moving average has a key that no rule explains: 'model_ema.{strange[0]}'.",
-            "This is not one of the known checkpoints; please report the key.",
-        )
+        raise unexplained(f"model_ema.{strange[0]}")
     return {flat[key]: value for key, value in shadow.items()}
 
 
@@ -164,3 +155,23 @@ def heads(channels: tuple[int, ...]) -> tuple[int, ...]:
     """
     width = 64 if channels[0] >= 256 else 32
     return tuple(max(1, channel // width) for channel in channels)
+
+
+def read_diffusers_shape(state: State) -> UNetShape:
+    """The shape of a U-Net of Stable Diffusion's family in diffusers' names, as Tango has it."""
+
+    def size(key: str, dims: int, axis: int) -> int:
+        return int(need(state, key, dims, part=PART, prefix="unet.").shape[axis])
+
+    levels = max(1, count(state, "down_blocks."))
+    middle = "mid_block.attentions.0"
+    return UNetShape(
+        channels=tuple(size(f"down_blocks.{i}.resnets.0.conv1.weight", 4, 0) for i in range(levels)),
+        in_channels=size("conv_in.weight", 4, 1),
+        layers=count(state, "down_blocks.0.resnets."),
+        attention=tuple(count(state, f"down_blocks.{i}.attentions.") > 0 for i in range(levels)),
+        contexts=(size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", 2, 1),),
+        depth=count(state, f"{middle}.transformer_blocks."),
+        film_dim=None,
+        linear=need(state, f"{middle}.proj_in.weight", part=PART, prefix="unet.").dim() == 2,
+    )

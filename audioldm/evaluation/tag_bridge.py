@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from audioldm.nets.text import minilm_embeddings
+from audioldm.nets.minilm import minilm_embeddings
 
 SHARPNESS = 50.0
 """of the softmax over classes; chosen with the template and the maximum over patches on real train and val clips"""

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from audioldm.nets.heap import trim_heap
-from audioldm.nets.split import Split
+from audioldm.nets.machine import Split, trim_heap
 
 
 def build_hifigan(

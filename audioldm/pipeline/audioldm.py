@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components
+from audioldm.components import Components, SamplingOptions
+from audioldm.convert.model import save_model
+from audioldm.convert.reference import open_model
 from audioldm.engines import Mode, check_mode
-from audioldm.pipeline import adapters, model_folder
+from audioldm.pipeline import adapters
 from audioldm.pipeline.adapters import Named
 from audioldm.pipeline.conditions import Conditions, encode
 from audioldm.pipeline.draws import Options, resample_silent
@@ -21,9 +23,6 @@ from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.longform import decode, latent_shape
 from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
-from audioldm.settings import SamplingOptions
-
-EMBEDDED = Path(__file__).parents[1] / "_embedded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,20 +92,10 @@ class AudioLDM(Components):
     ) -> AudioLDM:
         """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
 
-        ``choices`` are those of ``convert.published.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
+        ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
         """
-        from audioldm.convert.reference import open_reference
-
         check_mode(mode)
-        folder = EMBEDDED if ref in (None, "embedded") else Path(str(ref))
-        if (folder / "audioldm.json").is_file():
-            return cls.from_folder(folder).to(device, dtype, mode=mode)
-        return cls.of(open_reference(str(ref), **choices)).to(device, dtype, mode=mode)
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> AudioLDM:
-        """Load a folder that ``save_pretrained`` wrote, float32 on the CPU."""
-        return cls.of(model_folder.load_folder(folder))
+        return cls.of(open_model(ref, **choices)).to(device, dtype, mode=mode)
 
     @classmethod
     def of(cls, parts: Components) -> AudioLDM:
@@ -133,4 +122,4 @@ class AudioLDM(Components):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the model folder; weights are cast to ``dtype`` if given."""
-        model_folder.save_folder(self, Path(folder), dtype=dtype)
+        save_model(self, Path(folder), dtype=dtype)

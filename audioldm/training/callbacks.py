@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audioldm.batch import Batch, LatentBatch
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.clap import SmallClap
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
 from audioldm.training.distributed import joined
 from audioldm.training.ema import averaged
@@ -367,7 +367,7 @@ class ExportFolder(L.Callback):
             module.write(new)
             parts = {}
         for name, part in parts.items():
-            if isinstance(part, SmallClap):
+            if isinstance(part, TwoTowers):
                 part.save(new)
             else:
                 save_component(part, new / name)

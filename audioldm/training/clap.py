@@ -15,7 +15,7 @@ from audioldm.datasets.manifest import read
 from audioldm.errors import AudioLDMError
 from audioldm.losses.contrastive import cosine_distance, info_nce
 from audioldm.nets.clap import SmallClap
-from audioldm.nets.text import minilm_embeddings
+from audioldm.nets.minilm import minilm_embeddings
 from audioldm.signal.level import normalise_peak
 from audioldm.training.module import Terms, TrainingModule
 

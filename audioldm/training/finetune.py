@@ -20,10 +20,9 @@ from audioldm.adapters.adapter import Adapter, start
 from audioldm.adapters.files import write
 from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
-from audioldm.batch import Condition, LatentBatch
+from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.datasets.draws import generator
 from audioldm.errors import AudioLDMError
-from audioldm.nets.condition import choose_rows
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.module import Terms

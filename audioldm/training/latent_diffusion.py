@@ -6,10 +6,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
-from audioldm.batch import Condition, LatentBatch
+from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import NoiseSchedule
-from audioldm.nets.condition import choose_rows
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.module import Terms, TrainingModule
 

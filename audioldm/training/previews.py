@@ -11,14 +11,12 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from audioldm.convert.published import spec_of
+from audioldm.components import Sampling
+from audioldm.convert.model import spec_of
+from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import SmallClap
-from audioldm.nets.folder import load_component
-from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.signal.mel import log_mel
 from audioldm.training.ema import averaged
 
@@ -61,17 +59,15 @@ class Listen(L.Callback):
         seed: int = 0,
         t5: str | None = None,
     ) -> None:
-        for part in (vae, vocoder, clap):
-            if not Path(part).is_dir():
-                raise AudioLDMError(
-                    f"{part} is missing; previews need it.",
-                    "Train it first, or use callbacks.listen=null.",
-                )
         self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
         self.settings: dict[str, Any] = {"seconds": seconds, "steps": steps, "guidance": guidance}
         self.seeds = [seed + i for i in range(len(self.prompts))]
-        self.parts: tuple[Any, Any, Any] = load_component(vae), load_component(vocoder), SmallClap.load(clap)
-        self.words = T5Text.from_pretrained(t5) if t5 else None
+        try:
+            self.parts = open_part(vae, "vae"), open_part(vocoder, "vocoder"), open_part(clap, "clap")
+            self.words = open_part(t5, "text_encoder") if t5 else None
+        except AudioLDMError as error:
+            hint = "Previews need it: train it first, or use callbacks.listen=null."
+            raise AudioLDMError(error.message, hint) from None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""

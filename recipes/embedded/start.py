@@ -14,7 +14,7 @@ import torch
 
 from audioldm.evaluation.embedders.yamnet import YamNet, audio_teacher
 from audioldm.nets.clap import build_small_clap
-from audioldm.nets.text import minilm_tokenizer, minilm_words
+from audioldm.nets.minilm import minilm_tokenizer, minilm_word_embeddings
 from audioldm.training.clap import text_teacher, write_table
 
 WIDTH = 128
@@ -34,7 +34,7 @@ def main() -> None:
     extra = [frame.format(*pair) for pair in pairs for frame in frames]
     write_table(text_teacher(args.manifests, ["", *extra]), out / "minilm.safetensors")
     torch.manual_seed(0)
-    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, words=minilm_words(WIDTH))
+    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, words=minilm_word_embeddings(WIDTH))
     clap.save(out / "clap", dtype=torch.float16)
     write_table(audio_teacher(args.sounds or args.manifests), out / "yamnet.safetensors")
 

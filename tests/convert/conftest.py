@@ -42,10 +42,10 @@ def pipe(vocabulary):
         ClapTextModelWithProjection,
     )
 
-    from audioldm.convert.folder import load_any_tokenizer
-    from audioldm.convert.published import DEFAULTS
+    from audioldm.components import Sampling
+    from audioldm.convert.folder import load_tokenizer
+    from audioldm.nets.clap import PretrainedClap
     from audioldm.nets.hifigan import build_hifigan
-    from audioldm.nets.pretrained_clap import PretrainedClap
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
     from audioldm.pipeline.audioldm import AudioLDM
@@ -53,7 +53,7 @@ def pipe(vocabulary):
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = load_any_tokenizer(vocabulary)
+        tokenizer = load_tokenizer(vocabulary, 10**6)
         text = ClapTextConfig(
             vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=32,
             max_position_embeddings=514, projection_dim=16, layer_norm_eps=1e-5,
@@ -72,7 +72,7 @@ def pipe(vocabulary):
             clap,
             AudioSpec(latent_channels=4),
             name="toy",
-            defaults=DEFAULTS.merged(seconds=1.28, steps=4),
+            defaults=Sampling().merged(seconds=1.28, steps=4),
         )
         pipe.vae.register_to_config(scaling_factor=0.9375)
     for seed, net in enumerate((pipe.unet, pipe.vae, pipe.vocoder)):

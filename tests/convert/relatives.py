@@ -14,7 +14,7 @@ def t5_text(width: int = 40, *, longest: int = 128):
     """A real T5 encoder of FLAN's kind with a real T5 tokenizer of letters."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-    from audioldm.nets.t5 import T5Text
+    from audioldm.nets.text_encoder import T5TextEncoder
 
     letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     letters += [(letter, -3.0) for letter in ascii_lowercase] + [("▁a", -2.5), ("ing", -4.0)]
@@ -22,7 +22,7 @@ def t5_text(width: int = 40, *, longest: int = 128):
     sizes = {"d_model": width, "num_layers": 2, "num_heads": 3, "d_kv": 8, "d_ff": 20}
     model = T5EncoderModel(T5Config(vocab_size=len(tokenizer) + 5, **sizes, feed_forward_proj="gated-gelu"))
     enliven(model, seed=4)
-    return T5Text(model, tokenizer, longest=longest)
+    return T5TextEncoder(model, tokenizer, longest=longest)
 
 
 def generated_text(clap, *, width: int = 48, t5_width: int = 40):
@@ -30,7 +30,7 @@ def generated_text(clap, *, width: int = 48, t5_width: int = 40):
     from diffusers import AudioLDM2ProjectionModel
     from transformers import GPT2Config, GPT2Model
 
-    from audioldm.nets.generated import GeneratedText
+    from audioldm.nets.text_encoder import AudioLDM2TextEncoder
 
     t5 = t5_text(t5_width)
     gpt = GPT2Model(
@@ -44,18 +44,23 @@ def generated_text(clap, *, width: int = 48, t5_width: int = 40):
     enliven(projection, seed=6)
     for name in ("sos_embed", "eos_embed", "sos_embed_1", "eos_embed_1"):
         nn.init.normal_(getattr(projection, name), generator=torch.Generator().manual_seed(len(name)))
-    return GeneratedText(clap, t5, projection, gpt)
+    return AudioLDM2TextEncoder(clap, t5, projection, gpt)
 
 
 def with_unet(pipe, contexts, **changes):
     """``pipe`` with a U-Net of AudioLDM 2's kind."""
-    from audioldm.convert.published import SUCCESSORS
-    from audioldm.nets.unet import build_unet_of_contexts
+    from audioldm.convert.model import SUCCESSORS
+    from audioldm.nets.unet import build_unet
 
     film = changes.pop("film_dim", None)
     latent = changes.get("vae", pipe.vae).config.latent_channels
-    unet = build_unet_of_contexts(
-        contexts, channels=(32, 64), latent_channels=latent, layers=1, film_dim=film
+    unet = build_unet(
+        "cross" if film is None else "film",
+        contexts=contexts,
+        channels=(32, 64),
+        latent_channels=latent,
+        layers=1,
+        film_dim=film,
     )
     enliven(unet, seed=7)
     defaults = SUCCESSORS.merged(seconds=1.28, steps=4)
@@ -93,7 +98,7 @@ def high(pipe):
 
 def tango(pipe):
     """Tango: a U-Net of Stable Diffusion 2's shape, no CLAP."""
-    from audioldm.convert.relatives import TANGO
+    from audioldm.convert.model import TANGO
     from audioldm.diffusion.schedule import scaled_linear
     from audioldm.nets.clap import NoClap
     from audioldm.nets.unet import build_unet

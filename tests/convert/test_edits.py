@@ -23,9 +23,9 @@ EDITS = {
 
 @pytest.fixture(scope="module")
 def folder(pipe, tmp_path_factory):
-    found = tmp_path_factory.mktemp("edits")
-    pipe.save_pretrained(found)
-    return AudioLDM.from_pretrained(found)
+    place = tmp_path_factory.mktemp("edits")
+    pipe.save_pretrained(place)
+    return AudioLDM.from_pretrained(place)
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +36,20 @@ def wave():
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "euler_ancestral"])
 @pytest.mark.parametrize("edit", EDITS)
 def test_every_edit_runs(folder, wave, edit, sampler):
-    made = EDITS[edit](folder, wave, sampler=sampler, steps=2, seed=1)
-    assert made.shape == (6000 + 4800 * (edit == "outpaint"),)
-    assert bool(made.isfinite().all())
+    sound = EDITS[edit](folder, wave, sampler=sampler, steps=2, seed=1)
+    assert sound.shape == (6000 + 4800 * (edit == "outpaint"),)
+    assert bool(sound.isfinite().all())
 
 
 def test_the_laws_of_strength_and_mask(folder, wave):
-    told = {"steps": 3, "seed": 5}
+    options = {"steps": 3, "seed": 5}
     plain = folder(["rain"], seeds=[5], seconds=6000 / 16000, steps=3)[0]
     near = {"rtol": 0, "atol": 1e-5}  # the grid ends above 0, and its alpha there is rounded from float32
-    made = edit.transfer(folder, wave, "rain", strength=1.0, **told)
-    torch.testing.assert_close(made, plain, **near)
-    torch.testing.assert_close(edit.inpaint(folder, wave, "rain", regions=[(0, 9)], **told), plain, **near)
+    sound = edit.transfer(folder, wave, "rain", strength=1.0, **options)
+    torch.testing.assert_close(sound, plain, **near)
+    torch.testing.assert_close(edit.inpaint(folder, wave, "rain", regions=[(0, 9)], **options), plain, **near)
     trip = Canvas.of(folder, wave).roundtrip(refine_phase=0)
-    assert torch.equal(edit.transfer(folder, wave, "rain", strength=0.0, refine_phase=0, **told), trip)
-    held = edit.inpaint(folder, wave, "rain", regions=[(0.2, 0.3)], refine_phase=0, **told)
-    assert torch.equal(held[:2000], trip[:2000])
-    assert not torch.allclose(held[3300:4700], trip[3300:4700], atol=1e-4)
+    assert torch.equal(edit.transfer(folder, wave, "rain", strength=0.0, refine_phase=0, **options), trip)
+    kept = edit.inpaint(folder, wave, "rain", regions=[(0.2, 0.3)], refine_phase=0, **options)
+    assert torch.equal(kept[:2000], trip[:2000])
+    assert not torch.allclose(kept[3300:4700], trip[3300:4700], atol=1e-4)

@@ -8,7 +8,7 @@ import torch
 from diffusers import AudioLDMPipeline
 from safetensors.torch import load_file, save_file
 
-from audioldm.convert.published import DEFAULTS
+from audioldm.components import Sampling
 from audioldm.convert.scheduler import read_scheduler
 from audioldm.diffusion.grids import GRIDS
 from audioldm.errors import AudioLDMError
@@ -125,7 +125,7 @@ def test_the_old_converters_folder_opens(converted, openable):
     for part in ("unet", "vae", "vocoder"):
         for key, value in getattr(new, part).state_dict().items():
             assert torch.equal(getattr(old, part).state_dict()[key], value), key
-    assert old.defaults == DEFAULTS and "CC-BY-NC-SA" in old.notice
+    assert old.defaults == Sampling() and "CC-BY-NC-SA" in old.notice
     assert torch.equal(old.clap.embed_text([PROMPT]), new.clap.embed_text([PROMPT]))
     with pytest.raises(AudioLDMError, match=r"no audio tower.*original .ckpt"):
         old.clap.embed_audio(torch.zeros(1, 1, 16000))
@@ -156,7 +156,7 @@ def test_half_precision_folders_hold_half_precision(pipe, tmp_path):
             assert torch.equal(again.unet.state_dict()[key], value.to(dtype).float()), key
 
 
-def told(match: str):
+def refused(match: str):
     return pytest.raises(AudioLDMError, match=match)
 
 
@@ -164,23 +164,23 @@ def test_damaged_and_foreign_folders_are_told(converted, tmp_path):
     folder = tmp_path / "m"
     shutil.copytree(converted, folder)
     edit(folder / "model_index.json", _class_name="StableDiffusionPipeline")
-    with told("is a StableDiffusionPipeline. Known: AudioLDMPipeline, AudioLDM2Pipeline"):
+    with refused("is a StableDiffusionPipeline. Known: AudioLDMPipeline, AudioLDM2Pipeline"):
         AudioLDM.from_pretrained(folder)
     edit(folder / "model_index.json", _class_name="AudioLDMPipeline")
     (folder / "tokenizer/merges.txt").unlink()
-    with told(r"merges.txt is missing. Put RoBERTa's vocab.json and merges.txt"):
+    with refused(r"merges.txt is missing. Put the tokenizer of FacebookAI/roberta-base into"):
         AudioLDM.from_pretrained(folder)
     shutil.copytree(converted / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     weights = folder / "vae/diffusion_pytorch_model.bin"
     state = torch.load(weights, weights_only=True)
     torch.save({**state, "encoder.new.weight": torch.zeros(1)}, weights)
-    with told("unknown 'encoder.new.weight'"):
+    with refused("unknown 'encoder.new.weight'"):
         AudioLDM.from_pretrained(folder)
     weights.write_bytes(weights.read_bytes()[:1000])
-    with told("diffusion_pytorch_model.bin cannot be read"):
+    with refused("diffusion_pytorch_model.bin cannot be read"):
         AudioLDM.from_pretrained(folder)
     weights.unlink()
-    with told("vae has no weights"):
+    with refused("vae has no weights"):
         AudioLDM.from_pretrained(folder)
 
 

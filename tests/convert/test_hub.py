@@ -119,7 +119,7 @@ def hub(pipe, tmp_path, monkeypatch):
     server.shutdown()
 
 
-def told(match: str):
+def refused(match: str):
     return pytest.raises(AudioLDMError, match=match)
 
 
@@ -162,25 +162,25 @@ def test_a_cache_with_a_hole_is_filled(hub):
 
 def test_no_network_names_the_files_and_the_place(hub, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with told(
+    with refused(
         rf"{REPO} is not in the cache .*/cache, and it cannot be fetched \(HF_HUB_OFFLINE is set\)"
     ) as error:
         fetch_model(REPO)
     assert error.value.code == 1
-    assert "unet/config.json" in str(error.value) and "name that folder with -m" in str(error.value)
-    with told(rf"copy vocab.json, merges.txt from .*/tree/main into {tmp_path}/tokenizer"):
-        fetch(REPO, ["vocab.json", "merges.txt"], instead=tmp_path / "tokenizer")
+    assert "unet, vae, vocoder, text_encoder" in str(error.value) and "name that folder" in str(error.value)
+    with refused(rf"copy vocab.json, merges.txt from .*/tree/main into {tmp_path}/tokenizer"):
+        fetch(REPO, ["vocab.json", "merges.txt"], instead=f"into {tmp_path}/tokenizer")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     point(monkeypatch, "http://127.0.0.1:9")
-    with told("cannot be fetched .*Run again to resume, or copy model_index.json, "):
+    with refused("cannot be fetched .*Run again to resume, or copy model_index.json, "):
         fetch_model(REPO)
 
 
 def test_what_the_hub_has_not_is_told(hub):
-    with told("someone/nothing has no such model, revision or file, or needs a login"):
+    with refused("someone/nothing has no such model or file, or needs a login"):
         fetch_model("someone/nothing")
     (hub.root / "model_index.json").unlink()
-    with told("someone/toy has no model_index.json"):
+    with refused("someone/toy has no model_index.json"):
         fetch_model(REPO)
 
 
@@ -190,7 +190,7 @@ def test_audioldm_2_and_tango_are_fetched_with_all_their_parts(hub, pipe, tmp_pa
     hub.root = tmp_path / "two"
     relatives.stock_two(relatives.two(pipe)).save_pretrained(hub.root)
     two = AudioLDM.from_pretrained(REPO)
-    assert two.words.t5.dim == 40 and two.about["revision"] == COMMITS["old"]
+    assert two.token_encoder.t5.dim == 40 and two.about["revision"] == COMMITS["old"]
     hub.main, hub.root = "new", relatives.write_tango(relatives.tango(pipe), tmp_path / "remote" / "tango")
     tango = AudioLDM.from_pretrained(f"{REPO}@main", tokenizer=hub.root / "tokenizer_2")
     fetched = {

@@ -10,12 +10,11 @@ from transformers import T5Config, T5EncoderModel
 
 from audioldm.batch import Condition
 from audioldm.convert import unet
-from audioldm.convert.build import build_published_unet, unet_of
-from audioldm.convert.checkpoint import read_checkpoint
-from audioldm.convert.folder import published_heads
+from audioldm.convert.checkpoint import build_unet_of, read_checkpoint
+from audioldm.convert.model import published_heads
 from audioldm.nets.folder import load_component, save_component
 from audioldm.nets.hifigan import build_hifigan, vocode
-from audioldm.nets.unet import build_unet_of_contexts, kind_of, net_call
+from audioldm.nets.unet import build_unet, kind_of, net_call
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
@@ -32,7 +31,7 @@ PUBLISHED = {
 def test_the_builder_has_the_published_numbers_of_parameters(name):
     contexts, depth, film, millions = PUBLISHED[name]
     with torch.device("meta"):
-        net = build_unet_of_contexts(contexts, depth=depth, film_dim=film)
+        net = build_unet("cross" if film is None else "film", contexts=contexts, depth=depth, film_dim=film)
     count = sum(p.numel() for p in net.parameters()) / 1e6
     assert count == pytest.approx(millions, abs=0.06)  # the figures are given to one place
 
@@ -42,7 +41,8 @@ TOY = {"channels": (32, 64), "latent_channels": 4, "layers": 1}
 
 def toy(contexts, **more):
     torch.manual_seed(0)
-    net = build_unet_of_contexts(contexts, **TOY, **more).eval()
+    kind = "cross" if more.get("film_dim") is None else "film"
+    net = build_unet(kind, contexts=contexts, **TOY, **more).eval()
     enliven(net, seed=0)
     return net
 
@@ -59,9 +59,9 @@ def toy(contexts, **more):
 def test_a_checkpoint_of_contexts_becomes_the_same_net(contexts, film, kind, tmp_path):
     net = toy(contexts, film_dim=film, depth=2)
     torch.save({"state_dict": prefixed(contexts_state(net, len(contexts)), unet.PREFIX)}, tmp_path / "a.ckpt")
-    found = read_checkpoint(tmp_path / "a.ckpt")
-    assert found.unet_shape.contexts == contexts and found.unet_shape.depth == 2
-    again = unet_of(found, tmp_path / "a.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "a.ckpt")
+    assert checkpoint.unet_shape.contexts == contexts and checkpoint.unet_shape.depth == 2
+    again = checkpoint.build_unet()
     for key, value in net.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert kind_of(again) == kind and tuple(again.config.attention_head_dim) == (1, 2)
@@ -81,14 +81,14 @@ def test_a_relatives_nets_come_out_but_it_does_not_generate(command, pipe, vocab
         )
         == 2
     )
-    assert "is told token sequences (24, 40 wide); the file gives 40." in capsys.readouterr().err
+    assert "needs token sequences (24, 40 wide); the file gives 40." in capsys.readouterr().err
     assert command("export", tmp_path / "two.pth", "-o", tmp_path / "parts") == 0
     folders = {Path(line).name for line in capsys.readouterr().out.split()}
     assert folders == {"unet", "vae", "vocoder", "text_encoder", "audio_encoder", "text_encoder_2"}
     ids = torch.tensor([[5, 7, 9, 1]])
     with torch.no_grad():
-        heard = load_component(tmp_path / "parts/text_encoder_2")(ids).last_hidden_state
-        assert torch.equal(heard, words(ids).last_hidden_state)
+        states = load_component(tmp_path / "parts/text_encoder_2")(ids).last_hidden_state
+        assert torch.equal(states, words(ids).last_hidden_state)
     again = load_component(tmp_path / "parts/unet")
     for key, value in net.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
@@ -100,9 +100,9 @@ def test_both_contexts_are_heard_and_asked_for(tmp_path):
     a, b = torch.randn(2, 5, 24, generator=g), torch.randn(2, 7, 40, generator=g)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
     full = torch.ones(2, 7, dtype=torch.long)
-    told = Condition(None, a, mask, b, full)
+    condition = Condition(None, a, mask, b, full)
     with torch.no_grad():
-        base = call(x, t, told)
+        base = call(x, t, condition)
         assert not torch.allclose(base, call(x, t, Condition(None, a.flip(1), mask, b, full)), atol=1e-4)
         assert not torch.allclose(base, call(x, t, Condition(None, a, mask, b + 1, full)), atol=1e-4)
         hidden = a.clone()
@@ -110,29 +110,29 @@ def test_both_contexts_are_heard_and_asked_for(tmp_path):
         # a masked token carries a weight of exp(-10000), which is 0 in float32
         assert torch.allclose(base, call(x, t, Condition(None, hidden, mask, b, full)), atol=1e-5)
         # rows are told apart by the batch's parts, all five of them
-        assert torch.allclose(base[1:], call(x[1:], t[1:], told.rows(slice(1, 2))), atol=1e-5)
+        assert torch.allclose(base[1:], call(x[1:], t[1:], condition.rows(slice(1, 2))), atol=1e-5)
     with pytest.raises(ValueError, match="two token sequences"):
         call(x, t, Condition(None, a, mask))
     with pytest.raises(ValueError, match="at most two"):
-        build_unet_of_contexts((8, 16, 24))
+        build_unet("cross", contexts=(8, 16, 24))
 
 
 def test_a_folder_of_audioldm_2_has_its_heads_mended(tmp_path):
-    net = build_unet_of_contexts((None, 24, 40), heads=8, **TOY)
+    net = build_unet("cross", contexts=(None, 24, 40), heads=8, **TOY)
     save_component(net, tmp_path)
     assert published_heads(tmp_path) == (1, 2)
     again = load_component(tmp_path)
     assert again.config.attention_head_dim == 8 and again.state_dict().keys() == net.state_dict().keys()
 
 
-def test_a_shape_nobody_published_is_told():
+def test_a_shape_nobody_published_is_refused():
     from audioldm.errors import AudioLDMError
 
     shape = unet.UNetShape((32, 64), 4, 1, (True, True), (None,), 1, 16)
     with pytest.raises(AudioLDMError, match="attention at levels"):
-        build_published_unet(shape)
+        build_unet_of(shape, (1, 2))
     with pytest.raises(AudioLDMError, match="no condition at all"):
-        build_published_unet(unet.UNetShape((32, 64), 4, 1, (False, True), (None,), 1, None))
+        build_unet_of(unet.UNetShape((32, 64), 4, 1, (False, True), (None,), 1, None), (1, 2))
 
 
 def test_the_48_khz_front_end():

@@ -15,7 +15,7 @@ PROMPTS = ["a dog barking in the rain", "rain", "a bell"]
 QUICK = {"seconds": 0.32, "steps": 2}
 
 
-def told(match: str):
+def refused(match: str):
     return pytest.raises(AudioLDMError, match=match)
 
 
@@ -25,16 +25,16 @@ def places(pipe, vocabulary, tmp_path_factory):
     folder = tmp_path_factory.mktemp("relatives")
     (folder / "tokenizer").symlink_to(vocabulary)
     models = {name: getattr(relatives, name)(pipe) for name in ("cross", "two", "high", "tango")}
-    models["cross"].words.tokenizer.save_pretrained(folder / "tokenizer_2")
-    found = {}
+    models["cross"].token_encoder.tokenizer.save_pretrained(folder / "tokenizer_2")
+    places = {}
     for name, model in models.items():
         if name == "tango":
-            found[name] = (relatives.write_tango(model, folder / "tango"), model)
+            places[name] = (relatives.write_tango(model, folder / "tango"), model)
             continue
         path = folder / f"{model.name}.pth"
         torch.save({"state_dict": getattr(relatives, f"{name}_state")(model)}, path)
-        found[name] = (path, model)
-    return found
+        places[name] = (path, model)
+    return places
 
 
 @pytest.mark.parametrize("name", ["cross", "two", "high", "tango"])
@@ -101,10 +101,10 @@ def test_what_needs_a_clap_vector_is_refused(places, command, tmp_path, capsys):
     assert command(*run, "--interpolate-to", "wind") == 0, "the words of one prompt, then of the other"
 
 
-def test_audioldm_2_is_told_nothing_by_zeros_as_its_original_is(places):
-    told_nothing = places["two"][1].encode_text([""])
-    assert told_nothing.tokens.shape == (1, 8, 48) and not told_nothing.tokens.any()
-    assert told_nothing.mask.all() and told_nothing.tokens2.shape == (1, 1, 40)
+def test_audioldm_2_has_zeros_for_the_empty_prompt_as_its_original(places):
+    nothing = places["two"][1].encode_text([""])
+    assert nothing.tokens.shape == (1, 8, 48) and not nothing.tokens.any()
+    assert nothing.mask.all() and nothing.tokens2.shape == (1, 1, 40)
 
 
 def test_the_clap_of_a_t5_model_still_scores(places, command, tmp_path):
@@ -164,10 +164,10 @@ def test_tango_is_sampled_as_its_own_code_does(places):
     scheduler.set_timesteps(steps)
     g = torch.Generator().manual_seed(seed)
     t5, unet = pipe.token_encoder, pipe.unet
-    told = t5.tokenizer([PROMPTS[0]], return_tensors="pt")
-    length = told.input_ids.shape[1]
+    prompt = t5.tokenizer([PROMPTS[0]], return_tensors="pt")
+    length = prompt.input_ids.shape[1]
     empty = t5.tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
-    ids, mask = (torch.cat([empty[k], told[k]]) for k in ("input_ids", "attention_mask"))
+    ids, mask = (torch.cat([empty[k], prompt[k]]) for k in ("input_ids", "attention_mask"))
     with torch.no_grad():
         states = t5.model(input_ids=ids, attention_mask=mask).last_hidden_state
         x = torch.randn(pipe.spec.latent_shape(0.64, 4), generator=g)[None]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from audioldm.nets import heap
 from audioldm.nets.folder import load_component, save_component
+from audioldm.nets.machine import heap
 from audioldm.nets.unet import build_unet
 
 pytestmark = pytest.mark.skipif(heap.libc() is None, reason="needs glibc 2.33")
@@ -75,7 +75,7 @@ def test_a_folder_can_be_saved_over_the_file_that_it_was_loaded_from(tmp_path: P
 def test_idle_memory_goes_back_above_the_limit() -> None:
     code = """
 import torch
-from audioldm.nets import heap
+from audioldm.nets.machine import heap
 heap.keep_freed()
 pieces = [torch.ones(2**20) for _ in range(100)]
 wall = torch.ones(1)

@@ -11,7 +11,7 @@ from audioldm import engines
 from audioldm.diffusion.guidance import Pair, classifier_free
 from audioldm.engines import Graphed
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.split import reason_against
+from audioldm.nets.machine import reason_against
 from audioldm.pipeline.audioldm import AudioLDM
 
 SETTINGS = {"seconds": 1.28, "steps": 4, "guidance": 2.0}

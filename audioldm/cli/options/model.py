@@ -19,6 +19,27 @@ option = partial(typer.Option, rich_help_panel="Model and device", show_default=
 
 
 @dataclass(frozen=True)
+class PublishedOptions:
+    """How a published model is read."""
+
+    heads: Annotated[
+        Literal["original", "as-published"],
+        Setting("Attention heads of a published model: of its training, or the 8 of converted folders."),
+    ] = "original"
+    weights: Annotated[
+        Literal["ema", "raw"], Setting("Of a .ckpt: the moving average if it has one, or the weights.")
+    ] = "ema"
+    tokenizer: Annotated[
+        Path | None,
+        Setting("Folder with RoBERTa's vocab.json and merges.txt for a .ckpt; T5's in tokenizer_2/ inside."),
+    ] = None
+
+    def choices(self) -> dict[str, Any]:
+        """As ``convert.model.Choices`` takes them."""
+        return {"heads": self.heads, "weights": self.weights, "tokenizer": self.tokenizer}
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """The model and what computes it."""
 
@@ -44,17 +65,7 @@ class ModelOptions:
         Literal["float32", "bfloat16", "float16"] | None,
         Setting("Number type of the networks; the faster modes have bfloat16."),
     ] = None
-    heads: Annotated[
-        Literal["original", "as-published"],
-        Setting("Attention heads of a published model: of its training, or the 8 of converted folders."),
-    ] = "original"
-    weights: Annotated[
-        Literal["ema", "raw"], Setting("Of a .ckpt: the moving average if it has one, or the weights.")
-    ] = "ema"
-    tokenizer: Annotated[
-        Path | None,
-        Setting("Folder with RoBERTa's vocab.json and merges.txt for a .ckpt; T5's in tokenizer_2/ inside."),
-    ] = None
+    published: PublishedOptions = field(default_factory=PublishedOptions)
 
     def check(self) -> None:
         """Refuse an unknown device."""
@@ -62,7 +73,7 @@ class ModelOptions:
 
     def load(self, model: str | None = None) -> "AudioLDM":
         """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
-        choices = {"heads": self.heads, "weights": self.weights, "tokenizer": self.tokenizer}
+        choices = self.published.choices()
         pipe = load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
         if model is None:
             adapt(pipe, self.adapter)

