@@ -32,7 +32,7 @@ def test_the_recipes_are_found_and_have_headlines():
         assert len(summary(RECIPES / f"{name}.yaml")) > 20, name
     for name in wanted:
         text = recipes.recipe_text(name)
-        assert 10 <= len(text.splitlines()) <= 40, name
+        assert 10 <= len(text.splitlines()) <= 45, name
         for part in (f"#   audioldm train {name}", "# Needs:", "# Cost:", "# Expect:"):
             assert part in text, (name, part)
 
@@ -242,8 +242,8 @@ def test_settings_that_no_net_can_have_are_one_clear_line():
     assert (
         told.startswith("tiny/vae: ") and "num_channels" in told and "task.vae" in told and "\n" not in told
     )
-    cfg = recipes.load("audiocaps/clap", ["task.clap.words.width=32", "task.teachers=null", "trainer=cpu"])
-    with pytest.raises(AudioLDMError, match="The words have 32 values each, the text tower is 256 wide"):
+    cfg = recipes.load("audiocaps/clap", ["task.clap.word_embeddings.width=32", "task.teachers=null", "trainer=cpu"])
+    with pytest.raises(AudioLDMError, match="The word embeddings are 32 wide, the text tower 256"):
         recipes.build(cfg)
 
 
