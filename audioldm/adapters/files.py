@@ -56,7 +56,7 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
     """
     tensors, about = load(path)
     if about.get("format", "").startswith("audioldm-adapter"):
-        return own(path, tensors, about)
+        return read_native(path, tensors, about)
     if any(key.startswith(KOHYA) for key in tensors):
         if net is None:
             raise AudioLDMError(f"{path} has kohya's names of layers.", "Name the model that it is for.")
@@ -83,13 +83,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-def own(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
+def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
     """What ``write`` wrote."""
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
-    base, told = json.loads(about["base"]), json.loads(about["about"])
+    base, notes = json.loads(about["base"]), json.loads(about["about"])
     if about["kind"] == "textual_inversion":
-        return Words(about["word"], tensors["words"], base, told)
+        return Words(about["word"], tensors["words"], base, notes)
     rank, alpha = int(about["rank"]), float(about["alpha"])
     scales, kinds = json.loads(about["scales"]), json.loads(about["kinds"])
     parts: dict[str, dict[str, Tensor]] = {}
@@ -102,7 +102,7 @@ def own(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapte
     }
     if unknown := sorted({layer.kind for layer in layers.values()} - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    return Adapter(about["kind"], layers, rank, alpha, tuple(json.loads(about["targets"])), base, told)
+    return Adapter(about["kind"], layers, rank, alpha, tuple(json.loads(about["targets"])), base, notes)
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
     if beside.is_file():
         return json.loads(beside.read_text())
     if "lora_adapter_metadata" in about:
-        found = json.loads(about["lora_adapter_metadata"])
-        return {key.removeprefix("unet."): value for key, value in found.items()}
+        config = json.loads(about["lora_adapter_metadata"])
+        return {key.removeprefix("unet."): value for key, value in config.items()}
     warnings.warn(
         f"{path} has no adapter_config.json beside it: alpha is taken to be the rank.",
         AdapterWarning,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from audioldm.cli.manifests import AsJson, Force, bar, examine, record, refuse_overwrite, tell
+from audioldm.cli.console import progress
+from audioldm.cli.manifests import AsJson, Force, examine, record, refuse_overwrite, tell
 from audioldm.cli.prepare import prepare
 from audioldm.errors import AudioLDMError
 
@@ -108,7 +109,7 @@ def listen(
     if not rows:
         raise AudioLDMError(f"{manifest} has no such rows.", "Leave out --split or --source.")
     chosen = Random(seed).sample(rows, min(n, len(rows)))
-    with bar("rows", len(chosen)) as step:
+    with progress(len(chosen), "rows") as step:
         text = page(
             chosen, title=f"{manifest.name}: {len(chosen)} of {len(rows)} rows, seed {seed}", on_row=step
         )

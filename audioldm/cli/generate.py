@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from audioldm.batch import Condition
     from audioldm.cli.results import Wave
-    from audioldm.control.source import Asked
+    from audioldm.control.source import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.spans import Span
@@ -211,7 +211,7 @@ class Session:
     """of audio prompts that are mixed into the condition"""
 
     @classmethod
-    def load(cls, request: Request, maps: "list[Asked]", spans: "list[Span] | None") -> "Session":
+    def load(cls, request: Request, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
         """Load the model, its guidance and its controls.   Raises AudioLDMError for what they cannot do."""
         sampling, guidance, conditions = request.sampling, request.guidance, request.conditions
         with waiting("loading torch and the model"), loading():

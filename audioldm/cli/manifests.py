@@ -3,14 +3,14 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audioldm.cli.console import progress
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def examine(rows: Sequence["Row"], findings: Sequence["Finding"], workers: int =
     """Check with a bar; ``findings`` made earlier come first."""
     from audioldm.datasets import check
 
-    with bar("sounds", len(rows)) as step:
+    with progress(len(rows), "sounds") as step:
         report = check.check(rows, workers=workers, on_row=step)
     return check.Report(report.rows, [*findings, *report.findings])
 
@@ -90,15 +90,3 @@ def record(report: "Report", path: Path) -> None:
     lines = (json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in report.findings)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
-
-
-@contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; gives the function that moves it on by one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)

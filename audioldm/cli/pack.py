@@ -1,12 +1,12 @@
 """``audioldm data pack`` and ``audioldm data unpack``: sounds as one small file, to carry to a rented machine."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from audioldm.cli.console import progress
 
 Processes = Annotated[int, typer.Option(help="Processes at work; 0 is one a core.")]
 
@@ -35,7 +35,7 @@ def pack(
         raise AudioLDMError(f"{out} is there already.", "Pass --force to replace it.")
     splits = tuple(split or ("train", "val", "test"))
     total = sum(row.split in splits for path in manifests for row in read(path))
-    with advancing("pack", total) as on_row:
+    with progress(total, "rows") as on_row:
         size, findings = write(
             manifests,
             out,
@@ -68,7 +68,7 @@ def unpack(
 
     if not file.is_file():
         raise AudioLDMError(f"{file} is missing.", "Name a file that `audioldm data pack` wrote.")
-    with advancing("unpack", None) as on_row:
+    with progress(None, "rows") as on_row:
         manifests, findings = read(
             file, out, force=force, processes=processes or os.cpu_count() or 1, on_row=on_row
         )
@@ -76,14 +76,3 @@ def unpack(
         typer.echo(str(finding), err=True)
     for manifest in manifests:
         typer.echo(str(manifest))
-
-
-@contextmanager
-def advancing(name: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, moved by calling what is given."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda: progress.advance(task)

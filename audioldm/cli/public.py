@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audioldm.cli.manifests import AsJson, Force, Out, Val, bar, finish, refuse_overwrite
+from audioldm.cli.console import progress
+from audioldm.cli.manifests import AsJson, Force, Out, Val, finish, refuse_overwrite
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def get(clips: Sequence["Clip"], folder: Path) -> list["Finding"]:
 
     if not clips:
         raise AudioLDMError("The list names no clips.", "Is this the right file?")
-    with bar("fetched", len(clips)) as step:
+    with progress(len(clips), "fetched") as step:
         return youtube.fetch(clips, folder, on_clip=step)
 
 

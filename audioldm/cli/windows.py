@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from audioldm.cli.console import progress
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
@@ -98,8 +100,6 @@ def encoded(
 ) -> Iterator["Encoded"]:
     """Every window's posterior, embeddings, token sequences and ``maps``, with a progress bar on stderr."""
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
     from audioldm.control.maps import MAPS
     from audioldm.datasets.audio_text import varied
@@ -121,8 +121,7 @@ def encoded(
             tokens[text] = sequences.embed(text).cpu()
         return tokens[text]
 
-    with torch.no_grad(), Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("encode", total=len(todo))
+    with torch.no_grad(), progress(len(todo), "windows") as advance:
         for _, alike in groupby(todo, key=lambda job: found[job[0]].buckets[job[1]]):
             same = list(alike)
             for start in range(0, len(same), batch_size):
@@ -143,6 +142,6 @@ def encoded(
                         found[i].names[row],
                         tuple(sequence(text) for text in texts) if sequences is not None else (),
                         found[i].marks(row, draw),
-                        {name: MAPS[name].hear(wave[place, 0].cpu(), spec) for name in maps},
+                        {name: MAPS[name].analyse(wave[place, 0].cpu(), spec) for name in maps},
                     )
-                progress.advance(task, len(part))
+                advance(len(part))
