@@ -141,9 +141,9 @@ def m4a_bytes(wav: bytes) -> bytes:
             "192k",
             str(place),
         ]
-        done = subprocess.run(words, input=wav, capture_output=True, check=False)
-        if done.returncode:
-            raise AudioLDMError(f"ffmpeg: {done.stderr.decode(errors='replace').strip()}", code=1)
+        ended = subprocess.run(words, input=wav, capture_output=True, check=False)
+        if ended.returncode:
+            raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
         return place.read_bytes()
 
 

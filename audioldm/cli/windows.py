@@ -63,7 +63,7 @@ def sources(
         if name == "synthetic":
             made = Synthetic(spec, seconds, 280, seed=seed)
             texts = [SOUNDS[made.kind(i)][1] for i in range(len(made))]
-            kinds = [(made.kind(i),) for i in range(len(made))]
+            kinds: list[tuple[str, ...]] = [(made.kind(i),) for i in range(len(made))]
             found.append(Source(made, texts, ["synthetic"] * len(made), [0] * len(made), kinds))
         else:
             rows = read(name, split=split)
