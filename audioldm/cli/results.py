@@ -127,7 +127,7 @@ def m4a_bytes(wav: bytes) -> bytes:
     check_format("m4a")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "sound.m4a")
-        words = "ffmpeg -v error -f wav -i pipe:0 -c:a aac -b:a 192k".split()
+        words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
         ended = subprocess.run([*words, str(place)], input=wav, capture_output=True, check=False)
         if ended.returncode:
             raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
