@@ -242,7 +242,9 @@ def test_settings_that_no_net_can_have_are_one_clear_line():
     assert (
         told.startswith("tiny/vae: ") and "num_channels" in told and "task.vae" in told and "\n" not in told
     )
-    cfg = recipes.load("audiocaps/clap", ["task.clap.word_embeddings.width=32", "task.teachers=null", "trainer=cpu"])
+    cfg = recipes.load(
+        "audiocaps/clap", ["task.clap.word_embeddings.width=32", "task.teachers=null", "trainer=cpu"]
+    )
     with pytest.raises(AudioLDMError, match="The word embeddings are 32 wide, the text tower 256"):
         recipes.build(cfg)
 
