@@ -110,6 +110,7 @@ def locked(folder: Path) -> Iterator[None]:
             sweep(place)
         yield
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()
 
 
