@@ -10,6 +10,7 @@ from audioldm.cli.console import progress
 from audioldm.cli.manifests import AsJson, Force, examine, record, refuse_overwrite, tell
 from audioldm.cli.prepare import prepare
 from audioldm.errors import AudioLDMError
+from audioldm.paths import write_text
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
@@ -113,6 +114,5 @@ def listen(
         text = page(
             chosen, title=f"{manifest.name}: {len(chosen)} of {len(rows)} rows, seed {seed}", on_row=step
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_text(out, text)
     typer.echo(str(out))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audioldm.cli.manifests import bar
+from audioldm.cli.console import progress
 from audioldm.cli.options.model import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import resample
@@ -282,8 +282,8 @@ def run(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
     checks = ReleaseChecks(
-        rows, clips, yamnet, bar, seeds=options.seeds, captions=options.captions, pairs=options.pairs,
-        device=str(pipe.device),
+        rows, clips, yamnet, lambda what, total: progress(total, what),
+        seeds=options.seeds, captions=options.captions, pairs=options.pairs, device=str(pipe.device),
     )  # fmt: skip
     results: list[Check] = []
     for _, answers in checks.run(wanted):
