@@ -23,10 +23,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.signal.splice import splice
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-KEPT = {
-    "wav": (*BITS, "FLOAT", "DOUBLE"),
-    "flac": ("PCM_S8", "PCM_16", "PCM_24"),
-}
+KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24")}
 """Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
 LONGEST = 1800.0
 """seconds of sound that an edit takes"""
