@@ -259,7 +259,8 @@ def prompts(
     with progress(seeds * len(asked), "generating") as step:
         clips.on_clip = step
         results = list(judge.evaluate_prompts(asked, clips, yamnet, seeds=seeds))
-    total, rows = judge.Result("all prompts"), []
+    total = judge.Result("all prompts")
+    rows: list[Any] = []
     for result in results:
         total.right += result.right
         total.tags += result.tags

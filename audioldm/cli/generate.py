@@ -122,12 +122,7 @@ def generate(
     for name in sorted({group[0].audio_format for group in groups}):
         check_format(name)
     maps = conditions.check()
-    if not output.resume:
-        check_outputs(groups, output)
-    elif prompts.rerank > 1:
-        raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
-    else:
-        groups = [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
+    groups = to_make(groups, request)
     if output.dry_run:
         check_libraries(request)
         list_clips(groups, request)
@@ -177,6 +172,17 @@ def rows_of(prompt: str | None, request: Request) -> tuple[list[Row], "list[Span
     if request.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
         raise AudioLDMError("A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt.")
     return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
+
+
+def to_make(groups: list[list[Clip]], request: Request) -> list[list[Clip]]:
+    """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
+    output = request.output
+    if not output.resume:
+        check_outputs(groups, output)
+        return groups
+    if request.prompts.rerank > 1:
+        raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
+    return [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
 
 
 def list_clips(groups: list[list[Clip]], request: Request) -> None:

@@ -6,7 +6,8 @@ python -m recipes.embedded.release_checks data/raw/*.jsonl -m runs/embedded/rele
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -281,6 +282,10 @@ def run(options: argparse.Namespace) -> None:
     pipe = load(options.model, device=options.device, dtype=options.dtype)
     settings = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
+
+    def bar(unit: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+        return progress(total, unit)
+
     checks = ReleaseChecks(
         rows, clips, yamnet, lambda what, total: progress(total, what),
         seeds=options.seeds, captions=options.captions, pairs=options.pairs, device=str(pipe.device),
