@@ -174,7 +174,7 @@ def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
 
     ldm = Path(named["ldm"])
     run = run_of(ldm) or ldm if ldm.is_file() else ldm
-    t5 = named.get("t5") or t5_of(run)
+    t5 = t5_of(run, named.get("t5"))
     unet = open_part(ldm, "unet")
     vae, vocoder, clap = (
         open_part(named[name], name, **published.choices())

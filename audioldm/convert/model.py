@@ -207,6 +207,8 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
 def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
     """The front end that belongs to a vocoder; AudioLDMError where no known one does."""
     config = vocoder.config
+    if hasattr(config, "spec"):  # a vocoder of this project, trained on one front end
+        return replace(SPECS[config.spec], stride=stride, latent_channels=latent_channels)
     hop = math.prod(config.upsample_rates)
     for spec in SPECS.values():
         if (spec.rate, spec.mels, spec.hop) == (config.sampling_rate, config.model_in_dim, hop):

@@ -29,7 +29,7 @@ from audioldm.convert.model import (
 )
 from audioldm.convert.run import open_run_checkpoint, run_of
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import NoClap
+from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.folder import (
     NAMES,
     SUFFIXES,
@@ -70,7 +70,10 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
             raise AudioLDMError(
                 f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm ...."
             )
-        return open_diffusers(path, chosen)
+        model = open_diffusers(path, chosen)
+        if isinstance(model.clap, SmallClap):  # a folder of this project
+            raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
+        return model
     if path.is_file():
         check_suffix(path)
         return open_checkpoint(path, chosen)

@@ -62,6 +62,7 @@ COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """diffusers' names in an autoencoder's attention before and since version 0.17"""
 DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
 
 
@@ -138,13 +139,13 @@ def fits(value: Any, allowed: set[Any]) -> bool:
 
 
 def check_range(value: Any, place: Path, key: str = "", depth: int = 0) -> None:
-    """Refuse numbers that no model has: they would take all memory or never end."""
+    """Refuse numbers that no model has: above ``LARGEST`` they would take all memory or never end."""
     items = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     )
     for name, item in items:
         check_range(item, place, f"{key}.{name}".strip("."), depth + 1)
-    if depth > 16 or (isinstance(value, int | float) and not abs(value) <= LARGEST):
+    if depth > 16 or (isinstance(value, int | float) and not 0 <= value <= LARGEST):
         raise AudioLDMError(f"{place}/config.json: {key} is out of range.", "Copy it again.")
 
 
@@ -180,9 +181,12 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-    except AudioLDMError:
-        raise
+        strides = (s for m in module.modules() if isinstance(m, CONVOLUTIONS) for s in (*m.stride, *m.dilation))
+        if min(strides, default=1) < 1:
+            raise ValueError("a stride or dilation is below 1")
     except Exception as error:  # whatever a library says of a configuration that it cannot use
+        if isinstance(error, AudioLDMError):
+            raise
         raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
     state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
     check_state(module, state, place)

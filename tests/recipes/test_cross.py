@@ -85,7 +85,7 @@ def test_tokens_are_cached_learned_from_and_told_again(
     (t5 / "model.safetensors").rename(t5 / "moved")
     assert command("export", *trained, "-o", "again") == 2
     assert "is missing, with which the tokens were made. Name it: --t5." in capsys.readouterr().err
-    other = AudioLDM.from_pretrained("model").words.model
+    other = AudioLDM.from_pretrained("model").token_encoder.model
     other.shared.weight.data += 1
     other.save_pretrained(t5)
     assert command("export", *trained, "-o", "again", "--t5", t5) == 2
