@@ -61,8 +61,8 @@ class Condition:
 
     def trimmed(self) -> "Condition":
         """Without the last tokens that every row masks, so that a row alone is what it was among longer ones."""
-        own = zip((self.mask, self.mask2), self.lengths(), strict=True)
-        return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in own))
+        pairs = zip((self.mask, self.mask2), self.lengths(), strict=True)
+        return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in pairs))
 
     def rows(self, index: Tensor | slice) -> "Condition":
         """Select rows of the batch."""

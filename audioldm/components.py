@@ -1,8 +1,9 @@
-"""A model as its parts: the nets, and everything that is needed to run them.   B batch, D width of CLAP's space."""
+"""A model as its parts: the nets, their settings, and everything that is needed to run them.   B batch."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
 
 import torch
 from diffusers import AutoencoderKL
@@ -11,7 +12,7 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
-from audioldm.control.steer import Control, steered
+from audioldm.control.controls import Control
 from audioldm.diffusion.guidance import Pair
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
@@ -19,11 +20,88 @@ from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.unet import LatentUNet, kind_of
-from audioldm.settings import Sampling
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
 ORIGIN = ("source", "revision", "licence", "heads", "weights")
+
+
+LONGEST = 600.0
+"""seconds; more is taken for a slip of the keyboard"""
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of ``Sampling`` as keyword arguments; None is the model's own."""
+
+    seconds: float | None
+    steps: int | None
+    sampler: str | None
+    grid: str | None
+    guidance: float | None
+    negative: str | None
+    refine_phase: int | None
+    retry_silent: int | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a sound is sampled; as it stands, what the original AudioLDM does.   Raises AudioLDMError out of range.
+
+    >>> Sampling().merged(steps=20, sampler=None).steps
+    20
+    """
+
+    seconds: float = 10.24
+    steps: int = 200
+    sampler: str = "ddim:eta=1"
+    """a name in ``diffusion.samplers``, with options as ``diffusion.table.choose`` reads them"""
+    grid: str = "published"
+    """a name in ``diffusion.grids``"""
+    guidance: float = 2.5
+    """scale of classifier-free guidance; 1 is none"""
+    negative: str = ""
+    """the prompt to steer away from"""
+    refine_phase: int = 0
+    """rounds that bring the vocoder's sound to its mel (``signal.invert.refine_phase``)"""
+    retry_silent: int = 0
+    """how often a clip that came out silent is drawn again"""
+
+    def __post_init__(self) -> None:
+        check_sampling(**vars(self))
+
+    def merged(self, **options: Any) -> "Sampling":
+        """These settings with ``options`` instead; None keeps a setting.   Raises TypeError for an unknown one."""
+        if unknown := options.keys() - {field.name for field in fields(self)}:
+            raise TypeError(
+                f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(vars(self))}."
+            )
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+
+def check_sampling(
+    *,
+    seconds: float | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    refine_phase: int | None = None,
+    retry_silent: int | None = None,
+    **_: Any,
+) -> None:
+    """Raise AudioLDMError for a number that no run could use; None is not checked."""
+    if seconds is not None and not 0 < seconds <= LONGEST:
+        raise AudioLDMError(
+            f"seconds={seconds:g} is not a length of sound.", f"Use more than 0 and at most {LONGEST:g}."
+        )
+    if steps is not None and not 1 <= steps <= 1000:
+        raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 to 1000.")
+    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
+        raise AudioLDMError(
+            f"guidance={guidance:g} is not a guidance scale.", "Use 0 or more; 1 is no guidance."
+        )
+    if refine_phase is not None and not 0 <= refine_phase <= 1000:
+        raise AudioLDMError(f"refine_phase={refine_phase} is not a number of rounds.", "Use 0 to 1000.")
+    if retry_silent is not None and not 0 <= retry_silent <= 100:
+        raise AudioLDMError(f"retry_silent={retry_silent} is not a number of draws.", "Use 0 to 100.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +171,9 @@ class Components:
 
     def denoiser(self, condition: Condition, *, controlled: int | None = None) -> Denoiser:
         """The U-Net under one condition as a function (x, sigma) -> x0; controls act on ``controlled`` first rows."""
-        call = steered(self.engine.functions.unet, self.controls, self.unet, controlled)
+        call = self.engine.functions.unet
+        for control in self.controls:
+            call = control.around(call, self.unet, controlled)
         inside = condition.to(self.device, self.dtype)
         return as_denoiser(
             lambda x, t: call(x, t, inside),

@@ -17,10 +17,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _swept: set[Path] = set()
 
 
-def inside(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
+def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
     """``folder / name``, if that lies in ``folder``; ``where`` is the file that holds the name, for the message.
 
     Raises AudioLDMError for whatever leads out: an absolute path, a drive, ``..``, a link; and for no name at all.
+    ``links`` allows the links of a folder of the user's own, for reading.
 
     >>> inside("/srv/data", "a/b.wav").as_posix()
     '/srv/data/a/b.wav'
@@ -29,7 +30,7 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
     parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
     foreign = not name or "\0" in name or ".." in parts
     foreign = foreign or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    if not foreign:
+    if not foreign and not links:
         try:
             foreign = not (root / name).resolve().is_relative_to(root.resolve())
         except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
@@ -42,13 +43,13 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
     return root / name
 
 
-def locate(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
+def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
     """The file in ``folder`` that a table calls ``name``; the plain path where there is none.
 
     Tried are the name as it is, with slashes for backslashes, composed and decomposed (NFC, NFD), and in the bytes of
     Windows-1252.  Raises AudioLDMError for a name that leads out of the folder.
     """
-    path = inside(folder, name, where=where)
+    path = inside(folder, name, where=where, links=links)
     slashed = name.replace("\\", "/")
     for text in dict.fromkeys((name, slashed)):
         for form in (
@@ -57,26 +58,14 @@ def locate(folder: str | Path, name: str, *, where: str | Path = "") -> Path:
             unicodedata.normalize("NFD", text),
             in_bytes(text),
         ):
-            if form and os.path.lexists(found := inside(folder, form, where=where)):
-                return found
+            if form and os.path.lexists(place := inside(folder, form, where=where, links=links)):
+                return place
     return path
 
 
 def in_bytes(name: str) -> str:
     """The name of a file whose bytes are Windows-1252 instead of UTF-8, as Python spells it; "" if there is none."""
     return name.encode("cp1252", "ignore").decode("utf-8", "surrogateescape")
-
-
-def printable(text: str) -> str:
-    """The text with its control characters and undecodable bytes as escapes, for one line of a message.
-
-    >>> printable("a\\nb"), printable("\\x1b[2J"), printable("caf\u00e9")
-    ('a\\\\nb', '\\\\x1b[2J', 'caf\u00e9')
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
 
 
 @contextmanager

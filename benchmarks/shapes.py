@@ -20,6 +20,7 @@ from transformers import (
     SpeechT5HifiGan,
 )
 
+from audioldm.components import Sampling
 from audioldm.diffusion.grids import leading
 from audioldm.diffusion.noise import PerSample, seeds
 from audioldm.engines import Mode
@@ -28,7 +29,6 @@ from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.spec import AudioSpec
 
 for library in (diffusers, transformers):

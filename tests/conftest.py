@@ -30,12 +30,12 @@ PROMPTS = [
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of AudioLDM's own classes at toy widths, with random weights of a fixed seed."""
+    from audioldm.components import Sampling
     from audioldm.nets.clap import MelEncoder, SmallClap, build_text_encoder, train_tokenizer
     from audioldm.nets.hifigan import build_hifigan
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.settings import Sampling
     from audioldm.spec import AudioSpec
 
     with torch.random.fork_rng(devices=[]):

@@ -62,7 +62,7 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
     tensors, about = load(path)
     with content_of(path):
         if about.get("format", "").startswith("audioldm-adapter"):
-            return own(path, tensors, about)
+            return read_native(path, tensors, about)
         if any(key.startswith(KOHYA) for key in tensors):
             if net is None:
                 raise AudioLDMError(f"{path} has kohya's names of layers.", "Name the model that it is for.")
@@ -85,7 +85,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise AudioLDMError(
-            f"{path} cannot be read ({reason(error)}): not safetensors, truncated or corrupt.", "Copy it again."
+            f"{path} cannot be read ({reason(error)}): not safetensors, truncated or corrupt.",
+            "Copy it again.",
         ) from None
     for key, value in tensors.items():
         if not value.is_floating_point():
@@ -99,7 +100,16 @@ def content_of(path: Path) -> Iterator[None]:
     """Within, what a file's content makes Python raise is one line."""
     try:
         yield
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, re.error, RecursionError) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        re.error,
+        RecursionError,
+    ) as error:
         raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
 
 
@@ -111,7 +121,7 @@ def table(text: str) -> dict[str, Any]:
     return content
 
 
-def own(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
+def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
     """What ``write`` wrote."""
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
@@ -133,7 +143,11 @@ def own(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapte
     }
     if unknown := sorted({str(layer.kind) for layer in layers.values()} - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    if rank < 1 or not layers or not all(math.isfinite(x) for x in (alpha, *(n.scale for n in layers.values()))):
+    if (
+        rank < 1
+        or not layers
+        or not all(math.isfinite(x) for x in (alpha, *(n.scale for n in layers.values())))
+    ):
         raise ValueError(f"rank={rank}, alpha={alpha}, {len(layers)} layers")
     targets = json.loads(about["targets"])
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):

@@ -109,11 +109,11 @@ class Vocabulary:
 
 
 @torch.no_grad()
-def merge_words(clap: Any, found: Sequence[Words]) -> Vocabulary:
+def merge_words(clap: Any, additions: Sequence[Words]) -> Vocabulary:
     """Write words into tokenizer and table of ``clap``; returns what was there, for ``unmerge_words``."""
     before = Vocabulary(clap.tokenizer, clap.text_encoder.get_input_embeddings())
     try:
-        for words in found:
+        for words in additions:
             table = begin(clap, words)
             clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
             replace_table(clap, torch.cat([table.weight, words.rows.to(table.weight)]), table.padding_idx)

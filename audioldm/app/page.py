@@ -37,7 +37,8 @@ History = list[dict[str, Any]]
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio; ``launch`` it with ``settings(studio)``."""
-    with gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True) as page:
+    page = gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True)
+    with page:
         gr.Markdown(f"# audioldm\nText to sound, and edits of sound, with the model {studio.pipe.name}.")
         history = gr.State([])
         with gr.Tabs():

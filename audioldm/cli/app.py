@@ -33,14 +33,7 @@ COMMANDS = {
 """Name to ``module:function`` or ``module:typer app``; a module is imported when its command is asked for."""
 
 JOINED = {
-    "data": {
-        "encode": "audioldm.cli.encode:encode",
-        "shard": "audioldm.cli.shard:shard",
-        "stats": "audioldm.cli.encode:stats",
-        "attribution": "audioldm.cli.attribution:attribution",
-        "pack": "audioldm.cli.pack:pack",
-        "unpack": "audioldm.cli.pack:unpack",
-    },
+    "data": {"encode": "audioldm.cli.encode:encode", "stats": "audioldm.cli.encode:stats"},
     "evaluate": {"score": "audioldm.cli.score:score"},
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""

@@ -85,22 +85,19 @@ def measure(
     )  # warms up; recorded graphs hide their operations
     runs = [timing.trace(pipe, run) for _ in range(repeat)]
     seconds = {part: [timing.shares(spans)[part] for spans in runs] for part in (*timing.PARTS, "all")}
+    length, whole = settings.get("seconds") or pipe.defaults.seconds, median(seconds["all"])
     peak = timing.matmul_rate(pipe.device, pipe.dtype)
-    flops = {part: sum(s.flops for s in counted if s.part == part) for part in timing.PARTS}
-    calls = {part: sum(s.part == part for s in runs[-1]) for part in timing.PARTS}
-    parts = {
-        part: {
+    parts = {}
+    for part in timing.PARTS:
+        flops = sum(span.flops for span in counted if span.part == part)
+        parts[part] = {
             "s": median(seconds[part]),
             "least_s": min(seconds[part]),
             "most_s": max(seconds[part]),
-            "calls": calls[part],
-            "gflop": flops[part] / 1e9,
-            "of_peak": flops[part] / median(seconds[part]) / peak if flops[part] else None,
+            "calls": sum(span.part == part for span in runs[-1]),
+            "gflop": flops / 1e9,
+            "of_peak": flops / median(seconds[part]) / peak if flops else None,
         }
-        for part in timing.PARTS
-    }
-    length = settings.get("seconds") or pipe.defaults.seconds
-    whole = median(seconds["all"])
     result = {
         "model": pipe.name,
         "mode": pipe.mode,

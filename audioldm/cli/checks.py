@@ -45,11 +45,11 @@ def check_names(*, device: str, dtype: str | None, mode: str = "exact") -> None:
 
 def check_free(paths: list[Path], *, force: bool = False) -> None:
     """Raise AudioLDMError if one of ``paths`` exists, unless it may be overwritten."""
-    taken = [] if force else [path for path in paths if path.exists()]
-    if taken:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+    present = [] if force else [path for path in paths if path.exists()]
+    if present:
+        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
         raise AudioLDMError(
-            f"{taken[0]}{more} already there.", "Use --force to overwrite, or another --seed or --out."
+            f"{present[0]}{more} already there.", "Use --force to overwrite, or another --seed or --out."
         )
 
 

@@ -46,11 +46,11 @@ def waiting(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(total: float, unit: str = "steps") -> Iterator[Callable[..., None]]:
+def progress(total: float | None, unit: str = "steps") -> Iterator[Callable[..., None]]:
     """A bar with rate and time left over ``total`` units; gives the function that moves it by its first argument.
 
-    Nothing is shown where stderr is no terminal.   Where more is done than was planned (a silent clip is sampled
-    again, a failed batch taken apart), the total grows.
+    None is a total that is not known.   Nothing is shown where stderr is no terminal.   Where more is done than was
+    planned (a silent clip is sampled again, a failed batch taken apart), the total grows.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -77,6 +77,7 @@ def progress(total: float, unit: str = "steps") -> Iterator[Callable[..., None]]
         [task] = bar.tasks
 
         def advance(size: float = 1, *_: object) -> None:
-            bar.update(task.id, advance=size, total=max(total, task.completed + size))
+            limit = None if total is None else max(total, task.completed + size)
+            bar.update(task.id, advance=size, total=limit)
 
         yield advance

@@ -138,7 +138,7 @@ class Edit:
         audio_format = output.audio_format or (output.out.suffix[1:].lower() if output.is_file else "wav")
         if output.is_file and (how.n > 1 or SUFFIX[audio_format] != output.out.suffix[1:].lower()):
             raise AudioLDMError(f"out={output.out} is one {output.out.suffix[1:]} file.", "Name a folder.")
-        if self.splice and SUFFIX[audio_format] not in LOSSLESS:
+        if self.splice and audio_format not in LOSSLESS:
             raise AudioLDMError(
                 f"format={audio_format} would change what --splice keeps.", "Use wav or flac."
             )

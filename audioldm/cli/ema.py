@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def ema(
     if out.exists() and not force:
         raise AudioLDMError(f"{out} exists.", "Pass --force to replace it.")
     state = synthesise(run / "ema", width=width, at=at)
-    unet = load_component(run / "model" / "unet")
+    unet: Any = load_component(run / "model" / "unet")
     unet.load_state_dict(state, strict=True)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_parts
-from audioldm.cli.manifests import bar
+from audioldm.cli.console import progress
 from audioldm.cli.options import Between, grouped
 from audioldm.cli.options.model import ModelOptions
 from audioldm.cli.options.sampling import Sampling
@@ -38,7 +38,6 @@ evaluate = typer.Typer(cls=ScoreByDefault, add_completion=False, rich_markup_mod
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Clips and reports go here.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seeds = Annotated[int, typer.Option(help="Clips of each prompt, with seeds 0, 1, ..."), Between(1, 100_000)]
 
 
@@ -81,7 +80,6 @@ class Reporting:
 
     as_json: Json = False
     force: Force = False
-    debug: Debug = False
 
     def check_free(self, *paths: Path) -> None:
         """Refuse to write over results."""
@@ -153,7 +151,7 @@ def esc10(
 
     rows = manifests.read(manifest)
     recognition.check(rows)
-    with bar("real clips", len(rows)) as step:
+    with progress(len(rows), "real clips") as step:
         classifier = recognition.Esc10Classifier.train(rows, YamNet(), progress=lambda *_: step())
     first: dict[str, Tensor] = {}
     if folder is None:
@@ -163,7 +161,7 @@ def esc10(
         clips = esc10_clips(pipe, generation, seeds)
     else:
         clips, settings = recognition.from_folder(folder), {"folder": str(folder)}
-    with bar("generated clips", seeds * len(recognition.PROMPTS)) as step:
+    with progress(seeds * len(recognition.PROMPTS), "generated clips") as step:
 
         def on_clip(label: str, name: str, wave: "Tensor") -> None:
             first.setdefault(label, wave)
@@ -258,15 +256,16 @@ def prompts(
     clips_real = clips_of(real) if real else []
     pipe = generation.load()
     clips = generation.clips(pipe, out)
-    with bar("generating", seeds * len(asked)) as step:
+    with progress(seeds * len(asked), "generating") as step:
         clips.on_clip = step
         results = list(judge.evaluate_prompts(asked, clips, yamnet, seeds=seeds))
-    total, rows = judge.Result("all prompts"), []
+    total = judge.Result("all prompts")
+    rows: list[Any] = []
     for result in results:
         total.right += result.right
         total.tags += result.tags
     if clips_real:
-        with bar("real clips", len(clips_real)) as step:
+        with progress(len(clips_real), "real clips") as step:
             codec = Codec(pipe, float(clips.settings.get("seconds") or pipe.defaults.seconds))
             *rows, unread = judge.evaluate_real(clips_real, asked, codec, yamnet, step)
         findings += unread

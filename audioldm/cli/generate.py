@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from audioldm.batch import Condition
     from audioldm.cli.results import Wave
-    from audioldm.control.source import Asked
+    from audioldm.control.source import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.spans import Span
@@ -122,12 +122,7 @@ def generate(
     for name in sorted({group[0].audio_format for group in groups}):
         check_format(name)
     maps = conditions.check()
-    if not output.resume:
-        check_outputs(groups, output)
-    elif prompts.rerank > 1:
-        raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
-    else:
-        groups = [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
+    groups = to_make(groups, request)
     if output.dry_run:
         check_libraries(request)
         list_clips(groups, request)
@@ -179,6 +174,17 @@ def rows_of(prompt: str | None, request: Request) -> tuple[list[Row], "list[Span
     return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
 
 
+def to_make(groups: list[list[Clip]], request: Request) -> list[list[Clip]]:
+    """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
+    output = request.output
+    if not output.resume:
+        check_outputs(groups, output)
+        return groups
+    if request.prompts.rerank > 1:
+        raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
+    return [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
+
+
 def list_clips(groups: list[list[Clip]], request: Request) -> None:
     """Print what would be made: the file of each clip and the settings that are not the model's own."""
     listed = []
@@ -211,7 +217,7 @@ class Session:
     """of audio prompts that are mixed into the condition"""
 
     @classmethod
-    def load(cls, request: Request, maps: "list[Asked]", spans: "list[Span] | None") -> "Session":
+    def load(cls, request: Request, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
         """Load the model, its guidance and its controls.   Raises AudioLDMError for what they cannot do."""
         sampling, guidance, conditions = request.sampling, request.guidance, request.conditions
         with waiting("loading torch and the model"), loading():

@@ -2,13 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audioldm.cli.console import progress
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def prepare(
         method, title, reference, () if anchors == ("none",) else anchors, per_rater, training, catch, repeats,
         cut=cut, common=common, seed=seed,
     )  # fmt: skip
-    with bar("prompts") as progress:
-        test = make(named, out, choices, captions=captions, force=force, progress=progress)
+    with progress(None, "prompts") as advance:
+        test = make(named, out, choices, captions=captions, force=force, progress=lambda *_: advance())
     for line in told(test, raters):
         print(line)
 
@@ -211,16 +211,3 @@ def analyse(
         return
     print(result.text(), end="")
     print(f"written: {written}")
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for (done, total)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

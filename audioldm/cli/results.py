@@ -9,11 +9,11 @@ import json
 import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.clips import SUFFIX, Clip, files_of
+from audioldm.cli.clips import Clip, files_of
 from audioldm.cli.console import printable, say
 from audioldm.cli.options.output import FORMATS, Output
 from audioldm.errors import AudioLDMError
@@ -127,23 +127,10 @@ def m4a_bytes(wav: bytes) -> bytes:
     check_format("m4a")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "sound.m4a")
-        words = [
-            "ffmpeg",
-            "-v",
-            "error",
-            "-f",
-            "wav",
-            "-i",
-            "pipe:0",
-            "-c:a",
-            "aac",
-            "-b:a",
-            "192k",
-            str(place),
-        ]
-        done = subprocess.run(words, input=wav, capture_output=True, check=False)
-        if done.returncode:
-            raise AudioLDMError(f"ffmpeg: {done.stderr.decode(errors='replace').strip()}", code=1)
+        words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
+        ended = subprocess.run([*words, str(place)], input=wav, capture_output=True, check=False)
+        if ended.returncode:
+            raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
         return place.read_bytes()
 
 
@@ -167,7 +154,7 @@ def save(
         wave, level = levelled(wave, pipe.spec.rate, output)
         audio = audio_bytes(wave, pipe.spec.rate, clip.audio_format)
     else:
-        level = levelled(wave, pipe.spec.rate, Output())[1]
+        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=0.0)
         audio = sounds.file_bytes(file, clip.audio_format)
     sidecar = describe(pipe, clip, record, level)
     sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest()}
@@ -181,7 +168,8 @@ def save(
 
         contents[files.figure] = figure.draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
     outputs.publish({**contents, files.audio: audio})
-    warn_of_level(files.audio, level, output)
+    if file is None:
+        warn_of_level(files.audio, level, output)
     paths = {"audio": files.audio, "figure": files.figure, "sidecar": files.sidecar}
     return {**{name: str(path) if path else None for name, path in paths.items()}, **sidecar}
 
@@ -262,16 +250,3 @@ def difference(wave: "npt.NDArray[Any]", other: "npt.NDArray[Any]") -> str:
     apart = np.abs(wave.astype(np.int64) - other)
     share = float((apart > 0).mean())
     return f"{share:.2%} of the samples differ, by at most {int(apart.max(initial=0))} of 32768"
-
-
-__all__ = [
-    "SUFFIX",
-    "Level",
-    "audio_bytes",
-    "check_format",
-    "difference",
-    "levelled",
-    "save",
-    "show",
-    "true_peak",
-]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audioldm.cli.console import progress
 from audioldm.cli.evaluate import Generation, Out, Reporting
-from audioldm.cli.manifests import bar
 from audioldm.cli.options import Between, grouped
 from audioldm.errors import AudioLDMError
 
@@ -176,7 +176,7 @@ def score(
         compared, about = of_model(generation, real, choice, comparing, out=out, seeds=seeds)
     check_writable(out)
     compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
-    compared.progress = bar
+    compared.progress = lambda what, total: progress(total, what)
     if comparing.others is not None:
         compared.others = Choice(split="any").clips(comparing.others)
     report = compared.run(embedders, about | {"versions": versions()})
@@ -235,7 +235,7 @@ def of_model(
     rate = clips.check_files(real, "reference")
     pipe = generation.load()
     generated = generation.clips(pipe, out)
-    with bar("generating", seeds * len(real)) as step:
+    with progress(seeds * len(real), "generating") as step:
         generated.on_clip = step
         runs = [generated.like(real, run=run) for run in range(seeds)]
     length = float(generated.settings.get("seconds") or pipe.defaults.seconds)
@@ -253,7 +253,7 @@ def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Pat
     """The reference after the VAE and the vocoder of ``pipe``."""
     from audioldm.evaluation.generation import round_trips
 
-    with bar("VAE and vocoder", len(real)) as step:
+    with progress(len(real), "VAE and vocoder") as step:
         return round_trips(pipe, real, seconds, out / "roundtrip", step=step)
 
 

@@ -1,4 +1,4 @@
-"""Where a control comes from: a sound that is listened to, or a curve drawn in a CSV.   T mel frames."""
+"""Where a control comes from: a sound that is analysed, or a curve drawn in a CSV.   T mel frames."""
 
 import csv
 import math
@@ -16,19 +16,19 @@ from audioldm.spec import AudioSpec
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What ``--control`` asks for: a map, the file that it comes from, and how strongly it steers."""
+class MapSource:
+    """A map, the file that it comes from, and how strongly it steers."""
 
     name: str
     path: Path
     scale: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "Asked":
+    def parse(cls, text: str) -> "MapSource":
         """Read "MAP=FILE[:SCALE]".   Raises AudioLDMError.
 
-        >>> Asked.parse("loudness=ref.wav:0.6")
-        Asked(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
+        >>> MapSource.parse("loudness=ref.wav:0.6")
+        MapSource(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
         """
         name, equals, rest = text.partition("=")
         if not (equals and name.strip() and rest.strip()):
@@ -68,10 +68,10 @@ class Asked:
                 f"control {self.name}={self.path} is silent: there is nothing to follow.",
                 "Use another file, or draw the silence in a CSV if you mean it.",
             )
-        curve = MAPS[self.name].hear(normalise_peak(wave[None])[0], spec)
+        curve = MAPS[self.name].analyse(normalise_peak(wave[None])[0], spec)
         if self.name != "loudness" and not bool((curve > 0).any()):
             raise AudioLDMError(
-                f"control {self.name}={self.path}: no {self.name} is heard in it.",
+                f"control {self.name}={self.path}: it has no {self.name}.",
                 "Use a clearer recording, or draw a CSV.",
             )
         return curve

@@ -22,7 +22,7 @@ from diffusers import (
 from torch import nn
 from transformers import GPT2Model
 
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.convert import unet as unet_names
 from audioldm.convert.checkpoint import Checkpoint, Weights, read_checkpoint, read_tango
 from audioldm.convert.folder import MAX_TOKENS, ROBERTA, T5, load_clap, load_t5, load_tokenizer
@@ -41,7 +41,6 @@ from audioldm.nets.folder import (
 from audioldm.nets.text_encoder import LENGTH, LONGEST, AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.vae import stride_of
 from audioldm.paths import write_text
-from audioldm.settings import Sampling
 from audioldm.spec import SPECS, AudioSpec
 
 Heads = Literal["original", "as-published"]

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.datasets.latents import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
@@ -13,7 +13,6 @@ from audioldm.nets.folder import fill, read_weights, sha256, state_digest
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.unet import kind_of
 from audioldm.nets.vae import encoder_digest
-from audioldm.settings import Sampling
 from audioldm.spec import SPECS
 
 BUILDERS = ("audioldm.nets.", "audioldm.datasets.synthetic.", "audioldm.convert.reference.")

@@ -20,7 +20,7 @@ KINDS = (
     "missing", "corrupt", "nan", "silent", "short", "level", "duplicate", "changed", "caption", "leak", "failed",
     "line", "row", "clipped", "antiphase",
 )  # fmt: skip
-NOTES = ("clipped", "antiphase")
+NOTES = ("clipped", "antiphase", "ending", "weak")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
 CLIPPED_SHARE = 1e-4
 """A clip is called clipped if so many of its samples lie in flat tops at full scale, or beyond it."""

@@ -5,6 +5,7 @@ libsndfile does not know.  No header is believed: what a file promises and does 
 Rates are changed by ``torchaudio.functional.resample`` with the one setting below.
 """
 
+import io
 import os
 import shutil
 import subprocess
@@ -126,7 +127,7 @@ class Reader:
                 done += len(block)
                 yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise self.error(reason(self.path, error)) from error
+            raise self.error(str(error).rpartition(": ")[2] or "it is damaged") from error
         if rest is not None and done < total:
             raise AudioLDMError(
                 f"{self.path} is cut off: {done} of {total} samples.", "Replace or remove this file.", code=1
@@ -137,8 +138,11 @@ class Reader:
         if self.begun and self.frames is not None:
             self.file.seek(0)
         elif self.begun:
+            source = self.file.name
             self.file.close()
-            self.file = _Stream(self.file.name)
+            if hasattr(source, "seek"):
+                source.seek(0)
+            self.file = _Stream(source)
         self.begun = True
 
     @property
@@ -253,9 +257,14 @@ def read_channels(
         return torch.cat(blocks) if blocks else torch.zeros(0, file.channels), file.rate
 
 
-def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, int]:
-    """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory."""
-    with opened(path) as file:
+def read_mono(
+    path: str | Path, *, start: float = 0.0, seconds: float | None = None, content: bytes | None = None
+) -> tuple[Tensor, int]:
+    """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory.
+
+    With ``content`` the file's bytes are these, and ``path`` is what messages call it.
+    """
+    with opened(path) if content is None else held(path, content) as file:
         mixer = Mixer(file.channels)
         waves = [mixer.add(torch.from_numpy(block)) for block in file.blocks(start, seconds)]
         strongest = mixer.strongest()
@@ -263,6 +272,17 @@ def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = N
             warnings.warn(AudioLDMWarning(f"{path}: {CANCEL.format(strongest + 1)}"), stacklevel=2)
             waves = [torch.from_numpy(block[:, strongest].copy()) for block in file.blocks(start, seconds)]
         return torch.cat(waves) if waves else torch.zeros(0), file.rate
+
+
+@contextmanager
+def held(name: str | Path, content: bytes) -> Iterator[Reader]:
+    """A sound whose bytes are in memory."""
+    try:
+        file = _Stream(io.BytesIO(content))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise unreadable(name, str(error).rpartition(": ")[2] or "format not recognised") from error
+    with file:
+        yield Reader(name, file)
 
 
 CANCEL = "its channels cancel each other (antiphase); channel {} is used instead of their mean"

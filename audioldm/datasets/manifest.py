@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, locate, printable, write_text
+from audioldm.paths import inside, locate, write_text
 from audioldm.tables import lines, read_text
 
 SPLITS = ("train", "val", "test")
@@ -56,7 +56,7 @@ class Finding:
     detail: str = ""
 
     def __str__(self) -> str:
-        return printable(f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else ""))
+        return f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else "")
 
 
 def read(

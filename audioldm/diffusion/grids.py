@@ -124,8 +124,10 @@ def aligned(schedule: Path, steps: int) -> Tensor:
 
     def curve(u: Tensor, high: Tensor, low: Tensor) -> Tensor:
         place = u * (len(u) - 1) / len(u) * (len(table) - 1) if len(u) else u
-        left = place.long().clamp(max=len(table) - 2)
-        shape = (torch.lerp(table[left], table[left + 1], place - left) - table[-1]) / (table[0] - table[-1])
+        below = place.long().clamp(max=len(table) - 2)
+        shape = (torch.lerp(table[below], table[below + 1], place - below) - table[-1]) / (
+            table[0] - table[-1]
+        )
         return torch.lerp(low.log(), high.log(), shape).exp()
 
     return on_curve(schedule, steps, curve)

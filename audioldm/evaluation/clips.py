@@ -1,6 +1,5 @@
 """The sounds that are compared: which ones, what is wrong with them, which belong together."""
 
-import csv
 import hashlib
 import json
 from collections import Counter
@@ -13,6 +12,7 @@ import torch
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.tables import read_table
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 CAPTION_FILE = "captions.csv"
@@ -51,14 +51,13 @@ def from_folder(folder: Path) -> list[Clip]:
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """id -> caption of a CSV with these columns."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        if not {"id", "caption"} <= set(table.fieldnames or ()):
-            raise AudioLDMError(
-                f"{path} has the columns {table.fieldnames}.", "It needs id and caption, in its first line."
-            )
-        return {row["id"]: (row["caption"] or "").strip() for row in table}
+    """id -> caption of a table with these columns; AudioLDMError for a row that is not read whole."""
+    table = read_table(path, need=("id", "caption"), text="caption")
+    if table.omitted:
+        raise AudioLDMError(f"{table.omitted[0]}.", "Correct this row: its caption would be lost.")
+    return {
+        str(row.cells["id"]): str(row.cells.get("caption", "")) for row in table.records if "id" in row.cells
+    }
 
 
 def prompt_of(path: Path) -> str:

@@ -19,6 +19,7 @@ from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.metrics.interval import wilson
+from audioldm.tables import lines, read_text
 
 BEST, LEAST = 5, 0.2
 IGNORED = "Silence"
@@ -30,7 +31,6 @@ class Prompt:
 
     text: str
     classes: tuple[str, ...]
-    line: int
 
 
 @dataclass
@@ -71,23 +71,24 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
     """The prompts of a TSV (prompt, classes joined by ``|``), and one line for each row that cannot be used."""
     if not path.is_file():
         raise AudioLDMError(f"There is no file {path}.", "Give a TSV: prompt, tab, classes joined by |.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise AudioLDMError(f"{path} is not UTF-8: {error.reason}.", "Save it as UTF-8.") from error
-    prompts, findings = [], []
-    for number, line in enumerate(lines, start=1):
+    prompts, findings, unknown = [], [], []
+    for number, line in enumerate(lines(read_text(path)), start=1):
         if not line.strip():
             continue
         text, _, names = line.partition("\t")
-        classes = tuple(name.strip() for name in names.split("|") if name.strip())
-        strange = [name for name in classes if not any(begins(each, name) for each in known)]
-        if not text.strip() or not classes:
-            findings.append(f"{path}:{number}: a prompt, a tab and classes were expected, not {line[:60]!r}")
-        elif strange:
-            findings.append(f"{path}:{number}: no AudioSet class begins with {strange[0]!r}")
+        asked = [name.strip() for name in names.split("|") if name.strip()]
+        classes = tuple(name for name in asked if any(begins(each, name) for each in known))
+        unknown += [f"{name} ({path}:{number})" for name in asked if name not in classes]
+        if text.strip() and classes:
+            prompts.append(Prompt(text.strip(), classes))
         else:
-            prompts.append(Prompt(text.strip(), classes, number))
+            findings.append(
+                f"{path}:{number}: expected a prompt, a tab and classes of AudioSet, not {line[:60]!r}"
+            )
+    if unknown:
+        findings.append(
+            f"{len(unknown)} names that no class begins with count for nothing: {', '.join(unknown)}"
+        )
     if not prompts:
         raise AudioLDMError(f"{path} has no prompt that can be used.", next(iter(findings), "It is empty."))
     return prompts, findings
@@ -148,12 +149,12 @@ def share(results: Iterable[Result]) -> dict[str, Any]:
 
 def table(results: Iterable[Result]) -> str:
     """Markdown rows: right of n with the share and its interval, the tags that came most often or the error."""
-    lines = ["| prompt | right | share | 95 % | highest tags |", "|---|--:|--:|---|---|"]
+    rows = ["| prompt | right | share | 95 % | highest tags |", "|---|--:|--:|---|---|"]
     for result in results:
         total, names = share([result]), Counter(next(iter(tags)) for tags in result.tags)
         note = result.error or ", ".join(f"{name} {count}" for name, count in names.most_common(2))
-        lines.append(f"| {result.name} | {cells(total)} | {note} |")
-    return "\n".join(lines) + "\n"
+        rows.append(f"| {result.name} | {cells(total)} | {note} |")
+    return "\n".join(rows) + "\n"
 
 
 def cells(total: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[Task, ...]] = {
     "abx": ("abx",),
     "mushra": ("mushra",),
 }
-"""Method to the tasks of its parts, in order: quality is judged before any caption was seen."""
+"""Method to the tasks of its parts, in order: quality is judged before any caption is shown."""
 
 PAIRED: tuple[Task, ...] = ("ab", "abx")
 DAMAGED = "damaged:"
@@ -89,7 +89,7 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     """The trials of one task."""
     # every rater has an own shuffle, but what balances sides and orders below counts on with the rater's number
     rng = random.Random(hashlib.sha256(f"{design.secret}|{task}|{rater}".encode()).digest())
-    blocks = [block(design, task, rater, number) for number in chosen(design, rater)]
+    blocks = [block(design, task, rater, number) for number in prompts_of(design, rater)]
     rng.shuffle(blocks)
     trials = [trial for trials in blocks for trial in trials]
     if design.repeats:
@@ -102,7 +102,7 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     return practice(design, task, rng) + trials
 
 
-def chosen(design: Design, rater: int) -> list[int]:
+def prompts_of(design: Design, rater: int) -> list[int]:
     """Numbers of the prompts this rater hears: a window that moves on, so that all prompts are heard equally often."""
     n = len(design.prompts)
     size = design.per_rater or n
@@ -120,9 +120,9 @@ def conditions(design: Design, task: Task) -> list[Condition]:
 
 def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
     """The trials about prompt ``number``."""
-    prompt, found = design.prompts[number], conditions(design, task)
-    rows = williams_square(len(found))
-    order = [found[i] for i in rows[(rater + number) % len(rows)]]
+    prompt, compared = design.prompts[number], conditions(design, task)
+    rows = williams_square(len(compared))
+    order = [compared[i] for i in rows[(rater + number) % len(rows)]]
     if task == "mushra":
         names = tuple(name for condition in order for name in condition)
         return [Trial("main", task, prompt, names, reference=design.reference)]
@@ -130,7 +130,7 @@ def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
     # a new round through the square turns every side, so that no order goes with one side
     turn = rater + number + (rater // len(rows) if len(rows) > 1 else 0)
     return [
-        Trial("main", task, prompt, sided(task, pair, turn + found.index(pair)), caption_of=shown)
+        Trial("main", task, prompt, sided(task, pair, turn + compared.index(pair)), caption_of=shown)
         for pair in order
     ]
 
@@ -168,11 +168,11 @@ def catch(design: Design, task: Task, rng: random.Random, kind: Kind, turn: int)
 def unlike(design: Design, prompt: str, rng: random.Random) -> str:
     """A prompt whose caption shares as few words as possible with that of ``prompt``."""
     captions = dict(zip(design.prompts, design.captions, strict=True))
-    own = set(captions[prompt].casefold().split())
+    words = set(captions[prompt].casefold().split())
     others = [name for name in design.prompts if captions[name] != captions[prompt]]
     if not others:
         raise ValueError("all captions are equal; relevance has nothing to mismatch.")
-    shared = {name: len(own & set(captions[name].casefold().split())) for name in others}
+    shared = {name: len(words & set(captions[name].casefold().split())) for name in others}
     return rng.choice([name for name in others if shared[name] == min(shared.values())])
 
 

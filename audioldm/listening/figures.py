@@ -20,23 +20,23 @@ UNITS = {
 }
 POWER_SIZES = ((4, 20), (8, 20), (12, 20), (12, 40), (20, 50))
 POWER_SHARES = (0.5, 0.6, 0.7, 0.8)
-"""The first is no preference: what is found there is a false alarm."""
+"""The first is no preference: a preference that a test finds there is a false alarm."""
 
 
 def figures(outcome: Outcome) -> dict[str, Picture]:
     """Every plot of one task, by name."""
-    made = {}
+    plots = {}
     if outcome.task in ("ab", "abx"):
-        made["shares"] = forest(outcome.pairs, UNITS[outcome.task], middle=0.5, limits=(0, 1))
+        plots["shares"] = forest(outcome.pairs, UNITS[outcome.task], middle=0.5, limits=(0, 1))
     if outcome.task == "ab":
-        made["strengths"] = forest(outcome.systems, "Bradley-Terry log-strength (nat, mean 0)", middle=0.0)
+        plots["strengths"] = forest(outcome.systems, "Bradley-Terry log-strength (nat, mean 0)", middle=0.0)
     if outcome.scores:
         limits = (-2, 102) if outcome.task == "mushra" else (0.8, 5.2)
-        made["means"] = forest(outcome.systems, UNITS[outcome.task], limits=limits)
-        made["scores"] = boxes(outcome, limits)
-        made["differences"] = forest(outcome.pairs, f"difference of {UNITS[outcome.task]}", middle=0.0)
-    made["prompts"] = by_prompt(outcome)
-    return made
+        plots["means"] = forest(outcome.systems, UNITS[outcome.task], limits=limits)
+        plots["scores"] = boxes(outcome, limits)
+        plots["differences"] = forest(outcome.pairs, f"difference of {UNITS[outcome.task]}", middle=0.0)
+    plots["prompts"] = by_prompt(outcome)
+    return plots
 
 
 def canvas(width: float, height: float) -> tuple[Picture, Any]:
@@ -56,9 +56,9 @@ def forest(
     figure, axes = canvas(7, 1.1 + 0.42 * len(lines))
     ordered = sorted(lines, key=lambda line: line.estimate.mean)
     for y, line in enumerate(ordered):
-        found = line.estimate
-        axes.plot([found.low, found.high], [y, y], color=BLUE, linewidth=2, solid_capstyle="butt")
-        axes.plot(found.mean, y, "o", color=BLUE, markersize=6)
+        mean = line.estimate
+        axes.plot([mean.low, mean.high], [y, y], color=BLUE, linewidth=2, solid_capstyle="butt")
+        axes.plot(mean.mean, y, "o", color=BLUE, markersize=6)
     if middle is not None:
         axes.axvline(middle, color=GREY, linewidth=1, linestyle="--")
     axes.set(ylim=(-0.6, len(lines) - 0.4), xlabel=f"{unit}\nmean and 95 % interval over raters and prompts")

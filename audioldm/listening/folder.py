@@ -1,14 +1,17 @@
-"""A prepared test on disk: what raters may know (test.json), the key (key.json), the sounds and the answers."""
+"""A prepared test on disk: what raters may know (test.json), the key (key.json), the sounds, the log of answers."""
 
+import fcntl
 import hashlib
 import json
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening.design import Design
-from audioldm.listening.store import read_events
+from audioldm.paths import inside
 
 FORMAT = 1
 RESPONSES = "responses.jsonl"
@@ -18,6 +21,7 @@ FIELDS: dict[str, dict[str, type]] = {
     "answer": {"trial": int, "kind": str, "task": str, "prompt": str, "stimuli": list},
 }
 """What each kind of event must hold, beside its rater and the key."""
+AGAIN = "Copy the whole folder again."
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,20 @@ def load(folder: str | Path) -> Test:
     folder = Path(folder)
     about, key = read_part(folder / "test.json"), read_part(folder / "key.json")
     if hashlib.sha256((folder / "key.json").read_bytes()).hexdigest() != about.get("key_sha256"):
-        raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", "Copy the whole folder again.")
-    raw: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in key["design"].items()
-    }
-    test = Test(folder, about, Design(**raw), key["clips"])
-    for name, clip in test.clips.items():
-        path = folder / "audio" / name
+        raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", AGAIN)
+    try:
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in key["design"].items()}
+        test = Test(folder, about, Design(**settings), key["clips"])
+        digests = {name: clip["sha256"] for name, clip in test.clips.items()}
+        test.names  # noqa: B018 (every clip has a version and a prompt)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise AudioLDMError(f"{folder}/key.json lacks {error}.", AGAIN) from error
+    for name, digest in digests.items():
+        path = inside(folder / "audio", name, where=folder / "key.json")
         if not path.is_file():
-            raise AudioLDMError(f"{path} is missing.", "Copy the whole folder again.")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != clip["sha256"]:
-            raise AudioLDMError(f"{path} was changed.", "Copy the whole folder again.")
+            raise AudioLDMError(f"{path} is missing.", AGAIN)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise AudioLDMError(f"{path} was changed.", AGAIN)
     return test
 
 
@@ -69,7 +76,7 @@ def read_part(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise AudioLDMError(f"{path} is not JSON: {error}.", "Copy the test's folder again.") from error
+        raise AudioLDMError(f"{path} is not JSON: {error}.", AGAIN) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
     return content
@@ -83,7 +90,8 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
     events, cut = read_events(test.responses)
     for event in events:
         fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
-        if any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
+        known = all(str(name) in test.clips for name in event.get("stimuli") or [])
+        if not known or any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
             raise AudioLDMError(
                 f"{test.responses} holds an event of an unknown kind: {event}.", "Restore the file."
             )
@@ -92,4 +100,67 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
                 f"{test.responses} holds answers to another test.",
                 "Keep each test's answers in its own folder.",
             )
+    return events, cut
+
+
+class Store:
+    """The open log of one test: one JSON line an answer, on the medium before it is confirmed, never rewritten.
+
+    A second process that opens it is refused, because both would hand out one number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise AudioLDMError(
+                f"{path} cannot be written: {error.strerror}.", "Check the folder."
+            ) from error
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.file)
+            raise AudioLDMError(
+                f"{path.parent} is being served by another process.", "Stop that one first; answers are safe."
+            ) from None
+        self.lock = threading.Lock()
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one line and wait until it is on the medium; OSError (a full disk) leaves earlier lines whole."""
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with self.lock:
+            if self.torn():
+                line = b"\n" + line
+            written = 0
+            while written < len(line):
+                written += os.write(self.file, line[written:])
+            os.fsync(self.file)
+
+    def torn(self) -> bool:
+        """Whether the last line was cut off, by a crash or a full disk."""
+        size = os.fstat(self.file).st_size
+        return size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.file)
+
+
+def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """All events in order, and how many lines were cut off and do not count.
+
+    A line that is cut off is the trace of a crash: its answer was never confirmed, and the rater was asked again.
+    """
+    events: list[dict[str, Any]] = []
+    cut = 0
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            events.append(event)
+        elif line.strip():
+            cut += 1
     return events, cut

@@ -5,20 +5,22 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from audioldm.datasets import manifest
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation import clips as recordings
 from audioldm.listening import stimuli
 from audioldm.listening.design import METHODS, PAIRED, Design, plan, versions
 from audioldm.listening.folder import FORMAT, RESPONSES, Test, load
-from audioldm.listening.sources import Sources, gather
+from audioldm.paths import staged
 
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SHORTEST_SECONDS = 0.3
 UNEVEN = 0.1
 """Clips of one prompt that differ by more than this share in length are refused: length would tell them apart."""
@@ -44,6 +46,122 @@ class Choices:
     seed: int | None = None
     """fixes names and orders, for a test that can be made again; None draws them from the system"""
 
+    def check(self, systems: dict[str, Path]) -> None:
+        """Refuse a test that cannot be."""
+        if self.method not in METHODS:
+            raise AudioLDMError(
+                f"method={self.method!r} is not a method.", f"Use one of {', '.join(METHODS)}."
+            )
+        if not systems:
+            raise AudioLDMError("There is no system to rate.", "Give a folder of clips for each.")
+        if METHODS[self.method][0] in PAIRED and len(systems) < 2:
+            raise AudioLDMError(
+                f"{self.method} compares systems; {len(systems)} is there.", "Give 2 or more."
+            )
+        if self.reference is not None and self.reference not in systems:
+            raise AudioLDMError(
+                f"reference={self.reference!r} is not a system.", f"Use one of {', '.join(systems)}."
+            )
+        for name in systems:
+            if name in stimuli.ANCHOR_HZ or ":" in name or not name.strip() or not name.isprintable():
+                raise AudioLDMError(f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER.")
+        if unknown := [name for name in self.anchors if name not in stimuli.ANCHOR_HZ]:
+            raise AudioLDMError(f"anchor={unknown[0]!r} is unknown.", f"Use {', '.join(stimuli.ANCHOR_HZ)}.")
+        for label in ("per_rater", "training", "catch", "repeats"):
+            value = getattr(self, label)
+            if value is not None and not 0 <= value <= 1000:
+                raise AudioLDMError(f"{label}={value} is not a number of trials.", "Use 0 to 1000.")
+        if self.method == "mushra":
+            self.check_mushra(len(systems))
+
+    def check_mushra(self, systems: int) -> None:
+        """Refuse a page without a reference, or with too much on it."""
+        if self.reference is None or systems < 2:
+            raise AudioLDMError(
+                "mushra needs a reference and a system.", "Name the original's folder by --reference."
+            )
+        if systems + len(self.anchors) > MOST_SLOTS:
+            raise AudioLDMError(
+                f"{systems + len(self.anchors)} signals on a page.", f"Use {MOST_SLOTS} or fewer."
+            )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """prompt id -> system -> file, and prompt id -> caption ("" where none is known)."""
+
+    files: dict[str, dict[str, Path]]
+    captions: dict[str, str]
+
+
+def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bool = False) -> Sources:
+    """Match the systems' clips by their path without suffix; ``common`` leaves out what some system lacks.
+
+    Captions come from ``captions`` (CSV with id and caption, or a manifest), else from the JSON beside each clip.
+    """
+    folders = {name: clips_of(folder) for name, folder in systems.items()}
+    shared = sorted(set.intersection(*(set(clips) for clips in folders.values())))
+    every = set().union(*folders.values())
+    if len(every) > len(shared) and not common:
+        prompt = min(every.difference(shared))
+        lacking = next(name for name, clips in folders.items() if prompt not in clips)
+        raise AudioLDMError(
+            f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}.",
+            "Add what is missing, or use --common to compare only what all have.",
+        )
+    if not shared:
+        raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
+    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
+    if captions is None:
+        return Sources(files, {prompt: common_prompt(paths) for prompt, paths in files.items()})
+    table = read_captions(captions)
+    if missing := [prompt for prompt in files if prompt not in table]:
+        raise AudioLDMError(
+            f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
+            "Add a line for each clip.",
+        )
+    return Sources(files, {prompt: table[prompt] for prompt in files})
+
+
+def clips_of(folder: Path) -> dict[str, Path]:
+    """Path below ``folder`` without suffix -> file; two files of one name are an error."""
+    if not folder.is_dir():
+        raise AudioLDMError(f"There is no folder {folder}.", "Give one folder of clips a system.")
+    clips: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in clips:
+                raise AudioLDMError(f"{path} and {clips[name].name} have one name.", "Keep one of them.")
+            clips[name] = path
+    if not clips:
+        raise AudioLDMError(f"{folder} holds no clips.", f"Known kinds: {', '.join(SUFFIXES)}.")
+    return clips
+
+
+def common_prompt(paths: dict[str, Path]) -> str:
+    """The prompt in the JSON files beside the clips of one prompt; they must agree."""
+    sides: dict[str, Path] = {}
+    for path in paths.values():
+        sides.setdefault(recordings.prompt_of(path), path.with_suffix(".json"))
+    prompts = [prompt for prompt in sides if prompt]
+    if len(prompts) > 1:
+        one, other = prompts[:2]
+        raise AudioLDMError(
+            f"{sides[one]} says {one!r}, {sides[other]} says {other!r}.",
+            "Clips of one name must have one prompt.",
+        )
+    return next(iter(prompts), "")
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions by clip name, from a CSV with the columns id and caption, or from a manifest (name = file's stem)."""
+    if not path.is_file():
+        raise AudioLDMError(f"There is no file {path}.", "Give a CSV with id,caption or a manifest.")
+    if path.suffix.lower() == ".jsonl":
+        return {Path(row.path).stem: row.captions[0] for row in manifest.read(path) if row.captions}
+    return recordings.read_captions(path)
+
 
 @dataclass
 class Maker:
@@ -56,22 +174,18 @@ class Maker:
 
     def add(self, prompt: str, files: dict[str, Path], *, cut: bool) -> None:
         """Read, cut to one length, level and write every version of one prompt."""
-        waves = {name: stimuli.read(path) for name, path in files.items()}
-        waves = self.one_length(prompt, waves, cut=cut)
-        made = {name: stimuli.version(name, waves, self.design.reference) for name in versions(self.design)}
-        for name, stimulus in stimuli.level(made).items():
+        waves = self.one_length(prompt, {name: stimuli.read(path) for name, path in files.items()}, cut=cut)
+        sounds = {name: stimuli.version(name, waves, self.design.reference) for name in versions(self.design)}
+        for name, stimulus in stimuli.level(sounds).items():
             blind = stimuli.blind_name(self.design.secret, name, prompt)
             content = stimuli.pcm16(stimulus.wave)
             (self.folder / "audio" / blind).write_bytes(content)
             self.clips[blind] = {
-                "version": name,
-                "prompt": prompt,
-                "source": str(files[name]) if name in files else None,
+                "version": name, "prompt": prompt, "source": str(files[name]) if name in files else None,
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "seconds": round(len(stimulus.wave) / stimuli.RATE, 4),
-                "lufs_before": stimulus.lufs,
-                "gain_db": stimulus.gain_db,
-            }
+                "lufs_before": stimulus.lufs, "gain_db": stimulus.gain_db,
+            }  # fmt: skip
 
     def one_length(
         self, prompt: str, waves: dict[str, stimuli.Wave], *, cut: bool
@@ -92,6 +206,33 @@ class Maker:
             self.cut.append(prompt)
         return {name: wave[:shortest] for name, wave in waves.items()}
 
+    def minutes(self) -> int:
+        """How long a rater will take: every clip once and a half, and 5 s to decide."""
+        seconds = float(np.mean([clip["seconds"] for clip in self.clips.values()]))
+        slots = [len(trial.slots) + (trial.reference is not None) for trial in plan(self.design, 0)]
+        return max(1, round(sum(1.5 * n * seconds + 5 for n in slots) / 60))
+
+    def write_descriptions(self, title: str) -> None:
+        """test.json and key.json; the first names the hash of the second."""
+        key = {"format": FORMAT, "design": asdict(self.design), "clips": self.clips}
+        text = json.dumps(key, indent=1, ensure_ascii=False)
+        path = self.folder / "key.json"
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        off = [c["lufs_before"] + c["gain_db"] - stimuli.TARGET_LUFS for c in self.clips.values()]
+        off = [gap for gap in off if abs(gap) > 0.5]
+        public = {
+            "format": FORMAT, "title": title, "method": self.design.method, "systems": len(self.design.systems),
+            "prompts": len(self.design.prompts), "rate": stimuli.RATE, "lufs": stimuli.TARGET_LUFS,
+            "clips": len(self.clips), "clips_below_target": len(off),
+            "largest_headroom_db": round(-min(off), 2) if off else 0.0,
+            "prompts_cut_to_one_length": len(self.cut), "trials_per_rater": len(plan(self.design, 0)),
+            "minutes_per_rater": self.minutes(), "key_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }  # fmt: skip
+        (self.folder / "test.json").write_text(
+            json.dumps(public, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+
 
 def prepare(
     systems: dict[str, Path],
@@ -100,7 +241,7 @@ def prepare(
     *,
     captions: Path | None = None,
     force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Test:
     """Write the test of ``systems`` (name to folder of clips) to the folder ``out``, whole or not at all.
 
@@ -109,27 +250,29 @@ def prepare(
     """
     out, choices = Path(out), choices or Choices()
     check_free(out, force=force)
-    check_choices(systems, choices)
+    choices.check(systems)
     sources = gather(systems, captions, common=choices.common)
     design = designed(systems, sources, choices)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
     try:
-        maker = Maker(folder, design)
-        (folder / "audio").mkdir()
-        for done, (prompt, files) in enumerate(sources.files.items(), start=1):
-            maker.add(prompt, files, cut=choices.cut)
-            if progress is not None:
+        with staged(out, folder=True) as folder:
+            maker = Maker(folder, design)
+            (folder / "audio").mkdir()
+            for done, (prompt, files) in enumerate(sources.files.items(), start=1):
+                maker.add(prompt, files, cut=choices.cut)
                 progress(done, len(sources.files))
-        write_common_sounds(folder)
-        write_descriptions(folder, maker, choices)
-        os.chmod(folder, 0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(folder, out)
+            common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
+            for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
+                (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
+            maker.write_descriptions(choices.title)
+            folder.chmod(0o755)
+            if out.exists():
+                out.replace(old)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.replace(out)
         raise
+    shutil.rmtree(old, ignore_errors=True)
     return load(out)
 
 
@@ -146,43 +289,8 @@ def check_free(out: Path, *, force: bool) -> None:
             raise AudioLDMError(f"{out} is not a listening test.", "--force replaces only a test.")
 
 
-def check_choices(systems: dict[str, Path], choices: Choices) -> None:
-    """Refuse a test that cannot be."""
-    if choices.method not in METHODS:
-        raise AudioLDMError(
-            f"method={choices.method!r} is not a method.", f"Use one of {', '.join(METHODS)}."
-        )
-    tasks = METHODS[choices.method]
-    if any(task in PAIRED for task in tasks) and len(systems) < 2:
-        raise AudioLDMError(
-            f"{choices.method} compares systems; {len(systems)} was given.", "Give 2 or more."
-        )
-    if not systems:
-        raise AudioLDMError("No system was given.", "Give a folder of clips for each.")
-    if choices.reference is not None and choices.reference not in systems:
-        raise AudioLDMError(
-            f"reference={choices.reference!r} is not a system.", f"Use one of {', '.join(systems)}."
-        )
-    if choices.method == "mushra" and (choices.reference is None or len(systems) < 2):
-        raise AudioLDMError(
-            "mushra needs a reference and a system.", "Name the original's folder by --reference."
-        )
-    if unknown := [name for name in choices.anchors if name not in stimuli.ANCHOR_HZ]:
-        raise AudioLDMError(f"anchor={unknown[0]!r} is unknown.", f"Use {', '.join(stimuli.ANCHOR_HZ)}.")
-    if taken := [name for name in systems if name in stimuli.ANCHOR_HZ or ":" in name or not name.strip()]:
-        raise AudioLDMError(f"{taken[0]!r} cannot be a system's name.", "Choose another: NAME=FOLDER.")
-    if choices.method == "mushra" and len(systems) + len(choices.anchors) > MOST_SLOTS:
-        raise AudioLDMError(
-            f"{len(systems) + len(choices.anchors)} signals on a page.", f"Use {MOST_SLOTS} or fewer."
-        )
-    for name in ("per_rater", "training", "catch", "repeats"):
-        value = getattr(choices, name)
-        if value is not None and not 0 <= value <= 1000:
-            raise AudioLDMError(f"{name}={value} is not a number of trials.", "Use 0 to 1000.")
-
-
 def designed(systems: dict[str, Path], sources: Sources, choices: Choices) -> Design:
-    """The design, with a tenth of catch trials and of repeats where no number is given."""
+    """The design, with a tenth of catch trials and of repeats where no number is asked for."""
     captions = tuple(sources.captions.values())
     if "relevance" in METHODS[choices.method]:
         if "" in captions:
@@ -195,68 +303,14 @@ def designed(systems: dict[str, Path], sources: Sources, choices: Choices) -> De
         secret = hashlib.sha256(f"audioldm listen {choices.seed}".encode()).hexdigest()[:32]
     prompts = tuple(sources.files)
     base = Design(
-        choices.method,
-        tuple(systems),
-        prompts,
-        captions,
-        reference=choices.reference,
+        choices.method, tuple(systems), prompts, captions, reference=choices.reference,
         anchors=choices.anchors if choices.method == "mushra" else (),
-        per_rater=min(choices.per_rater, len(prompts)),
-        training=choices.training,
-        catch=0,
-        repeats=0,
-        secret=secret,
-    )
+        per_rater=min(choices.per_rater, len(prompts)), training=choices.training, catch=0, repeats=0, secret=secret,
+    )  # fmt: skip
     main = sum(trial.kind == "main" for trial in plan(base, 0)) // len(METHODS[choices.method])
     tenth = max(1, round(main / 10))
-    return Design(
-        **{
-            **base.__dict__,
-            "catch": max(2, tenth) if choices.catch is None else choices.catch,
-            "repeats": tenth if choices.repeats is None else choices.repeats,
-        }
+    return replace(
+        base,
+        catch=max(2, tenth) if choices.catch is None else choices.catch,
+        repeats=tenth if choices.repeats is None else choices.repeats,
     )
-
-
-def write_common_sounds(folder: Path) -> None:
-    """What the volume check plays."""
-    (folder / "audio" / "volume.wav").write_bytes(stimuli.pcm16(stimuli.volume_noise()))
-    for count in BEEPS:
-        (folder / "audio" / f"beeps{count}.wav").write_bytes(stimuli.pcm16(stimuli.beeps(count)))
-
-
-def write_descriptions(folder: Path, maker: Maker, choices: Choices) -> None:
-    """test.json and key.json; the first names the hash of the second."""
-    key = {"format": FORMAT, "design": asdict(maker.design), "clips": maker.clips}
-    text = json.dumps(key, indent=1, ensure_ascii=False)
-    path = folder / "key.json"
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
-    off = [
-        c for c in maker.clips.values() if abs(c["lufs_before"] + c["gain_db"] - stimuli.TARGET_LUFS) > 0.5
-    ]
-    headroom = [c["lufs_before"] + c["gain_db"] - stimuli.TARGET_LUFS for c in off]
-    public = {
-        "format": FORMAT,
-        "title": choices.title,
-        "method": choices.method,
-        "systems": len(maker.design.systems),
-        "prompts": len(maker.design.prompts),
-        "rate": stimuli.RATE,
-        "lufs": stimuli.TARGET_LUFS,
-        "clips": len(maker.clips),
-        "clips_below_target": len(off),
-        "largest_headroom_db": round(-min(headroom), 2) if headroom else 0.0,
-        "prompts_cut_to_one_length": len(maker.cut),
-        "trials_per_rater": len(plan(maker.design, 0)),
-        "minutes_per_rater": minutes(maker),
-        "key_sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }
-    (folder / "test.json").write_text(json.dumps(public, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def minutes(maker: Maker) -> int:
-    """How long a rater will take: every clip once and a half, and 5 s to decide."""
-    seconds = float(np.mean([clip["seconds"] for clip in maker.clips.values()]))
-    slots = [len(trial.slots) + (trial.reference is not None) for trial in plan(maker.design, 0)]
-    return max(1, round(sum(1.5 * n * seconds + 5 for n in slots) / 60))

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from audioldm.errors import AudioLDMError
 from audioldm.listening.design import METHODS
 from audioldm.listening.folder import Test
-from audioldm.listening.study import DEVICES, RefusedError, Study
+from audioldm.listening.study import DEVICES, RefusedError, Session, Study
 
 PAGE = Path(__file__).with_name("page")
 STATIC = {
@@ -32,6 +32,9 @@ AUDIO = re.compile(r"/audio/([A-Z2-7]{5}-[A-Z2-7]{5})/(?:(\d{1,5})/(\d{1,2}|ref)
 MOST_BYTES = 16_384
 """of a request's body: an answer has a few hundred"""
 TIMEOUT_SECONDS = 30
+MOST_CONNECTIONS = 128
+"""at a time, a thread each; a rater's browser has a few"""
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -53,6 +56,7 @@ class Server(ThreadingHTTPServer):
         self.local = is_local(host)
         self.key = "" if self.local else secrets.token_urlsafe(9)
         self.study = Study(test)
+        self.slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.failure: Callable[[str], None] = lambda message: None
         try:
             super().__init__((host, port), Handler)
@@ -80,8 +84,26 @@ class Server(ThreadingHTTPServer):
         self.server_close()
         self.study.close()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, or refuse it where all are busy."""
+        if self.slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        request.settimeout(1)
+        try:
+            request.sendall(BUSY)
+        finally:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, and give its thread back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.slots.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks is the client's affair and is not told; a fault of ours is."""
+        """A connection that breaks is the client's affair; a fault of ours is reported."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             self.failure(f"{type(error).__name__}: {error}")
@@ -125,6 +147,8 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "audioldm-listen"
     sys_version = ""
     timeout = TIMEOUT_SECONDS
+    unread = False
+    """whether the request has a body that is still on the line"""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the log of answers is the log."""
@@ -143,16 +167,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, work: Callable[[str], tuple[bytes, str]]) -> None:
         """Do the work and send what it gives; a refusal becomes its status and one line of JSON."""
+        self.unread = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
         try:
             self.check_origin()
             status, (content, kind) = 200, work(self.path.partition("?")[0])
         except RefusedError as refusal:
             status, content, kind = refusal.status, as_json({"error": str(refusal)}), "application/json"
-            self.close_connection = True  # a body that was refused may still be on the line
         except OSError as error:
             self.server.failure(f"{self.path}: {error}")
             status, content, kind = 500, as_json({"error": "The test's computer failed."}), "application/json"
-            self.close_connection = True
+        # what was refused, or not read, may still be on the line
+        self.close_connection |= self.unread or status != 200
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -178,22 +203,22 @@ class Handler(BaseHTTPRequestHandler):
             return (PAGE / name).read_bytes(), kind
         if path == "/api/test":
             return as_json(self.described()), "application/json"
-        if found := re.fullmatch(r"/api/state/([A-Za-z2-7]{5}-[A-Za-z2-7]{5})", path):
-            return as_json(self.server.study.state(found[1])), "application/json"
-        if found := AUDIO.fullmatch(path):
-            code, trial, slot, check = found.groups()
+        if match := re.fullmatch(r"/api/state/([A-Za-z2-7]{5}-[A-Za-z2-7]{5})", path):
+            return as_json(self.server.study.state(match[1])), "application/json"
+        if match := AUDIO.fullmatch(path):
+            code, trial, slot, check = match.groups()
             study = self.server.study
             file = study.check_sound(code, check) if check else study.audio(code, int(trial), slot)
             return file.read_bytes(), "audio/wav"
         raise RefusedError(404, "There is nothing here.")
 
     def described(self) -> dict[str, Any]:
-        """What the welcome page tells."""
+        """What the welcome page shows."""
         about = self.server.study.test.about
         names = ("title", "method", "trials_per_rater", "minutes_per_rater")
         tasks = METHODS[about["method"]]
-        told = {name: about[name] for name in names}
-        return {**told, "id": about["key_sha256"][:12], "tasks": tasks, "devices": DEVICES}
+        shown = {name: about[name] for name in names}
+        return {**shown, "id": about["key_sha256"][:12], "tasks": tasks, "devices": DEVICES}
 
     def post(self, path: str) -> tuple[bytes, str]:
         """What a POST changes."""
@@ -206,16 +231,10 @@ class Handler(BaseHTTPRequestHandler):
                 raise RefusedError(403, "This link is not complete; ask for it again.")
             code = study.join(body.get("name", ""))
         elif path == "/api/volume":
-            study.volume(code, device=body.get("device"), heard=body.get("heard"))
+            study.volume(code, device=body.get("device"), beeps=body.get("heard"))
         elif path == "/api/answer":
-            study.answer(
-                code,
-                body.get("trial"),
-                body.get("answer"),
-                heard=body.get("heard"),
-                seconds=body.get("seconds"),
-                switches=body.get("switches", 0),
-            )
+            session = Session(body.get("heard"), body.get("seconds"), body.get("switches", 0))
+            study.answer(code, body.get("trial"), body.get("answer"), session)
         else:
             raise RefusedError(404, "There is nothing here.")
         return as_json(study.state(code)), "application/json"
@@ -231,6 +250,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(413, f"Send at most {MOST_BYTES} bytes.")
         try:
             raw = self.rfile.read(int(length))
+            self.unread = False
             if len(raw) < int(length):
                 raise RefusedError(400, "The body is cut off.")
             content = json.loads(raw)

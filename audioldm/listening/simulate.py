@@ -4,7 +4,7 @@ import math
 import random
 
 from audioldm.listening.design import ANCHOR, DAMAGED, Trial
-from audioldm.listening.study import Study
+from audioldm.listening.study import Session, Study
 
 
 def take(
@@ -19,7 +19,7 @@ def take(
     rater = study.rater(code)
     while rater.answered < len(rater.trials):
         trial = rater.trials[rater.answered]
-        study.answer(code, rater.answered, judge(trial, worth, rng, spread), source="simulated")
+        study.answer(code, rater.answered, impression(trial, worth, rng, spread), Session(source="simulated"))
         rater = study.rater(code)
     return code
 
@@ -31,7 +31,9 @@ def value(version: str, worth: dict[str, float]) -> float:
     return -3.0 if version.startswith(ANCHOR) else worth.get(version, 0.0)
 
 
-def judge(trial: Trial, worth: dict[str, float], rng: random.Random, spread: float) -> str | int | list[int]:
+def impression(
+    trial: Trial, worth: dict[str, float], rng: random.Random, spread: float
+) -> str | int | list[int]:
     """One answer: the better impression wins, where an impression is the worth and a Gaussian error."""
     felt = {name: value(name, worth) + rng.gauss(0, spread) for name in dict.fromkeys(trial.slots)}
     if trial.task == "ab":

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.listening.design import METHODS, Task, Trial, plan
-from audioldm.listening.folder import Test, answers_of
-from audioldm.listening.store import Store
+from audioldm.listening.folder import Store, Test, answers_of
 
 HEARD_SECONDS = 2.0
 """A clip counts as heard after this long, or after nine tenths of it."""
@@ -42,6 +41,28 @@ class Rater:
     volume_done: bool = False
     last: dict[str, Any] = field(default_factory=dict)
     """the last accepted answer: the same one sent again is no mistake"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a trial was taken.   ``played`` is the seconds of each clip, None from a notebook, which cannot know."""
+
+    played: object = None
+    seconds: object = None
+    """for which the page was open"""
+    switches: object = 0
+    """how often another clip was started"""
+    source: str = "page"
+
+    def checked(self, count: int, need: float) -> dict[str, Any]:
+        """For the log; refused where one of ``count`` clips was played for less than ``need`` seconds."""
+        played, seconds = self.played, self.seconds
+        if self.source == "page" or played is not None:
+            played = check_played(played, count, need)
+        if seconds is not None:
+            seconds = round(number(seconds, "seconds"), 2)
+        switches = int(number(self.switches, "switches"))
+        return {"heard": played, "seconds": seconds, "switches": switches, "source": self.source}
 
 
 class Study:
@@ -87,10 +108,10 @@ class Study:
 
     def rater(self, code: object) -> Rater:
         """The rater of a code, or a refusal."""
-        found = self.raters.get(code.strip().upper()) if isinstance(code, str) else None
-        if found is None:
+        rater = self.raters.get(code.strip().upper()) if isinstance(code, str) else None
+        if rater is None:
             raise RefusedError(404, "This code is not known here.")
-        return found
+        return rater
 
     def join(self, name: object = "") -> str:
         """A new rater's code; ``name`` is what the rater wants to be called in the log, at most 60 characters."""
@@ -100,10 +121,10 @@ class Study:
             number = len(self.raters)
             if number >= MOST_RATERS:
                 raise RefusedError(403, "This test has all the raters it can take.")
-            self.keep({"event": "join", "rater": number, "name": name.strip()})
+            self.record({"event": "join", "rater": number, "name": name.strip()})
             return self.code_of(number)
 
-    def keep(self, event: dict[str, Any]) -> None:
+    def record(self, event: dict[str, Any]) -> None:
         """Write down, then act on it; a disk that is full changes nothing here."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
@@ -153,63 +174,46 @@ class Study:
         """The file of each slot."""
         return [self.names[name, trial.prompt] for name in trial.slots]
 
-    def volume(self, code: object, *, device: object, heard: object) -> None:
-        """The volume check's answer: how many beeps were heard, through what."""
+    def volume(self, code: object, *, device: object, beeps: object) -> None:
+        """The volume check's answer: how many beeps the rater counted, through what."""
         with self.lock:
             rater = self.rater(code)
             if rater.volume_done:
                 raise RefusedError(409, "The volume check is over.")
             if device not in DEVICES:
                 raise RefusedError(422, f"device must be one of {', '.join(DEVICES)}.")
-            if type(heard) is not int or not 0 <= heard <= 9:
+            if type(beeps) is not int or not 0 <= beeps <= 9:
                 raise RefusedError(422, "heard must be a number of beeps from 0 to 9.")
             played = self.beeps(rater)
-            self.keep(
+            self.record(
                 {"event": "volume", "rater": rater.number, "device": device, "played": played}
-                | {"heard": heard, "right": heard == played}
+                | {"heard": beeps, "right": beeps == played}
             )
 
     def beeps(self, rater: Rater) -> int:
         """How many beeps this try plays: 2 to 5."""
         return 2 + hashlib.sha256(f"{rater.code} {rater.volume_tries}".encode()).digest()[0] % 4
 
-    def answer(
-        self,
-        code: object,
-        trial: object,
-        answer: object,
-        *,
-        heard: object = None,
-        seconds: object = None,
-        switches: object = 0,
-        source: str = "page",
-    ) -> None:
-        """Accept the answer to the trial a rater is at, or refuse and change nothing.
-
-        ``heard`` is the seconds each clip was played (None from a notebook, which cannot know), ``seconds`` the time
-        the page was open, ``switches`` how often another clip was started.
-        """
+    def answer(self, code: object, trial: object, answer: object, session: Session | None = None) -> None:
+        """Accept the answer to the trial a rater is at, or refuse and change nothing."""
+        session = session or Session()
         with self.lock:
             rater = self.rater(code)
             if rater.last and (trial, answer) == (rater.last["trial"], rater.last["answer"]):
                 return
             if type(trial) is not int or trial != rater.answered or trial >= len(rater.trials):
                 raise RefusedError(409, "This trial is not the next one.")
-            if not rater.volume_done and source == "page":
+            if not rater.volume_done and session.source == "page":
                 raise RefusedError(409, "The volume check comes first.")
             at = rater.trials[trial]
             files = self.blind(at)
-            checked = check_answer(at, answer)
+            answer = check_answer(at, answer)
             count = len(files) + (at.reference is not None)
-            if source == "page" or heard is not None:
-                heard = check_heard(heard, count, needed(self.test.clips[files[0]]["seconds"]))
-            if seconds is not None:
-                seconds = round(number(seconds, "seconds"), 2)
-            self.keep(
+            record = session.checked(count, needed(self.test.clips[files[0]]["seconds"]))
+            self.record(
                 {"event": "answer", "rater": rater.number, "trial": trial, "kind": at.kind, "task": at.task}
-                | {"prompt": at.prompt, "caption_of": at.caption_of, "stimuli": files, "answer": checked}
-                | {"heard": heard, "seconds": seconds, "switches": int(number(switches, "switches"))}
-                | {"source": source}
+                | {"prompt": at.prompt, "caption_of": at.caption_of, "stimuli": files, "answer": answer}
+                | record
             )
 
     def audio(self, code: object, trial: int, slot: str) -> Path:
@@ -246,11 +250,11 @@ def number(value: object, name: str) -> float:
     return float(value)
 
 
-def check_heard(heard: object, count: int, need: float) -> list[float]:
+def check_played(played: object, count: int, need: float) -> list[float]:
     """Seconds per clip, each enough."""
-    if not isinstance(heard, list) or len(heard) != count:
+    if not isinstance(played, list) or len(played) != count:
         raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
-    values = [round(number(value, "heard"), 2) for value in heard]
+    values = [round(number(value, "heard"), 2) for value in played]
     if min(values) < need - 0.05:
         raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
     return values

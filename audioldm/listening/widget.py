@@ -1,12 +1,12 @@
 """The same test inside a notebook.   The sounds go over as PCM16 files, which no player re-normalises."""
 
-import html
 from typing import Any
 
 import ipywidgets as widgets
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.study import CHOICES, SCALES, Study
+from audioldm.evaluation import html
+from audioldm.listening.study import CHOICES, SCALES, Session, Study
 
 WORDS: dict[str, tuple[str, dict[Any, str]]] = {
     "ab": ("Which clip do you prefer?", {"A": "A is better", "tie": "no difference", "B": "B is better"}),
@@ -49,7 +49,7 @@ class Booth:
         place = "practice" if shown["practice"] else f"{state['done'] + 1} of {state['total']}"
         head = f"<b>{question}</b> &nbsp; <small>{place}</small>"
         if shown["caption"]:
-            head += f"<br><big>“{html.escape(shown['caption'])}”</big>"
+            head += f"<br><big>“{html.text(shown['caption'])}”</big>"
         labels = ["A", "B", "X"] if shown["task"] in CHOICES else [chr(65 + i) for i in range(shown["slots"])]
         self.controls = self.make_controls(shown, options)
         self.button = widgets.Button(description="Next", button_style="primary", disabled=True)
@@ -67,15 +67,15 @@ class Booth:
         """Buttons with no choice made yet, or sliders that count once they were moved."""
         if shown["task"] == "mushra":
             low, high = SCALES["mushra"]
-            made: list[Any] = [
+            controls: list[Any] = [
                 widgets.IntSlider(min=low - 1, max=high, value=low - 1) for _ in range(shown["slots"])
             ]
         else:
             texts = [(text, value) for value, text in options.items()]
-            made = [widgets.ToggleButtons(options=texts, value=None)]
-        for control in made:
+            controls = [widgets.ToggleButtons(options=texts, value=None)]
+        for control in controls:
             control.observe(lambda _: self.ready(), names="value")
-        return made
+        return controls
 
     def row(self, label: str, slot: str, *beside: Any) -> Any:
         """A label, a player and what stands beside them."""
@@ -99,5 +99,7 @@ class Booth:
         """Save the answer and go on."""
         if self.answer is None:
             raise AudioLDMError("Nothing is chosen yet.", "Choose an answer, then press Next.")
-        self.study.answer(self.code, self.study.rater(self.code).answered, self.answer, source="notebook")
+        self.study.answer(
+            self.code, self.study.rater(self.code).answered, self.answer, Session(source="notebook")
+        )
         self.draw()

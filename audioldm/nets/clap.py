@@ -66,7 +66,8 @@ class TwoTowers(nn.Module):
         self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
         if self.max_tokens < 3:
             raise AudioLDMError(
-                f"The text tower has positions for {self.max_tokens} tokens.", "Its config.json is not its own."
+                f"The text tower has positions for {self.max_tokens} tokens.",
+                "Its config.json is not its own.",
             )
 
     @property

@@ -181,7 +181,9 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-        strides = (s for m in module.modules() if isinstance(m, CONVOLUTIONS) for s in (*m.stride, *m.dilation))
+        strides = (
+            s for m in module.modules() if isinstance(m, CONVOLUTIONS) for s in (*m.stride, *m.dilation)
+        )
         if min(strides, default=1) < 1:
             raise ValueError("a stride or dilation is below 1")
     except Exception as error:  # whatever a library says of a configuration that it cannot use

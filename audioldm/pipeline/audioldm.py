@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components
+from audioldm.components import Components, SamplingOptions
 from audioldm.convert.model import save_model
 from audioldm.convert.reference import open_model
 from audioldm.engines import Mode, check_mode
@@ -23,7 +23,6 @@ from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.longform import decode, latent_shape
 from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
-from audioldm.settings import SamplingOptions
 
 
 @dataclass(frozen=True, eq=False)

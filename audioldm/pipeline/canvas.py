@@ -9,7 +9,7 @@ from typing import Unpack
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components
+from audioldm.components import Components, SamplingOptions
 from audioldm.diffusion import edit
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
@@ -17,7 +17,6 @@ from audioldm.pipeline.conditions import Conditions, encode, sound_condition
 from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
-from audioldm.settings import SamplingOptions
 from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
 

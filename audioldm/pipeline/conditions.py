@@ -31,11 +31,12 @@ class Conditions:
 
 def encode(
     parts: Components,
-    prompts: Sequence[str | Condition],
+    prompts: str | Condition | Sequence[str | Condition],
     negative: str = "",
     timeline: Sequence[Span] | None = None,
 ) -> Conditions:
     """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead."""
+    prompts = [prompts] if isinstance(prompts, str | Condition) else prompts
     both = together(parts, [negative, *prompts])
     empty = both.rows(slice(0, 1)).trimmed().repeat(len(prompts))
     if not timeline:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components
+from audioldm.components import Components, SamplingOptions
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.run import OnStep
-from audioldm.settings import SamplingOptions
 
 SILENT = 0.02
 """Peak below which a clip counts as silent: 28 dB below the 0.5 that sounds have in training."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.components import Components
-from audioldm.control.steer import window_at
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.windows import blend, plateau, shares_of, starts, windowed
 from audioldm.nets.unet import multiple_of
@@ -51,10 +50,10 @@ def over_time(
     """One denoiser for ``frames`` latent frames from one per prompt; ``shares`` (P, frames) says which counts when."""
     multiple = multiple_of(parts.unet)
     window = min(window_frames(parts), frames // multiple * multiple if loop else frames)
+    if len(denoisers) == 1 and frames <= window and not loop:
+        return denoisers[0]
     shares = torch.ones(1, frames) if shares is None else shares
-    return windowed(
-        denoisers, shares, window=window, circular=loop, inside=lambda begin: window_at(begin, frames)
-    )
+    return windowed(denoisers, shares, window=window, circular=loop)
 
 
 def span_shares(parts: Components, spans: Sequence[Span], frames: int) -> Tensor:

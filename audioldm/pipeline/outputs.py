@@ -27,8 +27,8 @@ def versions() -> dict[str, str]:
     """Versions of Python and of every package that has a hand in the sound."""
     import audioldm
 
-    found = {name: metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "audioldm": audioldm.__version__, **found}
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "audioldm": audioldm.__version__, **packages}
 
 
 def publish(contents: dict[Path, bytes]) -> None:

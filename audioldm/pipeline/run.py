@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.diffusion import edit
 from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.grids import GRIDS
@@ -21,7 +21,6 @@ from audioldm.diffusion.table import choose
 from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.longform import over_time, span_shares
-from audioldm.settings import Sampling
 
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""

@@ -8,10 +8,9 @@ from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch
+from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.maps import known, pictures
-from audioldm.control.prompt import AudioPrompt
-from audioldm.control.residual import ControlNet, T2IAdapter
-from audioldm.control.steer import joined
+from audioldm.control.residual import ControlNet, T2IAdapter, joined
 from audioldm.convert.model import read_about
 from audioldm.convert.scheduler import read_scheduler
 from audioldm.datasets.cache import MAP
@@ -81,7 +80,7 @@ class ControlTraining(LatentDiffusion):
     def call_for(self, batch: LatentBatch) -> NetCall:
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
-        if isinstance(self.control, AudioPrompt):
+        if isinstance(self.control, IPAdapter):
             return self.control.around(call, self.unet, batch.audio)
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
@@ -125,10 +124,10 @@ def build_control(
     layers: int = 1,
     tokens: int = 4,
     depth: int | None = None,
-) -> ControlNet | T2IAdapter | AudioPrompt:
+) -> ControlNet | T2IAdapter | IPAdapter:
     """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
     if kind == "ip_adapter":
-        return AudioPrompt.of(unet, dim, tokens=tokens, width=width, base=base)
+        return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
     if map is None:
         raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
     known(map)

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from audioldm.components import Sampling
 from audioldm.convert.model import spec_of
 from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.signal.mel import log_mel
 from audioldm.training.ema import averaged
 

@@ -13,8 +13,8 @@ from audioldm.datasets.audio_text import AudioText, varied
 from audioldm.datasets.cache import Encoded, begun, key_of, write_latents
 from audioldm.datasets.check import NOTES, check
 from audioldm.datasets.latents import LatentDataset, collate_latents
-from audioldm.datasets.manifest import Row
-from audioldm.datasets.prepare.folder import rows as rows_of
+from audioldm.datasets.manifest import Finding, Row
+from audioldm.datasets.prepare.folder import folder as rows_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import multiple_of
 from audioldm.nets.vae import encode
@@ -113,12 +113,13 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
 
     A clip without any caption has the empty one.
     """
-    rows = rows_of(folder)
+    findings: list[Finding] = []
+    rows = rows_of(folder, findings=findings)
     named = [
         replace(row, split="train", captions=(prompt,) if prompt else row.captions or ("?",)) for row in rows
     ]
     report = check(named)
-    wrong = [one for one in report.findings if one.kind not in NOTES]
+    wrong = [one for one in (*findings, *report.findings) if one.kind not in NOTES]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise AudioLDMError(f"{folder}: {wrong[0]}{more}.", "Take such files out, or mend them.")

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from audioldm.cli.manifests import AsJson, Force, Out, bar, finish, refuse_overwrite
+from audioldm.cli.console import progress
+from audioldm.cli.manifests import AsJson, Force, Out, finish, refuse_overwrite
 from audioldm.datasets import manifest
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
@@ -58,7 +59,7 @@ def prepare_opensounds(
     names = [name.strip() for name in packages.split(",") if name.strip()]
     wanted = opensounds.choose(listed, names, max_mb)
     skipped = [item for item in listed if item not in wanted and (not names or item.name in names)]
-    with bar("packages", len(wanted)) as step:
+    with progress(len(wanted), "packages") as step:
         result = opensounds.gather(
             wanted, sounds, to, cache=cache, keep=not discard, on_package=lambda package, count: step()
         )
@@ -95,7 +96,7 @@ def prepare_rendered(
         )
     sounds = notes.sounds(notes_count, seed, soundfont) if notes_count else []
     sounds += tones.sounds(tones_count, seed) + speech.sounds(speech_count, seed)
-    with bar("sounds", len(sounds)) as step:
+    with progress(len(sounds), "sounds") as step:
         rows, findings = made.write(sounds, to, on_sound=step)
     finish(rows, findings, out, as_json)
 
@@ -121,9 +122,9 @@ def prepare_composed(
     if count < 1:
         raise AudioLDMError(f"scenes={count} is not a number of scenes.", "Use 1 or more.")
     rows = [manifest.read(path) for path in manifests]
-    with bar("plans", count) as step:
+    with progress(count, "plans") as step:
         sounds = scenes.sounds(rows, count, seed, on_scene=step)
-    with bar("scenes", len(sounds)) as step:
+    with progress(len(sounds), "scenes") as step:
         scene_rows, findings = made.write(sounds, to, on_sound=step)
     finish(scene_rows, findings, out, as_json)
 

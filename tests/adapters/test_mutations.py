@@ -20,8 +20,18 @@ METADATA = {
     "rank": ["", "0", "-2", "a", "1e9", "9" * 5000],
     "alpha": ["", "a", "nan", "inf", "None"],
     "targets": ["", "{}", "[3]", "null"],
-    "scales": ["", "[]", '{"mid_block.attentions.0.proj_in": "a"}', '{"mid_block.attentions.0.proj_in": NaN}'],
-    "kinds": ["", "3", '{"mid_block.attentions.0.proj_in": 3}', '{"mid_block.attentions.0.proj_in": ["lora"]}'],
+    "scales": [
+        "",
+        "[]",
+        '{"mid_block.attentions.0.proj_in": "a"}',
+        '{"mid_block.attentions.0.proj_in": NaN}',
+    ],
+    "kinds": [
+        "",
+        "3",
+        '{"mid_block.attentions.0.proj_in": 3}',
+        '{"mid_block.attentions.0.proj_in": ["lora"]}',
+    ],
 }
 CONFIG = {
     "r": [None, 0, -1, "a", [1], 1e308],
@@ -123,6 +133,12 @@ def test_the_settings_of_peft(unet, moved, tmp_path, key: str):
      ("<mine>", torch.zeros(0, 4)), ("<mine>", torch.zeros(1, 4) * float("nan"))],
 )  # fmt: skip
 def test_words(tmp_path, unet, word: str, rows: torch.Tensor):
-    about = {"format": "audioldm-adapter-1", "kind": "textual_inversion", "base": "{}", "about": "{}", "word": word}
+    about = {
+        "format": "audioldm-adapter-1",
+        "kind": "textual_inversion",
+        "base": "{}",
+        "about": "{}",
+        "word": word,
+    }
     save_file({"words": rows}, tmp_path / "w.safetensors", metadata=about)
     assert survives(tmp_path / "w.safetensors", unet)

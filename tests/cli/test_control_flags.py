@@ -71,7 +71,7 @@ def test_a_sound_is_attended_to_beside_the_words(generate, nets, sound):
     code, sidecar, wave, err = generate("--audio-prompt", f"{sound}:0.6", "--ip-adapter", nets["ip_adapter"])
     assert code == 0, err
     (told,) = sidecar["settings"]["controls"]
-    assert (told["like"], told["scale"], told["net"]) == (str(sound), 0.6, "AudioPrompt")
+    assert (told["sound"], told["scale"], told["net"]) == (str(sound), 0.6, "IPAdapter")
     assert "audio_prompt" not in sidecar["settings"], "nothing is mixed into the words"
     attended = wave.read_bytes()
     _, _, wave, _ = generate("--audio-prompt", f"{sound}:0", "--ip-adapter", nets["ip_adapter"])

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from audioldm.batch import Condition
-from audioldm.control.prompt import AudioPrompt
-from audioldm.control.residual import ControlNet, T2IAdapter
-from audioldm.control.steer import (
+from audioldm.control.controls import (
     AudioPromptControl,
     MapControl,
     fitted,
@@ -16,8 +14,10 @@ from audioldm.control.steer import (
     load_net,
     scaled,
     steered,
-    window_at,
 )
+from audioldm.control.ip_adapter import IPAdapter
+from audioldm.control.residual import ControlNet, T2IAdapter
+from audioldm.diffusion.windows import window_at
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import save_component
 from audioldm.nets.unet import build_unet, net_call
@@ -46,7 +46,7 @@ def controls(unet, curve):
     return {
         "controlnet": MapControl(ControlNet.of(unet, "loudness", stride=4), curve, SPEC),
         "t2i_adapter": MapControl(T2IAdapter.of(unet, "loudness", stride=4, width=16), curve, SPEC),
-        "ip_adapter": AudioPromptControl(AudioPrompt.of(unet, 16, width=8), torch.ones(1, 16)),
+        "ip_adapter": AudioPromptControl(IPAdapter.of(unet, 16, width=8), torch.ones(1, 16)),
     }
 
 

@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from audioldm.control.controls import IP_ADAPTER, SHIPPED, MapControl, check_fits, load_net, shipped
 from audioldm.control.maps import MAPS
-from audioldm.control.shipped import LIKE, SHIPPED, shipped
-from audioldm.control.steer import MapControl, check_fits, load_net
 from audioldm.nets.folder import sha256, weight_file
 from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
 
-NAMES = sorted({place.parent.name for place in SHIPPED.glob("*/config.json")} - {LIKE})
+NAMES = sorted({place.parent.name for place in SHIPPED.glob("*/config.json")} - {IP_ADAPTER})
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +29,9 @@ def test_a_shipped_net_is_small_and_fits(name, pipe):
 
 
 def test_the_shipped_audio_prompt_fits(pipe):
-    assert shipped(LIKE, sha256(weight_file(EMBEDDED / "unet"))) == SHIPPED / LIKE
-    assert weight_file(SHIPPED / LIKE).stat().st_size < 8e6
-    net = load_net(SHIPPED / LIKE)
+    assert shipped(IP_ADAPTER, sha256(weight_file(EMBEDDED / "unet"))) == SHIPPED / IP_ADAPTER
+    assert weight_file(SHIPPED / IP_ADAPTER).stat().st_size < 8e6
+    net = load_net(SHIPPED / IP_ADAPTER)
     check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=256)
     assert all(p.isfinite().all() for p in net.parameters())
 
@@ -48,6 +47,6 @@ def test_a_shipped_net_makes_rain_swell(pipe):
     heard = []
     for curve in (rise, rise.flip(0)):
         made = replace(pipe, controls=(MapControl(net, curve, spec),))(["rain falling"], **asked)[0]
-        level = MAPS["loudness"].hear(made, spec)
+        level = MAPS["loudness"].analyse(made, spec)
         heard.append(float(level[-40:].mean() - level[:40].mean()))
     assert heard[0] > 3 and heard[1] < -3, "the same noise and words go up in one and down in the other"

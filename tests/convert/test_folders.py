@@ -8,13 +8,13 @@ import torch
 from diffusers import AudioLDMPipeline
 from safetensors.torch import load_file, save_file
 
+from audioldm.components import Sampling
 from audioldm.convert.scheduler import read_scheduler
 from audioldm.diffusion.grids import GRIDS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import weight_file
 from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.spec import AudioSpec
 
 PROMPT = "a dog barking in the rain"

@@ -77,10 +77,19 @@ CONFIGS = {
         "sha256": [[], {"unet": 3}],
     },
     "model_index.json": {"_class_name": [None, 5], "texts": [3]},
-    "tokenizer/tokenizer_config.json": {"pad_token": [None], "model_max_length": [None, "a"], "tokenizer_class": [5]},
-    "tokenizer/tokenizer.json": {"model": [None, {}, {"type": "WordPiece", "vocab": {"a": -1}}], "version": [None]},
+    "tokenizer/tokenizer_config.json": {
+        "pad_token": [None],
+        "model_max_length": [None, "a"],
+        "tokenizer_class": [5],
+    },
+    "tokenizer/tokenizer.json": {
+        "model": [None, {}, {"type": "WordPiece", "vocab": {"a": -1}}],
+        "version": [None],
+    },
 }
-CASES = [(file, key, value) for file, keys in CONFIGS.items() for key, values in keys.items() for value in values]
+CASES = [
+    (file, key, value) for file, keys in CONFIGS.items() for key, values in keys.items() for value in values
+]
 TEXTS = {
     "empty": b"", "cut": b'{"a": [1, 2', "list": b"[1, 2]", "bytes": b"\xff\xfe\x00", "deep": b"[" * 100_000,
     "number": b"1e999", "nothing": b"null",

@@ -13,7 +13,7 @@ from audioldm.cli.app import run
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.prepare import esc10
+from audioldm.datasets.prepare.labelled import ESC10, esc10
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.recognition import (
@@ -139,7 +139,7 @@ def test_classifier_refuses_what_it_cannot_fit() -> None:
 
 
 def test_prompts_name_the_data_sets_labels() -> None:
-    assert list(PROMPTS) == [name.lower() for name in esc10.CAPTIONS]
+    assert list(PROMPTS) == [name.lower() for name in ESC10]
 
 
 def test_tally_counts() -> None:
@@ -260,6 +260,6 @@ def test_command_refuses_before_work(flags: list[str], told: str, capsys: pytest
 def test_real_fold_4_is_recognised() -> None:
     if not (folder := os.environ.get("AUDIOLDM_ESC10")):
         pytest.skip("real sounds were not heard: set AUDIOLDM_ESC10 to ESC-10's folder")
-    real = Esc10Classifier.train(esc10.rows(folder), YamNet()).real
+    real = Esc10Classifier.train(esc10(folder), YamNet()).real
     assert real.total[1] == 80
     assert real.fraction >= 0.95  # 79 of 80 when this was written

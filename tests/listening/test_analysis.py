@@ -10,8 +10,9 @@ import pytest
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening.figures import figures, power_table
-from audioldm.listening.report import analyse, save
+from audioldm.listening.report import analyse, answers_csv, save
 from audioldm.listening.simulate import take
+from audioldm.listening.study import Session
 from audioldm.metrics.crossed import Resamples
 from audioldm.metrics.ratings import bradley_terry, krippendorff_alpha, signed_rank
 
@@ -28,7 +29,7 @@ def answer_all(run, choose, name="x"):
     """A rater who answers every trial by ``choose(trial)``."""
     code = run.join(name)
     for i, trial in enumerate(run.rater(code).trials):
-        run.answer(code, i, choose(trial), source="notebook")
+        run.answer(code, i, choose(trial), Session(source="notebook"))
 
 
 def test_preference_finds_the_order_of_three_systems(study):
@@ -134,10 +135,10 @@ def test_who_does_not_hear_the_tones_is_left_out(study):
     fill(run, 1)
     code = run.join("far away")
     for _ in range(3):
-        run.volume(code, device="loudspeakers", heard=0)
+        run.volume(code, device="loudspeakers", beeps=0)
     for i, trial in enumerate(run.rater(code).trials):
         damaged = [name.startswith("damaged:") for name in trial.slots]
-        run.answer(code, i, "B" if damaged[0] else "A", source="notebook")
+        run.answer(code, i, "B" if damaged[0] else "A", Session(source="notebook"))
     (left,) = analyse(run.test, resamples=300).excluded
     assert left.reasons == ["did not hear the quiet tones"]
 
@@ -146,7 +147,7 @@ def test_an_unfinished_session_counts(study):
     run = study(training=0, catch=0, repeats=0)
     fill(run, 1)
     code = run.join("interrupted")
-    run.answer(code, 0, "A", source="notebook")
+    run.answer(code, 0, "A", Session(source="notebook"))
     found = analyse(run.test, resamples=300)
     assert found.outcomes[0].answers == 5
     assert found.raters[1].row()["answers"] == 1
@@ -198,6 +199,18 @@ def test_names_cannot_break_the_page(study, tmp_path):
     page = save(run.test, analyse(run.test, resamples=300), tmp_path / "r").read_text()
     assert "<script>" not in page
     assert "<img src=x" not in page
+
+
+def test_names_cannot_become_formulas_or_steer_a_terminal(study, tmp_path):
+    run = study(training=0, catch=0)
+    answer_all(run, lambda trial: "A", name="=HYPERLINK(1)")
+    result = analyse(run.test, resamples=300)
+    for item in result.raters[0].judgements:
+        object.__setattr__(item, "prompt", "=1+1\x1b[2J")
+    rows = list(csv.DictReader(answers_csv(result).splitlines()))
+    assert {row["prompt"] for row in rows} == {"'=1+1\x1b[2J"}
+    page = save(run.test, result, tmp_path / "r").read_text()
+    assert "\x1b" not in page
 
 
 def test_every_axis_has_its_unit(study):

@@ -21,7 +21,7 @@ def test_every_screen_fits(serve, visit, screen):
         expect(page.get_by_role("button", name="Play noise")).to_be_enabled()
         fits(page)
         count = server.study.beeps(server.study.rater(code_of(page)))
-        server.study.volume(code_of(page), device="loudspeakers", heard=count)
+        server.study.volume(code_of(page), device="loudspeakers", beeps=count)
         page.reload()
         expect(page.get_by_role("button", name="Start")).to_be_visible()
         fits(page)

@@ -1,5 +1,6 @@
 """What a prepared test holds: blind, equally loud, PCM16, cut to one length; and what is refused."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -14,8 +15,7 @@ from audioldm.datasets.loudness import loudness
 from audioldm.errors import AudioLDMError
 from audioldm.listening import stimuli
 from audioldm.listening.folder import load
-from audioldm.listening.prepare import Choices, prepare
-from audioldm.listening.sources import gather
+from audioldm.listening.prepare import Choices, gather, prepare
 
 SINE = np.sin(2 * np.pi * 997 * np.arange(2 * stimuli.RATE) / stimuli.RATE).astype(np.float32)
 
@@ -209,7 +209,7 @@ def test_captions_from_a_table_or_a_manifest(systems, tmp_path):
     table.write_text(table.read_text() + "bell,four\n")
     assert gather(systems, table).captions["bell"] == "four"
     table.write_text("name,text\n")
-    with pytest.raises(AudioLDMError, match="needs id and caption"):
+    with pytest.raises(AudioLDMError, match="has no columns"):
         gather(systems, table)
     manifest = tmp_path / "m.jsonl"
     rows = [{"path": f"/x/{name}.wav", "captions": [name.upper()]} for name in ("dog", "rain", "sea", "bell")]
@@ -235,3 +235,71 @@ def test_a_damaged_test_folder_is_refused(make, change, told):
     change(test.folder)
     with pytest.raises(AudioLDMError, match=told):
         load(test.folder)
+
+
+def rewrite_key(folder, change):
+    """A foreign test folder: its key says what it likes, and its hash fits."""
+    key, public = (json.loads((folder / name).read_text()) for name in ("key.json", "test.json"))
+    change(key)
+    text = json.dumps(key)
+    (folder / "key.json").write_text(text)
+    public["key_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "test.json").write_text(json.dumps(public))
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.wav", "/etc/hostname", "a/../../secret.wav", "..\\secret.wav", ""]
+)
+def test_a_key_that_leads_out_of_the_folder_is_refused(make, name):
+    test = make()
+    secret = test.folder / "secret.wav"
+    secret.write_bytes(b"not for raters")
+    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+
+    def change(key):
+        clip = key["clips"].pop(next(iter(key["clips"])))
+        key["clips"][name] = {**clip, "sha256": digest}
+
+    rewrite_key(test.folder, change)
+    with pytest.raises(AudioLDMError, match="leads out"):
+        load(test.folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key.pop("design"),
+        lambda key: key["design"].update(colour="red"),
+        lambda key: key.update(clips=[1]),
+        lambda key: next(iter(key["clips"].values())).pop("version"),
+    ],
+)
+def test_a_key_of_another_shape_is_refused(make, change):
+    test = make()
+    rewrite_key(test.folder, change)
+    with pytest.raises(AudioLDMError, match=r"key\.json"):
+        load(test.folder)
+
+
+def test_force_replaces_a_test_whole_or_not_at_all(systems, tmp_path, monkeypatch):
+    two = {name: systems[name] for name in ("old", "new")}
+    before = prepare(two, tmp_path / "test", Choices(seed=1)).about["key_sha256"]
+
+    def full(*words):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stimuli, "beeps", full)
+        with pytest.raises(AudioLDMError, match="No space left"):
+            prepare(two, tmp_path / "test", Choices(seed=2), force=True)
+    assert load(tmp_path / "test").about["key_sha256"] == before
+    assert [path.name for path in tmp_path.iterdir()] == ["test"]
+    after = prepare(two, tmp_path / "test", Choices(seed=2), force=True).about["key_sha256"]
+    assert after != before
+    assert [path.name for path in tmp_path.iterdir()] == ["test"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a:b", " ", "anchor3500"])
+def test_names_that_no_table_can_hold_are_refused(systems, tmp_path, name):
+    with pytest.raises(AudioLDMError, match="cannot be a system's name"):
+        prepare({name: systems["old"], "new": systems["new"]}, tmp_path / "test")

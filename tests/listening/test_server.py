@@ -4,12 +4,14 @@ import http.client
 import json
 import re
 import socket
+import time
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from audioldm.errors import AudioLDMError
+from audioldm.listening import server as module
 from audioldm.listening.server import MOST_BYTES, PAGE, STATIC, Server, is_local
 
 JSON = {"Content-Type": "application/json"}
@@ -126,6 +128,42 @@ def test_bodies_that_are_refused(serve):
         server, b"POST /api/join HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n"
     )
     assert server.study.test.responses.read_bytes() == before
+
+
+def test_a_body_that_was_not_read_is_no_second_request(serve):
+    server = serve()
+    inner = b"GET /api/test HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for verb, path in ((b"GET", b"/"), (b"HEAD", b"/"), (b"GET", b"/nowhere"), (b"POST", b"/api/join")):
+        head = verb + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+        answer = raw(server, head + b"Content-Length: %d\r\n\r\n" % len(inner) + inner)
+        assert answer.count(b"HTTP/1.1 ") == 1, "the body is not taken for a request"
+        assert b"Connection: close" in answer
+    answer = raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + inner)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    answer = raw(server, 2 * b"GET /api/test HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 2, "requests without a body may share a connection"
+
+
+def test_connections_are_capped_and_come_back(make, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 3)
+    server = Server(make())
+    server.start()
+    try:
+        lines = [
+            socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=5) for _ in range(3)
+        ]
+        request = b"GET /api/test HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for line in lines:  # each is known to have its thread once it has answered
+            line.sendall(request)
+            assert line.recv(100).startswith(b"HTTP/1.1 200")
+        assert raw(server, b"").startswith(b"HTTP/1.1 503")
+        for line in lines:
+            line.close()
+        deadline = time.monotonic() + 10
+        while not raw(server, request).startswith(b"HTTP/1.1 200"):
+            assert time.monotonic() < deadline
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])

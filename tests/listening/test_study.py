@@ -13,20 +13,19 @@ from pathlib import Path
 import pytest
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.folder import answers_of, load
+from audioldm.listening.folder import Store, answers_of, load, read_events
 from audioldm.listening.simulate import take
-from audioldm.listening.store import Store, read_events
-from audioldm.listening.study import VOLUME_TRIES, RefusedError, Study
+from audioldm.listening.study import VOLUME_TRIES, RefusedError, Session, Study
 
 ROOT = Path(__file__).parents[3]
 WORTH = {"original": 2.0, "new": 1.0, "old": -1.0}
 
 
 def pass_volume(study, code):
-    study.volume(code, device="headphones", heard=study.beeps(study.rater(code)))
+    study.volume(code, device="headphones", beeps=study.beeps(study.rater(code)))
 
 
-def heard(study, code):
+def played(study, code):
     trial = study.rater(code).trials[study.rater(code).answered]
     return [2.0] * (len(trial.slots) + (trial.reference is not None))
 
@@ -41,7 +40,7 @@ def test_a_whole_test_and_its_log(study):
         state = run.state(code)
         assert state["phase"] == "trial"
         assert state["trial"]["index"] == i
-        run.answer(code, i, "A", heard=heard(run, code), seconds=3.5, switches=2)
+        run.answer(code, i, "A", Session(played(run, code), 3.5, 2))
     assert run.state(code)["phase"] == "done"
     events, cut = answers_of(run.test)
     assert cut == 0
@@ -71,7 +70,7 @@ def test_resumes_where_it_stopped_in_another_process(study, make):
     code = run.join()
     pass_volume(run, code)
     for i in range(3):
-        run.answer(code, i, "tie", heard=heard(run, code))
+        run.answer(code, i, "tie", Session(played(run, code)))
     trials = run.rater(code).trials
     run.close()
     again = Study(load(run.test.folder))
@@ -86,13 +85,13 @@ def test_sending_an_answer_twice_keeps_it_once(study):
     run = study()
     code = run.join()
     pass_volume(run, code)
-    played = heard(run, code)
-    run.answer(code, 0, "A", heard=played)
+    seconds = played(run, code)
+    run.answer(code, 0, "A", Session(seconds))
     size = run.test.responses.stat().st_size
-    run.answer(code, 0, "A", heard=played)  # the confirmation was lost on its way
+    run.answer(code, 0, "A", Session(seconds))  # the confirmation was lost on its way
     assert run.test.responses.stat().st_size == size
     with pytest.raises(RefusedError, match="not the next one"):
-        run.answer(code, 0, "B", heard=played)
+        run.answer(code, 0, "B", Session(seconds))
 
 
 @pytest.mark.parametrize(
@@ -109,21 +108,21 @@ def test_an_answer_that_is_none_is_refused(study, method, answer):
     pass_volume(run, code)
     before = run.test.responses.read_bytes()
     with pytest.raises(RefusedError) as refused:
-        run.answer(code, 0, answer, heard=heard(run, code))
+        run.answer(code, 0, answer, Session(played(run, code)))
     assert refused.value.status == 422
     assert run.test.responses.read_bytes() == before
     assert run.state(code)["trial"]["index"] == 0
 
 
 @pytest.mark.parametrize(
-    "played", [None, [2.0], [2.0, 0.1], [2.0, float("nan")], [2.0, -1], ["2", 2], [2, 2, 2], [True, 2], {}]
+    "seconds", [None, [2.0], [2.0, 0.1], [2.0, float("nan")], [2.0, -1], ["2", 2], [2, 2, 2], [True, 2], {}]
 )
-def test_what_was_not_heard_cannot_be_judged(study, played):
+def test_what_was_not_played_cannot_be_judged(study, seconds):
     run = study()
     code = run.join()
     pass_volume(run, code)
     with pytest.raises(RefusedError):
-        run.answer(code, 0, "A", heard=played)
+        run.answer(code, 0, "A", Session(seconds))
     assert run.rater(code).answered == 0
 
 
@@ -131,22 +130,22 @@ def test_volume_comes_first_and_has_three_tries(study):
     run = study()
     code = run.join()
     with pytest.raises(RefusedError, match="volume check comes first"):
-        run.answer(code, 0, "A", heard=[2.0, 2.0])
+        run.answer(code, 0, "A", Session([2.0, 2.0]))
     for bad in (
-        {"device": "ears", "heard": 2},
-        {"device": "headphones", "heard": "2"},
-        {"device": [], "heard": -1},
+        {"device": "ears", "beeps": 2},
+        {"device": "headphones", "beeps": "2"},
+        {"device": [], "beeps": -1},
     ):
         with pytest.raises(RefusedError):
             run.volume(code, **bad)
     for _ in range(VOLUME_TRIES):
         assert run.state(code)["phase"] == "volume"
-        run.volume(code, device="earphones", heard=9)
+        run.volume(code, device="earphones", beeps=9)
     assert run.state(code)["phase"] == "trial", (
         "the analysis leaves this rater out, the page does not trap them"
     )
     with pytest.raises(RefusedError, match="over"):
-        run.volume(code, device="earphones", heard=2)
+        run.volume(code, device="earphones", beeps=2)
 
 
 def test_only_the_present_trial_and_the_next_can_be_heard(study):
@@ -187,14 +186,14 @@ def test_a_line_cut_off_by_a_crash_costs_that_answer_only(study):
     run = study()
     code = run.join()
     pass_volume(run, code)
-    run.answer(code, 0, "A", heard=heard(run, code))
-    run.answer(code, 1, "B", heard=heard(run, code))
+    run.answer(code, 0, "A", Session(played(run, code)))
+    run.answer(code, 1, "B", Session(played(run, code)))
     run.close()
     whole = run.test.responses.read_bytes()
     run.test.responses.write_bytes(whole[:-20])
     again = Study(run.test)
     assert again.rater(code).answered == 1
-    again.answer(code, 1, "tie", heard=heard(again, code))
+    again.answer(code, 1, "tie", Session(played(again, code)))
     events, cut = answers_of(run.test)
     assert cut == 1
     assert [event["answer"] for event in events if event["event"] == "answer"] == ["A", "tie"]
@@ -213,10 +212,10 @@ def test_a_full_disk_refuses_the_answer_and_keeps_the_place(study, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(RefusedError, match="No space left") as refused:
-            run.answer(code, 0, "A", heard=heard(run, code))
+            run.answer(code, 0, "A", Session(played(run, code)))
     assert refused.value.status == 507
     assert run.rater(code).answered == 0
-    run.answer(code, 0, "A", heard=heard(run, code))
+    run.answer(code, 0, "A", Session(played(run, code)))
     assert run.rater(code).answered == 1
 
 
@@ -226,12 +225,12 @@ def test_every_confirmed_answer_survives_a_kill(make):
     code = f"""
 import sys
 from audioldm.listening.folder import load
-from audioldm.listening.study import Study
+from audioldm.listening.study import Session, Study
 study = Study(load({str(test.folder)!r}))
 while True:
     code = study.join("x")
     for i in range(len(study.rater(code).trials)):
-        study.answer(code, i, "A", source="notebook")
+        study.answer(code, i, "A", Session(source="notebook"))
         print(study.rater(code).number, i, flush=True)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,6 +1,7 @@
 """Notebooks as files: short, stripped, public names only, claims that are asserted.   `make notebooks` runs them."""
 
 import ast
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -86,3 +87,27 @@ def test_the_index_of_questions_names_cells_that_hold_its_asserts():
             wrong.append(f"{name} {number}: {claim}")
     assert wrong == []
     assert len(rows) >= 25, "questions that are answered"
+
+
+def test_each_imports_names_that_exist():
+    wrong = []
+    for path in NOTEBOOKS:
+        for node in ast.walk(ast.parse(code(path))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("audioldm"):
+                try:
+                    module = importlib.import_module(node.module)
+                except ModuleNotFoundError:
+                    wrong.append(f"{path.stem}: {node.module}")
+                    continue
+                for alias in node.names:
+                    if not hasattr(module, alias.name) and not submodule(node.module, alias.name):
+                        wrong.append(f"{path.stem}: {node.module}.{alias.name}")
+    assert wrong == []
+
+
+def submodule(package: str, name: str) -> bool:
+    """Whether ``name`` is a module of ``package``."""
+    try:
+        return importlib.util.find_spec(f"{package}.{name}") is not None
+    except ModuleNotFoundError:
+        return False

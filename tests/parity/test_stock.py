@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from audioldm.components import Sampling
 from audioldm.convert.folder import load_tokenizer
 from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.settings import Sampling
 from audioldm.spec import AudioSpec
 
 pytestmark = pytest.mark.slow

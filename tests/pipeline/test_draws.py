@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from audioldm.components import Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.draws import resample_silent, seed_of, silent
-from audioldm.settings import Sampling
 
 
 def model(controls=()) -> SimpleNamespace:

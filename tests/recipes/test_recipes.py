@@ -241,7 +241,9 @@ def test_settings_that_no_net_can_have_are_one_clear_line():
     assert (
         told.startswith("tiny/vae: ") and "num_channels" in told and "task.vae" in told and "\n" not in told
     )
-    cfg = recipes.load("audiocaps/clap", ["task.clap.word_embeddings.width=32", "task.teachers=null", "trainer=cpu"])
+    cfg = recipes.load(
+        "audiocaps/clap", ["task.clap.word_embeddings.width=32", "task.teachers=null", "trainer=cpu"]
+    )
     with pytest.raises(AudioLDMError, match="The words have 32 values each, the text tower is 256 wide"):
         recipes.build(cfg)
 

@@ -14,8 +14,8 @@ from audioldm.errors import AudioLDMError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audioldm.control.source import Asked
-    from audioldm.control.steer import Control
+    from audioldm.control.controls import Control
+    from audioldm.control.source import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
 
 option = partial(typer.Option, rich_help_panel="Conditioning on sound", show_default=False)
@@ -60,7 +60,7 @@ class SoundConditions:
         ),
     ] = field(default_factory=list)
 
-    def check(self) -> "list[Asked]":
+    def check(self) -> "list[MapSource]":
         """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""
         if self.ip_adapter is not None and self.audio_prompt is None:
             raise AudioLDMError(
@@ -75,20 +75,20 @@ class SoundConditions:
                 )
         if not self.control:
             return []
-        from audioldm.control.source import Asked
+        from audioldm.control.source import MapSource
 
-        maps = [Asked.parse(text) for text in self.control]
+        maps = [MapSource.parse(text) for text in self.control]
         for asked in maps:
             asked.check()
         return maps
 
     def apply(
-        self, pipe: "AudioLDM", maps: "list[Asked]", seconds: float, reference: AudioPrompt | None
+        self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
     ) -> "AudioLDM":
         """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
         if not maps and self.ip_adapter is None:
             return pipe
-        from audioldm.control.steer import MapControl
+        from audioldm.control.controls import MapControl
 
         controls: list[Control] = []
         nets = self.nets(pipe, [asked.name for asked in maps])
@@ -103,8 +103,7 @@ class SoundConditions:
 
     def nets(self, pipe: "AudioLDM", maps: list[str]) -> dict[str, Any]:
         """The net of each map: one that was named, else the one that comes with the model.   Raises AudioLDMError."""
-        from audioldm.control.shipped import shipped
-        from audioldm.control.steer import check_fits, load_net
+        from audioldm.control.controls import check_fits, load_net, shipped
 
         nets: dict[str, Any] = {}
         for folder in self.control_net:
@@ -130,18 +129,17 @@ class SoundConditions:
 
 def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "Control":
     """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
-    from audioldm.control import prompt
-    from audioldm.control.shipped import LIKE, shipped
-    from audioldm.control.steer import AudioPromptControl, check_fits, load_net
+    from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, check_fits, load_net, shipped
+    from audioldm.control.ip_adapter import IPAdapter
 
-    place = shipped(LIKE, pipe.hashes.get("unet")) if folder == SHIPPED else folder
+    place = shipped(IP_ADAPTER, pipe.hashes.get("unet")) if folder == SHIPPED else folder
     if place is None:
         raise AudioLDMError(
             f"{pipe.name} has no net of its own for --ip-adapter.",
             "Train one: audioldm train control/ip_adapter.",
         )
     net = load_net(place)
-    if not isinstance(net, prompt.AudioPrompt):
+    if not isinstance(net, IPAdapter):
         raise AudioLDMError(f"ip-adapter={folder} holds a {type(net).__name__}.", "Train control/ip_adapter.")
     vector = sound_embedding(pipe, path)
     check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=vector.shape[-1])
@@ -192,7 +190,7 @@ def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
         )
 
 
-def warn_of_length(asked: "Asked", length: float, seconds: float) -> None:
+def warn_of_length(asked: "MapSource", length: float, seconds: float) -> None:
     """One line where a control is longer or shorter than the clip by more than a frame or so."""
     if length > seconds + 0.1:
         rest = f"what is after {seconds:.2f} s is not used"

@@ -69,7 +69,9 @@ def test_clap_is_found_in_the_hubs_cache_by_its_id(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(AudioLDMError, match=r"someone/clap is not in the cache.*copy the files of text_encoder"):
+    with pytest.raises(
+        AudioLDMError, match=r"someone/clap is not in the cache.*copy the files of text_encoder"
+    ):
         load_embedder("clap", "someone/clap")
     repo, commit = tmp_path / "models--someone--clap", "a" * 40
     (repo / "refs").mkdir(parents=True)

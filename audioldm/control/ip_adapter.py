@@ -1,4 +1,4 @@
-"""IP-Adapter: a sound as a prompt, through attention of its own beside the text's.   arXiv:2308.06721 sec. 3.2.
+"""IP-Adapter: a sound as a prompt, through a second attention beside the text's.   arXiv:2308.06721 sec. 3.2.
 
 B batch, D width of CLAP's space, M tokens, W width of a level, L places of the latent.
 """
@@ -24,8 +24,13 @@ def second_attentions(unet: UNet2DConditionModel) -> dict[str, Attention]:
     return {name: part for name, part in unet.named_modules() if name.endswith("attn2") and part is not None}
 
 
+def widths_of(unet: UNet2DConditionModel) -> list[int]:
+    """Widths of the keys of those attentions."""
+    return [part.to_k.out_features for part in second_attentions(unet).values()]
+
+
 @register
-class AudioPrompt(ModelMixin, ConfigMixin):
+class IPAdapter(ModelMixin, ConfigMixin):
     """CLAP's embedding of a sound as M tokens, and keys and values for each second attention of a U-Net.
 
     The U-Net's own attention is left as it is and the new one is added to it: to that on the text where there is text,
@@ -33,7 +38,7 @@ class AudioPrompt(ModelMixin, ConfigMixin):
     only ones.   Values begin at zero: the U-Net's answer is then unchanged, bit by bit.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, dim: int, widths: Sequence[int], tokens: int = 4, width: int = 128, base: str = ""
     ) -> None:
@@ -43,40 +48,39 @@ class AudioPrompt(ModelMixin, ConfigMixin):
         self.to_k = nn.ModuleList(nn.Linear(width, inner, bias=False) for inner in widths)
         self.to_v = nn.ModuleList(nn.Linear(width, inner, bias=False) for inner in widths)
         for layer in self.to_v:
-            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
 
     @classmethod
     def of(
         cls, unet: UNet2DConditionModel, dim: int, *, tokens: int = 4, width: int = 128, base: str = ""
-    ) -> "AudioPrompt":
+    ) -> "IPAdapter":
         """One that fits ``unet`` and CLAP vectors of ``dim``."""
-        widths = tuple(part.to_k.out_features for part in second_attentions(unet).values())
-        return cls(dim=dim, widths=widths, tokens=tokens, width=width, base=base)
+        return cls(dim=dim, widths=tuple(widths_of(unet)), tokens=tokens, width=width, base=base)
 
     def around(
         self,
         call: NetCall,
         unet: UNet2DConditionModel,
-        heard: Tensor,
+        vector: Tensor,
         scale: float = 1.0,
-        *,
         rows: int | None = None,
     ) -> NetCall:
-        """``call`` with the sound ``heard`` (B, D) or (1, D) attended to, in its first ``rows`` (None: all).
+        """``call`` with the sound ``vector`` (B, D) or (1, D) attended to, in its first ``rows`` (None: all).
 
         Each hook adds scale * W_o softmax(q k'^T / sqrt d) v' (eq. 5).
         """
-        found = second_attentions(unet)
-        if [part.to_k.out_features for part in found.values()] != list(self.config.widths):
-            raise ValueError("this audio prompt was made for another U-Net")
+        attentions = second_attentions(unet).values()
+        if widths_of(unet) != list(self.config.widths):
+            raise ValueError("this IP-Adapter was trained for another U-Net")
 
         def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
-            sound = self.norm(self.project(repeated(heard.to(x), len(x))))
+            # as many as rows of the call, such as the two of guidance
+            sound = self.norm(self.project(vector.to(x).repeat(len(x) // len(vector), 1)))
             led = torch.arange(len(x), device=x.device) < (len(x) if rows is None else rows)
             share = scale * led.to(x)[:, None, None]
             handles = [
                 part.register_forward_hook(self.hook(i, sound, share), with_kwargs=True)
-                for i, part in enumerate(found.values())
+                for i, part in enumerate(attentions)
             ]
             try:  # any keyword makes a recorded or compiled U-Net step aside: it would run without the hooks
                 return call(x, t, condition, **{"cross_attention_kwargs": {}, **residuals})
@@ -87,7 +91,7 @@ class AudioPrompt(ModelMixin, ConfigMixin):
         return called
 
     def hook(self, index: int, sound: Tensor, scale: Tensor) -> Callable[..., Tensor]:
-        """Add the attention on the sound's tokens (B, M, width) to what attention ``index`` found."""
+        """Add the attention on the sound's tokens (B, M, width) to the answer of attention ``index``."""
 
         def add(attn: Attention, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor:
             hidden = args[0] if args else kwargs["hidden_states"]  # (B, L, W)
@@ -95,14 +99,9 @@ class AudioPrompt(ModelMixin, ConfigMixin):
             def split(values: Tensor) -> Tensor:
                 return values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-            looked = nnf.scaled_dot_product_attention(
+            answer = nnf.scaled_dot_product_attention(
                 split(attn.to_q(hidden)), split(self.to_k[index](sound)), split(self.to_v[index](sound))
             )
-            return out + scale * nnf.linear(looked.transpose(1, 2).flatten(2), attn.to_out[0].weight)
+            return out + scale * nnf.linear(answer.transpose(1, 2).flatten(2), attn.to_out[0].weight)
 
         return add
-
-
-def repeated(vector: Tensor, rows: int) -> Tensor:
-    """Vectors (B, D) or (1, D) for a call of ``rows`` rows, such as the two of guidance."""
-    return torch.cat([vector] * (rows // len(vector)))
