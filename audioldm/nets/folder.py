@@ -206,9 +206,9 @@ def reason(error: BaseException) -> str:
 
 def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     """``state`` in the names of the libraries of today, with the buffers that these compute."""
-    own = module.state_dict()
-    state = {key: value for key, value in state.items() if key in own or not key.endswith(COMPUTED)}
-    state |= {key: value for key, value in own.items() if key.endswith(COMPUTED) and key not in state}
+    expected = module.state_dict()
+    state = {key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)}
+    state |= {key: value for key, value in expected.items() if key.endswith(COMPUTED) and key not in state}
     names: dict[int, list[str]] = {}
     for key, value in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(value), []).append(key)
@@ -230,15 +230,15 @@ def modern_attention(state: Mapping[str, Tensor]) -> State:
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
     """Name the first tensor that is missing, unknown, of another shape or kind, or not finite."""
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    expected = module.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
         raise AudioLDMError(
             f"{place} {what} ({len(missing)} missing, {len(extra)} unknown).",
             "Its config.json does not belong to it.",
         )
-    for key, value in own.items():
+    for key, value in expected.items():
         if value.shape != state[key].shape or value.is_floating_point() != state[key].is_floating_point():
             raise AudioLDMError(
                 f"{place}: {key!r} is {describe(state[key])}, its config.json says {describe(value)}.",
