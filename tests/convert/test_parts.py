@@ -141,7 +141,7 @@ def test_frozen_parts_are_bfloat16_on_a_gpu(tiny_model):
         ("ours/vae", "unet", "holds a AutoencoderKL, no UNet2DConditionModel or AudioLDM2"),
         ("tokenizer", "vae", "holds no vae"),
         ("ours", "text_encoder", "holds no text_encoder_2"),
-        ("ours/tokenizer/vocab.json", "clap", "is no weight file"),
+        ("ours/model_index.json", "clap", "is no weight file"),
         ("nowhere", "clap", "is not a model folder, a checkpoint, or a hub id"),
         ("ours", "lamp", "kind='lamp' is no part of a model"),
     ],
