@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.components import Components, Sampling
-from audioldm.datasets.latents import read_index
+from audioldm.datasets.cache import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import fill, read_weights, sha256, state_digest
