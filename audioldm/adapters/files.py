@@ -100,7 +100,15 @@ def content_of(path: Path) -> Iterator[None]:
     """Within, what a file's content makes Python raise is one line."""
     try:
         yield
-    except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError, re.error) as error:
+    except (
+        LookupError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        re.error,
+    ) as error:
         raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
 
 

@@ -107,7 +107,9 @@ def test_weights(unet, moved, tmp_path, kind: str, layout: str):
     for change in ("nan", "infinite", "integers"):
         save_file({**tensors, first: WEIGHTS[change](tensors[first])}, path, metadata=about)
         assert repr(first) in survives(path, unet)
-    needed = next(n for n in sorted(tensors) if any(f in n for f in ("lora_up", "lora_B", "hada_w1_a", "lokr_w1")))
+    needed = next(
+        n for n in sorted(tensors) if any(f in n for f in ("lora_up", "lora_B", "hada_w1_a", "lokr_w1"))
+    )
     save_file({name: value for name, value in tensors.items() if name != needed}, path, metadata=about)
     assert survives(path, unet), "a factor is missing"
     save_file({**tensors, "strange": torch.zeros(2)}, path, metadata=about)
