@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.labelled import LabelledLatents, class_names, collate_labelled, latent_facts
+from audioldm.datasets.latents import LabelledLatents, class_names, collate_labelled, latent_facts
 from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from audioldm.datasets.audio_text import AudioText, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import SECONDS, BucketDraws, batch_sizes
+from audioldm.datasets.cache import read_index
 from audioldm.datasets.draws import generator
-from audioldm.datasets.latents import LatentDataset, collate_latents, read_index
+from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand
 from audioldm.datasets.synthetic import Synthetic
