@@ -86,11 +86,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_no_run_could_use_is_refused_before_the_model(generate, words, told):
+@pytest.mark.parametrize(("words", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_no_run_could_use_is_refused_before_the_model(generate, words, expected):
     code, sidecar, err = generate(*words, model="no/such/model")
     assert (code, sidecar) == (2, None)
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1
 
 
