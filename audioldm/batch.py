@@ -1,4 +1,4 @@
-"""The nouns that travel between rooms.   B batch, N samples, T frames, F bins, L tokens, D embedding width."""
+"""The nouns that travel between modules.   B batch, N samples, T frames, F bins, L tokens, D embedding width."""
 
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True)
 class Condition:
-    """What a U-Net is told about the sound: one pooled vector, a token sequence, or both.   An absent part is None."""
+    """What a U-Net is conditioned on: one pooled vector, a token sequence, or both.   An absent part is None."""
 
     film: Tensor | None = None  # (B, D) added to the time embedding's path
     tokens: Tensor | None = None  # (B, L, D) attended to

@@ -248,15 +248,6 @@ def reason(path: str | Path, error: Exception) -> str:
     return "format not recognised" if "does not exist" in said or not said else said
 
 
-def read_channels(
-    path: str | Path, *, start: float = 0.0, seconds: float | None = None
-) -> tuple[Tensor, int]:
-    """Samples (N, channels) at the file's own rate, and that rate in Hz."""
-    with opened(path) as file:
-        blocks = [torch.from_numpy(block) for block in file.blocks(start, seconds)]
-        return torch.cat(blocks) if blocks else torch.zeros(0, file.channels), file.rate
-
-
 def read_mono(
     path: str | Path, *, start: float = 0.0, seconds: float | None = None, content: bytes | None = None
 ) -> tuple[Tensor, int]:

@@ -215,12 +215,13 @@ def cut(move: Tensor, limit: float | None) -> Tensor:
     return move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
 
 
+COMPOSED = "Liu et al. 2022, arXiv:2206.01714"
 GUIDANCE: dict[str, Entry] = {
     "classifier_free": Entry(
         classifier_free, "Away from the empty prompt.", "Ho & Salimans 2022, arXiv:2207.12598"
     ),
-    "negative": Entry(classifier_free, "Away from a given prompt.", "Liu et al. 2022, arXiv:2206.01714"),
-    "compose": Entry(compose, "Several prompts with weights.", "Liu et al. 2022, arXiv:2206.01714"),
+    "negative": Entry(classifier_free, "Away from a given prompt.", COMPOSED),
+    "compose": Entry(compose, "Several prompts with weights.", COMPOSED),
     "rescale": Entry(
         rescale,
         "Classifier-free, spread kept (phi).",

@@ -26,13 +26,7 @@ def renoise(now: float, nxt: float, x: Tensor, average: Tensor, *, eta: float, n
 
 @sampler
 def dpmpp_2m_sde(
-    denoise: Net,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    noise: Noise,
-    on_step: OnStep,
-    eta: float = 1.0,
+    denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, eta: float = 1.0
 ) -> Tensor:
     """SDE-DPM-Solver++(2M), midpoint form; eta 0 is DPM-Solver++(2M).   Lu et al. 2022 app. B; k-diffusion."""
     before, step_before = x, 0.0

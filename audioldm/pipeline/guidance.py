@@ -48,7 +48,7 @@ class TargetClass:
     def load(cls, place: Path | str, label: str) -> TargetClass:
         """The class ``label`` of the classifier in a folder, or of its weight file.   Raises AudioLDMError."""
         folder = Path(place).parent if Path(place).is_file() else Path(place)
-        net = load_component(folder)
+        net: Any = load_component(folder)
         if not isinstance(net, NoisyClassifier):
             raise AudioLDMError(
                 f"guidance_classifier={place} holds a {type(net).__name__}.",

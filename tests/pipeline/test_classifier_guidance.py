@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from audioldm.convert.reference import EMBEDDED
 from audioldm.datasets.labelled import LabelledLatents, class_names
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component
 from audioldm.nets.noisy_classifier import NoisyClassifier
-from audioldm.pipeline.audioldm import EMBEDDED, AudioLDM
+from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.guidance import GuidanceConfig, TargetClass
 
 QUICK = {"seconds": 0.64, "steps": 6, "sampler": "ddim", "grid": "trailing"}

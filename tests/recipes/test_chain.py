@@ -67,7 +67,7 @@ def test_the_chain_ends_in_a_sound(
 
     capsys.readouterr()
     assert command("export", "model", *files[:2], "-o", "none") == 2
-    assert "Both a REF and parts were given" in capsys.readouterr().err
+    assert "Both a REF and its U-Net" in capsys.readouterr().err
     assert export(command) == 2
     assert "--force" in capsys.readouterr().err
     weights = runs / "vae" / "model" / "vae" / "diffusion_pytorch_model.safetensors"

@@ -6,7 +6,8 @@ python -m recipes.embedded.release_checks data/raw/*.jsonl -m runs/embedded/rele
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audioldm.cli.manifests import bar
+from audioldm.cli.console import progress
 from audioldm.cli.options.model import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import resample
@@ -281,6 +282,10 @@ def run(options: argparse.Namespace) -> None:
     pipe = load(options.model, device=options.device, dtype=options.dtype)
     settings = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
+
+    def bar(unit: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+        return progress(total, unit)
+
     checks = ReleaseChecks(
         rows, clips, yamnet, bar, seeds=options.seeds, captions=options.captions, pairs=options.pairs,
         device=str(pipe.device),

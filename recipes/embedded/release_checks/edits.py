@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
-from audioldm.cli.manifests import bar
+from audioldm.cli.console import progress
 from audioldm.cli.options.model import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode, resample
@@ -399,7 +399,7 @@ def run(options: argparse.Namespace) -> None:
     clips, tables = real_clips(rows, pipe, options.clips), {}
     for part in options.part or PARTS:
         count = len(clips) * (2 if part == "upscale" else 1) + len(STEADY) * (part == "seams")
-        with bar(part, count) as step:
+        with progress(count, part) as step:
             tables[part] = measure(part, pipe, clips, rows, step, settings)
     text = f"{pipe.name}\n"
     for part, table in tables.items():
