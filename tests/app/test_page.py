@@ -79,7 +79,9 @@ def violations(page):
     """What axe-core finds against WCAG A and AA."""
     if not page.evaluate("() => Boolean(window.axe)"):
         page.evaluate(AXE.read_text())
-    matches = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], resultTypes: ['violations']})")
+    matches = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], resultTypes: ['violations']})"
+    )
     return [(one["id"], one["nodes"][0]["html"][:200]) for one in matches["violations"]]
 
 

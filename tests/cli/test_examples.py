@@ -39,7 +39,7 @@ NOT_RUN = {
     r"^export": "needs trained parts: tests/recipes/test_chain.py exports some",
     r"--device cuda": "needs a GPU",
     r"^data (prepare (?!folder my_sounds)|encode|shard|pack|unpack|stats|attribution)": "needs data: tests/datasets",
-    r"^data .*(esc10|audiocaps|composed|\*|latents|shards)": "needs a data set: tests/datasets run each",
+    r"^data .*(esc10|audiocaps|opensounds|composed|\*|latents|shards)": "needs a data set: tests/datasets run each",
     r"^evaluate (?!out/clips real/clips$)|^listen (?!prepare old)": "needs data: tests/evaluation and tests/listening",
 }
 """Why an example is only parsed: a pattern of its words, and the reason."""

@@ -91,7 +91,7 @@ DAMAGES = {
     "empty": "cannot be read",
     "absent": "no weights",
     "changed": "sha256",
-    "shape": "has shape",
+    "shape": "of shape",
     "config": "not valid JSON",
 }
 
@@ -134,6 +134,8 @@ def spoil(model: Path, part: str, damage: str, forget_hashes: Callable[[Path], N
 def test_damaged_description_is_refused(generate, out, tiny_model, tmp_path, file, content):
     if (file, content) == ("model_index.json", "{}"):
         pytest.skip("our own reader needs nothing from the index but that it is there")
+    if (file, content) == ("audioldm.json", None):
+        pytest.skip("without it the folder is one of diffusers' own")
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     (broken / file).unlink() if content is None else (broken / file).write_text(content)

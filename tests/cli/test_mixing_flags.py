@@ -151,7 +151,9 @@ def test_a_prompt_is_needed_where_a_share_is_left_for_it(generate, sound):
         assert expected in err
 
 
-@pytest.mark.parametrize(("content", "expected"), [(b"not a sound", "Cannot read audio"), (None, "is silent")])
+@pytest.mark.parametrize(
+    ("content", "expected"), [(b"not a sound", "Cannot read audio"), (None, "is silent")]
+)
 def test_a_sound_that_says_nothing_is_refused(generate, tmp_path, content, expected):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(16000), 16000) if content is None else path.write_bytes(content)
