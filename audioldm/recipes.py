@@ -4,18 +4,18 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from glob import glob
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +35,12 @@ class Experiment:
     module: Any
     data: Any
     trainer: Any
-    run_dir: Path
+    folder: Any
+
+    def fit(self) -> None:
+        """Train, from the newest whole state of the run's folder where there is one."""
+        checkpoint = self.folder.checkpoint()
+        self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
 
 
 def find_root() -> tuple[Path, Path]:
@@ -58,12 +63,6 @@ def recipe_text(name: str) -> str:
     if not path.is_file():
         raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
     return path.read_text(encoding="utf-8")
-
-
-def headline(name: str) -> str:
-    """A recipe's first comment line."""
-    lines = [line[1:].strip() for line in recipe_text(name).splitlines() if line.startswith("#")]
-    return next((line for line in lines if not line.startswith("@")), "")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -93,8 +92,19 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     return cfg
 
 
+def parsed(word: str) -> Override | None:
+    """An override as Hydra reads it; None for a text beyond its grammar: with , ( = or other letters."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        key, _, value = word.partition("=")
+        if not value or not key.replace(".", "").isidentifier():
+            raise
+        return None
+
+
 def readable(word: str) -> list[str]:
-    """An override as Hydra reads it: a text with , ( = or letters that its grammar has not is quoted.
+    """An override as Hydra takes it: a text beyond its grammar is quoted.
 
     ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add.
 
@@ -102,48 +112,34 @@ def readable(word: str) -> list[str]:
     (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'])
     """
     key, _, value = word.partition("=")
-    quoted = f"{key}='" + value.replace("'", "\\'") + "'"
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException:
-        if not value or not key.replace(".", "").isidentifier():
-            raise
-        return [quoted]
-    if override.is_sweep_override():
-        if any(character.isdigit() for character in value) or "." not in key:
-            raise AudioLDMError(
-                f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
-            )
-        return [quoted]
-    return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
+    quoted, override = f"{key}='" + value.replace("'", "\\'") + "'", parsed(word)
+    if override is not None and not override.is_sweep_override():
+        return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
+    if override is not None and ("." not in key or any(character.isdigit() for character in value)):
+        raise AudioLDMError(
+            f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
+        )
+    return [quoted]
 
 
 def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, each with a run folder that is named by what is swept.
 
     >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
-    ['task.lr=0.001', 'seed=1', 'run_dir=runs/tiny/vae/task.lr=0.001']
+    ['task.lr=0.001', 'seed=1', "run_dir='runs/tiny/vae/task.lr=0.001'"]
     """
-    parent, choices = f"runs/{name}", []
+    folders = [word.removeprefix("run_dir=") for word in overrides if word.startswith("run_dir=")]
+    parent, runs = [f"runs/{name}", *folders][-1], [(list[str](), list[str]())]
     for word in overrides:
-        key, _, value = word.partition("=")
-        if key == "run_dir":
-            parent = value
+        override = parsed(word)
+        if word.startswith("run_dir="):
             continue
-        override = OverridesParser.create().parse_override(word)
-        swept = override.is_sweep_override()
-        choices.append([f"{key}={one}" for one in override.sweep_string_iterator()] if swept else [word])
-    runs = []
-    for words in product(*choices):
-        varied = [word for word, several in zip(words, choices, strict=True) if len(several) > 1]
-        folder = ",".join(varied).replace("/", "_")
-        runs.append([*words, f"run_dir={quote(f'{parent}/{folder}')}" if folder else f"run_dir={parent}"])
-    return runs
-
-
-def quote(text: str) -> str:
-    """Quoted where Hydra's grammar asks for it."""
-    return f"'{text}'" if set(text) & set(",(){}[]: ") else text
+        if override is None or not override.is_sweep_override():
+            runs = [([*words, word], varied) for words, varied in runs]
+            continue
+        values = [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
+        runs = [([*words, one], [*varied, one]) for words, varied in runs for one in values]
+    return [[*words, f"run_dir='{parent}/{','.join(varied).replace('/', '_')}'"] for words, varied in runs]
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -166,20 +162,30 @@ def ranges() -> dict[str, str]:
 
 def refuse_out_of_range(path: str, value: Any) -> None:
     """AudioLDMError for a number outside its range, and for a word where a number belongs."""
-    name = "weights" if path.startswith("data.weights.") else path.rpartition(".")[2]
-    bounds = ranges().get(name)
-    if bounds is None or value is None or isinstance(value, bool) or value == "auto":
+    bounds = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
+    if bounds is None or value in (None, "auto") or isinstance(value, bool):
         return
     interval = bounds.removeprefix("int ")
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
     if isinstance(value, str):
-        raise AudioLDMError(f"{path}={value} is not a number.", f"Use one in {interval}.")
-    if bounds.startswith("int ") and isinstance(value, float):
-        raise AudioLDMError(f"{path}={value} is not a whole number.", f"Use one in {interval}.")
-    above = value > low or (value == low and interval[0] == "[")
-    below = value < high or (value == high and interval[-1] == "]")
-    if not (above and below and math.isfinite(value)):
-        raise AudioLDMError(f"{path}={value} is out of range.", f"Use a number in {interval}.")
+        wrong = "not a number"
+    elif interval != bounds and isinstance(value, float):
+        wrong = "not a whole number"
+    else:
+        wrong = "" if inside(value, interval) else "out of range"
+    if wrong:
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {interval}.")
+
+
+def inside(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval.
+
+    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(math.nan, "[0, inf)"), inside(math.inf, "(0, inf)")
+    (True, False, False, False)
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    return (
+        low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
+    )
 
 
 def one_line(error: Exception) -> str:
@@ -187,9 +193,14 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
 
 
-def build(cfg: DictConfig) -> Experiment:
-    """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself."""
+def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False) -> Experiment:
+    """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself.
+
+    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there.
+    """
     import torch
+
+    from audioldm.training.run_folder import RunFolder
 
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -197,7 +208,7 @@ def build(cfg: DictConfig) -> Experiment:
         # float32 products on tensor cores, 10 bits of mantissa
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
-    try:
+    with causes(cfg.recipe):
         module, data = instantiate(cfg.task), instantiate(cfg.data)
         instantiate(cfg.speed).apply(module)
         data.repeat = cfg.data_repeat
@@ -205,10 +216,25 @@ def build(cfg: DictConfig) -> Experiment:
         if not module.automatic_optimization:
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
             by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
+        folder = RunFolder(
+            Path(cfg.run_dir),
+            recipe=cfg.recipe,
+            config=OmegaConf.to_yaml(cfg),
+            overrides=overrides,
+            fresh=fresh,
+        )
         callbacks, loggers = (
             [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
         )
-        trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, **by_hand)
+        trainer = instantiate(cfg.trainer, callbacks=[folder, *callbacks], logger=loggers, **by_hand)
+    return Experiment(module, data, trainer, folder)
+
+
+@contextmanager
+def causes(recipe: str) -> Iterator[None]:
+    """Within, what Hydra wraps surfaces as itself; other mistakes become one line."""
+    try:
+        yield
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -216,32 +242,8 @@ def build(cfg: DictConfig) -> Experiment:
         if isinstance(cause, AudioLDMError):
             raise cause from None
         raise AudioLDMError(
-            f"{cfg.recipe}: {one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
+            f"{recipe}: {one_line(error)}", f"See `audioldm recipes {recipe} --full`."
         ) from error
-    return Experiment(module, data, trainer, Path(cfg.run_dir))
-
-
-def open_run(
-    cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False
-) -> tuple[Path | None, list[str]]:
-    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones."""
-    from audioldm.training.run_folder import open_folder, provenance
-
-    data = OmegaConf.to_container(cfg.data)
-    return open_folder(
-        Path(cfg.run_dir),
-        config=OmegaConf.to_yaml(cfg),
-        overrides=overrides,
-        about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
-        fresh=fresh,
-    )
-
-
-def part(settings: dict[str, Any], name: str) -> Any:
-    """The net ``name`` of a run's configuration, built as the run built it, with weights of its own."""
-    if name not in settings.get("task", {}):
-        raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
-    return instantiate(settings["task"][name])
 
 
 def resolve_batch_size(cfg: DictConfig) -> None:
@@ -275,7 +277,7 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
     import torch
 
     built = {}
-    with torch.device("meta"):
+    with torch.device("meta"), causes(cfg.recipe):
         for name in ("vae", "vocoder", "unet", "discriminator"):
             node = cfg.task.get(name)
             if node and "folder" not in node and "ref" not in node:
@@ -290,5 +292,11 @@ def missing(cfg: DictConfig) -> list[str]:
         for path, value in numbers(OmegaConf.to_container(cfg))
         if isinstance(value, str) and path.rpartition(".")[2] in PLACES
     )
-    lost = (path for path in named if ":" not in path and not (glob(path) or Path(path).exists()))
+    # an id of the hub, owner/name, is not asked for either
+    here = (
+        path
+        for path in named
+        if (":" not in path and path.count("/") != 1) or path.startswith(("runs/", "data/"))
+    )
+    lost = (path for path in here if not (glob(path) or Path(path).exists()))
     return list(dict.fromkeys(lost))

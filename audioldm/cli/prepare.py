@@ -132,12 +132,12 @@ def prepare(
       audioldm data prepare audiocaps --from audiocaps/dataset --audio sounds --youtube
       audioldm data prepare parquet data/raw/audiocaps --hub OpenSound/AudioCaps -o data/raw/audiocaps.jsonl
     """
-    given = {
+    options_named = {
         "audio": audio, "to": to, "licence": licence, "author": author, "source": name, "val": val, "test": test,
         "test_fold": test_fold, "val_fold": val_fold, "only_esc10": only_esc10, "exclude": exclude, "weak": weak,
         "audio_column": audio_column, "caption_column": caption_column, "config": config, "hub": hub,
     }  # fmt: skip
-    options = {key: value for key, value in given.items() if value is not None}
+    options = {key: value for key, value in options_named.items() if value is not None}
     inputs = [*(places or []), *([place] if place else [])]
     reader = checked(source, inputs, options, youtube)
     if out is None and source in OWN and not dry_run:

@@ -1,8 +1,6 @@
 """``audioldm train``: run a recipe; the same command again resumes."""
 
 import errno
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +63,7 @@ def train(
     except ModuleNotFoundError as error:
         raise AudioLDMError(f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"') from None
     runs = recipes.sweep(recipe, overrides or ()) if multirun else [overrides or []]
+    failed: list[str] = []
     try:
         with handled():
             configs = [recipes.load(recipe, words) for words in runs]
@@ -72,44 +71,33 @@ def train(
                 if dry_run or cfg:
                     print_plan(settings, plan=dry_run)
                 else:
-                    run(settings, words, fresh=fresh)
+                    run(settings, words, fresh=fresh, failed=failed if multirun else None)
     except Stopped as error:
         state = f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
         message = f"{recipe} was stopped by {error.name}; its {state}."
         raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
+    if failed:
+        raise AudioLDMError(f"{len(failed)} of {len(runs)} runs failed.", "The others are done.", code=1)
 
 
-def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool) -> None:
-    """One training, alone in its folder."""
+def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
+    """One training; with ``failed`` a mistake is printed and noted there, so that the other runs of a sweep go on."""
     from audioldm import recipes
-    from audioldm.training.run_folder import locked
 
-    quieten()
-    with locked(Path(cfg.run_dir)):
+    try:
         recipes.resolve_batch_size(cfg)
-        experiment = recipes.build(cfg)
-        checkpoint, complaints = recipes.open_run(cfg, overrides, fresh=fresh or bool(cfg.debug))
-        for complaint in complaints:
-            typer.echo(f"audioldm: {complaint}; the state before it is used.", err=True)
-        if checkpoint is not None:
-            typer.echo(f"resuming {checkpoint}", err=True)
-        fit(cfg, experiment, checkpoint)
-    if cfg.debug:
-        report_debug(experiment.run_dir, cfg.debug)
-    if hint := getattr(experiment.module, "hint", None):
-        typer.echo(f"hear it: {hint(experiment.run_dir / 'model')}", err=True)
-    typer.echo(str(experiment.run_dir / "model"))
-
-
-def quieten() -> None:
-    """Hide Lightning's tips and warnings that no user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        ".*LeafSpec.*",
-        "Total length of `.*` across ranks is zero",
-        ".*your dataloader is not resumable",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug))
+        fit(cfg, experiment)
+        if cfg.debug:
+            report_debug(Path(cfg.run_dir), cfg.debug)
+        if hint := getattr(experiment.module, "hint", None):
+            typer.echo(f"hear it: {hint(Path(cfg.run_dir) / 'model')}", err=True)
+        typer.echo(f"{cfg.run_dir}/model")
+    except AudioLDMError as error:
+        if failed is None:
+            raise
+        typer.echo(f"audioldm: {cfg.run_dir}: {error}", err=True)
+        failed.append(cfg.run_dir)
 
 
 def print_plan(cfg: "DictConfig", *, plan: bool) -> None:
@@ -131,13 +119,13 @@ def print_plan(cfg: "DictConfig", *, plan: bool) -> None:
     )
 
 
-def fit(cfg: "DictConfig", experiment: "Experiment", checkpoint: Path | None) -> None:
+def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
     """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
     from audioldm import recipes
     from audioldm.training.memory import out_of_memory, release
 
     try:
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        experiment.fit()
         return
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -168,7 +156,7 @@ def report_debug(run_dir: Path, rung: str) -> None:
     from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
-        typer.echo((run_dir / "profile.txt").read_text())
+        typer.echo((run_dir / "fit-profile.txt").read_text())
     if rung != "overfit":
         return
     rows = [

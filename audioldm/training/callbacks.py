@@ -19,9 +19,10 @@ from audioldm.batch import Batch, LatentBatch
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
+from audioldm.paths import staged, write_text
 from audioldm.training.distributed import joined
 from audioldm.training.ema import averaged
-from audioldm.training.run_folder import LAST, replace_text
+from audioldm.training.run_folder import LAST
 from audioldm.training.signals import Grace, Stopped, handled
 
 
@@ -172,7 +173,7 @@ class Curves(L.Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = read_metrics(self.path) if self.path.exists() else []
         past = [json.dumps(row) + "\n" for row in rows if row["batch"] <= module.batch_count]
-        replace_text(self.path, "".join(past))
+        write_text(self.path, "".join(past))
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
         """Log, and write every so often."""
@@ -269,6 +270,7 @@ class State(L.Callback):
             if not self.in_step and module.steps_now and self.saved >= 0:
                 self.save(trainer, module)
             exception.batch = self.saved if self.saved > 0 else None
+        self.handlers.close()
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """The handlers from before."""
@@ -285,33 +287,6 @@ class Bar(TQDMProgressBar):
         if count := int(trainer.lightning_module.batch_count):  # type: ignore[arg-type]
             self.on_train_epoch_start(trainer)
             self.train_progress_bar.initial = self.train_progress_bar.n = count
-
-
-class Profile(L.Callback):
-    """Where the time of batches 3 to 10 goes: ``profile.txt`` and, for chrome://tracing, ``trace.json``."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Wait for caches and allocators to settle."""
-        from torch.profiler import profile, schedule
-
-        self.profiler = profile(schedule=schedule(wait=1, warmup=1, active=8, repeat=1))
-        self.profiler.start()
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """The next batch; the tenth ends the recording."""
-        if module.batch_count < 10:
-            self.profiler.step()
-
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Write both files."""
-        self.profiler.stop()
-        key = "self_cuda_time_total" if module.device.type == "cuda" else "self_cpu_time_total"
-        table = self.profiler.key_averages().table(sort_by=key, row_limit=25)
-        (self.folder / "profile.txt").write_text(table)
-        self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
 
 
 class Overfitting(L.Callback):
@@ -361,15 +336,13 @@ class ExportFolder(L.Callback):
 
     def write(self, module: Any, parts: dict[str, torch.nn.Module]) -> None:
         """The folder of components, or what the module itself writes: an adapter, a whole model."""
-        new = self.folder.with_name(self.folder.name + ".new")
-        shutil.rmtree(new, ignore_errors=True)
-        if hasattr(module, "write"):
-            module.write(new)
-            parts = {}
-        for name, part in parts.items():
-            if isinstance(part, TwoTowers):
-                part.save(new)
-            else:
-                save_component(part, new / name)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        new.rename(self.folder)
+        with staged(self.folder, folder=True) as new:
+            if hasattr(module, "write"):
+                module.write(new)
+                parts = {}
+            for name, part in parts.items():
+                if isinstance(part, TwoTowers):
+                    part.save(new)
+                else:
+                    save_component(part, new / name)
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -69,12 +69,9 @@ class ClapTraining(TrainingModule):
         teachers: Teachers | None = None,
         teacher_weight: float = 1.0,
         extra_texts: int = 0,
-        lr: float = 1e-3,
-        warmup: int = 50,
-        seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, seed=seed, **settings)
+        super().__init__(**settings)
         self.clap, self.teachers, self.teacher_weight = clap, teachers, teacher_weight
         self.extra_texts = extra_texts if teachers is not None and "text" in teachers.maps else 0
         # ln(1/0.07), CLIP sec. 2.5

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.labelled import LabelledLatents, class_names, collate_labelled, latent_facts
+from audioldm.datasets.latents import LabelledLatents, class_names, collate_labelled, latent_facts
 from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
@@ -28,13 +28,10 @@ class ClassifierTraining(TrainingModule):
         schedule: NoiseSchedule,
         *,
         scaling_factor: float,
-        lr: float = 1e-3,
         decay: float = 0.05,
-        warmup: int = 50,
-        seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, seed=seed, **settings)
+        super().__init__(**settings)
         self.classifier, self.schedule = classifier, schedule
         self.scaling_factor, self.decay = scaling_factor, decay
 
@@ -81,21 +78,18 @@ def build_classifier(
     folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
 ) -> NoisyClassifier:
     """A classifier of the classes and of the latents of a cache."""
-    return NoisyClassifier(
-        classes=class_names(folder), widths=tuple(widths), dropout=dropout, **latent_facts(folder)
+    facts = latent_facts(folder)
+    net: NoisyClassifier = NoisyClassifier(
+        classes=class_names(folder), widths=tuple(widths), dropout=dropout, **facts
     )
+    return net
 
 
 def from_labelled_latents(
-    *, folder: str, batch_size: int, val_folder: str | None = None, seed: int = 0, workers: int = 0
+    *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
 ) -> DataModule:
     """Windows of a latent cache with their classes."""
     classes = class_names(folder)
-    return DataModule(
-        LabelledLatents(folder, classes, seed=seed),
-        LabelledLatents(val_folder, classes, seed=seed) if val_folder else None,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        collate=collate_labelled,
-    )
+    train = LabelledLatents(folder, classes, seed=seed)
+    val = LabelledLatents(val_folder, classes, seed=seed) if val_folder else None
+    return DataModule(train, val, seed=seed, collate=collate_labelled, **settings)

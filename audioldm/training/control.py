@@ -1,7 +1,6 @@
 """Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -11,14 +10,12 @@ from audioldm.batch import Condition, LatentBatch
 from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.maps import known, pictures
 from audioldm.control.residual import ControlNet, T2IAdapter, joined
-from audioldm.convert.model import read_about
-from audioldm.convert.scheduler import read_scheduler
+from audioldm.convert.reference import open_model
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component, read_json, sha256, weight_file
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.spec import AudioSpec
-from audioldm.training.latent_diffusion import LatentDiffusion
+from audioldm.training.latent_diffusion import LatentDiffusion, Trained
 from audioldm.training.module import Terms
 
 Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
@@ -26,6 +23,8 @@ Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
 
 class ControlTraining(LatentDiffusion):
     """The U-Net of ``model`` answers, its weights unmoved; only the net that steers it learns.
+
+    ``model`` is a reference; None is the embedded one.
 
     ``map`` is what a ControlNet or T2I-Adapter reads; an audio prompt hears each window's own CLAP vector while the
     words are the caption's.   ``width`` and ``layers`` shape an adapter, ``tokens`` an audio prompt, and a
@@ -36,7 +35,7 @@ class ControlTraining(LatentDiffusion):
 
     def __init__(
         self,
-        model: str,
+        model: str | None,
         kind: Kind,
         *,
         map: str | None = None,
@@ -46,14 +45,18 @@ class ControlTraining(LatentDiffusion):
         depth: int | None = None,
         **settings: Any,
     ) -> None:
-        folder = Path(model)
-        unet = load_component(folder / "unet").requires_grad_(False)
-        schedule, prediction = read_scheduler(folder / "scheduler")
-        super().__init__(unet, schedule, prediction=prediction, **settings)  # type: ignore[arg-type]
-        self.spec: AudioSpec = read_about(folder / "audioldm.json")["spec"]
-        base = sha256(weight_file(folder / "unet"))
+        parts = open_model(model)
+        super().__init__(
+            parts.unet.requires_grad_(False),
+            parts.schedule,
+            prediction=cast(Trained, parts.prediction),
+            scaling_factor=float(parts.vae.config.scaling_factor),
+            **settings,
+        )
+        self.spec = parts.spec
+        base = parts.hashes.get("unet", "")
         self.kind, self.control = kind, build_control(
-            kind, unet, map=map, spec=self.spec, dim=len(self.empty), base=base, width=width, layers=layers,
+            kind, self.unet, map=map, spec=self.spec, dim=len(self.empty), base=base, width=width, layers=layers,
             tokens=tokens, depth=depth,
         )  # fmt: skip
 
@@ -71,7 +74,8 @@ class ControlTraining(LatentDiffusion):
     @property
     def averaged(self) -> torch.nn.Module:
         """What the moving average follows."""
-        return self.control
+        net: torch.nn.Module = self.control
+        return net
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""
@@ -81,7 +85,8 @@ class ControlTraining(LatentDiffusion):
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
         if isinstance(self.control, IPAdapter):
-            return self.control.around(call, self.unet, batch.audio)
+            around: NetCall = self.control.around(call, self.unet, batch.audio)
+            return around
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
         picture = pictures(self.control.config.map, batch.curve, self.spec)
@@ -124,7 +129,7 @@ def build_control(
     layers: int = 1,
     tokens: int = 4,
     depth: int | None = None,
-) -> ControlNet | T2IAdapter | IPAdapter:
+) -> Any:
     """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
     if kind == "ip_adapter":
         return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
@@ -139,15 +144,3 @@ def build_control(
             raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
         return ControlNet.of(unet, map, stride=spec.stride, base=base, depth=depth)
     raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
-
-
-def scaling_of(model: str) -> float:
-    """The scaling factor of a model's latents."""
-    return float(read_json(Path(model) / "vae" / "config.json")["scaling_factor"])
-
-
-def embedded() -> str:
-    """The folder of the embedded model."""
-    from audioldm.convert.reference import EMBEDDED
-
-    return str(EMBEDDED)

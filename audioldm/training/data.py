@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from audioldm.datasets.audio_text import AudioText, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import SECONDS, BucketDraws, batch_sizes
+from audioldm.datasets.cache import read_index
 from audioldm.datasets.draws import generator
-from audioldm.datasets.latents import LatentDataset, collate_latents, read_index
+from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand
 from audioldm.datasets.synthetic import Synthetic
@@ -202,11 +203,11 @@ class StreamedData(RunData):
 
 
 def from_synthetic(
-    spec: AudioSpec, *, seconds: float, batch_size: int, size: int = 280, seed: int = 0
+    spec: AudioSpec, *, seconds: float, size: int = 280, seed: int = 0, **settings: Any
 ) -> DataModule:
     """Sounds made by rule; the validation ones are other draws of the same kinds."""
     train, val = Synthetic(spec, seconds, size, seed=seed), Synthetic(spec, seconds, 28, seed=seed + 1)
-    return DataModule(train, val, batch_size=batch_size, seed=seed)
+    return DataModule(train, val, seed=seed, **settings)
 
 
 def read_splits(manifests: Sequence[str]) -> tuple[list[Row], list[Row]]:
@@ -221,25 +222,19 @@ def from_manifests(
     *,
     manifests: Sequence[str],
     seconds: float,
-    batch_size: int,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
-    workers: int = 0,
     mixup: float = 0.0,
+    **settings: Any,
 ) -> DataModule:
     """Clips of checked manifests: their train split, drawn by ``weights`` of each source, and their val split.
 
     ``mixup`` is the chance that a second clip is mixed into one of training, its caption joined.
     """
     train, val = read_splits(manifests)
-    return DataModule(
-        AudioText(train, spec, seconds, seed=seed, mixup=mixup),
-        AudioText(val, spec, seconds, seed=seed, captions="first") if val else None,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        weights=row_weights(train, weights),
-    )
+    clips = AudioText(train, spec, seconds, seed=seed, mixup=mixup)
+    held = AudioText(val, spec, seconds, seed=seed, captions="first") if val else None
+    return DataModule(clips, held, seed=seed, weights=row_weights(train, weights), **settings)
 
 
 def row_weights(rows: Sequence[Row], by_source: Mapping[str, float] | None) -> Tensor | None:
@@ -250,26 +245,18 @@ def row_weights(rows: Sequence[Row], by_source: Mapping[str, float] | None) -> T
 def from_latents(
     *,
     folder: str,
-    batch_size: int,
     val_folder: str | None = None,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
-    workers: int = 0,
     map: str | None = None,
+    **settings: Any,
 ) -> DataModule:
     """Windows of a latent cache, drawn by ``weights`` of each source; with the ``map`` of a control, if named."""
     train = LatentDataset(folder, seed=seed, map=map)
     val = LatentDataset(val_folder, seed=seed, map=map) if val_folder else None
     rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
-    return DataModule(
-        train,
-        val,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        weights=row_weights(rows, weights),
-        collate=collate_latents,
-    )
+    chances = row_weights(rows, weights)
+    return DataModule(train, val, seed=seed, weights=chances, collate=collate_latents, **settings)
 
 
 def bucketed(
@@ -285,20 +272,16 @@ def bucketed(
 ) -> DataModule:
     """Each batch of one bucket; ``ids`` is each row's bucket, ``lengths`` the buckets in seconds."""
     sizes = batch_sizes(lengths, seconds_a_batch)
-    ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1) if val_ids else None
-    return DataModule(
-        train,
-        val if val_ids else None,
-        batch_size=max(sizes.values()),
-        seed=seed,
-        sampler=lambda **place: BucketDraws(list(ids), sizes, seed=seed, **place),
-        val_sampler=ordered,
-        **settings,
-    )
+    settings |= {"batch_size": max(sizes.values()), "seed": seed}
+    settings["sampler"] = lambda **place: BucketDraws(list(ids), sizes, seed=seed, **place)
+    if not val_ids:
+        return DataModule(train, **settings)
+    ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1)
+    return DataModule(train, val, val_sampler=ordered, **settings)
 
 
 def from_bucketed_latents(
-    *, folder: str, seconds_a_batch: float, val_folder: str | None = None, seed: int = 0, workers: int = 0
+    *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
 ) -> DataModule:
     """Windows of a cache made with ``data encode --buckets``, about ``seconds_a_batch`` seconds of sound at once."""
     train = LatentDataset(folder, seed=seed)
@@ -310,47 +293,30 @@ def from_bucketed_latents(
             f"{val_folder} has windows of {extra} latent frames, {folder} has only {frames}.",
             "Encode both with the same --buckets.",
         )
-    return bucketed(
-        train,
-        [frames.index(count) for count in train.frames],
-        val,
-        [frames.index(count) for count in val.frames] if val is not None else (),
-        lengths=[count / second for count in frames],
-        seconds_a_batch=seconds_a_batch,
-        seed=seed,
-        workers=workers,
-        collate=collate_latents,
-    )
+    ids, val_ids = ([frames.index(count) for count in part.frames] if part else [] for part in (train, val))
+    settings |= {"lengths": [count / second for count in frames], "collate": collate_latents}
+    return bucketed(train, ids, val, val_ids, seed=seed, **settings)
 
 
 def from_bucketed_manifests(
     spec: AudioSpec,
     *,
     manifests: Sequence[str],
-    seconds_a_batch: float,
     buckets: Sequence[float] = SECONDS,
     seed: int = 0,
-    workers: int = 0,
     mixup: float = 0.0,
+    **settings: Any,
 ) -> DataModule:
     """Clips of checked manifests, each in the shortest of ``buckets`` (seconds) that holds it; longer ones are cropped.
 
-    ``mixup`` is the chance that a second clip of the same bucket is mixed into one of training, its caption joined.
+    Each batch has about ``seconds_a_batch`` seconds.   ``mixup`` is the chance that a second clip of the same bucket is
+    mixed into one of training, its caption joined.
     """
     train, val = read_splits(manifests)
     lengths = list(buckets)
     clips = AudioText(train, spec, lengths[-1], seed=seed, buckets=lengths, mixup=mixup)
     held = AudioText(val, spec, lengths[-1], seed=seed, buckets=lengths, captions="first") if val else None
-    return bucketed(
-        clips,
-        clips.ids,
-        held,
-        held.ids if held else (),
-        lengths=lengths,
-        seconds_a_batch=seconds_a_batch,
-        seed=seed,
-        workers=workers,
-    )
+    return bucketed(clips, clips.ids, held, held.ids if held else (), lengths=lengths, seed=seed, **settings)
 
 
 def null_tokens(folder: str) -> Tensor:

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
@@ -70,11 +70,12 @@ def like(value: Any, stored: Tensor) -> Tensor:
     if hasattr(value, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
-        return distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
+        placed: Tensor = distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
+        return placed
     return stored.detach().clone().to(value.device)
 
 
-def joined(net: Any) -> nn.Module:
+def joined(net: Any) -> Any:
     """``net``, or where it is split a plain copy with joined weights; all processes must ask together."""
     state = {key: whole(value).cpu() for key, value in net.state_dict().items()}
     if not any(hasattr(p, "device_mesh") for p in net.parameters()):
@@ -83,8 +84,8 @@ def joined(net: Any) -> nn.Module:
         plain: Any = copy.copy(net)
         plain._modules = dict(net._modules)
         plain.text_encoder, plain.audio_encoder = joined(net.text_encoder), joined(net.audio_encoder)
-        return cast(nn.Module, plain)
+        return plain
     build: Any = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
     plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)
     plain.load_state_dict(state, strict=True)
-    return cast(nn.Module, plain)
+    return plain

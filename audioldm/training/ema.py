@@ -18,8 +18,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import write_bytes
 from audioldm.training.distributed import like, local, whole
-from audioldm.training.run_folder import write_whole
+
+open_tensors: Any = safe_open
 
 
 class Ema(L.Callback):
@@ -133,10 +135,9 @@ class PowerEma(L.Callback):
             for k, v in shadow.items()
         }
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"batch-{batch:09d}.safetensors"
             about = {"step": str(self.steps)}
-            write_whole(path, lambda file: file.write(save(tensors, metadata=about)))
+            write_bytes(path, save(tensors, metadata=about))
 
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint."""
@@ -193,7 +194,17 @@ def coefficients(t: Tensor, g: Tensor, *, at: float, width: float) -> Tensor:
     n = len(t)
     system = torch.ones(n + 1, n + 1, dtype=torch.float64)
     system[:n, :n], system[n, n] = gram, 0
-    return torch.linalg.lstsq(system, torch.cat([right, right.new_ones(1)]), driver="gelsd").solution[:n]
+    solution: Tensor = torch.linalg.lstsq(
+        system, torch.cat([right, right.new_ones(1)]), driver="gelsd"
+    ).solution
+    return solution[:n]
+
+
+def averages_of(path: Path) -> list[tuple[Path, str, int]]:
+    """(file, width, step) of each average in a file of PowerEma."""
+    with open_tensors(path, "pt") as file:
+        step, names = int(file.metadata()["step"]), {key.partition("/")[0] for key in file.keys()}  # noqa: SIM118
+    return [(path, name, step) for name in sorted(names)]
 
 
 def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
@@ -201,28 +212,20 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     paths = sorted(Path(folder).glob("batch-*.safetensors"))
     if not paths:
         raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
-    steps, exponents, places = [], [], []
-    for path in paths:
-        with safe_open(path, "pt") as file:
-            step = int(file.metadata()["step"])
-            for name in sorted({key.partition("/")[0] for key in file.keys()}):  # noqa: SIM118
-                if at is None or step <= at:
-                    steps.append(step)
-                    exponents.append(exponent(float(name)))
-                    places.append((path, name))
-    if not steps:
+    stored = [entry for path in paths for entry in averages_of(path) if at is None or entry[2] <= at]
+    if not stored:
         raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
-    goal = max(steps) if at is None else at
-    shares = coefficients(torch.tensor(steps), torch.tensor(exponents), at=goal, width=width)
-    state: dict[str, Tensor] = {}
-    for (path, name), share in zip(places, shares.tolist(), strict=True):
-        with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                own, _, weight = key.partition("/")
-                if own == name:
-                    value = file.get_tensor(key)
-                    kept = value.is_floating_point() and weight in state
-                    state[weight] = state[weight] + share * value.double() if kept else (
-                        share * value.double() if value.is_floating_point() else value
-                    )  # fmt: skip
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    steps = torch.tensor([step for _, _, step in stored])
+    exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
+    weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
+    total: dict[str, Tensor] = {}
+    for (path, name, _), weight in zip(stored, weights.tolist(), strict=True):
+        with open_tensors(path, "pt") as file:
+            for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
+                value = file.get_tensor(key)
+                part = key.removeprefix(f"{name}/")
+                if value.is_floating_point():
+                    total[part] = total.get(part, torch.zeros(())) + weight * value.double()
+                else:
+                    total[part] = value
+    return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}

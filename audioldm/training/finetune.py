@@ -5,10 +5,9 @@ arXiv:2208.12242) adds the loss on sounds that the model itself made of the clas
 what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding width.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -22,9 +21,11 @@ from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.datasets.draws import generator
+from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
+from audioldm.paths import staged
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.training.latent_diffusion import LatentDiffusion
+from audioldm.training.latent_diffusion import LatentDiffusion, Trained
 from audioldm.training.module import Terms
 
 FULL = "full"
@@ -44,10 +45,9 @@ class OfModel(LatentDiffusion):
         *,
         model: str | None,
         prompt: str | None,
-        weighting: str = "min_snr",
+        weighting: objective.Weighting = "min_snr",
         text_prob: float = 1.0,
         drop: float = 0.0,
-        warmup: int = 10,
         **settings: Any,
     ) -> None:
         pipe = AudioLDM.from_pretrained(model)
@@ -58,11 +58,10 @@ class OfModel(LatentDiffusion):
             scaling_factor=pipe.vae.config.scaling_factor,
             empty=empty,
             empty_tokens=empty_tokens,
-            prediction=pipe.prediction,
+            prediction=cast(Trained, pipe.prediction),
             weighting=weighting,
             text_prob=text_prob,
             drop=drop,
-            warmup=warmup,
             **settings,
         )
         self.pipe, self.prompt, self.model = pipe, prompt, model
@@ -213,10 +212,8 @@ class Prior:
             ]
             pipe.unet.train(training)
             self.latents = torch.cat(sampled).contiguous()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")  # every process samples the same ones
-            save_file({"latents": self.latents}, part, metadata=about)
-            part.replace(path)
+            with staged(path) as stage:  # every process samples the same ones
+                save_file({"latents": self.latents}, stage, metadata=about)
 
     def batch(self, rows: int, rng: torch.Generator, scale: float, device: torch.device) -> LatentBatch:
         """``rows`` of them by chance, unscaled, as a batch."""
@@ -229,7 +226,7 @@ class Prior:
 
 def metadata_of(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself."""
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
 
 

@@ -12,6 +12,8 @@ from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.module import Terms, TrainingModule
 
+Trained = Literal["eps", "v", "x0", "flow"]
+"""what a U-Net can be trained to predict"""
 Draws = tuple[Tensor, Tensor, Tensor, Condition]
 """latents z (B, C, T, F), timesteps t (B,), noise (B, C, T, F), condition"""
 
@@ -35,18 +37,15 @@ class LatentDiffusion(TrainingModule):
         *,
         scaling_factor: float,
         empty: Tensor,
-        prediction: Literal["eps", "v", "x0", "flow"] = "eps",
+        prediction: Trained = "eps",
         weighting: objective.Weighting = "uniform",
         text_prob: float = 0.0,
         drop: float = 0.1,
         draw: objective.Draw = "low_discrepancy",
         empty_tokens: Tensor | None = None,
-        lr: float = 1e-4,
-        warmup: int = 100,
-        seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, seed=seed, **settings)
+        super().__init__(**settings)
         self.unet: Any = unet
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
         self.draw_kind: objective.Draw = draw

@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -85,43 +86,14 @@ def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> boo
     return fits(EXPERIMENT[0].module, EXPERIMENT[0].data, size, **trainer)
 
 
-class Trials:
-    """``fits``, asked of a process that leaves no memory behind, and of a new one where a size ended it.
-
-    Native code that meets a full memory may crash instead of raising, and the kernel may kill: both mean that a size
-    does not fit.   ``method``: how processes start; "fork" is fastest, and a GPU's state forbids it.
-    """
-
-    def __init__(self, build: Callable[[], Any], *, method: str, **trainer: Any) -> None:
-        self.build, self.trainer = build, trainer
-        self.context: Any = multiprocessing.get_context(method)
-        self.pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> "Trials":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-
-    def __call__(self, size: int) -> bool:
-        """Whether ``size`` clips fit; raises what the experiment has against them."""
-        if self.pool is None:
-            self.pool = ProcessPoolExecutor(1, mp_context=self.context)
-        try:
-            return self.pool.submit(attempt, self.build, size, self.trainer).result()
-        except BrokenProcessPool:
-            self.pool.shutdown()
-            self.pool = None
-            return False
-
-
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
     """The batch size to use: what ``fits``, less a quarter for fragmentation, averages of the weights and previews.
 
-    ``build`` makes an experiment (module and data); with ``method`` "spawn" it must be picklable.
+    ``build`` makes an experiment (module and data).   ``method``: how processes start; "fork" is fastest, and a GPU's
+    state forbids it; with "spawn" ``build`` must be picklable.   Raises AudioLDMError where not even one clip fits,
+    and what the experiment has against itself.
     """
-    with Trials(build, method=method, **trainer) as trials:
+    with Trials(build, method, trainer) as trials:
         size = largest_batch(trials, limit=limit)
     if size == 0:
         raise AudioLDMError(
@@ -130,3 +102,26 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
             code=1,
         )
     return max(1, size - size // 4)
+
+
+class Trials(ExitStack):
+    """``fits``, asked of a process that leaves no memory behind, and of a new one where a size ended it.
+
+    Native code that meets a full memory may crash instead of raising, and the kernel may kill: both mean that a size
+    does not fit.
+    """
+
+    def __init__(self, build: Callable[[], Any], method: str, trainer: dict[str, Any]) -> None:
+        super().__init__()
+        self.build, self.trainer, self.context = build, trainer, multiprocessing.get_context(method)
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __call__(self, size: int) -> bool:
+        """Whether ``size`` clips fit."""
+        if self.pool is None:
+            self.pool = self.enter_context(ProcessPoolExecutor(1, mp_context=self.context))
+        try:
+            return self.pool.submit(attempt, self.build, size, self.trainer).result()
+        except BrokenProcessPool:
+            self.pool = None
+            return False

@@ -31,7 +31,13 @@ class TrainingModule(L.LightningModule):
     recordable: ClassVar[bool] = False
 
     def __init__(
-        self, *, batches: int, warmup: int, seed: int, lr: float, optim: Optim | None = None
+        self,
+        *,
+        batches: int,
+        lr: float = 1e-4,
+        warmup: int = 100,
+        seed: int = 0,
+        optim: Optim | None = None,
     ) -> None:
         super().__init__()
         self.batches, self.warmup, self.seed, self.lr = batches, warmup, seed, lr
@@ -198,7 +204,7 @@ class AdversarialModule(TrainingModule):
         net: torch.nn.Module,
         discriminator: torch.nn.Module | None,
         *,
-        adversarial_start: int,
+        adversarial_start: int = 0,
         betas: tuple[float, float],
         decay: float,
         **settings: Any,

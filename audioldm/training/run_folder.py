@@ -2,25 +2,30 @@
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
-import shutil
 import subprocess
+import sys
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
+import yaml  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from audioldm import __version__
 from audioldm.datasets.shards import expand
 from audioldm.errors import AudioLDMError
+from audioldm.paths import alive, staged, sweep, sync, write_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -30,7 +35,7 @@ SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Writes beside, flushes to the disk, moves the old file to ``previous.ckpt``, then renames.
+    """Writes beside, moves the old file to ``previous.ckpt``, then renames.
 
     At every instant of this one of the two files is whole, so the process may be killed at any of them.
     """
@@ -38,38 +43,19 @@ class SafeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replace ``path``, or leave it as it was and raise AudioLDMError where the disk takes no more."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.with_name(PREVIOUS) if path.name == LAST else None
-        write_whole(path, lambda file: torch.save(checkpoint, file), previous=before)
-
-
-def write_whole(path: Path, write: Callable[[Any], Any], *, previous: Path | None = None) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it there; ``previous`` receives what stood there before."""
-    part = path.with_name(path.name + ".new")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        part.unlink(missing_ok=True)
-        last = f"{path} is still the last good state; " if path.exists() else ""
-        raise AudioLDMError(
-            f"{part} could not be written: {' '.join(str(error).split())[:200]}.",
-            f"{last}free some space and type the same command to resume.",
-            code=1,
-        ) from error
-    if previous is not None and path.exists():
-        os.replace(path, previous)
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text in one move."""
-    write_whole(path, lambda file: file.write(text.encode()))
+        with staged(path) as stage:
+            try:
+                torch.save(checkpoint, stage)
+            except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+                last = f"{path} is still the last good state; " if path.exists() else ""
+                raise AudioLDMError(
+                    f"{path} could not be written: {' '.join(str(error).split())[:200]}.",
+                    f"{last}free some space and type the same command to resume.",
+                    code=1,
+                ) from error
+            sync(stage)
+            if path.name == LAST and path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
 
 
 def fault(path: Path) -> str | None:
@@ -107,78 +93,103 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system frees the lock of a process that ends, however it ends.   Raises AudioLDMError where another trains.
     """
-    if rank() > 0:  # the first process has locked for all
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    place, owner = folder / ".lock", folder / ".pid"
+    owner = folder / ".pid"
+    pid = owner.read_text() if owner.exists() else ""
+    # workers of a dead process hold its lock until they notice
+    lock = FileLock(folder / ".lock", timeout=0 if pid.isdigit() and alive(int(pid)) else 15)
     try:
-        pid = owner.read_text() if owner.exists() else ""
-        # workers of a dead process hold its lock until they notice
-        with FileLock(place, timeout=0 if alive(pid) else 15):
-            owner.write_text(str(os.getpid()))
-            sweep(folder)
-            yield
-            owner.unlink(missing_ok=True)
+        lock.acquire()
     except Timeout:
         raise AudioLDMError(
             f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
         ) from None
-
-
-def alive(pid: str) -> bool:
-    """Whether there is a process of this number."""
-    if not pid.isdigit():
-        return False
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        owner.write_text(str(os.getpid()))
+        for place in (folder, folder / "checkpoints", folder / "ema"):
+            sweep(place)
+        yield
+    finally:
+        lock.release()
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left: files and folders on their way to a name."""
-    for path in [*folder.glob("*.new"), *folder.glob("*.part"), *folder.glob("checkpoints/*.new")]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def open_folder(
-    folder: Path, *, config: str, overrides: Sequence[str], about: dict[str, Any], fresh: bool = False
-) -> tuple[Path | None, list[str]]:
-    """Prepare the run's folder; return the checkpoint to resume from, if there is one, and what was wrong with others.
+class RunFolder(L.Callback):
+    """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
     The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
     Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
+    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there.
     """
-    checkpoints, settings = folder / "checkpoints", folder / "config.yaml"
-    if rank() > 0:  # the first process writes; this one only needs to know where to begin
-        return (None, []) if fresh else last_good(checkpoints)
-    if fresh:
-        for path in [*checkpoints.glob("*.ckpt"), *folder.glob("metrics.jsonl")]:
-            path.unlink()
-    last, complaints = last_good(checkpoints)
-    begun = folder / "provenance.json"
-    first = json.loads(begun.read_text()) if last is not None and begun.exists() else None
-    if last is not None and settings.exists() and not goes_on(settings.read_text(), config):
-        raise AudioLDMError(
-            f"{folder} holds a run with other settings.",
-            "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-        )
-    if first is not None:
-        refuse_other_data(folder, first.get("data", {}), about["data"])
-        again = {key: value for key, value in about.items() if value != first.get(key)}
-        about = {**first, "resumed": [*first.get("resumed", []), again]}
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(settings, config)
-    replace_text(folder / "overrides.txt", "\n".join(overrides))
-    replace_text(begun, json.dumps(about, indent=1))
-    return last, complaints
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        recipe: str,
+        config: str,
+        overrides: Sequence[str] = (),
+        fresh: bool = False,
+    ) -> None:
+        self.folder, self.recipe, self.config = folder, recipe, config
+        self.overrides, self.fresh = overrides, fresh
+        self.lock = ExitStack()
+        quieten()
+
+    def checkpoint(self) -> Path | None:
+        """The newest whole state to resume from; each damaged one is told of on stderr."""
+        last, complaints = (None, []) if self.fresh else last_good(self.folder / "checkpoints")
+        for complaint in complaints:
+            print(f"audioldm: {complaint}; the state before it is used.", file=sys.stderr)
+        return last
+
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Before the first batch; the first process does it for all."""
+        if stage == "fit" and rank() == 0:
+            self.lock.enter_context(locked(self.folder))
+            self.open()
+
+    def open(self) -> None:
+        """Refuse what does not belong here, and write."""
+        if self.fresh:
+            for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
+                path.unlink()
+        last, _ = last_good(self.folder / "checkpoints")
+        settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
+        about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
+        if last is not None:
+            if settings.exists() and not goes_on(settings.read_text(), self.config):
+                raise AudioLDMError(
+                    f"{self.folder} holds a run with other settings.",
+                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
+                )
+            first = json.loads(begun.read_text()) if begun.exists() else {}
+            refuse_other_data(self.folder, first.get("data", {}), about["data"])
+            again = {key: value for key, value in about.items() if value != first.get(key)}
+            about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
+            print(f"resuming {last}", file=sys.stderr)
+        write_text(settings, self.config)
+        write_text(self.folder / "overrides.txt", "\n".join(self.overrides))
+        write_text(begun, json.dumps(about, indent=1))
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """Free the folder."""
+        self.lock.close()
+
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Free the folder."""
+        self.lock.close()
+
+
+def quieten() -> None:
+    """Hide Lightning's tips and warnings that no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "LeafSpec",
+        "Total length of `",
+        "your dataloader is not resumable",
+        "than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def goes_on(before: str, now: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -205,7 +206,10 @@ def stored(encoder: Encoder, rows: Sequence[Row], cache: Path | None) -> Dataset
         return InMemory(encoder.encode(rows))
     key = encoder.key(rows)
     folder = cache / key[:12]
-    skip = begun(folder, key, force=False)
-    if skip is not None:
-        write_latents(encoder.encode(rows, skip=skip), folder, about={"key": key, "seconds": encoder.seconds})
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        skip = begun(folder, key, force=False)
+        if skip is not None:
+            about = {"key": key, "seconds": encoder.seconds}
+            write_latents(encoder.encode(rows, skip=skip), folder, about=about)
     return LatentDataset(folder, seed=encoder.cut.seed)

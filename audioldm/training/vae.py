@@ -36,24 +36,10 @@ class VaeTraining(AdversarialModule):
         discriminator: PatchDiscriminator | None = None,
         kl_weight: float = 0.0153,
         adversarial_weight: float = 0.1,
-        adversarial_start: int = 0,
         frozen_encoder: bool = False,
-        lr: float = 4.5e-5,
-        warmup: int = 100,
-        seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            vae,
-            discriminator,
-            adversarial_start=adversarial_start,
-            betas=(0.5, 0.9),
-            decay=0.0,
-            lr=lr,
-            warmup=warmup,
-            seed=seed,
-            **settings,
-        )
+        super().__init__(vae, discriminator, betas=(0.5, 0.9), decay=0.0, **settings)
         self.vae: Any = vae
         self.mel: Callable[[Tensor], Tensor] = LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight

@@ -40,23 +40,9 @@ class VocoderTraining(AdversarialModule):
         mel_weight: float = 45.0,
         feature_weight: float = 2.0,
         stft_weight: float = 2.0,
-        adversarial_start: int = 0,
-        lr: float = 2e-4,
-        warmup: int = 100,
-        seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            vocoder,
-            discriminator,
-            adversarial_start=adversarial_start,
-            betas=(0.8, 0.99),
-            decay=0.01,
-            lr=lr,
-            warmup=warmup,
-            seed=seed,
-            **settings,
-        )
+        super().__init__(vocoder, discriminator, betas=(0.8, 0.99), decay=0.01, **settings)
         self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
         self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
         self.vae = None if vae is None else vae.requires_grad_(False).eval()

@@ -34,9 +34,9 @@ def generated(prompts: Path, model: str | None) -> tuple[AudioSpec, list[tuple[s
 def drawn(manifest: Path) -> tuple[AudioSpec, list[tuple[str, np.ndarray]]]:
     """Random clips with their first captions, the same ones every time."""
     spec, rows = AudioSpec(), read(manifest)
-    chosen = Random(0).sample(rows, min(CLIPS, len(rows)))
-    waves = [decode(row.path, spec.rate, start=row.start, seconds=row.seconds) for row in chosen]
-    return spec, [(row.captions[0], wave.numpy()) for row, wave in zip(chosen, waves, strict=True)]
+    drawn_rows = Random(0).sample(rows, min(CLIPS, len(rows)))
+    waves = [decode(row.path, spec.rate, start=row.start, seconds=row.seconds) for row in drawn_rows]
+    return spec, [(row.captions[0], wave.numpy()) for row, wave in zip(drawn_rows, waves, strict=True)]
 
 
 def main(arguments: list[str] | None = None) -> None:

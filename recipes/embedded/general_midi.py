@@ -14,7 +14,7 @@ from torch import Tensor
 from audioldm.datasets.decode import decode
 from audioldm.errors import AudioLDMError
 
-from .made import RATE, fit, program, run
+from .rendering import RATE, fit, program, run
 
 TICKS = 960
 """ticks a second: 480 a quarter note at MIDI's default of 120 a minute"""
@@ -86,15 +86,15 @@ class Note:
 
 
 def soundfont(path: str | Path | None = None) -> Path:
-    """The sound font: the one given, else the first of SOUNDFONTS that is installed."""
+    """The sound font: the named one, else the first of SOUNDFONTS that is installed."""
     places = SOUNDFONTS if path is None else (path,)
-    found = next((Path(place) for place in places if Path(place).is_file()), None)
-    if found is None:
+    font = next((Path(place) for place in places if Path(place).is_file()), None)
+    if font is None:
         raise AudioLDMError(
             f"There is no sound font at {', '.join(map(str, places))}.",
             "Run `apt-get install fluid-soundfont-gm`, or pass --soundfont.",
         )
-    return found
+    return font
 
 
 def midi(notes: Sequence[Note], instrument: int, *, channel: int = 0, seconds: float) -> bytes:

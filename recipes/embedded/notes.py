@@ -15,7 +15,7 @@ from .general_midi import (
     play,
     soundfont,
 )
-from .made import Made, chooser, length
+from .rendering import Clip, chooser, length
 
 REGISTERS = {"low": (0, 59), "high": (71, 127), "middle": (60, 70)}
 """A note is called low below middle C (262 Hz) and high from B4 (494 Hz) on, if it lies in the instrument's own lower
@@ -45,10 +45,12 @@ def registers(instrument: Instrument) -> dict[str, range]:
     {'low': (36, 54), 'high': (71, 74), 'middle': (60, 70)}
     """
     half = (instrument.low + instrument.high) // 2
-    own = {"low": (instrument.low, half - 1), "high": (half + 1, instrument.high), "middle": (0, 127)}
+    halves = {"low": (instrument.low, half - 1), "high": (half + 1, instrument.high), "middle": (0, 127)}
     out = {}
     for word, (low, high) in REGISTERS.items():
-        keys = range(max(low, own[word][0], instrument.low), min(high, own[word][1], instrument.high) + 1)
+        keys = range(
+            max(low, halves[word][0], instrument.low), min(high, halves[word][1], instrument.high) + 1
+        )
         if len(keys) >= 3:
             out[word] = keys
     return out
@@ -196,23 +198,23 @@ def plan(index: int, seed: int) -> tuple[str, int, int, float, list[Note], tuple
     return "drums", 0, DRUMS, seconds, notes, captions
 
 
-def sounds(count: int, seed: int, font: str | Path | None = None) -> list[Made]:
+def sounds(count: int, seed: int, font: str | Path | None = None) -> list[Clip]:
     """``count`` notes, phrases and drums; sound ``i`` depends on (seed, i) and the sound font only."""
-    chosen = soundfont(font)
+    font_path = soundfont(font)
     licence, author = (
-        ("MIT", "Frank Wen (FluidR3)") if chosen.name == "FluidR3_GM.sf2" else ("unknown", chosen.name)
+        ("MIT", "Frank Wen (FluidR3)") if font_path.name == "FluidR3_GM.sf2" else ("unknown", font_path.name)
     )
-    if chosen.name == "MuseScore_General_Lite.sf3":
+    if font_path.name == "MuseScore_General_Lite.sf3":
         licence, author = "MIT", "S. Christian Collins and others (MuseScore General)"
     out = []
     for index in range(count):
         label, instrument, channel, seconds, notes, captions = plan(index, seed)
         song = midi(notes, instrument, channel=channel, seconds=seconds)
-        key = f"midi/{chosen.name}/{song.hex()}/{seconds}"
+        key = f"midi/{font_path.name}/{song.hex()}/{seconds}"
         out.append(
-            Made(
+            Clip(
                 key, captions, (label,), f"rendered/{label}/{captions[0]}", licence, author, "rendered/notes",
-                partial(play, song, chosen, seconds),
+                partial(play, song, font_path, seconds),
             )
         )  # fmt: skip
     return out

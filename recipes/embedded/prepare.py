@@ -17,7 +17,7 @@ from audioldm.datasets import manifest
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
 
-from . import made, notes, opensounds, scenes, speech, tones
+from . import notes, opensounds, rendering, scenes, speech, tones
 
 Seed = Annotated[int, typer.Option(help="Decides every choice; the same seed makes the same sounds.")]
 To = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the 16 kHz FLAC files.")]
@@ -97,7 +97,7 @@ def prepare_rendered(
     sounds = notes.sounds(notes_count, seed, soundfont) if notes_count else []
     sounds += tones.sounds(tones_count, seed) + speech.sounds(speech_count, seed)
     with progress(len(sounds), "sounds") as step:
-        rows, findings = made.write(sounds, to, on_sound=step)
+        rows, findings = rendering.write(sounds, to, on_sound=step)
     finish(rows, findings, out, as_json)
 
 
@@ -125,7 +125,7 @@ def prepare_composed(
     with progress(count, "plans") as step:
         sounds = scenes.sounds(rows, count, seed, on_scene=step)
     with progress(len(sounds), "scenes") as step:
-        scene_rows, findings = made.write(sounds, to, on_sound=step)
+        scene_rows, findings = rendering.write(sounds, to, on_sound=step)
     finish(scene_rows, findings, out, as_json)
 
 

@@ -17,8 +17,8 @@ from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row, sha256
 from audioldm.errors import AudioLDMError
 
-from .made import LONGEST, RATE, Made, chooser, fit, length
 from .phrasing import captions, usable
+from .rendering import LONGEST, RATE, Clip, chooser, fit, length
 
 SHAPES = ("over", "then", "over", "together", "times", "over", "then", "times then")
 """Scene i has shape i modulo 8."""
@@ -195,7 +195,7 @@ def mix(layers: Sequence[Layer], seconds: float) -> Tensor:
 
 def sounds(
     manifests: Sequence[Sequence[Row]], count: int, seed: int, *, on_scene: Callable[[], None] | None = None
-) -> list[Made]:
+) -> list[Clip]:
     """``count`` scenes; scene ``i`` depends on (seed, i) and the manifests.   A scene is of its clips' one split."""
     pools = {split: Pool(manifests, split) for split, _ in SPLITS}
     if not pools["train"].groups:
@@ -208,17 +208,17 @@ def sounds(
         split = rng.choices([name for name, _ in SPLITS], [share for _, share in SPLITS])[0]
         pool = pools[split] if pools[split].groups else pools["train"]
         split = split if pools[split].groups else "train"
-        found = None
+        match = None
         for shift in range(len(SHAPES)):  # the next shape if the clips allow none of this one
-            found = found or compose(rng, pool, SHAPES[(index + shift) % len(SHAPES)])
-        if found is not None:
-            out.append(scene(*found, split=split))
+            match = match or compose(rng, pool, SHAPES[(index + shift) % len(SHAPES)])
+        if match is not None:
+            out.append(scene(*match, split=split))
         if on_scene is not None:
             on_scene()
     return out
 
 
-def scene(seconds: float, layers: list[Layer], texts: tuple[str, ...], *, split: str) -> Made:
+def scene(seconds: float, layers: list[Layer], texts: tuple[str, ...], *, split: str) -> Clip:
     """A scene with the licences, authors and hashes of all its parts."""
     rows = {layer.row.path: layer.row for layer in layers}
     parts = {path: row.sha256 or sha256(path) for path, row in rows.items()}
@@ -231,7 +231,7 @@ def scene(seconds: float, layers: list[Layer], texts: tuple[str, ...], *, split:
         for layer in layers
     ]
     key = f"scene/1/{seconds}/{json.dumps(recipe)}"
-    return Made(
+    return Clip(
         key,
         texts,
         tuple(dict.fromkeys(label for row in rows.values() for label in row.labels)),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from audioldm.datasets.decode import decode
 
-from .made import LONGEST, RATE, SHORTEST, Made, chooser, fit, program, run
+from .rendering import LONGEST, RATE, SHORTEST, Clip, chooser, fit, program, run
 from .scenes import sounding
 
 SENTENCES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -93,13 +93,13 @@ def plan(index: int, seed: int) -> tuple[str, str, int, int, tuple[str, ...]]:
     return text, f"{language}+{rng.choice(VOICES[who])}", PACES[how], pitch, captions
 
 
-def sounds(count: int, seed: int) -> list[Made]:
+def sounds(count: int, seed: int) -> list[Clip]:
     """``count`` sentences; sentence ``i`` depends on (seed, i) and espeak-ng only."""
     out = []
     for index in range(count):
         text, voice, pace, pitch, captions = plan(index, seed)
         out.append(
-            Made(
+            Clip(
                 f"speech/1/{text}/{voice}/{pace}/{pitch}", captions, ("speech",), f"rendered/speech/{text}",
                 "CC0-1.0", "audioldm, spoken by espeak-ng", "rendered/speech", partial(speak, text, voice, pace, pitch),
             )

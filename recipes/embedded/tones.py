@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from audioldm.datasets.draws import generator
 from audioldm.datasets.synthetic import HIGH, LOW, between, chirp, clicks, rumble, tone, white
 
-from .made import RATE, Made, chooser, fit, length
+from .rendering import RATE, Clip, chooser, fit, length
 
 MIDDLE = (440.0, 1100.0)
 """Hz; apart from LOW and HIGH by more than a fifth."""
@@ -148,13 +148,13 @@ def make(index: int, seed: int) -> tuple[str, float, Sound]:
     return kind, seconds, (fit(wave.float(), seconds), captions)
 
 
-def sounds(count: int, seed: int) -> list[Made]:
+def sounds(count: int, seed: int) -> list[Clip]:
     """``count`` tones and noises; sound ``i`` depends on (seed, i) only."""
     out = []
     for index in range(count):
         kind, seconds, (_, captions) = make(index, seed)
         out.append(
-            Made(
+            Clip(
                 f"tones/1/{seed}/{index}/{kind}/{seconds}", captions, (kind,), f"rendered/tones/{seed}/{index}",
                 "CC0-1.0", "audioldm", "rendered/tones", partial(samples, index, seed),
             )

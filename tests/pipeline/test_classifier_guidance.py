@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from audioldm.convert.reference import EMBEDDED
-from audioldm.datasets.labelled import LabelledLatents, class_names
+from audioldm.datasets.latents import LabelledLatents, class_names
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component
 from audioldm.nets.noisy_classifier import NoisyClassifier

@@ -66,10 +66,9 @@ def train(name: str, settings: list[str], path: Path, place: tuple[int, int, int
         }  # fmt: skip
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, settings)
     experiment.trainer.callbacks.insert(0, Note(path))
     double(experiment)
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
 
 
 def run(kind: str, tmp_path: Path, world: int, *more: str) -> list[dict]:

@@ -39,10 +39,9 @@ def settings(tiny_model, sounds, tmp_path):
     ]  # fmt: skip
 
 
-def fitted(name, overrides, *, checkpoint=None):
-    cfg = recipes.load(name, overrides)
-    experiment = recipes.build(cfg)
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+def fitted(name, overrides, *, fresh=False):
+    experiment = recipes.build(recipes.load(name, overrides), fresh=fresh)
+    experiment.fit()
     return experiment
 
 
@@ -83,9 +82,9 @@ def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
     experiment = recipes.build(first)
     experiment.trainer.limit_train_batches = 2
     experiment.trainer.fit_loop.max_epochs = 1
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
     assert experiment.module.batch_count == 2
-    again = fitted(name, [*settings, *prior, "batches=4"], checkpoint=tmp_path / "run/checkpoints/last.ckpt")
+    again = fitted(name, [*settings, *prior, "batches=4"])
     assert again.module.batch_count == 4
     for (key, a), (_, b) in zip(
         whole.module.named_parameters(), again.module.named_parameters(), strict=True
@@ -121,7 +120,8 @@ def test_the_class_sounds_are_the_models_own_and_are_kept(settings, tiny_model, 
     asked = vars(pipe.defaults)
     own = pipe.sample(pipe.encode_text(["rain"]), pipe.encode_text([""]), seeds=[1], **asked)
     assert torch.equal(latents[1:], own)
-    fitted("personal/dreambooth_lora", [*settings, "task.prior.clips=3", "task.prior.prompt=wind"])
+    other = ["task.prior.clips=3", "task.prior.prompt=wind"]
+    fitted("personal/dreambooth_lora", [*settings, *other], fresh=True)
     again = load_file(tmp_path / "run/prior.safetensors")["latents"]
     assert len(again) == 3 and not torch.equal(again[:2], latents), "another class, other sounds"
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from audioldm import recipes
 from audioldm.cli.app import run as command_line
-from audioldm.datasets.latents import Encoded, write_latents
+from audioldm.datasets.cache import Encoded, write_latents
 from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
@@ -82,8 +82,7 @@ def train(name: str, settings: list[str]) -> None:
     tqdm.set_lock(threading.RLock())
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    checkpoint, _ = recipes.open_run(cfg, settings)
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    experiment.fit()
 
 
 def killed(name: str, settings: list[str], batch: int | None = None, later: float = 0.0) -> int | None:
@@ -173,9 +172,8 @@ def run(tmp_path) -> tuple[str, list[str], Path]:
     name, settings = settings_of("ldm", tmp_path / "data", tmp_path / "run")
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, settings)
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 6
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
     return name, settings, tmp_path / "run" / "checkpoints"
 
 
@@ -224,7 +222,7 @@ def test_a_full_disk_leaves_the_last_good_state(run, command, tmp_path):
     stderr = (tmp_path / "log").read_text()
     assert "could not be written" in stderr and "last good state" in stderr and "free some space" in stderr
     assert "code=1" in stderr
-    assert batches_of(checkpoints / "last.ckpt") == 6 and not (checkpoints / "last.ckpt.new").exists()
+    assert batches_of(checkpoints / "last.ckpt") == 6 and not list(checkpoints.glob(".*.part"))
     assert command(*words) == 0
     assert batches_of(checkpoints / "last.ckpt") == 14
 

@@ -36,7 +36,8 @@ def test_overfit_says_how_far_the_loss_fell(command, capsys):
 def test_profile_shows_where_the_time_goes(command, capsys):
     assert command("train", "tiny/clap", *FEW, "debug=profile") == 0
     assert "conv" in capsys.readouterr().out
-    assert (Path("runs/debug/profile/tiny/clap") / "trace.json").stat().st_size > 1000
+    traces = list(Path("runs/debug/profile/tiny/clap").glob("*.trace.json"))
+    assert traces and all(trace.stat().st_size > 1000 for trace in traces)
 
 
 def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
@@ -53,9 +54,8 @@ def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command,
     words = ["train", "tiny/vae", *FEW, "val_every=1", "task.adversarial_start=99", "batches=3"]
     cfg = recipes.load(words[1], words[2:])
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, words[2:])
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 1
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
     assert "0/3" in capsys.readouterr().out
     assert command(*words) == 0
     told = capsys.readouterr()

@@ -93,7 +93,7 @@ def test_a_size_that_ends_the_process_does_not_fit(monkeypatch, number):
     ends = lambda module, data, size: size <= 10 or os.kill(os.getpid(), number)  # noqa: E731
     monkeypatch.setattr(memory, "fits", ends)
     assert probe(experiment, method="fork") == 8  # 10, less a quarter
-    with Trials(experiment, method="fork") as trials:
+    with Trials(experiment, "fork", {}) as trials:
         assert [trials(n) for n in (4, 11, 12, 10)] == [True, False, False, True]
 
 

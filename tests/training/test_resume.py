@@ -15,17 +15,14 @@ SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
 
 def train(name: str, folder, *overrides: str):
     settings = [*SMALL, f"run_dir={folder}", *overrides]
-    cfg = recipes.load(name, settings)
-    experiment = recipes.build(cfg)
-    checkpoint, _ = recipes.open_run(cfg, settings)
-    return experiment, checkpoint
+    return recipes.build(recipes.load(name, settings), settings)
 
 
 def run(name: str, folder, batches: int, *overrides: str):
     """Train up to ``batches`` of a run of 4, so that an early stop has the learning rates of the whole."""
-    experiment, checkpoint = train(name, folder, "batches=4", *overrides)
+    experiment = train(name, folder, "batches=4", *overrides)
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = batches
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    experiment.fit()
     return experiment.module
 
 
@@ -51,7 +48,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         ["batches=9", "+minutes=1"],
     ):
         with pytest.raises(AudioLDMError, match="other settings"):
-            train("tiny/vae", tmp_path, *other)
+            train("tiny/vae", tmp_path, *other).fit()
 
 
 def test_what_is_no_number_of_batches_is_another_setting():
@@ -63,8 +60,8 @@ def test_a_finished_run_can_be_lengthened(tmp_path):
     """With a constant rate it equals the longer run; provenance says that it went on."""
     constant = "task.optim.schedule=constant"
     whole = run("tiny/vae", tmp_path / "whole", 4, constant)
-    short, _ = train("tiny/vae", tmp_path / "parts", "batches=2", constant)
-    short.trainer.fit(short.module, short.data)
+    short = train("tiny/vae", tmp_path / "parts", "batches=2", constant)
+    short.fit()
     longer = run("tiny/vae", tmp_path / "parts", 4, constant)
     assert (int(short.module.batch_count), int(longer.batch_count)) == (2, 4)
     for key, value in whole.state_dict().items():

@@ -16,6 +16,13 @@ lines, counts = {}, {}
 class Reached(BaseException):
     pass
 
+def imported(frame):
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
 def inside(frame, event, arg):
     if event == "line":
         lines.setdefault(frame.f_code.co_filename[len(root) + 1 :], set()).add(frame.f_lineno)
@@ -27,9 +34,9 @@ def outside(frame, event, arg):
         counts["fit"] = {name: len(part) for name, part in lines.items()}
     if code.co_name == "training_step" and code.co_filename.startswith(root):
         raise Reached
-    # what runs while modules are imported is no step of the way: module bodies and class bodies
-    body = code.co_name == "<module>" or "__qualname__" in code.co_names[:3]
-    return inside if code.co_filename.startswith(root) and not body else None
+    if not code.co_filename.startswith(root) or imported(frame):
+        return None  # what runs while modules are imported is no step of the way
+    return inside
 
 sys.settrace(outside)
 try:
@@ -45,7 +52,7 @@ print("step", sum(map(len, lines.values())), len(lines))
 
 
 def test_a_training_reaches_its_loop_in_few_lines(tmp_path: Path):
-    """Distinct lines of functions of ours from the command to ``Trainer.fit`` (bound 120), and to the first step."""
+    """Distinct lines of functions of ours from the command to ``Trainer.fit``, nets and callbacks built among them."""
     script = tmp_path / "trace.py"
     script.write_text(TRACE)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -54,5 +61,5 @@ def test_a_training_reaches_its_loop_in_few_lines(tmp_path: Path):
     )
     print(done.stdout)
     rows = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("fit", "step")))
-    assert int(rows["fit"].split()[0]) <= 120
-    assert int(rows["step"].split()[0]) <= 260
+    assert int(rows["fit"].split()[0]) <= 250
+    assert int(rows["step"].split()[0]) <= 470

@@ -167,9 +167,9 @@ def _once(clip: Clip, folder: Path, address: str) -> tuple[str, str]:
             )
         except subprocess.TimeoutExpired:
             return "passing", f"nothing came in {SECONDS:g} s"
-        made = Path(part) / "sound.flac"
-        if done.returncode == 0 and made.is_file() and made.stat().st_size:
-            os.replace(made, folder / clip.name)
+        clip_file = Path(part) / "sound.flac"
+        if done.returncode == 0 and clip_file.is_file() and clip_file.stat().st_size:
+            os.replace(clip_file, folder / clip.name)
             return "done", ""
         said = (done.stderr.strip().splitlines() or ["yt-dlp left no sound"])[-1]
         return verdict(done.stderr), said[:200]

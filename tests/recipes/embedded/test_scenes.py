@@ -11,8 +11,8 @@ from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from recipes.embedded.made import write
 from recipes.embedded.phrasing import clause, several, usable
+from recipes.embedded.rendering import write
 from recipes.embedded.scenes import (
     Layer,
     Pool,

@@ -68,7 +68,7 @@ def test_a_lease_ends_a_training_in_time(tmp_path: Path, monkeypatch):
     monkeypatch.setenv(MINUTES, "0.05")
     settings = [f"run_dir={tmp_path}", "batches=1000000", LEASE, "val_every=100000"]
     experiment = recipes.build(recipes.load("tiny/vae", settings))
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
     module = experiment.module
     assert 0 < module.batch_count <= module.batches + 1 and module.batches < 100_000
     assert (tmp_path / "model/vae/config.json").is_file()
@@ -80,12 +80,14 @@ def test_a_run_that_was_cut_off_goes_on_with_what_is_left_of_the_minutes(tmp_pat
         words = [f"run_dir={tmp_path}", f"batches={batches}", LEASE, "batch_size=2"]
         return recipes.load("tiny/vae", words)
 
-    assert recipes.open_run(cfg(2.0), [])[0] is None
     experiment = recipes.build(cfg(2.0))
-    experiment.trainer.fit(experiment.module, experiment.data)
-    assert recipes.open_run(cfg(1.31), [])[0] == tmp_path / "checkpoints/last.ckpt"
+    assert experiment.folder.checkpoint() is None
+    experiment.fit()
+    again = recipes.build(cfg(1.31)).folder
+    assert again.checkpoint() == tmp_path / "checkpoints/last.ckpt"
+    again.open()
     with pytest.raises(AudioLDMError, match="other settings"):
-        recipes.open_run(cfg(1.31, batches=1), [])
+        recipes.build(cfg(1.31, batches=1)).folder.open()
 
 
 def prepare(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Made sounds are what their captions say, and the same command makes the same ones again."""
+"""Clip sounds are what their captions say, and the same command makes the same ones again."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode, encode
 from audioldm.datasets.synthetic import HIGH, LOW
 from audioldm.errors import AudioLDMError
-from recipes.embedded import general_midi, made, notes, speech, tones
+from recipes.embedded import general_midi, notes, rendering, speech, tones
 from recipes.embedded.general_midi import INSTRUMENTS, Note, midi, play, soundfont
-from recipes.embedded.made import Made, chooser, fit, program, write
+from recipes.embedded.rendering import Clip, chooser, fit, program, write
 
 RATE = 16000
 midi_tools = pytest.mark.skipif(
@@ -38,7 +38,7 @@ def pitch(wave):
 
 
 def one(make, **changes):
-    sound = Made("key", ("a tone",), ("x",), "g", "CC0-1.0", "me", "rendered/x", make)
+    sound = Clip("key", ("a tone",), ("x",), "g", "CC0-1.0", "me", "rendered/x", make)
     return replace(sound, **changes)
 
 
@@ -196,8 +196,8 @@ def test_choices_depend_on_the_name_too():
 
 
 def test_a_program_that_never_stops_writing_is_stopped(monkeypatch, tmp_path):
-    monkeypatch.setattr(made, "TOOL_BYTES", 2**20)
+    monkeypatch.setattr(rendering, "TOOL_BYTES", 2**20)
     with pytest.raises(AudioLDMError, match="did not work") as caught:
-        made.run(["dd", "if=/dev/zero", f"of={tmp_path}/big", "bs=65536"])
+        rendering.run(["dd", "if=/dev/zero", f"of={tmp_path}/big", "bs=65536"])
     assert caught.value.code == 1
     assert (tmp_path / "big").stat().st_size <= 2**20

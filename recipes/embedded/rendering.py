@@ -33,7 +33,7 @@ PACKAGES = {"fluidsynth": "fluidsynth", "espeak-ng": "espeak-ng"}
 
 
 @dataclass(frozen=True)
-class Made:
+class Clip:
     """One sound to be: ``make()`` gives its samples (N,) at 16 kHz; the rest becomes its manifest row."""
 
     key: str
@@ -93,7 +93,7 @@ def fit(wave: Tensor, seconds: float) -> Tensor:
 
 
 def write(
-    sounds: Sequence[Made], folder: Path | str, *, on_sound: Callable[[], None] | None = None
+    sounds: Sequence[Clip], folder: Path | str, *, on_sound: Callable[[], None] | None = None
 ) -> tuple[list[Row], list[Finding]]:
     """Make what ``folder`` has not yet, as 16 kHz FLAC; a sound that comes out silent or fails is named, not used."""
     folder = Path(folder)
@@ -118,13 +118,13 @@ def write(
 
 def program(name: str) -> str:
     """The path of a program, or how to install it."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise AudioLDMError(
             f"The program {name} is not installed.",
             f"Run `apt-get install {PACKAGES[name]}` (Debian, Ubuntu).",
         )
-    return found
+    return path
 
 
 def run(command: Sequence[str]) -> None:
