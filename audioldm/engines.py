@@ -1,7 +1,7 @@
 """How the nets are run: the same four functions, exact or fast.
 
 exact      the nets as they are, in the type they have (float32 unless asked otherwise)
-split      float32 too, every product as three of bfloat16 on a processor's matrix units (``nets.split``): as near exact
+split      float32 too, every product as three of bfloat16 on a processor's matrix units (nets.machine): as near exact
            as rounding, not the same bytes
 fast       bfloat16; on a GPU also channels-last and one CUDA graph a net: nothing to compile, starts at once
 compiled   fast, and inductor fuses what lies between the convolutions: a minute or so at the first use of each length

@@ -152,7 +152,7 @@ def check(net: nn.Module, weighted: Sequence[Weighted]) -> None:
             weight = torch.empty(weights[name].shape, device="meta")
             try:
                 layer.delta(weight)
-            except (ValueError, RuntimeError):
+            except (ValueError, RuntimeError, KeyError, IndexError, TypeError):
                 raise AudioLDMError(
                     f"The adapter does not fit {name!r}, whose weight has the shape {tuple(weight.shape)}.",
                     "Use the model that it was trained on.",

@@ -88,18 +88,7 @@ def export(
       audioldm export embedded --merge mine.safetensors:0.8 -o out/mine
       audioldm export out/s-full -o out/s-full.ckpt
     """
-    import torch
-
-    from audioldm.convert.model import save_model
-    from audioldm.convert.original import save_checkpoint
-    from audioldm.diffusion.grids import GRIDS
-    from audioldm.diffusion.samplers import SAMPLERS
-    from audioldm.diffusion.table import choose
-
-    settings = defaults.settings()
-    for what, table in (("sampler", SAMPLERS), ("grid", GRIDS)):
-        if what in settings:
-            choose(table, settings[what], what)
+    settings = check_settings(defaults)
     if (out.is_file() or (out / "model_index.json").exists()) and not writing.force:
         raise AudioLDMError(f"{out} holds a model already.", "Pass --force to replace it.")
     named = {name: value for name, value in vars(parts).items() if value is not None}
@@ -117,11 +106,34 @@ def export(
     if writing.merge:
         adapt(model, writing.merge)  # type: ignore[arg-type]
         model.about["merged"] = model.adapted.settings() if model.adapted else []
+    save(model, out, writing.dtype)
+    print(out)
+
+
+def check_settings(defaults: Defaults) -> dict[str, Any]:
+    """The defaults that were set, once their names are known.   Raises AudioLDMError."""
+    from audioldm.diffusion.grids import GRIDS
+    from audioldm.diffusion.samplers import SAMPLERS
+    from audioldm.diffusion.table import choose
+
+    settings = defaults.settings()
+    for what, table in (("sampler", SAMPLERS), ("grid", GRIDS)):
+        if what in settings:
+            choose(table, settings[what], what)
+    return settings
+
+
+def save(model: "Components", out: Path, dtype: str) -> None:
+    """Write a checkpoint where ``out`` ends in .ckpt, else a folder."""
+    import torch
+
+    from audioldm.convert.model import save_model
+    from audioldm.convert.original import save_checkpoint
+
     if out.suffix == ".ckpt":
         save_checkpoint(model, out)
     else:
-        save_model(model, out, dtype=getattr(torch, writing.dtype))
-    print(out)
+        save_model(model, out, dtype=getattr(torch, dtype))
 
 
 def write_nets(ref: str, out: Path) -> bool:
@@ -174,7 +186,7 @@ def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
 
     ldm = Path(named["ldm"])
     run = run_of(ldm) or ldm if ldm.is_file() else ldm
-    t5 = named.get("t5") or t5_of(run)
+    t5 = t5_of(run, named.get("t5"))
     unet = open_part(ldm, "unet")
     vae, vocoder, clap = (
         open_part(named[name], name, **published.choices())

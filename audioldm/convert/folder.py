@@ -43,17 +43,17 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
     try:
         tokenizer = tokenizer_class(folder, kind).from_pretrained(folder, local_files_only=True)
         tokenizer(["a"], padding=True, truncation=True, max_length=8, return_tensors="pt")
-    except AudioLDMError:
-        raise
+        if kind == ROBERTA:  # its two files alone do not say it, and stock pipelines pad to it
+            tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
     except Exception as error:  # the tokenizers library raises bare exceptions
+        if isinstance(error, AudioLDMError):
+            raise
         raise AudioLDMError(f"{folder} holds no tokenizer ({reason(error)}).", "Download it again.") from None
     if len(tokenizer) > vocabulary:
         raise AudioLDMError(
             f"The tokenizer {folder} has {len(tokenizer)} entries, its text encoder {vocabulary}.",
             f"Use the tokenizer of {kind}, or the one that the model was trained with.",
         )
-    if kind == ROBERTA:  # its two files alone do not say it, and stock pipelines pad to it
-        tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
     return tokenizer
 
 

@@ -191,21 +191,27 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     if checkpoint.unread:
         unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
         return AudioLDMError(f"{path} has a conditioner that is {unknown}.", hint)
-    widths = [checkpoint.t5_config["d_model"]] if checkpoint.t5_config else []
-    if checkpoint.gpt_config and checkpoint.clap:
-        widths.insert(0, checkpoint.gpt_config["n_embd"])
-    if (needed := [width for width in shape.contexts if width]) and needed != widths:
-        there = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
+    there, needed = token_widths(checkpoint), [width for width in shape.contexts if width]
+    if needed and needed != there:
+        gives = f"gives {', '.join(map(str, there))}" if there else "has no encoder for them"
         return AudioLDMError(
-            f"The U-Net of {path} needs token sequences ({', '.join(map(str, needed))} wide); the file {there}.",
+            f"The U-Net of {path} needs token sequences ({', '.join(map(str, needed))} wide); the file {gives}.",
             hint,
         )
     return None
 
 
+def token_widths(checkpoint: Checkpoint) -> list[int]:
+    """The widths of the token sequences that a checkpoint's encoders give, in the U-Net's order."""
+    widths = [checkpoint.t5_config["d_model"]] if checkpoint.t5_config else []
+    return [checkpoint.gpt_config["n_embd"], *widths] if checkpoint.gpt_config and checkpoint.clap else widths
+
+
 def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
     """The front end that belongs to a vocoder; AudioLDMError where no known one does."""
     config = vocoder.config
+    if hasattr(config, "spec"):  # a vocoder of this project, trained on one front end
+        return replace(SPECS[config.spec], stride=stride, latent_channels=latent_channels)
     hop = math.prod(config.upsample_rates)
     for spec in SPECS.values():
         if (spec.rate, spec.mels, spec.hop) == (config.sampling_rate, config.model_in_dim, hop):

@@ -29,7 +29,7 @@ from audioldm.convert.model import (
 )
 from audioldm.convert.run import open_run_checkpoint, run_of
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import NoClap
+from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.folder import (
     NAMES,
     SUFFIXES,
@@ -59,9 +59,9 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
     ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError where there is
     none, or it is of an unknown kind.
     """
-    chosen, path = Choices(**choices), EMBEDDED if ref in (None, "embedded") else Path(str(ref))
+    options, path = Choices(**choices), EMBEDDED if ref in (None, "embedded") else Path(str(ref))
     if is_tango(home := path.parent if path.is_file() else path):
-        return open_tango(home, chosen)
+        return open_tango(home, options)
     for folder in (path, path / "model"):
         if (folder / "audioldm.json").is_file():
             return open_folder(folder)
@@ -70,15 +70,18 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
             raise AudioLDMError(
                 f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm ...."
             )
-        return open_diffusers(path, chosen)
+        model = open_diffusers(path, options)
+        if isinstance(model.clap, SmallClap):  # a folder of this project
+            raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
+        return model
     if path.is_file():
         check_suffix(path)
-        return open_checkpoint(path, chosen)
+        return open_checkpoint(path, options)
     check_hub_id(str(ref))
     from audioldm.convert.hub import fetch_model
 
     snapshot = fetch_model(str(ref))
-    model = (open_tango if is_tango(snapshot.folder) else open_diffusers)(snapshot.folder, chosen)
+    model = (open_tango if is_tango(snapshot.folder) else open_diffusers)(snapshot.folder, options)
     about = {**model.about, "source": snapshot.repo, "revision": snapshot.revision}
     return replace(model, name=snapshot.repo, about=about)
 
@@ -168,7 +171,7 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
     """
     if kind not in get_args(Kind):
         raise AudioLDMError(f"kind={kind!r} is no part of a model.", f"Known: {', '.join(get_args(Kind))}.")
-    chosen, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
+    options, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
     if path.is_file():
         check_suffix(path)
         if (
@@ -176,16 +179,16 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
         ):  # the weights of a component folder
             path = path.parent
         else:
-            return Part(kind, path, str(ref), chosen)
+            return Part(kind, path, str(ref), options)
     if path.is_dir():
         for folder in (path / "model", path, path.parent):
             if holds(folder, kind) and (folder != path.parent or path.name in FOLDERS[kind]):
-                return Part(kind, folder, str(ref), chosen)
-        return Part(kind, own_folder(path, kind), str(ref), chosen)
+                return Part(kind, folder, str(ref), options)
+        return Part(kind, own_folder(path, kind), str(ref), options)
     check_hub_id(str(ref))
     from audioldm.convert.hub import fetch_part
 
-    return Part(kind, fetch_part(str(ref), FOLDERS[kind]).folder, str(ref), chosen)
+    return Part(kind, fetch_part(str(ref), FOLDERS[kind]).folder, str(ref), options)
 
 
 def holds(folder: Path, kind: Kind) -> bool:

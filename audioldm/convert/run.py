@@ -9,7 +9,7 @@ from audioldm.components import Components, Sampling
 from audioldm.datasets.cache import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import fill, read_weights, state_digest
+from audioldm.nets.folder import fill, read_weights, sha256, state_digest
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.unet import kind_of
 from audioldm.nets.vae import encoder_digest
@@ -116,12 +116,20 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
     )
 
 
-def t5_of(run: Path) -> Path | None:
-    """The T5 that a run's latents were made with, if they hold tokens.   Raises AudioLDMError where it is gone."""
+def t5_of(run: Path, named: str | None = None) -> str | None:
+    """The T5 that a run's latents were made with, or the ``named`` one if it is the same; None without tokens.
+
+    Raises AudioLDMError where it is gone or another.
+    """
     index = read_index(run_settings(run)["data"]["folder"])
     item = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
     if item is None:
         return None
-    if not Path(item["file"]).is_file():
+    if named is None and not Path(item["file"]).is_file():
         raise AudioLDMError(f"{item['file']} is missing, with which the tokens were made.", "Name it: --t5.")
-    return Path(item["file"]).parent
+    from audioldm.convert.reference import find_part
+
+    part = find_part(named or Path(item["file"]).parent, "text_encoder")
+    if sha256(part.files[0]) != item["sha256"]:
+        raise AudioLDMError(f"The U-Net's tokens were not made with t5={part.ref}.", "Name the right one.")
+    return part.ref

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -10,7 +10,10 @@ from audioldm.diffusion.prediction import Prediction
 from audioldm.diffusion.schedule import NoiseSchedule, from_betas, linear, scaled_linear
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import read_json
+from audioldm.paths import write_text
 
+LONGEST = 100_000
+"""steps of a schedule"""
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}  # ours: diffusers'
 
 
@@ -26,7 +29,7 @@ def write_scheduler(folder: Path, schedule: NoiseSchedule, prediction: Predictio
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
-    (folder / "scheduler_config.json").write_text(json.dumps(config))
+    write_text(folder / "scheduler_config.json", json.dumps(config))
 
 
 def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
@@ -35,17 +38,32 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
     config = read_json(path)
     ours = {theirs: name for name, theirs in PREDICTIONS.items()}
     kind = config.get("prediction_type", "epsilon")
-    if kind not in ours:
+    if not isinstance(kind, str) or kind not in ours:
         raise AudioLDMError(f"{path}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
-    if config.get("trained_betas") is not None:
-        schedule = from_betas(torch.tensor(config["trained_betas"], dtype=torch.float64))
-    else:
-        shapes = {"linear": linear, "scaled_linear": scaled_linear}
-        name = config.get("beta_schedule", "linear")
-        if name not in shapes:
-            raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
-        if not {"beta_start", "beta_end"} <= config.keys():
-            raise AudioLDMError(f"{path}: the schedule has no betas.", "Copy the model folder again.")
-        length = config.get("num_train_timesteps", 1000)
-        schedule = shapes[name](config["beta_start"], config["beta_end"], length=length)
-    return schedule, cast(Prediction, ours[kind])
+    try:
+        return betas_of(config), cast(Prediction, ours[kind])
+    except AudioLDMError as error:
+        raise AudioLDMError(f"{path}: {error.message}", error.hint) from None
+
+
+def betas_of(config: dict[str, Any]) -> NoiseSchedule:
+    """The schedule of a diffusers configuration.   Raises AudioLDMError."""
+    copy = "Copy the model folder again."
+    betas = config.get("trained_betas")
+    if betas is not None:
+        if not isinstance(betas, list) or not 2 <= len(betas) <= LONGEST or not all(map(is_beta, betas)):
+            raise AudioLDMError("trained_betas are not numbers between 0 and 1.", copy)
+        return from_betas(torch.tensor(betas, dtype=torch.float64))
+    shapes = {"linear": linear, "scaled_linear": scaled_linear}
+    name, length = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+    if name not in shapes:
+        raise AudioLDMError(f"beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
+    ends = config.get("beta_start"), config.get("beta_end")
+    if not all(map(is_beta, ends)) or type(length) is not int or not 2 <= length <= LONGEST:
+        raise AudioLDMError("the schedule has no betas, or a length out of range.", copy)
+    return shapes[name](*ends, length=length)
+
+
+def is_beta(value: Any) -> bool:
+    """Whether a value of a configuration can be the variance of a step."""
+    return isinstance(value, int | float) and 0 <= value <= 1

@@ -64,6 +64,11 @@ class TwoTowers(nn.Module):
         config = text_encoder.config
         self.dim: int = config.projection_dim
         self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
+        if self.max_tokens < 3:
+            raise AudioLDMError(
+                f"The text tower has positions for {self.max_tokens} tokens.",
+                "Its config.json is not its own.",
+            )
 
     @property
     def device(self) -> torch.device:

@@ -62,6 +62,7 @@ COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """diffusers' names in an autoencoder's attention before and since version 0.17"""
 DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
 
 
@@ -138,13 +139,13 @@ def fits(value: Any, allowed: set[Any]) -> bool:
 
 
 def check_range(value: Any, place: Path, key: str = "", depth: int = 0) -> None:
-    """Refuse numbers that no model has: they would take all memory or never end."""
+    """Refuse numbers that no model has: above ``LARGEST`` they would take all memory or never end."""
     items = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     )
     for name, item in items:
         check_range(item, place, f"{key}.{name}".strip("."), depth + 1)
-    if depth > 16 or (isinstance(value, int | float) and not abs(value) <= LARGEST):
+    if depth > 16 or (isinstance(value, int | float) and not 0 <= value <= LARGEST):
         raise AudioLDMError(f"{place}/config.json: {key} is out of range.", "Copy it again.")
 
 
@@ -180,9 +181,14 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-    except AudioLDMError:
-        raise
+        strides = (
+            s for m in module.modules() if isinstance(m, CONVOLUTIONS) for s in (*m.stride, *m.dilation)
+        )
+        if min(strides, default=1) < 1:
+            raise ValueError("a stride or dilation is below 1")
     except Exception as error:  # whatever a library says of a configuration that it cannot use
+        if isinstance(error, AudioLDMError):
+            raise
         raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
     state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
     check_state(module, state, place)
@@ -200,9 +206,9 @@ def reason(error: BaseException) -> str:
 
 def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     """``state`` in the names of the libraries of today, with the buffers that these compute."""
-    own = module.state_dict()
-    state = {key: value for key, value in state.items() if key in own or not key.endswith(COMPUTED)}
-    state |= {key: value for key, value in own.items() if key.endswith(COMPUTED) and key not in state}
+    expected = module.state_dict()
+    state = {key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)}
+    state |= {key: value for key, value in expected.items() if key.endswith(COMPUTED) and key not in state}
     names: dict[int, list[str]] = {}
     for key, value in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(value), []).append(key)
@@ -224,15 +230,15 @@ def modern_attention(state: Mapping[str, Tensor]) -> State:
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
     """Name the first tensor that is missing, unknown, of another shape or kind, or not finite."""
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    expected = module.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
         raise AudioLDMError(
             f"{place} {what} ({len(missing)} missing, {len(extra)} unknown).",
             "Its config.json does not belong to it.",
         )
-    for key, value in own.items():
+    for key, value in expected.items():
         if value.shape != state[key].shape or value.is_floating_point() != state[key].is_floating_point():
             raise AudioLDMError(
                 f"{place}: {key!r} is {describe(state[key])}, its config.json says {describe(value)}.",

@@ -53,12 +53,13 @@ def build_unet(
     if sum(width is not None for width in contexts or ()) > 2:
         raise ValueError(f"contexts={tuple(contexts or ())}: at most two may have a width")
     attends = [i > 0 for i in range(len(channels))] if attention is None else list(attention)
+    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
     settings: dict[str, Any] = {
         "sample_size": sample_size,
         "in_channels": latent_channels,
         "out_channels": latent_channels,
-        "down_block_types": tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends),
-        "up_block_types": tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in attends[::-1]),
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
         "block_out_channels": tuple(channels),
         "layers_per_block": layers,
         "attention_head_dim": heads or tuple(max(1, width // head_channels) for width in channels),

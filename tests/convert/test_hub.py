@@ -9,9 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from audioldm.convert.hub import fetch, fetch_model
+from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
 
@@ -49,6 +51,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
         hub = self.server
         hub.asked.append((self.command, self.path, self.headers.get("Range")))
         if match := re.fullmatch(rf"/api/models/{REPO}(?:/revision/([\w%]+))?(?:\?.*)?", self.path):
+            if match[1] not in (None, "main", *COMMITS.values()):
+                self.send(404, b"", X_Error_Code="RevisionNotFound")
+                return
             commit = self.commit(match[1] or "main")
             names = [p.relative_to(hub.root).as_posix() for p in hub.root.rglob("*") if p.is_file()]
             content = {"id": REPO, "sha": commit, "siblings": [{"rfilename": n} for n in sorted(names)]}
@@ -202,3 +207,53 @@ def test_audioldm_2_and_tango_are_fetched_with_all_their_parts(hub, pipe, tmp_pa
     hub.asked.clear()
     assert fetch_model(f"{REPO}@{COMMITS['new']}").folder == fetch_model(f"{REPO}@{COMMITS['new']}").folder
     assert fetch_model(f"{REPO}@{COMMITS['old']}").revision == COMMITS["old"] and not hub.asked
+
+
+def test_a_wrong_revision_and_an_offline_one_are_one_line(hub, monkeypatch):
+    with refused(f"{REPO} has no revision 'nonsense'"):
+        fetch_model(f"{REPO}@nonsense")
+    with refused(f"{REPO} has no revision 'nonsense'"):
+        open_part(f"{REPO}@nonsense", "vae")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with refused(rf"{REPO}@nonsense is not in the cache .*\(HF_HUB_OFFLINE is set\)") as error:
+        open_part(f"{REPO}@nonsense", "vae")
+    assert "\n" not in str(error.value)
+
+
+def test_only_the_files_of_a_part_are_fetched_and_kept(hub, pipe, monkeypatch):
+    vae = open_part(REPO, "vae")
+    assert torch.equal(vae.encoder.conv_in.weight, pipe.vae.encoder.conv_in.weight)
+    fetched = {path.split("/", 5)[-1] for _, path, _ in hub.asked if "/resolve/" in path}
+    assert fetched == {"vae/config.json", "vae/diffusion_pytorch_model.safetensors"}
+    clap = open_part(REPO, "clap")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    for kind, module in (("vae", vae), ("clap", clap)):
+        again = open_part(f"{REPO}@{COMMITS['old']}", kind)
+        assert all(torch.equal(value, again.state_dict()[key]) for key, value in module.state_dict().items())
+    assert not hub.asked
+    with refused("HF_HUB_OFFLINE.*vocoder"):
+        open_part(REPO, "vocoder")
+
+
+def test_a_repository_that_is_a_clap(hub, pipe, vocabulary, tmp_path):
+    from transformers import ClapConfig, ClapModel
+
+    from audioldm.nets.folder import save_component
+
+    clap, hub.root = pipe.clap, tmp_path / "clap"
+    towers = {
+        "text_config": clap.text_encoder.config.to_dict(),
+        "audio_config": clap.audio_encoder.config.to_dict(),
+    }
+    model = ClapModel(ClapConfig(**towers, projection_dim=clap.dim))
+    own = {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()}
+    model.load_state_dict({**model.state_dict(), **own})
+    save_component(model, hub.root)
+    clap.extractor.save_pretrained(hub.root)
+    shutil.copytree(vocabulary, hub.root, dirs_exist_ok=True)
+    (hub.root / "README.md").write_text("not needed")
+    again = open_part(REPO, "clap")
+    with torch.no_grad():
+        assert torch.equal(again.embed_text(["a dog"]), clap.embed_text(["a dog"]))
+    assert not any(path.endswith("README.md") for _, path, _ in hub.asked)

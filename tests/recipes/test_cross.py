@@ -62,7 +62,7 @@ def test_tokens_are_cached_learned_from_and_told_again(
     assert command("data", "encode", "caps.jsonl", "-o", "lat", *parts) == 0
     assert command("data", "encode", "caps.jsonl", "-o", "val", "--split", "val", *parts) == 0
     heard = [f"callbacks.listen.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
-    heard += [f"callbacks.listen.clap={tiny_model}", f"trainer.listen.t5={t5}"]
+    heard += [f"callbacks.listen.clap={tiny_model}", f"callbacks.listen.t5={t5}"]
     folders = ["data.folder=lat", "data.val_folder=val"]
     assert command("train", "audiocaps/ldm_cross_t5", *folders, *SMALL, *heard) == 0
     run = Path("runs/audiocaps/ldm_cross_t5")
@@ -85,7 +85,7 @@ def test_tokens_are_cached_learned_from_and_told_again(
     (t5 / "model.safetensors").rename(t5 / "moved")
     assert command("export", *trained, "-o", "again") == 2
     assert "is missing, with which the tokens were made. Name it: --t5." in capsys.readouterr().err
-    other = AudioLDM.from_pretrained("model").words.model
+    other = AudioLDM.from_pretrained("model").token_encoder.model
     other.shared.weight.data += 1
     other.save_pretrained(t5)
     assert command("export", *trained, "-o", "again", "--t5", t5) == 2

@@ -82,13 +82,13 @@ class Split(nn.Module):
     ) -> Tensor:
         """The layer on (B, C, H, W) after a leaky ReLU of ``slope``, weights times ``factor``, with ``plus`` added."""
         high, low, bias = self.halves(factor)
-        above, left, right = self.pad
+        above, before, after = self.pad
         if self.turned:
             (stride,), (padding,) = self.layer.stride, self.layer.padding
             length = (x.shape[-1] - 1) * stride - 2 * padding + self.layer.kernel_size[0]
-            right += -(-length // stride) - x.shape[-1]
+            after += -(-length // stride) - x.shape[-1]
         y = torch.ops.audioldm_split.conv(
-            x, high, low, bias, plus, self.stride, above, left, right, 1, self.dilation, slope
+            x, high, low, bias, plus, self.stride, above, before, after, 1, self.dilation, slope
         )
         if not self.turned:
             return y
@@ -143,17 +143,20 @@ def pack(weight: Tensor) -> Tensor:
 def pays(layer: nn.Module) -> bool:
     """Whether the units can take this layer, and gain by it."""
     if isinstance(layer, nn.Linear):
-        n, c = layer.weight.shape
-        return n % 16 == 0 and c % 32 == 0
+        return fit(*layer.weight.shape)
     if not isinstance(layer, CONVOLUTIONS) or layer.groups != 1:
         return False
-    if isinstance(layer, nn.ConvTranspose1d):
-        c, n, _ = layer.weight.shape
-        return n % 16 == 0 and c % 32 == 0 and layer.dilation == (1,) and layer.output_padding == (0,)
     n, c = layer.weight.shape[:2]
+    if isinstance(layer, nn.ConvTranspose1d):
+        return fit(c, n) and layer.dilation == (1,) and layer.output_padding == (0,)
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     even = len(set(layer.stride)) == 1 and (isinstance(layer, nn.Conv1d) or set(layer.dilation) == {1})
-    return plain and even and n % 16 == 0 and c % 32 == 0 and (c >= 64 or layer.dilation[-1] == 1)
+    return plain and even and fit(n, c) and (c >= 64 or layer.dilation[-1] == 1)
+
+
+def fit(outputs: int, inputs: int) -> bool:
+    """Whether the tiles of the units divide a weight of this size."""
+    return outputs % 16 == 0 and inputs % 32 == 0
 
 
 def split(net: Net) -> Net:

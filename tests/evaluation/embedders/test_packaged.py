@@ -10,7 +10,7 @@ import torch
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import EMBEDDERS, load_embedder
-from audioldm.evaluation.embedders.clap import HUB_FILES, Clap
+from audioldm.evaluation.embedders.clap import Clap
 
 needs_speechmos = pytest.mark.skipif(
     importlib.util.find_spec("speechmos") is None, reason='DNSMOS is not here: pip install "audioldm[eval]"'
@@ -69,19 +69,19 @@ def test_clap_is_found_in_the_hubs_cache_by_its_id(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(AudioLDMError, match=r"someone/clap is not in the cache.*config\.json"):
+    with pytest.raises(
+        AudioLDMError, match=r"someone/clap is not in the cache.*copy the files of text_encoder"
+    ):
         load_embedder("clap", "someone/clap")
     repo, commit = tmp_path / "models--someone--clap", "a" * 40
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(commit)
     place = repo / "snapshots" / commit
     shutil.copytree(clap_folder, place)
-    for name in HUB_FILES:
-        (place / name).touch()  # the toy's tokenizer is one file; the published one has these too
     judge = load_embedder("clap", "someone/clap")
     wave = noise(1.0, 48000)
     assert torch.equal(judge.embed(wave).rows, Clap(clap_folder).embed(wave).rows)
-    with pytest.raises(AudioLDMError, match="There is no /x/clap"):
+    with pytest.raises(AudioLDMError, match="/x/clap is not a model folder, a checkpoint, or a hub id"):
         load_embedder("clap", "/x/clap")
 
 
@@ -96,7 +96,7 @@ def test_the_models_own_clap_goes_by_another_name(tiny_model: Path) -> None:
     judge = Clap(tiny_model)
     assert judge.name == "clap-small"
     assert judge.embed(noise(1.0, 16000)).rows.shape == (1, 16)
-    with pytest.raises(AudioLDMError, match=r"no config\.json"):
+    with pytest.raises(AudioLDMError, match="holds a UNet2DConditionModel, no ClapModel"):
         Clap(tiny_model / "unet")
 
 
