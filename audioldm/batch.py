@@ -1,14 +1,14 @@
-"""The nouns that travel between rooms.   B batch, N samples, T frames, F bins, L tokens, D embedding width."""
+"""The nouns that travel between modules.   B batch, N samples, T frames, F bins, L tokens, D embedding width."""
 
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, cat
+from torch import Tensor, cat, where
 from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a U-Net is told about the sound: one pooled vector, a token sequence, or both.   An absent part is None."""
+    """What a U-Net is conditioned on: one pooled vector, a token sequence, or both.   An absent part is None."""
 
     film: Tensor | None = None  # (B, D) added to the time embedding's path
     tokens: Tensor | None = None  # (B, L, D) attended to
@@ -61,8 +61,8 @@ class Condition:
 
     def trimmed(self) -> "Condition":
         """Without the last tokens that every row masks, so that a row alone is what it was among longer ones."""
-        own = zip((self.mask, self.mask2), self.lengths(), strict=True)
-        return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in own))
+        pairs = zip((self.mask, self.mask2), self.lengths(), strict=True)
+        return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in pairs))
 
     def rows(self, index: Tensor | slice) -> "Condition":
         """Select rows of the batch."""
@@ -75,6 +75,17 @@ def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
         return part
     more = length - part.shape[1]
     return pad(part, (0, more) if part.dim() == 2 else (0, 0, 0, more))
+
+
+def choose_rows(pick: Tensor, yes: Condition, no: Condition) -> Condition:
+    """Row i of ``yes`` (or its only row) where ``pick`` (B,) is true, else of ``no``."""
+
+    def choose(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        if a is None or b is None:
+            return b
+        return where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
+
+    return Condition(*map(choose, yes.parts(), no.parts()))
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,18 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from glob import glob
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from audioldm.errors import AudioLDMError
 
 PACKAGE = Path(__file__).parent
+PLACES = ("manifests", "val_manifest", "folder", "val_folder", "shards", "path", "vae", "vocoder", "clap")
+"""keys whose texts name files or folders"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,12 @@ class Experiment:
     module: Any
     data: Any
     trainer: Any
-    run_dir: Path
+    folder: Any
+
+    def fit(self) -> None:
+        """Train, from the newest whole state of the run's folder where there is one."""
+        checkpoint = self.folder.checkpoint()
+        self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
 
 
 def find_root() -> tuple[Path, Path]:
@@ -48,21 +58,11 @@ def names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """A recipe's file."""
-    known(name)
-    return (find_root()[1] / f"{name}.yaml").read_text()
-
-
-def headline(name: str) -> str:
-    """A recipe's first comment line."""
-    lines = [line[1:].strip() for line in recipe_text(name).splitlines() if line.startswith("#")]
-    return next((line for line in lines if not line.startswith("@")), "")
-
-
-def known(name: str) -> None:
-    """Refuse a name that is no recipe."""
-    if name not in names():
+    """A recipe's file.   Raises AudioLDMError for a name that is none."""
+    path = find_root()[1] / f"{name}.yaml"
+    if not path.is_file():
         raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
+    return path.read_text(encoding="utf-8")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -70,58 +70,174 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     ``debug=...`` comes after the recipe, whose numbers it replaces.
     """
-    known(name)
-    ladder = [f"+{word}" for word in overrides if word.startswith("debug=")]
-    overrides = [word for word in overrides if not word.startswith("debug=")]
+    recipe_text(name)
+    group, _, choice = name.rpartition("/")
     conf, recipes = find_root()
+    ladder = [f"+{word}" for word in overrides if word.startswith("debug=")]
     GlobalHydra.instance().clear()
     try:
+        words = [part for word in overrides if not word.startswith("debug=") for part in readable(word)]
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-            search = f"hydra.searchpath=[file://{recipes.parent}]"
-            words = [search, f"+{recipes.name}={name}", f"recipe={name}", *ladder]
-            cfg = compose("train", [*words, *overrides])
-            plain = compose("train", words) if overrides else cfg
-        for word in overrides:
-            refuse_words_for_numbers(name, word, cfg, plain)
+            search = f"hydra.searchpath=[file://{recipes}]"
+            cfg = compose("train", [search, f"+{group}={choice}", f"recipe={name}", *ladder, *words])
         OmegaConf.resolve(cfg)
         if missing := OmegaConf.missing_keys(cfg):
             raise AudioLDMError(
                 f"{name}: no value for {', '.join(sorted(missing))}.", "Give it as key=value."
             )
     except (HydraException, OmegaConfBaseException) as error:
-        raise AudioLDMError(f"{name}: {_one_line(error)}", f"See `audioldm recipes {name} --full`.") from None
+        raise AudioLDMError(f"{name}: {one_line(error)}", f"See `audioldm recipes {name} --full`.") from None
+    for path, value in numbers(OmegaConf.to_container(cfg)):
+        refuse_out_of_range(path, value)
     return cfg
 
 
-def refuse_words_for_numbers(name: str, override: str, cfg: DictConfig, plain: DictConfig) -> None:
-    """A word where the recipe has a number, such as batches=many; "auto" and references are left to what reads them."""
-    key, _, value = override.partition("=")
-    if key.startswith(("+", "~")) or "@" in key or "/" in key or value == "auto" or "${" in value:
+def parsed(word: str) -> Override | None:
+    """An override as Hydra reads it; None for a text beyond its grammar: with , ( = or other letters."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        key, _, value = word.partition("=")
+        if not value or not key.replace(".", "").isidentifier():
+            raise
+        return None
+
+
+def readable(word: str) -> list[str]:
+    """An override as Hydra takes it: a text beyond its grammar is quoted.
+
+    ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add.
+
+    >>> readable("data.prompt=rain, wind (far)"), readable("data.weights={a: 1}")
+    (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'])
+    """
+    key, _, value = word.partition("=")
+    quoted, override = f"{key}='" + value.replace("'", "\\'") + "'", parsed(word)
+    if override is not None and not override.is_sweep_override():
+        return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
+    if override is not None and ("." not in key or any(character.isdigit() for character in value)):
+        raise AudioLDMError(
+            f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
+        )
+    return [quoted]
+
+
+def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep, each with a run folder that is named by what is swept.
+
+    >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
+    ['task.lr=0.001', 'seed=1', "run_dir='runs/tiny/vae/task.lr=0.001'"]
+    """
+    folders = [word.removeprefix("run_dir=") for word in overrides if word.startswith("run_dir=")]
+    parent, runs = [f"runs/{name}", *folders][-1], [(list[str](), list[str]())]
+    for word in overrides:
+        override = parsed(word)
+        if word.startswith("run_dir="):
+            continue
+        if override is None or not override.is_sweep_override():
+            runs = [([*words, word], varied) for words, varied in runs]
+            continue
+        values = [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
+        runs = [([*words, one], [*varied, one]) for words, varied in runs for one in values]
+    return [[*words, f"run_dir='{parent}/{','.join(varied).replace('/', '_')}'"] for words, varied in runs]
+
+
+def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each path of a configuration with its value; the parts of a list have the list's path."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from numbers(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for value in node:
+            yield from numbers(value, path)
+    else:
+        yield path, node
+
+
+@lru_cache
+def ranges() -> dict[str, str]:
+    """Name of a number -> its range, such as "[1, inf)"."""
+    return dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+
+
+def refuse_out_of_range(path: str, value: Any) -> None:
+    """AudioLDMError for a number outside its range, and for a word where a number belongs."""
+    bounds = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
+    if bounds is None or value in (None, "auto") or isinstance(value, bool):
         return
-    before, now = (OmegaConf.select(part, key, throw_on_resolution_failure=False) for part in (plain, cfg))
-    if isinstance(before, int | float) and not isinstance(before, bool) and isinstance(now, str):
-        raise AudioLDMError(f"{name}: {override} is not a number.", f"The recipe has {key}={before}.")
+    interval = bounds.removeprefix("int ")
+    if isinstance(value, str):
+        wrong = "not a number"
+    elif interval != bounds and isinstance(value, float):
+        wrong = "not a whole number"
+    else:
+        wrong = "" if inside(value, interval) else "out of range"
+    if wrong:
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {interval}.")
 
 
-def _one_line(error: Exception) -> str:
+def inside(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval.
+
+    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(float("nan"), "[0, inf)"), inside(float("inf"), "(0, inf)")
+    (True, False, False, False)
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    return (
+        low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
+    )
+
+
+def one_line(error: Exception) -> str:
     """Without the places that Hydra looked at."""
     return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
 
 
-def build(cfg: DictConfig) -> Experiment:
-    """Instantiate the parts of a composed recipe."""
+def build(
+    cfg: DictConfig,
+    overrides: Sequence[str] = (),
+    *,
+    fresh: bool = False,
+    report: Callable[[str], Any] = str,
+) -> Experiment:
+    """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself.
+
+    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there; ``report``
+    takes a line for the user.
+    """
     import torch
+
+    from audioldm.training.run_folder import RunFolder
 
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    if cfg.trainer.accelerator != "cpu":
+        # float32 products on tensor cores, 10 bits of mantissa
+        torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
-    try:
+    with causes(cfg.recipe):
         module, data = instantiate(cfg.task), instantiate(cfg.data)
-        speed = instantiate(cfg.speed)
-        for net in module.components().values():
-            speed.apply(net)
+        instantiate(cfg.speed).apply(module)
         data.repeat = cfg.data_repeat
-        return Experiment(module, data, instantiate(cfg.trainer), Path(cfg.run_dir))
+        by_hand: dict[str, Any] = {}
+        if not module.automatic_optimization:
+            module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
+            by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
+        notes: dict[str, Any] = {"overrides": overrides, "fresh": fresh, "report": report}
+        text = OmegaConf.to_yaml(cfg)
+        folder = RunFolder(Path(cfg.run_dir), recipe=cfg.recipe, config=text, **notes)
+        callbacks, loggers = (
+            [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
+        )
+        trainer = instantiate(cfg.trainer, callbacks=[folder, *callbacks], logger=loggers, **by_hand)
+    return Experiment(module, data, trainer, folder)
+
+
+@contextmanager
+def causes(recipe: str) -> Iterator[None]:
+    """Within, what Hydra wraps surfaces as itself; other mistakes become one line."""
+    try:
+        yield
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -129,57 +245,22 @@ def build(cfg: DictConfig) -> Experiment:
         if isinstance(cause, AudioLDMError):
             raise cause from None
         raise AudioLDMError(
-            f"{cfg.recipe}: {_one_line(error)}", f"See `audioldm recipes {cfg.recipe} --full`."
+            f"{recipe}: {one_line(error)}", f"See `audioldm recipes {recipe} --full`."
         ) from error
 
 
-def open_run(
-    cfg: DictConfig, overrides: Sequence[str], *, fresh: bool = False
-) -> tuple[Path | None, list[str]]:
-    """Prepare the run folder; return the checkpoint to resume from, if any, and what was wrong with newer ones.
-
-    A run may go on for other minutes than it began with: the machine's lease is no part of the experiment.
-    """
-    from audioldm.training.run_folder import open_folder, provenance
-
-    data = OmegaConf.to_container(cfg.data)
-    settings = {
-        key: OmegaConf.to_container(part) if OmegaConf.is_config(part) else part for key, part in cfg.items()
-    }
-    settings["trainer"].pop("minutes", None)
-    return open_folder(
-        Path(cfg.run_dir),
-        config=OmegaConf.to_yaml(OmegaConf.create(settings)),
-        overrides=overrides,
-        about=provenance(cfg.recipe, data),  # type: ignore[arg-type]
-        fresh=fresh,
-    )
-
-
-def part(settings: dict[str, Any], name: str) -> Any:
-    """The net ``name`` of a run's configuration, built as the run built it, with weights of its own."""
-    if name not in settings.get("task", {}):
-        raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
-    return instantiate(settings["task"][name])
-
-
-def settle(cfg: DictConfig) -> None:
+def resolve_batch_size(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
     if cfg.batch_size != "auto":
         return
-    if (cfg.trainer.devices, cfg.trainer.nodes) != (1, 1):
+    if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
         raise AudioLDMError(
             "batch_size=auto probes one device.", "Probe with trainer=gpu, then give its number."
         )
     before = Path(cfg.run_dir) / "config.yaml"
     size = OmegaConf.load(before).batch_size if before.exists() else "auto"
-    set_batch_size(cfg, 1)
-    set_batch_size(cfg, size if isinstance(size, int) else fitting(cfg))
-
-
-def set_batch_size(cfg: DictConfig, size: int) -> None:
-    """Everywhere that it was interpolated to."""
-    cfg.batch_size = cfg.data.batch_size = size
+    cfg.batch_size = cfg.data.batch_size = 1
+    cfg.batch_size = cfg.data.batch_size = size if isinstance(size, int) else fitting(cfg)
 
 
 def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
@@ -195,35 +276,30 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
 
 
 def parameters(cfg: DictConfig) -> dict[str, int]:
-    """Number of values of each net of a composed recipe, counted without making them; trained ones on disk left out."""
+    """Number of values of each net of a composed recipe, counted without making them; those on disk left out."""
     import torch
 
-    counts = {}
-    with torch.device("meta"):
-        for part in ("vae", "vocoder", "unet", "discriminator"):
-            if part in cfg.task and cfg.task[part] and "load_component" not in cfg.task[part]["_target_"]:
-                counts[part] = sum(p.numel() for p in instantiate(cfg.task[part]).parameters())
-    return counts
-
-
-PLACES = ("manifests", "val_manifest", "folder", "val_folder", "shards", "path", "vae", "vocoder", "clap")
-"""keys whose texts name files or folders"""
+    built = {}
+    with torch.device("meta"), causes(cfg.recipe):
+        for name in ("vae", "vocoder", "unet", "discriminator"):
+            node = cfg.task.get(name)
+            if node and "folder" not in node and "ref" not in node:
+                built[name] = instantiate(node)
+    return {name: sum(p.numel() for p in net.parameters()) for name, net in built.items()}
 
 
 def missing(cfg: DictConfig) -> list[str]:
     """Files, folders and patterns that a configuration names and that are not there; addresses are not asked."""
-    named: list[str] = []
-
-    def gather(node: Any, key: str = "") -> None:
-        if isinstance(node, dict):
-            for name, value in node.items():
-                gather(value, name)
-        elif isinstance(node, list):
-            for value in node:
-                gather(value, key)
-        elif isinstance(node, str) and key in PLACES:
-            named.append(node)
-
-    gather(OmegaConf.to_container(cfg))
-    lost = (path for path in named if ":" not in path and not (glob(path) or Path(path).exists()))
+    named = (
+        str(value)
+        for path, value in numbers(OmegaConf.to_container(cfg))
+        if isinstance(value, str) and path.rpartition(".")[2] in PLACES
+    )
+    # an id of the hub, owner/name, is not asked for either
+    here = (
+        path
+        for path in named
+        if (":" not in path and path.count("/") != 1) or path.startswith(("runs/", "data/"))
+    )
+    lost = (path for path in here if not (glob(path) or Path(path).exists()))
     return list(dict.fromkeys(lost))

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
+from audioldm.engines import emulated
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import emulated
 from audioldm.spec import AudioSpec
-from benchmarks import floors
-from benchmarks.measure import Book, Row, paired
+from benchmarks.measure import Book, Row, copy_rate, cost, floor, matmul_rate, paired
 from benchmarks.shapes import Nets, build, ours, run_ours, run_theirs, theirs
 
 BASE = "diffusers fp16"
@@ -99,11 +98,11 @@ def peaks(bench: Bench, sizes: tuple[str, ...] = ("S", "M", "L")) -> None:
         for name, dtype in types.items():
             if bench.device == "cpu" and emulated(dtype):
                 continue
-            bench.peaks[name] = floors.matmul_rate(bench.device, dtype, size=size)
-        bench.peaks["copy"] = floors.copy_rate(bench.device, mib=mib)
+            bench.peaks[name] = matmul_rate(bench.device, dtype, size=size)
+        bench.peaks["copy"] = copy_rate(bench.device, mib=mib)
         if bench.device == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
-            bench.peaks["tf32"] = floors.matmul_rate(bench.device, torch.float32, size=size)
+            bench.peaks["tf32"] = matmul_rate(bench.device, torch.float32, size=size)
             torch.backends.cuda.matmul.allow_tf32 = False
         return {
             **{f"{n}_tflops": v / 1e12 for n, v in bench.peaks.items() if n != "copy"},
@@ -120,10 +119,10 @@ def floor_rows(bench: Bench, size: str) -> Row:
     nets = replace(build(size, "meta", tiny=bench.tiny), text_encoder=bench.nets.text_encoder)
     row: Row = {}
     for name, (module, call) in part_calls(bench, nets, batch=1).items():
-        cost = floors.cost(module, call, width=2 if "bf16" in bench.peaks else 4)
+        costs = cost(module, call, width=2 if "bf16" in bench.peaks else 4)
         rate = bench.peaks.get("bf16", bench.peaks["fp32"])
-        least = floors.floor(cost, flops_per_s=rate, bytes_per_s=bench.peaks["copy"])
-        row[name] = {"gflop": cost["flops"] / 1e9, "mb": cost["bytes"] / 1e6, "floor_ms": least * 1e3}
+        least = floor(costs, flops_per_s=rate, bytes_per_s=bench.peaks["copy"])
+        row[name] = {"gflop": costs["flops"] / 1e9, "mb": costs["bytes"] / 1e6, "floor_ms": least * 1e3}
     return row
 
 
@@ -131,46 +130,50 @@ def part_inputs(bench: Bench, batch: int, device: str) -> dict[str, Tensor]:
     """Inputs of one guided step (2 a clip), of the decoder and of the vocoder; float32."""
     spec, rng = AudioSpec(), torch.Generator().manual_seed(0)
     shape = spec.latent_shape(bench.seconds, 8)
-    made = {
+    inputs = {
         "x": torch.randn(2 * batch, *shape, generator=rng),
         "film": torch.nn.functional.normalize(torch.randn(2 * batch, 512, generator=rng), dim=-1),
         "latent": torch.randn(batch, *shape, generator=rng),
         "mel": torch.randn(batch, 1, shape[1] * spec.stride, spec.mels, generator=rng) * 2 - 5,
     }
-    return {name: value.to(device) for name, value in made.items()}
+    return {name: value.to(device) for name, value in inputs.items()}
 
 
 def part_calls(bench: Bench, nets: Nets, *, batch: int) -> dict[str, tuple[Any, Callable[[], Any]]]:
     """Each part's module with a plain call of it: what floors are counted on."""
     device = str(nets.unet.device)
-    given = part_inputs(bench, batch, device)
+    inputs = part_inputs(bench, batch, device)
     t = torch.full((2 * batch,), 500.0, device=device)
     ids = torch.ones(2 * batch, 16, dtype=torch.long, device=nets.text_encoder.device)
     return {
         "text": (nets.text_encoder, lambda: nets.text_encoder.text_model(ids)),
-        "unet step": (nets.unet, lambda: nets.unet(given["x"], t, None, class_labels=given["film"])),
-        "vae": (nets.vae, lambda: nets.vae.decode(given["latent"])),
-        "vocoder": (nets.vocoder, lambda: nets.vocoder(given["mel"][:, 0])),
+        "unet step": (nets.unet, lambda: nets.unet(inputs["x"], t, None, class_labels=inputs["film"])),
+        "vae": (nets.vae, lambda: nets.vae.decode(inputs["latent"])),
+        "vocoder": (nets.vocoder, lambda: nets.vocoder(inputs["mel"][:, 0])),
     }
 
 
-def call_part(pipe: Any, part: str, given: dict[str, Tensor]) -> Tensor:
+def call_part(pipe: Any, part: str, inputs: dict[str, Tensor]) -> Tensor:
     """One part of either pipeline on inputs that are already of its type."""
-    t = torch.full((len(given["x"]),), 500.0, device=given["x"].device)
+    t = torch.full((len(inputs["x"]),), 500.0, device=inputs["x"].device)
     mine = isinstance(pipe, AudioLDM)
     with torch.no_grad():
         if part == "text":
             words = ["rain on a tin roof"]
             if mine:
                 return pipe.encode_text([*words, ""]).film
-            return pipe._encode_prompt(words, given["x"].device, 1, True, None)
+            return pipe._encode_prompt(words, inputs["x"].device, 1, True, None)
         if part == "unet step":
             if mine:
-                return pipe.engine.unet(given["x"], t, Condition(film=given["film"]))
-            return pipe.unet(given["x"], t, None, class_labels=given["film"]).sample
+                return pipe.engine.functions.unet(inputs["x"], t, Condition(film=inputs["film"]))
+            return pipe.unet(inputs["x"], t, None, class_labels=inputs["film"]).sample
         if part == "vae":
-            return pipe.engine.decode(given["latent"]) if mine else pipe.decode_latents(given["latent"])
-        return pipe.engine.vocode(given["mel"]) if mine else pipe.vocoder(given["mel"][:, 0])
+            return (
+                pipe.engine.functions.decode(inputs["latent"])
+                if mine
+                else pipe.decode_latents(inputs["latent"])
+            )
+        return pipe.engine.functions.vocode(inputs["mel"]) if mine else pipe.vocoder(inputs["mel"][:, 0])
 
 
 def typed(bench: Bench, pipe: Any, batch: int = 1) -> dict[str, Tensor]:

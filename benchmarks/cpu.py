@@ -18,15 +18,14 @@ from typing import Any
 import torch
 
 from audioldm.diffusion.windows import blend, starts
+from audioldm.engines import emulated
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.split import reason_against
+from audioldm.nets.machine import reason_against
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import emulated
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
 from benchmarks.measure import Book, Row, machine, paired
-from benchmarks.original import Original, found
-from benchmarks.processes import growth, memory, second, startup
+from benchmarks.processes import Original, growth, memory, original_is_here, second, startup
 from benchmarks.shapes import aligned, ours, theirs, unet_of
 
 BASE = "diffusers fp32"
@@ -79,10 +78,10 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
 def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
     """Prompt to sound; and how far from diffusers' sound each is."""
     steps = bench.steps(10)[0]
-    made: dict[str, Any] = {}
+    waves: dict[str, Any] = {}
 
     def keep(name: str) -> None:
-        made[name] = bench.whole(bench.pipe(name), steps=steps)
+        waves[name] = bench.whole(bench.pipe(name), steps=steps)
 
     ours_and_theirs = [name for name in names if name != "original audioldm"]
 
@@ -98,9 +97,9 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
         for name in ours_and_theirs:
             theirs_too = "diffusers" in name
             other = (
-                (made[name], made[BASE])
+                (waves[name], waves[BASE])
                 if theirs_too
-                else aligned(made[name], made[BASE], bench.nets.vocoder)
+                else aligned(waves[name], waves[BASE], bench.nets.vocoder)
             )
             row[name] |= error(*other)
         return row
@@ -138,9 +137,9 @@ def sizes(bench: CpuBench) -> None:
         row: Row = {}
         for size in ("S", "M", "L"):
             unet = unet_of(size, tiny=bench.tiny)
-            given = torch.randn(2, 8, 64, 16), torch.full((2,), 500.0), torch.randn(2, 512)
+            inputs = torch.randn(2, 8, 64, 16), torch.full((2,), 500.0), torch.randn(2, 512)
             with torch.no_grad():
-                call = partial(unet, given[0], given[1], None, class_labels=given[2])
+                call = partial(unet, inputs[0], inputs[1], None, class_labels=inputs[2])
                 time = paired({"": call}, "cpu", repeats=5, most=15)[""]
             row[size] = {**time, "parameters_m": sum(p.numel() for p in unet.parameters()) / 1e6}
         return row
@@ -153,19 +152,19 @@ def long(bench: CpuBench) -> None:
 
     def run() -> Row:
         pipe = AudioLDM.from_pretrained()
-        made = pipe.sample(
+        latent = pipe.sample(
             pipe.encode_text(["rain falling"]), pipe.encode_text([""]), seeds=[0],
-            **{k: pipe.defaults[k] for k in ("sampler", "grid", "guidance")},
+            **{k: getattr(pipe.defaults, k) for k in ("sampler", "grid", "guidance")},
             seconds=15.36,
             steps=2 if bench.tiny else 10,
         )  # fmt: skip
         with torch.no_grad():
-            whole = pipe.engine.decode(made)
+            whole = pipe.engine.functions.decode(latent)
             frames = longform.window_frames(pipe)
             weights, stride = longform.tile_weights(frames, pipe.spec.stride)
-            begins = starts(made.shape[2], frames, stride)
+            begins = starts(latent.shape[2], frames, stride)
             tiled = blend(
-                made.shape[2], begins, weights, lambda b: pipe.engine.decode(made[:, :, b : b + frames]),
+                latent.shape[2], begins, weights, lambda b: pipe.engine.functions.decode(latent[:, :, b : b + frames]),
                 dim=2, scale=pipe.spec.stride,
             )  # fmt: skip
             one, pieces = vocode(pipe.vocoder, whole, chunk=10**6), vocode(pipe.vocoder, whole, chunk=128)
@@ -209,7 +208,7 @@ def main() -> None:
     peaks(bench, sizes=())
     book.add("floors", "S", partial(floor_rows, bench, "S"))
     names = (*NAMES, *(("compiled fp32", "compiled") if options.compiled else ()))
-    names = (*names, *(("original audioldm",) if found() else ()))
+    names = (*names, *(("original audioldm",) if original_is_here() else ()))
     names = names if options.pipelines is None else (BASE, *options.pipelines)
     runs: dict[str, Callable[[], Any]] = {
         "parts": partial(parts, bench, tuple(n for n in names if n != "original audioldm")),

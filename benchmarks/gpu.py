@@ -2,7 +2,6 @@
 
     python -m benchmarks.gpu --seconds 480 --out benchmarks/results/gpu.json
     python -m benchmarks.gpu --rehearse                    # the same rows at toy sizes, on a CPU
-    torchrun --nproc-per-node 2 -m benchmarks.ddp          # two GPUs against one
 
 The rows that matter most come first, the file is written after each, and a row that no longer fits the time is named as
 skipped: a run that is cut off loses nothing.   Random weights of the published shapes; both sides have the same.
@@ -52,11 +51,11 @@ def latency(bench: Bench) -> None:
     for steps in bench.steps(10, 25, 200):
         run = partial(bench.whole, steps=steps)
         few = steps > 100
-        chosen = (BASE, "fast") if few else names
+        compared = (BASE, "fast") if few else names
         bench.book.add(
             "latency S batch 1",
             f"{steps} steps",
-            partial(bench.compare, chosen, run, repeats=2 if few else 5, warm=1 if few else 2),
+            partial(bench.compare, compared, run, repeats=2 if few else 5, warm=1 if few else 2),
             needs=40,
         )
     steps = bench.steps(10)[0]
@@ -73,10 +72,10 @@ def memory(bench: Bench, name: str, steps: int) -> Row:
         if isinstance(pipe, AudioLDM)
         else (pipe.unet, pipe.vae, pipe.vocoder, pipe.text_encoder)
     )
-    own = sum(p.nbytes for part in parts for p in part.parameters())
+    weights = sum(p.nbytes for part in parts for p in part.parameters())
     return {
-        "peak_mib": peak_mib(lambda: bench.whole(pipe, steps=steps), bench.device, own=own),
-        "weights_mib": own / 2**20,
+        "peak_mib": peak_mib(lambda: bench.whole(pipe, steps=steps), bench.device, before=weights),
+        "weights_mib": weights / 2**20,
     }
 
 

@@ -1,4 +1,9 @@
-"""A clock that waits for the GPU, a book of rows that survives being cut off, and what machine it was."""
+"""A clock that waits for the GPU, floors of a part, a book of rows that survives being cut off, the machine.
+
+The floor of a part is max(FLOPs / peak, bytes / copy rate): every convolution, matrix product and attention at the
+rate of a large matrix product, or each layer's weights, input and output moved once, whichever takes longer.   What
+lies between the layers (norms, activations, sums) counts as free, so no implementation of these layers goes below.
+"""
 
 import json
 import os
@@ -13,13 +18,15 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 Row = dict[str, Any]
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "numpy", "lightning", "audioldm")
 
 
 def wait(device: torch.device | str) -> None:
-    """Until the GPU has done what it was told."""
+    """Until the GPU has finished."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 
@@ -62,16 +69,16 @@ def paired(
     }
 
 
-def peak_mib(run: Callable[[], Any], device: torch.device | str, *, own: int = 0) -> float | None:
-    """MiB of GPU memory that ``run`` needs at its highest, with ``own`` bytes that were there before; None on a CPU."""
+def peak_mib(run: Callable[[], Any], device: torch.device | str, *, before: int = 0) -> float | None:
+    """MiB of GPU memory that ``run`` needs at its highest, with ``before`` bytes that were there; None on a CPU."""
     if torch.device(device).type != "cuda":
         return None
     wait(device)
-    before = torch.cuda.memory_allocated()
+    start = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     run()
     wait(device)
-    return round((torch.cuda.max_memory_allocated() - before + own) / 2**20, 1)
+    return round((torch.cuda.max_memory_allocated() - start + before) / 2**20, 1)
 
 
 class Book:
@@ -81,7 +88,7 @@ class Book:
         self.path, self.start, self.limit = path, time.perf_counter(), seconds
         self.about, self.rows = about, list[Row]()
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until the limit."""
         return self.limit - (time.perf_counter() - self.start)
 
@@ -89,8 +96,8 @@ class Book:
         """Run ``run`` if ``needs`` seconds are left; keep its values, or the reason that there are none."""
         begun = time.perf_counter()
         row: Row = {"group": group, "name": name}
-        if self.left() < needs:
-            row["skipped"] = f"{self.left():.0f} s left, needs {needs:.0f}"
+        if self.remaining() < needs:
+            row["skipped"] = f"{self.remaining():.0f} s left, needs {needs:.0f}"
         else:
             try:
                 row |= run()
@@ -101,13 +108,13 @@ class Book:
         self.rows.append(row)
         self.write()
         shown = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items() if k != "where"}
-        print(f"[{self.limit - self.left():6.1f} s] {json.dumps(shown)}", flush=True)
+        print(f"[{self.limit - self.remaining():6.1f} s] {json.dumps(shown)}", flush=True)
         return None if "error" in row or "skipped" in row else row
 
     def write(self) -> None:
         """Replace the file in one move."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**self.about, "spent_s": round(self.limit - self.left(), 1), "rows": self.rows}
+        content = {**self.about, "spent_s": round(self.limit - self.remaining(), 1), "rows": self.rows}
         self.path.with_suffix(".tmp").write_text(json.dumps(content, indent=1))
         os.replace(self.path.with_suffix(".tmp"), self.path)
 
@@ -144,7 +151,7 @@ def installed(name: str) -> bool:
 
 
 def processor() -> str:
-    """The processor's name as Linux tells it, with the number of cores that this process may use."""
+    """The processor's name in Linux's words, with the number of cores that this process may use."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     named = next(
@@ -160,3 +167,45 @@ def driver() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.Linear)
+
+
+def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 8192) -> float:
+    """FLOP/s of a square matrix product, the best of several."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * size**3 / min(seconds_of(lambda: a @ b, device) for _ in range(5))
+
+
+def copy_rate(device: str, *, mib: int = 1024) -> float:
+    """Bytes/s read plus written by a copy, the best of several."""
+    a = torch.ones(mib * 2**18, device=device)
+    b = torch.empty_like(a)
+    b.copy_(a)
+    return 2 * a.nbytes / min(seconds_of(lambda: b.copy_(a), device) for _ in range(5))
+
+
+def cost(module: nn.Module, call: Callable[[], Any], *, width: int) -> dict[str, float]:
+    """FLOPs and bytes of ``call``, which runs ``module`` (on the meta device: nothing is computed).
+
+    Multiply-adds count two; ``width`` is the bytes of one number.
+    """
+    moved = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal moved
+        moved += inputs[0].numel() + output.numel() + sum(p.numel() for p in layer.parameters())
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, LAYERS)]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    for hook in hooks:
+        hook.remove()
+    return {"flops": float(counter.get_total_flops()), "bytes": float(moved * width)}
+
+
+def floor(part: dict[str, float], *, flops_per_s: float, bytes_per_s: float) -> float:
+    """Seconds below which the part cannot come."""
+    return max(part["flops"] / flops_per_s, part["bytes"] / bytes_per_s)

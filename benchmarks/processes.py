@@ -1,11 +1,13 @@
-"""Rows of a CPU's benchmark that need processes of their own: start-up, a second process, growth, peak memory."""
+"""Rows of a CPU's benchmark that need processes of their own: start-up, growth, peak memory, the original package."""
 
 import json
 import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import TracebackType
 
 from benchmarks.bench import Bench
 from benchmarks.measure import Row, paired, seconds_of
@@ -13,7 +15,7 @@ from benchmarks.shapes import ours
 
 GROW = """
 import sys, time
-from audioldm.nets.split import reason_against
+from audioldm.nets.machine import reason_against
 from audioldm.pipeline.audioldm import AudioLDM
 mode, seconds, steps, batch = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 pipe = AudioLDM.from_pretrained(mode=mode)
@@ -43,7 +45,7 @@ row = {}
 def child(code: str, *arguments: str) -> Row:
     """Run ``code`` in a fresh process; it prints one JSON object, and its peak memory is added."""
     ending = (
-        "\nimport json, torch; from audioldm.pipeline.memory import peak_mib; "
+        "\nimport json, torch; from audioldm.pipeline.timing import peak_mib; "
         "print(json.dumps({**row, 'peak_mib': peak_mib(torch.device('cpu'))}))"
     )
     done = subprocess.run(
@@ -59,7 +61,7 @@ def startup(bench: Bench) -> None:
         "audioldm --help": ["--help"],
         "audioldm generate, 5 s": ["generate", "rain", "--seconds", "5", "--force", "-o", str(out)],
         "audioldm generate, 5 s, no figure": [
-            "generate", "rain", "--seconds", "5", "--force", "--no-figure", "-o", str(out),
+            "generate", "rain", "--seconds", "5", "--force", "--set", "figure=false", "-o", str(out),
         ],
     }  # fmt: skip
     for name, words in commands.items():
@@ -75,7 +77,7 @@ def startup(bench: Bench) -> None:
 
 def second(bench: Bench) -> None:
     """What a second process saves in mode compiled: wall time of two commands that share an empty cache folder."""
-    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--no-figure", "--force"]
+    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--set", "figure=false", "--force"]
     if bench.tiny:
         words[3:4] = ["1.28", "--steps", "2"]
     with TemporaryDirectory() as folder:
@@ -109,3 +111,64 @@ def memory(bench: Bench, names: tuple[str, ...]) -> None:
         ours(bench.nets).save_pretrained(folder)
         for name in names:
             bench.book.add("memory S", name, partial(child, PEAK, folder, name, str(bench.seconds)), needs=30)
+
+
+WORKER = Path(__file__).with_name("original_worker.py")
+TARGET = os.environ.get("AUDIOLDM_ORIGINAL", ".parity")
+
+
+def original_is_here() -> bool:
+    """Whether the folder that AUDIOLDM_ORIGINAL names holds the original (``make parity`` puts it into .parity)."""
+    return Path(TARGET, "audioldm", "ldm.py").is_file()
+
+
+class Original:
+    """The original ``audioldm`` package in a process of its own, since our names collide; each call is one run."""
+
+    def __init__(self, *, seconds: float, steps: int) -> None:
+        self.folder = TemporaryDirectory()
+        words = vocabulary(Path(self.folder.name))
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER), str(words), str(seconds), str(steps)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(TARGET).resolve()), "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        self.answer()
+
+    def answer(self) -> dict[str, float]:
+        """Its next line.   Raises RuntimeError where it has ended."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the original package's process ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def __call__(self) -> None:
+        """One whole generation."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.answer()
+
+    def peak_mib(self) -> float:
+        """The most memory its process has held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+
+    def __enter__(self) -> "Original":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+def vocabulary(folder: Path) -> Path:
+    """A RoBERTa tokenizer of single bytes: the text is padded to the same 512 tokens whatever its words are."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), "<mask>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder

@@ -20,14 +20,15 @@ from transformers import (
     SpeechT5HifiGan,
 )
 
+from audioldm.components import Sampling
 from audioldm.diffusion.grids import leading
 from audioldm.diffusion.noise import PerSample, seeds
+from audioldm.engines import Mode
 from audioldm.nets.clap import MelEncoder, SmallClap, train_tokenizer
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.engines import Mode
 from audioldm.spec import AudioSpec
 
 for library in (diffusers, transformers):
@@ -99,14 +100,7 @@ def ours(nets: Nets, mode: Mode = "exact", dtype: torch.dtype | None = None) -> 
         nets = nets.copy(torch.float32)
     device = nets.unet.device
     clap = SmallClap(nets.text_encoder, nets.tokenizer, MelEncoder(widths=(8, 8), dim=512, hidden=16))
-    defaults = {
-        "seconds": 10.24,
-        "steps": 10,
-        "sampler": "ddim",
-        "grid": "leading",
-        "guidance": GUIDANCE,
-        "polish": 0,
-    }
+    defaults = Sampling(10.24, 10, "ddim", "leading", GUIDANCE)
     pipe = AudioLDM(nets.unet, nets.vae, nets.vocoder, clap, AudioSpec(), defaults=defaults)
     return pipe.to(device, dtype, mode=mode)
 

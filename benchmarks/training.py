@@ -17,7 +17,8 @@ from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModelWithProjection
 
 from audioldm.batch import Condition, LatentBatch
-from audioldm.datasets.latents import Encoded, LatentDataset, collate_latents, write_latents
+from audioldm.datasets.cache import Encoded, write_latents
+from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.diffusion.schedule import audioldm
 from audioldm.nets.vae import encode
 from audioldm.signal.mel import LogMel
@@ -25,7 +26,7 @@ from audioldm.spec import AudioSpec
 from audioldm.training.data import DataModule
 from audioldm.training.graphed import RecordedStep
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import adamw
+from audioldm.training.optim import adamw
 from benchmarks.bench import Bench, release
 from benchmarks.measure import Row, paired, peak_mib
 from benchmarks.shapes import Nets
@@ -33,13 +34,11 @@ from benchmarks.shapes import Nets
 Step = Callable[[], Tensor]
 
 
-def module_of(nets: Nets, *, graph: bool) -> LatentDiffusion:
+def module_of(nets: Nets) -> LatentDiffusion:
     """Our training module on a fresh float32 copy of the U-Net."""
     unet = nets.copy(torch.float32).unet.train().requires_grad_(True)
     empty = torch.zeros(512, device=unet.device)
-    module = LatentDiffusion(
-        unet, audioldm(), scaling_factor=1.0, empty=empty, batches=1000, lr=1e-5, graph=graph
-    )
+    module = LatentDiffusion(unet, audioldm(), scaling_factor=1.0, empty=empty, batches=1000, lr=1e-5)
     module.schedule = module.schedule.to(unet.device)
     return module.to(unet.device).train()
 
@@ -64,33 +63,33 @@ def cached_batches(folder: Path, shape: tuple[int, int, int], batch: int) -> Ite
 
 def cached_step(nets: Nets, batch: int, *, seconds: float, graph: bool, bf16: bool = True) -> Step:
     """One step of ours at ``batch`` clips."""
-    module = module_of(nets, graph=graph)
+    module = module_of(nets)
     device = module.unet.device
-    optimizer = adamw(module.unet.parameters(), module.lr, graph=graph)
+    optimizer = adamw(module.unet.parameters(), module.lr, capturable=graph)
     spec = AudioSpec()
     rng = torch.Generator(device).manual_seed(1)
     with tempfile.TemporaryDirectory() as folder:
         batches = cached_batches(Path(folder), spec.latent_shape(seconds, 8), batch)
 
-    def whole(z: Tensor, t: Tensor, noise: Tensor, film: Tensor) -> dict[str, Tensor]:
+    def whole(z: Tensor, t: Tensor, noise: Tensor, condition: Condition) -> dict[str, Tensor]:
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            loss = module.weigh(z, t, noise, Condition(film=film)).mean()
+            loss = module.step(z, t, noise, condition)["loss"]
         loss.backward()
         optimizer.step()
         return {"loss": loss.detach()}
 
-    recorded = RecordedStep(whole, on=graph)
+    recorded = RecordedStep(whole) if graph else whole
 
     def step() -> Tensor:
-        z, t, noise, told = module.drawn(next(batches).to(device), rng, drop=0.1)
-        return recorded(z, t, noise, told.film)["loss"]
+        z, t, noise, condition = module.draw(next(batches).to(device), rng, drop=0.1)
+        return recorded(z, t, noise, condition)["loss"]
 
     return step
 
 
-class ClapEar(torch.nn.Module):
-    """CLAP's audio tower (HTSAT-tiny, random weights) from a 16 kHz wave, as the public training code hears it."""
+class ClapAudio(torch.nn.Module):
+    """CLAP's audio tower (HTSAT-tiny, random weights) from a 16 kHz wave, as in the public training code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,10 +108,10 @@ class ClapEar(torch.nn.Module):
 
 def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
     """One step as the public training code takes it: nothing cached, float32."""
-    module = module_of(nets, graph=False)
+    module = module_of(nets)
     device, spec = module.unet.device, AudioSpec()
     with torch.device(device):
-        ear = ClapEar().eval().requires_grad_(False)
+        clap = ClapAudio().eval().requires_grad_(False)
     mel = LogMel(spec).to(device)
     optimizer = torch.optim.AdamW(module.unet.parameters(), lr=1e-5)
     rng = torch.Generator(device).manual_seed(1)
@@ -121,8 +120,8 @@ def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
     def step() -> Tensor:
         with torch.no_grad():
             mean, std = encode(nets.vae, mel(wave))
-            heard = ear(wave)
-        losses, _ = module.losses(LatentBatch(mean, std, heard, heard), rng, drop=0.1)
+            embedding = clap(wave)
+        losses, _ = module.losses(LatentBatch(mean, std, embedding, embedding), rng, drop=0.1)
         loss = losses.mean()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """Shared by all tests: no network, one thread, and a real tiny model on disk."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ PROMPTS = [
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of AudioLDM's own classes at toy widths, with random weights of a fixed seed."""
+    from audioldm.components import Sampling
     from audioldm.nets.clap import MelEncoder, SmallClap, build_text_encoder, train_tokenizer
     from audioldm.nets.hifigan import build_hifigan
     from audioldm.nets.unet import build_unet
@@ -51,7 +53,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 layer.reset_parameters()
     folder = tmp_path_factory.mktemp("models") / "tiny"
     spec = AudioSpec(latent_channels=4)
-    defaults = {"seconds": 1.28, "steps": 4, "sampler": "ddim", "grid": "leading", "guidance": 2.0}
+    defaults = Sampling(1.28, 4, "ddim", "leading", 2.0)
     pipe = AudioLDM(unet, vae, vocoder, clap, spec, name="tiny", defaults=defaults)
     pipe.save_pretrained(folder)
     return folder
@@ -84,9 +86,32 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     return execute
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, loudly, what needs a GPU where there is none."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--shuffle SEED``: another order of files, and of tests in each, for each seed."""
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="shuffle the tests; the same seed, the same order"
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        terminalreporter.write_line(
+            f"shuffled; the same order again: --shuffle={seed}, make test SEED={seed}"
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, loudly, what needs a GPU where there is none; shuffle where asked, files staying together."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        rng = random.Random(seed)
+        files = sorted({item.path for item in items})
+        rng.shuffle(files)
+        places = {path: place for place, path in enumerate(files)}
+        rng.shuffle(items)
+        items.sort(key=lambda item: places[item.path])

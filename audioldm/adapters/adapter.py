@@ -72,19 +72,19 @@ def start(
     if rank < 1:
         raise AudioLDMError(f"rank={rank} is not a rank.", "Use 1 or more.")
     alpha, weights = float(rank if alpha is None else alpha), weights_of(net)
-    found, small = {}, []
+    layers, small = {}, []
     for name in find(net, targets):
         weight = weights[name]
         most = largest_rank(tuple(weight.shape))
         if most < rank:
             small.append(f"{name} ({most})")
         factors = STARTS[kind](weight.detach().cpu().float(), min(rank, most), generator)
-        found[name] = Layer(kind, factors, alpha / rank)
+        layers[name] = Layer(kind, factors, alpha / rank)
     if small and kind != "lokr":  # which takes the rank that its own halves can have
         warnings.warn(
-            f"rank={rank} is more than {len(small)} of {len(found)} layers can have, such as {small[0]}; "
+            f"rank={rank} is more than {len(small)} of {len(layers)} layers can have, such as {small[0]}; "
             "they get the most that they can.",
             AdapterWarning,
             stacklevel=2,
         )
-    return Adapter(kind, found, rank, alpha, tuple(targets))
+    return Adapter(kind, layers, rank, alpha, tuple(targets))

@@ -112,13 +112,13 @@ def start_lokr(
     ``factor`` is the largest first side of the two factorisations; None splits as evenly as possible.
     """
     (rows, out), (columns, inside) = (factorise(n, factor) for n in weight.shape[:2])
-    kernel, found = weight.shape[2:], {"lokr_w1": uniform((rows, columns), generator)}
+    kernel, factors = weight.shape[2:], {"lokr_w1": uniform((rows, columns), generator)}
     if rank < max(out, inside) / 2:
-        found["lokr_w2_a"] = uniform((out, rank), generator)
-        found["lokr_w2_b"] = torch.zeros(rank, inside * math.prod(kernel))
+        factors["lokr_w2_a"] = uniform((out, rank), generator)
+        factors["lokr_w2_b"] = torch.zeros(rank, inside * math.prod(kernel))
     else:
-        found["lokr_w2"] = torch.zeros(out, inside, *kernel)
-    return found
+        factors["lokr_w2"] = torch.zeros(out, inside, *kernel)
+    return factors
 
 
 def start_dora(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:

@@ -5,7 +5,11 @@ targets (JSON), base (JSON: part to sha256) and about (JSON).   Files of kohya, 
 """
 
 import json
+import math
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,9 @@ from torch import Tensor, nn
 from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.layouts import KOHYA, from_kohya, from_peft, to_kohya, to_peft
-from audioldm.adapters.words import Words
+from audioldm.adapters.words import Words, check_word
 from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import check_finite, describe, read_json, reason
 
 FORMAT = "audioldm-adapter-1"
 
@@ -55,14 +60,15 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
     Raises AudioLDMError where it is missing, damaged, or no adapter.
     """
     tensors, about = load(path)
-    if about.get("format", "").startswith("audioldm-adapter"):
-        return own(path, tensors, about)
-    if any(key.startswith(KOHYA) for key in tensors):
-        if net is None:
-            raise AudioLDMError(f"{path} has kohya's names of layers.", "Name the model that it is for.")
-        return from_kohya(tensors, net)
-    if any(part in key for key in tensors for part in (".lora_A", ".hada_w1_a", ".lokr_w")):
-        return from_peft(tensors, peft_config(path, about))
+    with content_of(path):
+        if about.get("format", "").startswith("audioldm-adapter"):
+            return read_native(path, tensors, about)
+        if any(key.startswith(KOHYA) for key in tensors):
+            if net is None:
+                raise AudioLDMError(f"{path} has kohya's names of layers.", "Name the model that it is for.")
+            return from_kohya(tensors, net)
+        if any(part in key for key in tensors for part in (".lora_A", ".hada_w1_a", ".lokr_w")):
+            return from_peft(tensors, peft_config(path, about))
     first = next(iter(sorted(tensors)), "nothing")
     raise AudioLDMError(
         f"{path} is no adapter: it holds {first!r}.",
@@ -71,48 +77,90 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor of a safetensors file, and its metadata."""
+    """Every tensor of a safetensors file, and its metadata.   Raises AudioLDMError, also for NaN."""
     if not path.is_file():
         raise AudioLDMError(f"adapter={path} is not a file.", "Name a .safetensors file.")
     try:
         with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise AudioLDMError(
-            f"{path} cannot be read ({error}): not safetensors, truncated or corrupt.", "Copy it again."
+            f"{path} cannot be read ({reason(error)}): not safetensors, truncated or corrupt.",
+            "Copy it again.",
         ) from None
+    for key, value in tensors.items():
+        if not value.is_floating_point():
+            raise AudioLDMError(f"{path}: {key!r} is {describe(value)}, no weight.", "Copy it again.")
+        check_finite(key, value, path)
+    return tensors, about
 
 
-def own(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """Within, what a file's content makes Python raise is one line."""
+    try:
+        yield
+    except (
+        LookupError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        re.error,
+    ) as error:
+        raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
+
+
+def table(text: str) -> dict[str, Any]:
+    """A JSON object of the metadata.   Raises ValueError for anything else."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"{text[:40]!r} is no table")
+    return content
+
+
+def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
     """What ``write`` wrote."""
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
-    base, told = json.loads(about["base"]), json.loads(about["about"])
+    base, facts = table(about["base"]), table(about["about"])
     if about["kind"] == "textual_inversion":
-        return Words(about["word"], tensors["words"], base, told)
+        check_word(about["word"])
+        if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
+            raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
+        return Words(about["word"], tensors["words"], base, facts)
     rank, alpha = int(about["rank"]), float(about["alpha"])
-    scales, kinds = json.loads(about["scales"]), json.loads(about["kinds"])
+    scales, kinds = table(about["scales"]), table(about["kinds"])
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, factor = key.removeprefix("unet.").rsplit(".", 1)
         parts.setdefault(name, {})[factor] = value
     layers = {
-        name: Layer(kinds.get(name, about["kind"]), factors, scales.get(name, alpha / rank))
+        name: Layer(kinds.get(name, about["kind"]), factors, float(scales.get(name, alpha / rank)))
         for name, factors in parts.items()
     }
-    if unknown := sorted({layer.kind for layer in layers.values()} - DELTAS.keys()):
+    if unknown := sorted({str(layer.kind) for layer in layers.values()} - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    return Adapter(about["kind"], layers, rank, alpha, tuple(json.loads(about["targets"])), base, told)
+    if (
+        rank < 1
+        or not layers
+        or not all(math.isfinite(x) for x in (alpha, *(n.scale for n in layers.values())))
+    ):
+        raise ValueError(f"rank={rank}, alpha={alpha}, {len(layers)} layers")
+    targets = json.loads(about["targets"])
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise ValueError("targets are no names")
+    return Adapter(about["kind"], layers, rank, alpha, tuple(targets), base, facts)
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
     """peft's settings: adapter_config.json beside the file, or what diffusers puts into the metadata."""
     beside = path.with_name("adapter_config.json")
     if beside.is_file():
-        return json.loads(beside.read_text())
+        return read_json(beside)
     if "lora_adapter_metadata" in about:
-        found = json.loads(about["lora_adapter_metadata"])
-        return {key.removeprefix("unet."): value for key, value in found.items()}
+        return {key.removeprefix("unet."): v for key, v in table(about["lora_adapter_metadata"]).items()}
     warnings.warn(
         f"{path} has no adapter_config.json beside it: alpha is taken to be the rank.",
         AdapterWarning,

@@ -5,7 +5,8 @@ order of adapters does not matter, and their kinds and ranks may differ.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,37 @@ from torch.nn.utils import parametrize
 from audioldm.adapters.adapter import Adapter, Layer
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.targets import layers_of, weights_of
+from audioldm.adapters.words import Vocabulary
 from audioldm.errors import AudioLDMError
 
 Weighted = tuple[Adapter, float]
 """an adapter and its strength"""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One adapter that a model runs with."""
+
+    file: str
+    sha256: str
+    kind: str
+    rank: int
+    weight: float
+    word: str | None = None
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Every adapter of a model, and what its nets were without them."""
+
+    applied: tuple[Applied, ...]
+    weights: dict[str, Tensor]
+    vocabulary: Vocabulary | None
+    """of the text encoder, where words were added to it"""
+
+    def settings(self) -> list[dict[str, Any]]:
+        """For a sidecar."""
+        return [{k: v for k, v in asdict(one).items() if v is not None} for one in self.applied]
 
 
 class Delta(nn.Module):
@@ -59,11 +87,11 @@ def attach(net: nn.Module, weighted: Sequence[Weighted]) -> list[nn.Parameter]:
     net.requires_grad_(False)
     layers, added = layers_of(net), []
     for adapter, strength in weighted:
-        for name, own in adapter.layers.items():
+        for name, change in adapter.layers.items():
             layer = layers[name]
             if not parametrize.is_parametrized(layer, "weight"):
                 parametrize.register_parametrization(layer, "weight", Stack(), unsafe=True)
-            delta = Delta(own, strength).to(layer.parametrizations.weight.original.device)  # type: ignore[union-attr, arg-type]
+            delta = Delta(change, strength).to(layer.parametrizations.weight.original.device)  # type: ignore[union-attr, arg-type]
             layer.parametrizations.weight[0].deltas.append(delta)  # type: ignore[index, union-attr]
             added += list(delta.parameters())
     return added
@@ -79,11 +107,11 @@ def detach(net: nn.Module) -> None:
 def learned(net: nn.Module, adapter: Adapter) -> Adapter:
     """``adapter`` with the factors that it has now, as the only one attached to ``net``."""
     layers = layers_of(net)
-    found = {}
+    trained = {}
     for name, layer in adapter.layers.items():
         factors = layers[name].parametrizations.weight[0].deltas[0].factors  # type: ignore[index, union-attr]
-        found[name] = replace(layer, factors={key: value.detach().cpu() for key, value in factors.items()})
-    return replace(adapter, layers=found)
+        trained[name] = replace(layer, factors={key: value.detach().cpu() for key, value in factors.items()})
+    return replace(adapter, layers=trained)
 
 
 @torch.no_grad()
@@ -93,21 +121,21 @@ def merge(net: nn.Module, weighted: Sequence[Weighted]) -> dict[str, Tensor]:
     Sums are made in float32 and rounded once to the net's type.   Raises AudioLDMError as ``attach`` does.
     """
     check(net, weighted)
-    weights, kept = weights_of(net), {}
+    weights, before = weights_of(net), {}
     for name in sorted({name for adapter, _ in weighted for name in adapter.layers}):
         weight = weights[name]
-        kept[name] = weight.detach().clone()
-        exact = kept[name].float()
+        before[name] = weight.detach().clone()
+        exact = before[name].float()
         changes = [s * a.layers[name].delta(exact).float() for a, s in weighted if name in a.layers]
         weight.copy_(exact + sum(changes, torch.zeros_like(exact)))
-    return kept
+    return before
 
 
 @torch.no_grad()
-def unmerge(net: nn.Module, kept: dict[str, Tensor]) -> None:
+def unmerge(net: nn.Module, before: dict[str, Tensor]) -> None:
     """Put back the weights that ``merge`` returned, bit for bit."""
     weights = weights_of(net)
-    for name, weight in kept.items():
+    for name, weight in before.items():
         weights[name].copy_(weight)
 
 
@@ -124,7 +152,7 @@ def check(net: nn.Module, weighted: Sequence[Weighted]) -> None:
             weight = torch.empty(weights[name].shape, device="meta")
             try:
                 layer.delta(weight)
-            except (ValueError, RuntimeError):
+            except (ValueError, RuntimeError, KeyError, IndexError, TypeError):
                 raise AudioLDMError(
                     f"The adapter does not fit {name!r}, whose weight has the shape {tuple(weight.shape)}.",
                     "Use the model that it was trained on.",

@@ -55,11 +55,11 @@ def folded(layer: Layer) -> dict[str, Tensor]:
     return {**layer.factors, first: layer.scale * layer.factors[first]}
 
 
-def collected(found: dict[str, Layer]) -> Adapter:
+def collected(layers: dict[str, Layer]) -> Adapter:
     """One adapter of these layers, its rank the largest there is."""
-    kinds = sorted({layer.kind for layer in found.values()})
-    rank = max((rank_of(layer.factors) or 1) for layer in found.values())
-    return Adapter("+".join(kinds), found, rank, float(rank), tuple(sorted(found)))
+    kinds = sorted({layer.kind for layer in layers.values()})
+    rank = max((rank_of(layer.factors) or 1) for layer in layers.values())
+    return Adapter("+".join(kinds), layers, rank, float(rank), tuple(sorted(layers)))
 
 
 def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
@@ -74,13 +74,13 @@ def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
                 "Use an adapter of this U-Net, in diffusers' names of layers.",
             )
         parts.setdefault(known[flat], {})[factor.removesuffix(".weight")] = value
-    found = {}
+    layers = {}
     for name, factors in parts.items():
         alpha = factors.pop("alpha", None)
         kind, rank = kind_of(factors, name), rank_of(factors)
         scale = 1.0 if alpha is None or rank is None else float(alpha) / rank
-        found[name] = Layer(kind, {k: v.float() for k, v in factors.items()}, scale)
-    return collected(found)
+        layers[name] = Layer(kind, {k: v.float() for k, v in factors.items()}, scale)
+    return collected(layers)
 
 
 def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
     for key, value in own_keys(tensors, "base_model.model.", "unet.").items():
         name, factor = key.removesuffix(".weight").rsplit(".", 1)
         parts.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = value.float()
-    found = {}
+    layers = {}
     for name, factors in parts.items():
         if "dora_scale" in factors:
             factors["dora_scale"] = factors["dora_scale"].flatten()
@@ -112,8 +112,8 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
         alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
         divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
         scale = 1.0 if alpha is None or not divisor else alpha / divisor
-        found[name] = Layer(kind_of(factors, name), factors, scale)
-    return collected(found)
+        layers[name] = Layer(kind_of(factors, name), factors, scale)
+    return collected(layers)
 
 
 def patterned(config: Mapping[str, Any], table: str, name: str, default: Any) -> Any:
@@ -162,16 +162,16 @@ def own_keys(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]
     prefixes = tuple(prefix for prefix in prefixes if any(key.startswith(prefix) for key in tensors))
     if not prefixes:
         return dict(tensors)
-    kept = {
+    ours = {
         key.removeprefix(next(p for p in prefixes if key.startswith(p))): value
         for key, value in tensors.items()
         if key.startswith(prefixes)
     }
-    if len(kept) < len(tensors):
+    if len(ours) < len(tensors):
         other = next(key for key in tensors if not key.startswith(prefixes))
         warnings.warn(
-            f"{len(tensors) - len(kept)} keys are not of the U-Net and left out, such as {other}.",
+            f"{len(tensors) - len(ours)} keys are not of the U-Net and left out, such as {other}.",
             AdapterWarning,
             stacklevel=3,
         )
-    return kept
+    return ours

@@ -11,7 +11,7 @@ from audioldm.errors import AudioLDMError
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 LINEAR = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "time_emb_proj", "class_embedding")
-"""Every linear layer that sees the sound or what the net is told of it; a FiLM net is told through the last two."""
+"""Every linear layer on the sound or the condition; a FiLM net is conditioned through the last two."""
 CONVOLUTIONS = ("proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "*samplers.0.conv")
 
 

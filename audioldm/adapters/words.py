@@ -1,7 +1,7 @@
 """New words of a text encoder: Textual Inversion, Gal et al. 2022 (arXiv:2208.01618) sec. 3.
 
 What is learned are rows of the embedding table, one or a few for a placeholder such as <mine>; nothing else changes.
-A U-Net that is told one pooled vector (FiLM) meets them only through it: prompt with <mine> -> frozen text tower ->
+A U-Net conditioned on one pooled vector (FiLM) meets them only through it: prompt with <mine> -> frozen text tower ->
 unit vector -> U-Net.   So in one prompt the word can say no more than a direction in CLAP's space; what it has over
 such a direction is that it goes into sentences.   V vocabulary, n rows of a word, E width of the table.
 """
@@ -109,11 +109,11 @@ class Vocabulary:
 
 
 @torch.no_grad()
-def merge_words(clap: Any, found: Sequence[Words]) -> Vocabulary:
+def merge_words(clap: Any, additions: Sequence[Words]) -> Vocabulary:
     """Write words into tokenizer and table of ``clap``; returns what was there, for ``unmerge_words``."""
     before = Vocabulary(clap.tokenizer, clap.text_encoder.get_input_embeddings())
     try:
-        for words in found:
+        for words in additions:
             table = begin(clap, words)
             clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
             replace_table(clap, torch.cat([table.weight, words.rows.to(table.weight)]), table.padding_idx)

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from audioldm.cli.checks import check_names
 from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.options.model import ModelOptions
 from audioldm.errors import AudioLDMError
 
 
@@ -23,20 +22,20 @@ def serve(
     longest: Annotated[float, typer.Option(metavar="SECONDS", help="Longest sound of a request.")] = 60.0,
     waiting: Annotated[int, typer.Option(help="Requests that may wait; more are turned away.")] = 32,
     *,
-    machine: Machine,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    model: ModelOptions,
 ) -> None:
     """Generate and edit in the browser.
 
-    One request computes at a time, others wait in a bounded queue. Uploads and results stay in --out; no other
-    file can be read through the page.
+    One request computes at a time, others wait in a bounded queue. Uploads and results stay in --out; only its
+    sounds, pictures and .json files can be read through the page. Requests by other names than this machine's,
+    or from other sites, are refused. With --host, anybody who reaches the machine can use the page.
 
     \b
     Examples:
       audioldm app
       audioldm app -m runs/my_model --port 8000 --longest 120
     """
-    check_names(audio_format="wav", device=machine.device, dtype=machine.dtype, out=out)
+    model.check()
     if longest <= 0 or waiting < 1 or not 0 <= port < 65536:
         raise AudioLDMError(
             f"longest={longest:g}, waiting={waiting} or port={port} makes no sense.",
@@ -50,12 +49,12 @@ def serve(
 
     from audioldm.app.studio import Limits, Studio
 
-    os.environ["GRADIO_TEMP_DIR"] = str((out / "cache").absolute())
+    os.environ["GRADIO_TEMP_DIR"] = str((out / "uploads").absolute())
     out.mkdir(parents=True, exist_ok=True)
-    studio = Studio(machine.load(), out, Limits(seconds=longest, waiting=waiting))
+    studio = Studio(model.load(), out, Limits(seconds=longest, waiting=waiting))
     try:
         page.build(studio).launch(
-            server_name=host, server_port=port or free_port(host), **page.settings(studio), quiet=False
+            server_port=port or free_port(host), **page.settings(studio, host), quiet=False
         )
     except OSError as error:
         raise AudioLDMError(

@@ -3,13 +3,15 @@
 import base64
 import html
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from audioldm.app.jobs import Done, Progress
-from audioldm.app.studio import EDITS, Studio, Take
+from audioldm.app.gate import Gate
+from audioldm.app.studio import EDITS, Done, EditRequest, Progress, Studio, Take
 from audioldm.cli import figure
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
@@ -35,7 +37,8 @@ History = list[dict[str, Any]]
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio; ``launch`` it with ``settings(studio)``."""
-    with gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True) as page:
+    page = gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True)
+    with page:
         gr.Markdown(f"# audioldm\nText to sound, and edits of sound, with the model {studio.pipe.name}.")
         history = gr.State([])
         with gr.Tabs():
@@ -51,12 +54,14 @@ def build(studio: Studio) -> gr.Blocks:
     return page
 
 
-def settings(studio: Studio) -> dict[str, Any]:
-    """How the page is launched: local fonts, upload limits, one folder."""
+def settings(studio: Studio, host: str) -> dict[str, Any]:
+    """How the page is launched at ``host``: local fonts, upload limits, the gate, and results as the only folder."""
     script = (STATIC / "selection.js").read_text(encoding="utf-8")
     return {
         "max_file_size": studio.limits.upload_mb * 2**20,
-        "allowed_paths": [str(studio.out.absolute())],
+        "server_name": host,
+        "allowed_paths": [str(studio.results.absolute())],
+        "app_kwargs": {"middleware": [Middleware(Gate, folder=studio.out, host=host)]},
         "theme": theme(),
         "css": CSS,
         "head": f"<script>{script}</script>",
@@ -83,15 +88,15 @@ def generate_tab(studio: Studio, history: gr.State) -> None:
     default = studio.pipe.defaults
     prompt = gr.Textbox(label="Prompt", placeholder="a dog barking", elem_id="prompt", lines=1)
     with gr.Row():
-        seconds = gr.Number(default["seconds"], label="Seconds", minimum=0.1, maximum=studio.limits.seconds)
+        seconds = gr.Number(default.seconds, label="Seconds", minimum=0.1, maximum=studio.limits.seconds)
         takes = gr.Number(1, label="Takes", precision=0, minimum=1, maximum=studio.limits.takes)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
     with gr.Accordion("More settings", open=False):
         negative = gr.Textbox(label="What not to hear", lines=1)
         with gr.Row():
-            steps = gr.Number(default["steps"], label="Steps", precision=0, minimum=1)
-            guidance = gr.Number(default["guidance"], label="Guidance", minimum=0)
-            sampler = gr.Dropdown(sorted(SAMPLERS), value=default["sampler"], label="Sampler")
+            steps = gr.Number(default.steps, label="Steps", precision=0, minimum=1)
+            guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
+            sampler = gr.Dropdown(sorted(SAMPLERS), value=default.sampler, label="Sampler")
     start, stop, status = buttons("Generate")
     takes_shown = players(studio)
 
@@ -99,13 +104,13 @@ def generate_tab(studio: Studio, history: gr.State) -> None:
         prompt: str, negative: str, seconds: float, takes: int, seed: int, steps: int, guidance: float, sampler: str,
         past: History,
     ) -> Iterator[list[Any]]:  # fmt: skip
-        yield from told(studio, past, lambda: studio.generate(
-            prompt or "", seconds=seconds or default["seconds"], takes=int(takes or 1), seed=int(seed or 0),
-            steps=int(steps or default["steps"]), guidance=guidance, sampler=sampler, negative=negative or "",
+        yield from updates(studio, past, lambda: studio.generate(
+            prompt or "", seconds=seconds or default.seconds, takes=int(takes or 1), seed=int(seed or 0),
+            steps=int(steps or default.steps), guidance=guidance, sampler=sampler, negative=negative or "",
         ))  # fmt: skip
 
-    given = [prompt, negative, seconds, takes, seed, steps, guidance, sampler, history]
-    wire(start, stop, status, run, given, [status, history, *takes_shown], api_name="generate", also=prompt)
+    inputs = [prompt, negative, seconds, takes, seed, steps, guidance, sampler, history]
+    wire(start, stop, status, run, inputs, [status, history, *takes_shown], api_name="generate", enter=prompt)
 
 
 def edit_tab(studio: Studio, history: gr.State) -> None:
@@ -127,8 +132,8 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
     with gr.Accordion("More settings", open=False), gr.Row():
         takes = gr.Number(1, label="Takes", precision=0, minimum=1, maximum=studio.limits.takes)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-        steps = gr.Number(default["steps"], label="Steps", precision=0, minimum=1)
-        guidance = gr.Number(default["guidance"], label="Guidance", minimum=0)
+        steps = gr.Number(default.steps, label="Steps", precision=0, minimum=1)
+        guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
     start, stop, status = buttons("Apply the edit")
     takes_shown = players(studio)
 
@@ -136,11 +141,12 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
         kind: str, path: str | None, prompt: str, begin: float, end: float, strength: float, longer: float,
         splice: bool, takes: int, seed: int, steps: int, guidance: float, past: History,
     ) -> Iterator[list[Any]]:  # fmt: skip
-        yield from told(studio, past, lambda: studio.edit(
-            kind, path, prompt or "", begin=begin or 0.0, end=end or 0.0, strength=strength, seconds=longer or 0.0,
-            splice=splice, takes=int(takes or 1), seed=int(seed or 0), steps=int(steps or default["steps"]),
-            guidance=guidance,
-        ))  # fmt: skip
+        request = EditRequest(
+            kind, path, prompt or "", begin or 0.0, end or 0.0, strength, longer or 0.0, splice,
+            int(takes or 1), int(seed or 0),
+        )  # fmt: skip
+        work = partial(studio.edit, request, steps=int(steps or default.steps), guidance=guidance)
+        yield from updates(studio, past, work)
 
     def opened(path: str | None) -> tuple[str, str]:
         if not path:
@@ -151,8 +157,22 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
             return "", f"{error}"
 
     sound.change(opened, sound, [wave, status], show_progress="hidden", api_visibility="private")
-    given = [kind, sound, prompt, begin, end, strength, longer, splice, takes, seed, steps, guidance, history]
-    wire(start, stop, status, run, given, [status, history, *takes_shown], api_name="edit")
+    inputs = [
+        kind,
+        sound,
+        prompt,
+        begin,
+        end,
+        strength,
+        longer,
+        splice,
+        takes,
+        seed,
+        steps,
+        guidance,
+        history,
+    ]
+    wire(start, stop, status, run, inputs, [status, history, *takes_shown], api_name="edit")
 
 
 def buttons(label: str) -> tuple[gr.Button, gr.Button, gr.Markdown]:
@@ -165,28 +185,25 @@ def buttons(label: str) -> tuple[gr.Button, gr.Button, gr.Markdown]:
 
 def players(studio: Studio) -> list[Any]:
     """A player and a picture for each take, hidden until there is one."""
-    found: list[Any] = []
+    parts: list[Any] = []
     with gr.Row():
         for place in range(studio.limits.takes):
+            label = f"Take {place + 1}"
             with gr.Column(min_width=280):
-                found.append(
-                    gr.Audio(
-                        label=f"Take {place + 1}", interactive=False, visible=False, buttons=["download"]
-                    )
-                )
-                found.append(gr.HTML("", visible=False, elem_classes="picture"))
-    return found
+                parts.append(gr.Audio(label=label, interactive=False, visible=False, buttons=["download"]))
+                parts.append(gr.HTML("", visible=False, elem_classes="picture"))
+    return parts
 
 
 def wire(
-    start: gr.Button, stop: gr.Button, status: gr.Markdown, run: Any, given: list[Any], gives: list[Any], *,
-    api_name: str, also: gr.Textbox | None = None,
+    start: gr.Button, stop: gr.Button, status: gr.Markdown, run: Any, inputs: list[Any], outputs: list[Any], *,
+    api_name: str, enter: gr.Textbox | None = None,
 ) -> None:  # fmt: skip
     """Start by the button or by Enter, one request at a time for all pages; stop by the other button."""
-    common = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
-    events = [start.click(run, given, gives, api_name=api_name, **common)]
-    if also is not None:
-        events.append(also.submit(run, given, gives, api_visibility="private", **common))
+    common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
+    events: list[Any] = [start.click(run, inputs, outputs, api_name=api_name, **common)]
+    if enter is not None:
+        events.append(enter.submit(run, inputs, outputs, api_visibility="private", **common))
     stop.click(
         lambda: "Cancelled.",
         None,
@@ -198,7 +215,7 @@ def wire(
     )
 
 
-def told(studio: Studio, past: History, work: Any) -> Iterator[list[Any]]:
+def updates(studio: Studio, past: History, work: Any) -> Iterator[list[Any]]:
     """Updates of the page while ``work()`` goes on: the line, the history, the takes."""
     still: list[Any] = [gr.skip()] * (2 * studio.limits.takes)
     yield ["Waiting for the model.", gr.skip(), *still]
@@ -222,25 +239,21 @@ def told(studio: Studio, past: History, work: Any) -> Iterator[list[Any]]:
 
 def visible(studio: Studio, takes: Sequence[Take]) -> list[Update]:
     """Every player: those with a take shown, the others hidden."""
-    found: list[Update] = []
-    for place in range(studio.limits.takes):
-        if place >= len(takes):
-            found += [gr.update(value=None, visible=False)] * 2
-            continue
-        take = takes[place]
-        found.append(
-            gr.update(value=str(take.audio), visible=True, label=f"Take {place + 1}, seed {take.seed}")
-        )
-        image = img(take.figure.read_bytes(), f"Waveform and log-mel of take {place + 1}, seed {take.seed}")
-        found.append(gr.update(value=image, visible=True))
-    return found
+    parts: list[Update] = []
+    for place, take in enumerate(takes):
+        label = f"ake {place + 1}, seed {take.seed}"
+        image = img(take.figure.read_bytes(), f"Waveform and log-mel of t{label}")
+        parts.append(gr.update(value=str(take.audio), visible=True, label=f"T{label}"))
+        parts.append(gr.update(value=image, visible=True))
+    hidden = [gr.update(value=None, visible=False)] * 2
+    return parts + hidden * (studio.limits.takes - len(takes))
 
 
 def line(take: Take) -> dict[str, Any]:
     """What the history keeps of a take."""
-    made = take.record["settings"]
+    settings = take.record["settings"]
     return {
-        "what": made.get("edit", "generate"), "prompt": take.record["prompt"], "seed": take.seed,
+        "what": settings.get("edit", "generate"), "prompt": take.record["prompt"], "seed": take.seed,
         "seconds": take.record["sound"]["seconds"], "audio": str(take.audio), "sidecar": str(take.sidecar),
     }  # fmt: skip
 

@@ -46,11 +46,11 @@ def show(
       audioldm adapter show runs/personal/lora/model/adapter.safetensors
       audioldm adapter show kohya.safetensors -m my_model --json
     """
-    told = facts(opened(file, model)) | {"bytes": file.stat().st_size}
+    table = facts(opened(file, model)) | {"bytes": file.stat().st_size}
     if as_json:
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(table, indent=2, ensure_ascii=False))
         return
-    for name, value in told.items():
+    for name, value in table.items():
         listed = isinstance(value, list)
         print(f"{name}: {', '.join(value[:12]) + (' ...' if len(value) > 12 else '') if listed else value}")
 
@@ -78,12 +78,12 @@ def convert(
         raise AudioLDMError(f"{out} is there already.", "Pass --force to replace it.")
     if to != "peft" and out.suffix != ".safetensors":
         raise AudioLDMError(f"out={out} is no .safetensors.", "Name a file that ends so.")
-    found = opened(file, model)
+    adapter = opened(file, model)
     if to == "audioldm":
-        write(out, found)
+        write(out, adapter)
         print(out)
         return
-    for path in export(out, found, to):
+    for path in export(out, adapter, to):
         print(path)
 
 
@@ -91,8 +91,8 @@ def opened(file: Path, model: str | None) -> "Adapter | Words":
     """The adapter, warnings on stderr; the model is loaded only if the file's names need it."""
     from audioldm.adapters.files import load, read
     from audioldm.adapters.layouts import KOHYA
-    from audioldm.cli.options.machine import load as load_model
-    from audioldm.cli.options.machine import warned
+    from audioldm.cli.console import warned
+    from audioldm.cli.options.model import load as load_model
 
     net = None
     if any(key.startswith(KOHYA) for key in load(file)[0]):
@@ -101,14 +101,14 @@ def opened(file: Path, model: str | None) -> "Adapter | Words":
         return read(file, net)
 
 
-def facts(found: "Adapter | Words") -> dict[str, Any]:
-    """What there is to know of it."""
+def facts(adapter: "Adapter | Words") -> dict[str, Any]:
+    """Kind, size, targets, base, and what the file says of its training."""
     from audioldm.adapters.words import Words
 
-    told: dict[str, Any] = {"kind": found.kind, "parameters": found.parameters}
-    if isinstance(found, Words):
-        told |= {"word": found.word, "rank": len(found.rows)}
+    table: dict[str, Any] = {"kind": adapter.kind, "parameters": adapter.parameters}
+    if isinstance(adapter, Words):
+        table |= {"word": adapter.word, "rank": len(adapter.rows)}
     else:
-        told |= {"rank": found.rank, "alpha": found.alpha, "layers": len(found.layers)}
-        told |= {"targets": list(found.targets)}
-    return {**told, "base": found.base, **found.about}
+        table |= {"rank": adapter.rank, "alpha": adapter.alpha, "layers": len(adapter.layers)}
+        table |= {"targets": list(adapter.targets)}
+    return {**table, "base": adapter.base, **adapter.about}

@@ -1,4 +1,4 @@
-"""The command ``audioldm``: which commands there are, and how a mistake is told."""
+"""The command ``audioldm``: which commands there are, how their help looks, and what becomes of a mistake."""
 
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -6,10 +6,11 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import audioldm
-from audioldm.cli.interrupt import kept_interrupts
+from audioldm.cli.console import say
+from audioldm.cli.startup import repeated_interrupts
 from audioldm.errors import AudioLDMError
 
 COMMANDS = {
@@ -32,22 +33,8 @@ COMMANDS = {
 """Name to ``module:function`` or ``module:typer app``; a module is imported when its command is asked for."""
 
 JOINED = {
-    "data": {
-        "encode": "audioldm.cli.encode:encode",
-        "shard": "audioldm.cli.shard:shard",
-        "stats": "audioldm.cli.encode:stats",
-        "attribution": "audioldm.cli.attribution:attribution",
-        "pack": "audioldm.cli.pack:pack",
-        "unpack": "audioldm.cli.pack:unpack",
-    },
-    "edit": {"morph": "audioldm.cli.edit_several:morph", "mix": "audioldm.cli.edit_several:mix"},
-    "evaluate": {
-        "score": "audioldm.cli.score:score",
-        "edits": "audioldm.cli.evaluate_edits:edits",
-        "bars": "audioldm.cli.bars:bars",
-        "protocol": "audioldm.cli.protocol:protocol",
-        "embedders": "audioldm.cli.embedders:embedders",
-    },
+    "data": {"encode": "audioldm.cli.encode:encode", "stats": "audioldm.cli.encode:stats"},
+    "evaluate": {"score": "audioldm.cli.score:score"},
 }
 """Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
 
@@ -80,15 +67,37 @@ class LazyCommands(MutableMapping[str, Any]):
 def load_command(name: str, where: str) -> Any:
     """The command at ``module:attribute``, whether a function or a typer app."""
     module, attribute = where.split(":")
-    found = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
-        function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
-        found.command(name)(function)
-    command: Any = typer.main.get_command(found)
+    part = getattr(import_module(module), attribute)
+    if not isinstance(part, typer.Typer):
+        function, part = part, typer.Typer(add_completion=False, rich_markup_mode=None)
+        part.command(name)(function)
+    for registered in part.registered_commands:
+        registered.cls = PanelCommand
+    command: Any = typer.main.get_command(part)
     command.name = name
     for member, place in JOINED.get(name, {}).items():
         command.add_command(load_command(member, place), member)
     return command
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help lists options in named panels; those of no panel come last."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then each panel in the order of its first option."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            is_argument = parameter.param_type_name == "argument"
+            panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
+            if (line := parameter.get_help_record(ctx)) is not None:
+                panels.setdefault(panel, []).append(line)
+        plain = panels.pop("Options", [])
+        if panels.keys() - {"Arguments"}:
+            plain = [line for line in plain if not line[0].startswith("--help")]  # it was found
+        for panel, lines in {**panels, "Options": plain}.items():
+            if lines:
+                with formatter.section(panel):
+                    formatter.write_dl(lines)
 
 
 class LazyGroup(TyperGroup):
@@ -121,6 +130,9 @@ def root(
         bool,
         typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; goes with every command.")
+    ] = False,
 ) -> None:
     """Text to sound by latent diffusion: generate, train, measure.
 
@@ -136,37 +148,58 @@ def root(
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; a user's mistake becomes one line on stderr."""
+    """Run one command line and return its exit code; a mistake or a fault becomes one line on stderr."""
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
     try:
-        with kept_interrupts():
+        with repeated_interrupts():
             code = typer.main.get_command(app).main(
                 args=arguments, prog_name="audioldm", standalone_mode=False
             )
-    except AudioLDMError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"audioldm: {error}", file=sys.stderr)
-        return error.code
     except typer.TyperException as error:
-        return tell_usage(error, arguments)
-    except typer.Abort:
+        return say_usage(error, arguments)
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
+    except Exception as error:
+        if debug:
+            raise
+        return say_error(error)
     if code == 130:
-        print("audioldm: interrupted; every file already reported is complete.", file=sys.stderr)
+        say("interrupted; every file already reported is complete.")
     return code if isinstance(code, int) else 0
 
 
-def tell_usage(error: typer.TyperException, arguments: list[str]) -> int:
+def say_error(error: Exception) -> int:
+    """One line about what ended a command, and its exit code: 1 for what nobody expected."""
+    if isinstance(error, AudioLDMError):
+        say(str(error))
+        return error.code
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, OSError):
+        say(
+            f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or first or type(error).__name__}."
+        )
+    else:
+        say(
+            f"unexpected {type(error).__name__}: {first[:300]}. Run it again with --debug for the whole trace."
+        )
+    return 1
+
+
+def say_usage(error: typer.TyperException, arguments: list[str]) -> int:
     """Print a command-line mistake as one line; a bare group prints its help instead."""
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
     if "Usage:" in message:
         print(message, file=sys.stderr)
     else:
         command = " ".join(["audioldm", *(word for word in arguments[:1] if word in COMMANDS)])
-        print(f"audioldm: {message}. See: {command} --help", file=sys.stderr)
+        say(f"{message}. See: {command} --help")
     return error.exit_code
 
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

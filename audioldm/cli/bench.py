@@ -1,5 +1,6 @@
 """``audioldm bench``: how fast a model generates here, where the time goes, and how near the machine's best that is."""
 
+import io
 import json
 from pathlib import Path
 from statistics import median
@@ -7,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.lean import import_nets, loading
-from audioldm.cli.options import grouped
-from audioldm.cli.options.machine import Machine
+from audioldm.cli.checks import check_parts
+from audioldm.cli.console import say, waiting
+from audioldm.cli.options import Between, changed, grouped
+from audioldm.cli.options.model import ModelOptions
+from audioldm.cli.options.output import DryRun
 from audioldm.cli.options.sampling import Sampling
-from audioldm.cli.progress import waiting
-from audioldm.errors import AudioLDMError
+from audioldm.cli.startup import loading
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.timing import Span
+
+COLOURS = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868", "vocoder": "#c44e52"}
 
 
 @grouped
@@ -25,16 +28,16 @@ def bench(
     prompt: Annotated[str, typer.Argument(help="What to generate meanwhile.")] = "a dog barking",
     *,
     sampling: Sampling,
-    machine: Machine,
-    batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
-    repeat: Annotated[int, typer.Option(help="Timed runs, after one that warms up.")] = 3,
+    model: ModelOptions,
+    batch_size: Annotated[int, typer.Option(help="Clips made at once."), Between(1, 4096)] = 1,
+    repeat: Annotated[int, typer.Option(help="Timed runs, after one that warms up."), Between(1, 10_000)] = 3,
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the last run's parts over time.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Time a model on this machine, part by part.
 
@@ -45,29 +48,23 @@ def bench(
     Examples:
       audioldm bench
       audioldm bench --mode fast --trace out/trace.png
+      audioldm bench --dry-run --set dtype=bfloat16
       audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode compiled --json
     """
-    if repeat < 1:
-        raise AudioLDMError(f"repeat={repeat} is not a number of runs.", "Use 1 or more.")
-    check_numbers(
-        n=1, seconds=sampling.seconds, steps=sampling.steps, guidance=None, seed=0,
-        batch_size=batch_size, polish=sampling.polish, redraw=sampling.redraw,
-    )  # fmt: skip
-    check_names(
-        audio_format="wav", device=machine.device, dtype=machine.dtype, out=Path("out"), mode=machine.mode
-    )
+    model.check()
     with waiting("loading torch and the model"), loading():
-        import_nets()
-        check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
-        pipe = machine.load()
-    settings = sampling.given()
+        check_parts(sampler=sampling.sampler, grid=sampling.grid, device=model.device)
+        if dry_run:
+            settings = changed(sampling, model) or "the model's own settings"
+            say(f"dry run: {batch_size} clips of {prompt!r}, {repeat} times after a warm-up; {settings}.")
+            return
+        pipe = model.load()
+    settings = sampling.settings()
     with waiting("generating"):
         result, spans = measure(pipe, prompt, settings, batch_size=batch_size, repeat=repeat)
     if trace is not None:
-        from audioldm.cli import timeline
-
         trace.parent.mkdir(parents=True, exist_ok=True)
-        trace.write_bytes(timeline.draw(spans, title=timeline.title_of(result)))
+        trace.write_bytes(draw_spans(spans, title=title_of(result)))
         result["trace"] = str(trace)
     print(json.dumps(result, indent=2) if as_json else table(result))
 
@@ -79,9 +76,8 @@ def measure(
     import torch
 
     from audioldm.pipeline import timing
-    from audioldm.pipeline.memory import peak_mib
 
-    def run(pipe: "AudioLDM") -> None:
+    def run() -> None:
         pipe([prompt] * batch_size, seeds=range(batch_size), batch_size=batch_size, **settings)
 
     counted = timing.trace(
@@ -89,22 +85,19 @@ def measure(
     )  # warms up; recorded graphs hide their operations
     runs = [timing.trace(pipe, run) for _ in range(repeat)]
     seconds = {part: [timing.shares(spans)[part] for spans in runs] for part in (*timing.PARTS, "all")}
+    length, whole = settings.get("seconds") or pipe.defaults.seconds, median(seconds["all"])
     peak = timing.matmul_rate(pipe.device, pipe.dtype)
-    flops = {part: sum(s.flops for s in counted if s.part == part) for part in timing.PARTS}
-    calls = {part: sum(s.part == part for s in runs[-1]) for part in timing.PARTS}
-    parts = {
-        part: {
+    parts = {}
+    for part in timing.PARTS:
+        flops = sum(span.flops for span in counted if span.part == part)
+        parts[part] = {
             "s": median(seconds[part]),
             "least_s": min(seconds[part]),
             "most_s": max(seconds[part]),
-            "calls": calls[part],
-            "gflop": flops[part] / 1e9,
-            "of_peak": flops[part] / median(seconds[part]) / peak if flops[part] else None,
+            "calls": sum(span.part == part for span in runs[-1]),
+            "gflop": flops / 1e9,
+            "of_peak": flops / median(seconds[part]) / peak if flops else None,
         }
-        for part in timing.PARTS
-    }
-    length = settings.get("seconds") or pipe.defaults["seconds"]
-    whole = median(seconds["all"])
     result = {
         "model": pipe.name,
         "mode": pipe.mode,
@@ -113,11 +106,11 @@ def measure(
         "threads": torch.get_num_threads(),
         "clips": batch_size,
         "seconds": length,
-        "steps": settings.get("steps") or pipe.defaults["steps"],
+        "steps": settings.get("steps") or pipe.defaults.steps,
         "s": whole,
         "real_time_factor": whole / (length * batch_size),
         "clips_per_minute": 60 * batch_size / whole,
-        "peak_mib": peak_mib(pipe.device),
+        "peak_mib": timing.peak_mib(pipe.device),
         "peak_gflop_per_s": peak / 1e9,
         "parts": parts,
     }
@@ -143,3 +136,39 @@ def table(result: dict[str, Any]) -> str:
             f"{gflop:>10}{of_peak:>9}"
         )
     return "\n".join(lines)
+
+
+def title_of(result: dict[str, Any]) -> str:
+    """What was run, on what."""
+    return (
+        f"{result['model']}, {result['mode']} ({result['dtype']}), {result['device']}: {result['clips']} x "
+        f"{result['seconds']:g} s of sound, {result['steps']} steps"
+    )
+
+
+def draw_spans(spans: list["Span"], *, title: str) -> bytes:
+    """PNG of one generation over time, a row a part and a bar a call; "rest" is the gaps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from audioldm.pipeline.timing import PARTS, shares
+
+    seconds = shares(spans)
+    parts = [part for part in PARTS if part != "rest"]
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for row, part in enumerate(parts):
+        bars = [(s.start, s.end - s.start) for s in spans if s.part == part]
+        axes.broken_barh(bars, (row - 0.38, 0.76), color=COLOURS[part], edgecolor="white", linewidth=0.4)
+    labels = [f"{part}  {seconds[part]:.3f} s  {seconds[part] / seconds['all']:.0%}" for part in parts]
+    axes.set_yticks(range(len(parts)), labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, seconds["all"])
+    rest = f"between the parts {seconds['rest']:.3f} s ({seconds['rest'] / seconds['all']:.0%})"
+    axes.set_xlabel(f"time in s;  all {seconds['all']:.3f} s;  {rest}")
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=130)
+    return out.getvalue()

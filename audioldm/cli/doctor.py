@@ -14,9 +14,9 @@ import typer
 import audioldm
 
 PROGRAMS = {
-    "ffmpeg": "sound out of videos (data prepare youtube)",
-    "fluidsynth": "rendered notes (data prepare rendered)",
-    "espeak-ng": "spoken sentences (data prepare rendered)",
+    "ffmpeg": "sound out of videos (data prepare youtube), m4a files",
+    "fluidsynth": "rendered notes of the embedded model's data",
+    "espeak-ng": "spoken sentences of the embedded model's data",
 }
 
 
@@ -65,7 +65,7 @@ def declared() -> tuple[list[str], dict[str, list[str]]]:
     for requirement in requirements:
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement)
         names = extras.setdefault(extra[1], []) if extra else needed
-        names.append(re.match(r"[\w.-]+", requirement)[0])  # type: ignore[index]
+        names += re.findall(r"^[\w.-]+", requirement)
     return needed, extras
 
 
@@ -73,11 +73,8 @@ def command(extra: str = "") -> str:
     """The command that adds an extra, or the package itself: from the checkout where there is one."""
     root = Path(audioldm.__file__).parents[1]
     part = f"[{extra}]" if extra else ""
-    return (
-        f'pip install -e "{root}{part}"'
-        if (root / "pyproject.toml").is_file()
-        else f'pip install "audioldm{part}"'
-    )
+    is_checkout = (root / "pyproject.toml").is_file()
+    return f'pip install -e "{root}{part}"' if is_checkout else f'pip install "audioldm{part}"'
 
 
 def version_of(name: str) -> str | None:
@@ -92,15 +89,11 @@ def devices() -> list[str]:
     """What torch can compute on."""
     import torch
 
-    gpus = []
+    rows = [f"cpu ({torch.get_num_threads()} threads)"]
     for i in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(i)
-        gpus.append(f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
-    return [
-        f"cpu ({torch.get_num_threads()} threads)",
-        *gpus,
-        *(["mps"] if torch.backends.mps.is_available() else []),
-    ]
+        rows.append(f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
+    return [*rows, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def codecs() -> list[str]:
@@ -111,13 +104,13 @@ def codecs() -> list[str]:
 
 
 def caches() -> dict[str, Path]:
-    """Where downloads are kept: published models, and networks that judge."""
-    found = {"judges": Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"}
-    if version_of("huggingface_hub"):
-        from huggingface_hub.constants import HF_HUB_CACHE
+    """Where downloads are: published models, and networks that evaluate."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
+    if not version_of("huggingface_hub"):
+        return {"embedders": cache}
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-        found = {"hub": Path(HF_HUB_CACHE), **found}
-    return found
+    return {"hub": Path(HF_HUB_CACHE), "embedders": cache}
 
 
 def size(folder: Path) -> int | None:
@@ -130,29 +123,28 @@ def size(folder: Path) -> int | None:
 
 def table(report: dict[str, Any]) -> str:
     """The report as lines, with the command that adds each missing part."""
-    head = f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"
-    lines = [head, "", "needed"]
-    lines += [
-        f"  {name:<22}{version or f'MISSING: {command()}'}" for name, version in report["needed"].items()
+
+    def rows(parts: dict[str, str]) -> list[str]:
+        return [f"  {name:<22}{text}" for name, text in parts.items()]
+
+    lines = [
+        f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}",
+        "",
+        "needed",
     ]
+    lines += rows({name: version or f"MISSING: {command()}" for name, version in report["needed"].items()})
     for extra, parts in report["optional"].items():
         add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
-        lines += [
-            "",
-            f"extra {extra}{add}",
-            *(f"  {name:<22}{version or '-'}" for name, version in parts.items()),
-        ]
+        lines += ["", f"extra {extra}{add}", *rows({name: version or "-" for name, version in parts.items()})]
+    programs = report["programs"].items()
     lines += ["", "programs"]
-    lines += [
-        f"  {name:<22}{path or f'- for {PROGRAMS[name]}: apt-get install {name}'}"
-        for name, path in report["programs"].items()
-    ]
-    lines += [
-        "",
-        "caches" + ("   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""),
-    ]
-    for name, cache in report["caches"].items():
-        held = "empty" if cache["bytes"] is None else f"{cache['bytes'] / 1e6:,.0f} MB"
-        lines.append(f"  {name:<22}{cache['path']}   {held}")
+    lines += rows(
+        {name: path or f"- for {PROGRAMS[name]}: apt-get install {name}" for name, path in programs}
+    )
+    offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
+    lines += ["", f"caches{offline}"]
+    sizes = {name: (c["path"], c["bytes"]) for name, c in report["caches"].items()}
+    empty = "empty"
+    lines += rows({n: f"{p}   {empty if b is None else f'{b / 1e6:,.0f} MB'}" for n, (p, b) in sizes.items()})
     lines += ["", f"devices   {', '.join(report['devices'])}", f"codecs    {', '.join(report['codecs'])}"]
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from audioldm.errors import AudioLDMError
 
 def ema(
     run: Annotated[
-        Path, typer.Argument(help="Run folder of a U-Net trained with trainer.power_ema_every=N.")
+        Path, typer.Argument(help="Run folder of a U-Net trained with callbacks.power_ema.every=N.")
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Run-like folder to write; `audioldm export --ldm` takes it.")
@@ -39,10 +39,14 @@ def ema(
     if out.exists() and not force:
         raise AudioLDMError(f"{out} exists.", "Pass --force to replace it.")
     state = synthesise(run / "ema", width=width, at=at)
-    unet = load_component(run / "model" / "unet")
+    unet: Any = load_component(run / "model" / "unet")
     unet.load_state_dict(state, strict=True)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(
-        run, out, ignore=shutil.ignore_patterns("checkpoints", "ema", "tensorboard", "previews", "model")
+        run,
+        out,
+        ignore=shutil.ignore_patterns(
+            "checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*"
+        ),
     )
     typer.echo(str(save_component(unet, out / "model" / "unet")))

@@ -1,9 +1,11 @@
 """``audioldm data encode`` and ``audioldm data stats``: the latent cache that the U-Net learns from."""
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +14,12 @@ from audioldm.spec import SPECS
 
 
 def encode(
-    manifests: Annotated[list[str], typer.Argument(help="Manifests, or `synthetic` for the made-up sounds.")],
+    manifests: Annotated[
+        list[str], typer.Argument(help="Manifests, or `synthetic` for the synthetic sounds.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the cache.")],
-    vae: Annotated[Path, typer.Option(help="Folder of the autoencoder (…/model/vae).")],
-    clap: Annotated[Path, typer.Option(help="Folder that holds text_encoder, tokenizer and audio_encoder.")],
+    vae: Annotated[str, typer.Option(metavar="REF", help="The autoencoder: run, folder, hub id or file.")],
+    clap: Annotated[str, typer.Option(metavar="REF", help="The CLAP: run, folder, hub id or LAION's .pt.")],
     spec: Annotated[str, typer.Option(help="Front end of the autoencoder: 16k_64 or 48k_256.")] = "16k_64",
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.12,
     windows: Annotated[
@@ -28,7 +32,13 @@ def encode(
         float,
         typer.Option(help="All windows of a clip but its first play up to this share faster or slower."),
     ] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Windows encoded at once.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(help="Windows encoded at once; 0 is 1 on a CPU and 64 on a GPU.")
+    ] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(help="Processes that cut windows; -1 is none on a CPU, and as many as cores for a GPU."),
+    ] = -1,
     buckets: Annotated[
         str,
         typer.Option(
@@ -64,80 +74,90 @@ def encode(
       audioldm data encode synthetic -o out/lat --seconds 1.28 --vae runs/tiny/vae/model/vae --clap runs/tiny/clap/model
     """
     counts, lengths = windows or [1], numbers(buckets)
-    if min(counts) < 1 or seconds <= 0:
-        raise AudioLDMError(
-            f"windows={counts} of seconds={seconds} cannot be cut.", "Use 1 or more of above 0."
-        )
-    if len(counts) not in (1, len(manifests)):
-        raise AudioLDMError(
-            f"{len(counts)} --windows for {len(manifests)} manifests.",
-            "Give one, or one each, in their order.",
-        )
-    if not 0 <= speed < 1:
-        raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
-    if spec not in SPECS:
-        raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
-    from audioldm.cli.windows import encoded, jobs, sources
-    from audioldm.control.maps import known
-    from audioldm.datasets.cache import begun, ingredient, key_of, read_index, write_latents
-    from audioldm.datasets.latents import measure, write_index
-    from audioldm.nets.clap import SmallClap
-    from audioldm.nets.folder import load_component, sha256, weight_file
-    from audioldm.nets.vae import encoder_digest, stride_of
+    names = tuple(name.strip() for name in maps.split(",") if name.strip())
+    check_cuts(counts, len(manifests), seconds, speed, spec)
+    import torch
 
-    names = [name.strip() for name in maps.split(",") if name.strip()]
+    from audioldm.cli.windows import Cuts, Windows, encoded, jobs, sources
+    from audioldm.control.maps import known
+    from audioldm.convert.reference import open_part
+    from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
+    from audioldm.datasets.latents import measure
+    from audioldm.nets.folder import state_digest
+    from audioldm.nets.vae import encoder_digest, stride_of
+    from audioldm.signal.mel import LogMel
+
     for name in names:
         known(name)
-    autoencoder, embedder = load_component(vae).to(device), SmallClap.load(clap).to(device)
-    sequences = None
-    if t5:
-        from audioldm.nets.t5 import T5Text, weights_of
-
-        sequences, words = T5Text.from_pretrained(t5).to(device), weights_of(t5)
-    channels = autoencoder.config.latent_channels  # type: ignore[union-attr]
-    front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
-    made_of = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]
-    made_of.append(ingredient("VAE", weight_file(vae), ("encoder.", "quant_conv.")))
-    made_of.append(ingredient("CLAP", weight_file(clap / "audio_encoder")))
-    made_of.append(ingredient("CLAP", weight_file(clap / "text_encoder")))
-    made_of += [ingredient("T5", words)] if sequences is not None else []
+    autoencoder, embedder = open_part(vae, "vae").to(device), open_part(clap, "clap").to(device)
+    sequences = open_part(t5, "text_encoder", device=device, dtype=torch.float32) if t5 else None
+    channels = autoencoder.config.latent_channels
+    front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)
+    ingredients = ingredients_of(manifests, vae, clap, t5)
     settings = {
-        "seconds": max(lengths) if lengths else seconds,
-        "buckets": lengths,
-        "mixup": mixup,
-        "stride": front.stride,
-        "latent_channels": front.latent_channels,
-        "manifests": manifests,
-        "split": split,
-        "windows_a_clip": counts,
-        "speed": speed,
-        "seed": seed,
-        "encoder": encoder_digest(autoencoder),  # type: ignore[arg-type]
-        "clap": sha256(weight_file(clap / "audio_encoder")),
-    }
-    settings |= {"maps": names} if names else {}
+        "seconds": max(lengths) if lengths else seconds, "buckets": lengths, "mixup": mixup, "stride": front.stride,
+        "latent_channels": front.latent_channels, "manifests": manifests, "split": split, "windows_a_clip": counts,
+        "speed": speed, "seed": seed, "encoder": encoder_digest(autoencoder),
+        "clap": state_digest(embedder.audio_encoder),
+    }  # fmt: skip
+    settings |= {"maps": list(names)} if names else {}
     settings |= {"spec": spec} if spec != "16k_64" else {}
-    key = key_of({**settings, "made_of": sorted(item["sha256"] for item in made_of)})
+    key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
     done = begun(out, key, force=force)
     if done is None and "scaling_factor" in read_index(out):
         typer.echo(f"{out} is whole already: {read_index(out)['windows']} windows")
         return
     if done is not None:
-        found = sources(
-            manifests, front, seconds, split=split, seed=seed, buckets=lengths or None, mixup=mixup
-        )
-        about = {**settings, "key": key, "made_of": made_of, "null": embedder.embed_text([""])[0].tolist()}
+        cuts = Cuts(seconds, tuple(lengths), mixup, speed, names, split, seed)
+        origins = sources(manifests, front, cuts)
+        about = {
+            **settings,
+            "key": key,
+            "made_of": ingredients,
+            "null": embedder.embed_text([""])[0].tolist(),
+        }
         if sequences is not None:
             about["null_tokens"] = sequences.embed("").tolist()
-        todo = jobs(found, counts)[done:]
-        made = encoded(
-            found, todo, autoencoder, embedder, front,
-            sequences=sequences, speed=speed, batch_size=batch_size, maps=names,
+        rest = Windows(origins, jobs(origins, counts)[done:], front, cuts)
+        on_gpu = not device.startswith("cpu")
+        windows_encoded = encoded(
+            rest, (autoencoder, embedder, LogMel(front).to(device)), sequences=sequences,
+            batch_size=batch_size or (64 if on_gpu else 1),
+            workers=((os.cpu_count() or 1) if on_gpu else 0) if workers < 0 else workers,
         )  # fmt: skip
-        write_latents(made, out, about=about)
+        write_latents(windows_encoded, out, about=about)
     index = {**read_index(out), **measure(out)}
     write_index(out, index)
     typer.echo(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+
+
+def check_cuts(counts: Sequence[int], manifests: int, seconds: float, speed: float, spec: str) -> None:
+    """Refuse windows that cannot be cut, before anything is read."""
+    if min(counts) < 1 or seconds <= 0:
+        raise AudioLDMError(
+            f"windows={list(counts)} of seconds={seconds} cannot be cut.", "Use 1 or more of above 0."
+        )
+    if len(counts) not in (1, manifests):
+        raise AudioLDMError(
+            f"{len(counts)} --windows for {manifests} manifests.", "Give one, or one each, in their order."
+        )
+    if not 0 <= speed < 1:
+        raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
+    if spec not in SPECS:
+        raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
+
+
+def ingredients_of(manifests: Sequence[str], vae: str, clap: str, t5: str) -> list[dict[str, Any]]:
+    """The files that decide a cache, with their hashes."""
+    from audioldm.convert.reference import find_part
+    from audioldm.datasets.cache import ingredient
+
+    out = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]
+    for file in find_part(vae, "vae").files:
+        prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
+        out.append(ingredient("VAE", file, prefixes))
+    out += [ingredient("CLAP", file) for file in find_part(clap, "clap").files]
+    return out + [ingredient("T5", file) for file in (find_part(t5, "text_encoder").files if t5 else ())]
 
 
 def numbers(text: str) -> list[float]:
@@ -157,8 +177,9 @@ def stats(
     Example:
       audioldm data stats data/latents/esc10
     """
-    from audioldm.datasets.latents import measure, read_index, write_index
+    from audioldm.datasets.cache import read_index, write_index
+    from audioldm.datasets.latents import measure
 
-    found = measure(folder)
-    write_index(folder, {**read_index(folder), **found})
-    typer.echo(json.dumps(found))
+    moments = measure(folder)
+    write_index(folder, {**read_index(folder), **moments})
+    typer.echo(json.dumps(moments))

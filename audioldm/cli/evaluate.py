@@ -2,25 +2,26 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.options.machine import load
+from audioldm.cli.checks import check_parts
+from audioldm.cli.console import progress
+from audioldm.cli.options import Between, grouped
+from audioldm.cli.options.model import ModelOptions
+from audioldm.cli.options.sampling import Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audioldm.datasets.manifest import Row
-    from audioldm.evaluation.recognition import Report
+    from audioldm.evaluation.generation import GeneratedClips
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.spec import AudioSpec
 
 
 class ScoreByDefault(TyperGroup):
@@ -34,6 +35,59 @@ class ScoreByDefault(TyperGroup):
 
 
 evaluate = typer.Typer(cls=ScoreByDefault, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Clips and reports go here.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Seeds = Annotated[int, typer.Option(help="Clips of each prompt, with seeds 0, 1, ..."), Between(1, 100_000)]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The model that is measured, and how it makes its clips."""
+
+    model: ModelOptions
+    sampling: Sampling
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale.  [default: the model's]"), Between(0)
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(help="Clips made at once.  [default: 1 on a CPU, else 16]"), Between(1, 4096)
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """What is not left to the model, by the pipeline's names."""
+        guidance = {} if self.guidance is None else {"guidance": self.guidance}
+        return {**self.sampling.settings(), **guidance}
+
+    def load(self) -> "AudioLDM":
+        """The model, without other libraries' bars."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        check_parts(sampler=self.sampling.sampler, grid=self.sampling.grid, device=self.model.device)
+        return self.model.load()
+
+    def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
+        """The model's clips, kept in ``out``/clips."""
+        from audioldm.evaluation.generation import GeneratedClips
+
+        return GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What is printed, and what may be overwritten."""
+
+    as_json: Json = False
+    force: Force = False
+
+    def check_free(self, *paths: Path) -> None:
+        """Refuse to write over results."""
+        there = [path for path in paths if path.exists()]
+        if there and not self.force:
+            raise AudioLDMError(
+                f"{there[0]} exists ({len(there)} such files).", "Use another place, or --force."
+            )
 
 
 @evaluate.callback()
@@ -44,26 +98,18 @@ def group() -> None:
     Examples:
       audioldm evaluate GENERATED REFERENCE             the same as audioldm evaluate score
       audioldm evaluate --model MODEL --manifest data/raw/esc10.jsonl
+      audioldm evaluate prompts FILE.tsv -m MODEL
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL
-      audioldm evaluate esc10 --help
     """
 
 
 @evaluate.command()
+@grouped
 def esc10(
     manifest: Annotated[Path, typer.Option(metavar="JSONL", help="ESC-10's manifest, with folds 1 to 4.")],
-    model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded one]"),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Clips per class, with seeds 0, 1, ...")] = 20,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="How strictly to follow the prompt; 1: no guidance.")] = 3.0,
-    sampler: Annotated[str, typer.Option(metavar="NAME", help="Sampler.")] = "ddim",
-    seconds: Annotated[float, typer.Option(help="Length of each clip.")] = 5.12,
     folder: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Judge clips that exist, in DIR/dog_bark/*.wav and so on."),
+        typer.Option(metavar="DIR", help="Measure clips that exist, in DIR/dog_bark/*.wav and so on."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep clips and reports here.")
@@ -71,17 +117,12 @@ def esc10(
     sheet: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw a real and a generated log-mel of each class.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="Numbers in the networks: float32, bfloat16, float16.")
-    ] = "float32",
-    threads: Annotated[int, typer.Option(help="CPU threads of the classifier's network.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    seeds: Seeds = 20,
+    *,
+    generation: Generation,
+    reporting: Reporting,
 ) -> None:
-    """Ask for each of ESC-10's ten classes; count how often a classifier of real sounds hears it.
+    """Ask for each of ESC-10's ten classes; count how often a classifier of real sounds recognises it.
 
     The classifier is linear, on YAMNet's embeddings, trained on ESC-10's folds 1 to 3. Its accuracy on real
     sounds of fold 4 is printed beside the share of generated sounds that it recognises.
@@ -92,147 +133,236 @@ def esc10(
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL --seeds 5 -o out/esc10
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl --folder out/esc10 --sheet out/esc10.png
     """
-    check_numbers(n=1, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size)
-    if seeds < 1:
-        raise AudioLDMError(f"seeds={seeds} is not a number of clips.", "Use 1 or more.")
-    if folder is not None and model is not None:
-        raise AudioLDMError("--folder and --model were both given.", "Give the one to judge.")
+    generation.model.check()
+    if folder is not None and generation.model.model is not None:
+        raise AudioLDMError("--folder and --model were both given.", "Give the one to measure.")
     if folder is not None and not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Give --folder a folder of clips.")
-    check_names(audio_format="wav", device=device, dtype=dtype, out=out or Path())
-    check_free(out, sheet, keep_clips=folder is None, force=force)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise AudioLDMError(f"sheet={sheet} is not a PNG.", "Let its name end in .png.")
+    reports = [] if out is None else [out / "report.json", out / "report.md"]
+    stale = [] if out is None or folder is not None else sorted(out.glob("*/[0-9]*.wav"))
+    reporting.check_free(*([sheet] if sheet else []), *reports, *stale)
     from audioldm.datasets import manifest as manifests
+    from audioldm.datasets.decode import encode
     from audioldm.evaluation import recognition
-    from audioldm.evaluation.yamnet import YamNet
+    from audioldm.evaluation.embedders.yamnet import RATE, YamNet
+    from audioldm.pipeline.outputs import publish
 
     rows = manifests.read(manifest)
     recognition.check(rows)
-    yamnet = YamNet(threads=threads)
-    keep = Keep(out if folder is None else None, yamnet.rate)
+    with progress(len(rows), "real clips") as step:
+        classifier = recognition.Esc10Classifier.train(rows, YamNet(), progress=lambda *_: step())
+    first: dict[str, Tensor] = {}
     if folder is None:
-        check_parts(sampler=sampler, grid=None, device=device)
-        pipe = load(model, device=device, dtype=dtype)
-        given = {"seconds": seconds, "steps": steps, "sampler": sampler, "guidance": guidance}
-        settings: dict[str, Any] = {**pipe.defaults, **given}
-        source: dict[str, Any] = {"generate": generator(pipe, settings, batch_size=batch_size)}
-        settings |= {"model": pipe.name, "sha256": pipe.hashes, "seeds": seeds, "dtype": dtype}
+        pipe = generation.load()
+        settings: dict[str, Any] = {**vars(pipe.defaults), **generation.settings(), "seeds": seeds}
+        settings |= {"model": pipe.name, "sha256": pipe.hashes, "dtype": str(pipe.dtype)}
+        clips = esc10_clips(pipe, generation, seeds)
     else:
-        source, settings = {"folder": folder}, {"folder": str(folder)}
-    with bars(seeds * len(recognition.PROMPTS) if folder is None else None) as (real, generated):
+        clips, settings = recognition.from_folder(folder), {"folder": str(folder)}
+    with progress(seeds * len(recognition.PROMPTS), "generated clips") as step:
 
         def on_clip(label: str, name: str, wave: "Tensor") -> None:
-            keep(label, name, wave)
-            generated()
+            first.setdefault(label, wave)
+            if out is not None and folder is None:
+                encode(recognition.folder_of(out, label) / f"{name}.wav", wave, RATE)
+            step()
 
-        report = recognition.esc10_recognition(
-            rows, yamnet, seeds=range(seeds), on_clip=on_clip, progress=real, settings=settings, **source
-        )
+        report = recognition.recognise(classifier, clips, on_clip=on_clip, settings=settings)
     text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n"
-    if out is not None:
-        save(report, text, out)
+    publish(dict(zip(reports, (text.encode(), report.markdown().encode()), strict=False)))
     if sheet is not None:
-        from audioldm.spec import SPECS
-
-        draw_sheet(sheet, rows, keep.first, SPECS["16k_64"])
-    print(text if as_json else report.markdown(), end="")
+        publish({sheet: draw_sheet(rows, first)})
+    print(text if reporting.as_json else report.markdown(), end="")
 
 
-class Keep:
-    """Writes each generated clip below ``folder`` (if any) and remembers the first one of each class."""
-
-    def __init__(self, folder: Path | None, rate: int) -> None:
-        self.folder = folder
-        self.rate = rate
-        self.first: dict[str, Tensor] = {}
-
-    def __call__(self, label: str, name: str, wave: "Tensor") -> None:
-        """Take one clip (N,)."""
-        from audioldm.datasets.decode import encode
-        from audioldm.evaluation.recognition import folder_of
-
-        self.first.setdefault(label, wave)
-        if self.folder is not None:
-            encode(folder_of(self.folder, label) / f"{name}.wav", wave, self.rate)
-
-
-def check_free(out: Path | None, sheet: Path | None, *, keep_clips: bool, force: bool) -> None:
-    """Refuse to write over anything; stale clips would be judged with the new ones by ``--folder``."""
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise AudioLDMError(f"sheet={sheet} is not a PNG.", "Let its name end in .png.")
-    taken = [sheet] if sheet is not None else []
-    if out is not None:
-        taken += [out / "report.json", out / "report.md"]
-        taken += sorted(out.glob("*/[0-9]*.wav")) if keep_clips else []
-    if not force and (there := [path for path in taken if path.exists()]):
-        raise AudioLDMError(f"{there[0]} exists ({len(there)} such files).", "Use another place, or --force.")
-
-
-def generator(
-    pipe: "AudioLDM", settings: dict[str, Any], *, batch_size: int
-) -> Callable[[Sequence[str], Sequence[int]], "Tensor"]:
-    """Prompts and seeds to waves (B, N) at YAMNet's rate."""
+def esc10_clips(pipe: "AudioLDM", generation: Generation, seeds: int) -> Any:
+    """(label, seed, 16 kHz wave) of every ESC-10 prompt with every seed."""
     from audioldm.datasets.decode import resample
-    from audioldm.evaluation.yamnet import RATE
+    from audioldm.evaluation.embedders.yamnet import RATE
+    from audioldm.evaluation.recognition import PROMPTS
 
-    settings = dict(settings)
-
-    def generate(prompts: Sequence[str], seeds: Sequence[int]) -> "Tensor":
-        waves = pipe(list(prompts), seeds=list(seeds), batch_size=batch_size, **settings)
-        return resample(waves.float().cpu(), pipe.spec.rate, RATE)
-
-    return generate
-
-
-def save(report: "Report", text: str, out: Path) -> None:
-    """Write report.json and report.md together."""
-    from audioldm.pipeline.outputs import publish
-
-    out.mkdir(parents=True, exist_ok=True)
-    publish({out / "report.json": text.encode(), out / "report.md": report.markdown().encode()})
+    for label, prompt in PROMPTS.items():
+        waves = pipe(
+            [prompt] * seeds,
+            seeds=range(seeds),
+            batch_size=generation.batch_size or 1,
+            **generation.settings(),
+        )
+        for seed, wave in enumerate(resample(waves.float().cpu(), pipe.spec.rate, RATE)):
+            yield label, f"{seed:04d}", wave
 
 
-def draw_sheet(path: Path, rows: Sequence["Row"], generated: dict[str, "Tensor"], spec: "AudioSpec") -> None:
-    """One row per class: the log-mel of a real clip of fold 4 beside that of the first generated one."""
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def draw_sheet(rows: "list[Row]", generated: "dict[str, Tensor]") -> bytes:
+    """A PNG, one row a class: the log-mel of a real clip of fold 4 beside that of the first generated one."""
+    from audioldm.evaluation.display import log_mels
+    from audioldm.evaluation.embedders.yamnet import load_row
     from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD
-    from audioldm.evaluation.yamnet import load as load_row
-    from audioldm.pipeline.outputs import publish
-    from audioldm.signal.decibels import RANGE_DB, mel_decibels
+    from audioldm.spec import SPECS
 
-    figure = Figure(figsize=(9, 16), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(PROMPTS), 2, sharex=True)
-    for (label, prompt), pair in zip(PROMPTS.items(), panels, strict=True):
+    spec = SPECS["16k_64"]
+    table = {}
+    for label, prompt in PROMPTS.items():
         row = next(row for row in rows if row.fold == TEST_FOLD and label in row.labels)
-        waves = {f"{label} (real)": load_row(row, spec.rate), f'"{prompt}"': generated[label]}
-        for axes, (title, wave) in zip(pair, waves.items(), strict=True):
-            decibels = mel_decibels(wave.numpy(), spec)
-            axes.imshow(
-                decibels.T, origin="lower", aspect="auto", cmap="magma", vmin=decibels.max() - RANGE_DB,
-                extent=(0, len(wave) / spec.rate, 0, spec.mels), interpolation="nearest",
-            )  # fmt: skip
-            axes.set_title(title, fontsize=9)
-            axes.set_ylabel("mel band" if axes is pair[0] else "")
-    for axes in panels[-1]:
-        axes.set_xlabel("time (s)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    publish({path: buffer.getvalue()})
+        table[prompt] = {"real": load_row(row, spec.rate), "generated": generated[label]}
+    return log_mels(table, spec).png(dpi=90)
 
 
-@contextmanager
-def bars(clips: int | None) -> Iterator[tuple[Callable[[int, int], None], Callable[[], None]]]:
-    """Two bars on stderr: real clips as (done, total), generated clips one by one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@evaluate.command()
+@grouped
+def prompts(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.tsv",
+            help="A prompt, a tab, and the AudioSet classes (or their beginnings) that count as right, joined by |.",
+        ),
+    ],
+    seeds: Seeds = 8,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many prompts."), Between(1)] = None,
+    real: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PLACE", help="Real clips (folder or manifest) for the real and the codec's row."
+        ),
+    ] = None,
+    out: Out = Path("out/prompts"),
+    *,
+    generation: Generation,
+    reporting: Reporting,
+) -> None:
+    """Ask for anything; a clip is right when one of its classes is among YAMNet's five highest, with at least .2.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console, steal = Console(stderr=True), sys.stdout.isatty()
-    with Progress(*columns, console=console, transient=True, redirect_stdout=steal) as bar:
-        real, made = bar.add_task("real clips", total=None), bar.add_task("generated clips", total=clips)
-        yield lambda done, total: bar.update(real, completed=done, total=total), lambda: bar.advance(made)
+    Silence does not count among the five. Clips are kept by a hash of what made them, so an interrupted run goes on
+    where it stopped. Writes prompts.json and prompts.md. With --real, real clips of such kinds are judged too, and
+    those that are right once more after the model's VAE and vocoder.
+
+    \b
+    Examples:
+      audioldm evaluate prompts prompts.tsv
+      audioldm evaluate prompts prompts.tsv -m MODEL --seeds 4 --guidance 4 --real data/raw/mine.jsonl -o out/mine
+    """
+    generation.model.check()
+    reporting.check_free(out / "prompts.json")
+    from audioldm.evaluation import prompts as judge
+    from audioldm.evaluation.embedders.yamnet import YamNet
+    from audioldm.evaluation.generation import Codec
+    from audioldm.pipeline.outputs import publish, versions
+
+    yamnet = YamNet()
+    asked, findings = judge.read_prompts(file, yamnet.class_names)
+    asked = asked[:limit]
+    clips_real = clips_of(real) if real else []
+    pipe = generation.load()
+    clips = generation.clips(pipe, out)
+    with progress(seeds * len(asked), "generating") as step:
+        clips.on_clip = step
+        results = list(judge.evaluate_prompts(asked, clips, yamnet, seeds=seeds))
+    total = judge.Result("all prompts")
+    rows: list[Any] = []
+    for result in results:
+        total.right += result.right
+        total.tags += result.tags
+    if clips_real:
+        with progress(len(clips_real), "real clips") as step:
+            codec = Codec(pipe, float(clips.settings.get("seconds") or pipe.defaults.seconds))
+            *rows, unread = judge.evaluate_real(clips_real, asked, codec, yamnet, step)
+        findings += unread
+    findings += [f"{result.name}: {result.error}" for result in results if result.error]
+    report = {
+        "model": {"name": pipe.name, "sha256": pipe.hashes},
+        "settings": {**vars(pipe.defaults), **clips.settings, "seeds": seeds, "dtype": str(pipe.dtype)},
+        "rule": {"best": judge.BEST, "least": judge.LEAST, "ignored": judge.IGNORED},
+        "embedder": {"name": yamnet.name, "sha256": yamnet.sha256},
+        "list": str(file),
+        "total": judge.share(results),
+        "prompts": [result.as_dict() for result in results],
+        "real": [row.as_dict() for row in rows],
+        "findings": findings,
+        "versions": versions(),
+    }
+    text, table = (
+        json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+        judge.table([*results, total, *rows]),
+    )
+    publish({out / "prompts.json": text.encode(), out / "prompts.md": table.encode()})
+    for finding in findings:
+        print(f"audioldm: {finding}", file=sys.stderr)
+    print(text if reporting.as_json else table, end="")
+    if not total.right:
+        raise AudioLDMError("No prompt gave a clip.", f"See {out / 'prompts.json'}.", code=1)
+
+
+def clips_of(place: Path) -> Any:
+    """The clips of a folder, or of all rows of a manifest."""
+    from audioldm.datasets import manifest
+    from audioldm.evaluation import clips
+
+    return clips.from_rows(manifest.read(place)) if place.suffix == ".jsonl" else clips.from_folder(place)
+
+
+@evaluate.command()
+def protocol(
+    source: Annotated[Path, typer.Argument(help="A manifest (.jsonl), or AudioCaps' test.csv.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The protocol (.json).")],
+    split: Annotated[str, typer.Option(help="Split of the manifest; any takes all rows.")] = "test",
+    captions: Annotated[
+        str, typer.Option(metavar="first|all|hash", help="Which captions of a clip.")
+    ] = "first",
+    seconds: Annotated[float | None, typer.Option(help="Length of every clip.  [default: open]")] = None,
+    gain: Annotated[str, typer.Option(metavar="peak|none|lufs", help="Level of every clip.")] = "peak",
+    force: Force = False,
+) -> None:
+    """Write a protocol file: hashes of clips and captions, with a hash of the list, and no caption itself.
+
+    The file's name is the protocol's name.
+
+    \b
+    Examples:
+      audioldm evaluate protocol data/raw/esc10.jsonl -o data/protocols/esc10-fold4.json --seconds 5
+      audioldm evaluate protocol test.csv -o data/protocols/audiocaps-test.json
+    """
+    from audioldm.datasets import manifest
+    from audioldm.evaluation import protocol as protocols
+
+    Reporting(force=force).check_free(out)
+    if source.suffix == ".csv":
+        written = protocols.of_audiocaps(source, name=out.stem)
+    else:
+        rows = manifest.read(source, split=None if split == "any" else split)
+        about = f"{source.name}, split {split}, caption {captions}"
+        written = protocols.of_rows(
+            rows, protocols.Protocol(out.stem, about, captions, seconds, gain, items=())
+        )
+    written.write(out)
+    print(f"{out}: {len(written.items)} clips, sha256 {written.sha256}")
+
+
+@evaluate.command()
+def embedders(as_json: Json = False) -> None:
+    """List the embedders: ready with the hash of their weights, or what to get and where to put it.
+
+    \b
+    Examples:
+      audioldm evaluate embedders
+      audioldm evaluate embedders --json
+    """
+    from audioldm.evaluation.embedders import EMBEDDERS, load_embedder
+
+    states: dict[str, dict[str, Any]] = {}
+    for name in EMBEDDERS:
+        try:
+            embedder = load_embedder(name)
+        except AudioLDMError as error:
+            states[name] = {"ready": False, "needs": str(error)}
+        else:
+            states[name] = {
+                "ready": True, "sha256": embedder.sha256, "rate": embedder.rate, "dim": embedder.dim
+            }  # fmt: skip
+    if as_json:
+        print(json.dumps(states, indent=1))
+        return
+    for name, state in states.items():
+        shown = f"ready, sha256 {state['sha256']}" if state["ready"] else state["needs"]
+        print(f"{name:<16} {shown}")

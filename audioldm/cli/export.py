@@ -1,85 +1,84 @@
-"""``audioldm export``: trained runs, or a model of any form, to one model folder that others open too."""
+"""``audioldm export``: a model of any form, or the parts of runs, as one folder or file that others open too."""
 
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from audioldm.cli.options.machine import adapt
-from audioldm.cli.parts import NETS, part_folder, run_settings, t5_of, write_published
+from audioldm.cli.console import say
+from audioldm.cli.options import Between, Setting, grouped
+from audioldm.cli.options.model import PublishedOptions, adapt, load
+from audioldm.cli.options.sampling import Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from audioldm.diffusion.schedule import NoiseSchedule
-    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.components import Components
 
-DTYPES = ("float32", "float16", "bfloat16")
-TRAINED = {"steps": 25, "sampler": "dpmpp_2m", "grid": "trailing", "guidance": 3.0, "polish": 0, "redraw": 0}
-"""Defaults of a model that is joined from runs."""
+PUBLISHED = PublishedOptions()
 
 
+def part(help: str) -> Any:
+    """An option that names a part of a model."""
+    return Annotated[str | None, typer.Option(metavar="REF", help=help, show_default=False)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of a model, each a run, a folder, a file or a hub id."""
+
+    ldm: part("U-Net: a run or a checkpoint of one.") = None  # type: ignore[valid-type]
+    vae: part("VAE.") = None  # type: ignore[valid-type]
+    vocoder: part("Vocoder.") = None  # type: ignore[valid-type]
+    clap: part("CLAP, such as a run, laion/clap-htsat-unfused or LAION's .pt.") = None  # type: ignore[valid-type]
+    t5: part("T5 of a U-Net that attends to tokens.  [default: the one of its latents]") = None  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True)
+class Defaults(Sampling):
+    """How the written model samples where nothing else is asked; None is what it does now."""
+
+    guidance: Annotated[float | None, Setting("Default guidance scale."), Between(0)] = None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What is written."""
+
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default=False)] = None
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        typer.Option(help="Number type of the weights in a folder."),
+    ] = "float32"
+    merge: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE[:WEIGHT]",
+            help="Write this adapter into the weights.  Repeatable.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing model.")] = False
+
+
+@grouped
 def export(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Model folder to write.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder, or original checkpoint (.ckpt), to write.")
+    ],
     ref: Annotated[
         str | None,
-        typer.Argument(
-            help="Model to write anew: folder, diffusers folder, hub id, original .ckpt.", show_default=False
-        ),
+        typer.Argument(help="Model to write anew: folder, hub id or original .ckpt.", show_default=False),
     ] = None,
-    ldm: Annotated[Path | None, typer.Option(help="Run folder of the U-Net, or its checkpoint.")] = None,
-    vae: Annotated[Path | None, typer.Option(help="Run folder of the VAE, or a checkpoint.")] = None,
-    vocoder: Annotated[Path | None, typer.Option(help="Run folder of the vocoder, or a checkpoint.")] = None,
-    clap: Annotated[
-        Path | None, typer.Option(help="Run folder of the small CLAP, or its checkpoint.")
-    ] = None,
-    t5: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER|NAME",
-            help="T5 of a U-Net that attends to tokens.  [default: the one its latents were made with]",
-        ),
-    ] = "",
-    name: Annotated[str | None, typer.Option(help="The model's name.  [default: REF's, or mine]")] = None,
-    dtype: Annotated[str, typer.Option(help="Weights on disk: float32, float16 or bfloat16.")] = "float32",
-    heads: Annotated[
-        str, typer.Option(metavar="original|as-published", help="Attention heads of a published REF.")
-    ] = "original",
-    weights: Annotated[str, typer.Option(metavar="ema|raw", help="Which weights of a .ckpt.")] = "ema",
-    tokenizer: Annotated[Path | None, typer.Option(help="RoBERTa's tokenizer for a .ckpt.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Default length.  [default: REF's, or the window of the training]")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Default number of steps.  [default: REF's, or 25]")
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="Default sampler.  [default: REF's, or dpmpp_2m]")
-    ] = None,
-    grid: Annotated[str | None, typer.Option(help="Default grid.  [default: REF's, or trailing]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Default guidance scale.  [default: REF's, or 3]")
-    ] = None,
-    polish: Annotated[
-        int | None, typer.Option(help="Default rounds of polish after the vocoder.  [default: REF's, or 0]")
-    ] = None,
-    redraw: Annotated[
-        int | None,
-        typer.Option(help="How often a silent clip is drawn again by default.  [default: REF's, or 0]"),
-    ] = None,
-    merge: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE[:WEIGHT]", help="Write this adapter into the weights, for good.  Repeatable."
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing model folder.")] = False,
+    parts: Parts = Parts(),
+    defaults: Defaults = Defaults(),
+    published: PublishedOptions = PUBLISHED,
+    writing: Writing = Writing(),
 ) -> None:
-    """Write a model folder: from four trained parts, or from any model that `audioldm generate -m` opens.
+    """Write any model, or one that is joined from parts, as a folder or as a checkpoint of the original code.
 
     The folder is diffusers' layout with audioldm.json beside: stock AudioLDMPipeline opens it, with the right
-    attention heads.  A published file that cannot generate alone (VAE, HiFi-GAN, AudioLDM 2) gives a folder a net.
+    attention heads.  A published file that cannot generate alone (VAE, HiFi-GAN, CLAP) gives a folder a net.
 
     \b
     Examples:
@@ -87,123 +86,111 @@ def export(
       audioldm export audioldm-s-full.ckpt -o out/s-full
       audioldm export cvssp/audioldm-m-full --dtype float16 -o out/m-full-half
       audioldm export embedded --merge mine.safetensors:0.8 -o out/mine
+      audioldm export out/s-full -o out/s-full.ckpt
     """
-    import torch
-
-    defaults = {
-        "seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance, "polish": polish,
-        "redraw": redraw,
-    }  # fmt: skip
-    given = {key: value for key, value in defaults.items() if value is not None}
-    check_choices(dtype=dtype, **given)
-    if (out / "model_index.json").exists() and not force:
+    settings = check_settings(defaults)
+    if (out.is_file() or (out / "model_index.json").exists()) and not writing.force:
         raise AudioLDMError(f"{out} holds a model already.", "Pass --force to replace it.")
-    places = {"ldm": ldm, "vae": vae, "vocoder": vocoder, "clap": clap}
-    parts = {part: place for part, place in places.items() if place is not None}
-    if ref is not None and not parts:
-        if not merge and (written := write_parts(ref, out)) is not None:
-            typer.echo("\n".join(map(str, written)))
-            return
-        pipe = reopen(ref, name, given, heads=heads, weights=weights, tokenizer=tokenizer)
-    elif ref is None and len(parts) == len(NETS):
-        pipe = join(parts, name or "mine", given, t5=t5)
+    named = {name: value for name, value in vars(parts).items() if value is not None}
+    if ref is not None and not named and not writing.merge and write_nets(ref, out):
+        return
+    if ref is not None:
+        model: Components = replaced(load(ref, device="cpu", dtype="float32", **published.choices()), named)
+    elif len(named.keys() - {"t5"}) == 4:
+        model = joined(named, published)
     else:
         raise AudioLDMError(
-            f"{'Both a REF and parts' if ref else 'Not all parts'} were given.",
-            "Give one REF, or all of --ldm, --vae, --vocoder and --clap.",
+            "Not all parts were named.", "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
         )
-    if merge:
-        adapt(pipe, merge)
-        pipe.about = {**pipe.about, "merged": pipe.adapted.settings() if pipe.adapted else []}
-    pipe.save_pretrained(out, dtype=getattr(torch, dtype))
-    typer.echo(str(out))
+    model = replace(model, name=writing.name or model.name, defaults=model.defaults.merged(**settings))
+    if writing.merge:
+        adapt(model, writing.merge)  # type: ignore[arg-type]
+        model.about["merged"] = model.adapted.settings() if model.adapted else []
+    save(model, out, writing.dtype)
+    print(out)
 
 
-def check_choices(*, dtype: str, **given: Any) -> None:
-    """Refuse unknown names before anything is loaded."""
+def check_settings(defaults: Defaults) -> dict[str, Any]:
+    """The defaults that were set, once their names are known.   Raises AudioLDMError."""
     from audioldm.diffusion.grids import GRIDS
     from audioldm.diffusion.samplers import SAMPLERS
     from audioldm.diffusion.table import choose
 
-    if dtype not in DTYPES:
-        raise AudioLDMError(f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.")
+    settings = defaults.settings()
     for what, table in (("sampler", SAMPLERS), ("grid", GRIDS)):
-        if what in given:
-            choose(table, given[what], what)
+        if what in settings:
+            choose(table, settings[what], what)
+    return settings
 
 
-def write_parts(ref: str, out: Path) -> list[Path] | None:
-    """Component folders of a published file that cannot generate alone; None for everything else."""
-    from audioldm.nets.published.checkpoint import read_checkpoint
-    from audioldm.nets.published.files import SUFFIXES
-    from audioldm.nets.published.tango import MAIN
-    from audioldm.pipeline.published import obstacle
+def save(model: "Components", out: Path, dtype: str) -> None:
+    """Write a checkpoint where ``out`` ends in .ckpt, else a folder."""
+    import torch
+
+    from audioldm.convert.model import save_model
+    from audioldm.convert.original import save_checkpoint
+
+    if out.suffix == ".ckpt":
+        save_checkpoint(model, out)
+    else:
+        save_model(model, out, dtype=getattr(torch, dtype))
+
+
+def write_nets(ref: str, out: Path) -> bool:
+    """Write component folders of a file that cannot generate alone, and print them; False for everything else."""
+    from audioldm.convert.checkpoint import TANGO_MAIN, read_checkpoint
+    from audioldm.convert.model import obstacle, part_folders
+    from audioldm.nets.folder import SUFFIXES
 
     file = Path(ref)
-    if not file.is_file() or file.suffix not in SUFFIXES or file.name == MAIN:
-        return None
-    found = read_checkpoint(file)
-    if obstacle(found, file) is None:
-        return None
-    for key in found.unread:
-        typer.echo(f"audioldm: left out: the conditioner that begins with {key!r}.", err=True)
-    return write_published(found, file, out, {*NETS.values(), "text_encoder_2", "language_model"})
+    if not file.is_file() or file.suffix not in SUFFIXES or file.name == TANGO_MAIN:
+        return False
+    checkpoint = read_checkpoint(file)
+    if obstacle(checkpoint) is None:
+        return False
+    for key in checkpoint.unread:
+        say(f"left out: the conditioner that begins with {key!r}.")
+    for folder in part_folders(checkpoint, out):
+        print(folder)
+    return True
 
 
-def reopen(ref: str, name: str | None, given: dict[str, Any], **choices: Any) -> "AudioLDM":
-    """The model of ``ref`` with the name and the defaults that were given."""
-    from audioldm.cli.options.machine import load
+def replaced(model: "Components", named: dict[str, str]) -> "Components":
+    """``model`` with other parts instead of its own, if they fit."""
+    from audioldm.convert.model import spec_of
+    from audioldm.convert.reference import open_part
+    from audioldm.nets.vae import stride_of
 
-    pipe = load(ref, device="cpu", dtype="float32", **choices)
-    return replace(pipe, name=name or pipe.name, defaults={**pipe.defaults, **given})
-
-
-def join(parts: dict[str, Path], name: str, given: dict[str, Any], *, t5: str = "") -> "AudioLDM":
-    """The model of four trained parts, once it is sure that the U-Net learned from this VAE, this CLAP and this T5."""
-    from audioldm.datasets.latents import read_index
-    from audioldm.nets.clap import SmallClap
-    from audioldm.nets.folder import load_component, sha256, weight_file
-    from audioldm.nets.unet import kind_of
-    from audioldm.nets.vae import encoder_digest
-    from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.spec import SPECS
-
-    ldm = parts["ldm"].parent.parent if parts["ldm"].is_file() else parts["ldm"]
-    settings = run_settings(ldm)
-    index = read_index(settings["data"]["folder"])
-    spec = SPECS[index.get("spec", "16k_64")]
-    with ExitStack() as stack:
-        folders = {part: part_folder(place, part, stack) for part, place in parts.items()}
-        autoencoder = load_component(folders["vae"] / "vae")
-        for what, part, found in (
-            ("encoder", "vae", encoder_digest(autoencoder)),  # type: ignore[arg-type]
-            ("clap", "clap", sha256(weight_file(folders["clap"] / "audio_encoder"))),
-        ):
-            if found != index[what]:
-                raise AudioLDMError(
-                    f"The U-Net's latents were not made with the {what} of {parts[part]}.",
-                    "Encode and train again, or name the right run.",
-                )
-        autoencoder.register_to_config(scaling_factor=index["scaling_factor"])  # type: ignore[operator]
-        unet = load_component(folders["ldm"] / "unet")
-        return AudioLDM(
-            unet,  # type: ignore[arg-type]
-            autoencoder,  # type: ignore[arg-type]
-            load_component(folders["vocoder"] / "vocoder"),  # type: ignore[arg-type]
-            SmallClap.load(folders["clap"]),
-            replace(spec, stride=index["stride"], latent_channels=index["latent_channels"]),
-            words=None if kind_of(unet) == "film" else t5_of(index, t5),  # type: ignore[arg-type]
-            schedule=schedule_of(settings),
-            prediction=settings["task"]["prediction"],
-            name=name,
-            defaults={**TRAINED, "seconds": index["seconds"], **given},
-            about={"latents": {k: index[k] for k in ("windows", "seconds", "split", "scaling_factor")}},
+    if named.keys() & {"ldm", "t5"}:
+        raise AudioLDMError(
+            "Both a REF and its U-Net or T5 were named.", "With a REF: --vae, --vocoder or --clap."
         )
+    if not named:
+        return model
+    parts = {name: open_part(ref, name) for name, ref in named.items()}  # type: ignore[arg-type]
+    new = replace(model, **parts)
+    spec = spec_of(new.vocoder, stride_of(new.vae), new.vae.config.latent_channels)
+    if spec != model.spec or new.clap.dim != model.clap.dim:  # type: ignore[union-attr]
+        raise AudioLDMError(
+            f"{', '.join(named.values())} does not fit {model.name}: its mel, latent or CLAP vector has another shape.",
+            "Name parts of a model of the same shape.",
+        )
+    return new
 
 
-def schedule_of(settings: dict[str, Any]) -> "NoiseSchedule":
-    """The schedule that the configuration names."""
-    from audioldm.diffusion import schedule
+def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
+    """The model of a run's U-Net and three other parts."""
+    from audioldm.convert.reference import open_part
+    from audioldm.convert.run import join_run, run_of, t5_of
+    from audioldm.pipeline.audioldm import AudioLDM
 
-    call = {k: v for k, v in settings["task"]["schedule"].items() if k != "_target_"}
-    return getattr(schedule, settings["task"]["schedule"]["_target_"].rsplit(".", 1)[1])(**call)
+    ldm = Path(named["ldm"])
+    run = run_of(ldm) or ldm if ldm.is_file() else ldm
+    t5 = t5_of(run, named.get("t5"))
+    unet = open_part(ldm, "unet")
+    vae, vocoder, clap = (
+        open_part(named[name], name, **published.choices())
+        for name in ("vae", "vocoder", "clap")  # type: ignore[arg-type]
+    )
+    encoder = None if t5 is None else open_part(t5, "text_encoder")
+    return replace(AudioLDM.of(join_run(run, unet, vae, vocoder, clap, encoder)), name="mine")

@@ -3,10 +3,12 @@
 import io
 
 import numpy as np
+import numpy.typing as npt
 
-from audioldm.pipeline.outputs import Wave
 from audioldm.signal.decibels import RANGE_DB, TICKS_HZ, mel_decibels, mel_position
 from audioldm.spec import AudioSpec
+
+Wave = npt.NDArray[np.float32]
 
 
 def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:

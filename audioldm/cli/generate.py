@@ -1,33 +1,70 @@
 """``audioldm generate``: prompts in, sounds out."""
 
+import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.lean import import_nets, loading
-from audioldm.cli.options import grouped
-from audioldm.cli.options.course import Course
-from audioldm.cli.options.guiding import Guiding
-from audioldm.cli.options.machine import Machine
-from audioldm.cli.options.mixing import Mixer, Mixing
-from audioldm.cli.options.output import Output
+from audioldm.cli.checks import check_parts
+from audioldm.cli.clips import Clip, check_outputs, files_of, is_finished, plan
+from audioldm.cli.console import printable, progress, say, waiting
+from audioldm.cli.options import changed, grouped, restored
+from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
+from audioldm.cli.options.guidance import Guidance, warn_of_unused
+from audioldm.cli.options.model import ModelOptions
+from audioldm.cli.options.output import ManyOutputs
+from audioldm.cli.options.prompt import Prompts
 from audioldm.cli.options.sampling import Sampling
-from audioldm.cli.options.steering import Steering
-from audioldm.cli.progress import progress, waiting
-from audioldm.cli.prompts import read_prompts
-from audioldm.cli.results import files_of, save, tell
+from audioldm.cli.prompts import Row, read_rows, warn_of_unread
+from audioldm.cli.results import check_format, difference, save, show
+from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from audioldm.batch import Condition
+    from audioldm.cli.results import Wave
+    from audioldm.control.source import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.outputs import Clip, Wave
+    from audioldm.pipeline.guidance import GuidanceConfig
+    from audioldm.pipeline.spans import Span
+
+REPLAYED = Path("out/replay")
+"""Where ``--replay`` writes unless ``--out`` names another place"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that the command line asks for, but the prompts themselves."""
+
+    prompts: Prompts
+    sampling: Sampling
+    guidance: Guidance
+    conditions: SoundConditions
+    output: ManyOutputs
+    model: ModelOptions
+
+    def options(self, clip: Clip) -> dict[str, Any]:
+        """The options that make ``clip`` alone, by which ``--replay`` makes it again and ``--resume`` compares it."""
+        prompts = replace(self.prompts, prompts=None, n=1, seed=0, rerank=1, batch_size=1)
+        if prompts.interpolate_to is not None:
+            prompts = replace(prompts, interpolate_to=f"{prompts.shares()[0]}:{clip.share:g}")
+        output = replace(self.output, out=Path("out"), force=False, dry_run=False, as_json=False, figure=True,
+                         audio_format=clip.audio_format, resume=False, replay=None)  # fmt: skip
+        options = changed(prompts, self.sampling, self.guidance, self.conditions, output, self.model)
+        options |= clip.settings
+        if clip.audio_prompt is not None:
+            options["audio_prompt"] = f"{clip.audio_prompt[0]}:{clip.audio_prompt[1]!r}"
+        return options
 
 
 @grouped
@@ -38,224 +75,397 @@ def generate(
             help="What to hear, in quotes; - reads prompts from standard input.", show_default=False
         ),
     ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Prompts: .txt (one per line), .csv or .jsonl (prompt or caption)."
-        ),
-    ] = None,
-    n: Annotated[int, typer.Option("-n", "--number", help="Clips per prompt.")] = 1,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the first clip; the next ones have seed+1, seed+2, ...")
-    ] = 0,
     *,
-    course: Course,
-    mixing: Mixing,
+    prompts: Prompts,
     sampling: Sampling,
-    guiding: Guiding,
-    steering: Steering,
-    machine: Machine,
-    output: Output,
-    batch_size: Annotated[int, typer.Option(help="Clips made at once.")] = 1,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Leave clips whose files are there and make the others.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    guidance: Guidance,
+    conditions: SoundConditions,
+    output: ManyOutputs,
+    model: ModelOptions,
 ) -> None:
     """Make sounds from text.
 
     For each clip: PROMPT_seedN.wav, .png (waveform and log-mel) and .json (every setting, model and weight
-    hashes, versions). Paths go to standard output, progress to standard error. The clip at place i of all
-    prompts times -n has seed SEED+i, and the same seed gives the same sound alone or among others. With
-    --rerank K it has K seeds from SEED+i*K on; the winner's is in its name, all scores are in the .json. What is
-    longer than the model's own length is made in overlapped windows, with the memory of one. A clip that fails
-    does not end the others.
+    hashes, versions). Paths go to standard output (with --json, the .json files as one list), progress to
+    standard error. The clip at place i of all prompts times -n has seed SEED+i. The same seed, settings, model,
+    versions, device and number of threads give the same bytes, alone or among others at batch_size 1; other
+    threads and batch sizes move rounding only, at most 2 of 32768. A clip that fails does not end the others.
 
     \b
     Examples:
       audioldm generate "a dog barking"
       audioldm generate "rain on a tin roof" -n 4 --seconds 10 --steps 50 --seed 7 -o out/rain
-      audioldm generate "church bells" --sampler ddim:eta=0.5 --grid karras --guidance 2.5 --negative "noise"
-      audioldm generate "church bells" --guidance 6 --guidance-method rescale:phi=0.7 --guidance-interval 0.3 5
-      audioldm generate --guidance-classifier runs/embedded/classifier/model/classifier --guidance-class rooster
-      audioldm generate "rain falling" --seconds 60 --loop
-      audioldm generate "a sword hitting a shield" --redraw 8
-      audioldm generate --schedule "0-5 rain; 5-12 thunder and rain; 12-20 wind"
-      audioldm generate "rain" --towards "wind:0,0.5,1" --rerank 4
-      audioldm generate "a big dog" --like my_dog.wav:0.6
+      audioldm generate "church bells" --sampler ddim:eta=0.5 --guidance 2.5 --negative "noise" --set grid=karras
+      audioldm generate "church bells" --guidance 6 --set guidance_method=rescale:phi=0.7 --set guidance_interval=0.3,5
+      audioldm generate "rain falling" --seconds 60 --set loop=true
+      audioldm generate --set schedule="0-5 rain; 5-12 thunder and rain; 12-20 wind"
+      audioldm generate "rain" --interpolate-to "wind:0,0.5,1" --set rerank=4
+      audioldm generate "a big dog" --audio-prompt my_dog.wav:0.6
       audioldm generate "rain" --control loudness=ref.wav:0.8
       audioldm generate "a recording of <mine>" --adapter mine.safetensors --adapter hall.safetensors:0.6
-      audioldm generate --prompts prompts.csv --json --no-figure > results.json
-      audioldm generate --prompts prompts.csv --batch-size 8 --resume --mode fast
+      audioldm generate --prompts prompts.csv --dry-run
+      audioldm generate --prompts prompts.csv --mode fast --set batch_size=8 --resume
+      audioldm generate "a rooster" --lufs -23 -o out/rooster.mp3
+      audioldm generate --replay out/a_dog_barking_seed0.json
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
     """
-    check_numbers(
-        n=n, seconds=sampling.seconds, steps=sampling.steps, guidance=guiding.guidance, seed=seed,
-        batch_size=batch_size, polish=sampling.polish, redraw=sampling.redraw,
-    )  # fmt: skip
-    check_names(
-        audio_format=output.audio_format,
-        device=machine.device,
-        dtype=machine.dtype,
-        out=output.out,
-        mode=machine.mode,
-    )
-    prompted = prompt is not None or prompts is not None
-    alone = not prompted and (mixing.like is not None or guiding.guidance_class is not None)
-    spans = course.spans(prompted=prompted)
-    mixing.check(alone=alone, scheduled=bool(spans))
-    asked = steering.check(mixing.like)
-    mixed = mixing if steering.like_net is None else replace(mixing, like=None)
-    texts = [course.schedule or ""] if spans or alone else read_prompts(prompt, prompts)
-    named = guiding.guidance_class if alone else None
-    clips = plan_outputs(texts, n, mixing, output, seed=seed, resume=resume, named=named)
-    if not clips:
-        print("audioldm: every clip is there already.", file=sys.stderr)
+    request = Request(prompts, sampling, guidance, conditions, output, model)
+    if output.replay is not None:
+        if prompt is not None or prompts.prompts is not None:
+            raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
+        replay(output.replay, request)
         return
-    with waiting("loading torch and the model"), loading():
-        import_nets()
-        check_parts(sampler=sampling.sampler, grid=sampling.grid, device=machine.device)
-        guiding.check(sampling.sampler)
-        pipe = machine.load()
-        guide, mixer = guiding.guide(machine), mixed.mixer(pipe)
-    settings = {**pipe.defaults, **sampling.given(), **guiding.given()}
-    settings |= course.seconds(pipe, spans, sampling.seconds)
-    like = None if mixing.like is None else mixing.reference(alone=alone)
-    pipe = steering.steer(pipe, asked, settings["seconds"], like)
-    guide.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guiding.negative)
-    shown = {**settings, **guide.settings(), **vars(course)}
-    shown |= {"controls": [one.settings() for one in pipe.controls]} if pipe.controls else {}
-    told = {**settings, "guide": guide, "schedule": spans, "loop": course.loop}
-    results, failures = [], list[AudioLDMError]()
-    with progress(len(clips) * settings["steps"]) as advance:
-        made = make(pipe, clips, told, mixer, batch_size=batch_size, advance=advance, failures=failures)
-        for group in iter(lambda: list(islice(made, mixing.rerank)), []):
-            candidates = [(clip, wave) for clip, wave in group if wave is not None]
-            if not candidates:
+    check(request)
+    rows, spans, title = rows_of(prompt, request)
+    groups = plan(rows, prompts, output, title=title)
+    for name in sorted({group[0].audio_format for group in groups}):
+        check_format(name)
+    maps = conditions.check()
+    groups = to_make(groups, request)
+    if output.dry_run:
+        check_libraries(request)
+        list_clips(groups, request)
+    elif not groups:
+        say("every clip is there already.")
+    else:
+        session = Session.load(request, maps, spans)
+        results, failures = session.run(groups)
+        if output.as_json:
+            print(json.dumps(results, indent=2, ensure_ascii=False))
+        if failures:
+            raise AudioLDMError(
+                f"{failures} of {len(groups)} clips failed.", "--resume makes what is missing.", code=1
+            )
+
+
+def check(request: Request) -> None:
+    """Refuse what no run could use, before anything heavy is imported."""
+    request.output.check()
+    request.model.check()
+
+
+def check_libraries(request: Request) -> None:
+    """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
+    check_parts(sampler=request.sampling.sampler, grid=request.sampling.grid, device=request.model.device)
+    request.guidance.check(request.sampling.sampler)
+
+
+def rows_of(prompt: str | None, request: Request) -> tuple[list[Row], "list[Span] | None", str]:
+    """What to make: rows, the schedule that they have in common, and what clips without a prompt are named after."""
+    prompts, guidance = request.prompts, request.guidance
+    prompted = prompt is not None or prompts.prompts is not None
+    spans = prompts.spans(prompted=prompted)
+    alone = not prompted and (request.conditions.audio_prompt or guidance.guidance_class) is not None
+    reference = read_audio_prompt(request.conditions.audio_prompt, alone=alone)
+    if spans is not None:
+        if reference is not None:
+            raise AudioLDMError("schedule does not go with --audio-prompt.", "Leave one out.")
+        return [Row(prompts.schedule or "", "schedule")], spans, ""
+    if alone:
+        if prompts.interpolate_to is not None:
+            raise AudioLDMError(
+                f"interpolate-to={prompts.interpolate_to!r} has no prompt to come from.", "Give one."
+            )
+        return [Row("", "audio-prompt", audio_prompt=reference)], None, guidance.guidance_class or ""
+    rows = read_rows(prompt, prompts.prompts)
+    if request.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
+        raise AudioLDMError("A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt.")
+    return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
+
+
+def to_make(groups: list[list[Clip]], request: Request) -> list[list[Clip]]:
+    """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
+    output = request.output
+    if not output.resume:
+        check_outputs(groups, output)
+        return groups
+    if request.prompts.rerank > 1:
+        raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
+    return [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
+
+
+def list_clips(groups: list[list[Clip]], request: Request) -> None:
+    """Print what would be made: the file of each clip and the settings that are not the model's own."""
+    listed = []
+    for clip in (group[0] for group in groups):
+        options = request.options(clip)
+        warn_of_unused(options)
+        audio = str(files_of(clip, request.output).audio)
+        listed.append({"audio": audio, "prompt": clip.prompt, "seed": clip.seed, **options})
+    if request.output.as_json:
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        for row in listed:
+            names = [name for name in row if name not in ("audio", "prompt", "audio_format")]
+            rest = "".join(f"  {name}={row[name]}" for name in names)
+            print(printable(f"{row['audio']}  {row['prompt']!r}{rest}"))
+    best = f", each the best of {request.prompts.rerank}" if request.prompts.rerank > 1 else ""
+    say(f"dry run: {len(listed)} clips would be made{best}.")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded model and all that the clips of one command have in common."""
+
+    request: Request
+    pipe: "AudioLDM"
+    settings: dict[str, Any]
+    config: "GuidanceConfig"
+    spans: "list[Span] | None"
+    embeddings: "dict[Path, Tensor]"
+    """of audio prompts that are mixed into the condition"""
+
+    @classmethod
+    def load(cls, request: Request, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
+        """Load the model, its guidance and its controls.   Raises AudioLDMError for what they cannot do."""
+        sampling, guidance, conditions = request.sampling, request.guidance, request.conditions
+        with waiting("loading torch and the model"), loading():
+            check_libraries(request)
+            pipe = request.model.load()
+            config = guidance.config(request.model)
+            if request.prompts.rerank > 1:
+                from audioldm.pipeline.conditions import check_can_hear
+
+                check_can_hear(pipe, "rerank")
+        settings = {**vars(pipe.defaults), **sampling.settings(), **guidance.settings()}
+        settings |= request.prompts.length(pipe, spans, sampling.seconds)
+        config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
+        warn_of_unused(settings)
+        reference = read_audio_prompt(conditions.audio_prompt, alone=False)
+        pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
+        return cls(request, pipe, settings, config, spans, {})
+
+    def run(self, groups: list[list[Clip]]) -> tuple[list[dict[str, Any]], int]:
+        """Make and save the best of each group; returns what was saved and how many failed."""
+        for prompt in dict.fromkeys(clip.prompt for group in groups for clip in group[:1]):
+            warn_of_unread(self.pipe, prompt)
+        clips = [clip for group in groups for clip in group]
+        results: list[dict[str, Any]] = []
+        failures = 0
+        with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
+            waves = self.waves(clips, advance)
+            for group in iter(lambda: list(islice(waves, self.request.prompts.rerank)), []):
+                candidates = [(clip, wave, machine) for clip, wave, machine in group if wave is not None]
+                if not candidates:
+                    failures += 1
+                    continue
+                clip, wave, record = self.best(candidates)
+                results.append(save(self.pipe, clip, wave, record, self.request.output))
+                if not self.request.output.as_json:
+                    show(results[-1])
+                warn_of_silence(clip, wave)
+        return results, failures
+
+    def settings_of(self, clip: Clip) -> dict[str, Any]:
+        """The settings of one clip by the pipeline's names."""
+        settings = {**self.settings, **clip.settings}
+        if self.request.prompts.loop and "seconds" in clip.settings:
+            settings |= self.request.prompts.length(self.pipe, None, clip.settings["seconds"])
+        return settings
+
+    def waves(
+        self, clips: list[Clip], advance: Callable[..., None]
+    ) -> Iterator[tuple[Clip, "Wave | None", dict[str, int]]]:
+        """Each clip with its wave (N,) as soon as its batch is done, None for one that failed, and its place there.
+
+        A batch that fails is taken apart, so that only clips that fail alone are lost.   A single clip just raises.
+        """
+        size = self.request.prompts.batch_size
+        alike = [list(group) for _, group in groupby(clips, key=self.settings_of)]
+        queue = [group[first : first + size] for group in alike for first in range(0, len(group), size)]
+        while queue:
+            batch = queue.pop(0)
+            try:
+                waves = self.sample(batch, advance)
+            except AudioLDMError as error:
+                if len(clips) == 1 or error.code != 1:
+                    raise
+                if len(batch) > 1:
+                    queue = [[clip] for clip in batch] + queue
+                    continue
+                say(f"{batch[0].prompt!r}, seed {batch[0].seed}: {error}")
+                yield batch[0], None, {}
                 continue
-            clip, wave, ranks = best(pipe, candidates, mixer)
-            results.append(save(pipe, clip, wave, {**shown, **mixed.settings(clip), **ranks}, output))
-            if not output.as_json:
-                tell(results[-1])
-            warn_of_silence(clip, wave)
-    if output.as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-    if failures:
-        raise AudioLDMError(
-            f"{len(failures)} of {len(clips)} clips failed.", "--resume makes what is missing.", code=1
-        )
+            for row, (clip, wave) in enumerate(zip(batch, waves, strict=True)):
+                yield clip, wave, {"batch_size": len(batch), "batch_row": row}
+
+    def sample(self, batch: list[Clip], advance: Callable[..., None]) -> "npt.NDArray[np.float32]":
+        """The waves (B, N) of clips that have their settings in common; want of memory becomes an AudioLDMError."""
+        import torch
+
+        try:
+            waves = self.pipe(
+                [self.condition(clip) for clip in batch], seeds=[clip.seed for clip in batch], batch_size=len(batch),
+                on_step=partial(advance, len(batch)), guidance_config=self.config, timeline=self.spans,
+                loop=self.request.prompts.loop, **self.settings_of(batch[0]),
+            )  # fmt: skip
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise AudioLDMError(
+                f"Out of memory with batch_size={len(batch)}.",
+                "Use --set batch_size=1 or less --seconds.",
+                code=1,
+            ) from error
+        return waves.float().cpu().numpy()
+
+    def condition(self, clip: Clip) -> "str | Condition":
+        """What the U-Net is conditioned on: the prompt itself where nothing is mixed into it."""
+        from audioldm.pipeline.conditions import between
+
+        other, _ = self.request.prompts.shares()
+        path, share = clip.audio_prompt or (None, 0.0)
+        mixed = path is not None and self.request.conditions.ip_adapter is None
+        if not other and not mixed:
+            return clip.prompt
+        condition = self.pipe.encode_text([clip.prompt])
+        if other and (film := self.pipe.encode_text([other]).film) is not None:
+            condition = between(self.pipe, condition, film, clip.share)
+        if mixed and path is not None:
+            if path not in self.embeddings:
+                self.embeddings[path] = sound_embedding(self.pipe, path)
+            condition = between(self.pipe, condition, self.embeddings[path], share)
+        return condition
+
+    def best(
+        self, candidates: list[tuple[Clip, "Wave", dict[str, int]]]
+    ) -> tuple[Clip, "Wave", dict[str, Any]]:
+        """The candidate that CLAP finds nearest to its condition, and its sidecar; a single one is not compared."""
+        ranks: dict[str, Any] = {}
+        place = 0
+        if len(candidates) > 1:
+            import torch
+
+            from audioldm.pipeline.conditions import clap_scores
+
+            waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
+            condition = self.condition(candidates[0][0])
+            film = None if isinstance(condition, str) else condition.film
+            asked = self.pipe.clap.embed_text([candidates[0][0].prompt]) if film is None else film
+            scores = clap_scores(self.pipe, waves, asked).tolist()
+            place = scores.index(max(scores))
+            listed = [
+                {"seed": one.seed, "clap": score}
+                for (one, _, _), score in zip(candidates, scores, strict=True)
+            ]
+            ranks = {"rerank": {"kept": candidates[place][0].seed, "candidates": listed}}
+        clip, wave, machine = candidates[place]
+        settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
+        return clip, wave, {"settings": settings, "options": self.request.options(clip), "machine": machine}
+
+    def described(self, clip: Clip) -> dict[str, Any]:
+        """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
+        prompts = self.request.prompts
+        record: dict[str, Any] = {"schedule": prompts.schedule, "loop": prompts.loop}
+        if self.pipe.controls:
+            record["controls"] = [control.settings() for control in self.pipe.controls]
+        if prompts.interpolate_to is not None:
+            record["interpolate_to"] = {"prompt": prompts.shares()[0], "share": clip.share}
+        if clip.audio_prompt is not None and self.request.conditions.ip_adapter is None:
+            path, share = clip.audio_prompt
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            record["audio_prompt"] = {"file": str(path), "sha256": digest, "share": share}
+        return record
 
 
-def warn_of_silence(clip: "Clip", wave: "Wave") -> None:
-    """Say on stderr that a clip holds nothing to hear."""
+def warn_of_silence(clip: Clip, wave: "Wave") -> None:
+    """Say that a clip holds nothing to hear."""
     from torch import from_numpy
 
     from audioldm.pipeline.draws import silent
 
     if silent(from_numpy(wave)[None]):
-        print(
-            f"audioldm: {clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, more --redraw or less "
-            "--guidance.",
-            file=sys.stderr,
+        say(
+            f"{clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, "
+            "--set retry_silent=8 or less --guidance."
         )
 
 
-def plan_outputs(
-    texts: list[str],
-    n: int,
-    mixing: Mixing,
-    output: Output,
-    *,
-    seed: int,
-    resume: bool,
-    named: str | None = None,
-) -> list["Clip"]:
-    """The clips to make, candidates of one clip in a row, once it is sure that their files can be written.
-
-    ``named`` is what they are named after where they have no prompt.
-    """
-    from audioldm.pipeline import outputs
-
-    planned = outputs.plan(texts, n * mixing.rerank, seed=seed)
-    clips = mixing.plan([replace(clip, named=named) for clip in planned])
-    if resume:
-        if mixing.rerank > 1 or output.force:
-            raise AudioLDMError("resume does not go with rerank or force.", "Leave one of them out.")
-        clips = [clip for clip in clips if not all(p.exists() for p in files_of(clip, output).all())]
-    elif not output.force:
-        outputs.check_free(path for clip in clips for path in files_of(clip, output).all())
-    outputs.check_writable(output.out)
-    return clips
-
-
-def make(
-    pipe: "AudioLDM",
-    clips: list["Clip"],
-    settings: dict[str, Any],
-    mixer: Mixer,
-    *,
-    batch_size: int,
-    advance: Callable[..., None],
-    failures: list[AudioLDMError],
-) -> Iterator[tuple["Clip", "Wave | None"]]:
-    """Each clip with its wave (N,), as soon as its batch is done; None for one that failed, told in ``failures``.
-
-    A batch that fails is taken apart, so that only the clips that fail alone are lost.   A single clip just raises.
-    """
-    queue = [clips[first : first + batch_size] for first in range(0, len(clips), batch_size)]
-    while queue:
-        group = queue.pop(0)
-        try:
-            waves = run(pipe, group, settings, mixer, advance=advance)
-        except AudioLDMError as error:
-            if len(clips) == 1 or error.code != 1:
-                raise
-            if len(group) > 1:
-                queue = [[clip] for clip in group] + queue
-                continue
-            print(f"audioldm: {group[0].prompt!r}, seed {group[0].seed}: {error}", file=sys.stderr)
-            failures.append(error)
-            yield group[0], None
-            continue
-        yield from zip(group, waves, strict=True)
-
-
-def run(
-    pipe: "AudioLDM",
-    group: list["Clip"],
-    settings: dict[str, Any],
-    mixer: Mixer,
-    *,
-    advance: Callable[..., None],
-) -> "Iterable[Wave]":
-    """The waves (N,) of one batch; want of memory becomes an AudioLDMError."""
+def replay(path: Path, request: Request) -> None:
+    """Make the sound of a sidecar again, and say whether its bytes are the same or how far they are apart."""
+    record = read_sidecar(path)
+    options, output = record["options"], request.output
+    place = REPLAYED if output.out == Path("out") else output.out
+    model = restored(ModelOptions, {**options, **changed(request.model)})
+    again = Request(
+        restored(Prompts, options), restored(Sampling, options), restored(Guidance, options),
+        restored(SoundConditions, options),
+        replace(restored(ManyOutputs, options), out=place, force=output.force, figure=output.figure), model,
+    )  # fmt: skip
+    prompt = record["prompt"] if record["prompt"] and again.prompts.schedule is None else None
+    check(again)
+    rows, spans, title = rows_of(prompt, again)
+    rows = [replace(rows[0], seed=record["seed"], out=None)]
+    (group,) = plan(rows, again.prompts, again.output, title=title)
+    check_outputs([group], again.output)
+    if output.dry_run:
+        list_clips([group], again)
+        return
+    maps = again.conditions.check()
+    session = Session.load(again, maps, spans)
     import torch
 
+    threads, machine = torch.get_num_threads(), record["machine"]
+    torch.set_num_threads(machine["threads"])
     try:
-        waves = pipe(
-            [mixer(clip) for clip in group], seeds=[clip.seed for clip in group],
-            batch_size=len(group), on_step=partial(advance, len(group)), **settings,
-        )  # fmt: skip
-    except torch.OutOfMemoryError as error:
+        with progress(session.settings_of(group[0])["steps"] * machine["batch_size"]) as advance:
+            wave = session.sample(group * machine["batch_size"], advance)[machine["batch_row"]]
+    finally:
+        torch.set_num_threads(threads)
+    _, wave, described = session.best(
+        [(group[0], wave, {n: machine[n] for n in ("batch_size", "batch_row")})]
+    )
+    result = save(session.pipe, group[0], wave, described, again.output)
+    show(result)
+    compare(path, record, result)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """A sidecar with all that a replay needs.   Raises AudioLDMError."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        needed = (record["prompt"], record["options"], record["sound"]["sha256"], record["machine"])
+        whole = [
+            record["seed"],
+            *(record["machine"][name] for name in ("threads", "batch_size", "batch_row")),
+        ]
+        kinds = (str, dict, str, dict)
+        if not all(map(isinstance, needed, kinds)) or not all(
+            type(n) is int and 0 <= n < 2**62 for n in whole
+        ):
+            raise ValueError("a value of another type")
+        if not (1 <= whole[1] <= 1024 and whole[3] < whole[2] <= 4096):
+            raise ValueError("threads or batch out of range")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise AudioLDMError(
-            f"Out of memory with batch-size={len(group)}.", "Use --batch-size 1 or less --seconds.", code=1
+            f"replay={path} is no sidecar of a clip ({reason}).", "Name the .json beside a sound."
         ) from error
-    return waves.float().cpu().numpy()
+    return record
 
 
-def best(
-    pipe: "AudioLDM", candidates: list[tuple["Clip", "Wave"]], mixer: Mixer
-) -> tuple["Clip", "Wave", dict[str, Any]]:
-    """The candidate that CLAP finds nearest to what was asked, and how near each came; a single one is not judged."""
-    if len(candidates) == 1:
-        return *candidates[0], {}
-    import torch
+def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
+    """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
+    import soundfile
 
-    from audioldm.pipeline.ranking import clap_scores
-
-    waves = torch.stack([torch.from_numpy(wave) for _, wave in candidates])
-    scores = clap_scores(pipe, waves, mixer.asked(candidates[0][0])).tolist()
-    clip, wave = candidates[scores.index(max(scores))]
-    told = [{"seed": clip.seed, "clap": score} for (clip, _), score in zip(candidates, scores, strict=True)]
-    return clip, wave, {"rerank": {"kept": clip.seed, "candidates": told}}
+    if result["sound"]["sha256"] == record["sound"]["sha256"]:
+        say(f"{path}: the same bytes.")
+        return
+    before = path.with_suffix(Path(result["audio"]).suffix)
+    apart = f"{before} is not there to compare"
+    if before.is_file():
+        try:
+            waves = [soundfile.read(place, dtype="int16")[0] for place in (result["audio"], before)]
+            apart = difference(*waves)
+        except (soundfile.LibsndfileError, OSError) as error:
+            apart = f"{before} cannot be read ({error})"
+    pairs = [
+        (f"{part}.{name}", record.get(part, {}).get(name), result.get(part, {}).get(name))
+        for part in ("versions", "machine", "settings", "model")
+        for name in {*record.get(part, {}), *result.get(part, {})}
+    ]
+    changes = [
+        f"{name} was {was!r}, is {now!r}"
+        for name, was, now in sorted(pairs)
+        if was != json.loads(json.dumps(now))
+    ]
+    say(f"{path}: other bytes: {apart}. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}.")

@@ -2,17 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audioldm.cli.console import progress
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from audioldm.evaluation.listening.folder import Test
+    from audioldm.listening.folder import Test
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -87,16 +87,16 @@ def prepare(
     named = name_systems(systems)
     if not 1 <= raters <= 1000:
         raise AudioLDMError(f"raters={raters} is not a number of people.", "Use 1 to 1000.")
-    from audioldm.evaluation.listening.prepare import Choices
-    from audioldm.evaluation.listening.prepare import prepare as make
+    from audioldm.listening.prepare import Choices
+    from audioldm.listening.prepare import prepare as make
 
     anchors = tuple(anchor or ("anchor3500",))
     choices = Choices(
         method, title, reference, () if anchors == ("none",) else anchors, per_rater, training, catch, repeats,
         cut=cut, common=common, seed=seed,
     )  # fmt: skip
-    with bar("prompts") as progress:
-        test = make(named, out, choices, captions=captions, force=force, progress=progress)
+    with progress(None, "prompts") as advance:
+        test = make(named, out, choices, captions=captions, force=force, progress=lambda *_: advance())
     for line in told(test, raters):
         print(line)
 
@@ -161,8 +161,8 @@ def serve(
         raise AudioLDMError(f"port={port} is not a port.", "Use 0 to 65535.")
     import sys
 
-    from audioldm.evaluation.listening.folder import load
-    from audioldm.evaluation.listening.server import Server
+    from audioldm.listening.folder import load
+    from audioldm.listening.server import Server
 
     server = Server(load(test), host=host, port=port)
     server.failure = lambda message: print(f"audioldm: {message}", file=sys.stderr)
@@ -199,9 +199,9 @@ def analyse(
     """
     if not 100 <= resamples <= 1_000_000:
         raise AudioLDMError(f"resamples={resamples} is not enough, or too many.", "Use 100 to 1000000.")
-    from audioldm.evaluation.listening.folder import load
-    from audioldm.evaluation.listening.report import analyse as work
-    from audioldm.evaluation.listening.report import save
+    from audioldm.listening.folder import load
+    from audioldm.listening.report import analyse as work
+    from audioldm.listening.report import save
 
     loaded = load(test)
     result = work(loaded, keep_all=keep_all, resamples=resamples, seed=seed)
@@ -211,16 +211,3 @@ def analyse(
         return
     print(result.text(), end="")
     print(f"written: {written}")
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for (done, total)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -1,16 +1,16 @@
-"""What every command about manifests does: refuse to overwrite, check with a bar, tell what was found, write."""
+"""What every command about manifests does: refuse to overwrite, check with a bar, report findings, write."""
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audioldm.cli.console import printable, progress
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ SHOWN = 20
 """findings of one kind that are printed one by one"""
 
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="JSONL", help="The manifest to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a manifest that is already there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
-Val = Annotated[float, typer.Option(help="Share of the recordings for validation, chosen by hash.")]
 
 
 def refuse_overwrite(out: Path, force: bool) -> None:
@@ -34,12 +33,14 @@ def refuse_overwrite(out: Path, force: bool) -> None:
         raise AudioLDMError(f"{out} is already there.", "Pass --force to replace it.")
 
 
-def finish(rows: Sequence["Row"], findings: Sequence["Finding"], out: Path, as_json: bool) -> None:
-    """Check the rows, tell what was found, and write the sound ones; many findings go to a file beside ``out``."""
+def finish(
+    rows: "Sequence[Row]", findings: "Sequence[Finding]", out: Path, as_json: bool, *, workers: int = 0
+) -> None:
+    """Check the rows, report findings, and write the sound ones; many findings go to a file beside ``out``."""
     from audioldm.datasets import manifest
 
-    report = examine(rows, findings)
-    tell(report, as_json, out.with_suffix(".findings.jsonl"))
+    report = examine(rows, findings, workers)
+    show(report, as_json, out.with_suffix(".findings.jsonl"))
     if not report.rows:
         raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
     manifest.write(report.rows, out)
@@ -47,58 +48,45 @@ def finish(rows: Sequence["Row"], findings: Sequence["Finding"], out: Path, as_j
         print(f"note: no clip is in {' or '.join(empty)}", file=sys.stderr)
 
 
-def examine(rows: Sequence["Row"], findings: Sequence["Finding"], workers: int = 0) -> "Report":
-    """Check with a bar; ``findings`` made earlier come first."""
+def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int = 0) -> "Report":
+    """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes."""
     from audioldm.datasets import check
 
-    with bar("sounds", len(rows)) as step:
-        report = check.check(rows, workers=workers, on_row=step)
+    with progress(len(rows), "sounds") as step:
+        report = check.check(rows, workers=workers if len(rows) > 200 else 0, on_row=step)
     return check.Report(report.rows, [*findings, *report.findings])
 
 
-def tell(report: "Report", as_json: bool, rest: Path | None = None) -> None:
+def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
     """Findings, each with its name, to stderr, at most SHOWN of a kind; the summary to stdout.
 
     All of them go to ``rest``, if that is given and there are more.
     """
-    shown = Counter[str]()
+    counts = Counter[str]()
     for finding in report.findings:
-        shown[finding.kind] += 1
-        if shown[finding.kind] <= SHOWN or rest is None:
-            print(finding, file=sys.stderr)
-    if rest is not None and any(count > SHOWN for count in shown.values()):
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= SHOWN or rest is None:
+            print(printable(str(finding)), file=sys.stderr)
+    if rest is not None and any(count > SHOWN for count in counts.values()):
         record(report, rest)
         print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
     if report.findings:
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts().items()))
-        print(f"found: {counts}", file=sys.stderr)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts().items()))
+        print(f"found: {kinds}", file=sys.stderr)
     summary = report.summary()
     if as_json:
         print(json.dumps(summary))
         return
     for key, value in summary.items():
-        text = (
-            ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
-            if isinstance(value, dict)
-            else value
-        )
-        print(f"{key:9} {text or 'none'}")
+        text = value
+        if isinstance(value, dict):
+            text = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+        print(f"{key:9} {printable(str(text)) or 'none'}")
 
 
 def record(report: "Report", path: Path) -> None:
     """Every finding as one line of JSON."""
-    lines = (json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in report.findings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines), encoding="utf-8")
+    from audioldm.datasets.manifest import json_line
+    from audioldm.paths import write_text
 
-
-@contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; gives the function that moves it on by one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+    write_text(path, "".join(json_line(asdict(finding)) for finding in report.findings))

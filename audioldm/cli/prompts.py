@@ -1,19 +1,41 @@
-"""Where prompts come from: the command line, a file, or standard input."""
+"""Where prompts come from: the command line, standard input, or a table with the settings of each clip."""
 
-import csv
-import io
-import json
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from audioldm import tables
+from audioldm.cli.checks import RANGES
+from audioldm.cli.console import say
+from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
 from audioldm.errors import AudioLDMError
 
-COLUMNS = ("prompt", "caption")
+if TYPE_CHECKING:
+    from audioldm.pipeline.audioldm import AudioLDM
+
 USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
+COLUMNS: dict[str, type] = {
+    "prompt": str, "seed": int, "seconds": float, "steps": int, "guidance": float, "negative": str,
+    "audio_prompt": str, "out": str,
+}  # fmt: skip
+SETTINGS = ("seconds", "steps", "guidance", "negative")
 
 
-def read_prompts(prompt: str | None, file: str | None) -> list[str]:
-    """The prompts asked for, in order: ``prompt`` ("-" is standard input), or the lines of ``file``."""
+@dataclass(frozen=True)
+class Row:
+    """One prompt and what its table says beside it; what is None comes from the command line."""
+
+    prompt: str
+    place: str = "prompt"
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    audio_prompt: AudioPrompt | None = None
+    out: str | None = None
+
+
+def read_rows(prompt: str | None, file: str | None) -> list[Row]:
+    """The prompts asked for, in order: ``prompt`` ("-" is standard input), or the rows of ``file``."""
     if prompt not in (None, "-") and file is not None:
         raise AudioLDMError(f"prompt={prompt!r} and --prompts {file} were both given.", "Give one of them.")
     if prompt is None and file is None and sys.stdin.isatty():
@@ -21,82 +43,127 @@ def read_prompts(prompt: str | None, file: str | None) -> list[str]:
     if file not in (None, "-"):
         return read_file(Path(file))
     if prompt not in (None, "-"):
-        return [checked(prompt, "prompt")]
-    return read_lines(sys.stdin.read(), "standard input")
+        return [read_row({"prompt": prompt}, "prompt")]
+    stream = getattr(sys.stdin, "buffer", None)
+    text = sys.stdin.read() if stream is None else tables.read_text(stream.read())
+    return read_table(text, Path("standard input"), kind_of(text))
 
 
-def checked(prompt: str, place: str) -> str:
-    """``prompt`` without surrounding space, or an error that names ``place``."""
-    if not prompt.strip():
-        raise AudioLDMError(f"{place}={prompt!r} is empty.", USE)
-    return prompt.strip()
-
-
-def read_file(path: Path) -> list[str]:
-    """Prompts of a .txt (one per line), .csv (column prompt or caption) or .jsonl file."""
-    readers = {".txt": read_lines, ".csv": read_csv, ".jsonl": read_jsonl}
-    if path.suffix.lower() not in readers:
+def read_file(path: Path) -> list[Row]:
+    """Rows of a .txt (one prompt a line), .csv, .tsv or .jsonl file."""
+    if path.suffix.lower() not in (".txt", *tables.TABLES):
         raise AudioLDMError(
             f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind.",
-            "Use .txt, .csv or .jsonl.",
+            "Use .txt, .csv, .tsv or .jsonl.",
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+    return read_table(tables.read_text(path), path, path.suffix.lower())
+
+
+def kind_of(text: str) -> str:
+    """What standard input holds: JSON objects, a table with a column prompt, or a prompt a line."""
+    first = next((line for line in tables.lines(text) if line.strip()), "")
+    names = {name.strip() for name in first.split(",")}
+    is_table = names <= {*COLUMNS, "caption"} and names & {"prompt", "caption"}
+    return ".jsonl" if first.lstrip().startswith("{") else ".csv" if is_table else ".txt"
+
+
+def read_table(text: str, path: Path, kind: str) -> list[Row]:
+    """Every row of a text.   Raises AudioLDMError that names the first bad row, and counts the others."""
+    lines = tables.lines(text)
+    if kind == ".txt":
+        numbered = enumerate(lines, start=1)
+        records = [
+            tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in numbered if line.strip()
+        ]
+        table = tables.Table(["prompt"], records)
+    else:
+        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, "")
+        if table.columns:
+            check_columns(table.columns, str(path))
+    rows: list[Row] = []
+    errors = [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
+    for record in table.records:
+        try:
+            rows.append(read_row(record.cells, record.where))
+        except AudioLDMError as error:
+            errors.append(error)
+    if errors:
+        more = f" ({len(errors) - 1} more rows are wrong.)" if len(errors) > 1 else ""
+        raise AudioLDMError(f"{errors[0].message}{more}", errors[0].hint)
+    if not rows:
+        raise AudioLDMError(f"{path} holds no prompt (it is empty).", USE)
+    return rows
+
+
+def check_columns(names: list[str], place: str) -> None:
+    """Refuse columns that are unknown or double, and a table without prompts."""
+    if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
         raise AudioLDMError(
-            f"--prompts {path}: byte {error.start} is not UTF-8.", "Save the file as UTF-8."
+            f"{place}: column {', '.join(map(repr, unknown))} is unknown.",
+            f"Known: {', '.join(COLUMNS)} (or caption for prompt).",
+        )
+    if len(set(names)) < len(names):
+        raise AudioLDMError(f"{place}: columns {names} name one thing twice.", "Leave one out.")
+    if not {"prompt", "caption", "audio_prompt"} & set(names):
+        raise AudioLDMError(f"{place}: columns {names} have no prompt.", "Name one of them prompt.")
+
+
+def read_row(cells: dict[str, Any], place: str) -> Row:
+    """One row with every cell checked."""
+    if {"prompt", "caption"} <= cells.keys():
+        raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
+    cells = {"prompt" if name == "caption" else name: value for name, value in cells.items()}
+    values = {name: read_cell(name, value, place) for name, value in cells.items()}
+    prompt, reference = values.get("prompt") or "", values.get("audio_prompt")
+    if tables.is_null(prompt) and not (reference and not prompt):
+        where = place if place == "prompt" else f"{place}: prompt"
+        raise AudioLDMError(f"{where}={cells.get('prompt', '')!r} is empty.", USE)
+    return Row(
+        prompt,
+        place,
+        values.get("seed"),
+        {name: values[name] for name in SETTINGS if values.get(name) is not None},
+        read_audio_prompt(reference, alone=not prompt, place=f"{place}: audio_prompt"),
+        values.get("out"),
+    )
+
+
+def read_cell(name: str, value: Any, place: str) -> Any:
+    """A cell by the type of its column; None where it is empty."""
+    kind = COLUMNS[name]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, list | dict | bool) or (kind is str and not isinstance(value, str)):
+        raise AudioLDMError(f"{place}: {name}={value!r} is no {'text' if kind is str else 'number'}.")
+    if kind is str:
+        return value.strip()
+    try:
+        number = kind(value) if isinstance(value, str) else kind(str(value))
+    except ValueError as error:
+        raise AudioLDMError(
+            f"{place}: {name}={value!r} is no {'whole ' if kind is int else ''}number.",
+            "Leave it empty for the default.",
         ) from error
-    except OSError as error:
-        raise AudioLDMError(f"--prompts {path}: {error.strerror}.", "Check the path.") from error
-    return readers[path.suffix.lower()](text, f"--prompts {path}")
+    RANGES[name].check(f"{place}: {name}", number)
+    return number
 
 
-def read_lines(text: str, place: str) -> list[str]:
-    """One prompt per line; empty lines are skipped.
-
-    >>> read_lines("rain\\n\\n wind \\n", "x.txt")
-    ['rain', 'wind']
-    """
-    return some([line.strip() for line in text.splitlines() if line.strip()], place)
-
-
-def read_csv(text: str, place: str) -> list[str]:
-    """The column ``prompt`` or ``caption``."""
-    rows = csv.DictReader(io.StringIO(text))
-    column = next((name for name in COLUMNS if name in (rows.fieldnames or [])), None)
-    if column is None:
-        raise AudioLDMError(
-            f"{place}: columns {rows.fieldnames or []} have no prompt.", "Name one of them prompt or caption."
-        )
-    return some(
-        [checked(row[column] or "", f"{place}, line {rows.line_num}: {column}") for row in rows], place
+def warn_of_unread(pipe: "AudioLDM", prompt: str) -> None:
+    """Say which words of a prompt the model's text encoder does not read: what is beyond its longest text."""
+    encoder: Any = getattr(pipe.token_encoder, "t5", pipe.token_encoder) or pipe.clap
+    tokenizer = getattr(encoder, "tokenizer", None)
+    limits = (
+        getattr(part, name, None)
+        for part, name in ((encoder, "max_tokens"), (encoder, "longest"), (tokenizer, "model_max_length"))
     )
-
-
-def read_jsonl(text: str, place: str) -> list[str]:
-    """One JSON object with ``prompt`` or ``caption`` per line."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    return some([json_prompt(line, f"{place}, line {number}") for number, line in lines], place)
-
-
-def json_prompt(line: str, place: str) -> str:
-    """The prompt in one line of JSON."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise AudioLDMError(f"{place}: not JSON ({error.msg}).", "Write one object per line.") from error
-    column = next(
-        (name for name in COLUMNS if isinstance(row, dict) and isinstance(row.get(name), str)), None
-    )
-    if column is None:
-        raise AudioLDMError(
-            f"{place}: no prompt in {line.strip()[:60]}.", 'Write {"prompt": "..."} on each line.'
+    longest = int(next(filter(None, limits), 10**9))
+    if tokenizer is None or not tokenizer.is_fast or len(prompt) < longest // 2:
+        return
+    read = tokenizer(prompt, truncation=True, max_length=longest, return_offsets_mapping=True)
+    end = max((last for _, last in read["offset_mapping"]), default=0)
+    rest = prompt[prompt.rfind(" ", 0, end) + 1 if prompt[end : end + 1].strip() else end :].split()
+    if rest:
+        say(
+            f"warning: the text encoder reads {longest} tokens; the last {len(rest)} words of the prompt are not "
+            f"read: {' '.join(rest[:8])!r} to {rest[-1]!r}."
         )
-    return checked(row[column], f"{place}: {column}")
-
-
-def some(prompts: list[str], place: str) -> list[str]:
-    """``prompts``, unless there are none."""
-    if not prompts:
-        raise AudioLDMError(f"{place} holds no prompt (it is empty).", USE)
-    return prompts

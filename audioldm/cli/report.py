@@ -16,7 +16,6 @@ def report(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="The page.  [default: RUN/report.html]")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Write a self-contained HTML page: curves, previews over time, settings, scores found below the run.
 

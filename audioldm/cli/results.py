@@ -1,110 +1,239 @@
-"""The files of one finished clip, and what is said about them."""
+"""The files of one finished clip: the sound at its level, the picture, and the sidecar that says how it was made.
 
+N samples; waves are (N,) float32.
+"""
+
+import hashlib
+import io
 import json
-import sys
-from dataclasses import asdict
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.options.output import Output
+from audioldm.cli.clips import Clip, files_of
+from audioldm.cli.console import printable, say
+from audioldm.cli.options.output import FORMATS, Output
+from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.outputs import Clip, Files, Level, Wave
     from audioldm.pipeline.sounds import Sound
 
+    Wave = npt.NDArray[np.float32]
 
-def files_of(clip: "Clip", output: Output) -> "Files":
-    """Where ``clip`` goes."""
-    from audioldm.pipeline import outputs
+CEILING_DB = -0.1
+"""True peak that a clip is scaled down to where it would be beyond full scale"""
+NORMAL_DB = -1.0
+"""True peak that ``--normalize`` gives"""
+OVERSAMPLING = 4
+"""ITU-R BS.1770-4, annex 2: enough to find the peaks between the samples to 0.6 dB"""
 
-    return outputs.files_of(clip, output.out, audio_format=output.audio_format, figure=output.figure)
+
+@dataclass(frozen=True)
+class Level:
+    """How loud the model's wave is against full scale (1.0), and what was done about it."""
+
+    peak: float
+    true_peak: float
+    """with the peaks between samples (BS.1770-4), as heard after a digital-to-analogue converter"""
+    clipped: int
+    """samples at or beyond full scale, as the model gave them"""
+    samples: int
+    gain_db: float = 0.0
+
+
+def decibels(amplitude: float) -> float:
+    """20 log10 of an amplitude above 0."""
+    from math import log10
+
+    return 20 * log10(max(amplitude, 1e-12))
+
+
+def true_peak(wave: "Wave", rate: int) -> float:
+    """Largest |sample| of ``wave`` at four times its rate.   ITU-R BS.1770-4, annex 2."""
+    import torch
+
+    from audioldm.datasets.decode import resample
+
+    samples = torch.from_numpy(wave)
+    finer = resample(samples, rate, OVERSAMPLING * rate)
+    return max(float(part.abs().max()) if part.numel() else 0.0 for part in (samples, finer))
+
+
+def levelled(wave: "Wave", rate: int, output: Output) -> tuple["Wave", Level]:
+    """``wave`` at its level: scaled down only where it is beyond full scale, or as --normalize or --lufs ask.
+
+    Raises AudioLDMError for samples that are not finite.
+    """
+    import numpy as np
+
+    if not np.isfinite(wave).all():
+        raise AudioLDMError("The sound is not finite.", "Use --set dtype=float32 or less --guidance.", code=1)
+    size = np.abs(wave)
+    peak = true_peak(wave, rate)
+    gain, most = 0.0, CEILING_DB - decibels(peak)
+    if peak > 0 and output.normalize:
+        gain = NORMAL_DB - decibels(peak)
+    elif peak > 0 and output.lufs is not None:
+        import torch
+
+        from audioldm.datasets.loudness import loudness
+
+        gain = output.lufs - loudness(torch.from_numpy(wave), rate)
+    gain = min(gain, most)
+    level = Level(float(size.max(initial=0.0)), peak, int((size >= 1).sum()), wave.size, round(gain, 4))
+    return (wave * np.float32(10 ** (level.gain_db / 20)) if gain else wave), level
+
+
+def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
+    """A sound file in one of ``FORMATS``; samples outside [-1, 1] are cut to the limits, never wrapped."""
+    import numpy as np
+    import soundfile
+
+    kind, subtype = FORMATS[audio_format]
+    data: npt.NDArray[Any] = wave if subtype == "FLOAT" else wave.clip(-1, 1)
+    if subtype == "PCM_16":
+        # libsndfile rounds floats in WAV and truncates them in FLAC: integers are the same in both
+        data = np.rint(data * 32767).astype(np.int16)
+    elif subtype == "PCM_24":
+        data = (np.rint(data.astype(np.float64) * 8388607) * 256).astype(np.int32)
+    if audio_format == "m4a":
+        return m4a_bytes(audio_bytes(wave, rate, "wav"))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, data, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def check_format(audio_format: str) -> None:
+    """Raise AudioLDMError where this machine cannot write a format."""
+    if audio_format == "m4a" and shutil.which("ffmpeg") is None:
+        raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
+
+
+def m4a_bytes(wav: bytes) -> bytes:
+    """AAC in MP4, by ffmpeg."""
+    check_format("m4a")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "sound.m4a")
+        words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
+        ended = subprocess.run([*words, str(place)], input=wav, capture_output=True, check=False)
+        if ended.returncode:
+            raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
+        return place.read_bytes()
 
 
 def save(
     pipe: "AudioLDM",
-    clip: "Clip",
+    clip: Clip,
     wave: "Wave",
-    settings: dict[str, Any],
+    record: dict[str, Any],
     output: Output,
     *,
     file: "Sound | None" = None,
 ) -> dict[str, Any]:
-    """Write the files of one clip together, ``file`` as its sound if there is one; returns what ``--json`` prints."""
+    """Write the files of one clip together, ``file`` as its sound if there is one; returns its sidecar and paths.
+
+    ``record`` is what the sidecar says beside prompt, seed, model, sound and versions.
+    """
     from audioldm.pipeline import outputs, sounds
 
     files = files_of(clip, output)
-    level = outputs.level(wave)
-    wave = outputs.normalized(wave) if output.normalize else wave
-    record = describe(pipe, clip, settings, output, level)
+    if file is None:
+        wave, level = levelled(wave, pipe.spec.rate, output)
+        audio = audio_bytes(wave, pipe.spec.rate, clip.audio_format)
+    else:
+        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=0.0)
+        audio = sounds.file_bytes(file, clip.audio_format)
+    sidecar = describe(pipe, clip, record, level)
+    sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest()}
     if file is not None:
-        record["sound"] |= {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
-    contents = {files.sidecar: (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()}
+        sidecar["sound"] |= {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
+    text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
+    contents = {files.sidecar: text.encode("utf-8", "replace")}
     if files.figure:
         from audioldm.cli import figure
 
-        contents[files.figure] = figure.draw(
-            wave, pipe.spec, title=f"{clip.named or clip.prompt}   (seed {clip.seed})"
-        )
+        contents[files.figure] = figure.draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
+    outputs.publish({**contents, files.audio: audio})
     if file is None:
-        audio = outputs.audio_bytes(wave, pipe.spec.rate, audio_format=output.audio_format)
-    else:
-        audio = sounds.file_bytes(file, output.audio_format)
-    contents[files.audio] = audio
-    outputs.publish(contents)
-    tell_clipping(files.audio, level, normalize=output.normalize)
+        warn_of_level(files.audio, level, output)
     paths = {"audio": files.audio, "figure": files.figure, "sidecar": files.sidecar}
-    return {**{name: str(path) if path else None for name, path in paths.items()}, **record}
+    return {**{name: str(path) if path else None for name, path in paths.items()}, **sidecar}
 
 
-def describe(
-    pipe: "AudioLDM", clip: "Clip", settings: dict[str, Any], output: Output, level: "Level"
-) -> dict[str, Any]:
-    """The sidecar: all that is needed to make the clip again, and how loud it came out."""
+def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level) -> dict[str, Any]:
+    """The sidecar: all that decides how the clip sounds, and how loud it came out."""
+    import torch
+    from torch.backends.cpu import get_cpu_capability
+
     from audioldm.pipeline import outputs
 
+    cuda = pipe.device.type == "cuda"
+    settings = {
+        **record.get("settings", {}),
+        "device": str(pipe.device),
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "mode": pipe.mode,
+    }
     return {
         "prompt": clip.prompt,
         "seed": clip.seed,
-        "settings": {
-            **settings,
-            "device": str(pipe.device),
-            "dtype": str(pipe.dtype).removeprefix("torch."),
-            "mode": pipe.mode,
-        },
+        **record,
+        "settings": settings,
         "model": {
             "name": pipe.name,
             **pipe.origin(),
             "sha256": pipe.hashes,
             **({"adapters": pipe.adapted.settings()} if pipe.adapted else {}),
         },
+        "machine": {
+            "device": torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "batch_size": 1,
+            "batch_row": 0,
+            **record.get("machine", {}),
+        },
         "sound": {
             "rate_hz": pipe.spec.rate,
             "seconds": level.samples / pipe.spec.rate,
-            "format": output.audio_format,
-            "normalized": output.normalize,
+            "format": clip.audio_format,
             **asdict(level),
         },
         "versions": outputs.versions(),
     }
 
 
-def tell_clipping(path: Path, level: "Level", *, normalize: bool) -> None:
-    """Say on stderr how much of a clip is at full scale, and what helps."""
-    scaled = normalize and level.peak > 1
-    if level.clipped == 0 or scaled:
-        return
-    cure = (
-        "Use --normalize to scale instead."
-        if level.peak > 1
-        else "The vocoder is at its limit: lower --guidance."
-    )
-    note = f"{level.clipped} of {level.samples} samples clipped (peak {level.peak:.2f} of full scale)."
-    print(f"audioldm: {path}: {note} {cure}", file=sys.stderr)
+def warn_of_level(path: Path, level: Level, output: Output) -> None:
+    """Say in one line that a clip was scaled down, that a loudness is out of reach, or that the vocoder clipped."""
+    at_ceiling = level.gain_db >= CEILING_DB - decibels(level.true_peak) - 1e-3
+    if output.lufs is not None and level.gain_db and at_ceiling:
+        say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
+    elif level.true_peak > 10 ** (CEILING_DB / 20) and not output.normalize and output.lufs is None:
+        say(
+            f"{path}: true peak {level.true_peak:.2f} of full scale, so it is {-level.gain_db:.1f} dB quieter "
+            f"(gain_db in its .json). Lower --guidance for a less driven sound, or choose --lufs."
+        )
 
 
-def tell(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any]) -> None:
     """Print the paths of one clip, the sound first."""
     for name in ("audio", "figure", "sidecar"):
         if result[name]:
-            print(result[name], flush=True)
+            print(printable(result[name]), flush=True)
+
+
+def difference(wave: "npt.NDArray[Any]", other: "npt.NDArray[Any]") -> str:
+    """How far two sounds of 16 bits are from each other, in words."""
+    import numpy as np
+
+    if wave.shape != other.shape:
+        return f"{len(wave)} samples, not {len(other)}"
+    apart = np.abs(wave.astype(np.int64) - other)
+    share = float((apart > 0).mean())
+    return f"{share:.2%} of the samples differ, by at most {int(apart.max(initial=0))} of 32768"

@@ -1,93 +1,139 @@
 """``audioldm evaluate GENERATED REFERENCE``, or with ``--model`` and ``--manifest``: all scores and the report."""
 
 import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.bars import quiet, stepping
-from audioldm.cli.checks import check_names, check_numbers, check_parts
-from audioldm.cli.judged import Choice, folders, model_run, through
-from audioldm.cli.options.machine import load
+from audioldm.cli.console import progress
+from audioldm.cli.evaluate import Generation, Out, Reporting
+from audioldm.cli.options import Between, grouped
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
+    from audioldm.datasets.manifest import Row
+    from audioldm.evaluation.clips import Clip
     from audioldm.evaluation.comparison import Comparison
-    from audioldm.evaluation.embedders.protocol import Embedder
+    from audioldm.pipeline.audioldm import AudioLDM
 
 
-def score(
-    generated: Annotated[Path | None, typer.Argument(help="Folder of generated clips.")] = None,
-    reference: Annotated[
-        Path | None, typer.Argument(help="Folder or manifest (.jsonl) of real clips.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="REF", help="Generate with this model, then score.")
-    ] = None,
+@dataclass(frozen=True)
+class Choice:
+    """Which rows of a manifest, and which of their captions."""
+
     manifest: Annotated[
         Path | None, typer.Option(metavar="JSONL", help="Captions and real clips for --model.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of a manifest; any takes all rows.")] = "test",
+    ] = None
+    split: Annotated[str, typer.Option(help="Split of a manifest; any takes all rows.")] = "test"
+    captions: Annotated[
+        str, typer.Option(metavar="first|all|hash", help="Which captions of a manifest's clip.")
+    ] = "first"
     protocol: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Take exactly this list of clips and captions.")
-    ] = None,
+    ] = None
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score what there is of a protocol; n says so.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(help="At most so many clips, by hash.")] = None,
+    ] = False
+    limit: Annotated[int | None, typer.Option(help="At most so many clips, by hash."), Between(2)] = None
+
+    def rows(self, path: Path) -> "list[Row]":
+        """The rows of a manifest."""
+        from audioldm.datasets import manifest
+        from audioldm.evaluation import protocol as protocols
+        from audioldm.evaluation.clips import shuffled
+
+        rows = manifest.read(path, split=None if self.split == "any" or self.protocol else self.split)
+        if self.protocol is not None:
+            rows = protocols.read(self.protocol).select(rows, allow_missing=self.allow_missing)
+        if self.limit is not None and self.limit < len(rows):
+            rows = shuffled(rows)[: self.limit]
+        if len(rows) < 2:
+            raise AudioLDMError(f"{path} has {len(rows)} rows in split {self.split}.", "Use --split any.")
+        return rows
+
+    def clips(self, place: Path) -> "list[Clip]":
+        """The clips of a folder or a manifest."""
+        from audioldm.evaluation import clips
+
+        if place.suffix == ".jsonl":
+            return clips.from_rows(self.rows(place), captions=self.captions)
+        return clips.from_folder(place)
+
+    def about(self) -> dict[str, Any]:
+        """For the report."""
+        from audioldm.evaluation import protocol as protocols
+
+        about: dict[str, Any] = {"captions": self.captions, "split": self.split}
+        if self.protocol is not None:
+            listed = protocols.read(self.protocol)
+            about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
+        return about
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """What stands beside the generated clips, and what every clip gets before it is embedded."""
+
     also: Annotated[
-        list[Path] | None,
+        list[Path],
         typer.Option(metavar="DIR", help="Clips of other seeds, same names; repeatable.  Gives mean ± sd."),
-    ] = None,
+    ] = field(default_factory=list)
     others: Annotated[
         Path | None,
         typer.Option(metavar="PLACE", help="Other real clips (folder or manifest) for the real/real floor."),
-    ] = None,
+    ] = None
     codec: Annotated[
         str | None, typer.Option(metavar="REF", help="Model whose VAE and vocoder give the round-trip row.")
-    ] = None,
-    unpaired: Annotated[bool, typer.Option("--unpaired", help="No pairs: leave KL and tags out.")] = False,
-    captions: Annotated[
-        str, typer.Option(metavar="first|all|hash", help="Which captions of a manifest's clip.")
-    ] = "first",
-    embedder: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[=WEIGHTS]", help="See audioldm evaluate embedders.  [default: yamnet]"),
-    ] = None,
+    ] = None
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="No pairs: leave KL and tags out.")] = False
     gain: Annotated[
         str | None,
         typer.Option(
             metavar="peak|none|lufs", help="Level of every clip.  [default: the protocol's, or peak]"
         ),
-    ] = None,
+    ] = None
     crop: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS",
-            help="Length of every clip.  [default: the protocol's, or the longest clip's]",
+            metavar="SECONDS", help="Length of every clip.  [default: the protocol's, or the clips']"
         ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of --model with other seeds.")] = 1,
-    seconds: Annotated[
-        float | None, typer.Option(help="Length that --model makes.  [default: its own]")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance.  [default: the model's]")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Sampler.  [default: the model's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Clips made at once.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="CPU threads of the tagger.")] = 2,
+    ] = None
+    embedder: Annotated[
+        list[str],
+        typer.Option(metavar="NAME[=WEIGHTS]", help="See audioldm evaluate embedders.  [default: yamnet]"),
+    ] = field(default_factory=list)
+    threads: Annotated[int, typer.Option(help="CPU threads of the tagger.")] = 2
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Embeddings.  [default: ~/.cache/audioldm/embeddings]")
+    ] = None
+
+    def framed_by(self, protocol: Path | None) -> "Comparing":
+        """With the protocol's length and gain where none is asked for."""
+        from audioldm.evaluation import protocol as protocols
+        from audioldm.evaluation.clip_set import GAINS
+
+        frame = protocols.read(protocol) if protocol is not None else None
+        gain = self.gain or (frame.gain if frame else "peak")
+        if gain not in GAINS:
+            raise AudioLDMError(f"gain={gain!r} is unknown.", f"Known: {', '.join(GAINS)}.")
+        return replace(self, gain=gain, crop=self.crop or (frame.seconds if frame else None))
+
+
+@grouped
+def score(
+    generated: Annotated[Path | None, typer.Argument(help="Folder of generated clips.")] = None,
+    reference: Annotated[
+        Path | None, typer.Argument(help="Folder or manifest (.jsonl) of real clips.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="report.json, report.html, clips.csv go here.")
-    ] = Path("out/evaluation"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a report that exists.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    out: Out = Path("out/evaluation"),
+    seeds: Annotated[int, typer.Option(help="Runs of --model with other seeds."), Between(1, 1000)] = 1,
+    *,
+    choice: Choice,
+    comparing: Comparing,
+    generation: Generation,
+    reporting: Reporting,
 ) -> None:
     """Score generated clips against real ones: FD, FD∞, KAD, KL, IS, coverage, tag bridge, CLAP, with real rows beside.
 
@@ -101,87 +147,121 @@ def score(
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --seeds 3 -o out/report
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --protocol data/protocols/esc10-fold4.json
     """
-    from audioldm.evaluation import protocol as protocols
-    from audioldm.evaluation.listened import GAINS
-
-    check_names(audio_format="wav", device=device, dtype=dtype, out=out)
-    check_numbers(n=seeds, seconds=seconds, steps=steps, guidance=guidance, seed=0, batch_size=batch_size)
+    model = generation.model.model
+    generation.model.check()
     if (generated is None) == (model is None):
         raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")
-    if (reference if model is None else manifest) is None:
+    real = reference if model is None else choice.manifest
+    if real is None:
         raise AudioLDMError(
             "There is nothing to compare with.", "Give REFERENCE, or --manifest with --model."
         )
-    if protocol is not None:
-        frame = protocols.read(protocol)
-        crop, gain = crop or frame.seconds, gain or frame.gain
-    gain = gain or "peak"
-    if gain not in GAINS:
-        raise AudioLDMError(f"gain={gain!r} is unknown.", f"Known: {', '.join(GAINS)}.")
-    if limit is not None and limit < 2:
-        raise AudioLDMError(f"limit={limit} is too few.", "Use 2 or more.")
-    if not force and (out / "report.json").exists():
-        raise AudioLDMError(f"{out / 'report.json'} exists.", "Use another --out, or --force.")
-    check_parts(sampler=sampler, grid=None, device=device)
-    choose = Choice(split, captions, protocol, allow_missing, limit)
-    made_with = {"seconds": seconds, "steps": steps, "guidance": guidance, "sampler": sampler}
-    judges = load_judges(embedder or ["yamnet"], threads)
-    if model is None:
-        assert generated is not None
-        assert reference is not None
-        compare, about = folders(
-            generated, also or [], reference, choose, pairs=not unpaired, crop=crop, gain=gain
-        )
-        if codec is not None:
-            pipe, length = load(codec, device=device, dtype=dtype), compare.frame.seconds or 10.0
-            compare.trip = through(pipe, list(compare.real), length, out)
-            about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
-    else:
-        assert manifest is not None
-        pipe = load(model, device=device, dtype=dtype)
-        settings = {name: value for name, value in made_with.items() if value is not None}
-        compare, about = model_run(
-            pipe, settings, manifest, choose, out, seeds=seeds, crop=crop, gain=gain, batch_size=batch_size
-        )
-    finish(compare, about, judges, others=others, cache=cache, out=out, as_json=as_json)
-
-
-def load_judges(names: list[str], threads: int) -> "list[Embedder]":
-    """Embedders from ``name`` or ``name=weights``."""
-    from audioldm.evaluation.embedders.registry import load_embedder
-
-    pairs = [name.partition("=") for name in names]
-    return [load_embedder(name, path or None, threads=threads) for name, _, path in pairs]
-
-
-def finish(
-    compare: "Comparison", about: dict[str, Any], judges: "list[Embedder]", *,
-    others: Path | None, cache: Path | None, out: Path, as_json: bool,
-) -> None:  # fmt: skip
-    """Score, write, print."""
-    from audioldm.evaluation.cache import Cache
+    reporting.check_free(out / "report.json")
+    comparing = comparing.framed_by(choice.protocol)
+    from audioldm.evaluation.clip_set import Cache
+    from audioldm.evaluation.embedders import load_embedder
     from audioldm.evaluation.embedders.weights import cache_folder
-    from audioldm.evaluation.page import write_page
-    from audioldm.evaluation.text import as_csv, as_text
+    from audioldm.evaluation.report import as_csv, as_html, as_text
     from audioldm.pipeline.outputs import check_writable, publish, versions
 
+    pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
+    embedders = [load_embedder(name, path or None, threads=comparing.threads) for name, _, path in pairs]
+    if generated is not None:
+        compared, about = of_folders([generated, *comparing.also], real, choice, comparing)
+        if comparing.codec is not None:
+            pipe = generation.model.load(comparing.codec)
+            compared.trip = through_codec(pipe, list(compared.real), compared.frame.seconds or 10.0, out)
+            about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
+    else:
+        compared, about = of_model(generation, real, choice, comparing, out=out, seeds=seeds)
     check_writable(out)
-    compare.cache = Cache(cache or cache_folder() / "embeddings")
-    compare.progress = stepping
-    quiet()
-    if others is not None:
-        compare.others = Choice("any", "first", None, False, None).items(others)
-    report = compare.run(judges, about | {"versions": versions()})
+    compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
+    compared.progress = lambda what, total: progress(total, what)
+    if comparing.others is not None:
+        compared.others = Choice(split="any").clips(comparing.others)
+    report = compared.run(embedders, about | {"versions": versions()})
     text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n"
     title = (
         f"{about.get('model') or about['generated']} against {about.get('manifest') or about['reference']}"
     )
-    page = write_page(report, compare.seeds[0], compare.real, paired=compare.pairs, title=title)
     files = {
         "report.json": text,
-        "report.html": page,
+        "report.html": as_html(report, compared, title=title),
         "clips.csv": as_csv(report),
         "report.md": as_text(report),
     }
     publish({out / name: content.encode() for name, content in files.items()})
-    print(text if as_json else as_text(report) + f"{out / 'report.html'}\n", end="")
+    print(text if reporting.as_json else as_text(report) + f"{out / 'report.html'}\n", end="")
+
+
+def of_folders(
+    folders: list[Path], reference: Path, choice: Choice, comparing: Comparing
+) -> "tuple[Comparison, dict[str, Any]]":
+    """Clips that exist against clips that exist."""
+    from audioldm.evaluation import clips
+    from audioldm.evaluation.clip_set import Frame
+    from audioldm.evaluation.comparison import Comparison
+
+    runs, real = [clips.from_folder(folder) for folder in folders], choice.clips(reference)
+    if not comparing.unpaired:
+        runs = [clips.paired(run, real)[0] for run in runs]
+        real = clips.paired(runs[0], real)[1]
+        captions = {clip.id: clip.caption for clip in real}
+        runs = [[replace(clip, caption=captions[clip.id] or clip.caption) for clip in run] for run in runs]
+    rates = [clips.check_files(run, "generated") for run in runs]
+    about = {"generated": str(folders[0]), "reference": str(reference), **choice.about(), "seeds": len(runs)}
+    about |= {"rate": rates[0], "reference_rate": clips.check_files(real, "reference")}
+    length = comparing.crop or clips.common_length(runs[0], real)
+    frame = Frame(length, comparing.gain or "peak")
+    return Comparison(runs, real, frame, pairs=not comparing.unpaired), {
+        **about,
+        "pairs": not comparing.unpaired,
+    }
+
+
+def of_model(
+    generation: Generation, manifest: Path, choice: Choice, comparing: Comparing, *, out: Path, seeds: int
+) -> "tuple[Comparison, dict[str, Any]]":
+    """Clips that a model makes now, or made before with the same settings."""
+    from audioldm.evaluation import clips
+    from audioldm.evaluation.clip_set import Frame
+    from audioldm.evaluation.comparison import Comparison
+
+    real = choice.clips(manifest)
+    if lacking := [clip.id for clip in real if not clip.caption.strip()]:
+        raise AudioLDMError(
+            f"{len(lacking)} clips have no caption, {lacking[0]} first.", "Caption every row."
+        )
+    rate = clips.check_files(real, "reference")
+    pipe = generation.load()
+    generated = generation.clips(pipe, out)
+    with progress(seeds * len(real), "generating") as step:
+        generated.on_clip = step
+        runs = [generated.like(real, run=run) for run in range(seeds)]
+    length = float(generated.settings.get("seconds") or pipe.defaults.seconds)
+    about = {
+        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
+        "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(manifest), **choice.about(),
+        "seeds": seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
+    }  # fmt: skip
+    frame = Frame(comparing.crop or length, comparing.gain or "peak")
+    trip = through_codec(pipe, real, length, out)
+    return Comparison(runs, real, frame, trip=trip, others=other_clips(manifest, real)), about
+
+
+def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Path) -> "list[Clip]":
+    """The reference after the VAE and the vocoder of ``pipe``."""
+    from audioldm.evaluation.generation import round_trips
+
+    with progress(len(real), "VAE and vocoder") as step:
+        return round_trips(pipe, real, seconds, out / "roundtrip", step=step)
+
+
+def other_clips(manifest: Path, real: "list[Clip]") -> "list[Clip]":
+    """Clips of the manifest's other splits that share no recording with the reference: for the real/real floor."""
+    from audioldm.datasets.manifest import read
+    from audioldm.evaluation import clips
+
+    used = {clip.group for clip in real}
+    rows = [row for row in clips.shuffled(read(manifest)) if (row.group or row.path) not in used]
+    return clips.from_rows(rows)

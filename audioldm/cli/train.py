@@ -1,6 +1,7 @@
 """``audioldm train``: run a recipe; the same command again resumes."""
 
 import errno
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,9 @@ Examples:
 
   audioldm train tiny/vae batches=50 task.lr=3e-4      change numbers
 
-  audioldm train embedded/vocoder vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
+  audioldm train embedded/vocoder model/vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
+
+  audioldm train -m tiny/vae task.lr=1e-3,3e-4         two runs, in two folders below runs/tiny/vae
 
   audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run, how large it is, what is missing
 
@@ -39,51 +42,75 @@ Curves and previews: tensorboard --logdir runs
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as tiny/vae.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: part=choice or key=value.")
+        list[str] | None, typer.Argument(help="Hydra overrides: group=choice or key=value.")
     ] = None,
+    multirun: Annotated[
+        bool, typer.Option("-m", "--multirun", help="Train each of key=A,B in a run folder of its own.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the composed configuration, sizes and gaps, and stop.")
     ] = False,
+    cfg: Annotated[
+        str | None, typer.Option("--cfg", metavar="job", help="Print the composed configuration, and stop.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the run's checkpoint and start again.")
     ] = False,
 ) -> None:
     """Train a part of the system by a recipe."""
     try:
-        from omegaconf import OmegaConf
-
         from audioldm import recipes
+        from audioldm.training.signals import Stopped, handled
     except ModuleNotFoundError as error:
         raise AudioLDMError(f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"') from None
-    cfg = recipes.load(recipe, overrides or ())
-    if dry_run:
-        typer.echo(OmegaConf.to_yaml(cfg))
-        tell_plan(cfg)
-        return
-    from audioldm.training.console import quieten
-
-    quieten()
-    recipes.settle(cfg)
-    experiment = recipes.build(cfg)
-    checkpoint, complaints = recipes.open_run(cfg, overrides or (), fresh=fresh or bool(cfg.debug))
-    for complaint in complaints:
-        typer.echo(f"audioldm: {complaint}; the state before it is used.", err=True)
-    if checkpoint is not None:
-        typer.echo(f"resuming {checkpoint}", err=True)
-    fit(cfg, experiment, checkpoint)
-    if experiment.trainer.interrupted:
-        raise AudioLDMError(f"{recipe} was interrupted.", "Type the same command to resume.", code=130)
-    if cfg.debug:
-        tell_debug(experiment.run_dir, cfg.debug)
-    if hint := getattr(experiment.module, "hint", None):
-        typer.echo(f"hear it: {hint(experiment.run_dir / 'model')}", err=True)
-    typer.echo(str(experiment.run_dir / "model"))
+    runs = recipes.sweep(recipe, overrides or ()) if multirun else [overrides or []]
+    failed: list[str] = []
+    try:
+        with handled():
+            configs = [recipes.load(recipe, words) for words in runs]
+            for settings, words in zip(configs, runs, strict=True):
+                if dry_run or cfg:
+                    print_plan(settings, plan=dry_run)
+                else:
+                    run(settings, words, fresh=fresh, failed=failed if multirun else None)
+    except Stopped as error:
+        state = f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
+        message = f"{recipe} was stopped by {error.name}; its {state}."
+        raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
+    if failed:
+        raise AudioLDMError(f"{len(failed)} of {len(runs)} runs failed.", "The others are done.", code=1)
 
 
-def tell_plan(cfg: "DictConfig") -> None:
-    """Sizes, and what is missing, on stderr."""
+def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
+    """One training; with ``failed`` a mistake is printed and noted there, so that the other runs of a sweep go on."""
     from audioldm import recipes
 
+    try:
+        recipes.resolve_batch_size(cfg)
+        report = partial(typer.echo, err=True)
+        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=report)
+        fit(cfg, experiment)
+        if cfg.debug:
+            report_debug(Path(cfg.run_dir), cfg.debug)
+        if hint := getattr(experiment.module, "hint", None):
+            typer.echo(f"hear it: {hint(Path(cfg.run_dir) / 'model')}", err=True)
+        typer.echo(f"{cfg.run_dir}/model")
+    except AudioLDMError as error:
+        if failed is None:
+            raise
+        typer.echo(f"audioldm: {cfg.run_dir}: {error}", err=True)
+        failed.append(cfg.run_dir)
+
+
+def print_plan(cfg: "DictConfig", *, plan: bool) -> None:
+    """The configuration; with ``plan`` also sizes, and what is missing, on stderr."""
+    from omegaconf import OmegaConf
+
+    from audioldm import recipes
+
+    typer.echo(OmegaConf.to_yaml(cfg))
+    if not plan:
+        return
     for part, count in recipes.parameters(cfg).items():
         typer.echo(f"{part}: {count / 1e6:.3f} M parameters", err=True)
     for path in recipes.missing(cfg):
@@ -94,13 +121,13 @@ def tell_plan(cfg: "DictConfig") -> None:
     )
 
 
-def fit(cfg: "DictConfig", experiment: "Experiment", checkpoint: Path | None) -> None:
+def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
     """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
     from audioldm import recipes
     from audioldm.training.memory import out_of_memory, release
 
     try:
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        experiment.fit()
         return
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -126,12 +153,12 @@ def fit(cfg: "DictConfig", experiment: "Experiment", checkpoint: Path | None) ->
     )
 
 
-def tell_debug(run_dir: Path, rung: str) -> None:
+def report_debug(run_dir: Path, rung: str) -> None:
     """What a rung of the debug ladder found."""
-    from audioldm.training.metrics import read_metrics
+    from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
-        typer.echo((run_dir / "profile.txt").read_text())
+        typer.echo((run_dir / "fit-profile.txt").read_text())
     if rung != "overfit":
         return
     rows = [

@@ -5,18 +5,40 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from audioldm.cli.console import progress
+from audioldm.control.maps import MAPS
+from audioldm.datasets.audio_text import AudioText, varied
+from audioldm.datasets.cache import Encoded
+from audioldm.datasets.manifest import read
+from audioldm.datasets.mixup import both
+from audioldm.datasets.synthetic import SOUNDS, Synthetic
+from audioldm.signal.level import normalise_peak
+
+if TYPE_CHECKING:
     from audioldm.datasets.audio_text import Item
-    from audioldm.datasets.cache import Encoded
     from audioldm.spec import AudioSpec
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """How windows are cut: lengths in seconds, draws, variations of speed, and the maps that each carries."""
+
+    seconds: float
+    buckets: tuple[float, ...] = ()
+    mixup: float = 0.0
+    speed: float = 0.0
+    maps: tuple[str, ...] = ()
+    split: str = "train"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Source:
-    """A data set, and of each of its rows the captions, the source's name and the bucket."""
+    """A data set, and of each of its rows the captions, the source's name, the bucket and the labels."""
 
     data: "Dataset[Item]"
     captions: list[tuple[str, ...]]
@@ -24,59 +46,54 @@ class Source:
     buckets: list[int]
     labels: list[tuple[str, ...]]
 
+    def partner(self, row: int, draw: int) -> int | None:
+        """The row that is mixed into a window, if there is one."""
+        return self.data.partner(row, draw) if isinstance(self.data, AudioText) else None
+
     def marks(self, row: int, draw: int) -> tuple[str, ...]:
         """The labels of one window, those of a row that is mixed in too."""
-        partner = getattr(self.data, "partner", lambda row, draw: None)(row, draw)
+        partner = self.partner(row, draw)
         return self.labels[row] + (() if partner is None else self.labels[partner])
 
     def texts(self, row: int, draw: int) -> tuple[str, ...]:
         """The captions of one window; those of both rows, joined, if another is mixed in."""
-        from audioldm.datasets.mixup import both
-
-        partner = getattr(self.data, "partner", lambda row, draw: None)(row, draw)
-        own = self.captions[row]
+        partner, first = self.partner(row, draw), self.captions[row]
         if partner is None:
-            return own
-        other = self.captions[partner]
-        return tuple(both(own[i % len(own)], other[i % len(other)]) for i in range(max(len(own), len(other))))
+            return first
+        second = self.captions[partner]
+        count = max(len(first), len(second))
+        return tuple(both(first[i % len(first)], second[i % len(second)]) for i in range(count))
 
 
-def sources(
-    names: Sequence[str],
-    spec: "AudioSpec",
-    seconds: float,
-    *,
-    split: str,
-    seed: int,
-    buckets: Sequence[float] | None = None,
-    mixup: float = 0.0,
-) -> list[Source]:
-    """The manifests, or the made-up sounds, as sources."""
-    from audioldm.datasets.audio_text import AudioText
-    from audioldm.datasets.manifest import read
-    from audioldm.datasets.synthetic import SOUNDS, Synthetic
-
-    found = []
+def sources(names: Sequence[str], spec: "AudioSpec", cuts: Cuts) -> list[Source]:
+    """The manifests, or the synthetic sounds, as sources."""
+    out = []
     for name in names:
         if name == "synthetic":
-            made = Synthetic(spec, seconds, 280, seed=seed)
-            texts = [SOUNDS[made.kind(i)][1] for i in range(len(made))]
-            kinds = [(made.kind(i),) for i in range(len(made))]
-            found.append(Source(made, texts, ["synthetic"] * len(made), [0] * len(made), kinds))
+            sounds = Synthetic(spec, cuts.seconds, 280, seed=cuts.seed)
+            kinds = [sounds.kind(i) for i in range(len(sounds))]
+            texts = [SOUNDS[kind][1] for kind in kinds]
+            none = [0] * len(kinds)
+            out.append(Source(sounds, texts, ["synthetic"] * len(kinds), none, [(kind,) for kind in kinds]))
         else:
-            rows = read(name, split=split)
-            data = AudioText(rows, spec, seconds, seed=seed, buckets=buckets, mixup=mixup)
+            rows = read(name, split=cuts.split)
+            lengths = cuts.buckets or None
+            data = AudioText(rows, spec, cuts.seconds, seed=cuts.seed, buckets=lengths, mixup=cuts.mixup)
             texts, labels = [row.captions for row in rows], [row.labels for row in rows]
-            found.append(Source(data, texts, [row.source for row in rows], data.ids, labels))
-    return found
+            out.append(Source(data, texts, [row.source for row in rows], data.ids, labels))
+    return out
 
 
-def jobs(found: Sequence[Source], windows: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(source, row, draw) of every window, those of one bucket together."""
-    counts = list(windows) if len(windows) > 1 else list(windows) * len(found)
+Job = tuple[int, int, int]
+"""source, row, draw"""
+
+
+def jobs(origins: Sequence[Source], windows: Sequence[int]) -> list[Job]:
+    """Every window, those of one bucket together."""
+    counts = list(windows) if len(windows) > 1 else list(windows) * len(origins)
     out = [
         (source.buckets[row], place, row, draw)
-        for place, source in enumerate(found)
+        for place, source in enumerate(origins)
         for row in range(len(source.captions))
         for draw in range(counts[place])
     ]
@@ -84,65 +101,96 @@ def jobs(found: Sequence[Source], windows: Sequence[int]) -> list[tuple[int, int
     return [(place, row, draw) for _, place, row, draw in out]
 
 
+@dataclass(frozen=True)
+class Window:
+    """One window before the nets: wave (1, N) at the level that they know, captions, source, labels and maps."""
+
+    wave: Tensor
+    texts: tuple[str, ...]
+    source: str
+    labels: tuple[str, ...]
+    maps: dict[str, Tensor]
+
+
+class Windows(Dataset[Window]):
+    """The windows of jobs, cut, varied and measured by the loader's processes."""
+
+    def __init__(self, origins: Sequence[Source], todo: Sequence[Job], spec: "AudioSpec", cuts: Cuts) -> None:
+        self.origins, self.todo, self.spec, self.cuts = origins, todo, spec, cuts
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    def __getitem__(self, index: int) -> Window:
+        place, row, draw = self.todo[index]
+        source = self.origins[place]
+        item: Item = source.data[(row, draw)]
+        wave = normalise_peak(varied(item[0], row, draw, speed=self.cuts.speed)[None])[0]
+        maps = {name: MAPS[name].analyse(wave[0], self.spec) for name in self.cuts.maps}
+        return Window(wave, source.texts(row, draw), source.names[row], source.marks(row, draw), maps)
+
+    def batches(self, size: int) -> list[list[int]]:
+        """Indices of batches of one bucket each."""
+
+        def bucket(index: int) -> int:
+            place, row, _ = self.todo[index]
+            return self.origins[place].buckets[row]
+
+        groups = (list(group) for _, group in groupby(range(len(self.todo)), key=bucket))
+        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+
+def same(items: list[Window]) -> list[Window]:
+    """A batch as the list that it is."""
+    return items
+
+
+class Texts:
+    """The vectors of captions by an encoder, each computed once, new ones together."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder, self.known = encoder, dict[str, Tensor]()
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(captions, D)."""
+        return torch.stack([self.known[text] for text in texts])
+
+    def learn(self, texts: Sequence[str]) -> None:
+        """Compute those that are new."""
+        if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
+            self.known.update(zip(new, self.encoder.embed_text(new).cpu(), strict=True))
+
+
+@torch.no_grad()
 def encoded(
-    found: Sequence[Source],
-    todo: Sequence[tuple[int, int, int]],
-    autoencoder: Any,
-    embedder: Any,
-    spec: "AudioSpec",
-    *,
-    sequences: Any = None,
-    speed: float = 0.0,
-    batch_size: int = 1,
-    maps: Sequence[str] = (),
-) -> Iterator["Encoded"]:
-    """Every window's posterior, embeddings, token sequences and ``maps``, with a progress bar on stderr."""
-    import torch
-    from rich.console import Console
-    from rich.progress import Progress
+    windows: Windows, nets: Any, *, batch_size: int, workers: int, sequences: Any = None
+) -> Iterator[Encoded]:
+    """Every window's posterior, embeddings, token sequences and maps, with a bar on stderr.
 
-    from audioldm.control.maps import MAPS
-    from audioldm.datasets.audio_text import varied
-    from audioldm.datasets.cache import Encoded
+    ``nets`` is (autoencoder, CLAP, log-mel), all on one device; ``sequences`` a text encoder of token sequences.
+    """
     from audioldm.nets.vae import encode
-    from audioldm.signal.level import normalise_peak
-    from audioldm.signal.mel import LogMel
 
+    autoencoder, embedder, log_mel = nets
     device = next(autoencoder.parameters()).device
-    log_mel, words, tokens = LogMel(spec).to(device), dict[str, torch.Tensor](), dict[str, torch.Tensor]()
-
-    def vector(text: str) -> "Tensor":
-        if text not in words:
-            words[text] = embedder.embed_text([text])[0].cpu()
-        return words[text]
-
-    def sequence(text: str) -> "Tensor":
-        if text not in tokens:
-            tokens[text] = sequences.embed(text).cpu()
-        return tokens[text]
-
-    with torch.no_grad(), Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("encode", total=len(todo))
-        for _, alike in groupby(todo, key=lambda job: found[job[0]].buckets[job[1]]):
-            same = list(alike)
-            for start in range(0, len(same), batch_size):
-                part = same[start : start + batch_size]
-                waves = [
-                    varied(found[i].data[(row, draw)][0], row, draw, speed=speed) for i, row, draw in part
-                ]  # type: ignore[index]
-                wave = normalise_peak(torch.stack(waves).to(device))
-                mean, std = (value.cpu() for value in encode(autoencoder, log_mel(wave)))
-                audio = embedder.embed_audio(wave, spec.rate).cpu()
-                for place, (i, row, draw) in enumerate(part):
-                    texts = found[i].texts(row, draw)
-                    yield Encoded(
-                        mean[place],
-                        std[place],
-                        audio[place],
-                        torch.stack([vector(text) for text in texts]),
-                        found[i].names[row],
-                        tuple(sequence(text) for text in texts) if sequences is not None else (),
-                        found[i].marks(row, draw),
-                        {name: MAPS[name].hear(wave[place, 0].cpu(), spec) for name in maps},
-                    )
-                progress.advance(task, len(part))
+    words, tokens = Texts(embedder), dict[str, Tensor]()
+    loader = DataLoader(
+        windows, batch_sampler=windows.batches(batch_size), num_workers=workers, collate_fn=same,
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+    with progress(len(windows), "windows") as step:
+        for items in loader:
+            wave = torch.stack([item.wave for item in items]).to(device, non_blocking=True)
+            mean, std = (value.cpu() for value in encode(autoencoder, log_mel(wave)))
+            audio = embedder.embed_audio(wave, windows.spec.rate).cpu()
+            words.learn([text for item in items for text in item.texts])
+            for place, item in enumerate(items):
+                for text in item.texts if sequences is not None else ():
+                    if text not in tokens:
+                        tokens[text] = sequences.embed(text).cpu()
+                yield Encoded(
+                    mean[place], std[place], audio[place], words(item.texts), item.source,
+                    tuple(tokens[text] for text in item.texts) if sequences is not None else (),
+                    item.labels, item.maps,
+                )  # fmt: skip
+            step(len(items))

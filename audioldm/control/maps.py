@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.control.pitch import yin
 from audioldm.errors import AudioLDMError
 from audioldm.signal.decibels import mel_position
 from audioldm.signal.mel import log_mel
@@ -23,13 +22,15 @@ EDGE = 1.0
 """nepers (8.7 dB) per cell of the smoothed mel that count as an edge"""
 RISE = 0.3
 """nepers of the mean rise of the mel from frame to frame that count as a full onset"""
+PERIODIC = 0.15
+"""of YIN's normalised difference, below which a frame is periodic"""
 
 
 @dataclass(frozen=True)
 class Map:
-    """One kind of map: how it is heard in a wave (N,), how it is drawn, its unit, and what is no value in it."""
+    """One kind of map: from a wave (N,) to a curve, from a curve to a picture, its unit and its range."""
 
-    hear: Callable[[Tensor, AudioSpec], Tensor]
+    analyse: Callable[[Tensor, AudioSpec], Tensor]
     draw: Callable[[Tensor, AudioSpec], Tensor]
     unit: str
     low: float
@@ -64,6 +65,43 @@ def pitch(wave: Tensor, spec: AudioSpec) -> Tensor:
     """Fundamental frequency in Hz (T,), 0 where there is none."""
     f0 = yin(frames(wave, spec), spec.rate)
     return torch.where(loudness(wave, spec) > QUIET, f0, torch.zeros_like(f0))
+
+
+def yin(frames: Tensor, rate: int, *, low: float = 50.0, high: float = 1500.0) -> Tensor:
+    """YIN: frames (T, W) to Hz (T,), 0 where nothing between ``low`` and ``high`` is periodic.
+
+    de Cheveigné & Kawahara 2002.       Needs W > 2 rate / low for the lowest notes; shorter frames raise ``low``.
+
+    >>> time = torch.arange(1024) / 16000
+    >>> round(yin(torch.sin(2 * torch.pi * 220 * time)[None], 16000).item())
+    220
+    """
+    width = frames.shape[-1] // 2
+    longest, shortest = min(width - 2, int(rate / low)), max(2, int(rate / high))
+    x = frames.double()
+    # difference function (eq. 6) as energies minus twice the correlation, which an FFT gives
+    size = 2 * frames.shape[-1]
+    head = torch.fft.rfft(x[:, :width], size)
+    correlation = torch.fft.irfft(head.conj() * torch.fft.rfft(x, size), size)[:, :width]
+    power = nnf.pad(x.square().cumsum(-1), (1, 0))
+    energy = power[:, width : 2 * width] - power[:, :width]
+    difference = (energy[:, :1] + energy - 2 * correlation).clamp(min=0)
+    lag = torch.arange(width, dtype=torch.float64)
+    mean = difference.cumsum(-1) / lag.clamp(min=1)
+    # eq. 8
+    normal = torch.where(lag > 0, difference / mean.clamp(min=1e-12), torch.ones_like(difference))
+    inside = normal[:, shortest : longest + 1]
+    below = inside < PERIODIC
+    valley = torch.zeros_like(below)
+    valley[:, :-1] = inside[:, :-1] <= inside[:, 1:]
+    # the first dip under the threshold (step 4), not the deepest: that may be an octave low
+    first = below & valley
+    periodic = first.any(-1) & (energy[:, 0] > 1e-9)
+    place = first.float().argmax(-1) + shortest
+    a, b, c = (normal.gather(1, (place + step)[:, None])[:, 0] for step in (-1, 0, 1))
+    bend = a - 2 * b + c  # parabola through three lags (step 5)
+    shift = torch.where(bend.abs() > 1e-12, 0.5 * (a - c) / bend, torch.zeros_like(bend)).clamp(-1, 1)
+    return torch.where(periodic, rate / (place + shift), torch.zeros_like(shift)).float()
 
 
 def onset(wave: Tensor, spec: AudioSpec) -> Tensor:

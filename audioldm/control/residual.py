@@ -1,10 +1,10 @@
-"""ControlNet and T2I-Adapter: nets that read a map and add to what the U-Net's encoder finds.
+"""ControlNet and T2I-Adapter: nets that read a map and add to the features of the U-Net's encoder.
 
 Both end in layers of zeros: before any training the U-Net's answer is unchanged, bit by bit.   B batch, C channels,
 T latent frames, F bins; a picture is (B, 1, T * stride, F * stride), stride mel cells a latent cell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,31 +13,61 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
+from audioldm.nets.folder import register
 from audioldm.nets.unet import kind_of
 
 Residuals = dict[str, Any]
 """Keywords of the U-Net: down_block_additional_residuals, mid_block_additional_residual, or the intrablock ones."""
 
 
+def each(residuals: Residuals, function: Callable[[Tensor], Tensor]) -> Residuals:
+    """``function`` of every tensor."""
+    return {
+        name: [function(part) for part in value] if isinstance(value, list) else function(value)
+        for name, value in residuals.items()
+    }
+
+
+def scaled(residuals: Residuals, share: Tensor) -> Residuals:
+    """Residuals times ``share`` (1, 1, frames, 1) of the mel, averaged to the frames of each level."""
+    return each(residuals, lambda part: part * nnf.adaptive_avg_pool2d(share, (part.shape[2], 1)))
+
+
+def filled(residuals: Residuals, rows: int) -> Residuals:
+    """Residuals of the first rows, and nothing for those that follow, up to ``rows``."""
+    return each(residuals, lambda part: nnf.pad(part, (0, 0) * (part.dim() - 1) + (0, rows - len(part))))
+
+
+def joined(one: Residuals, other: Residuals) -> Residuals:
+    """Sums where both add to the same place."""
+    out = {**other, **one}
+    for name in one.keys() & other.keys():
+        a, b = one[name], other[name]
+        out[name] = [x + y for x, y in zip(a, b, strict=True)] if isinstance(a, list) else a + b
+    return out
+
+
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that says nothing yet.   Zhang et al. 2023 (ControlNet) sec. 3.1."""
+    """A layer that adds nothing yet.   Zhang et al. 2023 (ControlNet) sec. 3.1."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
 
+@register
 class ControlNet(ModelMixin, ConfigMixin):
     """A copy of the U-Net's encoder that sees the map too; zero convolutions bring it back.   arXiv:2302.05543 sec. 3.
 
     diffusers' ControlNetModel knows neither AudioLDM's FiLM nor a context width per level, so the copy is of whatever
     U-Net is given (``of``).   With ``depth`` only the first so many levels are copied, and then not the
-    middle: the rest of the U-Net hears of the map through its decoder's last skips.
+    middle: the map reaches the rest of the U-Net through its decoder's last skips.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, unet: dict[str, Any], map: str, stride: int = 4, base: str = "", depth: int | None = None
     ) -> None:
@@ -71,48 +101,50 @@ class ControlNet(ModelMixin, ConfigMixin):
     ) -> "ControlNet":
         """A ControlNet that begins as a copy of ``unet``, or of its first ``depth`` levels."""
         net = cls(unet=dict(unet.config), map=map, stride=stride, base=base, depth=depth)
-        own = net.encoder.state_dict()
-        net.encoder.load_state_dict({k: v for k, v in unet.state_dict().items() if k in own})
+        names = net.encoder.state_dict().keys()
+        net.encoder.load_state_dict({k: v for k, v in unet.state_dict().items() if k in names})
         return net
 
     def residuals(self, x: Tensor, t: Tensor, condition: Condition, picture: Tensor) -> Residuals:
         """What to add to every skip connection and to the middle."""
-        net, kind = self.encoder, kind_of(self.encoder)
-        emb = net.time_embedding(net.get_time_embed(x, t))
-        if kind != "cross":
-            told = net.get_class_embed(x, condition.film)
-            emb = torch.cat([emb, told], -1) if net.config.class_embeddings_concat else emb + told
-        context = {
-            "encoder_hidden_states": None if kind == "film" else condition.tokens,
-            "encoder_attention_mask": None
-            if kind == "film" or condition.mask is None
-            else (1 - condition.mask[:, None].to(x)) * -10000.0,
-        }
+        net = self.encoder
+        emb, context = self.conditioned(x, t, condition)
         h = net.conv_in(x) + self.see(picture)
         skips = [h]
         for block in net.down_blocks:
             more = context if getattr(block, "has_cross_attention", False) else {}
-            h, found = block(hidden_states=h, temb=emb, **more)
-            skips += found
-        found = [zero(s) for zero, s in zip(self.zero, skips, strict=True)]
+            h, outputs = block(hidden_states=h, temb=emb, **more)
+            skips += outputs
+        added = [zero(s) for zero, s in zip(self.zero, skips, strict=True)]
         if net.mid_block is not None:
             middle = self.zero_mid(net.mid_block(h, emb, **context))
         else:  # the U-Net takes all of its skips or none
-            rest = skips_of(net)[len(found) :]
-            found += [x.new_zeros(len(x), width, *halved(x, times)) for width, times in rest]
+            rest = skips_of(net)[len(added) :]
+            added += [x.new_zeros(len(x), width, *halved(x, times)) for width, times in rest]
             widths = net.config.block_out_channels
             middle = x.new_zeros(len(x), widths[-1], *halved(x, len(widths) - 1))
-        return {"down_block_additional_residuals": found, "mid_block_additional_residual": middle}
+        return {"down_block_additional_residuals": added, "mid_block_additional_residual": middle}
+
+    def conditioned(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Any]]:
+        """The encoder's embedding of time and vector, and the keywords with tokens, as the U-Net makes them."""
+        net, kind = self.encoder, kind_of(self.encoder)
+        emb = net.time_embedding(net.get_time_embed(x, t))
+        if kind != "cross":
+            film = net.get_class_embed(x, condition.film)
+            emb = torch.cat([emb, film], -1) if net.config.class_embeddings_concat else emb + film
+        tokens, mask = (None, None) if kind == "film" else (condition.tokens, condition.mask)
+        bias = None if mask is None else (1 - mask[:, None].to(x)) * -10000.0
+        return emb, {"encoder_hidden_states": tokens, "encoder_attention_mask": bias}
 
 
 def skips_of(unet: UNet2DConditionModel) -> list[tuple[int, int]]:
     """Width of each skip connection of a whole U-Net, and how often the latent was halved before it."""
     widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
-    found = [(widths[0], 0)]
+    skips = [(widths[0], 0)]
     for level, width in enumerate(widths):
-        found += [(width, level)] * layers
-        found += [(width, level + 1)] if level < len(widths) - 1 else []
-    return found
+        skips += [(width, level)] * layers
+        skips += [(width, level + 1)] if level < len(widths) - 1 else []
+    return skips
 
 
 def halved(x: Tensor, times: int) -> tuple[int, int]:
@@ -120,6 +152,7 @@ def halved(x: Tensor, times: int) -> tuple[int, int]:
     return -(-x.shape[2] // 2**times), -(-x.shape[3] // 2**times)
 
 
+@register
 class T2IAdapter(ModelMixin, ConfigMixin):
     """A small pyramid over the map, added to the encoder's features once a level.   arXiv:2302.08453 sec. 3.2.
 
@@ -127,7 +160,7 @@ class T2IAdapter(ModelMixin, ConfigMixin):
     without attention takes the addition after its downsampling, so the sizes would not meet.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         levels: Sequence[int],
@@ -148,27 +181,23 @@ class T2IAdapter(ModelMixin, ConfigMixin):
 
     @classmethod
     def of(
-        cls,
-        unet: UNet2DConditionModel,
-        map: str,
-        *,
-        stride: int,
-        base: str = "",
-        width: int = 64,
-        layers: int = 1,
+        cls, unet: UNet2DConditionModel, map: str, *, stride: int, base: str = "", **sizes: int
     ) -> "T2IAdapter":
-        """An adapter of the levels of ``unet``: the first and second at half its grid, each next at half of that."""
+        """An adapter of the levels of ``unet``: the first and second at half its grid, each next at half of that.
+
+        ``sizes``: width and layers.
+        """
         first, *rest = unet.down_blocks
         if getattr(first, "has_cross_attention", False) or not all(b.has_cross_attention for b in rest):
             raise ValueError("the adapter knows U-Nets with attention on every level but the first")
         levels = tuple(unet.config.block_out_channels)
-        return cls(levels=levels, map=map, stride=stride, width=width, layers=layers, base=base)
+        return cls(levels=levels, map=map, stride=stride, base=base, **sizes)
 
     def residuals(self, x: Tensor, t: Tensor, condition: Condition, picture: Tensor) -> Residuals:
         """What to add within each level."""
-        h, found = self.see(picture), []
+        h, added = self.see(picture), []
         for blocks, out in zip(self.blocks, self.out, strict=True):
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, None) if isinstance(block, ResnetBlock2D) else block(h)
-            found.append(out(h))
-        return {"down_intrablock_additional_residuals": found}
+            added.append(out(h))
+        return {"down_intrablock_additional_residuals": added}

@@ -1,4 +1,4 @@
-"""Where a control comes from: a sound that is listened to, or a curve drawn in a CSV.   T mel frames."""
+"""Where a control comes from: a sound that is analysed, or a curve drawn in a CSV.   T mel frames."""
 
 import csv
 import math
@@ -13,22 +13,23 @@ from audioldm.datasets.decode import decode
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import normalise_peak
 from audioldm.spec import AudioSpec
+from audioldm.tables import lines, read_text
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What ``--control`` asks for: a map, the file that it comes from, and how strongly it steers."""
+class MapSource:
+    """A map, the file that it comes from, and how strongly it steers."""
 
     name: str
     path: Path
     scale: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "Asked":
+    def parse(cls, text: str) -> "MapSource":
         """Read "MAP=FILE[:SCALE]".   Raises AudioLDMError.
 
-        >>> Asked.parse("loudness=ref.wav:0.6")
-        Asked(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
+        >>> MapSource.parse("loudness=ref.wav:0.6")
+        MapSource(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
         """
         name, equals, rest = text.partition("=")
         if not (equals and name.strip() and rest.strip()):
@@ -58,7 +59,7 @@ class Asked:
     def curve(self, spec: AudioSpec) -> Tensor:
         """The curve (T,), or edges (T, F), in the map's unit; as long as the sound or the drawing."""
         if self.path.suffix.lower() == ".csv":
-            return drawn(self.path, self.name, spec)
+            return read_curve(self.path, self.name, spec)
         try:
             wave = decode(self.path, spec.rate)
         except AudioLDMError as error:
@@ -68,21 +69,22 @@ class Asked:
                 f"control {self.name}={self.path} is silent: there is nothing to follow.",
                 "Use another file, or draw the silence in a CSV if you mean it.",
             )
-        curve = MAPS[self.name].hear(normalise_peak(wave[None])[0], spec)
+        curve = MAPS[self.name].analyse(normalise_peak(wave[None])[0], spec)
         if self.name != "loudness" and not bool((curve > 0).any()):
             raise AudioLDMError(
-                f"control {self.name}={self.path}: no {self.name} is heard in it.",
+                f"control {self.name}={self.path}: it has no {self.name}.",
                 "Use a clearer recording, or draw a CSV.",
             )
         return curve
 
 
-def drawn(path: Path, name: str, spec: AudioSpec) -> Tensor:
+def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
     """The curve of a CSV of rows "seconds,value": straight lines between points; onsets are points.
 
     A header is skipped.   In maps of Hz a value of 0 is no pitch, from its time to the next point.
     """
-    points = [p for p in (row_of(row, number, path, name) for number, row in rows_of(path)) if p is not None]
+    rows = [(number, row) for number, row in enumerate(csv.reader(lines(read_text(path))), 1) if any(row)]
+    points = [p for p in (point_of(row, number, path, name) for number, row in rows) if p is not None]
     if not points:
         raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
     times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
@@ -104,16 +106,7 @@ def drawn(path: Path, name: str, spec: AudioSpec) -> Tensor:
     return line.float()
 
 
-def rows_of(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV that are not empty, with their line numbers."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(row)]
-    except UnicodeDecodeError as error:
-        raise AudioLDMError(f"{path}: byte {error.start} is not UTF-8.", "Save the file as UTF-8.") from error
-
-
-def row_of(row: list[str], number: int, path: Path, name: str) -> tuple[float, float] | None:
+def point_of(row: list[str], number: int, path: Path, name: str) -> tuple[float, float] | None:
     """Seconds and value of one row; None for a header in the first line."""
     try:
         time, value = float(row[0]), float(row[1]) if len(row) > 1 or name != "onset" else 1.0

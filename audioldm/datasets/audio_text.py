@@ -8,10 +8,11 @@ from torch.utils.data import Dataset
 
 from audioldm.batch import Batch
 from audioldm.datasets.buckets import bucket_of
-from audioldm.datasets.decode import decode, resample
+from audioldm.datasets.decode import resample
 from audioldm.datasets.draws import draw, generator
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.mixup import both, mixed, share
+from audioldm.datasets.store import SCALE, Store, load
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
@@ -29,7 +30,7 @@ class Epoch:
     """The current epoch, in shared memory so that persistent workers see it change."""
 
     def __init__(self) -> None:
-        self.value = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.value: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set(self, epoch: int) -> None:
         """Begin ``epoch``."""
@@ -44,8 +45,9 @@ class AudioText(Dataset[Item]):
 
     ``buckets`` (seconds, the shortest first) gives each row the window of the shortest one that holds it, instead of
     ``seconds``.   ``mixup`` is the chance that a second row of the same length is mixed in, its caption joined.
-    ``cache`` keeps every decoded clip in memory as 16-bit samples (1.9 MB a minute at 16 kHz); the samples are the same
-    without it.   ``captions`` is "random" or "first".   Call ``set_epoch`` before each epoch for new draws.
+    ``cache`` decodes every clip once to 16-bit samples (1.9 MB a minute at 16 kHz), in memory or in a store that all
+    trainings share; the samples are the same without it.  ``captions`` is "random" or "first".  Call ``set_epoch``
+    before each epoch for new draws.
     """
 
     def __init__(
@@ -75,17 +77,14 @@ class AudioText(Dataset[Item]):
         self.lengths = list(buckets) if buckets else [seconds]
         self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
         """each row's bucket, for BucketDraws"""
-        self.alike = {own: [i for i, other in enumerate(self.ids) if other == own] for own in set(self.ids)}
+        self.alike = {
+            bucket: [i for i, other in enumerate(self.ids) if other == bucket] for bucket in set(self.ids)
+        }
         self.mixup = mixup
         self.seed = seed
         self.captions = captions
         self.epoch = Epoch()
-        self.clips = [self.load(row) for row in self.rows] if cache else None
-
-    def load(self, row: Row) -> Tensor:
-        """The clip as 16-bit samples (N,) at the spec's rate."""
-        wave = decode(row.path, self.spec.rate, start=row.start, seconds=row.seconds)
-        return (wave.clamp(-1, 1) * 32767).round().to(torch.int16)
+        self.clips = Store(self.rows, spec.rate) if cache else None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of ``epoch``."""
@@ -108,9 +107,9 @@ class AudioText(Dataset[Item]):
         """A window (1, N) of one row, and one of its captions."""
         row = self.rows[index]
         caption = row.captions[draw(len(row.captions), rng) if self.captions == "random" else 0]
-        clip = self.clips[index] if self.clips is not None else self.load(row)
+        clip = self.clips[index] if self.clips is not None else load(row, self.spec.rate)
         samples = self.spec.samples(self.lengths[self.ids[index]])
-        return window(clip.float() / 32767, samples, rng)[None], caption
+        return window(clip.float() / SCALE, samples, rng)[None], caption
 
     def partner(self, index: int, epoch: int) -> int | None:
         """The row that is mixed into ``index`` in draw ``epoch``; None for most of them, and for the row itself."""
@@ -166,7 +165,8 @@ def collate(items: Sequence[Item]) -> Batch:
 def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     """Weights (len(rows),) float64 for a WeightedRandomSampler that draws source ``s`` ``shares[s]`` of the time.
 
-    "a" also covers sources such as "a/b"; the longest matching name counts; rows of unnamed sources get 0.
+    "a" also covers sources such as "a/b"; the longest matching name counts; rows of unnamed sources get 0.  Within a
+    source a row is drawn by its own ``weight``.
 
     >>> rows = [Row("1", ("x",), source="a"), Row("2", ("x",), source="b/c"), Row("3", ("x",), source="b/d")]
     >>> weights(rows, {"a": 0.5, "b": 0.5}).tolist()
@@ -182,6 +182,11 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
         raise AudioLDMError(
             f"No rows come from {empty}.", f"Sources here: {sorted({row.source for row in rows})}."
         )
-    total = sum(shares.values())
-    each = {name: shares[name] / total / match.count(name) for name in shares}
-    return torch.tensor([each.get(name, 0.0) if name else 0.0 for name in match], dtype=torch.float64)
+    total, sums = sum(shares.values()), dict[str, float]()
+    for row, name in zip(rows, match, strict=True):
+        sums[name or ""] = sums.get(name or "", 0.0) + row.weight
+    values = [
+        shares[name] / total * row.weight / sums[name] if name and sums[name] else 0.0
+        for row, name in zip(rows, match, strict=True)
+    ]
+    return torch.tensor(values, dtype=torch.float64)

@@ -56,7 +56,7 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
     """Batches of (row, draw number) of one bucket each, without end from ``start`` on; batch k follows from (seed, k).
 
     ``ids`` is each row's bucket and ``sizes`` a bucket's batch size.   Each pass shows every row once, buckets in mixed
-    order; a bucket's last batch of a pass is smaller.   Of ``world`` processes each takes its own part of a batch of
+    order; a bucket's last batch of a pass is smaller.   Of ``world`` processes each takes its part of a batch of
     ``sizes * world``; if that is too small for all, its rows are dealt again from its beginning.
     """
 
@@ -75,7 +75,8 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         if not ids:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
         self.rows = {
-            bucket: [row for row, own in enumerate(ids) if own == bucket] for bucket in sorted(set(ids))
+            bucket: [row for row, bucket_id in enumerate(ids) if bucket_id == bucket]
+            for bucket in sorted(set(ids))
         }
         self.sizes, self.seed, self.start, self.rank, self.world = dict(sizes), seed, start, rank, world
         self.shuffle, self.passes = shuffle, passes

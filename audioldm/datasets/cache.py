@@ -6,7 +6,6 @@ one that was cut off goes on where it stopped; every shard's size and sha256 are
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from audioldm.datasets.manifest import sha256
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, staged, write_text
 
 SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
 FORMAT = 2
@@ -83,9 +83,7 @@ def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
 
 def write_index(folder: Path | str, index: Mapping[str, Any]) -> None:
     """Replace the index in one move."""
-    path = Path(folder) / "index.json"
-    path.with_suffix(".tmp").write_text(json.dumps(index, indent=1))
-    os.replace(path.with_suffix(".tmp"), path)
+    write_text(Path(folder) / "index.json", json.dumps(index, indent=1))
 
 
 def read_index(folder: Path | str) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
             f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
         )
     try:
-        index = json.loads(path.read_text())
+        index: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise AudioLDMError(f"{path} is damaged: {error}.", "Encode again with --force.", code=1) from error
     if not index.get("complete", True):
@@ -188,16 +186,10 @@ def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
         tensors |= {"tokens": torch.cat(sequences).half(), "token_offset": lengths.cumsum(0)}
     for name in windows[0].maps:
         tensors[f"{MAP}{name}"] = torch.stack([window.maps[name] for window in windows]).half()
-    partial = path.with_suffix(f".{os.getpid()}")
-    save_file(tensors, partial)
-    entry = {
-        "name": path.name,
-        "windows": len(windows),
-        "bytes": partial.stat().st_size,
-        "sha256": sha256(partial),
-    }
-    os.replace(partial, path)
-    return entry
+    with staged(path) as stage:
+        save_file(tensors, stage)
+        size, digest = stage.stat().st_size, sha256(stage)
+    return {"name": path.name, "windows": len(windows), "bytes": size, "sha256": digest}
 
 
 def read_shards(folder: Path | str, *, verify: bool = True) -> list[dict[str, Tensor]]:
@@ -208,7 +200,7 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> list[dict[str, Te
     shards = []
     for entry in read_index(folder)["shards"]:
         entry = entry if isinstance(entry, dict) else {"name": entry}  # a cache of format 1 knows only names
-        path = Path(folder) / entry["name"]
+        path = inside(folder, entry["name"], where=Path(folder) / "index.json")
         size = path.stat().st_size if path.is_file() else 0
         if size != entry.get("bytes", size or -1):
             raise _damaged(path, f"it has {size} of {entry.get('bytes', 'its')} bytes")

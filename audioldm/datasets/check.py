@@ -2,28 +2,35 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import read_channels
-from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks, loudness, sha256
+from audioldm.datasets.decode import CANCEL, Mixer, Reader, opened
+from audioldm.datasets.loudness import Loudness
+from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks, sha256
+from audioldm.datasets.parallel import each
 from audioldm.errors import AudioLDMError
 
-KINDS = ("missing", "corrupt", "nan", "silent", "duplicate", "changed", "caption", "leak", "clipped")
-NOTES = ("clipped",)
-"""kinds that are told, while their rows stay: much of the world's sound is a little clipped"""
+KINDS = (
+    "missing", "corrupt", "nan", "silent", "short", "level", "duplicate", "changed", "caption", "leak", "failed",
+    "line", "row", "clipped", "antiphase",
+)  # fmt: skip
+NOTES = ("clipped", "antiphase", "ending", "weak")
+"""Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
 CLIPPED_SHARE = 1e-4
 """A clip is called clipped if so many of its samples lie in flat tops at full scale, or beyond it."""
 FULL_SCALE = 0.99
 FLAT = 3
-"""samples in a row at the clip's own extreme: a flat top"""
-CHUNK = 16
+"""Samples in a row at the clip's own extreme: a flat top."""
+SHORTEST = 0.01
+"""Seconds; shorter clips hold no sound."""
+LOUDEST = 1000.0
+"""Samples beyond it (60 dB above full scale) are no sound."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,33 @@ class Report:
         }
 
 
+class FlatTops:
+    """Counts samples beyond full scale, or in flat tops at the clip's extreme, over blocks (n, C)."""
+
+    def __init__(self, channels: int) -> None:
+        self.tops, self.flat = torch.zeros(channels), torch.zeros(channels, dtype=torch.int64)
+        self.beyond = self.samples = 0
+
+    def add(self, block: Tensor) -> None:
+        """Go on by a block; a higher top makes those before it none."""
+        level = block.abs()
+        tops, beyond = level.amax(0), level > 1.0
+        self.flat *= (tops <= self.tops * 1.0001).long()
+        self.tops = torch.maximum(self.tops, tops)
+        flat = (level >= 0.9999 * self.tops) & (self.tops >= FULL_SCALE)
+        if len(block) >= FLAT and flat.any():
+            runs, whole = flat.unfold(0, FLAT, 1).all(-1), torch.zeros_like(flat)
+            for shift in range(FLAT):  # a run of FLAT begins at each true place of (n - 2, C)
+                whole[shift : shift + len(runs)] |= runs
+            self.flat += (whole & ~beyond).sum(0)
+        self.beyond += int(beyond.sum())
+        self.samples += level.numel()
+
+    def share(self) -> float:
+        """Of all samples."""
+        return (int(self.flat.sum()) + self.beyond) / max(1, self.samples)
+
+
 def flat_share(channels: Tensor) -> float:
     """The share of the samples of (N, C) that lie beyond full scale, or in flat tops at it.
 
@@ -57,25 +91,49 @@ def flat_share(channels: Tensor) -> float:
     >>> flat_share(wave[:, None]), round(flat_share((2 * wave).clamp(-1, 1)[:, None]), 1)
     (0.0, 0.7)
     """
-    level = channels.abs()
-    beyond = level > 1.0
-    top = level.amax(0)
-    flat = (level >= 0.9999 * top) & (top >= FULL_SCALE)
-    runs = flat.T.float()[:, None]  # (C, 1, N): a run of FLAT ones survives the minimum over a window of FLAT
-    if len(channels) >= FLAT:
-        kept = -torch.nn.functional.max_pool1d(-runs, FLAT, 1)
-        runs = torch.nn.functional.max_pool1d(kept, FLAT, 1, padding=FLAT // 2)[..., : len(channels)]
-        flat = torch.nn.functional.pad(runs, (1, 1))[:, 0, : len(channels)].T > 0
-    else:
-        flat = torch.zeros_like(beyond)
-    return float((flat | beyond).float().mean())
+    tops = FlatTops(channels.shape[1])
+    tops.add(channels)
+    return tops.share()
 
 
-def inspect(row: Row) -> tuple[Row | None, Finding | None, str]:
+class Measures(NamedTuple):
+    """What was measured of one clip, in one pass over its blocks."""
+
+    samples: int
+    finite: bool
+    low: float
+    high: float
+    clipped: float
+    level: float
+    digest: str
+    strongest: int | None
+
+
+def measure(file: Reader, start: float, seconds: float | None, channel: int | None = None) -> Measures:
+    """Measure a part of a file, of the mean of its channels or of one of them."""
+    mixer, tops, meter = Mixer(file.channels), FlatTops(file.channels), Loudness(file.rate)
+    digest, samples, finite, low, high = hashlib.sha256(), 0, True, float("inf"), -float("inf")
+    for array in file.blocks(start, seconds):
+        block = torch.from_numpy(array)
+        mean = mixer.add(block)
+        wave = mean if channel is None else block[:, channel]
+        finite = finite and bool(torch.isfinite(block).all())
+        if not finite:
+            break
+        low, high = min(low, float(wave.min())), max(high, float(wave.max()))
+        tops.add(block)
+        meter.add(wave)
+        digest.update((wave.double() * 32767).round().short().numpy().tobytes())
+        samples += len(wave)
+    level = meter.value() if finite else 0.0
+    return Measures(samples, finite, low, high, tops.share(), level, digest.hexdigest(), mixer.strongest())
+
+
+def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     """(the row measured, or None if it is unfit; what was found; the hash of its samples)."""
 
-    def unfit(kind: str, detail: str = "") -> tuple[None, Finding, str]:
-        return None, Finding(kind, row.path, detail), ""
+    def unfit(kind: str, detail: str = "") -> tuple[None, list[Finding], str]:
+        return None, [Finding(kind, row.path, detail)], ""
 
     if not row.captions or not all(caption.strip() for caption in row.captions):
         return unfit("caption", "no caption")
@@ -85,64 +143,73 @@ def inspect(row: Row) -> tuple[Row | None, Finding | None, str]:
     if row.sha256 and row.sha256 != digest:
         return unfit("changed", f"sha256 {digest[:12]} instead of {row.sha256[:12]}")
     try:
-        channels, rate = read_channels(row.path, start=row.start, seconds=row.seconds)
+        with opened(row.path) as file:
+            rate, result = file.rate, measure(file, row.start, row.seconds)
+            strongest = result.strongest
+            if strongest is not None:
+                result = measure(file, row.start, row.seconds, strongest)
     except AudioLDMError as error:
         return unfit("corrupt", error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is "))
-    if len(channels) == 0:
-        return unfit("corrupt", "no samples")
-    if not torch.isfinite(channels).all():
-        return unfit("nan", "samples that are not finite numbers")
-    wave = channels.mean(1)
-    if float(wave.abs().max()) < SILENT_PEAK:
-        return unfit("silent", f"peak {float(wave.abs().max()):.1e}")
-    level = round(loudness(wave, rate), 2)
-    row = replace(row, sha256=digest, seconds=round(len(wave) / rate, 6), loudness=level)
-    share = flat_share(channels)
-    note = (
-        Finding("clipped", row.path, f"{100 * share:.2g} % of its samples")
-        if share >= CLIPPED_SHARE
-        else None
-    )
-    samples = hashlib.sha256((wave.double() * 32767).round().short().numpy().tobytes()).hexdigest()
-    return row, note, f"{rate}/{samples}"
+    if why := flaw(result, rate):
+        return unfit(*why)
+    notes = []
+    if strongest is not None:
+        notes.append(Finding("antiphase", row.path, CANCEL.format(strongest + 1)))
+    if result.clipped >= CLIPPED_SHARE:
+        notes.append(Finding("clipped", row.path, f"{100 * result.clipped:.2g} % of its samples"))
+    seconds, level = round(result.samples / rate, 6), round(result.level, 2)
+    row = replace(row, sha256=digest, seconds=seconds, loudness=level)
+    return row, notes, f"{rate}/{result.digest}"
+
+
+def flaw(result: Measures, rate: int) -> tuple[str, str] | None:
+    """The kind and detail of what makes a clip unfit; None for a clip that is fit."""
+    if not result.finite:
+        return "nan", "samples that are not finite numbers"
+    if result.samples == 0:
+        return "corrupt", "no samples"
+    peak, swing = max(-result.low, result.high), (result.high - result.low) / 2
+    if peak > LOUDEST:
+        return "level", f"peak {peak:.1e}"
+    if peak < SILENT_PEAK or (swing < SILENT_PEAK and result.samples > 1):
+        return "silent", f"peak {peak:.1e}" if peak < SILENT_PEAK else f"a constant of {result.low:.2g}"
+    if result.samples < SHORTEST * rate:
+        return "short", f"{result.samples} samples"
+    return None
 
 
 def check(rows: Sequence[Row], *, workers: int = 0, on_row: Callable[[], None] | None = None) -> Report:
-    """Read every clip; keep the sound ones, name the rest.   ``on_row`` is called once per row, for progress.
+    """Read every clip; keep the sound ones, name the rest.  ``on_row`` is called once per row, for progress.
 
-    A duplicate has the same bytes and part as an earlier row of its split, or the same samples in another file.   A
+    A duplicate has the same bytes and part as an earlier row of its split, or the same samples in another file.  A
     leak shares a file, a recording or its samples with a split that ranks higher (test, val, train): the row of the
-    lower split goes.
-    ``workers`` processes read at once; 0 reads here.
+    lower split goes.  ``workers`` processes read at once; 0 reads here.
     """
     findings: list[Finding] = []
     sound: list[tuple[Row, str]] = []
-    for row, finding, samples in _inspected(rows, workers):
-        findings += [finding] if finding else []
-        sound += [(row, samples)] if row else []
+    for result in each(inspect, rows, processes=workers):
+        if isinstance(result, Finding):
+            findings.append(result)
+        else:
+            row, notes, samples = result
+            findings += notes
+            sound += [(row, samples)] if row else []
         if on_row is not None:
             on_row()
-    lost = leaks([row for row, _ in sound], [(samples,) for _, samples in sound])
-    kept: list[Row] = []
-    seen: dict[tuple[str, ...], Row] = {}
-    for (row, samples), why in zip(sound, lost, strict=True):
+    reasons = leaks([row for row, _ in sound], [(samples,) for _, samples in sound])
+    fit: list[Row] = []
+    known: dict[tuple[str, ...], Row] = {}
+    for (row, samples), why in zip(sound, reasons, strict=True):
         if why:
             findings.append(Finding("leak", row.path, why))
             continue
         keys = ((row.sha256, str(row.start), str(row.seconds)), (samples,))
-        twin = seen.get(keys[0]) or seen.get(keys[1])
-        if twin is not None and (keys[0] in seen or twin.sha256 != row.sha256):  # parts of a hum may be alike
+        twin = known.get(keys[0]) or known.get(keys[1])
+        if twin is not None and (
+            keys[0] in known or twin.sha256 != row.sha256
+        ):  # parts of a hum may be alike
             findings.append(Finding("duplicate", row.path, f"same as {twin.path}"))
             continue
-        seen.update(dict.fromkeys(keys, row))
-        kept.append(row)
-    return Report(kept, findings)
-
-
-def _inspected(rows: Sequence[Row], workers: int) -> Iterator[tuple[Row | None, Finding | None, str]]:
-    """``inspect`` of every row, in order."""
-    if workers < 1:
-        yield from map(inspect, rows)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(inspect, rows, chunksize=CHUNK)
+        known.update(dict.fromkeys(keys, row))
+        fit.append(row)
+    return Report(fit, findings)

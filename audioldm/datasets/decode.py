@@ -1,24 +1,35 @@
-"""Audio files to mono waveforms and back.   N samples; every wave is float32.
+"""Sound files to waves and back.  N samples; every wave is float32.
 
-One policy for all data: soundfile reads any rate, width and channel count; channels are averaged; rates are changed by
-``torchaudio.functional.resample`` with the one setting below.
+One reader for all: libsndfile reads any rate, width and channel count in blocks, ffmpeg (where it is installed) what
+libsndfile does not know.  No header is believed: what a file promises and does not hold is an error with its name.
+Rates are changed by ``torchaudio.functional.resample`` with the one setting below.
 """
 
+import io
 import os
+import shutil
+import subprocess
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import torch
 import torchaudio.functional as audio
 from torch import Tensor
 
-from audioldm.errors import AudioLDMError
+from audioldm.datasets.containers import flaw_of
+from audioldm.errors import AudioLDMError, AudioLDMWarning
+from audioldm.paths import staged
 
-RESAMPLE = {
+RESAMPLE: dict[str, Any] = {
     "lowpass_filter_width": 64,
     "rolloff": 0.9475937167399596,
     "resampling_method": "sinc_interp_kaiser",
@@ -28,12 +39,278 @@ RESAMPLE = {
 
 LARGEST_RATIO = 640
 """Resampling kernels grow with the reduced ratio's terms; ordinary rates need at most 640 (11025 to 16000 Hz)."""
+LONG = 2**23
+"""Samples that are resampled at once; longer waves go in pieces of this length."""
+BLOCK = 2**20
+"""Values that are read at once: samples times channels."""
+RATES = (500, 1_000_000)
+"""Hz; a file of another rate is damaged."""
+MOST_CHANNELS = 64
+ANTIPHASE_DB = 20.0
+"""Where the mean of the channels is so much weaker than the strongest one, they cancel each other."""
 
-OPEN_SIZE = 2**32 - 2**16
-OGG_PAGE = 65307  # the largest there is
-OGG_LAST = 4
+SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".w64", ".rf64", ".caf", ".au", ".snd",
+)  # fmt: skip
+"""Endings of files that libsndfile reads."""
+FOREIGN = (
+    ".m4a",
+    ".m4b",
+    ".aac",
+    ".mp4",
+    ".webm",
+    ".wma",
+    ".mka",
+    ".amr",
+    ".ac3",
+    ".3gp",
+    ".ape",
+    ".wv",
+    ".tta",
+)
+"""Endings of files that ffmpeg reads."""
+EXACT = ("PCM", "FLOA", "DOUB", "ULAW", "ALAW")
+"""How the names of subtypes begin whose files know their length."""
+SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}
+FFMPEG_SECONDS = 600.0
+DEMUXERS = "mov,matroska,aac,asf,wav,amr,ac3,ape,wv,tta,mp3,ogg,flac,caf"
+"""Containers that ffmpeg may open: no play lists, which name other files."""
 
-SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS"}
+Samples = npt.NDArray[np.generic]
+
+
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is not asked where it ends after each read: a FLAC file of unknown length cannot say it."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Reader:
+    """An open sound file: its rate in Hz, channels, libsndfile's subtype, and ``frames``, None if it states none."""
+
+    def __init__(self, path: str | Path, file: soundfile.SoundFile) -> None:
+        self.path, self.file, self.begun = path, file, False
+        self.rate, self.channels, self.subtype = int(file.samplerate), int(file.channels), str(file.subtype)
+        exact = file.format in ("FLAC", "OGG") or self.subtype.startswith(EXACT)
+        known = file.frames < 2**62
+        self.frames = int(file.frames) if known and exact else None
+        if not RATES[0] <= self.rate <= RATES[1]:
+            raise self.error(f"its rate is {self.rate} Hz")
+        if not 1 <= self.channels <= MOST_CHANNELS:
+            raise self.error(f"it has {self.channels} channels")
+
+    def error(self, why: str) -> AudioLDMError:
+        """What is wrong with this file."""
+        return AudioLDMError(
+            f"Cannot read audio from {self.path}: {why}.", "Replace or remove this file.", code=1
+        )
+
+    def blocks(
+        self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
+    ) -> Iterator[Samples]:
+        """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
+        if not (isfinite(start) and start >= 0 and (seconds is None or (isfinite(seconds) and seconds >= 0))):
+            raise self.error(f"no part begins at {start} s and lasts {seconds} s")
+        first = round(start * self.rate)
+        rest = None if self.frames is None else max(0, self.frames - first)
+        wanted = None if seconds is None else round(seconds * self.rate)
+        total = min(length for length in (rest, wanted, 2**62) if length is not None)
+        done = 0
+        try:
+            self.rewind()
+            self.skip(first)
+            while done < total:
+                block = self.file.read(min(self.size, total - done), dtype=dtype, always_2d=True)
+                if len(block) == 0:
+                    break
+                done += len(block)
+                yield block
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise self.error(str(error).rpartition(": ")[2] or "it is damaged") from error
+        if rest is not None and done < total:
+            raise AudioLDMError(
+                f"{self.path} is cut off: {done} of {total} samples.", "Replace or remove this file.", code=1
+            )
+
+    def rewind(self) -> None:
+        """Go to the beginning, by opening the file again where it cannot jump."""
+        if self.begun and self.frames is not None:
+            self.file.seek(0)
+        elif self.begun:
+            source = self.file.name
+            self.file.close()
+            if hasattr(source, "seek"):
+                source.seek(0)
+            self.file = _Stream(source)
+        self.begun = True
+
+    @property
+    def size(self) -> int:
+        """Samples of a block."""
+        return max(1, BLOCK // self.channels)
+
+    def skip(self, count: int) -> None:
+        """Go on by ``count`` samples, by reading them where the file cannot jump."""
+        if self.frames is not None:
+            self.file.seek(min(count, self.frames))
+            return
+        while count > 0 and (got := len(self.file.read(min(self.size, count), always_2d=True))):
+            count -= got
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Reader]:
+    """A sound file to be read.  Raises AudioLDMError for one that is missing, damaged, or no sound."""
+    if not Path(path).is_file():
+        raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
+    name = os.fsencode(path) if os.name == "posix" else str(path)
+    with tempfile.TemporaryDirectory(prefix="audioldm-") as room:
+        try:
+            if Path(path).suffix.lower() in FOREIGN:
+                raise soundfile.LibsndfileError(1)
+            file = _Stream(name)
+        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+            why = reason(path, error)
+            if why in ("the file is empty", "it is a web page") or not likely_sound(path):
+                raise unreadable(path, why) from error
+            file = _Stream(str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why)))
+        else:
+            if flaw := flaw_of(path):
+                file.close()
+                raise AudioLDMError(f"{path} is {flaw}.", "Replace or remove this file.", code=1)
+        reader = Reader(path, file)
+        try:
+            yield reader
+        finally:
+            reader.file.close()
+
+
+def unreadable(path: str | Path, why: str) -> AudioLDMError:
+    """The line about a file that is no sound."""
+    return AudioLDMError(f"Cannot read audio from {path}: {why}.", "Replace or remove this file.", code=1)
+
+
+def likely_sound(path: str | Path) -> bool:
+    """Whether ffmpeg is worth a try: by the ending, or by a RIFF file whose codec libsndfile does not know."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    riff = head[:4] == b"RIFF" and head[8:12] == b"WAVE" and head[12:16] != b""
+    return (
+        Path(path).suffix.lower() in FOREIGN
+        or riff
+        or head[4:8] == b"ftyp"
+        or head[:4] == b"\x1a\x45\xdf\xa3"
+    )
+
+
+def by_ffmpeg(path: Path, target: Path, why: str) -> Path:
+    """The sound of a file as 32-bit WAV, by the program ffmpeg; it may read nothing but that file."""
+    if shutil.which("ffmpeg") is None:
+        raise AudioLDMError(
+            f"Cannot read audio from {path}: {why}; ffmpeg may read it and is not installed.",
+            "Install ffmpeg, or convert the file to WAV or FLAC.",
+            code=1,
+        )
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-nostdin",
+        "-protocol_whitelist",
+        "file",
+        "-format_whitelist",
+        DEMUXERS,
+    ]
+    command += ["-i", f"file:{path.absolute()}"]
+    command += ["-map", "0:a:0", "-vn", "-c:a", "pcm_f32le", "-rf64", "auto", "-y", str(target)]
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=FFMPEG_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise unreadable(path, f"ffmpeg took more than {FFMPEG_SECONDS:g} s") from None
+    if done.returncode or not target.is_file():
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2].rpartition("file:")[2]
+        raise unreadable(path, f"{why}; ffmpeg: {said[:120].strip(' .') or 'no sound'}")
+    return target
+
+
+def reason(path: str | Path, error: Exception) -> str:
+    """libsndfile's reason, but for files that it misjudges: it says of a web page named .mp3 that there is no file."""
+    with open(path, "rb") as file:
+        head = file.read(256).lstrip().lower()
+    if not head:
+        return "the file is empty"
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page"
+    said = str(error).rpartition(": ")[2].removeprefix("Error : ").strip(" .")
+    if isinstance(error, soundfile.LibsndfileError):
+        said = error.error_string.strip(" .")
+    return "format not recognised" if "does not exist" in said or not said else said
+
+
+def read_mono(
+    path: str | Path, *, start: float = 0.0, seconds: float | None = None, content: bytes | None = None
+) -> tuple[Tensor, int]:
+    """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory.
+
+    With ``content`` the file's bytes are these, and ``path`` is what messages call it.
+    """
+    with opened(path) if content is None else held(path, content) as file:
+        mixer = Mixer(file.channels)
+        waves = [mixer.add(torch.from_numpy(block)) for block in file.blocks(start, seconds)]
+        strongest = mixer.strongest()
+        if strongest is not None:
+            warnings.warn(AudioLDMWarning(f"{path}: {CANCEL.format(strongest + 1)}"), stacklevel=2)
+            waves = [torch.from_numpy(block[:, strongest].copy()) for block in file.blocks(start, seconds)]
+        return torch.cat(waves) if waves else torch.zeros(0), file.rate
+
+
+@contextmanager
+def held(name: str | Path, content: bytes) -> Iterator[Reader]:
+    """A sound whose bytes are in memory."""
+    try:
+        file = _Stream(io.BytesIO(content))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise unreadable(name, str(error).rpartition(": ")[2] or "format not recognised") from error
+    with file:
+        yield Reader(name, file)
+
+
+CANCEL = "its channels cancel each other (antiphase); channel {} is used instead of their mean"
+
+
+class Mixer:
+    """The mean of channels, and whether that is the sound: their powers over all blocks that were added."""
+
+    def __init__(self, channels: int) -> None:
+        self.each = torch.zeros(channels, dtype=torch.float64)
+        self.mean = 0.0
+
+    def add(self, block: Tensor) -> Tensor:
+        """The mean (n,) of a block (n, channels)."""
+        if len(self.each) == 1:
+            return block[:, 0]
+        mean = block.mean(1)
+        self.each += torch.linalg.vector_norm(block, dim=0, dtype=torch.float64).square()
+        self.mean += float(torch.linalg.vector_norm(mean, dtype=torch.float64).square())
+        return mean
+
+    def strongest(self) -> int | None:
+        """The channel to take instead of the mean, because the channels cancel each other; None as a rule."""
+        place = int(self.each.argmax())
+        cancel = self.mean < float(self.each[place]) * 10 ** (-ANTIPHASE_DB / 10)
+        return place if cancel and len(self.each) > 1 else None
+
+
+def mono(channels: Tensor) -> Tensor:
+    """One channel (N,) of (N, channels): their mean, or the strongest where they cancel each other (antiphase).
+
+    >>> mono(torch.tensor([[0.5, -0.5], [0.25, -0.25]]))
+    tensor([0.5000, 0.2500])
+    """
+    mixer = Mixer(channels.shape[1])
+    mean, strongest = mixer.add(channels), mixer.strongest()
+    return mean if strongest is None else channels[:, strongest]
 
 
 def resample(wave: Tensor, source: int, target: int) -> Tensor:
@@ -48,94 +325,31 @@ def resample(wave: Tensor, source: int, target: int) -> Tensor:
         return wave
     length = ceil(wave.shape[-1] * target / source)
     ratio = Fraction(target, source).limit_denominator(LARGEST_RATIO)
-    out = audio.resample(wave, ratio.denominator, ratio.numerator, **RESAMPLE)
+    out = torch.cat(list(pieces(wave, ratio.denominator, ratio.numerator)), dim=-1)
     return torch.nn.functional.pad(out, (0, max(0, length - out.shape[-1])))[..., :length]
 
 
-def read_channels(
-    path: str | Path, *, start: float = 0.0, seconds: float | None = None
-) -> tuple[Tensor, int]:
-    """Samples (N, channels) at the file's own rate, and that rate in Hz; fewer than the file promises are an error."""
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate, total = file.samplerate, file.frames
-            promised = (
-                file.format != "MP3"
-            )  # an mp3 states no length: libsndfile guesses it from the bit rate
-            first = min(round(start * rate), total)
-            wanted = total - first if seconds is None else min(round(seconds * rate), total - first)
-            file.seek(first)
-            data = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioLDMError(
-            f"Cannot read audio from {path}: {why(path, error)}.", "Replace or remove this file.", code=1
-        ) from error
-    if cut_off(path):
-        raise AudioLDMError(f"{path} is cut off before its end.", "Replace or remove this file.", code=1)
-    if promised and len(data) < wanted:
-        raise AudioLDMError(
-            f"{path} is cut off: {len(data)} of {wanted} samples.", "Replace or remove this file.", code=1
-        )
-    return torch.from_numpy(np.ascontiguousarray(data)), rate
-
-
-def why(path: str | Path, error: Exception) -> str:
-    """libsndfile's reason, but for files that it misjudges: it says of a web page named .mp3 that there is no file."""
-    if Path(path).is_file():
-        with open(path, "rb") as file:
-            head = file.read(256).lstrip().lower()
-        if not head:
-            return "the file is empty"
-        if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-            return "it is a web page"
-    reason = str(error).removeprefix(f"Error opening {str(path)!r}: ").removeprefix("Error : ").strip(" .")
-    return "format not recognised" if Path(path).is_file() and "does not exist" in reason else reason
-
-
-def cut_off(path: str | Path) -> bool:
-    """True if a WAV or AIFF file ends before its sound chunk does, or an Ogg file before its last page.
-
-    libsndfile reads what is left of them without a word.   Sizes that a program which writes to a pipe leaves open (0,
-    or near 2^32) state nothing.   RIFF, IFF; RFC 3533 for Ogg.
-    """
-    with open(path, "rb") as file:
-        head, total = file.read(12), os.fstat(file.fileno()).st_size
-        if head[:4] == b"OggS":
-            file.seek(max(0, total - OGG_PAGE))
-            tail = file.read()
-            page = tail[tail.rfind(b"OggS") :]
-            whole = 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 26 else OGG_PAGE
-            return len(page) < whole or not page[5] & OGG_LAST
-        order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
-        while order is not None and len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
-            if chunk[:4] in (b"data", b"SSND"):
-                return 0 < size < OPEN_SIZE and file.tell() + size > total
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return False
-
-
-def mono(channels: Tensor) -> Tensor:
-    """The mean of (N, channels) as (N,); of one channel, that channel without a copy."""
-    return channels[:, 0] if channels.shape[1] == 1 else channels.mean(1)
-
-
-def read_mono(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, int]:
-    """The mean of the channels (N,) at the file's own rate, and that rate in Hz."""
-    channels, rate = read_channels(path, start=start, seconds=seconds)
-    return mono(channels), rate
+def pieces(wave: Tensor, source: int, target: int) -> Iterator[Tensor]:
+    """The resampled wave in pieces of LONG samples; each is computed with what the filter reaches on both sides."""
+    step = LONG // source * source
+    reach = source * (ceil(2 * RESAMPLE["lowpass_filter_width"] / min(source, target)) + 1)
+    for start in range(0, wave.shape[-1], step):
+        before = min(start, reach)
+        part = audio.resample(wave[..., start - before : start + step + reach], source, target, **RESAMPLE)
+        part = part[..., before * target // source :]
+        yield part if start + step >= wave.shape[-1] else part[..., : step * target // source]
 
 
 def decode(path: str | Path, rate: int, *, start: float = 0.0, seconds: float | None = None) -> Tensor:
-    """Mono float32 (N,) at ``rate`` Hz, from ``start`` for ``seconds`` (to the file's end if None)."""
-    wave, own = read_mono(path, start=start, seconds=seconds)
-    return resample(wave, own, rate)
+    """Mono (N,) at ``rate`` Hz, from ``start`` for ``seconds`` (to the file's end if None)."""
+    wave, stored = read_mono(path, start=start, seconds=seconds)
+    return resample(wave, stored, rate)
 
 
 def encode(path: str | Path, wave: Tensor, rate: int, format: str | None = None) -> Path:
-    """Write (N,) as ``wav``, ``flac`` (16 bit) or ``ogg``; the file appears whole or not at all.
+    """Write (N,) as ``wav``, ``flac`` (16 bit), ``ogg`` or ``mp3``; the file appears whole or not at all.
 
-    ``format`` is taken from the suffix if None.   Samples outside [-1, 1] are cut by the 16-bit formats.
+    ``format`` is taken from the suffix if None.  Samples outside [-1, 1] are cut by the 16-bit formats.
     """
     path = Path(path)
     kind = (format or path.suffix.lstrip(".")).lower()
@@ -149,15 +363,7 @@ def encode(path: str | Path, wave: Tensor, rate: int, format: str | None = None)
         raise AudioLDMError(
             f"{path}: the wave has samples that are not finite numbers.", "Nothing was written.", code=1
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".{kind}")
-    os.close(handle)
-    try:
+    with staged(path) as stage:
         data = wave.detach().clamp(-1, 1).float().cpu().numpy()
-        soundfile.write(name, data, rate, format=kind.upper(), subtype=SUBTYPES[kind])
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        soundfile.write(os.fsdecode(stage), data, rate, format=kind.upper(), subtype=SUBTYPES[kind])
     return path

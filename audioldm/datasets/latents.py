@@ -18,29 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.cache import (
-    MAP,
-    Encoded,
-    read_index,
-    read_shards,
-    refuse_stale,
-    write_index,
-    write_latents,
-)
+from audioldm.datasets.cache import MAP, read_index, read_shards, refuse_stale
 from audioldm.datasets.draws import draw, generator
 from audioldm.errors import AudioLDMError
 
-__all__ = [
-    "Encoded",
-    "LatentDataset",
-    "Moments",
-    "collate_latents",
-    "measure",
-    "read_index",
-    "scaling_factor",
-    "write_index",
-    "write_latents",
-]
+LabelledItem = tuple[LatentBatch, int]
+"""a window and the place of its label among the classes"""
 
 
 @dataclass(frozen=True)
@@ -96,11 +79,11 @@ def measure(folder: Path | str) -> dict[str, float]:
     parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not parallel:
         return moments(folder).report()
-    own = moments(
+    local = moments(
         folder, rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size()
     ).tensor()
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    summed = own.to(device)
+    summed = local.to(device)
     torch.distributed.all_reduce(summed)
     return Moments.back(summed.cpu()).report()
 
@@ -174,15 +157,67 @@ class LatentDataset(Dataset[LatentBatch]):
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     """Stack windows of one length to a batch; token sequences are padded to the longest, with a mask (B, L)."""
-    stacked = (
+    mean, std, text, audio = (
         torch.stack([getattr(item, name) for item in items]) for name in ("mean", "std", "text", "audio")
     )
     maps = [item.curve for item in items if item.curve is not None]
     drawn = torch.stack(maps) if maps else None
     sequences = [item.tokens for item in items if item.tokens is not None]
     if not sequences:
-        return LatentBatch(*stacked, curve=drawn)
+        return LatentBatch(mean, std, text, audio, curve=drawn)
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
-    return LatentBatch(*stacked, tokens, mask, drawn)
+    return LatentBatch(mean, std, text, audio, tokens, mask, drawn)
+
+
+def labels_of(folder: Path | str) -> list[str]:
+    """The one label of each window of a cache."""
+    index = read_index(folder)
+    labels = index.get("labels", [])
+    if len(labels) != index["windows"]:
+        raise AudioLDMError(f"{folder} was made without labels.", "Encode it again with --force.")
+    wrong = next((names for names in labels if len(names) != 1), None)
+    if wrong is not None:
+        raise AudioLDMError(
+            f"{folder} holds a window with {len(wrong)} labels {wrong}; a classifier needs one each.",
+            "Encode a manifest of one label a clip, without --mixup.",
+        )
+    return [names[0] for names in labels]
+
+
+def class_names(folder: Path | str) -> list[str]:
+    """Every label of a cache, sorted."""
+    return sorted(set(labels_of(folder)))
+
+
+def latent_facts(folder: Path | str) -> dict[str, Any]:
+    """Channels of a cache's latents and the digest of the encoder that made them."""
+    index = read_index(folder)
+    return {"latent_channels": index["latent_channels"], "encoder": index.get("encoder", "")}
+
+
+class LabelledLatents(Dataset[LabelledItem]):
+    """A latent cache whose windows have a label each, as (window, place of the label in ``classes``)."""
+
+    def __init__(self, folder: Path | str, classes: Sequence[str], *, seed: int) -> None:
+        self.latents = LatentDataset(folder, seed=seed)
+        labels = labels_of(folder)
+        unknown = sorted(set(labels) - set(classes))
+        if unknown:
+            raise AudioLDMError(
+                f"{folder} has the label {unknown[0]!r}, which is not trained.",
+                f"Known: {', '.join(classes)}.",
+            )
+        self.targets = [list(classes).index(label) for label in labels]
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> LabelledItem:
+        return self.latents[index], self.targets[index[0] if isinstance(index, tuple) else index]
+
+
+def collate_labelled(items: Sequence[LabelledItem]) -> tuple[LatentBatch, Tensor]:
+    """Windows and their classes (B,)."""
+    return collate_latents([window for window, _ in items]), torch.tensor([target for _, target in items])

@@ -3,6 +3,8 @@
 Tokozume et al. 2018 (arXiv:1711.10282) eq. 2; AudioLDM (arXiv:2301.12503) sec. 3.4, with lambda ~ Beta(5, 5).
 """
 
+from math import sqrt
+
 import torch
 from torch import Generator, Tensor
 
@@ -18,10 +20,8 @@ def level_db(wave: Tensor) -> float:
 
 def share(rng: Generator, alpha: float = ALPHA) -> float:
     """lambda ~ Beta(alpha, alpha) by its two gamma draws."""
-    first, second = torch._standard_gamma(
-        torch.full((2,), alpha, dtype=torch.float64), generator=rng
-    ).tolist()
-    return first / (first + second)
+    draws = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=rng)
+    return float(draws[0] / draws.sum())
 
 
 def mixed(first: Tensor, second: Tensor, ratio: float) -> Tensor:
@@ -34,8 +34,8 @@ def mixed(first: Tensor, second: Tensor, ratio: float) -> Tensor:
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio={ratio} is not between 0 and 1")
-    p = 1 / (1 + 10 ** ((level_db(first) - level_db(second)) / 20) * (1 - ratio) / ratio)
-    return (p * first + (1 - p) * second) / (p**2 + (1 - p) ** 2) ** 0.5
+    p = 1 / (1 + float(10 ** ((level_db(first) - level_db(second)) / 20)) * (1 - ratio) / ratio)
+    return (p * first + (1 - p) * second) / sqrt(p**2 + (1 - p) ** 2)
 
 
 def both(first: str, second: str) -> str:

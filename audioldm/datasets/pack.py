@@ -1,26 +1,29 @@
 """Manifests and their sounds as one small file, to carry to a rented machine: Ogg Opus in a tar.
 
-A pack holds ``NAME.jsonl`` and ``NAME/HASH.opus`` for each row, at 16 kHz mono.   Opus loses what ears hardly hear (it
+A pack holds ``NAME.jsonl`` and ``NAME/HASH.opus`` for each row, at 16 kHz mono.  Opus loses what ears hardly hear (it
 is not for measuring); unpacking writes 16-bit WAV, which trainings read fast.
 """
 
+import re
+import shutil
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import soundfile
 
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.manifest import Row, read, sha256, write
+from audioldm.datasets.manifest import Finding, Row, read, sha256, write
+from audioldm.datasets.parallel import each
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, staged, workspace
 
 RATE = 16000
 FULL_KBPS, LEAST_KBPS = 256, 6  # libsndfile's Opus rates at compression level 0 and 1
+MEMBER = re.compile(r"(?:\./)?(?P<stem>[^/\\]+?)(?:\.jsonl|/[^/\\]+\.opus)")
+"""Members of a pack; anything else in the tar makes it none."""
 
 
 def level_of(kbps: float) -> float:
@@ -35,23 +38,23 @@ def level_of(kbps: float) -> float:
 
 
 def name_of(row: Row) -> str:
-    """What a row's sound is called in a pack: its file's hash, and where in the file it begins."""
+    """The name of a row's sound in a pack: its file's hash, and where in the file it begins."""
     return f"{row.sha256[:24] or Path(row.path).stem}-{round(1000 * row.start)}.opus"
 
 
 def shrink(row: Row, folder: Path, level: float) -> Row:
     """Write the row's part of its file as Opus below ``folder``; the row of the new file."""
-    path = folder / name_of(row)
+    path = inside(folder, name_of(row))
     wave = decode(row.path, RATE, start=row.start, seconds=row.seconds)
     soundfile.write(path, wave.numpy(), RATE, format="OGG", subtype="OPUS", compression_level=level)
     return replace(row, path=str(path), start=0.0, seconds=None, sha256=sha256(path))
 
 
-def grow(row: Row) -> Row:
-    """Turn the row's Opus file into WAV beside it; the row of the new file."""
-    path = Path(row.path).with_suffix(".wav")
-    encode(path, decode(row.path, RATE), RATE)
-    Path(row.path).unlink()
+def grow(row: Row, folder: Path) -> Row:
+    """Write the row's Opus file as WAV in ``folder``; the row of the new file."""
+    if row.sha256 and sha256(row.path) != row.sha256:
+        raise AudioLDMError(f"{Path(row.path).name} is not the file that was packed.", code=1)
+    path = encode(folder / f"{Path(row.path).stem}.wav", decode(row.path, RATE), RATE)
     return replace(row, path=str(path), sha256=sha256(path))
 
 
@@ -61,58 +64,99 @@ def pack(
     *,
     kbps: float = 48,
     splits: Sequence[str] = ("train", "val", "test"),
-    processes: int = 1,
+    processes: int = 0,
     on_row: Callable[[], None] | None = None,
-) -> int:
-    """Write the rows of ``splits`` and their sounds to the tar ``out``; returns its bytes."""
-    level = level_of(kbps)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    waiting = out.with_suffix(".new")
-    with tempfile.TemporaryDirectory(dir=out.parent) as room, tarfile.open(waiting, "w") as tar:
+) -> tuple[int, list[Finding]]:
+    """Write the rows of ``splits`` and their sounds to the tar ``out``; its bytes, and the rows that were left out."""
+    level, findings = level_of(kbps), list[Finding]()
+    if twins := {path.stem for path in manifests if sum(path.stem == other.stem for other in manifests) > 1}:
+        raise AudioLDMError(f"Two manifests are named {twins.pop()!r}.", "Rename one of them.")
+    with staged(out) as stage, workspace(out.parent) as room:
         for manifest in manifests:
-            folder = Path(room) / manifest.stem
+            folder = room / manifest.stem
             folder.mkdir()
             rows = [row for row in read(manifest) if row.split in splits]
             rows = list({name_of(row): row for row in rows}.values())  # equal sounds would share a file
-            write(
-                each(partial(shrink, folder=folder, level=level), rows, processes, on_row),
-                folder.with_suffix(".jsonl"),
-            )
-        tar.add(room, arcname=".")
-    waiting.replace(out)
-    return out.stat().st_size
+            work = partial(shrink, folder=folder, level=level)
+            write(sound_rows(work, rows, processes, findings, on_row), room / f"{manifest.stem}.jsonl")
+        with tarfile.open(stage, "w") as tar:
+            tar.add(room, arcname=".")
+    return out.stat().st_size, findings
 
 
 def unpack(
-    file: Path, out: Path, *, processes: int = 1, on_row: Callable[[], None] | None = None
-) -> list[Path]:
-    """Write a pack's manifests and sounds below ``out``; returns the manifests."""
+    file: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    processes: int = 0,
+    on_row: Callable[[], None] | None = None,
+) -> tuple[list[Path], list[Finding]]:
+    """Write a pack's manifests and sounds below ``out``: the manifests, and the rows that were left out.
+
+    Raises AudioLDMError for a tar that is no pack, before anything is written; and where ``out`` has a manifest or a
+    folder of such a name already, unless ``force``.
+    """
+    findings = list[Finding]()
+    with workspace(out) as room:
+        stems = extract(file, room)
+        for name in (name for stem in stems for name in (f"{stem}.jsonl", stem)):
+            if inside(out, name, where=file).exists() and not force:
+                raise AudioLDMError(
+                    f"{out / name} is there already.", "Pass --force to replace what it holds."
+                )
+        for stem in stems:
+            waves = room / "waves" / stem
+            waves.mkdir(parents=True)
+            rows = read(room / f"{stem}.jsonl", absolute=False)
+            rows = sound_rows(partial(grow, folder=waves), rows, processes, findings, on_row)
+            (out / stem).mkdir(exist_ok=True)
+            for row in rows:
+                shutil.move(row.path, out / stem / Path(row.path).name)
+            places = [replace(row, path=str(out / stem / Path(row.path).name)) for row in rows]
+            write(places, out / f"{stem}.jsonl")
+    return [out / f"{stem}.jsonl" for stem in stems], findings
+
+
+def extract(file: Path, folder: Path) -> list[str]:
+    """Copy a pack's members below ``folder``; the names of its manifests.
+
+    Raises AudioLDMError, before anything is copied, unless all members are a pack's.
+    """
     try:
-        with tarfile.open(file) as tar:
-            names = [m.name for m in tar.getmembers() if m.name.endswith(".jsonl")]
-            tar.extractall(out, filter="data")
-    except (tarfile.TarError, OSError) as error:
-        raise AudioLDMError(f"{file} is no pack: {error}", "Copy it again.", code=1) from None
-    manifests = [out / name for name in sorted(names)]
-    for manifest in manifests:
-        write(each(grow, read(manifest), processes, on_row), manifest)
-    return manifests
+        with tarfile.open(file, "r:") as tar:
+            members = [item for item in tar.getmembers() if not item.isdir()]
+            stems = {match["stem"] for item in members if (match := MEMBER.fullmatch(item.name))}
+            for item in members:
+                plain = item.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+                if not plain or not MEMBER.fullmatch(item.name) or item.name.startswith(("/", "..")):
+                    raise tarfile.TarError(f"it holds {item.name!r}")
+            for item in members:
+                path, source = inside(folder, item.name, where=file), tar.extractfile(item)
+                path.parent.mkdir(exist_ok=True)
+                with path.open("wb") as target:
+                    shutil.copyfileobj(source, target)  # type: ignore[arg-type]  # a plain file has a source
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise AudioLDMError(f"{file} is no pack: {error}.", "Copy it again.", code=1) from None
+    if lost := [stem for stem in sorted(stems) if not (folder / f"{stem}.jsonl").is_file()]:
+        raise AudioLDMError(f"{file} is no pack: {lost[0]}.jsonl is missing.", "Copy it again.", code=1)
+    return sorted(stems)
 
 
-def each(
-    work: Callable[[Row], Row], rows: Sequence[Row], processes: int, on_row: Callable[[], None] | None
+def sound_rows(
+    work: Callable[[Row], Row],
+    rows: Sequence[Row],
+    processes: int,
+    findings: list[Finding],
+    on_row: Callable[[], None] | None,
 ) -> list[Row]:
-    """``work`` on every row, in order, by several processes (spawned: a forked torch may wait for threads it lost)."""
-
-    def counted(done: Iterable[Row]) -> list[Row]:
-        found = []
-        for row in done:
-            found.append(row)
-            if on_row is not None:
-                on_row()
-        return found
-
-    if processes == 1:
-        return counted(map(work, rows))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return counted(pool.map(work, rows, chunksize=8))
+    """What ``work`` makes of the rows; those that fail are added to ``findings``."""
+    out = list[Row]()
+    for result in each(work, rows, processes=processes):
+        if isinstance(result, Finding):
+            findings.append(result)
+        else:
+            out.append(result)
+        if on_row is not None:
+            on_row()
+    return out

@@ -1,28 +1,41 @@
-"""Clips streamed from WebDataset shards, for data that does not fit the disk.   B batch, N samples.
+"""Clips streamed from WebDataset shards, for data that does not fit the disk.  B batch, N samples.
 
-A shard is a tar whose members share a key: KEY.flac (or wav, ogg, mp3) and KEY.txt, one caption a line.   A shard is a
-path, or anything WebDataset opens, such as https://... or pipe:aws s3 cp s3://bucket/0001.tar -.   ``tars`` reads them.
+A shard is a tar whose members share a name up to its first dot: KEY.flac (or wav, ogg, mp3) and KEY.txt, one caption a
+line.  It is a path, or anything WebDataset opens, such as https://... or pipe:aws s3 cp s3://bucket/0001.tar -.  Of a
+.tar file only the headers are read at first, and a member's bytes from where they lie when they are asked for: a sample
+that waits in a shuffle buffer, or that a run is past, costs no reading.
 """
 
 import io
 import json
+import os
+import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from glob import glob
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import soundfile as sf
 import torch
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from audioldm.batch import Batch
-from audioldm.datasets.audio_text import collate, draw, generator, window
-from audioldm.datasets.decode import mono, resample
+from audioldm.datasets.audio_text import collate, window
+from audioldm.datasets.decode import SUFFIXES, opened, read_mono, resample
+from audioldm.datasets.draws import draw, generator
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.tars import SOUNDS, Sample, samples
 from audioldm.errors import AudioLDMError
+from audioldm.paths import staged
 from audioldm.spec import AudioSpec
+from audioldm.tables import lines, read_text
+
+SOUNDS = tuple(suffix.lstrip(".") for suffix in SUFFIXES)
+DAMAGE = (OSError, tarfile.TarError, ValueError, EOFError)
+END = bytes(tarfile.BLOCKSIZE)
 
 
 def expand(shards: Sequence[str]) -> list[str]:
@@ -31,10 +44,10 @@ def expand(shards: Sequence[str]) -> list[str]:
 
 
 def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) -> list[Path]:
-    """Tars of ``clips`` rows each, files as they are; the captions beside them.   Returns their paths.
+    """Tars of ``clips`` rows each, files as they are; the captions beside them.  Returns their paths.
 
-    Other shards of the folder go.   Raises AudioLDMError for a row whose file is missing and for a full disk; every
-    shard is written whole or not at all.
+    Other shards of the folder go.  Raises AudioLDMError for a row whose file is missing or no sound, and for a full
+    disk; every shard is written whole or not at all.
     """
     folder = Path(folder)
     if lost := [row.path for row in rows if not Path(row.path).is_file()]:
@@ -43,21 +56,13 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
             "Run `audioldm data check` on the manifest.",
             code=1,
         )
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for start in range(0, len(rows), clips):
         path = folder / f"shard-{start // clips:05d}.tar"
-        waiting = path.with_suffix(".new")
-        try:
-            with tarfile.open(waiting, "w", dereference=True) as tar:  # a link would leave its sound behind
-                for i, row in enumerate(rows[start : start + clips], start):
-                    add(tar, f"{i:09d}", row)
-        except OSError as error:
-            waiting.unlink(missing_ok=True)
-            raise AudioLDMError(
-                f"{path} could not be written ({error}).", "Free some space and run it again.", code=1
-            ) from error
-        waiting.replace(path)
+        # a link would leave its sound behind
+        with staged(path) as stage, tarfile.open(stage, "w", dereference=True) as tar:
+            for i, row in enumerate(rows[start : start + clips], start):
+                add(tar, f"{i:09d}", row)
         paths.append(path)
     for old in set(folder.glob("shard-*.tar")) - set(paths):
         old.unlink()
@@ -66,7 +71,8 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
 
 def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
     """The members of one row."""
-    sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
+    with opened(row.path):  # only sounds go into a shard, whatever a manifest names
+        sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
     sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
     with open(row.path, "rb") as file:
         tar.addfile(sound, file)
@@ -78,12 +84,93 @@ def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
         tar.addfile(member, io.BytesIO(content))
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sound with its caption; ``parts`` by suffix are bytes, or (offset, length) in the file ``shard``."""
+
+    shard: str
+    key: str
+    parts: Mapping[str, Any]
+
+    def read(self) -> dict[str, Any]:
+        """The bytes by suffix, and WebDataset's __key__ and __url__.  Raises AudioLDMError if the file has shrunk."""
+        names = {"__key__": self.key, "__url__": self.shard}
+        if not any(isinstance(part, tuple) for part in self.parts.values()):
+            return {**names, **self.parts}
+        content = {}
+        try:
+            with open(self.shard, "rb", buffering=0) as file:
+                for suffix, (place, length) in self.parts.items():
+                    content[suffix] = os.pread(file.fileno(), length, place)
+        except OSError as error:
+            raise unreadable(self.shard, error) from None
+        if any(len(content[suffix]) < length for suffix, (_, length) in self.parts.items()):
+            raise unreadable(self.shard, "it is shorter than it was")
+        return {**names, **content}
+
+
+def samples(shard: str) -> Iterator[Sample]:
+    """Every sample in order.  Raises AudioLDMError for a shard that is damaged, cut off or missing."""
+    try:
+        if shard.endswith(".tar") and Path(shard).is_file():
+            about = os.stat(shard)
+            source: Iterator[Sample] = iter(laid_out(shard, about.st_size, about.st_mtime_ns))
+        else:
+            source = streamed(shard)
+        for sample in source:
+            if not any(kind in sample.parts for kind in SOUNDS) or "txt" not in sample.parts:
+                raise AudioLDMError(f"{shard}: {sample.key} lacks its sound or its .txt.", code=1)
+            yield sample
+    except DAMAGE as error:
+        raise unreadable(shard, error) from None
+
+
+@lru_cache(maxsize=64)
+def laid_out(shard: str, size: int, changed: int) -> list[Sample]:
+    """The samples of a .tar file by its headers; remembered of the last 64 files (about 1 kB a sample)."""
+    with tarfile.open(shard, "r:") as tar:
+        members = [(*split(item.name), (item.offset_data, item.size)) for item in tar if item.isreg()]
+        end = tar.offset
+    with open(shard, "rb") as file:
+        file.seek(end)
+        if file.read(len(END)) != END:  # tarfile takes a damaged header for the end
+            raise tarfile.ReadError(f"no header and no end at byte {end}")
+    groups = groupby((member for member in members if member[0]), key=lambda member: member[0])
+    return [Sample(shard, key, {suffix: place for _, suffix, place in parts}) for key, parts in groups]
+
+
+def split(name: str) -> tuple[str, str]:
+    """WebDataset's key and suffix of a member; the key is empty for names that it passes over.
+
+    >>> split("a/7.left.FLAC"), split("a/readme")
+    (('a/7', 'left.flac'), ('', ''))
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, dot, suffix = file.partition(".")
+    return (f"{folder}{slash}{stem}", sys.intern(suffix.lower())) if stem and dot else ("", "")
+
+
+def streamed(shard: str) -> Iterator[Sample]:
+    """The samples of anything that WebDataset opens, with their bytes."""
+    import webdataset  # type: ignore[import-untyped]
+
+    source = webdataset.WebDataset([shard], shardshuffle=False, nodesplitter=None, workersplitter=None)
+    for sample in source:
+        parts = {suffix: part for suffix, part in sample.items() if not suffix.startswith("__")}
+        yield Sample(sample["__url__"], sample["__key__"], parts)
+
+
+def unreadable(shard: str, error: object) -> AudioLDMError:
+    """The line about a shard that is damaged or missing."""
+    return AudioLDMError(f"{shard} cannot be read ({error}).", "Fetch or write it again.", code=1)
+
+
 class Shards(IterableDataset[Batch]):
     """Endless batches of windows of ``seconds``; which ones follows from (seed, rank, world, workers) alone.
 
     Each worker of each process reads its own shards, one pass after the other in a new order, through a shuffle buffer
-    of ``buffer`` clips.   Where a run goes on after ``start`` batches, whole passes cost nothing, and of the pass that
-    it is in the clips that it has seen are not read (from an address: not decoded).   Every process needs at least one
+    of ``buffer`` clips.  Where a run goes on after ``start`` batches, whole passes cost nothing, and of the pass that
+    it is in the clips that it is past are not read (from an address: not decoded).  Every process needs at least one
     shard a worker.
     """
 
@@ -110,56 +197,53 @@ class Shards(IterableDataset[Batch]):
         # The loader begins with its first worker, the run where it was.
         number = (number + self.start) % workers
         place, streams = self.rank * workers + number, self.world * workers
-        own = self.shards[place::streams]
-        if not own:
+        mine = self.shards[place::streams]
+        if not mine:
             raise AudioLDMError(
                 f"{len(self.shards)} shards are too few for {streams} readers.",
                 "Write smaller shards, or use fewer workers.",
             )
-        done = (self.start - number + workers - 1) // workers * self.batch_size
-        waiting: list[Any] = []
-        for draws, sample in self.stream(own, place, done):
-            if draws >= done:
+        past = (self.start - number + workers - 1) // workers * self.batch_size
+        waiting: list[tuple[Tensor, str, str]] = []
+        for draws, sample in self.stream(mine, place, past):
+            if draws >= past:
                 waiting.append(self.item(sample.read(), draws))
             if len(waiting) == self.batch_size:
                 yield collate(waiting)
                 waiting = []
 
-    def stream(self, own: Sequence[str], place: int, done: int = 0) -> Iterator[tuple[int, Sample]]:
-        """(draw number, sample) without end, shuffled, from the pass on that draw ``done`` is in."""
-        size = sum(1 for shard in own for _ in samples(shard)) if done else 0
-        number = done // size if size else 0
+    def stream(self, shards: Sequence[str], place: int, past: int = 0) -> Iterator[tuple[int, Sample]]:
+        """(draw number, sample) without end, shuffled, from the pass on that draw ``past`` is in."""
+        size = sum(1 for shard in shards for _ in samples(shard)) if past else 0
+        number = past // size if size else 0
         count = number * size
         while True:
             rng = generator(self.seed, number, 100 + place)
-            held: list[Sample] = []
-            order = [own[i] for i in torch.randperm(len(own), generator=rng).tolist()]
+            buffer: list[Sample] = []
+            order = [shards[i] for i in torch.randperm(len(shards), generator=rng).tolist()]
             for sample in (sample for shard in order for sample in samples(shard)):
-                held.append(sample)
-                if len(held) > self.buffer:
-                    i = draw(len(held), rng)
-                    held[i], held[-1] = held[-1], held[i]
-                    yield count, held.pop()
+                buffer.append(sample)
+                if len(buffer) > self.buffer:
+                    i = draw(len(buffer), rng)
+                    buffer[i], buffer[-1] = buffer[-1], buffer[i]
+                    yield count, buffer.pop()
                     count += 1
-            for i in torch.randperm(len(held), generator=rng).tolist():
-                yield count, held[i]
+            for i in torch.randperm(len(buffer), generator=rng).tolist():
+                yield count, buffer[i]
                 count += 1
             number += 1
 
-    def item(self, sample: dict[str, Any], draws: int) -> tuple[torch.Tensor, str, str]:
+    def item(self, sample: dict[str, Any], draws: int) -> tuple[Tensor, str, str]:
         """Decode what a sample read: (wave (1, N), caption, key)."""
         kind = next(kind for kind in SOUNDS if kind in sample)
-        about = json.loads(sample.get("json", b"{}"))
-        where = f"{sample['__url__']}: {sample['__key__']}"
+        where = f"{sample['__url__']}: {sample['__key__']}.{kind}"
         try:
-            wave, rate = sf.read(io.BytesIO(sample[kind]), dtype="float32", always_2d=True)
-        except sf.LibsndfileError as error:
-            raise AudioLDMError(
-                f"{where}.{kind} cannot be read ({error}).", "Write the shard again.", code=1
-            ) from None
-        first = round(about.get("start", 0.0) * rate)
-        last = None if about.get("seconds") is None else first + round(about["seconds"] * rate)
-        clip = resample(mono(torch.from_numpy(wave[first:last])), rate, self.spec.rate)
+            about = json.loads(sample.get("json", b"{}"))
+            start, seconds = float(about.get("start", 0.0)), about.get("seconds")
+            wave, rate = read_mono(where, start=start, seconds=seconds, content=sample[kind])
+        except (ValueError, TypeError, AttributeError) as error:
+            raise AudioLDMError(f"{where}: {error}.", "Write the shard again.", code=1) from None
         rng = generator(self.seed, draws, 1000 + self.rank)
-        captions = sample["txt"].decode().splitlines() or [""]
-        return window(clip, self.samples, rng)[None], captions[draw(len(captions), rng)], sample["__key__"]
+        captions = lines(read_text(sample["txt"])) or [""]
+        clip = window(resample(wave, rate, self.spec.rate), self.samples, rng)
+        return clip[None], captions[draw(len(captions), rng)], sample["__key__"]

@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from audioldm.datasets.audio_text import Item, draw, generator
+from audioldm.datasets.audio_text import Item
+from audioldm.datasets.draws import draw, generator
 from audioldm.spec import AudioSpec
 
 LOW = (110.0, 330.0)
@@ -17,7 +18,7 @@ HIGH = (1500.0, 4000.0)
 
 def between(low: float, high: float, rng: Generator) -> float:
     """A frequency between ``low`` and ``high`` Hz, uniform in octaves."""
-    return low * (high / low) ** float(torch.rand((), generator=rng))
+    return low * float((high / low) ** float(torch.rand((), generator=rng)))
 
 
 def tone(time: Tensor, band: tuple[float, float], rng: Generator) -> Tensor:
@@ -32,7 +33,8 @@ def chirp(time: Tensor, begin: float, end: float) -> Tensor:
     """
     whole = float(time[-1]) + float(time[1] - time[0]) if len(time) > 1 else 1.0
     ratio = torch.tensor(end / begin, dtype=torch.float64)
-    return torch.sin(2 * pi * begin * whole / ratio.log() * (ratio ** (time / whole) - 1))
+    phase: Tensor = begin * whole / ratio.log() * (ratio ** (time / whole) - 1)
+    return torch.sin(2 * pi * phase)
 
 
 def rising(time: Tensor, rng: Generator) -> Tensor:
@@ -57,7 +59,8 @@ def rumble(time: Tensor, rng: Generator) -> Tensor:
     spectrum = torch.fft.rfft(torch.randn(len(time), generator=rng, dtype=torch.float64))
     spectrum[torch.fft.rfftfreq(len(time), step) > 200.0] = 0
     noise = torch.fft.irfft(spectrum, n=len(time))
-    return noise / noise.abs().max()
+    low: Tensor = noise / noise.abs().max()
+    return low
 
 
 def clicks(time: Tensor, rng: Generator) -> Tensor:

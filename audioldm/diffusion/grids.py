@@ -90,9 +90,7 @@ def linspace(schedule: Path, steps: int) -> Tensor:
 def karras(schedule: Path, steps: int, *, rho: float = 7.0) -> Tensor:
     """Even steps of sigma^(1/rho): short ones at low noise.   Karras et al. 2022 (EDM) eq. 5."""
     return on_curve(
-        schedule,
-        steps,
-        lambda u, high, low: torch.lerp(high ** (1 / rho), low ** (1 / rho), u) ** rho,
+        schedule, steps, lambda u, high, low: torch.lerp(high ** (1 / rho), low ** (1 / rho), u) ** rho
     )
 
 
@@ -124,43 +122,29 @@ def aligned(schedule: Path, steps: int) -> Tensor:
 
     def curve(u: Tensor, high: Tensor, low: Tensor) -> Tensor:
         place = u * (len(u) - 1) / len(u) * (len(table) - 1) if len(u) else u
-        left = place.long().clamp(max=len(table) - 2)
-        shape = (torch.lerp(table[left], table[left + 1], place - left) - table[-1]) / (table[0] - table[-1])
+        below = place.long().clamp(max=len(table) - 2)
+        shape = (torch.lerp(table[below], table[below + 1], place - below) - table[-1]) / (
+            table[0] - table[-1]
+        )
         return torch.lerp(low.log(), high.log(), shape).exp()
 
     return on_curve(schedule, steps, curve)
 
 
+DPM, LIN = "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927", "Lin et al. 2024, arXiv:2305.08891"
+DDIM, AUDIOLDM = "Song et al. 2021 (DDIM), arXiv:2010.02502", "Liu et al. 2023 (AudioLDM), arXiv:2301.12503"
+EDM, AYS = (
+    "Karras et al. 2022 (EDM), arXiv:2206.00364",
+    "Sabour et al. 2024 (Align Your Steps), arXiv:2404.14507",
+)
 GRIDS: dict[str, Entry] = {
-    "leading": Entry(
-        leading,
-        "Even times from the clean end, plus 1.",
-        "Song et al. 2021 (DDIM), arXiv:2010.02502",
-        limits={"offset": (0, 1)},
-    ),
-    "published": Entry(
-        published,
-        "leading, ending at the lowest trained level; AudioLDM's own.",
-        "Liu et al. 2023 (AudioLDM), arXiv:2301.12503",
-    ),
-    "trailing": Entry(
-        trailing, "Even times from the noisy end; good for few steps.", "Lin et al. 2024, arXiv:2305.08891"
-    ),
+    "leading": Entry(leading, "Even times from the clean end, plus 1.", DDIM, limits={"offset": (0, 1)}),
+    "published": Entry(published, "leading, ending at the lowest trained level; AudioLDM's own.", AUDIOLDM),
+    "trailing": Entry(trailing, "Even times from the noisy end; good for few steps.", LIN),
     "linspace": Entry(linspace, "Even times with both ends.", "Nichol & Dhariwal 2021, arXiv:2102.09672"),
-    "karras": Entry(
-        karras,
-        "Even sigma^(1/rho): short steps at low noise.",
-        "Karras et al. 2022 (EDM), arXiv:2206.00364",
-        limits={"rho": (1, 100)},
-    ),
-    "exponential": Entry(
-        exponential, "Even log sigma at real times.", "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927"
-    ),
-    "snr": Entry(snr, "Even log SNR at whole times.", "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927"),
-    "aligned": Entry(
-        aligned,
-        "The shape of the Align-Your-Steps table.",
-        "Sabour et al. 2024 (Align Your Steps), arXiv:2404.14507",
-    ),
+    "karras": Entry(karras, "Even sigma^(1/rho): short steps at low noise.", EDM, limits={"rho": (1, 100)}),
+    "exponential": Entry(exponential, "Even log sigma at real times.", DPM),
+    "snr": Entry(snr, "Even log SNR at whole times.", DPM),
+    "aligned": Entry(aligned, "The shape of the Align-Your-Steps table.", AYS),
 }
 """Grids by name."""

@@ -1,61 +1,82 @@
-"""Guidance as wrappers: each takes Denoisers and gives a Denoiser.   x (B, ...), sigma (B,), x0 (B, ...)."""
+"""Guidance as functions that give a Denoiser.   x (B, ...), sigma (B,), x0 (B, ...).
 
-from collections.abc import Sequence
+Most combine two answers of a net, with the condition and without it: a ``Pair``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor
 
-from audioldm.diffusion.gradients import classifier, reward
 from audioldm.diffusion.prediction import Denoiser, spread
 from audioldm.diffusion.table import Entry
 
 
-def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
-    """Extrapolate from uncond to cond; scale 1 is ``cond`` and never calls uncond.   Ho & Salimans 2022 eq. 6."""
+@dataclass(frozen=True)
+class Pair:
+    """A net with its condition and without it (or with a negative prompt, or a weaker net, in the second place).
+
+    >>> pair = Pair(lambda x, sigma: 2 * x, lambda x, sigma: x)
+    >>> classifier_free(pair, 3.0)(torch.ones(1, 1), torch.ones(1))
+    tensor([[4.]])
+    """
+
+    cond: Denoiser
+    uncond: Denoiser
+    both: Denoiser | None = None
+    """answers 2B rows, the condition's first, by one call of the net"""
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(x0 with the condition, x0 without), each (B, ...)."""
+        if self.both is None:
+            return self.cond(x, sigma), self.uncond(x, sigma)
+        cond, uncond = self.both(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
+        return cond, uncond
+
+
+def classifier_free(pair: Pair, scale: float) -> Denoiser:
+    """Extrapolate from uncond to cond; scale 1 is cond alone and never calls uncond.   Ho & Salimans 2022 eq. 6.
+
+    With a negative prompt in place of none, guidance steers away from it; with a weaker net under the same condition,
+    it is autoguidance (Karras et al. 2024).
+    """
     if scale == 1:
-        return cond
+        return pair.cond
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        base = uncond(x, sigma)
-        return base + scale * (cond(x, sigma) - base)
+        cond, uncond = pair(x, sigma)
+        return uncond + scale * (cond - uncond)
 
     return guided
 
 
-def negative(cond: Denoiser, avoid: Denoiser, scale: float) -> Denoiser:
-    """Extrapolate away from what ``avoid`` was told: classifier-free guidance with that prompt as the empty one."""
-    return classifier_free(cond, avoid, scale)
-
-
-def autoguidance(good: Denoiser, weak: Denoiser, scale: float) -> Denoiser:
-    """Extrapolate away from a weaker net with the same condition.   Karras et al. 2024 (Guiding with a bad version)."""
-    return classifier_free(good, weak, scale)
-
-
-def compose(uncond: Denoiser, parts: Sequence[tuple[Denoiser, float]]) -> Denoiser:
-    """Several prompts, each (denoiser, weight); a negative weight avoids one.   Liu et al. 2022."""
+def compose(pair: Pair, scale: float, others: Sequence[tuple[Denoiser, float]]) -> Denoiser:
+    """Classifier-free guidance by several prompts with weights; a negative one avoids it.   Liu et al. 2022."""
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        base = uncond(x, sigma)
-        return sum((weight * (part(x, sigma) - base) for part, weight in parts), base)
+        cond, uncond = pair(x, sigma)
+        x0 = uncond + scale * (cond - uncond)
+        for other, weight in others:
+            x0 = x0 + weight * (other(x, sigma) - uncond)
+        return x0
 
     return guided
 
 
-def rescale(cond: Denoiser, uncond: Denoiser, scale: float, *, phi: float = 0.7) -> Denoiser:
-    """Classifier-free guidance with each sample's spread brought back to that of ``cond``.   Lin et al. 2024.
+def rescale(pair: Pair, scale: float, *, phi: float = 0.7) -> Denoiser:
+    """Classifier-free guidance with each sample's spread brought back to that of cond.   Lin et al. 2024.
 
     ``phi`` mixes the two: 0 is plain.   Done on x0, the one prediction that all schedules have.
     """
     if scale == 1:
-        return cond
+        return pair.cond
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        with_text = cond(x, sigma)
-        base = uncond(x, sigma)
-        x0 = base + scale * (with_text - base)
-        ratio = with_text.flatten(1).std(1) / x0.flatten(1).std(1)
+        cond, uncond = pair(x, sigma)
+        x0 = uncond + scale * (cond - uncond)
+        ratio = cond.flatten(1).std(1) / x0.flatten(1).std(1)
         return x0 * spread(phi * ratio + (1 - phi), x0)
 
     return guided
@@ -64,7 +85,7 @@ def rescale(cond: Denoiser, uncond: Denoiser, scale: float, *, phi: float = 0.7)
 def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> Denoiser:
     """``guided`` where low <= sigma <= high, ``cond`` elsewhere.   Kynkaanniemi et al. 2024."""
 
-    def chosen(x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         inside = (sigma >= low) & (sigma <= high)
         if bool(inside.all()):
             return guided(x, sigma)
@@ -72,7 +93,7 @@ def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> De
             return cond(x, sigma)
         return torch.where(spread(inside, x).bool(), guided(x, sigma), cond(x, sigma))
 
-    return chosen
+    return denoise
 
 
 def norm(x: Tensor) -> Tensor:
@@ -80,26 +101,26 @@ def norm(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)
 
 
-def apg(cond: Denoiser, uncond: Denoiser, scale: float, *, eta: float = 0.0, radius: float = inf) -> Denoiser:
-    """Guidance with its part along ``cond`` times eta and its length cut at ``radius``.   Sadat et al. 2025 Alg. 1.
+def apg(pair: Pair, scale: float, *, eta: float = 0.0, radius: float = inf) -> Denoiser:
+    """Guidance with its part along cond times eta and its length cut at ``radius``.   Sadat et al. 2025 Alg. 1.
 
     eta 1 and no radius is plain guidance.   The paper's momentum is state between steps, so it is left out.
     """
     if scale == 1:
-        return cond
+        return pair.cond
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        with_text = cond(x, sigma)
-        change = with_text - uncond(x, sigma)
+        cond, uncond = pair(x, sigma)
+        change = cond - uncond
         change = change * spread((radius / norm(change)).clamp(max=1), x)
-        along = (change * with_text).flatten(1).sum(1) / norm(with_text) ** 2
-        parallel = spread(along, x) * with_text
-        return with_text + (scale - 1) * (change - parallel + eta * parallel)
+        along = (change * cond).flatten(1).sum(1) / norm(cond) ** 2
+        parallel = spread(along, x) * cond
+        return cond + (scale - 1) * (change - parallel + eta * parallel)
 
     return guided
 
 
-def cfg_plus_plus(cond: Denoiser, uncond: Denoiser, scale: float, *, sigmas: Tensor) -> Denoiser:
+def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
     """CFG++ for Euler and DDIM on the grid ``sigmas``: x0 is guided, the noise put back is not.   Chung et al. 2025.
 
     Its step x0_guided + next eps_uncond is plain guidance of scale / (1 - next / now); ``scale`` is in [0, 1].
@@ -109,24 +130,24 @@ def cfg_plus_plus(cond: Denoiser, uncond: Denoiser, scale: float, *, sigmas: Ten
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         place = (levels.to(sigma.device) - sigma.double()[:, None]).abs().argmin(1)
-        base = uncond(x, sigma)
-        return base + spread(strengths.to(sigma.device)[place], x) * (cond(x, sigma) - base)
+        cond, uncond = pair(x, sigma)
+        return uncond + spread(strengths.to(sigma.device)[place], x) * (cond - uncond)
 
     return guided
 
 
-def cfg_zero_star(cond: Denoiser, uncond: Denoiser, scale: float, *, zero_above: float = inf) -> Denoiser:
+def cfg_zero_star(pair: Pair, scale: float, *, zero_above: float = inf) -> Denoiser:
     """CFG-Zero*: fit uncond's flow velocity to cond's first; above ``zero_above`` do not move.   Fan et al. 2025."""
     if scale == 1 and zero_above == inf:
-        return cond
+        return pair.cond
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         s = spread(sigma, x)
         x_u, u = x / (1 + s), s / (1 + s)
-        fast, base = ((x_u - net(x, sigma)) / u for net in (cond, uncond))
-        fit = spread((fast * base).flatten(1).sum(1) / norm(base) ** 2, x) * base
+        cond, uncond = ((x_u - x0) / u for x0 in pair(x, sigma))
+        fit = spread((cond * uncond).flatten(1).sum(1) / norm(uncond) ** 2, x) * uncond
         still = spread(sigma > zero_above, x).bool()
-        return x_u - u * torch.where(still, 0, fit + scale * (fast - fit))
+        return x_u - u * torch.where(still, 0, fit + scale * (cond - fit))
 
     return guided
 
@@ -145,12 +166,62 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
     return clipped
 
 
+def classifier(
+    denoise: Denoiser,
+    log_prob: Callable[[Tensor, Tensor], Tensor],
+    scale: float = 1.0,
+    *,
+    limit: float | None = None,
+) -> Denoiser:
+    """Add scale sigma^2 grad_x log p(y | x; sigma).   Dhariwal & Nichol 2021; Song et al. 2021 eq. 14.
+
+    ``log_prob`` (x (B, ...), sigma (B,)) -> (B,) must have been trained on noisy x; scale 1 is Bayes' rule. ``limit``
+    cuts the root mean square of each sample's move.
+    """
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            free = x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(log_prob(free, sigma).sum(), free)
+        return denoise(x, sigma) + cut(scale * spread(sigma, x) ** 2 * slope, limit)
+
+    return guided
+
+
+def reward(
+    denoise: Denoiser, value: Callable[[Tensor], Tensor], scale: float = 1.0, *, limit: float | None = None
+) -> Denoiser:
+    """Add scale sigma^2 grad_x value(x0(x)): a CLAP score of the decoded x0, say.   Chung et al. 2023 (DPS).
+
+    ``value`` (x0 (B, ...)) -> (B,) needs no noisy training, since the gradient runs back through the net. ``limit``
+    cuts the root mean square of each sample's move.
+    """
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            free = x.detach().requires_grad_(True)
+            x0 = denoise(free, sigma)
+            (slope,) = torch.autograd.grad(value(x0).sum(), free)
+        return x0.detach() + cut(scale * spread(sigma, x) ** 2 * slope, limit)
+
+    return guided
+
+
+def cut(move: Tensor, limit: float | None) -> Tensor:
+    """``move`` (B, ...) with the root mean square of each sample at most ``limit``."""
+    if limit is None:
+        return move
+    size = move.flatten(1).square().mean(1).sqrt()
+    return move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
+
+
+COMPOSED = "Liu et al. 2022, arXiv:2206.01714"
 GUIDANCE: dict[str, Entry] = {
     "classifier_free": Entry(
         classifier_free, "Away from the empty prompt.", "Ho & Salimans 2022, arXiv:2207.12598"
     ),
-    "negative": Entry(negative, "Away from a given prompt.", "Liu et al. 2022, arXiv:2206.01714"),
-    "compose": Entry(compose, "Several prompts with weights.", "Liu et al. 2022, arXiv:2206.01714"),
+    "negative": Entry(classifier_free, "Away from a given prompt.", COMPOSED),
+    "compose": Entry(compose, "Several prompts with weights.", COMPOSED),
     "rescale": Entry(
         rescale,
         "Classifier-free, spread kept (phi).",
@@ -170,7 +241,7 @@ GUIDANCE: dict[str, Entry] = {
     "cfg_zero_star": Entry(
         cfg_zero_star, "Fit uncond's velocity first.", "Fan et al. 2025, arXiv:2503.18886"
     ),
-    "autoguidance": Entry(autoguidance, "Away from a weaker net.", "Karras et al. 2024, arXiv:2406.02507"),
+    "autoguidance": Entry(classifier_free, "Away from a weaker net.", "Karras et al. 2024, arXiv:2406.02507"),
     "dynamic_threshold": Entry(
         dynamic_threshold, "Clip x0 at its quantile.", "Saharia et al. 2022, arXiv:2205.11487"
     ),

@@ -68,21 +68,6 @@ def target(z: Tensor, t: Tensor, noise: Tensor, schedule: Path, prediction: Pred
     return express(z, noise, alpha=alpha, sigma=sigma, prediction=prediction)
 
 
-def offset_noise(noise: Tensor, strength: float, *, generator: Generator | None = None) -> Tensor:
-    """Add ``strength`` times one number per sample and channel: a net learns to move the mean.   SDXL, Guttenberg."""
-    level = (
-        torch.randn(noise.shape[:2], generator=generator)
-        .to(noise)
-        .reshape(*noise.shape[:2], *[1] * (noise.ndim - 2))
-    )
-    return noise + strength * level
-
-
-def perturb(noise: Tensor, strength: float = 0.1, *, generator: Generator | None = None) -> Tensor:
-    """Noise for the input alone, the target keeps ``noise``: mimics sampling's errors.   Ning et al. 2023 Alg. 1."""
-    return noise + strength * torch.randn(noise.shape, generator=generator).to(noise)
-
-
 def error_ratio(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """Squared error of a prediction over that of the x0 it implies: eps SNR, v SNR + 1.   alpha, sigma (B,)."""
     match prediction:
@@ -138,14 +123,13 @@ def weight(
     """
     if isinstance(weighting, str) and weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r} is none of {', '.join(WEIGHTINGS)}.")
-    chosen = WEIGHTINGS[weighting] if isinstance(weighting, str) else weighting
+    function = WEIGHTINGS[weighting] if isinstance(weighting, str) else weighting
     alpha, sigma = schedule.coefficients(t)
-    if chosen is None:
+    if function is None:
         return torch.ones_like(alpha)
-    alpha = alpha.clamp(
-        min=2.0**-12
-    )  # zero terminal SNR: eps' factor 0/0 has the limit that it has just above
-    return chosen((alpha / sigma) ** 2) / error_ratio(alpha, sigma, prediction)
+    # zero terminal SNR: eps' factor 0/0 has the limit that it has just above
+    alpha = alpha.clamp(min=2.0**-12)
+    return function((alpha / sigma) ** 2) / error_ratio(alpha, sigma, prediction)
 
 
 def loss(
@@ -156,14 +140,9 @@ def loss(
     schedule: Path,
     prediction: Prediction = "eps",
     weighting: Weighting | Callable[[Tensor], Tensor] = "uniform",
-    *,
-    input_noise: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean squared error per sample (B,).   z, noise (B, ...); t (B,).   DDPM eq. 14.
-
-    ``input_noise`` (from ``perturb``) replaces the noise in the input only.
-    """
-    x_t = add_noise(z, t, noise if input_noise is None else input_noise, schedule)
+    """Weighted mean squared error per sample (B,).   z, noise (B, ...); t (B,).   DDPM eq. 14."""
+    x_t = add_noise(z, t, noise, schedule)
     error = (net_call(x_t, t) - target(z, t, noise, schedule, prediction)).square().flatten(1).mean(1)
     return error * weight(t, schedule, prediction=prediction, weighting=weighting).to(error)
 

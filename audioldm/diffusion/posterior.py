@@ -1,14 +1,12 @@
-"""q(x_{t-1} | x_t, x0), the Gaussian that DDPM steps with, and the three ways to choose the net's variance.
+"""q(x_{t-1} | x_t, x0), the Gaussian that DDPM steps with, and its two fixed variances.
 
 In x_t (not x / alpha) coordinates, one trained time back.   t (B,) whole numbers; x (B, ...).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from audioldm.diffusion.prediction import NetCall, spread
+from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
 
 
@@ -36,28 +34,3 @@ def fixed_small(t: Tensor, schedule: NoiseSchedule) -> Tensor:
 def fixed_large(t: Tensor, schedule: NoiseSchedule) -> Tensor:
     """Variance beta (B,): right if the data are unit Gaussian.   DDPM sec. 3.2."""
     return bars(t, schedule)[2]
-
-
-def learned_range(raw: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Variance (B, ...) between small (raw = -1) and large (raw = 1), mixed in logs.   Nichol & Dhariwal 2021 eq. 15.
-
-    At t = 0, where the small one is 0, that of t = 1 stands in (as in their code).
-    """
-    low = spread(fixed_small(t.clamp(min=1), schedule).log(), raw)
-    high = spread(fixed_large(t, schedule).log(), raw)
-    return torch.lerp(low, high, (raw + 1) / 2).exp()
-
-
-def split_learned(net_call: NetCall) -> tuple[NetCall, NetCall]:
-    """The two halves of a net with (B, 2C, ...) answers: the prediction, and the raw variance in [-1, 1]."""
-    return (lambda x, t: net_call(x, t).chunk(2, dim=1)[0]), (lambda x, t: net_call(x, t).chunk(2, dim=1)[1])
-
-
-def as_large(raw_call: NetCall, schedule: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor]:
-    """A net's raw variance as the ``large`` of ``samplers.ddpm``: (x, sigma (B,)) -> (B, ...), 0 small, 1 large."""
-
-    def large(x: Tensor, sigma: Tensor) -> Tensor:
-        level = sigma.double()
-        return (raw_call(x * spread(schedule.alpha_of(level), x), schedule.t_at(level).to(x.dtype)) + 1) / 2
-
-    return large

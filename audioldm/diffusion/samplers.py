@@ -4,82 +4,36 @@
 nothing is kept between calls.   ``noise`` is for the stochastic ones; some take more options of their own.
 """
 
-from audioldm.diffusion.adaptive import adaptive
 from audioldm.diffusion.first_order import ddim, ddpm, euler, euler_ancestral
-from audioldm.diffusion.flow import flow_euler, flow_midpoint
 from audioldm.diffusion.score import ve_sde, vp_sde
-from audioldm.diffusion.solvers import dpmpp_2m, heun, plms, unipc
+from audioldm.diffusion.solvers import adaptive, dpmpp_2m, flow_euler, flow_midpoint, heun, plms, unipc
 from audioldm.diffusion.stochastic import consistency, dpmpp_2m_sde, dpmpp_3m_sde
 from audioldm.diffusion.table import Entry
 
-__all__ = [
-    "SAMPLERS",
-    "adaptive",
-    "consistency",
-    "ddim",
-    "ddpm",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_3m_sde",
-    "euler",
-    "euler_ancestral",
-    "flow_euler",
-    "flow_midpoint",
-    "heun",
-    "plms",
-    "unipc",
-    "ve_sde",
-    "vp_sde",
-]
-
-EDM, DPM, SDE = (
-    "Karras et al. 2022, arXiv:2206.00364",
-    "Lu et al. 2022, arXiv:2211.01095",
-    "Song et al. 2021, arXiv:2011.13456",
-)
-LANGEVIN = {
-    "rounds": (0, 100),
-    "size": (0, 0.7),
-}  # 2 size^2 of the way to x0 a round: beyond 1 it would overshoot
+DDPM, DDIM = "Ho et al. 2020, arXiv:2006.11239", "Song et al. 2021, arXiv:2010.02502"
+EDM, DPM = "Karras et al. 2022, arXiv:2206.00364", "Lu et al. 2022, arXiv:2211.01095"
+SDE, UNIPC = "Song et al. 2021, arXiv:2011.13456", "Zhao et al. 2023, arXiv:2302.04867"
+PNDM, LCM = "Liu et al. 2022, arXiv:2202.09778", "Song et al. 2023, arXiv:2303.01469"
+FLOW, MATCHING = "Liu et al. 2023, arXiv:2209.03003", "Lipman et al. 2023, arXiv:2210.02747"
+ETA = {"eta": (0.0, 1.0)}
+# 2 size^2 of the way to x0 a round: beyond 1 it would overshoot
+LANGEVIN = {"rounds": (0, 100), "size": (0, 0.7)}
 
 SAMPLERS: dict[str, Entry] = {
     "ddpm": Entry(
-        ddpm,
-        "Ancestral: draws from the posterior of each step.",
-        "Ho et al. 2020, arXiv:2006.11239",
-        True,
-        limits={"large": (0, 1)},
+        ddpm, "Ancestral: draws from the posterior of each step.", DDPM, True, limits={"large": (0, 1)}
     ),
-    "ddim": Entry(
-        ddim,
-        "Deterministic (eta 0) to ancestral (eta 1).",
-        "Song et al. 2021, arXiv:2010.02502",
-        limits={"eta": (0, 1)},
-    ),
+    "ddim": Entry(ddim, "Deterministic (eta 0) to ancestral (eta 1).", DDIM, limits=ETA),
     "euler": Entry(euler, "Euler steps on the probability-flow ODE.", EDM),
     "euler_ancestral": Entry(
-        euler_ancestral,
-        "Euler down, then noise up.",
-        EDM + " (k-diffusion)",
-        True,
-        limits={"eta": (0, 1)},
+        euler_ancestral, "Euler down, then noise up.", EDM + " (k-diffusion)", True, limits=ETA
     ),
     "heun": Entry(heun, "Second order, two calls per step.", EDM, calls="2"),
     "dpmpp_2m": Entry(dpmpp_2m, "Second order from two remembered answers.", DPM),
     "dpmpp_2m_sde": Entry(dpmpp_2m_sde, "DPM++ 2M on the reverse SDE.", DPM, True),
     "dpmpp_3m_sde": Entry(dpmpp_3m_sde, "DPM++ with three remembered answers on the reverse SDE.", DPM, True),
-    "unipc": Entry(
-        unipc,
-        "Predictor and corrector that share their calls.",
-        "Zhao et al. 2023, arXiv:2302.04867",
-        limits={"order": (1, 3)},
-    ),
-    "plms": Entry(
-        plms,
-        "Adams-Bashforth on the noise (PNDM).",
-        "Liu et al. 2022, arXiv:2202.09778",
-        calls="1, first step 2",
-    ),
+    "unipc": Entry(unipc, "Predictor and corrector that share their calls.", UNIPC, limits={"order": (1, 3)}),
+    "plms": Entry(plms, "Adams-Bashforth on the noise (PNDM).", PNDM, calls="1, first step 2"),
     "adaptive": Entry(
         adaptive,
         "Dormand-Prince 5(4); chooses its steps by error.",
@@ -87,20 +41,10 @@ SAMPLERS: dict[str, Entry] = {
         calls="6 per try",
         limits={"rtol": (1e-8, 1), "atol": (1e-8, 1), "most": (1, 100_000)},
     ),
-    "consistency": Entry(
-        consistency,
-        "Jump to x0 and renoise; for consistency and LCM nets.",
-        "Song et al. 2023, arXiv:2303.01469",
-        True,
-    ),
-    "flow_euler": Entry(
-        flow_euler, "Euler in the time of the straight path.", "Liu et al. 2023, arXiv:2209.03003"
-    ),
+    "consistency": Entry(consistency, "Jump to x0 and renoise; for consistency and LCM nets.", LCM, True),
+    "flow_euler": Entry(flow_euler, "Euler in the time of the straight path.", FLOW),
     "flow_midpoint": Entry(
-        flow_midpoint,
-        "Midpoint rule in the time of the straight path.",
-        "Lipman et al. 2023, arXiv:2210.02747",
-        calls="2",
+        flow_midpoint, "Midpoint rule in the time of the straight path.", MATCHING, calls="2"
     ),
     "ve_sde": Entry(
         ve_sde, "Reverse VE-SDE with a Langevin corrector.", SDE, True, "1 + rounds", limits=LANGEVIN

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audioldm.diffusion.noise import Noise
 from audioldm.diffusion.prediction import Denoiser, spread
-from audioldm.diffusion.steps import OnStep, check_grid, fresh, level, sampler
+from audioldm.diffusion.steps import Net, OnStep, check_grid, sampler
 
 
 def score(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
@@ -20,48 +20,48 @@ def score(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def langevin(
-    denoise: Denoiser, x: Tensor, sigma: float, *, noise: Noise | None, rounds: int = 1, size: float = 0.16
+    denoise: Denoiser, x: Tensor, sigma: float, *, noise: Noise, rounds: int = 1, size: float = 0.16
 ) -> Tensor:
     """Take ``rounds`` Langevin steps of 2 (size sigma)^2 at one level.   Song et al. 2021 (score SDE) Alg. 4-5.
 
     They measure sigma by the norms of noise and score over the batch, on average the same; so samples stay independent.
     """
+    level = x.new_full((len(x),), sigma)
     for _ in range(rounds):
-        x = x + 2 * size**2 * (denoise(x, level(sigma, x)) - x) + 2 * size * sigma * fresh(noise, x)
+        x = x + 2 * size**2 * (denoise(x, level) - x) + 2 * size * sigma * noise().to(x)
     return x
 
 
 @sampler
 def ve_sde(
-    denoise: Denoiser,
+    denoise: Net,
     x: Tensor,
-    sigmas: Tensor,
+    sigmas: list[float],
     *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
+    noise: Noise,
+    on_step: OnStep,
     rounds: int = 1,
     size: float = 0.16,
 ) -> Tensor:
     """Reverse variance-exploding SDE, each step followed by ``rounds`` corrections.   Song et al. 2021 Alg. 2."""
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         if nxt == 0:
             return x0
-        x = x + (1 - (nxt / now) ** 2) * (x0 - x) + sqrt(now**2 - nxt**2) * fresh(noise, x)
+        x = x + (1 - (nxt / now) ** 2) * (x0 - x) + sqrt(now**2 - nxt**2) * noise()
         x = langevin(denoise, x, nxt, noise=noise, rounds=rounds, size=size)
     return x
 
 
 @sampler
 def vp_sde(
-    denoise: Denoiser,
+    denoise: Net,
     x: Tensor,
-    sigmas: Tensor,
+    sigmas: list[float],
     *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
+    noise: Noise,
+    on_step: OnStep,
     rounds: int = 1,
     size: float = 0.16,
 ) -> Tensor:
@@ -69,19 +69,16 @@ def vp_sde(
 
     x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, with 1 - beta the ratio of alpha_bar.
     """
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         if nxt == 0:
             return x0
-        scale, shrink = (
-            sqrt(1 + nxt**2),
-            sqrt((1 + nxt**2) / (1 + now**2)),
-        )  # 1 / alpha at nxt; sqrt(1 - beta)
+        # 1 / alpha at nxt; sqrt(1 - beta)
+        scale, shrink = sqrt(1 + nxt**2), sqrt((1 + nxt**2) / (1 + now**2))
         beta = 1 - shrink**2
         drift = (2 - shrink) * x + beta * (1 + now**2) * (x0 - x) / now**2
-        x = shrink * drift + scale * sqrt(beta) * fresh(noise, x)
+        x = shrink * drift + scale * sqrt(beta) * noise()
         x = langevin(denoise, x, nxt, noise=noise, rounds=rounds, size=size)
     return x
 
@@ -90,7 +87,7 @@ def flow_and_trace(denoise: Denoiser, x: Tensor, sigma: float, probe: Tensor) ->
     """dx/dlog sigma = x - x0 (B, ...) and probe . (its Jacobian) probe (B,).   Song et al. 2021 eq. 40."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        slope = x - denoise(x, level(sigma, x))
+        slope = x - denoise(x, x.new_full((len(x),), sigma))
         (product,) = torch.autograd.grad((slope * probe).sum(), x)
     return slope.detach(), (product * probe).flatten(1).sum(1)
 
@@ -105,14 +102,14 @@ def log_likelihood(
     """
     check_grid(sigmas)
     levels = sigmas[sigmas > 0].flip(0).tolist()
-    probe = fresh(noise, x).sign()
-    gained = x.new_zeros(x.shape[0])
+    probe = noise().to(x).sign()
+    gain = x.new_zeros(x.shape[0])
     for low, high in pairwise(levels):
         step = log(high / low)
         slope, trace = flow_and_trace(denoise, x, low, probe)
         slope_end, trace_end = flow_and_trace(denoise, x + step * slope, high, probe)
         x = x + step * (slope + slope_end) / 2
-        gained = gained + step * (trace + trace_end) / 2
+        gain = gain + step * (trace + trace_end) / 2
     variance = levels[-1] ** 2 + data_std**2
     prior = -0.5 * (x.flatten(1).square() / variance + log(2 * pi * variance)).sum(1)
-    return prior + gained, x
+    return prior + gain, x

@@ -1,9 +1,11 @@
-"""Deterministic solvers above first order, on the probability-flow ODE dx/dsigma = (x - x0) / sigma.
+"""Deterministic solvers on the probability-flow ODE dx/dsigma = (x - x0) / sigma, above first order or in other times.
 
 With h = log(now / next) the exact step is  x_next = (next / now) x + (1 - next / now) <x0>, where <x0> is an average of
-the denoised path.   B batch; sigmas (n + 1,), descending.
+the denoised path.   On the straight path, u = sigma / (1 + sigma) in [0, 1], x_u = x / (1 + sigma) = (1 - u) x0 + u eps
+and dx_u/du = (x_u - x0) / u.   B batch; sigmas (n + 1,), descending.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import expm1, factorial, log
 
@@ -11,23 +13,22 @@ import torch
 from torch import Tensor
 
 from audioldm.diffusion.noise import Noise
-from audioldm.diffusion.prediction import Denoiser
-from audioldm.diffusion.steps import OnStep, level, sampler
+from audioldm.diffusion.prediction import spread
+from audioldm.diffusion.schedule import HIGHEST
+from audioldm.diffusion.steps import Net, OnStep, sampler
+from audioldm.errors import AudioLDMError
 
 
 @sampler
-def heun(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None, on_step: OnStep | None = None
-) -> Tensor:
+def heun(denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep) -> Tensor:
     """Heun's 2nd-order method; two calls per step, one in the step to 0.   Karras et al. 2022 Alg. 1."""
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         slope = (x - x0) / now
         if nxt > 0:
             guess = x + (nxt - now) * slope
-            slope = 0.5 * (slope + (guess - denoise(guess, level(nxt, x))) / nxt)
+            slope = 0.5 * (slope + (guess - denoise(guess, nxt)) / nxt)
             x = x + (nxt - now) * slope
         else:
             x = x0
@@ -35,15 +36,12 @@ def heun(
 
 
 @sampler
-def dpmpp_2m(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None, on_step: OnStep | None = None
-) -> Tensor:
+def dpmpp_2m(denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep) -> Tensor:
     """DPM-Solver++(2M): second order from the last two answers, one call per step.   Lu et al. 2022 Alg. 2."""
     before, step_before = x, 0.0
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         step = log(now / nxt) if nxt > 0 else 0.0
         middle = x0 + (step / step_before / 2) * (x0 - before) if i and nxt > 0 else x0
         x = middle + (nxt / now) * (x - middle)
@@ -52,37 +50,37 @@ def dpmpp_2m(
 
 
 @sampler
-def plms(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None, on_step: OnStep | None = None
-) -> Tensor:
+def plms(denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep) -> Tensor:
     """Adams-Bashforth on eps with coefficients for even steps; the first step is Heun's.   Liu et al. 2022 (PNDM).
 
     Second order on any smooth grid; the higher order of its name needs steps even in sigma.
     """
     weights = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
     slopes: list[Tensor] = []
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         slopes = [(x - x0) / now, *slopes[:3]]
-        slope = sum(
-            (w * s for w, s in zip(weights[len(slopes) - 1], slopes, strict=True)), torch.zeros_like(x)
-        )
+        slope = weighted_sum(weights[len(slopes) - 1], slopes)
         if i == 0 and nxt > 0:
             guess = x + (nxt - now) * slope
-            slope = 0.5 * (slope + (guess - denoise(guess, level(nxt, x))) / nxt)
+            slope = 0.5 * (slope + (guess - denoise(guess, nxt)) / nxt)
         x = x + (nxt - now) * slope
     return x
 
 
+def weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
+    """The sum of ``parts`` (B, ...), each times its weight."""
+    return sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0]))
+
+
 def integrals(step: float, count: int) -> list[float]:
     """The ``count`` integrals over a step of e^-(h-u) (u/h)^k du, k = 1 .. count, h = ``step``."""
-    phi, found = expm1(-step) / -step - 1, []
+    phi, values = expm1(-step) / -step - 1, []
     for k in range(1, count + 1):
-        found.append(-phi * factorial(k))
+        values.append(-phi * factorial(k))
         phi = phi / -step - 1 / factorial(k + 1)
-    return found
+    return values
 
 
 def update(
@@ -104,20 +102,12 @@ def update(
     weights = torch.linalg.solve(places[None] ** powers[:, None], exact).tolist()
     if half:
         weights = [-expm1(-step) / 2 / places.item()]
-    return x_next + sum(
-        (w * (other - x0) for w, (_, other) in zip(weights, others, strict=True)), torch.zeros_like(x)
-    )
+    return x_next + weighted_sum(weights, [other - x0 for _, other in others])
 
 
 @sampler
 def unipc(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    order: int = 2,
+    denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, order: int = 2
 ) -> Tensor:
     """UniPC: predict, then correct with the next answer, which is needed anyway: order + 1.   Zhao et al. 2023.
 
@@ -125,18 +115,116 @@ def unipc(
     """
     if order not in (1, 2, 3):
         raise ValueError(f"order={order} is none of 1, 2, 3.")
-    levels, steps = sigmas.tolist(), len(sigmas) - 1
+    steps = len(sigmas) - 1
     known: list[tuple[float, Tensor]] = []
     start, rank = x, 0
-    for i, (now, nxt) in enumerate(pairwise(levels)):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         if i:
             others = [*known[1:rank], (now, x0)]
-            x = update(levels[i - 1], now, start, known[0][1], others, half=rank == 1)
+            x = update(sigmas[i - 1], now, start, known[0][1], others, half=rank == 1)
         known = [(now, x0), *known[:2]]
-        rank = min(order, i + 1, steps - i if levels[-1] == 0 else order)
+        rank = min(order, i + 1, steps - i if sigmas[-1] == 0 else order)
         start = x
         x = update(now, nxt, x, x0, known[1:rank], half=rank == 2)
     return x
+
+
+def velocity(denoise: Net, x_u: Tensor, u: float) -> tuple[Tensor, Tensor]:
+    """(dx_u/du, x0) at time u in (0, 1].   Lipman et al. 2023."""
+    sigma = min(u / (1 - u), HIGHEST) if u < 1 else HIGHEST
+    x0 = denoise(x_u * (1 + sigma), sigma)
+    return (x_u - x0) / u, x0
+
+
+def along_flow(
+    denoise: Net, x: Tensor, sigmas: list[float], on_step: OnStep, step: Callable[..., Tensor]
+) -> Tensor:
+    """From x to x over the times u of a grid; ``step(x_u, slope, now, next)`` is the rule."""
+    times = (
+        torch.tensor(sigmas, dtype=torch.float64) / (1 + torch.tensor(sigmas, dtype=torch.float64))
+    ).tolist()
+    x_u = x / (1 + sigmas[0])
+    for i, (now, nxt) in enumerate(pairwise(times)):
+        slope, x0 = velocity(denoise, x_u, now)
+        on_step(i, sigmas[i], x_u * (1 + sigmas[i]), x0)
+        x_u = step(x_u, slope, now, nxt)
+    return x_u * (1 + sigmas[-1])
+
+
+@sampler
+def flow_euler(denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep) -> Tensor:
+    """Euler on the velocity of the straight path; the same steps as Euler in sigma.   Liu et al. 2023."""
+    return along_flow(denoise, x, sigmas, on_step, lambda x_u, slope, now, nxt: x_u + (nxt - now) * slope)
+
+
+@sampler
+def flow_midpoint(denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep) -> Tensor:
+    """The midpoint rule on the velocity of the straight path, two calls per step.   Lipman et al. 2023."""
+
+    def step(x_u: Tensor, slope: Tensor, now: float, nxt: float) -> Tensor:
+        middle = x_u + (nxt - now) / 2 * slope
+        return x_u + (nxt - now) * velocity(denoise, middle, (now + nxt) / 2)[0]
+
+    return along_flow(denoise, x, sigmas, on_step, step)
+
+
+STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+PLACES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+"""Dormand & Prince 1980: 5th order, with a 4th-order answer to compare; the last slope is the next step's first."""
+
+
+@sampler
+def adaptive(
+    denoise: Net,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    noise: Noise,
+    on_step: OnStep,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    most: int = 1000,
+) -> Tensor:
+    """Dormand-Prince 5(4) on dx/dlog sigma = x - x0, six calls per try.   Song et al. 2021 (score SDE) app. D.4.
+
+    Of ``sigmas`` only the ends count: it runs from the first to the last positive one, then takes x0 if the last is 0.
+    Each sample has its own level and step, so a sample's result does not depend on its batch.
+    """
+    ends = torch.tensor([sigma for sigma in sigmas if sigma > 0], dtype=torch.float64).log().to(x)
+    now, end = ends[0].expand(len(x)).clone(), ends[-1]
+    step = (end - now) / 10
+
+    def slope_at(x: Tensor, logs: Tensor) -> Tensor:
+        return x - denoise(x, logs.exp())
+
+    first = slope_at(x, now)
+    for i in range(most):
+        if bool((now <= end).all()):
+            return denoise(x, now.exp()) if sigmas[-1] == 0 else x
+        on_step(i, float(now.max().exp()), x, x - first)
+        last_one = now + step <= end
+        step = torch.where(last_one, end - now, step)
+        slopes, h = [first], spread(step, x)
+        for weights, place in zip(STAGES, PLACES, strict=True):
+            new = x + h * weighted_sum(weights, slopes)
+            slopes.append(slope_at(new, now + place * step))
+        scale = atol + rtol * torch.maximum(x.abs(), new.abs())
+        error = (h * weighted_sum(ERROR, slopes) / scale).flatten(1).square().mean(1).sqrt()
+        good = error <= 1
+        keep = good.reshape(-1, *[1] * (x.ndim - 1))
+        x, first = torch.where(keep, new, x), torch.where(keep, slopes[-1], first)
+        now = torch.where(good, torch.where(last_one, end, now + step), now)
+        step = step * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
+    raise AudioLDMError(
+        f"the adaptive solver took {most} steps and is not done.", "Raise rtol or atol.", code=1
+    )

@@ -1,8 +1,8 @@
-"""What every sampler shares: the guards on its grid and the type of its state."""
+"""What every sampler shares: from a bare loop over noise levels to a function with guards and one signature."""
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +12,26 @@ from audioldm.diffusion.prediction import Denoiser
 
 OnStep = Callable[[int, float, Tensor, Tensor], None]
 """(step, sigma, x (B, ...) at sigma, x0 (B, ...) as now believed) -> None"""
+Net = Callable[[Tensor, float | Tensor], Tensor]
+"""a Denoiser that also takes one level for all samples: (x (B, ...), sigma or (B,)) -> x0 (B, ...)"""
 
 
-P = ParamSpec("P")
-Sampler = Callable[Concatenate[Denoiser, Tensor, Tensor, P], Tensor]
-"""(denoise, x (B, ...), sigmas (n + 1,), *, noise=None, on_step=None) -> x (B, ...) at sigmas[-1]"""
+class Sampler(Protocol):
+    """From x (B, ...) at sigmas[0] down the grid (n + 1,) to x at sigmas[-1].   Raises ValueError for a wrong grid.
+
+    ``noise`` is for the stochastic ones; ``options`` are each sampler's own.
+    """
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Tensor: ...
 
 
 def check_grid(sigmas: Tensor) -> None:
@@ -29,32 +44,46 @@ def check_grid(sigmas: Tensor) -> None:
         )
 
 
-def level(sigma: float, x: Tensor) -> Tensor:
-    """Noise level for every sample of the batch: (B,)."""
-    return x.new_full((x.shape[0],), sigma)
+def at_level(denoise: Denoiser) -> Net:
+    """``denoise`` for one level of all samples, or one each; the answer has x's type."""
+
+    def net(x: Tensor, sigma: float | Tensor) -> Tensor:
+        levels = sigma if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
+        return denoise(x, levels).to(x.dtype)
+
+    return net
 
 
-def fresh(noise: Noise | None, x: Tensor) -> Tensor:
-    """The next noise, in x's type and place; a stochastic sampler without a source is a mistake."""
-    if noise is None:
-        raise ValueError(
-            "this sampler is stochastic: give noise=, for example noise.PerSample(generators, shape)."
-        )
-    return noise().to(x)
+def sampler(loop: Callable[..., Tensor]) -> Sampler:
+    """The sampler of a bare ``loop``, whose state is float32 or better; gradients are off, the answer has x's type.
 
+    The loop's grid is a list of floats, and its ``noise`` and ``on_step`` are always there to be called.
+    """
 
-def sampler(run: Sampler[P]) -> Sampler[P]:
-    """Guard the grid, switch gradients off, and keep the state in float32 or better; the answer has x's type."""
-
-    @wraps(run)
-    def guarded(
-        denoise: Denoiser, x: Tensor, sigmas: Tensor, /, *args: P.args, **options: P.kwargs
+    @wraps(loop)
+    def sample(
+        denoise: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
     ) -> Tensor:
         check_grid(sigmas)
         state = x.to(torch.promote_types(x.dtype, torch.float32))
-        with torch.no_grad():
-            return run(lambda x, s: denoise(x, s).to(x.dtype), state, sigmas.double(), *args, **options).to(
-                x.dtype
-            )
 
-    return guarded
+        def next_noise() -> Tensor:
+            if noise is None:
+                raise ValueError(
+                    "this sampler is stochastic: give noise=, for example noise.PerSample(generators, shape)."
+                )
+            return noise().to(state)
+
+        report = on_step or (lambda *_: None)
+        levels = sigmas.double().tolist()
+        with torch.no_grad():
+            end = loop(at_level(denoise), state, levels, noise=next_noise, on_step=report, **options)
+        return end.to(x.dtype)
+
+    return sample

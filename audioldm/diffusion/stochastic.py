@@ -14,34 +14,25 @@ from math import exp, expm1, log, sqrt
 from torch import Tensor
 
 from audioldm.diffusion.noise import Noise
-from audioldm.diffusion.prediction import Denoiser, spread
-from audioldm.diffusion.schedule import Path
-from audioldm.diffusion.steps import OnStep, fresh, level, sampler
+from audioldm.diffusion.steps import Net, OnStep, sampler
 
 
-def renoise(now: float, nxt: float, x: Tensor, average: Tensor, *, eta: float, noise: Noise | None) -> Tensor:
+def renoise(now: float, nxt: float, x: Tensor, average: Tensor, *, eta: float, noise: Noise) -> Tensor:
     """Decay x towards nothing, add ``average`` (the weighted x0) and the noise that the SDE brings."""
     step = log(now / nxt)
     x = (nxt / now) * exp(-eta * step) * x + average
-    return x + nxt * sqrt(-expm1(-2 * eta * step)) * fresh(noise, x) if eta > 0 else x
+    return x + nxt * sqrt(-expm1(-2 * eta * step)) * noise() if eta > 0 else x
 
 
 @sampler
 def dpmpp_2m_sde(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    eta: float = 1.0,
+    denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, eta: float = 1.0
 ) -> Tensor:
     """SDE-DPM-Solver++(2M), midpoint form; eta 0 is DPM-Solver++(2M).   Lu et al. 2022 app. B; k-diffusion."""
     before, step_before = x, 0.0
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         if nxt == 0:
             return x0
         step = log(now / nxt)
@@ -58,12 +49,12 @@ def curvature(reach: float) -> float:
 
 @sampler
 def dpmpp_3m_sde(
-    denoise: Denoiser,
+    denoise: Net,
     x: Tensor,
-    sigmas: Tensor,
+    sigmas: list[float],
     *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
+    noise: Noise,
+    on_step: OnStep,
     eta: float = 1.0,
     quadratic: Callable[[float], float] = curvature,
 ) -> Tensor:
@@ -74,10 +65,9 @@ def dpmpp_3m_sde(
     does not vanish with the step (first order); either can be passed in.
     """
     past: list[tuple[float, Tensor]] = []
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
         if nxt == 0:
             return x0
         step = log(now / nxt)
@@ -106,27 +96,10 @@ def parabola(step: float, x0: Tensor, past: list[tuple[float, Tensor]]) -> tuple
 
 
 @sampler
-def consistency(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None, on_step: OnStep | None = None
-) -> Tensor:
+def consistency(denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep) -> Tensor:
     """Jump to x0, add fresh noise, jump again; ``denoise`` is a consistency function.   Song et al. 2023 Alg. 1."""
-    for i, (now, nxt) in enumerate(pairwise(sigmas.tolist())):
-        x0 = denoise(x, level(now, x))
-        if on_step:
-            on_step(i, now, x, x0)
-        x = x0 + nxt * fresh(noise, x) if nxt > 0 else x0
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
+        x = x0 + nxt * noise() if nxt > 0 else x0
     return x
-
-
-def with_boundary(
-    denoise: Denoiser, schedule: Path, *, data_std: float = 0.5, scaling: float = 10.0
-) -> Denoiser:
-    """Mix in x_t so that the answer at t = 0 is x itself, as LCM nets are trained.   Luo et al. 2023."""
-
-    def jump(x: Tensor, sigma: Tensor) -> Tensor:
-        t = scaling * schedule.t_at(sigma.double())
-        total = t**2 + data_std**2
-        x_t = x * spread(schedule.alpha_of(sigma.double()), x)
-        return spread(data_std**2 / total, x) * x_t + spread(t / total.sqrt(), x) * denoise(x, sigma)
-
-    return jump

@@ -4,14 +4,28 @@ Bar-Tal et al. 2023 (MultiDiffusion, arXiv:2302.08113) eq. 5: the x0 of every fr
 windows that hold it say.   A window is denoised at a time, so memory does not grow with T.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import ceil, pi
 
 import torch
 from torch import Tensor
 
 from audioldm.diffusion.prediction import Denoiser
+
+WINDOW: ContextVar[tuple[int, int] | None] = ContextVar("WINDOW", default=None)
+"""first latent frame of the U-Net's input, and latent frames of the whole clip; None: the clip itself"""
+
+
+@contextmanager
+def window_at(begin: int, frames: int) -> Iterator[None]:
+    """Within, the U-Net's input is a window of a clip of ``frames`` latent frames; past its end it begins anew."""
+    token = WINDOW.set((begin, frames))
+    try:
+        yield
+    finally:
+        WINDOW.reset(token)
 
 
 def starts(length: int, window: int, stride: int, *, circular: bool = False) -> list[int]:
@@ -81,13 +95,12 @@ def windowed(
     window: int,
     stride: int | None = None,
     circular: bool = False,
-    inside: Callable[[int], AbstractContextManager[None]] = lambda begin: nullcontext(),
 ) -> Denoiser:
     """One denoiser for any T from denoisers that see ``window`` frames; part p counts shares[p] (P, T) in each frame.
 
     Shares sum to 1 in every frame; a part is called only in windows where it counts.   One part and one window is that
-    part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   Each
-    window is asked about within ``inside(its first frame)``.   Raises ValueError for shares of another shape or sum.
+    part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   While a
+    window is denoised, ``WINDOW`` says where it lies.   Raises ValueError for shares of another shape or sum.
     """
     if shares.ndim != 2 or len(shares) != len(parts):
         raise ValueError(f"shares {tuple(shares.shape)} do not fit {len(parts)} parts.")
@@ -107,7 +120,7 @@ def windowed(
             piece = x[:, :, index.to(x.device)]
             here = [(part, share[index]) for part, share in zip(parts, shares, strict=True)]
             here = [(part, share) for part, share in here if bool(share.any())]
-            with inside(begin):
+            with window_at(begin, length):
                 if len(here) == 1:
                     return here[0][0](piece, sigma)
                 said = (share.to(piece)[:, None] * part(piece, sigma) for part, share in here)
@@ -134,4 +147,4 @@ def shares_of(
         for i, (begin, _) in enumerate(spans)
     ]
     after = [*risen[1:], torch.zeros(frames)]
-    return torch.stack([own - nxt for own, nxt in zip(risen, after, strict=True)])
+    return torch.stack([now - nxt for now, nxt in zip(risen, after, strict=True)])

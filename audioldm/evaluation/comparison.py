@@ -6,22 +6,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as nnf
 
-from audioldm.errors import AudioLDMError
 from audioldm.evaluation import scores
-from audioldm.evaluation.cache import Cache
-from audioldm.evaluation.embedders.protocol import Embedder
-from audioldm.evaluation.listened import RESAMPLER, Frame, Listened, listen
+from audioldm.evaluation.clip_set import RESAMPLER, Cache, ClipSet, Frame, embed_clips
+from audioldm.evaluation.clips import Clip
+from audioldm.evaluation.embedders import Embedder
 from audioldm.evaluation.scores import Scores
-from audioldm.evaluation.sets import Item
-from audioldm.evaluation.tagbridge import bridge_to
+from audioldm.evaluation.tag_bridge import bridge_to
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""(what, how many) to a context that gives the function to call for each"""
+SHORT = 0.5
+"""seconds below which embedders, which look at about a second, see mostly padding"""
 
 
 @contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """No progress."""
+def no_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show nothing."""
     yield lambda: None
 
 
@@ -33,10 +35,18 @@ class Line:
     n: int
     scores: Scores
 
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON; what is not known is absent, never -1."""
+        values = {
+            key: {part: value for part, value in vars(score).items() if value is not None}
+            for key, score in self.scores.items()
+        }
+        return {"row": self.name, "n": self.n, **values}
+
 
 @dataclass
 class Report:
-    """Everything that was found; ``about`` says under which conditions."""
+    """The result; ``about`` says under which conditions."""
 
     about: dict[str, Any]
     lines: dict[str, list[Line]] = field(default_factory=dict)
@@ -47,54 +57,57 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; what is not known is absent, never -1."""
-        lines = {
-            name: [
-                {
-                    "row": line.name,
-                    "n": line.n,
-                    **{
-                        key: {part: value for part, value in vars(score).items() if value is not None}
-                        for key, score in line.scores.items()
-                    },
-                }
-                for line in part
-            ]
-            for name, part in self.lines.items()
-        }
-        return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": lines}
+        """Ready for JSON."""
+        rows = {name: [line.as_dict() for line in lines] for name, lines in self.lines.items()}
+        return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": rows}
+
+    def note_clips(self, clips: ClipSet, run: int, values: dict[str, Tensor]) -> None:
+        """The clips' single values; a second embedder adds its columns."""
+        known = {(row["set"], row["id"]): row for row in self.clips}
+        for place, (clip, fact) in enumerate(zip(clips.clips, clips.facts, strict=True)):
+            row = known.get((run, clip.id))
+            if row is None:
+                row = {
+                    "id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path),
+                    "seconds": round(fact.seconds, 3), "peak": round(fact.peak, 5), "rms_dbfs": round(fact.rms_dbfs, 2),
+                    "silent": fact.silent, "clipped": fact.clipped, "sha256": fact.sha256.split("/")[0],
+                }  # fmt: skip
+                self.clips.append(row)
+            row |= {name: round(float(value[place]), 6) for name, value in values.items()}
 
 
 @dataclass
 class Comparison:
-    """What is compared; ``seeds`` are generated sets of the same ids, usually one.
+    """What is compared; ``runs`` are generated sets of the same ids, with other seeds, usually one.
 
     ``real`` is in the order of each of them where ``pairs``.   ``others`` are real clips besides the reference, for
     the real/real floor; ``trip`` the reference after the model's VAE and vocoder.
     """
 
-    seeds: Sequence[Sequence[Item]]
-    real: Sequence[Item]
+    runs: Sequence[Sequence[Clip]]
+    real: Sequence[Clip]
     frame: Frame
     pairs: bool = True
-    others: Sequence[Item] = ()
-    trip: Sequence[Item] = ()
+    others: Sequence[Clip] = ()
+    trip: Sequence[Clip] = ()
     cache: Cache = field(default_factory=lambda: Cache(None))
-    progress: Progress = silent
+    progress: Progress = no_progress
 
-    def heard(self, what: str, items: Sequence[Item], embedder: Embedder) -> Listened:
+    def embed(self, what: str, clips: Sequence[Clip], embedder: Embedder) -> ClipSet:
         """A set through an embedder, with progress."""
-        with self.progress(f"{embedder.name}: {what}", len(items)) as step:
-            return listen(items, embedder, self.frame, cache=self.cache, step=step)
+        with self.progress(f"{embedder.name}: {what}", len(clips)) as step:
+            return embed_clips(clips, embedder, self.frame, cache=self.cache, step=step)
 
     def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:
-        """All rows of all embedders."""
+        """All rows of all embedders.   AudioLDMError for a set that is all silent or all the same sound."""
         report = Report(dict(about))
         report.about["framing"], report.about["resampler"] = str(self.frame), RESAMPLER
         report.about["embedders"] = [
             {"name": e.name, "sha256": e.sha256, "dim": e.dim, "rate": e.rate, "front": e.front}
             for e in embedders
         ]
+        if self.frame.seconds is not None and self.frame.seconds < SHORT:
+            report.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
             report.lines[embedder.name] = list(self.lines(embedder, report))
         report.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
@@ -106,91 +119,91 @@ class Comparison:
         if columns := getattr(embedder, "columns", ()):
             yield from self.opinions(embedder, columns, report)
             return
-        real = self.heard("reference", self.real, embedder)
-        runs, wrong, first = [], [], None
-        for number, items in enumerate(self.seeds):
-            made = self.heard(f"generated {number + 1}", items, embedder)
-            found, shuffled, values = self.scored(made, real, embedder)
-            runs.append(found)
-            wrong.append(shuffled)
-            note(report, made, number, values)
-            if first is None:
-                first = made
-                self.warn(report, made, real, embedder)
-        assert first is not None
-        yield Line("generated", len(first.items), scores.over_seeds(runs))
-        if len(runs) > 1:
-            for number, run in enumerate(runs):
-                yield Line(f"generated, set {number + 1}", len(first.items), run)
-        if wrong[0]:
-            yield Line("generated, shuffled captions", len(first.items), scores.over_seeds(wrong))
-        alone = scores.of_one(real)
-        right, shuffled, _ = texts(real, embedder)
-        yield Line("ground truth", len(real.items), alone | right)
-        if shuffled:
-            yield Line("ground truth, shuffled captions", len(real.items), shuffled)
+        real = self.embed("reference", self.real, embedder)
+        real.check("reference")
+        results, shuffled = [], []
+        for number, clips in enumerate(self.runs, start=1):
+            generated = self.embed(f"generated {number}", clips, embedder)
+            generated.check("generated")
+            if number == 1:
+                first = generated
+                self.warn(report, first, real, embedder)
+            right, wrong, values = self.scores(generated, real, embedder)
+            results.append(right)
+            shuffled.append(wrong)
+            report.note_clips(generated, number, values)
+        yield Line("generated", len(first), scores.over_seeds(results))
+        if len(results) > 1:
+            for number, result in enumerate(results, start=1):
+                yield Line(f"generated, set {number}", len(first), result)
+        if shuffled[0]:
+            yield Line("generated, shuffled captions", len(first), scores.over_seeds(shuffled))
+        right, wrong, _ = caption_scores(real, embedder)
+        yield Line("ground truth", len(real), scores.own_scores(real) | right)
+        if wrong:
+            yield Line("ground truth, shuffled captions", len(real), wrong)
         yield from self.floor(first, real, embedder)
         if self.trip:
-            trip = self.heard("VAE round trip", self.trip, embedder)
-            yield Line("VAE round trip", len(trip.items), self.scored(trip, real, embedder)[0])
+            trip = self.embed("VAE round trip", self.trip, embedder)
+            yield Line("VAE round trip", len(trip), self.scores(trip, real, embedder)[0])
 
     def opinions(self, embedder: Embedder, columns: Sequence[str], report: Report) -> Iterator[Line]:
         """Rows of an embedder whose numbers are scores themselves: means of each set."""
-        for number, items in enumerate((*self.seeds, self.real)):
-            name = f"generated, set {number + 1}" if number < len(self.seeds) else "ground truth"
-            heard = self.heard(name, items, embedder)
-            values = dict(zip(columns, heard.pooled.T, strict=True))
-            yield Line(name, len(items), {key: scores.mean(part) for key, part in values.items()})
-            if number < len(self.seeds):
-                note(report, heard, number, values)
+        names = [*(f"generated, set {i + 1}" for i in range(len(self.runs))), "ground truth"]
+        for number, (name, clips) in enumerate(zip(names, (*self.runs, self.real), strict=True), start=1):
+            rated = self.embed(name, clips, embedder)
+            values = dict(zip(columns, rated.pooled.T, strict=True))
+            yield Line(name, len(rated), {key: scores.mean(part) for key, part in values.items()})
+            if number <= len(self.runs):
+                report.note_clips(rated, number, values)
 
-    def scored(
-        self, made: Listened, real: Listened, embedder: Embedder
+    def scores(
+        self, generated: ClipSet, real: ClipSet, embedder: Embedder
     ) -> tuple[Scores, Scores, dict[str, Tensor]]:
         """All scores of one set, those of shuffled captions, and the values of each clip."""
-        found = scores.of_crowds(made, real)
-        right, wrong, values = texts(made, embedder)
+        result = scores.distances(generated, real)
+        right, wrong, values = caption_scores(generated, embedder)
         if self.pairs:
-            paired, each = scores.of_pairs(made, real)
-            found, values = found | paired, values | each
-        return found | right, wrong, values
+            paired, each = scores.pair_scores(generated, real)
+            result, values = result | paired, values | each
+        return result | right, wrong, values
 
-    def floor(self, made: Listened, real: Listened, embedder: Embedder) -> Iterator[Line]:
+    def floor(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> Iterator[Line]:
         """What two real sets measure: other real clips at the same n, or else two halves with the generated beside."""
-        if len(self.others) >= len(real.items):
-            others = self.heard("other real clips", list(self.others)[: len(real.items)], embedder)
-            yield Line("real/real floor", len(others.items), scores.of_crowds(others, real))
-        elif len(real.items) >= 4:
-            order = split_by_group(real.items)
+        if len(self.others) >= len(real):
+            others = self.embed("other real clips", list(self.others)[: len(real)], embedder)
+            yield Line("real/real floor", len(others), scores.distances(others, real))
+        elif len(real) >= 4:
+            order = split_by_group(real.clips)
             half = len(order) // 2
-            a, b = real.some(order[:half]), real.some(order[half : 2 * half])
-            yield Line("real/real floor, halves", half, scores.of_crowds(a, b, extrapolate=False))
-            part = made.some(range(min(half, len(made.items))))
-            yield Line("generated, to one half", half, scores.of_crowds(part, b, extrapolate=False))
+            a, b = real.subset(order[:half]), real.subset(order[half : 2 * half])
+            yield Line("real/real floor, halves", half, scores.distances(a, b, extrapolate=False))
+            part = generated.subset(range(min(half, len(generated))))
+            yield Line("generated, to one half", half, scores.distances(part, b, extrapolate=False))
 
-    def warn(self, report: Report, made: Listened, real: Listened, embedder: Embedder) -> None:
+    def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""
-        if all(fact.silent for fact in made.facts):
-            raise AudioLDMError(
-                f"All {len(made.items)} generated clips are silent.", "Silence has no score.", code=1
-            )
-        report.census = {"generated": made.census(), "reference": real.census()}
-        rows = sum(len(part) for part in made.rows)
+        sets = {"generated": generated, "reference": real}
+        report.census = {name: clips.census(self.frame) for name, clips in sets.items()}
+        rows = sum(len(part) for part in generated.rows)
         if rows < 2 * embedder.dim:
-            told = f"{embedder.name}: {rows} rows for {embedder.dim} dimensions"
             report.warnings.append(
-                f"{told}: FD is mostly bias, and FD_inf's line does not hold; read both beside the floor"
+                f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line "
+                "does not hold; read both beside the floor"
             )
-        for name, count in report.census["generated"].items():
-            if name in ("silent", "clipped", "duplicates") and count:
-                report.warnings.append(f"{count} of {len(made.items)} generated clips: {name}")
+        same = {fact.sha256 for fact in generated.facts} & {fact.sha256 for fact in real.facts}
+        notes = [f"{len(same)} generated clips are reference clips"] if same else []
+        for name, counts in report.census.items():
+            reasons = ("silent", "clipped", "duplicates", "cut") if name == "generated" else ("silent", "cut")
+            notes += [f"{counts[key]} of {counts['n']} {name} clips: {key}" for key in reasons if counts[key]]
+        report.warnings += [note for note in notes if note not in report.warnings]
 
 
-def split_by_group(items: Sequence[Item]) -> list[int]:
+def split_by_group(clips: Sequence[Clip]) -> list[int]:
     """Places in an order in which the first and the second half share no recording, as far as sizes allow."""
     groups: dict[str, list[int]] = {}
-    for place, item in enumerate(items):
-        groups.setdefault(item.group or item.id, []).append(place)
+    for place, clip in enumerate(clips):
+        groups.setdefault(clip.group or clip.id, []).append(place)
     sides: tuple[list[int], list[int]] = ([], [])
     for members in sorted(groups.values(), key=len, reverse=True):
         min(sides, key=len).extend(members)
@@ -198,37 +211,15 @@ def split_by_group(items: Sequence[Item]) -> list[int]:
     return [*sides[0][:half], *sides[1][:half]]
 
 
-def texts(made: Listened, embedder: Embedder) -> tuple[Scores, Scores, dict[str, Tensor]]:
-    """Caption scores, where there are captions and the embedder can tell."""
-    captions = [item.caption for item in made.items]
+def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, dict[str, Tensor]]:
+    """Scores against the captions, where there are captions and the embedder can compare."""
+    captions = [clip.caption for clip in clips.clips]
     if not all(captions):
         return {}, {}, {}
-    if hasattr(embedder, "read"):
-        words = embedder.read(captions)
-        table = words.double() @ unit(made.pooled).T
-        return scores.of_texts(table, captions, "clap")
-    if made.tags is not None and hasattr(embedder, "class_names"):
-        return scores.of_texts(
-            bridge_to(tuple(embedder.class_names)).scores(captions, made.tags), captions, "bridge"
-        )
+    if hasattr(embedder, "embed_text"):
+        table = embedder.embed_text(captions).double() @ nnf.normalize(clips.pooled, dim=1).T
+        return scores.text_scores(table, captions, "clap")
+    if clips.tags is not None and hasattr(embedder, "class_names"):
+        table = bridge_to(tuple(embedder.class_names)).scores(captions, clips.tags)
+        return scores.text_scores(table, captions, "bridge")
     return {}, {}, {}
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Rows of length 1."""
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-
-def note(report: Report, made: Listened, number: int, values: dict[str, Tensor]) -> None:
-    """The clips' own values, for the CSV; a second embedder adds its columns."""
-    known = {(row["set"], row["id"]): row for row in report.clips}
-    for place, (item, fact) in enumerate(zip(made.items, made.facts, strict=True)):
-        row = known.get((number + 1, item.id))
-        if row is None:
-            row = {
-                "id": item.id, "set": number + 1, "caption": item.caption, "path": str(item.path),
-                "seconds": round(fact.seconds, 3), "peak": round(fact.peak, 5), "rms_dbfs": round(fact.rms_dbfs, 2),
-                "silent": fact.silent, "clipped": fact.clipped, "sha256": fact.sha256.split("/")[0],
-            }  # fmt: skip
-            report.clips.append(row)
-        row |= {name: round(float(value[place]), 6) for name, value in values.items()}

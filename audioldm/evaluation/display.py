@@ -1,15 +1,14 @@
 """Sounds side by side in a notebook: players that change no level, and log-mels on one scale."""
 
-import base64
-import html
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from audioldm.evaluation.listening.stimuli import pcm16
+from audioldm.evaluation import html
+from audioldm.evaluation.html import Markup
 from audioldm.evaluation.picture import Picture
 from audioldm.signal.decibels import RANGE_DB, TICKS_HZ, mel_decibels, mel_position
 from audioldm.spec import AudioSpec
@@ -20,22 +19,17 @@ Table = Mapping[str, Mapping[str, Sound]]
 LOUDEST = 10 ** (-1 / 20)
 
 
-@dataclass(frozen=True)
-class Markup:
-    """HTML that a notebook shows."""
-
-    text: str
-
-    def _repr_html_(self) -> str:
-        return self.text
-
-
 def samples(sound: Sound) -> npt.NDArray[np.float32]:
     """One wave as float32 (N,)."""
     wave = sound.detach().cpu().numpy() if isinstance(sound, Tensor) else np.asarray(sound)
     if wave.ndim != 1:
         raise ValueError(f"a sound has shape {wave.shape}; give one wave (N,).")
     return wave.astype(np.float32)
+
+
+def columns_of(table: Table) -> list[str]:
+    """Names of all columns, in order."""
+    return list(dict.fromkeys(name for sounds in table.values() for name in sounds))
 
 
 def players(table: Table, rate: int) -> Markup:
@@ -47,46 +41,40 @@ def players(table: Table, rate: int) -> Markup:
     waves = {row: {name: samples(sound) for name, sound in sounds.items()} for row, sounds in table.items()}
     peak = max(float(np.abs(wave).max()) for sounds in waves.values() for wave in sounds.values())
     gain = min(1.0, LOUDEST / max(peak, 1e-9))
-    columns = list(dict.fromkeys(name for sounds in waves.values() for name in sounds))
-    lines = ["<tr><th></th>" + "".join(f"<th>{html.escape(name)}</th>" for name in columns) + "</tr>"]
-    for row, sounds in waves.items():
-        cells = [player(gain * sounds[name], rate) if name in sounds else "" for name in columns]
-        lines.append(
-            f"<tr><th>{html.escape(row)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        )
+    columns = columns_of(table)
+
+    def cell(sounds: Mapping[str, npt.NDArray[np.float32]], name: str) -> Markup:
+        sound = torch.from_numpy(gain * sounds[name]) if name in sounds else None
+        return Markup("" if sound is None else html.player(sound, rate, "WAV"))
+
+    rows = [[row, *(cell(sounds, name) for name in columns)] for row, sounds in waves.items()]
     note = "" if gain == 1 else f"<p>All turned down by {-20 * np.log10(gain):.1f} dB.</p>"
-    return Markup(f"<table>{''.join(lines)}</table>{note}")
-
-
-def player(wave: npt.NDArray[np.float32], rate: int) -> str:
-    """An audio element that holds its file."""
-    content = base64.b64encode(pcm16(wave, rate)).decode()
-    return f'<audio controls preload="metadata" src="data:audio/wav;base64,{content}"></audio>'
+    return Markup(html.table(["", *columns], rows) + note)
 
 
 def log_mels(table: Table, spec: AudioSpec) -> Picture:
     """The log-mel of every sound, rows by columns, with one colour scale and one time axis for all."""
-    columns = list(dict.fromkeys(name for sounds in table.values() for name in sounds))
-    pictures = {
+    columns = columns_of(table)
+    mels = {
         (row, name): mel_decibels(samples(sound), spec)
         for row, sounds in table.items()
         for name, sound in sounds.items()
     }
-    top = max(float(picture.max()) for picture in pictures.values())
-    longest = max(len(picture) for picture in pictures.values()) * spec.hop / spec.rate
+    top = max(float(mel.max()) for mel in mels.values())
+    longest = max(len(mel) for mel in mels.values()) * spec.hop / spec.rate
     figure = Picture(figsize=(2.6 * len(columns) + 1.6, 1.9 * len(table) + 0.6))
     panels = figure.subplots(len(table), len(columns), sharex=True, sharey=True, squeeze=False)
     ticks = [hertz for hertz in TICKS_HZ if spec.fmin <= hertz <= spec.fmax]
     image = None
     for axes_row, row in zip(panels, table, strict=True):
         for axes, name in zip(axes_row, columns, strict=True):
-            if (row, name) not in pictures:
+            if (row, name) not in mels:
                 axes.set_axis_off()
                 continue
-            picture = pictures[row, name]
+            mel = mels[row, name]
             image = axes.imshow(
-                picture.T, origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE_DB, vmax=top,
-                extent=(0, len(picture) * spec.hop / spec.rate, -0.5, spec.mels - 0.5), interpolation="nearest",
+                mel.T, origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE_DB, vmax=top,
+                extent=(0, len(mel) * spec.hop / spec.rate, -0.5, spec.mels - 0.5), interpolation="nearest",
             )  # fmt: skip
             axes.set_title(name.replace("$", r"\$") if row == next(iter(table)) else "", fontsize=9)
             axes.set_xlim(0, longest)

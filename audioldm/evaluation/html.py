@@ -4,7 +4,6 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -12,11 +11,9 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import resample
+from audioldm.evaluation.picture import Picture
 from audioldm.signal.mel import log_mel
 from audioldm.spec import SPECS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SPEC = SPECS["16k_64"]
 DECIBELS = 8.685889638
@@ -31,7 +28,7 @@ th{background:#f3f3f3}td.n{text-align:right}.scroll{overflow-x:auto}img{max-widt
 .warn{background:#fff4d6;border-left:4px solid #e0a400;padding:.4em .8em;margin:.4em 0}
 .small{color:#555;font-size:.87em}
 .clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:1em}
-.clip{border:1px solid #ddd;border-radius:6px;padding:.6em}
+.clip{border:1px solid #ddd;border-radius:6px;padding:.6em;overflow-wrap:anywhere}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#e6e6e6}th{background:#262626}
 th,td,.clip{border-color:#383838}.warn{background:#3a2f10}.small{color:#a5a5a5}}
 """
@@ -40,19 +37,29 @@ th,td,.clip{border-color:#383838}.warn{background:#3a2f10}.small{color:#a5a5a5}}
 def page(title: str, *sections: str) -> str:
     """A whole document."""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><h1>{html.escape(title)}</h1>{''.join(sections)}</body></html>"
+        f"<body><h1>{text(title)}</h1>{''.join(sections)}</body></html>\n"
     )
+
+
+def text(value: object) -> str:
+    """Any value as text of a page: HTML is escaped, control characters are written out.
+
+    >>> text("<b>\\x1b[1m")
+    '&lt;b&gt;\\\\x1b[1m'
+    """
+    shown = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(value))
+    return html.escape(shown)
 
 
 def section(title: str, *parts: str) -> str:
     """A heading with what belongs to it."""
-    return f"<h2>{html.escape(title)}</h2>{''.join(parts)}"
+    return f"<h2>{text(title)}</h2>{''.join(parts)}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Cells are escaped; numbers stand right.
+    """Cells are escaped, but for ``Markup``; numbers stand right.
 
     >>> table(["a"], [["<b>"]])
     '<div class="scroll"><table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table></div>'
@@ -60,12 +67,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     def cell(value: object) -> str:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        return f"<td{' class=n' if number else ''}>{html.escape(text)}</td>"
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        content = shown.text if isinstance(shown, Markup) else text(shown)
+        return f"<td{' class=n' if number else ''}>{content}</td>"
 
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    heads = "".join(f"<th>{text(name)}</th>" for name in head)
     lines = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{heads}</tr>{lines}</table></div>'
+
+
+class Markup:
+    """HTML that is not escaped again, and that a notebook shows."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return self.text
 
 
 def data(content: bytes, kind: str) -> str:
@@ -73,19 +91,23 @@ def data(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture(figure: "Figure", text: str) -> str:
-    """A matplotlib figure as a PNG inside the page; ``text`` is what it shows."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return f'<img alt="{html.escape(text, quote=True)}" src="{data(buffer.getvalue(), "image/png")}">'
+def image(png: bytes, description: str, more: str = "") -> str:
+    """A PNG inside the page; ``description`` is what it shows."""
+    return f'<img alt="{text(description)}" {more}src="{data(png, "image/png")}">'
 
 
-def player(wave: Tensor, rate: int) -> str:
-    """A player of (N,): FLAC of 16 bits, so that no browser changes its level."""
+def figure(picture: Picture, description: str) -> str:
+    """A figure inside the page."""
+    return image(picture.png(dpi=100), description)
+
+
+def player(wave: Tensor, rate: int, kind: str = "FLAC") -> str:
+    """A player of (N,) as a file of 16 bits, so that no browser changes its level."""
     whole = np.rint(wave.clamp(-1, 1).numpy() * 32767).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, whole, rate, format="FLAC", subtype="PCM_16")
-    return f'<audio controls preload="none" src="{data(buffer.getvalue(), "audio/flac")}"></audio>'
+    soundfile.write(buffer, whole, rate, format=kind, subtype="PCM_16")
+    address = data(buffer.getvalue(), f"audio/{kind.lower()}")
+    return f'<audio controls preload="metadata" src="{address}"></audio>'
 
 
 def spectrogram(wave: Tensor, rate: int) -> str:
@@ -98,9 +120,20 @@ def spectrogram(wave: Tensor, rate: int) -> str:
     decibels = log_mel(wave[None, None], SPEC)[0, 0].numpy() * DECIBELS
     share = ((decibels - (TOP - RANGE)) / RANGE).clip(0, 1)
     colours = matplotlib.colormaps["magma"](share.T[::-1], bytes=True)[..., :3]
-    image = Image.fromarray(colours).resize((420, 128))
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    seconds = len(wave) / SPEC.rate
-    told = f"log-mel, 0 to {seconds:.2f} s, 0 to 8 kHz"
-    return f'<img alt="{told}" title="{told}" width="420" height="128" src="{data(buffer.getvalue(), "image/png")}">'
+    Image.fromarray(colours).resize((420, 128)).save(buffer, format="PNG")
+    description = f"log-mel, 0 to {len(wave) / SPEC.rate:.2f} s, 0 to 8 kHz"
+    return image(buffer.getvalue(), description, f'title="{description}" width="420" height="128" ')
+
+
+def card(title: str, note: str, *parts: str) -> str:
+    """A clip's box: its title, a small line and what belongs to it."""
+    head = f"<b>{text(title)}</b>" if title else ""
+    return f'<div class="clip">{head}<div class="small">{text(note)}</div>{"".join(parts)}</div>'
+
+
+def plain(value: object) -> str:
+    """A nested value in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)

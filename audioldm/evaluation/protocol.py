@@ -8,20 +8,19 @@ import csv
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.sets import from_rows
+from audioldm.evaluation.clips import from_rows
 
 YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
-FIELDS = ("name", "about", "captions", "seconds", "gain", "items", "sha256")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """``captions`` is the policy of ``sets.from_rows``; ``seconds`` and ``gain`` are the frame of both sets."""
+    """``captions`` is the policy of ``clips.from_rows``; ``seconds`` and ``gain`` are the frame of both sets."""
 
     name: str
     about: str
@@ -38,35 +37,31 @@ class Protocol:
     def write(self, path: Path) -> None:
         """As JSON, with the hash."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n", encoding="utf-8"
-        )
+        content = {**asdict(self), "sha256": self.sha256}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def select(self, rows: Sequence[Row], *, allow_missing: bool = False) -> list[Row]:
         """The protocol's rows in its order, each with the one caption it asks for.
 
         Missing clips are an error unless ``allow_missing``; the report then says how many of how many were there.
         """
-        found = {}
-        for row in rows:
-            for caption in row.captions:
-                found[key_of(row, caption)] = (row, caption)
-        lacking = [key for key in self.items if key not in found]
-        if lacking and not allow_missing:
+        by_key = {key_of(row, caption): (row, caption) for row in rows for caption in row.captions}
+        present = [by_key[key] for key in self.items if key in by_key]
+        if len(present) < len(self.items) and not allow_missing:
             raise AudioLDMError(
-                f"{len(lacking)} of the {len(self.items)} clips of protocol {self.name} are not in the manifest.",
+                f"{len(self.items) - len(present)} of the {len(self.items)} clips of protocol {self.name} are not in "
+                "the manifest.",
                 "Get them, or --allow-missing to report on the others under another n.",
             )
-        kept = [found[key] for key in self.items if key in found]
-        if not kept:
+        if not present:
             raise AudioLDMError(f"The manifest has no clip of protocol {self.name}.", "Use its data set.")
-        return [Row(**{**vars(row), "captions": (caption,)}) for row, caption in kept]
+        return [replace(row, captions=(caption,)) for row, caption in present]
 
 
 def item_key(name: str, start: float, caption: str) -> str:
     """20 hexadecimal digits of sha256(recording, start in whole milliseconds, caption)."""
-    told = f"{name}\t{round(start * 1000)}\t{caption}"
-    return hashlib.sha256(told.encode()).hexdigest()[:20]
+    identity = f"{name}\t{round(start * 1000)}\t{caption}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
 def key_of(row: Row, caption: str) -> str:
@@ -82,19 +77,17 @@ def key_of(row: Row, caption: str) -> str:
     return item_key(row.sha256 or row.group, row.start, caption)
 
 
-def of_rows(
-    rows: Sequence[Row], *, name: str, about: str, captions: str, seconds: float | None, gain: str
-) -> Protocol:
-    """A protocol of manifest rows, in the order of their items' hashes, so that the manifest's order does not count."""
+def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
+    """``template`` with the items of manifest rows, in the order of their hashes: the manifest's does not count."""
     by_path = {(row.path, row.start): row for row in rows}
-    items = from_rows(rows, captions=captions)
-    keys = (key_of(by_path[str(item.path), item.start], item.caption) for item in items)
-    return Protocol(name, about, captions, seconds, gain, tuple(sorted(keys)))
+    clips = from_rows(rows, captions=template.captions)
+    keys = sorted(key_of(by_path[str(clip.path), clip.start], clip.caption) for clip in clips)
+    return replace(template, items=tuple(keys))
 
 
 def of_audiocaps(path: Path, *, name: str = "audiocaps-test", seconds: float = 10.0) -> Protocol:
     """AudioCaps' test CSV: one caption a clip, the one with the lowest ``audiocap_id``; recordings are youtube ids."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"audiocap_id", "youtube_id", "start_time", "caption"} <= rows[0].keys():
         raise AudioLDMError(
@@ -112,9 +105,13 @@ def read(path: Path) -> Protocol:
     """A protocol file; a list that is not the one of its hash is refused."""
     if not path.is_file():
         raise AudioLDMError(f"There is no protocol {path}.", "See data/protocols, or make one.")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not set(FIELDS) <= content.keys():
-        raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(FIELDS)}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AudioLDMError(f"{path} is not JSON: {error}.", "Get the file again.") from error
+    names = {*(field.name for field in fields(Protocol)), "sha256"}
+    if not isinstance(content, dict) or content.keys() != names:
+        raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
     expected = content.pop("sha256")
     protocol = Protocol(**{**content, "items": tuple(content["items"])})
     if protocol.sha256 != expected:

@@ -1,8 +1,10 @@
-"""Does a listener that never met the model hear what was asked for?   n clips, D width, K classes."""
+"""Does a classifier that never met the model recognise what was asked for?   n clips, D width, K classes.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+ESC-10's ten classes: a linear classifier on YAMNet's embeddings, trained on the real clips of folds 1 to 3.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from pathlib import Path
 
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.yamnet import YamNet, embed_manifest
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows
+from audioldm.metrics.interval import wilson
 
 PROMPTS: dict[str, str] = {
     "dog bark": "a dog barking", "rain": "rain falling", "sea waves": "sea waves",
@@ -26,9 +29,10 @@ TEST_FOLD = 4
 L2 = 1e-2
 """The strongest that costs nothing when folds 1 to 3 are left out in turn; fold 4 was looked at, but did not choose."""
 SILENCE = "silence"
-"""What a clip below SILENT_PEAK is heard as: a forced choice would give it to a class."""
+"""Of a clip below SILENT_PEAK: a forced choice would give it to a class."""
 SUFFIXES = (".wav", ".flac", ".ogg")
-Generate = Callable[[Sequence[str], Sequence[int]], Tensor]  # prompts, as many seeds -> 16 kHz waves (B, N)
+Labelled = Iterable[tuple[str, str, Tensor]]
+"""(label, name, 16 kHz wave (N,)) of every clip"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class LinearClassifier:
     def fit(cls, x: Tensor, labels: Sequence[str], *, l2: float = L2, steps: int = 500) -> "LinearClassifier":
         """Fit to x (n, D) and n labels: least mean cross-entropy + ``l2`` / 2 |weight|^2, by LBFGS from 0.
 
-        The objective is convex, so nothing is drawn at random.   A feature that never changes gets no say.
+        The objective is convex, so nothing is drawn at random.   A feature that never changes counts for nothing.
         """
         classes = tuple(sorted(set(labels)))
         if x.ndim != 2 or len(x) != len(labels) or len(classes) < 2:
@@ -59,18 +63,19 @@ class LinearClassifier:
         features = (x - mean) / std
         weight = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
-        search = {"line_search_fn": "strong_wolfe", "tolerance_grad": 1e-9, "tolerance_change": 1e-14}
-        optimiser = torch.optim.LBFGS([weight, bias], max_iter=steps, **search)  # type: ignore[arg-type]
+        optimiser = torch.optim.LBFGS(
+            [weight, bias], max_iter=steps, line_search_fn="strong_wolfe", tolerance_grad=1e-9, tolerance_change=1e-14
+        )  # fmt: skip
 
         def objective() -> Tensor:
             optimiser.zero_grad()
             loss = torch.nn.functional.cross_entropy(features @ weight.T + bias, target)
             loss = loss + l2 / 2 * weight.square().sum()
-            loss.backward()
+            torch.autograd.backward(loss)
             return loss
 
         with torch.enable_grad():
-            optimiser.step(objective)
+            optimiser.step(objective)  # type: ignore[no-untyped-call]
         return cls(classes, mean, std, weight.detach(), bias.detach())
 
     def probabilities(self, x: Tensor) -> Tensor:
@@ -85,33 +90,18 @@ class LinearClassifier:
         return [self.classes[i] for i in self.probabilities(x).argmax(dim=1).tolist()]
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a fraction.   E. B. Wilson, JASA 22 (1927).
-
-    >>> [round(end, 4) for end in wilson(8, 10)]
-    [0.4902, 0.9433]
-    """
-    if not 0 <= hits <= trials or trials < 1:
-        raise ValueError(f"{hits} hits in {trials} trials is not a fraction.")
-    z = 1.959963984540054
-    share, scale = hits / trials, 1 + z * z / trials
-    centre = share + z * z / (2 * trials)
-    half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
 @dataclass(frozen=True)
 class Tally:
-    """What the classifier heard.   ``confusion[wanted][heard]`` counts clips."""
+    """What the classifier said.   ``confusion[wanted][recognised]`` counts clips."""
 
     confusion: dict[str, dict[str, int]]
 
     @classmethod
-    def of(cls, wanted: Sequence[str], heard: Sequence[str]) -> "Tally":
+    def of(cls, wanted: Sequence[str], recognised: Sequence[str]) -> "Tally":
         """Count pairs; every label of PROMPTS gets a row and a column, silence a last column."""
         table = {row: dict.fromkeys((*PROMPTS, SILENCE), 0) for row in PROMPTS}
-        for want, hear in zip(wanted, heard, strict=True):
-            table[want][hear] += 1
+        for want, label in zip(wanted, recognised, strict=True):
+            table[want][label] += 1
         return cls(table)
 
     @property
@@ -131,9 +121,11 @@ class Tally:
 
     def as_dict(self) -> dict[str, object]:
         """Counts, fraction, interval, per-class fractions and confusion, ready for JSON."""
-        parts = {label: hits / clips if clips else None for label, (hits, clips) in self.counts.items()}
-        result = {"hits": self.total[0], "clips": self.total[1], "fraction": self.fraction}
-        return {**result, "interval95": wilson(*self.total), "per_class": parts, "confusion": self.confusion}
+        return {
+            "hits": self.total[0], "clips": self.total[1], "fraction": self.fraction, "interval95": wilson(*self.total),
+            "per_class": {label: hits / clips if clips else None for label, (hits, clips) in self.counts.items()},
+            "confusion": self.confusion,
+        }  # fmt: skip
 
     def line(self, name: str) -> str:
         """One row of a Markdown summary: name, clips, fraction, interval."""
@@ -142,7 +134,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Listener:
+class Esc10Classifier:
     """The classifier of folds 1-3 and how it did on real fold 4; reusable for many models."""
 
     classifier: LinearClassifier
@@ -153,31 +145,32 @@ class Listener:
     @classmethod
     def train(
         cls, rows: Sequence[Row], yamnet: YamNet, *, progress: Callable[[int, int], None] | None = None
-    ) -> "Listener":
-        """Train on folds 1-3 of ``rows`` and try on fold 4; other folds are left alone."""
+    ) -> "Esc10Classifier":
+        """Train on folds 1-3 of ``rows`` and try on fold 4; other folds are not used."""
         check(rows)
         train = [row for row in rows if row.fold in TRAIN_FOLDS]
         test = [row for row in rows if row.fold == TEST_FOLD]
-        x = embed_manifest([*train, *test], yamnet, progress=progress)
+        x = embed_rows([*train, *test], yamnet, progress=progress)
         classifier = LinearClassifier.fit(x[: len(train)], [row.labels[0] for row in train])
-        heard = classifier.predict(x[len(train) :])
-        return cls(classifier, yamnet, len(train), Tally.of([row.labels[0] for row in test], heard))
+        predicted = classifier.predict(x[len(train) :])
+        return cls(classifier, yamnet, len(train), Tally.of([row.labels[0] for row in test], predicted))
 
-    def hear(self, wave: Tensor) -> str:
+    def classify(self, wave: Tensor) -> str:
         """The class of a 16 kHz wave (N,), or SILENCE."""
-        heard = self.classifier.predict(self.yamnet.pooled(wave)[None])[0]
-        return SILENCE if float(wave.abs().max()) < SILENT_PEAK else heard
+        if float(wave.abs().max()) < SILENT_PEAK:
+            return SILENCE
+        return self.classifier.predict(self.yamnet.embed(wave).pooled[None])[0]
 
 
 def check(rows: Sequence[Row]) -> None:
     """Refuse rows that are not ESC-10's folds 1 to 4."""
-    found = {(row.fold, label) for row in rows for label in row.labels}
+    present = {(row.fold, label) for row in rows for label in row.labels}
     wanted = [(fold, label) for fold in (*TRAIN_FOLDS, TEST_FOLD) for label in PROMPTS]
-    if lacking := [f"{label!r} in fold {fold}" for fold, label in wanted if (fold, label) not in found]:
+    if lacking := [f"{label!r} in fold {fold}" for fold, label in wanted if (fold, label) not in present]:
         raise AudioLDMError(
             f"The manifest has no {lacking[0]}, nor {len(lacking) - 1} others.", "Use ESC-10."
         )
-    if unknown := sorted({label for _, label in found} - PROMPTS.keys()):
+    if unknown := sorted({label for _, label in present} - PROMPTS.keys()):
         raise AudioLDMError(f"The manifest has labels outside ESC-10: {unknown[:3]}.", "Give ESC-10 alone.")
 
 
@@ -186,114 +179,86 @@ def folder_of(folder: Path, label: str) -> Path:
     return folder / label.replace(" ", "_")
 
 
-def from_folder(folder: Path, rate: int) -> Iterator[tuple[str, str, Tensor]]:
-    """(label, file name, wave) of the sound files in each class's ``folder_of``; gaps are refused at once."""
-    found = {
+def from_folder(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
+    """Clips of the sound files in each class's ``folder_of``; gaps are refused at once."""
+    files = {
         label: sorted(path for path in folder_of(folder, label).glob("*") if path.suffix.lower() in SUFFIXES)
         for label in PROMPTS
     }
-    if lacking := [label for label, paths in found.items() if not paths]:
+    if lacking := [label for label, paths in files.items() if not paths]:
         raise AudioLDMError(f"{folder} has no clips of {', '.join(lacking)}.", "Each class needs its folder.")
-    return ((label, path.stem, decode(path, rate)) for label, paths in found.items() for path in paths)
+    return ((label, path.stem, decode(path, RATE)) for label, paths in files.items() for path in paths)
 
 
-def from_model(generate: Generate, seeds: Sequence[int]) -> Iterator[tuple[str, str, Tensor]]:
-    """(label, seed, wave) of every prompt with every seed."""
-    for label, prompt in PROMPTS.items():
-        waves = generate([prompt] * len(seeds), list(seeds))
-        if waves.ndim != 2 or len(waves) != len(seeds):
-            raise ValueError(f"generate gave {tuple(waves.shape)} for {len(seeds)} seeds; (B, N) was due.")
-        yield from ((label, f"{seed:04d}", wave) for seed, wave in zip(seeds, waves, strict=True))
-
-
-def esc10_recognition(
-    rows: Sequence[Row],
-    yamnet: YamNet,
+def recognise(
+    classifier: Esc10Classifier,
+    clips: Labelled,
     *,
-    generate: Generate | None = None,
-    folder: Path | None = None,
-    seeds: Sequence[int] = range(20),
-    listener: Listener | None = None,
-    on_clip: Callable[[str, str, Tensor], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    settings: Mapping[str, object] | None = None,
+    on_clip: Callable[[str, str, Tensor], None] = lambda label, name, wave: None,
+    settings: dict[str, object] | None = None,
 ) -> "Report":
-    """What share of generated clips is heard as asked for, beside that of real clips.
+    """What share of clips is recognised as asked for; samples outside [-1, 1] are cut first, as a file would.
 
-    ``generate`` makes a clip per prompt and seed; or ``folder`` has them.   ``rows`` are ESC-10's; a trained
-    ``listener`` does without them.   ``on_clip`` hears (label, name, wave) of generated clips and
-    ``progress`` (done, total) of real ones.   Samples outside [-1, 1] are cut first, as a file would.
+    ``on_clip`` gets (label, name, wave) of each.
     """
-    if not seeds:
-        raise AudioLDMError("seeds=0 makes no clip.", "Use 1 or more.")
-    if folder is not None and generate is None:
-        clips = from_folder(folder, yamnet.rate)
-    elif generate is not None and folder is None:
-        clips = from_model(generate, seeds)
-    else:
-        raise ValueError("give either generate or folder.")
-    listener = listener or Listener.train(rows, yamnet, progress=progress)
-    wanted, heard, clipped = [], [], 0
+    wanted, recognised, clipped = [], [], 0
     for label, name, wave in clips:
         clipped += bool((wave.abs() > 1).any())
         wave = wave.detach().cpu().float().clamp(-1, 1)
         wanted.append(label)
-        heard.append(listener.hear(wave))
-        if on_clip is not None:
-            on_clip(label, name, wave)
-    return Report(listener, Tally.of(wanted, heard), clipped, dict(PROMPTS), dict(settings or {}))
+        recognised.append(classifier.classify(wave))
+        on_clip(label, name, wave)
+    return Report(classifier, Tally.of(wanted, recognised), clipped, settings or {})
 
 
 @dataclass(frozen=True)
 class Report:
-    """Recognition of generated clips by a listener, beside what it makes of real ones.
+    """Recognition of generated clips beside that of real ones.
 
     The interval treats clips as independent draws: it covers new seeds, not new prompts.
     """
 
-    listener: Listener
+    classifier: Esc10Classifier
     generated: Tally
     clipped: int
-    prompts: dict[str, str]
     settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
         """Generated fraction over real accuracy; None if no real clip was recognised."""
-        real = self.listener.real.fraction
+        real = self.classifier.real.fraction
         return self.generated.fraction / real if real else None
 
     def as_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
-        embedder = {"name": self.listener.yamnet.name, "sha256": self.listener.yamnet.sha256}
-        result = {
-            "ratio": self.ratio,
-            "real": self.listener.real.as_dict(),
-            "generated": self.generated.as_dict(),
-        }
-        train = {"clips": self.listener.train_clips, "l2": L2, "embedder": embedder}
+        yamnet = self.classifier.yamnet
+        embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
         return {
-            **result,
+            "ratio": self.ratio,
+            "real": self.classifier.real.as_dict(),
+            "generated": self.generated.as_dict(),
             "clipped": self.clipped,
-            "train": train,
-            "prompts": self.prompts,
+            "train": {"clips": self.classifier.train_clips, "l2": L2, "embedder": embedder},
+            "prompts": PROMPTS,
             "settings": self.settings,
         }
 
     def markdown(self) -> str:
         """The two numbers, then per class the real hits and the confusion of the generated clips."""
         ratio = "-" if self.ratio is None else f"{self.ratio:.3f}"
-        real, heads = self.listener.real, (*self.prompts, SILENCE)
+        real, heads = self.classifier.real, (*PROMPTS.values(), SILENCE)
         lines = ["| clips | n | recognised | 95 % interval |", "|---|---|---|---|"]
         lines += [real.line("real, fold 4"), self.generated.line("generated"), ""]
         lines += [
             f"Generated / real: {ratio}. Chance: {1 / len(PROMPTS):.3f}. Clipped clips: {self.clipped}.",
             "",
+            "Columns after the second count what the generated clips of each class were recognised as.",
+            "",
+            "| prompt | real |" + "|".join(heads) + "|",
+            "|---" * (len(heads) + 2) + "|",
         ]
-        lines += ["Columns after the second count what the generated clips of each class were heard as.", ""]
-        lines += ["| prompt | real |" + "|".join(heads) + "|", "|---" * (len(heads) + 2) + "|"]
         for label, row in self.generated.confusion.items():
             hits, clips = real.counts[label]
             cells = "|".join(str(n or "") for n in row.values())
-            lines.append(f"| {self.prompts[label]} | {hits}/{clips} |{cells}|")
+            lines.append(f"| {PROMPTS[label]} | {hits}/{clips} |{cells}|")
         return "\n".join(lines) + "\n"

@@ -1,6 +1,5 @@
 """One page about one training run: curves, previews over time, settings against another run, scores."""
 
-import html as escape
 import io
 import json
 import math
@@ -13,47 +12,48 @@ import torch
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
-from audioldm.evaluation.page import new_figure, plain
+from audioldm.evaluation.picture import Picture
 
 STEPS = 5
 """previews of so many moments, the last one among them"""
 CURVES = 12
+Points = list[tuple[float, float]]
 
 
-def read_run(folder: Path) -> list[dict[str, float]]:
-    """The run's ``metrics.jsonl``; a line that an interruption cut off is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        raise AudioLDMError(
-            f"{folder} holds no metrics.jsonl.", "Name the folder of a run, such as runs/tiny/vae."
-        )
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    rows = [json.loads(line) for line in lines if line.startswith("{")]
-    if not rows:
-        raise AudioLDMError(f"{path} is empty.", "Train longer first.")
-    return rows
+def read_run(folder: Path) -> dict[str, Points]:
+    """name -> (batch, value) of the run's ``metrics.jsonl``; a line that an interruption cut off is left out."""
+    lines = text_of(folder / "metrics.jsonl").split("\n")
+    series: dict[str, Points] = defaultdict(list)
+    for line in lines:
+        if line.startswith("{") and line.endswith("}"):
+            row = json.loads(line)
+            for name, value in row.items():
+                if name != "batch":
+                    series[name].append((row["batch"], value))
+    if not series:
+        raise AudioLDMError(f"{folder / 'metrics.jsonl'} is empty.", "Train longer first.")
+    return dict(series)
 
 
 def run_page(folder: Path, *, against: Path | None = None) -> str:
     """The whole page."""
-    rows = read_run(folder)
-    other = read_run(against) if against is not None else []
+    ours = read_run(folder)
+    theirs = read_run(against) if against is not None else {}
     sections = [
-        html.section("Where it stands", last_values(rows)),
-        html.section("Curves", curves(rows, other)),
+        html.section("Where it stands", last_values(ours)),
+        html.section("Curves", curves(ours, theirs)),
+        previews(folder),
     ]
-    sections.append(previews(folder))
     if against is not None:
         sections.append(html.section(f"Settings that differ from {against}", differences(folder, against)))
     sections.append(evaluations(folder))
     sections.append(html.section("Made by", provenance(folder)))
-    sections.append(html.section("Settings", f"<pre>{escape.escape(text_of(folder / 'config.yaml'))}</pre>"))
+    sections.append(html.section("Settings", f"<pre>{html.text(text_of(folder / 'config.yaml'))}</pre>"))
     return html.page(f"Run {folder}", *sections)
 
 
-def last_values(rows: list[dict[str, float]]) -> str:
+def last_values(series: dict[str, Points]) -> str:
     """Last and best value of every quantity."""
-    series = by_name(rows)
     cells = []
     for name, points in series.items():
         finite = [point for point in points if math.isfinite(point[1])]
@@ -62,22 +62,11 @@ def last_values(rows: list[dict[str, float]]) -> str:
     return html.table(["quantity", "last", "at batch", "lowest", "at batch"], cells)
 
 
-def by_name(rows: list[dict[str, float]]) -> dict[str, list[tuple[float, float]]]:
-    """name -> (batch, value) in order."""
-    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            if name != "batch":
-                series[name].append((row["batch"], value))
-    return dict(series)
-
-
-def curves(rows: list[dict[str, float]], other: list[dict[str, float]]) -> str:
+def curves(ours: dict[str, Points], theirs: dict[str, Points]) -> str:
     """A panel a quantity: the run solid, the other run dashed; training smoothed over a twentieth of its points."""
-    ours, theirs = by_name(rows), by_name(other)
     names = sorted(ours, key=lambda name: (not name.startswith("val/"), name))[:CURVES]
     height = -(-len(names) // 3)
-    figure = new_figure(11, 2.3 * height)
+    figure = Picture(figsize=(11, 2.3 * height))
     for axes, name in zip(figure.subplots(height, 3, squeeze=False).flat, names, strict=False):
         for points, style, label in ((ours[name], "-", "this run"), (theirs.get(name, []), "--", "other")):
             if points:
@@ -91,7 +80,7 @@ def curves(rows: list[dict[str, float]], other: list[dict[str, float]]) -> str:
             axes.legend(fontsize=7)
     for axes in figure.axes[len(names) :]:
         axes.set_visible(False)
-    return html.picture(figure, "curves of the run")
+    return html.figure(figure, "curves of the run")
 
 
 def smooth(values: tuple[float, ...]) -> list[float]:
@@ -110,44 +99,35 @@ def previews(folder: Path) -> str:
     except ModuleNotFoundError as error:
         raise AudioLDMError(f"Previews need {error.name}.", 'Run: pip install "audioldm[train]"') from None
     events = EventAccumulator(str(place), size_guidance={"audio": 0, "images": 0}).Reload()
-    tags = events.Tags()
     parts = []
     for kind, read in (("audio", events.Audio), ("images", events.Images)):
-        for tag in tags[kind]:
-            found = sorted({event.step: event for event in read(tag)}.items())
-            chosen = (
-                found
-                if len(found) <= STEPS
-                else [found[i * (len(found) - 1) // (STEPS - 1)] for i in range(STEPS)]
+        for tag in events.Tags()[kind]:
+            steps = sorted({event.step: event for event in read(tag)}.items())
+            last = len(steps) - 1
+            some = steps if last < STEPS else [steps[i * last // (STEPS - 1)] for i in range(STEPS)]
+            cards = "".join(
+                html.card("", f"batch {step}", preview(kind, step, event)) for step, event in some
             )
-            cards = "".join(card(kind, step, event) for step, event in chosen)
-            parts.append(f'<h3>{escape.escape(tag)}</h3><div class="clips">{cards}</div>')
+            parts.append(f'<h3>{html.text(tag)}</h3><div class="clips">{cards}</div>')
     return html.section("Previews over time", *parts) if parts else ""
 
 
-def card(kind: str, step: int, event: Any) -> str:
-    """One preview."""
+def preview(kind: str, step: int, event: Any) -> str:
+    """A picture, or a sound with its spectrogram."""
     if kind == "images":
-        source = html.data(event.encoded_image_string, "image/png")
-        body = f'<img alt="log-mel at batch {step}" style="width:100%" src="{source}">'
-    else:
-        samples, rate = soundfile.read(
-            io.BytesIO(event.encoded_audio_string), dtype="float32", always_2d=True
-        )
-        wave = torch.from_numpy(samples.mean(axis=1))
-        body = html.spectrogram(wave, rate) + html.player(wave, rate)
-    return f'<div class="clip"><div class="small">batch {step}</div>{body}</div>'
+        return html.image(event.encoded_image_string, f"log-mel at batch {step}", 'style="width:100%" ')
+    samples, rate = soundfile.read(io.BytesIO(event.encoded_audio_string), dtype="float32", always_2d=True)
+    wave = torch.from_numpy(samples.mean(axis=1))
+    return html.spectrogram(wave, rate) + html.player(wave, rate)
 
 
 def differences(folder: Path, against: Path) -> str:
     """Settings that are not the same in both runs."""
     ours, theirs = settings(folder), settings(against)
-    names = sorted(ours.keys() | theirs.keys())
-    rows = [
-        [name, ours.get(name, "-"), theirs.get(name, "-")]
-        for name in names
-        if ours.get(name, "-") != theirs.get(name, "-")
+    pairs = [
+        (name, ours.get(name, "-"), theirs.get(name, "-")) for name in sorted(ours.keys() | theirs.keys())
     ]
+    rows = [row for row in pairs if row[1] != row[2]]
     return html.table(["setting", str(folder), str(against)], rows) if rows else "<p>None.</p>"
 
 
@@ -167,7 +147,9 @@ def settings(folder: Path) -> dict[str, str]:
 def text_of(path: Path) -> str:
     """A text file of the run, or an error that names it."""
     if not path.is_file():
-        raise AudioLDMError(f"There is no {path}.", "Name the folder of a run.")
+        raise AudioLDMError(
+            f"{path.parent} holds no {path.name}.", "Name the folder of a run, such as runs/tiny/vae."
+        )
     return path.read_text(encoding="utf-8")
 
 
@@ -179,19 +161,16 @@ def evaluations(folder: Path) -> str:
         if not isinstance(content, dict) or "rows" not in content:
             continue
         about = content["about"]
-        told = ", ".join(
-            f"{key} {plain(about[key])}"
-            for key in ("protocol", "captions", "seeds", "framing")
-            if key in about
-        )
+        keys = [key for key in ("protocol", "captions", "seeds", "framing") if key in about]
+        note = ", ".join(f"{key} {html.plain(about[key])}" for key in keys)
         for name, lines in content["rows"].items():
-            keys = list(dict.fromkeys(key for line in lines for key in line if key not in ("row", "n")))
+            names = list(dict.fromkeys(key for line in lines for key in line if key not in ("row", "n")))
             cells = [
-                [line["row"], line["n"], *(line[k]["value"] if k in line else "" for k in keys)]
+                [line["row"], line["n"], *(line[k]["value"] if k in line else "" for k in names)]
                 for line in lines
             ]
-            parts.append(f'<p class="small">{escape.escape(f"{path}, by {name}; {told}")}</p>')
-            parts.append(html.table(["row", "n", *keys], cells))
+            parts.append(f'<p class="small">{html.text(f"{path}, by {name}; {note}")}</p>')
+            parts.append(html.table(["row", "n", *names], cells))
     return html.section("Scores", *parts) if parts else ""
 
 
@@ -201,4 +180,4 @@ def provenance(folder: Path) -> str:
     if not path.is_file():
         return "<p>provenance.json is not there.</p>"
     content = json.loads(path.read_text(encoding="utf-8"))
-    return html.table(["", "value"], [[key, plain(value)] for key, value in content.items()])
+    return html.table(["", "value"], [[key, html.plain(value)] for key, value in content.items()])

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audioldm.evaluation.listened import Listened
+from audioldm.evaluation.clip_set import ClipSet
 from audioldm.metrics import agreement, divergence
 from audioldm.metrics.coverage import coverage
 from audioldm.metrics.diversity import mean_pairwise_cosine_distance
-from audioldm.metrics.extrapolation import infinity
-from audioldm.metrics.frechet import frechet_rows
+from audioldm.metrics.frechet import frechet_rows, infinity
 from audioldm.metrics.interval import bootstrap_mean
 from audioldm.metrics.kernel import kad, kid
 
@@ -69,9 +68,9 @@ ABOUT: dict[str, str] = {
 }
 
 
-def generator(seed: int = 0) -> torch.Generator:
+def generator() -> torch.Generator:
     """A fresh one: every score draws from its own, so that leaving one out changes no other."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(0)
 
 
 def mean(values: Tensor) -> Score:
@@ -80,64 +79,62 @@ def mean(values: Tensor) -> Score:
     return Score(float(values.double().mean()), low, high)
 
 
-def frechet(made: Listened, real: Listened) -> float:
-    """Over all rows: one a clip, or one a patch where the embedder says so."""
-    return frechet_rows(torch.cat(made.rows), torch.cat(real.rows))
-
-
-def at_infinity(made: Listened, real: Listened) -> Score | None:
+def at_infinity(generated: ClipSet, real: ClipSet) -> Score | None:
     """Clips are drawn, and all their rows with them, more often where they are few; None for very few."""
-    if min(len(made.rows), len(real.rows)) < FEWEST:
+    fewest = min(len(generated), len(real))
+    if fewest < FEWEST:
         return None
 
     def distance(a: Tensor, b: Tensor) -> float:
-        parts = ([side.rows[int(i)] for i in index[:, 0]] for side, index in ((made, a), (real, b)))
+        parts = ([side.rows[int(i)] for i in index[:, 0]] for side, index in ((generated, a), (real, b)))
         return frechet_rows(*(torch.cat(part) for part in parts))
 
-    places = (torch.arange(len(side.rows))[:, None] for side in (made, real))
-    draws = max(1, min(16, SUBSETS // min(len(made.rows), len(real.rows))))
-    found = infinity(*places, distance, generator=generator(), draws=draws)
-    points = tuple(zip(found.counts, found.distances, strict=True))
-    return Score(found.value, error=found.error, r2=found.r2, points=points)
+    a, b = (torch.arange(len(side))[:, None] for side in (generated, real))
+    draws = max(1, min(16, SUBSETS // fewest))
+    line = infinity(a, b, distance, generator=generator(), draws=draws)
+    points = tuple(zip(line.counts, line.distances, strict=True))
+    return Score(line.value, error=line.error, r2=line.r2, points=points)
 
 
-def of_crowds(made: Listened, real: Listened, *, extrapolate: bool = True) -> Scores:
-    """What needs no pairs."""
-    scores = {"FD": Score(frechet(made, real))}
-    if extrapolate and (found := at_infinity(made, real)):
-        scores["FD_inf"] = found
-    x, y = made.pooled, real.pooled
+def distances(generated: ClipSet, real: ClipSet, *, extrapolate: bool = True) -> Scores:
+    """What needs no pairs; FD is over all rows: one a clip, or one a patch where the embedder says so."""
+    scores = {"FD": Score(frechet_rows(torch.cat(generated.rows), torch.cat(real.rows)))}
+    if extrapolate and (limit := at_infinity(generated, real)):
+        scores["FD_inf"] = limit
+    x, y = generated.pooled, real.pooled
     scores["KAD"] = Score(kad(x, y))
     cubic, deviation = kid(x, y, generator=generator())
     scores["KID"] = Score(100 * cubic, error=100 * deviation if deviation else None)
     if min(len(x), len(y)) > NEIGHBOURS:
-        found_coverage = coverage(x, y, k=NEIGHBOURS)
-        scores |= {name: Score(value) for name, value in vars(found_coverage).items()}
-    scores |= of_one(made)
-    return scores
+        scores |= {name: Score(value) for name, value in vars(coverage(x, y, k=NEIGHBOURS)).items()}
+    return scores | own_scores(generated)
 
 
-def of_one(made: Listened) -> Scores:
+def own_scores(clips: ClipSet) -> Scores:
     """What needs no reference."""
-    scores = {"diversity": Score(mean_pairwise_cosine_distance(made.pooled))}
-    if made.logits is not None:
-        splits = max(1, min(SPLITS, len(made.items) // 10))
-        found = divergence.inception_score(made.logits, splits=splits, generator=generator())
-        scores["IS"] = Score(found.mean)
+    scores = {"diversity": Score(mean_pairwise_cosine_distance(clips.pooled))}
+    if clips.logits is not None:
+        splits = max(1, min(SPLITS, len(clips) // 10))
+        inception = divergence.inception_score(clips.logits, splits=splits, generator=generator())
+        scores["IS"] = Score(inception.mean)
     return scores
 
 
-def of_pairs(made: Listened, real: Listened) -> tuple[Scores, dict[str, Tensor]]:
+def pair_scores(generated: ClipSet, real: ClipSet) -> tuple[Scores, dict[str, Tensor]]:
     """What needs a reference for every clip; with the values of each clip."""
-    if made.logits is None or real.logits is None:
+    if generated.logits is None or real.logits is None:
         return {}, {}
-    kl = divergence.kl_of_logits(real.logits, made.logits)
-    back = divergence.kl_of_logits(made.logits, real.logits)
-    tags = {f"tag_top{k}": Score(agreement.tag_accuracy(made.logits, real.logits, among=k)) for k in (1, 5)}
+    kl = divergence.kl_of_logits(real.logits, generated.logits)
+    back = divergence.kl_of_logits(generated.logits, real.logits)
+    tags = {
+        f"tag_top{k}": Score(agreement.tag_accuracy(generated.logits, real.logits, among=k)) for k in (1, 5)
+    }
     return {"KL": mean(kl), "KL_rev": mean(back), **tags}, {"kl": kl, "kl_rev": back}
 
 
-def of_texts(table: Tensor, captions: Sequence[str], name: str) -> tuple[Scores, Scores, dict[str, Tensor]]:
+def text_scores(
+    table: Tensor, captions: Sequence[str], name: str
+) -> tuple[Scores, Scores, dict[str, Tensor]]:
     """Text against sound, table (n, n): the scores, the shuffled captions' scores, the values of each clip."""
     if len(set(captions)) < 2:
         return {}, {}, {}

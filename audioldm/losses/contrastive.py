@@ -20,6 +20,6 @@ def info_nce(text: Tensor, audio: Tensor, scale: Tensor | float, *, same: Tensor
     return 0.5 * (nnf.cross_entropy(logits, rows) + nnf.cross_entropy(logits.T, columns))
 
 
-def cosine_distance(made: Tensor, target: Tensor) -> Tensor:
+def cosine_distance(student: Tensor, target: Tensor) -> Tensor:
     """1 - cos between rows, averaged: how a student follows a teacher's direction."""
-    return (1 - nnf.cosine_similarity(made, target, dim=-1)).mean()
+    return (1 - nnf.cosine_similarity(student, target, dim=-1)).mean()

@@ -18,15 +18,17 @@ def _magnitude(wave: Tensor, n_fft: int) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-10).sqrt()
 
 
-def multi_resolution_stft(made: Tensor, real: Tensor, *, sizes: Sequence[int] = (512, 1024, 2048)) -> Tensor:
-    """Spectral convergence + log-magnitude L1, averaged over sizes.   Parallel WaveGAN (arXiv:1910.11480) eq. 3-6.
+def multi_resolution_stft(
+    output: Tensor, real: Tensor, *, sizes: Sequence[int] = (512, 1024, 2048)
+) -> Tensor:
+    """Spectral convergence + log-magnitude L1, mean over sizes.   Parallel WaveGAN (arXiv:1910.11480) eq. 3-6.
 
-    made, real: (B, 1, N), N above half of the largest size.   Returns a scalar; 0 for equal waves.   A mean over clips,
+    Both waves (B, 1, N), N above half of the largest size.   Returns a scalar, 0 for equal waves.   A mean over clips,
     so that parts of a batch average to the whole; one quieter than ``QUIET`` is measured against noise of that level.
     """
-    total = made.new_zeros(())
+    total = output.new_zeros(())
     for size in sizes:
-        a, b = _magnitude(made, size), _magnitude(real, size)
+        a, b = _magnitude(output, size), _magnitude(real, size)
         floor = QUIET * (0.375 * size * b[0].numel()) ** 0.5  # a Hann window's mean square is 3/8
         loud = torch.linalg.norm(b, dim=(1, 2)).clamp(min=floor)
         convergence = (torch.linalg.norm(b - a, dim=(1, 2)) / loud).mean()
@@ -34,15 +36,15 @@ def multi_resolution_stft(made: Tensor, real: Tensor, *, sizes: Sequence[int] = 
     return total / len(sizes)
 
 
-def mel_pyramid(made: Tensor, real: Tensor, *, levels: int = 3) -> Tensor:
+def mel_pyramid(output: Tensor, real: Tensor, *, levels: int = 3) -> Tensor:
     """L1 between mels (B, 1, T, F) and between their halved versions: detail first, then envelope.
 
     The coarse levels keep the energy of a region right where its fine texture cannot be.   The weight of a level is 1.
     """
-    total = nnf.l1_loss(made, real)
+    total = nnf.l1_loss(output, real)
     for _ in range(levels - 1):
-        made, real = nnf.avg_pool2d(made, 2), nnf.avg_pool2d(real, 2)
-        total = total + nnf.l1_loss(made, real)
+        output, real = nnf.avg_pool2d(output, 2), nnf.avg_pool2d(real, 2)
+        total = total + nnf.l1_loss(output, real)
     return total / levels
 
 
@@ -57,17 +59,17 @@ def _scale(size: int, bands: int, rate: int, device: torch.device) -> tuple[Tens
 
 
 def multi_scale_mel(
-    made: Tensor, real: Tensor, rate: int, *, scales: Sequence[tuple[int, int]] = MEL_SCALES
+    output: Tensor, real: Tensor, rate: int, *, scales: Sequence[tuple[int, int]] = MEL_SCALES
 ) -> Tensor:
     """Sum over window sizes of the L1 between log10 mels.   DAC (arXiv:2306.06546) sec. 3.4; BigVGAN-v2.
 
     made, real: (B, 1, N) in float32, N above half of the largest window.   Returns a scalar.
     """
-    total = made.new_zeros(())
+    total = output.new_zeros(())
     for size, count in scales:
-        window, bank = _scale(size, count, rate, made.device)
+        window, bank = _scale(size, count, rate, output.device)
         spectra = torch.stft(
-            torch.cat([made, real])[:, 0], size, size // 4, window=window, return_complex=True
+            torch.cat([output, real])[:, 0], size, size // 4, window=window, return_complex=True
         )
         power = spectra.real.square() + spectra.imag.square()
         mels = power.clamp(min=1e-12).sqrt().transpose(1, 2) @ bank

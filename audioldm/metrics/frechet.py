@@ -1,20 +1,20 @@
-"""Frechet distance between two clouds of embeddings, each seen as one Gaussian.   n rows, D width."""
+"""Frechet distance between two clouds of embeddings, each taken as one Gaussian.   n rows, D width."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of rows seen so far; two of them add up.   mean (D,), scatter (D, D), float64.
+    """Count, mean (D,) and scatter (D, D) of rows, float64.
 
-    The scatter is the sum of centred outer products, so that a large mean costs no digits.   Chan, Golub
-    and LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1.
+    The scatter is the sum of centred outer products, so that a large mean costs no digits.
 
-    >>> both = Moments.of(torch.tensor([[0.0], [2.0]])) + Moments.of(torch.tensor([[4.0]]))
-    >>> both.count, both.mean.tolist(), both.cov.tolist()
+    >>> moments = Moments.of(torch.tensor([[0.0], [2.0], [4.0]]))
+    >>> moments.count, moments.mean.tolist(), moments.cov.tolist()
     (3, [2.0], [[4.0]])
     """
 
@@ -32,21 +32,11 @@ class Moments:
         centred = rows - mean
         return cls(len(rows), mean, centred.T @ centred)
 
-    def __add__(self, other: "Moments") -> "Moments":
-        """The moments of both sets of rows together."""
-        count = self.count + other.count
-        gap = other.mean - self.mean
-        return Moments(
-            count,
-            self.mean + gap * (other.count / count),
-            self.scatter + other.scatter + torch.outer(gap, gap) * (self.count * other.count / count),
-        )
-
     @property
     def cov(self) -> Tensor:
         """The unbiased covariance (D, D); it has rank below D while ``count`` is D or less."""
         if self.count < 2:
-            raise ValueError(f"a covariance needs 2 rows or more; {self.count} was seen.")
+            raise ValueError(f"a covariance needs 2 rows or more; there is {self.count}.")
         return self.scatter / (self.count - 1)
 
 
@@ -106,3 +96,71 @@ def frechet_rows(a: Tensor, b: Tensor) -> float:
     cross = torch.linalg.matrix_norm(x @ y.T, "nuc")
     gap = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
     return max(float(gap + x.square().sum() + y.square().sum() - 2 * cross), 0.0)
+
+
+Distance = Callable[[Tensor, Tensor], float]
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A distance at 1/n = 0 (endless clips), its standard error from the regression, and how straight the line was."""
+
+    value: float
+    error: float
+    r2: float
+    counts: tuple[int, ...]
+    distances: tuple[float, ...]
+
+
+def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
+    """Least squares of distance = a + b / n.   The error is that of ordinary regression (n - 2 degrees of freedom).
+
+    >>> fit = line([10, 20, 40], [3.0, 2.5, 2.25])
+    >>> round(fit.value, 9), round(fit.error, 9), round(fit.r2, 9)
+    (2.0, 0.0, 1.0)
+    """
+    if len(counts) != len(distances) or len(set(counts)) < 2 or len(counts) < 3:
+        raise ValueError(
+            f"{len(counts)} counts and {len(distances)} distances; give 3 pairs or more at 2 different counts."
+        )
+    x = 1 / torch.tensor(counts, dtype=torch.float64)
+    y = torch.tensor(distances, dtype=torch.float64)
+    spread = (x - x.mean()).square().sum()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread
+    value = y.mean() - slope * x.mean()
+    rest = (y - value - slope * x).square().sum()
+    error = (rest / (len(counts) - 2) * (1 / len(counts) + x.mean().square() / spread)).sqrt()
+    total = (y - y.mean()).square().sum()
+    r2 = float(1 - rest / total) if float(total) > 0 else 1.0
+    return Extrapolation(float(value), float(error), r2, tuple(counts), tuple(distances))
+
+
+def infinity(
+    rows: Tensor,
+    reference: Tensor,
+    distance: Distance,
+    *,
+    generator: Generator,
+    points: int = 12,
+    draws: int = 1,
+) -> Extrapolation:
+    """The distance of ``rows`` (n, D) to ``reference`` (m, D) with the bias of few clips taken out of both sets.
+
+    Both are thinned together, from a third of the smaller one to all of it: Chong and Forsyth (arXiv:1911.07023)
+    sec. 3, Gui et al. (arXiv:2311.01616) sec. 2.3 for audio.   Subsets are drawn without replacement: drawing with it
+    shrinks the number of different clips, and the line then ends at the biased value of all n.   A row should be a
+    clip, since the frames of one clip are not independent.   Each point is the mean over ``draws`` pairs of subsets.
+    """
+    n = min(len(rows), len(reference))
+    if points < 3 or n < 12:
+        raise ValueError(f"{n} clips and {points} points; 12 clips and 3 points are the least.")
+    counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, points, dtype=torch.float64).tolist()]
+    distances = []
+    for count in counts:
+        values = []
+        for _ in range(1 if count == len(rows) == len(reference) else draws):
+            a = rows[torch.randperm(len(rows), generator=generator)[:count]]
+            b = reference[torch.randperm(len(reference), generator=generator)[:count]]
+            values.append(distance(a, b))
+        distances.append(sum(values) / len(values))
+    return line(counts, distances)

@@ -1,4 +1,6 @@
-"""How sure a mean is.   Only means: resampling clips with replacement biases a Fréchet distance beyond use."""
+"""How sure a mean or a share is.   Not for a Fréchet distance: resampling with replacement biases it beyond use."""
+
+from math import sqrt
 
 import torch
 from torch import Generator, Tensor
@@ -20,3 +22,18 @@ def bootstrap_mean(
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = means.quantile(ends).tolist()
     return low, high
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a fraction.   E. B. Wilson, JASA 22 (1927).
+
+    >>> [round(end, 4) for end in wilson(8, 10)]
+    [0.4902, 0.9433]
+    """
+    if not 0 <= hits <= trials or trials < 1:
+        raise ValueError(f"{hits} hits in {trials} trials is not a fraction.")
+    z = 1.959963984540054
+    share, scale = hits / trials, 1 + z * z / trials
+    centre = share + z * z / (2 * trials)
+    half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

@@ -13,7 +13,16 @@ def power_spectrum(wave: Tensor, size: int, hop: int) -> Tensor:
     window = torch.hann_window(size, dtype=torch.float64)
     padded = nnf.pad(wave.double(), (0, max(0, size - wave.shape[-1])))
     frames = padded.unfold(0, size, hop) * (window * 2 / window.sum())
-    return torch.fft.rfft(frames).abs().square()
+    power: Tensor = torch.fft.rfft(frames).abs().square()
+    return power
+
+
+def check_lengths(first: Tensor, second: Tensor) -> None:
+    """ValueError unless both waves have the same number of samples, one or more."""
+    if first.shape != second.shape or not first.numel():
+        raise ValueError(
+            f"one wave has {first.shape[-1]} samples, the other {second.shape[-1]}; give equal lengths."
+        )
 
 
 def log_spectral_distance(
@@ -35,15 +44,17 @@ def log_spectral_distance(
     >>> round(log_spectral_distance(noise, 0.1 * noise, rate=16000), 2)
     2.0
     """
-    if truth.shape != other.shape:
-        raise ValueError(f"truth has {truth.shape[-1]} samples, the other {other.shape[-1]}.")
-    wanted, given = (power_spectrum(wave, size, hop) for wave in (truth, other))
+    check_lengths(truth, other)
+    wanted, other_power = (power_spectrum(wave, size, hop) for wave in (truth, other))
     hertz = torch.arange(wanted.shape[1]) * rate / size
     bins = (hertz >= low) & (hertz <= (rate / 2 if high is None else high))
-    heard = wanted.sum(1) > SILENT * wanted.shape[1]
-    if not bool(heard.any()):
+    sounding = wanted.sum(1) > SILENT * wanted.shape[1]
+    if not bool(sounding.any()):
         return float("nan")
-    ratio = wanted[heard][:, bins].clamp(min=SILENT).log10() - given[heard][:, bins].clamp(min=SILENT).log10()
+    ratio = (
+        wanted[sounding][:, bins].clamp(min=SILENT).log10()
+        - other_power[sounding][:, bins].clamp(min=SILENT).log10()
+    )
     return float(ratio.square().mean(1).sqrt().mean())
 
 
@@ -63,6 +74,7 @@ def envelope_correlation(a: Tensor, b: Tensor, *, rate: int) -> float:
     >>> round(envelope_correlation(noise * fade, 0.1 * noise * fade, rate=16000), 3)
     1.0
     """
+    check_lengths(a, b)
     first, second = envelope(a, rate=rate), envelope(b, rate=rate)
     if float(first.std()) < 1e-6 or float(second.std()) < 1e-6:
         return float("nan")
@@ -71,6 +83,7 @@ def envelope_correlation(a: Tensor, b: Tensor, *, rate: int) -> float:
 
 def signal_to_distortion(truth: Tensor, other: Tensor) -> float:
     """Scale-invariant signal-to-distortion ratio in dB.   Le Roux et al. 2019 (arXiv:1811.02508) eq. 3."""
+    check_lengths(truth, other)
     truth, other = truth.double(), other.double()
     target = (other @ truth) / (truth @ truth).clamp(min=1e-20) * truth
     return float(10 * (target.square().sum() / (other - target).square().sum().clamp(min=1e-20)).log10())

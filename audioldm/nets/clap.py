@@ -1,6 +1,5 @@
-"""Text and sound in one space: what a CLAP is, and the small one that this project trains.
+"""Text and sound as unit vectors of one space: the small CLAP that this project trains, and LAION's.
 
-Each gives unit vectors: ``embed_text(prompts) -> (B, D)`` and ``embed_audio(wave (B, 1, N), rate) -> (B, D)``.
 LAION-CLAP: arXiv:2211.06687.   B batch, N samples, T frames, F bins, D embedding width.
 """
 
@@ -8,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase, digits
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torchaudio.functional as taf
@@ -16,31 +15,104 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
-from transformers import ClapTextConfig, ClapTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import (
+    ClapAudioModelWithProjection,
+    ClapFeatureExtractor,
+    ClapTextConfig,
+    ClapTextModelWithProjection,
+    PreTrainedTokenizerFast,
+)
 
 from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import register, save_component
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
-MAX_TOKENS = 77  # longest prompt that the small text tower has positions for
+MAX_TOKENS = 77
+"""tokens of a prompt that the small text tower has positions for"""
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 class Clap(Protocol):
-    """What the rest of the project knows of a CLAP."""
+    """What the rest of the project uses of a CLAP."""
 
     dim: int
+    rate: int
+    """of what the audio tower reads, in Hz"""
+    text_encoder: Any
+    tokenizer: Any
+    audio_encoder: Any
+    """None where there is no audio tower"""
 
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
     def embed_text(self, prompts: Sequence[str]) -> Tensor: ...
     def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor: ...
+    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None: ...
 
 
+class TwoTowers(nn.Module):
+    """A text tower with its tokenizer and an audio tower, or None for it, that end in one space of unit vectors."""
+
+    rate: int = 16000
+
+    def __init__(self, text_encoder: Any, tokenizer: Any, audio_encoder: Any) -> None:
+        super().__init__()
+        self.text_encoder, self.tokenizer, self.audio_encoder = text_encoder, tokenizer, audio_encoder
+        config = text_encoder.config
+        self.dim: int = config.projection_dim
+        self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
+        if self.max_tokens < 3:
+            raise AudioLDMError(
+                f"The text tower has positions for {self.max_tokens} tokens.",
+                "Its config.json is not its own.",
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return self.text_encoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of the towers."""
+        return self.text_encoder.dtype
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut."""
+        tokens = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self.device)
+        embeds = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).text_embeds
+        return nnf.normalize(embeds.float(), dim=-1)
+
+    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
+        """Waveforms (B, 1, N) at ``rate`` Hz to unit vectors (B, D), float32."""
+        wave = taf.resample(wave, rate, self.rate) if rate != self.rate else wave
+        return nnf.normalize(self.audio_vectors(wave).float(), dim=-1)
+
+    def audio_vectors(self, wave: Tensor) -> Tensor:
+        """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D)."""
+        raise NotImplementedError
+
+    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
+        """Write ``text_encoder``, ``tokenizer`` and, if there is one, ``audio_encoder`` below ``folder``."""
+        save_component(self.text_encoder, Path(folder) / "text_encoder", dtype=dtype)
+        self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
+        if self.audio_encoder is not None:
+            save_component(self.audio_encoder, Path(folder) / "audio_encoder", dtype=dtype)
+
+
+@register
 class MelEncoder(ModelMixin, ConfigMixin):
-    """The small audio tower: strided convolutions over our own log-mel, then mean and maximum over time.
+    """The small audio tower: strided convolutions over a log-mel, then mean and maximum over time.
 
-    Any length from 0.1 s on; (B, 1, N) at the spec's rate to (B, dim), not normalised.
+    (B, 1, N) at the spec's rate, of 0.1 s or more, to (B, dim), not normalised.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         spec: str = "16k_64",
@@ -49,6 +121,8 @@ class MelEncoder(ModelMixin, ConfigMixin):
         hidden: int = 512,
     ) -> None:
         super().__init__()
+        if spec not in SPECS:
+            raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
         self.mel = LogMel(SPECS[spec])
         stages: list[nn.Module] = []
         for inside, outside in zip((1, *widths), widths, strict=False):
@@ -65,11 +139,124 @@ class MelEncoder(ModelMixin, ConfigMixin):
         bins = -(-SPECS[spec].mels // 2 ** len(widths))
         self.head = nn.Sequential(nn.Linear(2 * widths[-1] * bins, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "MelEncoder":
+        """Move or cast; the front end stays in float32 where the rest becomes half precision."""
+        super()._apply(fn, recurse)
+        if self.mel.window.dtype in (torch.bfloat16, torch.float16):
+            self.mel = LogMel(self.mel.spec).to(self.mel.window.device)
+        return self
+
     def forward(self, wave: Tensor) -> Tensor:
         """Embed waveforms."""
-        x = (self.mel(wave) + 4.63) / 2.74  # AudioLDM's mean and std of log-mels
-        x = self.stages(x).transpose(1, 2).flatten(2)  # (B, T', C*F')
+        # AudioLDM's mean and standard deviation of log-mels
+        x = (self.mel(wave.to(self.mel.window.dtype)) + 4.63) / 2.74
+        x = self.stages(x.to(self.head[0].weight.dtype)).transpose(1, 2).flatten(2)  # (B, T', C*F')
         return self.head(torch.cat([x.mean(1), x.amax(1)], dim=-1))
+
+
+class SmallClap(TwoTowers):
+    """CLAP's text architecture at small size beside ``MelEncoder``."""
+
+    audio_encoder: MelEncoder
+
+    def __init__(self, text_encoder: Any, tokenizer: Any, audio_encoder: MelEncoder) -> None:
+        super().__init__(text_encoder, tokenizer, audio_encoder)
+        self.rate = SPECS[audio_encoder.config.spec].rate
+        if audio_encoder.config.dim != self.dim:
+            raise AudioLDMError(
+                f"The text tower has dim={self.dim}, the audio tower {audio_encoder.config.dim}.",
+                "Use two towers that were trained together.",
+            )
+
+    def audio_vectors(self, wave: Tensor) -> Tensor:
+        """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D)."""
+        return self.audio_encoder(wave)
+
+
+class PretrainedClap(TwoTowers):
+    """LAION's CLAP in transformers' classes, with the feature extractor of its audio tower.
+
+    Converted AudioLDM folders hold the text tower only: such a CLAP cannot embed sound.
+    """
+
+    def __init__(
+        self,
+        text_encoder: Any,
+        tokenizer: Any,
+        audio_encoder: Any = None,
+        extractor: Any = None,
+    ) -> None:
+        super().__init__(text_encoder, tokenizer, audio_encoder)
+        self.extractor = extractor or published_extractor()
+        self.rate = int(self.extractor.sampling_rate)
+
+    @classmethod
+    def from_clap(cls, model: Any, tokenizer: Any, extractor: Any) -> "PretrainedClap":
+        """The towers of a whole ``ClapModel``; its logit scales are not needed for unit vectors."""
+        text, audio = (
+            kind(config) for kind, config in (
+                (ClapTextModelWithProjection, model.config.text_config),
+                (ClapAudioModelWithProjection, model.config.audio_config),
+            )
+        )  # fmt: skip
+        for side, tower in (("text", text), ("audio", audio)):
+            state = model.state_dict()
+            tower.load_state_dict(
+                {k: v for k, v in state.items() if k.startswith((f"{side}_model.", f"{side}_projection."))}
+            )
+        return cls(text, tokenizer, audio, extractor).eval()
+
+    def audio_vectors(self, wave: Tensor) -> Tensor:
+        """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D) of their first 10 s.
+
+        LAION's code takes 10 s from a random place of a longer sound; here the same sound has the same embedding.
+        """
+        if self.audio_encoder is None:
+            raise AudioLDMError(
+                "This model has no audio tower: its CLAP embeds text but not sound.",
+                "Use the original .ckpt, which has both towers, or a folder exported from it.",
+            )
+        waves = list(wave[:, 0, : self.extractor.nb_max_samples].float().cpu().numpy())
+        features = self.extractor(waves, sampling_rate=self.rate, return_tensors="pt").input_features
+        return self.audio_encoder(features.to(self.device, self.dtype)).audio_embeds
+
+    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
+        """Write what ``TwoTowers.save`` writes, and the feature extractor beside the audio tower."""
+        super().save(folder, dtype=dtype)
+        if self.audio_encoder is not None:
+            self.extractor.save_pretrained(Path(folder) / "audio_encoder")
+
+
+def published_extractor() -> ClapFeatureExtractor:
+    """The front end of LAION's unfused CLAPs: 48 kHz, 10 s, 64 slaney mels of 50 to 14000 Hz, short sounds repeated."""
+    return ClapFeatureExtractor(
+        feature_size=64,
+        sampling_rate=48000,
+        hop_length=480,
+        max_length_s=10,
+        fft_window_size=1024,
+        frequency_min=50,
+        frequency_max=14000,
+        truncation="rand_trunc",
+        padding="repeatpad",
+    )
+
+
+class NoClap(nn.Module):
+    """The CLAP of a model that is conditioned on tokens only (Tango): it refuses every call."""
+
+    audio_encoder = None
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Raise AudioLDMError."""
+        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
+
+    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
+        """Raise AudioLDMError."""
+        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
+
+    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
+        """Nothing to write."""
 
 
 def build_text_encoder(
@@ -96,54 +283,6 @@ def build_text_encoder(
     )
 
 
-class SmallClap(nn.Module):
-    """A text tower (transformers) and an audio tower (``MelEncoder``) that end in one space of unit vectors."""
-
-    def __init__(
-        self,
-        text_encoder: ClapTextModelWithProjection,
-        tokenizer: PreTrainedTokenizerFast,
-        audio_encoder: MelEncoder,
-    ) -> None:
-        super().__init__()
-        self.text_encoder, self.tokenizer, self.audio_encoder = text_encoder, tokenizer, audio_encoder
-        self.rate = SPECS[audio_encoder.config.spec].rate
-        self.dim = text_encoder.config.projection_dim
-        if audio_encoder.config.dim != self.dim:
-            raise ValueError(f"the text tower has dim={self.dim}, the audio tower {audio_encoder.config.dim}")
-
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to unit vectors (B, D); longer than ``MAX_TOKENS`` tokens is cut."""
-        tokens = self.tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        ).to(self.text_encoder.device)
-        out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)
-        return nnf.normalize(out.text_embeds, dim=-1)
-
-    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
-        """Waveforms (B, 1, N) to unit vectors (B, D)."""
-        if rate != self.rate:
-            wave = taf.resample(wave, rate, self.rate)
-        return nnf.normalize(self.audio_encoder(wave), dim=-1)
-
-    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        """Write ``text_encoder``, ``tokenizer`` and ``audio_encoder`` below ``folder``."""
-        from audioldm.nets.folder import save_component
-
-        save_component(self.text_encoder, Path(folder) / "text_encoder", dtype=dtype)
-        save_component(self.audio_encoder, Path(folder) / "audio_encoder", dtype=dtype)
-        self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "SmallClap":
-        """Read what ``save`` wrote."""
-        from audioldm.nets.folder import load_component, load_tokenizer
-
-        folder = Path(folder)
-        parts = load_component(folder / "text_encoder"), load_component(folder / "audio_encoder")
-        return cls(parts[0], load_tokenizer(folder / "tokenizer"), parts[1]).eval()
-
-
 def build_small_clap(
     tokenizer: PreTrainedTokenizerFast,
     *,
@@ -151,26 +290,28 @@ def build_small_clap(
     width: int = 128,
     layers: int = 2,
     widths: Sequence[int] = (32, 64, 128, 256),
-    words: Tensor | None = None,
+    word_embeddings: Tensor | None = None,
 ) -> SmallClap:
-    """Both towers, untrained. ``words`` (vocabulary, width) starts the word embeddings from a larger text encoder's."""
-    if words is not None and words.shape[1] != width:
+    """Both towers, untrained.   ``word_embeddings`` (vocabulary, width) are where the text tower's begin.
+
+    Raises AudioLDMError where their width is another.
+    """
+    if word_embeddings is not None and word_embeddings.shape[1] != width:
         raise AudioLDMError(
-            f"The words have {words.shape[1]} values each, the text tower is {width} wide.",
-            "Give both the same width (task.clap.width and task.clap.words.width).",
+            f"The word embeddings are {word_embeddings.shape[1]} wide, the text tower {width}.",
+            "Give both the same width.",
         )
     text = build_text_encoder(tokenizer, width=width, layers=layers, dim=dim)
-    if words is not None:
+    if word_embeddings is not None:
         with torch.no_grad():
-            text.get_input_embeddings().weight.copy_(words)
+            text.get_input_embeddings().weight.copy_(word_embeddings)
     return SmallClap(text, tokenizer, MelEncoder(widths=tuple(widths), dim=dim))
 
 
 def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer for ``texts``: letters, then the most frequent words, in lower case; RoBERTa's specials.
 
-    The same texts give the same vocabulary.   (The library's own trainer breaks ties differently at every run, and a
-    resumed training would meet another vocabulary than its checkpoint's.)
+    The same texts give the same vocabulary; the library's own trainer breaks ties differently at every run.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -187,10 +328,7 @@ def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedToke
     return wrap_tokenizer(raw)
 
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-
-
-def wrap_tokenizer(raw) -> PreTrainedTokenizerFast:  # type: ignore[no-untyped-def]
+def wrap_tokenizer(raw: Any) -> PreTrainedTokenizerFast:
     """Frame every text as <s> ... </s> and give transformers the names of the special tokens."""
     from tokenizers import processors
 
@@ -209,20 +347,3 @@ def wrap_tokenizer(raw) -> PreTrainedTokenizerFast:  # type: ignore[no-untyped-d
         mask_token=mask,
         model_max_length=MAX_TOKENS,
     )
-
-
-class NoClap(nn.Module):
-    """Stands where a model is told words only (Tango) and has no CLAP."""
-
-    audio_encoder = None
-
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Refuse."""
-        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
-
-    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
-        """Refuse."""
-        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
-
-    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        """Nothing to write."""

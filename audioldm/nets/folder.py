@@ -1,16 +1,21 @@
-"""Components on disk: a folder with config.json and one safetensors file.   Strict both ways.
+"""Components on disk: a folder with config.json and weights, as this project, diffusers and transformers write them.
 
-diffusers and transformers write the same layout; this reader adds what a user needs: one clear line for a missing
-folder, a truncated file, or weights of another shape, and a sha256 of every weight file.
+Reading is strict both ways: a missing, unknown, misshapen or non-finite tensor, or a configuration that builds no
+module, is an AudioLDMError of one line.   A class becomes readable by ``register``.
 """
 
 import hashlib
 import json
 import os
+import pickle
+import re
 import shutil
+import typing
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
 
 import torch
 from diffusers import (
@@ -19,82 +24,376 @@ from diffusers import (
     AutoencoderKL,
     UNet2DConditionModel,
 )
+from diffusers.configuration_utils import ConfigMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import (
-    ClapAudioConfig,
     ClapAudioModelWithProjection,
-    ClapConfig,
     ClapModel,
-    ClapTextConfig,
     ClapTextModelWithProjection,
-    GPT2Config,
     GPT2Model,
-    PreTrainedTokenizerFast,
     SpeechT5HifiGan,
-    SpeechT5HifiGanConfig,
-    T5Config,
     T5EncoderModel,
 )
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import MelEncoder
-from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.micro import MicroConditioning
-from audioldm.nets.noisy_classifier import NoisyClassifier
+from audioldm.paths import staged
 
-BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "AutoencoderKL": AutoencoderKL.from_config,
-    "UNet2DConditionModel": UNet2DConditionModel.from_config,
-    "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel.from_config,
-    "ISTFTVocoder": ISTFTVocoder.from_config,
-    "MelEncoder": MelEncoder.from_config,
-    "MicroConditioning": MicroConditioning.from_config,
-    "NoisyClassifier": NoisyClassifier.from_config,
-    "SpeechT5HifiGan": lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)),
-    "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel.from_config,
-    "GPT2Model": lambda config: GPT2Model(GPT2Config.from_dict(config)),
-    "ClapModel": lambda config: ClapModel(ClapConfig.from_dict(config)),
-    "T5EncoderModel": lambda config: T5EncoderModel(T5Config.from_dict(config)),
-    "ClapTextModelWithProjection": lambda config: ClapTextModelWithProjection(
-        ClapTextConfig.from_dict(config)
-    ),
-    "ClapAudioModelWithProjection": lambda config: ClapAudioModelWithProjection(
-        ClapAudioConfig.from_dict(config)
-    ),
-}
+Module = TypeVar("Module")
+Class = TypeVar("Class", bound=type)
+State = dict[str, Tensor]
+COMPONENTS: dict[str, Any] = {}
+"""every class that ``load_component`` builds, by name"""
+NAMES = tuple(
+    f"{stem}{suffix}"
+    for suffix in (".safetensors", ".bin")
+    for stem in ("diffusion_pytorch_model", "model", "pytorch_model")
+)
+"""weight files in the order of preference; the first two are what ``save_component`` writes"""
+SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
+LARGEST = 2**24
+"""a number in a configuration above this is a mistake"""
+LONGEST_JSON = 64 * 2**20
+"""bytes"""
+COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
+"""buffers that transformers saves or not, by its version"""
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""diffusers' names in an autoencoder's attention before and since version 0.17"""
 DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
+CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
+
+
+def register(component: Class) -> Class:
+    """Let ``load_component`` build this diffusers or transformers class; usable as a decorator."""
+    COMPONENTS[component.__name__] = component
+    return component
+
+
+for library_class in (
+    AutoencoderKL, UNet2DConditionModel, AudioLDM2UNet2DConditionModel, AudioLDM2ProjectionModel, SpeechT5HifiGan,
+    GPT2Model, ClapModel, T5EncoderModel, ClapTextModelWithProjection, ClapAudioModelWithProjection,
+):  # fmt: skip
+    register(library_class)
+
+
+def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **changes: Any) -> Module:
+    """The module of a component folder, float32, in eval mode; ``changes`` replace entries of its configuration.
+
+    Float32 weights that lie well in the file stay views of it, read where they are first used and copied where they
+    are changed; ``aligned`` copies the rest.   Raises AudioLDMError for everything that is no ``kind``.
+    """
+    folder = Path(folder)
+    config = {**read_json(folder / "config.json"), **changes}
+    name, prefix = class_name(config), ""
+    if name == "GPT2LMHeadModel":  # some of AudioLDM 2's folders; the layer that gives words is not needed
+        name, prefix = "GPT2Model", "transformer."
+    if name not in COMPONENTS:
+        raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(sorted(COMPONENTS))}.")
+    component = COMPONENTS[name]
+    if not issubclass(component, kind):
+        wanted = " or ".join(c.__name__ for c in (kind if isinstance(kind, tuple) else (kind,)))
+        raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", "Name another folder.")
+    state = {k.removeprefix(prefix): v for k, v in read_state(folder).items() if k.startswith(prefix)}
+    module: Module = fill(lambda: build(component, config, folder), state, folder)
+    return module
+
+
+def class_name(config: Mapping[str, Any]) -> str:
+    """The class that a component's configuration names, or "None"."""
+    named = config.get("_class_name") or config.get("architectures") or [None]
+    return str(named[0] if isinstance(named, list) else named)
+
+
+def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
+    """``component`` with this configuration.   Raises AudioLDMError where a value has a wrong type or range."""
+    check_range(config, place)
+    if not issubclass(component, ConfigMixin):
+        return component(component.config_class.from_dict(dict(config)))
+    hints = typing.get_type_hints(component.__init__)
+    for key in hints.keys() & config.keys():
+        if not fits(config[key], leaves(hints[key])):
+            raise AudioLDMError(f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it again.")
+    return component.from_config(dict(config))
+
+
+def leaves(hint: Any) -> set[Any]:
+    """The types that a hint allows inside its containers.
+
+    >>> sorted(t.__name__ for t in leaves(tuple[int, ...] | float | None))
+    ['NoneType', 'float', 'int']
+    """
+    inner = [part for part in typing.get_args(hint) if part is not Ellipsis]
+    return set().union(*map(leaves, inner)) if inner else {hint}
+
+
+def fits(value: Any, allowed: set[Any]) -> bool:
+    """Whether a value of a configuration, or all that a list holds, is of the ``allowed`` types."""
+    if not allowed <= {int, float, str, bool, NoneType} or isinstance(value, dict):
+        return True
+    if isinstance(value, list | tuple):  # a list in a list may have gaps: AudioLDM 2's contexts
+        return all(fits(item, allowed | {NoneType} if isinstance(item, list) else allowed) for item in value)
+    return type(value) in (allowed | {int} if float in allowed else allowed)
+
+
+def check_range(value: Any, place: Path, key: str = "", depth: int = 0) -> None:
+    """Refuse numbers that no model has: above ``LARGEST`` they would take all memory or never end."""
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, item in items:
+        check_range(item, place, f"{key}.{name}".strip("."), depth + 1)
+    if depth > 16 or (isinstance(value, int | float) and not 0 <= value <= LARGEST):
+        raise AudioLDMError(f"{place}/config.json: {key} is out of range.", "Copy it again.")
+
+
+class Undrawn(TorchFunctionMode):
+    """Leave new parameters as they were allocated, since a file will replace them; stop above ``limit`` values."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """``func``, unless it fills a parameter in place."""
+        options = kwargs or {}
+        target = options.get("tensor", args[0] if args else None)
+        draws = getattr(func, "__module__", None) == "torch.nn.init" or func in DRAWS
+        if draws and isinstance(target, nn.Parameter):
+            return target
+        out = func(*args, **options)
+        if getattr(func, "__name__", "") in CREATORS:
+            self.limit -= out.numel()
+            if self.limit < 0:
+                raise ValueError("it is larger than the weights")
+        return out
+
+
+def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> Any:
+    """``make()`` with ``state`` as its weights, strictly; float32, eval mode.
+
+    Raises AudioLDMError where it cannot be made, and for the first tensor that does not belong to it.
+    """
+    try:
+        with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
+            module = make()
+        strides = (
+            s for m in module.modules() if isinstance(m, CONVOLUTIONS) for s in (*m.stride, *m.dilation)
+        )
+        if min(strides, default=1) < 1:
+            raise ValueError("a stride or dilation is below 1")
+    except Exception as error:  # whatever a library says of a configuration that it cannot use
+        if isinstance(error, AudioLDMError):
+            raise
+        raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
+    state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
+    check_state(module, state, place)
+    shared = len(list(module.parameters())) < len(list(module.named_parameters(remove_duplicate=False)))
+    # weights with two names must stay one, so they are copied
+    module.load_state_dict(aligned(state), strict=True, assign=not shared)
+    return module.float().eval()
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an exception's message with its kind, at most 160 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"[:160] if lines else type(error).__name__
+
+
+def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
+    """``state`` in the names of the libraries of today, with the buffers that these compute."""
+    expected = module.state_dict()
+    state = {key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)}
+    state |= {key: value for key, value in expected.items() if key.endswith(COMPUTED) and key not in state}
+    names: dict[int, list[str]] = {}
+    for key, value in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(value), []).append(key)
+    for group in names.values():  # T5 has its words under two names, of which a file may hold one
+        if there := [key for key in group if key in state]:
+            state = {**dict.fromkeys(group, state[there[0]]), **state}
+    return modern_attention(state) if isinstance(module, AutoencoderKL) else state
+
+
+def modern_attention(state: Mapping[str, Tensor]) -> State:
+    """An autoencoder's state in diffusers' names of today; 1 x 1 convolutions of its attention become matrices."""
+    new: State = {}
+    for old, value in state.items():
+        match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", old)
+        key = f"{match[1]}.{OLD_ATTENTION[match[2]]}.{match[3]}" if match else old
+        new[key] = value[:, :, 0, 0] if ".attentions." in key and value.dim() == 4 else value
+    return new
+
+
+def check_state(module: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
+    """Name the first tensor that is missing, unknown, of another shape or kind, or not finite."""
+    expected = module.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
+        raise AudioLDMError(
+            f"{place} {what} ({len(missing)} missing, {len(extra)} unknown).",
+            "Its config.json does not belong to it.",
+        )
+    for key, value in expected.items():
+        if value.shape != state[key].shape or value.is_floating_point() != state[key].is_floating_point():
+            raise AudioLDMError(
+                f"{place}: {key!r} is {describe(state[key])}, its config.json says {describe(value)}.",
+                "Use the config.json that belongs to these weights.",
+            )
+        check_finite(key, state[key], place)
+
+
+def describe(value: Tensor) -> str:
+    """Shape and kind of a tensor for a message."""
+    return f"of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
+
+
+def check_finite(key: str, value: Tensor, place: Path) -> None:
+    """Raise AudioLDMError for NaN or infinity; the sum, which either spoils, is read in one pass."""
+    if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
+        raise AudioLDMError(f"{place}: {key!r} has NaN or infinity.", "The training broke down: use another.")
+
+
+def aligned(state: Mapping[str, Tensor]) -> State:
+    """``state`` with every tensor at a multiple of 16 bytes, copied where it was not.
+
+    A matrix product may round by where its operands lie (MKL on AMD does, modulo 16), and a file puts them anywhere:
+    the same weights from another file would give another sound, if only in the last bit.
+
+    >>> store = torch.arange(40.0)
+    >>> aligned({"weight": store[1:33]})["weight"].data_ptr() % 16
+    0
+    """
+    return {key: value.clone() if value.data_ptr() % 16 else value for key, value in state.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object.   Raises AudioLDMError for a file that is missing, too long, or something else."""
+    if not path.is_file():
+        raise AudioLDMError(f"{path} is missing.", "Is this a model folder? Name another with -m.")
+    if path.stat().st_size > LONGEST_JSON:
+        raise AudioLDMError(f"{path} is too long for JSON settings.", "Copy the model folder again.")
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError, OSError) as error:
+        raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
+    if not isinstance(content, dict):
+        raise AudioLDMError(f"{path} holds no JSON object.", "Copy the model folder again.")
+    return content
+
+
+def find_weights(folder: Path | str) -> list[Path]:
+    """The weight files of a component folder: one, or the shards that an index names, all inside the folder."""
+    folder = Path(folder)
+    for name in NAMES:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = read_json(index).get("weight_map")
+            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+                raise AudioLDMError(f"{index} has no weight_map.", "Download the folder again.")
+            if any(
+                Path(shard).name != shard for shard in shards.values()
+            ):  # the hub's are links, so no ``inside``
+                raise AudioLDMError(f"{index} names files outside of its folder.", "Download it again.")
+            return [folder / shard for shard in sorted(set(shards.values()))]
+    raise AudioLDMError(
+        f"{folder} has no weights (none of {', '.join(NAMES)}).", "Download the folder again."
+    )
+
+
+def weight_file(folder: Path | str) -> Path:
+    """The weight file of a component folder, or its first shard."""
+    return find_weights(folder)[0]
+
+
+def read_state(folder: Path | str) -> State:
+    """All tensors of a component folder."""
+    state: State = {}
+    for path in find_weights(folder):
+        state.update({key: value for key, value in read_weights(path).items() if isinstance(value, Tensor)})
+    return state
+
+
+class Named:
+    """Replaces a class that a training saved in its checkpoint as the key of a table."""
+
+
+HARMLESS: list[Any] = [
+    (Named, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (Named, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
+    (Named, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),
+]
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Everything in a weight file, on the CPU.   A pickle is opened with ``weights_only=True`` or not at all.
+
+    Raises AudioLDMError for a missing, truncated or foreign file, and for one that would run code when opened.
+    """
+    if not path.is_file():
+        raise AudioLDMError(f"{path} is missing.", "Check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise AudioLDMError(*refusal(path, error)) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise AudioLDMError(
+            f"{path} cannot be read ({reason(error)}): truncated or corrupt.", "Download it again."
+        ) from None
+    if not isinstance(content, dict):
+        raise AudioLDMError(
+            f"{path} holds a {type(content).__name__}, not a table of weights.", "Name a checkpoint."
+        )
+    return content
+
+
+def refusal(path: Path, error: pickle.UnpicklingError) -> tuple[str, str]:
+    """What is wrong with a pickle that torch refused, and what to do."""
+    for mark in ("Unsupported global: GLOBAL ", "Unsupported class ", "Trying to load unsupported GLOBAL "):
+        if mark in str(error):
+            what = str(error).split(mark, 1)[1].split()[0].rstrip(".,")
+            return (
+                f"{path} is refused: it is a pickle that would run {what!r} when opened, not weights only.",
+                "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
+            )
+    return (
+        f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights.",
+        f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.",
+    )
 
 
 def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype | None = None) -> Path:
-    """Write ``config.json`` and the weights (cast to ``dtype`` if given) into ``folder``; return the weight file."""
+    """Write ``config.json`` and the weights (cast to ``dtype`` if given) into ``folder``; returns the weight file."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    borrowed = not hasattr(module, "save_config")  # transformers keeps its configuration in an object
-    if borrowed:
-        module.config.architectures = [type(module).__name__]
-        module.config.save_pretrained(folder)
-    else:
-        module.save_config(folder)
-    path = folder / WEIGHTS[borrowed]
-    draft = path.with_suffix(
-        f".{os.getpid()}.part"
-    )  # loaded weights may be views of the file that is replaced
-    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    first: dict[int, str] = {}  # T5 has its words under two names; safetensors wants two tensors for them
+    settings: Any = module
+    if hasattr(module, "save_config"):
+        settings.save_config(folder)
+    else:  # transformers
+        settings.config.architectures = [type(module).__name__]
+        settings.config.save_pretrained(folder)
+    path = folder / NAMES[not hasattr(module, "save_config")]
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    first: dict[int, str] = {}  # safetensors wants two tensors for a weight with two names
     state = {k: v if first.setdefault(v.data_ptr(), k) == k else v.clone() for k, v in state.items()}
     if dtype is not None:
-        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    save_file(state, draft, metadata={"format": "pt"})
-    settle_header(draft)
-    os.replace(draft, path)
+        state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    with staged(path) as draft:  # weights in memory may be views of the file at ``path``
+        save_file(state, draft, metadata={"format": "pt"})
+        pad_header(draft)
     return path
 
 
-def settle_header(path: Path) -> None:
+def pad_header(path: Path) -> None:
     """Put spaces behind a safetensors header: the first weight is then at a multiple of 64 bytes (see ``aligned``)."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -108,106 +407,17 @@ def settle_header(path: Path) -> None:
     os.replace(longer, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object, or one clear line."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise AudioLDMError(f"{path} is missing.", "Is this a model folder? Name another with -m.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
-    if not isinstance(content, dict):
-        raise AudioLDMError(f"{path} holds no JSON object.", "Copy the model folder again.")
-    return content
-
-
-def weight_file(folder: Path | str) -> Path:
-    """The one weight file of a component folder."""
-    for name in WEIGHTS:
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
-    raise AudioLDMError(f"{folder} has no weights ({' or '.join(WEIGHTS)}).", "Copy the model folder again.")
-
-
-def load_component(
-    folder: Path | str, builders: Mapping[str, Callable[[dict[str, Any]], nn.Module]] = BUILDERS
-) -> nn.Module:
-    """Build the class that ``config.json`` names and load its weights strictly, as float32, in eval mode.
-
-    Float32 weights that lie well in the file stay views of it, read where they are first used and copied where they
-    are changed; ``aligned`` copies the rest.
-    """
-    folder = Path(folder)
-    config = read_json(folder / "config.json")
-    name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    if name not in builders:
-        raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(builders)}.")
-    with Undrawn():
-        module = builders[name](config)
-    path = weight_file(folder)
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise AudioLDMError(
-            f"{path} cannot be read ({error}): truncated or corrupt.", "Copy it again."
-        ) from None
-    check_state(module, state, path)
-    own = len(list(module.parameters())) == len(list(module.named_parameters(remove_duplicate=False)))
-    module.load_state_dict(aligned(state), strict=True, assign=own)  # weights with two names must stay one
-    return module.float().eval()
-
-
-def aligned(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``state`` with every tensor at a multiple of 16 bytes, copied where it was not.
-
-    A matrix product may round by where its operands lie (MKL on AMD does, modulo 16), and a file puts them anywhere:
-    the same weights from another file would make another sound, if only in the last bit.
-
-    >>> store = torch.arange(40.0)
-    >>> aligned({"weight": store[1:33]})["weight"].data_ptr() % 16
-    0
-    """
-    return {key: value.clone() if value.data_ptr() % 16 else value for key, value in state.items()}
-
-
-class Undrawn(TorchFunctionMode):
-    """Leave parameters as they were allocated: what a file will replace needs no random start."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """``func``, unless it fills a parameter in place."""
-        given = kwargs or {}
-        target = given.get("tensor", args[0] if args else None)
-        draws = getattr(func, "__module__", None) == "torch.nn.init" or func in DRAWS
-        return target if draws and isinstance(target, nn.Parameter) else func(*args, **given)
-
-
-def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
-    """A tokenizer that was saved with ``save_pretrained``."""
-    read_json(Path(folder) / "tokenizer.json")
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
-def check_state(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Name the first tensor that is missing, unexpected, or of another shape."""
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or extra:
-        what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
-        raise AudioLDMError(
-            f"{path} {what} ({len(missing)} missing, {len(extra)} unknown).",
-            "Its config.json does not belong to it.",
-        )
-    for key, value in own.items():
-        if value.shape != state[key].shape:
-            raise AudioLDMError(
-                f"{path}: {key!r} has shape {tuple(state[key].shape)}, its config.json says {tuple(value.shape)}.",
-                "Use the config.json that belongs to these weights.",
-            )
-
-
 def sha256(path: Path | str) -> str:
     """Hex digest of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_digest(*modules: nn.Module) -> str:
+    """sha256 over names and float32 values of the modules' weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, value in sorted(module.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

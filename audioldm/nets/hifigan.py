@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from audioldm.nets.heap import settle
 from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.split import Split
+from audioldm.nets.machine import Split, trim_heap
 
 
 def build_hifigan(
@@ -129,7 +128,7 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
         total = None
         for block in vocoder.resblocks[stage * branches : (stage + 1) * branches]:
             total = residual(block, x, total)
-            settle()
+            trim_heap()
         x, share = total, 1 / branches
     return flat(vocoder.conv_post, x, share, 0.01).tanh()[
         :, :, 0

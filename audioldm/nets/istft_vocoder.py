@@ -13,6 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from audioldm.nets.folder import register
 from audioldm.signal.invert import energies, inverse
 from audioldm.signal.tones import Tones, bands, gains, lobe, prior, scrambled, tones
 from audioldm.spec import SPECS
@@ -42,6 +43,7 @@ class ConvNeXtBlock(nn.Module):
         return x + self.scale * self.narrow(nnf.gelu(self.widen(y)))
 
 
+@register
 class ISTFTVocoder(ModelMixin, ConfigMixin):
     """Log-mel to waveform, exactly one hop a frame, a function of the mel alone.
 
@@ -84,21 +86,21 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         ``seed`` (B,) of whole numbers varies the first phases and the noise from row to row, as training does; without
         it they are always the same.
         """
-        found, noise = self.sources(mel, seed)
-        return self.decode(mel, found, noise)
+        track, noise = self.sources(mel, seed)
+        return self.decode(mel, track, noise)
 
     def vocode(self, mel: Tensor, *, chunk: int) -> Tensor:
         """Log-mel (B, T, F) to a wave (B, T * hop), the net's part in pieces of ``chunk`` frames: the same sound."""
         frames, hop = mel.shape[1], self.spec.hop
         if frames <= chunk + 2 * self.side:
             return self(mel)
-        found, noise = self.sources(mel, None)
+        track, noise = self.sources(mel, None)
         wave = mel.new_empty(len(mel), frames * hop)
         for begin in range(0, frames, chunk):
             end = min(begin + chunk, frames)
             first, last = max(0, begin - self.side), min(frames, end + self.side)
             part = slice(first, last)
-            tone = Tones(found.hertz[:, part], found.magnitude[:, part], found.turns[:, part])
+            tone = Tones(track.hertz[:, part], track.magnitude[:, part], track.turns[:, part])
             piece = self.decode(mel[:, part], tone, noise[:, part])
             wave[:, begin * hop : end * hop] = piece[:, (begin - first) * hop : (end - first) * hop]
         return wave
@@ -112,13 +114,13 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         noise = 2 * scrambled(index + row[:, :, None] * 0x10001 + 0x155555) - 1
         return tones(mel, self.spec, first), noise.expand(len(mel), -1, -1)
 
-    def decode(self, mel: Tensor, found: Tones, noise: Tensor) -> Tensor:
+    def decode(self, mel: Tensor, track: Tones, noise: Tensor) -> Tensor:
         """A wave (B, T * hop) from mels and sources of the same frames."""
-        rough, sharp = prior(mel, self.spec), lobe(found, self.spec)
-        gate, more, *ways = self.net(mel, found, noise, rough, sharp).float().chunk(HEADS, dim=-1)
+        rough, sharp = prior(mel, self.spec), lobe(track, self.spec)
+        gate, more, *ways = self.net(mel, track, noise, rough, sharp).float().chunk(HEADS, dim=-1)
         loud = rough + gate.sigmoid() * (sharp - rough) + more
         loud = loud.clamp(max=LOUDEST).exp()
-        angle = 2 * pi * found.turns[..., bands(self.spec, mel.device).nearest]
+        angle = 2 * pi * track.turns[..., bands(self.spec, mel.device).nearest]
         cos, sin = angle.cos(), angle.sin()
         real = ways[0] * cos - ways[1] * sin + ways[2]
         imag = ways[0] * sin + ways[1] * cos + ways[3]
@@ -152,11 +154,11 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         values = values * gains(values.abs().transpose(1, 2), target, self.spec).transpose(1, 2)
         return inverse(values, self.spec, wave.shape[-1])
 
-    def net(self, mel: Tensor, found: Tones, noise: Tensor, rough: Tensor, sharp: Tensor) -> Tensor:
+    def net(self, mel: Tensor, track: Tones, noise: Tensor, rough: Tensor, sharp: Tensor) -> Tensor:
         """What each bin's six numbers are, (B, T, 6 K)."""
         table, kind = bands(self.spec, mel.device), self.norm_in.weight.dtype
-        angle = 2 * pi * found.turns
-        within = ((found.hertz - table.hertz) * table.height).clamp(-3, 3)
+        angle = 2 * pi * track.turns
+        within = ((track.hertz - table.hertz) * table.height).clamp(-3, 3)
         level = (mel.float() - MEAN) / STD
         x = torch.cat([level, within, angle.cos(), angle.sin(), noise], dim=-1).to(kind)
         x = self.read_bands(x.transpose(1, 2)).transpose(1, 2)

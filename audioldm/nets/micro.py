@@ -1,7 +1,7 @@
-"""What a crop was cut from, told to the U-Net beside the prompt.   B batch, D width of the FiLM vector.
+"""What a crop was cut from, as a condition beside the prompt.   B batch, D width of the FiLM vector.
 
-SDXL (arXiv:2307.01952 sec. 2.2) tells the net the size and the crop of each training picture, and so keeps small and
-cut-off ones without learning to make them; Stable Audio (arXiv:2402.04825 sec. 3.2) does it with seconds.
+SDXL (arXiv:2307.01952 sec. 2.2) conditions the net on the size and the crop of each training picture, and so keeps
+small and cut-off ones without learning to make them; Stable Audio (arXiv:2402.04825 sec. 3.2) does it with seconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from audioldm.batch import Condition
+from audioldm.nets.folder import register
 
 FIELDS = ("start", "seconds", "rate", "crop")
 """Second of the file where the crop starts; seconds of the whole file; its own sample rate in Hz; seconds cropped."""
@@ -61,6 +62,7 @@ def rows(facts: Facts) -> Tensor:
     return table
 
 
+@register
 class MicroConditioning(ModelMixin, ConfigMixin):
     """FIELDS of each clip (B, 4) to a vector (B, film_dim) that is added to ``Condition.film``.
 
@@ -68,7 +70,7 @@ class MicroConditioning(ModelMixin, ConfigMixin):
     starts at zero, so before training the vector is exactly 0 and a trained U-Net answers as it did without it.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         film_dim: int = 512,

@@ -10,9 +10,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from audioldm.nets.folder import register
 
+
+@register
 class NoisyClassifier(ModelMixin, ConfigMixin):
-    """A residual net over noisy scaled latents that is told the noise level.   Dhariwal & Nichol 2021 sec. 4.1.
+    """A residual net over noisy scaled latents, conditioned on the noise level.   Dhariwal & Nichol 2021 sec. 4.1.
 
     (x = x0 + sigma eps (B, C, T, F), sigma (B,)) to logits (B, K); any T.   It knows levels, not times, so any model of
     the same latents may use it, whatever its schedule.   ``encoder`` is the digest of the VAE encoder whose latents it
@@ -23,7 +26,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
     torch.Size([3, 2])
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         classes: Sequence[str],
@@ -59,13 +62,12 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         """
         level = sigma.to(torch.promote_types(x.dtype, torch.float32))
         shrink = (1 / (1 + level**2)).to(x.dtype).reshape(-1, 1, 1, 1)
-        angle = (
-            250 * level.clamp(1e-3, 1e4).log()
-        )  # Karras et al. 2022 c_noise = log(sigma) / 4, in thousandths
-        told = self.time(self.level(angle).to(x.dtype))
+        # Karras et al. 2022: c_noise = log(sigma) / 4, in thousandths
+        angle = 250 * level.clamp(1e-3, 1e4).log()
+        embedding = self.time(self.level(angle).to(x.dtype))
         h = self.enter(x * shrink)
         for block in self.blocks:
-            h = block(h, told) if isinstance(block, ResnetBlock2D) else block(h)
+            h = block(h, embedding) if isinstance(block, ResnetBlock2D) else block(h)
         h = self.head(h).flatten(2)
         return self.out(torch.cat([h.mean(-1), h.amax(-1)], dim=-1))
 

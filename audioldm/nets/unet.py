@@ -7,7 +7,7 @@ transformer block attends to the latent itself.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 from torch import Tensor
@@ -16,7 +16,7 @@ from audioldm.batch import Condition
 
 Kind = Literal["film", "cross", "both"]
 NetCall = Callable[..., Tensor]
-LatentUNet = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
+LatentUNet: TypeAlias = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
 
 
 def build_unet(
@@ -27,87 +27,57 @@ def build_unet(
     layers: int = 2,
     head_channels: int = 32,
     heads: Sequence[int] | int | None = None,
-    film_dim: int = 512,
+    film_dim: int | None = 512,
     context_dim: int = 1024,
+    contexts: Sequence[int | None] | None = None,
     depth: int = 1,
     groups: int = 32,
     sample_size: int = 128,
     attention: Sequence[bool] | None = None,
     linear: bool = False,
-) -> UNet2DConditionModel:
+) -> LatentUNet:
     """Attention on every level but the first, and in the middle. Defaults with "film": AudioLDM-S, 185.04 M parameters.
 
     ``head_channels`` is the width of one head; diffusers' argument ``attention_head_dim`` is, against its name, the
     number of heads, so it is derived per level, unless ``heads`` gives it.   ``depth``: blocks a transformer.
     ``attention`` says at which levels (Stable Diffusion's family: all but the last); ``linear`` lets transformers go in
-    and out through linear layers.   Raises ValueError for an unknown kind.
+    and out through linear layers.
+
+    ``contexts`` gives AudioLDM 2's U-Net: after each residual block one transformer for each, in order; a context is
+    the width of the tokens that it attends to, or None for the latent itself.   (None, 768, 1024) is AudioLDM 2,
+    (None, 1024) its text-only relative, both of kind "cross"; (None, None) of kind "film" the 48 kHz AudioLDM.
+    Raises ValueError for an unknown kind, or more than two widths.
     """
     if kind not in ("film", "cross", "both"):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
+    if sum(width is not None for width in contexts or ()) > 2:
+        raise ValueError(f"contexts={tuple(contexts or ())}: at most two may have a width")
     attends = [i > 0 for i in range(len(channels))] if attention is None else list(attention)
-    film = {
-        "class_embed_type": "simple_projection",
-        "class_embeddings_concat": True,
-        "projection_class_embeddings_input_dim": film_dim,
+    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
+    settings: dict[str, Any] = {
+        "sample_size": sample_size,
+        "in_channels": latent_channels,
+        "out_channels": latent_channels,
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
+        "block_out_channels": tuple(channels),
+        "layers_per_block": layers,
+        "attention_head_dim": heads or tuple(max(1, width // head_channels) for width in channels),
+        "transformer_layers_per_block": depth,
+        "norm_num_groups": groups,
+        "use_linear_projection": linear,
     }
-    return UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        down_block_types=tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends),
-        up_block_types=tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in attends[::-1]),
-        block_out_channels=tuple(channels),
-        layers_per_block=layers,
-        attention_head_dim=heads or tuple(max(1, width // head_channels) for width in channels),
-        cross_attention_dim=tuple(channels) if kind == "film" else context_dim,
-        transformer_layers_per_block=depth,
-        norm_num_groups=groups,
-        use_linear_projection=linear,
-        **({} if kind == "cross" else film),
-    )
-
-
-def build_unet_of_contexts(
-    contexts: Sequence[int | None],
-    *,
-    channels: Sequence[int] = (128, 256, 384, 640),
-    latent_channels: int = 8,
-    layers: int = 2,
-    head_channels: int = 32,
-    heads: Sequence[int] | int | None = None,
-    film_dim: int | None = None,
-    depth: int = 1,
-    groups: int = 32,
-    sample_size: int = 128,
-) -> AudioLDM2UNet2DConditionModel:
-    """AudioLDM 2's U-Net: after each residual block one transformer for each of ``contexts``, in order.
-
-    A context is the width of the tokens that the transformer looks at, or None for the latent itself.   (None, 768,
-    1024) is AudioLDM 2; (None, 1024) its text-only relative; (None, None) with ``film_dim`` 512 the 48 kHz AudioLDM.
-    Raises ValueError for more than two widths.
-    """
-    if sum(width is not None for width in contexts) > 2:
-        raise ValueError(f"contexts={tuple(contexts)}: at most two may have a width")
-    n = len(channels) - 1
-    film = {
-        "class_embed_type": "simple_projection",
-        "class_embeddings_concat": True,
-        "projection_class_embeddings_input_dim": film_dim,
-    }
-    return AudioLDM2UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * n,
-        up_block_types=("CrossAttnUpBlock2D",) * n + ("UpBlock2D",),
-        block_out_channels=tuple(channels),
-        layers_per_block=layers,
-        attention_head_dim=heads or tuple(max(1, width // head_channels) for width in channels),
-        cross_attention_dim=[tuple(contexts)] * len(channels),
-        transformer_layers_per_block=depth,
-        norm_num_groups=groups,
-        **({} if film_dim is None else film),
-    )
+    if kind != "cross":
+        settings |= {
+            "class_embed_type": "simple_projection",
+            "class_embeddings_concat": True,
+            "projection_class_embeddings_input_dim": film_dim,
+        }
+    if contexts is not None:
+        widths = [tuple(contexts)] * len(channels)
+        return AudioLDM2UNet2DConditionModel(cross_attention_dim=widths, **settings)
+    width = tuple(channels) if kind == "film" else context_dim
+    return UNet2DConditionModel(cross_attention_dim=width, **settings)
 
 
 def kind_of(unet: LatentUNet) -> Kind:

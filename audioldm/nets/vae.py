@@ -4,12 +4,13 @@ Three spaces: log-mel (as ``signal.mel`` gives it); raw latent (what the encoder
 (raw times ``vae.config.scaling_factor``, unit variance over the data set: what the U-Net sees).
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
+
+from audioldm.nets.folder import state_digest
 
 # Mean and standard deviation of natural-log mels of everyday sound at 16 kHz, 64 bins: AudioLDM's own configuration
 # carries -4.63 and 2.74.   Used only to start the last layer near the data.
@@ -56,7 +57,7 @@ def encode(vae: AutoencoderKL, mel: Tensor) -> tuple[Tensor, Tensor]:
     stride = stride_of(vae)
     if mel.shape[-1] % stride or mel.shape[-2] % stride:
         raise ValueError(f"mel {tuple(mel.shape)}: frames and bins must be multiples of {stride}")
-    posterior = vae.encode(mel).latent_dist
+    posterior = vae.encode(mel.to(vae.dtype)).latent_dist
     return posterior.mean, posterior.std
 
 
@@ -67,9 +68,4 @@ def decode(vae: AutoencoderKL, latent: Tensor) -> Tensor:
 
 def encoder_digest(vae: AutoencoderKL) -> str:
     """sha256 over the weights that decide a latent: the encoder's and quant_conv's.   A decoder may be trained on."""
-    digest = hashlib.sha256()
-    for part in (vae.encoder, vae.quant_conv):
-        for key, value in sorted(part.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return state_digest(vae.encoder, vae.quant_conv)

@@ -1,85 +1,84 @@
-"""Text to sound: the one class that composes the nets with the sampler.
+"""Text to sound: a model that is called with prompts."""
 
-A model folder is ``model_index.json`` and one folder a component, as diffusers lays it out, plus ``audioldm.json``: the
-AudioSpec, the defaults for generating, and the sha256 of every weight file.
-"""
+from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
-from transformers import SpeechT5HifiGan
+from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.control.steer import Control, steered
-from audioldm.diffusion.grids import GRIDS
-from audioldm.diffusion.noise import PerSample
-from audioldm.diffusion.noise import seeds as generators
-from audioldm.diffusion.pairing import paired
-from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
-from audioldm.diffusion.samplers import SAMPLERS
-from audioldm.diffusion.schedule import NoiseSchedule, audioldm
-from audioldm.diffusion.table import choose
-from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import NoClap, SmallClap
-from audioldm.nets.generated import GeneratedText
-from audioldm.nets.heap import forget
-from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.t5 import T5Text
-from audioldm.nets.unet import kind_of, multiple_of
-from audioldm.pipeline import adapting, longform, model_folder
-from audioldm.pipeline.adapting import Adapted, Named
-from audioldm.pipeline.draws import OnStep, until_heard
-from audioldm.pipeline.engines import Engine, Mode, build_engine, check_mode, default_dtype, warn_of_emulation
-from audioldm.pipeline.guide import Guide
-from audioldm.pipeline.mixing import together
+from audioldm.components import Components, SamplingOptions
+from audioldm.convert.model import save_model
+from audioldm.convert.reference import open_model
+from audioldm.engines import Mode, check_mode
+from audioldm.pipeline import adapters
+from audioldm.pipeline.adapters import Named
+from audioldm.pipeline.conditions import Conditions, encode
+from audioldm.pipeline.draws import Options, resample_silent
+from audioldm.pipeline.guidance import GuidanceConfig
+from audioldm.pipeline.longform import decode, latent_shape
+from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
-from audioldm.signal.invert import polish as polished
-from audioldm.spec import AudioSpec
-
-EMBEDDED = Path(__file__).parents[1] / "_embedded"
-ORIGIN = ("source", "revision", "licence", "heads", "weights")
 
 
-@dataclass
-class AudioLDM:
+@dataclass(frozen=True, eq=False)
+class AudioLDM(Components):
     """A loaded model.
 
     >>> pipe = AudioLDM.from_pretrained()  # doctest: +SKIP
-    >>> waves = pipe(["rain falling"], seeds=[0])  # doctest: +SKIP
+    >>> waves = pipe("rain falling", seeds=[0])  # doctest: +SKIP
     """
 
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    vocoder: SpeechT5HifiGan | ISTFTVocoder
-    clap: SmallClap | PretrainedClap | NoClap
-    spec: AudioSpec
-    schedule: NoiseSchedule = field(default_factory=audioldm)
-    prediction: Prediction = "eps"
-    name: str = "unnamed"
-    defaults: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    hashes: dict[str, str] = field(default_factory=dict)
-    words: T5Text | GeneratedText | None = None
-    """what reads prompts word by word, for a U-Net that attends to tokens"""
-    dtype: torch.dtype = torch.float32
-    notice: str = ""
-    """what whoever imports these weights must be told"""
-    mode: Mode = "exact"
-    adapted: Adapted | None = field(default=None, repr=False, compare=False)
-    controls: tuple[Control, ...] = ()
-    """maps that every sound follows, and sounds that it is like; ``dataclasses.replace`` gives a pipe with others"""
-    _engine: Engine | None = field(default=None, init=False, repr=False, compare=False)
+    @torch.no_grad()
+    @resample_silent
+    def __call__(
+        self,
+        prompts: str | Condition | Sequence[str | Condition],
+        *,
+        seeds: Sequence[int],
+        timeline: Sequence[Span] | None = None,
+        loop: bool = False,
+        guidance_config: GuidanceConfig | None = None,
+        on_step: OnStep | None = None,
+        **options: Unpack[Options],
+    ) -> Tensor:
+        """Prompts (or conditions of one row) and a seed for each to waves (B, N).
 
-    @property
-    def device(self) -> torch.device:
-        """Where the U-Net is."""
-        return self.unet.device
+        ``options`` are the settings of ``Sampling``; what is None or left out comes from the model's ``defaults``.
+        ``timeline`` is what every clip follows instead of its prompt.   ``loop`` lets the end go over into the begin,
+        and rounds the length to whole latent frames.   A sound longer than the model's own length is made in windows.
+        Raises AudioLDMError for settings that no run could use.
+        """
+        settings = self.defaults.merged(**options)
+        # 1. Encode the prompts, and the one to steer away from.
+        conditions = encode(self, prompts, settings.negative, timeline)
+        # 2. Draw noise for the latent, each clip from its own seed.
+        shape = latent_shape(self, settings.seconds, loop=loop)
+        run = Run.of(self, settings, shape, seeds, guidance_config, on_step)
+        noise = run.start()
+        # 3. Sample: step by step down the noise levels, under the conditions.
+        latent = run.sample(run.denoiser(conditions, loop=loop), noise)
+        # 4. Decode: the latent to a mel, and the mel to a wave.
+        seconds = None if loop else settings.seconds
+        return decode(self, latent, seconds=seconds, refine_phase=settings.refine_phase, loop=loop)
+
+    def sample(
+        self,
+        condition: Condition,
+        empty: Condition,
+        *,
+        seeds: Sequence[int],
+        guidance_config: GuidanceConfig | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Tensor:
+        """Scaled latents (B, C, T, F), float32, under conditions of B rows; ``empty`` is what to steer away from."""
+        settings = self.defaults.merged(**options)
+        run = Run.of(self, settings, latent_shape(self, settings.seconds), seeds, guidance_config)
+        return run.sample(run.denoiser(Conditions((condition,), empty)), run.start())
 
     @classmethod
     def from_pretrained(
@@ -90,209 +89,37 @@ class AudioLDM:
         dtype: torch.dtype | None = None,
         mode: Mode = "exact",
         **choices: Any,
-    ) -> "AudioLDM":
+    ) -> AudioLDM:
         """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
 
-        ``choices`` are those of ``pipeline.published.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
+        ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
         """
-        from audioldm.pipeline.source import open_reference
-
         check_mode(mode)
-        pipe = cls.from_folder(EMBEDDED) if ref in (None, "embedded") else open_reference(str(ref), **choices)
-        return pipe.to(device, dtype, mode=mode)
+        return cls.of(open_model(ref, **choices)).to(device, dtype, mode=mode)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "AudioLDM":
-        """Load a folder that ``save_pretrained`` wrote, float32 on the CPU."""
-        return cls(**model_folder.load_folder(folder))
-
-    def origin(self) -> dict[str, Any]:
-        """Where imported weights came from, their licence, and how they were read; empty for other models."""
-        return {key: self.about[key] for key in ORIGIN if key in self.about}
+    def of(cls, parts: Components) -> AudioLDM:
+        """The model of these parts."""
+        return cls(**vars(parts))
 
     def to(
         self, device: str | torch.device, dtype: torch.dtype | None = None, *, mode: Mode = "exact"
-    ) -> "AudioLDM":
+    ) -> AudioLDM:
         """Move the nets and choose how they run (see ``engines``); the text encoders and the sampler stay in float32.
 
         ``dtype`` is the type of U-Net, VAE and vocoder; for None it is the mode's own.   After weights were changed in
         place under mode "split" or "compiled", call it again.
         """
-        check_mode(mode)
-        self.mode, self.dtype = mode, dtype or default_dtype(mode)
-        warn_of_emulation(device, self.dtype)
-        for net in (self.unet, self.vae, self.vocoder):
-            nn.Module.to(net, device=device, dtype=self.dtype).eval()  # diffusers' own warns of any cast
-        if mode not in ("exact", "split"):
-            for net in (self.unet, self.vae):
-                net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.clap.to(device).eval()
-        if self.words is not None:
-            self.words.to(device).eval()
-        self._engine = None
+        self.engine.to(device, dtype, mode)
+        if self.token_encoder is not None:
+            self.token_encoder.to(device).eval()
         return self
 
-    @property
-    def engine(self) -> Engine:
-        """The nets as ``mode`` runs them; built anew where one of them was replaced."""
-        nets = (self.unet, self.vae, self.vocoder)
-        if self._engine is None or any(a is not b for a, b in zip(self._engine.nets, nets, strict=True)):
-            self._engine = build_engine(self.mode, *nets)
-        return self._engine
-
-    def adapt(self, *adapters: Named) -> "AudioLDM":
+    def adapt(self, *named: Named) -> AudioLDM:
         """Run with these adapters, "FILE" or "FILE:WEIGHT", and no others; with none it is the model itself again."""
-        adapting.adapt(self, adapters)
+        adapters.adapt(self, named)
         return self
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the model folder; weights are cast to ``dtype`` if given."""
-        model_folder.save_folder(self, Path(folder), dtype=dtype)
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        prompts: Sequence[str | Condition],
-        *,
-        seeds: Sequence[int],
-        seconds: float | None = None,
-        steps: int | None = None,
-        sampler: str | None = None,
-        grid: str | None = None,
-        guidance: float | None = None,
-        negative: str = "",
-        guide: Guide | None = None,
-        polish: int | None = None,
-        redraw: int | None = None,
-        schedule: Sequence[Span] | None = None,
-        loop: bool = False,
-        batch_size: int | None = None,
-        on_step: OnStep | None = None,
-    ) -> Tensor:
-        """Prompts (or Conditions of a row) and their seeds to waves (B, N); None comes from the model's ``defaults``.
-
-        Sound longer than the model's own length is made in overlapped windows, so that memory stays that of one
-        (``longform``).   ``schedule`` tells other words over time, instead of the prompts'.   ``loop`` makes the end go
-        over into the begin, and rounds the length to whole latent frames.
-
-        ``redraw``: how often a clip that came out silent is drawn again (``draws``); under controls, which may ask for
-        silence, never.
-
-        Every clip draws from its own seed.   On the CPU ``batch_size`` is 1 unless it is given, because matrix kernels
-        round differently for other batch sizes: so the same seed gives the same bytes however many clips are asked for.
-        """
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
-        given = {"seconds": seconds, "steps": steps, "sampler": sampler, "grid": grid, "guidance": guidance}
-        given |= {"polish": polish, "redraw": redraw}
-        chosen = {"polish": 0, "redraw": 0, **self.defaults}
-        chosen |= {name: value for name, value in given.items() if value is not None}
-        rounds, redraw = chosen.pop("polish"), chosen.pop("redraw")
-        size = batch_size or (1 if self.device.type == "cpu" else len(prompts))
-        told = together(self, [negative, *prompts])
-        spoken = [self.encode_text([span.prompt]) for span in schedule or ()]
-        forget(self.clap)
-
-        def draw(rows: list[int], seeds: list[int], on_step: OnStep | None) -> Tensor:
-            words = told.rows(torch.tensor(rows) + 1).trimmed()
-            latent = self.sample(
-                [words] if schedule is None else [one.repeat(len(rows)) for one in spoken],
-                told.rows(slice(0, 1)).trimmed().repeat(len(rows)),
-                seeds=seeds,
-                guide=guide,
-                schedule=schedule,
-                loop=loop,
-                on_step=on_step,
-                **chosen,
-            )
-            length = latent.shape[2] * self.spec.seconds_per_latent if loop else chosen["seconds"]
-            return longform.decode(self, latent, seconds=length, polish=rounds, loop=loop)
-
-        redraw = 0 if self.controls else redraw
-        return until_heard(draw, seeds, size=size, redraw=redraw, on_step=on_step)
-
-    def encode_text(self, prompts: Sequence[str]) -> Condition:
-        """Prompts to what the U-Net is told; in the float32 modes each by itself, so that its length moves no other."""
-        told = Condition() if self.words is None else self.words.tell(prompts)
-        if kind_of(self.unet) == "cross":
-            return told
-        if self.mode not in ("exact", "split"):
-            return replace(told, film=self.clap.embed_text(prompts))
-        return replace(told, film=torch.cat([self.clap.embed_text([prompt]) for prompt in prompts]))
-
-    def sample(
-        self,
-        told: Condition | Sequence[Condition],
-        empty: Condition,
-        *,
-        seeds: Sequence[int],
-        seconds: float,
-        steps: int,
-        sampler: str,
-        grid: str,
-        guidance: float,
-        guide: Guide | None = None,
-        schedule: Sequence[Span] | None = None,
-        loop: bool = False,
-        on_step: OnStep | None = None,
-    ) -> Tensor:
-        """Noise to a scaled latent (B, C, T, F), float32, under one condition, or one for each span of ``schedule``.
-
-        ``guide`` None is plain classifier-free guidance.
-        """
-        channels, frames, bins = self.spec.latent_shape(seconds, multiple_of(self.unet))
-        frames = longform.loop_frames(self, seconds) if loop else frames
-        shape = (channels, frames, bins)
-        noise = PerSample(generators(seeds), shape, device=self.device)
-        sigmas = choose(GRIDS, grid, "grid")(self.schedule, steps)  # on the CPU: no step waits to read it
-        conditions = [told] if isinstance(told, Condition) else told
-        parts = [(guide or Guide()).steer(self, one, empty, guidance, sigmas) for one in conditions]
-        shares = None if schedule is None else longform.span_shares(self, schedule, frames)
-        denoise = longform.over_time(self, parts, frames, shares=shares, loop=loop)
-
-        def report(i: int, *_: Any) -> None:
-            if on_step is not None:
-                on_step(i + 1, steps)
-
-        x = noise() * sigmas[0].float()
-        run = choose(SAMPLERS, sampler, "sampler")
-        x = run(denoise, x, sigmas.float(), noise=noise, on_step=report)
-        return x * self.schedule.alpha_of(sigmas[-1]).float()  # 1 unless the grid ends above 0
-
-    def denoiser(self, condition: Condition, *, controlled: int | None = None) -> Denoiser:
-        """The U-Net under one condition as a function (x, sigma) -> x0; controls act on ``controlled`` first rows."""
-        call = steered(self.engine.unet, self.controls, self.unet, controlled)
-        told = condition.to(self.device, self.dtype)
-        return as_denoiser(
-            lambda x, t: call(x, t, told),
-            self.schedule.to(self.device),
-            prediction=self.prediction,
-            dtype=self.dtype,
-        )
-
-    def denoisers(self, condition: Condition, empty: Condition) -> tuple[Denoiser, Denoiser]:
-        """The U-Net under two conditions (B each), answered by one call of 2B: for guidance, which asks both.
-
-        Controls act on the first alone: guidance then strengthens them as it does the words.
-        """
-        both = condition.joined(empty)
-        return paired(self.denoiser(both, controlled=both.count() // 2))
-
-    def decode(self, latent: Tensor, *, seconds: float, polish: int = 0) -> Tensor:
-        """Scaled latent to waves (B, N), trimmed to ``seconds``.
-
-        ``polish`` rounds bring the sound to the mel; a small vocoder needs it.   Their noise is the same every
-        time, so this is a function of the latent.   Raises AudioLDMError where the sound is not finite.
-        """
-        mel = self.engine.decode(latent.to(self.dtype))
-        sound = self.engine.vocode(mel).float()
-        if polish:
-            sound = polished(
-                sound, mel.float(), self.spec, rounds=polish, generator=torch.Generator().manual_seed(0)
-            )
-        wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
-        if not bool(wave.isfinite().all()):
-            raise AudioLDMError(
-                "The model gave a sound with NaN or infinity.", "Try --dtype float32.", code=1
-            )
-        return wave
+        save_model(self, Path(folder), dtype=dtype)

@@ -1,18 +1,30 @@
 """Clips drawn from their seeds, in batches, and once more where one came out silent.   B batch, N samples."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-OnStep = Callable[[int, int], None]
-"""(steps done, steps in all)"""
-Draw = Callable[[list[int], list[int], OnStep | None], Tensor]
-"""(places of clips, their seeds, on_step) -> waves (B, N)"""
+from audioldm.batch import Condition
+from audioldm.components import Components, SamplingOptions
+from audioldm.errors import AudioLDMError
+from audioldm.pipeline.run import OnStep
+
 SILENT = 0.02
 """Peak below which a clip counts as silent: 28 dB below the 0.5 that sounds have in training."""
 STRIDE = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: the small seeds that people choose do not meet those of further draws"""
+MOST_SEEDS = 2**62
+
+Call = TypeVar("Call", bound=Callable[..., Tensor])
+
+
+class Options(SamplingOptions, total=False):
+    """What a call of a pipeline may be given beside its prompts; None is the model's own."""
+
+    batch_size: int | None
 
 
 def silent(waves: Tensor) -> list[int]:
@@ -30,34 +42,70 @@ def seed_of(seed: int, attempt: int) -> int:
     >>> seed_of(7, 0), seed_of(7, 1) == seed_of(7, 2)
     (7, False)
     """
-    return seed if attempt == 0 else (seed + attempt * STRIDE) % 2**62
+    return seed if attempt == 0 else (seed + attempt * STRIDE) % MOST_SEEDS
 
 
-def until_heard(
-    draw: Draw, seeds: Sequence[int], *, size: int, redraw: int, on_step: OnStep | None = None
-) -> Tensor:
-    """Waves (B, N) of all ``seeds``, ``size`` at a time.
+def resample_silent(generate: Call) -> Call:
+    """Let ``generate``, a model's call for one batch, make any number of clips, and draw silent ones again.
 
-    A small model places a short sound now and then nowhere in its window.   Such a clip is drawn again, at most
-    ``redraw`` times, from seeds that follow from its own, so that it is the same alone and among others.   What is
-    still silent after that stays so.
+    On the CPU a batch is one clip unless ``batch_size`` says otherwise, because matrix kernels round differently for
+    other batch sizes: so a seed gives the same bytes however many clips are asked for.   A small model places a short
+    sound now and then nowhere in its window: such a clip is drawn again, at most ``retry_silent`` times, from seeds
+    that follow from its own, so that it is the same alone and among others.   What is still silent after that stays so,
+    and under controls, which may ask for silence, nothing is drawn again.
     """
-    waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
-    for attempt in range(redraw + 1):
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        total = batches + len(parts)
-        for part in parts:
 
-            def report(done: int, steps: int, before: int = batches, total: int = total) -> None:
-                if on_step is not None:
-                    on_step(before * steps + done, total * steps)
+    @wraps(generate)
+    def call(
+        parts: Components,
+        prompts: str | Condition | Sequence[str | Condition],
+        *,
+        seeds: Sequence[int],
+        batch_size: int | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Tensor:
+        prompts = [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
+        check_draws(prompts, seeds, batch_size)
+        size = batch_size or (1 if parts.device.type == "cpu" else len(prompts))
+        retries = parts.defaults.merged(retry_silent=options.get("retry_silent")).retry_silent
+        waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
+        for attempt in range((0 if parts.controls else retries) + 1):
+            groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+            total = batches + len(groups)
+            for group in groups:
+                batch = generate(
+                    parts,
+                    [prompts[row] for row in group],
+                    seeds=[seed_of(seeds[row], attempt) for row in group],
+                    on_step=part_of(on_step, batches, total),
+                    **options,
+                )
+                waves = waves if len(waves) else batch.new_zeros(len(seeds), batch.shape[1])
+                waves[group] = batch
+                batches += 1
+            rows = silent(waves)
+            if not rows:
+                break
+        return waves
 
-            made = draw(part, [seed_of(seeds[row], attempt) for row in part], report)
-            if not len(waves):
-                waves = made.new_zeros(len(seeds), made.shape[1])
-            waves[part] = made
-            batches += 1
-        rows = silent(waves)
-        if not rows:
-            break
-    return waves
+    return cast(Call, call)
+
+
+def part_of(on_step: OnStep | None, before: int, batches: int) -> OnStep | None:
+    """``on_step`` for one of ``batches`` batches, ``before`` of which are over."""
+    if on_step is None:
+        return None
+    return lambda step, steps: on_step(before * steps + step, batches * steps)
+
+
+def check_draws(prompts: Sequence[str | Condition], seeds: Sequence[int], batch_size: int | None) -> None:
+    """Raise AudioLDMError where prompts and seeds are not as many, or a number is out of range."""
+    if len(prompts) != len(seeds) or not prompts:
+        raise AudioLDMError(
+            f"{len(prompts)} prompts but {len(seeds)} seeds.", "Give one seed for each prompt."
+        )
+    if wrong := [seed for seed in seeds if not 0 <= seed < MOST_SEEDS]:
+        raise AudioLDMError(f"seed={wrong[0]} is not a seed.", "Use 0 or more, below 2^62.")
+    if batch_size is not None and batch_size < 1:
+        raise AudioLDMError(f"batch_size={batch_size} is not a number of clips.", "Use 1 or more.")

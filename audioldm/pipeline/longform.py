@@ -6,13 +6,12 @@ B batch, C channels, T latent frames, F bins, N samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.control.steer import window_at
+from audioldm.components import Components
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.windows import blend, plateau, shares_of, starts, windowed
 from audioldm.nets.unet import multiple_of
@@ -20,43 +19,46 @@ from audioldm.nets.vae import encode as encode_mel
 from audioldm.pipeline.spans import Span
 from audioldm.signal.mel import log_mel
 
-if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM
-
 FADE = 0.5
 """Seconds over which neighbouring prompts of a schedule cross-fade."""
 
 
-def window_frames(pipe: AudioLDM) -> int:
+def window_frames(parts: Components) -> int:
     """Latent frames that the U-Net sees at once: the length that the model was made for."""
-    return pipe.spec.latent_frames(pipe.defaults["seconds"], multiple_of(pipe.unet))
+    return parts.spec.latent_frames(parts.defaults.seconds, multiple_of(parts.unet))
 
 
-def loop_frames(pipe: AudioLDM, seconds: float) -> int:
+def loop_frames(parts: Components, seconds: float) -> int:
     """Latent frames of a loop: ``seconds`` to the nearest frame, at least what the U-Net needs."""
-    return max(multiple_of(pipe.unet), round(seconds / pipe.spec.seconds_per_latent))
+    return max(multiple_of(parts.unet), round(seconds / parts.spec.seconds_per_latent))
+
+
+def latent_shape(parts: Components, seconds: float, *, loop: bool = False) -> tuple[int, int, int]:
+    """(channels, frames, bins) of the latent of a sound of ``seconds``."""
+    channels, frames, bins = parts.spec.latent_shape(seconds, multiple_of(parts.unet))
+    return channels, loop_frames(parts, seconds) if loop else frames, bins
 
 
 def over_time(
-    pipe: AudioLDM,
-    parts: Sequence[Denoiser],
+    parts: Components,
+    denoisers: Sequence[Denoiser],
     frames: int,
     *,
     shares: Tensor | None = None,
     loop: bool = False,
 ) -> Denoiser:
     """One denoiser for ``frames`` latent frames from one per prompt; ``shares`` (P, frames) says which counts when."""
-    multiple = multiple_of(pipe.unet)
-    window = min(window_frames(pipe), frames // multiple * multiple if loop else frames)
+    multiple = multiple_of(parts.unet)
+    window = min(window_frames(parts), frames // multiple * multiple if loop else frames)
+    if len(denoisers) == 1 and frames <= window and not loop:
+        return denoisers[0]
     shares = torch.ones(1, frames) if shares is None else shares
-    return windowed(
-        parts, shares, window=window, circular=loop, inside=lambda begin: window_at(begin, frames)
-    )
+    return windowed(denoisers, shares, window=window, circular=loop)
 
 
-def span_shares(pipe: AudioLDM, spans: Sequence[Span], frames: int) -> Tensor:
+def span_shares(parts: Components, spans: Sequence[Span], frames: int) -> Tensor:
     """How much each span counts in every latent frame (P, frames)."""
-    return shares_of([(s.begin, s.end) for s in spans], frames, pipe.spec.seconds_per_latent, FADE)
+    return shares_of([(s.begin, s.end) for s in spans], frames, parts.spec.seconds_per_latent, FADE)
 
 
 def tile_weights(window: int, scale: int) -> tuple[Tensor, int]:
@@ -66,47 +68,53 @@ def tile_weights(window: int, scale: int) -> tuple[Tensor, int]:
 
 
 @torch.no_grad()
-def encode(pipe: AudioLDM, wave: Tensor) -> Tensor:
+def encode(parts: Components, wave: Tensor) -> Tensor:
     """Wave (N,) to the scaled latent (1, C, T, F) of its posterior's mean, silence added up to whole latent frames."""
-    frames = pipe.spec.latent_frames(wave.shape[-1] / pipe.spec.rate, multiple_of(pipe.unet))
-    size = pipe.spec.stride * pipe.spec.hop
+    frames = parts.spec.latent_frames(wave.shape[-1] / parts.spec.rate, multiple_of(parts.unet))
+    size = parts.spec.stride * parts.spec.hop
     padded = nnf.pad(wave.float(), (0, frames * size - wave.shape[-1]))
-    window = min(frames, window_frames(pipe))
+    window = min(frames, window_frames(parts))
     weights, stride = tile_weights(window, 1)
     begins = starts(frames, window, stride)
 
     def part(begin: int) -> Tensor:
-        mel = mel_between(pipe, padded, begin * size, (begin + window) * size)
-        return encode_mel(pipe.vae, mel.to(pipe.device, pipe.dtype))[0].float()
+        mel = mel_between(parts, padded, begin * size, (begin + window) * size)
+        return encode_mel(parts.vae, mel.to(parts.device, parts.dtype))[0].float()
 
     whole = part(0) if len(begins) == 1 else blend(frames, begins, weights, part, dim=2)
-    return whole * pipe.vae.config.scaling_factor
+    return whole * parts.vae.config.scaling_factor
 
 
-def mel_between(pipe: AudioLDM, wave: Tensor, begin: int, end: int) -> Tensor:
+def mel_between(parts: Components, wave: Tensor, begin: int, end: int) -> Tensor:
     """The log-mel (1, 1, T, F) of samples [begin, end) as it is within the whole ``wave`` (N,)."""
-    hop = pipe.spec.hop
-    extra = -(-pipe.spec.n_fft // hop) * hop
+    hop = parts.spec.hop
+    extra = -(-parts.spec.n_fft // hop) * hop
     first, last = max(0, begin - extra), min(wave.shape[-1], end + extra)
-    mel = log_mel(wave[None, None, first:last], pipe.spec)
+    mel = log_mel(wave[None, None, first:last], parts.spec)
     return mel[:, :, (begin - first) // hop : (end - first) // hop]
 
 
 @torch.no_grad()
-def decode(pipe: AudioLDM, latent: Tensor, *, seconds: float, polish: int, loop: bool = False) -> Tensor:
-    """Scaled latent (B, C, T, F) to waves (B, N), a window at a time where T is longer than one, or in a circle."""
+def decode(
+    parts: Components, latent: Tensor, *, seconds: float | None, refine_phase: int, loop: bool = False
+) -> Tensor:
+    """Scaled latent (B, C, T, F) to waves (B, N), a window at a time where T is longer than one, or in a circle.
+
+    ``seconds`` None is the latent's own length.
+    """
     frames = latent.shape[2]
-    if frames <= window_frames(pipe) and not loop:
-        return pipe.decode(latent, seconds=seconds, polish=polish)
-    window = window_frames(pipe)
-    scale = pipe.spec.stride * pipe.spec.hop
+    seconds = frames * parts.spec.seconds_per_latent if seconds is None else seconds
+    if frames <= window_frames(parts) and not loop:
+        return parts.decode(latent, seconds=seconds, refine_phase=refine_phase)
+    window = window_frames(parts)
+    scale = parts.spec.stride * parts.spec.hop
     weights, stride = tile_weights(window, scale)
     # a circle that is shorter than a window is gone round as often as the window needs; what overlaps is the same sound
     begins = starts(frames, min(window, frames), min(stride, max(1, frames // 2)), circular=loop)
 
     def part(begin: int) -> Tensor:
         index = (torch.arange(window, device=latent.device) + begin) % frames
-        length = window * scale / pipe.spec.rate
-        return pipe.decode(latent[:, :, index], seconds=length, polish=polish)
+        length = window * scale / parts.spec.rate
+        return parts.decode(latent[:, :, index], seconds=length, refine_phase=refine_phase)
 
-    return blend(frames, begins, weights, part, dim=-1, scale=scale)[:, : pipe.spec.samples(seconds)]
+    return blend(frames, begins, weights, part, dim=-1, scale=scale)[:, : parts.spec.samples(seconds)]

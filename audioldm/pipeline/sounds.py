@@ -18,15 +18,12 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import resample
+from audioldm.datasets.decode import mono, opened, resample
 from audioldm.errors import AudioLDMError
 from audioldm.signal.splice import splice
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-KEPT = {
-    "wav": (*BITS, "FLOAT", "DOUBLE"),
-    "flac": ("PCM_S8", "PCM_16", "PCM_24"),
-}
+KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24")}
 """Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
 LONGEST = 1800.0
 """seconds of sound that an edit takes"""
@@ -52,7 +49,7 @@ class Sound:
 
     def mono(self, rate: int) -> Tensor:
         """The mean of the channels (N',), float32, at ``rate`` Hz."""
-        return resample(torch.from_numpy(self.floats().mean(axis=1)).float(), self.rate, rate)
+        return resample(mono(torch.from_numpy(self.floats())).float(), self.rate, rate)
 
     def padded(self, before: float, after: float) -> Sound:
         """With silence of so many seconds at its ends."""
@@ -65,21 +62,22 @@ def read(path: str | Path) -> Sound:
     if not Path(path).is_file():
         raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate, subtype, frames, mp3 = file.samplerate, file.subtype, file.frames, file.format == "MP3"
-            if frames > LONGEST * rate:
-                raise AudioLDMError(
-                    f"{path} has {frames / rate:.0f} s.", f"Cut it to {LONGEST:.0f} s or less."
-                )
-            kind = "int32" if subtype in BITS else "float64" if subtype == "DOUBLE" else "float32"
-            data = file.read(dtype=kind, always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioLDMError(f"Cannot read audio from {path}: {error}", "Give a sound file.") from error
-    if len(data) == 0:
+        with opened(path) as file:
+            most, length, blocks = LONGEST * file.rate, file.frames or 0, []
+            kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"
+            for block in file.blocks(dtype=kind) if length <= most else ():
+                blocks.append(block)
+                length = max(length, sum(map(len, blocks)))
+                if length > most:
+                    break
+            rate, subtype = file.rate, file.subtype
+    except AudioLDMError as error:  # wrong use: nothing has begun
+        raise AudioLDMError(error.message, error.hint) from error
+    if length > most:
+        raise AudioLDMError(f"{path} has {length / rate:.0f} s.", f"Cut it to {LONGEST:.0f} s or less.")
+    if not blocks:
         raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
-    if len(data) < frames and not mp3:
-        raise AudioLDMError(f"{path} is cut off: {len(data)} of {frames} samples.", "Give a whole file.")
-    return Sound(data, rate, subtype)
+    return Sound(np.concatenate(blocks), rate, subtype)
 
 
 def splice_into(

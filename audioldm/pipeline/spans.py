@@ -23,12 +23,12 @@ def parse_schedule(text: str) -> list[Span]:
     """
     spans: list[Span] = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s+(\S.*)", part)
-        if found is None:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s+(\S.*)", part)
+        if match is None:
             raise AudioLDMError(
                 f"schedule: {part!r} is not FROM-TO PROMPT.", 'Write "0-5 rain; 5-12 thunder", in seconds.'
             )
-        span = Span(float(found[1]), float(found[2]), found[3])
+        span = Span(float(match[1]), float(match[2]), match[3])
         expected = spans[-1].end if spans else 0.0
         if span.begin != expected:
             raise AudioLDMError(

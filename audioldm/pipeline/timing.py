@@ -1,18 +1,22 @@
 """Where the time of one generation goes: spans of wall time by part, and the floating-point operations of each part."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.components import Components
+from audioldm.engines import Functions
 
 PARTS = ("text", "unet", "vae", "vocoder", "rest")
-"""``rest`` is what lies between: the sampler, the noise, the polish."""
+"""``rest`` is what lies between: the sampler, the noise, the phase refinement."""
 
 
 @dataclass(frozen=True)
@@ -26,50 +30,45 @@ class Span:
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was told."""
+    """Until a GPU has done everything that it was sent."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def trace(pipe: "AudioLDM", run: Callable[["AudioLDM"], Any], *, count: bool = False) -> list[Span]:
-    """The spans of ``run(pipe)``, last the whole as part "all"; ``count`` also counts operations, which is slower.
+def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> list[Span]:
+    """The spans of ``run()``, last the whole as part "all"; ``count`` also counts operations, which is slower.
 
-    The pipeline is observed through its engine and its text encoder, and left as it was.
+    The model is observed through the functions of its engine, which are put back.
     """
     spans: list[Span] = []
-    begun = time.perf_counter()
+    begin = time.perf_counter()
 
     def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            wait(pipe.device)
+        def call(*args: Any, **named: Any) -> Any:
+            wait(parts.device)
             start = time.perf_counter()
-            if count:
-                with FlopCounterMode(display=False) as counter:
-                    answer = function(*given, **named)
-            else:
-                answer = function(*given, **named)
-            wait(pipe.device)
-            flops = counter.get_total_flops() if count else 0
-            spans.append(Span(part, start - begun, time.perf_counter() - begun, flops))
+            with FlopCounterMode(display=False) if count else nullcontext() as counter:
+                answer = function(*args, **named)
+            wait(parts.device)
+            flops = 0 if counter is None else counter.get_total_flops()
+            spans.append(Span(part, start - begin, time.perf_counter() - begin, flops))
             return answer
 
         return call
 
-    engine, embed = pipe.engine, pipe.clap.embed_text
-    pipe._engine = replace(
-        engine,
-        unet=watched("unet", engine.unet),
-        decode=watched("vae", engine.decode),
-        vocode=watched("vocoder", engine.vocode),
+    functions = parts.engine.functions
+    parts.engine.functions = Functions(
+        watched("text", functions.embed_text),
+        watched("unet", functions.unet),
+        watched("vae", functions.decode),
+        watched("vocoder", functions.vocode),
     )
-    pipe.clap.embed_text = watched("text", embed)  # type: ignore[method-assign]
     try:
-        run(pipe)
+        run()
     finally:
-        pipe._engine = engine
-        del pipe.clap.embed_text
-    wait(pipe.device)
-    return [*spans, Span("all", 0.0, time.perf_counter() - begun)]
+        parts.engine.functions = functions
+    wait(parts.device)
+    return [*spans, Span("all", 0.0, time.perf_counter() - begin)]
 
 
 def shares(spans: list[Span]) -> dict[str, float]:
@@ -101,3 +100,16 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1024) -
         wait(device)
         times.append(time.perf_counter() - start)
     return 2 * size**3 / min(times)
+
+
+def peak_mib(device: torch.device) -> float:
+    """MiB at the highest so far: of the GPU where the model is on one, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would begin with what the process that started this one had used
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)

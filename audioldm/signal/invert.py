@@ -1,4 +1,4 @@
-"""From a mel back to a waveform without a network, and a polish for a network's waveform.   Griffin & Lim 1984.
+"""A mel back to a waveform without a network, and phase refinement of a network's waveform.   Griffin & Lim 1984.
 
 B batch, N samples, T frames, F mel bins, K = n_fft/2+1 frequency bins.
 """
@@ -13,13 +13,13 @@ from audioldm.signal.mel import filterbank
 from audioldm.spec import AudioSpec
 
 FIRST, LATER = 20, 3
-"""Steps of ``fitted`` before the first round of a polish, and in each."""
+"""Steps of ``fitted`` before the first round of a phase refinement, and in each."""
 NOISE = 0.7
-"""Share of noise that a polish begins with."""
+"""Share of noise that a phase refinement begins with."""
 FLOOR = 0.5
 """Nepers above the log-mel's floor that still count as the floor: nets come that near to it, and sounds lie above."""
 MOMENTUM = 0.99
-"""How much of a round's last change the phases of a polish go on with: 0 is Griffin & Lim's step."""
+"""How much of a round's last change the phases of a phase refinement go on with: 0 is Griffin & Lim's step."""
 
 
 def linear_magnitude(mel: Tensor, spec: AudioSpec) -> Tensor:
@@ -44,7 +44,7 @@ def griffin_lim(
     return inverse(values, spec, samples)[:, None]
 
 
-def polish(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, generator: Generator) -> Tensor:
+def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, generator: Generator) -> Tensor:
     """A vocoder's wave (B, 1, T * hop) brought to the log-mel (B, 1, T, F) that it was made from.
 
     It begins at the wave and noise from ``generator`` (one for all rows, so that a sound is the same alone and in a

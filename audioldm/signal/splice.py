@@ -69,21 +69,21 @@ def bandwidth(wave: Tensor, rate: int, *, below: float = 60.0, size: int = 1024)
     for block in padded.split(size * 1000):
         block = nnf.pad(block, (0, max(0, size - block.shape[-1])))
         power += torch.fft.rfft(block.double().unfold(0, size, size // 2) * window).abs().square().sum(0)
-    heard = (power > power.max() * 10 ** (-below / 10)).nonzero().flatten()
-    return float(heard.max() + 1) * rate / size if len(heard) else 0.0
+    loud = (power > power.max() * 10 ** (-below / 10)).nonzero().flatten()
+    return float(loud.max() + 1) * rate / size if len(loud) else 0.0
 
 
-def attenuate(wave: Tensor, quieter: Tensor, own: Tensor, spec: AudioSpec, *, floor: float = 0.0) -> Tensor:
-    """``wave`` (N,) turned down, band by band, where the log-mel ``quieter`` is below ``own``; both (1, 1, T, F).
+def attenuate(wave: Tensor, quieter: Tensor, mel: Tensor, spec: AudioSpec, *, floor: float = 0.0) -> Tensor:
+    """``wave`` (N,) turned down, band by band, where the log-mel ``quieter`` is below ``mel``; both (1, 1, T, F).
 
     Phases stay and nothing is turned up: a bin's gain is the mean, by the filterbank, of its bands' gains
-    clamp(quieter / own, floor, 1).   T frames cover the wave; they are taken a block at a time.
+    clamp(quieter / mel, floor, 1).   T frames cover the wave; they are taken a block at a time.
     """
     bank = filterbank(spec).to(wave)
     reach = bank.sum(0)
-    heard = reach > 0  # the lowest and the highest bin belong to no band
-    share = torch.where(heard, bank / reach.clamp(min=1e-12), 0)
-    gain = (quieter - own).exp().clamp(floor, 1.0)[0, 0] @ share + (~heard).to(wave)
+    covered = reach > 0  # the lowest and the highest bin belong to no band
+    share = torch.where(covered, bank / reach.clamp(min=1e-12), 0)
+    gain = (quieter - mel).exp().clamp(floor, 1.0)[0, 0] @ share + (~covered).to(wave)
     window = torch.hann_window(spec.win).to(wave)
     length = (len(gain) - 1) * spec.hop + spec.n_fft
     padded = nnf.pad(wave, (spec.pad, max(0, length - spec.pad - wave.shape[-1])))

@@ -1,118 +1,324 @@
-"""What happens beside the steps: stopping, averaging, listening, exporting."""
+"""What happens beside the steps: the curves, the state on the disk, stopping, the export."""
 
+import json
+import resource
 import shutil
-from dataclasses import replace
+import threading
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import Tensor
 
-from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import SmallClap
+from audioldm.batch import Batch, LatentBatch
+from audioldm.errors import AudioLDMError, AudioLDMWarning
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
+from audioldm.paths import staged, write_text
 from audioldm.training.distributed import joined
-from audioldm.training.ema import Ema
+from audioldm.training.ema import averaged
+from audioldm.training.run_folder import LAST
+from audioldm.training.signals import Grace, Stopped, handled
 
 
-class Budget(L.Callback):
+class StopAfter(L.Callback):
     """Stops after ``limit`` batches, or the module's own number of them; counted across resumes."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
 
-    def used(self, module: Any) -> bool:
-        """Whether the module has seen its batches."""
-        return module.seen >= (module.batches if self.limit is None else self.limit)
+    def over(self, module: Any) -> bool:
+        """Whether the module has met its batches."""
+        return bool(module.batch_count >= (module.batches if self.limit is None else self.limit))
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """A finished run that is started again has nothing to do."""
-        trainer.should_stop = self.used(module)
+        trainer.should_stop = self.over(module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Stop when the budget is used."""
-        trainer.should_stop = trainer.should_stop or self.used(module)
+        """Stop at the last batch."""
+        trainer.should_stop = trainer.should_stop or self.over(module)
 
 
-class Clip(L.Callback):
-    """Sets ``module.optim.clip``: Lightning's own clipping does not reach optimisers that are stepped by hand."""
+class LossByTimestep(L.Callback):
+    """``train/loss_t0`` and so on: the loss in ``count`` equal ranges of t, a mean over ``every`` batches.
 
-    def __init__(self, norm: float) -> None:
-        self.norm = norm
+    One batch meets few timesteps.   It reads "losses" (B,) and "t" (B,) of the step's terms.
+    """
 
-    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Before the first step."""
-        module.optim = replace(module.optim, clip=self.norm)
+    def __init__(self, count: int = 10, every: int = 20) -> None:
+        self.count, self.every = count, every
+        self.total, self.number = torch.zeros(2, count, dtype=torch.float64)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
+        """Add, and log every so often."""
+        if not isinstance(outputs, dict) or "losses" not in outputs:
+            return
+        self.add(outputs["losses"], outputs["t"], module.schedule.length)
+        if module.batch_count % self.every == 0:
+            module.log_dict({f"train/loss_t{i}": v for i, v in self.take().items()})
+
+    def add(self, losses: Tensor, t: Tensor, length: float) -> None:
+        """Losses (B,) at timesteps t (B,) in [0, length)."""
+        self.total, self.number = self.total.to(losses.device), self.number.to(losses.device)
+        index = (t.double() * self.count / length).long().clamp(0, self.count - 1)
+        self.total = self.total.index_add(0, index, losses.detach().double())
+        self.number = self.number.index_add(0, index, torch.ones_like(losses, dtype=torch.float64))
+
+    def take(self) -> dict[int, Tensor]:
+        """The mean of each range that was met since the last time; begins anew.
+
+        >>> bins = LossByTimestep(2)
+        >>> bins.add(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 10, 999]), 1000)
+        >>> {i: float(mean) for i, mean in bins.take().items()}
+        {0: 2.0, 1: 5.0}
+        """
+        means = {i: self.total[i] / self.number[i] for i in range(self.count) if self.number[i] > 0}
+        self.total, self.number = torch.zeros_like(self.total), torch.zeros_like(self.number)
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into the checkpoint, so that a resumed run reports the same means."""
+        return {"total": self.total, "number": self.number}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Out of the checkpoint."""
+        self.total, self.number = state_dict["total"], state_dict["number"]
 
 
-class Checkpoint(L.Callback):
-    """Writes the whole state to ``path`` every ``every`` batches and at the end.
+class Throughput(L.Callback):
+    """``speed/samples_per_s``, ``speed/data_wait`` (share of the time) and ``speed/peak_gb``, every ``every`` batches.
 
-    In place of Lightning's ModelCheckpoint, which counts optimiser steps instead of batches.   Before a validation
-    it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
+    Validations and what else happens between batches beside the data are not counted.   The peak is the GPU's
+    allocator's, or the process's resident memory.
+    """
+
+    def __init__(self, every: int = 20) -> None:
+        self.every = every
+        self.samples, self.waited, self.worked = 0, 0.0, 0.0
+        self.last: float | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """The clock starts."""
+        self.last = perf_counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        """The batch has come."""
+        now = perf_counter()
+        self.waited += 0.0 if self.last is None else now - self.last
+        self.last = now
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """The step is over."""
+        now = perf_counter()
+        self.worked += 0.0 if self.last is None else now - self.last
+        self.samples += rows_of(batch) * trainer.world_size
+        if module.batch_count % self.every == 0:
+            seconds = max(self.waited + self.worked, 1e-9)
+            values = {"samples_per_s": self.samples / seconds, "data_wait": self.waited / seconds}
+            module.log_dict(
+                {f"speed/{k}": v for k, v in (values | {"peak_gb": peak_gb(module.device)}).items()}
+            )
+            self.samples, self.waited, self.worked = 0, 0.0, 0.0
+        self.last = now
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Not counted."""
+        self.last = perf_counter()
+
+
+def rows_of(batch: Any) -> int:
+    """Clips of a batch."""
+    first = batch[0] if isinstance(batch, tuple) else batch
+    if isinstance(first, Batch):
+        return len(first.wave)
+    return len(first.mean) if isinstance(first, LatentBatch) else 0
+
+
+def peak_gb(device: torch.device) -> float:
+    """Peak memory in 10^9 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def read_metrics(path: Path | str) -> list[dict[str, float]]:
+    """Every whole line of ``metrics.jsonl``; one that a kill cut off is left out."""
+    lines = Path(path).read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+class Curves(L.Callback):
+    """Logs the terms of each step as ``train/NAME``, and appends {"batch": n, name: value, ...} to ``path``.
+
+    A line of training every ``every`` batches, one of each validation.   Lightning's CSVLogger begins a new file at
+    each start; here a resumed run drops the lines after the batch that it begins at and writes them again, so that
+    the file is the same however often a run was interrupted.
     """
 
     def __init__(self, path: str | Path, every: int) -> None:
         self.path, self.every = Path(path), every
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Cut the file back to the state that was loaded."""
+        if not trainer.is_global_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = read_metrics(self.path) if self.path.exists() else []
+        past = [json.dumps(row) + "\n" for row in rows if row["batch"] <= module.batch_count]
+        write_text(self.path, "".join(past))
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
+        """Log, and write every so often."""
+        terms = outputs if isinstance(outputs, dict) else {}
+        scalars = {k: v for k, v in terms.items() if isinstance(v, Tensor) and v.dim() == 0}
+        norms = {f"train/{k}": v for k, v in scalars.items() if k.startswith("norm")}
+        module.log_dict(
+            {f"train/{k}": v for k, v in scalars.items() if f"train/{k}" not in norms}, prog_bar=True
+        )
+        module.log_dict(norms)
+        if module.batch_count % self.every == 0:
+            self.write(trainer, module, "train/", "speed/")
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Once a validation."""
+        if not trainer.sanity_checking:
+            self.write(trainer, module, "val/")
+
+    def write(self, trainer: L.Trainer, module: Any, *prefixes: str) -> None:
+        """One line of what was logged under ``prefixes``."""
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
+        if values and trainer.is_global_zero:
+            with open(self.path, "a") as file:
+                file.write(json.dumps({"batch": module.batch_count, **values}) + "\n")
+
+
+class State(L.Callback):
+    """Writes the whole state to ``folder``/last.ckpt every ``every`` batches, at the end, and when a signal comes.
+
+    In place of Lightning's ModelCheckpoint, which counts optimiser steps (two a batch in a GAN).   Before a validation
+    it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
+    Stands after the averages and the curves among the callbacks: they belong to the state.   A signal ends the
+    training at the next whole step; a step that takes too long is given up, and the state from before it stays.
+    """
+
+    def __init__(self, folder: str | Path, every: int) -> None:
+        self.path, self.every = Path(folder) / LAST, every
         self.saved = -1
+        self.in_step = False
+        self.grace, self.handlers = Grace(), ExitStack()
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
         """Once for each batch."""
-        if module.seen != self.saved:
+        if module.batch_count != self.saved:
             module.refuse_broken()
-            self.saved = module.seen
             trainer.save_checkpoint(self.path)
+            self.saved = module.batch_count
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """What was just loaded is on the disk already; half an accumulated step is never written."""
-        if self.every % module.optim.accumulate:
+        if self.every % module.accumulated:
             raise AudioLDMError(
-                f"checkpoint_every={self.every} is not a multiple of accumulate={module.optim.accumulate}.",
+                f"callbacks.state.every={self.every} is not a multiple of accumulate={module.accumulated}.",
                 "Change one of them.",
             )
-        self.saved = module.seen
+        self.saved = module.batch_count
+        if threading.current_thread() is threading.main_thread():
+            # over Lightning's own for SIGTERM, which ends with code 0
+            self.handlers.enter_context(handled(self.grace.receive))
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """From here on weights and optimiser change."""
+        self.in_step = True
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Every so often."""
-        validates = sum(trainer.num_val_batches) > 0 and module.seen % trainer.val_check_batch == 0
-        if module.seen % self.every == 0 and not validates:
-            self.save(trainer, module)
+        """Every so often, and for a signal."""
+        self.in_step = False
+        validates = sum(trainer.num_val_batches) > 0 and module.batch_count % trainer.val_check_batch == 0
+        if not validates:
+            self.save_or_stop(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """The one that was waited for."""
-        if module.seen % self.every == 0:
+        self.save_or_stop(trainer, module)
+
+    def save_or_stop(self, trainer: L.Trainer, module: Any) -> None:
+        """At a whole step; all processes stop at the same one."""
+        if module.batch_count % self.every == 0:
             self.save(trainer, module)
+        signalled = self.grace.received is not None
+        if trainer.world_size > 1:
+            signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
+        if signalled and module.steps_now:
+            raise Stopped(self.grace.received or 15)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         """The last batch."""
         self.save(trainer, module)
 
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """Save for a signal that did not come in the middle of a step."""
+        self.grace.end()
+        if isinstance(exception, Stopped):
+            if not self.in_step and module.steps_now and self.saved >= 0:
+                self.save(trainer, module)
+            exception.batch = self.saved if self.saved > 0 else None
+        self.handlers.close()
 
-class Profile(L.Callback):
-    """Where the time of batches 3 to 10 goes: ``profile.txt`` and, for chrome://tracing, ``trace.json``."""
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """The handlers from before."""
+        self.grace.end()
+        self.handlers.close()
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Wait for caches and allocators to settle."""
-        from torch.profiler import profile, schedule
+class Bar(TQDMProgressBar):
+    """Lightning's bar, also for a run that goes on: Lightning places it at the begin of an epoch alone."""
 
-        self.profiler = profile(schedule=schedule(wait=1, warmup=1, active=8, repeat=1))
-        self.profiler.start()
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """At the batch that the run goes on from."""
+        super().on_train_start(trainer, *args)
+        if count := int(trainer.lightning_module.batch_count):  # type: ignore[arg-type]
+            self.on_train_epoch_start(trainer)
+            self.train_progress_bar.initial = self.train_progress_bar.n = count
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """The next batch; the tenth ends the recording."""
-        if module.seen < 10:
-            self.profiler.step()
 
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Write both files."""
-        self.profiler.stop()
-        key = "self_cuda_time_total" if module.device.type == "cuda" else "self_cpu_time_total"
-        table = self.profiler.key_averages().table(sort_by=key, row_limit=25)
-        (self.folder / "profile.txt").write_text(table)
-        self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
+class Overfitting(L.Callback):
+    """Warns once when ``monitor`` has lain above its lowest value for ``patience`` validations in a row."""
+
+    def __init__(self, monitor: str = "val/loss", patience: int = 3) -> None:
+        self.monitor, self.patience = monitor, patience
+        self.lowest, self.lowest_batch, self.worse = float("inf"), 0, 0
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Compare."""
+        value = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+        if value < self.lowest:
+            self.lowest, self.lowest_batch, self.worse = value, module.batch_count, 0
+            return
+        self.worse += 1
+        if self.worse == self.patience and trainer.is_global_zero:
+            warnings.warn(
+                f"{self.monitor} of the held-out clips is {value:.4g} at batch {module.batch_count}, and was lowest "
+                f"({self.lowest:.4g}) at batch {self.lowest_batch}: the model overfits. Stop earlier "
+                f"(batches={self.lowest_batch}), or train on more sounds.",
+                AudioLDMWarning,
+                stacklevel=2,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into the checkpoint."""
+        return {"lowest": self.lowest, "lowest_batch": self.lowest_batch, "worse": self.worse}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Out of the checkpoint."""
+        vars(self).update(state_dict)
 
 
 class ExportFolder(L.Callback):
@@ -123,27 +329,20 @@ class ExportFolder(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         """Export into a new folder first, then swap, so that a half-written one never stands there."""
-        ema = next((c for c in trainer.callbacks if isinstance(c, Ema)), None)
-        if ema is not None and ema.shadow:
-            ema.on_validation_start(trainer, module)
-        parts = {name: joined(part) for name, part in module.components().items()}
-        if trainer.is_global_zero:
-            new = self.folder.with_name(self.folder.name + ".new")
-            shutil.rmtree(new, ignore_errors=True)
-            if hasattr(module, "write"):  # not components but an adapter or a whole model
+        with averaged(trainer, module):
+            parts = {name: joined(part) for name, part in module.components().items()}
+            if trainer.is_global_zero:
+                self.write(module, parts)
+
+    def write(self, module: Any, parts: dict[str, torch.nn.Module]) -> None:
+        """The folder of components, or what the module itself writes: an adapter, a whole model."""
+        with staged(self.folder, folder=True) as new:
+            if hasattr(module, "write"):
                 module.write(new)
-            else:
-                for name, part in parts.items():
-                    save_parts(name, part, new)
+                parts = {}
+            for name, part in parts.items():
+                if isinstance(part, TwoTowers):
+                    part.save(new)
+                else:
+                    save_component(part, new / name)
             shutil.rmtree(self.folder, ignore_errors=True)
-            new.rename(self.folder)
-        if ema is not None:
-            ema.on_validation_end(trainer, module)
-
-
-def save_parts(name: str, part: torch.nn.Module, folder: Path) -> None:
-    """One component, or the three folders of a small CLAP."""
-    if isinstance(part, SmallClap):
-        part.save(folder)
-    else:
-        save_component(part, folder / name)

@@ -1,54 +1,62 @@
 """Trains the small CLAP. text and wave -> one space. CLIP's loss (arXiv:2103.00020), teachers where there are any."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
 
 from audioldm.batch import Batch
+from audioldm.datasets.manifest import read
 from audioldm.errors import AudioLDMError
 from audioldm.losses.contrastive import cosine_distance, info_nce
 from audioldm.nets.clap import SmallClap
+from audioldm.nets.minilm import minilm_embeddings
 from audioldm.signal.level import normalise_peak
-from audioldm.training.steps import Counted, Optim, adamw
-from audioldm.training.teachers import place
+from audioldm.training.module import Terms, TrainingModule
 
 
 class Teachers(nn.Module):
     """Embeddings from larger nets, looked up by clip or by caption; the student's features are mapped to them linearly.
 
-    ``audio`` maps a clip's path, of which its ``place`` counts, ``text`` a caption, to a vector.   The maps are thrown
-    away after training: the shipped model needs no teacher.
+    ``audio`` maps a clip's path, of which its ``clip_key`` counts, ``text`` a caption, to a vector.   The maps are
+    thrown away after training: the shipped model needs no teacher.
     """
 
     def __init__(
         self, dim: int, *, audio: dict[str, Tensor] | None = None, text: dict[str, Tensor] | None = None
     ) -> None:
         super().__init__()
-        self.tables = {"audio": {place(k): v for k, v in (audio or {}).items()}, "text": text or {}}
+        self.tables = {"audio": {clip_key(k): v for k, v in (audio or {}).items()}, "text": text or {}}
         self.maps = nn.ModuleDict(
             {name: nn.Linear(dim, len(next(iter(t.values())))) for name, t in self.tables.items() if t}
         )
 
     def distance(self, name: str, features: Tensor, keys: list[str]) -> Tensor:
         """1 - cos to the teacher over the rows that it knows; zero where it knows none."""
-        keys = [place(key) for key in keys] if name == "audio" else keys
+        keys = [clip_key(key) for key in keys] if name == "audio" else keys
         known = [i for i, key in enumerate(keys) if key in self.tables[name]]
         if not known:
             return features.new_zeros(())
         target = torch.stack([self.tables[name][keys[i]] for i in known]).to(features)
         return cosine_distance(self.maps[name](features[known]), target)
 
-    def hears(self, paths: list[str]) -> int:
+    def known_clips(self, paths: list[str]) -> int:
         """How many of these clips the audio teacher knows."""
-        return sum(place(path) in self.tables["audio"] for path in paths)
+        return sum(clip_key(path) in self.tables["audio"] for path in paths)
 
-    def texts(self, count: int, generator: torch.Generator) -> list[str]:
+    def texts(self, count: int, rng: Generator) -> list[str]:
         """``count`` texts of the teacher's table, drawn at random, so that words no clip carries are learned."""
         known = list(self.tables["text"])
-        drawn = torch.randint(len(known), (count,), generator=generator, device=generator.device)
+        drawn = torch.randint(len(known), (count,), generator=rng, device=rng.device)
         return [known[i] for i in drawn.tolist()]
 
 
-class ClapTraining(Counted):
+class ClapTraining(TrainingModule):
     """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher.
 
     ``extra_texts`` more texts of the text teacher's table are learned from it at every batch, without a sound.
@@ -61,22 +69,28 @@ class ClapTraining(Counted):
         teachers: Teachers | None = None,
         teacher_weight: float = 1.0,
         extra_texts: int = 0,
-        lr: float = 1e-3,
-        batches: int,
-        warmup: int = 50,
-        seed: int = 0,
-        optim: Optim | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
-        self.clap, self.teachers, self.teacher_weight, self.lr = clap, teachers, teacher_weight, lr
+        super().__init__(**settings)
+        self.clap, self.teachers, self.teacher_weight = clap, teachers, teacher_weight
         self.extra_texts = extra_texts if teachers is not None and "text" in teachers.maps else 0
-        self.log_scale = nn.Parameter(torch.tensor(2.66))  # ln(1/0.07), CLIP sec. 2.5
+        # ln(1/0.07), CLIP sec. 2.5
+        self.log_scale = nn.Parameter(torch.tensor(2.66))
 
     def components(self) -> dict[str, nn.Module]:
         """What is exported."""
         return {"clap": self.clap}
 
-    def terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def training_step(self, batch: Batch, index: int) -> Terms:
+        """InfoNCE(text, audio) + teacher_weight * sum over teachers of 1 - cos.   CLIP fig. 3."""
+        terms, _ = self.terms(batch)
+        if self.teachers is not None and self.extra_texts:
+            texts = self.teachers.texts(self.extra_texts, self.batch_generator())
+            terms["teacher_words"] = self.teachers.distance("text", self.clap.embed_text(texts), texts)
+        distances = sum(v for k, v in terms.items() if k.startswith("teacher"))
+        return {"loss": terms["contrast"] + self.teacher_weight * distances, **terms}
+
+    def terms(self, batch: Batch) -> tuple[Terms, Tensor]:
         """The loss terms, and the similarity matrix (B texts, B sounds)."""
         text, audio, captions, ids = self.joined(
             self.clap.embed_text(batch.captions), self.clap.embed_audio(normalise_peak(batch.wave)), batch
@@ -93,44 +107,66 @@ class ClapTraining(Counted):
         self, text: Tensor, audio: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor, list[str], list[str]]:
         """The embeddings, captions and ids of all processes: contrast needs every other sound of the whole batch."""
-        if self.place()[1] == 1:
+        if self.rank_and_world()[1] == 1:
             return text, audio, batch.captions, batch.ids
-        every: list = [None] * self.trainer.world_size
+        every: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(every, (batch.captions, batch.ids))
         captions, ids = ([key for part in every for key in part[i]] for i in (0, 1))
-        text, audio = (self.all_gather(part, sync_grads=True).flatten(0, 1) for part in (text, audio))
-        return text, audio, captions, ids
-
-    def training_step(self, batch: Batch, index: int) -> None:
-        """One batch."""
-        generator = self.start_batch()
-        terms, _ = self.terms(batch)
-        if self.extra_texts:
-            texts = self.teachers.texts(self.extra_texts, generator)
-            terms["teacher_words"] = self.teachers.distance("text", self.clap.embed_text(texts), texts)
-        taught = sum(v for k, v in terms.items() if k.startswith("teacher"))
-        norm = self.descend(terms["contrast"] + self.teacher_weight * taught, self.optimizers())
-        self.log_terms({**terms, "norm_clap": norm}, "norm_clap")
+        gathered: list[Any] = [self.all_gather(part, sync_grads=True) for part in (text, audio)]
+        return gathered[0].flatten(0, 1), gathered[1].flatten(0, 1), captions, ids
 
     def on_train_start(self) -> None:
-        """A teacher that knows no clip of the data has been made for others; refuse to train without it unnoticed."""
-        rows = getattr(getattr(self.trainer.datamodule, "train", None), "rows", None)
-        if self.teachers is None or not self.teachers.tables["audio"] or not rows:
-            return
-        if not self.teachers.hears([row.path for row in rows]):
+        """A teacher that knows no clip of the data comes from others; refuse to train without it unnoticed."""
+        data = getattr(self.trainer, "datamodule", None)
+        rows = getattr(getattr(data, "train", None), "rows", None) or []
+        taught = self.teachers is not None and self.teachers.tables["audio"]
+        if self.teachers and taught and rows and not self.teachers.known_clips([row.path for row in rows]):
             raise AudioLDMError(
                 f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",
                 "Make the table from these manifests.",
                 code=1,
             )
+        super().on_train_start()
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Contrast, and how often a sound's nearest caption in the batch is its own."""
         terms, similarity = self.terms(batch)
         best = similarity.argmax(0).tolist()
-        right = sum(batch.captions[b] == own for b, own in zip(best, batch.captions, strict=True)) / len(best)
+        pairs = zip(best, batch.captions, strict=True)
+        right = sum(batch.captions[b] == caption for b, caption in pairs) / len(best)
         self.log_dict({"val/contrast": terms["contrast"], "val/top1": right}, batch_size=len(best))
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW on both towers and on the teachers' maps."""
-        return adamw(self.parameters(), self.lr, fused=self.optim.fused)
+        return self.optimise(self.parameters())
+
+
+def clip_key(path: str) -> str:
+    """A clip's folder and name: what stays when the data is carried to another machine.
+
+    >>> clip_key("/here/data/raw/esc10/dog.wav")
+    'esc10/dog.wav'
+    """
+    return "/".join(Path(path).parts[-2:])
+
+
+def text_teacher(manifests: Sequence[str], extra: Sequence[str] = ()) -> dict[str, Tensor]:
+    """MiniLM's vector of every caption in the manifests, and of ``extra`` texts."""
+    captions = [caption for path in manifests for row in read(path) for caption in row.captions]
+    return minilm_embeddings([*captions, *extra])
+
+
+def write_table(table: dict[str, Tensor], path: Path | str) -> None:
+    """Keep a teacher's table as safetensors, float16: the vectors as one matrix, the keys as metadata."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    vectors = torch.stack(list(table.values())).half()
+    save_file({"vectors": vectors}, path, metadata={"keys": json.dumps(list(table))})
+
+
+def read_table(path: Path | str) -> dict[str, Tensor]:
+    """A table that ``write_table`` wrote."""
+    if not Path(path).is_file():
+        raise AudioLDMError(f"{path} is missing.", "Make it with recipes.embedded.start.")
+    with safe_open(path, "pt") as file:
+        keys, vectors = json.loads(file.metadata()["keys"]), file.get_tensor("vectors").float()
+    return dict(zip(keys, vectors, strict=True))

@@ -1,24 +1,25 @@
 """Trains a classifier of noisy latents.   cached posterior -> latent -> noised -> class.   Dhariwal & Nichol 2021."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.labelled import LabelledLatents, class_names, collate_labelled, latent_facts
+from audioldm.datasets.latents import LabelledLatents, class_names, collate_labelled, latent_facts
 from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.training.data import DataModule
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.module import Terms, TrainingModule
 
 Labelled = tuple[LatentBatch, Tensor]
 
 
-class ClassifierTraining(Counted):
+class ClassifierTraining(TrainingModule):
     """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly."""
 
     def __init__(
@@ -27,19 +28,15 @@ class ClassifierTraining(Counted):
         schedule: NoiseSchedule,
         *,
         scaling_factor: float,
-        lr: float = 1e-3,
         decay: float = 0.05,
-        batches: int,
-        warmup: int = 50,
-        seed: int = 0,
-        optim: Optim | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim)
-        self.classifier, self.schedule, self.scaling_factor = classifier, schedule, scaling_factor
-        self.lr, self.decay = lr, decay
+        super().__init__(**settings)
+        self.classifier, self.schedule = classifier, schedule
+        self.scaling_factor, self.decay = scaling_factor, decay
 
     @property
-    def averaged(self) -> NoisyClassifier:
+    def averaged(self) -> torch.nn.Module:
         """What the moving average follows."""
         return self.classifier
 
@@ -47,22 +44,21 @@ class ClassifierTraining(Counted):
         """What is exported."""
         return {"classifier": self.classifier}
 
+    def training_step(self, batch: Labelled, index: int) -> Terms:
+        """-log p(class | z_t).   Dhariwal & Nichol 2021 sec. 4.1."""
+        logits, _ = self.logits(batch[0], self.batch_generator())
+        loss = nnf.cross_entropy(logits, batch[1])
+        return {"loss": loss, "cross_entropy": loss.detach()}
+
     def logits(self, batch: LatentBatch, rng: Generator) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of noised samples of the posteriors, and their times (B,)."""
-        z = (batch.mean + batch.std * self.normal(batch.mean, rng)) * self.scaling_factor
-        t = self.own(
+        z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
+        t = self.rank_slice(
             lambda n: objective.draw_t(n, self.schedule, generator=rng, kind="low_discrepancy"), len(z)
         ).to(z.device)
         level = self.schedule.sigma_at(t)
-        x = z + spread(level, z) * self.normal(z, rng)
+        x = z + spread(level, z) * self.randn(z, rng)
         return self.classifier(x, level), t
-
-    def training_step(self, batch: Labelled, index: int) -> None:
-        """One batch."""
-        logits, _ = self.logits(batch[0], self.start_batch())
-        loss = nnf.cross_entropy(logits, batch[1])
-        norm = self.descend(loss, self.optimizers())
-        self.log_terms({"cross_entropy": loss, "norm_classifier": norm}, "norm_classifier")
 
     def validation_step(self, batch: Labelled, index: int) -> None:
         """Cross-entropy, and the share that is right by quarter of the times: near chance in the last one."""
@@ -73,30 +69,27 @@ class ClassifierTraining(Counted):
             if not value.isnan():
                 self.log(f"val/right_t{quarter}", value, batch_size=len(logits))
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW; Dhariwal & Nichol decay by 0.05."""
-        return adamw(self.classifier.parameters(), self.lr, decay=self.decay, fused=self.optim.fused)
+        return self.optimise(self.classifier.parameters(), decay=self.decay)
 
 
 def build_classifier(
     folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
 ) -> NoisyClassifier:
     """A classifier of the classes and of the latents of a cache."""
-    return NoisyClassifier(
-        classes=class_names(folder), widths=tuple(widths), dropout=dropout, **latent_facts(folder)
+    facts = latent_facts(folder)
+    net: NoisyClassifier = NoisyClassifier(
+        classes=class_names(folder), widths=tuple(widths), dropout=dropout, **facts
     )
+    return net
 
 
 def from_labelled_latents(
-    *, folder: str, batch_size: int, val_folder: str | None = None, seed: int = 0, workers: int = 0
+    *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
 ) -> DataModule:
     """Windows of a latent cache with their classes."""
     classes = class_names(folder)
-    return DataModule(
-        LabelledLatents(folder, classes, seed=seed),
-        LabelledLatents(val_folder, classes, seed=seed) if val_folder else None,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        collate=collate_labelled,
-    )
+    train = LabelledLatents(folder, classes, seed=seed)
+    val = LabelledLatents(val_folder, classes, seed=seed) if val_folder else None
+    return DataModule(train, val, seed=seed, collate=collate_labelled, **settings)

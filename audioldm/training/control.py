@@ -1,26 +1,22 @@
 """Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Generator, Tensor
 
-from audioldm.batch import LatentBatch
+from audioldm.batch import Condition, LatentBatch
+from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.maps import known, pictures
-from audioldm.control.prompt import AudioPrompt
-from audioldm.control.residual import ControlNet, T2IAdapter
-from audioldm.control.steer import joined
+from audioldm.control.residual import ControlNet, T2IAdapter, joined
+from audioldm.convert.reference import open_model
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component, read_json, sha256, weight_file
 from audioldm.nets.unet import NetCall, net_call
-from audioldm.pipeline.model_folder import read_about
-from audioldm.pipeline.scheduler import read_scheduler
 from audioldm.spec import AudioSpec
-from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import adamw
+from audioldm.training.latent_diffusion import LatentDiffusion, Trained
+from audioldm.training.module import Terms
 
 Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
 
@@ -28,14 +24,18 @@ Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
 class ControlTraining(LatentDiffusion):
     """The U-Net of ``model`` answers, its weights unmoved; only the net that steers it learns.
 
+    ``model`` is a reference; None is the embedded one.
+
     ``map`` is what a ControlNet or T2I-Adapter reads; an audio prompt hears each window's own CLAP vector while the
     words are the caption's.   ``width`` and ``layers`` shape an adapter, ``tokens`` an audio prompt, and a
     ControlNet copies the first ``depth`` levels (None: all, and the middle).
     """
 
+    recordable = False
+
     def __init__(
         self,
-        model: str,
+        model: str | None,
         kind: Kind,
         *,
         map: str | None = None,
@@ -45,14 +45,18 @@ class ControlTraining(LatentDiffusion):
         depth: int | None = None,
         **settings: Any,
     ) -> None:
-        folder = Path(model)
-        unet = load_component(folder / "unet").requires_grad_(False)
-        schedule, prediction = read_scheduler(folder / "scheduler")
-        super().__init__(unet, schedule, prediction=prediction, **settings)  # type: ignore[arg-type]
-        self.spec: AudioSpec = read_about(folder / "audioldm.json")["spec"]
-        base = sha256(weight_file(folder / "unet"))
+        parts = open_model(model)
+        super().__init__(
+            parts.unet.requires_grad_(False),
+            parts.schedule,
+            prediction=cast(Trained, parts.prediction),
+            scaling_factor=float(parts.vae.config.scaling_factor),
+            **settings,
+        )
+        self.spec = parts.spec
+        base = parts.hashes.get("unet", "")
         self.kind, self.control = kind, build_control(
-            kind, unet, map=map, spec=self.spec, dim=len(self.empty), base=base, width=width, layers=layers,
+            kind, self.unet, map=map, spec=self.spec, dim=len(self.empty), base=base, width=width, layers=layers,
             tokens=tokens, depth=depth,
         )  # fmt: skip
 
@@ -70,7 +74,8 @@ class ControlTraining(LatentDiffusion):
     @property
     def averaged(self) -> torch.nn.Module:
         """What the moving average follows."""
-        return self.control
+        net: torch.nn.Module = self.control
+        return net
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""
@@ -79,27 +84,27 @@ class ControlTraining(LatentDiffusion):
     def call_for(self, batch: LatentBatch) -> NetCall:
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
-        if isinstance(self.control, AudioPrompt):
-            return self.control.around(call, self.unet, batch.audio)
+        if isinstance(self.control, IPAdapter):
+            around: NetCall = self.control.around(call, self.unet, batch.audio)
+            return around
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
         picture = pictures(self.control.config.map, batch.curve, self.spec)
-        own = self.control.residuals
+        control = self.control
 
-        def called(x, t, condition, **residuals):  # type: ignore[no-untyped-def]
-            return call(x, t, condition, **joined(residuals, own(x, t, condition, picture.to(x))))
+        def steered(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
+            more = control.residuals(x, t, condition, picture.to(x))
+            return call(x, t, condition, **joined(residuals, more))
 
-        return called
+        return steered
 
-    def losses(self, batch: LatentBatch, generator: torch.Generator, *, drop: float) -> tuple[Tensor, Tensor]:
-        """Per-sample loss (B,) of the steered U-Net, and the timesteps (B,) that it was drawn at."""
-        z, t, noise, condition = self.drawn(batch, generator, drop=drop)
-        return self.weigh(z, t, noise, condition, self.call_for(batch)), t
+    def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
+        """The terms of one batch, of the steered U-Net."""
+        return self.step(*self.draw(batch, rng, drop=drop), call=self.call_for(batch))
 
-    def training_step(self, batch: LatentBatch, index: int) -> None:
-        """One batch."""
-        losses, t = self.losses(batch, self.start_batch(), drop=self.drop)
-        self.report(losses.detach(), self.descend(losses.mean(), self.optimizers()), t)
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """The U-Net's own loss, its weights unmoved: E[w(t) ||target - net(z_t, t, c, control)||^2]."""
+        return self.losses(batch, self.batch_generator(), drop=self.drop)
 
     def train(self, mode: bool = True) -> "ControlTraining":
         """The U-Net stays as it is used."""
@@ -107,9 +112,9 @@ class ControlTraining(LatentDiffusion):
         self.unet.eval()
         return self
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self) -> Any:
         """AdamW on the control alone."""
-        return adamw(self.control.parameters(), self.lr, fused=self.optim.fused)
+        return self.optimise(self.control.parameters())
 
 
 def build_control(
@@ -124,10 +129,10 @@ def build_control(
     layers: int = 1,
     tokens: int = 4,
     depth: int | None = None,
-) -> ControlNet | T2IAdapter | AudioPrompt:
+) -> Any:
     """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
     if kind == "ip_adapter":
-        return AudioPrompt.of(unet, dim, tokens=tokens, width=width, base=base)
+        return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
     if map is None:
         raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
     known(map)
@@ -139,15 +144,3 @@ def build_control(
             raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
         return ControlNet.of(unet, map, stride=spec.stride, base=base, depth=depth)
     raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
-
-
-def scaling_of(model: str) -> float:
-    """The scaling factor of a model's latents."""
-    return float(read_json(Path(model) / "vae" / "config.json")["scaling_factor"])
-
-
-def embedded() -> str:
-    """The folder of the embedded model."""
-    from audioldm.pipeline.audioldm import EMBEDDED
-
-    return str(EMBEDDED)

@@ -5,14 +5,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-
-from audioldm.errors import AudioLDMError
-from audioldm.training.speed import blocks
-
-STRATEGIES = ("auto", "ddp", "fsdp")
+from transformers import SpeechT5HifiGan
 
 
 def rank() -> int:
@@ -29,24 +25,23 @@ class Sharded(ModelParallelStrategy):
         super().setup_environment()
 
 
-def strategy(name: str, accelerator: str) -> Any:
-    """Lightning's strategy.   Judges and generators take turns in one step, so some weights are unused in each."""
-    if name not in STRATEGIES:
-        raise AudioLDMError(f"strategy={name!r} is unknown.", f"Known: {', '.join(STRATEGIES)}.")
-    backend = "gloo" if accelerator == "cpu" else None
-    if name == "ddp":
-        return DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
-    if name == "fsdp":
-        return Sharded(process_group_backend=backend, save_distributed_checkpoint=False)
-    return "auto"
-
-
 def shard(module: nn.Module, mesh: Any) -> None:
     """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2)."""
     for net in units(module):
         for block in blocks(net):
             fully_shard(block, mesh=mesh)
         fully_shard(net, mesh=mesh)
+
+
+def blocks(net: nn.Module) -> Iterator[nn.Module]:
+    """The repeated parts of a net: a U-Net's or an autoencoder's blocks, a vocoder's residual stacks."""
+    if isinstance(net, SpeechT5HifiGan):
+        yield from net.resblocks
+    for name, child in net.named_modules():
+        if name.rpartition(".")[2] in ("down_blocks", "up_blocks") and isinstance(child, nn.ModuleList):
+            yield from child
+        if name.rpartition(".")[2] == "mid_block":
+            yield child
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:
@@ -70,26 +65,27 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def like(value: Tensor, stored: Tensor) -> Tensor:
+def like(value: Any, stored: Tensor) -> Tensor:
     """``stored`` (joined) laid out as ``value`` is: on its device, or split among its processes."""
     if hasattr(value, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
-        return distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
+        placed: Tensor = distribute_tensor(stored.to(value.device), value.device_mesh, value.placements)
+        return placed
     return stored.detach().clone().to(value.device)
 
 
-def joined(net: nn.Module) -> nn.Module:
+def joined(net: Any) -> Any:
     """``net``, or where it is split a plain copy with joined weights; all processes must ask together."""
     state = {key: whole(value).cpu() for key, value in net.state_dict().items()}
     if not any(hasattr(p, "device_mesh") for p in net.parameters()):
         return net
     if hasattr(net, "audio_encoder"):
-        plain = copy.copy(net)
+        plain: Any = copy.copy(net)
         plain._modules = dict(net._modules)
         plain.text_encoder, plain.audio_encoder = joined(net.text_encoder), joined(net.audio_encoder)
         return plain
-    build = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
-    plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)  # type: ignore[attr-defined,call-arg]
+    build: Any = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
+    plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)
     plain.load_state_dict(state, strict=True)
     return plain

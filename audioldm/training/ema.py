@@ -6,7 +6,8 @@ deviation of that density over t.   Two such averages are followed and stored no
 accuracy, a linear combination of what was stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,28 @@ from safetensors.torch import save
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import write_bytes
 from audioldm.training.distributed import like, local, whole
-from audioldm.training.state import write_whole
+
+open_tensors: Any = safe_open
 
 
 class Ema(L.Callback):
     """Exponential moving average of ``module.averaged``; decay min(d, (1+n)/(10+n)).   Validation and export use it.
 
     Lightning's own averaging copies the whole module, frozen parts too, and has no warm-up of the decay, without which
-    a short training is still half its random start.
+    a short training is still half its random start.   ``decay`` None follows nothing.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float | None = None) -> None:
         self.decay, self.updates = decay, 0
         self.shadow: dict[str, Tensor] = {}
-        self.kept: dict[str, Tensor] | None = None
+        self.raw: dict[str, Tensor] | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought an average."""
+        if self.decay is None:
+            return
         state = module.averaged.state_dict()
         self.shadow = {
             k: like(v, self.shadow[k]) if k in self.shadow else v.detach().clone() for k, v in state.items()
@@ -43,7 +48,7 @@ class Ema(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """shadow += (1 - decay) * (weights - shadow)."""
-        if not module.full:
+        if self.decay is None or not module.steps_now:
             return
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -52,14 +57,18 @@ class Ema(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         """Validate the average."""
         if self.shadow:
-            self.kept = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
+            self.raw = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
             module.averaged.load_state_dict(self.shadow)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """Train on with the weights."""
-        if self.kept is not None:
-            module.averaged.load_state_dict(self.kept)
-            self.kept = None
+        if self.raw is not None:
+            module.averaged.load_state_dict(self.raw)
+            self.raw = None
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """The weights come back before a state is saved."""
+        self.on_validation_end(trainer, module)
 
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint."""
@@ -70,10 +79,26 @@ class Ema(L.Callback):
         self.updates, self.shadow = state_dict["updates"], state_dict["shadow"]
 
 
-class PowerEma(L.Callback):
-    """Follows ``module.averaged`` by power-function averages of ``widths``; all go to ``folder`` now and then."""
+@contextmanager
+def averaged(trainer: Any, module: Any) -> Iterator[None]:
+    """Within, the module has its averaged weights, where it has an average."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, Ema)), Ema())
+    ema.on_validation_start(trainer, module)
+    try:
+        yield
+    finally:
+        ema.on_validation_end(trainer, module)
 
-    def __init__(self, folder: str | Path, every: int, widths: Sequence[float] = (0.05, 0.10)) -> None:
+
+class PowerEma(L.Callback):
+    """Follows ``module.averaged`` by power-function averages of ``widths``; all go to ``folder``.
+
+    That is every ``every`` batches; None follows nothing.
+    """
+
+    def __init__(
+        self, folder: str | Path, every: int | None = None, widths: Sequence[float] = (0.05, 0.10)
+    ) -> None:
         self.folder, self.every = Path(folder), every
         self.exponents = {f"{width:g}": exponent(width) for width in widths}
         self.steps = 0
@@ -81,6 +106,8 @@ class PowerEma(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought averages."""
+        if self.every is None:
+            return
         state = module.averaged.state_dict()
         for width in self.exponents:
             old = self.shadows.get(width, {})
@@ -91,14 +118,16 @@ class PowerEma(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Average <- (1 - 1/t)^(g + 1) average + the rest of the weights; store it every so often."""
-        if module.full:
+        if self.every is None:
+            return
+        if module.steps_now:
             self.steps += 1
             for width, g in self.exponents.items():
                 follow(self.shadows[width], module.averaged.state_dict(), 1 - (1 - 1 / self.steps) ** (g + 1))
-        if module.seen % self.every == 0:
-            self.store(trainer, module.seen)
+        if module.batch_count % self.every == 0:
+            self.store(trainer, module.batch_count)
 
-    def store(self, trainer: L.Trainer, seen: int) -> None:
+    def store(self, trainer: L.Trainer, batch: int) -> None:
         """One file with every average; its metadata say at which step it was."""
         tensors = {
             f"{width}/{k}": whole(v).cpu().contiguous()
@@ -106,10 +135,9 @@ class PowerEma(L.Callback):
             for k, v in shadow.items()
         }
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"batch-{seen:09d}.safetensors"
+            path = self.folder / f"batch-{batch:09d}.safetensors"
             about = {"step": str(self.steps)}
-            write_whole(path, lambda file: file.write(save(tensors, metadata=about)))
+            write_bytes(path, save(tensors, metadata=about))
 
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint."""
@@ -166,36 +194,41 @@ def coefficients(t: Tensor, g: Tensor, *, at: float, width: float) -> Tensor:
     n = len(t)
     system = torch.ones(n + 1, n + 1, dtype=torch.float64)
     system[:n, :n], system[n, n] = gram, 0
-    return torch.linalg.lstsq(system, torch.cat([right, right.new_ones(1)]), driver="gelsd").solution[:n]
+    solution: Tensor = torch.linalg.lstsq(
+        system, torch.cat([right, right.new_ones(1)]), driver="gelsd"
+    ).solution
+    return solution[:n]
+
+
+def averages_of(path: Path) -> list[tuple[Path, str, int]]:
+    """(file, width, step) of each average in a file of PowerEma."""
+    with open_tensors(path, "pt") as file:
+        step, names = int(file.metadata()["step"]), {key.partition("/")[0] for key in file.keys()}  # noqa: SIM118
+    return [(path, name, step) for name in sorted(names)]
 
 
 def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
     """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
     paths = sorted(Path(folder).glob("batch-*.safetensors"))
     if not paths:
-        raise AudioLDMError(f"{folder} holds no stored averages.", "Train with trainer.power_ema_every=N.")
-    steps, exponents, places = [], [], []
-    for path in paths:
-        with safe_open(path, "pt") as file:
-            step = int(file.metadata()["step"])
-            for name in sorted({key.partition("/")[0] for key in file.keys()}):  # noqa: SIM118
-                if at is None or step <= at:
-                    steps.append(step)
-                    exponents.append(exponent(float(name)))
-                    places.append((path, name))
-    if not steps:
+        raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
+    stored = [entry for path in paths for entry in averages_of(path) if at is None or entry[2] <= at]
+    if not stored:
         raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
-    goal = max(steps) if at is None else at
-    shares = coefficients(torch.tensor(steps), torch.tensor(exponents), at=goal, width=width)
-    state: dict[str, Tensor] = {}
-    for (path, name), share in zip(places, shares.tolist(), strict=True):
-        with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                own, _, weight = key.partition("/")
-                if own == name:
-                    value = file.get_tensor(key)
-                    kept = value.is_floating_point() and weight in state
-                    state[weight] = state[weight] + share * value.double() if kept else (
-                        share * value.double() if value.is_floating_point() else value
-                    )  # fmt: skip
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    steps = torch.tensor([step for _, _, step in stored])
+    exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
+    weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
+    return weighted_sum(stored, weights.tolist())
+
+
+def weighted_sum(stored: Sequence[tuple[Path, str, int]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Sum in float64 of the stored averages by their weights, as float32; counters are those of the last one."""
+    total: dict[str, Tensor] = {}
+    for (path, name, _), weight in zip(stored, weights, strict=True):
+        with open_tensors(path, "pt") as file:
+            for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
+                value, part = file.get_tensor(key), key.removeprefix(f"{name}/")
+                if value.is_floating_point():
+                    value = total.get(part, torch.zeros(())) + weight * value.double()
+                total[part] = value
+    return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}

@@ -5,64 +5,97 @@ whole step is launched as one.
 """
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node, tree_flatten, tree_map_only
+
+from audioldm.batch import Condition
+from audioldm.errors import AudioLDMError
+from audioldm.training.module import Terms, TrainingModule, detached
+
+register_pytree_node(Condition, lambda c: (list(c.parts()), None), lambda parts, _: Condition(*parts))
+
+Recording = tuple[torch.cuda.CUDAGraph, list[Any], Terms]
+"""the graph, the leaves that it reads, the tensors that it writes"""
 
 
 class RecordedStep:
-    """Runs ``step(*inputs, *options)`` as it is ``warm`` times, then records it, and replays it from there on.
+    """Calls ``step`` as it is ``warm`` times, then records it, and replays it from there on.
 
-    ``step`` takes tensors (B, ...) and hashable options, does all of its own work on the GPU (zero_grad, backward,
-    optimisers whose rates are tensors: ``adamw(graph=True)``), draws nothing, asks for no value and returns tensors.
-    Each set of shapes and options is a recording of its own; what it returns is overwritten by the next replay.
-    Not ``on``, or on a CPU, it only calls ``step``.
+    ``step`` takes tensors (B, ...), conditions whose absent parts stay absent, and hashable options.   It does all of
+    its work on the GPU (zero_grad, backward, optimisers whose rates are tensors), draws nothing, asks for no value and
+    returns tensors.   Each set of shapes, parts and options is a recording of its own; what it returns is overwritten
+    by the next replay.   On a CPU it only calls ``step``.
     """
 
-    def __init__(self, step: Callable[..., dict[str, Tensor]], *, on: bool = True, warm: int = 3) -> None:
-        self.step, self.on, self.warm = step, on, warm
+    def __init__(self, step: Callable[..., Terms], *, warm: int = 3) -> None:
+        self.step, self.warm = step, warm
         self.calls: dict[Hashable, int] = {}
-        self.recordings: dict[
-            Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], dict[str, Tensor]]
-        ] = {}
+        self.recordings: dict[Hashable, Recording] = {}
 
-    def __call__(self, *inputs: Tensor, options: tuple[Hashable, ...] = ()) -> dict[str, Tensor]:
+    def __call__(self, *inputs: Any, **options: Any) -> Terms:
         """What ``step`` returns."""
-        if not self.on or inputs[0].device.type != "cuda":
-            return self.step(*inputs, *options)
-        key = (tuple((part.shape, part.dtype) for part in inputs), options)
+        leaves, spec = tree_flatten((inputs, options))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if tensors[0].device.type != "cuda":
+            return self.step(*inputs, **options)
+        forms = (((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf) for leaf in leaves)
+        key = (repr(spec), tuple(forms))
         if key not in self.recordings:
             self.calls[key] = self.calls.get(key, 0) + 1
             if self.calls[key] <= self.warm:
                 return self.aside(inputs, options)
             self.recordings[key] = self.record(inputs, options)
-        graph, held, made = self.recordings[key]
-        for own, given in zip(held, inputs, strict=True):
-            own.copy_(given)
+        graph, buffers, terms = self.recordings[key]
+        for buffer, tensor in zip(buffers, tensors, strict=True):
+            buffer.copy_(tensor)
         graph.replay()
-        return made
+        return terms
 
     @staticmethod
-    def whole() -> torch.autocast:
+    def uncached_autocast() -> torch.autocast:
         """Mixed precision as it is, without the cache of converted weights, which would outlive a recording."""
         on = torch.is_autocast_enabled("cuda")
         return torch.autocast("cuda", enabled=on, dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False)
 
-    def aside(self, inputs: tuple[Tensor, ...], options: tuple[Hashable, ...]) -> dict[str, Tensor]:
+    def aside(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Terms:
         """One step on a stream of its own, as a recording needs the ones before it."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), self.whole():
-            made = self.step(*inputs, *options)
+        with torch.cuda.stream(stream), self.uncached_autocast():
+            terms = self.step(*inputs, **options)
         torch.cuda.current_stream().wait_stream(stream)
-        return made
+        return terms
 
-    def record(
-        self, inputs: tuple[Tensor, ...], options: tuple[Hashable, ...]
-    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], dict[str, Tensor]]:
+    def record(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Recording:
         """The graph, the tensors that it reads, and those that it writes; recording computes nothing."""
-        held = tuple(part.detach().clone() for part in inputs)
+        buffers = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"), self.whole():
-            made = self.step(*held, *options)
-        return graph, held, made
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"), self.uncached_autocast():
+            terms = self.step(*buffers, **options)
+        return graph, [leaf for leaf in tree_flatten(buffers)[0] if isinstance(leaf, Tensor)], terms
+
+
+def record(module: TrainingModule) -> None:
+    """Let ``module`` replay its ``step``, with backward and optimisers in it.   One GPU, batches of few shapes.
+
+    Raises AudioLDMError for a module whose step cannot be recorded.
+    """
+    if not module.recordable:
+        raise AudioLDMError(f"{type(module).__name__} cannot be recorded.", "Use speed.graph=false.")
+    module.recorded = True
+    target: Any = module
+    plain: Callable[..., Terms] = target.step
+    if not module.automatic_optimization:
+        target.step = RecordedStep(plain)
+        return
+    module.automatic_optimization = False
+
+    def descended(*inputs: Any, **options: Any) -> Terms:
+        terms = plain(*inputs, **options)
+        norm = module.descend(terms["loss"], module.optimizers())
+        return detached({**terms, "norm": norm})
+
+    target.step = RecordedStep(descended)

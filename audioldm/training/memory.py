@@ -1,11 +1,12 @@
-"""How large a batch the memory holds: found by trying real training steps."""
+"""How large a batch the memory holds, measured by real training steps."""
 
 import gc
 import multiprocessing
-import signal
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, Self
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from typing import Any
 
 import lightning as L
 import torch
@@ -55,13 +56,13 @@ def release() -> None:
 def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     """Whether two whole training steps at ``size`` clips run; weights and optimiser are used up by it.
 
-    ``seen`` is set to where every loss is in play, since judges that join later cost memory too.
+    The count of batches is set to where every loss is in play: a discriminator that joins later costs memory too.
     """
-    module.seen = getattr(module, "adversarial_start", 0)
+    module.batch_count = getattr(module, "adversarial_start", 0)
     data.batch_size = size
     try:
         L.Trainer(
-            **trainer, max_steps=-1, max_epochs=1, limit_train_batches=2 * module.optim.accumulate,
+            **trainer, max_steps=-1, max_epochs=1, limit_train_batches=2 * module.accumulated,
             limit_val_batches=0, barebones=True, use_distributed_sampler=False,
         ).fit(module, data)  # fmt: skip
     except (RuntimeError, MemoryError) as error:
@@ -74,88 +75,53 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     return True
 
 
-def answer(build: Callable[[], Any], ours: Connection, theirs: Connection, trainer: dict[str, Any]) -> None:
-    """The other process: build an experiment; say of every size that comes whether it ``fits``, or what is wrong."""
-    theirs.close()  # a fork's copy, which would keep this process waiting for a parent that is gone
-    try:
-        experiment = build()
-        while True:
-            ours.send(fits(experiment.module, experiment.data, ours.recv(), **trainer))
-    except EOFError:
-        return
-    except AudioLDMError as error:
-        ours.send(error)
+EXPERIMENT: list[Any] = []
+"""in a process of trials: the experiment, built once"""
 
 
-class Trials:
-    """``fits``, asked of a process that leaves no memory behind, and of a new one where a size ended it.
-
-    Native code that meets a full memory may crash instead of raising, and the kernel may kill: both mean that a size
-    does not fit.   ``method``: how processes start; "fork" is fastest, and a GPU's state forbids it.
-    """
-
-    FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGKILL)
-
-    def __init__(self, build: Callable[[], Any], *, method: str, **trainer: Any) -> None:
-        self.build, self.trainer = build, trainer
-        self.context: Any = multiprocessing.get_context(method)
-        self.process: Any = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        if self.process is None:
-            return
-        self.pipe.close()
-        if kind is not None:
-            self.process.terminate()
-        self.process.join()
-
-    def __call__(self, size: int) -> bool:
-        """Whether ``size`` clips fit; raises what the experiment has against them."""
-        try:
-            if self.process is None:
-                self.start()
-            self.pipe.send(size)
-            said = self.pipe.recv()
-        except (EOFError, ConnectionError):
-            said = self.ended()
-        if isinstance(said, AudioLDMError):
-            raise said
-        return bool(said)
-
-    def start(self) -> None:
-        """A process, and the pipe to it."""
-        self.pipe, theirs = self.context.Pipe()
-        given = (self.build, theirs, self.pipe, self.trainer)
-        self.process = self.context.Process(target=answer, args=given)
-        self.process.start()
-        theirs.close()
-
-    def ended(self) -> bool:
-        """What an end without an answer says: by a fatal signal, that memory ran out."""
-        self.process.join()
-        code, self.process = self.process.exitcode, None
-        self.pipe.close()
-        if -code in self.FATAL:
-            return False
-        raise AudioLDMError(
-            f"The probe of the batch size ended with code {code}.", "Give batch_size=N.", code=1
-        )
+def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> bool:
+    """In another process: ``fits``."""
+    if not EXPERIMENT:
+        EXPERIMENT.append(build())
+    return fits(EXPERIMENT[0].module, EXPERIMENT[0].data, size, **trainer)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
     """The batch size to use: what ``fits``, less a quarter for fragmentation, averages of the weights and previews.
 
-    ``build`` makes an experiment (module and data); with ``method`` "spawn" it must be picklable.
+    ``build`` makes an experiment (module and data).   ``method``: how processes start; "fork" is fastest, and a GPU's
+    state forbids it; with "spawn" ``build`` must be picklable.   Raises AudioLDMError where not even one clip fits,
+    and what the experiment has against itself.
     """
-    with Trials(build, method=method, **trainer) as trials:
-        found = largest_batch(trials, limit=limit)
-    if found == 0:
+    with Trials(build, method, trainer) as trials:
+        size = largest_batch(trials, limit=limit)
+    if size == 0:
         raise AudioLDMError(
             "Not even one clip fits the memory.",
             "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, or a smaller net.",
             code=1,
         )
-    return max(1, found - found // 4)
+    return max(1, size - size // 4)
+
+
+class Trials(ExitStack):
+    """``fits``, asked of a process that leaves no memory behind, and of a new one where a size ended it.
+
+    Native code that meets a full memory may crash instead of raising, and the kernel may kill: both mean that a size
+    does not fit.
+    """
+
+    def __init__(self, build: Callable[[], Any], method: str, trainer: dict[str, Any]) -> None:
+        super().__init__()
+        self.build, self.trainer, self.context = build, trainer, multiprocessing.get_context(method)
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __call__(self, size: int) -> bool:
+        """Whether ``size`` clips fit."""
+        if self.pool is None:
+            self.pool = self.enter_context(ProcessPoolExecutor(1, mp_context=self.context))
+        try:
+            return self.pool.submit(attempt, self.build, size, self.trainer).result()
+        except BrokenProcessPool:
+            self.pool = None
+            return False

@@ -8,17 +8,17 @@ import lightning as L
 import numpy as np
 import soundfile as sf
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from audioldm.components import Sampling
+from audioldm.convert.model import spec_of
+from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import SmallClap
-from audioldm.nets.folder import load_component
-from audioldm.nets.t5 import T5Text
 from audioldm.nets.vae import stride_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.published import spec_of
 from audioldm.signal.mel import log_mel
-from audioldm.training.ema import Ema
+from audioldm.training.ema import averaged
 
 
 class Preview(L.Callback):
@@ -35,7 +35,7 @@ class Preview(L.Callback):
             return
         for name, value in module.preview(batch).items():
             for i, item in enumerate(value[: self.count].float().cpu() if trainer.is_global_zero else ()):
-                show(trainer, self.folder, f"{name}/{i}", item[0], module.seen, self.rate)
+                show(trainer, self.folder, f"{name}/{i}", item[0], module.batch_count, self.rate)
 
 
 class Listen(L.Callback):
@@ -53,85 +53,78 @@ class Listen(L.Callback):
         clap: str,
         every: int,
         seconds: float,
+        folder: str,
         steps: int = 25,
         guidance: float = 3.0,
         seed: int = 0,
         t5: str | None = None,
     ) -> None:
-        for folder in (vae, vocoder, clap):
-            if not Path(folder).is_dir():
-                raise AudioLDMError(
-                    f"{folder} is missing; previews need it.",
-                    "Train it first, or use trainer.listen=null.",
-                )
-        self.prompts, self.every, self.folder = list(prompts), every, Path("previews")
-        self.settings = {"seconds": seconds, "steps": steps, "guidance": guidance}
+        self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
+        self.settings: dict[str, Any] = {"seconds": seconds, "steps": steps, "guidance": guidance}
         self.seeds = [seed + i for i in range(len(self.prompts))]
-        self.parts = load_component(vae), load_component(vocoder), SmallClap.load(clap)
-        self.words = T5Text.from_pretrained(t5) if t5 else None
+        try:
+            self.parts = open_part(vae, "vae"), open_part(vocoder, "vocoder"), open_part(clap, "clap")
+            self.words = open_part(t5, "text_encoder") if t5 else None
+        except AudioLDMError as error:
+            hint = "Previews need it: train it first, or use callbacks.listen=null."
+            raise AudioLDMError(error.message, hint) from None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """Every so often."""
-        if module.seen % self.every == 0:
-            ema = next((c for c in trainer.callbacks if isinstance(c, Ema)), None)
-            if ema is not None:
-                ema.on_validation_start(trainer, module)
-            try:
+        if module.batch_count % self.every == 0:
+            with averaged(trainer, module):
                 self.listen(trainer, module)
-            finally:
-                module.unet.train()
-                if ema is not None:
-                    ema.on_validation_end(trainer, module)
+            module.unet.train()
 
     def listen(self, trainer: L.Trainer, module: Any) -> None:
         """Generate and show."""
         vae, vocoder, clap = self.parts
-        vae.register_to_config(scaling_factor=module.scaling_factor)  # type: ignore[operator]
-        spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)  # type: ignore[arg-type]
+        vae.register_to_config(scaling_factor=module.scaling_factor)
+        spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
         pipe = AudioLDM(
             module.unet,
             vae,
             vocoder,
             clap,
             spec,
-            words=self.words,
+            token_encoder=self.words,
             schedule=module.schedule,
             prediction=module.prediction,
-            defaults=dict(self.settings),
-        )  # type: ignore[arg-type]
+            defaults=Sampling(**self.settings),
+        )
         waves = pipe.to(module.device)(
             self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings
-        )  # type: ignore[arg-type]
+        )
         for prompt, wave in zip(self.prompts, waves, strict=True):
             if trainer.is_global_zero:
                 name = prompt.replace(" ", "_") or "nothing"
-                show(trainer, self.folder, f"wave/{name}", wave, module.seen, spec.rate)
+                show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
                 show(
                     trainer,
                     self.folder,
                     f"mel/{name}",
                     log_mel(wave[None, None], spec)[0, 0],
-                    module.seen,
+                    module.batch_count,
                 )
 
 
-def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, seen: int, rate: int = 0) -> None:
+def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, rate: int = 0) -> None:
     """A wave (N,) at ``rate`` as WAV, a log-mel (T, F) as PNG, in ``folder``/batch-N/ and in TensorBoard."""
-    path = folder / f"batch-{seen:09d}" / name.replace("/", "_")
+    path = folder / f"batch-{batch:09d}" / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
-    board = trainer.logger.experiment if trainer.logger is not None else None
+    board: Any = next((log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)), None)
     if name.startswith("wave/"):
         wave = item.clamp(-1, 1)
         sf.write(path.with_suffix(".wav"), wave.numpy(), rate)
         if board is not None:
-            board.add_audio(name, wave, seen, rate)
+            board.add_audio(name, wave, batch, rate)
     else:
         from matplotlib.image import imsave
 
         picture = mel_picture(item)
         imsave(path.with_suffix(".png"), np.asarray(picture[0]), cmap="magma", vmin=0, vmax=1)
         if board is not None:
-            board.add_image(name, picture, seen)
+            board.add_image(name, picture, batch)
 
 
 def mel_picture(mel: Tensor) -> Tensor:

@@ -1,80 +1,221 @@
-"""What a run leaves beside its weights: settings, versions, the code's git state and the hashes of its data."""
+"""A run's folder: one training at a time, its state written whole or not at all, and what it was made with."""
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+import torch
+import yaml  # type: ignore[import-untyped]
+from filelock import FileLock, Timeout
+from lightning.fabric.plugins import TorchCheckpointIO
+
 from audioldm import __version__
 from audioldm.datasets.shards import expand
 from audioldm.errors import AudioLDMError
+from audioldm.paths import alive, staged, sweep, sync, write_text
 from audioldm.training.distributed import rank
-from audioldm.training.state import last_good
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
 SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
 """keys of a data source whose values are files or folders"""
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write in one move."""
-    waiting = path.with_name(path.name + ".new")
-    waiting.write_text(text)
-    os.replace(waiting, path)
+class SafeCheckpoints(TorchCheckpointIO):
+    """Writes beside, moves the old file to ``previous.ckpt``, then renames.
 
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that ``folder`` lies in, and its changed files; None outside a checkout or without git."""
-
-    def ask(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=30
-        )
-        return done.stdout.rstrip()
-
-    try:
-        if ask("ls-files", "--error-unmatch", "__init__.py") == "":
-            return None
-        return {"commit": ask("rev-parse", "HEAD"), "changed": ask("status", "--porcelain").splitlines()}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def data_hashes(data: Mapping[str, Any]) -> dict[str, str]:
-    """sha256 of each manifest, of each cache's index, which names what every shard was made of, or of all files.
-
-    Streamed shards count by their size and their ends: to read terabytes before every start would cost more than it
-    finds.
+    At every instant of this one of the two files is whole, so the process may be killed at any of them.
     """
-    found = {}
-    for key in SOURCES:
-        places = data.get(key) or []
-        for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
-            folder = Path(name)
-            path = folder / "index.json" if folder.is_dir() else folder
-            if path.is_file():
-                content = ends(path) if key == "shards" else path.read_bytes()
-                found[name] = hashlib.sha256(content).hexdigest()
-            elif folder.is_dir():  # of sounds
-                digest = hashlib.sha256()
-                for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                    digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-                found[name] = digest.hexdigest()
-    return found
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Replace ``path``, or leave it as it was and raise AudioLDMError where the disk takes no more."""
+        path = Path(path)
+        with staged(path) as stage:
+            try:
+                torch.save(checkpoint, stage)
+            except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+                last = f"{path} is still the last good state; " if path.exists() else ""
+                raise AudioLDMError(
+                    f"{path} could not be written: {' '.join(str(error).split())[:200]}.",
+                    f"{last}free some space and type the same command to resume.",
+                    code=1,
+                ) from error
+            sync(stage)
+            if path.name == LAST and path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
 
 
-def ends(path: Path, length: int = 2**16) -> bytes:
-    """A file's size, its first and its last bytes."""
-    with open(path, "rb") as file:
-        first, size = file.read(length), file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - length))
-        return f"{size} bytes".encode() + first + file.read()
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: each record's checksum is compared."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return f"truncated or no checkpoint ({error})"
+    return None if record is None else f"damaged at {record!r}"
+
+
+def last_good(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint in ``folder``, and a line about each newer one that is not.
+
+    Raises AudioLDMError where there are checkpoints and none is whole: to begin again is for the user to decide.
+    """
+    complaints: list[str] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.exists():
+            wrong = fault(path)
+            if wrong is None:
+                return path, complaints
+            complaints.append(f"{path} is {wrong}")
+    if complaints:
+        raise AudioLDMError(
+            f"{'; '.join(complaints)}.", "No whole checkpoint is left; pass --fresh to begin again.", code=1
+        )
+    return None, complaints
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within, this process alone trains in ``folder``; what a killed run left half-written is swept away.
+
+    The system frees the lock of a process that ends, however it ends.   Raises AudioLDMError where another trains.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".pid"
+    pid = owner.read_text() if owner.exists() else ""
+    # workers of a dead process hold its lock until they notice
+    lock = FileLock(folder / ".lock", timeout=0 if pid.isdigit() and alive(int(pid)) else 15)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise AudioLDMError(
+            f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
+        ) from None
+    try:
+        owner.write_text(str(os.getpid()))
+        for place in (folder, folder / "checkpoints", folder / "ema"):
+            sweep(place)
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+class RunFolder(L.Callback):
+    """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
+
+    The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
+    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
+    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there;
+    ``report`` takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        recipe: str,
+        config: str,
+        overrides: Sequence[str] = (),
+        fresh: bool = False,
+        report: Callable[[str], Any] = str,
+    ) -> None:
+        self.folder, self.recipe, self.config = folder, recipe, config
+        self.overrides, self.fresh, self.report = overrides, fresh, report
+        self.lock = ExitStack()
+        quieten()
+
+    def checkpoint(self) -> Path | None:
+        """The newest whole state to resume from; each damaged one is reported."""
+        last, complaints = (None, []) if self.fresh else last_good(self.folder / "checkpoints")
+        for complaint in complaints:
+            self.report(f"audioldm: {complaint}; the state before it is used.")
+        return last
+
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Before the first batch; the first process does it for all."""
+        if stage == "fit" and rank() == 0:
+            self.lock.enter_context(locked(self.folder))
+            self.open()
+
+    def open(self) -> None:
+        """Refuse what does not belong here, and write."""
+        if self.fresh:
+            for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
+                path.unlink()
+        last, _ = last_good(self.folder / "checkpoints")
+        settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
+        about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
+        if last is not None:
+            if settings.exists() and not goes_on(settings.read_text(), self.config):
+                raise AudioLDMError(
+                    f"{self.folder} holds a run with other settings.",
+                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
+                )
+            first = json.loads(begun.read_text()) if begun.exists() else {}
+            refuse_other_data(self.folder, first.get("data", {}), about["data"])
+            again = {key: value for key, value in about.items() if value != first.get(key)}
+            about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
+            self.report(f"resuming {last}")
+        write_text(settings, self.config)
+        write_text(self.folder / "overrides.txt", "\n".join(self.overrides))
+        write_text(begun, json.dumps(about, indent=1))
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """Free the folder."""
+        self.lock.close()
+
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Free the folder."""
+        self.lock.close()
+
+
+def quieten() -> None:
+    """Hide Lightning's tips and warnings that no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "LeafSpec",
+        "Total length of `",
+        "your dataloader is not resumable",
+        "than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}")
+
+
+def goes_on(before: str, now: str) -> bool:
+    """Whether two configurations are the same, but for a number of batches that grew.
+
+    >>> goes_on("seed: 0\\nbatches: 4\\n", "seed: 0\\nbatches: 8\\n"), goes_on("batches: 4\\n", "batches: 2\\n")
+    (True, False)
+    """
+    lines, later = before.splitlines(), now.splitlines()
+    changed = {(old.strip(), new.strip()) for old, new in zip(lines, later, strict=False) if old != new}
+    if len(lines) != len(later) or len(changed) > 1:
+        return False
+    counts = [re.fullmatch(r"batches: (\d+), batches: (\d+)", ", ".join(pair)) for pair in changed]
+    return all(match is not None and int(match[1]) < int(match[2]) for match in counts)
+
+
+def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """A run goes on with the data that it began with."""
+    changed = sorted(name for name in before if name in now and before[name] != now[name])
+    if changed:
+        raise AudioLDMError(
+            f"{', '.join(changed)} changed since {folder} began.",
+            "Choose another run_dir=..., or pass --fresh.",
+        )
 
 
 def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,62 +232,50 @@ def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_folder(
-    folder: Path, *, config: str, overrides: Sequence[str], about: dict[str, Any], fresh: bool = False
-) -> tuple[Path | None, list[str]]:
-    """Prepare the run's folder; return the checkpoint to resume from, if there is one, and what was wrong with others.
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that ``folder`` lies in, and its changed files; None outside a checkout or without git."""
 
-    The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
-    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.rstrip()
+
+    with suppress(OSError, subprocess.SubprocessError):
+        ask("ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": ask("rev-parse", "HEAD"), "changed": ask("status", "--porcelain").splitlines()}
+    return None
+
+
+def data_hashes(data: Mapping[str, Any]) -> dict[str, str]:
+    """sha256 of each manifest, of each cache's index, which names what every shard was made of, or of all files.
+
+    Streamed shards count by their size and their ends: to read terabytes before every start would cost more than it
+    finds.
     """
-    checkpoints = folder / "checkpoints"
-    if rank() > 0:  # the first process writes; this one only needs to know where to begin
-        return (None, []) if fresh else last_good(checkpoints)
-    if fresh:
-        for path in [*checkpoints.glob("*.ckpt"), *folder.glob("metrics.jsonl")]:
-            path.unlink()
-    last, complaints = last_good(checkpoints)
-    written = folder / "config.yaml"
-    if last is not None:
-        if written.exists() and not goes_on(written.read_text(), config):
-            raise AudioLDMError(
-                f"{folder} holds a run with other settings.",
-                "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-            )
-        refuse_other_data(folder, about["data"])
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(written, config)
-    replace_text(folder / "overrides.txt", "\n".join(overrides))
-    begun = folder / "provenance.json"
-    if last is not None and begun.exists():
-        first = json.loads(begun.read_text())
-        again = {key: value for key, value in about.items() if value != first.get(key)}
-        about = {**first, "resumed": [*first.get("resumed", []), again]}
-    replace_text(begun, json.dumps(about, indent=1))
-    return last, complaints
+    hashes = {}
+    for key in SOURCES:
+        places = data.get(key) or []
+        for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
+            folder = Path(name)
+            path = folder / "index.json" if folder.is_dir() else folder
+            if path.is_file():
+                content = ends(path) if key == "shards" else path.read_bytes()
+                hashes[name] = hashlib.sha256(content).hexdigest()
+            elif folder.is_dir():  # of sounds
+                hashes[name] = folder_hash(folder)
+    return hashes
 
 
-def goes_on(before: str, now: str) -> bool:
-    """Whether two configurations are the same, but for a number of batches that grew.
-
-    >>> goes_on("seed: 0\\nbatches: 4\\n", "seed: 0\\nbatches: 8\\n"), goes_on("batches: 4\\n", "batches: 2\\n")
-    (True, False)
-    """
-    lines, later = before.splitlines(), now.splitlines()
-    changed = {(old.strip(), new.strip()) for old, new in zip(lines, later, strict=False) if old != new}
-    if len(lines) != len(later) or len(changed) > 1:
-        return False
-    counts = [re.fullmatch(r"batches: (\d+), batches: (\d+)", ", ".join(pair)) for pair in changed]
-    return all(found is not None and int(found[1]) < int(found[2]) for found in counts)
+def folder_hash(folder: Path) -> str:
+    """sha256 of the names and bytes of all files below a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
-def refuse_other_data(folder: Path, data: Mapping[str, str]) -> None:
-    """A run goes on with the data that it began with."""
-    path = folder / "provenance.json"
-    before = json.loads(path.read_text()).get("data", {}) if path.exists() else {}
-    changed = sorted(name for name in before if name in data and before[name] != data[name])
-    if changed:
-        raise AudioLDMError(
-            f"{', '.join(changed)} changed since {folder} began.",
-            "Choose another run_dir=..., or pass --fresh.",
-        )
+def ends(path: Path, length: int = 2**16) -> bytes:
+    """A file's size, its first and its last bytes."""
+    with open(path, "rb") as file:
+        first, size = file.read(length), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - length))
+        return f"{size} bytes".encode() + first + file.read()

@@ -58,9 +58,9 @@ class SoundBank:
         With ``speeds`` three of ten are played at 0.75 to 1.33 times the speed.
         """
         device = self.device
-        chosen = torch.searchsorted(self.chance, torch.rand(rows, dtype=torch.float64, device=device))
-        chosen = chosen.clamp(max=len(self.begin) - 1)
-        length = self.length[chosen].double()
+        choice = torch.searchsorted(self.chance, torch.rand(rows, dtype=torch.float64, device=device))
+        choice = choice.clamp(max=len(self.begin) - 1)
+        length = self.length[choice].double()
         speed = torch.ones(rows, dtype=torch.float64, device=device)
         if speeds:
             other = ((torch.rand(rows, dtype=torch.float64, device=device) - 0.5) * 2 * log(4 / 3)).exp()
@@ -70,18 +70,18 @@ class SoundBank:
         start = low + torch.rand(rows, dtype=torch.float64, device=device) * (high - low)
         start = torch.where(torch.rand(rows, device=device) < 0.15, 0.0, start).round()
         place = start[:, None] + speed[:, None] * torch.arange(samples, device=device, dtype=torch.float64)
-        wave = self.sinc(chosen, place, speed) if speeds else self.read(chosen, place.long())
-        return wave * self.scale[chosen][:, None]
+        wave = self.sinc(choice, place, speed) if speeds else self.read(choice, place.long())
+        return wave * self.scale[choice][:, None]
 
-    def read(self, chosen: Tensor, index: Tensor) -> Tensor:
+    def read(self, choice: Tensor, index: Tensor) -> Tensor:
         """Samples ``index`` (B, ...) of clips, without the clips' means; 0 outside."""
         shape = (-1, *[1] * (index.dim() - 1))
-        length, begin, mean = (table[chosen].view(shape) for table in (self.length, self.begin, self.mean))
+        length, begin, mean = (table[choice].view(shape) for table in (self.length, self.begin, self.mean))
         inside = (index >= 0) & (index < length)
         value = self.sound[begin + torch.minimum(index.clamp(min=0), length - 1)].float() - mean
         return value * inside
 
-    def sinc(self, chosen: Tensor, place: Tensor, speed: Tensor) -> Tensor:
+    def sinc(self, choice: Tensor, place: Tensor, speed: Tensor) -> Tensor:
         """Clips at ``place`` (B, N) between samples, by a windowed sinc up to the lower of both Nyquist rates."""
         whole = place.floor()
         part = (place - whole).float()
@@ -91,7 +91,7 @@ class SoundBank:
             away = part - tap
             weight = cut * torch.sinc(cut * away) * (0.5 + 0.5 * (away * (2 * pi / TAPS)).cos())
             weight = torch.where(speed[:, None] == 1, float(tap == 0), weight)
-            total = total + weight * self.read(chosen, whole.long() + tap)
+            total = total + weight * self.read(choice, whole.long() + tap)
         return total
 
 

@@ -1,14 +1,15 @@
-"""What makes the same training faster or smaller: compiled blocks, memory layout, recomputed activations."""
+"""What makes the same training faster or smaller: compiled blocks, memory layout, recomputed activations, graphs."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
-from transformers import SpeechT5HifiGan
 
 from audioldm.errors import AudioLDMError
+from audioldm.training.distributed import blocks
+from audioldm.training.graphed import record
+from audioldm.training.module import TrainingModule
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,24 @@ class Speed:
     """``compile``: a torch.compile backend such as "inductor", block by block, or None.
 
     A block compiles in seconds where a whole U-Net takes minutes, and equal blocks share the work.   ``channels_last``
-    is for GPUs with tensor cores and bf16 (a CPU loses by it).   ``checkpointing`` keeps only the blocks' inputs and
-    computes the rest again in the backward pass: a third more time for a fraction of the memory.
+    is for GPUs with tensor cores and bf16 (a CPU loses by it).   ``checkpointing`` stores only the blocks' inputs and
+    computes the rest again in the backward pass: a third more time for a fraction of the memory.   ``graph`` records
+    whole steps as CUDA graphs.
     """
 
     compile: str | None = None
     channels_last: bool = False
     checkpointing: bool = False
+    graph: bool = False
 
-    def apply(self, net: nn.Module) -> None:
+    def apply(self, module: TrainingModule) -> None:
+        """Change the nets that ``module`` trains, and how it steps."""
+        for net in module.components().values():
+            self.change(net)
+        if self.graph:
+            record(module)
+
+    def change(self, net: nn.Module) -> None:
         """Change ``net`` in place; names and values of its weights stay."""
         if self.checkpointing:
             if not (isinstance(net, ModelMixin) and net._supports_gradient_checkpointing):
@@ -43,14 +53,3 @@ class Speed:
                 )
             for block in blocks(net):
                 block.compile(backend=self.compile)
-
-
-def blocks(net: nn.Module) -> Iterator[nn.Module]:
-    """The repeated parts of a net: a U-Net's or an autoencoder's blocks, a vocoder's residual stacks."""
-    if isinstance(net, SpeechT5HifiGan):
-        yield from net.resblocks
-    for name, child in net.named_modules():
-        if name.rpartition(".")[2] in ("down_blocks", "up_blocks") and isinstance(child, nn.ModuleList):
-            yield from child
-        if name.rpartition(".")[2] == "mid_block":
-            yield child

@@ -1,5 +1,7 @@
 """Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with discriminators of spectrograms."""
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Generator, Tensor
@@ -13,13 +15,12 @@ from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
-from audioldm.training.graphed import RecordedStep
-from audioldm.training.steps import Counted, Optim, adamw
+from audioldm.training.module import AdversarialModule, Terms, detached
 from audioldm.training.vocoder_loss import VocoderLoss, Weights
 
 
-class VocoderTraining(Counted):
-    """``VocoderLoss``: distances of spectra, and the game of HiFi-GAN (eq. 1 to 7), where ``mel_weight`` is 45.
+class VocoderTraining(AdversarialModule):
+    """``VocoderLoss``: distances of spectra, and the game of HiFi-GAN (eq. 1 to 7).
 
     With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with probability ``vae_prob``, while
     the target stays the real sound: the vocoder learns to undo what the autoencoder does, as HiFi-GAN's fine-tuning on
@@ -36,33 +37,13 @@ class VocoderTraining(Counted):
         discriminator: WaveDiscriminator | None = None,
         vae: AutoencoderKL | None = None,
         vae_prob: float = 0.5,
-        mel_weight: float = 45.0,
-        multi_scale_mel_weight: float = 0.0,
-        feature_weight: float = 2.0,
-        stft_weight: float = 2.0,
-        adversarial_start: int = 0,
         quietest: float = 0.0,
-        lr: float = 2e-4,
-        batches: int,
-        warmup: int = 100,
-        seed: int = 0,
-        graph: bool = False,
-        optim: Optim | None = None,
+        weights: Weights | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batches=batches, warmup=warmup, seed=seed, optim=optim, graph=graph)
-        self.recorded = RecordedStep(self.step, on=graph)
-        self.vocoder, self.discriminator, self.mel = vocoder, discriminator, LogMel(spec)
-        self.hop = spec.hop
-        self.loss = VocoderLoss(
-            Weights(
-                mel=mel_weight,
-                multi_scale_mel=multi_scale_mel_weight,
-                stft=stft_weight,
-                features=feature_weight,
-            )
-        )
-        self.adversarial_start, self.lr, self.vae_prob = adversarial_start, lr, vae_prob
-        self.quietest = quietest
+        super().__init__(vocoder, discriminator, betas=(0.8, 0.99), decay=0.01, **settings)
+        self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
+        self.losses, self.quietest = VocoderLoss(weights or Weights()), quietest
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
 
     def components(self) -> dict[str, torch.nn.Module]:
@@ -70,19 +51,20 @@ class VocoderTraining(Counted):
         return {"vocoder": self.vocoder}
 
     @torch.no_grad()
-    def heard(self, mel: Tensor, pick: Tensor) -> Tensor:
-        """What the vocoder is given: mels (B, 1, T, F), where ``pick`` (B,) says so after the autoencoder."""
+    def input_mels(self, mel: Tensor, pick: Tensor) -> Tensor:
+        """What the vocoder reads: mels (B, 1, T, F), where ``pick`` (B,) says so after the autoencoder."""
         if self.vae is None:
             return mel
         frames = mel.shape[-2] // stride_of(self.vae) * stride_of(self.vae)
-        made = torch.cat([self.vae(mel[..., :frames, :]).sample, mel[..., frames:, :]], dim=-2)
-        return torch.where(pick[:, None, None, None], made, mel)
+        decoded = torch.cat([self.vae(mel[..., :frames, :]).sample, mel[..., frames:, :]], dim=-2)
+        return torch.where(pick[:, None, None, None], decoded, mel)
 
-    def terms(self, wave: Tensor, pick: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Distances between real and made, and the made wave (B, 1, N)."""
+    def terms(self, wave: Tensor, pick: Tensor) -> tuple[Terms, Tensor]:
+        """Distances between the real and the output wave, and the output (B, 1, N)."""
         mel = self.mel(wave)
-        made = vocode(self.vocoder, self.heard(mel, pick)).to(wave)  # a GPU's FFT takes no bfloat16
-        return self.loss.distances(self.mel, made, wave), made
+        # a GPU's FFT takes no bfloat16
+        output = vocode(self.vocoder, self.input_mels(mel, pick)).to(wave)
+        return self.losses.distances(self.mel, output, wave), output
 
     def prepared(self, batch: Batch) -> Tensor:
         """Waves (B, 1, N) at full scale, cut to whole hops: the vocoder makes no part of one."""
@@ -90,58 +72,42 @@ class VocoderTraining(Counted):
 
     def turned_down(self, wave: Tensor, rng: Generator) -> Tensor:
         """Waves (B, 1, N), each by a share of ``quietest`` drawn for it."""
-        share = self.own(lambda n: torch.rand(n, generator=rng, device=rng.device), len(wave)).to(wave)
+        share = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), len(wave)).to(wave)
         return wave * 10 ** (self.quietest / 20 * share[:, None, None])
 
-    def training_step(self, batch: Batch, index: int) -> None:
-        """One batch."""
-        adversarial = self.discriminator is not None and self.seen >= self.adversarial_start
-        rng = self.start_batch()
-        pick = self.chance(self.vae_prob, len(batch.wave), rng)
+    def training_step(self, batch: Batch, index: int) -> Terms:
+        """The weighted sum of ``VocoderLoss``.   HiFi-GAN eq. 7."""
+        rng = self.batch_generator()
+        pick = self.bernoulli(self.vae_prob, len(batch.wave), rng)
         wave = self.prepared(batch)
         if self.quietest:
             wave = self.turned_down(wave, rng)
-        terms = self.recorded(wave, pick, options=(adversarial,))
-        self.log_terms(terms, "norm_vocoder", "norm_discriminator")
+        return self.step(wave, pick, adversarial=self.adversarial)
 
-    def step(self, wave: Tensor, pick: Tensor, adversarial: bool) -> dict[str, Tensor | None]:
-        """Discriminators first, on a detached wave; then the generator.   Nothing random in it."""
+    def step(self, wave: Tensor, pick: Tensor, *, adversarial: bool) -> Terms:
+        """Discriminators first, on a detached wave; then the generator."""
         optimizers = self.each_optimizer()
-        terms, made = self.terms(wave, pick)
-        told: dict[str, Tensor | None] = {}
+        terms, output = self.terms(wave, pick)
+        norms: dict[str, Tensor | None] = {}
         if adversarial:
-            loss = self.loss.of_discriminator(self.discriminator, made, wave)
-            told["discriminator"] = loss.detach()
-            told["norm_discriminator"] = self.descend(loss, optimizers[1])
-            terms |= self.loss.of_generator(self.discriminator, made, wave)
-        told["norm_vocoder"] = self.descend(self.loss.total(terms), optimizers[0], clip=100.0)
-        return {name: term.detach() for name, term in terms.items()} | told
+            loss = self.losses.of_discriminator(self.discriminator, output, wave)
+            norms["norm_discriminator"] = self.descend(loss, optimizers[1])
+            norms["discriminator"] = loss
+            terms |= self.losses.of_generator(self.discriminator, output, wave)
+        total = self.losses.total(terms)
+        norms["norm_vocoder"] = self.descend(total, optimizers[0], clip=100.0)
+        return detached({"loss": total, **terms} | norms)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Distances on held-out clips."""
-        pick = self.chance(self.vae_prob, len(batch.wave), self.validation_generator(index))
+        pick = self.bernoulli(self.vae_prob, len(batch.wave), self.validation_generator(index))
         terms, _ = self.terms(self.prepared(batch), pick)
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Real and made, to hear and to see."""
+        """The real and the output wave, to hear and to see."""
         wave = self.prepared(batch)
         mel = self.mel(wave)
-        made = vocode(self.vocoder, mel)
-        return {"wave/real": wave, "wave/made": made, "mel/real": mel, "mel/made": self.mel(made)}
-
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
-        """HiFi-GAN's betas."""
-        nets = [self.vocoder] if self.discriminator is None else [self.vocoder, self.discriminator]
-        return [
-            adamw(
-                net.parameters(),
-                self.lr,
-                betas=(0.8, 0.99),
-                decay=0.01,
-                fused=self.optim.fused,
-                graph=self.graph,
-            )
-            for net in nets
-        ]
+        output = vocode(self.vocoder, mel)
+        return {"wave/real": wave, "wave/output": output, "mel/real": mel, "mel/output": self.mel(output)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audioldm.losses.adversarial import Judgement
+from audioldm.losses.adversarial import Scores
 from audioldm.losses.spectral import multi_resolution_stft, multi_scale_mel
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.signal.mel import LogMel
@@ -35,31 +35,33 @@ class VocoderLoss:
     def __init__(self, weights: Weights | None = None) -> None:
         self.weights = weights or Weights()
 
-    def distances(self, mel: LogMel, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+    def distances(self, mel: LogMel, output: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Of waves (B, 1, N) in float32: log-mel L1 (natural log, of the model's own ``mel``), DAC's mels, STFT."""
-        terms = {"mel": (mel(made) - mel(real)).abs().mean(), "stft": multi_resolution_stft(made, real)}
+        terms = {"mel": (mel(output) - mel(real)).abs().mean(), "stft": multi_resolution_stft(output, real)}
         if self.weights.multi_scale_mel:
-            terms["multi_scale_mel"] = multi_scale_mel(made, real, mel.spec.rate)
+            terms["multi_scale_mel"] = multi_scale_mel(output, real, mel.spec.rate)
         return terms
 
-    def of_discriminator(self, discriminator: WaveDiscriminator, made: Tensor, real: Tensor) -> Tensor:
-        """Least squares, summed over discriminators; ``made`` counts as a constant."""
-        heard = discriminator(self.levelled(torch.cat([real, made.detach()]), real))
+    def of_discriminator(self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor) -> Tensor:
+        """Least squares, summed over discriminators; ``output`` counts as a constant."""
+        scores = discriminator(self.levelled(torch.cat([real, output.detach()]), real))
         total = real.new_zeros(())
-        for logits, _ in heard:
+        for logits, _ in scores:
             right, wrong = logits.float().chunk(2)
             total = total + (right - 1).square().mean() + wrong.square().mean()
         return total
 
-    def of_generator(self, discriminator: WaveDiscriminator, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+    def of_generator(
+        self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor
+    ) -> dict[str, Tensor]:
         """The adversarial term and feature matching, each summed over discriminators (and layers)."""
         discriminator.requires_grad_(False)
         with torch.no_grad():
-            goal: Judgement = discriminator(self.levelled(real, real))
-        heard: Judgement = discriminator(self.levelled(made, real))
+            goal: Scores = discriminator(self.levelled(real, real))
+        scores: Scores = discriminator(self.levelled(output, real))
         discriminator.requires_grad_(True)
         adversarial = features = real.new_zeros(())
-        for (logits, layers), (_, goals) in zip(heard, goal, strict=True):
+        for (logits, layers), (_, goals) in zip(scores, goal, strict=True):
             adversarial = adversarial + (logits.float() - 1).square().mean()
             for layer, wanted in zip(layers, goals, strict=True):
                 features = features + (layer.float() - wanted.float()).abs().mean()

@@ -1,10 +1,10 @@
 """What embedded/clap begins with, into data/start: the teachers' tables and a text tower that knows MiniLM's words.
 
-    python recipes/embedded/start.py data/raw/*.jsonl
-    python recipes/embedded/start.py data/raw/*.jsonl --heard data/raw/esc10.jsonl data/raw/opensounds.jsonl
+    python -m recipes.embedded.start data/raw/*.jsonl
+    python -m recipes.embedded.start data/raw/*.jsonl --sounds data/raw/esc10.jsonl data/raw/opensounds.jsonl
 
-YAMNet hears the clips of ``--heard``, by default all: the captions of made sounds say enough of them.   Run it where
-``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
+YAMNet classifies the clips of ``--sounds``, by default all: the captions of rendered sounds say enough of them.  Run
+it where ``audioldm[train,eval]`` is installed; a rented machine then needs neither MiniLM nor YAMNet.
 """
 
 import argparse
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from audioldm.evaluation.yamnet import YamNet, audio_teacher
+from audioldm.evaluation.embedders.yamnet import YamNet, audio_teacher
 from audioldm.nets.clap import build_small_clap
-from audioldm.nets.text import minilm_tokenizer, minilm_words
-from audioldm.training.teachers import text_teacher, write_table
+from audioldm.nets.minilm import minilm_tokenizer, minilm_word_embeddings
+from audioldm.training.clap import text_teacher, write_table
 
 WIDTH = 128
 
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("manifests", nargs="+")
-    parser.add_argument("--heard", nargs="+", default=None)
+    parser.add_argument("--sounds", nargs="+", default=None)
     args, out = parser.parse_args(), Path("data/start")
     names = [name.lower() for name in YamNet().class_names]  # AudioSet's, to learn from besides the captions
     frames = ("{}", "the sound of {}", "{} in the distance", "{} and {}", "{} followed by {}")
@@ -34,9 +34,9 @@ def main() -> None:
     extra = [frame.format(*pair) for pair in pairs for frame in frames]
     write_table(text_teacher(args.manifests, ["", *extra]), out / "minilm.safetensors")
     torch.manual_seed(0)
-    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, words=minilm_words(WIDTH))
+    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, word_embeddings=minilm_word_embeddings(WIDTH))
     clap.save(out / "clap", dtype=torch.float16)
-    write_table(audio_teacher(args.heard or args.manifests), out / "yamnet.safetensors")
+    write_table(audio_teacher(args.sounds or args.manifests), out / "yamnet.safetensors")
 
 
 if __name__ == "__main__":

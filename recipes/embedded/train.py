@@ -1,15 +1,15 @@
 """Trains every part of the embedded model, in pieces that fit a short lease of one or two GPUs.
 
-    python recipes/embedded/train.py parts --minutes 8     # VAE, vocoder and CLAP side by side
-    python recipes/embedded/train.py model --minutes 8     # latents; U-Net beside the vocoder on the VAE's mels; export
-    python recipes/embedded/train.py model --only vocoder_vae --minutes 8       # one of its trainings
-    python recipes/embedded/train.py parts model --batches 4 --trainer cpu      # a rehearsal
-    python recipes/embedded/train.py bring --files out     # what a lost machine had sent back, into runs/ again
+    python -m recipes.embedded.train parts --minutes 8     # VAE, vocoder and CLAP side by side
+    python -m recipes.embedded.train model --minutes 8     # latents; U-Net beside the vocoder on the VAE's mels; export
+    python -m recipes.embedded.train model --only vocoder_vae --minutes 8       # one of its trainings
+    python -m recipes.embedded.train parts model --batches 4 --trainer cpu      # a rehearsal
+    python -m recipes.embedded.train bring --files out     # what a lost machine had sent back, into runs/ again
 
 A piece that is typed again trains on from where it stopped; with ``--once`` what has come to its end is left alone, so
-that a piece that was cut off is brought to its end.   ``--send DIR`` leaves what was trained there: shards of float16
-safetensors of at most 15 MiB, and a tar of settings, logs and curves.   ``--choice`` reads the settings that
-recipes/embedded/speed.py measured to be fastest.   Needs data/raw/*.jsonl and data/start (recipes/embedded/start.py).
+that a piece that was cut off is brought to its end.  ``--send DIR`` leaves what was trained there: shards of float16
+safetensors of at most 15 MiB, and a tar of settings, logs and curves.  Needs data/raw/*.jsonl and data/start
+(recipes.embedded.start).
 """
 
 import argparse
@@ -25,25 +25,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from audioldm.paths import inside
+from recipes.embedded.lease import MINUTES
+
 SOURCES = {"esc10": 12, "opensounds": 3, "rendered": 1, "composed": 1}  # windows a clip
 RUNS = Path("runs/embedded")
 MODEL = Path("runs/embedded/release")
 PART_BYTES = 15 * 2**20
 START_UP = 45  # seconds that imports, data and export take beside the training itself
-DEFAULTS = (
-    "--steps",
-    "20",
-    "--guidance",
-    "2.5",
-    "--polish",
-    "16",
-    "--redraw",
-    "3",
-    "--name",
-    "embedded-v1",
-    "--dtype",
-    "float16",
-)
+DEFAULTS = "--steps 20 --guidance 2.5 --refine-phase 16 --retry-silent 3 --name embedded-v1 --dtype float16"
 
 
 def command(*words: str) -> list[str]:
@@ -57,11 +47,10 @@ def side_by_side(jobs: dict[str, list[str]], args: argparse.Namespace, seconds: 
         1, len(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")) if args.gpus is None else args.gpus
     )
     running = {}
-    chosen = json.loads(args.choice.read_text())["chosen"] if args.choice else {}
     wanted = [name for name in jobs if args.only is None or name in args.only]
     for place, name in enumerate(name for name in wanted if not (args.once and ended(name).exists())):
         ended(name).unlink(missing_ok=True)
-        words = [f"trainer={args.trainer}", *jobs[name], *chosen.get(name.removesuffix("_vae"), [])]
+        words = [f"trainer={args.trainer}", *jobs[name]]
         if args.batches:
             words += [
                 f"batches={args.batches}",
@@ -70,17 +59,16 @@ def side_by_side(jobs: dict[str, list[str]], args: argparse.Namespace, seconds: 
                 "data.workers=0",
             ]
         else:
-            words += [f"+trainer.minutes={max(0.5, (seconds - START_UP) / 60):.2f}"]
+            # more than any lease allows: the callback ends the run
+            words += ["batches=1000000", "+callbacks.lease._target_=recipes.embedded.lease.Lease"]
             words += [f"data.workers={max(4, (os.cpu_count() or 4) // max(2, len(jobs)) - 2)}"]
         if args.trainer == "cpu":
             words = [word for word in words if not word.startswith("trainer.precision")]
         log = RUNS / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = (
-            {**os.environ, "CUDA_VISIBLE_DEVICES": str(place % count)}
-            if args.trainer != "cpu"
-            else os.environ
-        )
+        env = {**os.environ, MINUTES: f"{max(0.5, (seconds - START_UP) / 60):.2f}"}
+        if args.trainer != "cpu":
+            env["CUDA_VISIBLE_DEVICES"] = str(place % count)
         with log.open("a") as file:
             running[name] = subprocess.Popen(
                 command("train", f"embedded/{name}", *words), stdout=file, stderr=file, env=env
@@ -110,7 +98,7 @@ def ended(name: str) -> Path:
 
 def last_metrics(name: str) -> str:
     """The last line that a run wrote of each of its metrics."""
-    found: dict[str, float] = {}
+    last: dict[str, float] = {}
     for path in sorted((RUNS / name).rglob("metrics.*")):
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -118,8 +106,8 @@ def last_metrics(name: str) -> str:
             head, *lines = [line.split(",") for line in path.read_text().splitlines()] or [[]]
             rows = [{k: float(v) for k, v in zip(head, line, strict=False) if v} for line in lines]
         for row in rows:
-            found.update({k: v for k, v in row.items() if isinstance(v, int | float)})
-    return ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.items()))
+            last.update({k: v for k, v in row.items() if isinstance(v, int | float)})
+    return ", ".join(f"{k} {v:.4g}" for k, v in sorted(last.items()))
 
 
 def parts(args: argparse.Namespace, seconds: float) -> None:
@@ -157,7 +145,14 @@ def model(args: argparse.Namespace, seconds: float) -> None:
     ]
     subprocess.run(
         command(
-            "export", *runs, "--vocoder", str(RUNS / "vocoder_vae"), *DEFAULTS, "-o", str(MODEL), "--force"
+            "export",
+            *runs,
+            "--vocoder",
+            str(RUNS / "vocoder_vae"),
+            *DEFAULTS.split(),
+            "-o",
+            str(MODEL),
+            "--force",
         ),
         check=True,
     )
@@ -177,11 +172,11 @@ def send(folder: Path) -> None:
             name = f"{run}.{path.parent.name}.{place}.safetensors"
             save_file(shard, folder / name, metadata={"path": str(path)})
             print(f"sent {name}: {(folder / name).stat().st_size / 2**20:.1f} MiB", flush=True)
-    kept = [p for p in RUNS.glob("*/model/**/*") if p.is_file() and p.suffix != ".safetensors"]
-    kept += [p for p in RUNS.glob("*/*") if p.suffix in {".yaml", ".json", ".jsonl", ".txt"}]
-    kept += [*RUNS.glob("*.log"), *RUNS.glob("*.json")]
+    files = [p for p in RUNS.glob("*/model/**/*") if p.is_file() and p.suffix != ".safetensors"]
+    files += [p for p in RUNS.glob("*/*") if p.suffix in {".yaml", ".json", ".jsonl", ".txt"}]
+    files += [*RUNS.glob("*.log"), *RUNS.glob("*.json")]
     with tarfile.open(folder / "settings.tar.gz", "w:gz") as tar:
-        for path in sorted(kept):
+        for path in sorted(files):
             tar.add(path)
 
 
@@ -202,17 +197,18 @@ def shards(state: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
 def bring(folder: Path) -> None:
     """The reverse of ``send``."""
     with tarfile.open(folder / "settings.tar.gz") as tar:
-        tar.extractall(filter="data")
+        for item in tar:
+            inside(RUNS, os.path.relpath(item.name, RUNS), where=folder / "settings.tar.gz")
+            tar.extract(item, filter="data")
     whole: dict[str, dict[str, torch.Tensor]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            own = whole.setdefault(file.metadata()["path"], {})
-            own.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - a handle, no dict
+            state = whole.setdefault(file.metadata()["path"], {})
+            state.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - a handle, no dict
     for name, state in whole.items():
-        if not Path(name).resolve().is_relative_to(RUNS.resolve()):
-            sys.exit(f"{name} is not below {RUNS}")
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, name, metadata={"format": "pt"})
+        path = inside(RUNS, os.path.relpath(name, RUNS), where=folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, path, metadata={"format": "pt"})
         print(f"brought {name}", flush=True)
 
 
@@ -228,7 +224,6 @@ def main() -> None:
     parser.add_argument("--trainer", default="gpu")
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--only", nargs="+", help="of the trainings of these pieces only these")
-    parser.add_argument("--choice", type=Path, help="what recipes/embedded/speed.py wrote")
     parser.add_argument("--send", type=Path)
     parser.add_argument("--files", type=Path, default=Path("."))
     args = parser.parse_args()

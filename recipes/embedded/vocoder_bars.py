@@ -1,6 +1,6 @@
 """What vocoders keep of real sounds, and what they cost: the table of the embedded model's card.
 
-    python recipes/embedded/vocoder_bars.py ROWS.json NEW_FOLDER OLD_FOLDER --vae FOLDER --out DIR
+    python -m recipes.embedded.vocoder_bars ROWS.json NEW_FOLDER OLD_FOLDER --vae FOLDER --out DIR
 
 ``ROWS.json`` is a list of held-out clips: ``file`` and ``caption`` (and ``pitch`` in Hz where it is a rendered note).
 A clip counts as recognised where one of the AudioSet classes that its caption names (``KINDS``) is among YAMNet's five
@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import decode
-from audioldm.evaluation.bars.pitch import note_pitch
-from audioldm.evaluation.yamnet import YamNet
+from audioldm.evaluation.embedders.yamnet import YamNet
 from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.folder import load_component
 from audioldm.nets.hifigan import vocode
@@ -30,6 +29,7 @@ from audioldm.signal.invert import griffin_lim, polish
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
+from recipes.embedded.release_checks.pitch import note_pitch
 
 KINDS = {
     "dog bark": "Dog|Bark|Bow-wow|Yip|Howl|Growling",
@@ -154,7 +154,7 @@ class Ear:
         self.silence = self.names.index("Silence")
 
     def __call__(self, wave: Tensor) -> Tensor:
-        scores = self.yamnet.scores(wave).mean(0)
+        scores = self.yamnet.embed(wave).logits.sigmoid().mean(0)
         scores[self.silence] = 0
         return scores
 
@@ -168,21 +168,21 @@ class Ear:
         )
 
 
-def levels(made: Tensor, real: Tensor) -> dict[str, float]:
+def levels(output: Tensor, real: Tensor) -> dict[str, float]:
     """Errors of level in dB over frames (25 ms) that are loud and that are 40 dB below the clip's loudest.
 
     ``bias`` is the mean error of a clip, ``spread`` the mean of its absolute values, which two draws of one noise have,
     too.   Frames of digital silence are left out.
     """
-    size = min(len(made), len(real)) // FRAME * FRAME
-    a, b = (wave[:size].view(-1, FRAME).square().mean(1).sqrt() for wave in (made, real))
+    size = min(len(output), len(real)) // FRAME * FRAME
+    a, b = (wave[:size].view(-1, FRAME).square().mean(1).sqrt() for wave in (output, real))
     error = 20 * torch.log10(a.clamp(min=DIGITAL) / b.clamp(min=DIGITAL))
     loud = b >= b.max() / 100
     quiet = ~loud & (b > DIGITAL)
-    told = {"loud bias": float(error[loud].mean()), "loud spread": float(error[loud].abs().mean())}
+    values = {"loud bias": float(error[loud].mean()), "loud spread": float(error[loud].abs().mean())}
     if quiet.sum() >= 4:
-        told |= {"quiet bias": float(error[quiet].mean()), "quiet spread": float(error[quiet].abs().mean())}
-    return told
+        values |= {"quiet bias": float(error[quiet].mean()), "quiet spread": float(error[quiet].abs().mean())}
+    return values
 
 
 def main() -> None:
@@ -232,7 +232,7 @@ def main() -> None:
     }
     if args.only:
         ways = {name: ways[name] for name in args.only}
-    told = []
+    values = []
     begin, others = time.time(), args.others
     for number, row in enumerate(rows):
         wave = decode(row["file"], spec.rate)[: int(LONGEST * spec.rate)]
@@ -252,29 +252,29 @@ def main() -> None:
         first = int(real.argmax())
         mel = mel_of(wave[None, None])
         for name, way in ways.items():
-            made = way(mel)[0, 0]
-            heard = ear(made)
-            kept = {"right": ear.right(heard, classes), "first": first in heard.topk(3).indices.tolist()}
-            kept["mel"] = float((mel_of(made[None, None]) - mel).abs().mean())
-            kept["stft"] = float(multi_resolution_stft(made[None, None], wave[None, None]))
-            kept["peak"] = float(made.abs().max())
-            kept |= levels(made, wave)
+            output = way(mel)[0, 0]
+            scores = ear(output)
+            kept = {"right": ear.right(scores, classes), "first": first in scores.topk(3).indices.tolist()}
+            kept["mel"] = float((mel_of(output[None, None]) - mel).abs().mean())
+            kept["stft"] = float(multi_resolution_stft(output[None, None], wave[None, None]))
+            kept["peak"] = float(output.abs().max())
+            kept |= levels(output, wave)
             if about.get("pitch"):
-                kept["pitch"] = note_pitch(made)
+                kept["pitch"] = note_pitch(output)
             about["ways"][name] = kept
-        told.append(about)
+        values.append(about)
         if number % 50 == 49:
             print(f"{number + 1} of {len(rows)}, {time.time() - begin:.0f} s", flush=True)
-    (args.out / "clips.json").write_text(json.dumps(told, indent=1))
-    print(table(told, list(ways)))
+    (args.out / "clips.json").write_text(json.dumps(values, indent=1))
+    print(table(values, list(ways)))
 
 
-def table(told: list[dict], names: list[str]) -> str:  # type: ignore[type-arg]
+def table(clips: list[dict], names: list[str]) -> str:  # type: ignore[type-arg]
     """One line a way."""
-    base = [clip for clip in told if clip["right"]]
-    tonal = [clip for clip in told if clip["tonal"]]
-    notes = [clip for clip in told if clip.get("pitch")]
-    lines = [f"{len(told)} clips, {sum(c['known'] for c in told)} of known kind, {len(base)} recognised when real; "
+    base = [clip for clip in clips if clip["right"]]
+    tonal = [clip for clip in clips if clip["tonal"]]
+    notes = [clip for clip in clips if clip.get("pitch")]
+    lines = [f"{len(clips)} clips, {sum(c['known'] for c in clips)} of known kind, {len(base)} recognised when real; "
              f"{len(tonal)} tonal, {len(notes)} notes with a pitch"]  # fmt: skip
 
     def median(clips: list[dict], name: str, key: str) -> float:  # type: ignore[type-arg]
@@ -286,12 +286,14 @@ def table(told: list[dict], names: list[str]) -> str:  # type: ignore[type-arg]
         return statistics.fmean(values) if values else float("nan")
 
     for name in names:
-        part = {"tag kept": mean(base, name, "right"), "first tag among three": mean(told, name, "first")}
-        part["log-mel L1"] = mean(told, name, "mel")
+        part = {"tag kept": mean(base, name, "right"), "first tag among three": mean(clips, name, "first")}
+        part["log-mel L1"] = mean(clips, name, "mel")
         for key in ("loud bias", "loud spread", "quiet bias", "quiet spread"):
-            part[key] = median(told, name, key)
+            part[key] = median(clips, name, key)
         for kind, limit in (("loud", 1.0), ("quiet", 3.0)):
-            values = [abs(c["ways"][name][f"{kind} bias"]) for c in told if f"{kind} bias" in c["ways"][name]]
+            values = [
+                abs(c["ways"][name][f"{kind} bias"]) for c in clips if f"{kind} bias" in c["ways"][name]
+            ]
             part[f"|{kind} bias| median"] = statistics.median(values)
             part[f"{kind} within {limit:g} dB"] = statistics.fmean(v <= limit for v in values)
         part["STFT, tonal"] = mean(tonal, name, "stft")

@@ -1,6 +1,6 @@
 """Trains the embedded model's vocoder on one GPU against the clock; its numbers are in embedded/vocoder.yaml.
 
-    python recipes/embedded/vocoder_lease.py --parts DIR --valid DIR --vae FOLDER --out DIR --minutes 24
+    python -m recipes.embedded.vocoder_lease --parts DIR --valid DIR --vae FOLDER --out DIR --minutes 24
 
 ``--parts`` is watched: each folder in it that holds ``list.jsonl`` (a ``path`` and a ``weight`` a line) and a file
 ``done`` is decoded by all cores into the card's memory, also while the training runs.   A file ``deadline`` in
@@ -118,8 +118,9 @@ class Trainer:
         self.frames = 104
         self.long_rows = max(1, round(args.rows * VAE_SHARE))
         self.dummy = torch.zeros(1, device=device)
-        self.draw = RecordedStep(self.batch, on=cuda and not args.eager)
-        self.step = RecordedStep(self.train_step, on=cuda and not args.eager)
+        recorded = cuda and not args.eager
+        self.draw = RecordedStep(self.batch) if recorded else self.batch
+        self.step = RecordedStep(self.train_step) if recorded else self.train_step
 
     def autocast(self) -> torch.autocast:
         """bfloat16 on a GPU, where the loss does not forbid it."""
@@ -134,8 +135,8 @@ class Trainer:
         short = rows - self.long_rows * vae
         with torch.autocast(device.type, enabled=False):
             wave = mixed(self.bank.crops(short, samples, speeds=True))
-            made = max(1, rows // 16)
-            wave = torch.cat([notes(made, samples, self.spec.rate, device), wave[made:]])
+            output = max(1, rows // 16)
+            wave = torch.cat([notes(output, samples, self.spec.rate, device), wave[output:]])
             wave = gained(wave)[:, None]
             mel = self.mel(wave)[:, 0]
         if vae:
@@ -167,20 +168,20 @@ class Trainer:
 
     def train_step(self, wave: Tensor, mel: Tensor, seed: Tensor, adversarial: bool) -> dict[str, Tensor]:
         """Discriminators first, on a detached wave; then the generator, and its average."""
-        made = self.net(mel, seed).float()[:, None]
-        told = {}
+        output = self.net(mel, seed).float()[:, None]
+        values = {}
         if adversarial:
-            loss = self.loss.of_discriminator(self.discriminator, made, wave)
-            told["norm_d"] = self.descend(loss, 1, 1000.0).detach()
-            told["discriminator"] = loss.detach()
+            loss = self.loss.of_discriminator(self.discriminator, output, wave)
+            values["norm_d"] = self.descend(loss, 1, 1000.0).detach()
+            values["discriminator"] = loss.detach()
         with torch.autocast(wave.device.type, enabled=False):
-            terms = self.loss.distances(self.mel, made, wave)
+            terms = self.loss.distances(self.mel, output, wave)
         if adversarial:
-            terms |= self.loss.of_generator(self.discriminator, made, wave)
-        told["norm"] = self.descend(self.loss.total(terms), 0, self.args.clip).detach()
+            terms |= self.loss.of_generator(self.discriminator, output, wave)
+        values["norm"] = self.descend(self.loss.total(terms), 0, self.args.clip).detach()
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - DECAY)
-        return {name: term.detach() for name, term in terms.items()} | told
+        return {name: term.detach() for name, term in terms.items()} | values
 
     def rate(self, progress: float) -> float:
         """Share of the learning rate: linear warm-up, then a cosine down to a fiftieth."""
@@ -194,12 +195,12 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"].fill_(lr * share)
         with self.autocast():
-            batch = self.draw(self.dummy, options=(progress >= VAE_FROM,))
-            told = self.step(
-                batch["wave"], batch["mel"], batch["seed"], options=(self.steps >= self.args.adversarial,)
+            batch = self.draw(self.dummy, vae=progress >= VAE_FROM)
+            values = self.step(
+                batch["wave"], batch["mel"], batch["seed"], adversarial=self.steps >= self.args.adversarial
             )
         self.steps += 1
-        return told
+        return values
 
 
 def samples(wave: Tensor) -> np.ndarray:
@@ -219,16 +220,16 @@ def validate(trainer: Trainer, clips: list[Tensor], out: Path) -> str:
         wave = wave[None, None, : frames * 160].to(trainer.bank.device)
         mel = trainer.mel(wave)
         through = trainer.vae.decode(trainer.vae.encode(mel).latent_dist.mean).sample
-        for place, told in enumerate((mel, through)):
-            made = trainer.ema(told[:, 0])[:, None]
-            total[place] += (trainer.mel(made) - told).abs().mean().cpu()
+        for place, values in enumerate((mel, through)):
+            output = trainer.ema(values[:, 0])[:, None]
+            total[place] += (trainer.mel(output) - values).abs().mean().cpu()
             if number < 8:
-                sounds[f"{number}-{('mel', 'vae')[place]}"] = samples(made)
+                sounds[f"{number}-{('mel', 'vae')[place]}"] = samples(output)
         if number < 8:
             sounds[f"{number}-real"] = samples(wave)
     np.savez_compressed(out / "samples.npz", **sounds)
-    own, through = (total / len(clips)).tolist()
-    return f"valid log-mel L1 {own:.4f}, of the autoencoder's mels {through:.4f}"
+    native, through = (total / len(clips)).tolist()
+    return f"valid log-mel L1 {native:.4f}, of the autoencoder's mels {through:.4f}"
 
 
 def save(trainer: Trainer, out: Path, *, final: bool) -> None:
@@ -251,8 +252,8 @@ def save(trainer: Trainer, out: Path, *, final: bool) -> None:
     for number, piece in enumerate(held):
         torch.save({"ema": piece, "steps": trainer.steps}, draft / f"{folder.name}-{number}.pt")
     if final:
-        judge = {k: v.detach().half().cpu() for k, v in trainer.discriminator.state_dict().items()}
-        torch.save({"discriminator": judge, "steps": trainer.steps}, draft / "discriminator.pt")
+        discriminator = {k: v.detach().half().cpu() for k, v in trainer.discriminator.state_dict().items()}
+        torch.save({"discriminator": discriminator, "steps": trainer.steps}, draft / "discriminator.pt")
     folder.mkdir(exist_ok=True)
     for path in draft.iterdir():
         path.replace(folder / path.name)
@@ -324,11 +325,11 @@ def main() -> None:
     take(wait=True)
     begin, looked, checked, marked = time.time(), time.time(), time.time(), (time.time(), trainer.steps)
     deadline = start + 60 * args.minutes
-    told: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     while (now := time.time()) < deadline:
-        told = trainer.once((now - begin) / (deadline - begin))
-        for name, value in told.items():
+        values = trainer.once((now - begin) / (deadline - begin))
+        for name, value in values.items():
             sums[name] = sums.get(name, 0) + value
         if trainer.steps % 20 == 0:
             if device.type == "cuda":

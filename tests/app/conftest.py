@@ -11,7 +11,7 @@ def studio(tiny_model, tmp_path_factory):
     from audioldm.pipeline.audioldm import AudioLDM
 
     out = tmp_path_factory.mktemp("app")
-    os.environ["GRADIO_TEMP_DIR"] = str(out / "cache")
+    os.environ["GRADIO_TEMP_DIR"] = str(out / "uploads")
     return Studio(AudioLDM.from_pretrained(tiny_model), out, Limits(seconds=5.0, upload_mb=1, waiting=32))
 
 
@@ -23,11 +23,10 @@ def address(studio):
     blocks = page.build(studio)
     port = free_port("127.0.0.1")
     _, local, _ = blocks.launch(
-        server_name="127.0.0.1",
         server_port=port,
         prevent_thread_lock=True,
         quiet=True,
-        **page.settings(studio),
+        **page.settings(studio, "127.0.0.1"),
     )
     yield local.rstrip("/")
     blocks.close()

@@ -28,15 +28,15 @@ def test_twenty_requests_at_once_are_neither_lost_nor_mixed(client, studio):
     with ThreadPoolExecutor(20) as pool:
         jobs = list(pool.map(lambda one: asked(client, *one), wanted))
         results = list(pool.map(lambda job: job.result(timeout=300), jobs))
-    made = {}
-    for path in studio.out.glob("*/rain_number_*.json"):
+    output = {}
+    for path in studio.results.glob("*/rain_number_*.json"):
         record = json.loads(path.read_text())
-        made[record["prompt"]] = (record["seed"], path.with_suffix(".wav"))
-    assert {prompt: seed for prompt, (seed, _) in made.items()} == dict(wanted)
+        output[record["prompt"]] = (record["seed"], path.with_suffix(".wav"))
+    assert {prompt: seed for prompt, (seed, _) in output.items()} == dict(wanted)
     for (prompt, seed), (status, first, *_) in zip(wanted, results, strict=True):
         assert status == "Done: 1 of 1.", status
         answer = Path(first["value"] if isinstance(first, dict) else first)
-        assert answer.read_bytes() == made[prompt][1].read_bytes(), "everyone gets their own"
+        assert answer.read_bytes() == output[prompt][1].read_bytes(), "everyone gets their own"
         assert f"seed{seed}" in answer.name
 
 
@@ -55,8 +55,8 @@ def test_no_file_outside_the_folder_can_be_read(address, client, studio, tmp_pat
             assert "do not read" not in got.text
     soundfile.write(tmp_path / "private.wav", np.zeros(8000), 8000)
     reference = {"path": str(tmp_path / "private.wav"), "meta": {"_type": "gradio.FileData"}}
-    given = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0, []]
-    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": given[:-1]})
+    stated = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0, []]
+    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": stated[:-1]})
     answer = httpx.get(f"{address}/gradio_api/call/edit/{sent.json()['event_id']}", timeout=60).text
     assert "event: error" in answer, "a path that was not uploaded is refused"
 
@@ -64,7 +64,7 @@ def test_no_file_outside_the_folder_can_be_read(address, client, studio, tmp_pat
 def test_a_mistake_is_a_sentence(client, tmp_path):
     assert asked(client, "", 0).result()[0].startswith("The prompt is empty.")
     (tmp_path / "fake.wav").write_text("not a sound")
-    told = client.predict(
+    expected = client.predict(
         "vary",
         handle_file(str(tmp_path / "fake.wav")),
         "",
@@ -79,7 +79,7 @@ def test_a_mistake_is_a_sentence(client, tmp_path):
         2.0,
         api_name="/edit",
     )
-    assert told[0].startswith("This file is no sound")
+    assert expected[0].startswith("This file is no sound")
 
 
 def test_uploads_are_bounded(address):
@@ -104,3 +104,58 @@ def test_only_this_machine_is_served_unless_asked():
     from audioldm.app.command import serve
 
     assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
+
+
+def test_an_uploaded_page_is_never_shown(address, studio):
+    script = b"<html><script>alert(1)</script></html>"
+    for name, kind in (("x.html", "text/html"), ("x.svg", "image/svg+xml"), ("x.wav.htm", "text/html")):
+        sent = httpx.post(f"{address}/gradio_api/upload", files={"files": (name, script, kind)}, timeout=60)
+        (path,) = sent.json()
+        assert path.startswith("/audioldm-files/"), "the reply names no path of this machine"
+        for route in (
+            f"gradio_api/file={path}",
+            f"gradio_api/file={path.replace('/audioldm-files', str(studio.out))}",
+        ):
+            reply = httpx.get(f"{address}/{route}")
+            assert reply.status_code == 403 and b"script" not in reply.content
+    (studio.results / "planted").mkdir(parents=True, exist_ok=True)
+    (studio.results / "planted" / "x.html").write_bytes(script)
+    assert httpx.get(f"{address}/gradio_api/file={studio.results}/planted/x.html").status_code == 403
+
+
+def test_no_reply_names_a_path_of_this_machine(address, studio, tmp_path):
+    sound = tmp_path / "noise.wav"
+    soundfile.write(sound, 0.1 * np.random.default_rng(0).normal(size=8000), 16000)
+    (path,) = httpx.post(
+        f"{address}/gradio_api/upload", files={"files": ("noise.wav", sound.read_bytes())}
+    ).json()
+    reference = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    asked = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0]
+    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": asked})
+    answer = httpx.get(f"{address}/gradio_api/call/edit/{sent.json()['event_id']}", timeout=60).text
+    assert "Done: 1 of 1." in answer and "/audioldm-files/" in answer
+    pages = [answer, httpx.get(address).text, httpx.get(f"{address}/config").text]
+    assert not [page for page in pages if str(studio.out) in page]
+    place = answer[answer.index("/audioldm-files/") :].split('"')[0]
+    reply = httpx.get(f"{address}/gradio_api/file={place}")
+    assert reply.status_code == 200 and reply.content[:4] == b"RIFF"
+
+
+def test_foreign_names_and_sites_are_refused(address):
+    port = address.rsplit(":", 1)[1]
+    assert httpx.get(address, headers={"Host": f"evil.example:{port}"}).status_code == 421
+    assert httpx.get(address, headers={"Origin": "http://evil.example"}).status_code == 403
+    assert httpx.get(address, headers={"Origin": address}).status_code == 200
+    assert httpx.get(address.replace("127.0.0.1", "localhost")).status_code == 200
+
+
+def test_a_page_for_others_answers_to_addresses_and_its_own_names_only(tmp_path):
+    import socket
+
+    from audioldm.app.gate import Gate
+
+    gate = Gate(None, folder=tmp_path, host="0.0.0.0")
+    assert all(
+        gate.is_own(name) for name in ("192.168.1.7", "::1", "localhost", socket.gethostname().lower())
+    )
+    assert not gate.is_own("evil.example") and not gate.is_own("")

@@ -2,26 +2,22 @@
 
 import json
 import threading
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
 import pytest
 import soundfile
 
-from audioldm.app.jobs import Done, Progress, Stopped, watch
+from audioldm.app.studio import Done, EditRequest, Progress, Stopped, watch
 from audioldm.errors import AudioLDMError
 
 ASK = {"seconds": 0.5, "takes": 1, "seed": 0, "steps": 2}
-EDIT = {
-    "begin": 0.1,
-    "end": 0.3,
-    "strength": 0.5,
-    "seconds": 0.3,
-    "splice": False,
-    "takes": 1,
-    "seed": 0,
-    "steps": 2,
-}
+EDIT = {"begin": 0.1, "end": 0.3, "strength": 0.5, "seconds": 0.3, "splice": False, "takes": 1, "seed": 0}
+
+
+def edited(studio, kind, path, prompt="rain", **changes):
+    return studio.edit(EditRequest(kind, path, prompt, **{**EDIT, **changes}), steps=2)
 
 
 def last(events):
@@ -85,7 +81,7 @@ def upload(tmp_path):
 
 @pytest.mark.parametrize("kind", ["transfer", "inpaint", "continue", "vary", "denoise"])
 def test_every_edit_of_the_page(studio, upload, kind):
-    (take,) = last(studio.edit(kind, upload, "rain", **EDIT))
+    (take,) = last(edited(studio, kind, upload))
     assert soundfile.info(take.audio).frames == ceil(
         (20000 / 22050 + (0.3 if kind == "continue" else 0)) * 16000
     )
@@ -94,16 +90,16 @@ def test_every_edit_of_the_page(studio, upload, kind):
 def test_upscale_and_splice(studio, tmp_path, upload):
     path = tmp_path / "narrow.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=8000), 8000)
-    last(studio.edit("upscale", str(path), "", **EDIT))
-    (take,) = last(studio.edit("inpaint", upload, "rain", **{**EDIT, "splice": True}))
-    made, rate = soundfile.read(take.audio, dtype="int16")
+    last(edited(studio, "upscale", str(path), ""))
+    (take,) = last(edited(studio, "inpaint", upload, splice=True))
+    output, rate = soundfile.read(take.audio, dtype="int16")
     before, _ = soundfile.read(upload, dtype="int16")
-    assert (rate, made.shape) == (22050, before.shape)
-    assert np.array_equal(made[-8000:], before[-8000:])
+    assert (rate, output.shape) == (22050, before.shape)
+    assert np.array_equal(output[-8000:], before[-8000:])
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"seconds": 9.0}, "more than 5"),
         ({"seconds": -1}, "seconds=-1"),
@@ -114,8 +110,8 @@ def test_upscale_and_splice(studio, tmp_path, upload):
         ({"guidance": float("nan")}, "guidance"),
     ],
 )
-def test_what_is_beyond_the_limits_is_a_sentence(studio, changed, told):
-    with pytest.raises(AudioLDMError, match=told):
+def test_what_is_beyond_the_limits_is_a_sentence(studio, changed, expected):
+    with pytest.raises(AudioLDMError, match=expected):
         last(studio.generate("rain", **{**ASK, **changed}))
 
 
@@ -123,16 +119,47 @@ def test_uploads_are_judged_by_their_content(studio, tmp_path, upload):
     (tmp_path / "song.wav").write_text("<html>not a sound</html>")
     soundfile.write(tmp_path / "long.wav", np.zeros(6 * 8000), 8000)
     (tmp_path / "big.wav").write_bytes(b"\0" * 2**21)
-    for path, told in {
+    for path, expected in {
         str(tmp_path / "song.wav"): "no sound",
-        str(tmp_path / "long.wav"): "6 s, more than 5",
+        str(tmp_path / "long.wav"): "6 s or more, more than 5",
         str(tmp_path / "big.wav"): "larger than 1 MB",
         None: "no sound to edit",
     }.items():
-        with pytest.raises(AudioLDMError, match=told):
-            last(studio.edit("vary", path, "rain", **EDIT))
-    for changed, told in (({"end": 0.0}, "no region"), ({"end": 0.0, "splice": True}, "no region")):
-        with pytest.raises(AudioLDMError, match=told):
-            last(studio.edit("inpaint", upload, "rain", **{**EDIT, **changed}))
+        with pytest.raises(AudioLDMError, match=expected):
+            last(edited(studio, "vary", path))
+    for changed, expected in (({"end": 0.0}, "no region"), ({"end": 0.0, "splice": True}, "no region")):
+        with pytest.raises(AudioLDMError, match=expected):
+            last(edited(studio, "inpaint", upload, **changed))
     with pytest.raises(AudioLDMError, match="prompt is empty"):
         last(studio.generate("  ", **ASK))
+
+
+def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(studio, tmp_path):
+    import resource
+
+    silence = np.zeros((16000 * 4, 8), dtype=np.int16)
+    soundfile.write(tmp_path / "bomb.flac", np.tile(silence, (60, 1)), 16000)
+    soundfile.write(tmp_path / "wide.flac", np.tile(silence, (20, 1)), 655350)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in ("bomb", "wide"):
+        assert (tmp_path / f"{name}.flac").stat().st_size < 2**20
+        with pytest.raises(AudioLDMError, match="s or more, more than"):
+            last(
+                edited(
+                    replace(studio, limits=replace(studio.limits, decoded_mb=16)),
+                    "vary",
+                    str(tmp_path / f"{name}.flac"),
+                )
+            )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+def test_a_length_that_the_header_does_not_state_is_counted(studio, tmp_path):
+    path = tmp_path / "streamed.flac"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=6 * 8000), 8000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO: 36 bits of total samples, 0 where an encoder wrote to a pipe
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(AudioLDMError, match=r"more than 5|no sound"):
+        last(edited(studio, "vary", str(path)))

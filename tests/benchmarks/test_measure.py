@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from audioldm.pipeline.memory import peak_mib
-from benchmarks import cpu, floors, gpu, processes, show
+from audioldm.pipeline.timing import peak_mib
+from benchmarks import cpu, gpu, measure, processes, show
 from benchmarks.measure import Book, paired
 
 
@@ -32,7 +32,7 @@ def test_paired_runs_take_turns():
 def test_cost_counts_a_convolution_as_the_formula_does():
     with torch.device("meta"):
         layer, x = torch.nn.Conv2d(3, 8, 3, padding=1), torch.empty(2, 3, 10, 10)
-        cost = floors.cost(layer, lambda: layer(x), width=2)
+        cost = measure.cost(layer, lambda: layer(x), width=2)
     assert cost["flops"] == 2 * 2 * 8 * 10 * 10 * 3 * 9
     assert cost["bytes"] == 2 * (2 * 3 * 100 + 2 * 8 * 100 + 8 * 3 * 9 + 8)
 

@@ -15,7 +15,7 @@ def generate(command, request, tmp_path, capsys):
 
     def execute(*words, model=None, quick=QUICK):
         model = model or request.getfixturevalue("tiny_model")
-        code = command("generate", *words, "-m", model, "-o", tmp_path / "out", *quick)
+        code = command("generate", "-m", model, "-o", tmp_path / "out", *quick, *words)
         return code, *capsys.readouterr()
 
     return execute
@@ -30,8 +30,8 @@ def out(tmp_path):
 def forget_hashes() -> Callable[[Path], None]:
     """Let a model folder be changed without being told apart by its hashes."""
 
-    def forget(model: Path) -> None:
+    def release_weight_pages(model: Path) -> None:
         about = json.loads((model / "audioldm.json").read_text())
         (model / "audioldm.json").write_text(json.dumps({**about, "sha256": {}}))
 
-    return forget
+    return release_weight_pages

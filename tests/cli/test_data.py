@@ -88,38 +88,6 @@ def test_prepare_esc10(command, tmp_path, capsys):
     assert {json.loads(line)["licence"] for line in out.read_text().splitlines()} == {"CC-BY-3.0"}
 
 
-def test_prepare_opensounds_without_network_or_room(command, tmp_path, monkeypatch, capsys):
-    index = tmp_path / "i.jsonl"
-    line = {
-        "package": "game",
-        "member": "a.wav",
-        "caption": "a",
-        "label": "b",
-        "author": "c",
-        "md5": "0" * 32,
-    }
-    index.write_text(json.dumps(line | {"licence": "CC0-1.0"}))
-    table = [{"name": "game", "registry": "deb", "version": "1", "mb": 5}]
-    index.with_suffix(".packages.json").write_text(json.dumps(table))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    words = [
-        "--index",
-        index,
-        "-o",
-        tmp_path / "m.jsonl",
-        "--to",
-        tmp_path / "out",
-        "--cache",
-        tmp_path / "cache",
-    ]
-    assert command("data", "prepare", "opensounds", *words) == 1
-    assert "later: game (1 sounds not made" in capsys.readouterr().err
-    assert command("data", "prepare", "opensounds", *words, "--max-mb", 4) == 1
-    assert "skipped: game (5 MB; --max-mb 4)" in capsys.readouterr().err
-    assert command("data", "prepare", "opensounds", *words, "--packages", "gmae") == 2
-    assert "gmae" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     "words",
     [

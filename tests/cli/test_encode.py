@@ -111,4 +111,4 @@ def test_t5_sequences(command, words, tmp_path, capsys):
     index = json.loads((tmp_path / "c/index.json").read_text())
     assert torch.tensor(index["null_tokens"]).shape == (1, 24)
     assert command(*words, "-o", tmp_path / "d", "--t5", tmp_path / "nowhere") == 2
-    assert "no T5" in capsys.readouterr().err
+    assert "not a model folder" in capsys.readouterr().err

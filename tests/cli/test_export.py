@@ -24,19 +24,19 @@ def test_half_precision_by_name_and_back_to_the_same_sound(command, tiny_model, 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        ((), "Not all parts were given. Give one REF, or all of --ldm, --vae, --vocoder and --clap."),
+        ((), "Not all parts were named. Name a REF, or all of --ldm, --vae, --vocoder and --clap."),
         (("nowhere",), "nowhere is not a model folder, a checkpoint, or a hub id."),
-        (("{model}", "--dtype", "int8"), "dtype='int8' is unknown."),
+        (("{model}", "--dtype", "int8"), "'int8' is not one of 'float32', 'float16', 'bfloat16'"),
         (("{model}", "--sampler", "magic"), "sampler='magic' is unknown."),
-        (("{model}", "--grid", "magic"), "grid='magic' is unknown."),
+        (("{model}", "--set", "grid=magic"), "grid='magic' is unknown."),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(command, tiny_model, tmp_path, capsys, words, told):
+def test_mistakes_are_told_before_anything_is_written(command, tiny_model, tmp_path, capsys, words, message):
     words = [word.format(model=tiny_model) for word in words]
     assert command("export", *words, "-o", tmp_path / "out") == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
 
-QUICK = ("--seconds", 0.64, "--steps", 2, "--no-figure")
+QUICK = ("--seconds", 0.64, "--steps", 2, "--set", "figure=false")
 
 
 @pytest.fixture
@@ -38,7 +38,18 @@ def test_one_prompt_that_fails_does_not_end_the_others(
     command, tiny_model, prompts, tmp_path, capsys, bells_fail, batch
 ):
     out = tmp_path / "out"
-    words = ("generate", "--prompts", prompts, "-m", tiny_model, "-o", out, "--batch-size", batch, *QUICK)
+    words = (
+        "generate",
+        "--prompts",
+        prompts,
+        "-m",
+        tiny_model,
+        "-o",
+        out,
+        "--set",
+        f"batch_size={batch}",
+        *QUICK,
+    )
     assert command(*words) == 1
     _, err = capsys.readouterr()
     assert "'church bells', seed 2: The model gave a sound with NaN" in err

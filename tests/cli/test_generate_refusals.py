@@ -12,23 +12,29 @@ BAD_REQUESTS = {
     "empty prompt": (("",), "prompt=''"),
     "blank prompt": (("  ",), "is empty"),
     "unknown sampler": (("rain", "--sampler", "magic"), "dpmpp_2m"),
-    "unknown grid": (("rain", "--grid", "magic"), "karras"),
+    "unknown grid": (("rain", "--set", "grid=magic"), "karras"),
     "no seconds": (("rain", "--seconds", "0"), "seconds=0"),
     "negative seconds": (("rain", "--seconds", "-3"), "seconds=-3"),
-    "absurd seconds": (("rain", "--seconds", "1e6"), "at most 600"),
+    "absurd seconds": (("rain", "--seconds", "1e6"), "and at most 600"),
     "seconds nan": (("rain", "--seconds", "nan"), "seconds=nan"),
     "seconds inf": (("rain", "--seconds", "inf"), "seconds=inf"),
     "no steps": (("rain", "--steps", "0"), "steps=0"),
     "negative steps": (("rain", "--steps", "-1"), "steps=-1"),
     "guidance nan": (("rain", "--guidance", "nan"), "guidance=nan"),
-    "no clips": (("rain", "-n", "0"), "-n=0"),
+    "no clips": (("rain", "-n", "0"), "n=0"),
     "negative seed": (("rain", "--seed", "-1"), "seed=-1"),
-    "no batch": (("rain", "--batch-size", "0"), "batch-size=0"),
+    "no batch": (("rain", "--set", "batch_size=0"), "batch_size=0"),
     "unknown device": (("rain", "--device", "tpu"), "device='tpu'"),
-    "unknown dtype": (("rain", "--dtype", "int8"), "bfloat16"),
+    "unknown dtype": (("rain", "--set", "dtype=int8"), "bfloat16"),
     "unknown mode": (("rain", "--mode", "warp"), "compiled"),
-    "resume with force": (("rain", "--resume", "--force"), "resume"),
-    "unknown format": (("rain", "--format", "mp3"), "flac"),
+    "resume with rerank": (("rain", "--resume", "--set", "rerank=2"), "resume"),
+    "unknown format": (("rain", "--format", "opus"), "flac"),
+    "unknown key": (("rain", "--set", "stepss=3"), "'stepss' is no setting here"),
+    "key without value": (("rain", "--set", "rerank"), "Known: schedule"),
+    "value of another type": (("rain", "--set", "rerank=many"), "Write rerank=N"),
+    "device of another kind": (("rain", "--device", "cpu:0"), "device='cpu:0'"),
+    "two loudnesses": (("rain", "--normalize", "--lufs", "-23"), "both say how loud"),
+    "lufs out of range": (("rain", "--lufs", "3"), "lufs=3 is out of range"),
     "device not here": (("rain", "--device", "cuda:77"), "cuda:77"),
     "missing prompts": (("--prompts", "no/such.txt"), "No such file"),
     "prompts of unknown kind": (("--prompts", "list.doc"), ".jsonl"),
@@ -36,35 +42,18 @@ BAD_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_bad_request_is_refused_before_the_model(generate, out, words, told):
+@pytest.mark.parametrize(("words", "expected"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_bad_request_is_refused_before_the_model(generate, out, words, expected):
     # The model folder is missing too: a complaint about it would mean that the model was touched first.
-    refused(generate(*words, model="no/such/model", quick=()), told, out)
+    refused(generate(*words, model="no/such/model", quick=()), expected, out)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("empty.txt", b"\n \n", "no prompt"),
-        ("latin.txt", "caf\xe9".encode("latin-1"), "not UTF-8"),
-        ("column.csv", b"id,text\n1,rain\n", "['id', 'text']"),
-        ("cell.csv", b"prompt,id\nrain,1\n,2\n", "line 3"),
-        ("broken.jsonl", b'{"prompt": "rain"}\n{"prompt"\n', "line 2"),
-        ("field.jsonl", b'{"text": "rain"}\n', "line 1"),
-        ("number.jsonl", b"3\n", "line 1"),
-    ],
-)
-def test_bad_prompts_file_is_refused(generate, out, tmp_path, name, content, told):
-    (tmp_path / name).write_bytes(content)
-    refused(generate("--prompts", tmp_path / name, model="no/such/model", quick=()), told, out)
-
-
-def refused(answer: tuple[int, str, str], told: str, out: Path) -> None:
+def refused(answer: tuple[int, str, str], expected: str, out: Path) -> None:
     """Exit code 2, one line on stderr that says ``told``, nothing on stdout, nothing written."""
     code, printed, err = answer
     assert (code, printed) == (2, ""), err
     assert err.count("\n") == 1, err
-    assert told in err
+    assert expected in err
     assert not out.exists()
 
 
@@ -92,11 +81,6 @@ def test_read_only_folder_is_refused(command, capsys, tmp_path):
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_out_named_like_a_file_is_refused(command, capsys):
-    assert command("generate", "rain", "-o", "dog.wav") == 2
-    assert "looks like a file" in capsys.readouterr().err
-
-
 def test_missing_model_is_refused(generate, out):
     refused(generate("rain", model="no/such/model"), "no/such/model", out)
 
@@ -107,19 +91,19 @@ DAMAGES = {
     "empty": "cannot be read",
     "absent": "no weights",
     "changed": "sha256",
-    "shape": "has shape",
+    "shape": "of shape",
     "config": "not valid JSON",
 }
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "vocoder", "text_encoder"])
-@pytest.mark.parametrize(("damage", "told"), DAMAGES.items(), ids=DAMAGES)
-def test_damaged_model_is_refused(generate, out, tiny_model, tmp_path, forget_hashes, part, damage, told):
+@pytest.mark.parametrize(("damage", "expected"), DAMAGES.items(), ids=DAMAGES)
+def test_damaged_model_is_refused(generate, out, tiny_model, tmp_path, forget_hashes, part, damage, expected):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     spoil(broken, part, damage, forget_hashes)
     answer = generate("rain", model=broken)
-    refused(answer, told, out)
+    refused(answer, expected, out)
     assert str(broken / part) in answer[2]
 
 
@@ -150,6 +134,8 @@ def spoil(model: Path, part: str, damage: str, forget_hashes: Callable[[Path], N
 def test_damaged_description_is_refused(generate, out, tiny_model, tmp_path, file, content):
     if (file, content) == ("model_index.json", "{}"):
         pytest.skip("our own reader needs nothing from the index but that it is there")
+    if (file, content) == ("audioldm.json", None):
+        pytest.skip("without it the folder is one of diffusers' own")
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     (broken / file).unlink() if content is None else (broken / file).write_text(content)

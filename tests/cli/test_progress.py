@@ -1,6 +1,6 @@
 """The bar of a long run never says that more is done than there is."""
 
-from audioldm.cli.progress import progress
+from audioldm.cli.console import progress
 
 
 def test_the_total_grows_where_a_clip_is_drawn_again(monkeypatch, capsys):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from audioldm.control.maps import MAPS, QUIET, centroid, edges, known, loudness, onset, pictures, pitch
-from audioldm.control.pitch import yin
+from audioldm.control.maps import MAPS, QUIET, centroid, edges, known, loudness, onset, pictures, pitch, yin
 from audioldm.errors import AudioLDMError
 from audioldm.signal.decibels import mel_position
 from audioldm.spec import SPECS
@@ -69,11 +68,11 @@ def test_edges_frame_a_tone_and_leave_flat_places_alone():
 @pytest.mark.parametrize("name", MAPS)
 def test_each_map_is_a_picture_of_the_mels_size_in_0_to_1(name):
     for wave in (harmonic(330), torch.zeros(32000), torch.zeros(200)):
-        curve = MAPS[name].hear(wave, SPEC)
+        curve = MAPS[name].analyse(wave, SPEC)
         seen = pictures(name, curve[None], SPEC)
         assert seen.shape == (1, 1, len(curve), 64)
         assert seen.isfinite().all() and seen.min() >= 0 and seen.max() <= 1
-    assert MAPS[name].hear(harmonic(330), SPEC).shape[0] == 200
+    assert MAPS[name].analyse(harmonic(330), SPEC).shape[0] == 200
 
 
 def test_a_pitch_is_drawn_at_its_bin_and_an_unknown_map_is_refused():

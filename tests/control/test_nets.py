@@ -6,9 +6,18 @@ import pytest
 import torch
 
 from audioldm.batch import Condition
-from audioldm.control.prompt import AudioPrompt
+from audioldm.control.controls import (
+    AudioPromptControl,
+    MapControl,
+    fitted,
+    joined,
+    load_net,
+    scaled,
+    steered,
+)
+from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.residual import ControlNet, T2IAdapter
-from audioldm.control.steer import Drawn, Heard, fitted, joined, load_net, scaled, steered, window_at
+from audioldm.diffusion.windows import window_at
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import save_component
 from audioldm.nets.unet import build_unet, net_call
@@ -35,9 +44,9 @@ def asked(rows=2):
 
 def controls(unet, curve):
     return {
-        "controlnet": Drawn(ControlNet.of(unet, "loudness", stride=4), curve, SPEC),
-        "t2i_adapter": Drawn(T2IAdapter.of(unet, "loudness", stride=4, width=16), curve, SPEC),
-        "ip_adapter": Heard(AudioPrompt.of(unet, 16, width=8), torch.ones(1, 16)),
+        "controlnet": MapControl(ControlNet.of(unet, "loudness", stride=4), curve, SPEC),
+        "t2i_adapter": MapControl(T2IAdapter.of(unet, "loudness", stride=4, width=16), curve, SPEC),
+        "ip_adapter": AudioPromptControl(IPAdapter.of(unet, 16, width=8), torch.ones(1, 16)),
     }
 
 
@@ -84,15 +93,15 @@ def test_only_the_rows_that_are_led_are_steered(name):
 def test_guidance_strengthens_a_control_as_it_does_the_words(tiny_model):
     pipe = AudioLDM.from_pretrained(tiny_model)
     net = moved(T2IAdapter.of(pipe.unet, "loudness", stride=4, width=16))
-    pipe = replace(pipe, controls=(Drawn(net, torch.linspace(-50, -5, 100), pipe.spec),))
+    pipe = replace(pipe, controls=(MapControl(net, torch.linspace(-50, -5, 100), pipe.spec),))
     told, empty = pipe.encode_text(["rain"]), pipe.encode_text([""])
     x = torch.randn(1, *pipe.spec.latent_shape(0.64, 4), generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([1.0])
     with torch.no_grad():
-        first, second = pipe.denoisers(told, empty)
+        first, second = pipe.denoisers(told, empty)(x, sigma)
         plain = replace(pipe, controls=())
-        torch.testing.assert_close(first(x, sigma), pipe.denoiser(told)(x, sigma))
-        torch.testing.assert_close(second(x, sigma), plain.denoiser(empty)(x, sigma))
+        torch.testing.assert_close(first, pipe.denoiser(told)(x, sigma))
+        torch.testing.assert_close(second, plain.denoiser(empty)(x, sigma))
         assert not torch.allclose(pipe.denoiser(told)(x, sigma), plain.denoiser(told)(x, sigma))
 
 
@@ -120,7 +129,7 @@ def test_a_shallow_controlnet_is_smaller_and_steers_any_size(depth):
         x, told = torch.randn(2, 4, frames, bins, generator=rng), asked()[2]
         call, curve = net_call(unet), torch.linspace(-50, -5, 4 * frames)
         spec = AudioSpec(latent_channels=4, mels=4 * bins) if bins != 16 else SPEC
-        control = Drawn(net, curve, spec)
+        control = MapControl(net, curve, spec)
         fresh = ControlNet.of(unet, "loudness", stride=4, depth=depth)
         t = torch.tensor([10.0, 700.0])
         assert torch.equal(steered(call, [replace(control, net=fresh)], unet)(x, t, told), call(x, t, told))
@@ -143,7 +152,7 @@ def test_a_control_shorter_than_the_clip_leaves_the_rest_alone_and_a_longer_one_
     assert all(not part[:, :, part.shape[2] // 2 :].any() and part.any() for part in found)
     call = net_call(unet)
     longer = torch.cat([whole, torch.full((500,), -3.0)])
-    made = [steered(call, [Drawn(net, c, SPEC)], unet)(x, t, told) for c in (whole, longer, short)]
+    made = [steered(call, [MapControl(net, c, SPEC)], unet)(x, t, told) for c in (whole, longer, short)]
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
@@ -152,7 +161,7 @@ def test_a_silent_curve_is_a_control_too_and_two_add_up():
     unet = small("film")
     net = moved(T2IAdapter.of(unet, "loudness", stride=4, width=16))
     x, t, told = asked()
-    silent = Drawn(net, torch.full((64,), -60.0), SPEC)
+    silent = MapControl(net, torch.full((64,), -60.0), SPEC)
     once = steered(net_call(unet), [silent], unet)(x, t, told)
     assert once.isfinite().all() and not torch.equal(once, net_call(unet)(x, t, told))
     half = replace(silent, scale=0.5)
@@ -177,14 +186,14 @@ def test_a_window_sees_its_own_part_of_the_curve():
     net = moved(T2IAdapter.of(unet, "loudness", stride=4, width=16))
     x, t, told = asked()
     curve = -60 + 60 * torch.rand(160, generator=torch.Generator().manual_seed(3))
-    whole = steered(net_call(unet), [Drawn(net, curve, SPEC)], unet)
+    whole = steered(net_call(unet), [MapControl(net, curve, SPEC)], unet)
     with window_at(24, 40):  # of 16 frames: the last ones
         late = whole(x, t, told)
-    shifted = steered(net_call(unet), [Drawn(net, curve[24 * 4 :], SPEC)], unet)
+    shifted = steered(net_call(unet), [MapControl(net, curve[24 * 4 :], SPEC)], unet)
     assert torch.equal(late, shifted(x, t, told)) and not torch.equal(late, whole(x, t, told))
     with window_at(32, 40):  # a loop: over the end, then from the begin on
         over = whole(x, t, told)
-    joint = steered(net_call(unet), [Drawn(net, torch.cat([curve[128:], curve[:32]]), SPEC)], unet)
+    joint = steered(net_call(unet), [MapControl(net, torch.cat([curve[128:], curve[:32]]), SPEC)], unet)
     assert torch.equal(over, joint(x, t, told))
 
 
@@ -192,7 +201,7 @@ def test_long_clips_and_loops_follow_a_curve_too(tiny_model):
     pipe = AudioLDM.from_pretrained(tiny_model)
     net = T2IAdapter.of(pipe.unet, "loudness", stride=4, width=16)
     curve = torch.linspace(-50, -5, 300)
-    pipe = replace(pipe, controls=(Drawn(net, curve, pipe.spec),))
+    pipe = replace(pipe, controls=(MapControl(net, curve, pipe.spec),))
     plain = replace(pipe, controls=())
     kind = {"seeds": [0], "steps": 2}
     cases = ({"seconds": 0.64}, {"seconds": 3.0}, {"seconds": 3.0, "loop": True})
@@ -201,7 +210,7 @@ def test_long_clips_and_loops_follow_a_curve_too(tiny_model):
             "untrained: nothing"
         )
     moved(net)
-    cut = replace(pipe, controls=(Drawn(net, curve[:200], pipe.spec),))
+    cut = replace(pipe, controls=(MapControl(net, curve[:200], pipe.spec),))
     for case in cases[1:]:
         whole, part = pipe(["rain"], **kind, **case), cut(["rain"], **kind, **case)
         assert not torch.equal(whole, plain(["rain"], **kind, **case))

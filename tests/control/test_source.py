@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audioldm.control.source import Asked
+from audioldm.control.source import MapSource
 from audioldm.datasets.decode import encode
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS
@@ -14,7 +14,7 @@ SPEC = SPECS["16k_64"]
 def drawn(tmp_path, text, name="loudness"):
     path = tmp_path / "curve.csv"
     path.write_text(text)
-    return Asked(name, path).curve(SPEC)
+    return MapSource(name, path).curve(SPEC)
 
 
 def test_lines_between_points(tmp_path):
@@ -52,15 +52,15 @@ def test_a_sound_is_heard_at_one_level_and_silence_is_refused(tmp_path):
     tone = torch.sin(2 * torch.pi * 220 * torch.arange(16000) / 16000)
     for name, gain in (("loud", 0.9), ("soft", 0.05)):
         encode(tmp_path / f"{name}.wav", gain * tone, 16000)
-    loud, soft = (Asked("loudness", tmp_path / f"{name}.wav").curve(SPEC) for name in ("loud", "soft"))
+    loud, soft = (MapSource("loudness", tmp_path / f"{name}.wav").curve(SPEC) for name in ("loud", "soft"))
     torch.testing.assert_close(loud, soft, atol=0.1, rtol=0)  # 16 bits at 0.05 leave 0.01 dB
     encode(tmp_path / "silent.wav", torch.zeros(16000), 16000)
     with pytest.raises(AudioLDMError, match="is silent"):
-        Asked("loudness", tmp_path / "silent.wav").curve(SPEC)
+        MapSource("loudness", tmp_path / "silent.wav").curve(SPEC)
     noise = 0.3 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
     encode(tmp_path / "hit.wav", noise * torch.exp(-40 * torch.arange(16000) / 16000), 16000)
-    with pytest.raises(AudioLDMError, match="no pitch is heard"):
-        Asked("pitch", tmp_path / "hit.wav").curve(SPEC)
+    with pytest.raises(AudioLDMError, match="it has no pitch"):
+        MapSource("pitch", tmp_path / "hit.wav").curve(SPEC)
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_a_sound_is_heard_at_one_level_and_silence_is_refused(tmp_path):
 )
 def test_what_is_no_control_is_refused(text):
     with pytest.raises(AudioLDMError):
-        Asked.parse(text)
-    assert Asked.parse("pitch=C:/a.wav").path.name == "a.wav"
+        MapSource.parse(text)
+    assert MapSource.parse("pitch=C:/a.wav").path.name == "a.wav"

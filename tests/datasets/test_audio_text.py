@@ -6,7 +6,8 @@ import torch
 from sounds import RATE, save, sine
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from audioldm.datasets.audio_text import AudioText, collate, generator, weights, window
+from audioldm.datasets.audio_text import AudioText, collate, weights, window
+from audioldm.datasets.draws import generator
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import normalise_peak

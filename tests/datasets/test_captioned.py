@@ -34,13 +34,15 @@ def audiocaps(tmp_path):
 
 
 def test_audiocaps(audiocaps):
-    rows = sound_rows(captioned.audiocaps(audiocaps / "dataset", audiocaps / "audio"), 4, {"missing": 1})
+    rows = sound_rows(
+        captioned.audiocaps(audiocaps / "dataset", audio=audiocaps / "audio"), 4, {"missing": 1}
+    )
     test, val = rows["103549.mp3"], rows["vfY_TJq7n_U_130000_140000.ogg"]
     assert test.split == "test" and test.captions == tuple(f"Caption number {i}" for i in range(5))
     assert val.split == "val" and set(val.captions) == {"Rustling occurs", "Ducks quack"}
     assert rows["r1nicOVtvkQ_130.wav"].captions == ("A woman talks nearby, as water pours",)
     assert {row.source for row in rows.values()} == {"audiocaps"}
-    missing = captioned.clips(captioned.audiocaps(audiocaps / "dataset", audiocaps / "audio"))
+    missing = captioned.clips(captioned.audiocaps(audiocaps / "dataset", audio=audiocaps / "audio"))
     assert [(clip.video, clip.start, clip.seconds) for clip in missing] == [("gone0000000", 0.0, 10)]
 
 
@@ -48,7 +50,7 @@ def test_audiocaps_video_of_two_lists_is_in_the_later_split(audiocaps):
     with (audiocaps / "dataset/train.csv").open("a") as file:
         file.write("5,7fmOlUlwoNg,60,The same video elsewhere\n")
     sound(audiocaps / "audio/7fmOlUlwoNg_60.wav", 700)
-    rows = captioned.audiocaps(audiocaps / "dataset", audiocaps / "audio")
+    rows = captioned.audiocaps(audiocaps / "dataset", audio=audiocaps / "audio")
     assert {row.split for row in rows if row.group == "youtube/7fmOlUlwoNg"} == {"test"}
 
 

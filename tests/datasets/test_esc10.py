@@ -9,7 +9,8 @@ import pytest
 from sounds import save, sine
 
 from audioldm.datasets.check import check
-from audioldm.datasets.prepare.esc10 import CAPTIONS, rows
+from audioldm.datasets.prepare.labelled import ESC10 as CAPTIONS
+from audioldm.datasets.prepare.labelled import esc10 as rows
 from audioldm.errors import AudioLDMError
 
 CREDITS = """**001 - Dog bark**:

@@ -6,7 +6,8 @@ import pytest
 from sounds import bad_sounds, save, sine
 
 from audioldm.datasets.check import check
-from audioldm.datasets.prepare.folder import clean, rows
+from audioldm.datasets.prepare.folder import clean
+from audioldm.datasets.prepare.folder import folder as rows
 from audioldm.errors import AudioLDMError
 
 
@@ -105,13 +106,13 @@ def test_bad_files_are_found_by_the_check(tmp_path):
     ("line", "word"),
     [
         ({"caption": "x"}, "names no file"),
-        ({"file_name": "../out.wav", "caption": "x"}, "outside"),
-        ({"file_name": "/etc/passwd", "caption": "x"}, "outside"),
+        ({"file_name": "../out.wav", "caption": "x"}, "leads out"),
+        ({"file_name": "/etc/passwd", "caption": "x"}, "leads out"),
         ({"file_name": "a.wav", "caption": 3}, "3"),
         ({"file_name": "a.wav", "caption": "x", "start": "early"}, "early"),
         ({"file_name": "a.wav", "caption": "x", "seconds": -1}, "-1"),
         ({"file_name": "a.wav", "caption": "x", "split": "dev"}, "dev"),
-        ([], "not an object"),
+        ([], "no object"),
     ],
 )
 def test_wrong_metadata_is_named_by_line(tmp_path, line, word):

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from sounds import sine, sound, sound_rows
 
+from audioldm.datasets.manifest import Finding
 from audioldm.datasets.prepare import labelled
 from audioldm.errors import AudioLDMError
 
@@ -101,3 +102,5 @@ def test_audioset_labels_become_captions(tmp_path):
     (tmp_path / "eval_segments.csv").write_text(remarks + "broken\n")
     with pytest.raises(AudioLDMError, match=r"eval_segments\.csv:4"):
         labelled.audioset(tmp_path)
+    findings: list[Finding] = []
+    assert len(labelled.audioset(tmp_path, findings=findings)) == 1 and len(findings) == 1

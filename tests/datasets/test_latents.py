@@ -9,14 +9,8 @@ from safetensors.torch import load_file
 
 from audioldm.datasets import cache as shards
 from audioldm.datasets import latents
-from audioldm.datasets.latents import (
-    Encoded,
-    LatentDataset,
-    collate_latents,
-    measure,
-    write_index,
-    write_latents,
-)
+from audioldm.datasets.cache import Encoded, write_index, write_latents
+from audioldm.datasets.latents import LatentDataset, collate_latents, measure
 from audioldm.errors import AudioLDMError
 
 

@@ -9,7 +9,8 @@ import torch
 from sounds import RATE, bad_sounds, save, sine
 
 from audioldm.datasets.check import check
-from audioldm.datasets.manifest import Row, loudness, read, split_of, write
+from audioldm.datasets.loudness import loudness
+from audioldm.datasets.manifest import Row, read, split_of, write
 from audioldm.errors import AudioLDMError
 
 

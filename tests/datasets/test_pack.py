@@ -28,11 +28,12 @@ def manifest(tmp_path: Path) -> Path:
 
 def test_a_pack_keeps_rows_splits_and_sounds(manifest: Path, tmp_path: Path):
     seen = []
-    size = pack(
+    size, _ = pack(
         [manifest], tmp_path / "p.tar", kbps=64, splits=("train", "val"), on_row=lambda: seen.append(1)
     )
     assert size == (tmp_path / "p.tar").stat().st_size and len(seen) == 3
-    (found,) = unpack(tmp_path / "p.tar", tmp_path / "there")
+    (found,), findings = unpack(tmp_path / "p.tar", tmp_path / "there")
+    assert not findings
     rows, before = read(found), [row for row in read(manifest)[:-1] if row.split != "test"]
     assert [(r.captions, r.split, r.group, r.loudness) for r in rows] == [
         (r.captions, r.split, r.group, r.loudness) for r in before

@@ -4,7 +4,7 @@ import pytest
 from sounds import save
 
 from audioldm.datasets.prepare import captioned, labelled
-from audioldm.datasets.prepare.tables import Sounds, table
+from audioldm.datasets.prepare.shared import Sounds, table
 from audioldm.errors import AudioLDMError
 
 
@@ -28,11 +28,11 @@ def test_a_wrong_folder_or_table_is_named(tmp_path):
 
 def test_tables_and_names(tmp_path):
     (tmp_path / "a.csv").write_text("\ufeffname; x \nü;1\n", encoding="utf-8")
-    assert table(tmp_path / "a.csv") == [{"name": "ü", "x": "1"}]
+    assert [row.cells for row in table(tmp_path / "a.csv", (), None)] == [{"name": "ü", "x": "1"}]
     save(tmp_path / "deep" / "b.wav")
-    found = Sounds(tmp_path)
-    assert found.find("none", "b") == tmp_path / "deep/b.wav"
-    assert found.place("none.wav") == str(tmp_path / "none.wav")
+    sounds = Sounds(tmp_path)
+    assert sounds.find("none", "b") == tmp_path / "deep/b.wav"
+    assert sounds.place("none.wav") == str(tmp_path / "none.wav")
 
 
 @pytest.mark.parametrize(

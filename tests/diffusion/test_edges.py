@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from audioldm.diffusion import grids, noise, schedule
 from audioldm.diffusion import samplers as A
-from audioldm.diffusion.inversion import ddim_invert
+from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.prediction import as_denoiser, spread
 
 SCHEDULE = schedule.audioldm()

@@ -33,7 +33,7 @@ WITH_SCALE = ["classifier_free", "negative", "autoguidance", "rescale", "apg", "
 @pytest.mark.parametrize("name", WITH_SCALE)
 def test_scale_1_is_cond_and_calls_uncond_zero_times(name, normal):
     free, calls = counted(uncond)
-    guided = G.GUIDANCE[name](cond, free, 1)
+    guided = G.GUIDANCE[name](G.Pair(cond, free), 1)
     x = 10 * normal(3, 4)
     out = A.ddim(guided, x, SIGMAS)
     assert calls == []
@@ -42,54 +42,54 @@ def test_scale_1_is_cond_and_calls_uncond_zero_times(name, normal):
 
 def test_scale_0_is_uncond(normal):
     x, sigma = normal(2, 3), torch.ones(2).double()
-    torch.testing.assert_close(G.classifier_free(cond, uncond, 0)(x, sigma), uncond(x, sigma))
+    torch.testing.assert_close(G.classifier_free(G.Pair(cond, uncond), 0)(x, sigma), uncond(x, sigma))
 
 
 def test_compose_of_one_is_classifier_free_and_weights_add(normal):
     x, sigma = normal(2, 3), torch.ones(2).double()
-    one = G.compose(uncond, [(cond, 3.0)])
-    torch.testing.assert_close(one(x, sigma), G.classifier_free(cond, uncond, 3.0)(x, sigma))
-    both = G.compose(uncond, [(cond, 3.0), (cond, -2.0)])
+    one = G.compose(G.Pair(cond, uncond), 3.0, [])
+    torch.testing.assert_close(one(x, sigma), G.classifier_free(G.Pair(cond, uncond), 3.0)(x, sigma))
+    both = G.compose(G.Pair(cond, uncond), 3.0, [(cond, -2.0)])
     torch.testing.assert_close(both(x, sigma), cond(x, sigma))
 
 
 def test_rescale_brings_the_spread_back_to_conds(normal):
     x, sigma = normal(3, 50), torch.ones(3).double()
-    full = G.rescale(cond, uncond, 7.0, phi=1.0)(x, sigma)
+    full = G.rescale(G.Pair(cond, uncond), 7.0, phi=1.0)(x, sigma)
     torch.testing.assert_close(full.std(1), cond(x, sigma).std(1))
-    none = G.rescale(cond, uncond, 7.0, phi=0.0)(x, sigma)
-    torch.testing.assert_close(none, G.classifier_free(cond, uncond, 7.0)(x, sigma))
+    none = G.rescale(G.Pair(cond, uncond), 7.0, phi=0.0)(x, sigma)
+    torch.testing.assert_close(none, G.classifier_free(G.Pair(cond, uncond), 7.0)(x, sigma))
 
 
 def test_interval_guides_only_inside(normal):
     free, calls = counted(uncond)
-    guided = G.interval(G.classifier_free(cond, free, 4.0), cond, low=0.5, high=3.0)
+    guided = G.interval(G.classifier_free(G.Pair(cond, free), 4.0), cond, low=0.5, high=3.0)
     A.ddim(guided, 10 * normal(2, 3), SIGMAS)
     assert [float(sigma[0]) for sigma in calls] == [2.0, 0.7]
 
 
 def test_interval_where_samples_have_different_sigmas(normal):
     x, sigma = normal(3, 3), torch.tensor([0.1, 1.0, 9.0]).double()
-    out = G.interval(G.classifier_free(cond, uncond, 4.0), cond, low=0.5, high=3.0)(x, sigma)
+    out = G.interval(G.classifier_free(G.Pair(cond, uncond), 4.0), cond, low=0.5, high=3.0)(x, sigma)
     torch.testing.assert_close(out[[0, 2]], cond(x, sigma)[[0, 2]])
-    torch.testing.assert_close(out[1], G.classifier_free(cond, uncond, 4.0)(x, sigma)[1])
+    torch.testing.assert_close(out[1], G.classifier_free(G.Pair(cond, uncond), 4.0)(x, sigma)[1])
 
 
 def test_apg(normal):
     x, sigma = normal(3, 20), torch.ones(3).double()
-    plain = G.classifier_free(cond, uncond, 5.0)(x, sigma)
-    torch.testing.assert_close(G.apg(cond, uncond, 5.0, eta=1.0)(x, sigma), plain)
+    plain = G.classifier_free(G.Pair(cond, uncond), 5.0)(x, sigma)
+    torch.testing.assert_close(G.apg(G.Pair(cond, uncond), 5.0, eta=1.0)(x, sigma), plain)
     with_text = cond(x, sigma)
-    move = G.apg(cond, uncond, 5.0)(x, sigma) - with_text
+    move = G.apg(G.Pair(cond, uncond), 5.0)(x, sigma) - with_text
     assert (move * with_text).sum(1).abs().max() < 1e-12  # orthogonal, float64
-    short = G.apg(cond, uncond, 5.0, eta=1.0, radius=0.1)(x, sigma) - with_text
+    short = G.apg(G.Pair(cond, uncond), 5.0, eta=1.0, radius=0.1)(x, sigma) - with_text
     torch.testing.assert_close(short.norm(dim=1), torch.full((3,), 4 * 0.1).double())
 
 
 def test_cfg_plus_plus_is_its_own_loop(normal):
     """x_next = x0_guided + next eps_uncond, written out."""
     x = 10 * normal(2, 3)
-    got = A.ddim(G.cfg_plus_plus(cond, uncond, 0.6, sigmas=SIGMAS), x, SIGMAS)
+    got = A.ddim(G.cfg_plus_plus(G.Pair(cond, uncond), 0.6, sigmas=SIGMAS), x, SIGMAS)
     for now, nxt in pairwise(SIGMAS):
         base = uncond(x, now)
         x = base + 0.6 * (cond(x, now) - base) + nxt * (x - base) / now
@@ -100,10 +100,10 @@ def test_cfg_zero_star(normal):
     x, sigma = normal(3, 6), torch.tensor([0.5, 1.0, 4.0]).double()
     u = (sigma / (1 + sigma))[:, None]
     x_u = x / (1 + sigma[:, None])
-    slow = G.cfg_zero_star(cond, lambda x, s: x_u - 0.3 * (x_u - cond(x, s)), 6.0)
+    slow = G.cfg_zero_star(G.Pair(cond, lambda x, s: x_u - 0.3 * (x_u - cond(x, s))), 6.0)
     # an uncond velocity that is a multiple of cond's is fitted away
     torch.testing.assert_close(slow(x, sigma), cond(x, sigma))
-    still = G.cfg_zero_star(cond, uncond, 6.0, zero_above=2.0)(x, sigma)
+    still = G.cfg_zero_star(G.Pair(cond, uncond), 6.0, zero_above=2.0)(x, sigma)
     torch.testing.assert_close(still[2], x_u[2])
     fast, base = ((x_u - net(x, sigma)) / u for net in (cond, uncond))
     fit = (fast * base).sum(1, keepdim=True) / base.square().sum(1, keepdim=True) * base
@@ -179,9 +179,9 @@ def test_guidance_leaves_its_inputs_alone(normal):
         G.classifier(cond, lambda x, s: x.sum(1)),
         G.reward(cond, lambda x0: x0.sum(1)),
         G.dynamic_threshold(cond),
-        G.apg(cond, uncond, 3.0),
-        G.rescale(cond, uncond, 3.0),
-        G.cfg_zero_star(cond, uncond, 3.0),
+        G.apg(G.Pair(cond, uncond), 3.0),
+        G.rescale(G.Pair(cond, uncond), 3.0),
+        G.cfg_zero_star(G.Pair(cond, uncond), 3.0),
     ):
         assert not guided(x, sigma).requires_grad
     assert torch.equal(x, before)

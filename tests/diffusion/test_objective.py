@@ -97,24 +97,6 @@ def test_a_draw_depends_on_its_generator_alone():
     assert pair[0] == pair[1]
 
 
-def test_offset_noise_moves_each_channel_as_a_whole(normal, generator):
-    noise = normal(2, 3, 4, 5)
-    change = O.offset_noise(noise, 0.1, generator=generator) - noise
-    torch.testing.assert_close(change, change[:, :, :1, :1].expand_as(change))
-    many = O.offset_noise(torch.zeros(2000, 5, 2), 0.1, generator=generator)
-    assert abs(many[..., 0].std() - 0.1) < 3 * 0.1 / (2 * 10_000) ** 0.5
-
-
-def test_input_perturbation_changes_the_input_and_not_the_target(normal, generator):
-    z, noise = normal(2, 4), normal(2, 4)
-    t, seen = torch.tensor([100, 900]), []
-    other = O.perturb(noise, generator=generator)
-    out = O.loss(lambda x, t: seen.append(x) or noise, z, t, noise, SCHEDULE, input_noise=other)
-    assert out.tolist() == [0, 0]
-    torch.testing.assert_close(seen[0], O.add_noise(z, t, other, SCHEDULE))
-    assert not torch.equal(other, noise)
-
-
 def test_loss_by_bin():
     by_bin = O.loss_by_bin(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 99, 999]), SCHEDULE)
     assert by_bin[0] == 2

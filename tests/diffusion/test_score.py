@@ -5,7 +5,7 @@ import torch
 
 from audioldm.diffusion import samplers as A
 from audioldm.diffusion import score as V
-from audioldm.diffusion.inversion import ddim_invert
+from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.prediction import spread
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation import protocol, sets
+from audioldm.evaluation import clips, protocol
 
 
 def test_audiocaps_takes_the_lowest_id_of_each_clip(tmp_path: Path) -> None:
@@ -20,8 +20,8 @@ def test_audiocaps_takes_the_lowest_id_of_each_clip(tmp_path: Path) -> None:
 
 def test_captions_of_a_clip_by_policy() -> None:
     rows = [Row("a.wav", ("one", "two")), Row("b.wav", ("three",))]
-    assert [item.caption for item in sets.from_rows(rows)] == ["one", "three"]
-    assert [item.id for item in sets.from_rows(rows, captions="all")] == ["a#0", "a#1", "b"]
-    assert sets.from_rows(rows, captions="hash") == sets.from_rows(rows, captions="hash")
+    assert [clip.caption for clip in clips.from_rows(rows)] == ["one", "three"]
+    assert [clip.id for clip in clips.from_rows(rows, captions="all")] == ["a#0", "a#1", "b"]
+    assert clips.from_rows(rows, captions="hash") == clips.from_rows(rows, captions="hash")
     with pytest.raises(AudioLDMError, match="more than once"):
-        sets.from_rows([rows[0], Row("x/a.wav", ("z",))])
+        clips.from_rows([rows[0], Row("x/a.wav", ("z",))])

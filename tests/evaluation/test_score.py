@@ -17,11 +17,10 @@ from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation import sets
-from audioldm.evaluation.cache import Cache
+from audioldm.evaluation import clips
+from audioldm.evaluation.clip_set import Cache, Frame, embed_clips
 from audioldm.evaluation.comparison import Comparison, split_by_group
-from audioldm.evaluation.embedders.protocol import Heard
-from audioldm.evaluation.listened import Frame, listen
+from audioldm.evaluation.embedders import Embeddings
 from audioldm.spec import SPECS
 
 needs_weights = pytest.mark.skipif(
@@ -39,11 +38,11 @@ class Bands:
     def __init__(self) -> None:
         self.calls = 0
 
-    def listen(self, wave: torch.Tensor) -> Heard:
+    def embed(self, wave: torch.Tensor) -> Embeddings:
         self.calls += 1
         power = torch.fft.rfft(wave.double()).abs().square() / len(wave)
         bands = torch.stack([part.mean() for part in power.chunk(8)]).clamp_min(1e-9).log()
-        return Heard(bands[None].float(), bands[None].float())
+        return Embeddings(bands[None].float(), bands[None].float())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def noisy(snr: float):  # type: ignore[no-untyped-def]
 
 
 def compared(made: Path, real: Path, embedder: Bands | None = None, cache: Path | None = None):  # type: ignore[no-untyped-def]
-    ours, theirs = sets.paired(sets.from_folder(made), sets.from_folder(real))
+    ours, theirs = clips.paired(clips.from_folder(made), clips.from_folder(real))
     compare = Comparison([ours], theirs, Frame(1.0), cache=Cache(cache))
     return compare.run([embedder or Bands()], {})
 
@@ -119,7 +118,7 @@ def test_the_cache_is_keyed_by_content(real: Path, tmp_path: Path) -> None:
     assert again.about["cache"] == {"hits": 2 * N, "misses": 0}
     encode(made / "c03.wav", torch.full((RATE,), 0.1) * torch.randn(RATE), RATE)
     compared(made, real, embedder, cache)
-    assert embedder.calls == 2 * N + 1, "one file changed, one clip is heard again"
+    assert embedder.calls == 2 * N + 1, "one file changed, one clip is embedded again"
     other = Bands()
     other.sha256 = "1" * 64
     compared(made, real, other, cache)
@@ -132,9 +131,9 @@ def test_the_cache_is_keyed_by_content(real: Path, tmp_path: Path) -> None:
 
 def test_a_framing_is_part_of_the_key(real: Path, tmp_path: Path) -> None:
     embedder, cache = Bands(), Cache(tmp_path)
-    items = sets.from_folder(real)[:2]
+    some = clips.from_folder(real)[:2]
     for frame in (Frame(1.0), Frame(0.5), Frame(1.0, "none"), Frame(1.0)):
-        listen(items, embedder, frame, cache=cache)
+        embed_clips(some, embedder, frame, cache=cache)
     assert embedder.calls == 6
 
 
@@ -147,7 +146,7 @@ def test_gain_is_what_it_says(gain: str) -> None:
 
 
 def test_halves_keep_a_recording_together() -> None:
-    items = [sets.Item(str(i), Path("x"), group=str(i // 3)) for i in range(12)]
+    items = [clips.Clip(str(i), Path("x"), group=str(i // 3)) for i in range(12)]
     order = split_by_group(items)
     half = len(order) // 2
     assert not {items[i].group for i in order[:half]} & {items[i].group for i in order[half:]}
@@ -161,6 +160,25 @@ def test_silence_is_counted_and_a_silent_set_is_refused(real: Path, tmp_path: Pa
     assert any("silent" in text for text in report.warnings)
     with pytest.raises(AudioLDMError, match="All 28 generated clips are silent"):
         compared(degraded(real, tmp_path / "all", lambda wave, i: 0 * wave), real)
+
+
+def test_sets_that_no_distance_can_be_taken_of_are_refused(real: Path, tmp_path: Path) -> None:
+    same = degraded(real, tmp_path / "same", lambda wave, i: torch.sin(torch.arange(RATE) * 0.1) / 2)
+    for generated, reference, name in ((same, real, "generated"), (real, same, "reference")):
+        with pytest.raises(AudioLDMError, match=f"All 28 {name} clips are the same sound"):
+            compared(generated, reference)
+
+
+def test_references_among_the_generated_are_told(real: Path) -> None:
+    assert "28 generated clips are reference clips" in compared(real, real).warnings
+
+
+def test_short_frames_are_told(real: Path, tmp_path: Path) -> None:
+    made = degraded(real, tmp_path / "made", noisy(20.0))
+    ours, theirs = clips.paired(clips.from_folder(made), clips.from_folder(real))
+    report = Comparison([ours], theirs, Frame(0.05)).run([Bands()], {})
+    assert any("mostly padding" in line for line in report.warnings)
+    assert any("28 of 28 generated clips: cut" in line for line in report.warnings)
 
 
 def test_clipping_is_counted(real: Path, tmp_path: Path) -> None:
@@ -195,6 +213,12 @@ def test_what_is_refused(real: Path, tmp_path: Path, command, capsys) -> None:
     assert "2 sample rates: 27 at 16000 Hz, 1 at 8000 Hz" in refused(command, capsys, made, real, *out)
     soundfile.write(made / "c01.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     assert "16000 samples that are not finite" in refused(command, capsys, made, real, *out, code=1)
+    short = degraded(real, tmp_path / "short", lambda wave, i: wave[:800])
+    err = refused(command, capsys, short, real, *out)
+    assert "Generated clips last up to 0.05 s, references up to 1 s" in err and "--crop" in err
+    one = tmp_path / "one"
+    encode(one / "c00.wav", torch.ones(RATE) / 2, RATE)
+    assert "1 generated clips are too few" in refused(command, capsys, one, one, *out)
     rows = [
         Row(str(real / "none.wav"), ("a",), split="test"),
         Row(str(real / "c01.wav"), ("b",), split="test"),

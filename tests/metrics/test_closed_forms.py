@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from audioldm.metrics.agreement import matched_and_shuffled, recall_at, tag_accuracy
 from audioldm.metrics.coverage import coverage
 from audioldm.metrics.divergence import inception_score, kl_divergence, kl_of_logits
-from audioldm.metrics.extrapolation import infinity, line
-from audioldm.metrics.frechet import Moments, frechet_between, frechet_distance, frechet_rows
+from audioldm.metrics.frechet import Moments, frechet_between, frechet_distance, frechet_rows, infinity, line
 from audioldm.metrics.interval import bootstrap_mean
 from audioldm.metrics.kernel import cubic, gaussian, kad, kid, median_bandwidth, mmd_squared
 

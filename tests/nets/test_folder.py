@@ -49,31 +49,31 @@ def test_damage_is_told_in_one_line(tmp_path):
         k: v.clone() for k, v in load_file(path).items()
     }  # the loaded tensors are views of the file itself
 
-    def told(match: str):
+    def refused(match: str):
         return pytest.raises(AudioLDMError, match=match)
 
     path.write_bytes(whole[: len(whole) // 2])
-    with told("truncated or corrupt"):
+    with refused("truncated or corrupt"):
         load_component(tmp_path)
     save_file({k: v for k, v in state.items() if k != "encoder.conv_in.bias"}, path)
-    with told("lacks 'encoder.conv_in.bias'"):
+    with refused("lacks 'encoder.conv_in.bias'"):
         load_component(tmp_path)
     save_file({**state, "extra": torch.zeros(1)}, path)
-    with told("unknown 'extra'"):
+    with refused("unknown 'extra'"):
         load_component(tmp_path)
     save_file({**state, "encoder.conv_in.bias": torch.zeros(3)}, path)
-    with told(r"shape \(3,\), its config.json says \(8,\)"):
+    with refused(r"shape \(3,\) and float32, its config.json says of shape \(8,\) and float32"):
         load_component(tmp_path)
     path.unlink()
-    with told("has no weights"):
+    with refused("has no weights"):
         load_component(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"_class_name": "Mystery"}))
-    with told("unknown class 'Mystery'"):
+    with refused("unknown class 'Mystery'"):
         load_component(tmp_path)
     config.write_text("{")
-    with told("not valid JSON"):
+    with refused("not valid JSON"):
         load_component(tmp_path)
     config.unlink()
-    with told("is missing"):
+    with refused("is missing"):
         load_component(tmp_path)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from audioldm.nets import heap
 from audioldm.nets.folder import load_component, save_component
+from audioldm.nets.machine import heap
 from audioldm.nets.unet import build_unet
 
 pytestmark = pytest.mark.skipif(heap.libc() is None, reason="needs glibc 2.33")
@@ -39,7 +39,7 @@ def test_forgotten_weights_are_read_again(tmp_path: Path) -> None:
     net = loaded(tmp_path)
     before = [weight.clone() for weight in net.parameters()]
     full = held(net)
-    heap.forget(net, least=0)
+    heap.release_weight_pages(net, least=0)
     assert held(net) < 0.2 * full
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
@@ -47,7 +47,7 @@ def test_forgotten_weights_are_read_again(tmp_path: Path) -> None:
 def test_nets_that_are_small_stay(tmp_path: Path) -> None:
     net = loaded(tmp_path)
     full = held(net)
-    heap.forget(net)
+    heap.release_weight_pages(net)
     assert held(net) == full
 
 
@@ -56,7 +56,7 @@ def test_a_changed_weight_is_never_forgotten(tmp_path: Path) -> None:
     with torch.no_grad():
         net.conv_in.weight.add_(1)
     before = [weight.clone() for weight in net.parameters()]
-    heap.forget(net, least=0)
+    heap.release_weight_pages(net, least=0)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
@@ -75,16 +75,16 @@ def test_a_folder_can_be_saved_over_the_file_that_it_was_loaded_from(tmp_path: P
 def test_idle_memory_goes_back_above_the_limit() -> None:
     code = """
 import torch
-from audioldm.nets import heap
+from audioldm.nets.machine import heap
 heap.keep_freed()
 pieces = [torch.ones(2**20) for _ in range(100)]
 wall = torch.ones(1)
 full = heap.private()
 del pieces
 kept = heap.private()
-heap.settle(2**30)
+heap.trim_heap(2**30)
 assert heap.private() > full - 2**25 and kept > full - 2**25, "below the limit it is kept"
-heap.settle(2**27)
+heap.trim_heap(2**27)
 assert heap.private() < full - 300 * 2**20, "above it goes"
 """
     subprocess.run([sys.executable, "-c", code], check=True)

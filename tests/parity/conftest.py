@@ -12,9 +12,9 @@ HEADS = {
 def pytest_terminal_summary(terminalreporter) -> None:
     """What the tests have recorded under either name: two words and numbers a row."""
     done = [test for kind in ("passed", "failed") for test in terminalreporter.stats.get(kind, [])]
-    found = [pair for test in done if test.when == "call" for pair in test.user_properties]
+    pairs = [pair for test in done if test.when == "call" for pair in test.user_properties]
     for kind, (head, form) in HEADS.items():
-        rows = [value for name, value in found if name == kind]
+        rows = [value for name, value in pairs if name == kind]
         if rows:
             terminalreporter.write_line(f"\n{head}")
         for what, reference, *numbers in rows:

@@ -17,8 +17,8 @@ SIZES = {"s": "audioldm-s-full-v2", "m": "audioldm-m-full", "l": "audioldm-l-ful
 
 
 def shared(name: str):
-    """A module of tests/published, by its path."""
-    path = Path(__file__).parents[1] / "published" / f"{name}.py"
+    """A module of tests/convert, by its path."""
+    path = Path(__file__).parents[1] / "convert" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -80,7 +80,7 @@ def audioldm2(*parts: str) -> None:
 
 
 def run_generator(job: dict, inputs: dict) -> tuple[dict, dict]:
-    """AudioLDM 2's generator of audio tokens at its published size, told by CLAP's vector and T5's tokens."""
+    """AudioLDM 2's generator of audio tokens at its published size, from CLAP's vector and T5's tokens."""
     import transformers
 
     transformers.GPT2Config.from_pretrained = classmethod(lambda cls, *a, **k: cls())
@@ -95,11 +95,11 @@ def run_generator(job: dict, inputs: dict) -> tuple[dict, dict]:
         cond_stage_config={},
     ).eval()
     enliven(net, seed=0, gain=0.5)
-    told = {
+    condition = {
         "film_clap_cond1": inputs["film"],
         "crossattn_flan_t5": [inputs["tokens"], inputs["mask"].float()],
     }
-    out, _ = net.generate(None, cond_dict=told)
+    out, _ = net.generate(None, cond_dict=condition)
     return prefixed(net.state_dict(), "cond_stage_models.0."), {"out": out}
 
 

@@ -16,13 +16,11 @@ import pytest
 import torch
 
 from audioldm.batch import Condition
-from audioldm.nets.generated import GeneratedText
+from audioldm.convert.checkpoint import Checkpoint, read_checkpoint
+from audioldm.convert.folder import load_tokenizer
+from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.published import build
-from audioldm.nets.published.checkpoint import Checkpoint, read_checkpoint
-from audioldm.nets.published.conditioners import add_conditioners
-from audioldm.nets.published.folder import load_any_tokenizer
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder
 from audioldm.nets.unet import net_call
 from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM
@@ -93,10 +91,10 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_unet(answers, report, record_property, size):
     inputs = {"x": draw(2, 8, 32, 16), "t": torch.tensor([1, 801]), "film": draw(2, 512, seed=1)}
     theirs, path = answers("unet", size, inputs)
-    unet = build.unet_of(read_checkpoint(path), path)
+    unet = read_checkpoint(path).build_unet()
     ours = net_call(unet)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
     report(f"U-Net {size}, heads {tuple(unet.config.attention_head_dim)}", ours, theirs["out"])
-    eight = build.unet_of(read_checkpoint(path), path, heads=8)
+    eight = read_checkpoint(path).build_unet(heads=8)
     wrong = net_call(eight)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
     rms = float((wrong - theirs["out"]).norm() / theirs["out"].norm())
     record_property("heads", [f"U-Net {size}", "its output, root mean square", rms])
@@ -122,9 +120,9 @@ def test_unets_of_contexts(answers, report, name):
             inputs[f"mask{i}"] = torch.ones(2, 5 + i)
             inputs[f"mask{i}"][1, 3:] = 0
     theirs, path = answers("unet2", "s", inputs, contexts=contexts, depth=depth, film=film)
-    unet = build.unet_of(read_checkpoint(path), path)
-    told = [inputs.get(key) for key in ("tokens0", "mask0", "tokens1", "mask1")]
-    ours = net_call(unet)(inputs["x"], inputs["t"], Condition(inputs["film"] if film else None, *told))
+    unet = read_checkpoint(path).build_unet()
+    parts = [inputs.get(key) for key in ("tokens0", "mask0", "tokens1", "mask1")]
+    ours = net_call(unet)(inputs["x"], inputs["t"], Condition(inputs["film"] if film else None, *parts))
     report(f"U-Net {name}", ours, theirs["out"], package="audioldm2 0.1.0")
 
 
@@ -132,8 +130,8 @@ def test_unets_of_contexts(answers, report, name):
 def test_vae_and_vocoder(answers, report):
     inputs = {"mel": -4 + 2 * draw(1, 1, 64, 64), "z": draw(1, 8, 16, 16, seed=1)}
     theirs, path = answers("vae", "s", inputs)
-    found = read_checkpoint(path)
-    vae, vocoder = build.vae_of(found, path), build.vocoder_of(found, path)
+    checkpoint = read_checkpoint(path)
+    vae, vocoder = checkpoint.build_vae(), checkpoint.build_vocoder()
     mean, std = encode(vae, inputs["mel"])
     report("VAE encoder, mean", mean, theirs["mean"])
     report("VAE encoder, std", std, theirs["std"])
@@ -146,7 +144,7 @@ def test_vocoder_at_48_khz(answers, report):
     """The two classes give one sound, 16 samples apart; ours lies in the middle.   0.17 ms to either."""
     inputs = {"mel": -4 + 2 * draw(1, 1, 32, 256)}
     theirs, path = answers("vocoder48", "s", inputs)
-    wave = vocode(build.vocoder_of(read_checkpoint(path), path), inputs["mel"])
+    wave = vocode(read_checkpoint(path).build_vocoder(), inputs["mel"])
     report("HiFi-GAN 48 kHz, 8 samples earlier", wave, theirs["generating"][..., 8:-8], "audioldm2 0.1.0")
     inner = slice(2000, -2000)  # beyond, the padding of the layers after it is heard
     report(
@@ -165,10 +163,10 @@ def test_generator_of_audio_tokens(answers, report):
         "mask": torch.ones(1, 11, dtype=torch.long),
     }
     theirs, path = answers("generator", "s", inputs)
-    found = Checkpoint()
-    add_conditioners(found, torch.load(path, weights_only=True)["state_dict"], {})
-    words = GeneratedText(torch.nn.Identity(), torch.nn.Identity(), *build.generator_of(found, path))
-    ours = words.go_on(inputs["film"][:, 0], inputs["tokens"], inputs["mask"])
+    checkpoint = Checkpoint()
+    checkpoint.add_all(torch.load(path, weights_only=True)["state_dict"], {})
+    encoder = AudioLDM2TextEncoder(torch.nn.Identity(), torch.nn.Identity(), *checkpoint.build_gpt())
+    ours = encoder.generate(inputs["film"][:, 0], inputs["tokens"], inputs["mask"])
     report("GPT-2 generator of audio tokens", ours, theirs["out"], "audioldm2 0.1.0")
 
 
@@ -181,11 +179,11 @@ def test_clap(answers, report, size, tmp_path):
     inputs = {"ids": ids, "mask": (ids != 1).long(), "waves": waves, "lengths": lengths}
     theirs, path = answers("clap", size, inputs)
     roberta = published("conftest").roberta(tmp_path / "words")
-    clap = PretrainedClap(*order(build.clap_of(read_checkpoint(path), path), load_any_tokenizer(roberta)))
+    clap = PretrainedClap(*order(read_checkpoint(path).build_clap(), load_tokenizer(roberta, 50265)))
     text = clap.text_encoder(ids, attention_mask=inputs["mask"]).text_embeds
     report(f"CLAP text, {size}", torch.nn.functional.normalize(text, dim=-1), theirs["text"])
-    heard = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
-    report(f"CLAP audio, mel front end included, {size}", torch.cat(heard), theirs["audio"])
+    rows = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
+    report(f"CLAP audio, mel front end included, {size}", torch.cat(rows), theirs["audio"])
 
 
 @pytest.mark.parametrize("size", ["HTSAT-tiny", "HTSAT-base"])
@@ -200,12 +198,12 @@ def test_laion_clap(answers, report, size, tmp_path):
     waves = (0.2 * draw(3, 480000) * torch.linspace(0, 40, 480000).sin()).clamp(-1, 1)
     inputs = {"waves": waves, "lengths": lengths}
     theirs, path = answers("laion", size, inputs, tokenizer=str(words), texts=texts)
-    clap = PretrainedClap(*order(build.clap_of(read_checkpoint(path), path), load_any_tokenizer(words)))
-    heard = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
+    clap = PretrainedClap(*order(read_checkpoint(path).build_clap(), load_tokenizer(words, 50265)))
+    rows = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
     report(f"LAION text, {size}", clap.embed_text(texts), theirs["text"], "laion-clap 1.1.7", 1e-3)
     report(
         f"LAION audio, mel front end included, {size}",
-        torch.cat(heard),
+        torch.cat(rows),
         theirs["audio"],
         "laion-clap 1.1.7",
         1e-3,
@@ -217,10 +215,8 @@ def order(towers, tokenizer):
 
 
 def published(name: str):
-    """A module of tests/published, by its path."""
-    spec = importlib.util.spec_from_file_location(
-        name, Path(__file__).parents[1] / "published" / f"{name}.py"
-    )
+    """A module of tests/convert, by its path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "convert" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from audioldm.components import Sampling
+from audioldm.convert.folder import load_tokenizer
+from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.hifigan import build_hifigan
-from audioldm.nets.pretrained_clap import PretrainedClap
-from audioldm.nets.published.folder import load_any_tokenizer
-from audioldm.nets.unet import build_unet, build_unet_of_contexts
+from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.spec import AudioSpec
@@ -31,8 +32,8 @@ SETTINGS = {"seconds": 1.28, "steps": 5, "guidance": 2.5}
 
 
 def published(name: str):
-    """A module of tests/published, by its path."""
-    path = Path(__file__).parents[1] / "published" / f"{name}.py"
+    """A module of tests/convert, by its path."""
+    path = Path(__file__).parents[1] / "convert" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -45,14 +46,14 @@ def folder(tmp_path, request):
     from transformers import ClapTextConfig, ClapTextModelWithProjection
 
     tables, size = published("originals"), request.param
-    words = load_any_tokenizer(published("conftest").roberta(tmp_path / "words"))
+    words = load_tokenizer(published("conftest").roberta(tmp_path / "words"), 50265)
     torch.manual_seed(0)
     text = ClapTextModelWithProjection(ClapTextConfig())
     vae, vocoder, unet = build_vae(), build_hifigan(), build_unet(channels=SIZES[size], heads=8)
     for seed, net in enumerate((unet, vae, vocoder)):
         tables.enliven(net, seed=seed)
     vae.register_to_config(scaling_factor=0.9392935633659363)
-    defaults = {**SETTINGS, "sampler": "ddim", "grid": "published"}
+    defaults = Sampling(**SETTINGS, sampler="ddim", grid="published")
     pipe = AudioLDM(
         unet, vae, vocoder, PretrainedClap(text, words), AudioSpec(), name=size, defaults=defaults
     )
@@ -101,7 +102,7 @@ def test_stock_audioldm_2_gives_the_same_sound(tmp_path, record_property):
     )
 
     tables, relatives = published("originals"), published("relatives")
-    tokenizer = load_any_tokenizer(published("conftest").roberta(tmp_path / "words"))
+    tokenizer = load_tokenizer(published("conftest").roberta(tmp_path / "words"), 50265)
     torch.manual_seed(0)
     text = ClapTextModelWithProjection(
         ClapTextConfig(vocab_size=len(tokenizer), num_hidden_layers=2, layer_norm_eps=1e-5)
@@ -109,12 +110,12 @@ def test_stock_audioldm_2_gives_the_same_sound(tmp_path, record_property):
     clap = PretrainedClap(text, tokenizer, ClapAudioModelWithProjection(ClapAudioConfig(depths=[2, 2, 2, 2])))
     words = relatives.generated_text(clap, width=768, t5_width=1024)
     vae, vocoder = build_vae(), build_hifigan()
-    unet = build_unet_of_contexts((None, 768, 1024))
+    unet = build_unet("cross", contexts=(None, 768, 1024))
     for seed, net in enumerate((unet, vae, vocoder)):
         tables.enliven(net, seed=seed)
     vae.register_to_config(scaling_factor=0.9392935633659363)
-    settings = {**SETTINGS, "sampler": "ddim", "grid": "published"}
-    right = AudioLDM(unet, vae, vocoder, clap, AudioSpec(), words=words, defaults=settings).to("cpu")
+    settings = Sampling(**SETTINGS, sampler="ddim", grid="published")
+    right = AudioLDM(unet, vae, vocoder, clap, AudioSpec(), token_encoder=words, defaults=settings).to("cpu")
     stock = relatives.stock_two(right)
     words.alone = False
     ours = replace(right, unet=stock.unet)

@@ -1,13 +1,23 @@
 """A clip that came out silent is drawn again, from seeds of its own."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from audioldm.components import Sampling
+from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.draws import seed_of, silent, until_heard
+from audioldm.pipeline.draws import resample_silent, seed_of, silent
 
 
-def loud(rows: list[int], seeds: list[int], on_step=None) -> torch.Tensor:
+def model(controls=()) -> SimpleNamespace:
+    """What of a model the wrapper reads."""
+    return SimpleNamespace(device=torch.device("cpu"), defaults=Sampling(), controls=controls)
+
+
+def loud(parts, prompts, *, seeds: list[int], on_step=None, **options) -> torch.Tensor:
     """Noise of each seed; what people number with an odd seed is silent, and so is every draw of seed 3."""
     waves = [torch.randn(50, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     lost = {seed_of(3, attempt) for attempt in range(9)}
@@ -17,57 +27,98 @@ def loud(rows: list[int], seeds: list[int], on_step=None) -> torch.Tensor:
     ])  # fmt: skip
 
 
+def drawn(seeds: list[int], generate=loud, controls=(), **options) -> torch.Tensor:
+    return resample_silent(generate)(model(controls), "rain", seeds=seeds, **options)
+
+
 def test_only_silent_clips_are_drawn_again_and_alone_as_among_others():
-    first = loud([0, 1], [2, 4])
-    waves = until_heard(loud, [2, 1, 4, 5], size=2, redraw=3)
+    first = loud(None, [], seeds=[2, 4])
+    waves = drawn([2, 1, 4, 5], batch_size=2, retry_silent=3)
     assert torch.equal(waves[[0, 2]], first)
-    assert torch.equal(waves[[1, 3]], loud([], [seed_of(1, 1), seed_of(5, 1)]))
-    assert torch.equal(until_heard(loud, [5], size=1, redraw=3)[0], waves[3])
+    assert torch.equal(waves[[1, 3]], loud(None, [], seeds=[seed_of(1, 1), seed_of(5, 1)]))
+    assert torch.equal(drawn([5], retry_silent=3)[0], waves[3])
 
 
 def test_draws_end_and_silence_stays_silence():
     asked = []
 
-    def draw(rows, seeds, on_step):
+    def draw(parts, prompts, *, seeds, **options):
         asked.append(seeds)
-        return loud(rows, seeds)
+        return loud(parts, prompts, seeds=seeds)
 
-    assert silent(until_heard(draw, [3, 2], size=4, redraw=2)) == [0]
+    assert silent(drawn([3, 2], draw, batch_size=4, retry_silent=2)) == [0]
     assert asked == [[3, 2], [seed_of(3, 1)], [seed_of(3, 2)]]
     asked.clear()
-    assert silent(until_heard(draw, [3, 1], size=4, redraw=0)) == [0, 1] and len(asked) == 1
+    assert silent(drawn([3, 1], draw, batch_size=4, retry_silent=0)) == [0, 1] and len(asked) == 1
+    asked.clear()
+    assert silent(drawn([3, 1], draw, controls=("one",), batch_size=4, retry_silent=2)) == [0, 1]
+    assert len(asked) == 1, "a control may ask for silence"
 
 
 def test_progress_counts_further_draws():
-    told = []
-    until_heard(loud, [1, 2, 4], size=2, redraw=1, on_step=lambda done, steps: told.append((done, steps)))
-    assert told == [(1, 2), (2, 2), (3, 3)]
+    steps = []
+    drawn([1, 2, 4], batch_size=2, retry_silent=1, on_step=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 2), (2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": [-1]}, "seed=-1 is not a seed"),
+        ({"seeds": [2**62]}, "is not a seed"),
+        ({"seeds": []}, "0 prompts but 0 seeds"),
+        ({"prompts": ["a", "b"], "seeds": [0]}, "2 prompts but 1 seeds"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"steps": 0}, "steps=0 is not a number of steps"),
+        ({"seconds": 0.0}, "seconds=0 is not a length"),
+        ({"guidance": float("nan")}, "guidance=nan"),
+        ({"retry_silent": -1}, "retry_silent=-1"),
+        ({"sampler": "warp"}, "sampler='warp' is unknown"),
+        ({"grid": "warp"}, "grid='warp' is unknown"),
+    ],
+)
+def test_what_the_command_refuses_a_call_refuses(tiny_model, options, message):
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    with pytest.raises(AudioLDMError, match=message):
+        pipe(**{"prompts": "rain", "seeds": [0], **options})
+
+
+def test_an_unknown_setting_is_a_type_error_that_names_the_known_ones(tiny_model):
+    with pytest.raises(TypeError, match="unknown settings: stepps; known: seconds, steps"):
+        AudioLDM.from_pretrained(tiny_model)("rain", seeds=[0], stepps=3)
+
+
+def test_one_prompt_is_a_string_for_every_seed(tiny_model):
+    pipe, quick = AudioLDM.from_pretrained(tiny_model), {"seconds": 0.32, "steps": 2}
+    waves = pipe("rain", seeds=[0, 1], **quick)
+    assert torch.equal(waves, pipe(["rain", "rain"], seeds=[0, 1], **quick))
 
 
 def test_a_short_sound_that_the_embedded_model_loses_is_found(embedded: AudioLDM):
-    prompt, how = "a blow landing on a metal shield", {"seconds": 2.56, "polish": 0, "steps": 10}
+    prompt, how = "a blow landing on a metal shield", {"seconds": 2.56, "refine_phase": 0, "steps": 10}
     seeds = list(range(200, 206))
-    before = embedded([prompt] * 6, seeds=seeds, redraw=0, **how)
+    before = embedded([prompt] * 6, seeds=seeds, retry_silent=0, **how)
     lost = silent(before)
     assert lost, "no seed is silent any more: the reason to draw again has gone"
-    after = embedded([prompt] * 6, seeds=seeds, redraw=3, **how)
-    kept = [i for i in range(6) if i not in lost]
-    assert torch.equal(after[kept], before[kept])
+    after = embedded([prompt] * 6, seeds=seeds, retry_silent=3, **how)
+    audible = [i for i in range(6) if i not in lost]
+    assert torch.equal(after[audible], before[audible])
     assert len(silent(after)) < len(lost)
-    again = embedded([prompt], seeds=[seed_of(seeds[lost[0]], 1)], redraw=0, **how)
+    again = embedded([prompt], seeds=[seed_of(seeds[lost[0]], 1)], retry_silent=0, **how)
     if not silent(again):
         assert torch.equal(after[lost[0]], again[0])
+    controlled = replace(embedded, controls=(NoControl(),))
+    assert torch.equal(controlled([prompt] * 6, seeds=seeds, retry_silent=3, **how), before)
 
 
-def test_a_control_may_ask_for_silence(embedded: AudioLDM, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "audioldm.pipeline.audioldm.until_heard", lambda *args, redraw, **more: asked.append(redraw)
-    )
-    embedded(["rain"], seeds=[0], redraw=2)
-    monkeypatch.setattr(embedded, "controls", ("a control",))
-    embedded(["rain"], seeds=[0], redraw=2)
-    assert asked == [2, 0]
+class NoControl:
+    """A control that changes nothing."""
+
+    def around(self, call, unet, rows=None):
+        return call
+
+    def settings(self):
+        return {}
 
 
 @pytest.fixture(scope="module")

@@ -41,8 +41,8 @@ def at_seams(pipe, wave, borders):
 @pytest.mark.parametrize("prompt", ["rain falling", pytest.param("a crackling fire", marks=pytest.mark.slow)])
 def test_long_sound_has_no_seam_where_windows_begin_and_end(embedded, prompt):
     pipe, window = embedded, longform.window_frames(embedded)
-    seconds = 3.5 * window * pipe.spec.seconds_per_latent
-    wave = pipe([prompt], seeds=[0], seconds=seconds, steps=8, polish=4)[0]
+    seconds = 2.5 * window * pipe.spec.seconds_per_latent
+    wave = pipe([prompt], seeds=[0], seconds=seconds, steps=6, refine_phase=2)[0]
     assert len(wave) == pipe.spec.samples(seconds)
     frames = len(wave) // (pipe.spec.hop * pipe.spec.stride)
     begins = starts(frames, window, window // 2)
@@ -52,7 +52,7 @@ def test_long_sound_has_no_seam_where_windows_begin_and_end(embedded, prompt):
     assert seams.quantile(0.95) < 1.5 * elsewhere.quantile(0.95)
     # what the same statistic says of clips that were only put one after another
     parts = pipe(
-        [prompt] * 3, seeds=[0, 1, 2], seconds=window * pipe.spec.seconds_per_latent, steps=8, polish=4
+        [prompt] * 3, seeds=[0, 1, 2], seconds=window * pipe.spec.seconds_per_latent, steps=6, refine_phase=2
     )
     glued = parts.flatten()
     seams, elsewhere = at_seams(pipe, glued, [window, 2 * window])
@@ -62,7 +62,7 @@ def test_long_sound_has_no_seam_where_windows_begin_and_end(embedded, prompt):
 def test_a_loop_goes_over_into_its_begin(embedded):
     pipe, window = embedded, longform.window_frames(embedded)
     seconds = 1.5 * window * pipe.spec.seconds_per_latent
-    looped = pipe(["rain falling"], seeds=[0], seconds=seconds, loop=True, steps=8, polish=4)[0]
+    looped = pipe(["rain falling"], seeds=[0], seconds=seconds, loop=True, steps=6, refine_phase=2)[0]
     frames = longform.loop_frames(pipe, seconds)
     assert len(looped) == frames * pipe.spec.stride * pipe.spec.hop
     twice = looped.repeat(2)
@@ -82,7 +82,7 @@ def test_loops_of_any_length(pipe, seconds):
 
 def test_one_window_is_as_before(pipe):
     plain = pipe(["rain"], seeds=[0])
-    same = pipe(["rain"], seeds=[0], schedule=[Span(0, 9, "rain")])
+    same = pipe(["rain"], seeds=[0], timeline=[Span(0, 9, "rain")])
     assert torch.equal(plain, same)
 
 
@@ -97,7 +97,7 @@ def test_long_clips_are_the_same_alone_and_in_company(pipe):
 def test_a_schedule_changes_what_it_should(pipe):
     told = {"seeds": [0], "seconds": 6.0, "guidance": 30.0, "steps": 2}  # untrained: hardly listens
     rain, noise = pipe(["rain"], **told)[0], pipe(["noise"], **told)[0]
-    both = pipe([""], schedule=[Span(0, 3, "rain"), Span(3, 6, "noise")], **told)[0]
+    both = pipe([""], timeline=[Span(0, 3, "rain"), Span(3, 6, "noise")], **told)[0]
     far = 16000  # a second is more than a window and the fade
     assert (both[:far] - rain[:far]).abs().max() < 0.1 * (both[:far] - noise[:far]).abs().max()
     assert (both[-far:] - noise[-far:]).abs().max() < 0.1 * (both[-far:] - rain[-far:]).abs().max()
@@ -114,10 +114,10 @@ def test_the_mel_of_a_part_is_that_of_the_whole(pipe):
 
 def test_windows_of_the_codec_agree_with_the_whole(embedded):
     pipe, window = embedded, longform.window_frames(embedded)
-    wave = pipe(["rain falling"], seeds=[0], steps=8)[0].repeat(2)
+    wave = pipe(["rain falling"], seeds=[0], steps=4, refine_phase=2)[0].repeat(2)
     in_windows = longform.encode(pipe, 0.5 * wave / wave.abs().max())
-    long = longform.decode(pipe, in_windows, seconds=len(wave) / pipe.spec.rate, polish=4)[0]
-    whole = pipe.decode(in_windows, seconds=len(wave) / pipe.spec.rate, polish=4)[0]
+    long = longform.decode(pipe, in_windows, seconds=len(wave) / pipe.spec.rate, refine_phase=2)[0]
+    whole = pipe.decode(in_windows, seconds=len(wave) / pipe.spec.rate, refine_phase=2)[0]
     assert in_windows.shape[2] == 2 * window
     mels = [log_mel(w[None, None], pipe.spec) for w in (long, whole)]
     # the VAE attends to all it sees, so that windows differ a little: 0.25 nepers are 2 dB

@@ -28,7 +28,7 @@ def test_the_chain_at_48_khz_ends_in_a_sound(tiny_model, command, tmp_path, monk
         "data.folder=lat",
         "data.val_folder=null",
     ]
-    few = ["batches=2", "val_every=2", "batch_size=4", "trainer.listen=null"]
+    few = ["batches=2", "val_every=2", "batch_size=4", "callbacks.listen=null"]
     assert command("train", "tiny/ldm", *few, *unet) == 0
     parts = ("--ldm", "runs/tiny/ldm", "--vae", "runs/tiny/vae", "--vocoder", "runs/tiny/vocoder")
     assert command("export", *parts, "--clap", tiny_model, "-o", "model", "--steps", "2") == 0

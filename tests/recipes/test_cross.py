@@ -17,15 +17,15 @@ SECONDS = 0.64
 SMALL = [
     "task.unet.channels=[16,32]", "task.unet.latent_channels=4", "task.unet.layers=1", "task.unet.head_channels=8",
     "task.unet.context_dim=40", "+task.unet.groups=4", "trainer=cpu", "speed.compile=null", "batches=4",
-    "batch_size=4", "val_every=2", "task.warmup=1", "trainer.listen.every=4", f"trainer.listen.seconds={SECONDS}",
-    "trainer.listen.prompts=[a low tone]", "trainer.power_ema_every=null", "data.workers=0",
+    "batch_size=4", "val_every=2", "task.warmup=1", "callbacks.listen.every=4", f"trainer.listen.seconds={SECONDS}",
+    "callbacks.listen.prompts=[a low tone]", "callbacks.power_ema.every=null", "data.workers=0",
 ]  # fmt: skip
 
 
 @pytest.fixture
 def t5(tmp_path) -> Path:
-    """A T5 of FLAN's kind as a folder of the hub, from the tables of tests/published."""
-    published = Path(__file__).parents[1] / "published"
+    """A T5 of FLAN's kind as a folder of the hub, from the tables of tests/convert."""
+    published = Path(__file__).parents[1] / "convert"
     for name in ("originals", "relatives"):
         spec = importlib.util.spec_from_file_location(name, published / f"{name}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -61,8 +61,8 @@ def test_tokens_are_cached_learned_from_and_told_again(
     parts = ("--vae", tiny_model / "vae", "--clap", tiny_model, "--t5", t5, "--seconds", SECONDS)
     assert command("data", "encode", "caps.jsonl", "-o", "lat", *parts) == 0
     assert command("data", "encode", "caps.jsonl", "-o", "val", "--split", "val", *parts) == 0
-    heard = [f"trainer.listen.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
-    heard += [f"trainer.listen.clap={tiny_model}", f"trainer.listen.t5={t5}"]
+    heard = [f"callbacks.listen.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
+    heard += [f"callbacks.listen.clap={tiny_model}", f"callbacks.listen.t5={t5}"]
     folders = ["data.folder=lat", "data.val_folder=val"]
     assert command("train", "audiocaps/ldm_cross_t5", *folders, *SMALL, *heard) == 0
     run = Path("runs/audiocaps/ldm_cross_t5")
@@ -73,9 +73,9 @@ def test_tokens_are_cached_learned_from_and_told_again(
     pipe = AudioLDM.from_pretrained("model")
     assert kind_of(pipe.unet) == "cross" and pipe.prediction == "v"
     index = json.loads(Path("lat/index.json").read_text())
-    torch.testing.assert_close(pipe.words.embed(""), torch.tensor(index["null_tokens"]))
+    torch.testing.assert_close(pipe.token_encoder.embed(""), torch.tensor(index["null_tokens"]))
 
-    out = ("-m", "model", "-o", "out", "--seconds", "0.5", "--no-figure")
+    out = ("-m", "model", "-o", "out", "--seconds", "0.5", "--set", "figure=false")
     for prompt in ("a low tone", "a high tone"):
         assert command("generate", prompt, *out) == 0
     low, high = (sf.read(f"out/a_{word}_tone_seed0.wav")[0] for word in ("low", "high"))
@@ -85,7 +85,7 @@ def test_tokens_are_cached_learned_from_and_told_again(
     (t5 / "model.safetensors").rename(t5 / "moved")
     assert command("export", *trained, "-o", "again") == 2
     assert "is missing, with which the tokens were made. Name it: --t5." in capsys.readouterr().err
-    other = AudioLDM.from_pretrained("model").words.model
+    other = AudioLDM.from_pretrained("model").token_encoder.model
     other.shared.weight.data += 1
     other.save_pretrained(t5)
     assert command("export", *trained, "-o", "again", "--t5", t5) == 2

@@ -1,9 +1,9 @@
-"""Griffin-Lim: a mel's own sound comes back, and a polish brings a wrong loudness to the mel's."""
+"""Griffin-Lim: a mel's own sound comes back, and a phase refinement brings a wrong loudness to the mel's."""
 
 import pytest
 import torch
 
-from audioldm.signal.invert import fitted, griffin_lim, linear_magnitude, polish, spectrum
+from audioldm.signal.invert import fitted, griffin_lim, linear_magnitude, refine_phase, spectrum
 from audioldm.signal.mel import log_mel
 from audioldm.spec import SPECS
 
@@ -39,7 +39,7 @@ def test_more_rounds_come_closer_and_the_length_is_whole(wave: torch.Tensor):
 
 
 def polished(dull: torch.Tensor, mel: torch.Tensor, rounds: int) -> torch.Tensor:
-    return polish(dull, mel, SPEC, rounds=rounds, generator=torch.Generator().manual_seed(0))
+    return refine_phase(dull, mel, SPEC, rounds=rounds, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_polish_repairs_the_loudness_of_bands(wave: torch.Tensor):

@@ -23,24 +23,24 @@ def band_of(hertz: float) -> int:
 
 @pytest.mark.parametrize("hertz", [137.0, 440.0, 1234.5, 3333.0, 5200.7])
 def test_a_tone_is_found_where_it_is_and_its_phase_goes_on_at_its_own_rate(hertz: float):
-    found = tones(LogMel(SPEC)(sine(hertz))[:, 0], SPEC)
+    track = tones(LogMel(SPEC)(sine(hertz))[:, 0], SPEC)
     band = band_of(hertz)
-    measured = found.hertz[0, 20:180, band]
+    measured = track.hertz[0, 20:180, band]
     assert (measured - hertz).abs().max() < max(0.004 * hertz, 1.0)
-    turned = (found.turns[0, 120, band] - found.turns[0, 20, band]) % 1
-    wanted = found.hertz[0, 21:121, band].double().sum() * SPEC.hop / SPEC.rate % 1
+    turned = (track.turns[0, 120, band] - track.turns[0, 20, band]) % 1
+    wanted = track.hertz[0, 21:121, band].double().sum() * SPEC.hop / SPEC.rate % 1
     assert abs((turned - wanted + 0.5) % 1 - 0.5) < 1e-3
 
 
 def test_a_tones_spectrum_is_its_own_in_place_and_level():
     wave = sine(1000.0)
     mel = LogMel(SPEC)(wave)[:, 0]
-    told = lobe(tones(mel, SPEC), SPEC).exp()[0, 100]
+    values = lobe(tones(mel, SPEC), SPEC).exp()[0, 100]
     real = torch.stft(wave[0, 0], 1024, 160, window=torch.hann_window(1024), return_complex=True).abs()[
         :, 100
     ]
-    assert told.argmax() == real.argmax() == 64
-    assert torch.allclose(told[62:67], real[62:67], rtol=0.05, atol=1.0)
+    assert values.argmax() == real.argmax() == 64
+    assert torch.allclose(values[62:67], real[62:67], rtol=0.05, atol=1.0)
 
 
 def test_the_prior_has_the_mels_bands_and_no_negative_bin():

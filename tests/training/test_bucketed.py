@@ -12,9 +12,8 @@ from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
-from audioldm.training.bucketed import from_bucketed_latents, from_bucketed_manifests
-from audioldm.training.callbacks import Budget
-from audioldm.training.data import from_manifests
+from audioldm.training.callbacks import StopAfter
+from audioldm.training.data import from_bucketed_latents, from_bucketed_manifests, from_manifests
 
 
 def make(folder: Path, frames: tuple[int, ...] = (8, 16, 32), each: int = 5) -> str:
@@ -61,9 +60,8 @@ def test_a_run_in_two_parts_is_a_run_in_one(tmp_path):
         settings = [*words, f"run_dir={tmp_path / name}"]
         cfg = recipes.load("tiny/ldm_buckets", settings)
         experiment = recipes.build(cfg)
-        checkpoint, _ = recipes.open_run(cfg, settings)
-        next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = limit
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = limit
+        experiment.fit()
         return experiment.module.state_dict()
 
     whole = run("whole", 14)  # a pass has ten batches
@@ -119,11 +117,8 @@ def test_a_part_trained_on_unequal_waves_in_two_parts_is_one_trained_in_one(part
             settings = [*words, f"run_dir={tmp_path / name}"]
             cfg = recipes.load(f"tiny/{part}", settings)
             experiment = recipes.build(cfg)
-            checkpoint, _ = recipes.open_run(cfg, settings)
-            next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = limit
-            experiment.trainer.fit(
-                experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True
-            )
+            next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = limit
+            experiment.fit()
         states[name] = experiment.module.state_dict()
     assert all(torch.equal(states["whole"][key], states["parts"][key]) for key in states["whole"])
 

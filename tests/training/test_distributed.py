@@ -15,6 +15,8 @@ from audioldm import recipes
 from tests.training.test_kill import make_cache
 
 BASE = ["batches=1", "val_every=1", "threads=1", "seconds=0.32"]
+CPUS = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=2"]
+DDP, FSDP = ["trainer=ddp", *CPUS], ["trainer=fsdp", *CPUS]
 KINDS = {
     "vae": ["tiny/vae", "task.adversarial_start=0", "task.vae.channels=[8,8]", "task.discriminator.width=4"],
     "vocoder": [
@@ -22,7 +24,7 @@ KINDS = {
         "task.vocoder.dilations=[[1]]", "task.discriminator.periods=[2]", "task.discriminator.resolutions=[512]",
     ],
     "clap": ["tiny/clap"],
-    "ldm": ["tiny/ldm", "trainer.listen=null", "trainer.ema=0.9"],
+    "ldm": ["tiny/ldm", "callbacks.listen=null", "callbacks.ema.decay=0.9"],
 }  # fmt: skip
 
 
@@ -64,10 +66,9 @@ def train(name: str, settings: list[str], path: Path, place: tuple[int, int, int
         }  # fmt: skip
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, settings)
     experiment.trainer.callbacks.insert(0, Note(path))
     double(experiment)
-    experiment.trainer.fit(experiment.module, experiment.data)
+    experiment.fit()
 
 
 def run(kind: str, tmp_path: Path, world: int, *more: str) -> list[dict]:
@@ -102,7 +103,7 @@ def test_gradients_equal_those_of_one_process(kind: str, tmp_path):
     if kind == "ldm":
         make_cache(tmp_path / "data")
     (alone,) = run(kind, tmp_path, 1)
-    parts = run(kind, tmp_path, 2, "trainer.strategy=ddp", "trainer.devices=2")
+    parts = run(kind, tmp_path, 2, *DDP)
     assert sorted(map(str, parts[0]["rows"] + parts[1]["rows"])) == sorted(map(str, alone["rows"]))
     compare(alone, parts)
 
@@ -112,7 +113,7 @@ def test_split_nets_have_the_gradients_of_one_process_and_export_whole(kind: str
     if kind == "ldm":
         make_cache(tmp_path / "data")
     (alone,) = run(kind, tmp_path, 1)
-    compare(alone, run(kind, tmp_path, 2, "trainer.strategy=fsdp", "trainer.devices=2"))
+    compare(alone, run(kind, tmp_path, 2, *FSDP))
     one, two = (next((tmp_path / f"run{n}" / "model").rglob("*.safetensors")) for n in (1, 2))
     one, two = load_file(one), load_file(two)
     assert one.keys() == two.keys()
@@ -122,6 +123,6 @@ def test_split_nets_have_the_gradients_of_one_process_and_export_whole(kind: str
 
 def test_each_row_once_a_pass(tmp_path):
     make_cache(tmp_path / "data", windows=8)
-    parts = run("ldm", tmp_path, 2, "trainer.strategy=ddp", "trainer.devices=2", "batches=2")
+    parts = run("ldm", tmp_path, 2, *DDP, "batches=2")
     rows = parts[0]["rows"] + parts[1]["rows"]
     assert len(rows) == len(set(rows)) == 8

@@ -18,12 +18,12 @@ class Walk(nn.Module):
         drift = torch.linspace(0, 3, steps, dtype=torch.float64).sqrt()[:, None]
         self.path = drift + 0.3 * noise
         self.averaged = nn.Linear(4, 1, bias=False, dtype=torch.float64)
-        self.seen, self.full = 0, True
+        self.batch_count, self.steps_now = 0, True
 
     def step(self) -> None:
         with torch.no_grad():
-            self.averaged.weight.copy_(self.path[self.seen][None])
-        self.seen += 1
+            self.averaged.weight.copy_(self.path[self.batch_count][None])
+        self.batch_count += 1
 
 
 class Alone:

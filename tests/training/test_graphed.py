@@ -3,9 +3,10 @@
 import lightning as L
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import DataLoader, Dataset
 
-from audioldm.batch import Batch, LatentBatch
+from audioldm.batch import Batch, Condition, LatentBatch
 from audioldm.diffusion.schedule import audioldm
 from audioldm.errors import AudioLDMError
 from audioldm.nets.discriminators import PatchDiscriminator, WaveDiscriminator
@@ -13,10 +14,10 @@ from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 from audioldm.spec import AudioSpec
-from audioldm.training.callbacks import Budget
-from audioldm.training.graphed import RecordedStep
+from audioldm.training.callbacks import StopAfter
+from audioldm.training.graphed import RecordedStep, record
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import Optim, adamw, set_rate
+from audioldm.training.optim import Optim, adamw, restore_rates
 from audioldm.training.vae import VaeTraining
 from audioldm.training.vocoder import VocoderTraining
 
@@ -70,16 +71,18 @@ def trained(
     build, make, *, graph: bool, accelerator: str, precision: str = "32-true"
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    module = build(batches=BATCHES, warmup=4, graph=graph)
+    module = build(batches=BATCHES, warmup=4)
+    if graph:
+        record(module)
     trainer = L.Trainer(
         accelerator=accelerator, devices=1, precision=precision, max_steps=-1, max_epochs=1, logger=False,
-        enable_checkpointing=False, callbacks=[Budget()], enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, callbacks=[StopAfter()], enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, DataLoader(Fixed(make), batch_size=None))
-    assert module.seen == BATCHES
+    assert module.batch_count == BATCHES
     name, net = next(iter(module.components().items()))
     if graph and accelerator == "gpu":
-        assert len(module.recorded.recordings) == (1 if name == "unet" else 2)
+        assert len(module.step.recordings) == (1 if name == "unet" else 2)
     return {k: v.cpu() for k, v in net.state_dict().items()}
 
 
@@ -116,12 +119,25 @@ def test_on_a_cpu_the_switch_changes_nothing(kind: str):
 
 def test_a_step_is_called_with_its_options_where_nothing_can_be_recorded():
     step = RecordedStep(lambda x, flag: {"y": x + 1 if flag else x})
-    assert step(torch.ones(2), options=(True,))["y"].tolist() == [2, 2]
-    assert step(torch.ones(2), options=(False,))["y"].tolist() == [1, 1] and not step.recordings
+    assert step(torch.ones(2), flag=True)["y"].tolist() == [2, 2]
+    assert step(torch.ones(2), flag=False)["y"].tolist() == [1, 1] and not step.recordings
+
+
+def test_an_absent_part_of_a_condition_stays_absent():
+    """Its tensors are the leaves that a recording reads; what is None is part of its form."""
+    tokens, mask = torch.ones(2, 3, 4), torch.ones(2, 3)
+    leaves, spec = tree_flatten(((Condition(tokens=tokens, mask=mask),), {}))
+    again = tree_unflatten(leaves, spec)[0][0]
+    assert again.film is None and again.tokens is tokens and again.mask is mask
+    film = Condition(film=torch.ones(2, 4))
+    assert repr(tree_flatten(((film,), {}))[1]) == repr(spec)
+    assert [leaf is None for leaf in leaves] != [leaf is None for leaf in tree_flatten(((film,), {}))[0]]
 
 
 def test_a_recorded_step_refuses_halves():
-    module = unet(batches=4, graph=True, optim=Optim(accumulate=2))
+    module = unet(batches=4)
+    record(module)
+    module.accumulate = 2
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True, max_epochs=1
     )
@@ -130,8 +146,8 @@ def test_a_recorded_step_refuses_halves():
 
 
 def test_a_rate_that_is_a_tensor_stays_one():
-    net = torch.nn.Linear(2, 2)
-    group = adamw(net.parameters(), 1e-3).param_groups[0]
-    held = group["lr"] = torch.tensor(1e-3)
-    set_rate(group, 5e-4, torch.device("cpu"))
-    assert group["lr"] is held and float(held) == pytest.approx(5e-4)
+    optimizer = adamw(torch.nn.Linear(2, 2).parameters(), 1e-3)
+    rates = Optim().rates(optimizer, warmup=2, steps=10)
+    held = optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)
+    restore_rates(rates, torch.device("cpu"))
+    assert optimizer.param_groups[0]["lr"] is held and float(held) == pytest.approx(5e-4)

@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,18 +18,19 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from audioldm import recipes
-from audioldm.datasets.latents import Encoded, write_latents
+from audioldm.cli.app import run as command_line
+from audioldm.datasets.cache import Encoded, write_latents
 from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
-from audioldm.training.metrics import read_metrics
+from audioldm.training.callbacks import StopAfter, read_metrics
 
 COMMON = [
     "batches=14",
     "val_every=7",
-    "trainer.checkpoint_every=3",
-    "trainer.log_every=1",
+    "callbacks.state.every=3",
+    "trainer.log_every_n_steps=1",
     "batch_size=3",
     "threads=1",
 ]
@@ -64,9 +67,9 @@ def settings_of(kind: str, data: Path, run: Path) -> tuple[str, list[str]]:
         more = [
             f"data.folder={data}",
             f"data.val_folder={data}",
-            "trainer.ema=0.9",
+            "callbacks.ema.decay=0.9",
             "task.drop=0.3",
-            "trainer.listen=null",
+            "callbacks.listen=null",
         ]
         return "tiny/ldm", [*COMMON, *more, f"run_dir={run}"]
     more = [f"data.manifests=[{data}]", "data=manifests", "seconds=0.32", "task.adversarial_start=5"]
@@ -79,8 +82,7 @@ def train(name: str, settings: list[str]) -> None:
     tqdm.set_lock(threading.RLock())
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    checkpoint, _ = recipes.open_run(cfg, settings)
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    experiment.fit()
 
 
 def killed(name: str, settings: list[str], batch: int | None = None, later: float = 0.0) -> int | None:
@@ -102,7 +104,11 @@ def outcome(run: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor],
     """The loss lines, the exported weights, and the whole final state."""
     exported = next((run / "model").rglob("*.safetensors"))
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return read_metrics(run / "metrics.jsonl"), load_file(exported), state
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith("speed/")}
+        for row in read_metrics(run / "metrics.jsonl")
+    ]
+    return rows, load_file(exported), state
 
 
 def same(a, b, where: str = "") -> None:
@@ -166,25 +172,24 @@ def run(tmp_path) -> tuple[str, list[str], Path]:
     name, settings = settings_of("ldm", tmp_path / "data", tmp_path / "run")
     cfg = recipes.load(name, settings)
     experiment = recipes.build(cfg)
-    recipes.open_run(cfg, settings)
-    experiment.trainer.callbacks[0].limit = 6
-    experiment.trainer.fit(experiment.module, experiment.data)
+    next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 6
+    experiment.fit()
     return name, settings, tmp_path / "run" / "checkpoints"
 
 
-def seen(path: Path) -> int:
+def batches_of(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["state_dict"]["_extra_state"])
 
 
 def test_a_truncated_or_damaged_last_checkpoint_falls_back_to_the_one_before(run, command, capsys):
     name, settings, checkpoints = run
-    assert (seen(checkpoints / "last.ckpt"), seen(checkpoints / "previous.ckpt")) == (6, 3)
+    assert (batches_of(checkpoints / "last.ckpt"), batches_of(checkpoints / "previous.ckpt")) == (6, 3)
     whole = (checkpoints / "last.ckpt").read_bytes()
     (checkpoints / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     assert command("train", name, *settings) == 0
     told = capsys.readouterr().err
     assert "last.ckpt is truncated" in told and "previous.ckpt" in told
-    assert seen(checkpoints / "last.ckpt") == 14
+    assert batches_of(checkpoints / "last.ckpt") == 14
 
     damaged = bytearray(whole)
     damaged[len(damaged) // 2] ^= 255
@@ -195,16 +200,31 @@ def test_a_truncated_or_damaged_last_checkpoint_falls_back_to_the_one_before(run
     assert command("train", name, *settings, "--fresh") == 0
 
 
-def test_a_full_disk_leaves_the_last_good_state(run, command, capsys):
-    """/dev/full answers every write as a full disk does."""
+def in_little_room(words: list[str], log: Path) -> None:
+    """A command line where no file may grow beyond 100 kB: a write fails as it does on a full disk."""
+    import contextlib
+
+    tqdm.set_lock(threading.RLock())
+    with open(log, "w") as file, contextlib.redirect_stderr(file):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        code = command_line(words)
+        print(f"code={code}", file=sys.stderr)
+
+
+def test_a_full_disk_leaves_the_last_good_state(run, command, tmp_path):
     name, settings, checkpoints = run
-    (checkpoints / "last.ckpt.new").symlink_to("/dev/full")
-    assert command("train", name, *settings) == 1
-    told = capsys.readouterr().err
-    assert "could not be written" in told and "last good state" in told and "free some space" in told
-    assert seen(checkpoints / "last.ckpt") == 6 and not (checkpoints / "last.ckpt.new").is_symlink()
-    assert command("train", name, *settings) == 0
-    assert seen(checkpoints / "last.ckpt") == 14
+    words = ["train", name, *settings]
+    process = multiprocessing.get_context("fork").Process(
+        target=in_little_room, args=(words, tmp_path / "log")
+    )
+    process.start()
+    process.join(300)
+    stderr = (tmp_path / "log").read_text()
+    assert "could not be written" in stderr and "last good state" in stderr and "free some space" in stderr
+    assert "code=1" in stderr
+    assert batches_of(checkpoints / "last.ckpt") == 6 and not list(checkpoints.glob(".*.part"))
+    assert command(*words) == 0
+    assert batches_of(checkpoints / "last.ckpt") == 14
 
 
 def test_a_corrupted_shard_is_named_and_costs_nothing(run, command, capsys, tmp_path):
@@ -214,7 +234,7 @@ def test_a_corrupted_shard_is_named_and_costs_nothing(run, command, capsys, tmp_
     shard.write_bytes(whole[:1000])
     assert command("train", name, *settings) == 1
     assert shard.name in capsys.readouterr().err
-    assert seen(checkpoints / "last.ckpt") == 6
+    assert batches_of(checkpoints / "last.ckpt") == 6
     shard.write_bytes(whole)
     assert command("train", name, *settings) == 0
 

@@ -13,10 +13,10 @@ from audioldm.nets.discriminators import PatchDiscriminator, WaveDiscriminator
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
-from audioldm.training.callbacks import Budget
+from audioldm.training.callbacks import StopAfter
 from audioldm.training.clap import ClapTraining, Teachers
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.steps import rate_factor
+from audioldm.training.optim import Optim, adamw
 from audioldm.training.vae import VaeTraining
 from audioldm.training.vocoder import VocoderTraining
 
@@ -36,11 +36,11 @@ class Repeat(Dataset):
 
 def fit(module, batch) -> None:
     trainer = L.Trainer(
-        accelerator="cpu", max_steps=-1, max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[Budget()],
-        enable_progress_bar=False, enable_model_summary=False, barebones=False,
+        accelerator="cpu", max_steps=-1, max_epochs=1, logger=False, enable_checkpointing=False,
+        callbacks=[StopAfter()], enable_progress_bar=False, enable_model_summary=False, barebones=False,
     )  # fmt: skip
     trainer.fit(module, DataLoader(Repeat(batch, module.batches), batch_size=None))
-    assert int(module.seen) == module.batches
+    assert int(module.batch_count) == module.batches
 
 
 def test_vae_overfits_one_batch(batch, spec):
@@ -75,13 +75,13 @@ def test_vocoder_learns_from_reconstructed_mels_and_leaves_the_autoencoder_alone
     vocoder = build_hifigan(channels=64, kernels=(3,), dilations=((1,),))
     mixed, own = (VocoderTraining(vocoder, spec, vae=vae, vae_prob=p, batches=2) for p in (1.0, 0.0))
     mel = own.mel(batch.wave)[..., :33, :]  # one frame more than the stride allows stays as it is
-    heard, same = (
-        net.heard(mel, net.chance(net.vae_prob, len(mel), net.validation_generator(0)))
+    mels, same = (
+        net.input_mels(mel, net.bernoulli(net.vae_prob, len(mel), net.validation_generator(0)))
         for net in (mixed, own)
     )
     assert torch.equal(same, mel)
-    assert torch.equal(heard[..., 32:, :], mel[..., 32:, :]) and not torch.allclose(
-        heard[..., :32, :], mel[..., :32, :]
+    assert torch.equal(mels[..., 32:, :], mel[..., 32:, :]) and not torch.allclose(
+        mels[..., :32, :], mel[..., :32, :]
     )
     fit(mixed, batch)
     assert all(torch.equal(v, kept[k]) for k, v in vae.state_dict().items())
@@ -105,14 +105,14 @@ def test_each_side_of_the_game_leaves_the_other_without_gradients(kind: str, bat
     if kind == "vae":
         loss = hinge_discriminator(judges(real), judges(made.detach()))
     else:
-        loss = module.loss.of_discriminator(judges, made, real)
+        loss = module.losses.of_discriminator(judges, made, real)
     own = torch.autograd.grad(loss, list(judges.parameters()))
 
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.0) for net in (generator, judges)]
     module.each_optimizer = lambda: optimizers
     module.manual_backward = lambda loss: loss.backward()
-    module.seen = 1
-    module.step(real, more, True)
+    module.batch_count = 1
+    module.step(real, more, adversarial=True)
     assert all(p.requires_grad for p in judges.parameters())
     assert all(torch.equal(p.grad, g) for p, g in zip(judges.parameters(), own, strict=True))
     assert all(p.grad is not None for p in generator.parameters())
@@ -161,7 +161,7 @@ def test_latent_diffusion_learns_one_batch(prediction: str, share: float):
     def validated() -> float:
         with torch.no_grad():
             return sum(
-                module.losses(batch, module.validation_generator(i), drop=0.0)[0].mean().item()
+                module.losses(batch, module.validation_generator(i), drop=0.0)["loss"].item()
                 for i in range(8)
             )
 
@@ -184,6 +184,8 @@ def test_dropping_happens_in_training_only():
 
 
 def test_the_rate_warms_up_and_falls():
-    rates = [rate_factor(n, warmup=10, total=100) for n in range(101)]
-    assert rates[:10] == sorted(rates[:10]) and max(rates) == 1.0
+    optimizer = adamw(torch.nn.Linear(2, 2).parameters(), 1.0)
+    factor = Optim().rates(optimizer, warmup=10, steps=100).lr_lambdas[0]
+    rates = [factor(n) for n in range(1, 101)]
+    assert rates[0] == 0.1 and rates[:10] == sorted(rates[:10]) and max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1)

@@ -6,20 +6,21 @@ import torch
 from torch.utils.data import DataLoader
 
 from audioldm.batch import LatentBatch
+from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
 from audioldm.nets.hifigan import build_hifigan
-from audioldm.nets.unet import build_unet
+from audioldm.nets.unet import build_unet, net_call
 from audioldm.nets.vae import build_vae
-from audioldm.training.bins import LossBins
-from audioldm.training.speed import Speed, blocks
-from audioldm.training.steps import Optim, adamw, rate_factor
+from audioldm.training.callbacks import Curves, LossByTimestep
+from audioldm.training.distributed import blocks
+from audioldm.training.optim import Optim, adamw
+from audioldm.training.speed import Speed
 from tests.training.test_modules import Repeat, build_ldm, fit, latents
 
 
 def gradients(module, batch: LatentBatch) -> dict[str, torch.Tensor]:
     module.zero_grad()
-    losses, _ = module.losses(batch, torch.Generator().manual_seed(0), drop=0.1)
-    losses.mean().backward()
+    module.losses(batch, torch.Generator().manual_seed(0), drop=0.1)["loss"].backward()
     return {name: p.grad.clone() for name, p in module.unet.named_parameters() if p.grad is not None}
 
 
@@ -37,7 +38,7 @@ def test_a_faster_form_has_the_same_gradients_and_names(speed: Speed, tolerance:
     plain, fast = build_ldm(1), build_ldm(1)
     plain.unet.train()
     fast.unet.train()
-    speed.apply(fast.unet)
+    speed.change(fast.unet)
     assert list(plain.state_dict()) == list(fast.state_dict())
     a, b = gradients(plain, latents()), gradients(fast, latents())
     assert a.keys() == b.keys()
@@ -51,14 +52,14 @@ def test_every_net_has_blocks_and_a_vocoder_says_what_it_cannot():
     vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1,),))
     assert [len(list(blocks(net))) for net in (unet, vae, vocoder)] == [5, 6, 5]
     with pytest.raises(AudioLDMError, match="cannot recompute"):
-        Speed(checkpointing=True).apply(vocoder)
+        Speed(checkpointing=True).change(vocoder)
     with pytest.raises(AudioLDMError, match="no backend"):
-        Speed(compile="inducter").apply(unet)
+        Speed(compile="inducter").change(unet)
 
 
 def test_accumulated_batches_make_one_step():
     """Two halves of a batch, accumulated, move the weights as the whole batch does."""
-    module = build_ldm(4, optim=Optim(accumulate=4))
+    module = build_ldm(4)
     before = {k: v.clone() for k, v in module.unet.state_dict().items()}
     moved = []
 
@@ -68,35 +69,41 @@ def test_accumulated_batches_make_one_step():
 
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[Watch()],
-        enable_progress_bar=False, enable_model_summary=False,
+        enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=4,
     )  # fmt: skip
     trainer.fit(module, DataLoader(Repeat(latents(), 4), batch_size=None))
     assert moved == [False, False, False, True]
 
     whole, parts = build_ldm(1), build_ldm(1)
-    for net in (whole, parts):
-        net.manual_backward = lambda loss: loss.backward()
-        net.log = lambda *args, **more: None
-        net.optim = Optim(accumulate=1 if net is whole else 2)
     steps = {}
     for net in (whole, parts):
+        net.automatic_optimization = False  # as in a recorded step, and as each net of a GAN
+        net.accumulate = 1 if net is whole else 2
+        net.manual_backward = lambda loss: loss.backward(retain_graph=True)
         optimizer = torch.optim.SGD(net.unet.parameters(), lr=1.0)
-        losses, _ = net.losses(latents(), torch.Generator().manual_seed(1), drop=0.0)
+        losses = losses_of(net)
         for part in [losses] if net is whole else losses.chunk(2):
-            net.seen += 1
-            net.manual_backward = lambda loss: loss.backward(retain_graph=True)
+            net.batch_count += 1
             net.descend(part.mean(), optimizer)
         steps[net] = net.unet.conv_in.weight.detach()
     assert torch.allclose(steps[whole], steps[parts], atol=1e-6)  # a mean of two means: float32 rounding
 
 
+def losses_of(module) -> torch.Tensor:
+    """Each sample's loss, with its graph."""
+    z, t, noise, condition = module.draw(latents(), torch.Generator().manual_seed(1), drop=0.0)
+    call = net_call(module.unet)
+    return objective.loss(lambda x, s: call(x, s, condition), z, t, noise, module.schedule, "eps", "uniform")
+
+
 def test_clipping_bounds_the_step():
-    module = build_ldm(1, optim=Optim(clip=1e-3))
+    module = build_ldm(1)
+    module.clip = 1e-3
     module.manual_backward = lambda loss: loss.backward()
     optimizer = torch.optim.SGD(module.unet.parameters(), lr=1.0)
     before = [p.detach().clone() for p in module.unet.parameters()]
-    module.seen += 1
-    norm = module.descend(module.losses(latents(), torch.Generator(), drop=0.0)[0].mean(), optimizer)
+    module.batch_count += 1
+    norm = module.descend(module.losses(latents(), torch.Generator(), drop=0.0)["loss"], optimizer)
     moved = torch.stack(
         [(p - q).norm() for p, q in zip(module.unet.parameters(), before, strict=True)]
     ).norm()
@@ -116,25 +123,46 @@ def test_fused_steps_like_plain():
     assert torch.allclose(nets[0].weight, nets[1].weight, atol=1e-6)  # another order of the same roundings
 
 
+def test_lightning_clips_as_the_manual_step_does():
+    """gradient_clip_val bounds the norm; the logged norm is the one from before."""
+    module = build_ldm(1)
+    module.configure_optimizers = lambda: torch.optim.SGD(module.unet.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in module.unet.parameters()]
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, gradient_clip_val=1e-3,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Repeat(latents(), 1), batch_size=None))
+    after = zip(module.unet.parameters(), before, strict=True)
+    moved = torch.stack([(p - q).norm() for p, q in after]).norm()
+    assert float(moved) == pytest.approx(1e-3, rel=1e-3)
+    assert float(trainer.callback_metrics["train/norm"]) > 1e-2
+
+
 def test_schedules_and_their_refusals():
-    assert rate_factor(500, warmup=10, total=1000, schedule="constant") == 1.0
-    assert rate_factor(1000, warmup=10, total=1000, schedule="linear", floor=0.2) == pytest.approx(0.2)
+    optimizer = adamw(torch.nn.Linear(2, 2).parameters(), 1e-3)
+    rates = {
+        name: Optim(schedule=name, floor=0.2).rates(optimizer, warmup=10, steps=1000).lr_lambdas[0]
+        for name in ("constant", "linear", "cosine")
+    }
+    assert rates["constant"](500) == 1.0
+    assert rates["linear"](1000) == pytest.approx(0.2) and rates["linear"](505) == pytest.approx(0.6)
+    assert rates["cosine"](1000) == pytest.approx(0.2)
     with pytest.raises(AudioLDMError, match="schedule='step'"):
         Optim(schedule="step")
-    with pytest.raises(AudioLDMError, match="accumulate=0"):
-        Optim(accumulate=0)
 
 
-def test_bins_are_reported_and_survive_a_checkpoint():
+def test_bins_are_reported_and_survive_a_checkpoint(tmp_path):
     module = build_ldm(20)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        callbacks=[LossByTimestep(), Curves(tmp_path / "metrics.jsonl", 5)],
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, DataLoader(Repeat(latents(), 20), batch_size=None))
     tenths = [k for k in trainer.callback_metrics if k.startswith("train/loss_t")]
     assert len(tenths) == 10  # 80 low-discrepancy draws meet every tenth
-    bins, other = LossBins(2), LossBins(2)
+    bins, other = LossByTimestep(2), LossByTimestep(2)
     bins.add(torch.tensor([1.0]), torch.tensor([700]), 1000)
     other.load_state_dict(bins.state_dict())
     assert other.take() == {1: 1.0}

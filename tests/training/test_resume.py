@@ -7,7 +7,7 @@ import torch
 
 from audioldm import recipes
 from audioldm.errors import AudioLDMError
-from audioldm.training.callbacks import Budget
+from audioldm.training.callbacks import StopAfter
 from audioldm.training.run_folder import goes_on
 
 SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
@@ -15,17 +15,14 @@ SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
 
 def train(name: str, folder, *overrides: str):
     settings = [*SMALL, f"run_dir={folder}", *overrides]
-    cfg = recipes.load(name, settings)
-    experiment = recipes.build(cfg)
-    checkpoint, _ = recipes.open_run(cfg, settings)
-    return experiment, checkpoint
+    return recipes.build(recipes.load(name, settings), settings)
 
 
 def run(name: str, folder, batches: int, *overrides: str):
     """Train up to ``batches`` of a run of 4, so that an early stop has the learning rates of the whole."""
-    experiment, checkpoint = train(name, folder, "batches=4", *overrides)
-    next(c for c in experiment.trainer.callbacks if isinstance(c, Budget)).limit = batches
-    experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    experiment = train(name, folder, "batches=4", *overrides)
+    next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = batches
+    experiment.fit()
     return experiment.module
 
 
@@ -35,9 +32,9 @@ def test_resuming_equals_not_stopping(name: str, tmp_path):
     whole = run(name, tmp_path / "whole", 4, *overrides)
 
     first = run(name, tmp_path / "parts", 2, *overrides)
-    assert int(first.seen) == 2
+    assert int(first.batch_count) == 2
     second = run(name, tmp_path / "parts", 4, *overrides)
-    assert int(second.seen) == 4
+    assert int(second.batch_count) == 4
     for key, value in whole.state_dict().items():
         assert torch.equal(second.state_dict()[key], value), key
 
@@ -51,7 +48,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         ["batches=9", "+minutes=1"],
     ):
         with pytest.raises(AudioLDMError, match="other settings"):
-            train("tiny/vae", tmp_path, *other)
+            train("tiny/vae", tmp_path, *other).fit()
 
 
 def test_what_is_no_number_of_batches_is_another_setting():
@@ -63,10 +60,10 @@ def test_a_finished_run_can_be_lengthened(tmp_path):
     """With a constant rate it equals the longer run; provenance says that it went on."""
     constant = "task.optim.schedule=constant"
     whole = run("tiny/vae", tmp_path / "whole", 4, constant)
-    short, _ = train("tiny/vae", tmp_path / "parts", "batches=2", constant)
-    short.trainer.fit(short.module, short.data)
+    short = train("tiny/vae", tmp_path / "parts", "batches=2", constant)
+    short.fit()
     longer = run("tiny/vae", tmp_path / "parts", 4, constant)
-    assert (int(short.module.seen), int(longer.seen)) == (2, 4)
+    assert (int(short.module.batch_count), int(longer.batch_count)) == (2, 4)
     for key, value in whole.state_dict().items():
         assert torch.equal(longer.state_dict()[key], value), key
     assert "resumed" in json.loads((tmp_path / "parts/provenance.json").read_text())
@@ -75,7 +72,7 @@ def test_a_finished_run_can_be_lengthened(tmp_path):
 def test_a_finished_run_does_nothing_more(tmp_path):
     first = run("tiny/vae", tmp_path, 4)
     again = run("tiny/vae", tmp_path, 4)
-    assert int(again.seen) == 4
+    assert int(again.batch_count) == 4
     for key, value in first.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert (tmp_path / "model" / "vae" / "config.json").exists()

@@ -41,7 +41,9 @@ def test_the_tiny_recipes_end_in_a_low_and_a_high_tone(
     assert command("data", "encode", "synthetic", "-o", "runs/tiny/latents", "--seconds", "1.28", *parts) == 0
     assert command("train", "tiny/ldm") == 0
     runs = [word for part in ("ldm", "vae", "vocoder", "clap") for word in (f"--{part}", f"runs/tiny/{part}")]
-    assert command("export", *runs, "--polish", "8", "-o", "model") == 0
+    assert command("export", *runs, "--refine-phase", "8", "-o", "model") == 0
     for prompt in ("a low tone", "a high tone"):
-        assert command("generate", prompt, "-n", "8", "-m", "model", "-o", "out", "--no-figure") == 0
+        assert (
+            command("generate", prompt, "-n", "8", "-m", "model", "-o", "out", "--set", "figure=false") == 0
+        )
     assert runpy.run_path(str(CHECK))["main"](Path("out")) == 0

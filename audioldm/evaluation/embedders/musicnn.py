@@ -4,8 +4,9 @@ Pons and Serra (arXiv:1909.06654).   The weights come inside the package ``music
 TensorFlow is not needed: the file is read and the network written here.
 """
 
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchaudio.functional as taf
@@ -13,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
-from audioldm.evaluation.embedders.tf_checkpoint import read_checkpoint
-from audioldm.evaluation.embedders.weights import WeightFile, load_strict
+from audioldm.evaluation.embedders import Embeddings, checked
+from audioldm.evaluation.embedders.weights import WeightFile, load_strict, package_folder
 
 RATE, N_FFT, HOP, MELS, FRAMES = 16000, 512, 256, 96, 187
 DATA = ".data-00000-of-00001"
@@ -24,7 +24,7 @@ MODELS = {
     "musicnn": ("MTT_musicnn", "041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab"),
     "musicnn-msd": ("MSD_musicnn", "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6"),
 }
-"""by the songs they learned from: MagnaTagATune, or the Million Song Dataset"""
+"""by the songs they were trained on: MagnaTagATune, or the Million Song Dataset"""
 
 
 def patches(wave: Tensor) -> Tensor:
@@ -35,9 +35,8 @@ def patches(wave: Tensor) -> Tensor:
     >>> patches(torch.zeros(160000)).shape
     torch.Size([3, 187, 96])
     """
-    if wave.ndim != 1:
-        raise ValueError(f"wave has shape {tuple(wave.shape)}; (N,) was due.")
-    wave = nnf.pad(wave.float(), (0, max(0, (FRAMES - 1) * HOP - len(wave))))
+    wave = checked(wave)
+    wave = nnf.pad(wave, (0, max(0, (FRAMES - 1) * HOP - len(wave))))
     window = torch.hann_window(N_FFT)
     spectrum = torch.stft(wave, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True)
     bank = taf.melscale_fbanks(N_FFT // 2 + 1, 0.0, RATE / 2, MELS, RATE, norm="slaney", mel_scale="slaney")
@@ -73,8 +72,8 @@ class Net(nn.Module):
         x = self.batch_normalization(patches[:, None])
         layers = [torch.cat([self.layer(i, x) for i in range(5)], dim=1)]
         for i in (5, 6, 7):
-            made = self.layer(i, layers[-1].transpose(1, 2)[:, None])
-            layers.append(made if i == 5 else made + layers[-1])
+            output = self.layer(i, layers[-1].transpose(1, 2)[:, None])
+            layers.append(output if i == 5 else output + layers[-1])
         features = torch.cat(layers, dim=1)
         pooled = torch.stack([features.amax(dim=2), features.mean(dim=2)], dim=2).flatten(1)
         x = self.batch_normalization_10(nnf.relu(self.dense(self.batch_normalization_9(pooled))))
@@ -113,21 +112,119 @@ class Musicnn:
         load_strict(self.net, state, folder / model)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def embed(self, wave: Tensor) -> Embeddings:
         """A 16 kHz wave (N,)."""
-        if not bool(wave.isfinite().all()):
-            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        return Heard(*self.net(patches(wave)))
+        return Embeddings(*self.net(patches(wave)))
 
 
 def packaged() -> Path:
     """The folder of the installed package, which is not imported: that would need TensorFlow."""
-    found = find_spec("musicnn")
-    if found is None or not found.submodule_search_locations:
+    folder = package_folder("musicnn")
+    if folder is None:
         listed = ", ".join(f"{model}/{DATA} (sha256 {digest})" for model, digest in MODELS.values())
         raise AudioLDMError(
             f"musicnn needs {listed} from the package musicnn, which is not installed.",
             "Run: pip install --no-deps musicnn==0.1.0 (it asks for TensorFlow, which is not needed), or name the "
             "folder: --embedder musicnn=FOLDER.",
         )
-    return Path(next(iter(found.submodule_search_locations)))
+    return folder
+
+
+MAGIC = bytes.fromhex("57fb808b247547db")
+FOOTER = 48
+FLOAT32 = 1
+DTYPE, SHAPE, OFFSET, SIZE = 1, 2, 4, 5
+"""fields of BundleEntryProto"""
+
+
+def read_checkpoint(prefix: str) -> dict[str, Tensor]:
+    """The float32 tensors of ``prefix``.index and ``prefix``.data-00000-of-00001 by name, without TensorFlow.
+
+    The index is a table of sorted keys in LevelDB's format (blocks with shared prefixes); its values are the protocol
+    buffers of ``tensor_bundle.proto``.   One data file, no compression: what TensorFlow 1 wrote.
+    AudioLDMError where the index is no such table or points outside the data.
+    """
+    index, data = Path(f"{prefix}.index").read_bytes(), Path(f"{prefix}.data-00000-of-00001").read_bytes()
+    tensors = {}
+    try:
+        for key, value in table(index):
+            entry: dict[int, Any] = dict(fields(value))
+            if not key or entry.get(DTYPE) != FLOAT32:
+                continue
+            sizes: list[Any] = [part for number, part in fields(entry.get(SHAPE, b"")) if number == 2]
+            shape: list[Any] = [dict(fields(part)).get(1, 0) for part in sizes]
+            begin, size = entry.get(OFFSET, 0), entry[SIZE]
+            if size != 4 * torch.Size(shape).numel() or begin + size > len(data):
+                raise ValueError(f"{key!r} lies outside the data")
+            values = torch.frombuffer(bytearray(data[begin : begin + size]), dtype=torch.float32)
+            tensors[key.decode()] = values.reshape(shape)
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise AudioLDMError(f"{prefix}.index cannot be read: {error}.", "Get the package again.") from error
+    return tensors
+
+
+def table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of a LevelDB table."""
+    if content[-8:] != MAGIC:
+        raise ValueError("it is no table of TensorFlow's")
+    footer, at = content[-FOOTER:], 0
+    for _ in range(2):  # the meta index, which is empty
+        _, at = varint(footer, at)
+    for _, handle in block(content, *handle_of(footer[at:])):
+        yield from block(content, *handle_of(handle))
+
+
+def handle_of(content: bytes) -> tuple[int, int]:
+    """Offset and size of a block."""
+    offset, at = varint(content, 0)
+    return offset, varint(content, at)[0]
+
+
+def block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of one block; a key begins with as much of the one before as it says."""
+    if content[offset + size] != 0:
+        raise ValueError("a block is compressed")
+    part = content[offset : offset + size]
+    end = size - 4 - 4 * int.from_bytes(part[-4:], "little")
+    at, key = 0, b""
+    while at < end:
+        shared, at = varint(part, at)
+        rest, at = varint(part, at)
+        length, at = varint(part, at)
+        key = key[:shared] + part[at : at + rest]
+        at += rest + length
+        yield key, part[at - length : at]
+
+
+def varint(content: bytes, at: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, the least first, and the place after it.
+
+    >>> varint(bytes([0xAC, 0x02]), 0)
+    (300, 2)
+    """
+    value = shift = 0
+    while True:
+        byte = content[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at
+
+
+def fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a protocol buffer: numbers as int, everything else as bytes."""
+    at = 0
+    while at < len(content):
+        tag, at = varint(content, at)
+        kind = tag & 7
+        if kind == 0:
+            value, at = varint(content, at)
+            yield tag >> 3, value
+            continue
+        if kind == 2:
+            size, at = varint(content, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"a field has the wire type {kind}")
+        yield tag >> 3, content[at : at + size]
+        at += size

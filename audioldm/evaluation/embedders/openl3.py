@@ -1,4 +1,4 @@
-"""OpenL3: what looking and listening together taught, the embedder of Stable Audio's FD.   N samples at 48 kHz.
+"""OpenL3: trained on pictures with their sound, the embedder of Stable Audio's FD.   N samples at 48 kHz.
 
 Cramer et al. 2019 (doi:10.1109/ICASSP.2019.8682475): mel256, environmental sounds, 512 channels.   The weights are
 torchopenl3's conversion (Apache-2.0) of the published ones.
@@ -11,8 +11,7 @@ import torchaudio.functional as taf
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
 
 FILE = WeightFile(
@@ -27,9 +26,9 @@ STEP = RATE // 2
 PAD = (N_FFT - RATE % HOP) // 2
 """zeros at each end of a window, so that it has ceil(48000 / 242) frames"""
 RANGE = 80.0
-"""dB below a window's loudest band that are seen"""
+"""dB below a window's loudest band, where it is cut"""
 AT_ONCE = 8
-"""windows that the network hears together: one has 13 MB in its first layer"""
+"""windows at once: one has 13 MB in its first layer"""
 UNUSED = ("speclayer.dft_",)
 """the file writes its Fourier transform as two convolutions; ours is torch's"""
 WIDTHS = (64, 64, 128, 128, 256, 256, 512)
@@ -43,9 +42,7 @@ def windows(wave: Tensor) -> Tensor:
     >>> windows(torch.zeros(480000)).shape
     torch.Size([20, 48000])
     """
-    if wave.ndim != 1:
-        raise ValueError(f"wave has shape {tuple(wave.shape)}; (N,) was due.")
-    wave = nnf.pad(wave.float(), (RATE // 2, 0))
+    wave = nnf.pad(checked(wave), (RATE // 2, 0))
     return nnf.pad(wave, (0, max(RATE - len(wave), -(len(wave) - RATE) % STEP))).unfold(0, RATE, STEP)
 
 
@@ -90,7 +87,8 @@ class Net(nn.Module):
         for i in range(1, len(WIDTHS) + 1):
             x = nnf.relu(getattr(self, f"batch_normalization_{i + 1}")(getattr(self, f"conv2d_{i}")(x)))
             x = nnf.max_pool2d(x, 2) if i in POOLED else x
-        return self.audio_embedding_layer(x).amax(dim=(2, 3))
+        x = self.audio_embedding_layer(x)
+        return x.amax(dim=(2, 3))
 
 
 class OpenL3:
@@ -106,8 +104,6 @@ class OpenL3:
         load_strict(self.net, read_state(place), place, unused=UNUSED)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def embed(self, wave: Tensor) -> Embeddings:
         """A 48 kHz wave (N,)."""
-        if not bool(wave.isfinite().all()):
-            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        return Heard(torch.cat([self.net(part) for part in windows(wave).split(AT_ONCE)]))
+        return Embeddings(torch.cat([self.net(part) for part in torch.split(windows(wave), AT_ONCE)]))

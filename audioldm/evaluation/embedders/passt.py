@@ -3,14 +3,15 @@
 Koutini et al. (arXiv:2110.05069).   The weights are the published file (Apache-2.0).   N samples at 32 kHz, T frames.
 """
 
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from torchaudio.compliance.kaldi import get_mel_banks
 
-from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
 
 FILE = WeightFile(
@@ -21,7 +22,7 @@ FILE = WeightFile(
 RATE, N_FFT, WINDOW, HOP, MELS = 32000, 1024, 800, 320, 128
 LOW, HIGH = 0.0, 15000.0
 SPAN = 10
-"""seconds that the network hears at once"""
+"""seconds that the network takes at once"""
 LEAST = 1
 """seconds from which the rest of a last window counts"""
 CLASSES, PATCH, STRIDE = 527, 16, 10
@@ -33,17 +34,8 @@ UNUSED = ("head_dist.",)
 
 def filterbank() -> Tensor:
     """Kaldi's triangles (128, 513), even in mel = 1127 ln(1 + f / 700); the last bin belongs to none."""
-
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127 * (1 + hertz / 700).log()
-
-    edges = torch.linspace(
-        *mel(torch.tensor([LOW, HIGH], dtype=torch.float64)).tolist(), MELS + 2, dtype=torch.float64
-    )
-    low, middle, high = (edges[i : MELS + i, None] for i in range(3))
-    bins = mel(torch.arange(N_FFT // 2, dtype=torch.float64) * RATE / N_FFT)
-    bank = torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)).clamp(min=0)
-    return nnf.pad(bank, (0, 1)).float()
+    bank, _ = get_mel_banks(MELS, N_FFT, float(RATE), LOW, HIGH, 100.0, -500.0, 1.0)
+    return nnf.pad(bank, (0, 1))
 
 
 def log_mel(wave: Tensor) -> Tensor:
@@ -65,19 +57,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, W)."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two layers with a GELU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, W)."""
-        return self.fc2(nnf.gelu(self.fc1(x)))
+        x = self.proj(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x
 
 
 class Block(nn.Module):
@@ -86,12 +67,16 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn, self.mlp = Attention(width), Mlp(width)
+        self.attn = Attention(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(fc1=nn.Linear(width, 4 * width), gelu=nn.GELU(), fc2=nn.Linear(4 * width, width))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, W)."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
 
 
 class Net(nn.Module):
@@ -122,7 +107,7 @@ class Passt:
     """The embedder; ``path`` is the weight file or its folder."""
 
     name, rate, by_patch = "passt", RATE, False
-    front = f"passt/1: consecutive windows of {SPAN} s, zeros up to one, a rest below {LEAST} s left out"
+    front = f"passt/2: consecutive windows of {SPAN} s, zeros up to one, a rest below {LEAST} s left out"
 
     def __init__(
         self, path: str | Path | None = None, *, width: int = 768, depth: int = 12, file: WeightFile = FILE
@@ -133,10 +118,9 @@ class Passt:
         load_strict(self.net, read_state(place), place, unused=UNUSED)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def embed(self, wave: Tensor) -> Embeddings:
         """A 32 kHz wave (N,); features and logits of each window."""
-        if not bool(wave.isfinite().all()):
-            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        parts = [p for i, p in enumerate(wave.float().split(SPAN * RATE)) if i == 0 or len(p) >= LEAST * RATE]
-        heard = [self.net(log_mel(nnf.pad(part, (0, SPAN * RATE - len(part)))[None])) for part in parts]
-        return Heard(*(torch.cat(column) for column in zip(*heard, strict=True)))
+        windows = torch.split(checked(wave), SPAN * RATE)
+        parts = [part for i, part in enumerate(windows) if i == 0 or len(part) >= LEAST * RATE]
+        outputs = [self.net(log_mel(nnf.pad(part, (0, SPAN * RATE - len(part)))[None])) for part in parts]
+        return Embeddings(*(torch.cat(column) for column in zip(*outputs, strict=True)))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as nnf
 
-from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.protocol import Heard
+from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
-from audioldm.evaluation.yamnet import HOP, N_FFT, RATE, WINDOW, mel_matrix
+from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
 FILE = WeightFile(
     "vggish-10086976.pth",
@@ -20,8 +20,6 @@ FILE = WeightFile(
     "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
 )
 OFFSET = 0.01
-FRAMES = 96
-SHORTEST = (FRAMES - 1) * HOP + WINDOW
 LAYERS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
 """output channels of the 3 x 3 convolutions; 0 halves both axes"""
 
@@ -32,12 +30,9 @@ def patches(wave: Tensor) -> Tensor:
     >>> patches(torch.zeros(160000)).shape
     torch.Size([10, 96, 64])
     """
-    if wave.ndim != 1:
-        raise ValueError(f"wave has shape {tuple(wave.shape)}; (N,) was due.")
-    wave = torch.nn.functional.pad(wave.float(), (0, max(0, SHORTEST - len(wave))))
-    frames = wave.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW)
-    log_mel = torch.log(torch.fft.rfft(frames, n=N_FFT).abs() @ mel_matrix() + OFFSET)
-    return log_mel.unfold(0, FRAMES, FRAMES).transpose(1, 2)
+    wave = checked(wave)
+    wave = nnf.pad(wave, (0, max(0, SHORTEST - len(wave))))
+    return log_mel(wave, OFFSET).unfold(0, PATCH, PATCH).transpose(1, 2)
 
 
 class Net(nn.Module):
@@ -48,11 +43,8 @@ class Net(nn.Module):
         stages: list[nn.Module] = []
         width = 1
         for channels in LAYERS:
-            if channels:
-                stages += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()]
-                width = channels
-            else:
-                stages.append(nn.MaxPool2d(2))
+            stages += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()] if channels else [nn.MaxPool2d(2)]
+            width = channels or width
         self.features = nn.Sequential(*stages)
         self.embeddings = nn.Sequential(
             nn.Linear(512 * 4 * 6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 128)
@@ -61,14 +53,15 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(P, 96, 64) to (P, 128); channels vary fastest, as in TensorFlow."""
         x = self.features(x[:, None])
-        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+        x = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+        return x
 
 
 class VGGish:
     """The embedder; ``path`` is the weight file or its folder."""
 
     name, rate, dim, by_patch = "vggish", RATE, 128, True
-    front = "vggish-torch/1: 0.96 s patches, no overlap, no PCA, no last ReLU"
+    front = "vggish-torch/2: 0.96 s patches, no overlap, no PCA, no last ReLU"
 
     def __init__(self, path: str | Path | None = None, *, file: WeightFile = FILE) -> None:
         place = file.find(path)
@@ -77,8 +70,6 @@ class VGGish:
         load_strict(self.net, read_state(place), place)
 
     @torch.no_grad()
-    def listen(self, wave: Tensor) -> Heard:
+    def embed(self, wave: Tensor) -> Embeddings:
         """A 16 kHz wave (N,)."""
-        if not bool(wave.isfinite().all()):
-            raise AudioLDMError("The wave has samples that are not finite.", "Remove the clip.", code=1)
-        return Heard(self.net(patches(wave)))
+        return Embeddings(self.net(patches(wave)))

@@ -1,9 +1,11 @@
-"""Published weight files: where they are looked for, and the hash that they must have."""
+"""Published weight files: where they are looked for, the hash that they must have, and how they are read."""
 
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,15 +25,6 @@ class WeightFile:
     url: str
     blob: str = ""
 
-    @property
-    def hash(self) -> str:
-        """What the file must have, as it is told.
-
-        >>> WeightFile("a.pth", "0123", "https://x").hash
-        'sha256 0123'
-        """
-        return f"git blob {self.blob}" if self.blob else f"sha256 {self.sha256}"
-
     def find(self, path: str | Path | None = None) -> Path:
         """``path``, or the file in the weights folder or torch.hub's, with the right hash; AudioLDMError without."""
         place = Path(path) if path else weights_folder() / self.name
@@ -40,29 +33,24 @@ class WeightFile:
             place = fetched
         if place.is_dir():
             place = place / self.name
+        kind, expected = ("git blob", self.blob) if self.blob else ("sha256", self.sha256)
         if not place.is_file():
             raise AudioLDMError(
-                f"{self.name} ({self.hash}) is not at {place}.",
+                f"{self.name} ({kind} {expected}) is not at {place}.",
                 f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE.",
             )
-        self.check(place)
-        return place
-
-    def check(self, place: Path) -> None:
-        """Raise AudioLDMError where the content of ``place`` is not the published one."""
-        kind, wanted = ("git blob", self.blob) if self.blob else ("sha256", self.sha256)
-        found = blob(place) if self.blob else digest(place)
-        if not found.startswith(wanted):
+        actual = git_blob(place) if self.blob else digest(place)
+        if not actual.startswith(expected):
             raise AudioLDMError(
-                f"{place} has {kind} {found[:16]}..., not {wanted[:16]}....",
+                f"{place} has {kind} {actual[:16]}..., not {expected[:16]}....",
                 f"Get {self.name} again from {self.url}.",
             )
+        return place
 
 
 def weights_folder() -> Path:
     """$AUDIOLDM_WEIGHTS, or ``audioldm/weights`` in the user's cache."""
-    own = os.environ.get("AUDIOLDM_WEIGHTS")
-    return Path(own) if own else cache_folder() / "weights"
+    return Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
 
 
 def cache_folder() -> Path:
@@ -70,19 +58,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed package, which is not imported; None where it is not installed."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
-def blob(path: Path) -> str:
+def digest(*paths: Path) -> str:
+    """sha256 of a file, or of several one after the other."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def git_blob(path: Path) -> str:
     """git's hash of a file: sha1 over "blob", its size, a zero byte and its content."""
-    found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
+    header = f"blob {path.stat().st_size}\0".encode()
+    return hashlib.sha1(header + path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -92,18 +87,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     import numpy as np
 
-    core = np._core.multiarray
-    allowed = [
-        core._reconstruct,
-        core.scalar,
-        np.ndarray,
-        np.dtype,
-        np.dtypes.Int64DType,
-        np.dtypes.UInt32DType,
-    ]
-    with torch.serialization.safe_globals(
-        [*allowed, np.dtypes.Float64DType, (core._reconstruct, "numpy.core.multiarray._reconstruct")]
-    ):
+    core: Any = getattr(np, "_core").multiarray  # noqa: B009 (numpy declares no such module)
+    types = [np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.UInt32DType, np.dtypes.Float64DType]
+    old_name = (core._reconstruct, "numpy.core.multiarray._reconstruct")
+    with torch.serialization.safe_globals([core._reconstruct, core.scalar, *types, old_name]):
         content = torch.load(path, map_location="cpu", weights_only=True)
     state = content.get("model", content)
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
@@ -113,14 +100,14 @@ def load_strict(
     net: torch.nn.Module, state: dict[str, Tensor], path: Path, *, unused: tuple[str, ...] = ()
 ) -> None:
     """Every parameter from the file, and every tensor of the file used but those that begin with ``unused``."""
-    kept = {key: value for key, value in state.items() if not key.startswith(unused or ("\0",))}
-    wanted = net.state_dict()
-    lacking, extra = sorted(wanted.keys() - kept.keys()), sorted(kept.keys() - wanted.keys())
-    shaped = [key for key in wanted.keys() & kept.keys() if wanted[key].shape != kept[key].shape]
+    state = {key: value for key, value in state.items() if not key.startswith(unused or ("\0",))}
+    expected = net.state_dict()
+    lacking, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shaped = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if lacking or extra or shaped:
         raise AudioLDMError(
             f"{path} is another network: {len(lacking)} tensors lack ({lacking[:2]}), {len(extra)} are unknown "
             f"({extra[:2]}), {len(shaped)} have other shapes ({shaped[:2]}).",
             "Use the published file.",
         )
-    net.load_state_dict(kept)
+    net.load_state_dict(state)

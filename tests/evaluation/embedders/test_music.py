@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders import musicnn
-from audioldm.evaluation.embedders.registry import load_embedder
-from audioldm.evaluation.embedders.tf_checkpoint import fields, read_checkpoint, table
+from audioldm.evaluation.embedders import load_embedder, musicnn
+from audioldm.evaluation.embedders.musicnn import fields, read_checkpoint, table
 
 try:
     FOLDER = musicnn.packaged()
@@ -39,14 +38,14 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_tags_are_the_packages_own(name: str) -> None:
     judge = load_embedder(name)
-    heard = judge.listen(tune())
+    heard = judge.embed(tune())
     assert heard.rows.shape == (2, 200)
     assert heard.logits.shape == (2, 50)
     expected = torch.tensor(PUBLISHED[name])
     torch.testing.assert_close(heard.logits[0, :8].sigmoid(), expected, rtol=0, atol=6e-5)  # four digits
     assert sum(p.numel() for p in judge.net.parameters()) == 787_159
     with pytest.raises(AudioLDMError, match="not finite"):
-        judge.listen(torch.full((16000,), torch.nan))
+        judge.embed(torch.full((16000,), torch.nan))
 
 
 def test_front_end_is_librosas() -> None:
@@ -133,6 +132,6 @@ def test_other_bytes_and_a_missing_package_are_told(tmp_path: Path, monkeypatch:
         load_embedder("musicnn", tmp_path)
     with pytest.raises(AudioLDMError, match=r"MSD_musicnn.*8579734e.*pip install --no-deps"):
         load_embedder("musicnn-msd", tmp_path)
-    monkeypatch.setattr(musicnn, "find_spec", lambda name: None)
+    monkeypatch.setattr(musicnn, "package_folder", lambda name: None)
     with pytest.raises(AudioLDMError, match=r"041f3935.*pip install --no-deps musicnn==0.1.0"):
         load_embedder("musicnn")

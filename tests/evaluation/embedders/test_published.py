@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders import openl3, panns, passt, vggish
-from audioldm.evaluation.embedders.registry import EMBEDDERS, load_embedder
-from audioldm.evaluation.embedders.weights import WeightFile, blob, digest, read_state
+from audioldm.evaluation.embedders import EMBEDDERS, load_embedder, openl3, panns, passt, vggish
+from audioldm.evaluation.embedders.weights import WeightFile, digest, git_blob, read_state
 
 
 def noise(seconds: float, rate: int, seed: int = 0) -> torch.Tensor:
@@ -34,7 +33,7 @@ def test_vggish_hears_as_torchvggish_does(tmp_path: Path) -> None:
     torch.testing.assert_close(vggish.patches(wave), examples[:, 0].float().detach(), rtol=0, atol=2e-4)
     with torch.no_grad():
         expected = net(examples.float())
-    heard = ours.listen(wave)
+    heard = ours.embed(wave)
     assert heard.rows.shape == (3, 128)
     torch.testing.assert_close(heard.rows, expected, rtol=1e-3, atol=1e-5)
 
@@ -100,7 +99,7 @@ def test_cnn14_reads_the_published_layout_and_pools_over_time(tmp_path: Path) ->
     file = WeightFile("Cnn14.pth", digest(path), "nowhere")
     ours = panns.Panns("panns-cnn14-16k", tmp_path, width=2, file=file)
     wave = noise(2.0, 16000)
-    heard = ours.listen(wave)
+    heard = ours.embed(wave)
     with torch.no_grad():
         embedding, logits = net(wave[None])
     assert heard.rows.shape == (1, 64)
@@ -108,8 +107,8 @@ def test_cnn14_reads_the_published_layout_and_pools_over_time(tmp_path: Path) ->
     assert heard.logits.shape == (1, 527)
     torch.testing.assert_close(heard.rows, embedding, rtol=0, atol=0)
     torch.testing.assert_close(heard.logits, logits, rtol=0, atol=0)
-    assert torch.equal(ours.listen(wave).rows, heard.rows), "batch norm and dropout are in eval mode"
-    assert ours.listen(noise(0.01, 16000)).rows.isfinite().all()
+    assert torch.equal(ours.embed(wave).rows, heard.rows), "batch norm and dropout are in eval mode"
+    assert ours.embed(noise(0.01, 16000)).rows.isfinite().all()
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, object]) -> None:
@@ -159,12 +158,12 @@ def test_passt_hears_as_hear21passt_does(tmp_path: Path, monkeypatch: pytest.Mon
     )  # float32 filters
     with torch.no_grad():
         logits, features = net(expected[:, None])
-    heard = ours.listen(wave)
+    heard = ours.embed(wave)
     torch.testing.assert_close(heard.rows, features, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(heard.logits, logits, rtol=1e-3, atol=1e-4)
-    assert ours.listen(noise(10.24, 32000)).rows.shape == (1, 128), "the rest of 0.24 s does not count"
-    assert ours.listen(noise(21.0, 32000)).rows.shape == (3, 128)
-    assert ours.listen(noise(0.01, 32000)).rows.isfinite().all()
+    assert ours.embed(noise(10.24, 32000)).rows.shape == (1, 128), "the rest of 0.24 s does not count"
+    assert ours.embed(noise(21.0, 32000)).rows.shape == (3, 128)
+    assert ours.embed(noise(0.01, 32000)).rows.isfinite().all()
 
 
 def test_passt_front_end_is_kaldis() -> None:
@@ -188,7 +187,7 @@ def test_openl3_hears_as_torchopenl3_does(tmp_path: Path, monkeypatch: pytest.Mo
     net = lively(theirs.PytorchOpenl3("env", "mel256", 512))
     path = tmp_path / "openl3.pth.tar"
     torch.save(net.state_dict(), path)
-    ours = openl3.OpenL3(path, file=WeightFile("openl3.pth.tar", "", "nowhere", blob=blob(path)))
+    ours = openl3.OpenL3(path, file=WeightFile("openl3.pth.tar", "", "nowhere", blob=git_blob(path)))
     wave = noise(1.3, 48000)
     cut = inputs.pad_audio(inputs.center_audio(wave[None], 48000), 48000, 24000)[0].unfold(0, 48000, 24000)
     assert torch.equal(openl3.windows(wave), cut)
@@ -196,7 +195,7 @@ def test_openl3_hears_as_torchopenl3_does(tmp_path: Path, monkeypatch: pytest.Mo
         spectra, expected = net.speclayer(cut[:, None])[..., 0], net(cut[:, None])
     # Their Fourier transform is a float32 convolution: a few mdB where it is weak.
     torch.testing.assert_close(ours.net.speclayer(cut)[:, 0], spectra, rtol=0, atol=5e-3)
-    heard = ours.listen(wave)
+    heard = ours.embed(wave)
     assert heard.rows.shape == (3, 512)
     torch.testing.assert_close(heard.rows, expected, rtol=1e-3, atol=1e-5)
 
@@ -225,7 +224,9 @@ def test_passt_and_openl3_have_the_published_sizes() -> None:
 def test_a_blob_is_gits_hash(tmp_path: Path) -> None:
     path = tmp_path / "hello"
     path.write_text("hello\n")
-    assert blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a", "echo hello | git hash-object --stdin"
+    assert git_blob(path) == "ce013625030ba8dba906f756967f9e9ca394464a", (
+        "echo hello | git hash-object --stdin"
+    )
 
 
 def test_missing_weights_name_file_hash_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

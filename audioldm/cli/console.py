@@ -1,0 +1,83 @@
+"""What a user reads while a command works: lines, a spinner and a bar, all on stderr."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from audioldm.errors import AudioLDMWarning
+
+
+def printable(text: str) -> str:
+    r"""``text`` with control characters, line ends and broken bytes escaped, so that it cannot steer a terminal.
+
+    >>> printable("rain\x1b[2J\n")
+    'rain\\x1b[2J\\n'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in text
+    )
+
+
+def say(message: str) -> None:
+    """One line on stderr that begins with the program's name."""
+    print(f"audioldm: {printable(message)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Our own warnings become lines on stderr, one each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AudioLDMWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, AudioLDMWarning):
+            say(f"warning: {warning.message}")
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A spinner while ``what`` goes on; nothing where stderr is no terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} ..."):
+        yield
+
+
+@contextmanager
+def progress(total: float | None, unit: str = "steps") -> Iterator[Callable[..., None]]:
+    """A bar with rate and time left over ``total`` units; gives the function that moves it by its first argument.
+
+    None is a total that is not known.   Nothing is shown where stderr is no terminal.   Where more is done than was
+    planned (a silent clip is sampled again, a failed batch taken apart), the total grows.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(TextColumn):
+        """Units a second."""
+
+        def render(self, task: "object") -> Text:
+            speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+            return Text("" if speed is None else f"{speed:.3g} {unit}/s")
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
+    shown = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with shown as bar:
+        bar.add_task(unit, total=total)
+        [task] = bar.tasks
+
+        def advance(size: float = 1, *_: object) -> None:
+            limit = None if total is None else max(total, task.completed + size)
+            bar.update(task.id, advance=size, total=limit)
+
+        yield advance

@@ -1,0 +1,201 @@
+"""What a sound is to be like, and what it is to follow in time."""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from audioldm.cli.console import say
+from audioldm.cli.options import Between, Setting, weighted
+from audioldm.errors import AudioLDMError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audioldm.control.controls import Control
+    from audioldm.control.source import MapSource
+    from audioldm.pipeline.audioldm import AudioLDM
+
+option = partial(typer.Option, rich_help_panel="Conditioning on sound", show_default=False)
+SHIPPED = Path("own")
+AudioPrompt = tuple[Path, float]
+"""a sound file, and how much of the condition it is"""
+
+
+@dataclass(frozen=True)
+class SoundConditions:
+    """An audio prompt, maps to follow, and the nets that read them."""
+
+    audio_prompt: Annotated[
+        str | None,
+        option(
+            metavar="FILE[:SHARE]",
+            help="Sound like this file; with a prompt, SHARE (0 to 1) is the file's part.  [default: 0.5, alone 1]",
+        ),
+    ] = None
+    ip_adapter: Annotated[
+        Path | None,
+        option(
+            metavar="FOLDER",
+            help="Attend to --audio-prompt beside the text, SHARE being its scale: a net of control/ip_adapter, or "
+            "'own' for the one that the embedded model has.",
+        ),
+    ] = None
+    control: Annotated[
+        list[str],
+        option(
+            metavar="MAP=FILE[:SCALE]",
+            help="Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value."
+            "  Repeatable.",
+        ),
+    ] = field(default_factory=list)
+    control_net: Annotated[
+        list[Path],
+        Setting(
+            "The net of a --control, of control/t2i_adapter or control/controlnet; the embedded model has its own.  "
+            "Repeatable.",
+            "FOLDER",
+        ),
+    ] = field(default_factory=list)
+
+    def check(self) -> "list[MapSource]":
+        """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""
+        if self.ip_adapter is not None and self.audio_prompt is None:
+            raise AudioLDMError(
+                "--ip-adapter has no sound to attend to.", "Give --audio-prompt FILE[:SHARE]."
+            )
+        if self.control_net and not self.control:
+            raise AudioLDMError("control_net has no map to read.", "Give --control MAP=FILE.")
+        for folder in (*self.control_net, self.ip_adapter):
+            if folder not in (None, SHIPPED) and not folder.exists():
+                raise AudioLDMError(
+                    f"{folder} is not there.", "Train it: audioldm recipes control/t2i_adapter."
+                )
+        if not self.control:
+            return []
+        from audioldm.control.source import MapSource
+
+        maps = [MapSource.parse(text) for text in self.control]
+        for asked in maps:
+            asked.check()
+        return maps
+
+    def apply(
+        self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
+    ) -> "AudioLDM":
+        """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
+        if not maps and self.ip_adapter is None:
+            return pipe
+        from audioldm.control.controls import MapControl
+
+        controls: list[Control] = []
+        nets = self.nets(pipe, [asked.name for asked in maps])
+        for asked in maps:
+            net = nets[asked.name].to(pipe.device, pipe.dtype)
+            curve = asked.curve(pipe.spec)
+            warn_of_length(asked, len(curve) * pipe.spec.hop / pipe.spec.rate, seconds)
+            controls.append(MapControl(net, curve, pipe.spec, asked.scale, str(asked.path)))
+        if self.ip_adapter is not None and reference is not None:
+            controls.append(ip_adapter_control(pipe, self.ip_adapter, *reference))
+        return replace(pipe, controls=tuple(controls))
+
+    def nets(self, pipe: "AudioLDM", maps: list[str]) -> dict[str, Any]:
+        """The net of each map: one that was named, else the one that comes with the model.   Raises AudioLDMError."""
+        from audioldm.control.controls import check_fits, load_net, shipped
+
+        nets: dict[str, Any] = {}
+        for folder in self.control_net:
+            net = load_net(folder)
+            name = getattr(net.config, "map", None)
+            if name in nets:
+                raise AudioLDMError(f"Two control_nets read {name}.", "Name one for each map.")
+            if name in maps:
+                warn_of_base(net, pipe, folder)
+            nets |= {name: net} if name else {}
+        for name in maps:
+            if name not in nets and (place := shipped(name, pipe.hashes.get("unet"))) is not None:
+                nets[name] = load_net(place)
+            if name not in nets:
+                others = f"; the control_net named reads {', '.join(nets)}" if nets else ""
+                raise AudioLDMError(
+                    f"No net reads {name} for {pipe.name}{others}.",
+                    f"Train one (audioldm train control/t2i_adapter data.map={name}) and --set control_net=FOLDER.",
+                )
+            check_fits(nets[name], pipe.unet, pipe.spec, pipe.name)
+        return nets
+
+
+def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "Control":
+    """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
+    from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, check_fits, load_net, shipped
+    from audioldm.control.ip_adapter import IPAdapter
+
+    place = shipped(IP_ADAPTER, pipe.hashes.get("unet")) if folder == SHIPPED else folder
+    if place is None:
+        raise AudioLDMError(
+            f"{pipe.name} has no net of its own for --ip-adapter.",
+            "Train one: audioldm train control/ip_adapter.",
+        )
+    net = load_net(place)
+    if not isinstance(net, IPAdapter):
+        raise AudioLDMError(f"ip-adapter={folder} holds a {type(net).__name__}.", "Train control/ip_adapter.")
+    vector = sound_embedding(pipe, path)
+    check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=vector.shape[-1])
+    warn_of_base(net, pipe, place)
+    return AudioPromptControl(net.to(pipe.device, pipe.dtype), vector, scale, str(path))
+
+
+def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prompt") -> AudioPrompt | None:
+    """``FILE[:SHARE]``, once it is sure that the file is there; ``alone`` says that there is no text."""
+    if text is None:
+        return None
+    name, shares = weighted(text, place, [1.0 if alone else 0.5], Between(0, 1))
+    if len(shares) > 1:
+        raise AudioLDMError(f"{place}={text} has {len(shares)} shares.", "Give one.")
+    if not Path(name).is_file():
+        raise AudioLDMError(f"{place}={name} is not a file.", "Name a sound file, such as ref.wav.")
+    if alone and shares[0] != 1:
+        raise AudioLDMError(f"{place}={text} leaves {1 - shares[0]:g} to a prompt.", "Give one, or no share.")
+    return Path(name), shares[0]
+
+
+def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":
+    """CLAP's embedding (1, D) of a sound file."""
+    from audioldm.datasets.decode import decode
+    from audioldm.pipeline.conditions import check_can_hear, clap_of
+
+    check_can_hear(pipe, "--audio-prompt")
+    try:
+        wave = decode(path, pipe.spec.rate)
+    except AudioLDMError as error:
+        raise AudioLDMError(
+            f"audio-prompt: {error.message}", "Name a sound file that can be read."
+        ) from error
+    if wave.numel() < pipe.spec.n_fft or not bool(wave.abs().max() > 0):
+        raise AudioLDMError(
+            f"audio-prompt={path} is silent or shorter than {pipe.spec.n_fft} samples.", "Use another."
+        )
+    return clap_of(pipe, wave[None])
+
+
+def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
+    """One line where a net was trained with other weights than those that it is to steer."""
+    unet = pipe.hashes.get("unet")
+    if net.config.base and unet and net.config.base != unet:
+        say(
+            f"{folder} was trained with another U-Net ({net.config.base[:12]}...) than that of {pipe.name} "
+            f"({unet[:12]}...); it may not steer."
+        )
+
+
+def warn_of_length(asked: "MapSource", length: float, seconds: float) -> None:
+    """One line where a control is longer or shorter than the clip by more than a frame or so."""
+    if length > seconds + 0.1:
+        rest = f"what is after {seconds:.2f} s is not used"
+    elif length < seconds - 0.1:
+        rest = f"after {length:.2f} s nothing steers"
+    else:
+        return
+    say(f"control {asked.name}={asked.path} lasts {length:.2f} s, the clip {seconds:.2f} s: {rest}.")

@@ -1,0 +1,211 @@
+"""A model as its parts: the nets, their settings, and everything that is needed to run them.   B batch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from transformers import SpeechT5HifiGan
+
+from audioldm.adapters.inject import Adapted
+from audioldm.batch import Condition
+from audioldm.control.controls import Control
+from audioldm.diffusion.guidance import Pair
+from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
+from audioldm.diffusion.schedule import NoiseSchedule, audioldm
+from audioldm.engines import Clap, Engine, Mode
+from audioldm.errors import AudioLDMError
+from audioldm.nets.istft_vocoder import ISTFTVocoder
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
+from audioldm.nets.unet import LatentUNet, kind_of
+from audioldm.signal.invert import refine_phase as refine
+from audioldm.spec import AudioSpec
+
+ORIGIN = ("source", "revision", "licence", "heads", "weights")
+
+
+LONGEST = 600.0
+"""seconds; more is taken for a slip of the keyboard"""
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of ``Sampling`` as keyword arguments; None is the model's own."""
+
+    seconds: float | None
+    steps: int | None
+    sampler: str | None
+    grid: str | None
+    guidance: float | None
+    negative: str | None
+    refine_phase: int | None
+    retry_silent: int | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a sound is sampled; as it stands, what the original AudioLDM does.   Raises AudioLDMError out of range.
+
+    >>> Sampling().merged(steps=20, sampler=None).steps
+    20
+    """
+
+    seconds: float = 10.24
+    steps: int = 200
+    sampler: str = "ddim:eta=1"
+    """a name in ``diffusion.samplers``, with options as ``diffusion.table.choose`` reads them"""
+    grid: str = "published"
+    """a name in ``diffusion.grids``"""
+    guidance: float = 2.5
+    """scale of classifier-free guidance; 1 is none"""
+    negative: str = ""
+    """the prompt to steer away from"""
+    refine_phase: int = 0
+    """rounds that bring the vocoder's sound to its mel (``signal.invert.refine_phase``)"""
+    retry_silent: int = 0
+    """how often a clip that came out silent is drawn again"""
+
+    def __post_init__(self) -> None:
+        check_sampling(**vars(self))
+
+    def merged(self, **options: Any) -> "Sampling":
+        """These settings with ``options`` instead; None keeps a setting.   Raises TypeError for an unknown one."""
+        if unknown := options.keys() - {field.name for field in fields(self)}:
+            raise TypeError(
+                f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(vars(self))}."
+            )
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+
+def check_sampling(
+    *,
+    seconds: float | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    refine_phase: int | None = None,
+    retry_silent: int | None = None,
+    **_: Any,
+) -> None:
+    """Raise AudioLDMError for a number that no run could use; None is not checked."""
+    if seconds is not None and not 0 < seconds <= LONGEST:
+        raise AudioLDMError(
+            f"seconds={seconds:g} is not a length of sound.", f"Use more than 0 and at most {LONGEST:g}."
+        )
+    if steps is not None and not 1 <= steps <= 1000:
+        raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 to 1000.")
+    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
+        raise AudioLDMError(
+            f"guidance={guidance:g} is not a guidance scale.", "Use 0 or more; 1 is no guidance."
+        )
+    if refine_phase is not None and not 0 <= refine_phase <= 1000:
+        raise AudioLDMError(f"refine_phase={refine_phase} is not a number of rounds.", "Use 0 to 1000.")
+    if retry_silent is not None and not 0 <= retry_silent <= 100:
+        raise AudioLDMError(f"retry_silent={retry_silent} is not a number of draws.", "Use 0 to 100.")
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The parts of one model; ``dataclasses.replace`` gives a model with others, which shares the rest."""
+
+    unet: LatentUNet
+    vae: AutoencoderKL
+    vocoder: SpeechT5HifiGan | ISTFTVocoder
+    clap: Clap
+    spec: AudioSpec
+    token_encoder: T5TextEncoder | AudioLDM2TextEncoder | None = None
+    """encodes prompts as token sequences, for a U-Net that attends to them"""
+    schedule: NoiseSchedule = field(default_factory=audioldm)
+    prediction: Prediction = "eps"
+    defaults: Sampling = field(default_factory=Sampling)
+    name: str = "unnamed"
+    about: dict[str, Any] = field(default_factory=dict)
+    """what a model folder records of where it came from"""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """sha256 of each weight file"""
+    notice: str = ""
+    """a licence that whoever imports these weights must read"""
+    controls: tuple[Control, ...] = ()
+    """maps that every sound follows, and sounds that it attends to"""
+    engine: Engine = field(default=None, repr=False)  # type: ignore[assignment]
+    """how the nets are run; made here unless those of another model are shared"""
+
+    def __post_init__(self) -> None:
+        nets = (self.unet, self.vae, self.vocoder, self.clap)
+        engine: Engine | None = self.engine
+        if engine is None:
+            object.__setattr__(self, "engine", Engine(nets))
+        elif engine.nets != nets:  # one of them was replaced
+            object.__setattr__(self, "engine", Engine(nets, engine.mode, engine.dtype))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the U-Net is."""
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of U-Net, VAE and vocoder."""
+        return self.engine.dtype
+
+    @property
+    def mode(self) -> Mode:
+        """How the nets are run."""
+        return self.engine.mode
+
+    @property
+    def adapted(self) -> Adapted | None:
+        """The adapters that are merged into the weights."""
+        return self.engine.adapted
+
+    def origin(self) -> dict[str, Any]:
+        """Where imported weights came from, their licence, and how they were read; empty for other models."""
+        return {key: self.about[key] for key in ORIGIN if key in self.about}
+
+    def encode_text(self, prompts: Sequence[str]) -> Condition:
+        """Prompts as the U-Net's condition, one row each."""
+        tokens = Condition() if self.token_encoder is None else self.token_encoder.encode(prompts)
+        if kind_of(self.unet) == "cross":
+            return tokens
+        return replace(tokens, film=self.engine.functions.embed_text(prompts))
+
+    def denoiser(self, condition: Condition, *, controlled: int | None = None) -> Denoiser:
+        """The U-Net under one condition as a function (x, sigma) -> x0; controls act on ``controlled`` first rows."""
+        call = self.engine.functions.unet
+        for control in self.controls:
+            call = control.around(call, self.unet, controlled)
+        inside = condition.to(self.device, self.dtype)
+        return as_denoiser(
+            lambda x, t: call(x, t, inside),
+            self.schedule.to(self.device),
+            prediction=self.prediction,
+            dtype=self.dtype,
+        )
+
+    def denoisers(self, condition: Condition, empty: Condition) -> Pair:
+        """The U-Net under two conditions of B rows, for guidance, which asks both by one call of 2B.
+
+        Controls act on the first alone: guidance then strengthens them as it does the prompt.
+        """
+        both = self.denoiser(condition.joined(empty), controlled=condition.count())
+        return Pair(self.denoiser(condition), self.denoiser(empty, controlled=0), both)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, *, seconds: float, refine_phase: int = 0) -> Tensor:
+        """Scaled latent (B, C, T, F) to waves (B, N), trimmed to ``seconds``.
+
+        ``refine_phase`` rounds bring the sound to the mel; a small vocoder needs it.   Their noise is the same every
+        time, so this is a function of the latent.   Raises AudioLDMError where the sound is not finite.
+        """
+        mel = self.engine.functions.decode(latent.to(self.dtype))
+        sound = self.engine.functions.vocode(mel).float()
+        if refine_phase:
+            rng = torch.Generator().manual_seed(0)
+            sound = refine(sound, mel.float(), self.spec, rounds=refine_phase, generator=rng)
+        wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
+        if not bool(wave.isfinite().all()):
+            raise AudioLDMError(
+                "The model gave a sound with NaN or infinity.", "Try --set dtype=float32.", code=1
+            )
+        return wave

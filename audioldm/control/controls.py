@@ -1,0 +1,153 @@
+"""Controls around a U-Net's call: a map fitted to the clip and read by its net, a sound attended to.
+
+B batch, T latent frames, F mel bins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.batch import Condition
+from audioldm.control.ip_adapter import IPAdapter, widths_of
+from audioldm.control.maps import pictures
+from audioldm.control.residual import ControlNet, T2IAdapter, filled, joined, scaled
+from audioldm.diffusion.windows import WINDOW
+from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import load_component, read_json
+from audioldm.nets.unet import NetCall
+from audioldm.spec import AudioSpec
+
+NETS = (ControlNet, T2IAdapter, IPAdapter)
+SHIPPED = Path(__file__).parents[1] / "_embedded" / "control"
+"""nets of the embedded model: one for each map, in a folder of its name, and the IP-Adapter"""
+IP_ADAPTER = "ip_adapter"
+ALIKE = (
+    "in_channels", "down_block_types", "mid_block_type", "block_out_channels", "layers_per_block",
+    "cross_attention_dim", "class_embed_type", "projection_class_embeddings_input_dim", "class_embeddings_concat",
+)  # fmt: skip
+"""settings of a U-Net that a copy of its encoder must share to add to its skips"""
+
+
+class Control(Protocol):
+    """Changes a U-Net's call."""
+
+    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall: ...
+    def settings(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class MapControl:
+    """A map that the sound is to follow: its curve from the clip's begin on, its net, its strength."""
+
+    net: ControlNet | T2IAdapter
+    curve: Tensor
+    spec: AudioSpec
+    scale: float = 1.0
+    source: str = ""
+
+    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
+        """``call`` with the net's residuals in its first ``rows``; where the curve has ended, none.
+
+        A window sees its part of the curve.
+        """
+        if self.scale == 0 or rows == 0:
+            return call
+        picture = pictures(self.net.config.map, self.curve[None], self.spec)
+
+        def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
+            size = x.shape[2] * self.spec.stride
+            begin, frames = WINDOW.get() or (0, x.shape[2])
+            whole = fitted(picture.to(x), frames * self.spec.stride)
+            visible, share = (part.roll(-begin * self.spec.stride, 2)[:, :, :size] for part in whole)
+            led = slice(rows)
+            visible = visible.expand(len(x[led]), -1, -1, -1)
+            added = self.net.residuals(x[led], t[led], condition.rows(led), visible)
+            added = filled(scaled(added, self.scale * share), len(x))
+            return call(x, t, condition, **joined(residuals, added))
+
+        return called
+
+    def settings(self) -> dict[str, Any]:
+        """For a sidecar."""
+        kind = type(self.net).__name__
+        return {"map": self.net.config.map, "from": self.source, "scale": self.scale, "net": kind}
+
+
+@dataclass(frozen=True)
+class AudioPromptControl:
+    """A sound (its CLAP vector (1, D)) that the U-Net attends to beside the words."""
+
+    net: IPAdapter
+    vector: Tensor
+    scale: float = 1.0
+    source: str = ""
+
+    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
+        """``call`` with the sound attended to by its first ``rows``."""
+        if self.scale == 0 or rows == 0:
+            return call
+        return self.net.around(call, unet, self.vector, self.scale, rows)
+
+    def settings(self) -> dict[str, Any]:
+        """For a sidecar."""
+        return {"sound": self.source, "scale": self.scale, "net": "IPAdapter"}
+
+
+def fitted(picture: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """A picture (B, 1, T', F) cut to ``frames`` or filled with nothing, and where it was drawn (1, 1, frames, 1)."""
+    length = min(frames, picture.shape[2])
+    drawn = torch.zeros(1, 1, frames, 1, dtype=picture.dtype, device=picture.device)
+    drawn[:, :, :length] = 1
+    return nnf.pad(picture[:, :, :length], (0, 0, 0, frames - length)), drawn
+
+
+def steered(
+    call: NetCall, controls: Sequence[Control], unet: UNet2DConditionModel, rows: int | None = None
+) -> NetCall:
+    """``call`` under every control, in its first ``rows`` (None: all); with none it is ``call`` itself."""
+    for control in controls:
+        call = control.around(call, unet, rows)
+    return call
+
+
+def load_net(place: Path | str) -> Any:
+    """A ControlNet, T2IAdapter or IPAdapter from the folder that a recipe exported.   Raises AudioLDMError."""
+    folder = Path(place).parent if Path(place).is_file() else Path(place)
+    net: Any = load_component(folder, NETS)
+    return net.requires_grad_(False)
+
+
+def shipped(name: str, unet: str | None, *, folder: Path = SHIPPED) -> Path | None:
+    """The folder of the net for map ``name`` or IP_ADAPTER, if it was trained on the U-Net of this sha256.
+
+    None for every other model: a net is of no use to a U-Net that it was not trained with.
+    """
+    place = folder / name
+    if not (place / "config.json").is_file():
+        return None
+    return place if read_json(place / "config.json").get("base") == unet else None
+
+
+def check_fits(
+    net: Any, unet: UNet2DConditionModel, spec: AudioSpec, name: str, *, dim: int | None = None
+) -> None:
+    """Raise AudioLDMError unless ``net`` was made for a U-Net of this shape; an IP-Adapter also for ``dim``."""
+    if isinstance(net, ControlNet):
+        config = net.encoder.config
+        fits = net.config.stride == spec.stride and all(config[key] == unet.config[key] for key in ALIKE)
+    elif isinstance(net, T2IAdapter):
+        fits = tuple(net.config.levels) == tuple(unet.config.block_out_channels)
+        fits = fits and net.config.stride == spec.stride
+    else:
+        fits = list(net.config.widths) == widths_of(unet) and dim in (None, net.config.dim)
+    if not fits:
+        raise AudioLDMError(
+            f"The {type(net).__name__} was trained for another U-Net than {name}'s.",
+            "Train one on this model: audioldm recipes control/t2i_adapter.",
+        )

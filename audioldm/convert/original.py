@@ -1,0 +1,190 @@
+"""A model of AudioLDM's shape as a checkpoint of the original code: every key that its strict loader wants.
+
+What this project does not keep (numbers of the schedule, CLAP's front end and masks) is computed; AudioSet's classifier
+and the projections of CLAP's auxiliary loss, which no generation uses, are zeros.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchaudio.functional as taf
+from torch import Tensor
+
+from audioldm.components import Components
+from audioldm.convert import first_stage, unet
+from audioldm.convert.conditioners import CLAP_NAMES
+from audioldm.convert.first_stage import VOCODER_NAMES, vae_names
+from audioldm.convert.names import rename, reverse
+from audioldm.diffusion.schedule import NoiseSchedule
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.folder import State
+from audioldm.paths import staged
+
+CLAP_PREFIX = "cond_stage_model.model."
+CLASSES = 527
+"""of AudioSet"""
+COMPUTED = r".*\.(position_ids|token_type_ids)"
+
+
+def save_checkpoint(model: Components, path: Path) -> None:
+    """Write ``model`` as an original ``.ckpt``.   Raises AudioLDMError where the original has no such model."""
+    with staged(path) as draft:
+        torch.save({"state_dict": original_state(model)}, draft)
+
+
+def original_state(model: Components) -> State:
+    """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
+    shape = unet_shape(model)
+    clap = model.clap
+    if not isinstance(clap, PretrainedClap) or clap.audio_encoder is None:
+        raise AudioLDMError(
+            f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds.",
+            "Export to a folder, or take the original .ckpt as the base.",
+        )
+    vocoder = {k: v for k, v in model.vocoder.state_dict().items() if k not in ("mean", "scale")}
+    if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
+        raise AudioLDMError(
+            f"{model.name} has a vocoder that the original code does not know.", "Export to a folder."
+        )
+    vae = model.vae.state_dict()
+    names = reverse(vae_names(len(model.vae.config.block_out_channels)))
+    first = rename(vae, names, part="VAE")
+    attention = (".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")
+    first = {
+        k: v[..., None, None] if ".attn_1." in k and k.endswith(attention) else v for k, v in first.items()
+    }
+    parts: list[tuple[str, Mapping[str, Tensor]]] = [
+        (unet.PREFIX, rename(model.unet.state_dict(), reverse(unet.names(shape)), part="U-Net")),
+        (first_stage.PREFIX, first),
+        (f"{first_stage.PREFIX}vocoder.", rename(vocoder, reverse(VOCODER_NAMES), part="vocoder")),
+        (CLAP_PREFIX, clap_state(clap)),
+        ("", schedule_state(model.schedule)),
+        ("", {"scale_factor": torch.tensor(float(model.vae.config.scaling_factor))}),
+    ]
+    return {prefix + key: value.contiguous() for prefix, state in parts for key, value in state.items()}
+
+
+def unet_shape(model: Components) -> unet.UNetShape:
+    """The shape of AudioLDM's U-Net.   Raises AudioLDMError for any other."""
+    config = model.unet.config
+    channels = tuple(config.block_out_channels)
+    attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
+    film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
+    if not film or model.token_encoder is not None or config.use_linear_projection or attention[0]:
+        raise AudioLDMError(
+            f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", "Export to a folder."
+        )
+    heads = config.attention_head_dim
+    if model.prediction != "eps" or tuple(
+        heads if isinstance(heads, list | tuple) else (heads,)
+    ) != unet.heads(channels):
+        raise AudioLDMError(
+            f"{model.name} predicts {model.prediction} with heads {heads}, which the original code cannot know.",
+            "Export to a folder.",
+        )
+    depth, layers = config.transformer_layers_per_block, config.layers_per_block
+    dim = config.projection_class_embeddings_input_dim
+    return unet.UNetShape(channels, config.in_channels, layers, attention, (None,), depth, dim)
+
+
+def clap_state(clap: PretrainedClap) -> State:
+    """Both towers in LAION's names, with all that its file has besides."""
+    theirs = rename(
+        {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()},
+        reverse(CLAP_NAMES),
+        part="CLAP",
+        drop=(COMPUTED,),
+    )
+    state: State = {}
+    for key, value in theirs.items():
+        if ".attn.query." in key:
+            parts = [theirs[key.replace("query", name)] for name in ("query", "key", "value")]
+            state[key.replace("query", "qkv")] = torch.cat(parts)
+        elif ".attn.key." not in key and ".attn.value." not in key:
+            state[key] = value
+    config, width = clap.audio_encoder.config, clap.dim
+    places = clap.text_encoder.config.max_position_embeddings
+    sound = "audio_branch."
+    state |= {"text_branch.embeddings.position_ids": torch.arange(places)[None]}
+    state |= {f"logit_scale_{side}": torch.tensor(math.log(1 / 0.07)) for side in "at"}
+    state |= {
+        f"{sound}spectrogram_extractor.stft.{k}": v
+        for k, v in fourier(clap.extractor.fft_window_size).items()
+    }
+    state[f"{sound}logmel_extractor.melW"] = mel_filters(clap.extractor)
+    state |= {f"{sound}{k}": v for k, v in shift_masks(config).items()}
+    grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
+    ratio = config.spec_size // config.num_mel_bins
+    state[f"{sound}tscam_conv.weight"] = torch.zeros(CLASSES, config.hidden_size, max(1, grid // ratio), 3)
+    state |= {f"{sound}{k}": torch.zeros(CLASSES) for k in ("tscam_conv.bias", "head.bias")}
+    state[f"{sound}head.weight"] = torch.zeros(CLASSES, CLASSES)
+    for side in ("text", "audio"):
+        for layer in (0, 3):
+            state[f"{side}_transform.sequential.{layer}.weight"] = torch.zeros(width, width)
+            state[f"{side}_transform.sequential.{layer}.bias"] = torch.zeros(width)
+    return state
+
+
+def fourier(size: int) -> State:
+    """torchlibrosa's short-time Fourier transform as convolutions: a periodic Hann window times cosines and sines."""
+    turns = torch.outer(torch.arange(size // 2 + 1), torch.arange(size)).double() * (2 * math.pi / size)
+    window = torch.hann_window(size, dtype=torch.float64)
+    waves = {"conv_real.weight": turns.cos() * window, "conv_imag.weight": -turns.sin() * window}
+    return {key: value[:, None].float() for key, value in waves.items()}
+
+
+def mel_filters(extractor: Any) -> Tensor:
+    """CLAP's Slaney mel filters (frequencies, bins)."""
+    return taf.melscale_fbanks(
+        extractor.fft_window_size // 2 + 1, float(extractor.frequency_min), float(extractor.frequency_max),
+        extractor.feature_size, extractor.sampling_rate, norm="slaney", mel_scale="slaney",
+    )  # fmt: skip
+
+
+def shift_masks(config: Any) -> State:
+    """The attention masks of HTS-AT's shifted windows.   Liu et al. 2021 (Swin, arXiv:2103.14030) sec. 3.2."""
+    masks: State = {}
+    side, window = config.spec_size // config.patch_stride[0], config.window_size
+    for layer, depth in enumerate(config.depths):
+        size = side // 2**layer
+        if size <= window:
+            continue
+        bands = torch.zeros(size, dtype=torch.long)
+        bands[-window:], bands[-(window // 2) :] = 1, 2
+        regions = 3 * bands[:, None] + bands[None]
+        tiles = (
+            regions.view(size // window, window, size // window, window)
+            .transpose(1, 2)
+            .reshape(-1, window**2)
+        )
+        mask = torch.where(tiles[:, None] == tiles[:, :, None], 0.0, -100.0)
+        masks |= {f"layers.{layer}.blocks.{block}.attn_mask": mask for block in range(1, depth, 2)}
+    return masks
+
+
+def schedule_state(schedule: NoiseSchedule) -> State:
+    """The numbers of DDPM's schedule (arXiv:2006.11239 eq. 4 to 7), float32, all from the betas."""
+    betas = schedule.betas.float().double()  # all follows from what the file can hold
+    product = (1 - betas).cumprod(0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), product[:-1]])
+    variance = betas * (1 - before) / (1 - product)
+    state = {
+        "betas": betas,
+        "alphas_cumprod": product,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": product.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - product).sqrt(),
+        "log_one_minus_alphas_cumprod": (1 - product).log(),
+        "sqrt_recip_alphas_cumprod": product.rsqrt(),
+        "sqrt_recipm1_alphas_cumprod": (1 / product - 1).sqrt(),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+        "posterior_mean_coef1": betas * before.sqrt() / (1 - product),
+        "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - product),
+        "logvar": torch.zeros(len(betas)),
+    }
+    return {key: value.float() for key, value in state.items()}

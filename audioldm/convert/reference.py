@@ -1,0 +1,234 @@
+"""What a reference names, for ``-m``, ``--vae``, ``--clap``, ``--vocoder``, ``--ldm``, previews and recipes.
+
+A reference is "embedded"; a model folder, a component folder or a run folder; a folder of diffusers, transformers or
+Tango; an original checkpoint (.ckpt, .pth, .pt, .bin, .safetensors), LAION's CLAP among them; the checkpoint of a run
+of this project; or a hub id, ``owner/name`` or ``owner/name@REVISION``.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from audioldm.components import Components
+from audioldm.convert.checkpoint import Checkpoint, is_tango, read_checkpoint, read_tango
+from audioldm.convert.folder import T5, load_clap, load_t5, load_tokenizer
+from audioldm.convert.model import (
+    NETS,
+    Choices,
+    clap_of,
+    open_checkpoint,
+    open_diffusers,
+    open_folder,
+    open_tango,
+    published_heads,
+    tokenizer_folder,
+)
+from audioldm.convert.run import open_run_checkpoint, run_of
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import NoClap, SmallClap
+from audioldm.nets.folder import (
+    NAMES,
+    SUFFIXES,
+    class_name,
+    find_weights,
+    load_component,
+    read_json,
+)
+from audioldm.nets.text_encoder import LONGEST, T5TextEncoder
+
+DEFAULT = Choices()
+Kind = Literal["unet", "vae", "vocoder", "clap", "text_encoder"]
+EMBEDDED = Path(__file__).parents[1] / "_embedded"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "unet": ("unet",), "vae": ("vae",), "vocoder": ("vocoder",), "clap": ("text_encoder", "audio_encoder"),
+    "text_encoder": ("text_encoder_2",),
+}  # fmt: skip
+"""the component folders of a part in a model folder; the first must be there"""
+ALONE = {"clap": ("ClapModel",), "text_encoder": ("T5EncoderModel",)}
+"""classes of which a folder by itself is the part, with its tokenizer"""
+
+
+def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
+    """The model that ``ref`` names, float32 on the CPU; None is the embedded one.
+
+    ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError where there is
+    none, or it is of an unknown kind.
+    """
+    options, path = Choices(**choices), EMBEDDED if ref in (None, "embedded") else Path(str(ref))
+    if is_tango(home := path.parent if path.is_file() else path):
+        return open_tango(home, options)
+    for folder in (path, path / "model"):
+        if (folder / "audioldm.json").is_file():
+            return open_folder(folder)
+    if path.is_dir():
+        if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
+            raise AudioLDMError(
+                f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm ...."
+            )
+        model = open_diffusers(path, options)
+        if isinstance(model.clap, SmallClap):  # a folder of this project
+            raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
+        return model
+    if path.is_file():
+        check_suffix(path)
+        return open_checkpoint(path, options)
+    check_hub_id(str(ref))
+    from audioldm.convert.hub import fetch_model
+
+    snapshot = fetch_model(str(ref))
+    model = (open_tango if is_tango(snapshot.folder) else open_diffusers)(snapshot.folder, options)
+    about = {**model.about, "source": snapshot.repo, "revision": snapshot.revision}
+    return replace(model, name=snapshot.repo, about=about)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that is no weight file."""
+    if path.suffix not in SUFFIXES:
+        raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(SUFFIXES)}.")
+
+
+def check_hub_id(ref: str) -> None:
+    """Refuse what is neither here nor the name of a repository."""
+    if Path(ref).suffix in SUFFIXES or not HUB_ID.fullmatch(ref):
+        raise AudioLDMError(
+            f"{ref} is not a model folder, a checkpoint, or a hub id.",
+            "Name a folder that holds model_index.json, a .ckpt file, or owner/name.",
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model and where it is: a folder, or a file."""
+
+    kind: Kind
+    path: Path
+    """a folder with the part's component folders, the part's own folder, or a file"""
+    ref: str
+    choices: Choices = DEFAULT
+
+    @property
+    def alone(self) -> bool:
+        """Whether ``path`` is the part's own folder."""
+        return not (self.path / FOLDERS[self.kind][0] / "config.json").is_file()
+
+    @property
+    def files(self) -> list[Path]:
+        """The weight files that decide the part, in a fixed order."""
+        if not self.path.is_dir():
+            return [self.path]
+        if is_tango(self.path):
+            return [self.path / NAMES[-1].replace("model", f"model_{name}") for name in ("main", "vae")]
+        folders = [self.path] if self.alone else [self.path / name for name in FOLDERS[self.kind]]
+        return [file for folder in folders if folder.is_dir() for file in find_weights(folder)]
+
+    def open(self) -> Any:
+        """The part's module.   Raises AudioLDMError."""
+        if self.path.is_dir() and not is_tango(self.path):
+            return self.open_folder()
+        if run_of(self.path) is not None:
+            return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else FOLDERS[self.kind][0])
+        checkpoint = (
+            read_tango(self.path)
+            if self.path.is_dir()
+            else read_checkpoint(self.path, weights=self.choices.weights)
+        )
+        return self.of_checkpoint(checkpoint)
+
+    def open_folder(self) -> Any:
+        """The part of a folder."""
+        first = self.path if self.alone else self.path / FOLDERS[self.kind][0]
+        if self.kind == "clap":
+            return load_clap(self.path)
+        if self.kind == "text_encoder":
+            return load_t5(first, self.path if self.alone else self.path / "tokenizer_2", longest=LONGEST)
+        heads = published_heads(first) if self.kind == "unet" and self.choices.heads == "original" else None
+        return load_component(
+            first, NETS[self.kind], **({} if heads is None else {"attention_head_dim": heads})
+        )
+
+    def of_checkpoint(self, checkpoint: Checkpoint) -> Any:
+        """The part of an original checkpoint."""
+        if self.kind == "clap":
+            return clap_of(checkpoint, self.choices)
+        if self.kind == "text_encoder":
+            model: Any = checkpoint.build_t5()
+            folder = tokenizer_folder(checkpoint.path, self.choices.tokenizer, T5, alone=not checkpoint.clap)
+            return T5TextEncoder(model, load_tokenizer(folder, model.config.vocab_size, T5))
+        if self.kind == "unet":
+            return checkpoint.build_unet()
+        return checkpoint.build_vae() if self.kind == "vae" else checkpoint.build_vocoder()
+
+
+def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
+    """Where the ``kind`` of ``ref`` is; a model of the hub is fetched as far as the part needs it.
+
+    Raises AudioLDMError where there is none.
+    """
+    if kind not in get_args(Kind):
+        raise AudioLDMError(f"kind={kind!r} is no part of a model.", f"Known: {', '.join(get_args(Kind))}.")
+    options, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
+    if path.is_file():
+        check_suffix(path)
+        if (
+            is_tango(path.parent) or (path.parent / "config.json").is_file()
+        ):  # the weights of a component folder
+            path = path.parent
+        else:
+            return Part(kind, path, str(ref), options)
+    if path.is_dir():
+        for folder in (path / "model", path, path.parent):
+            if holds(folder, kind) and (folder != path.parent or path.name in FOLDERS[kind]):
+                return Part(kind, folder, str(ref), options)
+        return Part(kind, own_folder(path, kind), str(ref), options)
+    check_hub_id(str(ref))
+    from audioldm.convert.hub import fetch_part
+
+    return Part(kind, fetch_part(str(ref), FOLDERS[kind]).folder, str(ref), options)
+
+
+def holds(folder: Path, kind: Kind) -> bool:
+    """Whether ``folder`` has the component folders of a part."""
+    return (folder / FOLDERS[kind][0] / "config.json").is_file()
+
+
+def own_folder(path: Path, kind: Kind) -> Path:
+    """``path`` if it is the folder of the part itself.   Raises AudioLDMError."""
+    if is_tango(path):
+        return path
+    if not (path / "config.json").is_file():
+        run = (path / "config.yaml").is_file()
+        raise AudioLDMError(
+            f"{path} holds no {FOLDERS[kind][0]}{': the run is not finished' if run else ''}.",
+            "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)."
+            if run
+            else "Name another.",
+        )
+    name = class_name(read_json(path / "config.json"))
+    if kind in ALONE and name not in ALONE[kind]:
+        raise AudioLDMError(f"{path} holds a {name}, no {' or '.join(ALONE[kind])}.", "Name another folder.")
+    return path
+
+
+def open_part(
+    ref: str | Path,
+    kind: Kind,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    **choices: Any,
+) -> Any:
+    """The part of a model that ``ref`` names, in eval mode: a U-Net, VAE or vocoder, a ``Clap``, a ``T5TextEncoder``.
+
+    ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices`` are those of ``convert.model.Choices``.
+    Raises AudioLDMError where there is none, or it is of another kind.
+    """
+    net = find_part(ref, kind, **choices).open()
+    if isinstance(net, NoClap):
+        raise AudioLDMError(f"{ref} has no CLAP.", "Name a model that has one.")
+    dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
+    return nn.Module.to(net, device=device, dtype=dtype).eval()  # diffusers' own warns of any cast

@@ -1,0 +1,135 @@
+"""What a training run left: its settings, the nets of its checkpoints, and the model that its U-Net belongs to."""
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from audioldm.components import Components, Sampling
+from audioldm.datasets.cache import read_index
+from audioldm.diffusion import schedule as schedules
+from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import fill, read_weights, sha256, state_digest
+from audioldm.nets.text_encoder import T5TextEncoder
+from audioldm.nets.unet import kind_of
+from audioldm.nets.vae import encoder_digest
+from audioldm.spec import SPECS
+
+BUILDERS = ("audioldm.nets.", "audioldm.datasets.synthetic.", "audioldm.convert.reference.")
+"""what the configuration of a run may call to build a net"""
+TRAINED = Sampling(steps=25, sampler="dpmpp_2m", grid="trailing", guidance=3.0)
+"""defaults of a model that is joined from runs"""
+
+
+def run_of(file: Path) -> Path | None:
+    """The run folder of a training checkpoint."""
+    run = file.parent.parent
+    return run if (run / "config.yaml").is_file() else None
+
+
+def run_settings(run: Path) -> dict[str, Any]:
+    """The resolved configuration that a run was started with.   Raises AudioLDMError."""
+    import yaml
+
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise AudioLDMError(
+            f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model."
+        )
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise AudioLDMError(f"{path} is not valid YAML ({line}).", "Name another run.") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("task"), dict):
+        raise AudioLDMError(f"{path} is no configuration of a training.", "Name another run.")
+    return settings
+
+
+def open_run_checkpoint(file: Path, name: str) -> Any:
+    """The net ``name`` of a training checkpoint: its averaged weights where it has an average, else its weights."""
+    settings = run_settings(file.parent.parent)
+    if name not in settings["task"]:
+        raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
+    content = read_weights(file)
+    weights, callbacks = content.get("state_dict"), content.get("callbacks") or {}
+    if not isinstance(weights, dict):
+        raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
+    state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
+    averages = [c["shadow"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadow")]
+    return fill(lambda: built(settings["task"][name]), averages[0] if averages else state, file)
+
+
+def built(node: Any) -> Any:
+    """An object that a run's configuration describes, by builders of this package only.   Raises AudioLDMError."""
+    if isinstance(node, list):
+        return [built(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    values = {str(key): built(value) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return values
+    target = str(node["_target_"])
+    if not target.startswith(BUILDERS):
+        raise AudioLDMError(
+            f"The run's configuration names {target!r}.", "It builds only what is in audioldm.nets."
+        )
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)(**values)
+
+
+def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5TextEncoder | None) -> Components:
+    """The model of a run's U-Net and the parts that it learned with.
+
+    Raises AudioLDMError where its latents were not made with this VAE, this CLAP or this T5.
+    """
+    settings = run_settings(run)
+    index = read_index(settings["data"]["folder"])
+    for what, digest in (
+        ("encoder", encoder_digest(vae)),
+        ("clap", "" if clap.audio_encoder is None else state_digest(clap.audio_encoder)),
+    ):
+        if digest != index[what]:
+            raise AudioLDMError(
+                f"The U-Net's latents were not made with this {what}.",
+                "Encode and train again, or name the right part.",
+            )
+    if (kind_of(unet) == "film") != (t5 is None):
+        raise AudioLDMError(
+            "The U-Net and the T5 do not belong together.", "Name the T5 of its latents: --t5."
+        )
+    vae.register_to_config(scaling_factor=index["scaling_factor"])
+    spec = SPECS[index.get("spec", "16k_64")]
+    call = {key: value for key, value in settings["task"]["schedule"].items() if key != "_target_"}
+    make = getattr(schedules, settings["task"]["schedule"]["_target_"].rsplit(".", 1)[1])
+    return Components(
+        unet,
+        vae,
+        vocoder,
+        clap,
+        replace(spec, stride=index["stride"], latent_channels=index["latent_channels"]),
+        token_encoder=t5,
+        schedule=make(**call),
+        prediction=settings["task"]["prediction"],
+        defaults=replace(TRAINED, seconds=index["seconds"]),
+        about={"latents": {key: index[key] for key in ("windows", "seconds", "split", "scaling_factor")}},
+    )
+
+
+def t5_of(run: Path, named: str | None = None) -> str | None:
+    """The T5 that a run's latents were made with, or the ``named`` one if it is the same; None without tokens.
+
+    Raises AudioLDMError where it is gone or another.
+    """
+    index = read_index(run_settings(run)["data"]["folder"])
+    item = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
+    if item is None:
+        return None
+    if named is None and not Path(item["file"]).is_file():
+        raise AudioLDMError(f"{item['file']} is missing, with which the tokens were made.", "Name it: --t5.")
+    from audioldm.convert.reference import find_part
+
+    part = find_part(named or Path(item["file"]).parent, "text_encoder")
+    if sha256(part.files[0]) != item["sha256"]:
+        raise AudioLDMError(f"The U-Net's tokens were not made with t5={part.ref}.", "Name the right one.")
+    return part.ref

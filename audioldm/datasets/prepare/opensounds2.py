@@ -1,0 +1,118 @@
+"""opensounds2: 6,500 captioned clips of open licences from public repositories, as tars and a manifest.jsonl."""
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from audioldm.datasets.manifest import Finding, Row, split_of
+from audioldm.datasets.prepare.shared import Findings, note, rows_of, table
+from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, write_bytes
+from audioldm.tables import Record
+
+WEAK = re.compile(r"^(a|an) (retro |video )?(video )?game (sound|music)( effect)?, ")
+"""Captions that name an event of a game, not a sound."""
+SUMS = "sha256.jsonl"
+"""Beside the sounds: the sha256 of each file as it was first unpacked."""
+MOST_BYTES = 64 * 2**20
+
+
+def opensounds2(
+    folder: str | Path,
+    *,
+    to: str | Path = "data/raw/opensounds2",
+    weak: float = 0.0,
+    val: float = 0.05,
+    test: float = 0.05,
+    findings: Findings | None = None,
+) -> list[Row]:
+    """opensounds2: 6,500 clips of open licences out of public repositories (manifest.jsonl and audio-NNN.tar).
+
+    Licence and attribution are each file's own.  Captions that name an event of a game ("a video game sound, X") are
+    left out, or drawn with the weight ``weak``.  Clips of one group share a split.  Sounds that are there are not
+    unpacked again; a manifest's sha256, where it has one, and that of the first unpacking must agree.
+    """
+    folder, to = Path(folder), Path(to).absolute()
+    if not 0 <= weak <= 1:
+        raise AudioLDMError(f"weak={weak} is not a weight.", "Use 0 to leave them out, or up to 1.")
+    listed = [record for record in table(folder / "manifest.jsonl", ("tar", "path", "caption"), findings)]
+    dropped = [record for record in listed if is_weak(record.cells) and not weak]
+    if dropped:
+        note(findings if findings is not None else [], folder, f"{len(dropped)} weak captions", "weak")
+    wanted = [record for record in listed if not (is_weak(record.cells) and not weak)]
+    sums = unpack(folder, to, wanted, findings)
+
+    def row(cells: dict[str, Any]) -> Row:
+        group = f"opensounds2/{cells['group']}"
+        digest = sums[cells["path"]]
+        if cells.get("sha256", digest) != digest:
+            raise ValueError(f"sha256 {digest[:12]} instead of {cells['sha256'][:12]}")
+        return Row(
+            str(inside(to, cells["path"])), (cells["caption"],), labels=(cells["path"].split("/")[0],),
+            split=split_of(group, val=val, test=test), licence=cells["licence"], sha256=digest, group=group,
+            source=f"opensounds2/{cells['path'].split('/')[0]}", weight=weak if is_weak(cells) else 1.0,
+            author=f"{cells['attribution']} ({cells['source']}: {cells['original_path']})",
+        )  # fmt: skip
+
+    return list(rows_of(wanted, row, findings))
+
+
+def is_weak(cells: dict[str, Any]) -> bool:
+    """Whether a clip's caption names an event instead of a sound.
+
+    >>> [is_weak({"caption": text}) for text in ("a retro game sound effect, glasses", "a dog barking")]
+    [True, False]
+    """
+    return bool(WEAK.match(str(cells.get("caption", ""))))
+
+
+def unpack(folder: Path, to: Path, records: list[Record], findings: Findings | None) -> dict[str, str]:
+    """Write the listed members of the tars below ``to``; path -> sha256 of those that are there and as they were."""
+    sums = table(to / SUMS, (), findings) if (to / SUMS).is_file() else []
+    known = {record.cells["path"]: record.cells["sha256"] for record in sums}
+    by_tar: dict[str, set[str]] = {}
+    for record in records:
+        try:
+            target = inside(to, record.cells["path"], where=record.where)
+        except (AudioLDMError, KeyError, TypeError) as error:
+            note(findings, record.where, str(error))
+            continue
+        if not (target.is_file() and known.get(record.cells["path"])):
+            by_tar.setdefault(record.cells["tar"], set()).add(record.cells["path"])
+    for name, paths in sorted(by_tar.items()):
+        for path, content in members(inside(folder, name), paths, findings):
+            digest = hashlib.sha256(content).hexdigest()
+            if known.setdefault(path, digest) != digest:
+                note(
+                    findings,
+                    f"{name}!{path}",
+                    f"sha256 {digest[:12]} instead of {known.pop(path)[:12]}",
+                    "changed",
+                )
+                continue
+            write_bytes(inside(to, path), content)
+        lines = [
+            json.dumps({"path": path, "sha256": digest}) + "\n" for path, digest in sorted(known.items())
+        ]
+        write_bytes(to / SUMS, "".join(lines).encode())
+    return known
+
+
+def members(path: Path, wanted: set[str], findings: Findings | None) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the wanted plain files of a tar; what is damaged or missing is noted."""
+    lost = set(wanted)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for item in tar:
+                if item.name in lost and item.isreg() and item.size <= MOST_BYTES:
+                    source = tar.extractfile(item)
+                    lost.discard(item.name)
+                    yield item.name, source.read() if source else b""
+    except (tarfile.TarError, OSError, EOFError) as error:
+        note(findings, path, f"it cannot be read: {error}", "missing")
+    if lost and findings is not None:
+        findings += [Finding("missing", f"{path}!{name}", "not in the tar") for name in sorted(lost)]

@@ -1,0 +1,166 @@
+"""What the readers of data sets share: rows from records, sounds found by name, licences, labels as words."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audioldm.datasets.decode import FOREIGN, SUFFIXES
+from audioldm.datasets.manifest import Finding, Row
+from audioldm.errors import AudioLDMError
+from audioldm.paths import inside
+from audioldm.tables import Record, read_table
+
+Findings = list[Finding]
+WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, AudioLDMError)
+"""What a record of another shape makes its reader raise."""
+OTHER = (
+    "", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xml", ".html", ".htm", ".pdf", ".lab",
+    ".png", ".jpg", ".jpeg", ".gif", ".svg", ".rtf", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".tar", ".gz", ".py",
+    ".sh", ".log", ".parquet", ".npy", ".npz", ".pt", ".ini", ".toml", ".lnk", ".url", ".db", ".bib", ".tex", ".asd",
+)  # fmt: skip
+"""Endings of files that nobody takes for sounds."""
+LICENCE_URLS = (
+    (r"publicdomain/zero/(?P<v>[\d.]+)", "CC0-{v}"),
+    (r"licenses/sampling\+/(?P<v>[\d.]+)", "CC-Sampling+-{v}"),
+    (r"licenses/(?P<k>by(?:-nc)?(?:-sa|-nd)?)/(?P<v>[\d.]+)", "CC-{k}-{v}"),
+)
+YOUTUBE = "YouTube (none stated)"
+"""The licence of a clip from YouTube: the lists say nothing about the rights of the sound."""
+CLIP_SECONDS = 10
+
+
+def note(findings: Findings | None, where: str | Path, reason: str, kind: str = "row") -> None:
+    """Add what is left out to ``findings``; without a list, refuse it."""
+    if findings is None:
+        raise AudioLDMError(f"{where}: {reason}.", "Correct this row.")
+    findings.append(Finding(kind, str(where), reason))
+
+
+def table(
+    path: str | Path, need: Sequence[str], findings: Findings | None, *, text: str = ""
+) -> list[Record]:
+    """The rows of a table of a data set; those of another shape are added to ``findings``."""
+    if not Path(path).is_file():
+        raise AudioLDMError(f"There is no table {path}.", "Is this the data set's own folder?")
+    rows = read_table(path, need=need, text=text)
+    for item in rows.omitted:
+        note(findings, item.where, item.reason)
+    return rows.records
+
+
+def rows_of(
+    records: Iterable[Record], make: Callable[[dict[str, Any]], Row | None], findings: Findings | None
+) -> Iterator[Row]:
+    """What ``make`` makes of the records' cells; those that it cannot use are added to ``findings``."""
+    for record in records:
+        try:
+            row = make(record.cells)
+        except WRONG as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "message", str(error))
+            note(findings, record.where, str(reason).strip(" ."))
+        else:
+            if row is not None:
+                yield row
+
+
+def items(path: Path, values: Iterable[dict[str, Any]]) -> list[Record]:
+    """The objects of a JSON or YAML list as records, by their number."""
+    return [Record(f"{path}:{number}", value) for number, value in enumerate(values, start=1)]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file below ``folder``, in order of name; links to folders are followed, each folder once."""
+    known = set[str]()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(place)
+        if real in known:
+            folders.clear()
+            continue
+        known.add(real)
+        yield from (Path(place, name) for name in sorted(files))
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file's ending is that of a sound, known here or to ffmpeg."""
+    return path.suffix.lower() in SUFFIXES + FOREIGN and not path.name.startswith("._")
+
+
+class Sounds:
+    """The sound files below some folders, found by file name or by name without its ending."""
+
+    def __init__(self, *folders: str | Path) -> None:
+        self.folders = [Path(folder).absolute() for folder in folders]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise AudioLDMError(f"There is no folder {folder}.", "Name the folder that holds the sounds.")
+        self.by_name: dict[str, Path] = {}
+        for path in (path for folder in self.folders for path in walk(folder) if is_sound(path)):
+            for name in (path.name, path.stem):
+                self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
+
+    def find(self, *names: str) -> Path | None:
+        """The first of ``names`` that is there."""
+        forms = (unicodedata.normalize("NFC", name) for name in names)
+        return next((self.by_name[name] for name in forms if name in self.by_name), None)
+
+    def place(self, *names: str) -> str:
+        """As ``find``, or where it should have been: the check then names it as missing."""
+        path = self.find(*names)
+        return str(path if path is not None else inside(self.folders[0], names[0]))
+
+
+def youtube_names(video: str, start: float, end: float | None = None) -> list[str]:
+    """The file names (without ending) that are in use for a clip of a video.
+
+    >>> youtube_names("abc", 30)[:4]
+    ['abc_30', 'Yabc_30', 'abc', 'Yabc']
+    """
+    stop = start + CLIP_SECONDS if end is None else end
+    whole = [f"{video}_{start:g}", f"Y{video}_{start:g}", video, f"Y{video}"]
+    spans = [f"{start:g}_{stop:g}", f"{start:.3f}_{stop:.3f}"]
+    spans += [f"{start * 1000:g}_{stop * 1000:g}", f"{start * 1000:.0f}_{stop * 1000:.0f}"]
+    return whole + [f"{prefix}{video}_{span}" for span in spans for prefix in ("", "Y")]
+
+
+def licence(url: str) -> str:
+    """A Creative Commons address as a short name; any other text as it is.
+
+    >>> licence("http://creativecommons.org/licenses/by-nc/3.0/")
+    'CC-BY-NC-3.0'
+    >>> licence("http://creativecommons.org/publicdomain/zero/1.0/")
+    'CC0-1.0'
+    """
+    for pattern, name in LICENCE_URLS:
+        if hit := re.search(pattern, url):
+            kind = hit.groupdict().get("k", "").upper()
+            return name.format(k=kind, v=hit["v"])
+    return url
+
+
+def words(label: str) -> str:
+    """A class name as words: the first of its alternatives, without brackets.
+
+    >>> words("Electric_guitar"), words("Vehicle horn, car horn, honking"), words("Fire (alarm)")
+    ('electric guitar', 'vehicle horn', 'fire')
+    """
+    first = re.sub(r"\([^)]*\)", "", label.replace("_", " ")).split(",")[0]
+    return " ".join(first.lower().split())
+
+
+def listing(parts: Iterable[str]) -> str:
+    """Several things in one phrase.
+
+    >>> listing(["wind"]), listing(["wind", "rain"]), listing(["wind", "rain", "thunder"])
+    ('wind', 'wind and rain', 'wind, rain and thunder')
+    """
+    *first, last = list(dict.fromkeys(parts))
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def texts(line: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    """The cells of ``names`` that hold something, each once."""
+    return tuple(dict.fromkeys(line[name] for name in names if line.get(name)))

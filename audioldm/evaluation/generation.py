@@ -1,0 +1,117 @@
+"""A model's sounds for an evaluation: generated once and kept, and real ones after its VAE and vocoder.   N samples."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audioldm.datasets.decode import encode, read_mono, resample
+from audioldm.evaluation.clips import Clip
+from audioldm.pipeline import longform
+from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.signal.level import normalise_peak
+from audioldm.signal.mel import LogMel
+
+
+@dataclass
+class GeneratedClips:
+    """Clips by prompt and seed, kept in ``folder`` under a hash of everything that decides their sound.
+
+    The key covers the weights' hashes, adapters, settings, prompt and seed; a clip goes through its 16-bit file even
+    when it is new, so that a second run reads the same samples.
+    """
+
+    pipe: AudioLDM
+    folder: Path
+    settings: dict[str, Any]
+    batch_size: int | None = None
+    on_clip: Callable[[], None] = lambda: None
+    new: int = field(default=0, init=False)
+    reused: int = field(default=0, init=False)
+
+    def path(self, prompt: str, seed: int) -> Path:
+        """Where the clip lies."""
+        pipe = self.pipe
+        adapters = [pipe.adapted.settings()] if pipe.adapted else []
+        identity = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype), prompt, seed]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{digest[:32]}.wav"
+
+    def paths(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Path]:
+        """A file for each prompt with its seed; what is missing is generated, never more than a batch in memory."""
+        pairs = list(zip(prompts, seeds, strict=True))
+        missing = [pair for pair in dict.fromkeys(pairs) if not self.path(*pair).is_file()]
+        self.reused += len(pairs) - len(missing)
+        size = self.batch_size or (1 if self.pipe.device.type == "cpu" else 16)
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
+            waves = self.pipe(
+                [prompt for prompt, _ in part],
+                seeds=[seed for _, seed in part],
+                batch_size=size,
+                **self.settings,
+            )
+            for pair, wave in zip(part, waves, strict=True):
+                encode(self.path(*pair), wave.cpu().float(), self.pipe.spec.rate)
+                self.new += 1
+                self.on_clip()
+        return [self.path(*pair) for pair in pairs]
+
+    def waves(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tensor]:
+        """The same as waves (N,) at the model's rate."""
+        return [read_mono(path)[0] for path in self.paths(prompts, seeds)]
+
+    def like(self, real: Sequence[Clip], *, run: int) -> list[Clip]:
+        """A clip for each reference's caption; clip i of run r has seed r * n + i."""
+        seeds = [run * len(real) + i for i in range(len(real))]
+        paths = self.paths([clip.caption for clip in real], seeds)
+        return [
+            Clip(clip.id, path, clip.caption, group=clip.group)
+            for clip, path in zip(real, paths, strict=True)
+        ]
+
+
+class Codec:
+    """The model's own way from sound to sound for clips of ``seconds``: mel, VAE, vocoder, without the U-Net."""
+
+    def __init__(self, pipe: AudioLDM, seconds: float) -> None:
+        self.pipe, self.seconds, self.spec = pipe, seconds, pipe.spec
+        self.mel = LogMel(pipe.spec).to(pipe.device)
+        self.refine_phase = pipe.defaults.refine_phase
+
+    @torch.no_grad()
+    def round_trip(self, wave: Tensor) -> Tensor:
+        """A wave (N,) at the model's rate through VAE (the posterior's mean) and vocoder: ``seconds`` long."""
+        latent = longform.encode(self.pipe, wave[: self.spec.samples(self.seconds)])
+        wave = longform.decode(self.pipe, latent, seconds=self.seconds, refine_phase=self.refine_phase)[0]
+        return wave.cpu().float()
+
+    def level_true(self, wave: Tensor) -> Tensor:
+        """The round trip of (N,), levelled as in training (peak 0.5), with the clip's own peak and length again."""
+        peak = float((wave - wave.mean()).abs().max())
+        return normalise_peak(self.round_trip(normalise_peak(wave)))[: len(wave)] * (peak / 0.5)
+
+
+def round_trips(
+    pipe: AudioLDM,
+    real: Sequence[Clip],
+    seconds: float,
+    folder: Path,
+    *,
+    step: Callable[[], None] = lambda: None,
+) -> list[Clip]:
+    """The references after the model's mel, VAE and vocoder, each at its own loudness, as files in ``folder``."""
+    codec, clips = Codec(pipe, seconds), []
+    for clip in real:
+        wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
+        wave = resample(wave, rate, pipe.spec.rate)[: pipe.spec.samples(seconds)]
+        path = folder / f"{clip.id.replace('/', '_')}.wav"
+        encode(path, codec.level_true(wave), pipe.spec.rate)
+        clips.append(replace(clip, path=path, start=0.0, seconds=None))
+        step()
+    return clips

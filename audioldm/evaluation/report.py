@@ -1,0 +1,174 @@
+"""A comparison's report: one HTML page with charts and the clips to hear, tables for a terminal, a CSV of the clips."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from audioldm.datasets.decode import read_mono
+from audioldm.evaluation import html
+from audioldm.evaluation.clips import Clip
+from audioldm.evaluation.comparison import Comparison, Line, Report
+from audioldm.evaluation.picture import Picture
+
+SHOWN = 16
+"""clips with players: half of them the worst"""
+DISTANCES = ("FD", "FD_inf", "KAD", "KL")
+BY_CLIP = ("kl", "bridge", "clap")
+
+
+def as_html(report: Report, compared: Comparison, *, title: str) -> str:
+    """The whole page."""
+    warnings = "".join(f'<p class="warn">{html.text(line)}</p>' for line in report.warnings)
+    sections = [warnings, conditions(report)]
+    for name, lines in report.lines.items():
+        sections.append(
+            html.section(f"Scores by {name}", html.table(*score_table(lines)), charts(name, lines))
+        )
+    sections.append(cards(report, compared.runs[0], compared.real if compared.pairs else ()))
+    meanings = html.table(["score", "meaning"], list(report.about["scores"].items()))
+    return html.page(title, *sections, html.section("What the scores mean", meanings))
+
+
+def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: one row a score, one column a set."""
+    names = dict.fromkeys(name for line in lines for name in line.scores)
+    rows = [[name, *(str(line.scores.get(name, "")) for line in lines)] for name in names]
+    return ["score", *(f"{line.name} (n={line.n})" for line in lines)], rows
+
+
+def conditions(report: Report) -> str:
+    """Everything that decides the numbers."""
+    settings = [
+        (key, html.plain(value)) for key, value in report.about.items() if key not in ("scores", "embedders")
+    ]
+    sets = [[name, *counts.values()] for name, counts in report.census.items()]
+    heads = ["set", *next(iter(report.census.values()), {})]
+    used = [[e["name"], e["rate"], e["dim"], e["sha256"], e["front"]] for e in report.about["embedders"]]
+    return html.section(
+        "Conditions",
+        html.table(["setting", "value"], settings),
+        html.table(heads, sets),
+        html.table(["embedder", "rate (Hz)", "width", "sha256 of the weights", "front end"], used),
+    )
+
+
+def charts(name: str, lines: Sequence[Line]) -> str:
+    """Distances of every row beside one another, and the line to 1/n = 0."""
+    shown = [key for key in DISTANCES if sum(key in line.scores for line in lines) > 1]
+    figure = Picture(figsize=(11, 0.8 + 0.42 * len(lines)))
+    panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
+    for axes, key in zip(panels, shown, strict=False):
+        part = [line for line in lines if key in line.scores]
+        values = [line.scores[key].value for line in part]
+        errors = [line.scores[key].error or 0.0 for line in part]
+        colours = ["#c2410c" if line.name.startswith("generated") else "#3f6b8f" for line in part]
+        axes.barh([f"{line.name} (n={line.n})" for line in part], values, xerr=errors, color=colours)
+        axes.set_title(key, fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    parts = [html.figure(figure, f"distances by {name}")] if shown else []
+    if any(line.scores["FD_inf"].points for line in lines if "FD_inf" in line.scores):
+        parts.append(html.figure(extrapolation(lines), f"FD by {name} against 1/n"))
+    return "".join(parts)
+
+
+def extrapolation(lines: Sequence[Line]) -> Picture:
+    """FD against 1/n with the fitted lines."""
+    figure = Picture(figsize=(6.5, 3.2))
+    axes = figure.subplots()
+    for line in lines:
+        score = line.scores.get("FD_inf")
+        if score is None or not score.points:
+            continue
+        x = [1 / n for n, _ in score.points]
+        y = [distance for _, distance in score.points]
+        slope = (sum(y) / len(y) - score.value) / (sum(x) / len(x))
+        (dots,) = axes.plot(x, y, "o", markersize=4, label=line.name)
+        axes.plot([0, max(x)], [score.value, score.value + slope * max(x)], color=dots.get_color())
+    axes.set(xlabel="1 / n", ylabel="FD", xlim=(0, None))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def examples(report: Report, count: int) -> list[tuple[str, dict[str, Any]]]:
+    """Clips to hear: the worst ones by KL or by caption, then evenly spread ones."""
+    first = [row for row in report.clips if row["set"] == 1]
+    key = next((name for name in BY_CLIP if first and name in first[0]), None)
+    if key is None:
+        return [("", row) for row in first[:count]]
+    order = sorted(first, key=lambda row: row[key], reverse=key == "kl")
+    half = count // 2
+    rest = order[half:]
+    step = max(1, len(rest) // (count - half))
+    spread = [(f"rank {half + i + 1} by {key}", rest[i]) for i in range(0, len(rest), step)]
+    return [*((f"worst by {key}", row) for row in order[:half]), *spread[: count - half]]
+
+
+def cards(report: Report, generated: Sequence[Clip], real: Sequence[Clip]) -> str:
+    """Cards with players and spectrograms, the reference under the generated clip."""
+    ours, theirs = {clip.id: clip for clip in generated}, {clip.id: clip for clip in real}
+    parts = []
+    for reason, row in examples(report, SHOWN):
+        values = ", ".join(f"{name} {row[name]:.3g}" for name in BY_CLIP if name in row)
+        sounds = []
+        for label, clip in (("generated", ours.get(row["id"])), ("reference", theirs.get(row["id"]))):
+            if clip is not None:
+                wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
+                sounds.append(f'<div class="small">{label}</div>{html.spectrogram(wave, rate)}')
+                sounds.append(html.player(wave, rate))
+        note = "; ".join(part for part in (row["id"], reason, values) if part)
+        parts.append(html.card(row["caption"] or row["id"], note, *sounds))
+    scale = f"Spectrograms: log-mel, {html.TOP - html.RANGE:g} to {html.TOP:g} dB everywhere."
+    return html.section("Clips", f'<p class="small">{scale}</p><div class="clips">{"".join(parts)}</div>')
+
+
+def as_text(report: Report) -> str:
+    """Conditions, one Markdown table an embedder, warnings."""
+    lines = [f"{key:<12} {html.plain(value)}" for key, value in report.about.items() if key != "scores"]
+    lines += [f"{name:<12} {html.plain(counts)}" for name, counts in report.census.items()]
+    for name, part in report.lines.items():
+        lines += ["", f"by {name}", "", *markdown(*score_table(part))]
+    lines += [f"warning: {line}" for line in report.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines of a Markdown table; numbers get three digits, None a dash.
+
+    >>> print(*markdown(["a", "b"], [[1, 0.12345]]), sep="\\n")
+    | a | b |
+    |---|---|
+    | 1 | 0.123 |
+    """
+
+    def cell(value: object) -> str:
+        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    body = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
+    return ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *body]
+
+
+def as_csv(report: Report) -> str:
+    """One line a generated clip."""
+    names = dict.fromkeys(name for row in report.clips for name in row)
+    return csv_text(list(names), [[row.get(name, "") for name in names] for row in report.clips])
+
+
+def csv_text(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A CSV whose text cells no spreadsheet takes for a formula: those that begin like one get a quote in front.
+
+    >>> csv_text(["a"], [["=1+1"], [-2.5]])
+    "a\\n'=1+1\\n-2.5\\n"
+    """
+
+    def cell(value: object) -> object:
+        formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        return f"'{value}" if formula else value
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([cell(value) for value in row] for row in rows)
+    return buffer.getvalue()

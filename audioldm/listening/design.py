@@ -1,0 +1,200 @@
+"""Who hears what in which order.   The order of every rater follows from the test's secret and the rater's number.
+
+A block is one prompt; within it the conditions (systems, or pairs of systems) follow a row of a Williams square, so
+that over the raters every condition comes at every place, and after every other, equally often.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+Task = Literal["ab", "quality", "relevance", "abx", "mushra"]
+Kind = Literal["training", "main", "repeat", "catch"]
+Condition = tuple[str, ...]
+
+METHODS: dict[str, tuple[Task, ...]] = {
+    "ab": ("ab",),
+    "acr": ("quality", "relevance"),
+    "acr-quality": ("quality",),
+    "acr-relevance": ("relevance",),
+    "abx": ("abx",),
+    "mushra": ("mushra",),
+}
+"""Method to the tasks of its parts, in order: quality is judged before any caption is shown."""
+
+PAIRED: tuple[Task, ...] = ("ab", "abx")
+DAMAGED = "damaged:"
+"""Before a system's name: its clip made bad on purpose, for training and catch trials."""
+ANCHOR = "anchor"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One page.   ``slots`` are the versions of the prompt's clip in the order of their buttons."""
+
+    kind: Kind
+    task: Task
+    prompt: str
+    slots: tuple[str, ...]
+    reference: str | None = None
+    """the version shown as such: MUSHRA's open reference"""
+    caption_of: str | None = None
+    """the prompt whose caption is shown, if any; another prompt's in a catch trial of relevance"""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a test's order follows from."""
+
+    method: str
+    systems: tuple[str, ...]
+    prompts: tuple[str, ...]
+    captions: tuple[str, ...]
+    reference: str | None = None
+    anchors: tuple[str, ...] = ()
+    per_rater: int = 0
+    """prompts each rater hears; 0 is all"""
+    training: int = 2
+    catch: int = 2
+    repeats: int = 1
+    secret: str = ""
+
+
+def williams_square(n: int) -> list[tuple[int, ...]]:
+    """Orders of n conditions: each at each place once, each directly after each other once (odd n: twice in 2n rows).
+
+    Williams (1949), Australian Journal of Scientific Research A 2:149.
+
+    >>> williams_square(4)
+    [(0, 3, 1, 2), (1, 0, 2, 3), (2, 1, 3, 0), (3, 2, 0, 1)]
+    >>> len(williams_square(5))
+    10
+    """
+    if n < 1:
+        raise ValueError(f"n={n} is not a number of conditions.")
+    zigzag = [(n - (i + 1) // 2) % n if i % 2 else i // 2 for i in range(n)]
+    rows = [tuple((step + start) % n for step in zigzag) for start in range(n)]
+    return rows + [row[::-1] for row in rows] if n % 2 and n > 1 else rows
+
+
+def plan(design: Design, rater: int) -> list[Trial]:
+    """The trials of rater number ``rater`` (0, 1, ...): for each part training, then the rest with catches mixed in."""
+    return [trial for task in METHODS[design.method] for trial in part(design, task, rater)]
+
+
+def part(design: Design, task: Task, rater: int) -> list[Trial]:
+    """The trials of one task."""
+    # every rater has an own shuffle, but what balances sides and orders below counts on with the rater's number
+    rng = random.Random(hashlib.sha256(f"{design.secret}|{task}|{rater}".encode()).digest())
+    blocks = [block(design, task, rater, number) for number in prompts_of(design, rater)]
+    rng.shuffle(blocks)
+    trials = [trial for trials in blocks for trial in trials]
+    if design.repeats:
+        again = rng.sample(trials, min(design.repeats, len(trials)))
+        trials += [repeated(trial) for trial in again]
+    if task != "mushra":  # its hidden reference is a catch on every page
+        for i in range(design.catch):
+            lowest = min(1, len(trials))
+            trials.insert(rng.randint(lowest, len(trials)), catch(design, task, rng, "catch", i + rater))
+    return practice(design, task, rng) + trials
+
+
+def prompts_of(design: Design, rater: int) -> list[int]:
+    """Numbers of the prompts this rater hears: a window that moves on, so that all prompts are heard equally often."""
+    n = len(design.prompts)
+    size = design.per_rater or n
+    return [(rater * size + i) % n for i in range(min(size, n))]
+
+
+def conditions(design: Design, task: Task) -> list[Condition]:
+    """What is compared: systems one by one, pairs of them, or all with the hidden reference and the anchors."""
+    if task in PAIRED:
+        return list(combinations(design.systems, 2))
+    if task == "mushra":
+        return [(name,) for name in dict.fromkeys((str(design.reference), *design.anchors, *design.systems))]
+    return [(name,) for name in design.systems]
+
+
+def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
+    """The trials about prompt ``number``."""
+    prompt, compared = design.prompts[number], conditions(design, task)
+    rows = williams_square(len(compared))
+    order = [compared[i] for i in rows[(rater + number) % len(rows)]]
+    if task == "mushra":
+        names = tuple(name for condition in order for name in condition)
+        return [Trial("main", task, prompt, names, reference=design.reference)]
+    shown = None if task in ("quality", "abx") else prompt
+    # a new round through the square turns every side, so that no order goes with one side
+    turn = rater + number + (rater // len(rows) if len(rows) > 1 else 0)
+    return [
+        Trial("main", task, prompt, sided(task, pair, turn + compared.index(pair)), caption_of=shown)
+        for pair in order
+    ]
+
+
+def sided(task: Task, condition: Condition, turn: int) -> Condition:
+    """The clips as A and B (and X): which side, and which of both X is, take turns."""
+    if task not in PAIRED:
+        return condition
+    pair = condition if turn % 2 == 0 else condition[::-1]
+    return (*pair, pair[turn // 2 % 2]) if task == "abx" else pair
+
+
+def repeated(trial: Trial) -> Trial:
+    """The same trial once more, pairs with their sides changed: how well does a rater agree with themselves?"""
+    slots = trial.slots
+    if trial.task == "ab":
+        slots = slots[::-1]
+    if trial.task == "abx":
+        slots = (slots[1], slots[0], slots[2])
+    return Trial("repeat", trial.task, trial.prompt, slots, trial.reference, trial.caption_of)
+
+
+def catch(design: Design, task: Task, rng: random.Random, kind: Kind, turn: int) -> Trial:
+    """A trial with a right answer: a damaged copy beside its clip, a damaged clip, or a clip under a wrong caption."""
+    prompt = rng.choice(design.prompts)
+    system = design.reference or rng.choice(design.systems)
+    if task in PAIRED:
+        caption = prompt if task == "ab" else None
+        return Trial(kind, task, prompt, sided(task, (system, DAMAGED + system), turn), caption_of=caption)
+    if task == "quality":
+        return Trial(kind, task, prompt, (DAMAGED + system,))
+    return Trial(kind, task, prompt, (system,), caption_of=unlike(design, prompt, rng))
+
+
+def unlike(design: Design, prompt: str, rng: random.Random) -> str:
+    """A prompt whose caption shares as few words as possible with that of ``prompt``."""
+    captions = dict(zip(design.prompts, design.captions, strict=True))
+    words = set(captions[prompt].casefold().split())
+    others = [name for name in design.prompts if captions[name] != captions[prompt]]
+    if not others:
+        raise ValueError("all captions are equal; relevance has nothing to mismatch.")
+    shared = {name: len(words & set(captions[name].casefold().split())) for name in others}
+    return rng.choice([name for name in others if shared[name] == min(shared.values())])
+
+
+def practice(design: Design, task: Task, rng: random.Random) -> list[Trial]:
+    """Training trials: not analysed; they show the range from a good clip to a damaged one."""
+    trials: list[Trial] = []
+    for i in range(design.training):
+        number = rng.randrange(len(design.prompts))
+        if task == "mushra":
+            page = block(design, task, rng.randrange(1000), number)[0]
+            trials.append(Trial("training", task, page.prompt, page.slots, page.reference))
+        elif i % 2 == 0:
+            trials.append(catch(design, task, rng, "training", rng.randrange(4)))
+        else:
+            plain = rng.choice(block(design, task, rng.randrange(1000), number))
+            trials.append(Trial("training", task, plain.prompt, plain.slots, caption_of=plain.caption_of))
+    return trials
+
+
+def versions(design: Design) -> Sequence[str]:
+    """Every version of a prompt's clip that some trial may play."""
+    tasks = METHODS[design.method]
+    damaged = [DAMAGED + name for name in ([design.reference] if design.reference else design.systems)]
+    wanted = damaged if any(task in ("ab", "abx", "quality") for task in tasks) else []
+    return (*design.systems, *design.anchors, *wanted)

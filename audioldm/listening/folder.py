@@ -1,0 +1,166 @@
+"""A prepared test on disk: what raters may know (test.json), the key (key.json), the sounds, the log of answers."""
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audioldm.errors import AudioLDMError
+from audioldm.listening.design import Design
+from audioldm.paths import inside
+
+FORMAT = 1
+RESPONSES = "responses.jsonl"
+FIELDS: dict[str, dict[str, type]] = {
+    "join": {"name": str},
+    "volume": {"right": bool, "played": int, "heard": int, "device": str},
+    "answer": {"trial": int, "kind": str, "task": str, "prompt": str, "stimuli": list},
+}
+"""What each kind of event must hold, beside its rater and the key."""
+AGAIN = "Copy the whole folder again."
+
+
+@dataclass(frozen=True)
+class Test:
+    """A prepared test folder."""
+
+    folder: Path
+    about: dict[str, Any]
+    design: Design
+    clips: dict[str, dict[str, Any]]
+    """blind file name -> what it is"""
+
+    __test__ = False  # not a test case for pytest to collect
+
+    @property
+    def names(self) -> dict[tuple[str, str], str]:
+        """(version, prompt) -> blind file name."""
+        return {(clip["version"], clip["prompt"]): name for name, clip in self.clips.items()}
+
+    @property
+    def responses(self) -> Path:
+        """The log of answers."""
+        return self.folder / RESPONSES
+
+
+def load(folder: str | Path) -> Test:
+    """Read a test folder; AudioLDMError where something is missing or was changed since it was prepared."""
+    folder = Path(folder)
+    about, key = read_part(folder / "test.json"), read_part(folder / "key.json")
+    if hashlib.sha256((folder / "key.json").read_bytes()).hexdigest() != about.get("key_sha256"):
+        raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", AGAIN)
+    try:
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in key["design"].items()}
+        test = Test(folder, about, Design(**settings), key["clips"])
+        digests = {name: clip["sha256"] for name, clip in test.clips.items()}
+        test.names  # noqa: B018 (every clip has a version and a prompt)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise AudioLDMError(f"{folder}/key.json lacks {error}.", AGAIN) from error
+    for name, digest in digests.items():
+        path = inside(folder / "audio", name, where=folder / "key.json")
+        if not path.is_file():
+            raise AudioLDMError(f"{path} is missing.", AGAIN)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise AudioLDMError(f"{path} was changed.", AGAIN)
+    return test
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """test.json or key.json."""
+    if not path.is_file():
+        raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AudioLDMError(f"{path} is not JSON: {error}.", AGAIN) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
+    return content
+
+
+def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
+    """The events of the log, in order, and how many cut-off lines it has.
+
+    AudioLDMError where the log was made with another key, or holds lines that no rater can have caused.
+    """
+    events, cut = read_events(test.responses)
+    for event in events:
+        fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
+        known = all(str(name) in test.clips for name in event.get("stimuli") or [])
+        if not known or any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
+            raise AudioLDMError(
+                f"{test.responses} holds an event of an unknown kind: {event}.", "Restore the file."
+            )
+        if event["key"] != test.about["key_sha256"][:16]:
+            raise AudioLDMError(
+                f"{test.responses} holds answers to another test.",
+                "Keep each test's answers in its own folder.",
+            )
+    return events, cut
+
+
+class Store:
+    """The open log of one test: one JSON line an answer, on the medium before it is confirmed, never rewritten.
+
+    A second process that opens it is refused, because both would hand out one number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise AudioLDMError(
+                f"{path} cannot be written: {error.strerror}.", "Check the folder."
+            ) from error
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.file)
+            raise AudioLDMError(
+                f"{path.parent} is being served by another process.", "Stop that one first; answers are safe."
+            ) from None
+        self.lock = threading.Lock()
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one line and wait until it is on the medium; OSError (a full disk) leaves earlier lines whole."""
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with self.lock:
+            if self.torn():
+                line = b"\n" + line
+            written = 0
+            while written < len(line):
+                written += os.write(self.file, line[written:])
+            os.fsync(self.file)
+
+    def torn(self) -> bool:
+        """Whether the last line was cut off, by a crash or a full disk."""
+        size = os.fstat(self.file).st_size
+        return size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.file)
+
+
+def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """All events in order, and how many lines were cut off and do not count.
+
+    A line that is cut off is the trace of a crash: its answer was never confirmed, and the rater was asked again.
+    """
+    events: list[dict[str, Any]] = []
+    cut = 0
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            events.append(event)
+        elif line.strip():
+            cut += 1
+    return events, cut

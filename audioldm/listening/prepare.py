@@ -1,0 +1,316 @@
+"""Make a listening test: a folder with blind sounds, what raters may know (test.json), and the key (key.json)."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audioldm.datasets import manifest
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation import clips as recordings
+from audioldm.listening import stimuli
+from audioldm.listening.design import METHODS, PAIRED, Design, plan, versions
+from audioldm.listening.folder import FORMAT, RESPONSES, Test, load
+from audioldm.paths import staged
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SHORTEST_SECONDS = 0.3
+UNEVEN = 0.1
+"""Clips of one prompt that differ by more than this share in length are refused: length would tell them apart."""
+MOST_SLOTS = 12
+"""BS.1534-3: more signals on a page cannot be compared"""
+BEEPS = (2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How the test is to be; None means a tenth of the trials."""
+
+    method: str = "ab"
+    title: str = "Listening test"
+    reference: str | None = None
+    anchors: tuple[str, ...] = ("anchor3500",)
+    per_rater: int = 0
+    training: int = 2
+    catch: int | None = None
+    repeats: int | None = None
+    cut: bool = False
+    common: bool = False
+    seed: int | None = None
+    """fixes names and orders, for a test that can be made again; None draws them from the system"""
+
+    def check(self, systems: dict[str, Path]) -> None:
+        """Refuse a test that cannot be."""
+        if self.method not in METHODS:
+            raise AudioLDMError(
+                f"method={self.method!r} is not a method.", f"Use one of {', '.join(METHODS)}."
+            )
+        if not systems:
+            raise AudioLDMError("There is no system to rate.", "Give a folder of clips for each.")
+        if METHODS[self.method][0] in PAIRED and len(systems) < 2:
+            raise AudioLDMError(
+                f"{self.method} compares systems; {len(systems)} is there.", "Give 2 or more."
+            )
+        if self.reference is not None and self.reference not in systems:
+            raise AudioLDMError(
+                f"reference={self.reference!r} is not a system.", f"Use one of {', '.join(systems)}."
+            )
+        for name in systems:
+            if name in stimuli.ANCHOR_HZ or ":" in name or not name.strip() or not name.isprintable():
+                raise AudioLDMError(f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER.")
+        if unknown := [name for name in self.anchors if name not in stimuli.ANCHOR_HZ]:
+            raise AudioLDMError(f"anchor={unknown[0]!r} is unknown.", f"Use {', '.join(stimuli.ANCHOR_HZ)}.")
+        for label in ("per_rater", "training", "catch", "repeats"):
+            value = getattr(self, label)
+            if value is not None and not 0 <= value <= 1000:
+                raise AudioLDMError(f"{label}={value} is not a number of trials.", "Use 0 to 1000.")
+        if self.method == "mushra":
+            self.check_mushra(len(systems))
+
+    def check_mushra(self, systems: int) -> None:
+        """Refuse a page without a reference, or with too much on it."""
+        if self.reference is None or systems < 2:
+            raise AudioLDMError(
+                "mushra needs a reference and a system.", "Name the original's folder by --reference."
+            )
+        if systems + len(self.anchors) > MOST_SLOTS:
+            raise AudioLDMError(
+                f"{systems + len(self.anchors)} signals on a page.", f"Use {MOST_SLOTS} or fewer."
+            )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """prompt id -> system -> file, and prompt id -> caption ("" where none is known)."""
+
+    files: dict[str, dict[str, Path]]
+    captions: dict[str, str]
+
+
+def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bool = False) -> Sources:
+    """Match the systems' clips by their path without suffix; ``common`` leaves out what some system lacks.
+
+    Captions come from ``captions`` (CSV with id and caption, or a manifest), else from the JSON beside each clip.
+    """
+    folders = {name: clips_of(folder) for name, folder in systems.items()}
+    shared = sorted(set.intersection(*(set(clips) for clips in folders.values())))
+    every = set().union(*folders.values())
+    if len(every) > len(shared) and not common:
+        prompt = min(every.difference(shared))
+        lacking = next(name for name, clips in folders.items() if prompt not in clips)
+        raise AudioLDMError(
+            f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}.",
+            "Add what is missing, or use --common to compare only what all have.",
+        )
+    if not shared:
+        raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
+    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
+    if captions is None:
+        return Sources(files, {prompt: common_prompt(paths) for prompt, paths in files.items()})
+    table = read_captions(captions)
+    if missing := [prompt for prompt in files if prompt not in table]:
+        raise AudioLDMError(
+            f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
+            "Add a line for each clip.",
+        )
+    return Sources(files, {prompt: table[prompt] for prompt in files})
+
+
+def clips_of(folder: Path) -> dict[str, Path]:
+    """Path below ``folder`` without suffix -> file; two files of one name are an error."""
+    if not folder.is_dir():
+        raise AudioLDMError(f"There is no folder {folder}.", "Give one folder of clips a system.")
+    clips: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in clips:
+                raise AudioLDMError(f"{path} and {clips[name].name} have one name.", "Keep one of them.")
+            clips[name] = path
+    if not clips:
+        raise AudioLDMError(f"{folder} holds no clips.", f"Known kinds: {', '.join(SUFFIXES)}.")
+    return clips
+
+
+def common_prompt(paths: dict[str, Path]) -> str:
+    """The prompt in the JSON files beside the clips of one prompt; they must agree."""
+    sides: dict[str, Path] = {}
+    for path in paths.values():
+        sides.setdefault(recordings.prompt_of(path), path.with_suffix(".json"))
+    prompts = [prompt for prompt in sides if prompt]
+    if len(prompts) > 1:
+        one, other = prompts[:2]
+        raise AudioLDMError(
+            f"{sides[one]} says {one!r}, {sides[other]} says {other!r}.",
+            "Clips of one name must have one prompt.",
+        )
+    return next(iter(prompts), "")
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions by clip name, from a CSV with the columns id and caption, or from a manifest (name = file's stem)."""
+    if not path.is_file():
+        raise AudioLDMError(f"There is no file {path}.", "Give a CSV with id,caption or a manifest.")
+    if path.suffix.lower() == ".jsonl":
+        return {Path(row.path).stem: row.captions[0] for row in manifest.read(path) if row.captions}
+    return recordings.read_captions(path)
+
+
+@dataclass
+class Maker:
+    """Writes sounds and remembers what each blind file is."""
+
+    folder: Path
+    design: Design
+    clips: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cut: list[str] = field(default_factory=list)
+
+    def add(self, prompt: str, files: dict[str, Path], *, cut: bool) -> None:
+        """Read, cut to one length, level and write every version of one prompt."""
+        waves = self.one_length(prompt, {name: stimuli.read(path) for name, path in files.items()}, cut=cut)
+        sounds = {name: stimuli.version(name, waves, self.design.reference) for name in versions(self.design)}
+        for name, stimulus in stimuli.level(sounds).items():
+            blind = stimuli.blind_name(self.design.secret, name, prompt)
+            content = stimuli.pcm16(stimulus.wave)
+            (self.folder / "audio" / blind).write_bytes(content)
+            self.clips[blind] = {
+                "version": name, "prompt": prompt, "source": str(files[name]) if name in files else None,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "seconds": round(len(stimulus.wave) / stimuli.RATE, 4),
+                "lufs_before": stimulus.lufs, "gain_db": stimulus.gain_db,
+            }  # fmt: skip
+
+    def one_length(
+        self, prompt: str, waves: dict[str, stimuli.Wave], *, cut: bool
+    ) -> dict[str, stimuli.Wave]:
+        """All cut to the shortest."""
+        shortest, longest = min(map(len, waves.values())), max(map(len, waves.values()))
+        if shortest < SHORTEST_SECONDS * stimuli.RATE:
+            raise AudioLDMError(
+                f"A clip of {prompt!r} lasts {shortest / stimuli.RATE:.2f} s.",
+                f"Use clips of {SHORTEST_SECONDS:g} s or more.",
+            )
+        if longest > shortest * (1 + UNEVEN) and not cut:
+            raise AudioLDMError(
+                f"The clips of {prompt!r} last {shortest / stimuli.RATE:.2f} to {longest / stimuli.RATE:.2f} s.",
+                "Make them of one length, or use --cut to cut all to the shortest.",
+            )
+        if longest > shortest:
+            self.cut.append(prompt)
+        return {name: wave[:shortest] for name, wave in waves.items()}
+
+    def minutes(self) -> int:
+        """How long a rater will take: every clip once and a half, and 5 s to decide."""
+        seconds = float(np.mean([clip["seconds"] for clip in self.clips.values()]))
+        slots = [len(trial.slots) + (trial.reference is not None) for trial in plan(self.design, 0)]
+        return max(1, round(sum(1.5 * n * seconds + 5 for n in slots) / 60))
+
+    def write_descriptions(self, title: str) -> None:
+        """test.json and key.json; the first names the hash of the second."""
+        key = {"format": FORMAT, "design": asdict(self.design), "clips": self.clips}
+        text = json.dumps(key, indent=1, ensure_ascii=False)
+        path = self.folder / "key.json"
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        off = [c["lufs_before"] + c["gain_db"] - stimuli.TARGET_LUFS for c in self.clips.values()]
+        off = [gap for gap in off if abs(gap) > 0.5]
+        public = {
+            "format": FORMAT, "title": title, "method": self.design.method, "systems": len(self.design.systems),
+            "prompts": len(self.design.prompts), "rate": stimuli.RATE, "lufs": stimuli.TARGET_LUFS,
+            "clips": len(self.clips), "clips_below_target": len(off),
+            "largest_headroom_db": round(-min(off), 2) if off else 0.0,
+            "prompts_cut_to_one_length": len(self.cut), "trials_per_rater": len(plan(self.design, 0)),
+            "minutes_per_rater": self.minutes(), "key_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }  # fmt: skip
+        (self.folder / "test.json").write_text(
+            json.dumps(public, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+
+
+def prepare(
+    systems: dict[str, Path],
+    out: str | Path,
+    choices: Choices | None = None,
+    *,
+    captions: Path | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Test:
+    """Write the test of ``systems`` (name to folder of clips) to the folder ``out``, whole or not at all.
+
+    A folder that already holds answers is never overwritten.   Raises AudioLDMError for clips that do not match, are
+    silent, or differ in length.
+    """
+    out, choices = Path(out), choices or Choices()
+    check_free(out, force=force)
+    choices.check(systems)
+    sources = gather(systems, captions, common=choices.common)
+    design = designed(systems, sources, choices)
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        with staged(out, folder=True) as folder:
+            maker = Maker(folder, design)
+            (folder / "audio").mkdir()
+            for done, (prompt, files) in enumerate(sources.files.items(), start=1):
+                maker.add(prompt, files, cut=choices.cut)
+                progress(done, len(sources.files))
+            common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
+            for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
+                (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
+            maker.write_descriptions(choices.title)
+            folder.chmod(0o755)
+            if out.exists():
+                out.replace(old)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.replace(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    return load(out)
+
+
+def check_free(out: Path, *, force: bool) -> None:
+    """Refuse to write over anything, and over answers always."""
+    if (out / RESPONSES).exists():
+        raise AudioLDMError(
+            f"{out} holds answers of raters.", "Use another folder, or move it away yourself."
+        )
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not force:
+            raise AudioLDMError(f"{out} exists.", "Use another folder, or --force to make the test anew.")
+        if not (out / "test.json").is_file():
+            raise AudioLDMError(f"{out} is not a listening test.", "--force replaces only a test.")
+
+
+def designed(systems: dict[str, Path], sources: Sources, choices: Choices) -> Design:
+    """The design, with a tenth of catch trials and of repeats where no number is asked for."""
+    captions = tuple(sources.captions.values())
+    if "relevance" in METHODS[choices.method]:
+        if "" in captions:
+            prompt = next(name for name, text in sources.captions.items() if not text)
+            raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")
+        if len(set(captions)) < 2:
+            raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
+    secret = secrets.token_hex(16)
+    if choices.seed is not None:
+        secret = hashlib.sha256(f"audioldm listen {choices.seed}".encode()).hexdigest()[:32]
+    prompts = tuple(sources.files)
+    base = Design(
+        choices.method, tuple(systems), prompts, captions, reference=choices.reference,
+        anchors=choices.anchors if choices.method == "mushra" else (),
+        per_rater=min(choices.per_rater, len(prompts)), training=choices.training, catch=0, repeats=0, secret=secret,
+    )  # fmt: skip
+    main = sum(trial.kind == "main" for trial in plan(base, 0)) // len(METHODS[choices.method])
+    tenth = max(1, round(main / 10))
+    return replace(
+        base,
+        catch=max(2, tenth) if choices.catch is None else choices.catch,
+        repeats=tenth if choices.repeats is None else choices.repeats,
+    )

@@ -1,0 +1,244 @@
+"""From a test with answers to summary.json, answers.csv, plots and a page with the clips unblinded."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation import html
+from audioldm.evaluation.html import Markup
+from audioldm.evaluation.picture import Picture
+from audioldm.evaluation.report import csv_text, markdown
+from audioldm.listening.analysis import Line, Outcome, Screened, outcome, screen
+from audioldm.listening.design import METHODS
+from audioldm.listening.figures import POWER_SHARES, figures, power_table
+from audioldm.listening.folder import Test
+from audioldm.pipeline.outputs import publish
+
+FEW_RATERS = 6
+
+
+@dataclass
+class Result:
+    """The analysis of one test."""
+
+    title: str
+    method: str
+    raters: list[Screened]
+    outcomes: list[Outcome]
+    settings: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    power: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def excluded(self) -> list[Screened]:
+        """The raters that do not count."""
+        return [rater for rater in self.raters if rater.reasons]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything as plain values for JSON."""
+        return {
+            "title": self.title,
+            "method": self.method,
+            "raters": len(self.raters),
+            "raters_counted": len(self.raters) - len(self.excluded),
+            "outcomes": [each.as_dict() for each in self.outcomes],
+            "screening": [rater.row() for rater in self.raters],
+            "notes": self.notes,
+            "settings": self.settings,
+            "power": self.power,
+        }
+
+    def text(self) -> str:
+        """A few lines for the terminal, as Markdown tables."""
+        counted = len(self.raters) - len(self.excluded)
+        lines = [f"{self.title} ({self.method}): {counted} of {len(self.raters)} raters counted"]
+        lines += [f"  left out: rater {r.number} {r.name}: {'; '.join(r.reasons)}" for r in self.excluded]
+        for each in self.outcomes:
+            lines += ["", f"{each.task}: {headline(each)}"]
+            for head, rows in tables(each):
+                lines += ["", *markdown(head, rows)]
+        return "\n".join([*lines, "", *self.notes]) + "\n"
+
+
+def headline(result: Outcome) -> str:
+    """How much was answered, and how well raters agree."""
+    friedman = "" if result.friedman_p is None else f", Friedman p {number(result.friedman_p)}"
+    size = f"{result.answers} answers, {result.raters} raters x {result.prompts} prompts"
+    return f"{size}, Krippendorff alpha {number(result.alpha)}{friedman}"
+
+
+def number(value: float | None) -> str:
+    """Three digits; "-" where there is none."""
+    if value is None or np.isnan(value):
+        return "-"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def tables(result: Outcome) -> list[tuple[list[str], list[list[str]]]]:
+    """Heads and rows of a task's tables: its systems, its pairs."""
+
+    def row(line: Line, *more: str) -> list[str]:
+        low, high = number(line.estimate.low), number(line.estimate.high)
+        return [line.name, number(line.estimate.mean), f"{low} to {high}", str(line.n), *more]
+
+    parts = []
+    if result.systems:
+        value = "log-strength" if result.task == "ab" else "mean"
+        head = ["system", value, "95 % interval", "n", *(["median (IQR)"] if result.scores else [])]
+        parts.append((head, [row(line, *quartiles(line)) for line in result.systems]))
+    if result.pairs:
+        value = {"ab": "share", "abx": "right"}.get(result.task, "difference")
+        counted = ["wins", "ties", "losses"] if result.task == "ab" else []
+        head = ["pair", value, "95 % interval", "n", "p", "p (Holm)", *counted]
+        rows = [
+            row(line, number(line.p), number(line.p_holm), *(str(line.extra[key]) for key in counted))
+            for line in result.pairs
+        ]
+        parts.append((head, rows))
+    return parts
+
+
+def quartiles(line: Line) -> list[str]:
+    """Median and quartiles, where a row has them."""
+    if "quartiles" not in line.extra:
+        return []
+    low, middle, high = line.extra["quartiles"]
+    return [f"{middle:g} ({low:g} to {high:g})"]
+
+
+def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed: int = 0) -> Result:
+    """Screen the raters, unblind, and analyse each task.   AudioLDMError where no answer counts."""
+    raters, cut = screen(test, keep_all=keep_all)
+    counted = [rater for rater in raters if not rater.reasons]
+    if not any(rater.of_kind("main") for rater in raters):
+        raise AudioLDMError(
+            f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
+        )
+    if not any(rater.of_kind("main") for rater in counted):
+        reasons = "; ".join(f"rater {rater.number}: {', '.join(rater.reasons)}" for rater in raters)
+        raise AudioLDMError(f"No rater passed the screening ({reasons}).", "--keep-all counts them.", code=1)
+    rng = np.random.default_rng(seed)
+    judgements = [item for rater in counted for item in rater.judgements]
+    tasks = [outcome(task, judgements, resamples=resamples, rng=rng) for task in METHODS[test.design.method]]
+    settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
+    outcomes = [each for each in tasks if each is not None]
+    result = Result(test.about["title"], test.design.method, raters, outcomes, settings)
+    result.notes = notes(test, result, len(counted), cut)
+    result.power = power_table() if test.design.method == "ab" else []
+    return result
+
+
+def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    lines = []
+    if simulated := sum(rater.simulated for rater in result.raters):
+        lines.append(
+            f"{simulated} of {len(result.raters)} raters are simulated: no ears took part in their answers."
+        )
+    if counted == 1:
+        lines.append("One rater: the intervals are over prompts only and say nothing about other listeners.")
+    elif counted < FEW_RATERS:
+        lines.append(f"{counted} raters: intervals of so few raters are too narrow.")
+    if test.design.method == "mushra" and len(test.design.anchors) < 2:
+        lines.append("Not BS.1534: it asks for a low and a mid anchor.")
+    if cut:
+        lines.append(f"{cut} line(s) of the log were cut off by a crash and do not count.")
+    for each in result.outcomes:
+        if each.first_button is not None and not 0.35 <= each.first_button <= 0.65:
+            lines.append(f"{each.first_button:.0%} of the choices fell on button A.")
+    return lines
+
+
+def save(test: Test, result: Result, folder: Path) -> Path:
+    """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page."""
+    plots = {each.task: figures(each) for each in result.outcomes}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioLDMError(f"{folder} cannot be made: {error.strerror}.", "Use another --out.") from error
+    summary = json.dumps(result.summary(), indent=1, ensure_ascii=False) + "\n"
+    contents = {
+        folder / "summary.json": summary.encode(),
+        folder / "answers.csv": answers_csv(result).encode(),
+        folder / "report.html": page(test, result, plots, folder).encode(),
+    }
+    for task, pictures in plots.items():
+        contents |= {folder / f"{task}_{name}.png": picture.png() for name, picture in pictures.items()}
+    publish(contents)
+    return folder / "report.html"
+
+
+def answers_csv(result: Result) -> str:
+    """Every answer, unblinded."""
+    head = ["rater", "counted", "kind", "task", "prompt", "versions", "answer", "seconds"]
+    rows: list[Sequence[object]] = []
+    for rater in result.raters:
+        for item in rater.judgements:
+            answer = item.answer if not isinstance(item.answer, list) else " ".join(map(str, item.answer))
+            what = [rater.number, int(not rater.reasons), item.kind, item.task, item.prompt]
+            rows.append([*what, " ".join(item.versions), answer, item.seconds])
+    return csv_text(head, rows)
+
+
+def page(test: Test, result: Result, plots: dict[str, dict[str, Picture]], folder: Path) -> str:
+    """One HTML page with the plots inside; the players use the test's own sounds beside it."""
+    counted = len(result.raters) - len(result.excluded)
+    sections = [
+        f"<p>Method {result.method}, {counted} of {len(result.raters)} raters counted, "
+        f"{len(test.design.systems)} systems, {len(test.design.prompts)} prompts, at {test.about['lufs']:g} LUFS. "
+        f"Intervals: 95 %, bootstrap over raters and prompts together, {result.settings['resamples']} draws. "
+        "p: Wilcoxon signed ranks over prompts (abx: binomial), Holm over all pairs.</p>",
+        *(f'<p class="warn">{html.text(note)}</p>' for note in result.notes),
+    ]
+    for each in result.outcomes:
+        parts = [html.table(*part) for part in tables(each)]
+        parts += [f"<p>{html.figure(picture, name)}</p>" for name, picture in plots[each.task].items()]
+        sections.append(html.section(each.task, f"<p>{html.text(headline(each))}.</p>", *parts))
+    head = ["rater", "device", "answers", "catches passed", "repeats alike", "median s", ""]
+    rows = [rater_row(rater.row()) for rater in result.raters]
+    sections.append(html.section("Raters", html.table(head, rows)))
+    sections.append(html.section("Clips", players(test, folder)))
+    if result.power:
+        sections.append(html.section("Power", power_rows(result.power)))
+    return html.page(result.title, *sections)
+
+
+def rater_row(row: dict[str, Any]) -> list[str]:
+    """Who took part, how carefully, who does not count and why."""
+    return [
+        f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
+        row["repeats_alike"], number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted",
+    ]  # fmt: skip
+
+
+def power_rows(rows: list[dict[str, float]]) -> str:
+    """What a paired test of each size can find."""
+    head = ["raters x prompts", *(f"true share {share:.0%}" for share in POWER_SHARES)]
+    body = [
+        [f"{row['raters']} x {row['prompts']}", *(f"{row[f'{share:.0%}']:.2f}" for share in POWER_SHARES)]
+        for row in rows
+    ]
+    return (
+        "<p>Share of such paired tests whose interval excludes one half (simulated). At a true share of 50 % these "
+        "are false alarms.</p>" + html.table(head, body)
+    )
+
+
+def players(test: Test, folder: Path) -> str:
+    """Every clip under its own name; relative links, so that the test's folder can move."""
+    place = os.path.relpath((test.folder / "audio").resolve(), folder.resolve())
+    names, shown = test.names, [*test.design.systems, *test.design.anchors]
+
+    def player(version: str, prompt: str) -> Markup:
+        source = html.text(f"{place}/{names[version, prompt]}")
+        return Markup(f'<audio controls preload="none" src="{source}"></audio>')
+
+    captions = zip(test.design.prompts, test.design.captions, strict=True)
+    rows = [[caption or prompt, *(player(name, prompt) for name in shown)] for prompt, caption in captions]
+    return html.table(["prompt", *shown], rows)

@@ -1,0 +1,278 @@
+"""The page and its small API over HTTP.   Only names in a table are ever served: no part of a URL becomes a path."""
+
+import hmac
+import json
+import re
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from audioldm.errors import AudioLDMError
+from audioldm.listening.design import METHODS
+from audioldm.listening.folder import Test
+from audioldm.listening.study import DEVICES, RefusedError, Session, Study
+
+PAGE = Path(__file__).with_name("page")
+STATIC = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/tasks.js": ("tasks.js", "text/javascript; charset=utf-8"),
+    "/player.js": ("player.js", "text/javascript; charset=utf-8"),
+}
+AUDIO = re.compile(r"/audio/([A-Z2-7]{5}-[A-Z2-7]{5})/(?:(\d{1,5})/(\d{1,2}|ref)|(volume|beeps)(?:/\d)?)")
+MOST_BYTES = 16_384
+"""of a request's body: an answer has a few hundred"""
+TIMEOUT_SECONDS = 30
+MOST_CONNECTIONS = 128
+"""at a time, a thread each; a rater's browser has a few"""
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*",  # a notebook shows the page in a frame
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one study; on any address but this machine's own a pass is needed to join."""
+
+    daemon_threads = True
+
+    def __init__(self, test: Test, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.local = is_local(host)
+        self.key = "" if self.local else secrets.token_urlsafe(9)
+        self.study = Study(test)
+        self.slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.failure: Callable[[str], None] = lambda message: None
+        try:
+            super().__init__((host, port), Handler)
+        except OSError as error:
+            self.study.close()
+            raise AudioLDMError(
+                f"{host}:{port} cannot be opened: {error.strerror or error}.", "Use another --port or --host."
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """What a rater opens; it carries the pass where one is needed."""
+        host, port = reachable(str(self.server_address[0])), self.server_address[1]
+        return f"http://{host}:{port}/" + (f"#{self.key}" if self.key else "")
+
+    def start(self) -> threading.Thread:
+        """Serve from a thread of its own until ``stop``."""
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """End ``start``'s thread and let go of the port and the log."""
+        self.shutdown()
+        self.server_close()
+        self.study.close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, or refuse it where all are busy."""
+        if self.slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        request.settimeout(1)
+        try:
+            request.sendall(BUSY)
+        finally:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, and give its thread back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that breaks is the client's affair; a fault of ours is reported."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            self.failure(f"{type(error).__name__}: {error}")
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host in LOCAL:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reachable(host: str) -> str:
+    """What others call ``host``: for 0.0.0.0 (every address) the one by which this machine reaches its network."""
+    if host != "0.0.0.0":
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        try:
+            line.connect(("192.0.2.1", 9))  # RFC 5737: nobody's address; nothing is sent
+            return str(line.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without its port; "" for what is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version = "audioldm-listen"
+    sys_version = ""
+    timeout = TIMEOUT_SECONDS
+    unread = False
+    """whether the request has a body that is still on the line"""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the log of answers is the log."""
+
+    def do_GET(self) -> None:
+        """The page, the sounds and the state."""
+        self.reply(self.get)
+
+    def do_HEAD(self) -> None:
+        """As GET, without the body."""
+        self.reply(self.get)
+
+    def do_POST(self) -> None:
+        """Join, volume, answer."""
+        self.reply(self.post)
+
+    def reply(self, work: Callable[[str], tuple[bytes, str]]) -> None:
+        """Do the work and send what it gives; a refusal becomes its status and one line of JSON."""
+        self.unread = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        try:
+            self.check_origin()
+            status, (content, kind) = 200, work(self.path.partition("?")[0])
+        except RefusedError as refusal:
+            status, content, kind = refusal.status, as_json({"error": str(refusal)}), "application/json"
+        except OSError as error:
+            self.server.failure(f"{self.path}: {error}")
+            status, content, kind = 500, as_json({"error": "The test's computer failed."}), "application/json"
+        # what was refused, or not read, may still be on the line
+        self.close_connection |= self.unread or status != 200
+        self.send_response(status)
+        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def check_origin(self) -> None:
+        """Refuse requests that another site made a browser send, and names that were rebound to this machine."""
+        host = self.headers.get("Host", "")
+        if self.server.local and not is_local(host_name(host)):
+            raise RefusedError(421, "This server answers only to localhost.")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin != f"http://{host}":
+            raise RefusedError(403, "Another site may not ask here.")
+
+    def get(self, path: str) -> tuple[bytes, str]:
+        """What a GET gives."""
+        if path in STATIC:
+            name, kind = STATIC[path]
+            return (PAGE / name).read_bytes(), kind
+        if path == "/api/test":
+            return as_json(self.described()), "application/json"
+        if match := re.fullmatch(r"/api/state/([A-Za-z2-7]{5}-[A-Za-z2-7]{5})", path):
+            return as_json(self.server.study.state(match[1])), "application/json"
+        if match := AUDIO.fullmatch(path):
+            code, trial, slot, check = match.groups()
+            study = self.server.study
+            file = study.check_sound(code, check) if check else study.audio(code, int(trial), slot)
+            return file.read_bytes(), "audio/wav"
+        raise RefusedError(404, "There is nothing here.")
+
+    def described(self) -> dict[str, Any]:
+        """What the welcome page shows."""
+        about = self.server.study.test.about
+        names = ("title", "method", "trials_per_rater", "minutes_per_rater")
+        tasks = METHODS[about["method"]]
+        shown = {name: about[name] for name in names}
+        return {**shown, "id": about["key_sha256"][:12], "tasks": tasks, "devices": DEVICES}
+
+    def post(self, path: str) -> tuple[bytes, str]:
+        """What a POST changes."""
+        study, body = self.server.study, self.body()
+        code = body.get("code")
+        if path == "/api/join":
+            if not hmac.compare_digest(
+                str(body.get("key", "")).encode("utf-8", "replace"), self.server.key.encode()
+            ):
+                raise RefusedError(403, "This link is not complete; ask for it again.")
+            code = study.join(body.get("name", ""))
+        elif path == "/api/volume":
+            study.volume(code, device=body.get("device"), beeps=body.get("heard"))
+        elif path == "/api/answer":
+            session = Session(body.get("heard"), body.get("seconds"), body.get("switches", 0))
+            study.answer(code, body.get("trial"), body.get("answer"), session)
+        else:
+            raise RefusedError(404, "There is nothing here.")
+        return as_json(study.state(code)), "application/json"
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object a request carries."""
+        if self.headers.get_content_type() != "application/json":
+            raise RefusedError(415, "Send application/json.")
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,9}", length):
+            raise RefusedError(411, "Send a Content-Length.")
+        if int(length) > MOST_BYTES:
+            raise RefusedError(413, f"Send at most {MOST_BYTES} bytes.")
+        try:
+            raw = self.rfile.read(int(length))
+            self.unread = False
+            if len(raw) < int(length):
+                raise RefusedError(400, "The body is cut off.")
+            content = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise RefusedError(400, f"This is not JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise RefusedError(400, "Send a JSON object.")
+        return content
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Errors of the protocol itself, in the same form as ours."""
+        content = as_json({"error": message or HTTPStatus(code).phrase})
+        self.close_connection = True
+        self.send_response(code)
+        headers = {**HEADERS, "Content-Type": "application/json", "Content-Length": str(len(content))}
+        for name, value in {**headers, "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """Bytes of a JSON object."""
+    return json.dumps(content, ensure_ascii=True).encode()

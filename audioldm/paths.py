@@ -1,0 +1,170 @@
+"""Paths that come out of data, and files that appear whole or not at all."""
+
+import errno
+import os
+import re
+import shutil
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from audioldm.errors import AudioLDMError
+
+STAGE = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_swept: set[Path] = set()
+
+
+def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
+    """``folder / name``, if that lies in ``folder``; ``where`` is the file that holds the name, for the message.
+
+    Raises AudioLDMError for whatever leads out: an absolute path, a drive, ``..``, a link; and for no name at all.
+    ``links`` allows the links of a folder of the user's own, for reading.
+
+    >>> inside("/srv/data", "a/b.wav").as_posix()
+    '/srv/data/a/b.wav'
+    """
+    root = Path(folder).absolute()
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    foreign = not name or "\0" in name or ".." in parts
+    foreign = foreign or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    if not foreign and not links:
+        try:
+            foreign = not (root / name).resolve().is_relative_to(root.resolve())
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
+            foreign = True
+    if foreign:
+        raise AudioLDMError(
+            f"{where or folder}: the path {name!r} leads out of {folder}.",
+            "Remove or correct this entry: only what lies in that folder is read or written.",
+        )
+    return root / name
+
+
+def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
+    """The file in ``folder`` that a table calls ``name``; the plain path where there is none.
+
+    Tried are the name as it is, with slashes for backslashes, composed and decomposed (NFC, NFD), and in the bytes of
+    Windows-1252.  Raises AudioLDMError for a name that leads out of the folder.
+    """
+    path = inside(folder, name, where=where, links=links)
+    slashed = name.replace("\\", "/")
+    for text in dict.fromkeys((name, slashed)):
+        for form in (
+            text,
+            unicodedata.normalize("NFC", text),
+            unicodedata.normalize("NFD", text),
+            in_bytes(text),
+        ):
+            if form and os.path.lexists(place := inside(folder, form, where=where, links=links)):
+                return place
+    return path
+
+
+def in_bytes(name: str) -> str:
+    """The name of a file whose bytes are Windows-1252 instead of UTF-8, as Python spells it; "" if there is none."""
+    return name.encode("cp1252", "ignore").decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def staged(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
+    """A new path beside ``path`` to write to (with ``folder`` a new folder); it takes ``path``'s place at the end.
+
+    What was written is on the disk before the name appears.  If the block raises, nothing of it stays and ``path`` is
+    as it was.  A folder replaces only an absent or empty one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _swept:
+        sweep(path.parent)
+        _swept.add(path.parent)
+    stage = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    try:
+        if folder:
+            stage.mkdir()
+        yield stage
+        for file in sorted(stage.rglob("*")) if folder else [stage]:
+            if file.is_file():
+                sync(file)
+        stage.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.errno in FULL:
+            raise AudioLDMError(
+                f"{path} could not be written: {os.strerror(error.errno or 0)}.",
+                "Free some space and run it again; what was there is as it was.",
+                code=1,
+            ) from error
+        raise
+    finally:
+        if stage.is_dir():
+            shutil.rmtree(stage, ignore_errors=True)
+        else:
+            stage.unlink(missing_ok=True)
+
+
+@contextmanager
+def workspace(folder: str | Path) -> Iterator[Path]:
+    """A new folder below ``folder`` that is gone afterwards; one that a killed run left is removed by ``sweep``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    path = folder / f".work.{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Replace ``path`` by ``text`` in UTF-8, in one move; characters that no text can hold are written as ``?``."""
+    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Replace ``path`` by ``content`` in one move."""
+    with staged(path) as stage:
+        stage.write_bytes(content)
+    return Path(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; where a system cannot, go on."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
+
+
+def sweep(folder: str | Path) -> list[Path]:
+    """Remove what killed runs left of ``staged`` in ``folder``: stages whose process is gone.  Returns their paths."""
+    stale = [
+        path
+        for path in (Path(folder).glob(".*.part") if Path(folder).is_dir() else ())
+        if (match := STAGE.fullmatch(path.name)) and not alive(int(match["pid"]))
+    ]
+    for path in stale:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return stale
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this number runs here."""
+    if os.name == "nt":  # a signal of 0 would end it there
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

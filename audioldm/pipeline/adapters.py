@@ -1,0 +1,105 @@
+"""Adapters on a whole model: which files, how strongly, and the way back to the model itself."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from audioldm.adapters import inject
+from audioldm.adapters.adapter import Adapter, AdapterWarning
+from audioldm.adapters.files import read
+from audioldm.adapters.inject import Adapted, Applied
+from audioldm.adapters.words import Words, merge_words, unmerge_words
+from audioldm.components import Components
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import NoClap
+from audioldm.nets.folder import sha256
+
+Named = str | Path | tuple[str | Path, float]
+"""FILE[:WEIGHT], or a file and its weight"""
+
+
+def parse(named: Named) -> tuple[Path, float]:
+    """The file and the weight behind its last colon, 1 if there is none.
+
+    >>> parse("mine.safetensors:0.8"), parse(("mine.safetensors", 2)), parse("C:/mine.safetensors")[1]
+    ((PosixPath('mine.safetensors'), 0.8), (PosixPath('mine.safetensors'), 2.0), 1.0)
+    """
+    if isinstance(named, tuple):
+        return Path(named[0]), float(named[1])
+    name, colon, tail = str(named).rpartition(":")
+    try:
+        weight = float(tail) if colon else 1.0
+    except ValueError:
+        weight, colon = 1.0, ""
+    if not math.isfinite(weight):
+        raise AudioLDMError(f"adapter={named}: {tail} is no weight.", "Use a number such as 0.8.")
+    return Path(name if colon else named), weight
+
+
+def adapt(parts: Components, named: Sequence[Named]) -> None:
+    """Run ``parts`` with these adapters and no others; every weight becomes W + sum of weight * delta(W).
+
+    They are merged, so nothing runs slower; none at all is the model itself again, bit for bit.   Warns where one was
+    trained on other weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
+    """
+    release(parts)
+    files = [parse(one) for one in named]
+    adapters = [(read(path, parts.unet), weight) for path, weight in files]
+    applied = tuple(
+        Applied(str(path), sha256(path), one.kind, rank_of(one), weight, getattr(one, "word", None))
+        for (path, _), (one, weight) in zip(files, adapters, strict=True)
+    )
+    for one, (adapter, _) in zip(applied, adapters, strict=True):
+        check_base(parts, one, adapter)
+    words = [one for one, _ in adapters if isinstance(one, Words)]
+    changes = [(one, weight) for one, weight in adapters if isinstance(one, Adapter)]
+    inject.check(parts.unet, changes)
+    vocabulary = merge_words(parts.clap, words) if words else None
+    if applied:
+        parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary)
+    parts.engine.reset()
+
+
+def release(parts: Components) -> None:
+    """Take every adapter off ``parts``."""
+    if parts.adapted is not None:
+        inject.unmerge(parts.unet, parts.adapted.weights)
+        if parts.adapted.vocabulary is not None:
+            unmerge_words(parts.clap, parts.adapted.vocabulary)
+        parts.engine.adapted = None
+        parts.engine.reset()
+
+
+def rank_of(adapter: Adapter | Words) -> int:
+    """The rank, or how many rows a word has."""
+    return len(adapter.rows) if isinstance(adapter, Words) else adapter.rank
+
+
+def check_base(parts: Components, applied: Applied, adapter: Adapter | Words) -> None:
+    """Refuse what cannot be, and warn where the adapter was trained on other weights than the pipeline's."""
+    if isinstance(adapter, Words) and applied.weight != 1:
+        raise AudioLDMError(
+            f"adapter={applied.file}:{applied.weight:g}: a word has no weight.",
+            f"Leave it out: {applied.file}.",
+        )
+    if isinstance(adapter, Words) and isinstance(parts.clap, NoClap):
+        raise AudioLDMError(
+            f"adapter={applied.file} is a word of CLAP, and {parts.name} has no CLAP.", "Leave it out."
+        )
+    if adapter.base and not adapter.base.keys() & parts.hashes.keys():
+        warnings.warn(
+            f"{applied.file} does not say whether it was trained on {parts.name}.",
+            AdapterWarning,
+            stacklevel=4,
+        )
+    for part, digest in adapter.base.items():
+        if parts.hashes.get(part, digest) != digest:
+            warnings.warn(
+                f"{applied.file} was trained on another {part} ({digest[:12]}...) than that of {parts.name} "
+                f"({parts.hashes[part][:12]}...); it may sound wrong.",
+                AdapterWarning,
+                stacklevel=4,
+            )

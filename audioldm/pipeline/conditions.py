@@ -1,0 +1,117 @@
+"""The conditions of a run: prompts, sounds, mixtures of both, prompts over time.
+
+B batch, N samples, D width of CLAP's space, where text and sound are unit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.batch import Condition
+from audioldm.components import Components
+from audioldm.errors import AudioLDMError
+from audioldm.pipeline.spans import Span
+from audioldm.signal.level import normalise_peak
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """One condition (of B rows) for each span of a timeline, or one for all, and the one to steer away from."""
+
+    rows: tuple[Condition, ...]
+    empty: Condition
+    timeline: tuple[Span, ...] = ()
+
+
+def encode(
+    parts: Components,
+    prompts: str | Condition | Sequence[str | Condition],
+    negative: str = "",
+    timeline: Sequence[Span] | None = None,
+) -> Conditions:
+    """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead."""
+    prompts = [prompts] if isinstance(prompts, str | Condition) else prompts
+    both = together(parts, [negative, *prompts])
+    empty = both.rows(slice(0, 1)).trimmed().repeat(len(prompts))
+    if not timeline:
+        return Conditions((both.rows(slice(1, None)).trimmed(),), empty)
+    rows = tuple(parts.encode_text([span.prompt]).repeat(len(prompts)) for span in timeline)
+    return Conditions(rows, empty, tuple(timeline))
+
+
+def together(parts: Components, prompts: Sequence[str | Condition]) -> Condition:
+    """Prompts and ready conditions (of one row) in one condition, a row each."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if len(texts) == len(prompts):
+        return parts.encode_text(texts)
+    rows = [parts.encode_text([prompt]) if isinstance(prompt, str) else prompt for prompt in prompts]
+    first = next((part for part in rows[0].parts() if part is not None), None)
+    return reduce(Condition.joined, [row if first is None else row.to(first.device) for row in rows])
+
+
+def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """The unit vectors (B, D) at ``share`` of the great circle from ``start`` to ``end``.   Shoemake 1985 sec. 3.3.
+
+    Along it every prompt is as strong as at its ends; on the chord it would be weaker in the middle.
+
+    >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+    tensor([[0.7071, 0.7071]])
+    """
+    start, end = nnf.normalize(start, dim=-1), nnf.normalize(end, dim=-1)
+    aside = end - (start * end).sum(-1, keepdim=True) * start
+    length = aside.norm(dim=-1, keepdim=True)
+    angle = torch.atan2(length, (start * end).sum(-1, keepdim=True))
+    return (share * angle).cos() * start + (share * angle).sin() * aside / length.clamp(min=1e-12)
+
+
+def between(parts: Components, condition: Condition, other: Tensor, share: float) -> Condition:
+    """``condition`` with its vector moved by ``share`` of the way to ``other`` (B, D).   0 is ``condition`` itself.
+
+    Raises AudioLDMError for a model that is conditioned on tokens.
+    """
+    if condition.film is None or condition.tokens is not None:
+        raise AudioLDMError(
+            f"{parts.name} is conditioned on tokens, which cannot be mixed.",
+            "Use a model that is conditioned on a CLAP vector.",
+        )
+    if share == 0:
+        return condition
+    return replace(condition, film=slerp(condition.film, other.to(condition.film), share))
+
+
+def check_can_hear(parts: Components, option: str) -> None:
+    """Raise AudioLDMError unless the model's CLAP has an audio tower."""
+    if getattr(parts.clap, "audio_encoder", None) is None:
+        raise AudioLDMError(
+            f"{option} needs a CLAP that hears, and {parts.name} has its text tower only.",
+            "Use the original .ckpt, which has both towers, or a folder exported from it.",
+        )
+
+
+@torch.no_grad()
+def clap_of(parts: Components, waves: Tensor) -> Tensor:
+    """CLAP's embeddings (B, D) of ``waves`` (B, N), each brought to the level that it was trained at."""
+    return parts.clap.embed_audio(normalise_peak(waves.float().to(parts.device))[:, None], parts.spec.rate)
+
+
+@torch.no_grad()
+def clap_scores(parts: Components, waves: Tensor, vectors: Tensor) -> Tensor:
+    """Cosines (B,) of CLAP's embeddings of ``waves`` (B, N) and ``vectors`` (B, D).   AudioLDM (arXiv:2301.12503)."""
+    return nnf.cosine_similarity(clap_of(parts, waves), vectors.to(parts.device).float(), dim=-1)
+
+
+@torch.no_grad()
+def sound_condition(parts: Components, wave: Tensor) -> Condition:
+    """The condition of a sound (N,) without a prompt: its CLAP embedding, with the empty prompt's tokens."""
+    empty = parts.encode_text([""])
+    if empty.film is None:
+        return empty
+    return replace(
+        empty, film=parts.clap.embed_audio(wave[None, None].float(), parts.spec.rate).to(empty.film)
+    )

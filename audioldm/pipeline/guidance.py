@@ -1,0 +1,233 @@
+"""How the sampler is guided: from a configuration to one guided Denoiser.
+
+B batch, D width of CLAP's space; x0 and latents (B, C, T, F).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.batch import Condition
+from audioldm.components import Components
+from audioldm.diffusion import guidance as wrappers
+from audioldm.diffusion.prediction import Denoiser
+from audioldm.diffusion.table import choose
+from audioldm.errors import AudioLDMError
+from audioldm.nets.folder import load_component, sha256, weight_file
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.noisy_classifier import NoisyClassifier
+from audioldm.nets.vae import decode, encoder_digest
+from audioldm.signal.level import normalise_peak
+
+METHODS = {
+    name: wrappers.GUIDANCE[name]
+    for name in ("classifier_free", "rescale", "apg", "cfg_plus_plus", "cfg_zero_star")
+}
+"""Ways to combine the answer with the prompt and the answer without; each takes (cond, uncond, scale)."""
+NOISELESS = ("euler", "ddim", "flow_euler")
+"""Samplers of first order without noise: the ones that CFG++ is a step of."""
+
+
+@dataclass(frozen=True)
+class TargetClass:
+    """One class of a classifier."""
+
+    net: NoisyClassifier
+    label: str
+    sha256: str = ""
+
+    @classmethod
+    def load(cls, place: Path | str, label: str) -> TargetClass:
+        """The class ``label`` of the classifier in a folder, or of its weight file.   Raises AudioLDMError."""
+        folder = Path(place).parent if Path(place).is_file() else Path(place)
+        net: Any = load_component(folder)
+        if not isinstance(net, NoisyClassifier):
+            raise AudioLDMError(
+                f"guidance_classifier={place} holds a {type(net).__name__}.",
+                "Name what `audioldm train embedded/classifier` exported: RUN/model/classifier.",
+            )
+        if label not in net.config.classes:
+            raise AudioLDMError(
+                f"guidance_class={label!r} is not a class of {place}.",
+                f"Known: {', '.join(net.config.classes)}.",
+            )
+        return cls(net.requires_grad_(False), label, sha256(weight_file(folder)))
+
+    def settings(self) -> dict[str, Any]:
+        """For a sidecar."""
+        return {"class": self.label, "sha256": self.sha256}
+
+    def knows(self, parts: Components) -> bool:
+        """Whether it was trained on the latents of this very encoder; one cast to other numbers is taken on trust."""
+        known = self.net.config.encoder
+        return not known or parts.vae.dtype != torch.float32 or known == encoder_digest(parts.vae)
+
+    def log_prob(self, parts: Components) -> Callable[[Tensor, Tensor], Tensor]:
+        """log p(class | x; sigma) (B,) for the latents of ``pipe``, which must have as many channels."""
+        channels = self.net.config.latent_channels
+        if channels != parts.spec.latent_channels:
+            raise AudioLDMError(
+                f"The classifier knows latents of {channels} channels, {parts.name} has {parts.spec.latent_channels}.",
+                "Train one on a cache of this model's latents: recipe embedded/classifier.",
+            )
+        if not self.knows(parts):
+            warnings.warn(
+                f"The classifier was trained on latents of another encoder than {parts.name}'s: train it anew.",
+                stacklevel=2,
+            )
+        index = list(self.net.config.classes).index(self.label)
+        net = self.net.to(parts.device)
+        return lambda x, sigma: net.log_prob(x, sigma, index)
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance.
+
+    >>> GuidanceConfig(method="rescale:phi=0.7", interval=(0.3, 5.0)).settings()
+    {'guidance_method': 'rescale:phi=0.7', 'guidance_interval': (0.3, 5.0)}
+    """
+
+    method: str = "classifier_free"
+    """a name in METHODS, with options as ``choose`` reads them"""
+    interval: tuple[float, float] | None = None
+    """guide only at noise levels sigma from the first to the second"""
+    threshold: tuple[float, float] | None = None
+    """dynamic thresholding: the quantile of |x0|, and the |x0| below which nothing is clipped"""
+    extra_prompts: tuple[tuple[str, float], ...] = ()
+    """further prompts with their weights; a negative one is avoided"""
+    weak: Components | None = None
+    """a worse model of the same latents and the same CLAP, to extrapolate away from (autoguidance)"""
+    clap: float = 0.0
+    """strength of the gradient of the CLAP score between the sound and its condition"""
+    clap_limit: float = 0.05
+    """largest root mean square that the CLAP gradient may move x0 by at a step; a latent's own is about 1
+
+    Far larger moves raise the score too, by loud sounds that only this CLAP finds nearer.
+    """
+
+    classifier: TargetClass | None = None
+    """a class of a classifier of noisy latents to steer to (classifier guidance)"""
+    classifier_scale: float = 1.0
+    """strength of that classifier's gradient; 1 is Bayes' rule"""
+    classifier_limit: float = 1.0
+    """largest root mean square that the classifier may move x0 by at a step; a latent's own is about 1"""
+
+    @property
+    def name(self) -> str:
+        """The method without its options."""
+        return self.method.partition(":")[0]
+
+    def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
+        """Raise AudioLDMError for what does not go together; None is not known yet."""
+        choose(METHODS, self.method, "guidance_method")
+        if self.name == "cfg_plus_plus":
+            if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+                raise AudioLDMError(
+                    f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.",
+                    f"Use {', '.join(NOISELESS)}.",
+                )
+            if scale is not None and scale > 1:
+                raise AudioLDMError(
+                    f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6."
+                )
+        if self.extra_prompts and self.name != "classifier_free":
+            raise AudioLDMError(
+                f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_extra_prompts."
+            )
+        if self.weak is not None and negative:
+            raise AudioLDMError(
+                f"negative={negative!r} and guidance_weak both say what to move away from.", "Give one."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What differs from plain classifier-free guidance, as a sidecar shows it."""
+        plain = GuidanceConfig()
+        names = ("method", "interval", "threshold", "extra_prompts", "clap")
+        changed = {f"guidance_{n}": getattr(self, n) for n in names if getattr(self, n) != getattr(plain, n)}
+        if self.weak is not None:
+            changed["guidance_weak"] = {"name": self.weak.name, "sha256": self.weak.hashes}
+        if self.classifier is not None:
+            changed["guidance_classifier"] = {**self.classifier.settings(), "scale": self.classifier_scale}
+        return changed
+
+    def steer(
+        self, parts: Components, condition: Condition, empty: Condition, scale: float, sigmas: Tensor
+    ) -> Denoiser:
+        """The Denoiser of ``parts`` under ``condition``, guided; ``sigmas`` is the grid of the run."""
+        pair = self.pair(parts, condition, empty, scale)
+        guided = self.combined(parts, pair, scale, sigmas, rows=condition.count())
+        if self.interval is not None:
+            guided = wrappers.interval(guided, pair.cond, low=self.interval[0], high=self.interval[1])
+        if self.classifier is not None:
+            log_prob = self.classifier.log_prob(parts)
+            guided = wrappers.classifier(guided, log_prob, self.classifier_scale, limit=self.classifier_limit)
+        if self.clap:
+            guided = wrappers.reward(guided, ClapScore(parts, condition), self.clap, limit=self.clap_limit)
+        if self.threshold is not None:
+            quantile, floor = self.threshold
+            guided = wrappers.dynamic_threshold(guided, quantile=quantile, floor=floor)
+        return guided
+
+    def pair(self, parts: Components, condition: Condition, empty: Condition, scale: float) -> wrappers.Pair:
+        """The two answers that guidance combines: by two calls where a method needs one side only, else by one."""
+        if self.weak is not None:
+            check_same_latents(parts, self.weak)
+            return wrappers.Pair(parts.denoiser(condition), self.weak.denoiser(condition))
+        pair = parts.denoisers(condition, empty)
+        return wrappers.Pair(pair.cond, pair.uncond) if scale == 1 else pair
+
+    def combined(
+        self, parts: Components, pair: wrappers.Pair, scale: float, sigmas: Tensor, *, rows: int
+    ) -> Denoiser:
+        """``pair`` combined by the method, with the extra prompts for ``rows`` rows."""
+        if self.extra_prompts:
+            others = [
+                (parts.denoiser(parts.encode_text([text] * rows), controlled=0), weight)
+                for text, weight in self.extra_prompts
+            ]
+            return wrappers.compose(pair, scale, others)
+        combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
+        return combine(pair, scale, **({"sigmas": sigmas} if self.name == "cfg_plus_plus" else {}))
+
+
+@dataclass(frozen=True)
+class ClapScore:
+    """The cosine between CLAP's embedding of a latent's sound and the condition, with a gradient to the latent."""
+
+    parts: Components
+    condition: Condition
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        """x0 (B, C, T, F) to cosines (B,)."""
+        parts = self.parts
+        if self.condition.film is None:
+            raise AudioLDMError(f"{parts.name} is not conditioned on CLAP.", "Leave out guidance_clap.")
+        wave = vocode(parts.vocoder, decode(parts.vae, x0.to(parts.dtype))).float()
+        # normalised, because louder is not nearer
+        vector = parts.clap.embed_audio(normalise_peak(wave), parts.spec.rate)
+        if x0.requires_grad and not vector.requires_grad:
+            raise AudioLDMError(f"The CLAP of {parts.name} gives no gradient.", "Leave out guidance_clap.")
+        return nnf.cosine_similarity(vector, self.condition.film.to(vector), dim=1)
+
+
+def check_same_latents(parts: Components, weak: Components) -> None:
+    """Raise AudioLDMError unless ``weak`` has the same latents and is conditioned in the same way."""
+    for part in ("vae", "text_encoder"):
+        if parts.hashes.get(part) != weak.hashes.get(part):
+            raise AudioLDMError(
+                f"guidance_weak={weak.name} has another {part} than {parts.name}.",
+                "Name an earlier or smaller model of the same latents.",
+            )
+    if torch.device(parts.device) != torch.device(weak.device):
+        raise AudioLDMError(
+            f"guidance_weak is on {weak.device}, the model on {parts.device}.", "Load both alike."
+        )

@@ -1,0 +1,106 @@
+"""One use of the sampler, for generation and for every edit.   B batch, C channels, T latent frames, F bins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from audioldm.batch import Condition
+from audioldm.components import Components, Sampling
+from audioldm.diffusion import edit
+from audioldm.diffusion.first_order import ddim_invert
+from audioldm.diffusion.grids import GRIDS
+from audioldm.diffusion.noise import PerSample
+from audioldm.diffusion.noise import seeds as generators
+from audioldm.diffusion.prediction import Denoiser
+from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.table import choose
+from audioldm.pipeline.conditions import Conditions
+from audioldm.pipeline.guidance import GuidanceConfig
+from audioldm.pipeline.longform import over_time, span_shares
+
+OnStep = Callable[[int, int], None]
+"""(steps done, steps in all)"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings, noise, grid, guidance and progress of one use of the sampler."""
+
+    parts: Components
+    settings: Sampling
+    noise: PerSample
+    """of every clip, from its own seed; each is shaped (C, T, F)"""
+    sigmas: Tensor
+    """the grid (steps + 1,), descending, on the CPU: no step waits to read it"""
+    guidance: GuidanceConfig
+    on_step: OnStep | None
+
+    @classmethod
+    def of(
+        cls,
+        parts: Components,
+        settings: Sampling,
+        shape: Sequence[int],
+        seeds: Sequence[int],
+        guidance: GuidanceConfig | None = None,
+        on_step: OnStep | None = None,
+    ) -> Run:
+        """A run over latents (C, T, F) of ``seeds``.   Raises AudioLDMError for settings that do not go together."""
+        guidance = guidance or GuidanceConfig()
+        guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
+        choose(SAMPLERS, settings.sampler, "sampler")
+        sigmas = choose(GRIDS, settings.grid, "grid")(parts.schedule, settings.steps)
+        noise = PerSample(generators(seeds), shape, device=parts.device)
+        return cls(parts, settings, noise, sigmas, guidance, on_step)
+
+    def start(self) -> Tensor:
+        """Noise (B, C, T, F) at the grid's first level."""
+        return self.noise() * self.sigmas[0].float()
+
+    def guided(self, condition: Condition, empty: Condition, sigmas: Tensor | None = None) -> Denoiser:
+        """The guided net under one condition; ``sigmas`` is the part of the grid that it is used on, None all."""
+        grid = self.sigmas if sigmas is None else sigmas
+        return self.guidance.steer(self.parts, condition, empty, self.settings.guidance, grid)
+
+    def denoiser(
+        self, conditions: Conditions, *, loop: bool = False, sigmas: Tensor | None = None
+    ) -> Denoiser:
+        """The guided net under ``conditions``, for any number of frames."""
+        frames = self.noise.shape[1]
+        guided = [self.guided(condition, conditions.empty, sigmas) for condition in conditions.rows]
+        shares = span_shares(self.parts, conditions.timeline, frames) if conditions.timeline else None
+        return over_time(self.parts, guided, frames, shares=shares, loop=loop)
+
+    def sample(
+        self, denoise: Denoiser, x: Tensor, sigmas: Tensor | None = None, *, rounds: int = 1
+    ) -> Tensor:
+        """From ``x`` at the grid's first level to a scaled latent (B, C, T, F); a grid of one level is no step.
+
+        ``rounds`` > 1 takes every step as often, with noise in between (RePaint).
+        """
+        levels = (self.sigmas if sigmas is None else sigmas).float()
+        if len(levels) < 2:
+            return x
+        sampler, steps = choose(SAMPLERS, self.settings.sampler, "sampler"), (len(levels) - 1) * rounds
+        count = iter(range(1, steps + 1))
+
+        def report(*_: Any) -> None:
+            step = next(count, steps)  # solvers with inner steps report more often
+            if self.on_step is not None:
+                self.on_step(step, steps)
+
+        def run(x: Tensor, sigmas: Tensor) -> Tensor:
+            return sampler(denoise, x, sigmas, noise=self.noise, on_step=report)
+
+        x = run(x, levels) if rounds == 1 else edit.repaint(run, x, levels, noise=self.noise, rounds=rounds)
+        end = self.sigmas[-1]
+        return x * self.parts.schedule.alpha_of(end).float()  # 1 unless the grid ends above 0
+
+    def invert(self, latent: Tensor, condition: Condition, sigmas: Tensor) -> Tensor:
+        """The noisy latent at sigmas[0] that DDIM under ``condition``, unguided, would bring to ``latent``."""
+        denoise = over_time(self.parts, [self.parts.denoiser(condition)], latent.shape[2])
+        return ddim_invert(denoise, latent, sigmas.float(), rounds=1)

@@ -1,0 +1,212 @@
+"""Text files and tables as people make them: any usual encoding and line end; what cannot be read is named."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audioldm.errors import AudioLDMError
+
+LINE_END = re.compile(r"\r\n|\n|\r")
+TABLES = (".csv", ".tsv", ".jsonl")
+NULLS = frozenset({"nan", "NaN", "NAN", "None", "none", "null", "NULL", "<NA>", "NaT"})
+"""Cells that programs write for "nothing"."""
+LONGEST_RECORD = 200
+"""Lines of one record of a CSV file; a quotation mark that stays open longer was never closed."""
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Something that was not taken, ``where`` it stands (FILE:LINE), and why."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: where it stands (FILE:LINE), and its cells by column; empty cells are absent."""
+
+    where: str
+    cells: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's columns, its rows, and the rows that could not be read."""
+
+    columns: list[str]
+    records: list[Record] = field(default_factory=list)
+    omitted: list[Omission] = field(default_factory=list)
+
+
+def read_text(source: str | Path | bytes) -> str:
+    """The text of a file, or of bytes: UTF-8 with or without a mark, UTF-16 with one, else Windows-1252.
+
+    Raises AudioLDMError for a file that is missing or holds no text.
+
+    >>> read_text(b"\\xef\\xbb\\xbfa dog"), read_text("caf\\u00e9".encode("cp1252"))
+    ('a dog', 'caf\u00e9')
+    """
+    name = "the text" if isinstance(source, bytes) else str(source)
+    if isinstance(source, bytes):
+        raw = source
+    else:
+        try:
+            raw = Path(source).read_bytes()
+        except OSError as error:
+            raise AudioLDMError(f"{source} cannot be read: {error.strerror}.", "Name a text file.") from error
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            return raw.decode("cp1252")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise AudioLDMError(
+                f"{name}:{line} is text neither in UTF-8 nor in Windows-1252 (byte 0x{raw[error.start]:02x}).",
+                "Save it as UTF-8.",
+            ) from None
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text without their ends: ``\\n``, ``\\r\\n`` or ``\\r`` (``str.splitlines`` knows seven more).
+
+    >>> lines("a\\u2028b\\r\\nc\\n")
+    ['a\\u2028b', 'c']
+    """
+    out = LINE_END.split(text)
+    return out[:-1] if out[-1] == "" else out
+
+
+def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") -> Table:
+    """The rows of a CSV, TSV or JSONL file; those of another shape are omitted and named.
+
+    ``need`` are columns that must be there.  ``text`` is a column of free text: as the last one of a CSV file it may
+    hold separators without quotation marks.  Raises AudioLDMError for a file that is no such table.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in TABLES:
+        raise AudioLDMError(f"{path} is no table.", f"Name a file ending in {', '.join(TABLES)}.")
+    if not path.is_file():
+        raise AudioLDMError(f"There is no table {path}.", f"Name a file ending in {', '.join(TABLES)}.")
+    rows = lines(read_text(path))
+    table = json_lines(path, rows) if path.suffix.lower() == ".jsonl" else separated(path, rows, text)
+    if lost := [name for name in need if name not in table.columns]:
+        raise AudioLDMError(
+            f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
+        )
+    return table
+
+
+def columns_of(path: str | Path) -> list[str]:
+    """The column names of a CSV or TSV file, of its first line alone."""
+    with open(path, "rb") as file:
+        head = lines(read_text(file.read(2**16).rpartition(b"\n")[0] or b""))
+    return separated(Path(path), head[:2], "").columns
+
+
+def json_lines(path: Path, rows: Sequence[str]) -> Table:
+    """One object a line."""
+    table, columns = Table([]), dict[str, None]()
+    for number, row in enumerate(rows, start=1):
+        if not row.strip():
+            continue
+        try:
+            value = json.loads(row)
+        except (ValueError, RecursionError) as error:
+            table.omitted.append(Omission(f"{path}:{number}", f"no JSON ({error})"))
+            continue
+        if isinstance(value, dict):
+            columns |= dict.fromkeys(value)
+            table.records.append(Record(f"{path}:{number}", value))
+        else:
+            table.omitted.append(Omission(f"{path}:{number}", 'no object such as {"file_name": "a.wav"}'))
+    table.columns.extend(columns)
+    return table
+
+
+def separated(path: Path, rows: Sequence[str], text: str) -> Table:
+    """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
+    start = next((number for number, row in enumerate(rows) if row.strip()), len(rows))
+    if start < len(rows) and (
+        match := re.fullmatch(r"sep=([,;|\t])", rows[start].strip(" "))
+    ):  # as Excel begins
+        start, separator = start + 1, match[1]
+    else:
+        separator = max(",;\t|", key=rows[start].count) if start < len(rows) else ","
+    table = Table([])
+    for number, cells, reason in records(rows, start, separator):
+        where = f"{path}:{number}"
+        if reason:
+            table.omitted.append(Omission(where, reason))
+        elif not table.columns:
+            table.columns.extend(cell.strip() for cell in cells)
+        elif any(cell.strip() for cell in cells):
+            extra = len(cells) - len(table.columns)
+            if extra > 0 and text == table.columns[-1] and '"' not in rows[number - 1]:
+                cells = [*cells[: -extra - 1], separator.join(cells[-extra - 1 :])]
+            elif extra > 0 and any(cell.strip() for cell in cells[-extra:]):
+                reason = (
+                    f"{len(cells)} cells for {len(table.columns)} columns: put quotation marks round a text"
+                )
+                table.omitted.append(Omission(where, f'{reason} with "{separator}" in it'))
+                continue
+            pairs = zip(table.columns, cells, strict=False)
+            table.records.append(Record(where, {name: cell.strip() for name, cell in pairs if cell.strip()}))
+    return table
+
+
+def records(rows: Sequence[str], start: int, separator: str) -> Iterator[tuple[int, list[str], str]]:
+    """(line number, cells, what is wrong) of each record from ``start`` on; a quoted cell may go over several lines."""
+    place = start
+    while place < len(rows):
+        cells, taken, reason = list[str](), 1, "a quotation mark is not closed"
+        for end in range(place + 1, min(len(rows), place + LONGEST_RECORD) + 1):
+            try:
+                cells = next(csv.reader(["\n".join(rows[place:end])], delimiter=separator, strict=True), [])
+                taken, reason = end - place, ""
+            except csv.Error as error:
+                if "unexpected end" in str(error):
+                    continue
+                reason = f"no cells between separators ({error})"
+            break
+        yield place + 1, cells, reason
+        place += taken
+
+
+def is_null(value: Any) -> bool:
+    """True of nothing at all, of an empty text, and of what programs write for nothing."""
+    if isinstance(value, str):
+        return not value.strip() or value.strip() in NULLS
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def texts_of(value: Any) -> tuple[str, ...]:
+    """A text, or a list of texts, as a tuple of those that say something.  Raises ValueError for anything else."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if wrong := [item for item in values if not isinstance(item, str) and not is_null(item)]:
+        raise ValueError(f"{wrong[0]!r} is no text")
+    return tuple(item.strip() for item in values if not is_null(item))
+
+
+def number_of(value: Any, *, least: float = 0.0) -> float | None:
+    """A number, None for an empty cell.  Raises ValueError for anything else, and for what is below ``least``."""
+    if is_null(value):
+        return None
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= least):
+        raise ValueError(f"{value!r} is no number of {least:g} or more")
+    return number

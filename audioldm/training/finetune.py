@@ -1,0 +1,275 @@
+"""Trains a model further: through an adapter, through all of its U-Net, or through a new word.
+
+Every way has the U-Net's own loss; what differs is which numbers may move.   DreamBooth (Ruiz et al. 2023,
+arXiv:2208.12242) adds the loss on sounds that the model itself made of the class before it learned: they hold it to
+what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from audioldm.adapters import inject
+from audioldm.adapters.adapter import Adapter, start
+from audioldm.adapters.files import write
+from audioldm.adapters.targets import defaults
+from audioldm.adapters.words import Words, attach_words, check_word, start_rows
+from audioldm.batch import Condition, LatentBatch, choose_rows
+from audioldm.datasets.draws import generator
+from audioldm.diffusion import objective
+from audioldm.errors import AudioLDMError
+from audioldm.paths import staged
+from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.training.latent_diffusion import LatentDiffusion, Trained
+from audioldm.training.module import Terms
+
+FULL = "full"
+"""the kind that trains every weight of the U-Net"""
+
+
+class OfModel(LatentDiffusion):
+    """The U-Net, schedule, prediction, scaling factor and heads of a loaded model; a checkpoint holds what is trained.
+
+    ``model`` is what ``AudioLDM.from_pretrained`` opens; ``prompt`` what all of the sounds are called, if anything.
+    """
+
+    recordable = False
+
+    def __init__(
+        self,
+        *,
+        model: str | None,
+        prompt: str | None,
+        weighting: objective.Weighting = "min_snr",
+        text_prob: float = 1.0,
+        drop: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        pipe = AudioLDM.from_pretrained(model)
+        empty, empty_tokens = empty_prompt(pipe)
+        super().__init__(
+            pipe.unet,
+            pipe.schedule,
+            scaling_factor=pipe.vae.config.scaling_factor,
+            empty=empty,
+            empty_tokens=empty_tokens,
+            prediction=cast(Trained, pipe.prediction),
+            weighting=weighting,
+            text_prob=text_prob,
+            drop=drop,
+            **settings,
+        )
+        self.pipe, self.prompt, self.model = pipe, prompt, model
+        self.strict_loading = False
+        self.unet.requires_grad_(False)
+
+    def base(self, *parts: str) -> dict[str, str]:
+        """sha256 of the weights that are learned upon."""
+        hashes = {part: self.pipe.hashes[part] for part in parts if part in self.pipe.hashes}
+        return hashes or dict(self.pipe.hashes)
+
+    def about(self) -> dict[str, str]:
+        """What a file records of its training."""
+        return {"model": self.pipe.name, "prompt": self.prompt or "", "batches": str(self.batch_count)}
+
+    def hint(self, folder: Path) -> str:
+        """The command that makes a sound with what was learned."""
+        file = folder / "adapter.safetensors"
+        model = f" -m {self.model}" if self.model else ""
+        use = f"{model} --adapter {file}" if file.exists() else f" -m {folder}"
+        return f'audioldm generate "{self.prompt or "..."}"{use}'
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen: it lies in the model."""
+        frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on what is not frozen."""
+        return self.optimise(self.parameters())
+
+
+def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None]:
+    """CLAP's vector (D,) and the tokens (L, E) of the empty prompt; zeros (1,) and None for what the U-Net reads not.
+
+    Raises AudioLDMError for a U-Net that attends to two token sequences.
+    """
+    with torch.no_grad():
+        empty = pipe.encode_text([""])
+    if empty.tokens2 is not None:
+        raise AudioLDMError(
+            f"{pipe.name} attends to two token sequences.",
+            "Fine-tune a model that reads one, or a CLAP vector.",
+        )
+    film = torch.zeros(1) if empty.film is None else empty.film[0]
+    return film, None if empty.tokens is None else real_tokens(empty)
+
+
+def real_tokens(condition: Condition) -> Tensor:
+    """The tokens (L, E) of a condition of one row that are not masked."""
+    assert condition.tokens is not None
+    return condition.tokens[0] if condition.mask is None else condition.tokens[0][condition.mask[0].bool()]
+
+
+class FineTune(OfModel):
+    """Trains an adapter of ``kind`` (lora, loha, lokr, dora), or with "full" the U-Net itself.
+
+    ``targets`` are patterns of layer names; None takes the linear layers, and with ``convolutions`` those too (a LoRA
+    is then a LoCon).   ``prior`` {prompt, clips, weight} adds the class loss of DreamBooth, on ``clips`` sounds of its
+    prompt, which the model makes first.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str = "lora",
+        rank: int = 8,
+        alpha: float | None = None,
+        targets: Sequence[str] | None = None,
+        convolutions: bool = False,
+        prior: dict[str, Any] | None = None,
+        run_dir: str = "runs/personal",
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.kind, self.prior, self.run_dir = kind, Prior(**prior) if prior else None, Path(run_dir)
+        self.adapter: Adapter | None = None
+        if kind == FULL:
+            self.unet.requires_grad_(True)
+        else:
+            layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
+            rng = generator(self.seed, 0, 0)
+            self.adapter = start(self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha)
+            inject.attach(self.unet, [(self.adapter, 1.0)])
+
+    def on_fit_start(self) -> None:
+        """Let the model make the class's sounds before it changes."""
+        super().on_fit_start()
+        if self.prior is not None:
+            self.prior.fill(
+                self.pipe, self.run_dir / "prior.safetensors", seed=self.seed, begun=self.batch_count > 0
+            )
+
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """The U-Net's own loss on the sounds, plus ``weight`` times that on as many of the class (eq. 2)."""
+        rng = self.batch_generator()
+        terms = self.losses(batch, rng, drop=self.drop)
+        if self.prior is None:
+            return terms
+        of_class = self.prior.batch(len(batch.mean), rng, self.scaling_factor, self.device)
+        prior = self.losses(of_class, rng, drop=self.drop)["loss"]
+        return {**terms, "loss": terms["loss"] + self.prior.weight * prior, "prior": prior.detach()}
+
+    def write(self, folder: Path) -> list[Path]:
+        """The adapter as one file, or the whole model as a folder."""
+        if self.adapter is None:
+            self.pipe.about["personal"] = self.about()
+            self.pipe.save_pretrained(folder)
+            return [folder]
+        adapter = inject.learned(self.unet, self.adapter)
+        adapter.base.update(self.base("unet"))
+        adapter.about.update(self.about())
+        write(folder / "adapter.safetensors", adapter)
+        return [folder / "adapter.safetensors"]
+
+
+class Prior:
+    """Sounds of a class as the model makes them: ``clips`` scaled latents (n, C, T, F) under one prompt."""
+
+    def __init__(
+        self, prompt: str, *, clips: int = 16, weight: float = 1.0, guidance: float | None = None
+    ) -> None:
+        if clips < 1 or not weight > 0:
+            raise AudioLDMError(f"prior: clips={clips}, weight={weight:g}.", "Use 1 or more clips, above 0.")
+        self.prompt, self.clips, self.weight, self.guidance = prompt, clips, weight, guidance
+        self.latents, self.condition = torch.empty(0), Condition()
+
+    @torch.no_grad()
+    def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
+        """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
+        self.condition, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
+        settings = vars(pipe.defaults)
+        settings = {k: settings[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
+        settings["guidance"] = settings["guidance"] if self.guidance is None else self.guidance
+        identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
+        about = {key: str(value) for key, value in identity.items()}
+        if path.exists() and metadata_of(path) == about:
+            self.latents = load_file(path)["latents"]
+        elif begun:
+            what = "holds other sounds than this run began with" if path.exists() else "is gone"
+            raise AudioLDMError(f"{path} {what}, and the model has changed.", "Begin again with --fresh.")
+        else:
+            training = pipe.unet.training
+            pipe.unet.eval()
+            sampled = [
+                pipe.sample(self.condition, empty, seeds=[seed + i], **settings).cpu()
+                for i in range(self.clips)
+            ]
+            pipe.unet.train(training)
+            self.latents = torch.cat(sampled).contiguous()
+            with staged(path) as stage:  # every process samples the same ones
+                save_file({"latents": self.latents}, stage, metadata=about)
+
+    def batch(self, rows: int, rng: torch.Generator, scale: float, device: torch.device) -> LatentBatch:
+        """``rows`` of them by chance, unscaled, as a batch."""
+        pick = torch.randint(len(self.latents), (rows,), generator=rng, device=rng.device).cpu()
+        mean = (self.latents[pick] / scale).to(device)
+        condition = self.condition.to(device).repeat(rows)
+        film = mean.new_zeros(rows, 1) if condition.film is None else condition.film
+        return LatentBatch(mean, torch.zeros_like(mean), film, film, condition.tokens, condition.mask)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+class TextualInversion(OfModel):
+    """Trains the rows of a new ``word``; U-Net, text tower and every other word stay as they are.
+
+    Each sound is called by one of ``templates`` with the word in it, so that the word and not a sentence learns.
+    ``start`` names words near the sound, whose mean the ``vectors`` rows begin at.
+    """
+
+    def __init__(
+        self, *, word: str, vectors: int, start: str, templates: Sequence[str], **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        check_word(word)
+        if self.empty_tokens is not None:
+            raise AudioLDMError(f"{self.pipe.name} does not read CLAP's vector.", "Use a model that does.")
+        if vectors < 1 or not templates or not all("{}" in text for text in templates):
+            raise AudioLDMError(
+                f"vectors={vectors}, templates={list(templates)}.",
+                "Use 1 or more, and {} where the word goes.",
+            )
+        self.word, self.templates = word, [text.format(word) for text in templates]
+        self.prompt = word
+        self.words = Words(word, start_rows(self.pipe.clap, start, vectors))
+        self.clap = self.pipe.clap.requires_grad_(False)
+        [self.rows] = attach_words(self.clap, self.words)
+
+    def condition(self, batch: LatentBatch, rng: torch.Generator, *, drop: float) -> Condition:
+        """The word in a sentence by chance, through the frozen text tower."""
+        rows = len(batch.mean)
+        pick = torch.randint(len(self.templates), (rows,), generator=rng, device=rng.device)
+        film = self.clap.embed_text([self.templates[i] for i in pick.tolist()])
+        dropped = self.bernoulli(drop, rows, rng)
+        return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay, which would pull the rows to 0, where no word is."""
+        return self.optimise([self.rows], decay=0.0)
+
+    def write(self, folder: Path) -> list[Path]:
+        """The word as one file."""
+        base = self.base("unet", "text_encoder")
+        words = Words(self.word, self.rows.detach().cpu(), base, self.about())
+        write(folder / "adapter.safetensors", words)
+        return [folder / "adapter.safetensors"]

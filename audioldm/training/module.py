@@ -1,0 +1,231 @@
+"""What the training modules share: a count of batches that survives a resume, and random draws that follow it, so that
+training N batches equals training some, stopping, and training the rest.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch import Generator, Tensor
+
+from audioldm.datasets.draws import generator
+from audioldm.errors import AudioLDMError
+from audioldm.training.distributed import local, shard, whole
+from audioldm.training.optim import Optim, adamw, restore_rates
+
+Terms = dict[str, Tensor]
+"""what a training step returns: "loss" (automatic optimisation descends it), and parts of it for the curves"""
+
+
+class TrainingModule(L.LightningModule):
+    """A LightningModule whose ``training_step`` returns its ``Terms``, and which knows how many batches it has met.
+
+    ``batch_count`` lives in the checkpoint; a plain number, because reading a buffer would wait for the GPU at every
+    batch.   Lightning's ``global_step`` counts optimiser steps instead; recipes count batches.   A module of two
+    optimisers steps them with ``descend``; ``accumulate`` and ``clip`` are Lightning's accumulate_grad_batches and
+    gradient_clip_val for it.   ``step`` of a ``recordable`` module draws nothing and asks for no value, so that
+    ``graphed.record`` can replay it.
+    """
+
+    recordable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        batches: int,
+        lr: float = 1e-4,
+        warmup: int = 100,
+        seed: int = 0,
+        optim: Optim | None = None,
+    ) -> None:
+        super().__init__()
+        self.batches, self.warmup, self.seed, self.lr = batches, warmup, seed, lr
+        self.optim = optim or Optim()
+        self.batch_count = 0
+        self.accumulate = 1
+        self.clip: float | None = None
+        self.recorded = self.split = False
+        self.broken: Tensor
+        self.register_buffer("broken", torch.zeros((), dtype=torch.bool), persistent=False)
+
+    def components(self) -> dict[str, torch.nn.Module]:
+        """Name -> net, of all that is exported."""
+        raise NotImplementedError
+
+    def get_extra_state(self) -> Tensor:
+        """The count, into ``state_dict``."""
+        return torch.tensor(self.batch_count)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """The count, out of ``state_dict``."""
+        self.batch_count = int(state)
+
+    def configure_model(self) -> None:
+        """Split the nets where the strategy asks for it."""
+        if self._trainer is not None and self.device_mesh is not None and not self.split:
+            shard(self, self.device_mesh["data_parallel"])
+            self.split = True
+
+    def on_fit_start(self) -> None:
+        """A recorded step neither waits for other GPUs nor leaves half an accumulated one."""
+        if self.recorded and (self.trainer.world_size > 1 or self.accumulate > 1):
+            raise AudioLDMError(
+                "speed.graph=true records steps of one process that are whole.",
+                "Set speed.graph=false, or one device and accumulate=1.",
+            )
+
+    def on_train_start(self) -> None:
+        """A run that goes on, perhaps longer, goes on at its own rate."""
+        for config in self.trainer.lr_scheduler_configs:
+            restore_rates(config.scheduler, self.device)  # type: ignore[arg-type]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Count; optimisers that are stepped by hand get the next rate."""
+        if not self.automatic_optimization and self.batch_count and self.steps_now:
+            for config in self.trainer.lr_scheduler_configs:
+                # not step(), which warns of an optimiser that waits, as the discriminator's does at first
+                config.scheduler.last_epoch += 1
+                restore_rates(config.scheduler, self.device)  # type: ignore[arg-type]
+        self.batch_count += 1
+
+    def batch_generator(self) -> Generator:
+        """On the module's device: the one for all draws of this batch."""
+        return generator(self.seed, self.batch_count - 1, 0, device=self.device)
+
+    def validation_generator(self, batch_index: int) -> Generator:
+        """The same draws at every validation, so that its curve moves only with the model."""
+        return generator(self.seed, -1, batch_index, device=self.device)
+
+    @property
+    def accumulated(self) -> int:
+        """Batches that make one step."""
+        if self.automatic_optimization and self._trainer is not None:
+            return int(self.trainer.accumulate_grad_batches)
+        return self.accumulate
+
+    @property
+    def steps_now(self) -> bool:
+        """Whether this batch completes a step."""
+        return self.batch_count % self.accumulated == 0
+
+    def optimise(self, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> dict[str, Any]:
+        """AdamW and its schedule, as ``configure_optimizers`` returns them."""
+        optimizer = adamw(parameters, self.lr, fused=self.optim.fused, capturable=self.recorded, **settings)
+        each = self.accumulated
+        rates = self.optim.rates(optimizer, warmup=self.warmup // each, steps=-(-self.batches // each))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+    def descend(self, loss: Tensor, optimizer: Any, *, clip: float | None = None) -> Tensor | None:
+        """Backward; at the last of ``accumulate`` batches clip and step.   The gradient's norm, where it stepped.
+
+        ``clip`` is the largest norm unless ``self.clip`` is another.
+        """
+        if (self.batch_count - 1) % self.accumulate == 0:
+            optimizer.zero_grad()
+        self.manual_backward(loss / self.accumulate)
+        if not self.steps_now:
+            return None
+        norm = self.clip_norm(optimizer, self.clip if self.clip is not None else clip)
+        optimizer.step()
+        return norm
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Remember a loss that is no number."""
+        self.broken |= ~loss.detach().isfinite()
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip to the norm, and log it."""
+        self.log("train/norm", self.clip_norm(optimizer, gradient_clip_val))
+
+    def clip_norm(self, optimizer: Any, limit: float | None) -> Tensor:
+        """Scale the gradients to a norm of at most ``limit``, and return the norm from before.
+
+        On a CPU a broken gradient stops the run before it reaches a weight.   On a GPU asking at every step would make
+        the CPU wait, so the answer is collected and read before anything is written (``refuse_broken``).
+        """
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        self.broken |= ~norm.isfinite()
+        if self.broken.device.type == "cpu":
+            self.refuse_broken()
+        if limit is not None:
+            torch._foreach_mul_([local(g) for g in gradients], (limit / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def refuse_broken(self) -> None:
+        """Stop where a loss or a gradient was NaN or infinite; whatever is on the disk is from before it."""
+        if bool(self.broken):
+            raise AudioLDMError(
+                f"The loss or its gradient became NaN or infinite at or shortly before batch {self.batch_count}.",
+                "The last good state is kept; try a lower task.lr, trainer.gradient_clip_val=1, or "
+                "trainer.precision=32-true.",
+                code=1,
+            )
+
+    def rank_slice(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
+        """``rows`` of this process, out of what a single process would draw for the batch of all of them."""
+        rank, world = self.rank_and_world()
+        return draw(rows * world)[rank * rows : (rank + 1) * rows]
+
+    def randn(self, like: Tensor, rng: Generator) -> Tensor:
+        """Normal numbers shaped as ``like``, drawn on the generator's device."""
+        return self.rank_slice(
+            lambda n: torch.randn(n, *like.shape[1:], generator=rng, device=rng.device), len(like)
+        ).to(like)
+
+    def bernoulli(self, p: float, rows: int, rng: Generator) -> Tensor:
+        """(rows,) true with probability ``p``, on the module's device."""
+        draw = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), rows)
+        return draw.to(self.device) < p
+
+    def rank_and_world(self) -> tuple[int, int]:
+        """(rank, processes); a validation is the same on every process, and so counts as one."""
+        trainer = self._trainer
+        if trainer is None or not trainer.training:
+            return 0, 1
+        return trainer.global_rank, trainer.world_size
+
+
+def detached(terms: Mapping[str, Tensor | None]) -> Terms:
+    """Without graphs, and without what is None."""
+    return {name: value.detach() for name, value in terms.items() if value is not None}
+
+
+class AdversarialModule(TrainingModule):
+    """A generator against a ``discriminator`` that joins after ``adversarial_start`` batches: two optimisers."""
+
+    recordable = True
+
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        discriminator: torch.nn.Module | None,
+        *,
+        adversarial_start: int = 0,
+        betas: tuple[float, float],
+        decay: float,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.automatic_optimization = False
+        self.discriminator: Any = discriminator
+        self.adversarial_start = adversarial_start
+        self.players = [net] if discriminator is None else [net, discriminator]
+        self.adam: Mapping[str, Any] = {"betas": betas, "decay": decay}
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the discriminator takes part in this batch."""
+        return self.discriminator is not None and self.batch_count > self.adversarial_start
+
+    def each_optimizer(self) -> list[Any]:
+        """The generator's, then the discriminator's where there is one."""
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def configure_optimizers(self) -> Any:
+        """One AdamW for each net."""
+        return [self.optimise(net.parameters(), **self.adam) for net in self.players]

@@ -1,0 +1,114 @@
+"""AdamW, and the learning rate over a run: transformers' schedules after a linear warm-up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.optimization import (
+    get_constant_schedule_with_warmup,
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_polynomial_decay_schedule_with_warmup,
+)
+
+from audioldm.errors import AudioLDMError
+from audioldm.training.distributed import local
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How every optimiser of a run steps.
+
+    ``schedule`` follows the linear warm-up and falls to ``floor`` times the full rate at the last step.   ``fused``
+    updates each tensor in one pass (None: wherever there is such a kernel).   Raises AudioLDMError for another name.
+    """
+
+    schedule: Schedule = "cosine"
+    floor: float = 0.1
+    fused: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "linear", "constant"):
+            raise AudioLDMError(
+                f"schedule={self.schedule!r} is unknown.",
+                "Use cosine, linear or constant (after the warm-up).",
+            )
+
+    def rates(self, optimizer: torch.optim.Optimizer, *, warmup: int, steps: int) -> LambdaLR:
+        """The learning rate by step, from 1/``warmup`` of the full one at the first to ``floor`` at the last.
+
+        cosine: SGDR (arXiv:1608.03983) eq. 5.
+
+        >>> net = torch.nn.Linear(2, 2)
+        >>> rates = Optim().rates(adamw(net.parameters(), 1.0), warmup=10, steps=110)
+        >>> [round(rates.lr_lambdas[0](n), 2) for n in (1, 10, 60, 110)]
+        [0.1, 1.0, 0.55, 0.1]
+        """
+        # 0: the first step counts as number 1, else its rate would be 0
+        start = {"num_warmup_steps": warmup, "last_epoch": 0}
+        schedule: Any = get_constant_schedule_with_warmup
+        if self.schedule != "constant":
+            start["num_training_steps"] = max(steps, warmup + 1)
+        if self.schedule == "cosine":
+            schedule = partial(get_cosine_with_min_lr_schedule_with_warmup, min_lr_rate=self.floor)
+        if self.schedule == "linear":
+            end = self.floor * float(optimizer.defaults["lr"])
+            schedule = partial(get_polynomial_decay_schedule_with_warmup, lr_end=end)
+        return cast(LambdaLR, schedule(optimizer, **start))
+
+
+def adamw(
+    parameters: Iterable[torch.nn.Parameter],
+    lr: float,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    decay: float = 0.01,
+    fused: bool | None = None,
+    capturable: bool = False,
+) -> torch.optim.AdamW:
+    """AdamW in two groups: vectors (biases, norms) are not decayed.
+
+    ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": decay, "initial_lr": lr},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "initial_lr": lr},
+    ]
+    if fused is None:
+        # one pass over each tensor instead of a dozen; a net split over CPUs has no such kernel
+        fused = all(map(fusible, trained))
+    device = trained[0].device
+    on_gpu = capturable and device.type == "cuda"
+    for group in groups if on_gpu else ():
+        group["lr"] = torch.tensor(lr, device=device)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=lr, betas=betas, fused=fused, capturable=on_gpu
+    )
+
+
+def fusible(parameter: Tensor) -> bool:
+    """Whether there is a kernel that updates it in one pass."""
+    kind = parameter.device.type
+    return kind == "cuda" or (kind == "cpu" and local(parameter) is parameter)
+
+
+def restore_rates(rates: LambdaLR, device: torch.device) -> None:
+    """Set the rates that belong to the schedule's step: a checkpoint brings those of a shorter run, on the CPU.
+
+    A rate that is a tensor stays one on ``device``, since a CUDA graph reads it.
+    """
+    groups = zip(rates.optimizer.param_groups, rates.base_lrs, rates.lr_lambdas, strict=True)
+    for group, base, factor in groups:
+        rate = float(base) * factor(rates.last_epoch)
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = rate
+            continue
+        if group["lr"].device != device:
+            group["lr"] = group["lr"].to(device)
+        group["lr"].fill_(rate)

@@ -1,0 +1,76 @@
+"""Ctrl-C, a scheduler's SIGTERM and a closed terminal's SIGHUP end a training with its state on the disk."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class Stopped(BaseException):
+    """A signal ended the work; ``batch`` is the one whose state was saved for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.batch: int | None = None
+
+    @property
+    def code(self) -> int:
+        """The exit code that schedulers and shells expect."""
+        return 128 + self.number
+
+    @property
+    def name(self) -> str:
+        """Such as SIGTERM."""
+        return signal.Signals(self.number).name
+
+
+def stop(number: int, frame: FrameType | None = None) -> None:
+    """Raise Stopped, wherever the main thread is."""
+    raise Stopped(number)
+
+
+@contextmanager
+def handled(handler: Handler = stop) -> Iterator[None]:
+    """Within, ``handler`` receives the signals that stop a process; nothing changes outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    # a process that nohup started is to ignore SIGHUP
+    caught = [number for number in NUMBERS if before[number] is not signal.SIG_IGN]
+    try:
+        for number in caught:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
+
+
+class Grace:
+    """Lets the step in progress end: the first signal is remembered, and raised after ``seconds`` at the latest."""
+
+    def __init__(self, seconds: float = 6.0) -> None:
+        self.seconds = seconds
+        self.received: int | None = None
+
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """Remember the signal, and set the clock; a second one ends the wait."""
+        if self.received is not None:
+            stop(number)
+        self.received = number
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: stop(number))
+            # again and again, because Python loses what is raised in a destructor
+            signal.setitimer(signal.ITIMER_REAL, self.seconds, 0.5)
+
+    def end(self) -> None:
+        """Nothing is raised any more."""
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,317 @@
+"""All checks of one model, in the order in which their sounds are needed.
+
+python -m recipes.embedded.release_checks data/raw/*.jsonl -m runs/embedded/release
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audioldm.cli.console import progress
+from audioldm.cli.options.model import load
+from audioldm.datasets import manifest
+from audioldm.datasets.decode import resample
+from audioldm.datasets.manifest import Row
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.comparison import Progress, no_progress
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet
+from audioldm.evaluation.generation import Codec, GeneratedClips
+from audioldm.evaluation.recognition import PROMPTS, check
+from audioldm.evaluation.tag_bridge import TagBridge
+
+from . import codec, likeness, pitch, prompts, sounds
+from .check import Check, table
+from .sounds import Framing, Tagged
+
+
+@dataclass
+class ReleaseChecks:
+    """The checks as methods over sounds that are generated, framed and embedded once."""
+
+    rows: Sequence[Row]
+    clips: GeneratedClips
+    yamnet: YamNet
+    progress: Progress = no_progress
+    seeds: int = prompts.SEEDS
+    captions: int = sounds.CAPTIONS
+    pairs: int = pitch.PAIRS
+    device: str = "cpu"
+    framing: Framing = field(init=False)
+
+    def __post_init__(self) -> None:
+        seconds = self.clips.settings.get("seconds") or self.clips.pipe.defaults.seconds
+        self.framing = Framing(float(seconds))
+
+    @cached_property
+    def fold(self) -> list[Row]:
+        """ESC-10's test fold."""
+        return sounds.test_fold(self.rows)
+
+    @cached_property
+    def open(self) -> list[Row]:
+        """Held-out open sounds."""
+        return sounds.held_out(self.rows, self.captions)
+
+    @cached_property
+    def real_waves(self) -> list[Tensor]:
+        """The held-out sounds, ESC-10's first."""
+        return [self.framing.of_row(row) for row in (*self.fold, *self.open)]
+
+    @cached_property
+    def generated_waves(self) -> list[Tensor]:
+        """A generated clip for each held-out one: ESC-10's prompts with seeds 0 to 7, captions with their number."""
+        place: dict[str, int] = {}
+        prompts, seeds = [], []
+        for row in self.fold:
+            place[row.labels[0]] = seed = place.get(row.labels[0], -1) + 1
+            prompts.append(PROMPTS[row.labels[0]])
+            seeds.append(seed)
+        prompts += [row.captions[0] for row in self.open]
+        seeds += range(len(self.open))
+        with self.progress("generating", len(prompts)) as step:
+            self.clips.on_clip = step
+            waves = self.clips.waves(prompts, seeds)
+        return [self.framing(wave, self.clips.pipe.spec.rate) for wave in waves]
+
+    def embed(self, what: str, waves: Sequence[Tensor]) -> Tagged:
+        """YAMNet's view of waves, with progress."""
+        with self.progress(f"embedding {what}", len(waves)) as step:
+            return Tagged.of(waves, self.yamnet, step)
+
+    @cached_property
+    def real(self) -> Tagged:
+        """The held-out sounds, embedded."""
+        return self.embed("held-out sounds", self.real_waves)
+
+    @cached_property
+    def generated(self) -> Tagged:
+        """The generated clips, embedded."""
+        return self.embed("generated clips", self.generated_waves)
+
+    @cached_property
+    def halves(self) -> tuple[Tagged, Tagged, list[Tensor]]:
+        """Two real halves, embedded, and the first one's waves."""
+        first, second = (
+            [self.framing.of_row(row) for row in half]
+            for half in sounds.halves(
+                self.rows, per_class=len(self.fold) // len(PROMPTS), opensounds=len(self.open)
+            )
+        )
+        return self.embed("one real half", first), self.embed("the other half", second), first
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The model without its U-Net."""
+        return Codec(self.clips.pipe, self.framing.seconds)
+
+    def through(self, waves: Sequence[Tensor]) -> Tagged:
+        """VAE and vocoder, embedded."""
+        back = []
+        with self.progress("VAE and vocoder", len(waves)) as step:
+            for wave in waves:
+                rate = self.codec.spec.rate
+                back.append(self.framing(self.codec.round_trip(resample(wave, RATE, rate)), rate))
+                step()
+        return self.embed("round trips", back)
+
+    @cached_property
+    def trip(self) -> Tagged:
+        """The held-out sounds after VAE and vocoder, embedded."""
+        return self.through(self.real_waves)
+
+    @cached_property
+    def classes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Embeddings of every ESC-10 prompt's seeds, and of the class's real clips."""
+        generated, real = {}, {}
+        for label, prompt in PROMPTS.items():
+            waves = self.clips.waves([prompt] * self.seeds, range(self.seeds))
+            generated[label] = [self.framing(wave, self.clips.pipe.spec.rate) for wave in waves]
+            rows = [row for row in sounds.of_source(self.rows, sounds.ESC10) if label in row.labels]
+            real[label] = [self.framing.of_row(row) for row in rows]
+        return (
+            {label: self.embed(f"{label} (generated)", part).embeddings for label, part in generated.items()},
+            {label: self.embed(f"{label} (real)", part).embeddings for label, part in real.items()},
+        )
+
+    def esc10(self) -> list[Check]:
+        """Recognition."""
+        with self.progress("generating", self.seeds * len(PROMPTS)) as step:
+            self.clips.on_clip = step
+            rows = sounds.of_source(self.rows, sounds.ESC10)
+            return [prompts.recognition(rows, self.clips, self.yamnet, seeds=self.seeds)]
+
+    def tags(self) -> list[Check]:
+        """The tag bridge, on the open sounds' captions."""
+        start = len(self.fold)
+        part = slice(start, None)
+        captions = [row.captions[0] for row in self.open]
+        return [
+            prompts.tag_bridge(
+                self.real[part], self.generated[part], captions, TagBridge(self.yamnet.class_names)
+            )
+        ]
+
+    def distance(self) -> list[Check]:
+        """Fréchet distances."""
+        first, second, waves = self.halves
+        other = self.through(waves)
+        return list(
+            likeness.distance(
+                self.real, self.generated, first=first, second=second, trip=self.trip, trip_other=other
+            )
+        )
+
+    def diversity(self) -> list[Check]:
+        """Distances within a prompt."""
+        return [likeness.diversity(*self.classes)]
+
+    def copies(self) -> list[Check]:
+        """Nearest training clips."""
+        train = [row for row in self.rows if row.split == "train"]
+        search = likeness.CopySearch(train, self.framing, device=self.device)
+        with self.progress("searching for copies", len(train)) as step:
+            both = [*self.generated_waves, *self.real_waves]
+            correlations, nearest = search(both, step)
+        half = len(self.generated_waves)
+        return [likeness.copies(correlations[:half], nearest[:half], correlations[half:])]
+
+    def pitch(self) -> list[Check]:
+        """Low and high notes."""
+        with self.progress("generating notes", 2 * self.pairs) as step:
+            self.clips.on_clip = step
+            return [pitch.follows_words(self.clips, self.framing, self.rows, count=self.pairs)]
+
+    def vocoder(self) -> list[Check]:
+        """Vocoder and round trip."""
+        rows = [*self.fold, *self.open]
+        with self.progress("vocoder on real mels", len(rows)) as step:
+            checks = codec.vocoder(self.codec, [self.framing.bare(row) for row in rows], step)
+        return [*checks, codec.tags_stay(self.real, self.trip)]
+
+    def run(self, only: Sequence[str] = ()) -> Iterator[tuple[str, list[Check]]]:
+        """Each question of ``ORDER`` (or of ``only``) with its bars, as soon as they are known."""
+        for name in only or ORDER:
+            with torch.no_grad():
+                yield name, getattr(self, name)()
+
+
+ORDER = ("vocoder", "esc10", "tags", "distance", "diversity", "copies", "pitch")
+
+
+def about(checks: ReleaseChecks) -> dict[str, Any]:
+    """What a reader needs to get the same numbers again."""
+    pipe, test = checks.clips.pipe, [row for row in checks.open if row.split == "test"]
+    return {
+        "model": pipe.name,
+        "sha256": pipe.hashes,
+        "defaults": vars(pipe.defaults),
+        "settings": checks.clips.settings,
+        "dtype": str(pipe.dtype),
+        "device": str(pipe.device),
+        "framing": str(checks.framing),
+        "embedder": {"name": checks.yamnet.name, "sha256": checks.yamnet.sha256},
+        "esc10_test": len(checks.fold),
+        "opensounds_test": len(test),
+        "opensounds_val": len(checks.open) - len(test),
+        "train_rows": sum(row.split == "train" for row in checks.rows),
+        "candidates": 1,
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what is left out is the model's own."""
+    line = argparse.ArgumentParser(
+        prog="python -m recipes.embedded.release_checks",
+        description="Check a model before it is shipped, real sounds beside every number.  Needs ESC-10's and the open "
+        "sounds' manifests; further ones (notes, speech, scenes) widen the search for copies and give the notes' own "
+        "pitch row.  Clips are kept by a hash of what made them, so an interrupted run goes on.",
+    )
+    line.add_argument("manifests", nargs="+", type=Path, help="all manifests that the model was trained on")
+    line.add_argument("-m", "--model", help="model folder (default: the embedded one)")
+    line.add_argument(
+        "-o", "--out", type=Path, default=Path("out/release_checks"), help="clips and tables go here"
+    )
+    line.add_argument("--only", default="", metavar="A,B", help=f"of {', '.join(ORDER)} (default: all)")
+    line.add_argument("--seeds", type=int, default=prompts.SEEDS, help="clips of each ESC-10 prompt")
+    line.add_argument(
+        "--captions", type=int, default=sounds.CAPTIONS, help="held-out captions of open sounds"
+    )
+    line.add_argument("--pairs", type=int, default=pitch.PAIRS, help="pairs of low and high notes")
+    for name, kind in SETTINGS.items():
+        line.add_argument(f"--{name.replace('_', '-')}", type=kind)
+    line.add_argument("--batch-size", type=int, help="clips made at once (default: 1 on a CPU, else 16)")
+    line.add_argument("--device", default="auto")
+    line.add_argument("--dtype", default="float32")
+    line.add_argument("--threads", type=int, default=1, help="CPU threads of the tagger")
+    line.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    return line
+
+
+SETTINGS = {
+    "seconds": float,
+    "steps": int,
+    "guidance": float,
+    "sampler": str,
+    "refine_phase": int,
+    "retry_silent": int,
+}
+
+
+def run(options: argparse.Namespace) -> None:
+    """Check, write, print."""
+    from audioldm.pipeline.outputs import check_writable, publish
+
+    wanted = [name.strip() for name in options.only.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in ORDER]:
+        raise AudioLDMError(f"only={unknown[0]!r} is no question.", f"Known: {', '.join(ORDER)}.")
+    if options.captions < 2 or options.pairs < 1 or options.seeds < 2:
+        raise AudioLDMError("seeds, captions or pairs are too few.", "Use 2, 2 and 1 or more.")
+    rows = [row for path in options.manifests for row in manifest.read(path)]
+    check(sounds.of_source(rows, sounds.ESC10))
+    check_writable(options.out)
+    yamnet = YamNet(threads=options.threads)
+    pipe = load(options.model, device=options.device, dtype=options.dtype)
+    settings = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
+    clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
+
+    def bar(unit: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+        return progress(total, unit)
+
+    checks = ReleaseChecks(
+        rows, clips, yamnet, lambda what, total: progress(total, what),
+        seeds=options.seeds, captions=options.captions, pairs=options.pairs, device=str(pipe.device),
+    )  # fmt: skip
+    results: list[Check] = []
+    for _, answers in checks.run(wanted):
+        results += answers
+        for answer in answers:
+            print(table([answer]).splitlines()[-1], file=sys.stderr)
+    report: dict[str, Any] = {"about": about(checks), "checks": [result.as_dict() for result in results]}
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    shown = table(results, [f"{pipe.name}, {checks.framing}", ""])
+    publish({options.out / "checks.json": text.encode(), options.out / "checks.md": shown.encode()})
+    print(text if options.json else shown, end="")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; a user's mistake becomes one line on stderr.  Returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        run(options)
+    except AudioLDMError as error:
+        print(f"release_checks: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

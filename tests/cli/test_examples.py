@@ -1,0 +1,247 @@
+"""Every command line that README, docs, recipes and help texts show: parsed, and run or marked why not."""
+
+import json
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+
+from audioldm.cli import app as commands
+from audioldm.cli.app import run
+from audioldm.cli.options import read_settings
+from audioldm.errors import AudioLDMError
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "recipes").rglob("*.yaml")),
+]
+ENDS = (">", "|", "&&", "2>", "||", ";", "\\")
+
+NOT_RUN = {
+    r"^(app|listen serve)": "serves until it is stopped: tests/app and tests/listening drive it",
+    r"^train.*(task\.model=|data\.shards|KIND|RECIPE)": "needs a model of another recipe: tests/recipes trains it",
+    r"^(ema|report)": "needs a training: tests/cli/test_ema.py and tests/training make one",
+    r"--adapter|--merge|^adapter": "needs a trained adapter: tests/pipeline/test_adapting.py makes one",
+    r"guidance_class": "needs a trained classifier: tests/pipeline/test_classes.py makes one",
+    r"control_net|--ip-adapter runs": "needs a trained net: tests/cli/test_control_flags.py makes one",
+    r"--control pitch|--mode (split|compiled)": "minutes of compiling, or another processor: tests/pipeline runs it",
+    r"-m \S*(/audioldm|\.ckpt|tango)|^export (cvssp|\S*\.ckpt)": "needs the network: tests/convert reads such files",
+    r"^export": "needs trained parts: tests/recipes/test_chain.py exports some",
+    r"--device cuda": "needs a GPU",
+    r"^data (prepare (?!folder my_sounds)|encode|shard|pack|unpack|stats|attribution)": "needs data: tests/datasets",
+    r"^data .*(esc10|audiocaps|opensounds|composed|\*|latents|shards)": "needs a data set: tests/datasets run each",
+    r"^evaluate (?!out/clips real/clips$)|^listen (?!prepare old)": "needs data: tests/evaluation and tests/listening",
+}
+"""Why an example is only parsed: a pattern of its words, and the reason."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One command line and where it stands."""
+
+    place: str
+    line: str
+    whole: bool = True
+    """False for a mention in a sentence, which may leave out what the command needs"""
+
+    @property
+    def words(self) -> list[str]:
+        """What follows ``audioldm``, without remarks and further commands of the line."""
+        line = re.split(r"\s{3,}|\s#\s", self.line)[0] if self.whole else self.line
+        words = shlex.split(line)
+        words = words[words.index("audioldm") + 1 :]
+        return words[: next((i for i, word in enumerate(words) if word in ENDS), len(words))]
+
+
+def in_page(path: Path) -> list[Example]:
+    """Lines of code blocks and of comments, and mentions between backticks."""
+    place = path.relative_to(ROOT).as_posix()
+    text = re.sub(r"\\\n[#\s]*", "", path.read_text(encoding="utf-8"))
+    examples, block = [], False
+    for line in text.splitlines():
+        block ^= line.startswith("```")
+        code = line.lstrip("# ") if path.suffix == ".yaml" else line.strip()
+        if (block or path.suffix == ".yaml") and "docker run" not in code:
+            for part in re.split(r"\s&&\s", code):
+                if re.match(r"^(echo .*\| *)?audioldm [a-z]", part):
+                    examples.append(Example(place, part, whole="..." not in part))
+        elif not block:
+            mentions = re.findall(r"`(audioldm [a-z][^`]*)`", line)
+            examples += [Example(place, part, whole=False) for part in mentions]
+    return examples
+
+
+def leaves(group: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command below ``group``, by its words; a group that is a command itself as well."""
+    matches: dict[tuple[str, ...], Any] = {path: group}
+    for name, child in getattr(group, "commands", {}).items():
+        matches |= leaves(child, (*path, name))
+    return matches
+
+
+def in_help() -> list[Example]:
+    """The command lines of every help text."""
+    examples = []
+    for words, command in leaves(typer.main.get_command(commands.app)).items():
+        lines = [line.strip() for line in (command.help or "").splitlines()]
+        place = " ".join(["audioldm", *words, "--help"])
+        examples += [Example(place, line) for line in lines if re.match(r"^(echo .*\| *)?audioldm ", line)]
+    return examples
+
+
+EXAMPLES = [example for path in PAGES for example in in_page(path)] + in_help()
+WHOLE = list({" ".join(example.words): example for example in EXAMPLES if example.whole}.values())
+
+
+def command_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words name, and its own words."""
+    group, rest = typer.main.get_command(commands.app), words
+    while hasattr(group, "commands") and rest and rest[0] in group.commands:
+        group, rest = group.commands[rest[0]], rest[1:]
+    if group.name == "evaluate" and rest and rest[0] != "--help":
+        group = group.commands["score"]  # evaluate A B is evaluate score A B
+    return group, rest
+
+
+def test_every_page_has_examples():
+    places = {example.place for example in EXAMPLES}
+    assert {"README.md", "docs/adapters.md", "audioldm generate --help"} <= places
+    for words, command in leaves(typer.main.get_command(commands.app)).items():
+        if not hasattr(command, "commands"):
+            assert any(e.place == f"audioldm {' '.join(words)} --help" for e in EXAMPLES), words
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"{e.place}: {e.line[:80]}")
+def test_an_example_parses(example):
+    command, rest = command_of(example.words)
+    rest = [word for word in rest if word != "--debug"]
+    if hasattr(command, "commands"):
+        placeholder = bool(rest) and rest[0].isupper()
+        assert not rest or rest == ["--help"] or (placeholder and not example.whole), "no such command"
+    if "--help" in rest or hasattr(command, "commands"):
+        return
+    if example.whole:
+        command.make_context("audioldm", list(rest)).close()
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    options = [word.partition("=")[0] for word in rest if re.match(r"--[a-z]", word)]
+    assert not [name for name in options if name not in known]
+    for before, word in pairwise(rest):
+        if before == "--set":
+            read_settings([word], command.callback.__wrapped__.settings)
+
+
+def reason_not_to_run(words: list[str]) -> str:
+    """Why an example is only parsed, "" where it is run."""
+    line = " ".join(words)
+    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, line)), "")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model):
+    """A folder with every file that the examples name."""
+    folder = tmp_path_factory.mktemp("examples")
+    draw = np.random.default_rng(0)
+    for name in re.findall(r"\b\w+\.(?:wav|flac|ogg|mp3)\b", "\n".join(example.line for example in EXAMPLES)):
+        if not (folder / name).exists():
+            rate = 8000 if name == "phone.wav" else 16000
+            size = (8 if name == "sea.wav" else 5) * rate
+            tone = np.sin(2 * np.pi * 330 * np.arange(size) / rate)
+            soundfile.write(folder / name, 0.2 * tone + 0.02 * draw.normal(size=size), rate)
+    (folder / "prompts.csv").write_text('prompt,seed,steps\nrain,1,2\n"wind, strong",2,1\n')
+    (folder / "list.txt").write_text("rain\nwind\n")
+    tones = [0.2 * np.sin(2 * np.pi * hertz * np.arange(4 * 16000) / 16000) for hertz in (220, 330, 440, 550)]
+    for sounds in ("my_sounds", "out/clips", "real/clips", "out/old", "out/new"):
+        (folder / sounds).mkdir(parents=True)
+        for number, tone in enumerate(tones):
+            noise = 0.02 * draw.normal(size=tone.size)
+            soundfile.write(folder / sounds / f"tone {number}.wav", tone + noise, 16000)
+    assert (
+        run(
+            [
+                "data",
+                "prepare",
+                "folder",
+                str(folder / "my_sounds"),
+                "-o",
+                str(folder / "data/raw/mine.jsonl"),
+            ]
+        )
+        == 0
+    )
+    shutil.copytree(tiny_model, folder / "runs" / "my_model")
+    shutil.copytree(tiny_model, folder / "out" / "model")
+    return folder
+
+
+@pytest.mark.parametrize("example", WHOLE, ids=lambda e: f"{e.place}: {e.line[:80]}")
+def test_an_example_runs(example, place, command, tiny_model, monkeypatch, capsys, request):
+    words = example.words
+    if why := reason_not_to_run(words):
+        pytest.skip(why)
+    monkeypatch.chdir(place)
+    if words[0] in ("generate", "edit", "bench") and not {"--help", "--dry-run"} & set(words):
+        words = quick(words, tiny_model)
+    elif words[0] == "train":
+        words = [*words, "--dry-run"]
+    elif words[:3] == ["data", "prepare", "folder"] or words[:2] == ["data", "listen"]:
+        words = [*words, "--force"]
+    if "--replay" in words:
+        assert (
+            command("generate", "a dog barking", "-m", tiny_model, "--steps", 2, "--seconds", 0.64, "--force")
+            == 0
+        )
+    if (stated := re.match(r'echo "(.*)" \|', example.line)) is not None:
+        import io
+
+        monkeypatch.setattr("sys.stdin", io.StringIO(stated[1]))
+    code = command(*words)
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    if words[0] in ("generate", "edit") and not {"--help", "--dry-run"} & set(words):
+        (sound, *_) = [json.loads(out)[0]["audio"]] if "--json" in words else out.split()
+        assert Path(sound).stat().st_size > 100
+
+
+def quick(words: list[str], tiny_model: Path) -> list[str]:
+    """The same command at a toy size: click takes the last of two values."""
+    words = list(words)
+    needs_embedded = {"--control", "--ip-adapter", "runs/my_model", "out/model"} & set(words)
+    words += [] if needs_embedded else ["-m", str(tiny_model)]
+    words += ["--steps", "2"] if "cfg_plus_plus" not in " ".join(words) else []
+    words += (
+        ["--seconds", "0.64"]
+        if words[0] in ("generate", "bench") or words[:2] == ["edit", "continue"]
+        else []
+    )
+    words += ["--repeat", "1"] if words[0] == "bench" else ["--force"]
+    words += ["-n", "1"] if words[0] == "edit" and "-n" in words else []
+    return [word for word in words if word != "--resume"] if "--force" in words else words
+
+
+def test_what_is_not_run_is_the_smaller_part_of_what_generates_and_edits():
+    ours = [e for e in WHOLE if e.words[:1] in (["generate"], ["edit"], ["bench"], ["samplers"], ["doctor"])]
+    skipped = [e.line for e in ours if reason_not_to_run(e.words)]
+    assert len(skipped) < len(ours) / 3, skipped
+    assert not [
+        pattern for pattern in NOT_RUN if not any(re.search(pattern, " ".join(e.words)) for e in WHOLE)
+    ]
+
+
+def test_an_unknown_option_or_key_in_an_example_is_caught():
+    for line in (
+        "audioldm generate x --towards y",
+        "audioldm generate x --set towards=y",
+        "audioldm generat x",
+    ):
+        with pytest.raises((typer.TyperException, AudioLDMError, AssertionError)):
+            test_an_example_parses(Example("README.md", line))

@@ -1,0 +1,162 @@
+"""``--prompts``: settings per row, encodings and line ends as people make them, and what is refused by its row."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+QUICK = ("--steps", "1", "--seconds", "0.2", "--set", "figure=false", "--json")
+
+
+def listed(generate, *words, quick=("--json", "--dry-run")):
+    """The clips of a dry run."""
+    code, printed, err = generate(*words, quick=quick)
+    assert code == 0, err
+    return json.loads(printed)
+
+
+TABLE = """prompt,seed,seconds,steps,guidance,negative,out
+"a dog, barking",7,0.4,2,1.5,wind,dogs/one.flac
+rain,,,,,,
+"""
+
+
+def test_a_row_has_its_own_settings(generate, out, tmp_path):
+    path = tmp_path / "many.csv"
+    path.write_text(TABLE)
+    code, printed, err = generate("--prompts", path, "--seed", "3", quick=QUICK)
+    assert code == 0, err
+    dog, rain = json.loads(printed)
+    assert (dog["audio"], dog["prompt"], dog["seed"]) == (str(out / "dogs/one.flac"), "a dog, barking", 7)
+    asked = {"seconds": 0.4, "steps": 2, "guidance": 1.5, "negative": "wind"}
+    assert asked.items() <= dog["settings"].items()
+    assert soundfile.info(out / "dogs/one.flac").frames == 6400
+    assert (rain["seed"], rain["settings"]["steps"], rain["settings"]["seconds"]) == (4, 1, 0.2)
+    alone = generate("rain", "--seed", "4", "--force", quick=QUICK)
+    assert json.loads(alone[1])[0]["sound"]["sha256"] == rain["sound"]["sha256"]
+
+
+def test_jsonl_has_the_same_columns_and_a_sound_may_be_the_prompt(generate, tmp_path):
+    sound = tmp_path / "ref.wav"
+    soundfile.write(sound, 0.3 * np.random.default_rng(0).normal(size=16000), 16000)
+    lines = [{"prompt": "rain", "steps": 2, "seed": None}, {"audio_prompt": f"{sound}:1", "out": "like"}]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    code, printed, err = generate("--prompts", tmp_path / "many.jsonl", quick=QUICK)
+    assert code == 0, err
+    rain, like = json.loads(printed)
+    assert rain["settings"]["steps"] == 2 and "audio_prompt" not in rain["settings"]
+    assert like["settings"]["audio_prompt"]["share"] == 1 and like["audio"].endswith("/like.wav")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "-"])
+def test_encodings_and_line_ends(generate, tmp_path, monkeypatch, encoding, end, kind):
+    lines = (["prompt"] if kind == "csv" else []) + [
+        "café",
+        "",
+        "rain\u0085fall" if encoding[0] == "u" else "rain",
+    ]
+    data = (end.join(lines) + end).encode(encoding)
+    if kind == "-":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    else:
+        (tmp_path / f"many.{kind}").write_bytes(data)
+    where = "-" if kind == "-" else tmp_path / f"many.{kind}"
+    assert [row["prompt"] for row in listed(generate, "--prompts", where)] == [lines[-3], lines[-1]]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"prompt": "rain", "steps": 3}', "prompt,steps\nrain,3", "prompt;steps\nrain;3"]
+)
+def test_standard_input_may_be_a_table(generate, monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    if ";" in text:
+        assert listed(generate, "-")[0]["prompt"] == "prompt;steps", "only a comma is looked for there"
+        return
+    (row,) = listed(generate, "-")
+    assert (row["prompt"], row["steps"]) == ("rain", 3)
+
+
+REFUSED = {
+    "empty.txt": (b"\n \n", "no prompt"),
+    "bytes.txt": (b"rain\n\x81\n", ":2 is text neither in UTF-8"),
+    "column.csv": (b"id,text\n1,rain\n", "column 'id', 'text' is unknown. Known: prompt"),
+    "no_prompt.csv": (b"seed,steps\n1,2\n", "have no prompt"),
+    "twice.csv": (b"prompt,caption\na,b\n", "one thing twice"),
+    "comma.csv": (b"prompt\nrain\na dog, barking\n", "comma.csv:3: 2 cells for 1 columns"),
+    "cell.csv": (b"prompt,seed\nrain,1\n,2\n", "cell.csv:3: prompt='' is empty"),
+    "nan.csv": (b"prompt\nnan\n", "nan.csv:2: prompt='nan' is empty"),
+    "none.jsonl": (b'{"prompt": null}\n', "none.jsonl:1: prompt"),
+    "quote.csv": (b'prompt\n"rain\n', "quote.csv:2: a quotation mark is not closed"),
+    "broken.jsonl": (b'{"prompt": "rain"}\n{"prompt"\n', "broken.jsonl:2"),
+    "field.jsonl": (b'{"text": "rain"}\n', "column 'text' is unknown"),
+    "number.jsonl": (b"3\n", "number.jsonl:1"),
+    "list.jsonl": (b'{"prompt": ["rain"]}\n', "list.jsonl:1: prompt=['rain'] is no text"),
+    "steps.csv": (b"prompt,steps\nrain,many\n", "steps.csv:2: steps='many' is no whole number"),
+    "range.csv": (
+        b"prompt,steps\nrain,1\nrain,0\nx,-1\n",
+        "range.csv:3: steps=0 is out of range. (1 more rows",
+    ),
+    "nan_seconds.csv": (b"prompt,seconds\nrain,nan\n", "seconds=nan is out of range"),
+    "share.csv": (
+        b"prompt,audio_prompt\nrain,gone.wav\n",
+        "share.csv:2: audio_prompt=gone.wav is not a file",
+    ),
+    "outside.csv": (b"prompt,out\nrain,../x.wav\n", "leads out of"),
+    "absolute.csv": (b"prompt,out\nrain,/x.wav\n", "leads out of"),
+    "same.csv": (b"prompt,out\nrain,x\nwind,x.flac\n", "Two clips would be x: 'rain' and 'wind'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_bad_row_is_named_before_the_model_and_in_a_dry_run(generate, out, tmp_path, name, dry_run):
+    content, expected = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    code, printed, err = generate("--prompts", tmp_path / name, *dry_run, model="no/such/model", quick=())
+    assert (code, printed) == (2, ""), err
+    assert err.count("\n") == 1 and expected in err, err
+    assert not out.exists()
+
+
+def test_a_link_does_not_lead_out_of_the_folder(generate, out, tmp_path):
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "many.csv").write_text("prompt,out\nrain,link/x\n")
+    code, _, err = generate("--prompts", tmp_path / "many.csv")
+    assert code == 2 and "leads out of" in err
+
+
+def test_a_dry_run_lists_every_clip_and_makes_none(generate, out, tmp_path):
+    (tmp_path / "many.csv").write_text(TABLE)
+    code, printed, err = generate("--prompts", tmp_path / "many.csv", "-n", "2", "--dry-run", quick=())
+    assert code == 0 and "4 clips would be made" in err
+    first, *_, last = printed.splitlines()
+    assert first.startswith(f"{out}/dogs/one_seed7.flac  'a dog, barking'  seed=7")
+    assert all(part in first for part in ("seconds=0.4", "steps=2", "guidance=1.5", "negative=wind"))
+    assert last == f"{out}/rain_seed3.wav  'rain'  seed=3  model={printed.rpartition('model=')[2].strip()}"
+    assert not out.exists()
+
+
+def test_words_that_are_not_read_are_named(generate):
+    words = " ".join(f"word{i}" for i in range(200))
+    code, _, err = generate(words, quick=("--steps", "1", "--seconds", "0.2", "--set", "figure=false"))
+    assert code == 0
+    assert "words of the prompt are not read" in err and "word199" in err and "word1 " not in err
+
+
+def test_a_negative_prompt_without_guidance_is_told(generate):
+    for words in (("--dry-run",), ()):
+        code, _, err = generate("rain", "--negative", "wind", "--guidance", "1", *words)
+        assert code == 0 and "negative='wind' does nothing at guidance 1" in err
+    assert "does nothing" not in generate("rain", "--negative", "wind", "--force")[2]
+
+
+def test_control_characters_cannot_reach_the_terminal(generate):
+    code, printed, err = generate("rain\x1b[2J", "--negative", "\x1b]0;x\x07", "--guidance", "1", "--dry-run")
+    assert code == 0 and "\x1b" not in printed + err and r"\x1b" in printed

@@ -1,0 +1,152 @@
+"""What lies outside the folder that was named is never read, written or removed, whatever the data say."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from sounds import save, sine
+
+from audioldm.datasets import manifest
+from audioldm.datasets.cache import Encoded, read_index, read_shards, write_index, write_latents
+from audioldm.datasets.decode import encode
+from audioldm.datasets.manifest import Row
+from audioldm.datasets.pack import pack, unpack
+from audioldm.errors import AudioLDMError
+from audioldm.paths import inside, staged, sweep, workspace, write_text
+
+NAMES = (
+    "../secret.wav",
+    "/etc/passwd",
+    "a/../../secret.wav",
+    "C:\\secret.wav",
+    "..\\secret.wav",
+    "",
+    "a\0b",
+    "link/x.wav",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path)
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_leads_out_is_refused_in_one_line(folder: Path, name: str):
+    with pytest.raises(AudioLDMError, match="leads out of") as caught:
+        inside(folder, name, where="list.jsonl:3")
+    assert str(caught.value).startswith("list.jsonl:3: ") and "\n" not in str(caught.value)
+
+
+def test_names_within_stay(folder: Path):
+    (folder / "near").symlink_to(folder / "far")
+    for name in ("a.wav", "a/b.wav", "near/c.wav", "two..dots.wav", "é.wav"):
+        assert inside(folder, name) == folder / name
+
+
+def test_a_file_appears_whole_or_not_at_all(folder: Path):
+    path = write_text(folder / "x.txt", "old")
+    with pytest.raises(TypeError), staged(path) as stage:
+        stage.write_text("half") + "text"
+    assert path.read_text() == "old" and sorted(p.name for p in folder.iterdir()) == ["link", "x.txt"]
+    with staged(folder / "new", folder=True) as stage:
+        (stage / "a").write_text("a")
+    assert (folder / "new" / "a").read_text() == "a"
+    with workspace(folder) as room:
+        assert room.is_dir()
+    assert not room.exists()
+
+
+def test_a_new_file_has_the_rights_that_the_user_set(folder: Path):
+    before = os.umask(0o027)
+    try:
+        assert write_text(folder / "x.txt", "").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_what_killed_runs_left_goes_and_what_others_write_stays(folder: Path):
+    gone, running = folder / ".x.txt.999999999-00000000.part", folder / f".x.txt.{os.getpid()}-00000000.part"
+    (folder / ".work.999999999-00000000.part").mkdir()
+    for path in (gone, running, folder / ".mine.part"):
+        path.write_text("")
+    assert len(sweep(folder)) == 2
+    assert not gone.exists() and running.exists() and (folder / ".mine.part").exists()
+
+
+@pytest.mark.parametrize("name", ["../secret.wav", "link/secret.wav"])
+def test_a_manifest_names_no_sound_outside_its_folder(folder: Path, name: str):
+    save(folder.parent / "secret.wav")
+    (folder / "m.jsonl").write_text(json.dumps({"path": name, "captions": ["x"]}) + "\n")
+    with pytest.raises(AudioLDMError, match=r"m\.jsonl:1: the path .* leads out"):
+        manifest.read(folder / "m.jsonl")
+
+
+def evil_pack(path: Path, name: str, sound: bytes) -> Path:
+    row = json.dumps({"path": name, "captions": ["x"]}).encode() + b"\n"
+    with tarfile.open(path, "w") as tar:
+        for member, content in (("./evil.jsonl", row), ("./evil/a.opus", sound)):
+            item = tarfile.TarInfo(member)
+            item.size = len(content)
+            tar.addfile(item, io.BytesIO(content))
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name", ["{out}/../secret.wav", "../secret.wav", "../secret.opus", "evil/../../secret.wav"]
+)
+def test_unpacking_a_foreign_pack_touches_nothing_outside(tmp_path: Path, name: str):
+    secret = save(tmp_path / "secret.wav")
+    (tmp_path / "secret.opus").write_bytes(secret.read_bytes())
+    out = tmp_path / "out"
+    tar = evil_pack(tmp_path / "evil.tar", name.format(out=out), secret.read_bytes())
+    before = tree(tmp_path)
+    with pytest.raises(AudioLDMError, match="leads out of"):
+        unpack(tar, out)
+    assert tree(tmp_path) == before
+
+
+def test_unpacking_replaces_only_with_force_and_never_removes(tmp_path: Path):
+    row = Row(str(encode(tmp_path / "a.wav", torch.from_numpy(sine()), 16000)), ("x",))
+    pack([manifest.write([row], tmp_path / "mine.jsonl")], tmp_path / "p.tar")
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "mine" / "precious.wav").write_bytes(b"mine")
+    before = tree(tmp_path)
+    with pytest.raises(AudioLDMError, match="is there already"):
+        unpack(tmp_path / "p.tar", tmp_path / "out")
+    assert tree(tmp_path) == before
+    unpack(tmp_path / "p.tar", tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "mine" / "precious.wav").read_bytes() == b"mine"
+
+
+def test_a_cache_names_no_shard_outside(tmp_path: Path):
+    window = Encoded(torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(2), torch.zeros(1, 2), "x")
+    index = write_latents([window], tmp_path / "cache", about={})
+    os.rename(tmp_path / "cache" / "latents-00000.safetensors", tmp_path / "secret.safetensors")
+    index["shards"][0]["name"] = "../secret.safetensors"
+    write_index(tmp_path / "cache", index)
+    assert read_index(tmp_path / "cache")["windows"] == 1
+    with pytest.raises(AudioLDMError, match="leads out of"):
+        read_shards(tmp_path / "cache")
+
+
+def test_a_parquet_row_reads_no_file_outside_its_folder(tmp_path: Path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    from audioldm.datasets.prepare.packed import parquet
+
+    (tmp_path / "in").mkdir()
+    secret = save(tmp_path / "secret.wav")
+    audio = [{"bytes": None, "path": str(secret)}]
+    pq.write_table(pa.table({"audio": audio, "text": ["x"]}), tmp_path / "in" / "a.parquet")
+    (sample,) = parquet([tmp_path / "in" / "a.parquet"])
+    assert sample.audio is None and "leads out of" in sample.fault
