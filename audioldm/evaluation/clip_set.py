@@ -211,8 +211,8 @@ def embed_clips(
         path = cache.path(fact.sha256, f"{frame}; {RESAMPLER}", embedder)
         embeddings = cache.read(path)
         if embeddings is None:
-            parts = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
-            embeddings = Embeddings(*(None if part is None else part.float().cpu() for part in parts))
+            rows_, logits_ = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
+            embeddings = Embeddings(rows_.float().cpu(), None if logits_ is None else logits_.float().cpu())
             cache.write(path, embeddings)
         facts.append(fact)
         patches = embeddings.rows.double()

@@ -71,11 +71,11 @@ class LinearClassifier:
             optimiser.zero_grad()
             loss = torch.nn.functional.cross_entropy(features @ weight.T + bias, target)
             loss = loss + l2 / 2 * weight.square().sum()
-            loss.backward()
+            torch.autograd.backward(loss)
             return loss
 
         with torch.enable_grad():
-            optimiser.step(objective)  # type: ignore[arg-type]
+            optimiser.step(objective)  # type: ignore[no-untyped-call]
         return cls(classes, mean, std, weight.detach(), bias.detach())
 
     def probabilities(self, x: Tensor) -> Tensor:

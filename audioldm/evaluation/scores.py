@@ -89,9 +89,9 @@ def at_infinity(generated: ClipSet, real: ClipSet) -> Score | None:
         parts = ([side.rows[int(i)] for i in index[:, 0]] for side, index in ((generated, a), (real, b)))
         return frechet_rows(*(torch.cat(part) for part in parts))
 
-    places = (torch.arange(len(side))[:, None] for side in (generated, real))
+    a, b = (torch.arange(len(side))[:, None] for side in (generated, real))
     draws = max(1, min(16, SUBSETS // fewest))
-    line = infinity(*places, distance, generator=generator(), draws=draws)
+    line = infinity(a, b, distance, generator=generator(), draws=draws)
     points = tuple(zip(line.counts, line.distances, strict=True))
     return Score(line.value, error=line.error, r2=line.r2, points=points)
 

@@ -11,8 +11,8 @@ def matched_and_shuffled(scores: Tensor, keys: Sequence[Hashable]) -> tuple[Tens
 
     The mean over every wrong text is what shuffling gives on average, without the luck of one shuffle.
 
-    >>> own, other = matched_and_shuffled(torch.tensor([[1.0, 0.2], [0.4, 0.8]]), ["a", "b"])
-    >>> own.tolist(), [round(x, 6) for x in other.tolist()]
+    >>> right, wrong = matched_and_shuffled(torch.tensor([[1.0, 0.2], [0.4, 0.8]]), ["a", "b"])
+    >>> right.tolist(), [round(x, 6) for x in wrong.tolist()]
     ([1.0, 0.800000011920929], [0.4, 0.2])
     """
     n = len(keys)
@@ -23,20 +23,6 @@ def matched_and_shuffled(scores: Tensor, keys: Sequence[Hashable]) -> tuple[Tens
         raise ValueError("every text has the same key; there is none to shuffle with.")
     wrong = torch.where(other, scores, torch.zeros_like(scores)).sum(dim=0) / other.sum(dim=0)
     return scores.diagonal().clone(), wrong
-
-
-def before_wrong(scores: Tensor, keys: Sequence[Hashable]) -> Tensor:
-    """The share of the texts with another key that score lower with a sound than its own, ties a half: (n,).
-
-    It counts places, not amounts: a few sounds of very high scores weigh no more than the others.
-
-    >>> before_wrong(torch.tensor([[1.0, 0.9], [0.4, 0.8]]), ["a", "b"]).tolist()
-    [1.0, 0.0]
-    """
-    own, _ = matched_and_shuffled(scores, keys)
-    other = torch.tensor([[a != b for b in keys] for a in keys])
-    below = (scores < own).double() + 0.5 * (scores == own).double()
-    return torch.where(other, below, 0.0).sum(dim=0) / other.sum(dim=0)
 
 
 def recall_at(scores: Tensor, keys: Sequence[Hashable], k: int) -> float:

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-RATER_SD = 0.5
-PROMPT_SD = 0.8
-"""Logits by which raters and prompts differ in ``power``: assumptions, of the size small listening tests show."""
+SPREAD = (0.5, 0.8)
+"""Logits by which raters, and by which prompts, differ in ``power``: assumed, of the size small tests show."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Resamples:
     def totals(self, cells: Floats) -> Floats:
         """Weighted sums (B, ...) of cells (R, P, ...)."""
         by_rater = np.tensordot(self.raters, cells, axes=1)  # (B, P, ...)
-        return np.einsum("bp,bp...->b...", self.prompts, by_rater)
+        return np.asarray(np.einsum("bp,bp...->b...", self.prompts, by_rater))
 
 
 def cells(
@@ -88,22 +87,21 @@ def power(
     rng: np.random.Generator,
     tests: int = 400,
     resamples: int = 400,
-    rater_sd: float = RATER_SD,
-    prompt_sd: float = PROMPT_SD,
+    spread: tuple[float, float] = SPREAD,
 ) -> float:
     """Share of simulated paired tests whose interval excludes one half, when ``preference`` is the true share.
 
-    The answer of rater r to prompt p is a coin with logit(preference) + N(0, rater_sd) + N(0, prompt_sd); at a
+    The answer of rater r to prompt p is a coin with logit(preference) + N(0, spread[0]) + N(0, spread[1]); at a
     preference of 0.5 this is the rate of false alarms.
     """
     if not 0 < preference < 1:
         raise ValueError(f"preference={preference} is not a share strictly between 0 and 1.")
     logit = np.log(preference / (1 - preference))
-    found = 0
+    detected = 0
     for _ in range(tests):
-        lean = logit + rng.normal(0, rater_sd, (raters, 1)) + rng.normal(0, prompt_sd, (1, prompts))
+        lean = logit + rng.normal(0, spread[0], (raters, 1)) + rng.normal(0, spread[1], (1, prompts))
         answers = (rng.random((raters, prompts)) < 1 / (1 + np.exp(-lean))).astype(np.float64)
         draws = Resamples.draw(raters, prompts, n=resamples, rng=rng)
         low, high = interval(draws.totals(answers) / (raters * prompts))
-        found += not low <= 0.5 <= high
-    return found / tests
+        detected += not low <= 0.5 <= high
+    return detected / tests

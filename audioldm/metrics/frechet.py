@@ -9,13 +9,12 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of rows; two of them add up.   mean (D,), scatter (D, D), float64.
+    """Count, mean (D,) and scatter (D, D) of rows, float64.
 
-    The scatter is the sum of centred outer products, so that a large mean costs no digits.   Chan, Golub
-    and LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1.
+    The scatter is the sum of centred outer products, so that a large mean costs no digits.
 
-    >>> both = Moments.of(torch.tensor([[0.0], [2.0]])) + Moments.of(torch.tensor([[4.0]]))
-    >>> both.count, both.mean.tolist(), both.cov.tolist()
+    >>> moments = Moments.of(torch.tensor([[0.0], [2.0], [4.0]]))
+    >>> moments.count, moments.mean.tolist(), moments.cov.tolist()
     (3, [2.0], [[4.0]])
     """
 
@@ -32,16 +31,6 @@ class Moments:
         mean = rows.mean(dim=0)
         centred = rows - mean
         return cls(len(rows), mean, centred.T @ centred)
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """The moments of both sets of rows together."""
-        count = self.count + other.count
-        gap = other.mean - self.mean
-        return Moments(
-            count,
-            self.mean + gap * (other.count / count),
-            self.scatter + other.scatter + torch.outer(gap, gap) * (self.count * other.count / count),
-        )
 
     @property
     def cov(self) -> Tensor:

@@ -76,5 +76,5 @@ def kid(
         a = generated[torch.randperm(len(generated), generator=generator)[:size]]
         b = reference[torch.randperm(len(reference), generator=generator)[:size]]
         values.append(mmd_squared(a, b, cubic))
-    found = torch.tensor(values, dtype=torch.float64)
-    return float(found.mean()), float(found.std(correction=0))
+    distances = torch.tensor(values, dtype=torch.float64)
+    return float(distances.mean()), float(distances.std(correction=0))

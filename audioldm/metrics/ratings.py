@@ -52,7 +52,7 @@ def squared_distance(levels: Floats, totals: Floats, scale: Scale) -> Floats:
     """Krippendorff's difference function between ``levels`` (L,), which occur ``totals`` (L,) times: (L, L)."""
     a, b = levels[:, None], levels[None, :]
     if scale == "nominal":
-        return (a != b).astype(np.float64)
+        return np.asarray(a != b, dtype=np.float64)
     if scale == "interval":
         return np.square(a - b)
     if scale == "ratio":
@@ -164,7 +164,7 @@ def binomial_tail(hits: int, n: int) -> float:
     """
     if not 0 <= hits <= n:
         raise ValueError(f"{hits} hits of {n}.")
-    return sum(comb(n, k) for k in range(hits, n + 1)) / 2**n
+    return float(sum(comb(n, k) for k in range(hits, n + 1)) / 2**n)
 
 
 def bradley_terry(wins: npt.ArrayLike, *, ridge: float = 0.01) -> Floats:
@@ -197,5 +197,5 @@ def bradley_terry(wins: npt.ArrayLike, *, ridge: float = 0.01) -> Floats:
         largest = np.abs(step).max(-1, keepdims=True)
         strength = strength + step * np.minimum(1.0, 2 / np.maximum(largest, 1e-300))
         if largest.max() < 1e-10:
-            return strength - strength.mean(-1, keepdims=True)
+            return np.asarray(strength - strength.mean(-1, keepdims=True))
     raise ValueError(diverged)

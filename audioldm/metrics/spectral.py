@@ -13,7 +13,8 @@ def power_spectrum(wave: Tensor, size: int, hop: int) -> Tensor:
     window = torch.hann_window(size, dtype=torch.float64)
     padded = nnf.pad(wave.double(), (0, max(0, size - wave.shape[-1])))
     frames = padded.unfold(0, size, hop) * (window * 2 / window.sum())
-    return torch.fft.rfft(frames).abs().square()
+    power: Tensor = torch.fft.rfft(frames).abs().square()
+    return power
 
 
 def check_lengths(first: Tensor, second: Tensor) -> None:

@@ -253,7 +253,7 @@ def denoise(
     The steady part (``steady_noise``) is taken off each band.   SDEdit away from NOISE_PROMPT then gives a cleaner mel,
     and where a band of it is quieter than the round trip, the sound is turned down.   Phases stay, nothing is added;
     ``resynthesise`` gives the model's sound instead.   Strength 0 is the first half alone, and the default:
-    `audioldm evaluate edits` says whether a model earns more.
+    `recipes.embedded.release_checks.edits` says whether a model earns more.
     """
     check_strength(strength)
     guidance = options.get("guidance_config")

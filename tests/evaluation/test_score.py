@@ -162,6 +162,25 @@ def test_silence_is_counted_and_a_silent_set_is_refused(real: Path, tmp_path: Pa
         compared(degraded(real, tmp_path / "all", lambda wave, i: 0 * wave), real)
 
 
+def test_sets_that_no_distance_can_be_taken_of_are_refused(real: Path, tmp_path: Path) -> None:
+    same = degraded(real, tmp_path / "same", lambda wave, i: torch.sin(torch.arange(RATE) * 0.1) / 2)
+    for generated, reference, name in ((same, real, "generated"), (real, same, "reference")):
+        with pytest.raises(AudioLDMError, match=f"All 28 {name} clips are the same sound"):
+            compared(generated, reference)
+
+
+def test_references_among_the_generated_are_told(real: Path) -> None:
+    assert "28 generated clips are reference clips" in compared(real, real).warnings
+
+
+def test_short_frames_are_told(real: Path, tmp_path: Path) -> None:
+    made = degraded(real, tmp_path / "made", noisy(20.0))
+    ours, theirs = clips.paired(clips.from_folder(made), clips.from_folder(real))
+    report = Comparison([ours], theirs, Frame(0.05)).run([Bands()], {})
+    assert any("mostly padding" in line for line in report.warnings)
+    assert any("28 of 28 generated clips: cut" in line for line in report.warnings)
+
+
 def test_clipping_is_counted(real: Path, tmp_path: Path) -> None:
     loud = degraded(real, tmp_path / "loud", lambda wave, i: 20 * wave if i < 4 else wave)
     assert compared(loud, real).census["generated"]["clipped"] == 4
@@ -194,6 +213,12 @@ def test_what_is_refused(real: Path, tmp_path: Path, command, capsys) -> None:
     assert "2 sample rates: 27 at 16000 Hz, 1 at 8000 Hz" in refused(command, capsys, made, real, *out)
     soundfile.write(made / "c01.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     assert "16000 samples that are not finite" in refused(command, capsys, made, real, *out, code=1)
+    short = degraded(real, tmp_path / "short", lambda wave, i: wave[:800])
+    err = refused(command, capsys, short, real, *out)
+    assert "Generated clips last up to 0.05 s, references up to 1 s" in err and "--crop" in err
+    one = tmp_path / "one"
+    encode(one / "c00.wav", torch.ones(RATE) / 2, RATE)
+    assert "1 generated clips are too few" in refused(command, capsys, one, one, *out)
     rows = [
         Row(str(real / "none.wav"), ("a",), split="test"),
         Row(str(real / "c01.wav"), ("b",), split="test"),

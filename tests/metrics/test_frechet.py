@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from audioldm.metrics.frechet import Moments, frechet_between, frechet_distance
 
@@ -64,18 +62,12 @@ def test_symmetric_and_unbounded_in_the_shift() -> None:
     assert frechet_between(a, far) > frechet_between(a, b)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from([0.0, 1e6]))
-def test_parts_add_up_to_the_whole(sizes: list[int], offset: float) -> None:
-    parts = [draw(size, 3, seed=i) + offset for i, size in enumerate(sizes)]
-    total = Moments.of(parts[0])
-    for part in parts[1:]:
-        total = total + Moments.of(part)
-    whole = Moments.of(torch.cat(parts))
-    assert total.count == whole.count
+def test_a_large_mean_costs_no_digits() -> None:
+    rows = draw(20, 3)
+    near, far = Moments.of(rows), Moments.of(rows.double() + 1e6)
     # Centred sums lose offset * eps per row, here 1e6 * 2e-16 with some room.
-    torch.testing.assert_close(total.mean, whole.mean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(total.scatter, whole.scatter, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(far.mean - 1e6, near.mean, rtol=0, atol=1e-9)
+    torch.testing.assert_close(far.scatter, near.scatter, rtol=1e-7, atol=1e-7)
 
 
 def test_covariance_is_the_unbiased_one() -> None:

@@ -55,3 +55,15 @@ def test_distortion_is_that_of_orthogonal_noise_at_any_scale():
     for scale in (1.0, 0.1):
         ratio = spectral.signal_to_distortion(truth, scale * (truth + 0.1 * other))
         assert ratio == pytest.approx(20.0, abs=0.05)
+
+
+@pytest.mark.parametrize("lengths", [(800, 16000), (16000, 800), (0, 0)])
+def test_unequal_or_empty_waves_are_refused(lengths: tuple[int, int]) -> None:
+    first, second = (torch.ones(n) for n in lengths)
+    for measure in (
+        lambda: spectral.log_spectral_distance(first, second, rate=16000),
+        lambda: spectral.envelope_correlation(first, second, rate=16000),
+        lambda: spectral.signal_to_distortion(first, second),
+    ):
+        with pytest.raises(ValueError, match="give equal lengths"):
+            measure()

@@ -42,8 +42,8 @@ class Clap:
     @torch.no_grad()
     def embed(self, wave: Tensor) -> Embeddings:
         """Unit vectors of the wave's windows; a rest below 0.1 s is left out."""
-        parts = checked(wave).split(round(WINDOW * self.rate))
-        parts = [part for i, part in enumerate(parts) if i == 0 or len(part) >= self.rate // 10]
+        windows = torch.split(checked(wave), round(WINDOW * self.rate))
+        parts = [part for i, part in enumerate(windows) if i == 0 or len(part) >= self.rate // 10]
         return Embeddings(torch.cat([self.clap.embed_audio(part[None, None], self.rate) for part in parts]))
 
     @torch.no_grad()

@@ -87,7 +87,8 @@ class Net(nn.Module):
         for i in range(1, len(WIDTHS) + 1):
             x = nnf.relu(getattr(self, f"batch_normalization_{i + 1}")(getattr(self, f"conv2d_{i}")(x)))
             x = nnf.max_pool2d(x, 2) if i in POOLED else x
-        return self.audio_embedding_layer(x).amax(dim=(2, 3))
+        x = self.audio_embedding_layer(x)
+        return x.amax(dim=(2, 3))
 
 
 class OpenL3:
@@ -105,4 +106,4 @@ class OpenL3:
     @torch.no_grad()
     def embed(self, wave: Tensor) -> Embeddings:
         """A 48 kHz wave (N,)."""
-        return Embeddings(torch.cat([self.net(part) for part in windows(wave).split(AT_ONCE)]))
+        return Embeddings(torch.cat([self.net(part) for part in torch.split(windows(wave), AT_ONCE)]))

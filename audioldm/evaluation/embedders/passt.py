@@ -57,7 +57,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, W)."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = self.proj(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x
 
 
 class Block(nn.Module):
@@ -74,7 +75,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, W)."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
 
 
 class Net(nn.Module):
@@ -118,7 +120,7 @@ class Passt:
     @torch.no_grad()
     def embed(self, wave: Tensor) -> Embeddings:
         """A 32 kHz wave (N,); features and logits of each window."""
-        parts = checked(wave).split(SPAN * RATE)
-        parts = [part for i, part in enumerate(parts) if i == 0 or len(part) >= LEAST * RATE]
+        windows = torch.split(checked(wave), SPAN * RATE)
+        parts = [part for i, part in enumerate(windows) if i == 0 or len(part) >= LEAST * RATE]
         outputs = [self.net(log_mel(nnf.pad(part, (0, SPAN * RATE - len(part)))[None])) for part in parts]
         return Embeddings(*(torch.cat(column) for column in zip(*outputs, strict=True)))

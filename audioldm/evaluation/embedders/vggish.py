@@ -53,7 +53,8 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(P, 96, 64) to (P, 128); channels vary fastest, as in TensorFlow."""
         x = self.features(x[:, None])
-        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+        x = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+        return x
 
 
 class VGGish:

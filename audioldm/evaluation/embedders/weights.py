@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     import numpy as np
 
-    core = np._core.multiarray
+    core: Any = getattr(np, "_core").multiarray  # noqa: B009 (numpy declares no such module)
     types = [np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.UInt32DType, np.dtypes.Float64DType]
     old_name = (core._reconstruct, "numpy.core.multiarray._reconstruct")
     with torch.serialization.safe_globals([core._reconstruct, core.scalar, *types, old_name]):

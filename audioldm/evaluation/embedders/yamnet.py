@@ -98,7 +98,7 @@ class YamNet:
         """Embeddings (P, 1024) and logits (P, 521) of a 16 kHz wave (N,), one per 0.96 s patch, every 0.48 s."""
         outputs = [
             self._session.run(["embedding", "logits"], {"patches": part[:, None].contiguous().numpy()})
-            for part in patches(wave).split(BATCH)
+            for part in torch.split(patches(wave), BATCH)
         ]
         return Embeddings(*(torch.cat([torch.from_numpy(part[i]) for part in outputs]) for i in (0, 1)))
 
@@ -163,7 +163,8 @@ def float_model(archive: Path) -> bytes:
     )
     built = onnx.helper.make_model(inner, opset_imports=model.opset_import, ir_version=model.ir_version)
     onnx.checker.check_model(built)
-    return built.SerializeToString()
+    content: bytes = built.SerializeToString()
+    return content
 
 
 def without_quantisers(nodes: Iterable[Any]) -> list[Any]:

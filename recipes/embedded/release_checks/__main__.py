@@ -287,8 +287,8 @@ def run(options: argparse.Namespace) -> None:
         return progress(total, unit)
 
     checks = ReleaseChecks(
-        rows, clips, yamnet, bar, seeds=options.seeds, captions=options.captions, pairs=options.pairs,
-        device=str(pipe.device),
+        rows, clips, yamnet, lambda what, total: progress(total, what),
+        seeds=options.seeds, captions=options.captions, pairs=options.pairs, device=str(pipe.device),
     )  # fmt: skip
     results: list[Check] = []
     for _, answers in checks.run(wanted):

@@ -7,11 +7,7 @@ from torch import Tensor
 
 from audioldm.datasets.manifest import Row
 from audioldm.evaluation.embedders.yamnet import load_row
-from audioldm.metrics.diversity import (
-    mean_pairwise_cosine_distance,
-    shifted_correlation,
-    sounding_correlation,
-)
+from audioldm.metrics.diversity import mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
@@ -170,3 +166,48 @@ def copies(scores: Tensor, nearest: Sequence[Row], real: Tensor) -> Check:
         detail=f"{len(above)} above; highest {float(scores.max()):.3f}",
         more={"above": above, "correlations": scores.tolist(), "real": real.tolist()},
     )
+
+
+def standardised(rows: Tensor) -> Tensor:
+    """Rows (..., D) with mean 0 and length 1, so that a product is Pearson's correlation; a constant row becomes 0."""
+    centred = rows - rows.mean(dim=-1, keepdim=True)
+    length = centred.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-6, centred / length.clamp_min(1e-6), torch.zeros_like(centred))
+
+
+def shifted_correlation(image: Tensor, wide: Tensor) -> Tensor:
+    """Pearson's correlation of images (n, T, F) with every window of wide ones (m, T + S, F): (n, m, S + 1).
+
+    >>> wide = torch.arange(12.0).sin().reshape(1, 6, 2)
+    >>> shifted_correlation(wide[:, 1:5], wide)[0, 0].argmax().item()
+    1
+    """
+    frames = image.shape[1]
+    flat = standardised(image.flatten(1))
+    windows = [
+        flat @ standardised(wide[:, start : start + frames].flatten(1)).T
+        for start in range(wide.shape[1] - frames + 1)
+    ]
+    return torch.stack(windows, dim=-1)
+
+
+def sounding_correlation(image: Tensor, wide: Tensor) -> float:
+    """The best of the same for one image (T, F) and one wide (T + S, F), over frames in which either one sounds.
+
+    A frame sounds if anything in it is above its picture's minimum.   Frames in which both are silent would make any
+    two short sounds alike.
+
+    >>> sound = torch.tensor([[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]])
+    >>> round(sounding_correlation(sound, torch.nn.functional.pad(sound, (0, 0, 2, 0))), 6)
+    1.0
+    """
+    frames = image.shape[0]
+    sounds, wide_sounds = (part.amax(dim=1) > part.min() + 1e-3 for part in (image, wide))
+    best = -1.0
+    for start in range(wide.shape[0] - frames + 1):
+        part = slice(start, start + frames)
+        sounding = sounds | wide_sounds[part]
+        if bool(sounding.any()):
+            a, b = standardised(image[sounding].flatten()), standardised(wide[part][sounding].flatten())
+            best = max(best, float(a @ b))
+    return best

@@ -1,6 +1,6 @@
 """Does a clip sound like its prompt?   Recognition of ESC-10's classes, and the tag bridge for any caption."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import GeneratedClips
 from audioldm.evaluation.recognition import PROMPTS, Esc10Classifier, recognise
 from audioldm.evaluation.tag_bridge import TagBridge
-from audioldm.metrics.agreement import before_wrong, matched_and_shuffled
+from audioldm.metrics.agreement import matched_and_shuffled
 
 from .check import Check
 from .sounds import SEED, Tagged
@@ -75,3 +75,17 @@ def tag_bridge(real: Tagged, generated: Tagged, captions: Sequence[str], bridge:
         detail=f"95 % over clips {low:.2f} to {high:.2f}; of real's distance {gaps[0]:.3f} to {gaps[1]:.3f}",
         more={"captions": list(captions), "generated": right.tolist(), "real": right_real.tolist()},
     )
+
+
+def before_wrong(scores: Tensor, keys: Sequence[Hashable]) -> Tensor:
+    """The share of the texts with another key that score lower with a sound than its own caption, ties a half: (n,).
+
+    It counts places, not amounts: a few sounds of very high scores weigh no more than the others.
+
+    >>> before_wrong(torch.tensor([[1.0, 0.9], [0.4, 0.8]]), ["a", "b"]).tolist()
+    [1.0, 0.0]
+    """
+    right, _ = matched_and_shuffled(scores, keys)
+    other = torch.tensor([[a != b for b in keys] for a in keys])
+    below = (scores < right).double() + 0.5 * (scores == right).double()
+    return torch.where(other, below, 0.0).sum(dim=0) / other.sum(dim=0)

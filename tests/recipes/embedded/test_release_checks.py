@@ -17,17 +17,14 @@ from audioldm.evaluation.generation import GeneratedClips
 from audioldm.evaluation.recognition import PROMPTS
 from audioldm.evaluation.tag_bridge import TagBridge
 from audioldm.metrics.agreement import matched_and_shuffled
-from audioldm.metrics.diversity import (
-    mean_pairwise_cosine_distance,
-    shifted_correlation,
-    sounding_correlation,
-)
+from audioldm.metrics.diversity import mean_pairwise_cosine_distance
 from audioldm.pipeline.audioldm import AudioLDM
 from recipes.embedded.general_midi import INSTRUMENTS
 from recipes.embedded.notes import registers
 from recipes.embedded.release_checks import __main__ as program
 from recipes.embedded.release_checks import likeness, pitch, sounds
 from recipes.embedded.release_checks.check import Check, table
+from recipes.embedded.release_checks.likeness import shifted_correlation, sounding_correlation
 from recipes.embedded.release_checks.sounds import Framing
 
 needs_weights = pytest.mark.skipif(
