@@ -4,7 +4,7 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -179,7 +179,7 @@ def refuse_out_of_range(path: str, value: Any) -> None:
 def inside(value: float, interval: str) -> bool:
     """Whether a number lies in an interval.
 
-    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(math.nan, "[0, inf)"), inside(math.inf, "(0, inf)")
+    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(float("nan"), "[0, inf)"), inside(float("inf"), "(0, inf)")
     (True, False, False, False)
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
@@ -193,10 +193,17 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
 
 
-def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False) -> Experiment:
+def build(
+    cfg: DictConfig,
+    overrides: Sequence[str] = (),
+    *,
+    fresh: bool = False,
+    report: Callable[[str], Any] = str,
+) -> Experiment:
     """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself.
 
-    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there.
+    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there; ``report``
+    takes a line for the user.
     """
     import torch
 
@@ -216,13 +223,9 @@ def build(cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False
         if not module.automatic_optimization:
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
             by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
-        folder = RunFolder(
-            Path(cfg.run_dir),
-            recipe=cfg.recipe,
-            config=OmegaConf.to_yaml(cfg),
-            overrides=overrides,
-            fresh=fresh,
-        )
+        notes: dict[str, Any] = {"overrides": overrides, "fresh": fresh, "report": report}
+        text = OmegaConf.to_yaml(cfg)
+        folder = RunFolder(Path(cfg.run_dir), recipe=cfg.recipe, config=text, **notes)
         callbacks, loggers = (
             [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
         )

@@ -14,6 +14,7 @@ from audioldm.cli.options.output import FORMATS, Output
 from audioldm.cli.options.prompt import Prompts
 from audioldm.cli.prompts import Row
 from audioldm.errors import AudioLDMError
+from audioldm.paths import inside
 
 SUFFIX = {name: re.sub("24|float", "", name) for name in FORMATS}
 
@@ -108,10 +109,7 @@ def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output
         audio_format, name = output.audio_format or ending, name.with_suffix("")
     if row.out and prompts.n > 1:
         name = name.with_name(f"{name.name}_seed{seed}")
-    if name.is_absolute() or ".." in name.parts:
-        raise AudioLDMError(
-            f"{row.place}: out={row.out} is outside the folder of results.", "Name a file in it."
-        )
+    inside(output.folder, name.as_posix(), where=f"{row.place}, out")
     return Clip(row.prompt, seed, name.as_posix(), text, audio_format, row.settings, row.audio_prompt)
 
 

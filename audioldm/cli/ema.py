@@ -43,6 +43,10 @@ def ema(
     unet.load_state_dict(state, strict=True)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(
-        run, out, ignore=shutil.ignore_patterns("checkpoints", "ema", "tensorboard", "previews", "model")
+        run,
+        out,
+        ignore=shutil.ignore_patterns(
+            "checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*"
+        ),
     )
     typer.echo(str(save_component(unet, out / "model" / "unet")))

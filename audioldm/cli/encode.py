@@ -91,8 +91,8 @@ def encode(
         known(name)
     autoencoder, embedder = open_part(vae, "vae").to(device), open_part(clap, "clap").to(device)
     sequences = open_part(t5, "text_encoder", device=device, dtype=torch.float32) if t5 else None
-    channels = autoencoder.config.latent_channels  # type: ignore[union-attr]
-    front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)  # type: ignore[arg-type]
+    channels = autoencoder.config.latent_channels
+    front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)
     ingredients = ingredients_of(manifests, vae, clap, t5)
     settings = {
         "seconds": max(lengths) if lengths else seconds, "buckets": lengths, "mixup": mixup, "stride": front.stride,

@@ -385,8 +385,7 @@ def replay(path: Path, request: Request) -> None:
     record = read_sidecar(path)
     options, output = record["options"], request.output
     place = REPLAYED if output.out == Path("out") else output.out
-    model = restored(ModelOptions, options)
-    model = replace(model, **{n: v for n, v in vars(request.model).items() if n in changed(request.model)})
+    model = restored(ModelOptions, {**options, **changed(request.model)})
     again = Request(
         restored(Prompts, options), restored(Sampling, options), restored(Guidance, options),
         restored(SoundConditions, options),

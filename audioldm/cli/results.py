@@ -74,11 +74,7 @@ def levelled(wave: "Wave", rate: int, output: Output) -> tuple["Wave", Level]:
     import numpy as np
 
     if not np.isfinite(wave).all():
-        raise AudioLDMError(
-            "The model gave a wave that is not finite.",
-            "Use --set dtype=float32 or lower --guidance.",
-            code=1,
-        )
+        raise AudioLDMError("The sound is not finite.", "Use --set dtype=float32 or less --guidance.", code=1)
     size = np.abs(wave)
     peak = true_peak(wave, rate)
     gain, most = 0.0, CEILING_DB - decibels(peak)
@@ -117,9 +113,7 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
 def check_format(audio_format: str) -> None:
     """Raise AudioLDMError where this machine cannot write a format."""
     if audio_format == "m4a" and shutil.which("ffmpeg") is None:
-        raise AudioLDMError(
-            "format=m4a needs ffmpeg, which is not here.", "Install ffmpeg, or use --format ogg."
-        )
+        raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
 
 
 def m4a_bytes(wav: bytes) -> bytes:
@@ -160,9 +154,8 @@ def save(
     sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest()}
     if file is not None:
         sidecar["sound"] |= {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
-    contents = {
-        files.sidecar: (json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
-    }
+    text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
+    contents = {files.sidecar: text.encode("utf-8", "replace")}
     if files.figure:
         from audioldm.cli import figure
 
@@ -177,6 +170,7 @@ def save(
 def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level) -> dict[str, Any]:
     """The sidecar: all that decides how the clip sounds, and how loud it came out."""
     import torch
+    from torch.backends.cpu import get_cpu_capability
 
     from audioldm.pipeline import outputs
 
@@ -199,9 +193,7 @@ def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level)
             **({"adapters": pipe.adapted.settings()} if pipe.adapted else {}),
         },
         "machine": {
-            "device": torch.cuda.get_device_name(pipe.device)
-            if cuda
-            else torch.backends.cpu.get_cpu_capability(),
+            "device": torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "batch_size": 1,
             "batch_row": 0,
@@ -219,14 +211,9 @@ def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level)
 
 def warn_of_level(path: Path, level: Level, output: Output) -> None:
     """Say in one line that a clip was scaled down, that a loudness is out of reach, or that the vocoder clipped."""
-    if (
-        output.lufs is not None
-        and level.gain_db
-        and level.gain_db >= CEILING_DB - decibels(level.true_peak) - 1e-3
-    ):
-        say(
-            f"{path}: {output.lufs:g} LUFS would be beyond full scale; it is as loud as its true peak allows."
-        )
+    at_ceiling = level.gain_db >= CEILING_DB - decibels(level.true_peak) - 1e-3
+    if output.lufs is not None and level.gain_db and at_ceiling:
+        say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
     elif level.true_peak > 10 ** (CEILING_DB / 20) and not output.normalize and output.lufs is None:
         say(
             f"{path}: true peak {level.true_peak:.2f} of full scale, so it is {-level.gain_db:.1f} dB quieter "

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audioldm.cli.options import Between, Setting, default_of, form_of, metadata, settings_of
+from audioldm.cli.options import Between, Setting, default_of, form_of, leaves, metadata, settings_of
 
 if TYPE_CHECKING:
     from audioldm.diffusion.table import Entry
 
 WRAPPERS = {
-    "negative": "--negative TEXT", "compose": "guidance_also=TEXT:WEIGHT", "interval": "guidance_interval=LOW,HIGH",
-    "autoguidance": "guidance_weak=FOLDER", "dynamic_threshold": "guidance_threshold=QUANTILE,FLOOR",
-    "reward": "guidance_clap=STRENGTH", "classifier": "guidance_classifier=FOLDER and guidance_class=NAME",
-}  # fmt: skip
+    "negative": "--negative TEXT",
+    "compose": "guidance_extra_prompts=TEXT:WEIGHT",
+    "interval": "guidance_interval=LOW,HIGH",
+    "autoguidance": "guidance_weak=FOLDER",
+    "dynamic_threshold": "guidance_threshold=QUANTILE,FLOOR",
+    "reward": "guidance_clap=STRENGTH",
+    "classifier": "guidance_classifier=FOLDER and guidance_class=NAME",
+}
 
 
 def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -58,7 +62,7 @@ def described_settings() -> dict[str, dict[str, str]]:
 
     described = {}
     for group in fields(Request):
-        defaults = {field.name: default_of(field) for field in fields(group.type)}  # type: ignore[arg-type]
+        defaults = {field.name: default_of(field) for field, _ in leaves(group.type)}
         for key, hint in settings_of(group.type).items():
             about, between, default = metadata(hint, Setting), metadata(hint, Between), defaults[key]
             limits = "" if between is None else f"{between.low:g} to {between.high:g}"

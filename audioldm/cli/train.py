@@ -1,6 +1,7 @@
 """``audioldm train``: run a recipe; the same command again resumes."""
 
 import errno
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +87,8 @@ def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[st
 
     try:
         recipes.resolve_batch_size(cfg)
-        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug))
+        report = partial(typer.echo, err=True)
+        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=report)
         fit(cfg, experiment)
         if cfg.debug:
             report_debug(Path(cfg.run_dir), cfg.debug)

@@ -59,7 +59,8 @@ def rumble(time: Tensor, rng: Generator) -> Tensor:
     spectrum = torch.fft.rfft(torch.randn(len(time), generator=rng, dtype=torch.float64))
     spectrum[torch.fft.rfftfreq(len(time), step) > 200.0] = 0
     noise = torch.fft.irfft(spectrum, n=len(time))
-    return noise / noise.abs().max()
+    low: Tensor = noise / noise.abs().max()
+    return low
 
 
 def clicks(time: Tensor, rng: Generator) -> Tensor:

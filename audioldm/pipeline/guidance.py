@@ -141,7 +141,7 @@ class GuidanceConfig:
                 )
         if self.extra_prompts and self.name != "classifier_free":
             raise AudioLDMError(
-                f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_also."
+                f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_extra_prompts."
             )
         if self.weak is not None and negative:
             raise AudioLDMError(

@@ -3,10 +3,13 @@
 import os
 import platform
 import tempfile
+import uuid
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import sweep, sync
 
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "numpy", "soundfile", "safetensors")
 
@@ -31,14 +34,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "audioldm": audioldm.__version__, **packages}
 
 
+@cache
+def sweep_once(folder: Path) -> None:
+    """Remove what killed runs left in ``folder``, the first time that something is written there."""
+    sweep(folder)
+
+
 def publish(contents: dict[Path, bytes]) -> None:
-    """Write all files beside their places, then move them there; an error or Ctrl-C leaves no part of one."""
+    """Write all files beside their places and onto the disk, then move them there; an error leaves no part of one."""
     staged: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            staged[path] = path.with_name(f".{path.name}.{os.getpid()}.part")
+            sweep_once(path.parent)
+            staged[path] = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
             staged[path].write_bytes(content)
+            sync(staged[path])
         for path, part in staged.items():
             os.replace(part, path)
     except OSError as error:

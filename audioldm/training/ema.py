@@ -218,14 +218,17 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     steps = torch.tensor([step for _, _, step in stored])
     exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
+    return weighted_sum(stored, weights.tolist())
+
+
+def weighted_sum(stored: Sequence[tuple[Path, str, int]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Sum in float64 of the stored averages by their weights, as float32; counters are those of the last one."""
     total: dict[str, Tensor] = {}
-    for (path, name, _), weight in zip(stored, weights.tolist(), strict=True):
+    for (path, name, _), weight in zip(stored, weights, strict=True):
         with open_tensors(path, "pt") as file:
             for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
-                value = file.get_tensor(key)
-                part = key.removeprefix(f"{name}/")
+                value, part = file.get_tensor(key), key.removeprefix(f"{name}/")
                 if value.is_floating_point():
-                    total[part] = total.get(part, torch.zeros(())) + weight * value.double()
-                else:
-                    total[part] = value
+                    value = total.get(part, torch.zeros(())) + weight * value.double()
+                total[part] = value
     return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}

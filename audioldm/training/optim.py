@@ -82,7 +82,7 @@ def adamw(
     ]
     if fused is None:
         # one pass over each tensor instead of a dozen; a net split over CPUs has no such kernel
-        fused = all(p.device.type == "cuda" or (p.device.type == "cpu" and local(p) is p) for p in trained)
+        fused = all(map(fusible, trained))
     device = trained[0].device
     on_gpu = capturable and device.type == "cuda"
     for group in groups if on_gpu else ():
@@ -90,6 +90,12 @@ def adamw(
     return torch.optim.AdamW(
         [g for g in groups if g["params"]], lr=lr, betas=betas, fused=fused, capturable=on_gpu
     )
+
+
+def fusible(parameter: Tensor) -> bool:
+    """Whether there is a kernel that updates it in one pass."""
+    kind = parameter.device.type
+    return kind == "cuda" or (kind == "cpu" and local(parameter) is parameter)
 
 
 def restore_rates(rates: LambdaLR, device: torch.device) -> None:

@@ -7,10 +7,9 @@ import os
 import platform
 import re
 import subprocess
-import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -110,6 +109,7 @@ def locked(folder: Path) -> Iterator[None]:
             sweep(place)
         yield
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()
 
 
@@ -118,7 +118,8 @@ class RunFolder(L.Callback):
 
     The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
     Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
-    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there.
+    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there;
+    ``report`` takes a line for the user.
     """
 
     def __init__(
@@ -129,17 +130,18 @@ class RunFolder(L.Callback):
         config: str,
         overrides: Sequence[str] = (),
         fresh: bool = False,
+        report: Callable[[str], Any] = str,
     ) -> None:
         self.folder, self.recipe, self.config = folder, recipe, config
-        self.overrides, self.fresh = overrides, fresh
+        self.overrides, self.fresh, self.report = overrides, fresh, report
         self.lock = ExitStack()
         quieten()
 
     def checkpoint(self) -> Path | None:
-        """The newest whole state to resume from; each damaged one is told of on stderr."""
+        """The newest whole state to resume from; each damaged one is reported."""
         last, complaints = (None, []) if self.fresh else last_good(self.folder / "checkpoints")
         for complaint in complaints:
-            print(f"audioldm: {complaint}; the state before it is used.", file=sys.stderr)
+            self.report(f"audioldm: {complaint}; the state before it is used.")
         return last
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
@@ -166,7 +168,7 @@ class RunFolder(L.Callback):
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
             about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
-            print(f"resuming {last}", file=sys.stderr)
+            self.report(f"resuming {last}")
         write_text(settings, self.config)
         write_text(self.folder / "overrides.txt", "\n".join(self.overrides))
         write_text(begun, json.dumps(about, indent=1))

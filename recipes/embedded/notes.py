@@ -20,7 +20,8 @@ from .rendering import Clip, chooser, length
 REGISTERS = {"low": (0, 59), "high": (71, 127), "middle": (60, 70)}
 """A note is called low below middle C (262 Hz) and high from B4 (494 Hz) on, if it lies in the instrument's own lower
 or upper half as well: so the word holds whether a listener thinks of all sounds or of this instrument."""
-MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 10, 12)
+MAJOR: tuple[int, ...] = (0, 2, 4, 5, 7, 9, 11, 12)
+MINOR: tuple[int, ...] = (0, 2, 3, 5, 7, 8, 10, 12)
 SLOW, FAST = (0.45, 0.6), (0.12, 0.18)
 """seconds from one note to the next"""
 NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four"}

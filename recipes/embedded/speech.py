@@ -84,13 +84,13 @@ def plan(index: int, seed: int) -> tuple[str, str, int, int, tuple[str, ...]]:
     who = rng.choice(list(VOICES))
     how = rng.choice(list(PACES)) if language == "en-us" else ""
     adverb = f" {how}" if how else ""
-    captions = (
+    said: tuple[str, ...] = (
         f"a robotic {who} voice speaking{adverb or f' in {name}'}",
         f"synthetic speech in {name}{adverb and f', spoken{adverb}'}",
     )
     if language == "en-us":
-        captions += (f'a robotic {who} voice saying "{quoted}"',)
-    return text, f"{language}+{rng.choice(VOICES[who])}", PACES[how], pitch, captions
+        said = (*said, f'a robotic {who} voice saying "{quoted}"')
+    return text, f"{language}+{rng.choice(VOICES[who])}", PACES[how], pitch, said
 
 
 def sounds(count: int, seed: int) -> list[Clip]:

@@ -34,7 +34,7 @@ def main() -> None:
     extra = [frame.format(*pair) for pair in pairs for frame in frames]
     write_table(text_teacher(args.manifests, ["", *extra]), out / "minilm.safetensors")
     torch.manual_seed(0)
-    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, words=minilm_word_embeddings(WIDTH))
+    clap = build_small_clap(minilm_tokenizer(), width=WIDTH, word_embeddings=minilm_word_embeddings(WIDTH))
     clap.save(out / "clap", dtype=torch.float16)
     write_table(audio_teacher(args.sounds or args.manifests), out / "yamnet.safetensors")
 

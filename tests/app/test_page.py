@@ -33,11 +33,11 @@ pytestmark = pytest.mark.flaky(
 
 @pytest.fixture(scope="module")
 def chromium():
-    found = os.environ.get("AUDIOLDM_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    matches = os.environ.get("AUDIOLDM_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if matches is None:
         pytest.fail("no Chromium for the tests of the page: run `make browser`, or set AUDIOLDM_CHROMIUM")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--mute-audio"])
+        browser = playwright.chromium.launch(executable_path=matches, args=["--no-sandbox", "--mute-audio"])
         yield browser
         browser.close()
 
@@ -79,8 +79,10 @@ def violations(page):
     """What axe-core finds against WCAG A and AA."""
     if not page.evaluate("() => Boolean(window.axe)"):
         page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], resultTypes: ['violations']})")
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
+    matches = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], resultTypes: ['violations']})"
+    )
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in matches["violations"]]
 
 
 def fits(page):

@@ -28,15 +28,15 @@ def test_twenty_requests_at_once_are_neither_lost_nor_mixed(client, studio):
     with ThreadPoolExecutor(20) as pool:
         jobs = list(pool.map(lambda one: asked(client, *one), wanted))
         results = list(pool.map(lambda job: job.result(timeout=300), jobs))
-    made = {}
+    output = {}
     for path in studio.results.glob("*/rain_number_*.json"):
         record = json.loads(path.read_text())
-        made[record["prompt"]] = (record["seed"], path.with_suffix(".wav"))
-    assert {prompt: seed for prompt, (seed, _) in made.items()} == dict(wanted)
+        output[record["prompt"]] = (record["seed"], path.with_suffix(".wav"))
+    assert {prompt: seed for prompt, (seed, _) in output.items()} == dict(wanted)
     for (prompt, seed), (status, first, *_) in zip(wanted, results, strict=True):
         assert status == "Done: 1 of 1.", status
         answer = Path(first["value"] if isinstance(first, dict) else first)
-        assert answer.read_bytes() == made[prompt][1].read_bytes(), "everyone gets their own"
+        assert answer.read_bytes() == output[prompt][1].read_bytes(), "everyone gets their own"
         assert f"seed{seed}" in answer.name
 
 
@@ -55,8 +55,8 @@ def test_no_file_outside_the_folder_can_be_read(address, client, studio, tmp_pat
             assert "do not read" not in got.text
     soundfile.write(tmp_path / "private.wav", np.zeros(8000), 8000)
     reference = {"path": str(tmp_path / "private.wav"), "meta": {"_type": "gradio.FileData"}}
-    given = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0, []]
-    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": given[:-1]})
+    stated = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0, []]
+    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": stated[:-1]})
     answer = httpx.get(f"{address}/gradio_api/call/edit/{sent.json()['event_id']}", timeout=60).text
     assert "event: error" in answer, "a path that was not uploaded is refused"
 
@@ -64,7 +64,7 @@ def test_no_file_outside_the_folder_can_be_read(address, client, studio, tmp_pat
 def test_a_mistake_is_a_sentence(client, tmp_path):
     assert asked(client, "", 0).result()[0].startswith("The prompt is empty.")
     (tmp_path / "fake.wav").write_text("not a sound")
-    told = client.predict(
+    expected = client.predict(
         "vary",
         handle_file(str(tmp_path / "fake.wav")),
         "",
@@ -79,7 +79,7 @@ def test_a_mistake_is_a_sentence(client, tmp_path):
         2.0,
         api_name="/edit",
     )
-    assert told[0].startswith("This file is no sound")
+    assert expected[0].startswith("This file is no sound")
 
 
 def test_uploads_are_bounded(address):

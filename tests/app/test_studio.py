@@ -92,14 +92,14 @@ def test_upscale_and_splice(studio, tmp_path, upload):
     soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=8000), 8000)
     last(edited(studio, "upscale", str(path), ""))
     (take,) = last(edited(studio, "inpaint", upload, splice=True))
-    made, rate = soundfile.read(take.audio, dtype="int16")
+    output, rate = soundfile.read(take.audio, dtype="int16")
     before, _ = soundfile.read(upload, dtype="int16")
-    assert (rate, made.shape) == (22050, before.shape)
-    assert np.array_equal(made[-8000:], before[-8000:])
+    assert (rate, output.shape) == (22050, before.shape)
+    assert np.array_equal(output[-8000:], before[-8000:])
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"seconds": 9.0}, "more than 5"),
         ({"seconds": -1}, "seconds=-1"),
@@ -110,8 +110,8 @@ def test_upscale_and_splice(studio, tmp_path, upload):
         ({"guidance": float("nan")}, "guidance"),
     ],
 )
-def test_what_is_beyond_the_limits_is_a_sentence(studio, changed, told):
-    with pytest.raises(AudioLDMError, match=told):
+def test_what_is_beyond_the_limits_is_a_sentence(studio, changed, expected):
+    with pytest.raises(AudioLDMError, match=expected):
         last(studio.generate("rain", **{**ASK, **changed}))
 
 
@@ -119,16 +119,16 @@ def test_uploads_are_judged_by_their_content(studio, tmp_path, upload):
     (tmp_path / "song.wav").write_text("<html>not a sound</html>")
     soundfile.write(tmp_path / "long.wav", np.zeros(6 * 8000), 8000)
     (tmp_path / "big.wav").write_bytes(b"\0" * 2**21)
-    for path, told in {
+    for path, expected in {
         str(tmp_path / "song.wav"): "no sound",
         str(tmp_path / "long.wav"): "6 s or more, more than 5",
         str(tmp_path / "big.wav"): "larger than 1 MB",
         None: "no sound to edit",
     }.items():
-        with pytest.raises(AudioLDMError, match=told):
+        with pytest.raises(AudioLDMError, match=expected):
             last(edited(studio, "vary", path))
-    for changed, told in (({"end": 0.0}, "no region"), ({"end": 0.0, "splice": True}, "no region")):
-        with pytest.raises(AudioLDMError, match=told):
+    for changed, expected in (({"end": 0.0}, "no region"), ({"end": 0.0, "splice": True}, "no region")):
+        with pytest.raises(AudioLDMError, match=expected):
             last(edited(studio, "inpaint", upload, **changed))
     with pytest.raises(AudioLDMError, match="prompt is empty"):
         last(studio.generate("  ", **ASK))

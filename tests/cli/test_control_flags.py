@@ -21,12 +21,12 @@ def nets(tiny_model, tmp_path_factory):
         run(["data", "encode", "synthetic", "-o", str(folder / "latents"), "--seconds", "0.64", *parts]) == 0
     )
     data = [f"data.folder={folder / 'latents'}", "batches=4", "val_every=4", "batch_size=4", "task.lr=1e-2"]
-    found = {}
+    matches = {}
     for kind in ("t2i_adapter", "controlnet", "ip_adapter"):
         words = [*data, f"task.model={tiny_model}", "task.warmup=1", f"run_dir={folder / kind}"]
         assert run(["train", f"control/{kind}", *words]) == 0
-        found[kind] = folder / kind / "model" / "control"
-    return found
+        matches[kind] = folder / kind / "model" / "control"
+    return matches
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_a_trained_net_of_each_kind_changes_the_sound_and_scale_0_does_not(gener
         )
         assert code == 0, err
         assert wave.read_bytes() != bytes_of
-        (told,) = sidecar["settings"]["controls"]
-        assert (told["map"], told["scale"], told["from"]) == ("loudness", 1.0, str(sound))
+        (expected,) = sidecar["settings"]["controls"]
+        assert (expected["map"], expected["scale"], expected["from"]) == ("loudness", 1.0, str(sound))
         assert "lasts 1.00 s, the clip 0.64 s: what is after 0.64 s is not used" in err
     _, _, wave, _ = generate(
         "--control", f"loudness={sound}:0", "--set", f"control_net={nets['t2i_adapter']}"
@@ -70,8 +70,8 @@ def test_a_trained_net_of_each_kind_changes_the_sound_and_scale_0_does_not(gener
 def test_a_sound_is_attended_to_beside_the_words(generate, nets, sound):
     code, sidecar, wave, err = generate("--audio-prompt", f"{sound}:0.6", "--ip-adapter", nets["ip_adapter"])
     assert code == 0, err
-    (told,) = sidecar["settings"]["controls"]
-    assert (told["sound"], told["scale"], told["net"]) == (str(sound), 0.6, "IPAdapter")
+    (expected,) = sidecar["settings"]["controls"]
+    assert (expected["sound"], expected["scale"], expected["net"]) == (str(sound), 0.6, "IPAdapter")
     assert "audio_prompt" not in sidecar["settings"], "nothing is mixed into the words"
     attended = wave.read_bytes()
     _, _, wave, _ = generate("--audio-prompt", f"{sound}:0", "--ip-adapter", nets["ip_adapter"])
@@ -110,7 +110,7 @@ def test_an_edit_takes_no_control_and_says_so(command, sound, capsys):
 
 def test_wrong_use_is_one_clear_line(generate, nets, sound, tmp_path):
     net = nets["t2i_adapter"]
-    for words, told in [
+    for words, expected in [
         (("--control", f"loudness={sound}"), "No net reads loudness for tiny"),
         (("--control", f"tempo={sound}", "--set", f"control_net={net}"), "Known: loudness, pitch"),
         (
@@ -135,7 +135,7 @@ def test_wrong_use_is_one_clear_line(generate, nets, sound, tmp_path):
         ),
     ]:
         code, _, _, err = generate(*words)
-        assert code == 2 and told in err, (words, err)
+        assert code == 2 and expected in err, (words, err)
 
 
 def test_a_curve_is_not_drawn_as_another_map(command, nets, tiny_model, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_every_edit_leaves_sound_picture_and_settings(edit, tmp_path, name):
     assert info.frames == round(seconds * 16000)
     record = json.loads(sidecar.read_text())
     assert record["settings"]["edit"] == name.split()[0]
-    assert [len(given["sha256"]) for given in record["settings"]["inputs"]] == [64] * (
+    assert [len(stated["sha256"]) for stated in record["settings"]["inputs"]] == [64] * (
         1 + (name in ("morph", "mix"))
     )
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -80,23 +80,23 @@ def test_splice_keeps_every_other_sample_of_every_channel(edit, tmp_path, audio_
         "--format", audio_format,
     )  # fmt: skip
     assert code == 0, err
-    made, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int32")
+    result, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int32")
     before, _ = soundfile.read(tmp_path / "tone.flac", dtype="int32")
-    assert (rate, made.shape) == (22050, before.shape)
-    time = np.arange(len(made)) / rate
+    assert (rate, result.shape) == (22050, before.shape)
+    time = np.arange(len(result)) / rate
     near = ((time > 0.169) & (time < 0.431)) | ((time > 0.769) & (time < 0.931))
-    assert np.array_equal(made[~near], before[~near])
+    assert np.array_equal(result[~near], before[~near])
     inside = (time > 0.2) & (time < 0.4)
-    assert (made[inside] != before[inside]).mean() > 0.99
+    assert (result[inside] != before[inside]).mean() > 0.99
 
 
 def test_splice_of_a_continuation_keeps_the_whole_file(edit, tmp_path):
     code, printed, err = edit("outpaint", "short.wav", "--before", 0.25, "--after", 0.5, "--splice")
     assert code == 0, err
-    made, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int16")
+    result, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int16")
     before, _ = soundfile.read(tmp_path / "short.wav", dtype="int16")
-    assert (rate, len(made)) == (8000, 12000)
-    assert np.array_equal(made[2000 + 240 : 8000 - 240], before[240:-240])
+    assert (rate, len(result)) == (8000, 12000)
+    assert np.array_equal(result[2000 + 240 : 8000 - 240], before[240:-240])
 
 
 def test_schedule_instead_of_a_prompt(edit):
@@ -108,7 +108,7 @@ def test_schedule_instead_of_a_prompt(edit):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("transfer", "gone.wav", "x"), "gone.wav is not a file"),
         (("transfer", "tone.flac", "x", "--strength", 2), "strength=2"),
@@ -126,11 +126,11 @@ def test_schedule_instead_of_a_prompt(edit):
         (("transfer", "tone.flac", "x", "--normalize", "--splice", "--from", 0, "--to", 1), "--normalize"),
     ],
 )
-def test_wrong_use_is_one_line_and_leaves_nothing(edit, tmp_path, words, told):
+def test_wrong_use_is_one_line_and_leaves_nothing(edit, tmp_path, words, expected):
     code, printed, err = edit(*words)
     assert code == 2
     assert printed == ""
-    assert told in err and err.strip().count("\n") == 0
+    assert expected in err and err.strip().count("\n") == 0
     assert not list((tmp_path / "out").glob("*"))
 
 

@@ -36,10 +36,10 @@ def test_the_average_is_a_run_like_folder(run: Path, command, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
         "config.yaml", "metrics.jsonl", "model", "overrides.txt", "provenance.json",
     ]  # fmt: skip
-    made, last = load_file(tmp_path / "a" / WEIGHTS), load_file(run / WEIGHTS)
+    result, last = load_file(tmp_path / "a" / WEIGHTS), load_file(run / WEIGHTS)
     want = synthesise(run / "ema", width=0.1)
-    assert made.keys() == last.keys() and all(torch.allclose(made[k], want[k]) for k in want)
-    moved = max(float((made[key] - last[key]).abs().max()) for key in made)
+    assert result.keys() == last.keys() and all(torch.allclose(result[k], want[k]) for k in want)
+    moved = max(float((result[key] - last[key]).abs().max()) for key in result)
     assert moved > 1e-4  # it is not the run's last weights
 
     # a wider average is nearer to the start, and an earlier end uses nothing later
@@ -47,9 +47,9 @@ def test_the_average_is_a_run_like_folder(run: Path, command, tmp_path, capsys):
     assert command("ema", run, "--width", "0.1", "--at", "8", "-o", tmp_path / "c") == 0
     wide, early = (load_file(tmp_path / name / WEIGHTS) for name in ("b", "c"))
     key = "conv_in.weight"
-    assert (wide[key] - last[key]).norm() > (made[key] - last[key]).norm()
+    assert (wide[key] - last[key]).norm() > (result[key] - last[key]).norm()
     assert torch.allclose(early[key], synthesise(run / "ema", width=0.1, at=8)[key])
-    assert not torch.allclose(early[key], made[key])
+    assert not torch.allclose(early[key], result[key])
 
 
 def test_refusals_lose_nothing(run: Path, command, tmp_path, capsys):

@@ -39,7 +39,7 @@ NOT_RUN = {
     r"^export": "needs trained parts: tests/recipes/test_chain.py exports some",
     r"--device cuda": "needs a GPU",
     r"^data (prepare (?!folder my_sounds)|encode|shard|pack|unpack|stats|attribution)": "needs data: tests/datasets",
-    r"^data .*(esc10|audiocaps|composed|\*|latents|shards)": "needs a data set: tests/datasets run each",
+    r"^data .*(esc10|audiocaps|opensounds|composed|\*|latents|shards)": "needs a data set: tests/datasets run each",
     r"^evaluate (?!out/clips real/clips$)|^listen (?!prepare old)": "needs data: tests/evaluation and tests/listening",
 }
 """Why an example is only parsed: a pattern of its words, and the reason."""
@@ -83,10 +83,10 @@ def in_page(path: Path) -> list[Example]:
 
 def leaves(group: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     """Every command below ``group``, by its words; a group that is a command itself as well."""
-    found: dict[tuple[str, ...], Any] = {path: group}
+    matches: dict[tuple[str, ...], Any] = {path: group}
     for name, child in getattr(group, "commands", {}).items():
-        found |= leaves(child, (*path, name))
-    return found
+        matches |= leaves(child, (*path, name))
+    return matches
 
 
 def in_help() -> list[Example]:
@@ -200,10 +200,10 @@ def test_an_example_runs(example, place, command, tiny_model, monkeypatch, capsy
             command("generate", "a dog barking", "-m", tiny_model, "--steps", 2, "--seconds", 0.64, "--force")
             == 0
         )
-    if (given := re.match(r'echo "(.*)" \|', example.line)) is not None:
+    if (stated := re.match(r'echo "(.*)" \|', example.line)) is not None:
         import io
 
-        monkeypatch.setattr("sys.stdin", io.StringIO(given[1]))
+        monkeypatch.setattr("sys.stdin", io.StringIO(stated[1]))
     code = command(*words)
     out, err = capsys.readouterr()
     assert code == 0, err

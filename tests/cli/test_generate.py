@@ -41,7 +41,7 @@ def test_one_prompt_leaves_sound_picture_and_settings(generate, out):
     assert Path(f"{stem}.png").read_bytes().startswith(b"\x89PNG")
     sidecar = json.loads(Path(f"{stem}.json").read_text())
     assert (sidecar["prompt"], sidecar["seed"]) == ("A dog, barking!", 7)
-    given = {
+    stated = {
         "seconds": 0.64,
         "steps": 2,
         "guidance": 2.0,
@@ -50,7 +50,7 @@ def test_one_prompt_leaves_sound_picture_and_settings(generate, out):
         "dtype": "float32",
         "mode": "exact",
     }
-    assert given.items() <= sidecar["settings"].items()
+    assert stated.items() <= sidecar["settings"].items()
     assert {"sampler", "grid"} <= sidecar["settings"].keys(), "defaults are written out too"
     assert all(len(digest) == 64 for digest in sidecar["model"]["sha256"].values())
     assert {"python", "audioldm", "torch", "diffusers"} <= sidecar["versions"].keys()

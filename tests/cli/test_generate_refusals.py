@@ -42,18 +42,18 @@ BAD_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_bad_request_is_refused_before_the_model(generate, out, words, told):
+@pytest.mark.parametrize(("words", "expected"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_bad_request_is_refused_before_the_model(generate, out, words, expected):
     # The model folder is missing too: a complaint about it would mean that the model was touched first.
-    refused(generate(*words, model="no/such/model", quick=()), told, out)
+    refused(generate(*words, model="no/such/model", quick=()), expected, out)
 
 
-def refused(answer: tuple[int, str, str], told: str, out: Path) -> None:
+def refused(answer: tuple[int, str, str], expected: str, out: Path) -> None:
     """Exit code 2, one line on stderr that says ``told``, nothing on stdout, nothing written."""
     code, printed, err = answer
     assert (code, printed) == (2, ""), err
     assert err.count("\n") == 1, err
-    assert told in err
+    assert expected in err
     assert not out.exists()
 
 
@@ -91,19 +91,19 @@ DAMAGES = {
     "empty": "cannot be read",
     "absent": "no weights",
     "changed": "sha256",
-    "shape": "has shape",
+    "shape": "of shape",
     "config": "not valid JSON",
 }
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "vocoder", "text_encoder"])
-@pytest.mark.parametrize(("damage", "told"), DAMAGES.items(), ids=DAMAGES)
-def test_damaged_model_is_refused(generate, out, tiny_model, tmp_path, forget_hashes, part, damage, told):
+@pytest.mark.parametrize(("damage", "expected"), DAMAGES.items(), ids=DAMAGES)
+def test_damaged_model_is_refused(generate, out, tiny_model, tmp_path, forget_hashes, part, damage, expected):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     spoil(broken, part, damage, forget_hashes)
     answer = generate("rain", model=broken)
-    refused(answer, told, out)
+    refused(answer, expected, out)
     assert str(broken / part) in answer[2]
 
 
@@ -134,6 +134,8 @@ def spoil(model: Path, part: str, damage: str, forget_hashes: Callable[[Path], N
 def test_damaged_description_is_refused(generate, out, tiny_model, tmp_path, file, content):
     if (file, content) == ("model_index.json", "{}"):
         pytest.skip("our own reader needs nothing from the index but that it is there")
+    if (file, content) == ("audioldm.json", None):
+        pytest.skip("without it the folder is one of diffusers' own")
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     (broken / file).unlink() if content is None else (broken / file).write_text(content)

@@ -38,8 +38,8 @@ FLAGS = {
     "interval": (("--set", "guidance_interval=0.3,5"), {"guidance_interval": [0.3, 5.0]}),
     "threshold": (("--set", "guidance_threshold=0.995,3"), {"guidance_threshold": [0.995, 3.0]}),
     "also": (
-        ("--set", "guidance_also=birds:0.5", "--set", "guidance_also=noise:-1"),
-        {"guidance_also": [["birds", 0.5], ["noise", -1.0]]},
+        ("--set", "guidance_extra_prompts=birds:0.5", "--set", "guidance_extra_prompts=noise:-1"),
+        {"guidance_extra_prompts": [["birds", 0.5], ["noise", -1.0]]},
     ),
     "clap": (("--set", "guidance_clap=30"), {"guidance_clap": 30.0}),
     "negative": (("--negative", "wind"), {"negative": "wind"}),
@@ -69,9 +69,9 @@ REFUSED = {
     "quantile": (("--set", "guidance_threshold=2,1"), "QUANTILE=2 is out of range"),
     "floor": (("--set", "guidance_threshold=0.9,0"), "FLOOR=0 is out of range"),
     "clap": (("--set", "guidance_clap=-1"), "guidance_clap=-1"),
-    "also without text": (("--set", "guidance_also=:2"), "guidance_also=':2'"),
+    "also without text": (("--set", "guidance_extra_prompts=:2"), "guidance_extra_prompts=':2'"),
     "also with another method": (
-        ("--set", "guidance_also=b", "--set", "guidance_method=apg"),
+        ("--set", "guidance_extra_prompts=b", "--set", "guidance_method=apg"),
         "one prompt only",
     ),
     "cfg++ with noise": (
@@ -86,11 +86,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_no_run_could_use_is_refused_before_the_model(generate, words, told):
+@pytest.mark.parametrize(("words", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_no_run_could_use_is_refused_before_the_model(generate, words, expected):
     code, sidecar, err = generate(*words, model="no/such/model")
     assert (code, sidecar) == (2, None)
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1
 
 

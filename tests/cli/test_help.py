@@ -14,11 +14,11 @@ HEAVY = ("torch", "numpy", "diffusers", "transformers", "lightning", "hydra", "m
 
 def leaves(group: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
     """Every command below ``group``, by its words."""
-    found: dict[tuple[str, ...], object] = {}
+    matches: dict[tuple[str, ...], object] = {}
     for name, child in group.commands.items():
         words = (*path, name)
-        found |= leaves(child, words) if hasattr(child, "commands") else {words: child}
-    return found
+        matches |= leaves(child, words) if hasattr(child, "commands") else {words: child}
+    return matches
 
 
 def tree() -> dict[tuple[str, ...], object]:
@@ -90,7 +90,7 @@ def parse(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("generat",), "Did you mean 'generate'?"),
         (("generate", "x", "--stepss", "3"), "--steps"),
@@ -98,12 +98,12 @@ def parse(line: str) -> None:
         (("generate", "x", "--sampler"), "--sampler"),
     ],
 )
-def test_wrong_use_is_one_line_with_the_way_to_help(command, capsys, words, told):
+def test_wrong_use_is_one_line_with_the_way_to_help(command, capsys, words, expected):
     assert command(*words) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert told in err
+    assert expected in err
     assert "--help" in err
 
 

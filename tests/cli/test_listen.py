@@ -62,7 +62,7 @@ def test_prepare_and_analyse(command, folders, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("prepare", "old", "old", "-o", "t"), "Two systems are called 'old'"),
         (("prepare", "old", "nowhere", "-o", "t"), "There is no folder nowhere"),
@@ -75,14 +75,14 @@ def test_prepare_and_analyse(command, folders, capsys):
         (("analyse", "nowhere", "--resamples", "5"), "resamples=5"),
     ],
 )
-def test_wrong_use_is_one_line(command, folders, capsys, monkeypatch, words, told):
+def test_wrong_use_is_one_line(command, folders, capsys, monkeypatch, words, expected):
     monkeypatch.chdir(folders)
     before = sorted(folders.rglob("*"))
     assert command("listen", *words) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert told in err
+    assert expected in err
     assert sorted(folders.rglob("*")) == before
 
 

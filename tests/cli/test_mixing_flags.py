@@ -71,8 +71,8 @@ def test_scores_are_those_of_the_pipeline(generate, tiny_model):
     pipe = AudioLDM.from_pretrained(tiny_model)
     waves = pipe(["rain"] * 2, seeds=[0, 1], seconds=0.2, steps=2)
     scores = clap_scores(pipe, waves, pipe.clap.embed_text(["rain"]))
-    told = torch.tensor([one["clap"] for one in row["settings"]["rerank"]["candidates"]])
-    torch.testing.assert_close(told, scores)
+    expected = torch.tensor([one["clap"] for one in row["settings"]["rerank"]["candidates"]])
+    torch.testing.assert_close(expected, scores)
 
 
 def test_towards_keeps_the_seed_and_goes_from_one_prompt_to_the_other(generate):
@@ -80,8 +80,8 @@ def test_towards_keeps_the_seed_and_goes_from_one_prompt_to_the_other(generate):
     assert code == 0, err
     names = [f"rain_to_church_bells_{share}_seed4.wav" for share in ("0", "0.5", "1")]
     assert [row["audio"].rsplit("/", 1)[1] for row in rows] == names
-    told = [{"prompt": "church bells", "share": share} for share in (0.0, 0.5, 1.0)]
-    assert [row["settings"]["interpolate_to"] for row in rows] == told
+    expected = [{"prompt": "church bells", "share": share} for share in (0.0, 0.5, 1.0)]
+    assert [row["settings"]["interpolate_to"] for row in rows] == expected
     first, middle, last = map(wave, rows)
     assert np.array_equal(first, wave(generate("rain", "--seed", "4")[1][0]))
     other = wave(generate("church bells", "--seed", "4")[1][0])
@@ -117,9 +117,9 @@ def test_like_follows_the_embedding_of_the_sound(generate, sound, tiny_model):
 
     _, (row,), _ = generate("--audio-prompt", sound, "--set", "rerank=2")
     pipe = AudioLDM.from_pretrained(tiny_model)
-    told = between(pipe, pipe.encode_text([""]), clap_of(pipe, decode(sound, 16000)[None]), 1.0)
-    made = pipe([told], seeds=[row["seed"]], seconds=0.2, steps=2)[0].numpy()
-    assert np.array_equal(np.rint(made.clip(-1, 1) * 32767).astype(np.int16), wave(row))
+    expected = between(pipe, pipe.encode_text([""]), clap_of(pipe, decode(sound, 16000)[None]), 1.0)
+    result = pipe([expected], seeds=[row["seed"]], seconds=0.2, steps=2)[0].numpy()
+    assert np.array_equal(np.rint(result.clip(-1, 1) * 32767).astype(np.int16), wave(row))
 
 
 REFUSED = {
@@ -131,16 +131,16 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_no_run_could_use_is_refused_before_the_model(generate, words, told):
+@pytest.mark.parametrize(("words", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_no_run_could_use_is_refused_before_the_model(generate, words, expected):
     code, _, err = generate(*words, model="no/such/model")
     assert code == 2
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1
 
 
 def test_a_prompt_is_needed_where_a_share_is_left_for_it(generate, sound):
-    for words, told in (
+    for words, expected in (
         (("--audio-prompt", f"{sound}:0.6"), "leaves 0.4 to a prompt"),
         (("--audio-prompt", sound, "--interpolate-to", "wind"), "no prompt to come from"),
         (("rain", "--audio-prompt", f"{sound}:0.2,0.4"), "has 2 shares"),
@@ -148,15 +148,17 @@ def test_a_prompt_is_needed_where_a_share_is_left_for_it(generate, sound):
     ):
         code, _, err = generate(*words, model="no/such/model")
         assert code == 2
-        assert told in err
+        assert expected in err
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"not a sound", "Cannot read audio"), (None, "is silent")])
-def test_a_sound_that_says_nothing_is_refused(generate, tmp_path, content, told):
+@pytest.mark.parametrize(
+    ("content", "expected"), [(b"not a sound", "Cannot read audio"), (None, "is silent")]
+)
+def test_a_sound_that_says_nothing_is_refused(generate, tmp_path, content, expected):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(16000), 16000) if content is None else path.write_bytes(content)
     code, _, err = generate("--audio-prompt", path)
     assert code == 2
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()

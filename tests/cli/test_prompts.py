@@ -106,8 +106,8 @@ REFUSED = {
         b"prompt,audio_prompt\nrain,gone.wav\n",
         "share.csv:2: audio_prompt=gone.wav is not a file",
     ),
-    "outside.csv": (b"prompt,out\nrain,../x.wav\n", "outside the folder of results"),
-    "absolute.csv": (b"prompt,out\nrain,/x.wav\n", "outside the folder of results"),
+    "outside.csv": (b"prompt,out\nrain,../x.wav\n", "leads out of"),
+    "absolute.csv": (b"prompt,out\nrain,/x.wav\n", "leads out of"),
     "same.csv": (b"prompt,out\nrain,x\nwind,x.flac\n", "Two clips would be x: 'rain' and 'wind'"),
 }
 
@@ -121,6 +121,15 @@ def test_a_bad_row_is_named_before_the_model_and_in_a_dry_run(generate, out, tmp
     assert (code, printed) == (2, ""), err
     assert err.count("\n") == 1 and expected in err, err
     assert not out.exists()
+
+
+def test_a_link_does_not_lead_out_of_the_folder(generate, out, tmp_path):
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "many.csv").write_text("prompt,out\nrain,link/x\n")
+    code, _, err = generate("--prompts", tmp_path / "many.csv")
+    assert code == 2 and "leads out of" in err
 
 
 def test_a_dry_run_lists_every_clip_and_makes_none(generate, out, tmp_path):

@@ -30,12 +30,12 @@ def test_shards_hold_files_captions_and_parts(command, manifest, tmp_path, capsy
     assert command("data", "shard", manifest, "-o", out, "--clips", "2") == 0
     assert "3 shards, 5 clips" in capsys.readouterr().out
     with tarfile.open(out / "shard-00000.tar") as tar:
-        found = {name: tar.extractfile(name).read() for name in tar.getnames()}
-    assert set(found) == {f"00000000{i}.{kind}" for i, kind in ((0, "flac"), (1, "wav"))} | {
+        matches = {name: tar.extractfile(name).read() for name in tar.getnames()}
+    assert set(matches) == {f"00000000{i}.{kind}" for i, kind in ((0, "flac"), (1, "wav"))} | {
         f"00000000{i}.{kind}" for i in (0, 1) for kind in ("txt", "json")
     }
-    assert found["000000000.flac"] == (tmp_path / "sounds" / "0.flac").read_bytes()
-    assert found["000000000.txt"].decode().splitlines() == ["a hum of two lines", "a tone"]
+    assert matches["000000000.flac"] == (tmp_path / "sounds" / "0.flac").read_bytes()
+    assert matches["000000000.txt"].decode().splitlines() == ["a hum of two lines", "a tone"]
     with tarfile.open(out / "shard-00001.tar") as tar:
         assert json.loads(tar.extractfile("000000002.json").read())["start"] == pytest.approx(0.1)
 
@@ -54,7 +54,7 @@ def test_shards_are_replaced_as_a_whole_and_only_with_force(command, manifest, t
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "expected"),
     [
         (["--clips", "0"], 2, "clips=0"),
         (["--split", "val"], 2, "no row of split 'val'"),
@@ -63,7 +63,7 @@ def test_shards_are_replaced_as_a_whole_and_only_with_force(command, manifest, t
     ],
 )
 def test_refusals_leave_nothing(
-    command, manifest, tmp_path, capsys, monkeypatch, words: list[str], code: int, told: str
+    command, manifest, tmp_path, capsys, monkeypatch, words: list[str], code: int, expected: str
 ):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -76,7 +76,7 @@ def test_refusals_leave_nothing(
         words = []
         monkeypatch.setattr("audioldm.datasets.shards.add", full)
     assert command("data", "shard", manifest, "-o", out, *words) == code
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not out.exists() or not list(out.iterdir())
 
 

@@ -44,11 +44,11 @@ def test_a_stopped_training_has_saved_its_state_and_does_not_look_like_a_success
     run = tmp_path / "run"
     process = start(run)
     wait_for(run, 3, process)
-    begin = time.monotonic()
+    begin = time.time()
     process.send_signal(getattr(signal, name))
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert time.monotonic() - begin < 10
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert (run / "checkpoints" / "last.ckpt").stat().st_mtime - begin < 10
     lines = [line for line in stderr.splitlines() if line.startswith("audioldm:")]
     assert lines == [
         f"audioldm: tiny/vae was stopped by {name}; its state of batch {batches_of(run)} is saved. "

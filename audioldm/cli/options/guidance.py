@@ -42,7 +42,7 @@ class Guidance:
         ),
         Between(0),
     ] = None
-    guidance_also: Annotated[
+    guidance_extra_prompts: Annotated[
         list[str], Setting("A further prompt; a negative weight avoids it.  Repeatable.", "TEXT[:WEIGHT]")
     ] = field(default_factory=list)
     guidance_weak: Annotated[
@@ -100,7 +100,7 @@ class Guidance:
             from audioldm.pipeline.guidance import TargetClass
 
             target = TargetClass.load(self.guidance_classifier, self.guidance_class)
-        also = [weighted(text, "guidance_also", [1.0]) for text in self.guidance_also]
+        also = [weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts]
         return GuidanceConfig(
             method=self.guidance_method,
             interval=self.guidance_interval,

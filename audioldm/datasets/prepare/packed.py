@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,11 @@ CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in
 LABELS = ("labels", "label", "category", "class", "tags")
 GROUPS = ("group", "youtube_id", "ytid", "sound_id", "freesound_id")
 SPLIT_NAMES = {
-    "train": "train",
-    "validation": "val",
-    "valid": "val",
-    "val": "val",
-    "dev": "val",
-    "test": "test",
-    "eval": "test",
-}
+    "train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test", "eval": "test",
+}  # fmt: skip
 MAGIC = (
-    (b"RIFF", ".wav"),
-    (b"fLaC", ".flac"),
-    (b"OggS", ".ogg"),
-    (b"ID3", ".mp3"),
-    (b"FORM", ".aiff"),
-    (b"\xff", ".mp3"),
-)
+    (b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"FORM", ".aiff"), (b"\xff", ".mp3"),
+)  # fmt: skip
 BATCH = 16
 """parquet rows in memory at once"""
 
@@ -147,15 +137,10 @@ def unpack(
         group = f"{source}/{named or digest}"
         split = SPLIT_NAMES.get(str(sample.fields.get("split") or sample.split).lower(), "")
         rows[digest] = Row(
-            str(place),
-            captions,
-            labels=texts(sample.fields, LABELS),
-            split=split or split_of(group, val=val, test=test),
+            str(place), captions, labels=texts(sample.fields, LABELS), source=source, group=group,
+            split=split or split_of(group, val=val, test=test), author=str(sample.fields.get("author") or author),
             licence=str(sample.fields.get("licence") or sample.fields.get("license") or licence),
-            source=source,
-            author=str(sample.fields.get("author") or author),
-            group=group,
-        )
+        )  # fmt: skip
     if not rows:
         raise AudioLDMError(f"{source} has no sounds.", "Is there a column or member with audio?", code=1)
     return list(rows.values())
@@ -200,28 +185,38 @@ def _sample(where: str, line: dict[str, Any], column: str, split: str, folder: P
 
 
 def webdataset(paths: Sequence[str | Path]) -> Iterator[Sample]:
-    """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json."""
+    """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json.
+
+    A tar that is damaged gives what comes before the damage, and a sample that says so.
+    """
     for path in map(Path, paths):
         if not path.is_file():
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
             with tarfile.open(path) as tar:
-                key, members = "", dict[str, bytes]()
-                for item in tar:
-                    if not item.isreg():
-                        continue
-                    folder, _, name = item.name.rpartition("/")
-                    stem, _, suffix = name.partition(".")
-                    if f"{folder}/{stem}" != key:
-                        if members:
-                            yield _joined(f"{path}!{key}", members)
-                        key, members = f"{folder}/{stem}", {}
-                    if (file := tar.extractfile(item)) is not None:
-                        members[f".{suffix.lower()}"] = file.read()
-                if members:
+                items = (item for item in tar if item.isreg())
+                for key, group in groupby(items, key=lambda item: "/".join(split_name(item.name)[:2])):
+                    members = {split_name(item.name)[2]: content(tar, item) for item in group}
                     yield _joined(f"{path}!{key}", members)
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise AudioLDMError(f"{path} is damaged: {error}", "Download it again.", code=1) from error
+            yield Sample(str(path), None, fault=f"this tar is damaged: {error}")
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Folder, key and suffix of a member.
+
+    >>> split_name("a/7.left.FLAC")
+    ('a', '7', '.left.flac')
+    """
+    folder, _, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return folder, stem, f".{suffix.lower()}"
+
+
+def content(tar: tarfile.TarFile, item: tarfile.TarInfo) -> bytes:
+    """The bytes of a member."""
+    file = tar.extractfile(item)
+    return b"" if file is None else file.read()
 
 
 def _joined(where: str, members: Mapping[str, bytes]) -> Sample:
@@ -229,8 +224,8 @@ def _joined(where: str, members: Mapping[str, bytes]) -> Sample:
     audio = next((data for suffix, data in members.items() if suffix in SUFFIXES + FOREIGN), None)
     fields: dict[str, Any] = {}
     try:
-        content = json.loads(read_text(members.get(".json", b"{}")))
-        fields.update(content if isinstance(content, dict) else {})
+        about = json.loads(read_text(members.get(".json", b"{}")))
+        fields.update(about if isinstance(about, dict) else {})
         if ".txt" in members:
             fields.setdefault("captions", lines(read_text(members[".txt"])))
     except WRONG as error:
@@ -243,13 +238,13 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
     datasets = _needs("datasets")
     try:
         saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
-        content = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
+        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
     except Exception as error:  # the library raises whatever its readers raise
         raise AudioLDMError(
             f"`datasets` cannot open {name}: {error}", "Check the name and the network.", code=1
         ) from error
     folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
-    parts = content if isinstance(content, dict) else {str(content.split or ""): content}
+    parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
     for split, part in parts.items():
         if column not in part.column_names:
             raise AudioLDMError(
