@@ -179,7 +179,7 @@ def refuse_out_of_range(path: str, value: Any) -> None:
 def inside(value: float, interval: str) -> bool:
     """Whether a number lies in an interval.
 
-    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(math.nan, "[0, inf)"), inside(math.inf, "(0, inf)")
+    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(float("nan"), "[0, inf)"), inside(float("inf"), "(0, inf)")
     (True, False, False, False)
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))

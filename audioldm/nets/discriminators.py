@@ -1,4 +1,4 @@
-"""Judges of real and made: on waveforms (HiFi-GAN's multi-period, UnivNet's multi-resolution) and on mels (PatchGAN).
+"""Discriminators: of waveforms (HiFi-GAN's multi-period, UnivNet's multi-resolution) and of mels (PatchGAN).
 
 Each returns a list of (logits, features) pairs, one a sub-discriminator; the losses take lists and never look inside.
 B batch, N samples, T frames, F bins.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.nn.utils.parametrizations import weight_norm
 
-Judgement = list[tuple[Tensor, list[Tensor]]]
+Outputs = list[tuple[Tensor, list[Tensor]]]
 SLOPE = 0.1  # leaky ReLU of HiFi-GAN
 
 
@@ -78,20 +78,20 @@ class WaveDiscriminator(nn.Module):
         resolution_width: int = 32,
     ) -> None:
         super().__init__()
-        self.judges = nn.ModuleList(
+        self.parts = nn.ModuleList(
             [
                 *(Period(p, period_width) for p in periods),
                 *(Resolution(n, resolution_width) for n in resolutions),
             ]
         )
 
-    def forward(self, wave: Tensor) -> Judgement:
-        """(B, 1, N) to one (logits, features) a judge."""
-        return [judge(wave) for judge in self.judges]
+    def forward(self, wave: Tensor) -> Outputs:
+        """(B, 1, N) to one (logits, features) a part."""
+        return [part(wave) for part in self.parts]
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN on a log-mel: each logit judges one patch.   Isola et al. 2017 (arXiv:1611.07004) sec. 3.2.2."""
+    """PatchGAN on a log-mel: each logit is of one patch.   Isola et al. 2017 (arXiv:1611.07004) sec. 3.2.2."""
 
     def __init__(self, *, width: int = 64, depth: int = 3) -> None:
         super().__init__()
@@ -103,6 +103,6 @@ class PatchDiscriminator(nn.Module):
         )
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
-    def forward(self, mel: Tensor) -> Judgement:
+    def forward(self, mel: Tensor) -> Outputs:
         """(B, 1, T, F) to a list with one (logits, features)."""
         return [_run(self.layers, self.last, mel)]
