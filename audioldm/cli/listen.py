@@ -3,16 +3,19 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audioldm.cli.console import progress
+from audioldm.cli.console import printable, progress
+from audioldm.cli.options import grouped
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.listening.folder import Test
+    from audioldm.listening.prepare import Choices
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -31,7 +34,49 @@ def listen() -> None:
     """
 
 
+@dataclass(frozen=True)
+class TestOptions:
+    """How the test is to be."""
+
+    method: Annotated[
+        str,
+        typer.Option(
+            help="ab: which of two (caption shown).  acr-quality: 1 to 5, no caption.  acr-relevance: 1 to 5, fit "
+            "to the caption.  acr: both, quality first.  abx: can they be told apart.  mushra: 0 to 100 beside a "
+            "reference."
+        ),
+    ] = "ab"
+    title: Annotated[str, typer.Option(help="What raters read on top of the page.")] = "Listening test"
+    reference: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The system that is the original; mushra needs it.")
+    ] = None
+    anchor: Annotated[
+        list[str],
+        typer.Option(help="mushra: anchor3500, anchor1750, or none; may be repeated.  [default: anchor3500]"),
+    ] = field(default_factory=list)
+    per_rater: Annotated[int, typer.Option(help="Prompts each rater hears; 0 is all.")] = 0
+    training: Annotated[int, typer.Option(help="Practice trials before each part.")] = 2
+    catch: Annotated[
+        int | None, typer.Option(help="Trials with a right answer, per part.  [default: a tenth, 2 or more]")
+    ] = None
+    repeats: Annotated[int | None, typer.Option(help="Trials asked twice, per part.  [default: a tenth]")] = (
+        None
+    )
+    cut: Annotated[bool, typer.Option("--cut", help="Cut the clips of a prompt to the shortest.")] = False
+    common: Annotated[bool, typer.Option("--common", help="Leave out prompts that a system lacks.")] = False
+    seed: Annotated[int | None, typer.Option(help="Makes the same test again.  [default: drawn]")] = None
+
+    def choices(self) -> "Choices":
+        """As ``listening.prepare`` takes them."""
+        from audioldm.listening.prepare import Choices
+
+        options = dict(vars(self))
+        anchors = tuple(options.pop("anchor") or ("anchor3500",))
+        return Choices(**options, anchors=() if anchors == ("none",) else anchors)
+
+
 @app.command()
+@grouped
 def prepare(
     systems: Annotated[
         list[str],
@@ -40,41 +85,16 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="TEST", help="The test's folder, to be made.")],
-    method: Annotated[
-        str,
-        typer.Option(
-            help="ab: which of two (caption shown).  acr-quality: 1 to 5, no caption.  acr-relevance: 1 to 5, fit "
-            "to the caption.  acr: both, quality first.  abx: can they be told apart.  mushra: 0 to 100 beside a "
-            "reference."
-        ),
-    ] = "ab",
     captions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="CSV with id,caption, or a manifest.  [default: the JSON beside each clip]"
         ),
     ] = None,
-    reference: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The system that is the original; mushra needs it.")
-    ] = None,
-    anchor: Annotated[
-        list[str] | None,
-        typer.Option(help="mushra: anchor3500, anchor1750, or none; may be repeated.  [default: anchor3500]"),
-    ] = None,
-    title: Annotated[str, typer.Option(help="What raters read on top of the page.")] = "Listening test",
-    per_rater: Annotated[int, typer.Option(help="Prompts each rater hears; 0 is all.")] = 0,
-    training: Annotated[int, typer.Option(help="Practice trials before each part.")] = 2,
-    catch: Annotated[
-        int | None, typer.Option(help="Trials with a right answer, per part.  [default: a tenth, 2 or more]")
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(help="Trials asked twice, per part.  [default: a tenth]")
-    ] = None,
     raters: Annotated[int, typer.Option(help="Raters you hope for: the power that is printed.")] = 12,
-    cut: Annotated[bool, typer.Option("--cut", help="Cut the clips of a prompt to the shortest.")] = False,
-    common: Annotated[bool, typer.Option("--common", help="Leave out prompts that a system lacks.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Makes the same test again.  [default: drawn]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Make a test without answers anew.")] = False,
+    *,
+    test: TestOptions,
 ) -> None:
     """Make a test: blind names, one loudness (-23 LUFS), one length, balanced orders, training and catch trials.
 
@@ -84,20 +104,16 @@ def prepare(
       audioldm listen prepare real=data/real a=out/a b=out/b --method acr --captions captions.csv -o listen/acr
       audioldm listen prepare original=real vae=out/vae --method mushra --reference original -o listen/vae
     """
-    named = name_systems(systems)
+    folders = name_systems(systems)
     if not 1 <= raters <= 1000:
         raise AudioLDMError(f"raters={raters} is not a number of people.", "Use 1 to 1000.")
-    from audioldm.listening.prepare import Choices
     from audioldm.listening.prepare import prepare as make
 
-    anchors = tuple(anchor or ("anchor3500",))
-    choices = Choices(
-        method, title, reference, () if anchors == ("none",) else anchors, per_rater, training, catch, repeats,
-        cut=cut, common=common, seed=seed,
-    )  # fmt: skip
     with progress(None, "prompts") as advance:
-        test = make(named, out, choices, captions=captions, force=force, progress=lambda *_: advance())
-    for line in told(test, raters):
+        prepared = make(
+            folders, out, test.choices(), captions=captions, force=force, progress=lambda *_: advance()
+        )
+    for line in described(prepared, raters):
         print(line)
 
 
@@ -114,8 +130,8 @@ def name_systems(words: list[str]) -> dict[str, Path]:
     return systems
 
 
-def told(test: "Test", raters: int) -> Iterator[str]:
-    """What was made, what one should know of it, and what it can find out."""
+def described(test: "Test", raters: int) -> Iterator[str]:
+    """The test, what one should know of it, and what it can find out."""
     import numpy as np
 
     from audioldm.metrics.crossed import power
@@ -136,8 +152,8 @@ def told(test: "Test", raters: int) -> Iterator[str]:
         prompts = design.per_rater or len(design.prompts)
         rng = np.random.default_rng(0)
         shares = {share: power(raters, prompts, share, rng=rng) for share in (0.6, 0.7, 0.8)}
-        found = ", ".join(f"{share:.0%} in {value:.0%}" for share, value in shares.items())
-        yield f"{raters} raters x {prompts} prompts find a true preference of {found} of such tests"
+        powers = ", ".join(f"{share:.0%} in {value:.0%}" for share, value in shares.items())
+        yield f"{raters} raters x {prompts} prompts find a true preference of {powers} of such tests"
     yield f"next: audioldm listen serve {test.folder}"
 
 
@@ -209,5 +225,5 @@ def analyse(
     if as_json:
         print(json.dumps(result.summary(), indent=1, ensure_ascii=False))
         return
-    print(result.text(), end="")
+    print("\n".join(map(printable, result.text().split("\n"))), end="")
     print(f"written: {written}")

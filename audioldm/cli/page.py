@@ -1,16 +1,12 @@
 """One HTML page of sounds: a player, a picture and what the manifest says of each, all inside the file."""
 
-import io
-from base64 import b64encode
 from collections.abc import Callable, Sequence
-from html import escape
-
-import soundfile
 
 from audioldm.cli.figure import draw
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation import html
 from audioldm.spec import SPECS, AudioSpec
 
 STYLE = """
@@ -38,33 +34,26 @@ def page(
         parts.append(article(row, spec))
         if on_row is not None:
             on_row()
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    body = f"<h1>{escape(title)}</h1><main>{''.join(parts)}</main>"
+    head = f'<meta charset="utf-8"><title>{html.text(title)}</title><style>{STYLE}</style>'
+    body = f"<h1>{html.text(title)}</h1><main>{''.join(parts)}</main>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def article(row: Row, spec: AudioSpec) -> str:
     """One row: its captions, the sound at the model's rate, its picture and the manifest's facts."""
     first, *others = row.captions or ("(no caption)",)
-    captions = f"<h2>{escape(first)}</h2>"
+    captions = f"<h2>{html.text(first)}</h2>"
     if others:
-        captions += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in others)}</ul>"
+        captions += f"<ul>{''.join(f'<li>{html.text(text)}</li>' for text in others)}</ul>"
     try:
-        wave = decode(row.path, spec.rate, start=row.start, seconds=row.seconds).numpy()
-        file = io.BytesIO()
-        soundfile.write(file, wave, spec.rate, format="FLAC", subtype="PCM_16")
-        sound = f'<audio controls preload="metadata" src="{inline("audio/flac", file.getvalue())}"></audio>'
-        picture = (
-            f'<img alt="waveform over spectrogram" src="{inline("image/png", draw(wave, spec, title=""))}">'
-        )
+        wave = decode(row.path, spec.rate, start=row.start, seconds=row.seconds)
+        sound = html.player(wave, spec.rate)
+        picture = html.image(draw(wave.numpy(), spec, title=""), "waveform over spectrogram")
     except AudioLDMError as error:
-        sound, picture = f'<p class="wrong">{escape(str(error))}</p>', ""
+        sound, picture = f'<p class="wrong">{html.text(str(error))}</p>', ""
     facts = {name: getattr(row, name) for name in FACTS}
     facts = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in facts.items()}
-    table = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items() if value)
+    table = "".join(
+        f"<dt>{name}</dt><dd>{html.text(str(value))}</dd>" for name, value in facts.items() if value
+    )
     return f"<article>{captions}{sound}{picture}<dl>{table}</dl></article>"
-
-
-def inline(kind: str, data: bytes) -> str:
-    """Bytes as an address that holds them."""
-    return f"data:{kind};base64,{b64encode(data).decode()}"

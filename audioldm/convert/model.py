@@ -191,9 +191,9 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     if checkpoint.unread:
         unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
         return AudioLDMError(f"{path} has a conditioner that is {unknown}.", hint)
-    there, needed = token_widths(checkpoint), [width for width in shape.contexts if width]
-    if needed and needed != there:
-        gives = f"gives {', '.join(map(str, there))}" if there else "has no encoder for them"
+    widths, needed = token_widths(checkpoint), [width for width in shape.contexts if width]
+    if needed and needed != widths:
+        gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
         return AudioLDMError(
             f"The U-Net of {path} needs token sequences ({', '.join(map(str, needed))} wide); the file {gives}.",
             hint,
@@ -336,8 +336,8 @@ def read_about(path: Path) -> dict[str, Any]:
             )
     if missing := [key for key in REQUIRED if key not in about["defaults"]]:
         raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
-    for key, kind in (("spec", AudioSpec), ("defaults", Sampling)):
-        about[key] = typed(kind, about[key], path)
+    about["spec"] = typed(AudioSpec, about["spec"], path)
+    about["defaults"] = typed(Sampling, about["defaults"], path)
     return about
 
 

@@ -29,7 +29,7 @@ def run_of(file: Path) -> Path | None:
 
 def run_settings(run: Path) -> dict[str, Any]:
     """The resolved configuration that a run was started with.   Raises AudioLDMError."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     path = run / "config.yaml"
     if not path.is_file():

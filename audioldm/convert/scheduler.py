@@ -56,12 +56,12 @@ def betas_of(config: dict[str, Any]) -> NoiseSchedule:
         return from_betas(torch.tensor(betas, dtype=torch.float64))
     shapes = {"linear": linear, "scaled_linear": scaled_linear}
     name, length = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
-    if name not in shapes:
+    if not isinstance(name, str) or name not in shapes:
         raise AudioLDMError(f"beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
-    ends = config.get("beta_start"), config.get("beta_end")
-    if not all(map(is_beta, ends)) or type(length) is not int or not 2 <= length <= LONGEST:
+    start, end = config.get("beta_start"), config.get("beta_end")
+    if not is_beta(start) or not is_beta(end) or type(length) is not int or not 2 <= length <= LONGEST:
         raise AudioLDMError("the schedule has no betas, or a length out of range.", copy)
-    return shapes[name](*ends, length=length)
+    return shapes[name](float(start), float(end), length=length)  # type: ignore[arg-type]
 
 
 def is_beta(value: Any) -> bool:

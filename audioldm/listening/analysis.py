@@ -146,8 +146,10 @@ def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
             raters[number].volume_passed = event["right"]
         else:
             versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
-            what = (event[name] for name in ("rater", "kind", "task", "prompt"))
-            item = Judgement(*what, versions, event["answer"], event.get("seconds"))
+            what: dict[str, Any] = {
+                name: event[name] for name in ("rater", "kind", "task", "prompt", "answer")
+            }
+            item = Judgement(**what, versions=versions, seconds=event.get("seconds"))
             raters[number].judgements.append(item)
             raters[number].simulated |= event.get("source") == "simulated"
     answered = [rater for rater in raters.values() if rater.judgements]

@@ -54,7 +54,9 @@ def load(folder: str | Path) -> Test:
     if hashlib.sha256((folder / "key.json").read_bytes()).hexdigest() != about.get("key_sha256"):
         raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", AGAIN)
     try:
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in key["design"].items()}
+        settings: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in key["design"].items()
+        }
         test = Test(folder, about, Design(**settings), key["clips"])
         digests = {name: clip["sha256"] for name, clip in test.clips.items()}
         test.names  # noqa: B018 (every clip has a version and a prompt)

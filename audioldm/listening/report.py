@@ -157,7 +157,7 @@ def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
 
 def save(test: Test, result: Result, folder: Path) -> Path:
     """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page."""
-    plots = {each.task: figures(each) for each in result.outcomes}
+    plots: dict[str, dict[str, Picture]] = {each.task: figures(each) for each in result.outcomes}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Judges of real and made: on waveforms (HiFi-GAN's multi-period, UnivNet's multi-resolution) and on mels (PatchGAN).
+"""Discriminators: of waveforms (HiFi-GAN's multi-period, UnivNet's multi-resolution) and of mels (PatchGAN).
 
 Each returns a list of (logits, features) pairs, one a sub-discriminator; the losses take lists and never look inside.
 B batch, N samples, T frames, F bins.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.nn.utils.parametrizations import weight_norm
 
-Scores = list[tuple[Tensor, list[Tensor]]]
+Outputs = list[tuple[Tensor, list[Tensor]]]
 SLOPE = 0.1  # leaky ReLU of HiFi-GAN
 
 
@@ -105,20 +105,20 @@ class WaveDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         spectral = ComplexResolution if phases else Resolution
-        self.discriminators = nn.ModuleList(
+        self.parts = nn.ModuleList(
             [
                 *(Period(p, period_width) for p in periods),
                 *(spectral(n, resolution_width) for n in resolutions),
             ]
         )
 
-    def forward(self, wave: Tensor) -> Scores:
-        """(B, 1, N) to one (logits, features) a discriminator."""
-        return [discriminator(wave) for discriminator in self.discriminators]
+    def forward(self, wave: Tensor) -> Outputs:
+        """(B, 1, N) to one (logits, features) a part."""
+        return [part(wave) for part in self.parts]
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN on a log-mel: each logit discriminators one patch.   Isola et al. 2017 (arXiv:1611.07004) sec. 3.2.2."""
+    """PatchGAN on a log-mel: each logit is of one patch.   Isola et al. 2017 (arXiv:1611.07004) sec. 3.2.2."""
 
     def __init__(self, *, width: int = 64, depth: int = 3) -> None:
         super().__init__()
@@ -130,6 +130,6 @@ class PatchDiscriminator(nn.Module):
         )
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
-    def forward(self, mel: Tensor) -> Scores:
+    def forward(self, mel: Tensor) -> Outputs:
         """(B, 1, T, F) to a list with one (logits, features)."""
         return [_run(self.layers, self.last, mel)]

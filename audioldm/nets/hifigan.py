@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,13 +130,12 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
         for block in vocoder.resblocks[stage * branches : (stage + 1) * branches]:
             total = residual(block, x, total)
             trim_heap()
-        x, share = total, 1 / branches
-    return flat(vocoder.conv_post, x, share, 0.01).tanh()[
-        :, :, 0
-    ]  # torch's own slope, as the reference has it
+        x, share = x if total is None else total, 1 / branches
+    # torch's own slope, as the reference has it
+    return flat(vocoder.conv_post, x, share, 0.01).tanh()[:, :, 0]
 
 
-def residual(block: nn.Module, x: Tensor, total: Tensor | None) -> Tensor:
+def residual(block: Any, x: Tensor, total: Tensor | None) -> Tensor:
     """One of HiFi-GAN's residual blocks on (B, C, 1, T), in memory of its own; with ``total`` the two's sum."""
     layers = list(zip(block.convs1, block.convs2, strict=True))
     for first, second in layers:

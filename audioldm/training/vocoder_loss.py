@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audioldm.losses.adversarial import Scores
+from audioldm.losses.adversarial import Outputs
 from audioldm.losses.spectral import multi_resolution_stft, multi_scale_mel
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.signal.mel import LogMel
@@ -57,8 +57,8 @@ class VocoderLoss:
         """The adversarial term and feature matching, each summed over discriminators (and layers)."""
         discriminator.requires_grad_(False)
         with torch.no_grad():
-            goal: Scores = discriminator(self.levelled(real, real))
-        scores: Scores = discriminator(self.levelled(output, real))
+            goal: Outputs = discriminator(self.levelled(real, real))
+        scores: Outputs = discriminator(self.levelled(output, real))
         discriminator.requires_grad_(True)
         adversarial = features = real.new_zeros(())
         for (logits, layers), (_, goals) in zip(scores, goal, strict=True):

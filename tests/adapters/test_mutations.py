@@ -45,7 +45,7 @@ WEIGHTS = {
     "infinite": lambda v: v / 0,
     "flat": lambda v: v.flatten(),
     "one rank more": lambda v: v[None],
-    "turned": lambda v: v.flatten(1).T.contiguous(),
+    "turned": lambda v: v.reshape(len(v), -1).T.contiguous(),
     "empty": lambda v: v[:0],
     "scalar": lambda v: v.flatten()[0].clone(),
     "integers": lambda v: v.long(),

@@ -33,8 +33,8 @@ class Clap:
             )
         part = find_part(path, "clap")
         self.clap = part.open()
-        own = "clap-laion" if part.path.is_file() else "clap"
-        self.name, file = "clap-small" if isinstance(self.clap, SmallClap) else own, part.files[-1]
+        published = "clap-laion" if part.path.is_file() else "clap"
+        self.name, file = "clap-small" if isinstance(self.clap, SmallClap) else published, part.files[-1]
         self.rate, self.dim = self.clap.rate, self.clap.dim
         self.sha256 = digest(file)
         self.front = f"clap/1: consecutive windows of {WINDOW:g} s"

@@ -44,8 +44,8 @@ class Split(nn.Module):
         self.dilation = 1 if self.turned or isinstance(layer, nn.Linear) else layer.dilation[-1]
         self.pad: tuple[int, ...] = (0, 0, 0)  # above and below, left, right
         if isinstance(layer, nn.Conv1d | nn.Conv2d):
-            high = layer.padding[0] if isinstance(layer, nn.Conv2d) else 0
-            self.pad = (high, layer.padding[-1], layer.padding[-1])
+            sides: Any = layer.padding
+            self.pad = (sides[0] if isinstance(layer, nn.Conv2d) else 0, sides[-1], sides[-1])
 
     @property
     def weight(self) -> Tensor:
