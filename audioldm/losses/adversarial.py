@@ -8,7 +8,7 @@ from torch.nn import functional as nnf
 Outputs = Sequence[tuple[Tensor, Sequence[Tensor]]]
 
 
-def hinge_discriminator(real: Outputs, fake: Scores) -> Tensor:
+def hinge_discriminator(real: Outputs, fake: Outputs) -> Tensor:
     """Mean over discriminators of E[max(0, 1 - D(x))] + E[max(0, 1 + D(G))].   Lim & Ye 2017 (arXiv:1705.02894)."""
     terms = [
         nnf.relu(1 - r).mean() + nnf.relu(1 + f).mean() for (r, _), (f, _) in zip(real, fake, strict=True)
@@ -22,7 +22,7 @@ def hinge_generator(fake: Outputs) -> Tensor:
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def least_squares_discriminator(real: Outputs, fake: Scores) -> Tensor:
+def least_squares_discriminator(real: Outputs, fake: Outputs) -> Tensor:
     """Mean over discriminators of E[(D(x) - 1)^2] + E[D(G)^2].   LSGAN (arXiv:1611.04076) eq. 9, HiFi-GAN eq. 1."""
     terms = [(r - 1).square().mean() + f.square().mean() for (r, _), (f, _) in zip(real, fake, strict=True)]
     return sum(terms[1:], terms[0]) / len(terms)
@@ -34,7 +34,7 @@ def least_squares_generator(fake: Outputs) -> Tensor:
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def feature_matching(real: Outputs, fake: Scores) -> Tensor:
+def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
     """Mean L1 between the discriminators' features of real (taken as constant) and fake.   HiFi-GAN eq. 4."""
     terms = [
         nnf.l1_loss(f, r.detach())
