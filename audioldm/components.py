@@ -18,6 +18,7 @@ from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.unet import LatentUNet, kind_of
 from audioldm.signal.invert import refine_phase as refine
@@ -110,7 +111,7 @@ class Components:
 
     unet: LatentUNet
     vae: AutoencoderKL
-    vocoder: SpeechT5HifiGan
+    vocoder: SpeechT5HifiGan | ISTFTVocoder
     clap: Clap
     spec: AudioSpec
     token_encoder: T5TextEncoder | AudioLDM2TextEncoder | None = None

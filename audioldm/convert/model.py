@@ -20,7 +20,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from torch import nn
-from transformers import GPT2Model
+from transformers import GPT2Model, SpeechT5HifiGan
 
 from audioldm.components import Components, Sampling
 from audioldm.convert import unet as unet_names
@@ -393,13 +393,15 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
 
 
 def index_of(model: Components) -> dict[str, Any]:
-    """``model_index.json``: stock AudioLDMPipeline's, or our own for a model that is conditioned on tokens."""
+    """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
+    hifigan = isinstance(model.vocoder, SpeechT5HifiGan)
+    stock = hifigan and model.token_encoder is None
     index: dict[str, Any] = {
-        "_class_name": "AudioLDMPipeline" if model.token_encoder is None else "AudioLDM",
+        "_class_name": "AudioLDMPipeline" if stock else "AudioLDM",
         "scheduler": ["diffusers", "DDIMScheduler"],
         "unet": ["diffusers", type(model.unet).__name__],
         "vae": ["diffusers", "AutoencoderKL"],
-        "vocoder": ["transformers", type(model.vocoder).__name__],
+        "vocoder": ["transformers" if hifigan else "audioldm", type(model.vocoder).__name__],
     }
     if not isinstance(model.clap, NoClap):
         index["text_encoder"] = ["transformers", "ClapTextModelWithProjection"]

@@ -1,41 +1,41 @@
-"""Losses of the game between a generator and its judges.   Lists of (logits, features) in, scalar out."""
+"""Losses of the game between a generator and its discriminators.   Lists of (logits, features) in, scalar out."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 from torch.nn import functional as nnf
 
-Judgement = Sequence[tuple[Tensor, Sequence[Tensor]]]
+Outputs = Sequence[tuple[Tensor, Sequence[Tensor]]]
 
 
-def hinge_discriminator(real: Judgement, fake: Judgement) -> Tensor:
-    """Mean over judges of E[max(0, 1 - D(x))] + E[max(0, 1 + D(G))].   Lim & Ye 2017 (arXiv:1705.02894)."""
+def hinge_discriminator(real: Outputs, fake: Outputs) -> Tensor:
+    """Mean over discriminators of E[max(0, 1 - D(x))] + E[max(0, 1 + D(G))].   Lim & Ye 2017 (arXiv:1705.02894)."""
     terms = [
         nnf.relu(1 - r).mean() + nnf.relu(1 + f).mean() for (r, _), (f, _) in zip(real, fake, strict=True)
     ]
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def hinge_generator(fake: Judgement) -> Tensor:
-    """Mean over judges of -E[D(G)]."""
+def hinge_generator(fake: Outputs) -> Tensor:
+    """Mean over discriminators of -E[D(G)]."""
     terms = [-logits.mean() for logits, _ in fake]
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def least_squares_discriminator(real: Judgement, fake: Judgement) -> Tensor:
-    """Mean over judges of E[(D(x) - 1)^2] + E[D(G)^2].   LSGAN (arXiv:1611.04076) eq. 9, HiFi-GAN eq. 1."""
+def least_squares_discriminator(real: Outputs, fake: Outputs) -> Tensor:
+    """Mean over discriminators of E[(D(x) - 1)^2] + E[D(G)^2].   LSGAN (arXiv:1611.04076) eq. 9, HiFi-GAN eq. 1."""
     terms = [(r - 1).square().mean() + f.square().mean() for (r, _), (f, _) in zip(real, fake, strict=True)]
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def least_squares_generator(fake: Judgement) -> Tensor:
-    """Mean over judges of E[(D(G) - 1)^2]."""
+def least_squares_generator(fake: Outputs) -> Tensor:
+    """Mean over discriminators of E[(D(G) - 1)^2]."""
     terms = [(logits - 1).square().mean() for logits, _ in fake]
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def feature_matching(real: Judgement, fake: Judgement) -> Tensor:
-    """Mean L1 between the judges' features of real (taken as constant) and fake.   HiFi-GAN eq. 4."""
+def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
+    """Mean L1 between the discriminators' features of real (taken as constant) and fake.   HiFi-GAN eq. 4."""
     terms = [
         nnf.l1_loss(f, r.detach())
         for (_, reals), (_, fakes) in zip(real, fake, strict=True)

@@ -1,8 +1,10 @@
 """Distances between sounds and between mels."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
+import torchaudio.functional as taf
 from torch import Tensor
 from torch.nn import functional as nnf
 
@@ -44,3 +46,33 @@ def mel_pyramid(output: Tensor, real: Tensor, *, levels: int = 3) -> Tensor:
         output, real = nnf.avg_pool2d(output, 2), nnf.avg_pool2d(real, 2)
         total = total + nnf.l1_loss(output, real)
     return total / levels
+
+
+MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+"""Window sizes and bands of ``multi_scale_mel``: DAC's."""
+
+
+@lru_cache(maxsize=32)
+def _scale(size: int, bands: int, rate: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    bank = taf.melscale_fbanks(size // 2 + 1, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney")
+    return torch.hann_window(size).to(device), bank.to(device)
+
+
+def multi_scale_mel(
+    output: Tensor, real: Tensor, rate: int, *, scales: Sequence[tuple[int, int]] = MEL_SCALES
+) -> Tensor:
+    """Sum over window sizes of the L1 between log10 mels.   DAC (arXiv:2306.06546) sec. 3.4; BigVGAN-v2.
+
+    made, real: (B, 1, N) in float32, N above half of the largest window.   Returns a scalar.
+    """
+    total = output.new_zeros(())
+    for size, count in scales:
+        window, bank = _scale(size, count, rate, output.device)
+        spectra = torch.stft(
+            torch.cat([output, real])[:, 0], size, size // 4, window=window, return_complex=True
+        )
+        power = spectra.real.square() + spectra.imag.square()
+        mels = power.clamp(min=1e-12).sqrt().transpose(1, 2) @ bank
+        a, b = mels.clamp(min=1e-5).log10().chunk(2)
+        total = total + nnf.l1_loss(a, b)
+    return total

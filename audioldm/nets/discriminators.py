@@ -66,8 +66,33 @@ class Resolution(nn.Module):
         return _run(self.layers, self.last, spectrum.abs()[:, None].transpose(-1, -2))
 
 
+class ComplexResolution(Resolution):
+    """Looks at real and imaginary parts, so at phases, too.   EnCodec (arXiv:2210.13438) sec. 3.4.
+
+    Magnitudes are square roots of what they were (phases stay), so that quiet partials are seen beside loud ones.
+    """
+
+    def __init__(self, n_fft: int, width: int) -> None:
+        super().__init__(n_fft, width)
+        self.layers[0] = weight_norm(nn.Conv2d(2, width, (3, 9), (1, 1), (1, 4)))
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
+        with torch.autocast(wave.device.type, enabled=False):
+            spectrum = torch.stft(
+                wave[:, 0].float(),
+                self.n_fft,
+                self.n_fft // 4,
+                window=self.window.float(),
+                return_complex=True,
+            )
+            parts = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+            parts = parts * (parts.square().sum(1, keepdim=True) + 1e-4) ** -0.25
+        return _run(self.layers, self.last, parts)
+
+
 class WaveDiscriminator(nn.Module):
-    """All periods and all resolutions at once."""
+    """All periods and all resolutions at once; ``phases`` shows them complex spectra instead of magnitudes."""
 
     def __init__(
         self,
@@ -76,12 +101,14 @@ class WaveDiscriminator(nn.Module):
         resolutions: Sequence[int] = (512, 1024, 2048),
         period_width: int = 32,
         resolution_width: int = 32,
+        phases: bool = False,
     ) -> None:
         super().__init__()
+        spectral = ComplexResolution if phases else Resolution
         self.parts = nn.ModuleList(
             [
                 *(Period(p, period_width) for p in periods),
-                *(Resolution(n, resolution_width) for n in resolutions),
+                *(spectral(n, resolution_width) for n in resolutions),
             ]
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.machine import Split, trim_heap
 
 
@@ -56,7 +57,7 @@ CHUNK = 1024
 """Frames that the vocoder makes at once: 10.24 s, 300 MB of the published one's float32 activations at most."""
 
 
-def vocode(vocoder: SpeechT5HifiGan, mel: Tensor, *, chunk: int = CHUNK) -> Tensor:
+def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int = CHUNK) -> Tensor:
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
     Without gradients it runs ``generate``, the same function sooner, and no more than ``chunk`` frames at once: each
@@ -64,10 +65,15 @@ def vocode(vocoder: SpeechT5HifiGan, mel: Tensor, *, chunk: int = CHUNK) -> Tens
     freed memory than ``heap.IDLE`` goes back to the system meanwhile.
 
     An odd rate with an even kernel gives extra samples (160 T + 32 for the published shape); they come off both ends,
-    which keeps the frames aligned with the front end that the vocoder was trained on.
+    which keeps the frames aligned with the front end that the vocoder was trained on.   An ``ISTFTVocoder`` makes one
+    hop a frame by itself.
     """
     if mel.dim() != 4 or mel.shape[1] != 1:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")
+    if isinstance(vocoder, ISTFTVocoder):
+        if torch.is_grad_enabled():
+            return vocoder(mel[:, 0])[:, None]
+        return vocoder.vocode(mel[:, 0], chunk=chunk)[:, None]
     frames, hop = mel.shape[-2], prod(vocoder.config.upsample_rates)
     if torch.is_grad_enabled():
         return trimmed(vocoder(mel[:, 0])[:, None], frames * hop)

@@ -1,50 +1,49 @@
-"""Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with UnivNet's discriminators."""
+"""Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with discriminators of spectrograms."""
 
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Generator, Tensor
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Batch
-from audioldm.losses.adversarial import feature_matching, least_squares_discriminator, least_squares_generator
-from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.hifigan import vocode
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.module import AdversarialModule, Terms, detached
+from audioldm.training.vocoder_loss import VocoderLoss, Weights
 
 
 class VocoderTraining(AdversarialModule):
-    """Loss: ``mel_weight`` * L1 of log-mels + multi-resolution STFT + least-squares GAN + 2 * feature matching.
+    """``VocoderLoss``: distances of spectra, and the game of HiFi-GAN (eq. 1 to 7).
 
-    HiFi-GAN eq. 7 has mel_weight 45.   With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with
-    probability ``vae_prob``, while the target stays the real sound: the vocoder learns to undo what the autoencoder
-    does, as HiFi-GAN's fine-tuning on synthesised mels (sec. 4.4).   The discriminators join after
-    ``adversarial_start`` batches: until the mel is right they have nothing to teach, and they cost more than the
-    generator.
+    With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with probability ``vae_prob``, while
+    the target stays the real sound: the vocoder learns to undo what the autoencoder does, as HiFi-GAN's fine-tuning on
+    synthesised mels (sec. 4.4).   The discriminators join after ``adversarial_start`` batches: until the mel is right
+    they have nothing to teach, and they cost more than the generator.   ``quietest`` (dB, 0 or less) is how far a crop
+    is turned down at most, so that a sound's quiet parts are known, too.
     """
 
     def __init__(
         self,
-        vocoder: SpeechT5HifiGan,
+        vocoder: SpeechT5HifiGan | ISTFTVocoder,
         spec: AudioSpec,
         *,
         discriminator: WaveDiscriminator | None = None,
         vae: AutoencoderKL | None = None,
         vae_prob: float = 0.5,
-        mel_weight: float = 45.0,
-        feature_weight: float = 2.0,
-        stft_weight: float = 2.0,
+        quietest: float = 0.0,
+        weights: Weights | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(vocoder, discriminator, betas=(0.8, 0.99), decay=0.01, **settings)
         self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
-        self.mel_weight, self.feature_weight, self.stft_weight = mel_weight, feature_weight, stft_weight
+        self.losses, self.quietest = VocoderLoss(weights or Weights()), quietest
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
 
     def components(self) -> dict[str, torch.nn.Module]:
@@ -65,36 +64,37 @@ class VocoderTraining(AdversarialModule):
         mel = self.mel(wave)
         # a GPU's FFT takes no bfloat16
         output = vocode(self.vocoder, self.input_mels(mel, pick)).to(wave)
-        terms = {"mel": (self.mel(output) - mel).abs().mean(), "stft": multi_resolution_stft(output, wave)}
-        return terms, output
+        return self.losses.distances(self.mel, output, wave), output
 
     def prepared(self, batch: Batch) -> Tensor:
         """Waves (B, 1, N) at full scale, cut to whole hops: the vocoder makes no part of one."""
         return normalise_peak(batch.wave[..., : batch.wave.shape[-1] // self.hop * self.hop])
 
+    def turned_down(self, wave: Tensor, rng: Generator) -> Tensor:
+        """Waves (B, 1, N), each by a share of ``quietest`` drawn for it."""
+        share = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), len(wave)).to(wave)
+        return wave * 10 ** (self.quietest / 20 * share[:, None, None])
+
     def training_step(self, batch: Batch, index: int) -> Terms:
-        """mel_weight L1(mel) + stft_weight STFT + GAN + feature_weight feature matching.   HiFi-GAN eq. 7."""
-        pick = self.bernoulli(self.vae_prob, len(batch.wave), self.batch_generator())
-        return self.step(self.prepared(batch), pick, adversarial=self.adversarial)
+        """The weighted sum of ``VocoderLoss``.   HiFi-GAN eq. 7."""
+        rng = self.batch_generator()
+        pick = self.bernoulli(self.vae_prob, len(batch.wave), rng)
+        wave = self.prepared(batch)
+        if self.quietest:
+            wave = self.turned_down(wave, rng)
+        return self.step(wave, pick, adversarial=self.adversarial)
 
     def step(self, wave: Tensor, pick: Tensor, *, adversarial: bool) -> Terms:
         """Discriminators first, on a detached wave; then the generator."""
         optimizers = self.each_optimizer()
         terms, output = self.terms(wave, pick)
-        total = self.mel_weight * terms["mel"] + self.stft_weight * terms["stft"]
         norms: dict[str, Tensor | None] = {}
         if adversarial:
-            net = self.discriminator
-            loss = least_squares_discriminator(net(wave), net(output.detach()))
+            loss = self.losses.of_discriminator(self.discriminator, output, wave)
             norms["norm_discriminator"] = self.descend(loss, optimizers[1])
-            net.requires_grad_(False)
-            with torch.no_grad():
-                real = net(wave)
-            fake = net(output)
-            net.requires_grad_(True)
-            terms["discriminator"] = loss
-            terms["generator"], terms["feature"] = least_squares_generator(fake), feature_matching(real, fake)
-            total = total + terms["generator"] + self.feature_weight * terms["feature"]
+            norms["discriminator"] = loss
+            terms |= self.losses.of_generator(self.discriminator, output, wave)
+        total = self.losses.total(terms)
         norms["norm_vocoder"] = self.descend(total, optimizers[0], clip=100.0)
         return detached({"loss": total, **terms} | norms)
 

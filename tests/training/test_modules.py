@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from audioldm.batch import LatentBatch
 from audioldm.diffusion.schedule import audioldm
-from audioldm.losses.adversarial import hinge_discriminator, least_squares_discriminator
+from audioldm.losses.adversarial import hinge_discriminator
 from audioldm.nets.clap import build_small_clap, train_tokenizer
 from audioldm.nets.discriminators import PatchDiscriminator, WaveDiscriminator
 from audioldm.nets.hifigan import build_hifigan
@@ -94,15 +94,19 @@ def test_each_side_of_the_game_leaves_the_other_without_gradients(kind: str, bat
         module = VaeTraining(vae, spec, discriminator=PatchDiscriminator(width=4, depth=2), batches=2)
         real = module.to_mel(batch)
         more = module.noise(real, module.validation_generator(0))
-        made, judged, generator = module.losses(real, more)[1], hinge_discriminator, vae
+        made, generator = module.losses(real, more)[1], vae
     else:
         vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1,),))
         judges = WaveDiscriminator(periods=(2,), resolutions=(512,), period_width=4, resolution_width=4)
         module = VocoderTraining(vocoder, spec, discriminator=judges, batches=2)
         real, more = batch.wave, torch.zeros(len(batch.wave), dtype=torch.bool)
-        made, judged, generator = module.terms(real, more)[1], least_squares_discriminator, vocoder
+        made, generator = module.terms(real, more)[1], vocoder
     judges = module.discriminator
-    own = torch.autograd.grad(judged(judges(real), judges(made.detach())), list(judges.parameters()))
+    if kind == "vae":
+        loss = hinge_discriminator(judges(real), judges(made.detach()))
+    else:
+        loss = module.losses.of_discriminator(judges, made, real)
+    own = torch.autograd.grad(loss, list(judges.parameters()))
 
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.0) for net in (generator, judges)]
     module.each_optimizer = lambda: optimizers
