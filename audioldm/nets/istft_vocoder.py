@@ -52,7 +52,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
     that a sound made from them has other magnitudes: ``corrections`` rounds scale those of the sound to the mel.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         spec: str = "16k_64",

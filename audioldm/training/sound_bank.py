@@ -26,7 +26,8 @@ class SoundBank:
         self.scale = torch.zeros(clips, device=device)
         self.mean = torch.zeros(clips, device=device)
         self.chance = torch.zeros(clips, dtype=torch.float64, device=device)
-        self.filled, self.count, self.weights = 0, 0, []
+        self.filled, self.count = 0, 0
+        self.weights: list[float] = []
         self.device = torch.device(device)
 
     def add(self, clips: list[Tensor], weights: list[float]) -> None:
