@@ -25,7 +25,7 @@ from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.folder import load_component
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.vae import encode
-from audioldm.signal.invert import griffin_lim, polish
+from audioldm.signal.invert import griffin_lim, refine_phase
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
@@ -211,8 +211,10 @@ def main() -> None:
     bare.register_to_config(corrections=0)
     rows = json.loads(args.rows.read_text())[: args.limit : args.every]
 
-    def polished(mel: Tensor) -> Tensor:
-        return polish(vocode(old, mel), mel, spec, rounds=16, generator=torch.Generator().manual_seed(0))
+    def refined(mel: Tensor) -> Tensor:
+        return refine_phase(
+            vocode(old, mel), mel, spec, rounds=16, generator=torch.Generator().manual_seed(0)
+        )
 
     def through(mel: Tensor) -> Tensor:
         frames = -(-mel.shape[-2] // 8) * 8
@@ -223,12 +225,12 @@ def main() -> None:
         "new": lambda mel: vocode(new, mel),
         "new, uncorrected": lambda mel: vocode(bare, mel),
         "v1": lambda mel: vocode(old, mel),
-        "v1 + polish 16": polished,
+        "v1 + refined 16": refined,
         "Griffin-Lim 32": lambda mel: griffin_lim(mel, spec, generator=torch.Generator().manual_seed(0)),
         "VAE + new": lambda mel: vocode(new, through(mel)),
         "VAE + new, uncorrected": lambda mel: vocode(bare, through(mel)),
         "VAE + v1": lambda mel: vocode(old, through(mel)),
-        "VAE + v1 + polish 16": lambda mel: polished(through(mel)),
+        "VAE + v1 + refined 16": lambda mel: refined(through(mel)),
     }
     if args.only:
         ways = {name: ways[name] for name in args.only}
