@@ -23,22 +23,22 @@ def hinge_generator(fake: Outputs) -> Tensor:
 
 
 def least_squares_discriminator(real: Outputs, fake: Outputs) -> Tensor:
-    """Mean over discriminators of E[(D(x) - 1)^2] + E[D(G)^2].   LSGAN (arXiv:1611.04076) eq. 9, HiFi-GAN eq. 1."""
+    """Sum over discriminators of E[(D(x) - 1)^2] + E[D(G)^2].   LSGAN (arXiv:1611.04076) eq. 9, HiFi-GAN eq. 1."""
     terms = [(r - 1).square().mean() + f.square().mean() for (r, _), (f, _) in zip(real, fake, strict=True)]
-    return sum(terms[1:], terms[0]) / len(terms)
+    return sum(terms[1:], terms[0])
 
 
 def least_squares_generator(fake: Outputs) -> Tensor:
-    """Mean over discriminators of E[(D(G) - 1)^2]."""
+    """Sum over discriminators of E[(D(G) - 1)^2].   HiFi-GAN eq. 2 and 5."""
     terms = [(logits - 1).square().mean() for logits, _ in fake]
-    return sum(terms[1:], terms[0]) / len(terms)
+    return sum(terms[1:], terms[0])
 
 
 def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
-    """Mean L1 between the discriminators' features of real (taken as constant) and fake.   HiFi-GAN eq. 4."""
+    """Sum over discriminators and layers of the L1 of features; real ones are constants.   HiFi-GAN eq. 4 and 5."""
     terms = [
-        nnf.l1_loss(f, r.detach())
+        nnf.l1_loss(f.float(), r.detach().float())
         for (_, reals), (_, fakes) in zip(real, fake, strict=True)
         for r, f in zip(reals, fakes, strict=True)
     ]
-    return sum(terms[1:], terms[0]) / len(terms)
+    return sum(terms[1:], terms[0])

@@ -1,5 +1,6 @@
 """Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with discriminators of spectrograms."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torch import Generator, Tensor
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Batch
+from audioldm.losses.adversarial import feature_matching, least_squares_discriminator, least_squares_generator
+from audioldm.losses.spectral import multi_resolution_stft, multi_scale_mel
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
@@ -16,7 +19,69 @@ from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.module import AdversarialModule, Terms, detached
-from audioldm.training.vocoder_loss import VocoderLoss, Weights
+
+LEVEL, QUIETEST = 0.1, 1e-3
+"""RMS that discriminators hear every clip at, and the one below which a clip is not raised further."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the terms.   HiFi-GAN has 45 for one mel, BigVGAN-v2 and DAC 15 for seven."""
+
+    multi_scale_mel: float = 15.0
+    mel: float = 5.0
+    stft: float = 1.0
+    adversarial: float = 1.0
+    features: float = 2.0
+
+
+class VocoderLoss:
+    """Distances in spectra, and HiFi-GAN's game (arXiv:2010.05646, eq. 1 to 6), summed over discriminators as there.
+
+    Distances are taken at the sounds' own levels.   Discriminators hear both sounds of a pair raised by the same
+    factor, which brings the real one to ``LEVEL``: so quiet sounds teach as much as loud ones.
+    """
+
+    def __init__(self, weights: Weights | None = None) -> None:
+        self.weights = weights or Weights()
+
+    def distances(self, mel: LogMel, output: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Of waves (B, 1, N) in float32: log-mel L1 (natural log, of the model's own ``mel``), DAC's mels, STFT."""
+        terms = {"mel": (mel(output) - mel(real)).abs().mean(), "stft": multi_resolution_stft(output, real)}
+        if self.weights.multi_scale_mel:
+            terms["multi_scale_mel"] = multi_scale_mel(output, real, mel.spec.rate)
+        return terms
+
+    def of_discriminator(self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor) -> Tensor:
+        """Least squares, summed over discriminators; ``output`` counts as a constant."""
+        both = discriminator(self.levelled(torch.cat([real, output.detach()]), real))
+        halves = [logits.float().chunk(2) for logits, _ in both]
+        return least_squares_discriminator(
+            [(half[0], []) for half in halves], [(half[1], []) for half in halves]
+        )
+
+    def of_generator(
+        self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor
+    ) -> dict[str, Tensor]:
+        """The adversarial term and feature matching, each summed over discriminators (and layers)."""
+        discriminator.requires_grad_(False)
+        with torch.no_grad():
+            goal = discriminator(self.levelled(real, real))
+        outputs = discriminator(self.levelled(output, real))
+        discriminator.requires_grad_(True)
+        adversarial = least_squares_generator([(logits.float(), []) for logits, _ in outputs])
+        return {"adversarial": adversarial, "features": feature_matching(goal, outputs)}
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of those terms that there are."""
+        parts = [getattr(self.weights, name) * term for name, term in terms.items()]
+        return sum(parts[1:], parts[0])
+
+    @staticmethod
+    def levelled(wave: Tensor, real: Tensor) -> Tensor:
+        """Waves (n B, 1, N), each raised as its partner in ``real`` (B, 1, N) must be to have the RMS ``LEVEL``."""
+        rms = real.square().mean((1, 2), keepdim=True).sqrt().clamp(min=QUIETEST)
+        return wave * (LEVEL / rms).repeat(len(wave) // len(real), 1, 1)
 
 
 class VocoderTraining(AdversarialModule):

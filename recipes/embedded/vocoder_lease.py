@@ -28,8 +28,8 @@ from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.graphed import RecordedStep
-from audioldm.training.sound_bank import SoundBank, gained, mixed, notes
-from audioldm.training.vocoder_loss import VocoderLoss
+from audioldm.training.vocoder import VocoderLoss
+from recipes.embedded.sound_bank import SoundBank, gained, mixed, notes
 
 WARMUP, ADVERSARIAL = 500, 1500
 """Steps until the full learning rate, and until the discriminators join."""

@@ -8,9 +8,8 @@ from audioldm.losses.spectral import multi_scale_mel
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.spec import AudioSpec
-from audioldm.training.sound_bank import SoundBank, gained, mixed, notes
-from audioldm.training.vocoder import VocoderTraining
-from audioldm.training.vocoder_loss import VocoderLoss, Weights
+from audioldm.training.vocoder import VocoderLoss, VocoderTraining, Weights
+from recipes.embedded.sound_bank import SoundBank, gained, mixed, notes
 
 
 def tone(hertz: float, samples: int, level: float = 0.3) -> torch.Tensor:
