@@ -162,9 +162,8 @@ def alive(pid: int) -> bool:
     if os.name == "nt":  # a signal of 0 would end it there
         return True
     try:
-        os.kill(pid, 0)
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
     return True

@@ -4,6 +4,7 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -289,17 +290,17 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
 
 
 def missing(cfg: DictConfig) -> list[str]:
-    """Files, folders and patterns that a configuration names and that are not there; addresses are not asked."""
+    """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
     named = (
         str(value)
         for path, value in numbers(OmegaConf.to_container(cfg))
         if isinstance(value, str) and path.rpartition(".")[2] in PLACES
     )
-    # an id of the hub, owner/name, is not asked for either
     here = (
         path
         for path in named
-        if (":" not in path and path.count("/") != 1) or path.startswith(("runs/", "data/"))
+        if not Path(path).is_relative_to(cfg.run_dir)
+        and (path.startswith(("runs/", "data/")) or not re.fullmatch(r".*:.*|[\w.-]+/[\w.-]+", path))
     )
     lost = (path for path in here if not (glob(path) or Path(path).exists()))
     return list(dict.fromkeys(lost))
