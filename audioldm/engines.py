@@ -26,7 +26,7 @@ from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
-from audioldm.nets.hifigan import vocode
+from audioldm.nets.hifigan import CHUNK, vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.machine import (
     cache_folder,
@@ -159,7 +159,13 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
     decode_mel = wrap_for_mode(vae_decode, mode, vae.device)
     # an inverse STFT and a few wide products: inductor would take longer than it saves
     vocoder_mode: Mode = "fast" if mode == "compiled" and isinstance(vocoder, ISTFTVocoder) else mode
-    vocode_mel = wrap_for_mode(lambda mel: vocode(vocoder, mel), vocoder_mode, vocoder.device)
+
+    def mel_to_wave(mel: Tensor) -> Tensor:
+        if isinstance(vocoder, ISTFTVocoder):
+            return vocoder.vocode(mel[:, 0], chunk=CHUNK)[:, None]
+        return vocode(vocoder, mel)
+
+    vocode_mel = wrap_for_mode(mel_to_wave, vocoder_mode, vocoder.device)
 
     def embed_text(prompts: Sequence[str]) -> Tensor:
         vectors = torch.cat([clap.embed_text([p]) for p in prompts]) if alone else clap.embed_text(prompts)

@@ -17,7 +17,7 @@ SECONDS = 0.64
 SMALL = [
     "task.unet.channels=[16,32]", "task.unet.latent_channels=4", "task.unet.layers=1", "task.unet.head_channels=8",
     "task.unet.context_dim=40", "+task.unet.groups=4", "trainer=cpu", "speed.compile=null", "batches=4",
-    "batch_size=4", "val_every=2", "task.warmup=1", "callbacks.listen.every=4", f"trainer.listen.seconds={SECONDS}",
+    "batch_size=4", "val_every=2", "task.warmup=1", "callbacks.listen.every=4", f"callbacks.listen.seconds={SECONDS}",
     "callbacks.listen.prompts=[a low tone]", "callbacks.power_ema.every=null", "data.workers=0",
 ]  # fmt: skip
 

@@ -20,7 +20,14 @@ SETTINGS = [
 
 def start(run: Path, *more: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "audioldm", "train", "tiny/vae", *SETTINGS, f"run_dir={run}", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # a suite in the background hands an ignored SIGINT on; a terminal does not
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for(run: Path, batch: int, process: "subprocess.Popen[str]") -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from audioldm.nets.istft_vocoder import advance, bands, lobe, prior, scrambled, slaney_points, tones
 from audioldm.signal.mel import LogMel
-from audioldm.signal.tones import advance, bands, lobe, prior, scrambled, slaney_points, tones
 from audioldm.spec import AudioSpec
 
 SPEC = AudioSpec()
