@@ -171,7 +171,7 @@ def esc10(
 
         report = recognition.recognise(classifier, clips, on_clip=on_clip, settings=settings)
     text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n"
-    publish(dict(zip(reports, (text.encode(), report.markdown().encode()), strict=False)))
+    publish(dict(zip(reports, (text, report.markdown()), strict=False)))
     if sheet is not None:
         publish({sheet: draw_sheet(rows, first)})
     print(text if reporting.as_json else report.markdown(), end="")
@@ -286,7 +286,7 @@ def prompts(
         json.dumps(report, indent=1, ensure_ascii=False) + "\n",
         judge.table([*results, total, *rows]),
     )
-    publish({out / "prompts.json": text.encode(), out / "prompts.md": table.encode()})
+    publish({out / "prompts.json": text, out / "prompts.md": table})
     for finding in findings:
         print(f"audioldm: {finding}", file=sys.stderr)
     print(text if reporting.as_json else table, end="")
