@@ -300,7 +300,7 @@ def prompts(
         findings += unread
     report = judge.Report(results, rows, about, findings)
     contents = (report.json(), report.markdown(), report.csv())
-    publish({path: content.encode() for path, content in zip(reports, contents, strict=True)})
+    publish(dict(zip(reports, contents, strict=True)))
     for finding in findings:
         print(f"audioldm: {finding}", file=sys.stderr)
     print(report.json() if reporting.as_json else report.markdown(), end="")

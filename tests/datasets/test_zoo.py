@@ -85,7 +85,8 @@ def test_other_codecs_in_a_wav(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("a.wav", "RF64"), ("a.w64", "W64"), ("a.caf", "CAF"), ("a.aifc", "AIFF"), ("a.au", "AU")]
+    ("name", "format"),
+    [("a.wav", "RF64"), ("a.w64", "W64"), ("a.caf", "CAF"), ("a.aifc", "AIFF"), ("a.au", "AU")],
 )
 def test_wide_containers_whole_and_cut(tmp_path: Path, name: str, format: str):
     path = save(tmp_path / name, format=format, subtype="PCM_16")

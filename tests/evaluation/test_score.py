@@ -248,7 +248,9 @@ def test_a_clip_whose_name_is_no_text_is_reported(real: Path, tmp_path: Path, co
     (made / "c00.wav").rename(made / b"caf\xe9.wav".decode("utf-8", "surrogateescape"))
     words = ("--unpaired", "-o", tmp_path / "out", "--cache", tmp_path / "cache")
     assert command("evaluate", made, real, *words) == 0
-    assert "caf?" in (tmp_path / "out" / "report.md").read_text() + (tmp_path / "out" / "clips.csv").read_text()
+    assert (
+        "caf?" in (tmp_path / "out" / "report.md").read_text() + (tmp_path / "out" / "clips.csv").read_text()
+    )
 
 
 def test_folders_give_a_report_with_every_row(real: Path, tmp_path: Path, command, capsys) -> None:

@@ -1,7 +1,7 @@
 """``make fuzz``: everything that may come in from outside, broken in every way that a script can think of.
 
-It prints, by kind, how many cases were tried, refused (one line and its exit code), survived and lost; a single lost one
-is a fault of the package, and the exit code is 1.   The same seed gives the same cases.
+It prints, by kind, how many cases were tried, refused (one line and its exit code), survived and lost; a single lost
+one is a fault of the package, and the exit code is 1.   The same seed gives the same cases.
 """
 
 import argparse
@@ -35,7 +35,11 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="fuzz-")).resolve()
-    os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+    os.environ |= {
+        "HOME": str(folder / "home"),
+        "XDG_CACHE_HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+    }
     os.environ["AUDIOLDM_STORE"] = str(folder / "home" / "store")
     tempfile.tempdir = None
     place = folder / "material"
@@ -53,7 +57,9 @@ def main() -> int:
             setattr(total, name, getattr(total, name) + getattr(tally, name))
     print(line("all", total))
     wall = time.monotonic() - began
-    print(f"size {options.size}, seed {options.seed}: {wall:.0f} s, {ready:.0f} s of them to begin; lost {total.lost}")
+    print(
+        f"size {options.size}, seed {options.seed}: {wall:.0f} s, {ready:.0f} s of them to begin; lost {total.lost}"
+    )
     if total.lost and options.keep:
         print(f"kept: {folder}")
     else:

@@ -42,7 +42,9 @@ def edit(world: World, sound: Sound, room: Path) -> Result:
     """A variation of the sound; every sixth goes back into the file's own channels and width."""
     path, kind = placed(sound, room), len(sound.name) % 6
     words = ("vary", path) if kind else ("inpaint", path, "rain", "--from", "0.1", "--to", "0.3", "--splice")
-    return command("edit", *words, "-m", world.model, "-o", room / "out", "--steps", "2", "--set", "figure=false")
+    return command(
+        "edit", *words, "-m", world.model, "-o", room / "out", "--steps", "2", "--set", "figure=false"
+    )
 
 
 def evaluate(world: World, sound: Sound, room: Path) -> Result:
@@ -51,7 +53,17 @@ def evaluate(world: World, sound: Sound, room: Path) -> Result:
     wave, _ = soundfile.read(world.clips / "clip0.wav")
     other = path.with_name("other.wav")
     soundfile.write(other, wave, sound.rate)
-    words = ("--unpaired", "--crop", "0.7", "--cache", world.folder / "home" / "embeddings", "--threads", "1", "-o", room / "out")
+    words = (
+        "--unpaired",
+        "--crop",
+        "0.7",
+        "--cache",
+        world.folder / "home" / "embeddings",
+        "--threads",
+        "1",
+        "-o",
+        room / "out",
+    )
     return command("evaluate", path.parent, world.clips, *words)
 
 
@@ -79,8 +91,16 @@ def real_training(world: World, sound: Sound, room: Path) -> Result:
     for clip in world.clips.glob("*.wav"):
         shutil.copy(clip, path.parent)
     names = [path.name, *(clip.name for clip in sorted(world.clips.glob("*.wav")))]
-    (room / "m.jsonl").write_text("".join(json.dumps({"path": f"in/{name}", "captions": ["x"]}) + "\n" for name in names))
-    words = ("data=manifests", f"data.manifests=[{room}/m.jsonl]", "batches=2", "batch_size=4", "seconds=0.32")
+    (room / "m.jsonl").write_text(
+        "".join(json.dumps({"path": f"in/{name}", "captions": ["x"]}) + "\n" for name in names)
+    )
+    words = (
+        "data=manifests",
+        f"data.manifests=[{room}/m.jsonl]",
+        "batches=2",
+        "batch_size=4",
+        "seconds=0.32",
+    )
     more = ("threads=1", "val_every=2", "callbacks.listen=null", f"run_dir={room}/run")
     return command("train", "tiny/vae", *words, *more)
 
@@ -91,12 +111,16 @@ def pass_on(world: World, sound: Sound, room: Path) -> Result:
     for number in range(2):
         shutil.copy(world.clips / f"clip{number}.wav", path.parent)
     names = [path.name, "clip0.wav", "clip1.wav"]
-    (room / "m.jsonl").write_text("".join(json.dumps({"path": f"in/{name}", "captions": ["x"]}) + "\n" for name in names))
+    (room / "m.jsonl").write_text(
+        "".join(json.dumps({"path": f"in/{name}", "captions": ["x"]}) + "\n" for name in names)
+    )
     result = command("data", "check", room / "m.jsonl", "-o", room / "clean.jsonl")
-    if result.code or sum(1 for _ in open(room / "clean.jsonl")) < 2:
+    if result.code or (room / "clean.jsonl").read_text().count("\n") < 2:
         return Result(-1, result.out, "the whole sounds were lost\n" + result.err)
     listened = command("data", "listen", room / "clean.jsonl", "-o", room / "page.html")
-    return listened if listened.code else command("data", "shard", room / "clean.jsonl", "-o", room / "shards")
+    return (
+        listened if listened.code else command("data", "shard", room / "clean.jsonl", "-o", room / "shards")
+    )
 
 
 Door = Callable[[World, Sound, Path], Result]
@@ -120,5 +144,3 @@ def cases(world: World) -> list[Case]:
     out = [case(kind, door, sound, fitting(kind, sound)) for kind, door in DOORS.items() for sound in sounds]
     out += [case("passed on", pass_on, sound, TAKEN) for sound in world.some(sounds, 24)]
     return out + [case("train command", real_training, sound, EITHER) for sound in world.some(sounds, 3)]
-
-

@@ -1,8 +1,8 @@
 """Cases that must not lose anything, each in a child process that is watched from outside.
 
-A case is *refused* (one line, an exit code that says so), or *survived* (exit code 0).   It is *lost* where a traceback or
-a fault that nobody expected shows, where a time limit passes, where the process dies, where the exit code is not one that
-the case allows, and where a file outside the case's own folder is read or touched, or a half-written one is left.
+A case is *refused* (one line, an exit code that says so), or *survived* (exit code 0).   It is *lost* where a traceback
+or a fault that nobody expected shows, where a time limit passes, where the process dies, where the exit code is not one
+that the case allows, and where a file outside the case's own folder is read or touched, or a half-written one is left.
 """
 
 import contextlib
@@ -25,7 +25,16 @@ from typing import Any
 LIMIT = 60.0
 """Seconds of a case; most take a tenth of one."""
 FAULTS = ("Traceback (most recent call last)", "audioldm: unexpected ", "Segmentation fault", "core dumped")
-WRITING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
+WRITING = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "shutil.rmtree",
+)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What steers a terminal; a carriage return belongs to a progress bar, which nobody asks for here."""
 
@@ -90,7 +99,9 @@ class Watch:
         if not isinstance(place, str | bytes | os.PathLike):
             return
         path = os.path.abspath(os.fsdecode(place))
-        writes = event != "open" or (isinstance(words[2], int) and words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        writes = event != "open" or (
+            isinstance(words[2], int) and words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        )
         if path.startswith(self.secret) or (writes and not path.startswith((self.room, *self.free))):
             self.seen.append(f"{event} {path}")
 
@@ -180,7 +191,9 @@ def fault_of(case: Case, result: Result) -> str:
         return f"exit code {result.code}, allowed {case.codes}: {tail}"
     if steering := CONTROL.search(result.err + result.out):
         return f"it printed {steering[0]!r}: {tail}"
-    said = [line for line in result.err.splitlines() if line.startswith("audioldm: ") and "warning: " not in line]
+    said = [
+        line for line in result.err.splitlines() if line.startswith("audioldm: ") and "warning: " not in line
+    ]
     if result.code in (1, 2) and not said and not case.name.endswith("--strict"):
         return f"exit code {result.code} without a line that says why: {tail}"
     return ""
@@ -217,7 +230,9 @@ def hush() -> None:
     os.dup2(handle, 2)
 
 
-def run(cases: Sequence[Case], scratch: Path, secret: Path, tell: Callable[[Case, str, str, float], None]) -> None:
+def run(
+    cases: Sequence[Case], scratch: Path, secret: Path, tell: Callable[[Case, str, str, float], None]
+) -> None:
     """Every case, in a child that is replaced when it hangs or dies; ``tell`` takes what came of each."""
     (scratch / "tmp").mkdir(parents=True, exist_ok=True)
     context, start = multiprocessing.get_context("fork"), 0
@@ -241,7 +256,12 @@ def run(cases: Sequence[Case], scratch: Path, secret: Path, tell: Callable[[Case
         process.kill()
         process.join()
         if at < len(cases):
-            tell(cases[at], "lost", f"{why} (exit code {process.exitcode})", cases[at].limit if "took" in why else 0.0)
+            tell(
+                cases[at],
+                "lost",
+                f"{why} (exit code {process.exitcode})",
+                cases[at].limit if "took" in why else 0.0,
+            )
         start = at + 1
 
 

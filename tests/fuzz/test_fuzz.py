@@ -78,7 +78,14 @@ def test_what_is_right_is_refused_or_survives(rooms: Path):
         Case("b", "a check that fails", lambda room: Result(0), check=lambda room, result: "no file"),
     ]
     tallies, told = tallied(cases, rooms, jobs=2)
-    assert [vars(tallies[kind])[name] for kind in "ab" for name in ("refused", "survived", "lost")] == [1, 1, 0, 0, 1, 1]
+    assert [vars(tallies[kind])[name] for kind in "ab" for name in ("refused", "survived", "lost")] == [
+        1,
+        1,
+        0,
+        0,
+        1,
+        1,
+    ]
     assert told == ["LOST b: a check that fails: no file"]
 
 
@@ -102,4 +109,6 @@ def test_the_program_runs_a_few_cases_and_says_how_they_went():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sounds: check" in done.stdout and "lost 0" in done.stdout
     words[-1] = "no such case"
-    assert subprocess.run(words, capture_output=True, timeout=300).returncode == 1, "nothing tried proves nothing"
+    assert subprocess.run(words, capture_output=True, timeout=300).returncode == 1, (
+        "nothing tried proves nothing"
+    )

@@ -72,14 +72,18 @@ WHOLE = [
     *((f"{kind.lower()}.wav", "WAV", kind) for kind in (
         "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "GSM610", "MS_ADPCM", "IMA_ADPCM")),
     ("extensible.wav", "WAVEX", "PCM_24"), ("8.aiff", "AIFF", "PCM_S8"), ("24.aiff", "AIFF", "PCM_24"),
-    ("float.aifc", "AIFF", "FLOAT"), ("float.au", "AU", "FLOAT"), ("ulaw.au", "AU", "ULAW"), ("24.caf", "CAF", "PCM_24"),
+    ("float.aifc", "AIFF", "FLOAT"), ("float.au", "AU", "FLOAT"), ("ulaw.au", "AU", "ULAW"),
+    ("24.caf", "CAF", "PCM_24"),
     ("alac.caf", "CAF", "ALAC_16"), ("double.w64", "W64", "DOUBLE"), ("24.flac", "FLAC", "PCM_24"),
     *((f"plain.{name}", *kind) for name, kind in CONTAINERS.items()),
 ]  # fmt: skip
 RATES = (8000, 11025, 12345, 22050, 44100, 48000, 96000, 192000)
 CHANNELS = (2, 3, 6, 8, 64)
 CUTS = (0.02, 0.3, 0.9, 0.995)
-LOSSY = ("mp3", "ogg", "opus")
+NAMES = (
+    "=cmd|' 'A0", "@sum", "-n", "--help", "\x1b[2Jsteer", "two\nlines", "a\u202evaw", "\udcff\udcfe", "雨 🌧", "x" * 200,
+    "100%s{}", "a.wav", ".hidden",
+)  # fmt: skip
 
 
 def whole(rng: np.random.Generator) -> Iterator[Sound]:
@@ -92,7 +96,13 @@ def whole(rng: np.random.Generator) -> Iterator[Sound]:
         wave = noise(rng, 12000, channels)
         yield of_bytes(f"{channels} channels.wav", "whole", packed(wave, format="WAV", subtype="PCM_16"))
     if shutil.which("ffmpeg") is not None:
-        for name, codec in (("m4a", "aac"), ("webm", "libopus"), ("mka", "flac"), ("aac", "aac"), ("wav", "libmp3lame")):
+        for name, codec in (
+            ("m4a", "aac"),
+            ("webm", "libopus"),
+            ("mka", "flac"),
+            ("aac", "aac"),
+            ("wav", "libmp3lame"),
+        ):
             write = by_ffmpeg(packed(noise(rng), format="WAV"), codec)
             yield Sound(f"by ffmpeg {codec}.{name}", "whole", write, 48000 if codec == "libopus" else RATE)
 
@@ -101,7 +111,18 @@ def by_ffmpeg(content: bytes, codec: str) -> Callable[[Path], object]:
     """Write by the program ffmpeg."""
 
     def write(path: Path) -> None:
-        words = ["ffmpeg", "-v", "error", "-y", "-i", "-", "-c:a", codec, "-ar", str(48000 if "opus" in codec else RATE)]
+        words = [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-y",
+            "-i",
+            "-",
+            "-c:a",
+            codec,
+            "-ar",
+            str(48000 if "opus" in codec else RATE),
+        ]
         subprocess.run([*words, f"file:{path}"], input=content, check=True)
 
     return write
@@ -117,7 +138,8 @@ def lies(rng: np.random.Generator) -> Iterator[Sound]:
     for name, at, value, size, fit in (
         ("rate 0", 24, 0, 4, "broken"), ("rate 1", 24, 1, 4, "broken"), ("rate 499", 24, 499, 4, "broken"),
         ("rate 2 GHz", 24, 2_000_000_000, 4, "broken"), ("rate negative", 24, 2**32 - 1, 4, "broken"),
-        ("channels 0", 22, 0, 2, "broken"), ("channels 65", 22, 65, 2, "broken"), ("channels 65535", 22, 65535, 2, "broken"),
+        ("channels 0", 22, 0, 2, "broken"), ("channels 65", 22, 65, 2, "broken"),
+        ("channels 65535", 22, 65535, 2, "broken"),
         ("bits 0", 34, 0, 2, "odd"), ("bits 7", 34, 7, 2, "odd"), ("bits 64", 34, 64, 2, "odd"),
         ("block 0", 32, 0, 2, "odd"), ("block 1", 32, 1, 2, "odd"), ("bytes a second 0", 28, 0, 4, "odd"),
         ("tag 0", 20, 0, 2, "odd"), ("tag 0x1234", 20, 0x1234, 2, "broken"), ("tag mp3", 20, 0x55, 2, "odd"),
@@ -133,7 +155,9 @@ def lies(rng: np.random.Generator) -> Iterator[Sound]:
         yield of_bytes(f"data {size}.w64", fit, changed(w64, place, size.to_bytes(8, "little")))
     rf64 = packed(noise(rng), format="RF64", subtype="PCM_16")
     for size in (0, 2**40, 2**62):
-        yield of_bytes(f"data {size}.rf64", "odd", changed(rf64, rf64.index(b"ds64") + 16, struct.pack("<Q", size)))
+        yield of_bytes(
+            f"data {size}.rf64", "odd", changed(rf64, rf64.index(b"ds64") + 16, struct.pack("<Q", size))
+        )
     caf = packed(noise(rng), format="CAF", subtype="PCM_16")
     for size, fit in ((-1, "odd"), (2**62, "odd"), (0, "odd")):
         yield of_bytes(f"data {size}.caf", fit, changed(caf, caf.index(b"data") + 4, struct.pack(">q", size)))
@@ -143,7 +167,11 @@ def lies(rng: np.random.Generator) -> Iterator[Sound]:
     yield of_bytes("rate infinite.aiff", "broken", changed(aiff, common + 8, b"\x7f\xff" + b"\xff" * 8))
     yield of_bytes("rate 0.aiff", "broken", changed(aiff, common + 8, b"\0" * 10))
     au = packed(noise(rng), format="AU", subtype="PCM_16")
-    for name, at, value in (("offset 2 GiB", 4, 2**31), ("size unknown", 8, 2**32 - 1), ("channels 2 G", 20, 2**31)):
+    for name, at, value in (
+        ("offset 2 GiB", 4, 2**31),
+        ("size unknown", 8, 2**32 - 1),
+        ("channels 2 G", 20, 2**31),
+    ):
         yield of_bytes(f"{name}.au", "odd", changed(au, at, value.to_bytes(4, "big")))
     ogg = packed(noise(rng), format="OGG", subtype="VORBIS")
     last = ogg.rindex(b"OggS") + 6
@@ -177,7 +205,8 @@ def contents(rng: np.random.Generator) -> Iterator[Sound]:
         "one sample": wave[:1], "three samples": wave[:3], "10 ms": wave[:160], "tiny": 1e-30 * wave,
         "denormal": np.full(12000, 1e-42), "silence": np.zeros(12000), "constant": np.full(12000, 0.3),
         "square": np.sign(wave), "an impulse": np.eye(1, 12000, 6000)[0], "loud": 1e4 * wave, "very loud": 1e30 * wave,
-        "beyond": 3e38 * np.sign(wave), "antiphase": np.stack([wave, -0.9 * wave], 1), "nyquist": np.tile([0.5, -0.5], 6000),
+        "beyond": 3e38 * np.sign(wave), "antiphase": np.stack([wave, -0.9 * wave], 1),
+        "nyquist": np.tile([0.5, -0.5], 6000),
         "silent channel": np.stack([wave, 0 * wave], 1), "hour of nothing": np.zeros(RATE * 40),
     }  # fmt: skip
     for name, samples in odd.items():
@@ -201,7 +230,8 @@ def strangers(rng: np.random.Generator) -> Iterator[Sound]:
         "riff.wav": b"RIFF", "zeros.wav": b"\0" * 5000, "zeros.mp3": b"\0" * 5000, "random.mp3": rng.bytes(5000),
         "random.ogg": rng.bytes(5000), "random.m4a": rng.bytes(5000), "text.wav": b"a text\n" * 100, "json.flac": b"{}",
         "magic.ogg": b"OggS", "magic.flac": b"fLaC", "magic.mp3": b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
-        "magic.m4a": b"\0\0\0\x20ftypM4A ", "form.aiff": b"FORM\0\0\0\x04AIFF", "id3 only.mp3": b"ID3\x03\0\0\0\0\0\x0a" + b"\0" * 10,
+        "magic.m4a": b"\0\0\0\x20ftypM4A ", "form.aiff": b"FORM\0\0\0\x04AIFF",
+        "id3 only.mp3": b"ID3\x03\0\0\0\0\0\x0a" + b"\0" * 10,
         "playlist.m4a": b"#EXTM3U\nfile:///etc/passwd\n", "concat.m4a": b"ffconcat version 1.0\nfile /etc/passwd\n",
         "elf.wav": b"\x7fELF" + rng.bytes(600), "zip.flac": b"PK\x03\x04" + rng.bytes(600),
     }.items():  # fmt: skip
@@ -212,9 +242,8 @@ def strangers(rng: np.random.Generator) -> Iterator[Sound]:
     yield Sound("endless.wav", "broken", lambda path: path.symlink_to("/dev/zero"))
     yield Sound("in a circle.wav", "broken", lambda path: path.symlink_to(path.name))
     sound = packed(noise(rng), format="WAV", subtype="PCM_16")
-    for name in ("=cmd|' 'A0.wav", "@sum.wav", "-n.wav", "--help.wav", "\x1b[2Jsteer.wav", "two\nlines.wav", "a\u202evaw.wav",
-                 "\udcff\udcfe.wav", "雨 🌧.wav", "x" * 200 + ".wav", "100%s{}.wav", "a.wav.wav", ".hidden.wav"):  # fmt: skip
-        yield of_bytes(name, "odd", sound)
+    for name in NAMES:
+        yield of_bytes(f"{name}.wav", "odd", sound)
 
 
 def zoo(seed: int) -> list[Sound]:
