@@ -10,7 +10,7 @@ from typing import Any
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, locate, write_text
-from audioldm.tables import lines, read_text
+from audioldm.tables import is_text, lines, read_text
 
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
@@ -114,11 +114,7 @@ def parse(line: str, *, where: str, folder: Path, absolute: bool = True) -> Row:
 def misfit(name: str, value: Any) -> str:
     """Why a value cannot be a row's field of that name; "" if it can."""
     if name in TEXTS:
-        return (
-            ""
-            if isinstance(value, list) and all(isinstance(text, str) for text in value)
-            else "no list of texts"
-        )
+        return "" if isinstance(value, list) and all(map(is_text, value)) else "no list of texts"
     if name in NUMBERS:
         if value is None and name in ("seconds", "loudness"):
             return ""
@@ -128,7 +124,7 @@ def misfit(name: str, value: Any) -> str:
         return "" if isinstance(value, int) and not isinstance(value, bool) else "no whole number"
     if name == "split":
         return "" if value in SPLITS else f"not one of {', '.join(SPLITS)}"
-    return "" if isinstance(value, str) else "no text"
+    return "" if is_text(value) or (name == "path" and isinstance(value, str)) else "no text"
 
 
 def write(rows: Iterable[Row], path: str | Path) -> Path:

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import secrets
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -253,26 +251,16 @@ def prepare(
     choices.check(systems)
     sources = gather(systems, captions, common=choices.common)
     design = designed(systems, sources, choices)
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    try:
-        with staged(out, folder=True) as folder:
-            maker = Maker(folder, design)
-            (folder / "audio").mkdir()
-            for done, (prompt, files) in enumerate(sources.files.items(), start=1):
-                maker.add(prompt, files, cut=choices.cut)
-                progress(done, len(sources.files))
-            common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
-            for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
-                (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
-            maker.write_descriptions(choices.title)
-            folder.chmod(0o755)
-            if out.exists():
-                out.replace(old)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.replace(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with staged(out, folder=True, replace=True) as folder:
+        maker = Maker(folder, design)
+        (folder / "audio").mkdir()
+        for done, (prompt, files) in enumerate(sources.files.items(), start=1):
+            maker.add(prompt, files, cut=choices.cut)
+            progress(done, len(sources.files))
+        common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
+        for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
+            (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
+        maker.write_descriptions(choices.title)
     return load(out)
 
 

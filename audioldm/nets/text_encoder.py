@@ -32,6 +32,7 @@ class T5TextEncoder(nn.Module):
     @torch.no_grad()
     def embed(self, text: str) -> Tensor:
         """The encoder's last states (L, E) for one text; alone, so that padding changes nothing."""
+        check_texts([text])
         tokens = self.tokenizer([text], truncation=True, max_length=self.longest, return_tensors="pt")
         return self.model(**tokens.to(self.model.device)).last_hidden_state[0].float()
 

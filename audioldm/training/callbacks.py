@@ -2,7 +2,6 @@
 
 import json
 import resource
-import shutil
 import threading
 import warnings
 from contextlib import ExitStack
@@ -336,7 +335,7 @@ class ExportFolder(L.Callback):
 
     def write(self, module: Any, parts: dict[str, torch.nn.Module]) -> None:
         """The folder of components, or what the module itself writes: an adapter, a whole model."""
-        with staged(self.folder, folder=True) as new:
+        with staged(self.folder, folder=True, replace=True) as new:
             if hasattr(module, "write"):
                 module.write(new)
                 parts = {}
@@ -345,4 +344,3 @@ class ExportFolder(L.Callback):
                     part.save(new)
                 else:
                     save_component(part, new / name)
-            shutil.rmtree(self.folder, ignore_errors=True)
