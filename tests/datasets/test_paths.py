@@ -166,9 +166,9 @@ def test_a_folder_that_is_replaced_comes_back_if_the_run_is_killed_in_between(fo
 
 def test_every_library_s_full_disk_is_one_line(folder: Path):
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: ... (os error 28)")):
-        with pytest.raises(AudioLDMError, match="could not be written: No space left on device") as caught:
-            with staged(folder / "x.bin"):
-                raise error
+        said = pytest.raises(AudioLDMError, match="could not be written: No space left on device")
+        with said as caught, staged(folder / "x.bin"):
+            raise error
         assert caught.value.code == 1
     with pytest.raises(RuntimeError), staged(folder / "x.bin"):
         raise RuntimeError("os error 2")

@@ -13,16 +13,74 @@ import numpy as np
 
 Rng = np.random.Generator
 NASTY: list[Any] = [
-    None, True, False, 0, -1, 1, 3, 10**12, -(10**12), 2**63, 10**400, 0.5, -0.5, 1e-300, 1e308, float("nan"), float("inf"),
-    "", " ", "x", "0", "-1", "nan", "../../secret/secret.wav", "/etc/passwd", "a\0b", "\x1b[2J", "\ud800", "\u202e", "=1+1",
-    "x" * 100_000, "é" * 300, [], {}, [[]], [None], ["x"], [0] * 5000, {"a": {"b": [1]}}, {"": None}, [[[[[[[[[[1]]]]]]]]]],
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    3,
+    10**12,
+    -(10**12),
+    2**63,
+    10**400,
+    0.5,
+    -0.5,
+    1e-300,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "x",
+    "0",
+    "-1",
+    "nan",
+    "../../secret/secret.wav",
+    "/etc/passwd",
+    "a\0b",
+    "\x1b[2J",
+    "\ud800",
+    "\u202e",
+    "=1+1",
+    "x" * 100_000,
+    "é" * 300,
+    [],
+    {},
+    [[]],
+    [None],
+    ["x"],
+    [0] * 5000,
+    {"a": {"b": [1]}},
+    {"": None},
+    [[[[[[[[[[1]]]]]]]]]],
+]
 """What stands where another value belongs"""
 TEXTS = [
-    b"", b"\0", b"\xff\xfe\x00", b"{", b"[", b"[" * 100_000, b"null", b"1e999", b"{}", b"[]", b'{"a":' * 5000, b"\x81\x8d\n",
-    b'"', b'"never closed\n' * 3, b",,,,,,\n" * 50, b"a" * 200_000, b"\xef\xbb\xbf", b"<html></html>", b"- !!python/object:os.system x",
-    b"&a [*a]\n", b"a: &a [x, x]\nb: [*a, *a]\n", b"\r\r\r", "\u2028\x85\x0b".encode() * 5,
-]  # fmt: skip
+    b"",
+    b"\0",
+    b"\xff\xfe\x00",
+    b"{",
+    b"[",
+    b"[" * 100_000,
+    b"null",
+    b"1e999",
+    b"{}",
+    b"[]",
+    b'{"a":' * 5000,
+    b"\x81\x8d\n",
+    b'"',
+    b'"never closed\n' * 3,
+    b",,,,,,\n" * 50,
+    b"a" * 200_000,
+    b"\xef\xbb\xbf",
+    b"<html></html>",
+    b"- !!python/object:os.system x",
+    b"&a [*a]\n",
+    b"a: &a [x, x]\nb: [*a, *a]\n",
+    b"\r\r\r",
+    "\u2028\x85\x0b".encode() * 5,
+]
 """What a whole file, or a line of it, may hold instead"""
 MEMBERS = (
     "../evil.wav",
@@ -171,9 +229,14 @@ class Evil:
 
 CHANGES: dict[str, Callable[[bytes, Rng], bytes]] = {
     ".json": lambda content, rng: written(change_json(json.loads(content), rng)),
-    ".jsonl": change_lines, ".csv": change_lines, ".txt": change_lines, ".yaml": change_lines, ".tsv": change_lines,
-    ".safetensors": change_safetensors, ".tar": change_tar,
-}  # fmt: skip
+    ".jsonl": change_lines,
+    ".csv": change_lines,
+    ".txt": change_lines,
+    ".yaml": change_lines,
+    ".tsv": change_lines,
+    ".safetensors": change_safetensors,
+    ".tar": change_tar,
+}
 
 
 def mutate(path: Path, rng: Rng) -> str:

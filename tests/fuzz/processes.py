@@ -1,7 +1,7 @@
 """Long commands in processes of their own: killed at random points, without room on the disk, without memory.
 
-Every command is typed again after a kill, as a user would.   What stood there before is whole at every instant (those that
-say so), nothing half-written or running stays, and in the end all is as if nobody had disturbed it.
+Every command is typed again after a kill, as a user would.   What stood there before is whole at every instant (for
+those that say so), nothing half-written or running stays, and in the end all is as if nobody had disturbed it.
 """
 
 import contextlib
@@ -50,25 +50,98 @@ TINY = ("-m", "{model}", "-o", "{out}", *QUICK)
 WORKS = (
     Work("generate", ("generate", "rain", "-n", "3", *TINY), ("--resume",)),
     Work("generate --force", ("generate", "rain", "-n", "3", *TINY)),
-    Work("edit", ("edit", "vary", "{clips}/clip0.wav", "-n", "2", "-m", "{model}", "-o", "{out}", "--steps", "2",
-                  "--set", "figure=false")),
-    Work("data check", ("data", "check", "{clips}/clips.jsonl", "-o", "{out}/m.jsonl", "--report", "{out}/f.jsonl")),
-    Work("data check, 2 workers", ("data", "check", "{clips}/clips.jsonl", "-o", "{out}/m.jsonl", "--workers", "2")),
+    Work(
+        "edit",
+        (
+            "edit",
+            "vary",
+            "{clips}/clip0.wav",
+            "-n",
+            "2",
+            "-m",
+            "{model}",
+            "-o",
+            "{out}",
+            "--steps",
+            "2",
+            "--set",
+            "figure=false",
+        ),
+    ),
+    Work(
+        "data check",
+        ("data", "check", "{clips}/clips.jsonl", "-o", "{out}/m.jsonl", "--report", "{out}/f.jsonl"),
+    ),
+    Work(
+        "data check, 2 workers",
+        ("data", "check", "{clips}/clips.jsonl", "-o", "{out}/m.jsonl", "--workers", "2"),
+    ),
     Work("data prepare", ("data", "prepare", "folder", "{tables}", "-o", "{out}/m.jsonl")),
     Work("data listen", ("data", "listen", "{clips}/clips.jsonl", "-o", "{out}/page.html")),
     Work("data shard", ("data", "shard", "{clips}/clips.jsonl", "-o", "{out}", "--clips", "1")),
     Work("data pack", ("data", "pack", "{clips}/clips.jsonl", "-o", "{out}/p.tar", "--processes", "1")),
     Work("data unpack", ("data", "unpack", "{pack}", "-o", "{out}", "--processes", "1")),
-    Work("data encode", ("data", "encode", "{clips}/clips.jsonl", "-o", "{out}", "--vae", "{model}", "--clap", "{model}",
-                         "--seconds", "0.64", "--windows", "3"), (), keeps=False),
-    Work("train", ("train", "tiny/vae", *TRAIN, "batches=6", "callbacks.state.every=2", "run_dir={out}"), (), keeps=False),
+    Work(
+        "data encode",
+        (
+            "data",
+            "encode",
+            "{clips}/clips.jsonl",
+            "-o",
+            "{out}",
+            "--vae",
+            "{model}",
+            "--clap",
+            "{model}",
+            "--seconds",
+            "0.64",
+            "--windows",
+            "3",
+        ),
+        (),
+        keeps=False,
+    ),
+    Work(
+        "train",
+        ("train", "tiny/vae", *TRAIN, "batches=6", "callbacks.state.every=2", "run_dir={out}"),
+        (),
+        keeps=False,
+    ),
     Work("export", ("export", "{model}", "-o", "{out}"), keeps=False),
-    Work("listen prepare", ("listen", "prepare", "a={clips}", "b={tables}", "-o", "{out}", "--captions",
-                            "{clips}/clips.jsonl", "--seed", "1")),
-    Work("evaluate", ("evaluate", "{clips}", "{made}", "--unpaired", "--crop", "0.6", "-o", "{out}", "--threads", "1", "--cache",
-                      "{room}/cache")),
+    Work(
+        "listen prepare",
+        (
+            "listen",
+            "prepare",
+            "a={clips}",
+            "b={tables}",
+            "-o",
+            "{out}",
+            "--captions",
+            "{clips}/clips.jsonl",
+            "--seed",
+            "1",
+        ),
+    ),
+    Work(
+        "evaluate",
+        (
+            "evaluate",
+            "{clips}",
+            "{made}",
+            "--unpaired",
+            "--crop",
+            "0.6",
+            "-o",
+            "{out}",
+            "--threads",
+            "1",
+            "--cache",
+            "{room}/cache",
+        ),
+    ),
     Work("adapter convert", ("adapter", "convert", "{adapter}", "-o", "{out}/a.safetensors")),
-)  # fmt: skip
+)
 POOLS = ("data check, 2 workers", "data pack", "data unpack")
 """Whose processes take seconds to begin: at the small size they are left out"""
 

@@ -41,10 +41,28 @@ HOSTS = (
     "a@127.0.0.1",
 )
 PATHS = (
-    "/", "/app.js", "/api/test", "/api/join", "/api/answer", "/api/volume", "/api/state/AAAAA-AAAAA", "/audio/AAAAA-AAAAA/0/0",
-    "/../../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/%00", "/audio/../../secret/secret.txt", "/\xff", "x",
-    "http://evil.example/", "/" + "a" * 60_000, "/?" + "a=b&" * 5000, "/api/state/" + "A" * 1000, "*", "",
-)  # fmt: skip
+    "/",
+    "/app.js",
+    "/api/test",
+    "/api/join",
+    "/api/answer",
+    "/api/volume",
+    "/api/state/AAAAA-AAAAA",
+    "/audio/AAAAA-AAAAA/0/0",
+    "/../../../etc/passwd",
+    "/..%2f..%2fetc/passwd",
+    "//etc/passwd",
+    "/%00",
+    "/audio/../../secret/secret.txt",
+    "/\xff",
+    "x",
+    "http://evil.example/",
+    "/" + "a" * 60_000,
+    "/?" + "a=b&" * 5000,
+    "/api/state/" + "A" * 1000,
+    "*",
+    "",
+)
 LENGTHS = (None, "0", "5", "-1", "99999999999", "1e9", "x", "", "5, 5", "\t7", "0x10")
 BODIES = (
     b"",
@@ -66,8 +84,22 @@ def request(rng: Rng) -> bytes:
         return items[rng.integers(len(items))]
 
     path, method = one(PATHS), "POST" if rng.random() < 0.4 else one(METHODS)
-    body = written(change_json({"code": "AAAAA-AAAAA", "key": "", "name": "x", "trial": 0, "answer": "A", "heard": [1.0, 2.0],
-                                "seconds": 3, "switches": 0, "device": "headphones"}, rng))  # fmt: skip
+    body = written(
+        change_json(
+            {
+                "code": "AAAAA-AAAAA",
+                "key": "",
+                "name": "x",
+                "trial": 0,
+                "answer": "A",
+                "heard": [1.0, 2.0],
+                "seconds": 3,
+                "switches": 0,
+                "device": "headphones",
+            },
+            rng,
+        )
+    )
     if rng.random() < 0.3:
         body = one(BODIES)
     headers = {"Host": one(HOSTS) if rng.random() < 0.4 else "127.0.0.1", "Content-Type": "application/json"}
@@ -346,8 +378,13 @@ def endless_json(world: World, room: Path, rng: Rng) -> Result:
 
 def cases(world: World) -> list[Case]:
     """Twenty random requests each to the server, eighty to the gate; and what a flood does."""
-    deeds = {"server": (few_requests, 6, 20), "gate": (gated, 6, 80), "connections": (many_connections, 1, 300),
-             "bodies": (endless_bodies, 1, 6), "endless JSON": (endless_json, 1, 1)}  # fmt: skip
+    deeds = {
+        "server": (few_requests, 6, 20),
+        "gate": (gated, 6, 80),
+        "connections": (many_connections, 1, 300),
+        "bodies": (endless_bodies, 1, 6),
+        "endless JSON": (endless_json, 1, 1),
+    }
     out = []
     for name, (deed, few, count) in deeds.items():
         for number in range(few * (10 if world.large and few > 1 else 1)):

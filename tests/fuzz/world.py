@@ -16,9 +16,15 @@ import tiny_model
 
 QUICK = ("--seconds", "0.64", "--steps", "2", "--set", "figure=false")
 TRAIN = (
-    "batch_size=2", "seconds=0.32", "threads=1", "val_every=2", "callbacks.listen=null", "callbacks.preview=null",
-    "callbacks.bar=null", "logger=[csv]",
-)  # fmt: skip
+    "batch_size=2",
+    "seconds=0.32",
+    "threads=1",
+    "val_every=2",
+    "callbacks.listen=null",
+    "callbacks.preview=null",
+    "callbacks.bar=null",
+    "logger=[csv]",
+)
 RATE = 16000
 
 
@@ -158,13 +164,36 @@ def derive(world: World) -> None:
     manifest = world.clips / "clips.jsonl"
     for words in (
         ("train", "tiny/vae", *TRAIN, "batches=2", f"run_dir={world.run}"),
-        ("data", "encode", manifest, "-o", world.cache, "--vae", world.model, "--clap", world.model, "--seconds", "0.64"),
-        ("listen", "prepare", f"a={world.clips}", f"b={world.clips}", "-o", world.test, "--captions", manifest, "--seed", "1"),
+        (
+            "data",
+            "encode",
+            manifest,
+            "-o",
+            world.cache,
+            "--vae",
+            world.model,
+            "--clap",
+            world.model,
+            "--seconds",
+            "0.64",
+        ),
+        (
+            "listen",
+            "prepare",
+            f"a={world.clips}",
+            f"b={world.clips}",
+            "-o",
+            world.test,
+            "--captions",
+            manifest,
+            "--seed",
+            "1",
+        ),
         ("data", "pack", manifest, "-o", world.pack, "--processes", "1"),
         ("data", "shard", manifest, "-o", world.shards),
         ("generate", "rain", "-n", "2", "--seed", "0", "-m", world.model, "-o", world.made, *QUICK),
         ("evaluate", "protocol", manifest, "-o", world.protocol / "protocol.json", "--split", "any"),
-    ):  # fmt: skip
+    ):
         result = command(*words)
         if result.code:
             raise SystemExit(f"the material could not be made: {words}\n{result.err}")
