@@ -26,6 +26,7 @@ from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
+from audioldm.nets.fused import compile_blocks, fuse
 from audioldm.nets.hifigan import CHUNK, vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.machine import (
@@ -141,9 +142,14 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
     if mode == "split":
         unet, vae, vocoder = split(unet), split(vae), split(vocoder)
     call = net_call(unet)
+    if unet.device.type == "cuda" and mode == "fast":
+        unet, vae = fuse(unet), fuse(vae)
+    if unet.device.type == "cuda" and mode == "compiled":
+        unet, vae = compile_blocks(unet), compile_blocks(vae)
+    run_call = net_call(unet)
 
     def bare(x: Tensor, t: Tensor, film: Tensor | None, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        return call(x, t, Condition(film, tokens, mask))
+        return run_call(x, t, Condition(film, tokens, mask))
 
     run_unet = wrap_for_mode(bare, mode, unet.device)
 
@@ -203,8 +209,8 @@ def wrap_for_mode(function: Callable[..., Tensor], mode: Mode, device: torch.dev
     if mode == "compiled":
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))  # /tmp forgets
         # on a CPU the weights are packed for inductor's kernels
-        options: dict[str, Any] | None = {"freezing": True} if device.type == "cpu" else None
-        function = torch.compile(function, dynamic=False, options=options)
+        if device.type == "cpu":
+            function = torch.compile(function, dynamic=False, options={"freezing": True})
     return Graphed(function) if device.type == "cuda" else function
 
 
