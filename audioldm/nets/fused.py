@@ -1,8 +1,8 @@
 """diffusers' residual and transformer blocks for a GPU: channels-last throughout, with few passes between products.
 
-diffusers' blocks in bfloat16 spend more time on copies between layouts, biases, sums and norms than on products.  Here
-a convolution's bias goes into the norm or the sum that follows it, a norm and its activation are one pass, and the three
-projections of an attention are one product.   Needs Triton, which torch brings along for NVIDIA's cards.
+diffusers' blocks in bfloat16 spend more time on copies between layouts, biases, sums and norms than on products.   Here
+a convolution's bias goes into the norm or the sum that follows it, a norm and its activation are one pass, and the
+three projections of an attention are one product.   Needs Triton, which torch brings along for NVIDIA's cards.
 B batch, C channels, H rows, W columns, T = H W tokens.
 """
 
@@ -130,7 +130,7 @@ class FusedBlock(BasicTransformerBlock):
 def attend(
     attention: Attention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """An attention of x (B, T, C) to itself with its three projections as one product; to a context as diffusers' own."""
+    """An attention of x (B, T, C) to itself, its three projections one product; to a context as diffusers' own."""
     if context is not None or not alone(attention):
         return attention(x, encoder_hidden_states=context, attention_mask=mask)
     packed = attention.__dict__.get("packed")
