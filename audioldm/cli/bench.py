@@ -50,7 +50,7 @@ def bench(
       audioldm bench
       audioldm bench --mode fast --trace out/trace.png
       audioldm bench --dry-run --set dtype=bfloat16
-      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode compiled --json
+      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode fast --json
     """
     model.check()
     with waiting("loading torch and the model"), loading():

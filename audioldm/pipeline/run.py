@@ -11,12 +11,12 @@ from torch import Tensor
 from audioldm.batch import Condition
 from audioldm.components import Components, Sampling
 from audioldm.diffusion import edit
-from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.solvers import ddim_invert
 from audioldm.diffusion.table import choose
 from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig

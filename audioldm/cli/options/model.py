@@ -58,7 +58,7 @@ class ModelOptions:
     ] = field(default_factory=list)
     device: Annotated[str, option(help="cpu, cuda, cuda:N or mps.  [default: cuda where it is]")] = "auto"
     mode: Annotated[
-        Literal["exact", "fast", "compiled"],
+        Literal["exact", "fast"],
         option(help="exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md.  [default: exact]"),
     ] = "exact"
     dtype: Annotated[
