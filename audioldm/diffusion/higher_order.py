@@ -10,7 +10,6 @@ from math import expm1, factorial, log
 import torch
 from torch import Tensor
 
-from audioldm.diffusion.noise import Noise
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.solvers import weighted_sum
 from audioldm.diffusion.steps import Net, OnStep, sampler
@@ -49,9 +48,7 @@ def update(
 
 
 @sampler
-def unipc(
-    denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, order: int = 2
-) -> Tensor:
+def unipc(denoise: Net, x: Tensor, sigmas: list[float], *, on_step: OnStep, order: int = 2) -> Tensor:
     """UniPC: predict, then correct with the next answer, which is needed anyway: order + 1.   Zhao et al. 2023.
 
     The order rises from 1 over the first steps, and falls to 1 over the last ones if the grid ends at 0.
@@ -93,7 +90,6 @@ def adaptive(
     x: Tensor,
     sigmas: list[float],
     *,
-    noise: Noise,
     on_step: OnStep,
     rtol: float = 1e-3,
     atol: float = 1e-3,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from itertools import pairwise
 from math import log
 from typing import Any, NamedTuple, Protocol
@@ -113,8 +114,10 @@ def at_level(denoise: Denoiser) -> Net:
 def sampler(loop: Callable[..., Tensor]) -> Sampler:
     """The sampler of a bare ``loop``, whose state is float32 or better; gradients are off, the answer has x's type.
 
-    The loop's grid is a list of floats, and its ``noise`` and ``on_step`` are always there to be called.
+    The loop's grid is a list of floats, and its ``noise``, if it takes one, and ``on_step`` are always there to be
+    called.
     """
+    stochastic = "noise" in signature(loop, follow_wrapped=False).parameters
 
     @wraps(loop)
     def sample(
@@ -139,7 +142,9 @@ def sampler(loop: Callable[..., Tensor]) -> Sampler:
         report = on_step or (lambda *_: None)
         levels = sigmas.double().tolist()
         with torch.no_grad():
-            end = loop(at_level(denoise), state, levels, noise=next_noise, on_step=report, **options)
+            if stochastic:
+                options["noise"] = next_noise
+            end = loop(at_level(denoise), state, levels, on_step=report, **options)
         return end.to(x.dtype)
 
     return sample
