@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audioldm.datasets.manifest import Row
-    from audioldm.evaluation.generation import GeneratedClips
+    from audioldm.evaluation.generation import Codec, GeneratedClips
     from audioldm.pipeline.audioldm import AudioLDM
 
 
@@ -66,6 +66,17 @@ class Generation:
         logging.disable_progress_bar()
         check_parts(sampler=self.sampling.sampler, grid=self.sampling.grid, device=self.model.device)
         return self.model.load()
+
+    def about(self, pipe: "AudioLDM") -> dict[str, Any]:
+        """The model and its settings, for a report."""
+        settings = {**vars(pipe.defaults), **self.settings(), "dtype": str(pipe.dtype)}
+        return {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
+
+    def codec(self, pipe: "AudioLDM") -> "Codec":
+        """The model's VAE and vocoder, for clips of the length that is asked for."""
+        from audioldm.evaluation.generation import Codec
+
+        return Codec(pipe, float(self.settings().get("seconds") or pipe.defaults.seconds))
 
     def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
         """The model's clips, kept in ``out``/clips."""
@@ -171,7 +182,7 @@ def esc10(
 
         report = recognition.recognise(classifier, clips, on_clip=on_clip, settings=settings)
     text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n"
-    publish(dict(zip(reports, (text.encode(), report.markdown().encode()), strict=False)))
+    publish(dict(zip(reports, (text, report.markdown()), strict=False)))
     if sheet is not None:
         publish({sheet: draw_sheet(rows, first)})
     print(text if reporting.as_json else report.markdown(), end="")
@@ -216,11 +227,19 @@ def prompts(
         Path,
         typer.Argument(
             metavar="FILE.tsv",
-            help="A prompt, a tab, and the AudioSet classes (or their beginnings) that count as right, joined by |.",
+            help="A prompt, a tab, and the AudioSet classes (or their first words) that count as right, joined by |.",
         ),
     ],
     seeds: Seeds = 8,
     limit: Annotated[int | None, typer.Option(help="Only the first so many prompts."), Between(1)] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--clips",
+            metavar="DIR",
+            help="Judge clips that exist: prompt and seed from DIR/clips.jsonl or the JSON beside each clip.",
+        ),
+    ] = None,
     real: Annotated[
         Path | None,
         typer.Option(
@@ -234,64 +253,59 @@ def prompts(
 ) -> None:
     """Ask for anything; a clip is right when one of its classes is among YAMNet's five highest, with at least .2.
 
-    Silence does not count among the five. Clips are kept by a hash of what made them, so an interrupted run goes on
-    where it stopped. Writes prompts.json and prompts.md. With --real, real clips of such kinds are judged too, and
-    those that are right once more after the model's VAE and vocoder.
+    Each class counts at its mean over the clip, and Silence does not count among the five. Clips are kept by a hash of
+    what made them, so an interrupted run goes on where it stopped. Writes prompts.json, prompts.md and clips.csv, a
+    line a clip. With --real, real clips of such kinds are judged too, and those that are right once more after the
+    model's VAE and vocoder. With --clips, a model is needed for that row alone.
 
     \b
     Examples:
       audioldm evaluate prompts prompts.tsv
       audioldm evaluate prompts prompts.tsv -m MODEL --seeds 4 --guidance 4 --real data/raw/mine.jsonl -o out/mine
+      audioldm evaluate prompts prompts.tsv --clips out/elsewhere
     """
     generation.model.check()
-    reporting.check_free(out / "prompts.json")
+    if folder is not None and generation.model.model is not None and real is None:
+        raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
+    reports = [out / name for name in ("prompts.json", "prompts.md", "clips.csv")]
+    reporting.check_free(*reports)
+    import torch
+
     from audioldm.evaluation import prompts as judge
     from audioldm.evaluation.embedders.yamnet import YamNet
-    from audioldm.evaluation.generation import Codec
     from audioldm.pipeline.outputs import publish, versions
 
-    yamnet = YamNet()
+    yamnet = YamNet(threads=torch.get_num_threads())
     asked, findings = judge.read_prompts(file, yamnet.class_names)
     asked = asked[:limit]
-    clips_real = clips_of(real) if real else []
-    pipe = generation.load()
-    clips = generation.clips(pipe, out)
-    with progress(seeds * len(asked), "generating") as step:
-        clips.on_clip = step
-        results = list(judge.evaluate_prompts(asked, clips, yamnet, seeds=seeds))
-    total = judge.Result("all prompts")
-    rows: list[Any] = []
-    for result in results:
-        total.right += result.right
-        total.tags += result.tags
-    if clips_real:
-        with progress(len(clips_real), "real clips") as step:
-            codec = Codec(pipe, float(clips.settings.get("seconds") or pipe.defaults.seconds))
-            *rows, unread = judge.evaluate_real(clips_real, asked, codec, yamnet, step)
-        findings += unread
+    real_clips = clips_of(real) if real else []
+    embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
+    about: dict[str, Any] = {"list": str(file), "seeds": seeds, "embedder": embedder, "versions": versions()}
+    pipe = generation.load() if folder is None or real_clips else None
+    about |= generation.about(pipe) if pipe else {}
+    source: judge.ClipSource
+    if folder is not None:
+        about["clips"] = str(folder)
+        source = existing = judge.ClipFolder.read(folder)
+        findings += existing.findings + existing.others(asked)
+    elif pipe is not None:
+        source = judge.generated(generation.clips(pipe, out))
+    with progress(seeds * len(asked), "clips") as step:
+        results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds, step=step))
     findings += [f"{result.name}: {result.error}" for result in results if result.error]
-    report = {
-        "model": {"name": pipe.name, "sha256": pipe.hashes},
-        "settings": {**vars(pipe.defaults), **clips.settings, "seeds": seeds, "dtype": str(pipe.dtype)},
-        "rule": {"best": judge.BEST, "least": judge.LEAST, "ignored": judge.IGNORED},
-        "embedder": {"name": yamnet.name, "sha256": yamnet.sha256},
-        "list": str(file),
-        "total": judge.share(results),
-        "prompts": [result.as_dict() for result in results],
-        "real": [row.as_dict() for row in rows],
-        "findings": findings,
-        "versions": versions(),
-    }
-    text, table = (
-        json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-        judge.table([*results, total, *rows]),
-    )
-    publish({out / "prompts.json": text.encode(), out / "prompts.md": table.encode()})
+    rows: list[Any] = []
+    if pipe is not None and real_clips:
+        with progress(len(real_clips), "real clips") as step:
+            *rows, unread = judge.evaluate_real(real_clips, asked, generation.codec(pipe), yamnet, step)
+        findings += unread
+    report = judge.Report(results, rows, about, findings)
+    contents = (report.json(), report.markdown(), report.csv())
+    publish(dict(zip(reports, contents, strict=True)))
     for finding in findings:
         print(f"audioldm: {finding}", file=sys.stderr)
-    print(text if reporting.as_json else table, end="")
-    if not total.right:
-        raise AudioLDMError("No prompt gave a clip.", f"See {out / 'prompts.json'}.", code=1)
+    print(report.json() if reporting.as_json else report.markdown(), end="")
+    if not any(result.clips for result in results):
+        raise AudioLDMError("No prompt gave a clip.", f"See {reports[0]}.", code=1)
 
 
 def clips_of(place: Path) -> Any:
