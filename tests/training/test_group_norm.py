@@ -13,7 +13,7 @@ from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 
 pytest.importorskip("triton")
-from audioldm.nets.machine import group_norm as kernels  # noqa: E402
+from audioldm.nets.machine import group_norm as kernels
 
 SHAPES = ((2, 24, 10, 16, 4), (3, 128, 9, 8, 32), (2, 96, 2, 3, 32), (1, 32, 70, 64, 8))
 
