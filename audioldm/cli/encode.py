@@ -78,14 +78,15 @@ def encode(
     check_cuts(counts, len(manifests), seconds, speed, spec)
     import torch
 
-    from audioldm.cli.windows import Cuts, Windows, encoded, jobs, sources
+    from audioldm.cli.console import progress
     from audioldm.control.maps import known
     from audioldm.convert.reference import open_part
     from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
     from audioldm.datasets.latents import measure
+    from audioldm.datasets.manifest import read
     from audioldm.nets.folder import state_digest
     from audioldm.nets.vae import encoder_digest, stride_of
-    from audioldm.signal.mel import LogMel
+    from audioldm.training import encoding
 
     for name in names:
         known(name)
@@ -108,8 +109,12 @@ def encode(
         typer.echo(f"{out} is whole already: {read_index(out)['windows']} windows")
         return
     if done is not None:
-        cuts = Cuts(seconds, tuple(lengths), mixup, speed, names, split, seed)
-        origins = sources(manifests, front, cuts)
+        cuts = encoding.Cuts(seconds, tuple(lengths), mixup, speed, names, seed)
+        sources = [
+            encoding.Source.synthetic(front, cuts) if name == "synthetic"
+            else encoding.Source.of(read(name, split=split), front, cuts)
+            for name in manifests
+        ]  # fmt: skip
         about = {
             **settings,
             "key": key,
@@ -118,14 +123,13 @@ def encode(
         }
         if sequences is not None:
             about["null_tokens"] = sequences.embed("").tolist()
-        rest = Windows(origins, jobs(origins, counts)[done:], front, cuts)
         on_gpu = not device.startswith("cpu")
-        windows_encoded = encoded(
-            rest, (autoencoder, embedder, LogMel(front).to(device)), sequences=sequences,
-            batch_size=batch_size or (64 if on_gpu else 1),
-            workers=((os.cpu_count() or 1) if on_gpu else 0) if workers < 0 else workers,
-        )  # fmt: skip
-        write_latents(windows_encoded, out, about=about)
+        processes = ((os.cpu_count() or 1) if on_gpu else 0) if workers < 0 else workers
+        size = batch_size or (encoding.GPU_BATCH if on_gpu else 1)
+        rest = encoding.Windows(sources, encoding.jobs(sources, counts)[done:], front, cuts, batch_size=size)
+        nets = encoding.Nets(autoencoder, embedder, front, encoding.text_encoder(embedder, sequences))
+        with progress(rest.count, "windows") as step:
+            write_latents(encoding.encoded(rest, nets, workers=processes, on_windows=step), out, about=about)
     index = {**read_index(out), **measure(out)}
     write_index(out, index)
     typer.echo(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
