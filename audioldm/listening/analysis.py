@@ -7,15 +7,14 @@ from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 
 from audioldm.listening.design import DAMAGED, Kind, Task, plan
 from audioldm.listening.folder import Test, answers_of
 from audioldm.metrics.crossed import Estimate, Floats, Resamples, cells, crossed_mean, interval
 from audioldm.metrics.ratings import (
     Scale,
-    binomial_tail,
     bradley_terry,
-    friedman,
     holm,
     krippendorff_alpha,
     signed_rank,
@@ -349,8 +348,8 @@ def rating(result: Outcome, crossing: Crossing) -> None:
     rating_pairs(result, crossing, scores, at)
     table = np.stack(means, axis=1)
     full = table[~np.isnan(table).any(axis=1)]
-    if len(means) > 2 and len(full):
-        result.friedman_p = friedman(full)[1]
+    if len(means) > 2 and np.ptp(full, axis=1).any():
+        result.friedman_p = float(stats.friedmanchisquare(*full.T).pvalue)
 
 
 def rating_pairs(
@@ -372,7 +371,13 @@ def discrimination(result: Outcome, crossing: Crossing) -> None:
         hits = sum(item.right for item in items)
         estimate, by_prompt = crossing.estimate(items, [float(item.right) for item in items])
         extra = {"a": a, "b": b, "right": hits}
-        line = Line(f"{a} or {b}", estimate, len(items), binomial_tail(hits, len(items)), extra=extra)
+        line = Line(
+            f"{a} or {b}",
+            estimate,
+            len(items),
+            float(stats.binomtest(hits, len(items), alternative="greater").pvalue),
+            extra=extra,
+        )
         result.add_pair(line, by_prompt, crossing.prompts)
         for item in items:
             units.setdefault((item.prompt, a, b), {})[item.rater] = float(item.right)
