@@ -1,7 +1,7 @@
 """What ``audioldm data encode`` encodes: windows of clips in order of length, each with all its captions."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from audioldm.datasets.manifest import read
 from audioldm.datasets.mixup import both
 from audioldm.datasets.synthetic import SOUNDS, Synthetic
 from audioldm.signal.level import normalise_peak
+from audioldm.signal.mel import LogMel
+from audioldm.spec import SPECS, AudioSpec
 
 if TYPE_CHECKING:
     from audioldm.datasets.audio_text import Item
-    from audioldm.spec import AudioSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,36 @@ class Cuts:
     maps: tuple[str, ...] = ()
     split: str = "train"
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Nets:
+    """What encodes windows, all on one device; ``t5`` gives token sequences, where they are kept."""
+
+    autoencoder: Any
+    clap: Any
+    t5: Any
+    spec: AudioSpec
+    log_mel: LogMel
+
+    @classmethod
+    def load(cls, vae: str, clap: str, t5: str, spec: str, device: str) -> "Nets":
+        """The nets by their references."""
+        from audioldm.convert.reference import open_part
+        from audioldm.nets.vae import stride_of
+
+        autoencoder = open_part(vae, "vae").to(device)
+        channels = autoencoder.config.latent_channels
+        front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)
+        sequences = open_part(t5, "text_encoder", device=device, dtype=torch.float32) if t5 else None
+        return cls(
+            autoencoder, open_part(clap, "clap").to(device), sequences, front, LogMel(front).to(device)
+        )
+
+    def null(self) -> dict[str, Any]:
+        """What no caption is, by CLAP and by T5."""
+        null = {"null": self.clap.embed_text([""])[0].tolist()}
+        return null if self.t5 is None else {**null, "null_tokens": self.t5.embed("").tolist()}
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,7 @@ class Source:
         return tuple(both(first[i % len(first)], second[i % len(second)]) for i in range(count))
 
 
-def sources(names: Sequence[str], spec: "AudioSpec", cuts: Cuts) -> list[Source]:
+def sources(names: Sequence[str], spec: AudioSpec, cuts: Cuts) -> list[Source]:
     """The manifests, or the synthetic sounds, as sources."""
     out = []
     for name in names:
@@ -115,7 +146,7 @@ class Window:
 class Windows(Dataset[Window]):
     """The windows of jobs, cut, varied and measured by the loader's processes."""
 
-    def __init__(self, origins: Sequence[Source], todo: Sequence[Job], spec: "AudioSpec", cuts: Cuts) -> None:
+    def __init__(self, origins: Sequence[Source], todo: Sequence[Job], spec: AudioSpec, cuts: Cuts) -> None:
         self.origins, self.todo, self.spec, self.cuts = origins, todo, spec, cuts
 
     def __len__(self) -> int:
@@ -140,57 +171,48 @@ class Windows(Dataset[Window]):
         return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
-def same(items: list[Window]) -> list[Window]:
-    """A batch as the list that it is."""
-    return items
-
-
 class Texts:
-    """The vectors of captions by an encoder, each computed once, new ones together."""
+    """What an encoder makes of captions, each computed once, new ones together."""
 
-    def __init__(self, encoder: Any) -> None:
-        self.encoder, self.known = encoder, dict[str, Tensor]()
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """(captions, D)."""
-        return torch.stack([self.known[text] for text in texts])
+    def __init__(self, embed: Callable[[list[str]], Iterable[Tensor]]) -> None:
+        self.embed, self.known = embed, dict[str, Tensor]()
 
     def learn(self, texts: Sequence[str]) -> None:
         """Compute those that are new."""
         if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
-            self.known.update(zip(new, self.encoder.embed_text(new).cpu(), strict=True))
+            self.known.update(zip(new, (vector.cpu() for vector in self.embed(new)), strict=True))
 
 
 @torch.no_grad()
-def encoded(
-    windows: Windows, nets: Any, *, batch_size: int, workers: int, sequences: Any = None
-) -> Iterator[Encoded]:
-    """Every window's posterior, embeddings, token sequences and maps, with a bar on stderr.
-
-    ``nets`` is (autoencoder, CLAP, log-mel), all on one device; ``sequences`` a text encoder of token sequences.
-    """
+def encoded(windows: Windows, nets: Nets, *, batch_size: int, workers: int) -> Iterator[Encoded]:
+    """Every window's posterior, embeddings, token sequences and maps, with a bar on stderr."""
     from audioldm.nets.vae import encode
 
-    autoencoder, embedder, log_mel = nets
-    device = next(autoencoder.parameters()).device
-    words, tokens = Texts(embedder), dict[str, Tensor]()
+    device = next(nets.autoencoder.parameters()).device
+    words, tokens = Texts(nets.clap.embed_text), Texts(lambda new: [nets.t5.embed(text) for text in new])
     loader = DataLoader(
-        windows, batch_sampler=windows.batches(batch_size), num_workers=workers, collate_fn=same,
+        windows, batch_sampler=windows.batches(batch_size), num_workers=workers, collate_fn=list,
         prefetch_factor=4 if workers else None,
     )  # fmt: skip
     with progress(len(windows), "windows") as step:
         for items in loader:
             wave = torch.stack([item.wave for item in items]).to(device, non_blocking=True)
-            mean, std = (value.cpu() for value in encode(autoencoder, log_mel(wave)))
-            audio = embedder.embed_audio(wave, windows.spec.rate).cpu()
-            words.learn([text for item in items for text in item.texts])
+            mean, std = (value.cpu() for value in encode(nets.autoencoder, nets.log_mel(wave)))
+            audio = nets.clap.embed_audio(wave, windows.spec.rate).cpu()
+            texts = [text for item in items for text in item.texts]
+            words.learn(texts)
+            tokens.learn(texts if nets.t5 is not None else [])
             for place, item in enumerate(items):
-                for text in item.texts if sequences is not None else ():
-                    if text not in tokens:
-                        tokens[text] = sequences.embed(text).cpu()
+                sequences = tuple(tokens.known[text] for text in item.texts) if nets.t5 is not None else ()
+                vectors = torch.stack([words.known[text] for text in item.texts])
                 yield Encoded(
-                    mean[place], std[place], audio[place], words(item.texts), item.source,
-                    tuple(tokens[text] for text in item.texts) if sequences is not None else (),
-                    item.labels, item.maps,
-                )  # fmt: skip
+                    mean[place],
+                    std[place],
+                    audio[place],
+                    vectors,
+                    item.source,
+                    sequences,
+                    item.labels,
+                    item.maps,
+                )
             step(len(items))

@@ -254,7 +254,7 @@ def test_folders_give_a_report_with_every_row(real: Path, tmp_path: Path, comman
     assert page.count("<audio") == 32
     assert not re.findall(r'(?:src|href)="(?!data:)', page), "the page needs no other file"
     assert command("evaluate", *words) == 2
-    assert "report.json exists" in capsys.readouterr().err
+    assert "report.json is already there" in capsys.readouterr().err
     assert command("evaluate", *words, "--force", "--json", "--unpaired") == 0
     again = json.loads(capsys.readouterr().out)
     assert again["about"]["cache"]["hits"] == 3 * N
