@@ -1,16 +1,17 @@
 """``audioldm data encode``: the latent cache that the U-Net learns from."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.console import would
+from audioldm.cli.console import progress, would
 from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
-from audioldm.spec import SPECS
+from audioldm.spec import SPECS, AudioSpec
 
 if TYPE_CHECKING:
-    from audioldm.cli.windows import Cuts, Nets
+    from audioldm.training.encoding import Cuts, Nets, Source
 
 SHARE = Between(0, 1)
 
@@ -68,8 +69,8 @@ class Encode(Force, DryRun, Command):
 
     def cuts(self) -> "Cuts":
         """How windows are cut.   Raises AudioLDMError for what cannot be."""
-        from audioldm.cli.windows import Cuts
         from audioldm.control.maps import known
+        from audioldm.training.encoding import Cuts
 
         if len(self.windows) not in (0, 1, len(self.manifests)):
             raise AudioLDMError(
@@ -86,7 +87,18 @@ class Encode(Force, DryRun, Command):
             ) from None
         for name in (maps := parts_of(self.maps)):
             known(name)
-        return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.split, self.seed)
+        return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
+
+    def sources(self, spec: AudioSpec, cuts: "Cuts") -> "list[Source]":
+        """The manifests, or the synthetic sounds."""
+        from audioldm.datasets.manifest import read
+        from audioldm.training.encoding import Source
+
+        return [
+            Source.synthetic(spec, cuts) if name == "synthetic"
+            else Source.of(read(name, split=self.split), spec, cuts)
+            for name in self.manifests
+        ]  # fmt: skip
 
     def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
         """What decides the cache beside the files that it is made of."""
@@ -96,8 +108,8 @@ class Encode(Force, DryRun, Command):
         settings = {
             "seconds": max(cuts.buckets or (cuts.seconds,)), "buckets": list(cuts.buckets), "mixup": cuts.mixup,
             "stride": nets.spec.stride, "latent_channels": nets.spec.latent_channels, "manifests": self.manifests,
-            "split": cuts.split, "windows_a_clip": self.windows or [1], "speed": cuts.speed, "seed": cuts.seed,
-            "encoder": encoder_digest(nets.autoencoder), "clap": state_digest(nets.clap.audio_encoder),
+            "split": self.split, "windows_a_clip": self.windows or [1], "speed": cuts.speed, "seed": cuts.seed,
+            "encoder": encoder_digest(nets.vae), "clap": state_digest(nets.clap.audio_encoder),
         }  # fmt: skip
         settings |= {"maps": list(cuts.maps)} if cuts.maps else {}
         return settings | ({"spec": self.spec} if self.spec != "16k_64" else {})
@@ -115,23 +127,24 @@ class Encode(Force, DryRun, Command):
         files = find_part(self.t5, "text_encoder").files if self.t5 else ()
         return out + [ingredient("T5", file) for file in files]
 
-    def loader(self) -> dict[str, int]:
-        """Batch size and processes, by the device where nothing else is asked."""
-        on_gpu = not self.device.startswith("cpu")
-        workers = ((os.cpu_count() or 1) if on_gpu else 0) if self.workers < 0 else self.workers
-        return {"batch_size": self.batch_size or (64 if on_gpu else 1), "workers": workers}
-
     def run(self) -> None:
-        cuts, out = self.cuts(), self.out
-        from audioldm.cli.windows import Nets, Windows, encoded, jobs, sources
+        cuts, out, counts = self.cuts(), self.out, self.windows or [1]
+        import torch
+
+        from audioldm.convert.reference import open_part
         from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
         from audioldm.datasets.latents import measure
+        from audioldm.nets.vae import stride_of
+        from audioldm.training import encoding
 
-        nets = Nets.load(self.vae, self.clap, self.t5, self.spec, self.device)
+        vae, clap = open_part(self.vae, "vae").to(self.device), open_part(self.clap, "clap").to(self.device)
+        t5 = open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32) if self.t5 else None
+        spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
+        nets = encoding.Nets(vae, clap, spec, encoding.text_encoder(clap, t5))
         ingredients, settings = self.ingredients(), self.settings(cuts, nets)
         key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
         if self.dry_run:
-            count = len(jobs(sources(self.manifests, nets.spec, cuts), self.windows or [1]))
+            count = len(encoding.jobs(self.sources(spec, cuts), counts))
             would(f"{count} windows would be encoded into {out}")
             return
         done = begun(out, key, force=self.force)
@@ -139,10 +152,17 @@ class Encode(Force, DryRun, Command):
             print(f"{out} is whole already: {read_index(out)['windows']} windows")
             return
         if done is not None:
-            origins = sources(self.manifests, nets.spec, cuts)
-            rest = Windows(origins, jobs(origins, self.windows or [1])[done:], nets.spec, cuts)
-            about = {**settings, "key": key, "made_of": ingredients, **nets.null()}
-            write_latents(encoded(rest, nets, **self.loader()), out, about=about)
+            sources, on_gpu = self.sources(spec, cuts), not self.device.startswith("cpu")
+            workers = ((os.cpu_count() or 1) if on_gpu else 0) if self.workers < 0 else self.workers
+            size = self.batch_size or (encoding.GPU_BATCH if on_gpu else 1)
+            todo = encoding.jobs(sources, counts)[done:]
+            rest = encoding.Windows(sources, todo, spec, cuts, batch_size=size)
+            about = {**settings, "key": key, "made_of": ingredients, "null": clap.embed_text([""])[0].tolist()}
+            about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
+            with progress(rest.count, "windows") as step:
+                write_latents(
+                    encoding.encoded(rest, nets, workers=workers, on_windows=step), out, about=about
+                )
         index = {**read_index(out), **measure(out)}
         write_index(out, index)
         print(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")

@@ -143,7 +143,7 @@ class Esc10(Command):
             report = recognition.recognise(classifier, clips, on_clip=on_clip, settings=settings)
         if out is not None:
             texts = {"report.json": json_text(report.as_dict()), "report.md": report.markdown()}
-            publish({out / name: text.encode() for name, text in texts.items()})
+            publish({out / name: text for name, text in texts.items()})
         if self.sheet is not None:
             publish({self.sheet: draw_sheet(rows, first)})
         self.reporting.show(report.as_dict(), report.markdown())
@@ -167,23 +167,31 @@ def draw_sheet(rows: "list[Row]", generated: "dict[str, Tensor]") -> bytes:
 class Prompts(Command):
     """Ask for anything; a clip is right when one of its classes is among YAMNet's five highest, with at least .2.
 
-    Silence does not count among the five. Clips are kept by a hash of what made them, so an interrupted run goes on
-    where it stopped. Writes prompts.json and prompts.md. With --real, real clips of such kinds are judged too, and
-    those that are right once more after the model's VAE and vocoder.
+    Each class counts at its mean over the clip, and Silence does not count among the five. Clips are kept by a hash of
+    what made them, so an interrupted run goes on where it stopped. Writes prompts.json, prompts.md and clips.csv, a
+    line a clip. With --real, real clips of such kinds are judged too, and those that are right once more after the
+    model's VAE and vocoder. With --clips, a model is needed for that row alone.
 
     \b
     Examples:
       audioldm evaluate prompts prompts.tsv
       audioldm evaluate prompts prompts.tsv -m MODEL --seeds 4 --guidance 4 --real data/raw/mine.jsonl -o out/mine
+      audioldm evaluate prompts prompts.tsv --clips out/elsewhere
     """
 
     file: Path = argument(
         ...,
-        "A prompt, a tab, and the AudioSet classes (or their beginnings) that count as right, joined by |.",
+        "A prompt, a tab, and the AudioSet classes (or their first words) that count as right, joined by |.",
         "FILE.tsv",
     )
     seeds: int = seeds_option(8)
     limit: int | None = option(None, "Only the first so many prompts.", within=Between(1))
+    folder: Path | None = option(
+        None,
+        "Judge clips that exist: prompt and seed from DIR/clips.jsonl or the JSON beside each clip.",
+        "--clips",
+        metavar="DIR",
+    )
     real: Path | None = option(
         None, "Real clips (folder or manifest) for the real and the codec's row.", metavar="PLACE"
     )
@@ -192,55 +200,54 @@ class Prompts(Command):
     reporting: Reporting = Reporting()
 
     def run(self) -> None:
-        self.generation.model.check()
-        out, seeds = self.out, self.seeds
-        check_free(out / "prompts.json", force=self.reporting.force)
+        generation, folder, seeds = self.generation, self.folder, self.seeds
+        generation.model.check()
+        if folder is not None and generation.model.model is not None and self.real is None:
+            raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
+        reports = [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")]
+        check_free(*reports, force=self.reporting.force)
+        import torch
+
         from audioldm.evaluation import prompts as judge
         from audioldm.evaluation.embedders.yamnet import YamNet
-        from audioldm.evaluation.generation import Codec
         from audioldm.pipeline.outputs import publish, versions
 
-        yamnet = YamNet()
+        yamnet = YamNet(threads=torch.get_num_threads())
         asked, findings = judge.read_prompts(self.file, yamnet.class_names)
         asked = asked[: self.limit]
-        clips_real = Choice(split="any").clips(self.real) if self.real else []
+        real = Choice(split="any").clips(self.real) if self.real else []
+        existing = judge.ClipFolder.read(folder) if folder is not None else None
         if self.reporting.dry_run:
-            self.generation.check()
-            would(
-                f"{seeds} clips of each of {len(asked)} prompts would be judged, and {len(clips_real)} real ones"
-            )
+            generation.check()
+            would(f"{seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones")
             return
-        pipe = self.generation.load()
-        clips = self.generation.clips(pipe, out)
-        with progress(seeds * len(asked), "generating") as step:
-            clips.on_clip = step
-            results = list(judge.evaluate_prompts(asked, clips, yamnet, seeds=seeds))
-        rows: list[Any] = []
-        if clips_real:
-            with progress(len(clips_real), "real clips") as step:
-                codec = Codec(pipe, float(clips.settings.get("seconds") or pipe.defaults.seconds))
-                *rows, unread = judge.evaluate_real(clips_real, asked, codec, yamnet, step)
-            findings += unread
+        pipe = generation.load() if existing is None or real else None
+        embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
+        about: dict[str, Any] = {"list": str(self.file), "seeds": seeds, "embedder": embedder}
+        about |= {"versions": versions(), **(generation.about(pipe) if pipe else {})}
+        source: judge.ClipSource
+        if existing is not None:
+            about["clips"] = str(folder)
+            source = existing
+            findings += existing.findings + existing.others(asked)
+        elif pipe is not None:
+            source = judge.generated(generation.clips(pipe, self.out))
+        with progress(seeds * len(asked), "clips") as step:
+            results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds, step=step))
         findings += [f"{result.name}: {result.error}" for result in results if result.error]
-        settings = {**vars(pipe.defaults), **clips.settings, "seeds": seeds, "dtype": str(pipe.dtype)}
-        total = judge.Result("all prompts")
-        for result in results:
-            total.right += result.right
-            total.tags += result.tags
-        report = {
-            "model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings,
-            "rule": {"best": judge.BEST, "least": judge.LEAST, "ignored": judge.IGNORED},
-            "embedder": {"name": yamnet.name, "sha256": yamnet.sha256}, "list": str(self.file),
-            "total": judge.share(results), "prompts": [result.as_dict() for result in results],
-            "real": [row.as_dict() for row in rows], "findings": findings, "versions": versions(),
-        }  # fmt: skip
-        table = judge.table([*results, total, *rows])
-        publish({out / "prompts.json": json_text(report).encode(), out / "prompts.md": table.encode()})
+        rows: list[Any] = []
+        if pipe is not None and real:
+            with progress(len(real), "real clips") as step:
+                *rows, unread = judge.evaluate_real(real, asked, generation.codec(pipe), yamnet, step)
+            findings += unread
+        report = judge.Report(results, rows, about, findings)
+        contents = (report.json(), report.markdown(), report.csv())
+        publish(dict(zip(reports, contents, strict=True)))
         for finding in findings:
             say(finding)
-        self.reporting.show(report, table)
-        if not total.right:
-            raise AudioLDMError("No prompt gave a clip.", f"See {out / 'prompts.json'}.", code=1)
+        print(report.json() if self.reporting.as_json else report.markdown(), end="")
+        if not any(result.clips for result in results):
+            raise AudioLDMError("No prompt gave a clip.", f"See {reports[0]}.", code=1)
 
 
 class Protocol(Force, Command):

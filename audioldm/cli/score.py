@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
     from audioldm.evaluation.clips import Clip
     from audioldm.evaluation.comparison import Comparison
-    from audioldm.evaluation.generation import GeneratedClips
+    from audioldm.evaluation.generation import Codec, GeneratedClips
     from audioldm.evaluation.protocol import Protocol
     from audioldm.pipeline.audioldm import AudioLDM
 
@@ -56,6 +56,17 @@ class Generation(Group):
         """The model."""
         self.check()
         return self.model.load()
+
+    def about(self, pipe: "AudioLDM") -> dict[str, Any]:
+        """The model and its settings, for a report."""
+        settings = {**vars(pipe.defaults), **self.settings(), "dtype": str(pipe.dtype)}
+        return {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
+
+    def codec(self, pipe: "AudioLDM") -> "Codec":
+        """The model's VAE and vocoder, for clips of the length that is asked for."""
+        from audioldm.evaluation.generation import Codec
+
+        return Codec(pipe, float(self.settings().get("seconds") or pipe.defaults.seconds))
 
     def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
         """The model's clips, kept in ``out``/clips."""
@@ -216,7 +227,7 @@ class Score(Command):
         page = as_html(report, compared, title=" against ".join(map(str, subjects)))
         files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
         files["report.json"] = json_text(report.as_dict())
-        publish({out / name: content.encode() for name, content in files.items()})
+        publish({out / name: content for name, content in files.items()})
         self.reporting.show(report.as_dict(), as_text(report) + f"{out / 'report.html'}\n")
 
 

@@ -85,6 +85,7 @@ class AudioText(Dataset[Item]):
         self.captions = captions
         self.epoch = Epoch()
         self.clips = Store(self.rows, spec.rate) if cache else None
+        self.last: tuple[int, Tensor] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of ``epoch``."""
@@ -107,9 +108,17 @@ class AudioText(Dataset[Item]):
         """A window (1, N) of one row, and one of its captions."""
         row = self.rows[index]
         caption = row.captions[draw(len(row.captions), rng) if self.captions == "random" else 0]
-        clip = self.clips[index] if self.clips is not None else load(row, self.spec.rate)
+        clip = self.clip(index)
         samples = self.spec.samples(self.lengths[self.ids[index]])
         return window(clip.float() / SCALE, samples, rng)[None], caption
+
+    def clip(self, index: int) -> Tensor:
+        """The whole clip of a row as int16; without a cache, the last one stays for its next window."""
+        if self.clips is not None:
+            return self.clips[index]
+        if self.last is None or self.last[0] != index:
+            self.last = index, load(self.rows[index], self.spec.rate)
+        return self.last[1]
 
     def partner(self, index: int, epoch: int) -> int | None:
         """The row that is mixed into ``index`` in draw ``epoch``; None for most of them, and for the row itself."""

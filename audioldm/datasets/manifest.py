@@ -174,7 +174,7 @@ def split_of(group: str, *, val: float = 0.1, test: float = 0.1) -> str:
     >>> split_of("a"), split_of("a", val=0.0, test=0.0)
     ('train', 'train')
     """
-    digest = hashlib.sha256(group.encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(group.encode(errors="surrogatepass")).digest()
     place = int.from_bytes(digest[:8]) / 2**64
     return "test" if place < test else "val" if place < test + val else "train"
 

@@ -68,7 +68,12 @@ def load(row: Row, rate: int) -> Tensor:
             "Check the manifest again: `audioldm data check MANIFEST -o MANIFEST --force`.",
             code=1,
         )
-    return quantised(decode(row.path, rate, start=row.start, seconds=row.seconds))
+    wave = decode(row.path, rate, start=row.start, seconds=row.seconds)
+    if not len(wave):
+        raise AudioLDMError(
+            f"{row.path} holds no sound from {row.start:g} s on.", "Correct or remove its row.", code=1
+        )
+    return quantised(wave)
 
 
 def quantised(wave: Tensor) -> Tensor:

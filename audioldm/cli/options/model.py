@@ -40,7 +40,7 @@ class ModelOptions(Group):
         [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", metavar="FILE[:WEIGHT]"
     )
     device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
-    mode: Literal["exact", "split", "fast", "compiled"] = option(
+    mode: Literal["exact", "fast", "compiled"] = option(
         "exact", "exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md."
     )
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
@@ -73,12 +73,15 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
     import torch
     import transformers
 
+    from audioldm.engines import keep_freed_memory
     from audioldm.pipeline.audioldm import AudioLDM
 
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
         library.utils.logging.disable_progress_bar()
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cpu":
+        keep_freed_memory()
     with warned():
         pipe = AudioLDM.from_pretrained(
             model, device=place, dtype=getattr(torch, dtype) if dtype else None, **choices
