@@ -33,9 +33,9 @@ def check_free(*paths: Path, force: bool = False) -> None:
     """Raise AudioLDMError if one of ``paths`` exists, unless it may be overwritten."""
     present = [] if force else [path for path in paths if path.exists()]
     if present:
-        more = f" and {len(present) - 1} more are" if len(present) > 1 else " is"
+        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise AudioLDMError(
-            f"{present[0]}{more} already there.", "Pass --force to replace it, or name another place."
+            f"{present[0]} is already there{more}.", "Pass --force to replace it, or name another place."
         )
 
 

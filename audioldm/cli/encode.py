@@ -157,7 +157,12 @@ class Encode(Force, DryRun, Command):
             size = self.batch_size or (encoding.GPU_BATCH if on_gpu else 1)
             todo = encoding.jobs(sources, counts)[done:]
             rest = encoding.Windows(sources, todo, spec, cuts, batch_size=size)
-            about = {**settings, "key": key, "made_of": ingredients, "null": clap.embed_text([""])[0].tolist()}
+            about = {
+                **settings,
+                "key": key,
+                "made_of": ingredients,
+                "null": clap.embed_text([""])[0].tolist(),
+            }
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             with progress(rest.count, "windows") as step:
                 write_latents(

@@ -204,7 +204,7 @@ def test_what_is_refused(real: Path, tmp_path: Path, command, capsys) -> None:
     assert "no folder" in refused(command, capsys, tmp_path / "none", real, *out)
     assert "embedder='ear' is unknown" in refused(command, capsys, made, real, "--embedder", "ear", *out)
     assert "vggish-10086976.pth" in refused(command, capsys, made, real, "--embedder", "vggish=/none", *out)
-    assert "gain='loud' is unknown" in refused(command, capsys, made, real, "--gain", "loud", *out)
+    assert "--gain" in refused(command, capsys, made, real, "--gain", "loud", *out)
     (made / "c00.wav").rename(made / "other.wav")
     err = refused(command, capsys, made, real, *out)
     assert "1 generated clips have no reference and 1 references no clip (other, c00" in err
