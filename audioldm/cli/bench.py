@@ -15,6 +15,7 @@ from audioldm.cli.options.model import ModelOptions
 from audioldm.cli.options.output import DryRun
 from audioldm.cli.options.sampling import Sampling
 from audioldm.cli.startup import loading
+from audioldm.paths import write_bytes
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
@@ -63,8 +64,7 @@ def bench(
     with waiting("generating"):
         result, spans = measure(pipe, prompt, settings, batch_size=batch_size, repeat=repeat)
     if trace is not None:
-        trace.parent.mkdir(parents=True, exist_ok=True)
-        trace.write_bytes(draw_spans(spans, title=title_of(result)))
+        write_bytes(trace, draw_spans(spans, title=title_of(result)))
         result["trace"] = str(trace)
     print(json.dumps(result, indent=2) if as_json else table(result))
 

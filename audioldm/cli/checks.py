@@ -16,7 +16,7 @@ RANGES = {
     "at": Between(0, 1),
 }
 DTYPES = ("float32", "bfloat16", "float16")
-MODES = ("exact", "split", "fast", "compiled")
+MODES = ("exact", "fast", "compiled")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 

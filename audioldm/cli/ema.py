@@ -8,6 +8,9 @@ import typer
 
 from audioldm.errors import AudioLDMError
 
+LEFT = ("checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*")
+"""of a run, what the folder of an average does not hold"""
+
 
 def ema(
     run: Annotated[
@@ -30,7 +33,8 @@ def ema(
     Example:
       audioldm ema runs/audiocaps/ldm_s --width 0.08 -o runs/audiocaps/ldm_s_008
     """
-    from audioldm.nets.folder import load_component, save_component
+    from audioldm.nets.folder import load_component, save_component, weight_file
+    from audioldm.paths import staged
     from audioldm.training.ema import synthesise
 
     here, there = run.resolve(), out.resolve()
@@ -38,15 +42,13 @@ def ema(
         raise AudioLDMError(f"{out} and {run} hold one another.", "Name another folder for the average.")
     if out.exists() and not force:
         raise AudioLDMError(f"{out} exists.", "Pass --force to replace it.")
+    if out.exists() and not (out / "model").is_dir():
+        raise AudioLDMError(f"{out} is no run.", "--force replaces only a run's folder; name another.")
     state = synthesise(run / "ema", width=width, at=at)
     unet: Any = load_component(run / "model" / "unet")
     unet.load_state_dict(state, strict=True)
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(
-        run,
-        out,
-        ignore=shutil.ignore_patterns(
-            "checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*"
-        ),
-    )
-    typer.echo(str(save_component(unet, out / "model" / "unet")))
+    with staged(out, folder=True) as stage:
+        shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
+        save_component(unet, stage / "model" / "unet")
+        shutil.rmtree(out, ignore_errors=True)
+    typer.echo(str(weight_file(out / "model" / "unet")))

@@ -182,7 +182,7 @@ def esc10(
 
         report = recognition.recognise(classifier, clips, on_clip=on_clip, settings=settings)
     text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n"
-    publish(dict(zip(reports, (text.encode(), report.markdown().encode()), strict=False)))
+    publish(dict(zip(reports, (text, report.markdown()), strict=False)))
     if sheet is not None:
         publish({sheet: draw_sheet(rows, first)})
     print(text if reporting.as_json else report.markdown(), end="")
@@ -300,7 +300,7 @@ def prompts(
         findings += unread
     report = judge.Report(results, rows, about, findings)
     contents = (report.json(), report.markdown(), report.csv())
-    publish({path: content.encode() for path, content in zip(reports, contents, strict=True)})
+    publish(dict(zip(reports, contents, strict=True)))
     for finding in findings:
         print(f"audioldm: {finding}", file=sys.stderr)
     print(report.json() if reporting.as_json else report.markdown(), end="")

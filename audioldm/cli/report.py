@@ -31,5 +31,5 @@ def report(
     from audioldm.pipeline.outputs import publish
 
     place = out or run / "report.html"
-    publish({place: run_page(run, against=against).encode()})
+    publish({place: run_page(run, against=against)})
     print(place)

@@ -190,7 +190,7 @@ def score(
         "clips.csv": as_csv(report),
         "report.md": as_text(report),
     }
-    publish({out / name: content.encode() for name, content in files.items()})
+    publish({out / name: content for name, content in files.items()})
     print(text if reporting.as_json else as_text(report) + f"{out / 'report.html'}\n", end="")
 
 

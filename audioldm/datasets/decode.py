@@ -253,7 +253,8 @@ def read_mono(
 ) -> tuple[Tensor, int]:
     """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory.
 
-    With ``content`` the file's bytes are these, and ``path`` is what messages call it.
+    With ``content`` the file's bytes are these, and ``path`` is what messages call it.   Raises AudioLDMError for a
+    file that is missing, damaged, or no sound.
     """
     with opened(path) if content is None else held(path, content) as file:
         mixer = Mixer(file.channels)
@@ -262,7 +263,10 @@ def read_mono(
         if strongest is not None:
             warnings.warn(AudioLDMWarning(f"{path}: {CANCEL.format(strongest + 1)}"), stacklevel=2)
             waves = [torch.from_numpy(block[:, strongest].copy()) for block in file.blocks(start, seconds)]
-        return torch.cat(waves) if waves else torch.zeros(0), file.rate
+        wave = torch.cat(waves) if waves else torch.zeros(0)
+        if not wave.isfinite().all():
+            raise AudioLDMError(f"{path} has samples that are not finite.", "Replace or remove it.", code=1)
+        return wave, file.rate
 
 
 @contextmanager

@@ -123,7 +123,8 @@ def parse(line: str, *, where: str, folder: Path, absolute: bool = True) -> Row:
         fits, why = FIELDS[name]
         if not fits(value):
             raise AudioLDMError(f"{where}: {name}={value!r} is {why}.", "Correct this line.")
-    row = Row(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    content: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    row = Row(**content)
     if absolute and Path(row.path).is_absolute():
         return row
     return replace(row, path=str(locate(folder, row.path, where=where)))
@@ -184,7 +185,7 @@ def split_of(group: str, *, val: float = 0.1, test: float = 0.1) -> str:
     >>> split_of("a"), split_of("a", val=0.0, test=0.0)
     ('train', 'train')
     """
-    digest = hashlib.sha256(group.encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(group.encode(errors="surrogatepass")).digest()
     place = int.from_bytes(digest[:8]) / 2**64
     return "test" if place < test else "val" if place < test + val else "train"
 

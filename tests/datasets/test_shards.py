@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 import torch
+from sounds import save, sine
 from torch.utils.data import DataLoader
 
 from audioldm.datasets.check import check

@@ -58,7 +58,7 @@ class ModelOptions:
     ] = field(default_factory=list)
     device: Annotated[str, option(help="cpu, cuda, cuda:N or mps.  [default: cuda where it is]")] = "auto"
     mode: Annotated[
-        Literal["exact", "split", "fast", "compiled"],
+        Literal["exact", "fast", "compiled"],
         option(help="exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md.  [default: exact]"),
     ] = "exact"
     dtype: Annotated[
@@ -92,11 +92,14 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
     import torch
     import transformers
 
+    from audioldm.engines import keep_freed_memory
     from audioldm.pipeline.audioldm import AudioLDM
 
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cpu":
+        keep_freed_memory()
     with warned():
         pipe = AudioLDM.from_pretrained(
             model, device=place, dtype=getattr(torch, dtype) if dtype else None, **choices

@@ -63,8 +63,8 @@ def audiocaps(folder: Place, *, audio: Place | None = None, findings: Findings =
 
 def youtube_row(place: str, video: str, captions: tuple[str, ...], **more: Any) -> Row:
     """A clip of a video."""
-    about = {"licence": YOUTUBE, "author": f"https://youtu.be/{video}", "group": f"youtube/{video}"}
-    return Row(place, captions, **about, **more)
+    author, group = f"https://youtu.be/{video}", f"youtube/{video}"
+    return Row(place, captions, licence=YOUTUBE, author=author, group=group, **more)
 
 
 def clips(rows: Sequence[Row]) -> list[Clip]:

@@ -10,7 +10,17 @@ from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
 from audioldm.datasets.prepare.shared import OTHER, WRONG, Findings, Place, is_sound, note, walk
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate
-from audioldm.tables import columns_of, is_null, lines, number_of, read_table, read_text, texts_of
+from audioldm.tables import (
+    Omission,
+    Record,
+    columns_of,
+    is_null,
+    lines,
+    number_of,
+    read_table,
+    read_text,
+    texts_of,
+)
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
@@ -122,8 +132,9 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
     out, broken = list[Sound](), set[Path]()
     column = "" if file.suffix.lower() == ".jsonl" or not file.is_file() else (columns_of(file) or [""])[-1]
     table = read_table(file, text=column if column in CAPTION_COLUMNS else "")
-    for row in (*table.omitted, *table.records):
-        path, why = None, getattr(row, "reason", "")
+    rows: list[Omission | Record] = [*table.omitted, *table.records]
+    for row in rows:
+        path, why = None, row.reason if isinstance(row, Omission) else ""
         try:
             path = path_of(row.cells, folder, row.where)
             if not why:

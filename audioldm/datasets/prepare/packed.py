@@ -253,7 +253,11 @@ def fetch_parquet(repository: str, folder: Place) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    files = {"repo_type": "dataset", "allow_patterns": ["*.parquet"], "local_dir": str(folder)}
+    files: dict[str, Any] = {
+        "repo_type": "dataset",
+        "allow_patterns": ["*.parquet"],
+        "local_dir": str(folder),
+    }
     try:
         place = snapshot_download(repository, **files)
     except (RepositoryNotFoundError, GatedRepoError) as error:
