@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 """Group norm, with SiLU behind it, on channels-last memory: kernels for a GPU.   B batch, C channels, H x W positions.
 
 torch's own kernel reads contiguous memory alone, so that in a channels-last net every norm copies to and fro, and under
@@ -12,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
@@ -20,7 +22,7 @@ ROWS, COLUMNS, CHUNKS = 64, 64, 64
 
 
 @triton.jit
-def _tile(rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _tile(rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Of program (sample and chunk, channels): the sample, the tile's offsets and mask, its columns and their mask."""
     chunks = tl.cdiv(rows, ROWS)
     sample = tl.program_id(0) // chunks
@@ -32,7 +34,7 @@ def _tile(rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: i
 
 
 @triton.jit
-def _moments(x, means, squares, rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _moments(x, means, squares, rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Mean and summed squared deviation of each channel of each chunk."""
     _, offset, inside, column, real = _tile(rows, channels, ROWS, COLUMNS)
     value = tl.load(x + offset, inside, 0.0).to(tl.float32)
@@ -45,7 +47,7 @@ def _moments(x, means, squares, rows, channels, ROWS: tl.constexpr, COLUMNS: tl.
 
 
 @triton.jit
-def _join(  # type: ignore[no-untyped-def]
+def _join(
     means, squares, shift, mean_out, scale_out, channel_out, rows, channels, width, eps,
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -81,7 +83,7 @@ def _join(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _apply(  # type: ignore[no-untyped-def]
+def _apply(
     x, shift, mean, scale, weight, bias, y, rows, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -98,7 +100,7 @@ def _apply(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _slope(  # type: ignore[no-untyped-def]
+def _slope(
     x, gradient, shift, mean, scale, weight, bias, place, offset, inside, column, real, SILU: tl.constexpr
 ):
     """The normalised input, and the gradient of what came before SiLU, of one tile."""
@@ -115,7 +117,7 @@ def _slope(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _sums(  # type: ignore[no-untyped-def]
+def _sums(
     x, gradient, shift, mean, scale, weight, bias, partial, stride, rows, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -131,7 +133,7 @@ def _sums(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _join_back(  # type: ignore[no-untyped-def]
+def _join_back(
     partial, stride, weight, mean, scale, each, sums, inner, shift_gradient, size, rows, channels, width,
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -164,7 +166,7 @@ def _join_back(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _apply_back(  # type: ignore[no-untyped-def]
+def _apply_back(
     x, gradient, shift, mean, scale, weight, bias, inner, size, dx, rows, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -301,11 +303,24 @@ def resnet(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None) -> Tenso
     return x + y if block.output_scale_factor == 1 else (x + y) / block.output_scale_factor
 
 
+def upsample(layer: Upsample2D, x: Tensor, output_size: Any = None) -> Tensor:
+    """diffusers' upsampling, nearest and a convolution, which above 64 rows would go through contiguous memory."""
+    size = [2 * n for n in x.shape[-2:]] if output_size is None else output_size
+    return layer.conv(nnf.interpolate(x, size=size, mode="nearest"))
+
+
 def swap(net: nn.Module) -> None:
     """Give the norms and residual blocks of a diffusers net these functions; names and values of weights stay."""
     for part in net.modules():
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
+        if (
+            isinstance(part, Upsample2D)
+            and part.use_conv
+            and not part.use_conv_transpose
+            and part.name == "conv"
+        ):
+            part.forward = MethodType(upsample, part)  # type: ignore[method-assign]
         if isinstance(part, ResnetBlock2D) and plain(part):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]
 
