@@ -145,24 +145,26 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Each path of a configuration with its value; the parts of a list have the list's path."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from numbers(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list):
-        for value in node:
-            yield from numbers(value, path)
-    else:
+    if not isinstance(node, dict | list):
         yield path, node
+        return
+    for key, value in node.items() if isinstance(node, dict) else [("", value) for value in node]:
+        yield from numbers(value, f"{path}.{key}".strip("."))
 
 
 @lru_cache
 def ranges() -> dict[str, str]:
     """Name of a number -> its range, such as "[1, inf)"."""
-    return dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+    intervals = OmegaConf.to_container(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+    return {str(name): str(interval) for interval, names in dict(intervals).items() for name in names}  # type: ignore[arg-type]
 
 
 def refuse_out_of_range(path: str, value: Any) -> None:
-    """AudioLDMError for a number outside its range, and for a word where a number belongs."""
+    """AudioLDMError for a number outside its range, and for a word where a number belongs.
+
+    >>> refuse_out_of_range("task.drop", 1), refuse_out_of_range("task.drop", None)
+    (None, None)
+    """
     bounds = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
     if bounds is None or value in (None, "auto") or isinstance(value, bool):
         return
@@ -172,21 +174,12 @@ def refuse_out_of_range(path: str, value: Any) -> None:
     elif interval != bounds and isinstance(value, float):
         wrong = "not a whole number"
     else:
-        wrong = "" if inside(value, interval) else "out of range"
+        low, high = map(float, interval[1:-1].split(","))
+        closed = {low} if interval[0] == "[" else set()
+        closed |= {high} if interval[-1] == "]" else set()
+        wrong = "" if low < value < high or value in closed else "out of range"
     if wrong:
         raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {interval}.")
-
-
-def inside(value: float, interval: str) -> bool:
-    """Whether a number lies in an interval.
-
-    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(float("nan"), "[0, inf)"), inside(float("inf"), "(0, inf)")
-    (True, False, False, False)
-    """
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-    return (
-        low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
-    )
 
 
 def one_line(error: Exception) -> str:
@@ -212,26 +205,31 @@ def build(
 
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    if cfg.trainer.accelerator != "cpu":
-        # float32 products on tensor cores, 10 bits of mantissa
-        torch.set_float32_matmul_precision("high")
+    # float32 products on a GPU's tensor cores, 10 bits of mantissa
+    torch.set_float32_matmul_precision("highest" if cfg.trainer.accelerator == "cpu" else "high")
     torch.manual_seed(cfg.seed)
+    folder = RunFolder(
+        Path(cfg.run_dir),
+        recipe=cfg.recipe,
+        config=OmegaConf.to_yaml(cfg),
+        overrides=overrides,
+        fresh=fresh,
+        report=report,
+    )
     with causes(cfg.recipe):
-        module, data = instantiate(cfg.task), instantiate(cfg.data)
-        instantiate(cfg.speed).apply(module)
-        data.repeat = cfg.data_repeat
-        by_hand: dict[str, Any] = {}
+        parts = instantiate(cfg, _convert_="all")
+        module, trainer = parts["task"], parts["trainer"]
+        parts["speed"].apply(module)
+        parts["data"].repeat = cfg.data_repeat
         if not module.automatic_optimization:
+            # Lightning refuses both for a module that steps its own optimisers
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
-            by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
-        notes: dict[str, Any] = {"overrides": overrides, "fresh": fresh, "report": report}
-        text = OmegaConf.to_yaml(cfg)
-        folder = RunFolder(Path(cfg.run_dir), recipe=cfg.recipe, config=text, **notes)
-        callbacks, loggers = (
-            [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
+            trainer.keywords.update(accumulate_grad_batches=1, gradient_clip_val=None)
+        beside = [callback for callback in parts["callbacks"].values() if callback]
+        trainer = trainer(
+            callbacks=[folder, *beside], logger=[log for log in parts["logger"].values() if log]
         )
-        trainer = instantiate(cfg.trainer, callbacks=[folder, *callbacks], logger=loggers, **by_hand)
-    return Experiment(module, data, trainer, folder)
+    return Experiment(module, parts["data"], trainer, folder)
 
 
 @contextmanager

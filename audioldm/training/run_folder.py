@@ -255,22 +255,20 @@ def data_hashes(data: Mapping[str, Any]) -> dict[str, str]:
     for key in SOURCES:
         places = data.get(key) or []
         for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
-            folder = Path(name)
-            path = folder / "index.json" if folder.is_dir() else folder
-            if path.is_file():
-                content = ends(path) if key == "shards" else path.read_bytes()
-                hashes[name] = hashlib.sha256(content).hexdigest()
-            elif folder.is_dir():  # of sounds
-                hashes[name] = folder_hash(folder)
+            digest = hashlib.sha256()
+            for file in files_of(Path(name)):
+                digest.update(
+                    f"{file.name}\n".encode() + (ends(file) if key == "shards" else file.read_bytes())
+                )
+                hashes[name] = digest.hexdigest()
     return hashes
 
 
-def folder_hash(folder: Path) -> str:
-    """sha256 of the names and bytes of all files below a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
+def files_of(place: Path) -> list[Path]:
+    """A file, a cache's index, or every file below a folder; none for a place that is not there."""
+    if (place / "index.json").is_file():
+        return [place / "index.json"]
+    return sorted(path for path in (place, *place.rglob("*")) if path.is_file())
 
 
 def ends(path: Path, length: int = 2**16) -> bytes:
