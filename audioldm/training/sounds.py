@@ -1,6 +1,7 @@
 """A folder of sounds, encoded once by a model's own VAE and CLAP: what the model is fine-tuned on.   N samples."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from audioldm.datasets.check import NOTES, check
 from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.datasets.manifest import Finding, Row
 from audioldm.datasets.prepare.folder import folder as rows_of
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.data import DataModule, Draws
@@ -65,6 +66,8 @@ def from_sounds(
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
     held, place = held_out(rows, val_share), None if cache is None else Path(cache)
+    for note in notes(rows, held, val_share):
+        warnings.warn(note, AudioLDMWarning, stacklevel=2)
     train = stored(encoder, [row for row in rows if row.path not in held], place)
     # one window of each is enough to compare by
     once = replace(encoder, count=1)
@@ -89,6 +92,15 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise AudioLDMError(f"{folder}: {wrong[0]}{more}.", "Take such files out, or mend them.")
     return [replace(row, captions=("",)) if row.captions == ("?",) else row for row in report.rows]
+
+
+def notes(rows: Sequence[Row], held: set[str], share: float) -> Iterator[str]:
+    """What the user should know of these clips before they are learned from."""
+    bare = sum(row.captions == ("",) for row in rows)
+    if bare:
+        yield f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
+    if share > 0 and not held:
+        yield f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
 
 
 def held_out(rows: Sequence[Row], share: float) -> set[str]:
