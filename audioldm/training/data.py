@@ -15,7 +15,7 @@ from audioldm.datasets.audio_text import SCALE, AudioText, Item, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import BucketDraws, batch_sizes
 from audioldm.datasets.cache import read_index
-from audioldm.datasets.draws import generator
+from audioldm.datasets.draws import BEGIN, Place, generator
 from audioldm.datasets.latents import (
     LabelledLatents,
     LatentDataset,
@@ -47,16 +47,14 @@ class Draws(Sampler[list[tuple[int, int]]]):
         batch_size: int,
         *,
         seed: int = 0,
-        start: int = 0,
+        place: Place = BEGIN,
         weights: Tensor | None = None,
-        rank: int = 0,
-        world: int = 1,
         repeat: bool = False,
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.weights, self.rank, self.world, self.repeat = weights, rank, world, repeat
+        self.size, self.batch_size, self.seed, self.place = size, batch_size, seed, place
+        self.weights, self.repeat = weights, repeat
         self.order: tuple[int, Tensor] | None = None
 
     def row(self, place: int) -> int:
@@ -68,7 +66,7 @@ class Draws(Sampler[list[tuple[int, int]]]):
 
     def batch(self, k: int) -> list[int]:
         """Rows of this process in batch ``k``."""
-        total, first = self.batch_size * self.world, self.rank * self.batch_size
+        total, first = self.batch_size * self.place.world, self.place.rank * self.batch_size
         if self.weights is None:
             return [self.row(k * total + first + place) for place in range(self.batch_size)]
         enough = int((self.weights > 0).sum()) >= total
@@ -77,10 +75,10 @@ class Draws(Sampler[list[tuple[int, int]]]):
         return [int(row) for row in rows[first : first + self.batch_size]]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        k = self.start
+        k = self.place.start
         while True:
             which = 0 if self.repeat else k
-            first = (which * self.world + self.rank) * self.batch_size
+            first = (which * self.place.world + self.place.rank) * self.batch_size
             yield [(row, first + place) for place, row in enumerate(self.batch(which))]
             k += 1
 
@@ -97,9 +95,8 @@ class RunLoader(DataLoader[Any]):
 class DataModule(L.LightningDataModule):
     """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
 
-    ``draws`` (batch_size, repeat, start, rank, world) -> batches of (row, draw number) takes the place of plain
-    ``Draws``, ``val_draws`` that of the rows in order.   A ``train`` that is a function (batch_size, start, rank,
-    world) -> batches is streamed.
+    ``draws`` (batch_size, repeat, place) -> batches of (row, draw number) takes the place of plain ``Draws``,
+    ``val_draws`` that of the rows in order.   A ``train`` that is a function (batch_size, place) is streamed.
     """
 
     repeat = False
@@ -124,23 +121,23 @@ class DataModule(L.LightningDataModule):
         self.workers = min(workers, os.cpu_count() or 1)
         self.draws, self.val_draws = draws, val_draws
 
-    def place(self) -> dict[str, int]:
+    def place(self) -> Place:
         """The batch to begin at, which the module has not met yet, and this process among all."""
         if self.trainer is None:
-            return {"start": 0, "rank": 0, "world": 1}
-        rank, world, module = self.trainer.global_rank, self.trainer.world_size, self.trainer.lightning_module
-        return {"start": int(module.batch_count), "rank": rank, "world": world}  # type: ignore[arg-type]
+            return BEGIN
+        module: Any = self.trainer.lightning_module
+        return Place(module.batch_count, self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not met yet."""
         shared: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
         shared["pin_memory"] = torch.cuda.is_available()
         if not hasattr(self.train, "__getitem__"):
-            stream = self.train(batch_size=self.batch_size, **self.place())
+            stream = self.train(batch_size=self.batch_size, place=self.place())
             loader = RunLoader(stream, batch_size=None, **shared)
         else:
             draws = self.draws or partial(Draws, len(self.train))
-            sampler = draws(batch_size=self.batch_size, repeat=self.repeat, **self.place())
+            sampler = draws(batch_size=self.batch_size, repeat=self.repeat, place=self.place())
             loader = RunLoader(self.train, batch_sampler=sampler, collate_fn=self.collate, **shared)
         loader.batches = None if self.trainer is None else self.trainer.lightning_module.batches  # type: ignore[assignment]
         return loader
@@ -199,8 +196,8 @@ def in_buckets(
     """What makes each batch of a ``DataModule`` one of one bucket; ``ids`` is each row's, ``lengths`` in seconds."""
     sizes = batch_sizes(lengths, seconds_a_batch)
 
-    def draws(batch_size: int, repeat: bool, **place: int) -> BucketDraws:
-        return BucketDraws(list(ids), sizes, seed=seed, **place)
+    def draws(batch_size: int, repeat: bool, place: Place) -> BucketDraws:
+        return BucketDraws(list(ids), sizes, seed=seed, place=place)
 
     ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1) if val_ids else None
     return {"batch_size": max(sizes.values()), "draws": draws, "val_draws": ordered}
@@ -224,7 +221,7 @@ def from_manifests(
     spec: AudioSpec,
     *,
     manifests: Sequence[str],
-    seconds: float | None = None,
+    seconds: float = 0.0,
     buckets: Sequence[float] | None = None,
     seconds_a_batch: float = 0.0,
     weights: Mapping[str, float] | None = None,
@@ -241,16 +238,12 @@ def from_manifests(
     rows = [row for path in manifests for row in read(path)]
     refuse_leaks(rows)
     train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
-    lengths = None if buckets is None else list(buckets)
-    longest = lengths[-1] if lengths else float(seconds or 0)
-    shared: Any = {"seed": seed, **({"buckets": lengths} if lengths else {})}
-    levels = settings.pop("levels", None)
-    clips = AudioText(train, spec, longest, mixup=settings.pop("mixup", 0.0), **shared)
-    held = AudioText(val, spec, longest, captions="first", **shared) if val else None
-    if lengths:
-        order = in_buckets(clips.ids, held.ids if held else (), lengths, seconds_a_batch, seed)
-    else:
-        order = by_chance(train, weights, seed)
+    levels, lengths = settings.pop("levels", None), seconds if buckets is None else list(buckets)
+    clips = AudioText(train, spec, lengths, seed=seed, mixup=settings.pop("mixup", 0.0))
+    held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None
+    order = by_chance(train, weights, seed)
+    if buckets is not None:
+        order = in_buckets(clips.ids, held.ids if held else (), list(buckets), seconds_a_batch, seed)
     if levels is not None:
         return DataModule(Levelled(clips, Levels(**levels)), held and Levelled(held), **settings, **order)
     return DataModule(clips, held, **settings, **order)
