@@ -38,7 +38,7 @@ class StopAfter(L.Callback):
         over = module.batch_count >= (module.batches if self.limit is None else self.limit)
         trainer.should_stop = trainer.should_stop or over
 
-    on_train_batch_end = on_train_start
+    on_train_batch_end = on_train_start  # type: ignore[assignment]
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from audioldm.datasets.audio_text import SCALE, AudioText, Item, weights
+from audioldm.datasets.audio_text import AudioText, Item, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import BucketDraws, batch_sizes
 from audioldm.datasets.cache import read_index
@@ -25,6 +25,7 @@ from audioldm.datasets.latents import (
 )
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand
+from audioldm.datasets.store import SCALE
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec

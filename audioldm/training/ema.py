@@ -91,7 +91,7 @@ class Ema(Averages):
             module.averaged.load_state_dict(self.raw)
             self.raw = None
 
-    on_exception = on_validation_end
+    on_exception = on_validation_end  # type: ignore[assignment]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Sound and pictures while a part learns, always of the same clips, prompts and noise.   N samples, T frames."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from audioldm.signal.mel import log_mel
 from audioldm.training.ema import averaged
 
 
+@dataclass(eq=False)
 class Preview(L.Callback):
     """Every validation, what the module's ``preview`` gives for the first held-out batch ("wave/..." or "mel/...")."""
 
-    def __init__(self, folder: str | Path, rate: int, count: int = 2) -> None:
-        self.folder, self.rate, self.count = Path(folder), rate, count
+    folder: str | Path
+    rate: int
+    count: int = 2
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
@@ -35,7 +38,7 @@ class Preview(L.Callback):
             return
         for name, value in module.preview(batch).items():
             for i, item in enumerate(value[: self.count].float().cpu() if trainer.is_global_zero else ()):
-                show(trainer, self.folder, f"{name}/{i}", item[0], module.batch_count, self.rate)
+                show(trainer, Path(self.folder), f"{name}/{i}", item[0], module.batch_count, self.rate)
 
 
 class Listen(L.Callback):
@@ -49,7 +52,7 @@ class Listen(L.Callback):
         self,
         prompts: Sequence[str],
         *,
-        parts: Mapping[str, str],
+        parts: Mapping[Any, str],
         every: int,
         folder: str,
         seed: int = 0,

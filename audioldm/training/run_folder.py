@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@dataclass(eq=False)
 class RunFolder(L.Callback):
     """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
@@ -122,19 +124,15 @@ class RunFolder(L.Callback):
     ``report`` takes a line for the user.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        recipe: str,
-        config: str,
-        overrides: Sequence[str] = (),
-        fresh: bool = False,
-        report: Callable[[str], Any] = str,
-    ) -> None:
-        self.folder, self.recipe, self.config = folder, recipe, config
-        self.overrides, self.fresh, self.report = overrides, fresh, report
-        self.lock = ExitStack()
+    folder: Path
+    recipe: str
+    config: str
+    overrides: Sequence[str] = ()
+    fresh: bool = False
+    report: Callable[[str], Any] = str
+    lock: ExitStack = field(default_factory=ExitStack)
+
+    def __post_init__(self) -> None:
         quieten()
 
     def checkpoint(self) -> Path | None:
