@@ -152,34 +152,43 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from numbers(value, f"{path}.{key}".strip("."))
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers that ``text`` allows, such as "[1, inf)"; ``whole`` ones only."""
+
+    text: str
+    whole: bool
+
+    def complaint(self, value: Any) -> str:
+        """What is wrong with a value, or "".
+
+        >>> closed, half = Range("[0, 1]", False), Range("[0, 1)", True)
+        >>> closed.complaint(1), half.complaint(1), half.complaint(0.5), closed.complaint(float("nan"))
+        ('', 'out of range', 'not a whole number', 'out of range')
+        """
+        low, high = map(float, self.text[1:-1].split(","))
+        if isinstance(value, str):
+            return "not a number"
+        if self.whole and isinstance(value, float):
+            return "not a whole number"
+        ends = (value == low and self.text[0] == "[") or (value == high and self.text[-1] == "]")
+        return "" if low < value < high or ends else "out of range"
+
+
 @lru_cache
-def ranges() -> dict[str, str]:
-    """Name of a number -> its range, such as "[1, inf)"."""
-    intervals = OmegaConf.to_container(OmegaConf.load(find_root()[0] / "ranges.yaml"))
-    return {str(name): str(interval) for interval, names in dict(intervals).items() for name in names}  # type: ignore[arg-type]
+def ranges() -> dict[str, Range]:
+    """Name of a number -> its range."""
+    rows = dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+    return {name: Range(key.removeprefix("int "), "int " in key) for key, row in rows.items() for name in row}
 
 
 def refuse_out_of_range(path: str, value: Any) -> None:
-    """AudioLDMError for a number outside its range, and for a word where a number belongs.
-
-    >>> refuse_out_of_range("task.drop", 1), refuse_out_of_range("task.drop", None)
-    (None, None)
-    """
-    bounds = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
-    if bounds is None or value in (None, "auto") or isinstance(value, bool):
+    """AudioLDMError for a number outside its range, and for a word where a number belongs."""
+    allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
+    if allowed is None or value in (None, "auto") or isinstance(value, bool):
         return
-    interval = bounds.removeprefix("int ")
-    if isinstance(value, str):
-        wrong = "not a number"
-    elif interval != bounds and isinstance(value, float):
-        wrong = "not a whole number"
-    else:
-        low, high = map(float, interval[1:-1].split(","))
-        closed = {low} if interval[0] == "[" else set()
-        closed |= {high} if interval[-1] == "]" else set()
-        wrong = "" if low < value < high or value in closed else "out of range"
-    if wrong:
-        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {interval}.")
+    if wrong := allowed.complaint(value):
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {allowed.text}.")
 
 
 def one_line(error: Exception) -> str:
@@ -208,14 +217,8 @@ def build(
     # float32 products on a GPU's tensor cores, 10 bits of mantissa
     torch.set_float32_matmul_precision("highest" if cfg.trainer.accelerator == "cpu" else "high")
     torch.manual_seed(cfg.seed)
-    folder = RunFolder(
-        Path(cfg.run_dir),
-        recipe=cfg.recipe,
-        config=OmegaConf.to_yaml(cfg),
-        overrides=overrides,
-        fresh=fresh,
-        report=report,
-    )
+    about = cfg.recipe, OmegaConf.to_yaml(cfg), overrides
+    folder = RunFolder(Path(cfg.run_dir), *about, fresh=fresh, report=report)
     with causes(cfg.recipe):
         parts = instantiate(cfg, _convert_="all")
         module, trainer = parts["task"], parts["trainer"]
