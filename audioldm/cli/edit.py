@@ -71,6 +71,9 @@ class Edit:
             from audioldm.pipeline import edit, sounds
 
             files = [sounds.read(path) for path in self.files]
+            for path, file in zip(self.files, files, strict=True):
+                for note in file.notes(splice=self.splice):
+                    say(f"{path}: {note}.")
             check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=how.model.device)
             how.guidance.check(how.steps.sampler)
             if how.output.dry_run:
