@@ -185,5 +185,5 @@ def export(
     save_file(tensors, file, metadata={"format": "pt"})
     if config is None:
         return [file]
-    (path / "adapter_config.json").write_text(json.dumps(config, indent=1))
+    (path / "adapter_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     return [file, path / "adapter_config.json"]

@@ -25,6 +25,7 @@ CSS = """
 #wave .shade { position: absolute; top: 0; bottom: 0; width: 0; background: #2563eb55; }
 #wave .shade { border-inline: 2px solid #1d4ed8; }
 .picture img, .curve img { width: 100%; display: block; }
+.tab-container button { padding-inline: .3rem !important; }
 button[role=tab].selected { color: #1d4ed8; }
 .dark button[role=tab].selected { color: #93c5fd; }
 time, time#time, time#duration { color: var(--body-text-color); }

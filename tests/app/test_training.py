@@ -111,7 +111,15 @@ def test_a_whole_model_and_a_word_are_heard_too(idle):
 
 def test_by_the_interface(address, idle):
     client = Client(address, verbose=False)
-    asked = [SHORT.folder, SHORT.kind, SHORT.prompt, SHORT.compare, SHORT.batches, SHORT.batch_size, SHORT.seed]
+    asked = [
+        SHORT.folder,
+        SHORT.kind,
+        SHORT.prompt,
+        SHORT.compare,
+        SHORT.batches,
+        SHORT.batch_size,
+        SHORT.seed,
+    ]
     job = client.submit(*asked, api_name="/train")
     job.result(timeout=300)
     outputs = job.outputs()

@@ -69,7 +69,7 @@ def trim_heap(idle: int = IDLE) -> None:
 
 def private() -> int:
     """Bytes of memory that this process has and shares with no file."""
-    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text(encoding="utf-8").split()
     return (int(resident) - int(shared)) * PAGE
 
 
@@ -83,7 +83,7 @@ def release_weight_pages(*nets: nn.Module, least: int = IDLE) -> None:
     maps = Path("/proc/self/maps")
     if (library := libc()) is None or sum(weight.nbytes for weight in weights) < least:
         return
-    if not maps.exists() or SUFFIX not in maps.read_text():
+    if not maps.exists() or SUFFIX not in maps.read_text(encoding="utf-8"):
         return
     places = sorted(weight.data_ptr() for weight in weights)
     for begin, end in clean_mappings():
@@ -95,7 +95,7 @@ def release_weight_pages(*nets: nn.Module, least: int = IDLE) -> None:
 def clean_mappings() -> Iterator[tuple[int, int]]:
     """(first address, end) of every mapped weight file no page of which differs from the file."""
     begin, end, clean = -1, -1, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         if match := MAPPING.match(line):
             begin, end = (int(address, 16) for address in match.groups())
         elif "-" in line.split(" ", 1)[0]:

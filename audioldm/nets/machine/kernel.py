@@ -53,7 +53,7 @@ def cache_folder() -> Path:
 
 def cpu_flags() -> str:
     """The processor's features as Linux lists them: a kernel built for one machine must not run on another."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line for line in lines if line.startswith("flags")), "")
 
 
