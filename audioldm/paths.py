@@ -120,8 +120,8 @@ def workspace(folder: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Replace ``path`` by ``text`` in UTF-8, in one move; characters that no text can hold are written as ``?``."""
-    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    """Replace ``path`` by ``text``, in one move; see ``as_bytes``."""
+    return write_bytes(path, as_bytes(text))
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
@@ -129,6 +129,11 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     with staged(path) as stage:
         stage.write_bytes(content)
     return Path(path)
+
+
+def as_bytes(text: str) -> bytes:
+    """A text in UTF-8; what no text can hold (names in broken bytes, halves of a surrogate pair) becomes ``?``."""
+    return text.encode("utf-8", "replace")
 
 
 def sync(path: Path) -> None:

@@ -20,7 +20,6 @@ import torch
 from audioldm.diffusion.windows import blend, starts
 from audioldm.engines import emulated
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.machine import reason_against
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
@@ -31,7 +30,7 @@ from benchmarks.shapes import aligned, ours, theirs, unet_of
 BASE = "diffusers fp32"
 SLOW = emulated(torch.bfloat16)
 """No instructions for bfloat16 here: its rows would take a quarter of an hour each and say nothing."""
-MODES = ("exact", *(() if reason_against() else ("split",)), *(() if SLOW else ("fast",)))
+MODES = ("exact", *(() if SLOW else ("fast",)))
 NAMES = (BASE, *(() if SLOW else ("diffusers bf16",)), *MODES)
 
 
@@ -47,7 +46,6 @@ class CpuBench(Bench):
             BASE: lambda: theirs(self.nets),
             "diffusers bf16": lambda: theirs(self.nets, torch.bfloat16),
             "exact": lambda: ours(self.nets),
-            "split": lambda: ours(self.nets, "split"),
             "fast": lambda: ours(self.nets, "fast"),
             "compiled": lambda: ours(self.nets, "compiled"),
             "compiled fp32": lambda: ours(self.nets, "compiled", torch.float32),
@@ -67,7 +65,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
             row = ratios(paired(runs, "cpu", repeats=5, warm=1, most=25))
             for name, value in row.items():
-                rate = bench.peaks["fp32" if name.endswith("fp32") or name in ("exact", "split") else "bf16"]
+                rate = bench.peaks["fp32" if name.endswith("fp32") or name == "exact" else "bf16"]
                 if part in floor:
                     value["floor_share"] = round(floor[part]["gflop"] * 1e9 / rate / value["s"], 3)
             return row

@@ -15,7 +15,6 @@ from benchmarks.shapes import ours
 
 GROW = """
 import sys, time
-from audioldm.nets.machine import reason_against
 from audioldm.pipeline.audioldm import AudioLDM
 mode, seconds, steps, batch = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 pipe = AudioLDM.from_pretrained(mode=mode)

@@ -24,6 +24,7 @@ from audioldm.adapters.layouts import KOHYA, from_kohya, from_peft, to_kohya, to
 from audioldm.adapters.words import Words, check_word
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import check_finite, describe, read_json, reason
+from audioldm.paths import staged, write_text
 
 FORMAT = "audioldm-adapter-1"
 
@@ -48,10 +49,8 @@ def write(path: Path, adapter: Adapter | Words) -> None:
         about["targets"] = json.dumps(adapter.targets)
         about["scales"] = json.dumps({n: x.scale for n, x in adapter.layers.items() if x.scale != usual})
         about["kinds"] = json.dumps({n: x.kind for n, x in adapter.layers.items() if x.kind != adapter.kind})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_name(path.name + ".new")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, waiting, metadata=about)
-    waiting.replace(path)
+    with staged(path) as draft:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, metadata=about)
 
 
 def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
@@ -181,9 +180,8 @@ def export(
         tensors, config = to_peft(adapter)
     tensors = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in tensors.items()}
     file = path if config is None else path / "adapter_model.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file, metadata={"format": "pt"})
+    with staged(file) as draft:
+        save_file(tensors, draft, metadata={"format": "pt"})
     if config is None:
         return [file]
-    (path / "adapter_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return [file, path / "adapter_config.json"]
+    return [file, write_text(path / "adapter_config.json", json.dumps(config, indent=1))]

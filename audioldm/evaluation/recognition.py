@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import decode
+from audioldm.datasets.decode import SUFFIXES, decode
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows
@@ -30,7 +30,6 @@ L2 = 1e-2
 """The strongest that costs nothing when folds 1 to 3 are left out in turn; fold 4 was looked at, but did not choose."""
 SILENCE = "silence"
 """Of a clip below SILENT_PEAK: a forced choice would give it to a class."""
-SUFFIXES = (".wav", ".flac", ".ogg")
 Labelled = Iterable[tuple[str, str, Tensor]]
 """(label, name, 16 kHz wave (N,)) of every clip"""
 

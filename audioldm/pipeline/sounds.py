@@ -27,6 +27,9 @@ KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24"
 """Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
 LONGEST = 1800.0
 """seconds of sound that an edit takes"""
+SHORTEST = 0.03
+MOST_VALUES = 2**28
+"""samples times channels: 1 GiB in memory"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def read(path: str | Path) -> Sound:
         raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
     try:
         with opened(path) as file:
-            most, length, blocks = LONGEST * file.rate, file.frames or 0, []
+            most = min(LONGEST * file.rate, MOST_VALUES // file.channels)
+            length, blocks = file.frames or 0, []
             kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"
             for block in file.blocks(dtype=kind) if length <= most else ():
                 blocks.append(block)
@@ -82,9 +86,11 @@ def read(path: str | Path) -> Sound:
     except AudioLDMError as error:  # wrong use: nothing has begun
         raise AudioLDMError(error.message, error.hint) from error
     if length > most:
-        raise AudioLDMError(f"{path} has {length / rate:.0f} s.", f"Cut it to {LONGEST:.0f} s or less.")
+        raise AudioLDMError(f"{path} has {length / rate:.0f} s.", f"Cut it to {most / rate:.0f} s or less.")
     if not blocks:
         raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
+    if length < SHORTEST * rate:
+        raise AudioLDMError(f"{path} has {length / rate:.4f} s.", f"Give {SHORTEST} s or more.")
     return Sound(np.concatenate(blocks), rate, subtype)
 
 

@@ -13,7 +13,7 @@ from audioldm.datasets.audio_text import AudioText, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import SECONDS, BucketDraws, batch_sizes
 from audioldm.datasets.cache import read_index
-from audioldm.datasets.draws import generator
+from audioldm.datasets.draws import BEGIN, Place, generator
 from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand
@@ -21,7 +21,7 @@ from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
-MakeSampler = Callable[..., Sampler[Any]]
+MakeSampler = Callable[[Place], Sampler[Any]]
 
 
 class Draws(Sampler[list[tuple[int, int]]]):
@@ -39,16 +39,14 @@ class Draws(Sampler[list[tuple[int, int]]]):
         batch_size: int,
         *,
         seed: int,
-        start: int = 0,
+        place: Place = BEGIN,
         weights: Tensor | None = None,
-        rank: int = 0,
-        world: int = 1,
         repeat: bool = False,
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.weights, self.rank, self.world, self.repeat = weights, rank, world, repeat
+        self.size, self.batch_size, self.seed, self.place = size, batch_size, seed, place
+        self.weights, self.repeat = weights, repeat
         self.order: tuple[int, Tensor] | None = None
 
     def row(self, place: int) -> int:
@@ -60,7 +58,7 @@ class Draws(Sampler[list[tuple[int, int]]]):
 
     def batch(self, k: int) -> list[int]:
         """Rows of this process in batch ``k``."""
-        total, first = self.batch_size * self.world, self.rank * self.batch_size
+        total, first = self.batch_size * self.place.world, self.place.rank * self.batch_size
         if self.weights is None:
             return [self.row(k * total + first + place) for place in range(self.batch_size)]
         enough = int((self.weights > 0).sum()) >= total
@@ -69,10 +67,10 @@ class Draws(Sampler[list[tuple[int, int]]]):
         return [int(row) for row in rows[first : first + self.batch_size]]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        k = self.start
+        k = self.place.start
         while True:
             which = 0 if self.repeat else k
-            first = (which * self.world + self.rank) * self.batch_size
+            first = (which * self.place.world + self.place.rank) * self.batch_size
             yield [(row, first + place) for place, row in enumerate(self.batch(which))]
             k += 1
 
@@ -94,16 +92,12 @@ class RunData(L.LightningDataModule):
     repeat = False
     """the first batch for ever"""
 
-    def place(self) -> dict[str, int]:
+    def place(self) -> Place:
         """The batch to begin at, which the module has not met yet, and this process among all."""
         if self.trainer is None:
-            return {"start": 0, "rank": 0, "world": 1}
+            return BEGIN
         module: Any = self.trainer.lightning_module
-        return {
-            "start": module.batch_count,
-            "rank": self.trainer.global_rank,
-            "world": self.trainer.world_size,
-        }
+        return Place(module.batch_count, self.trainer.global_rank, self.trainer.world_size)
 
     def loader(self, *args: Any, **settings: Any) -> DataLoader[Any]:
         """A loader of training."""
@@ -116,7 +110,7 @@ class RunData(L.LightningDataModule):
 class DataModule(RunData):
     """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
 
-    ``weights`` are the rows' chances.   ``sampler`` (start, rank, world) -> batches of (row, draw number) takes the
+    ``weights`` are the rows' chances.   ``sampler`` (place) -> batches of (row, draw number) takes the
     place of ``Draws``; ``val_sampler`` that of the rows in order.
     """
 
@@ -142,16 +136,18 @@ class DataModule(RunData):
         self.workers = min(workers, os.cpu_count() or 1)
         self.sampler, self.val_sampler = sampler or self.draws, val_sampler
 
-    def draws(self, **place: int) -> Sampler[Any]:
+    def draws(self, place: Place) -> Sampler[Any]:
         """Rows of every pass in a new order."""
         size = len(self.train)  # type: ignore[arg-type]
-        return Draws(size, self.batch_size, seed=self.seed, weights=self.weights, repeat=self.repeat, **place)
+        return Draws(
+            size, self.batch_size, seed=self.seed, weights=self.weights, repeat=self.repeat, place=place
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not met yet."""
         return self.loader(
             self.train,
-            batch_sampler=self.sampler(**self.place()),
+            batch_sampler=self.sampler(self.place()),
             collate_fn=self.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -187,15 +183,15 @@ class StreamedData(RunData):
         paths = expand(shards)
         if not paths:
             raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
-        self.stream: Callable[..., Shards] = lambda **place: Shards(
-            paths, spec, seconds, batch_size=self.batch_size, seed=seed, buffer=buffer, **place
+        self.stream: Callable[[Place], Shards] = lambda place: Shards(
+            paths, spec, seconds, batch_size=self.batch_size, seed=seed, buffer=buffer, place=place
         )
         rows = read(val_manifest, split="val") if val_manifest else []
         self.val = AudioText(rows, spec, seconds, seed=seed, captions="first") if rows else None
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not met yet."""
-        return self.loader(self.stream(**self.place()), batch_size=None, num_workers=self.workers)
+        return self.loader(self.stream(self.place()), batch_size=None, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Held-out rows in order, or nothing."""
@@ -273,7 +269,7 @@ def bucketed(
     """Each batch of one bucket; ``ids`` is each row's bucket, ``lengths`` the buckets in seconds."""
     sizes = batch_sizes(lengths, seconds_a_batch)
     settings |= {"batch_size": max(sizes.values()), "seed": seed}
-    settings["sampler"] = lambda **place: BucketDraws(list(ids), sizes, seed=seed, **place)
+    settings["sampler"] = lambda place: BucketDraws(list(ids), sizes, seed=seed, place=place)
     if not val_ids:
         return DataModule(train, **settings)
     ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1)
@@ -314,8 +310,8 @@ def from_bucketed_manifests(
     """
     train, val = read_splits(manifests)
     lengths = list(buckets)
-    clips = AudioText(train, spec, lengths[-1], seed=seed, buckets=lengths, mixup=mixup)
-    held = AudioText(val, spec, lengths[-1], seed=seed, buckets=lengths, captions="first") if val else None
+    clips = AudioText(train, spec, lengths, seed=seed, mixup=mixup)
+    held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None
     return bucketed(clips, clips.ids, held, held.ids if held else (), lengths=lengths, seed=seed, **settings)
 
 

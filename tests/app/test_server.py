@@ -99,11 +99,9 @@ def test_the_queue_is_bounded(studio, trainer):
 
 
 def test_only_this_machine_is_served_unless_asked():
-    import inspect
+    from audioldm.app.command import Serve
 
-    from audioldm.app.command import serve
-
-    assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
+    assert Serve().host == "127.0.0.1"
 
 
 def test_an_uploaded_page_is_never_shown(address, studio):

@@ -214,7 +214,7 @@ def test_command_judges_a_folder_and_draws_the_sheet(
     assert (out / "report.md").read_text().startswith("| clips |")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert run(command) == 2
-    assert "sheet.png exists" in capsys.readouterr().err
+    assert "sheet.png is already there" in capsys.readouterr().err
 
 
 @needs_weights
@@ -235,7 +235,7 @@ def test_command_makes_the_clips_of_a_model_and_hears_them_the_same_from_disk(
     assert again["generated"]["clips"] == 20
     assert again["real"] == first["real"]
     assert run([*command, *made]) == 2
-    assert "report.json exists" in capsys.readouterr().err
+    assert "report.json is already there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_padding_is_silence_and_mono_is_the_mean(tmp_path):
     assert len(sound.mono(16000)) == 16000
 
 
+def test_more_or_less_than_an_edit_takes_is_refused_by_what_is_decoded(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "short.wav", np.full(400, 0.1), 16000)
+    with pytest.raises(AudioLDMError, match=r"short\.wav has 0\.0250 s"):
+        sounds.read(tmp_path / "short.wav")
+    monkeypatch.setattr(sounds, "MOST_VALUES", 64_000)  # a minute of silence in 64 channels is a small file
+    soundfile.write(tmp_path / "wide.flac", np.zeros((16001, 4)), 16000)
+    with pytest.raises(AudioLDMError, match=r"wide\.flac has 1 s. Cut it to 1 s or less"):
+        sounds.read(tmp_path / "wide.flac")
+
+
 def test_what_is_no_sound_is_told(tmp_path):
     (tmp_path / "note.wav").write_text("hello")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)

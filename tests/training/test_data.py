@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from audioldm.datasets.draws import Place
 from audioldm.errors import AudioLDMError
 from audioldm.training.data import Draws
 
@@ -23,7 +24,7 @@ def test_every_row_once_a_pass_in_a_new_order():
 @pytest.mark.parametrize("weights", [None, torch.rand(11, dtype=torch.float64)])
 def test_processes_share_what_one_would_see(weights):
     alone = take(Draws(11, 6, seed=3, weights=weights), 7)
-    parts = [take(Draws(11, 2, seed=3, weights=weights, rank=r, world=3), 7) for r in range(3)]
+    parts = [take(Draws(11, 2, seed=3, weights=weights, place=Place(0, r, 3)), 7) for r in range(3)]
     joined = [[*a, *b, *c] for a, b, c in zip(*parts, strict=True)]
     assert joined == alone
     assert [draw for batch in alone for _, draw in batch] == list(range(42))
@@ -31,7 +32,7 @@ def test_processes_share_what_one_would_see(weights):
 
 def test_it_can_begin_anywhere():
     whole = take(Draws(7, 3, seed=1), 9)
-    assert take(Draws(7, 3, seed=1, start=5), 4) == whole[5:]
+    assert take(Draws(7, 3, seed=1, place=Place(5)), 4) == whole[5:]
     assert take(Draws(7, 3, seed=2), 9) != whole
 
 

@@ -30,7 +30,7 @@ def gradients(module, batch: LatentBatch) -> dict[str, torch.Tensor]:
         (Speed(checkpointing=True), 1e-6),
         (Speed(channels_last=True), 1e-5),  # other kernels sum in another order
         (Speed(compile="eager"), 1e-6),
-        pytest.param(Speed(compile="inductor"), 1e-5, marks=pytest.mark.slow),
+        pytest.param(Speed(compile="attentions"), 1e-5, marks=pytest.mark.slow),
     ],
     ids=lambda value: str(value)[:60],
 )
