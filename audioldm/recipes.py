@@ -5,6 +5,7 @@ numbers that are their point.   A checkout's folders are used where there is one
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -272,7 +273,8 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
     """
     from audioldm.training.memory import LARGEST, probe
 
-    method = "fork" if cfg.trainer.accelerator == "cpu" else "spawn"
+    forks = sys.platform == "linux" and cfg.trainer.accelerator == "cpu"
+    method = "fork" if forks else "spawn"
     settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
     return probe(partial(build, cfg), limit=limit or LARGEST, method=method, devices=1, **settings)
 

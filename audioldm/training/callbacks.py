@@ -1,7 +1,6 @@
 """What happens beside the steps: the curves, the state on the disk, stopping, the export."""
 
 import json
-import resource
 import shutil
 import threading
 import warnings
@@ -21,6 +20,7 @@ from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
 from audioldm.paths import staged, write_text
+from audioldm.pipeline.timing import peak_mib
 from audioldm.training.distributed import joined
 from audioldm.training.ema import averaged
 from audioldm.training.run_folder import LAST
@@ -138,14 +138,12 @@ def rows_of(batch: Any) -> int:
 
 def peak_gb(device: torch.device) -> float:
     """Peak memory in 10^9 bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_mib(device) * 2**20 / 1e9
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:
     """Every whole line of ``metrics.jsonl``; one that a kill cut off is left out."""
-    lines = Path(path).read_text().splitlines()
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
@@ -187,7 +185,7 @@ class Curves(L.Callback):
         """One line of what was logged under ``prefixes``."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
         if values and trainer.is_global_zero:
-            with open(self.path, "a") as file:
+            with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"batch": module.batch_count, **values}) + "\n")
 
 

@@ -95,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
-    pid = owner.read_text() if owner.exists() else ""
+    pid = owner.read_text(encoding="utf-8") if owner.exists() else ""
     # workers of a dead process hold its lock until they notice
     lock = FileLock(folder / ".lock", timeout=0 if pid.isdigit() and alive(int(pid)) else 15)
     try:
@@ -105,7 +105,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
         ) from None
     try:
-        owner.write_text(str(os.getpid()))
+        owner.write_text(str(os.getpid()), encoding="utf-8")
         for place in (folder, folder / "checkpoints", folder / "ema"):
             sweep(place)
         yield
@@ -157,12 +157,12 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            if settings.exists() and not goes_on(settings.read_text(), self.config):
+            if settings.exists() and not goes_on(settings.read_text(encoding="utf-8"), self.config):
                 raise AudioLDMError(
                     f"{self.folder} holds a run with other settings.",
                     "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
                 )
-            first = json.loads(begun.read_text()) if begun.exists() else {}
+            first = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else {}
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
             about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
