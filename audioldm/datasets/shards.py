@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import glob
@@ -43,7 +43,9 @@ def expand(shards: Sequence[str]) -> list[str]:
     return [path for name in shards for path in (sorted(glob(name)) if set("*?[") & set(name) else [name])]
 
 
-def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) -> list[Path]:
+def write_shards(
+    rows: Sequence[Row], folder: Path | str, *, clips: int = 1000, on_row: Callable[[], object] = lambda: None
+) -> list[Path]:
     """Tars of ``clips`` rows each, files as they are; the captions beside them.  Returns their paths.
 
     Other shards of the folder go.  Raises AudioLDMError for a row whose file is missing or no sound, and for a full
@@ -63,6 +65,7 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
         with staged(path) as stage, tarfile.open(stage, "w", dereference=True) as tar:
             for i, row in enumerate(rows[start : start + clips], start):
                 add(tar, f"{i:09d}", row)
+                on_row()
         paths.append(path)
     for old in set(folder.glob("shard-*.tar")) - set(paths):
         old.unlink()

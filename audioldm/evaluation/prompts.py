@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
-from audioldm.datasets.decode import decode, resample
+from audioldm.datasets.decode import SUFFIXES, decode, resample
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.clips import SUFFIXES, Clip
+from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.metrics.interval import wilson
