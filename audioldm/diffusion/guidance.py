@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audioldm.diffusion.prediction import Denoiser, spread
+from audioldm.diffusion.schedule import double
 from audioldm.diffusion.table import Entry
 
 
@@ -121,12 +122,13 @@ def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
 
     Its step x0_guided + next eps_uncond is plain guidance of scale / (1 - next / now); ``scale`` is in [0, 1].
     """
-    levels = sigmas[:-1].double()
-    strengths = scale / (1 - sigmas[1:].double() / levels)
+    levels, after = double(sigmas)[:-1], double(sigmas)[1:]
+    strengths = scale / (1 - after / levels)
 
     def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
-        place = (levels.to(sigma.device) - sigma.double()[:, None]).abs().argmin(1)
-        return uncond + spread(strengths.to(sigma.device)[place], x) * (cond - uncond)
+        exact = double(sigma)[:, None]
+        place = (levels.to(exact.device) - exact).abs().argmin(1)
+        return uncond + spread(strengths.to(place.device)[place], x) * (cond - uncond)
 
     return combined(pair, combine)
 

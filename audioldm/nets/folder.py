@@ -280,7 +280,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LONGEST_JSON:
         raise AudioLDMError(f"{path} is too long for JSON settings.", "Copy the model folder again.")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
     if not isinstance(content, dict):

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 """Triton kernels for what lies between the products of a U-Net: norms, sums and gates, each in as few passes as it can.
 
 Everything is channels-last: the last axis in memory is C.   B batch, C channels, H rows, W columns, N vectors.
@@ -19,6 +20,8 @@ WIDE = 64
 PROGRAMS = 1024
 """programs that keep a large card busy"""
 MOST_SPLITS = 64
+TABLE = tl.constexpr(5)
+"""rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
 
 
 @triton.jit
@@ -53,7 +56,7 @@ def scales_kernel(
     x, part, bias, shift, weight, offset, out, pixels, channels, splits, size, eps,
     BIAS: tl.constexpr, SHIFT: tl.constexpr, S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Of one group: what each of its channels is multiplied by, and what is added then; (2, C) a sample."""
+    """Of one group: what each of its channels is multiplied by, what is added then, and what ``norms`` asks for."""
     b, j = tl.program_id(0), tl.arange(0, C)
     c = tl.program_id(1) * size + j
     inside = j < size
@@ -79,11 +82,15 @@ def scales_kernel(
     centre = tl.sum(mean, 0) / size
     gap = tl.where(inside, mean - centre, 0.0)
     variance = tl.sum(tl.where(inside, spread, 0.0) + pixels * gap * gap, 0) / (pixels * size)
-    scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    steep = 1 / tl.sqrt(variance + eps)
+    scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32) * steep
     added = tl.load(offset + c, mask=inside, other=0.0).to(tl.float32) + (plus - centre) * scale
-    at = out + b * 2 * channels + c
+    at = out + b * TABLE * channels + c
     tl.store(at, scale, mask=inside)
     tl.store(at + channels, added, mask=inside)
+    tl.store(at + 2 * channels, steep + 0 * plus, mask=inside)
+    tl.store(at + 3 * channels, centre - plus, mask=inside)
+    tl.store(at + 4 * channels, mean, mask=inside)
 
 
 @triton.jit
@@ -93,7 +100,7 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
     p = tl.program_id(1) * P + tl.arange(0, P)
     c = tl.program_id(2) * C + tl.arange(0, C)
     inside = c < channels
-    at = scales + b * 2 * channels + c
+    at = scales + b * TABLE * channels + c
     scale = tl.load(at, mask=inside, other=0.0)
     offset = tl.load(at + channels, mask=inside, other=0.0)
     place = b.to(tl.int64) * pixels * channels + p[:, None] * channels + c[None, :]
@@ -160,6 +167,18 @@ def group_norm(
     shift: Tensor | None = None,
 ) -> Tensor:
     """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU; the answer is channels-last."""
+    return normed(x, norm, silu=silu, bias=bias, shift=shift)[0]
+
+
+def normed(
+    x: Tensor,
+    norm: torch.nn.GroupNorm,
+    *,
+    silu: bool,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``group_norm``, and its ``TABLE`` (B, 5, C)."""
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
@@ -167,7 +186,7 @@ def group_norm(
     wanted = triton.cdiv(PROGRAMS, batch * columns)
     splits = max(1, min(wanted, MOST_SPLITS, pixels // 16))
     part = x.new_empty(batch, splits, 2, channels, dtype=torch.float32)
-    scales = x.new_empty(batch, 2, channels, dtype=torch.float32)
+    scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
     y = torch.empty_like(x)
     long = TILE // WIDE
     moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE)
@@ -178,7 +197,7 @@ def group_norm(
         bias is not None, shift is not None, 16, max(16, triton.next_power_of_2(size)),
     )  # fmt: skip
     scale_kernel[batch, triton.cdiv(pixels, long), columns](x, scales, y, pixels, channels, silu, long, WIDE)
-    return y
+    return y, scales
 
 
 def add(x: Tensor, y: Tensor, first: Tensor, second: Tensor | None = None) -> Tensor:

@@ -19,7 +19,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import mono, opened, resample
+from audioldm.datasets.decode import CANCEL, mono, opened, resample, strongest
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
@@ -59,6 +59,14 @@ class Sound:
     def mono(self, rate: int) -> Tensor:
         """The mean of the channels (N',), float32, at ``rate`` Hz."""
         return resample(mono(torch.from_numpy(self.floats())).float(), self.rate, rate)
+
+    def notes(self, *, splice: bool = False) -> list[str]:
+        """What becomes of the channels of a file that an edit reads as one, where somebody would be surprised."""
+        channels, channel = self.data.shape[1], strongest(torch.from_numpy(self.floats()))
+        notes = [] if channel is None else [CANCEL.format(channel + 1)]
+        if channels > 1 and not splice:
+            notes.append(f"its {channels} channels become one; --splice keeps those outside of a region")
+        return notes
 
     def padded(self, before: float, after: float) -> Sound:
         """With silence of so many seconds at its ends."""
