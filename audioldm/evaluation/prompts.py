@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import pad
 
-from audioldm.datasets.decode import decode, resample
+from audioldm.datasets.decode import SUFFIXES, decode, resample
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.clip_set import Frame
-from audioldm.evaluation.clips import SUFFIXES, Clip
+from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.metrics.interval import wilson
+from audioldm.signal.level import normalise_peak
 from audioldm.tables import lines, read_text
 
 HIGHEST, LEAST = 5, 0.2
@@ -239,20 +240,23 @@ def evaluate_real(
     """Real clips, those of them that are right through the codec, and one line for each that cannot be read.
 
     What counts for a clip are the classes of the prompt that is its caption, else those of all prompts; after the
-    codec, the names that made it right.
+    codec, the names that made it right.   Clips are cut to the model's length, but not filled up: the mean over a
+    clip's patches would count the zeros.
     """
     by_caption = {prompt.text.casefold(): prompt.classes for prompt in prompts}
     every = tuple(dict.fromkeys(name for prompt in prompts for name in prompt.classes))
     real, trip, findings = Result("real clips"), Result("those right when real, after VAE and vocoder"), []
-    frame, rate = Frame(codec.seconds), codec.spec.rate
+    rate = codec.spec.rate
     for clip in clips:
         try:
-            wave = frame(decode(clip.path, rate, start=clip.start, seconds=clip.seconds), rate)
+            wave = decode(clip.path, rate, start=clip.start, seconds=clip.seconds)
+            wave = wave[: codec.spec.samples(codec.seconds)]
+            wave = normalise_peak(pad(wave, (0, max(0, rate // 4 - len(wave)))))
             classes = by_caption.get(clip.caption.casefold(), every)
             judged = Judged.of(clip.id, class_scores(wave, rate, yamnet), classes)
             real.clips.append(judged)
             if judged.right:
-                scores = class_scores(frame(codec.round_trip(wave), rate), rate, yamnet)
+                scores = class_scores(codec.round_trip(wave)[: len(wave)], rate, yamnet)
                 trip.clips.append(Judged.of(clip.id, scores, judged.right))
         except AudioLDMError as error:
             findings.append(f"{clip.path}: {error}")

@@ -69,10 +69,8 @@ class Source:
     @staticmethod
     def of(rows: Sequence[Row], spec: AudioSpec, cuts: Cuts) -> "Source":
         """Clips of a manifest, decoded as they come; all of them first where any may be mixed into another."""
-        data = AudioText(
-            rows, spec, cuts.seconds, seed=cuts.seed, cache=cuts.mixup > 0, buckets=cuts.buckets or None,
-            mixup=cuts.mixup,
-        )  # fmt: skip
+        seconds = cuts.buckets or cuts.seconds
+        data = AudioText(rows, spec, seconds, seed=cuts.seed, cache=cuts.mixup > 0, mixup=cuts.mixup)
         return Source(data, rows, data.ids)
 
     @staticmethod
