@@ -1,21 +1,19 @@
 """How the nets are run: the same four functions, exact or fast.
 
-exact      the nets as they are, in the type they have (float32 unless asked otherwise)
-split      float32 too, every product as three of bfloat16 on a processor's matrix units (nets.machine): as near exact
-           as rounding, not the same bytes
-fast       bfloat16; on a GPU also channels-last and one CUDA graph a net: nothing to compile, starts at once
-compiled   fast, and inductor fuses what lies between the convolutions: a minute or so at the first use of each length
+exact   the nets as they are, in the type they have (float32 unless asked otherwise)
+fast    bfloat16, channels-last; on a GPU fused norms and sums (nets.fused), and one CUDA graph a net
 
-Only exact keeps the bytes of a seed from one machine's settings to the next; the others are near it, not equal.
+Only exact keeps the bytes of a seed from one machine's settings to the next; fast is near it, not equal.
 """
 
-import os
+import ctypes
+import platform
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, get_args
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from diffusers import AutoencoderKL
@@ -26,23 +24,17 @@ from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
-from audioldm.nets.hifigan import CHUNK, vocode
+from audioldm.nets.fused import available, fuse
+from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.machine import (
-    cache_folder,
-    keep_freed,
-    reason_against,
-    release_weight_pages,
-    split,
-    trim_heap,
-)
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
 from audioldm.nets.vae import decode
 
-Mode = Literal["exact", "split", "fast", "compiled"]
+Mode = Literal["exact", "fast"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Clap = SmallClap | PretrainedClap | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Functions:
     """The nets of one model, ready to be called."""
 
     embed_text: Callable[[Sequence[str]], Tensor]
-    """prompts -> CLAP's unit vectors (B, D), in the float32 modes each by itself"""
+    """prompts -> CLAP's unit vectors (B, D), in the exact mode each by itself"""
     unet: NetCall
     """(x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)"""
     decode: Callable[[Tensor], Tensor]
@@ -75,18 +67,25 @@ class Engine:
         return build_functions(self.mode, self.nets)
 
     def reset(self) -> None:
-        """Build the functions anew at the next call: weights were changed, and compiled code may hold the old ones."""
+        """Build the functions anew at the next call: weights were changed, and fused layers may hold old ones."""
         self.__dict__.pop("functions", None)
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None, mode: Mode) -> None:
         """Move the nets and choose how they run; CLAP stays in float32.   ``dtype`` None is the mode's own."""
         check_mode(mode)
-        self.mode, self.dtype = mode, dtype or default_dtype(mode)
-        warn_of_emulation(device, self.dtype)
+        self.mode, self.dtype = mode, dtype or (torch.float32 if mode == "exact" else torch.bfloat16)
+        if torch.device(device).type == "cpu" and emulated(self.dtype):
+            name = str(self.dtype).removeprefix("torch.")
+            warnings.warn(
+                f"This processor has no instructions for {name}, which takes many times as long here as float32 does: "
+                "use --mode exact, without a dtype.",
+                AudioLDMWarning,
+                stacklevel=3,
+            )
         *cast, clap = self.nets
         for net in cast:
             nn.Module.to(net, device=device, dtype=self.dtype).eval()  # diffusers' own warns of any cast
-        if mode not in ("exact", "split"):
+        if mode != "exact":
             for net in cast[:2]:
                 net.to(memory_format=torch.channels_last)
         clap.to(device).eval()
@@ -94,16 +93,9 @@ class Engine:
 
 
 def check_mode(mode: str) -> None:
-    """Raise AudioLDMError for a mode that there is not, or not on this machine."""
+    """Raise AudioLDMError for a mode that there is not."""
     if mode not in MODES:
         raise AudioLDMError(f"mode={mode!r} is none of {', '.join(MODES)}.", "Use --mode exact.")
-    if mode == "split" and (why := reason_against()):
-        raise AudioLDMError(f"Mode split cannot run here: {why}.", "Use --mode exact or --mode fast.")
-
-
-def default_dtype(mode: Mode) -> torch.dtype:
-    """float32 for exact and split, bfloat16 for the others."""
-    return torch.float32 if mode in ("exact", "split") else torch.bfloat16
 
 
 def emulated(dtype: torch.dtype) -> bool:
@@ -118,77 +110,49 @@ def emulated(dtype: torch.dtype) -> bool:
     return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{short}_supported")()
 
 
-def warn_of_emulation(device: str | torch.device, dtype: torch.dtype) -> None:
-    """Warn where nets on a processor are given a type that it has no instructions for."""
-    if torch.device(device).type == "cpu" and emulated(dtype):
-        name = str(dtype).removeprefix("torch.")
-        warnings.warn(
-            f"This processor has no instructions for {name}, which takes many times as long here as float32 does: "
-            "use --mode exact, without a dtype.",
-            AudioLDMWarning,
-            stacklevel=4,
-        )
-
-
 def build_functions(mode: Mode, nets: Nets) -> Functions:
     """The functions for nets that are already where, and of the type, that they should be."""
     unet, vae, vocoder, clap = nets
-    alone = mode in ("exact", "split")  # so that the length of a prompt moves no other
-    on_cpu = unet.device.type == "cpu"
-    mode = "exact" if mode == "split" and not on_cpu else mode
-    if on_cpu:
-        keep_freed()
-    if mode == "split":
-        unet, vae, vocoder = split(unet), split(vae), split(vocoder)
-    call = net_call(unet)
+    plain = net_call(unet)
+    if mode == "exact":  # prompts one by one, so that the length of one moves no other
+        return Functions(
+            lambda prompts: torch.cat([clap.embed_text([prompt]) for prompt in prompts]),
+            plain, partial(decode, vae), partial(vocode, vocoder),
+        )  # fmt: skip
+    quick_unet, quick_vae = fused(unet), fused(vae)
+    call = net_call(quick_unet)
 
-    def bare(x: Tensor, t: Tensor, film: Tensor | None, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        return call(x, t, Condition(film, tokens, mask))
+    def on_tensors(x: Tensor, t: Tensor, *parts: Tensor | None) -> Tensor:
+        return call(channels_last(x), t, Condition(*parts))
 
-    run_unet = wrap_for_mode(bare, mode, unet.device)
+    recorded = graphed(on_tensors, unet.device)
 
     def unet_call(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
-        two = condition.tokens2 is not None  # such nets are not compiled
-        if residuals or two or mode == "exact" or (x.requires_grad and torch.is_grad_enabled()):
-            return call(x, t, condition, **residuals)
-        return run_unet(channels_last(x), t, condition.film, condition.tokens, condition.mask)
+        if residuals or condition.tokens2 is not None or (x.requires_grad and torch.is_grad_enabled()):
+            return plain(x, t, condition, **residuals)
+        return recorded(x, t, condition.film, condition.tokens, condition.mask)
 
-    def vae_decode(latent: Tensor) -> Tensor:
-        return decode(vae, channels_last(latent) if mode != "exact" else latent)
-
-    decode_mel = wrap_for_mode(vae_decode, mode, vae.device)
-    # an inverse STFT and a few wide products: inductor would take longer than it saves
-    vocoder_mode: Mode = "fast" if mode == "compiled" and isinstance(vocoder, ISTFTVocoder) else mode
-
-    def mel_to_wave(mel: Tensor) -> Tensor:
-        if isinstance(vocoder, ISTFTVocoder):
-            return vocoder.vocode(mel[:, 0], chunk=CHUNK)[:, None]
-        return vocode(vocoder, mel)
-
-    vocode_mel = wrap_for_mode(mel_to_wave, vocoder_mode, vocoder.device)
-
-    def embed_text(prompts: Sequence[str]) -> Tensor:
-        vectors = torch.cat([clap.embed_text([p]) for p in prompts]) if alone else clap.embed_text(prompts)
-        if on_cpu:
-            release_weight_pages(clap)
-        return vectors
-
-    if on_cpu:  # a GPU has memory of its own, and its driver's thousand mappings take 2 ms to read
-        decode_mel, vocode_mel = frugal(decode_mel, nets[:3]), frugal(vocode_mel, nets[:3])
-    return Functions(embed_text, unet_call, decode_mel, vocode_mel)
+    return Functions(
+        clap.embed_text,
+        unet_call,
+        graphed(lambda latent: decode(quick_vae, channels_last(latent)), vae.device),
+        graphed(partial(vocode, vocoder), vocoder.device),
+    )
 
 
-def frugal(function: Callable[[Tensor], Tensor], nets: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
-    """``function``, which begins without what other nets have left in memory, and leaves little itself."""
-
-    def call(x: Tensor) -> Tensor:
-        trim_heap()
-        release_weight_pages(*nets)
-        y = function(x)
-        trim_heap()
-        return y
-
-    return call
+def fused(net: Net) -> Net:
+    """``net`` with fused blocks on a GPU; elsewhere, and without Triton, ``net`` itself."""
+    if next(net.parameters()).device.type != "cuda":
+        return net
+    if not available():
+        warnings.warn(
+            "Triton is not installed, which mode fast fuses norms and sums with: batches take up to twice as long. "
+            "Install torch for CUDA from PyPI, which brings it.",
+            AudioLDMWarning,
+            stacklevel=2,
+        )
+        return net
+    return fuse(net)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -196,20 +160,26 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def wrap_for_mode(function: Callable[..., Tensor], mode: Mode, device: torch.device) -> Callable[..., Tensor]:
-    """``function`` as ``mode`` runs it on ``device``."""
-    if mode in ("exact", "split"):
-        return function
-    if mode == "compiled":
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))  # /tmp forgets
-        # on a CPU the weights are packed for inductor's kernels
-        options: dict[str, Any] | None = {"freezing": True} if device.type == "cpu" else None
-        function = torch.compile(function, dynamic=False, options=options)
+def graphed(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """``function`` recorded on a GPU; elsewhere itself."""
     return Graphed(function) if device.type == "cuda" else function
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees for its next tensors, up to 512 MiB; nothing without glibc.
+
+    glibc returns every block above 32 MB to the system at once, and the next one costs a page fault for each 4 KiB: a
+    quarter of the time of a U-Net's call on a CPU.   It is the process's own affair, so no part of the library calls
+    it but the command line.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4  # as malloc.h numbers them
+        library.mallopt(mmap_max, 0)
+        library.mallopt(trim_threshold, 512 * 2**20)
+
+
 WARM_UPS = 3
-"""Calls before a recording: cuDNN chooses its kernels and inductor compiles in them."""
+"""Calls before a recording: cuDNN chooses its kernels in them."""
 
 
 @dataclass(frozen=True)

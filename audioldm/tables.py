@@ -4,12 +4,14 @@ import csv
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 
 LINE_END = re.compile(r"\r\n|\n|\r")
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -25,6 +27,8 @@ class Omission:
 
     where: str
     reason: str
+    cells: dict[str, Any] = field(default_factory=dict)
+    """what was read of it, by column"""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
@@ -50,32 +54,36 @@ class Table:
 def read_text(source: str | Path | bytes) -> str:
     """The text of a file, or of bytes: UTF-8 with or without a mark, UTF-16 with one, else Windows-1252.
 
-    Raises AudioLDMError for a file that is missing or holds no text.
+    AudioLDMWarning says where the last was needed.   Raises AudioLDMError for a file that is missing or holds no text.
 
-    >>> read_text(b"\\xef\\xbb\\xbfa dog"), read_text("caf\\u00e9".encode("cp1252"))
-    ('a dog', 'caf\u00e9')
+    >>> read_text(b"\\xef\\xbb\\xbfa dog")
+    'a dog'
     """
     name = "the text" if isinstance(source, bytes) else str(source)
-    if isinstance(source, bytes):
-        raw = source
-    else:
-        try:
-            raw = Path(source).read_bytes()
-        except OSError as error:
-            raise AudioLDMError(f"{source} cannot be read: {error.strerror}.", "Name a text file.") from error
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", errors="replace")
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            return raw.decode("cp1252")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
-            raise AudioLDMError(
-                f"{name}:{line} is text neither in UTF-8 nor in Windows-1252 (byte 0x{raw[error.start]:02x}).",
-                "Save it as UTF-8.",
-            ) from None
+        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
+    text, known = decoded(raw, name)
+    if not known:
+        warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)
+    return text
+
+
+def decoded(raw: bytes, name: str) -> tuple[str, bool]:
+    """The text of bytes, and whether they say their encoding.   Raises AudioLDMError for what is no text."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace"), True
+    with suppress(UnicodeDecodeError):
+        return raw.decode("utf-8-sig"), True
+    try:
+        return raw.decode("cp1252"), False
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise AudioLDMError(
+            f"{name}:{line} is text neither in UTF-8 nor in Windows-1252 (byte 0x{raw[error.start]:02x}).",
+            "Save it as UTF-8.",
+        ) from None
 
 
 def lines(text: str) -> list[str]:
@@ -111,7 +119,7 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") ->
 def columns_of(path: str | Path) -> list[str]:
     """The column names of a CSV or TSV file, of its first line alone."""
     with open(path, "rb") as file:
-        head = lines(read_text(file.read(2**16).rpartition(b"\n")[0] or b""))
+        head = lines(decoded(file.read(2**16).rpartition(b"\n")[0], str(path))[0])
     return separated(Path(path), head[:2], "").columns
 
 
@@ -145,25 +153,34 @@ def separated(path: Path, rows: Sequence[str], text: str) -> Table:
     else:
         separator = max(",;\t|", key=rows[start].count) if start < len(rows) else ","
     table = Table([])
-    for number, cells, reason in records(rows, start, separator):
-        where = f"{path}:{number}"
-        if reason:
-            table.omitted.append(Omission(where, reason))
-        elif not table.columns:
-            table.columns.extend(cell.strip() for cell in cells)
-        elif any(cell.strip() for cell in cells):
-            extra = len(cells) - len(table.columns)
-            if extra > 0 and text == table.columns[-1] and '"' not in rows[number - 1]:
-                cells = [*cells[: -extra - 1], separator.join(cells[-extra - 1 :])]
-            elif extra > 0 and any(cell.strip() for cell in cells[-extra:]):
-                reason = (
-                    f"{len(cells)} cells for {len(table.columns)} columns: put quotation marks round a text"
-                )
-                table.omitted.append(Omission(where, f'{reason} with "{separator}" in it'))
-                continue
-            pairs = zip(table.columns, cells, strict=False)
-            table.records.append(Record(where, {name: cell.strip() for name, cell in pairs if cell.strip()}))
+    for number, raw, reason in records(rows, start, separator):
+        where, cells = f"{path}:{number}", [cell.strip() for cell in raw]
+        if not reason and not table.columns:
+            table.columns.extend(cells)
+            continue
+        if not reason and not any(cells):
+            continue
+        place = len(table.columns) - 1
+        if len(cells) > place + 1 and text == table.columns[place] and '"' not in rows[number - 1]:
+            cells = [*cells[:place], separator.join(raw[place:]).strip()]
+        values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
+        if reason := reason or misshapen(cells, len(table.columns), separator):
+            table.omitted.append(Omission(where, reason, values))
+        else:
+            table.records.append(Record(where, values))
     return table
+
+
+def misshapen(cells: Sequence[str], columns: int, separator: str) -> str:
+    """Why cells do not make a row of so many columns; "" if they do, empty ones beyond the last aside."""
+    if len(cells) < columns:
+        return f"a short row: {len(cells)} cells for {columns} columns"
+    if any(cells[columns:]):
+        return (
+            f"{len(cells)} cells for {columns} columns: put quotation marks round a text "
+            f'with "{separator}" in it'
+        )
+    return ""
 
 
 def records(rows: Sequence[str], start: int, separator: str) -> Iterator[tuple[int, list[str], str]]:

@@ -95,8 +95,8 @@ def build(shape: str, device: str, *, tiny: bool = False, seed: int = 0) -> Nets
 
 
 def ours(nets: Nets, mode: Mode = "exact", dtype: torch.dtype | None = None) -> AudioLDM:
-    """Our pipeline on these nets themselves (exact or split, float32) or on a copy."""
-    if mode not in ("exact", "split") or dtype not in (None, torch.float32):
+    """Our pipeline on these nets themselves (exact, float32) or on a copy."""
+    if mode != "exact" or dtype not in (None, torch.float32):
         nets = nets.copy(torch.float32)
     device = nets.unet.device
     clap = SmallClap(nets.text_encoder, nets.tokenizer, MelEncoder(widths=(8, 8), dim=512, hidden=16))

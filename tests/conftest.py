@@ -1,5 +1,6 @@
 """Shared by all tests: no network, one thread, and a real tiny model on disk."""
 
+import importlib.util
 import os
 import random
 import subprocess
@@ -16,47 +17,16 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-PROMPTS = [
-    "a dog barking",
-    "rain on a tin roof",
-    "church bells",
-    "waves on a beach",
-    "a rooster",
-    "noise",
-    "",
-]
+# tests are imported by path (importlib mode): the shared model becomes a plain module
+spec = importlib.util.spec_from_file_location("tiny_model", Path(__file__).with_name("tiny_model.py"))
+tiny = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tiny)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of AudioLDM's own classes at toy widths, with random weights of a fixed seed."""
-    from audioldm.components import Sampling
-    from audioldm.nets.clap import MelEncoder, SmallClap, build_text_encoder, train_tokenizer
-    from audioldm.nets.hifigan import build_hifigan
-    from audioldm.nets.unet import build_unet
-    from audioldm.nets.vae import build_vae
-    from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.spec import AudioSpec
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        tokenizer = train_tokenizer(PROMPTS, size=200)
-        text = build_text_encoder(tokenizer, width=16, layers=1, heads=2, dim=16)
-        clap = SmallClap(text, tokenizer, MelEncoder(widths=(8, 8), dim=16, hidden=16))
-        vae = build_vae(channels=(8, 8, 16), latent_channels=4, layers=1, groups=4)
-        unet = build_unet(
-            channels=(16, 32), latent_channels=4, layers=1, head_channels=8, film_dim=16, groups=4
-        )
-        vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1, 3),))
-        for layer in vocoder.modules():  # transformers starts these so small that the sound would be silence
-            if isinstance(layer, torch.nn.Conv1d | torch.nn.ConvTranspose1d):
-                layer.reset_parameters()
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    spec = AudioSpec(latent_channels=4)
-    defaults = Sampling(1.28, 4, "ddim", "leading", 2.0)
-    pipe = AudioLDM(unet, vae, vocoder, clap, spec, name="tiny", defaults=defaults)
-    pipe.save_pretrained(folder)
-    return folder
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The command ``audioldm``: which commands there are, how their help looks, and what becomes of a mistake."""
 
 import sys
-from collections.abc import Iterator, MutableMapping
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -10,73 +10,42 @@ from typer.core import TyperCommand, TyperGroup
 
 import audioldm
 from audioldm.cli.console import say
-from audioldm.cli.startup import repeated_interrupts
+from audioldm.cli.options import function_of
+from audioldm.cli.startup import leave, repeated_interrupts
 from audioldm.errors import AudioLDMError
 
 COMMANDS = {
-    "generate": "audioldm.cli.generate:generate",
-    "edit": "audioldm.cli.edit:edit",
-    "app": "audioldm.app.command:serve",
-    "samplers": "audioldm.cli.samplers:samplers",
-    "recipes": "audioldm.cli.recipes_cmd:recipes",
-    "train": "audioldm.cli.train:train",
-    "ema": "audioldm.cli.ema:ema",
+    "generate": "audioldm.cli.generate:Generate",
+    "edit": "audioldm.cli.edit:app",
+    "app": "audioldm.app.command:Serve",
+    "samplers": "audioldm.cli.samplers:Samplers",
+    "recipes": "audioldm.cli.recipes_cmd:Recipes",
+    "train": "audioldm.cli.train:Train",
+    "ema": "audioldm.cli.ema:Ema",
     "data": "audioldm.cli.data:app",
-    "evaluate": "audioldm.cli.evaluate:evaluate",
+    "evaluate": "audioldm.cli.evaluate:app",
     "listen": "audioldm.cli.listen:app",
-    "report": "audioldm.cli.report:report",
-    "export": "audioldm.cli.export:export",
+    "report": "audioldm.cli.report:Report",
+    "export": "audioldm.cli.export:Export",
     "adapter": "audioldm.cli.adapter:app",
-    "bench": "audioldm.cli.bench:bench",
-    "doctor": "audioldm.cli.doctor:doctor",
+    "bench": "audioldm.cli.bench:Bench",
+    "doctor": "audioldm.cli.doctor:Doctor",
 }
-"""Name to ``module:function`` or ``module:typer app``; a module is imported when its command is asked for."""
-
-JOINED = {
-    "data": {"encode": "audioldm.cli.encode:encode", "stats": "audioldm.cli.encode:stats"},
-    "evaluate": {"score": "audioldm.cli.score:score"},
-}
-"""Commands that join a group of another module: ``audioldm data encode`` needs nets, the rest of ``data`` does not."""
+"""Name to the place of a command or of a group of commands, which is imported when it is asked for."""
 
 
-class LazyCommands(MutableMapping[str, Any]):
-    """The commands of a group, each imported on first use: none waits for the imports of another."""
-
-    def __init__(self, places: dict[str, str]) -> None:
-        self.places = places
-        self.loaded: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.loaded:
-            self.loaded[name] = load_command(name, self.places[name])
-        return self.loaded[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self.places[name], self.loaded[name] = "", command
-
-    def __delitem__(self, name: str) -> None:
-        del self.places[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-
-def load_command(name: str, where: str) -> Any:
-    """The command at ``module:attribute``, whether a function or a typer app."""
-    module, attribute = where.split(":")
+@cache
+def load_command(name: str) -> Any:
+    """A command, or a group of commands."""
+    module, attribute = COMMANDS[name].split(":")
     part = getattr(import_module(module), attribute)
     if not isinstance(part, typer.Typer):
-        function, part = part, typer.Typer(add_completion=False, rich_markup_mode=None)
+        function, part = function_of(part), typer.Typer(add_completion=False, rich_markup_mode=None)
         part.command(name)(function)
     for registered in part.registered_commands:
         registered.cls = PanelCommand
     command: Any = typer.main.get_command(part)
     command.name = name
-    for member, place in JOINED.get(name, {}).items():
-        command.add_command(load_command(member, place), member)
     return command
 
 
@@ -85,14 +54,14 @@ class PanelCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then each panel in the order of its first option."""
-        panels: dict[str, list[tuple[str, str]]] = {}
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for parameter in self.get_params(ctx):
             is_argument = parameter.param_type_name == "argument"
             panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
             if (line := parameter.get_help_record(ctx)) is not None:
                 panels.setdefault(panel, []).append(line)
         plain = panels.pop("Options", [])
-        if panels.keys() - {"Arguments"}:
+        if len(panels) > 1:
             plain = [line for line in plain if not line[0].startswith("--help")]  # it was found
         for panel, lines in {**panels, "Options": plain}.items():
             if lines:
@@ -101,11 +70,15 @@ class PanelCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """A typer group over ``COMMANDS``."""
+    """A typer group over ``COMMANDS``: none waits for the imports of another."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = LazyCommands(dict(COMMANDS))
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]   # typer guesses by these names
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, if there is one."""
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
 
 
 app = typer.Typer(
@@ -202,4 +175,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))

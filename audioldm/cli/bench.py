@@ -1,20 +1,18 @@
 """``audioldm bench``: how fast a model generates here, where the time goes, and how near the machine's best that is."""
 
 import io
-import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_parts
-from audioldm.cli.console import say, waiting
-from audioldm.cli.options import Between, changed, grouped
+from audioldm.cli.console import progress, show_json, waiting, would
+from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, option
 from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.output import DryRun
 from audioldm.cli.options.sampling import Sampling
 from audioldm.cli.startup import loading
+from audioldm.paths import write_bytes
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
@@ -23,22 +21,7 @@ if TYPE_CHECKING:
 COLOURS = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868", "vocoder": "#c44e52"}
 
 
-@grouped
-def bench(
-    prompt: Annotated[str, typer.Argument(help="What to generate meanwhile.")] = "a dog barking",
-    *,
-    sampling: Sampling,
-    model: ModelOptions,
-    batch_size: Annotated[int, typer.Option(help="Clips made at once."), Between(1, 4096)] = 1,
-    repeat: Annotated[int, typer.Option(help="Timed runs, after one that warms up."), Between(1, 10_000)] = 3,
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the last run's parts over time.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
-    ] = False,
-    dry_run: DryRun = False,
-) -> None:
+class Bench(DryRun, AsJson, Command):
     """Time a model on this machine, part by part.
 
     Median of the runs; gflop counts a multiply-add as two; "of peak" compares with a large matrix product in the same
@@ -49,70 +32,83 @@ def bench(
       audioldm bench
       audioldm bench --mode fast --trace out/trace.png
       audioldm bench --dry-run --set dtype=bfloat16
-      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode compiled --json
+      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode fast --json
     """
-    model.check()
-    with waiting("loading torch and the model"), loading():
-        check_parts(sampler=sampling.sampler, grid=sampling.grid, device=model.device)
-        if dry_run:
-            settings = changed(sampling, model) or "the model's own settings"
-            say(f"dry run: {batch_size} clips of {prompt!r}, {repeat} times after a warm-up; {settings}.")
-            return
-        pipe = model.load()
-    settings = sampling.settings()
-    with waiting("generating"):
-        result, spans = measure(pipe, prompt, settings, batch_size=batch_size, repeat=repeat)
-    if trace is not None:
-        trace.parent.mkdir(parents=True, exist_ok=True)
-        trace.write_bytes(draw_spans(spans, title=title_of(result)))
-        result["trace"] = str(trace)
-    print(json.dumps(result, indent=2) if as_json else table(result))
+
+    prompt: str = argument("a dog barking", "What to generate meanwhile.")
+    batch_size: int = option(1, "Clips made at once.", within=Between(1, 4096))
+    repeat: int = option(3, "Timed runs, after one that warms up.", within=Between(1, 10_000))
+    trace: Path | None = option(None, "Draw the last run's parts over time.", metavar="FILE.png")
+    sampling: Sampling = Sampling()
+    model: ModelOptions = ModelOptions()
+
+    def run(self) -> None:
+        sampling, model, repeat = self.sampling, self.model, self.repeat
+        model.check()
+        with waiting("loading torch and the model"), loading():
+            check_parts(sampler=sampling.sampler, grid=sampling.grid, device=model.device)
+            if self.dry_run:
+                settings = changed(sampling, model) or "the model's own settings"
+                would(
+                    f"{self.batch_size} clips of {self.prompt!r}, {repeat} times after a warm-up; {settings}"
+                )
+                return
+            pipe = model.load()
+        with progress(repeat + 1, "runs") as step:
+            result, spans = measure(pipe, self, step)
+        if self.trace is not None:
+            write_bytes(self.trace, draw_spans(spans, title=title_of(result)))
+            result["trace"] = str(self.trace)
+        if self.as_json:
+            show_json(result)
+        else:
+            print(table(result))
 
 
 def measure(
-    pipe: "AudioLDM", prompt: str, settings: dict[str, Any], *, batch_size: int, repeat: int
+    pipe: "AudioLDM", options: Bench, step: Callable[[], None]
 ) -> tuple[dict[str, Any], list["Span"]]:
-    """Medians by part over ``repeat`` runs, with operations, peak share and memory; and the last run's spans."""
+    """Medians by part over the runs, with operations, peak share and memory; and the last run's spans."""
     import torch
 
     from audioldm.pipeline import timing
 
-    def run() -> None:
-        pipe([prompt] * batch_size, seeds=range(batch_size), batch_size=batch_size, **settings)
+    settings, size = options.sampling.settings(), options.batch_size
 
-    counted = timing.trace(
-        pipe, run, count=pipe.mode == "exact"
-    )  # warms up; recorded graphs hide their operations
-    runs = [timing.trace(pipe, run) for _ in range(repeat)]
+    def run() -> None:
+        pipe([options.prompt] * size, seeds=range(size), batch_size=size, **settings)
+        step()
+
+    # warms up; recorded graphs hide their operations
+    counted = timing.trace(pipe, run, count=pipe.mode == "exact")
+    runs = [timing.trace(pipe, run) for _ in range(options.repeat)]
     seconds = {part: [timing.shares(spans)[part] for spans in runs] for part in (*timing.PARTS, "all")}
     length, whole = settings.get("seconds") or pipe.defaults.seconds, median(seconds["all"])
     peak = timing.matmul_rate(pipe.device, pipe.dtype)
-    parts = {}
-    for part in timing.PARTS:
-        flops = sum(span.flops for span in counted if span.part == part)
-        parts[part] = {
-            "s": median(seconds[part]),
-            "least_s": min(seconds[part]),
-            "most_s": max(seconds[part]),
-            "calls": sum(span.part == part for span in runs[-1]),
-            "gflop": flops / 1e9,
-            "of_peak": flops / median(seconds[part]) / peak if flops else None,
-        }
+
+    def row(part: str) -> dict[str, Any]:
+        flops, times = sum(span.flops for span in counted if span.part == part), seconds[part]
+        return {
+            "s": median(times), "least_s": min(times), "most_s": max(times),
+            "calls": sum(span.part == part for span in runs[-1]), "gflop": flops / 1e9,
+            "of_peak": flops / median(times) / peak if flops else None,
+        }  # fmt: skip
+
     result = {
         "model": pipe.name,
         "mode": pipe.mode,
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "clips": batch_size,
+        "clips": size,
         "seconds": length,
         "steps": settings.get("steps") or pipe.defaults.steps,
         "s": whole,
-        "real_time_factor": whole / (length * batch_size),
-        "clips_per_minute": 60 * batch_size / whole,
+        "real_time_factor": whole / (length * size),
+        "clips_per_minute": 60 * size / whole,
         "peak_mib": timing.peak_mib(pipe.device),
         "peak_gflop_per_s": peak / 1e9,
-        "parts": parts,
+        "parts": {part: row(part) for part in timing.PARTS},
     }
     return result, runs[-1]
 

@@ -1,4 +1,4 @@
-"""Refusals before work: numbers, names and devices that no run could use."""
+"""Refusals before work: numbers, devices, samplers and places that no run could use."""
 
 from pathlib import Path
 
@@ -11,12 +11,7 @@ RANGES = {
     "steps": Between(1, 1000),
     "guidance": Between(0),
     "seed": Between(0, 2**62 - 1),
-    "batch_size": Between(1, 4096),
-    "strength": Between(0, 1),
-    "at": Between(0, 1),
 }
-DTYPES = ("float32", "bfloat16", "float16")
-MODES = ("exact", "split", "fast", "compiled")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -24,7 +19,7 @@ def check_numbers(**numbers: float | None) -> None:
     """Raise AudioLDMError for a number that no run could use; None is the model's own."""
     for name, value in numbers.items():
         if value is not None:
-            RANGES[name].check(name.replace("_", "-"), value)
+            RANGES[name].check(name, value)
 
 
 def check_device(device: str) -> None:
@@ -34,26 +29,17 @@ def check_device(device: str) -> None:
         raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")
 
 
-def check_names(*, device: str, dtype: str | None, mode: str = "exact") -> None:
-    """Raise AudioLDMError for an unknown device, number type or mode."""
-    check_device(device)
-    if dtype is not None and dtype not in DTYPES:
-        raise AudioLDMError(f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.")
-    if mode not in MODES:
-        raise AudioLDMError(f"mode={mode!r} is unknown.", f"Known: {', '.join(MODES)}.")
-
-
-def check_free(paths: list[Path], *, force: bool = False) -> None:
+def check_free(*paths: Path, force: bool = False) -> None:
     """Raise AudioLDMError if one of ``paths`` exists, unless it may be overwritten."""
     present = [] if force else [path for path in paths if path.exists()]
     if present:
-        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
+        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise AudioLDMError(
-            f"{present[0]}{more} already there.", "Use --force to overwrite, or another --seed or --out."
+            f"{present[0]} is already there{more}.", "Pass --force to replace it, or name another place."
         )
 
 
-def check_parts(*, sampler: str | None, grid: str | None, device: str) -> None:
+def check_parts(*, sampler: str | None = None, grid: str | None = None, device: str = "cpu") -> None:
     """Raise AudioLDMError for a sampler, a grid or a device that is not there; needs torch, but no weights."""
     import torch
 

@@ -101,16 +101,24 @@ def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output
         path = row.audio_prompt[0]
         text = row.prompt or f"audio prompt {path.stem}"
         marks = [f"like_{plain(path.stem, 24)}" if row.prompt else "", mark]
-    name = Path(row.out or (output.out.name if output.is_file else stem_of(text, seed, *marks)))
-    audio_format = output.audio_format or "wav"
-    if (row.out or output.is_file) and (ending := name.suffix.lstrip(".").lower()) in FORMATS:
-        if SUFFIX[output.audio_format or ending] != ending:
-            raise AudioLDMError(f"{name} does not end as format={audio_format} does.", "Leave out --format.")
-        audio_format, name = output.audio_format or ending, name.with_suffix("")
+    place = row.out or (output.out.name if output.is_file else "")
+    name, audio_format = Path(stem_of(text, seed, *marks)), output.audio_format or "wav"
+    if place:
+        name, audio_format = named_file(Path(place), output.audio_format)
     if row.out and prompts.n > 1:
         name = name.with_name(f"{name.name}_seed{seed}")
     inside(output.folder, name.as_posix(), where=f"{row.place}, out")
     return Clip(row.prompt, seed, name.as_posix(), text, audio_format, row.settings, row.audio_prompt)
+
+
+def named_file(name: Path, audio_format: str | None) -> tuple[Path, str]:
+    """A file's name without its ending, and the format, which the ending chooses where nothing else does."""
+    ending = name.suffix.lstrip(".").lower()
+    if ending not in FORMATS:
+        return name, audio_format or "wav"
+    if SUFFIX[audio_format or ending] != ending:
+        raise AudioLDMError(f"{name} does not end as format={audio_format} does.", "Leave out --format.")
+    return name.with_suffix(""), audio_format or ending
 
 
 def check_names(groups: list[list[Clip]], output: Output) -> None:
@@ -133,9 +141,8 @@ def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
     """Raise AudioLDMError unless every file can be written, and none is there already (but for --force)."""
     from audioldm.pipeline.outputs import check_writable
 
-    check_free(
-        [path for group in groups for c in group for path in files_of(c, output).all()], force=output.force
-    )
+    paths = [path for group in groups for clip in group for path in files_of(clip, output).all()]
+    check_free(*paths, force=output.force)
     check_writable(output.folder)
 
 

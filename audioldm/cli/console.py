@@ -1,9 +1,11 @@
-"""What a user reads while a command works: lines, a spinner and a bar, all on stderr."""
+"""What a user reads: lines, a spinner and a bar on stderr while a command works, its result on stdout."""
 
+import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from audioldm.errors import AudioLDMWarning
 
@@ -23,6 +25,22 @@ def printable(text: str) -> str:
 def say(message: str) -> None:
     """One line on stderr that begins with the program's name."""
     print(f"audioldm: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def would(what: str) -> None:
+    """The last line of a dry run: what would be made."""
+    say(f"dry run: {what}; nothing was written.")
+
+
+def show_json(result: Any) -> None:
+    """A result for programs, on stdout."""
+    print(json.dumps(result, indent=1, ensure_ascii=False))
+
+
+def show_findings(findings: Iterable[object]) -> None:
+    """One line on stderr for each thing that was left out."""
+    for finding in findings:
+        print(printable(str(finding)), file=sys.stderr)
 
 
 @contextmanager

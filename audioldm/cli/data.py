@@ -1,54 +1,39 @@
-"""``audioldm data``: sounds with captions to checked manifests, and manifests to what trainings read."""
+"""Make and check manifests: which sounds, with which captions, under which licence.
+
+\b
+Examples:
+  audioldm data prepare esc10 --from ESC-10 -o data/raw/esc10.jsonl
+  audioldm data prepare folder my_sounds -o data/raw/mine.jsonl
+  audioldm data check data/raw/mine.jsonl --strict
+  audioldm data listen data/raw/mine.jsonl
+
+A sound that is missing, cut off, silent, a copy or not a number is named on stderr and left out.
+"""
 
 import os
+import tarfile
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from audioldm.cli.console import printable, progress
-from audioldm.cli.manifests import AsJson, Force, examine, record, refuse_overwrite, show
-from audioldm.cli.prepare import prepare
+from audioldm.cli.checks import check_free
+from audioldm.cli.console import printable, progress, show_findings, show_json, would
+from audioldm.cli.encode import Encode
+from audioldm.cli.manifests import examine, record, show
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option, out_option
+from audioldm.cli.prepare import Prepare
 from audioldm.errors import AudioLDMError
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-app.command("prepare")(prepare)
-Processes = Annotated[int, typer.Option(help="Processes at work; 0 is one a core.")]
+
+def processes_option() -> Any:
+    """How many processes read and write sounds."""
+    return option(0, "Processes at work; 0 is one a core.", within=Between(0, 4096))
 
 
-@app.callback()
-def data() -> None:
-    """Make and check manifests: which sounds, with which captions, under which licence.
-
-    \b
-    Examples:
-      audioldm data prepare esc10 --from ESC-10 -o data/raw/esc10.jsonl
-      audioldm data prepare folder my_sounds -o data/raw/mine.jsonl
-      audioldm data check data/raw/mine.jsonl --strict
-      audioldm data listen data/raw/mine.jsonl
-
-    A sound that is missing, cut off, silent, a copy or not a number is named on stderr and left out.
-    """
-
-
-@app.command()
-def check(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="JSONL|DIR...", help="Manifests, or folders of sounds.")
-    ],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is found.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="JSONL", help="Write the sound rows here.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="JSONL", help="Write every finding here.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that read at once; 0 reads in this one.")] = 0,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
+class Check(Force, AsJson, Command):
     """Read every sound and name what is missing, corrupt, silent, clipped, no number, double, or in two splits.
 
     Several manifests are judged together: what is in the test split of one must not be in the training split of
@@ -60,45 +45,42 @@ def check(
       audioldm data check data/raw/esc10.jsonl data/raw/composed.jsonl -o data/raw/clean.jsonl
       audioldm data check my_sounds --report out/findings.jsonl
     """
-    if out is not None:
-        refuse_overwrite(out, force)
-    if workers < 0:
-        raise AudioLDMError(f"workers={workers} is not a number of processes.", "Use 0 or more.")
-    from audioldm.datasets import manifest
-    from audioldm.datasets.prepare.folder import folder
 
-    findings: list[manifest.Finding] = []
-    rows = [
-        row
-        for path in sources
-        for row in (
-            folder(path, findings=findings) if path.is_dir() else manifest.read(path, findings=findings)
-        )
-    ]
-    result = examine(rows, findings, workers)
-    show(result, as_json)
-    if report is not None:
-        record(result, report)
-    if not result.rows:
-        raise AudioLDMError(f"{sources[0]} has no sound row.", "See the findings above.", code=1)
-    if out is not None:
-        manifest.write(result.rows, out)
-    if strict and result.findings:
-        raise typer.Exit(1)
+    sources: list[Path] = argument(..., "Manifests, or folders of sounds.", "JSONL|DIR...")
+    strict: bool = option(False, "Exit with 1 if anything is found.")
+    out: Path | None = out_option(None, "JSONL", "Write the sound rows here.")
+    report: Path | None = option(None, "Write every finding here.", metavar="JSONL")
+    workers: int = option(0, "Processes that read at once; 0 reads in this one.", within=Between(0, 4096))
+    dry_run: bool = option(False, "Count the rows, read no sound.")
+
+    def run(self) -> None:
+        if self.out is not None:
+            check_free(self.out, force=self.force)
+        from audioldm.datasets import manifest
+        from audioldm.datasets.prepare.folder import folder
+
+        findings: list[manifest.Finding] = []
+        rows = []
+        for path in self.sources:
+            read = folder if path.is_dir() else manifest.read
+            rows += read(path, findings=findings)
+        if self.dry_run:
+            show_findings(findings)
+            would(f"{len(rows)} rows would be checked, {len(findings)} are left out already")
+            return
+        result = examine(rows, findings, self.workers)
+        show(result, self.as_json)
+        if self.report is not None:
+            record(result, self.report)
+        if not result.rows:
+            raise AudioLDMError(f"{self.sources[0]} has no sound row.", "See the findings above.", code=1)
+        if self.out is not None:
+            manifest.write(result.rows, self.out)
+        if self.strict and result.findings:
+            raise typer.Exit(1)
 
 
-@app.command()
-def listen(
-    manifest: Annotated[Path, typer.Argument(metavar="JSONL", help="The manifest to hear.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="HTML", help="The page.")] = Path(
-        "out/listen.html"
-    ),
-    n: Annotated[int, typer.Option("-n", help="How many rows, drawn at random.")] = 24,
-    seed: Annotated[int, typer.Option(help="Decides which rows.")] = 0,
-    split: Annotated[str | None, typer.Option(help="Only rows of this split.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only rows whose source begins so.")] = None,
-    force: Force = False,
-) -> None:
+class Listen(Force, Command):
     """Write one HTML page with a player, a spectrogram and the captions of random rows, as training hears them.
 
     The page holds sounds and pictures itself: it can be moved, sent and opened without a server.
@@ -108,126 +90,124 @@ def listen(
       audioldm data listen data/raw/composed.jsonl
       audioldm data listen data/raw/opensounds.jsonl -n 50 --seed 1 --source opensounds/scratch -o out/scratch.html
     """
-    if out.exists() and not force:
-        raise AudioLDMError(f"{out} is already there.", "Pass --force to replace it.")
-    if n < 1:
-        raise AudioLDMError(f"-n={n} is not a number of rows.", "Use 1 or more.")
-    from audioldm.cli.page import page
-    from audioldm.datasets.manifest import read
-    from audioldm.paths import write_text
 
-    rows = [row for row in read(manifest, split=split) if row.source.startswith(source or "")]
-    if not rows:
-        raise AudioLDMError(f"{manifest} has no such rows.", "Leave out --split or --source.")
-    drawn = Random(seed).sample(rows, min(n, len(rows)))
-    title = f"{manifest.name}: {len(drawn)} of {len(rows)} rows, seed {seed}"
-    with progress(len(drawn), "rows") as step:
-        text = page(drawn, title=title, on_row=step)
-    typer.echo(str(write_text(out, text)))
+    manifest: Path = argument(..., "The manifest to hear.", "JSONL")
+    out: Path = out_option("out/listen.html", "HTML", "The page.")
+    n: int = option(24, "How many rows, drawn at random.", "-n", "--number", within=Between(1))
+    seed: int = option(0, "Decides which rows.")
+    split: str | None = option(None, "Only rows of this split.")
+    source: str = option("", "Only rows whose source begins so.")
+
+    def run(self) -> None:
+        check_free(self.out, force=self.force)
+        from audioldm.cli.page import page
+        from audioldm.datasets.manifest import read
+        from audioldm.paths import write_text
+
+        rows = [row for row in read(self.manifest, split=self.split) if row.source.startswith(self.source)]
+        if not rows:
+            raise AudioLDMError(f"{self.manifest} has no such rows.", "Leave out --split or --source.")
+        drawn = Random(self.seed).sample(rows, min(self.n, len(rows)))
+        title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
+        with progress(len(drawn), "rows") as step:
+            text = page(drawn, title=title, on_row=step)
+        print(write_text(self.out, text))
 
 
-@app.command()
-def attribution(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests that a model was trained on.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Markdown file; else standard output.")
-    ] = None,
-) -> None:
+class Attribution(Command):
     """List the sources, licences and authors of the training rows of manifests, as licences ask for.
 
     \b
     Example:
       audioldm data attribution data/raw/esc10.jsonl data/raw/opensounds.jsonl -o ATTRIBUTION.md
     """
-    from audioldm.datasets.manifest import read
-    from audioldm.paths import write_text
 
-    clips: dict[tuple[str, str], Counter[str]] = {}
-    for row in (row for path in manifests for row in read(path, split="train")):
-        clips.setdefault((row.source, row.licence), Counter())[row.author or "unnamed"] += 1
-    lines = [
-        "# Attribution",
-        "",
-        "Training clips by source and licence; each author with the number of clips.",
-        "",
-    ]
-    for (source, licence), authors in sorted(clips.items()):
-        lines += [f"## {source}, {licence}: {authors.total()} clips", ""]
-        lines += ["; ".join(f"{author} ({count})" for author, count in sorted(authors.items())), ""]
-    text = printable("\n".join(lines).replace("\n", "\0")).replace("\\x00", "\n")
-    typer.echo(text if out is None else str(write_text(out, text)))
+    manifests: list[Path] = argument(..., "Manifests that a model was trained on.")
+    out: Path | None = out_option(None, "FILE", "Markdown file; else standard output.")
+
+    def run(self) -> None:
+        from audioldm.datasets.manifest import read
+        from audioldm.paths import write_text
+
+        clips: dict[tuple[str, str], Counter[str]] = {}
+        for row in (row for path in self.manifests for row in read(path, split="train")):
+            clips.setdefault((row.source, row.licence), Counter())[row.author or "unnamed"] += 1
+        lines = [
+            "# Attribution",
+            "",
+            "Training clips by source and licence; each author with the number of clips.",
+        ]
+        for (source, licence), authors in sorted(clips.items()):
+            names = "; ".join(f"{author} ({count})" for author, count in sorted(authors.items()))
+            lines += ["", f"## {source}, {licence}: {authors.total()} clips", "", names]
+        text = "\n".join(map(printable, [*lines, ""]))
+        print(text if self.out is None else write_text(self.out, text))
 
 
-@app.command()
-def pack(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests whose sounds are packed.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="TAR", help="The pack to write.")],
-    kbps: Annotated[
-        float, typer.Option(help="Opus bit rate; 48 is transparent to most ears at 16 kHz.")
-    ] = 48,
-    split: Annotated[list[str] | None, typer.Option(help="Rows of these splits.  [default: all]")] = None,
-    processes: Processes = 0,
-    force: Force = False,
-) -> None:
+class Pack(Force, DryRun, Command):
     """Write manifests and their sounds, as Opus, to one tar file.
 
     \b
     Example:
       audioldm data pack data/raw/esc10.jsonl data/raw/opensounds.jsonl -o sounds.tar --split train --split val
     """
-    from audioldm.datasets.manifest import read
-    from audioldm.datasets.pack import pack as write
 
-    if out.exists() and not force:
-        raise AudioLDMError(f"{out} is there already.", "Pass --force to replace it.")
-    splits = tuple(split or ("train", "val", "test"))
-    total = sum(row.split in splits for path in manifests for row in read(path))
-    with progress(total, "sounds") as step:
-        size, findings = write(
-            manifests, out, kbps=kbps, splits=splits, processes=processes or os.cpu_count() or 1, on_row=step
-        )
-    for finding in findings:
-        typer.echo(printable(str(finding)), err=True)
-    typer.echo(f"{out}: {total - len(findings)} sounds, {size / 2**20:.1f} MiB")
+    manifests: list[Path] = argument(..., "Manifests whose sounds are packed.")
+    out: Path = out_option(..., "TAR", "The pack to write.")
+    kbps: float = option(48.0, "Opus bit rate; 48 is transparent to most ears at 16 kHz.")
+    split: list[str] = option([], "Rows of these splits.  [default: all]")
+    processes: int = processes_option()
+
+    def run(self) -> None:
+        from audioldm.datasets.manifest import SPLITS, read
+        from audioldm.datasets.pack import pack as write
+
+        out, splits = self.out, tuple(self.split or SPLITS)
+        check_free(out, force=self.force)
+        total = sum(row.split in splits for path in self.manifests for row in read(path))
+        if self.dry_run:
+            would(f"{total} sounds would be packed into {out}")
+            return
+        workers = self.processes or os.cpu_count() or 1
+        with progress(total, "sounds") as step:
+            size, findings = write(
+                self.manifests, out, kbps=self.kbps, splits=splits, processes=workers, on_row=step
+            )
+        show_findings(findings)
+        print(f"{out}: {total - len(findings)} sounds, {size / 2**20:.1f} MiB")
 
 
-@app.command()
-def unpack(
-    file: Annotated[Path, typer.Argument(help="A pack.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Where manifests and WAV files go.")
-    ],
-    processes: Processes = 0,
-    force: Force = False,
-) -> None:
+class Unpack(Force, DryRun, Command):
     """Write a pack's manifests and sounds, as 16 kHz WAV, below a folder; nothing outside it is touched.
 
     \b
     Example:
       audioldm data unpack sounds.tar -o data/raw
     """
-    from audioldm.datasets.pack import unpack as read
 
-    if not file.is_file():
-        raise AudioLDMError(f"{file} is missing.", "Name a file that `audioldm data pack` wrote.")
-    with progress(None, "sounds") as step:
-        manifests, findings = read(
-            file, out, force=force, processes=processes or os.cpu_count() or 1, on_row=step
-        )
-    for finding in findings:
-        typer.echo(printable(str(finding)), err=True)
-    for manifest in manifests:
-        typer.echo(str(manifest))
+    file: Path = argument(..., "A pack.")
+    out: Path = out_option(..., "DIR", "Where manifests and WAV files go.")
+    processes: int = processes_option()
+
+    def run(self) -> None:
+        from audioldm.datasets.pack import unpack as read
+
+        file, out = self.file, self.out
+        if not file.is_file():
+            raise AudioLDMError(f"{file} is missing.", "Name a file that `audioldm data pack` wrote.")
+        if self.dry_run:
+            with tarfile.open(file) as tar:
+                sounds = sum(name.endswith(".opus") for name in tar.getnames())
+            would(f"{sounds} sounds would be written below {out}")
+            return
+        workers = self.processes or os.cpu_count() or 1
+        with progress(None, "sounds") as step:
+            written, findings = read(file, out, force=self.force, processes=workers, on_row=step)
+        show_findings(findings)
+        print("\n".join(map(str, written)))
 
 
-@app.command()
-def shard(
-    manifest: Annotated[Path, typer.Argument(help="Manifest made by `audioldm data prepare`.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the shards.")],
-    clips: Annotated[int, typer.Option(help="Clips a shard; each reader needs a shard of its own.")] = 1000,
-    split: Annotated[str, typer.Option(help="Rows of this split.")] = "train",
-    force: Force = False,
-) -> None:
+class Shard(Force, DryRun, Command):
     """Write WebDataset shards (KEY.flac, KEY.txt, KEY.json) for `audioldm train RECIPE data=shards`.
 
     \b
@@ -235,14 +215,61 @@ def shard(
       audioldm data shard data/raw/audiocaps.jsonl -o data/shards/audiocaps
       audioldm train audiocaps/vae data=shards "data.shards=[data/shards/audiocaps/*.tar]"
     """
-    from audioldm.datasets.manifest import read
-    from audioldm.datasets.shards import write_shards
 
-    if clips < 1:
-        raise AudioLDMError(f"clips={clips} is not a number of clips.", "Use 1 or more.")
-    if any(out.glob("*.tar")) and not force:
-        raise AudioLDMError(f"{out} holds shards already.", "Pass --force to replace them.")
-    rows = read(manifest, split=split)
-    if not rows:
-        raise AudioLDMError(f"{manifest} has no row of split {split!r}.", "Choose another --split.")
-    typer.echo(f"{out}: {len(write_shards(rows, out, clips=clips))} shards, {len(rows)} clips")
+    manifest: Path = argument(..., "Manifest made by `audioldm data prepare`.")
+    out: Path = out_option(..., "DIR", "Folder of the shards.")
+    clips: int = option(1000, "Clips a shard; each reader needs a shard of its own.", within=Between(1))
+    split: str = option("train", "Rows of this split.")
+
+    def run(self) -> None:
+        from audioldm.datasets.manifest import read
+        from audioldm.datasets.shards import write_shards
+
+        out = self.out
+        check_free(*out.glob("*.tar"), force=self.force)
+        rows = read(self.manifest, split=self.split)
+        if not rows:
+            raise AudioLDMError(
+                f"{self.manifest} has no row of split {self.split!r}.", "Choose another --split."
+            )
+        if self.dry_run:
+            would(f"{len(rows)} clips would be written below {out}")
+            return
+        with progress(len(rows), "clips") as step:
+            shards = write_shards(rows, out, clips=self.clips, on_row=step)
+        print(f"{out}: {len(shards)} shards, {len(rows)} clips")
+
+
+class Stats(Command):
+    """Measure a cache's mean, deviation and scaling factor over every window, and store them in its index.
+
+    \b
+    Example:
+      audioldm data stats data/latents/esc10
+    """
+
+    folder: Path = argument(..., "A latent cache.")
+
+    def run(self) -> None:
+        from audioldm.datasets.cache import read_index, write_index
+        from audioldm.datasets.latents import measure
+
+        moments = measure(self.folder)
+        write_index(self.folder, {**read_index(self.folder), **moments})
+        show_json(moments)
+
+
+app = group(
+    __doc__,
+    {
+        "prepare": Prepare,
+        "encode": Encode,
+        "check": Check,
+        "listen": Listen,
+        "attribution": Attribution,
+        "pack": Pack,
+        "unpack": Unpack,
+        "shard": Shard,
+        "stats": Stats,
+    },
+)

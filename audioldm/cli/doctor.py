@@ -1,17 +1,18 @@
 """``audioldm doctor``: what is installed, what is missing, and the command that adds it."""
 
-import json
 import os
 import platform
 import re
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 import audioldm
+from audioldm.cli.console import show_json
+from audioldm.cli.options import AsJson, Command
 
 PROGRAMS = {
     "ffmpeg": "sound out of videos (data prepare youtube), m4a files",
@@ -20,7 +21,7 @@ PROGRAMS = {
 }
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+class Doctor(AsJson, Command):
     """Show versions, devices, codecs, caches and optional parts; exit code 1 if a needed part is missing.
 
     \b
@@ -28,10 +29,15 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
       audioldm doctor
       audioldm doctor --json
     """
-    report = examine()
-    print(json.dumps(report, indent=2) if as_json else table(report))
-    if None in report["needed"].values():
-        raise typer.Exit(1)
+
+    def run(self) -> None:
+        report = examine()
+        if self.as_json:
+            show_json(report)
+        else:
+            print(table(report))
+        if None in report["needed"].values():
+            raise typer.Exit(1)
 
 
 def examine() -> dict[str, Any]:

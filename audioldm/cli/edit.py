@@ -1,22 +1,33 @@
-"""``audioldm edit``: sound files in, an edited one out."""
+"""Edit sound: any format, rate, channels and length in.
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+Results are named after the input, the edit, the prompt and the seed, and come with a picture and every
+setting, as those of generate. They have the model's rate and one channel, except with --splice.
+
+\b
+Examples:
+  audioldm edit transfer guitar.wav "a church bell"
+  audioldm edit inpaint talk.flac "birds singing" --from 2.5 --to 3.1 --splice
+  audioldm edit upscale old.mp3
+  audioldm edit inpaint --help
+"""
+
+# Each edit is a command whose ``keywords`` are what the function of its name in ``audioldm.pipeline.edit`` takes.
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import typer
-
-from audioldm.cli.checks import check_free, check_parts
-from audioldm.cli.clips import SUFFIX, Clip, files_of, stem_of
-from audioldm.cli.console import printable, progress, say, waiting
-from audioldm.cli.options import Between, changed, grouped
-from audioldm.cli.options.guidance import warn_of_unused
+from audioldm.cli.checks import check_parts
+from audioldm.cli.clips import SUFFIX, Clip, check_outputs, stem_of
+from audioldm.cli.console import progress, say, waiting
+from audioldm.cli.options import Between, Command, Group, argument, changed, group, option
+from audioldm.cli.options.guidance import Guidance, warn_of_unused
+from audioldm.cli.options.model import ModelOptions
 from audioldm.cli.options.output import Output
-from audioldm.cli.options.takes import Input, Prompt, Regions, Rounds, Splice, Strength, Takes, option
-from audioldm.cli.results import check_format, save, show
+from audioldm.cli.options.prompt import SEEDS, schedule_setting
+from audioldm.cli.options.sampling import Steps
+from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -27,145 +38,177 @@ if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
     from audioldm.pipeline.spans import Span
 
-Pairs = Sequence[tuple[float, float]]
+Pairs = list[tuple[float, float]]
 LOSSLESS = ("wav", "flac")
-edit = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+SECONDS = Between(0, 1800)
 
 
-@edit.callback()
-def group() -> None:
-    """Edit sound: any format, rate, channels and length in.
+class Takes(Group):
+    """What all edits take."""
 
-    Results are named after the input, the edit, the prompt and the seed, and come with a picture and every
-    setting, as those of generate. They have the model's rate and one channel, except with --splice.
-
-    \b
-    Examples:
-      audioldm edit transfer guitar.wav "a church bell"
-      audioldm edit inpaint talk.flac "birds singing" --from 2.5 --to 3.1 --splice
-      audioldm edit upscale old.mp3
-      audioldm edit inpaint --help
-    """
+    panel = "Edit"
+    n: int = option(1, "Takes of the edit.", "-n", "--number", within=Between(1, 10_000))
+    seed: int = option(0, "Seed of the first take; the next ones have seed+1, ...", within=SEEDS)
+    schedule: str | None = schedule_setting()
+    steps: Steps = Steps()
+    guidance: Guidance = Guidance()
+    output: Output = Output()
+    model: ModelOptions = ModelOptions()
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One edit of files: the function of ``audioldm.pipeline.edit`` that makes it, and its options."""
+class Edit(Command):
+    """One edit of files."""
 
-    name: str
-    files: Sequence[Path]
-    prompt: str
-    options: dict[str, Any]
-    """keywords of the function, and what the sidecar shows"""
-    splice: bool = False
-    added: tuple[float, float] = (0.0, 0.0)
-    """seconds before and after the sound"""
-    function: str = ""
-    act: "Callable[..., Tensor] | None" = field(default=None, repr=False)
-    """(function, pipe, waves, prompt, **settings) -> wave, where it is not one wave and one prompt"""
+    panel = "Edit"
+    name: ClassVar[str]
+    function: ClassVar[str] = ""
+    """of ``audioldm.pipeline.edit``, where it is not the name"""
+    how: Takes = Takes()
 
-    def run(self, how: Takes) -> None:
-        """Make every take and print where it is."""
-        prompt, clips = self.check(how)
+    def files(self) -> list[Path]:
+        """The sounds that it reads."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """The prompt as the results are named after it."""
+        return str(vars(self)["prompt"])
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function takes beside sounds, prompt and settings; the sidecar shows it."""
+        return {}
+
+    def added(self) -> tuple[float, float]:
+        """Seconds before and after the sound."""
+        return 0.0, 0.0
+
+    def make(self, function: "Callable[..., Tensor]", pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any,
+             **settings: Any) -> "Tensor":  # fmt: skip
+        """The edited wave (N,)."""
+        return function(pipe, waves[0], prompt, **settings)
+
+    @property
+    def splices(self) -> bool:
+        """Whether the new part is put into the file itself."""
+        return bool(vars(self).get("splice"))
+
+    def options(self) -> dict[str, Any]:
+        """The options that make one take, by which ``--replay`` makes it again."""
+        output = options_alone(self.how.output, self.audio_format)
+        return changed(replace(self, how=replace(self.how, n=1, seed=0, output=output)))
+
+    @property
+    def audio_format(self) -> str:
+        """The format, by name or by the ending of the file."""
+        output = self.how.output
+        return output.audio_format or (output.out.suffix[1:].lower() if output.is_file else "wav")
+
+    def run(self) -> None:
+        results = Results(self.how.output.as_json)
+        for result in self.results():
+            results.add(result)
+        results.close()
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Make and save every take; gives what was saved of each.   A dry run only lists them."""
+        how = self.how
+        prompt, clips = self.check()
         with waiting("loading torch and the model"), loading():
             from audioldm.pipeline import edit, sounds
 
-            files = [sounds.read(path) for path in self.files]
+            files = [sounds.read(path) for path in self.files()]
+            for path, sound in zip(self.files(), files, strict=True):
+                for note in sound.notes(splice=self.splices):
+                    say(f"{path}: {note}.")
             check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=how.model.device)
             how.guidance.check(how.steps.sampler)
             if how.output.dry_run:
-                self.list_takes(clips, how)
+                list_clips([(clip, self.options()) for clip in clips], how.output, "takes")
                 return
             pipe = how.model.load()
             config = how.guidance.config(how.model)
-        settings = {
-            name: v for name, v in {**vars(pipe.defaults), **how.settings()}.items() if name != "seconds"
-        }
+        settings = {**vars(pipe.defaults), **how.steps.settings(), **how.guidance.settings()}
+        del settings["seconds"]
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guidance.negative)
         warn_of_unused(settings)
-        record = {
-            "settings": {
-                **settings, **config.settings(), "edit": self.name, "inputs": digests(self.files),
-                "splice": self.splice, "schedule": how.schedule, **self.options,
-            },
-            "options": changed(how.steps, how.guidance, how.model),
-        }  # fmt: skip
-        function = getattr(edit, self.function or self.name)
-        act = self.act or (lambda run, pipe, waves, text, **rest: run(pipe, waves[0], text, **rest))
-        waves, results = [file.mono(pipe.spec.rate) for file in files], []
+        record = self.record({**settings, **config.settings()})
+        function, waves = (
+            getattr(edit, self.function or self.name),
+            [file.mono(pipe.spec.rate) for file in files],
+        )
         with progress(len(clips) * 100, "hundredths") as advance:
             for clip in clips:
-                wave = act(
+                wave = self.make(
                     function, pipe, waves, prompt, seed=clip.seed, guidance_config=config,
-                    on_step=hundredths(advance), **self.options, **settings,
+                    on_step=hundredths(advance), **self.keywords(), **settings,
                 )  # fmt: skip
-                file = self.spliced(files[0], wave, pipe) if self.splice else None
+                file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = wave if file is None else file.mono(pipe.spec.rate)
-                results.append(save(pipe, clip, wave.float().cpu().numpy(), record, how.output, file=file))
-                if not how.output.as_json:
-                    show(results[-1])
-        if how.output.as_json:
-            print(json.dumps(results, indent=2, ensure_ascii=False))
+                yield save(pipe, clip, wave.float().cpu().numpy(), record, how.output, file=file)
 
-    def check(self, how: Takes) -> "tuple[str | list[Span], list[Clip]]":
+    def record(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What the sidecar says of how the takes were made."""
+        inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
+        about = {"edit": self.name, "inputs": inputs, "splice": self.splices, "schedule": self.how.schedule}
+        return {
+            "command": f"edit {self.name}",
+            "settings": {**settings, **about, **self.keywords()},
+            "options": self.options(),
+        }
+
+    def check(self) -> "tuple[str | list[Span], list[Clip]]":
         """The prompt, or prompts over time, and the takes, once it is sure that their files can be written."""
-        from audioldm.pipeline.outputs import check_writable
         from audioldm.pipeline.spans import parse_schedule
 
-        how.output.check()
-        how.model.check()
-        if self.prompt and how.schedule:
-            raise AudioLDMError(f"prompt={self.prompt!r} and schedule were both given.", "Give one of them.")
-        if self.splice and not (self.options.get("regions") or any(self.added)):
+        output, schedule = self.how.output, self.how.schedule
+        self.keywords()
+        output.check()
+        self.how.model.check()
+        if self.text() and schedule:
+            raise AudioLDMError(f"prompt={self.text()!r} and schedule were both given.", "Give one of them.")
+        if self.splices:
+            self.check_splice()
+        clips = self.plan()
+        check_outputs([[clip] for clip in clips], output)
+        return self.text() if schedule is None else parse_schedule(schedule), clips
+
+    def check_splice(self) -> None:
+        """Refuse a splice of nothing, and of what would change the rest of the file."""
+        output = self.how.output
+        if not (self.keywords().get("regions") or any(self.added())):
             raise AudioLDMError(
                 "--splice needs a region to put into the file.", "Give --from and --to in seconds."
             )
-        if self.splice and (how.output.normalize or how.output.lufs is not None):
+        if output.normalize or output.lufs is not None:
             raise AudioLDMError(
                 "--normalize and --lufs would change what --splice keeps.", "Leave out one of them."
             )
-        clips = self.plan(how.output, how)
-        check_free(
-            [path for clip in clips for path in files_of(clip, how.output).all()], force=how.output.force
-        )
-        check_writable(how.output.folder)
-        return self.prompt if how.schedule is None else parse_schedule(how.schedule), clips
 
-    def plan(self, output: Output, how: Takes) -> list[Clip]:
+    def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file."""
-        text = self.prompt or how.schedule or ""
-        title = " ".join([*(path.stem for path in self.files), self.name, text])
-        audio_format = output.audio_format or (output.out.suffix[1:].lower() if output.is_file else "wav")
-        if output.is_file and (how.n > 1 or SUFFIX[audio_format] != output.out.suffix[1:].lower()):
+        how, output = self.how, self.how.output
+        text, ending = self.text() or how.schedule or "", output.out.suffix[1:].lower()
+        title = " ".join([*(path.stem for path in self.files()), self.name, text])
+        audio_format = self.audio_format
+        if output.is_file and (how.n > 1 or SUFFIX[audio_format] != ending):
             raise AudioLDMError(f"out={output.out} is one {output.out.suffix[1:]} file.", "Name a folder.")
-        if self.splice and audio_format not in LOSSLESS:
+        if self.splices and audio_format not in LOSSLESS:
             raise AudioLDMError(
                 f"format={audio_format} would change what --splice keeps.", "Use wav or flac."
             )
         check_format(audio_format)
-        seeds = range(how.seed, how.seed + how.n)
-        stems = [output.out.stem if output.is_file else stem_of(title, seed) for seed in seeds]
-        return [Clip(text, seed, stem, title, audio_format) for seed, stem in zip(seeds, stems, strict=True)]
-
-    def list_takes(self, clips: list[Clip], how: Takes) -> None:
-        """Print what would be made."""
-        options = {
-            **{name: v for name, v in self.options.items() if v},
-            **changed(how.steps, how.guidance, how.model),
-        }
-        rest = "".join(f"  {name}={value}" for name, value in options.items())
-        for clip in clips:
-            print(printable(f"{files_of(clip, how.output).audio}  {clip.prompt!r}  seed={clip.seed}{rest}"))
-        say(f"dry run: {len(clips)} takes would be made.")
+        return [
+            Clip(text, seed, output.out.stem if output.is_file else stem_of(title, seed), title, audio_format)
+            for seed in range(how.seed, how.seed + how.n)
+        ]
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         """``file`` with the new parts of ``wave`` in it."""
         from audioldm.pipeline.canvas import FADE
         from audioldm.pipeline.sounds import splice_into
 
-        before, after = self.added
+        before, after = self.added()
         ends = [(0.0, before), (before + file.seconds, before + file.seconds + after)]
-        new = [*(self.options.get("regions") or ()), *(end for end in ends if end[1] > end[0])]
+        new = [*(self.keywords().get("regions") or ()), *(end for end in ends if end[1] > end[0])]
         return splice_into(file.padded(before, after), wave, pipe.spec.rate, new, fade=FADE)
 
 
@@ -182,27 +225,75 @@ def hundredths(advance: Callable[..., None]) -> Callable[[int, int], None]:
     return on_step
 
 
-def digests(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """Path and sha256 of every input."""
-    return [{"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
+def strength_option(default: float, help: str = "0 keeps the sound, 1 ignores it.") -> Any:
+    """How much of the sound is made anew."""
+    return option(default, help, within=Between(0, 1))
 
 
-@edit.command()
-@grouped
-def transfer(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    strength: Strength = 0.5,
-    invert: Annotated[
-        bool,
-        option("--invert", help="Begin from the sound's own noise (DDIM inversion), not from new."),
-    ] = False,
-    source: Annotated[str, option(metavar="TEXT", help="With --invert: what the sound is, in words.")] = "",
-    regions: Regions,
-    splice: Splice = False,
-    how: Takes,
-) -> None:
+def rounds_option() -> Any:
+    """RePaint's repetitions."""
+    help = "Times that every step is taken, so that new and old agree (RePaint)."
+    return option(1, help, within=Between(1, 100))
+
+
+def splice_option() -> Any:
+    """The file's own samples outside the new part."""
+    help = (
+        "Put the new part into the file itself: its rate, channels and width, every other sample as it was."
+    )
+    return option(False, help)
+
+
+class OneFile(Edit):
+    """An edit of one sound by one prompt."""
+
+    file: Path = argument(..., "Sound file: any format, rate, channels, length.")
+    prompt: str = argument("", "What to hear, in quotes.")
+
+    def files(self) -> list[Path]:
+        """The one."""
+        return [self.file]
+
+
+class Regional(OneFile):
+    """An edit of a whole sound, or of regions."""
+
+    begin: list[float] = option(
+        [], "Begin of a region.  Repeatable.", "--from", metavar="SECONDS", within=Between(0)
+    )
+    end: list[float] = option(
+        [], "End of the region of each --from.", "--to", metavar="SECONDS", within=Between(0)
+    )
+    splice: bool = splice_option()
+
+    def regions(self) -> Pairs | None:
+        """(from, to) of every region, None without any."""
+        if len(self.begin) != len(self.end):
+            counts = f"{len(self.begin)} --from and {len(self.end)} --to"
+            raise AudioLDMError(f"{counts} were given.", "Give one --to for each --from.")
+        pairs = list(zip(self.begin, self.end, strict=True))
+        for begin, end in pairs:
+            if begin >= end:
+                raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
+        return pairs or None
+
+
+class Growing(OneFile):
+    """An edit that makes a sound longer."""
+
+    function = "outpaint"
+    rounds: int = rounds_option()
+    splice: bool = splice_option()
+
+    def keywords(self) -> dict[str, Any]:
+        """How far it grows at each end."""
+        before, after = self.added()
+        if before + after == 0:
+            raise AudioLDMError("0 s before and 0 s after add nothing.", "Use more than 0 seconds.")
+        return {"before": before, "after": after, "rounds": self.rounds}
+
+
+class Transfer(Regional):
     """Make a sound like the prompt, keeping its course: noise up to --strength, then denoise (SDEdit).
 
     \b
@@ -212,21 +303,19 @@ def transfer(
       audioldm edit transfer walk.wav "steps in snow" --from 2 --to 4 --splice
       audioldm edit transfer walk.wav --set schedule="0-2 steps in snow; 2-5 steps in mud"
     """
-    options = {"strength": strength, "invert": invert, "source": source, "regions": regions.pairs() or None}
-    Edit("transfer", [file], prompt, options, splice=splice).run(how)
+
+    name = "transfer"
+    strength: float = strength_option(0.5)
+    invert: bool = option(False, "Begin from the sound's own noise (DDIM inversion), not from new.")
+    source: str = option("", "With --invert: what the sound is, in words.", metavar="TEXT")
+
+    def keywords(self) -> dict[str, Any]:
+        """Its own options."""
+        own = {name: vars(self)[name] for name in ("strength", "invert", "source")}
+        return {**own, "regions": self.regions()}
 
 
-@edit.command()
-@grouped
-def inpaint(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    regions: Regions,
-    rounds: Rounds = 1,
-    splice: Splice = False,
-    how: Takes,
-) -> None:
+class Inpaint(Regional):
     """Make regions anew so that they fit the rest.
 
     \b
@@ -234,49 +323,35 @@ def inpaint(
       audioldm edit inpaint talk.flac "birds singing" --from 2.5 --to 3.1 --splice
       audioldm edit inpaint sea.wav "sea waves" --from 1 --to 2 --from 6 --to 7.5 --rounds 5
     """
-    if not (where := regions.pairs()):
-        raise AudioLDMError("There is no region to make anew.", "Give --from and --to in seconds.")
-    Edit("inpaint", [file], prompt, {"regions": where, "rounds": rounds}, splice=splice).run(how)
+
+    name = "inpaint"
+    rounds: int = rounds_option()
+
+    def keywords(self) -> dict[str, Any]:
+        """Regions, of which there must be one."""
+        if not (regions := self.regions()):
+            raise AudioLDMError("There is no region to make anew.", "Give --from and --to in seconds.")
+        return {"regions": regions, "rounds": self.rounds}
 
 
-Seconds = Between(0, 1800)
-
-
-@edit.command()
-@grouped
-def outpaint(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    before: Annotated[float, option(metavar="SECONDS", help="How much earlier to begin."), Seconds] = 0.0,
-    after: Annotated[float, option(metavar="SECONDS", help="How much longer to go on."), Seconds] = 0.0,
-    rounds: Rounds = 1,
-    splice: Splice = False,
-    how: Takes,
-) -> None:
+class Outpaint(Growing):
     """Let a sound begin earlier or go on longer.
 
     \b
     Examples:
       audioldm edit outpaint thunder.wav "thunder and rain" --before 2 --after 4
     """
-    if before + after == 0:
-        raise AudioLDMError("0 s before and 0 s after add nothing.", "Use more than 0 seconds.")
-    options = {"before": before, "after": after, "rounds": rounds}
-    Edit("outpaint", [file], prompt, options, splice=splice, added=(before, after)).run(how)
+
+    name = "outpaint"
+    before: float = option(0.0, "How much earlier to begin.", metavar="SECONDS", within=SECONDS)
+    after: float = option(0.0, "How much longer to go on.", metavar="SECONDS", within=SECONDS)
+
+    def added(self) -> tuple[float, float]:
+        """At both ends."""
+        return self.before, self.after
 
 
-@edit.command("continue")
-@grouped
-def continue_(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    seconds: Annotated[float, option(help="How much longer to go on."), Between(0, 1800, above=True)] = 5.0,
-    rounds: Rounds = 1,
-    splice: Splice = False,
-    how: Takes,
-) -> None:
+class Continue(Growing):
     """Let a sound go on.
 
     \b
@@ -284,25 +359,16 @@ def continue_(
       audioldm edit continue rain.wav "rain falling" --seconds 30
       audioldm edit continue rain.wav "rain falling" --seconds 8 --splice -n 4
     """
-    options = {"before": 0.0, "after": seconds, "rounds": rounds}
-    Edit("continue", [file], prompt, options, splice=splice, added=(0.0, seconds), function="outpaint").run(
-        how
-    )
+
+    name = "continue"
+    seconds: float = option(5.0, "How much longer to go on.", within=Between(0, 1800, above=True))
+
+    def added(self) -> tuple[float, float]:
+        """At the end."""
+        return 0.0, self.seconds
 
 
-@edit.command()
-@grouped
-def upscale(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    cutoff: Annotated[
-        float | None,
-        option(metavar="HZ", help="Make what is above.  [default: where the sound's band ends]"),
-        Between(0, above=True),
-    ] = None,
-    how: Takes,
-) -> None:
+class Upscale(OneFile):
     """Super-resolution: make the missing high band, keep the low band as it is.
 
     \b
@@ -310,42 +376,37 @@ def upscale(
       audioldm edit upscale phone.wav
       audioldm edit upscale old.mp3 "a violin" --cutoff 4000
     """
-    Edit("upscale", [file], prompt, {"cutoff": cutoff}).run(how)
+
+    name = "upscale"
+    cutoff: float | None = option(
+        None,
+        "Make what is above.  [default: where the sound's band ends]",
+        metavar="HZ",
+        within=Between(0, above=True),
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """Where the new band begins."""
+        return {"cutoff": self.cutoff}
 
 
-@edit.command()
-@grouped
-def vary(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    strength: Strength = 0.6,
-    regions: Regions,
-    splice: Splice = False,
-    how: Takes,
-) -> None:
+class Vary(Regional):
     """Other takes of the same sound; without a prompt, the sound itself says what to hear (by CLAP).
 
     \b
     Examples:
       audioldm edit vary footstep.wav -n 8 --strength 0.4
     """
-    options = {"strength": strength, "regions": regions.pairs() or None}
-    Edit("vary", [file], prompt, options, splice=splice).run(how)
+
+    name = "vary"
+    strength: float = strength_option(0.6)
+
+    def keywords(self) -> dict[str, Any]:
+        """How far the takes are from the sound, and where."""
+        return {"strength": self.strength, "regions": self.regions()}
 
 
-@edit.command()
-@grouped
-def denoise(
-    file: Input,
-    prompt: Prompt = "",
-    *,
-    strength: Strength = 0.0,
-    resynthesise: Annotated[
-        bool, option("--resynthesise", help="Give the model's sound, not the input turned down.")
-    ] = False,
-    how: Takes,
-) -> None:
+class Denoise(OneFile):
     """Turn noise down: first what never stops, then what the model does not believe in.
 
     \b
@@ -353,29 +414,17 @@ def denoise(
       audioldm edit denoise field.wav
       audioldm edit denoise field.wav "a bird singing" --strength 0.4
     """
-    Edit("denoise", [file], prompt, {"strength": strength, "resynthesise": resynthesise}).run(how)
+
+    name = "denoise"
+    strength: float = strength_option(0.0)
+    resynthesise: bool = option(False, "Give the model's sound, not the input turned down.")
+
+    def keywords(self) -> dict[str, Any]:
+        """Its own options."""
+        return {"strength": self.strength, "resynthesise": self.resynthesise}
 
 
-@edit.command()
-@grouped
-def morph(
-    first: Input,
-    second: Annotated[Path, typer.Argument(help="The other sound file.")],
-    *,
-    prompts: Annotated[
-        tuple[str, str],
-        option(
-            metavar="FIRST SECOND", help="What each is, in words.  [default: by CLAP]", show_default=False
-        ),
-    ] = ("", ""),
-    at: Annotated[
-        float | None,
-        option(help="Where between the two: 0 to 1.  [default: from one to the other]"),
-        Between(0, 1),
-    ] = None,
-    strength: Strength = 0.6,
-    how: Takes,
-) -> None:
+class Morph(Edit):
     """From one sound to another: latents on the great arc between them, prompts along.
 
     \b
@@ -383,31 +432,39 @@ def morph(
       audioldm edit morph wind.wav sea.wav
       audioldm edit morph dog.wav rooster.wav --at 0.5 --prompts "a dog barking" "a rooster crowing"
     """
-    if how.schedule is not None:
-        raise AudioLDMError("A morph has two prompts and no schedule.", "Use --prompts FIRST SECOND.")
-    text = " ".join(filter(None, prompts))
-    options = {"prompts": prompts, "at": at, "strength": strength}
-    act = lambda run, pipe, waves, _, **rest: run(pipe, *waves, **rest)  # noqa: E731
-    Edit("morph", [first, second], text, options, act=act).run(how)
+
+    name = "morph"
+    first: Path = argument(..., "Sound file: any format, rate, channels, length.")
+    second: Path = argument(..., "The other sound file.")
+    prompts: tuple[str, str] = option(
+        ("", ""), "What each is, in words.  [default: by CLAP]", metavar="FIRST SECOND"
+    )
+    at: float | None = option(
+        None, "Where between the two: 0 to 1.  [default: from one to the other]", within=Between(0, 1)
+    )
+    strength: float = strength_option(0.6)
+
+    def files(self) -> list[Path]:
+        """Both."""
+        return [self.first, self.second]
+
+    def text(self) -> str:
+        """Both prompts."""
+        return " ".join(filter(None, self.prompts))
+
+    def keywords(self) -> dict[str, Any]:
+        """Its own options."""
+        if self.how.schedule is not None:
+            raise AudioLDMError("A morph has two prompts and no schedule.", "Use --prompts FIRST SECOND.")
+        return {"prompts": self.prompts, "at": self.at, "strength": self.strength}
+
+    def make(self, function: "Callable[..., Tensor]", pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any,
+             **settings: Any) -> "Tensor":  # fmt: skip
+        """Of two waves."""
+        return function(pipe, *waves, **settings)
 
 
-@edit.command()
-@grouped
-def mix(
-    files: Annotated[list[Path], typer.Argument(help="Two sound files or more.", show_default=False)],
-    *,
-    gain: Annotated[
-        list[float] | None, option(metavar="DB", help="Gain of each file.  Repeatable."), Between(-120, 120)
-    ] = None,
-    at: Annotated[
-        list[float] | None, option(metavar="SECONDS", help="When each file begins.  Repeatable."), Seconds
-    ] = None,
-    prompt: Annotated[str, option(metavar="TEXT", help="The scene, in words.  [default: by CLAP]")] = "",
-    strength: Annotated[
-        float, option(help="0 is the sum; more renders it again as one scene, 1 ignores it."), Between(0, 1)
-    ] = 0.0,
-    how: Takes,
-) -> None:
+class Mix(Edit):
     """Put sounds together, and if asked for, render them as one scene.
 
     \b
@@ -415,9 +472,34 @@ def mix(
       audioldm edit mix rain.wav thunder.wav --gain 0 --gain -6 --at 0 --at 2.5
       audioldm edit mix rain.wav dog.wav --strength 0.3 --prompt "a dog barking in the rain"
     """
-    for name, values in (("gain", gain), ("at", at)):
-        if values and len(values) != len(files):
-            raise AudioLDMError(f"{len(files)} files but {len(values)} --{name}.", "Give one for each file.")
-    options = {"gains": gain or None, "offsets": at or None, "strength": strength}
-    act = lambda run, pipe, waves, text, **rest: run(pipe, waves, text, **rest)  # noqa: E731
-    Edit("mix", files, prompt, options, act=act).run(how)
+
+    name = "mix"
+    sounds: list[Path] = argument(..., "Two sound files or more.", "FILES...")
+    gain: list[float] = option([], "Gain of each file.  Repeatable.", metavar="DB", within=Between(-120, 120))
+    at: list[float] = option([], "When each file begins.  Repeatable.", metavar="SECONDS", within=SECONDS)
+    prompt: str = option("", "The scene, in words.  [default: by CLAP]", metavar="TEXT")
+    strength: float = strength_option(0.0, "0 is the sum; more renders it again as one scene, 1 ignores it.")
+
+    def files(self) -> list[Path]:
+        """All."""
+        return self.sounds
+
+    def keywords(self) -> dict[str, Any]:
+        """Gains and begins, one a file."""
+        for name, values in (("gain", self.gain), ("at", self.at)):
+            if values and len(values) != len(self.sounds):
+                raise AudioLDMError(
+                    f"{len(self.sounds)} files but {len(values)} --{name}.", "Give one for each file."
+                )
+        return {"gains": self.gain or None, "offsets": self.at or None, "strength": self.strength}
+
+    def make(self, function: "Callable[..., Tensor]", pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any,
+             **settings: Any) -> "Tensor":  # fmt: skip
+        """Of all waves."""
+        return function(pipe, waves, prompt, **settings)
+
+
+EDITS: dict[str, type[Edit]] = {
+    kind.name: kind for kind in (Transfer, Inpaint, Outpaint, Continue, Upscale, Vary, Denoise, Morph, Mix)
+}
+app = group(__doc__, EDITS)

@@ -1,67 +1,22 @@
-"""``audioldm data encode`` and ``audioldm data stats``: the latent cache that the U-Net learns from."""
+"""``audioldm data encode``: the latent cache that the U-Net learns from."""
 
-import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from audioldm.cli.console import progress, would
+from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
-from audioldm.spec import SPECS
+from audioldm.spec import SPECS, AudioSpec
+
+if TYPE_CHECKING:
+    from audioldm.training.encoding import Cuts, Nets, Source
+
+SHARE = Between(0, 1)
 
 
-def encode(
-    manifests: Annotated[
-        list[str], typer.Argument(help="Manifests, or `synthetic` for the synthetic sounds.")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the cache.")],
-    vae: Annotated[str, typer.Option(metavar="REF", help="The autoencoder: run, folder, hub id or file.")],
-    clap: Annotated[str, typer.Option(metavar="REF", help="The CLAP: run, folder, hub id or LAION's .pt.")],
-    spec: Annotated[str, typer.Option(help="Front end of the autoencoder: 16k_64 or 48k_256.")] = "16k_64",
-    seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.12,
-    windows: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Windows per clip, each at another random place; once, or once a manifest.  [default: 1]"
-        ),
-    ] = None,
-    speed: Annotated[
-        float,
-        typer.Option(help="All windows of a clip but its first play up to this share faster or slower."),
-    ] = 0.0,
-    batch_size: Annotated[
-        int, typer.Option(help="Windows encoded at once; 0 is 1 on a CPU and 64 on a GPU.")
-    ] = 0,
-    workers: Annotated[
-        int,
-        typer.Option(help="Processes that cut windows; -1 is none on a CPU, and as many as cores for a GPU."),
-    ] = -1,
-    buckets: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B", help="Window lengths instead of one: each clip takes the shortest that holds it."
-        ),
-    ] = "",
-    mixup: Annotated[
-        float, typer.Option(help="Chance that a second clip is mixed into a window, its caption joined.")
-    ] = 0.0,
-    t5: Annotated[
-        str, typer.Option(metavar="FOLDER|NAME", help="Keep this T5 encoder's token sequences, too.")
-    ] = "",
-    maps: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B", help="Keep these maps, for controls: loudness, pitch, onset, centroid, edges."
-        ),
-    ] = "",
-    split: Annotated[str, typer.Option(help="Rows of this split.")] = "train",
-    seed: Annotated[int, typer.Option(help="Decides the places.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing cache.")] = False,
-) -> None:
+class Encode(Force, DryRun, Command):
     """Run VAE and CLAP once over the data; keep raw posteriors, embeddings and the measured scaling factor.
 
     A cache is known by what made it.   The same command goes on where it stopped, and does nothing to a whole cache;
@@ -73,113 +28,151 @@ def encode(
       audioldm data encode data/raw/mine.jsonl -o data/latents/mix --buckets 2.56,5.12 --mixup 0.3 --vae VAE --clap CLAP
       audioldm data encode synthetic -o out/lat --seconds 1.28 --vae runs/tiny/vae/model/vae --clap runs/tiny/clap/model
     """
-    counts, lengths = windows or [1], numbers(buckets)
-    names = tuple(name.strip() for name in maps.split(",") if name.strip())
-    check_cuts(counts, len(manifests), seconds, speed, spec)
-    import torch
 
-    from audioldm.cli.windows import Cuts, Windows, encoded, jobs, sources
-    from audioldm.control.maps import known
-    from audioldm.convert.reference import open_part
-    from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
-    from audioldm.datasets.latents import measure
-    from audioldm.nets.folder import state_digest
-    from audioldm.nets.vae import encoder_digest, stride_of
-    from audioldm.signal.mel import LogMel
+    manifests: list[str] = argument(..., "Manifests, or `synthetic` for the synthetic sounds.")
+    out: Path = out_option(..., "DIR", "Folder of the cache.")
+    vae: str = option(..., "The autoencoder: run, folder, hub id or file.", metavar="REF")
+    clap: str = option(..., "The CLAP: run, folder, hub id or LAION's .pt.", metavar="REF")
+    spec: str = option("16k_64", "Front end of the autoencoder: 16k_64 or 48k_256.")
+    seconds: float = option(5.12, "Length of a window.", within=Between(0, above=True))
+    windows: list[int] = option(
+        [],
+        "Windows per clip, each at another random place; once, or once a manifest.  [default: 1]",
+        within=Between(1),
+    )
+    speed: float = option(
+        0.0,
+        "All windows of a clip but its first play up to this share faster or slower.",
+        within=Between(0, 0.99),
+    )
+    batch_size: int = option(
+        0, "Windows encoded at once; 0 is 1 on a CPU and 64 on a GPU.", within=Between(0, 4096)
+    )
+    workers: int = option(
+        -1,
+        "Processes that cut windows; -1 is none on a CPU, and as many as cores for a GPU.",
+        within=Between(-1),
+    )
+    buckets: str = option(
+        "", "Window lengths instead of one: each clip takes the shortest that holds it.", metavar="A,B"
+    )
+    mixup: float = option(
+        0.0, "Chance that a second clip is mixed into a window, its caption joined.", within=SHARE
+    )
+    t5: str = option("", "Keep this T5 encoder's token sequences, too.", metavar="FOLDER|NAME")
+    maps: str = option(
+        "", "Keep these maps, for controls: loudness, pitch, onset, centroid, edges.", metavar="A,B"
+    )
+    split: str = option("train", "Rows of this split.")
+    seed: int = option(0, "Decides the places.")
+    device: str = option("cpu", "cpu or cuda.")
 
-    for name in names:
-        known(name)
-    autoencoder, embedder = open_part(vae, "vae").to(device), open_part(clap, "clap").to(device)
-    sequences = open_part(t5, "text_encoder", device=device, dtype=torch.float32) if t5 else None
-    channels = autoencoder.config.latent_channels
-    front = replace(SPECS[spec], stride=stride_of(autoencoder), latent_channels=channels)
-    ingredients = ingredients_of(manifests, vae, clap, t5)
-    settings = {
-        "seconds": max(lengths) if lengths else seconds, "buckets": lengths, "mixup": mixup, "stride": front.stride,
-        "latent_channels": front.latent_channels, "manifests": manifests, "split": split, "windows_a_clip": counts,
-        "speed": speed, "seed": seed, "encoder": encoder_digest(autoencoder),
-        "clap": state_digest(embedder.audio_encoder),
-    }  # fmt: skip
-    settings |= {"maps": list(names)} if names else {}
-    settings |= {"spec": spec} if spec != "16k_64" else {}
-    key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
-    done = begun(out, key, force=force)
-    if done is None and "scaling_factor" in read_index(out):
-        typer.echo(f"{out} is whole already: {read_index(out)['windows']} windows")
-        return
-    if done is not None:
-        cuts = Cuts(seconds, tuple(lengths), mixup, speed, names, split, seed)
-        origins = sources(manifests, front, cuts)
-        about = {
-            **settings,
-            "key": key,
-            "made_of": ingredients,
-            "null": embedder.embed_text([""])[0].tolist(),
-        }
-        if sequences is not None:
-            about["null_tokens"] = sequences.embed("").tolist()
-        rest = Windows(origins, jobs(origins, counts)[done:], front, cuts)
-        on_gpu = not device.startswith("cpu")
-        windows_encoded = encoded(
-            rest, (autoencoder, embedder, LogMel(front).to(device)), sequences=sequences,
-            batch_size=batch_size or (64 if on_gpu else 1),
-            workers=((os.cpu_count() or 1) if on_gpu else 0) if workers < 0 else workers,
-        )  # fmt: skip
-        write_latents(windows_encoded, out, about=about)
-    index = {**read_index(out), **measure(out)}
-    write_index(out, index)
-    typer.echo(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+    def cuts(self) -> "Cuts":
+        """How windows are cut.   Raises AudioLDMError for what cannot be."""
+        from audioldm.control.maps import known
+        from audioldm.training.encoding import Cuts
+
+        if len(self.windows) not in (0, 1, len(self.manifests)):
+            raise AudioLDMError(
+                f"{len(self.windows)} --windows for {len(self.manifests)} manifests.",
+                "Give one, or one each, in their order.",
+            )
+        if self.spec not in SPECS:
+            raise AudioLDMError(f"spec={self.spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
+        try:
+            lengths = tuple(float(part) for part in parts_of(self.buckets))
+        except ValueError:
+            raise AudioLDMError(
+                f"buckets={self.buckets!r} are no lengths.", "Write seconds: 2.56,5.12,10.24."
+            ) from None
+        for name in (maps := parts_of(self.maps)):
+            known(name)
+        return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
+
+    def sources(self, spec: AudioSpec, cuts: "Cuts") -> "list[Source]":
+        """The manifests, or the synthetic sounds."""
+        from audioldm.datasets.manifest import read
+        from audioldm.training.encoding import Source
+
+        return [
+            Source.synthetic(spec, cuts) if name == "synthetic"
+            else Source.of(read(name, split=self.split), spec, cuts)
+            for name in self.manifests
+        ]  # fmt: skip
+
+    def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
+        """What decides the cache beside the files that it is made of."""
+        from audioldm.nets.folder import state_digest
+        from audioldm.nets.vae import encoder_digest
+
+        settings = {
+            "seconds": max(cuts.buckets or (cuts.seconds,)), "buckets": list(cuts.buckets), "mixup": cuts.mixup,
+            "stride": nets.spec.stride, "latent_channels": nets.spec.latent_channels, "manifests": self.manifests,
+            "split": self.split, "windows_a_clip": self.windows or [1], "speed": cuts.speed, "seed": cuts.seed,
+            "encoder": encoder_digest(nets.vae), "clap": state_digest(nets.clap.audio_encoder),
+        }  # fmt: skip
+        settings |= {"maps": list(cuts.maps)} if cuts.maps else {}
+        return settings | ({"spec": self.spec} if self.spec != "16k_64" else {})
+
+    def ingredients(self) -> list[dict[str, Any]]:
+        """The files that decide a cache, with their hashes."""
+        from audioldm.convert.reference import find_part
+        from audioldm.datasets.cache import ingredient
+
+        out = [ingredient("manifest", name) for name in self.manifests if Path(name).is_file()]
+        for file in find_part(self.vae, "vae").files:
+            prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
+            out.append(ingredient("VAE", file, prefixes))
+        out += [ingredient("CLAP", file) for file in find_part(self.clap, "clap").files]
+        files = find_part(self.t5, "text_encoder").files if self.t5 else ()
+        return out + [ingredient("T5", file) for file in files]
+
+    def run(self) -> None:
+        cuts, out, counts = self.cuts(), self.out, self.windows or [1]
+        import torch
+
+        from audioldm.convert.reference import open_part
+        from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
+        from audioldm.datasets.latents import measure
+        from audioldm.nets.vae import stride_of
+        from audioldm.training import encoding
+
+        vae, clap = open_part(self.vae, "vae").to(self.device), open_part(self.clap, "clap").to(self.device)
+        t5 = open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32) if self.t5 else None
+        spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
+        nets = encoding.Nets(vae, clap, spec, encoding.text_encoder(clap, t5))
+        ingredients, settings = self.ingredients(), self.settings(cuts, nets)
+        key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
+        if self.dry_run:
+            count = len(encoding.jobs(self.sources(spec, cuts), counts))
+            would(f"{count} windows would be encoded into {out}")
+            return
+        done = begun(out, key, force=self.force)
+        if done is None and "scaling_factor" in read_index(out):
+            print(f"{out} is whole already: {read_index(out)['windows']} windows")
+            return
+        if done is not None:
+            sources, on_gpu = self.sources(spec, cuts), not self.device.startswith("cpu")
+            workers = ((os.cpu_count() or 1) if on_gpu else 0) if self.workers < 0 else self.workers
+            size = self.batch_size or (encoding.GPU_BATCH if on_gpu else 1)
+            todo = encoding.jobs(sources, counts)[done:]
+            rest = encoding.Windows(sources, todo, spec, cuts, batch_size=size)
+            about = {
+                **settings,
+                "key": key,
+                "made_of": ingredients,
+                "null": clap.embed_text([""])[0].tolist(),
+            }
+            about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
+            with progress(rest.count, "windows") as step:
+                write_latents(
+                    encoding.encoded(rest, nets, workers=workers, on_windows=step), out, about=about
+                )
+        index = {**read_index(out), **measure(out)}
+        write_index(out, index)
+        print(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
 
 
-def check_cuts(counts: Sequence[int], manifests: int, seconds: float, speed: float, spec: str) -> None:
-    """Refuse windows that cannot be cut, before anything is read."""
-    if min(counts) < 1 or seconds <= 0:
-        raise AudioLDMError(
-            f"windows={list(counts)} of seconds={seconds} cannot be cut.", "Use 1 or more of above 0."
-        )
-    if len(counts) not in (1, manifests):
-        raise AudioLDMError(
-            f"{len(counts)} --windows for {manifests} manifests.", "Give one, or one each, in their order."
-        )
-    if not 0 <= speed < 1:
-        raise AudioLDMError(f"speed={speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone.")
-    if spec not in SPECS:
-        raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
-
-
-def ingredients_of(manifests: Sequence[str], vae: str, clap: str, t5: str) -> list[dict[str, Any]]:
-    """The files that decide a cache, with their hashes."""
-    from audioldm.convert.reference import find_part
-    from audioldm.datasets.cache import ingredient
-
-    out = [ingredient("manifest", name) for name in manifests if Path(name).is_file()]
-    for file in find_part(vae, "vae").files:
-        prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
-        out.append(ingredient("VAE", file, prefixes))
-    out += [ingredient("CLAP", file) for file in find_part(clap, "clap").files]
-    return out + [ingredient("T5", file) for file in (find_part(t5, "text_encoder").files if t5 else ())]
-
-
-def numbers(text: str) -> list[float]:
-    """The lengths in "2.56,5.12"."""
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise AudioLDMError(f"buckets={text!r} are no lengths.", "Write seconds: 2.56,5.12,10.24.") from None
-
-
-def stats(
-    folder: Annotated[Path, typer.Argument(help="A latent cache.")],
-) -> None:
-    """Measure a cache's mean, deviation and scaling factor over every window, and store them in its index.
-
-    \b
-    Example:
-      audioldm data stats data/latents/esc10
-    """
-    from audioldm.datasets.cache import read_index, write_index
-    from audioldm.datasets.latents import measure
-
-    moments = measure(folder)
-    write_index(folder, {**read_index(folder), **moments})
-    typer.echo(json.dumps(moments))
+def parts_of(text: str) -> list[str]:
+    """The parts of "a,b"."""
+    return [part.strip() for part in text.split(",") if part.strip()]

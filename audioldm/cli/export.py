@@ -1,13 +1,12 @@
 """``audioldm export``: a model of any form, or the parts of runs, as one folder or file that others open too."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from audioldm.cli.console import say
-from audioldm.cli.options import Between, Setting, grouped
+from audioldm.cli.checks import check_free, check_parts
+from audioldm.cli.console import say, waiting, would
+from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, out_option, setting
 from audioldm.cli.options.model import PublishedOptions, adapt, load
 from audioldm.cli.options.sampling import Sampling
 from audioldm.errors import AudioLDMError
@@ -15,66 +14,32 @@ from audioldm.errors import AudioLDMError
 if TYPE_CHECKING:
     from audioldm.components import Components
 
-PUBLISHED = PublishedOptions()
 
-
-def part(help: str) -> Any:
-    """An option that names a part of a model."""
-    return Annotated[str | None, typer.Option(metavar="REF", help=help, show_default=False)]
-
-
-@dataclass(frozen=True)
-class Parts:
+class Parts(Group):
     """Parts of a model, each a run, a folder, a file or a hub id."""
 
-    ldm: part("U-Net: a run or a checkpoint of one.") = None  # type: ignore[valid-type]
-    vae: part("VAE.") = None  # type: ignore[valid-type]
-    vocoder: part("Vocoder.") = None  # type: ignore[valid-type]
-    clap: part("CLAP, such as a run, laion/clap-htsat-unfused or LAION's .pt.") = None  # type: ignore[valid-type]
-    t5: part("T5 of a U-Net that attends to tokens.  [default: the one of its latents]") = None  # type: ignore[valid-type]
+    ldm: str | None = option(None, "U-Net: a run or a checkpoint of one.", metavar="REF")
+    vae: str | None = option(None, "VAE.", metavar="REF")
+    vocoder: str | None = option(None, "Vocoder.", metavar="REF")
+    clap: str | None = option(
+        None, "CLAP, such as a run, laion/clap-htsat-unfused or LAION's .pt.", metavar="REF"
+    )
+    t5: str | None = option(
+        None, "T5 of a U-Net that attends to tokens.  [default: the one of its latents]", metavar="REF"
+    )
+
+    def named(self) -> dict[str, str]:
+        """Those that were given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
 class Defaults(Sampling):
     """How the written model samples where nothing else is asked; None is what it does now."""
 
-    guidance: Annotated[float | None, Setting("Default guidance scale."), Between(0)] = None
+    guidance: float | None = setting(None, "Default guidance scale.", within=Between(0))
 
 
-@dataclass(frozen=True)
-class Writing:
-    """What is written."""
-
-    name: Annotated[str | None, typer.Option(help="The model's name.", show_default=False)] = None
-    dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"],
-        typer.Option(help="Number type of the weights in a folder."),
-    ] = "float32"
-    merge: Annotated[
-        list[str],
-        typer.Option(
-            metavar="FILE[:WEIGHT]",
-            help="Write this adapter into the weights.  Repeatable.",
-            show_default=False,
-        ),
-    ] = field(default_factory=list)
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing model.")] = False
-
-
-@grouped
-def export(
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder, or original checkpoint (.ckpt), to write.")
-    ],
-    ref: Annotated[
-        str | None,
-        typer.Argument(help="Model to write anew: folder, hub id or original .ckpt.", show_default=False),
-    ] = None,
-    parts: Parts = Parts(),
-    defaults: Defaults = Defaults(),
-    published: PublishedOptions = PUBLISHED,
-    writing: Writing = Writing(),
-) -> None:
+class Export(Force, DryRun, Command):
     """Write any model, or one that is joined from parts, as a folder or as a checkpoint of the original code.
 
     The folder is diffusers' layout with audioldm.json beside: stock AudioLDMPipeline opens it, with the right
@@ -88,39 +53,57 @@ def export(
       audioldm export embedded --merge mine.safetensors:0.8 -o out/mine
       audioldm export out/s-full -o out/s-full.ckpt
     """
-    settings = check_settings(defaults)
-    if (out.is_file() or (out / "model_index.json").exists()) and not writing.force:
-        raise AudioLDMError(f"{out} holds a model already.", "Pass --force to replace it.")
-    named = {name: value for name, value in vars(parts).items() if value is not None}
-    if ref is not None and not named and not writing.merge and write_nets(ref, out):
-        return
-    if ref is not None:
-        model: Components = replaced(load(ref, device="cpu", dtype="float32", **published.choices()), named)
-    elif len(named.keys() - {"t5"}) == 4:
-        model = joined(named, published)
-    else:
-        raise AudioLDMError(
-            "Not all parts were named.", "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
-        )
-    model = replace(model, name=writing.name or model.name, defaults=model.defaults.merged(**settings))
-    if writing.merge:
-        adapt(model, writing.merge)  # type: ignore[arg-type]
-        model.about["merged"] = model.adapted.settings() if model.adapted else []
-    save(model, out, writing.dtype)
-    print(out)
 
+    ref: str | None = argument(None, "Model to write anew: folder, hub id or original .ckpt.")
+    out: Path = out_option(..., "PATH", "Folder, or original checkpoint (.ckpt), to write.")
+    name: str | None = option(None, "The model's name.")
+    dtype: Literal["float32", "float16", "bfloat16"] = option(
+        "float32", "Number type of the weights in a folder."
+    )
+    merge: list[str] = option(
+        [], "Write this adapter into the weights.  Repeatable.", metavar="FILE[:WEIGHT]"
+    )
+    parts: Parts = Parts()
+    defaults: Defaults = Defaults()
+    published: PublishedOptions = PublishedOptions()
 
-def check_settings(defaults: Defaults) -> dict[str, Any]:
-    """The defaults that were set, once their names are known.   Raises AudioLDMError."""
-    from audioldm.diffusion.grids import GRIDS
-    from audioldm.diffusion.samplers import SAMPLERS
-    from audioldm.diffusion.table import choose
+    def check(self) -> None:
+        """Refuse a place that is taken, parts that do not make a model, and samplers that are none."""
+        model = self.out if self.out.is_file() else self.out / "model_index.json"
+        check_free(model, force=self.force)
+        named = self.parts.named().keys()
+        if self.ref is None and len(named - {"t5"}) < 4:
+            raise AudioLDMError(
+                "Not all parts were named.", "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
+            )
+        if self.ref is not None and named & {"ldm", "t5"}:
+            raise AudioLDMError(
+                "Both a REF and its U-Net or T5 were named.", "With a REF: --vae, --vocoder or --clap."
+            )
+        check_parts(sampler=self.defaults.sampler, grid=self.defaults.grid)
 
-    settings = defaults.settings()
-    for what, table in (("sampler", SAMPLERS), ("grid", GRIDS)):
-        if what in settings:
-            choose(table, settings[what], what)
-    return settings
+    def run(self) -> None:
+        self.check()
+        ref, out, named = self.ref, self.out, self.parts.named()
+        if self.dry_run:
+            would(f"{ref or ', '.join(named.values())} would be written to {out}")
+            return
+        if ref is not None and not named and not self.merge and write_nets(ref, out):
+            return
+        with waiting("loading torch and the model"):
+            model: Components
+            if ref is None:
+                model = joined(named, self.published)
+            else:
+                model = replaced(load(ref, device="cpu", dtype="float32", **vars(self.published)), named)
+        defaults = model.defaults.merged(**self.defaults.settings())
+        model = replace(model, name=self.name or model.name, defaults=defaults)
+        if self.merge:
+            adapt(model, self.merge)  # type: ignore[arg-type]
+            model.about["merged"] = model.adapted.settings() if model.adapted else []
+        with waiting(f"writing {out}"):
+            save(model, out, self.dtype)
+        print(out)
 
 
 def save(model: "Components", out: Path, dtype: str) -> None:
@@ -139,7 +122,7 @@ def save(model: "Components", out: Path, dtype: str) -> None:
 def write_nets(ref: str, out: Path) -> bool:
     """Write component folders of a file that cannot generate alone, and print them; False for everything else."""
     from audioldm.convert.checkpoint import TANGO_MAIN, read_checkpoint
-    from audioldm.convert.model import obstacle, part_folders
+    from audioldm.convert.model import obstacle
     from audioldm.nets.folder import SUFFIXES
 
     file = Path(ref)
@@ -150,7 +133,7 @@ def write_nets(ref: str, out: Path) -> bool:
         return False
     for key in checkpoint.unread:
         say(f"left out: the conditioner that begins with {key!r}.")
-    for folder in part_folders(checkpoint, out):
+    for folder in checkpoint.save(out):
         print(folder)
     return True
 
@@ -161,10 +144,6 @@ def replaced(model: "Components", named: dict[str, str]) -> "Components":
     from audioldm.convert.reference import open_part
     from audioldm.nets.vae import stride_of
 
-    if named.keys() & {"ldm", "t5"}:
-        raise AudioLDMError(
-            "Both a REF and its U-Net or T5 were named.", "With a REF: --vae, --vocoder or --clap."
-        )
     if not named:
         return model
     parts = {name: open_part(ref, name) for name, ref in named.items()}  # type: ignore[arg-type]
@@ -189,7 +168,7 @@ def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
     t5 = t5_of(run, named.get("t5"))
     unet = open_part(ldm, "unet")
     vae, vocoder, clap = (
-        open_part(named[name], name, **published.choices())
+        open_part(named[name], name, **vars(published))
         for name in ("vae", "vocoder", "clap")  # type: ignore[arg-type]
     )
     encoder = None if t5 is None else open_part(t5, "text_encoder")

@@ -1,20 +1,16 @@
 """``audioldm generate``: prompts in, sounds out."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, check_outputs, files_of, is_finished, plan
-from audioldm.cli.console import printable, progress, say, waiting
-from audioldm.cli.options import changed, grouped, restored
+from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
+from audioldm.cli.console import progress, say, waiting
+from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.guidance import Guidance, warn_of_unused
 from audioldm.cli.options.model import ModelOptions
@@ -22,7 +18,7 @@ from audioldm.cli.options.output import ManyOutputs
 from audioldm.cli.options.prompt import Prompts
 from audioldm.cli.options.sampling import Sampling
 from audioldm.cli.prompts import Row, read_rows, warn_of_unread
-from audioldm.cli.results import check_format, difference, save, show
+from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -38,51 +34,8 @@ if TYPE_CHECKING:
     from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.spans import Span
 
-REPLAYED = Path("out/replay")
-"""Where ``--replay`` writes unless ``--out`` names another place"""
 
-
-@dataclass(frozen=True)
-class Request:
-    """Everything that the command line asks for, but the prompts themselves."""
-
-    prompts: Prompts
-    sampling: Sampling
-    guidance: Guidance
-    conditions: SoundConditions
-    output: ManyOutputs
-    model: ModelOptions
-
-    def options(self, clip: Clip) -> dict[str, Any]:
-        """The options that make ``clip`` alone, by which ``--replay`` makes it again and ``--resume`` compares it."""
-        prompts = replace(self.prompts, prompts=None, n=1, seed=0, rerank=1, batch_size=1)
-        if prompts.interpolate_to is not None:
-            prompts = replace(prompts, interpolate_to=f"{prompts.shares()[0]}:{clip.share:g}")
-        output = replace(self.output, out=Path("out"), force=False, dry_run=False, as_json=False, figure=True,
-                         audio_format=clip.audio_format, resume=False, replay=None)  # fmt: skip
-        options = changed(prompts, self.sampling, self.guidance, self.conditions, output, self.model)
-        options |= clip.settings
-        if clip.audio_prompt is not None:
-            options["audio_prompt"] = f"{clip.audio_prompt[0]}:{clip.audio_prompt[1]!r}"
-        return options
-
-
-@grouped
-def generate(
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            help="What to hear, in quotes; - reads prompts from standard input.", show_default=False
-        ),
-    ] = None,
-    *,
-    prompts: Prompts,
-    sampling: Sampling,
-    guidance: Guidance,
-    conditions: SoundConditions,
-    output: ManyOutputs,
-    model: ModelOptions,
-) -> None:
+class Generate(Command):
     """Make sounds from text.
 
     For each clip: PROMPT_seedN.wav, .png (waveform and log-mel) and .json (every setting, model and weight
@@ -110,50 +63,68 @@ def generate(
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
     """
-    request = Request(prompts, sampling, guidance, conditions, output, model)
-    if output.replay is not None:
-        if prompt is not None or prompts.prompts is not None:
-            raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
-        replay(output.replay, request)
-        return
-    check(request)
-    rows, spans, title = rows_of(prompt, request)
-    groups = plan(rows, prompts, output, title=title)
-    for name in sorted({group[0].audio_format for group in groups}):
-        check_format(name)
-    maps = conditions.check()
-    groups = to_make(groups, request)
-    if output.dry_run:
-        check_libraries(request)
-        list_clips(groups, request)
-    elif not groups:
-        say("every clip is there already.")
-    else:
-        session = Session.load(request, maps, spans)
-        results, failures = session.run(groups)
-        if output.as_json:
-            print(json.dumps(results, indent=2, ensure_ascii=False))
-        if failures:
+
+    prompt: str | None = argument(None, "What to hear, in quotes; - reads prompts from standard input.")
+    prompts: Prompts = Prompts()
+    sampling: Sampling = Sampling()
+    guidance: Guidance = Guidance()
+    conditions: SoundConditions = SoundConditions()
+    output: ManyOutputs = ManyOutputs()
+    model: ModelOptions = ModelOptions()
+
+    def options(self, clip: Clip) -> dict[str, Any]:
+        """The options that make ``clip`` alone, by which ``--replay`` makes it again and ``--resume`` compares it."""
+        prompts = replace(self.prompts, prompts=None, n=1, seed=0, rerank=1, batch_size=1)
+        if prompts.interpolate_to is not None:
+            prompts = replace(prompts, interpolate_to=f"{prompts.shares()[0]}:{clip.share:g}")
+        output = options_alone(self.output, clip.audio_format)
+        options = changed(prompts, self.sampling, self.guidance, self.conditions, output, self.model)
+        options |= clip.settings
+        if clip.audio_prompt is not None:
+            options["audio_prompt"] = f"{clip.audio_prompt[0]}:{clip.audio_prompt[1]!r}"
+        return options
+
+    def run(self) -> None:
+        output = self.output
+        if output.replay is not None:
+            from audioldm.cli.replay import replay
+
+            if self.prompt is not None or self.prompts.prompts is not None:
+                raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
+            replay(output.replay, output, self.model)
+            return
+        check(self)
+        rows, spans, title = rows_of(self)
+        groups = plan(rows, self.prompts, output, title=title)
+        for name in sorted({group[0].audio_format for group in groups}):
+            check_format(name)
+        maps = self.conditions.check()
+        groups = to_make(groups, self)
+        if output.dry_run:
+            dry_run(groups, self)
+        elif not groups:
+            say("every clip is there already.")
+        elif failures := Session.load(self, maps, spans).run(groups):
             raise AudioLDMError(
                 f"{failures} of {len(groups)} clips failed.", "--resume makes what is missing.", code=1
             )
 
 
-def check(request: Request) -> None:
+def check(request: Generate) -> None:
     """Refuse what no run could use, before anything heavy is imported."""
     request.output.check()
     request.model.check()
 
 
-def check_libraries(request: Request) -> None:
+def check_libraries(request: Generate) -> None:
     """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
     check_parts(sampler=request.sampling.sampler, grid=request.sampling.grid, device=request.model.device)
     request.guidance.check(request.sampling.sampler)
 
 
-def rows_of(prompt: str | None, request: Request) -> tuple[list[Row], "list[Span] | None", str]:
+def rows_of(request: Generate) -> tuple[list[Row], "list[Span] | None", str]:
     """What to make: rows, the schedule that they have in common, and what clips without a prompt are named after."""
-    prompts, guidance = request.prompts, request.guidance
+    prompt, prompts, guidance = request.prompt, request.prompts, request.guidance
     prompted = prompt is not None or prompts.prompts is not None
     spans = prompts.spans(prompted=prompted)
     alone = not prompted and (request.conditions.audio_prompt or guidance.guidance_class) is not None
@@ -174,7 +145,7 @@ def rows_of(prompt: str | None, request: Request) -> tuple[list[Row], "list[Span
     return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
 
 
-def to_make(groups: list[list[Clip]], request: Request) -> list[list[Clip]]:
+def to_make(groups: list[list[Clip]], request: Generate) -> list[list[Clip]]:
     """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
     output = request.output
     if not output.resume:
@@ -185,30 +156,21 @@ def to_make(groups: list[list[Clip]], request: Request) -> list[list[Clip]]:
     return [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
 
 
-def list_clips(groups: list[list[Clip]], request: Request) -> None:
-    """Print what would be made: the file of each clip and the settings that are not the model's own."""
-    listed = []
-    for clip in (group[0] for group in groups):
-        options = request.options(clip)
+def dry_run(groups: list[list[Clip]], request: Generate) -> None:
+    """Print what would be made."""
+    check_libraries(request)
+    clips = [(group[0], request.options(group[0])) for group in groups]
+    for _, options in clips:
         warn_of_unused(options)
-        audio = str(files_of(clip, request.output).audio)
-        listed.append({"audio": audio, "prompt": clip.prompt, "seed": clip.seed, **options})
-    if request.output.as_json:
-        print(json.dumps(listed, indent=2, ensure_ascii=False))
-    else:
-        for row in listed:
-            names = [name for name in row if name not in ("audio", "prompt", "audio_format")]
-            rest = "".join(f"  {name}={row[name]}" for name in names)
-            print(printable(f"{row['audio']}  {row['prompt']!r}{rest}"))
-    best = f", each the best of {request.prompts.rerank}" if request.prompts.rerank > 1 else ""
-    say(f"dry run: {len(listed)} clips would be made{best}.")
+    best = f"clips, each the best of {request.prompts.rerank}," if request.prompts.rerank > 1 else "clips"
+    list_clips(clips, request.output, best)
 
 
 @dataclass(frozen=True)
 class Session:
     """A loaded model and all that the clips of one command have in common."""
 
-    request: Request
+    request: Generate
     pipe: "AudioLDM"
     settings: dict[str, Any]
     config: "GuidanceConfig"
@@ -217,7 +179,7 @@ class Session:
     """of audio prompts that are mixed into the condition"""
 
     @classmethod
-    def load(cls, request: Request, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
+    def load(cls, request: Generate, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
         """Load the model, its guidance and its controls.   Raises AudioLDMError for what they cannot do."""
         sampling, guidance, conditions = request.sampling, request.guidance, request.conditions
         with waiting("loading torch and the model"), loading():
@@ -236,13 +198,12 @@ class Session:
         pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
         return cls(request, pipe, settings, config, spans, {})
 
-    def run(self, groups: list[list[Clip]]) -> tuple[list[dict[str, Any]], int]:
-        """Make and save the best of each group; returns what was saved and how many failed."""
+    def run(self, groups: list[list[Clip]]) -> int:
+        """Make, save and print the best of each group; returns how many failed."""
         for prompt in dict.fromkeys(clip.prompt for group in groups for clip in group[:1]):
             warn_of_unread(self.pipe, prompt)
         clips = [clip for group in groups for clip in group]
-        results: list[dict[str, Any]] = []
-        failures = 0
+        results, failures = Results(self.request.output.as_json), 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
             waves = self.waves(clips, advance)
             for group in iter(lambda: list(islice(waves, self.request.prompts.rerank)), []):
@@ -251,11 +212,10 @@ class Session:
                     failures += 1
                     continue
                 clip, wave, record = self.best(candidates)
-                results.append(save(self.pipe, clip, wave, record, self.request.output))
-                if not self.request.output.as_json:
-                    show(results[-1])
+                results.add(save(self.pipe, clip, wave, record, self.request.output))
                 warn_of_silence(clip, wave)
-        return results, failures
+        results.close()
+        return failures
 
     def settings_of(self, clip: Clip) -> dict[str, Any]:
         """The settings of one clip by the pipeline's names."""
@@ -350,7 +310,12 @@ class Session:
             ranks = {"rerank": {"kept": candidates[place][0].seed, "candidates": listed}}
         clip, wave, machine = candidates[place]
         settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
-        return clip, wave, {"settings": settings, "options": self.request.options(clip), "machine": machine}
+        options = self.request.options(clip)
+        return (
+            clip,
+            wave,
+            {"command": "generate", "settings": settings, "options": options, "machine": machine},
+        )
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
@@ -362,8 +327,7 @@ class Session:
             record["interpolate_to"] = {"prompt": prompts.shares()[0], "share": clip.share}
         if clip.audio_prompt is not None and self.request.conditions.ip_adapter is None:
             path, share = clip.audio_prompt
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            record["audio_prompt"] = {"file": str(path), "sha256": digest, "share": share}
+            record["audio_prompt"] = {"file": str(path), "sha256": sha256(path), "share": share}
         return record
 
 
@@ -378,94 +342,3 @@ def warn_of_silence(clip: Clip, wave: "Wave") -> None:
             f"{clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, "
             "--set retry_silent=8 or less --guidance."
         )
-
-
-def replay(path: Path, request: Request) -> None:
-    """Make the sound of a sidecar again, and say whether its bytes are the same or how far they are apart."""
-    record = read_sidecar(path)
-    options, output = record["options"], request.output
-    place = REPLAYED if output.out == Path("out") else output.out
-    model = restored(ModelOptions, {**options, **changed(request.model)})
-    again = Request(
-        restored(Prompts, options), restored(Sampling, options), restored(Guidance, options),
-        restored(SoundConditions, options),
-        replace(restored(ManyOutputs, options), out=place, force=output.force, figure=output.figure), model,
-    )  # fmt: skip
-    prompt = record["prompt"] if record["prompt"] and again.prompts.schedule is None else None
-    check(again)
-    rows, spans, title = rows_of(prompt, again)
-    rows = [replace(rows[0], seed=record["seed"], out=None)]
-    (group,) = plan(rows, again.prompts, again.output, title=title)
-    check_outputs([group], again.output)
-    if output.dry_run:
-        list_clips([group], again)
-        return
-    maps = again.conditions.check()
-    session = Session.load(again, maps, spans)
-    import torch
-
-    threads, machine = torch.get_num_threads(), record["machine"]
-    torch.set_num_threads(machine["threads"])
-    try:
-        with progress(session.settings_of(group[0])["steps"] * machine["batch_size"]) as advance:
-            wave = session.sample(group * machine["batch_size"], advance)[machine["batch_row"]]
-    finally:
-        torch.set_num_threads(threads)
-    _, wave, described = session.best(
-        [(group[0], wave, {n: machine[n] for n in ("batch_size", "batch_row")})]
-    )
-    result = save(session.pipe, group[0], wave, described, again.output)
-    show(result)
-    compare(path, record, result)
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """A sidecar with all that a replay needs.   Raises AudioLDMError."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        needed = (record["prompt"], record["options"], record["sound"]["sha256"], record["machine"])
-        whole = [
-            record["seed"],
-            *(record["machine"][name] for name in ("threads", "batch_size", "batch_row")),
-        ]
-        kinds = (str, dict, str, dict)
-        if not all(map(isinstance, needed, kinds)) or not all(
-            type(n) is int and 0 <= n < 2**62 for n in whole
-        ):
-            raise ValueError("a value of another type")
-        if not (1 <= whole[1] <= 1024 and whole[3] < whole[2] <= 4096):
-            raise ValueError("threads or batch out of range")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise AudioLDMError(
-            f"replay={path} is no sidecar of a clip ({reason}).", "Name the .json beside a sound."
-        ) from error
-    return record
-
-
-def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
-    """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
-    import soundfile
-
-    if result["sound"]["sha256"] == record["sound"]["sha256"]:
-        say(f"{path}: the same bytes.")
-        return
-    before = path.with_suffix(Path(result["audio"]).suffix)
-    apart = f"{before} is not there to compare"
-    if before.is_file():
-        try:
-            waves = [soundfile.read(place, dtype="int16")[0] for place in (result["audio"], before)]
-            apart = difference(*waves)
-        except (soundfile.LibsndfileError, OSError) as error:
-            apart = f"{before} cannot be read ({error})"
-    pairs = [
-        (f"{part}.{name}", record.get(part, {}).get(name), result.get(part, {}).get(name))
-        for part in ("versions", "machine", "settings", "model")
-        for name in {*record.get(part, {}), *result.get(part, {})}
-    ]
-    changes = [
-        f"{name} was {was!r}, is {now!r}"
-        for name, was, now in sorted(pairs)
-        if was != json.loads(json.dumps(now))
-    ]
-    say(f"{path}: other bytes: {apart}. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}.")

@@ -1,16 +1,13 @@
-"""What every command about manifests does: refuse to overwrite, check with a bar, report findings, write."""
+"""What every command that makes a manifest does: check with a bar, report findings, write."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from audioldm.cli.console import printable, progress
+from audioldm.cli.console import printable, progress, show_findings, show_json
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -19,18 +16,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """findings of one kind that are printed one by one"""
-
-Out = Annotated[Path, typer.Option("-o", "--out", metavar="JSONL", help="The manifest to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
-
-
-def refuse_overwrite(out: Path, force: bool) -> None:
-    """Stop before any work if ``out`` is there."""
-    if out.is_dir():
-        raise AudioLDMError(f"{out} is a folder.", "Name a file ending in .jsonl.")
-    if out.exists() and not force:
-        raise AudioLDMError(f"{out} is already there.", "Pass --force to replace it.")
 
 
 def finish(
@@ -62,20 +47,21 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
 
     All of them go to ``rest``, if that is given and there are more.
     """
-    counts = Counter[str]()
+    counts, shown = Counter[str](), []
     for finding in report.findings:
         counts[finding.kind] += 1
         if counts[finding.kind] <= SHOWN or rest is None:
-            print(printable(str(finding)), file=sys.stderr)
-    if rest is not None and any(count > SHOWN for count in counts.values()):
+            shown.append(finding)
+    show_findings(shown)
+    if rest is not None and len(shown) < len(report.findings):
         record(report, rest)
         print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
-    if report.findings:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts().items()))
+    if counts:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
         print(f"found: {kinds}", file=sys.stderr)
     summary = report.summary()
     if as_json:
-        print(json.dumps(summary))
+        show_json(summary)
         return
     for key, value in summary.items():
         text = value

@@ -2,20 +2,21 @@
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from audioldm.cli.console import progress
-from audioldm.cli.manifests import AsJson, Force, finish, refuse_overwrite
+from audioldm.cli.checks import check_free
+from audioldm.cli.console import progress, show_findings
+from audioldm.cli.manifests import finish
+from audioldm.cli.options import AsJson, Command, Force, Group, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Finding, Row
+
+    Reader = Callable[..., list[Row]]
 
 SOURCES = {
     "folder": "folder:folder",
@@ -41,12 +42,98 @@ OWN = ("folder", "table", "parquet", "webdataset", "datasets")
 """Sources without a place of their own in data/raw: --out must be named."""
 
 
-def reader_of(source: str) -> Callable[..., "list[Row]"]:
+class SourceOptions(Group):
+    """What readers may take; None leaves it to the reader."""
+
+    audio: str | None = option(None, "The sounds, if they are elsewhere.", metavar="DIR")
+    to: str | None = option(None, "Where unpacked sounds go.", metavar="DIR")
+    licence: str | None = option(None, "Licence of sounds whose row gives none.")
+    author: str | None = option(None, "Author of sounds whose row gives none.")
+    source: str | None = option(None, "Name of the source in each row.", "--source")
+    val: float | None = option(None, "Share of recordings to validate on, by hash.")
+    test: float | None = option(None, "Share of recordings to test on, by hash.")
+    test_fold: int | None = option(None, "The fold to test on.")
+    val_fold: int | None = option(None, "The fold to validate on.")
+    only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
+    exclude: list[str] | None = option(
+        None, "wavcaps: a blacklist of other sets' test clips.", metavar="JSON"
+    )
+    weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.")
+    audio_column: str | None = option(None, "Column that holds the sounds.")
+    caption_column: str | None = option(None, "Column that holds the captions.")
+    config: str | None = option(None, "datasets: the data set's configuration.")
+    hub: str | None = option(None, "parquet: fetch this hub data set.", metavar="REPO")
+
+    def named(self) -> dict[str, Any]:
+        """Those that were given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Prepare(Force, AsJson, Command):
+    """Make a manifest from a source; every sound is read and checked, what is left out is named.
+
+    Own sounds: folder, table, parquet, webdataset, datasets.  Published sets, from their authors' files (docs/data.md):
+    esc10, esc50, urbansound8k, fsd50k, audioset, audiocaps, clotho, wavcaps, macs, musiccaps, opensounds2.
+
+    \b
+    Examples:
+      audioldm data prepare folder my_sounds -o data/raw/mine.jsonl --licence CC0-1.0 --author me
+      audioldm data prepare table clips.csv --audio sounds -o data/raw/clips.jsonl
+      audioldm data prepare webdataset shards/*.tar --to data/raw/mine -o data/raw/mine.jsonl
+      audioldm data prepare esc10 --from ESC-10
+      audioldm data prepare audiocaps --from audiocaps/dataset --audio sounds --youtube
+      audioldm data prepare parquet data/raw/audiocaps --hub OpenSound/AudioCaps -o data/raw/audiocaps.jsonl
+    """
+
+    name: str = argument("", "Which reader; --list shows them all.", "SOURCE")
+    places: list[str] = argument([], "Folder, table, tars or name of the data.", "[PLACE]...")
+    place: str = option("", "The same as PLACE.", "--from", metavar="PLACE")
+    out: Path | None = out_option(None, "JSONL", "The manifest.  [default: data/raw/SOURCE.jsonl]")
+    youtube: bool = option(False, "Get missing clips by yt-dlp into --audio.")
+    workers: int = option(-1, "Processes that read at once.  [default: cores]")
+    dry_run: bool = option(False, "Read the lists; count rows, write nothing.")
+    listing: bool = option(False, "Every source, its options.", "--list")
+    reading: SourceOptions = SourceOptions()
+
+    @property
+    def inputs(self) -> list[str]:
+        """Where the data is."""
+        return [*self.places, *([self.place] if self.place else [])]
+
+    def run(self) -> None:
+        if self.listing:
+            show_sources()
+            return
+        name, inputs, named = self.name, self.inputs, self.reading.named()
+        reader = checked(self)
+        out = self.out or Path(f"data/raw/{name}.jsonl")
+        if not self.dry_run:
+            if self.out is None and name in OWN:
+                raise AudioLDMError(
+                    f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl."
+                )
+            check_free(out, force=self.force)
+        elif "to" in options_of(reader):
+            raise AudioLDMError(
+                f"{name} is packed: its rows are known when it is unpacked.", "Leave out --dry-run."
+            )
+        findings: list[Finding] = []
+        if self.youtube and not self.dry_run:
+            findings += fetched(reader, inputs, named)
+        rows = reader(*inputs, **named, findings=findings)
+        if self.dry_run:
+            planned(rows, findings)
+            return
+        workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
+        finish(rows, findings, out, self.as_json, workers=workers)
+
+
+def reader_of(source: str) -> "Reader":
     """The function that reads a source."""
     if source not in SOURCES:
         raise AudioLDMError(f"{source!r} is not a source.", f"Use one of {', '.join(SOURCES)}.")
     module, name = SOURCES[source].split(":")
-    reader: Callable[..., list[Row]] = getattr(import_module(f"audioldm.datasets.prepare.{module}"), name)
+    reader: Reader = getattr(import_module(f"audioldm.datasets.prepare.{module}"), name)
     return reader
 
 
@@ -62,146 +149,57 @@ def options_of(reader: Callable[..., Any]) -> set[str]:
     return names - {"findings"}
 
 
-def show_sources(wanted: bool) -> None:
-    """Print every source with what it reads and its options, and leave."""
-    if not wanted:
-        return
+def flags(source: str, reader: Callable[..., Any]) -> dict[str, str]:
+    """Option -> how it is written, of one source."""
+    names = sorted(options_of(reader) | ({"youtube"} if source in YOUTUBE else set()))
+    return {name: f"--{name.replace('_', '-')}" for name in names}
+
+
+def show_sources() -> None:
+    """Print every source with what it reads and its options."""
     for source in SOURCES:
         reader = reader_of(source)
-        typer.echo(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
-        names = sorted(options_of(reader) | ({"youtube"} if source in YOUTUBE else set()))
-        typer.echo(f"{'':13} {' '.join('--' + name.replace('_', '-') for name in names)}")
-    raise typer.Exit
+        print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
+        print(f"{'':13} {' '.join(flags(source, reader).values())}")
 
 
-def prepare(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Which reader; --list shows them all.")],
-    places: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PLACE]...", help="Folder, table, tars or name of the data."),
-    ] = None,
-    place: Annotated[str, typer.Option("--from", metavar="PLACE", help="The same as PLACE.")] = "",
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="JSONL", help="The manifest.  [default: data/raw/SOURCE.jsonl]"),
-    ] = None,
-    audio: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The sounds, if they are elsewhere.")
-    ] = None,
-    to: Annotated[str | None, typer.Option(metavar="DIR", help="Where unpacked sounds go.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of sounds whose row gives none.")] = None,
-    author: Annotated[str | None, typer.Option(help="Author of sounds whose row gives none.")] = None,
-    name: Annotated[str | None, typer.Option("--source", help="Name of the source in each row.")] = None,
-    val: Annotated[float | None, typer.Option(help="Share of recordings to validate on, by hash.")] = None,
-    test: Annotated[float | None, typer.Option(help="Share of recordings to test on, by hash.")] = None,
-    test_fold: Annotated[int | None, typer.Option(help="The fold to test on.")] = None,
-    val_fold: Annotated[int | None, typer.Option(help="The fold to validate on.")] = None,
-    only_esc10: Annotated[bool | None, typer.Option("--only-esc10", help="esc50: ESC-10's classes.")] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="JSON", help="wavcaps: a blacklist of other sets' test clips.")
-    ] = None,
-    weak: Annotated[float | None, typer.Option(help="opensounds2: weight of weak captions; 0 drops.")] = None,
-    audio_column: Annotated[str | None, typer.Option(help="Column that holds the sound.")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="Column that holds the captions.")] = None,
-    config: Annotated[str | None, typer.Option(help="datasets: the data set's configuration.")] = None,
-    hub: Annotated[str | None, typer.Option(metavar="REPO", help="parquet: fetch this hub data set.")] = None,
-    youtube: Annotated[
-        bool, typer.Option("--youtube", help="Get missing clips by yt-dlp into --audio.")
-    ] = False,
-    workers: Annotated[int, typer.Option(help="Processes that read at once.  [default: cores]")] = -1,
-    force: Force = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the lists; count rows, write nothing.")
-    ] = False,
-    as_json: AsJson = False,
-    listing: Annotated[
-        bool, typer.Option("--list", callback=show_sources, is_eager=True, help="Every source, its options.")
-    ] = False,
-) -> None:
-    """Make a manifest from a source; every sound is read and checked, what is left out is named.
-
-    Own sounds: folder, table, parquet, webdataset, datasets.  Published sets, from their authors' files (docs/data.md):
-    esc10, esc50, urbansound8k, fsd50k, audioset, audiocaps, clotho, wavcaps, macs, musiccaps, opensounds2.
-
-    \b
-    Examples:
-      audioldm data prepare folder my_sounds -o data/raw/mine.jsonl --licence CC0-1.0 --author me
-      audioldm data prepare table clips.csv --audio sounds -o data/raw/clips.jsonl
-      audioldm data prepare webdataset shards/*.tar --to data/raw/mine -o data/raw/mine.jsonl
-      audioldm data prepare esc10 --from ESC-10
-      audioldm data prepare audiocaps --from audiocaps/dataset --audio sounds --youtube
-      audioldm data prepare parquet data/raw/audiocaps --hub OpenSound/AudioCaps -o data/raw/audiocaps.jsonl
-    """
-    options_named = {
-        "audio": audio, "to": to, "licence": licence, "author": author, "source": name, "val": val, "test": test,
-        "test_fold": test_fold, "val_fold": val_fold, "only_esc10": only_esc10, "exclude": exclude, "weak": weak,
-        "audio_column": audio_column, "caption_column": caption_column, "config": config, "hub": hub,
-    }  # fmt: skip
-    options = {key: value for key, value in options_named.items() if value is not None}
-    inputs = [*(places or []), *([place] if place else [])]
-    reader = checked(source, inputs, options, youtube)
-    if out is None and source in OWN and not dry_run:
-        raise AudioLDMError(f"{source} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl.")
-    out = out or Path(f"data/raw/{source}.jsonl")
-    if not dry_run:
-        refuse_overwrite(out, force)
-    findings: list[Finding] = []
-    if dry_run and "to" in options_of(reader):
-        raise AudioLDMError(
-            f"{source} is packed: its rows are known when it is unpacked.", "Leave out --dry-run."
-        )
-    if youtube and not dry_run:
-        findings += fetched(reader, inputs, options)
-    rows = reader(*inputs, **options, findings=findings)
-    if dry_run:
-        planned(rows, findings)
-    else:
-        finish(rows, findings, out, as_json, workers=(os.cpu_count() or 1) if workers < 0 else workers)
-
-
-def checked(
-    source: str, inputs: Sequence[str], options: dict[str, Any], youtube: bool
-) -> "Callable[..., list[Row]]":
+def checked(options: Prepare) -> "Reader":
     """The source's reader, if it takes these places and options."""
-    reader = reader_of(source)
-    known = options_of(reader) | ({"youtube"} if source in YOUTUBE else set())
-    if strange := [key for key in (*options, *(["youtube"] if youtube else [])) if key not in known]:
+    if not options.name:
+        raise AudioLDMError("There is no source.", f"Use one of {', '.join(SOURCES)}.")
+    name, inputs, named = options.name, options.inputs, options.reading.named()
+    reader = reader_of(name)
+    known = flags(name, reader)
+    if strange := [key for key in (*named, *(["youtube"] if options.youtube else [])) if key not in known]:
         raise AudioLDMError(
-            f"{source} takes no --{strange[0].replace('_', '-')}.",
-            f"It takes {', '.join('--' + key.replace('_', '-') for key in sorted(known))}.",
+            f"{name} takes no --{strange[0].replace('_', '-')}.", f"It takes {', '.join(known.values())}."
         )
-    kinds = [item.kind for item in inspect.signature(reader).parameters.values()]
     if not inputs:
-        raise AudioLDMError(f"{source} needs the place of its data.", "Name it: --from PLACE.")
+        raise AudioLDMError(f"{name} needs the place of its data.", "Name it: --from PLACE.")
+    kinds = [item.kind for item in inspect.signature(reader).parameters.values()]
     if len(inputs) > 1 and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        raise AudioLDMError(f"{source} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
+        raise AudioLDMError(f"{name} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
     for key in ("val", "test"):
-        if not 0 <= options.get(key, 0.0) < 1:
-            raise AudioLDMError(f"{key}={options[key]} is not a share.", "Use 0 or more, below 1.")
+        if not 0 <= named.get(key, 0.0) < 1:
+            raise AudioLDMError(f"{key}={named[key]} is not a share.", "Use 0 or more, below 1.")
     return reader
 
 
-def fetched(
-    reader: "Callable[..., list[Row]]", inputs: Sequence[str], options: dict[str, Any]
-) -> "list[Finding]":
+def fetched(reader: "Reader", inputs: Sequence[str], options: dict[str, Any]) -> "list[Finding]":
     """Fetch the clips that are missing from YouTube into --audio, with a bar."""
-    from audioldm.datasets.prepare import captioned
-    from audioldm.datasets.prepare import youtube as downloads
+    from audioldm.datasets.prepare import captioned, youtube
 
     folder = Path(options.get("audio") or inputs[0])
     folder.mkdir(parents=True, exist_ok=True)
     clips = captioned.clips(reader(*inputs, **options, findings=[]))
     with progress(len(clips), "clips") as step:
-        return downloads.fetch(clips, folder, on_clip=step)
+        return youtube.fetch(clips, folder, on_clip=step)
 
 
 def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
     """What a dry run knows: rows by split, sounds that are missing, and what was left out."""
-    for finding in findings:
-        print(finding, file=sys.stderr)
+    show_findings(findings)
     missing = sum(not Path(row.path).is_file() for row in rows)
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
-    typer.echo(
-        f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written"
-    )
+    print(f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written")

@@ -1,24 +1,15 @@
 """``audioldm recipes``: what can be trained."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 import audioldm
+from audioldm.cli.options import Command, argument, option
 from audioldm.errors import AudioLDMError
 
 LEADING = "# @package"
 
 
-def recipes(
-    name: Annotated[
-        str | None, typer.Argument(help="Recipe to show, for example tiny/ldm.", show_default=False)
-    ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Print it composed, with every default in place.")
-    ] = False,
-) -> None:
+class Recipes(Command):
     """List the training recipes, or show one.
 
     \b
@@ -27,15 +18,20 @@ def recipes(
       audioldm recipes tiny/ldm
       audioldm recipes tiny/ldm --full
     """
-    known = find_recipes(recipes_dir())
-    if name is None:
-        width = max(map(len, known), default=0)
-        for recipe, path in known.items():
-            print(f"{recipe:<{width}}  {summary(path)}")
-        return
-    if name not in known:
-        raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
-    print(composed(name) if full else known[name].read_text(encoding="utf-8"), end="")
+
+    name: str | None = argument(None, "Recipe to show, for example tiny/ldm.")
+    full: bool = option(False, "Print it composed, with every default in place.")
+
+    def run(self) -> None:
+        known, name = find_recipes(recipes_dir()), self.name
+        if name is None:
+            width = max(map(len, known), default=0)
+            for recipe, path in known.items():
+                print(f"{recipe:<{width}}  {summary(path)}")
+            return
+        if name not in known:
+            raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
+        print(composed(name) if self.full else known[name].read_text(encoding="utf-8"), end="")
 
 
 def recipes_dir() -> Path:

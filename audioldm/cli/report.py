@@ -1,22 +1,12 @@
 """``audioldm report RUN``: one page about one training."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from audioldm.cli.options import Command, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
 
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/tiny/vae.")],
-    against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Another run: its curves dashed, settings that differ.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="The page.  [default: RUN/report.html]")
-    ] = None,
-) -> None:
+class Report(Command):
     """Write a self-contained HTML page: curves, previews over time, settings, scores found below the run.
 
     \b
@@ -24,12 +14,19 @@ def report(
       audioldm report runs/tiny/vae
       audioldm report runs/mine --against runs/tiny/vae -o out/report.html
     """
-    for folder in (run, *([against] if against else [])):
-        if not folder.is_dir():
-            raise AudioLDMError(f"There is no run {folder}.", "Name a folder below runs/.")
-    from audioldm.evaluation.run_report import run_page
-    from audioldm.pipeline.outputs import publish
 
-    place = out or run / "report.html"
-    publish({place: run_page(run, against=against).encode()})
-    print(place)
+    folder: Path = argument(..., "Folder of a run, such as runs/tiny/vae.", "RUN")
+    against: Path | None = option(
+        None, "Another run: its curves dashed, settings that differ.", metavar="RUN"
+    )
+    out: Path | None = out_option(None, "FILE", "The page.  [default: RUN/report.html]")
+
+    def run(self) -> None:
+        for folder in (self.folder, self.against):
+            if folder is not None and not folder.is_dir():
+                raise AudioLDMError(f"There is no run {folder}.", "Name a folder below runs/.")
+        from audioldm.evaluation.run_report import run_page
+        from audioldm.paths import write_text
+
+        page = run_page(self.folder, against=self.against)
+        print(write_text(self.out or self.folder / "report.html", page))

@@ -9,7 +9,8 @@ import json
 import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ def save(
         wave, level = levelled(wave, pipe.spec.rate, output)
         audio = audio_bytes(wave, pipe.spec.rate, clip.audio_format)
     else:
-        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=0.0)
+        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=file.gain_db)
         audio = sounds.file_bytes(file, clip.audio_format)
     sidecar = describe(pipe, clip, record, level)
     sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest()}
@@ -221,19 +222,47 @@ def warn_of_level(path: Path, level: Level, output: Output) -> None:
         )
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print the paths of one clip, the sound first."""
-    for name in ("audio", "figure", "sidecar"):
-        if result[name]:
-            print(printable(result[name]), flush=True)
+@dataclass
+class Results:
+    """What a command leaves: the paths of each clip as it is done, or with ``as_json`` all sidecars at the end."""
+
+    as_json: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, result: dict[str, Any]) -> None:
+        """One clip, the sound first."""
+        self.rows.append(result)
+        for name in ("audio", "figure", "sidecar") if not self.as_json else ():
+            if result[name]:
+                print(printable(result[name]), flush=True)
+
+    def close(self) -> None:
+        """The end."""
+        if self.as_json:
+            print(json.dumps(self.rows, indent=2, ensure_ascii=False))
 
 
-def difference(wave: "npt.NDArray[Any]", other: "npt.NDArray[Any]") -> str:
-    """How far two sounds of 16 bits are from each other, in words."""
-    import numpy as np
+def list_clips(clips: "Sequence[tuple[Clip, dict[str, Any]]]", output: Output, what: str) -> None:
+    """Print what would be made: the file of each clip and the options that are not the model's own."""
+    rows = [
+        {"audio": str(files_of(clip, output).audio), "prompt": clip.prompt, "seed": clip.seed, **options}
+        for clip, options in clips
+    ]
+    if output.as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        names = [name for name in row if name not in ("audio", "prompt", "audio_format")]
+        rest = "".join(f"  {name}={row[name]}" for name in names)
+        print(printable(f"{row['audio']}  {row['prompt']!r}{rest}"))
+    say(f"dry run: {len(rows)} {what} would be made.")
 
-    if wave.shape != other.shape:
-        return f"{len(wave)} samples, not {len(other)}"
-    apart = np.abs(wave.astype(np.int64) - other)
-    share = float((apart > 0).mean())
-    return f"{share:.2%} of the samples differ, by at most {int(apart.max(initial=0))} of 32768"
+
+def options_alone(output: Output, audio_format: str) -> Output:
+    """The options of output that decide how a clip sounds; the rest as it is by default."""
+    return Output(audio_format=audio_format, normalize=output.normalize, lufs=output.lufs)
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

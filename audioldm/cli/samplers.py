@@ -1,13 +1,10 @@
 """``audioldm samplers``: what ``--sampler`` and ``--set`` may name."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from audioldm.cli.options import Between, Setting, default_of, form_of, leaves, metadata, settings_of
+from audioldm.cli.console import show_json
+from audioldm.cli.options import AsJson, Command, leaves
 
 if TYPE_CHECKING:
     from audioldm.diffusion.table import Entry
@@ -23,7 +20,7 @@ WRAPPERS = {
 }
 
 
-def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+class Samplers(AsJson, Command):
     """List samplers, grids of noise levels, guidance methods, and every key of --set.
 
     Options are written behind a name, as in --sampler ddim:eta=1 or --set grid=karras:rho=5.
@@ -34,46 +31,43 @@ def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
       audioldm samplers --json
       audioldm generate "rain" --sampler vp_sde:rounds=2,size=0.1 --set grid=karras
     """
-    from audioldm.diffusion.grids import GRIDS
-    from audioldm.diffusion.guidance import GUIDANCE
-    from audioldm.diffusion.samplers import SAMPLERS
-    from audioldm.pipeline.guidance import METHODS
 
-    tables = {
-        "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": SAMPLERS,
-        "grids   --set grid=NAME[:OPTION=N,...]": GRIDS,
-        "guidance methods   --guidance SCALE --set guidance_method=NAME[:OPTION=N,...]": METHODS,
-        "guidance with settings of its own": {key: GUIDANCE[name] for name, key in WRAPPERS.items()},
-    }
-    settings = described_settings()
-    if as_json:
-        result: dict[str, Any] = {title.split("   ")[0]: rows(table) for title, table in tables.items()}
-        print(json.dumps({**result, "settings": settings}, indent=2))
-        return
-    print("\n\n".join(section(title, table) for title, table in tables.items()))
-    print("\nsettings   --set KEY=VALUE, repeatable")
-    for key, about in settings.items():
-        print(f"  {key}={about['form']}\n      {about['line']} {about['range']}".rstrip())
+    def run(self) -> None:
+        from audioldm.diffusion.grids import GRIDS
+        from audioldm.diffusion.guidance import GUIDANCE
+        from audioldm.diffusion.samplers import SAMPLERS
+        from audioldm.pipeline.guidance import METHODS
+
+        tables = {
+            "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": SAMPLERS,
+            "grids   --set grid=NAME[:OPTION=N,...]": GRIDS,
+            "guidance methods   --guidance SCALE --set guidance_method=NAME[:OPTION=N,...]": METHODS,
+            "guidance with settings of its own": {key: GUIDANCE[name] for name, key in WRAPPERS.items()},
+        }
+        settings = described_settings()
+        if self.as_json:
+            result: dict[str, Any] = {title.split("   ")[0]: rows(table) for title, table in tables.items()}
+            show_json({**result, "settings": settings})
+            return
+        print("\n\n".join(section(title, table) for title, table in tables.items()))
+        print("\nsettings   --set KEY=VALUE, repeatable")
+        for key, about in settings.items():
+            print(f"  {key}={about['form']}\n      {about['line']} {about['range']}".rstrip())
 
 
 def described_settings() -> dict[str, dict[str, str]]:
     """Every key of ``--set`` of generate, with its form, its line, and its range and default."""
-    from audioldm.cli.generate import Request
+    from audioldm.cli.generate import Generate
 
     described = {}
-    for group in fields(Request):
-        defaults = {field.name: default_of(field) for field, _ in leaves(group.type)}
-        for key, hint in settings_of(group.type).items():
-            about, between, default = metadata(hint, Setting), metadata(hint, Between), defaults[key]
-            limits = "" if between is None else f"{between.low:g} to {between.high:g}"
-            shown = "" if default in (None, [], "") else f"default {default}"
-            described[key] = {
-                "form": form_of(hint),
-                "line": about.help if about else "",
-                "range": f"[{'; '.join(filter(None, (limits.replace(' to inf', ' or more'), shown)))}]".replace(
-                    "[]", ""
-                ),
-            }
+    for leaf in leaves(Generate):
+        if leaf.about.kind != "setting":
+            continue
+        within, default = leaf.about.within, leaf.default
+        limits = "" if within is None else f"{within.low:g} to {within.high:g}".replace(" to inf", " or more")
+        notes = [limits, "" if default in (None, [], "") else f"default {default}"]
+        range_of = f"[{'; '.join(filter(None, notes))}]".replace("[]", "")
+        described[leaf.name] = {"form": leaf.form, "line": leaf.about.help, "range": range_of}
     return described
 
 

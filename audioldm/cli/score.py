@@ -1,57 +1,121 @@
 """``audioldm evaluate GENERATED REFERENCE``, or with ``--model`` and ``--manifest``: all scores and the report."""
 
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from audioldm.cli.console import progress
-from audioldm.cli.evaluate import Generation, Out, Reporting
-from audioldm.cli.options import Between, grouped
+from audioldm.cli.checks import check_free, check_parts
+from audioldm.cli.console import progress, show_json, would
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option, out_option
+from audioldm.cli.options.model import ModelOptions
+from audioldm.cli.options.sampling import Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
     from audioldm.evaluation.clips import Clip
     from audioldm.evaluation.comparison import Comparison
+    from audioldm.evaluation.generation import Codec, GeneratedClips
+    from audioldm.evaluation.protocol import Protocol
     from audioldm.pipeline.audioldm import AudioLDM
 
+Captions = Literal["first", "all", "hash"]
+Gain = Literal["peak", "none", "lufs"]
 
-@dataclass(frozen=True)
-class Choice:
+
+def split_option() -> Any:
+    """Rows of a manifest."""
+    return option("test", "Split of a manifest; any takes all rows.")
+
+
+def captions_option() -> Any:
+    """Captions of a manifest."""
+    return option("first", "Which captions of a manifest's clip.")
+
+
+class Generation(Group):
+    """The model that is measured, and how it makes its clips."""
+
+    guidance: float | None = option(None, "Guidance scale.  [default: the model's]", within=Between(0))
+    batch_size: int | None = option(
+        None, "Clips made at once.  [default: 1 on a CPU, else 16]", within=Between(1, 4096)
+    )
+    model: ModelOptions = ModelOptions()
+    sampling: Sampling = Sampling()
+
+    def settings(self) -> dict[str, Any]:
+        """What is not left to the model, by the pipeline's names."""
+        guidance = {} if self.guidance is None else {"guidance": self.guidance}
+        return {**self.sampling.settings(), **guidance}
+
+    def check(self) -> None:
+        """Refuse what no model could do; imports torch."""
+        check_parts(sampler=self.sampling.sampler, grid=self.sampling.grid, device=self.model.device)
+
+    def load(self) -> "AudioLDM":
+        """The model."""
+        self.check()
+        return self.model.load()
+
+    def about(self, pipe: "AudioLDM") -> dict[str, Any]:
+        """The model and its settings, for a report."""
+        settings = {**vars(pipe.defaults), **self.settings(), "dtype": str(pipe.dtype)}
+        return {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
+
+    def codec(self, pipe: "AudioLDM") -> "Codec":
+        """The model's VAE and vocoder, for clips of the length that is asked for."""
+        from audioldm.evaluation.generation import Codec
+
+        return Codec(pipe, float(self.settings().get("seconds") or pipe.defaults.seconds))
+
+    def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
+        """The model's clips, kept in ``out``/clips."""
+        from audioldm.evaluation.generation import GeneratedClips
+
+        return GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
+
+
+class Reporting(Force, DryRun, AsJson):
+    """What is printed, and what may be overwritten."""
+
+    def show(self, report: Any, text: str) -> None:
+        """Print the report for programs or for people."""
+        if self.as_json:
+            show_json(report)
+        else:
+            print(text, end="")
+
+
+class Choice(Group):
     """Which rows of a manifest, and which of their captions."""
 
-    manifest: Annotated[
-        Path | None, typer.Option(metavar="JSONL", help="Captions and real clips for --model.")
-    ] = None
-    split: Annotated[str, typer.Option(help="Split of a manifest; any takes all rows.")] = "test"
-    captions: Annotated[
-        str, typer.Option(metavar="first|all|hash", help="Which captions of a manifest's clip.")
-    ] = "first"
-    protocol: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take exactly this list of clips and captions.")
-    ] = None
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score what there is of a protocol; n says so.")
-    ] = False
-    limit: Annotated[int | None, typer.Option(help="At most so many clips, by hash."), Between(2)] = None
+    manifest: Path | None = option(None, "Captions and real clips for --model.", metavar="JSONL")
+    split: str = split_option()
+    captions: Captions = captions_option()
+    protocol: Path | None = option(None, "Take exactly this list of clips and captions.", metavar="FILE")
+    allow_missing: bool = option(False, "Score what there is of a protocol; n says so.")
+    limit: int | None = option(None, "At most so many clips, by hash.", within=Between(2))
 
     def rows(self, path: Path) -> "list[Row]":
         """The rows of a manifest."""
         from audioldm.datasets import manifest
-        from audioldm.evaluation import protocol as protocols
         from audioldm.evaluation.clips import shuffled
 
-        rows = manifest.read(path, split=None if self.split == "any" or self.protocol else self.split)
-        if self.protocol is not None:
-            rows = protocols.read(self.protocol).select(rows, allow_missing=self.allow_missing)
+        listed = self.listed()
+        rows = manifest.read(path, split=None if self.split == "any" or listed else self.split)
+        if listed is not None:
+            rows = listed.select(rows, allow_missing=self.allow_missing)
         if self.limit is not None and self.limit < len(rows):
             rows = shuffled(rows)[: self.limit]
         if len(rows) < 2:
             raise AudioLDMError(f"{path} has {len(rows)} rows in split {self.split}.", "Use --split any.")
         return rows
+
+    def listed(self) -> "Protocol | None":
+        """The protocol."""
+        from audioldm.evaluation import protocol
+
+        return None if self.protocol is None else protocol.read(self.protocol)
 
     def clips(self, place: Path) -> "list[Clip]":
         """The clips of a folder or a manifest."""
@@ -63,78 +127,42 @@ class Choice:
 
     def about(self) -> dict[str, Any]:
         """For the report."""
-        from audioldm.evaluation import protocol as protocols
-
         about: dict[str, Any] = {"captions": self.captions, "split": self.split}
-        if self.protocol is not None:
-            listed = protocols.read(self.protocol)
+        if (listed := self.listed()) is not None:
             about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
         return about
 
 
-@dataclass(frozen=True)
-class Comparing:
+class Comparing(Group):
     """What stands beside the generated clips, and what every clip gets before it is embedded."""
 
-    also: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR", help="Clips of other seeds, same names; repeatable.  Gives mean ± sd."),
-    ] = field(default_factory=list)
-    others: Annotated[
-        Path | None,
-        typer.Option(metavar="PLACE", help="Other real clips (folder or manifest) for the real/real floor."),
-    ] = None
-    codec: Annotated[
-        str | None, typer.Option(metavar="REF", help="Model whose VAE and vocoder give the round-trip row.")
-    ] = None
-    unpaired: Annotated[bool, typer.Option("--unpaired", help="No pairs: leave KL and tags out.")] = False
-    gain: Annotated[
-        str | None,
-        typer.Option(
-            metavar="peak|none|lufs", help="Level of every clip.  [default: the protocol's, or peak]"
-        ),
-    ] = None
-    crop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Length of every clip.  [default: the protocol's, or the clips']"
-        ),
-    ] = None
-    embedder: Annotated[
-        list[str],
-        typer.Option(metavar="NAME[=WEIGHTS]", help="See audioldm evaluate embedders.  [default: yamnet]"),
-    ] = field(default_factory=list)
-    threads: Annotated[int, typer.Option(help="CPU threads of the tagger.")] = 2
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Embeddings.  [default: ~/.cache/audioldm/embeddings]")
-    ] = None
+    also: list[Path] = option(
+        [], "Clips of other seeds, same names; repeatable.  Gives mean ± sd.", metavar="DIR"
+    )
+    others: Path | None = option(
+        None, "Other real clips (folder or manifest) for the real/real floor.", metavar="PLACE"
+    )
+    codec: str | None = option(None, "Model whose VAE and vocoder give the round-trip row.", metavar="REF")
+    unpaired: bool = option(False, "No pairs: leave KL and tags out.")
+    gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
+    crop: float | None = option(
+        None, "Length of every clip.  [default: the protocol's, or the clips']", metavar="SECONDS"
+    )
+    embedder: list[str] = option(
+        [], "See audioldm evaluate embedders.  [default: yamnet]", metavar="NAME[=WEIGHTS]"
+    )
+    threads: int = option(2, "CPU threads of the tagger.", within=Between(1, 1024))
+    cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", metavar="DIR")
 
-    def framed_by(self, protocol: Path | None) -> "Comparing":
+    def framed_by(self, protocol: "Protocol | None") -> "Comparing":
         """With the protocol's length and gain where none is asked for."""
-        from audioldm.evaluation import protocol as protocols
-        from audioldm.evaluation.clip_set import GAINS
-
-        frame = protocols.read(protocol) if protocol is not None else None
-        gain = self.gain or (frame.gain if frame else "peak")
-        if gain not in GAINS:
-            raise AudioLDMError(f"gain={gain!r} is unknown.", f"Known: {', '.join(GAINS)}.")
-        return replace(self, gain=gain, crop=self.crop or (frame.seconds if frame else None))
+        if protocol is None:
+            return self
+        gain: Any = self.gain or protocol.gain
+        return replace(self, gain=gain, crop=self.crop or protocol.seconds)
 
 
-@grouped
-def score(
-    generated: Annotated[Path | None, typer.Argument(help="Folder of generated clips.")] = None,
-    reference: Annotated[
-        Path | None, typer.Argument(help="Folder or manifest (.jsonl) of real clips.")
-    ] = None,
-    out: Out = Path("out/evaluation"),
-    seeds: Annotated[int, typer.Option(help="Runs of --model with other seeds."), Between(1, 1000)] = 1,
-    *,
-    choice: Choice,
-    comparing: Comparing,
-    generation: Generation,
-    reporting: Reporting,
-) -> None:
+class Score(Command):
     """Score generated clips against real ones: FD, FD∞, KAD, KL, IS, coverage, tag bridge, CLAP, with real rows beside.
 
     Clips are paired by file name. Captions come from the manifest, from captions.csv (id, caption) in the folder,
@@ -147,106 +175,123 @@ def score(
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --seeds 3 -o out/report
       audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --protocol data/protocols/esc10-fold4.json
     """
-    model = generation.model.model
-    generation.model.check()
-    if (generated is None) == (model is None):
-        raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")
-    real = reference if model is None else choice.manifest
-    if real is None:
-        raise AudioLDMError(
-            "There is nothing to compare with.", "Give REFERENCE, or --manifest with --model."
-        )
-    reporting.check_free(out / "report.json")
-    comparing = comparing.framed_by(choice.protocol)
-    from audioldm.evaluation.clip_set import Cache
-    from audioldm.evaluation.embedders import load_embedder
-    from audioldm.evaluation.embedders.weights import cache_folder
-    from audioldm.evaluation.report import as_csv, as_html, as_text
-    from audioldm.pipeline.outputs import check_writable, publish, versions
 
-    pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
-    embedders = [load_embedder(name, path or None, threads=comparing.threads) for name, _, path in pairs]
-    if generated is not None:
-        compared, about = of_folders([generated, *comparing.also], real, choice, comparing)
-        if comparing.codec is not None:
-            pipe = generation.model.load(comparing.codec)
-            compared.trip = through_codec(pipe, list(compared.real), compared.frame.seconds or 10.0, out)
-            about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
-    else:
-        compared, about = of_model(generation, real, choice, comparing, out=out, seeds=seeds)
-    check_writable(out)
-    compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
-    compared.progress = lambda what, total: progress(total, what)
-    if comparing.others is not None:
-        compared.others = Choice(split="any").clips(comparing.others)
-    report = compared.run(embedders, about | {"versions": versions()})
-    text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n"
-    title = (
-        f"{about.get('model') or about['generated']} against {about.get('manifest') or about['reference']}"
-    )
-    files = {
-        "report.json": text,
-        "report.html": as_html(report, compared, title=title),
-        "clips.csv": as_csv(report),
-        "report.md": as_text(report),
-    }
-    publish({out / name: content.encode() for name, content in files.items()})
-    print(text if reporting.as_json else as_text(report) + f"{out / 'report.html'}\n", end="")
+    generated: Path | None = argument(None, "Folder of generated clips.")
+    reference: Path | None = argument(None, "Folder or manifest (.jsonl) of real clips.")
+    out: Path = out_option("out/evaluation", "DIR", "Clips and reports go here.")
+    seeds: int = option(1, "Runs of --model with other seeds.", within=Between(1, 1000))
+    choice: Choice = Choice()
+    comparing: Comparing = Comparing()
+    generation: Generation = Generation()
+    reporting: Reporting = Reporting()
+
+    def check(self) -> Path:
+        """Refuse too little, too much, or what is there; returns the place of the real clips."""
+        self.generation.model.check()
+        model = self.generation.model.model
+        if (self.generated is None) == (model is None):
+            raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")
+        real = self.reference if model is None else self.choice.manifest
+        if real is None:
+            raise AudioLDMError(
+                "There is nothing to compare with.", "Give REFERENCE, or --manifest with --model."
+            )
+        check_free(self.out / "report.json", force=self.reporting.force)
+        return real
+
+    def run(self) -> None:
+        place, out = self.check(), self.out
+        self = replace(self, comparing=self.comparing.framed_by(self.choice.listed()))
+        comparing = self.comparing
+        from audioldm.evaluation.clip_set import Cache
+        from audioldm.evaluation.embedders import load_embedder
+        from audioldm.evaluation.embedders.weights import cache_folder
+        from audioldm.evaluation.report import as_csv, as_html, as_text
+        from audioldm.pipeline.outputs import check_writable, publish, versions
+
+        real = self.choice.clips(place)
+        if self.reporting.dry_run:
+            self.generation.check()
+            would(f"clips would be scored against {len(real)} of {place}, in {out}")
+            return
+        pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
+        embedders = [load_embedder(name, path or None, threads=comparing.threads) for name, _, path in pairs]
+        compared, about = (of_model if self.generated is None else of_folders)(self, place, real)
+        check_writable(out)
+        compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
+        compared.progress = lambda what, total: progress(total, what)
+        if comparing.others is not None:
+            compared.others = Choice(split="any").clips(comparing.others)
+        report = compared.run(embedders, about | {"versions": versions()})
+        subjects = (about.get("model") or about["generated"], about.get("manifest") or about["reference"])
+        page = as_html(report, compared, title=" against ".join(map(str, subjects)))
+        files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
+        files["report.json"] = json_text(report.as_dict())
+        publish({out / name: content for name, content in files.items()})
+        self.reporting.show(report.as_dict(), as_text(report) + f"{out / 'report.html'}\n")
 
 
-def of_folders(
-    folders: list[Path], reference: Path, choice: Choice, comparing: Comparing
-) -> "tuple[Comparison, dict[str, Any]]":
+def json_text(report: Any) -> str:
+    """A report as a file."""
+    import json
+
+    return json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+
+
+def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
     """Clips that exist against clips that exist."""
     from audioldm.evaluation import clips
     from audioldm.evaluation.clip_set import Frame
     from audioldm.evaluation.comparison import Comparison
 
-    runs, real = [clips.from_folder(folder) for folder in folders], choice.clips(reference)
-    if not comparing.unpaired:
+    comparing, paired = options.comparing, not options.comparing.unpaired
+    folders = [*([options.generated] if options.generated else []), *comparing.also]
+    runs = [clips.from_folder(folder) for folder in folders]
+    if paired:
         runs = [clips.paired(run, real)[0] for run in runs]
         real = clips.paired(runs[0], real)[1]
         captions = {clip.id: clip.caption for clip in real}
         runs = [[replace(clip, caption=captions[clip.id] or clip.caption) for clip in run] for run in runs]
     rates = [clips.check_files(run, "generated") for run in runs]
-    about = {"generated": str(folders[0]), "reference": str(reference), **choice.about(), "seeds": len(runs)}
-    about |= {"rate": rates[0], "reference_rate": clips.check_files(real, "reference")}
-    length = comparing.crop or clips.common_length(runs[0], real)
-    frame = Frame(length, comparing.gain or "peak")
-    return Comparison(runs, real, frame, pairs=not comparing.unpaired), {
-        **about,
-        "pairs": not comparing.unpaired,
-    }
+    about = {
+        "generated": str(folders[0]), "reference": str(place), **options.choice.about(), "seeds": len(runs),
+        "rate": rates[0], "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
+    }  # fmt: skip
+    frame = Frame(comparing.crop or clips.common_length(runs[0], real), comparing.gain or "peak")
+    compared = Comparison(runs, real, frame, pairs=paired)
+    if comparing.codec is not None:
+        pipe = options.generation.model.load(comparing.codec)
+        compared.trip = through_codec(pipe, real, frame.seconds or 10.0, options.out)
+        about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
+    return compared, about
 
 
-def of_model(
-    generation: Generation, manifest: Path, choice: Choice, comparing: Comparing, *, out: Path, seeds: int
-) -> "tuple[Comparison, dict[str, Any]]":
+def of_model(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
     """Clips that a model makes now, or made before with the same settings."""
     from audioldm.evaluation import clips
     from audioldm.evaluation.clip_set import Frame
     from audioldm.evaluation.comparison import Comparison
 
-    real = choice.clips(manifest)
+    generation, seeds = options.generation, options.seeds
     if lacking := [clip.id for clip in real if not clip.caption.strip()]:
         raise AudioLDMError(
             f"{len(lacking)} clips have no caption, {lacking[0]} first.", "Caption every row."
         )
     rate = clips.check_files(real, "reference")
     pipe = generation.load()
-    generated = generation.clips(pipe, out)
+    generated = generation.clips(pipe, options.out)
     with progress(seeds * len(real), "generating") as step:
         generated.on_clip = step
         runs = [generated.like(real, run=run) for run in range(seeds)]
     length = float(generated.settings.get("seconds") or pipe.defaults.seconds)
     about = {
         "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
-        "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(manifest), **choice.about(),
+        "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(place), **options.choice.about(),
         "seeds": seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
     }  # fmt: skip
-    frame = Frame(comparing.crop or length, comparing.gain or "peak")
-    trip = through_codec(pipe, real, length, out)
-    return Comparison(runs, real, frame, trip=trip, others=other_clips(manifest, real)), about
+    frame = Frame(options.comparing.crop or length, options.comparing.gain or "peak")
+    trip = through_codec(pipe, real, length, options.out)
+    return Comparison(runs, real, frame, trip=trip, others=other_clips(place, real)), about
 
 
 def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Path) -> "list[Clip]":

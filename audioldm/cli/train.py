@@ -3,10 +3,11 @@
 import errno
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from audioldm.cli.options import Command, argument, option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -14,74 +15,62 @@ if TYPE_CHECKING:
 
     from audioldm.recipes import Experiment
 
-EXAMPLES = """
-Examples:
 
-  audioldm recipes                                     the recipes there are
+class Train(Command):
+    """Train a part of the system by a recipe; the same command again resumes.
 
-  audioldm train tiny/vae                              train; type it again to resume
+    \b
+    Examples:
+      audioldm recipes                                     the recipes there are
+      audioldm train tiny/vae                              train; type it again to resume
+      audioldm train tiny/vae batches=50 task.lr=3e-4      change numbers
+      audioldm train embedded/vocoder model/vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
+      audioldm train -m tiny/vae task.lr=1e-3,3e-4         two runs, in two folders below runs/tiny/vae
+      audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run, how large it is, what is missing
+      audioldm train personal/lora data.folder=my_sounds/ data.prompt="my sound"      an adapter from a few sounds
+      audioldm train tiny/vae debug=one_step               or overfit (one batch), profile (where the time goes)
+      audioldm train embedded/vae batch_size=auto          as many clips as the memory holds
 
-  audioldm train tiny/vae batches=50 task.lr=3e-4      change numbers
+    Curves and previews: tensorboard --logdir runs
+    """
 
-  audioldm train embedded/vocoder model/vocoder@task.vocoder=tiny run_dir=runs/mine      change a part
+    recipe: str = argument(..., "Name of a recipe, such as tiny/vae.")
+    overrides: list[str] = argument([], "Hydra overrides: group=choice or key=value.")
+    multirun: bool = option(False, "Train each of key=A,B in a run folder of its own.", "-m")
+    dry_run: bool = option(False, "Print the composed configuration, sizes and gaps, and stop.")
+    cfg: str | None = option(None, "Print the composed configuration, and stop.", metavar="job")
+    fresh: bool = option(False, "Drop the run's checkpoint and start again.")
 
-  audioldm train -m tiny/vae task.lr=1e-3,3e-4         two runs, in two folders below runs/tiny/vae
-
-  audioldm train embedded/ldm trainer=gpu --dry-run    only show what would be run, how large it is, what is missing
-
-  audioldm train personal/lora data.folder=my_sounds/ data.prompt="my sound"      an adapter from a few sounds
-
-  audioldm train tiny/vae debug=one_step               or overfit (one batch), profile (where the time goes)
-
-  audioldm train embedded/vae batch_size=auto          as many clips as the memory holds
-
-Curves and previews: tensorboard --logdir runs
-"""
-
-
-def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as tiny/vae.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: group=choice or key=value.")
-    ] = None,
-    multirun: Annotated[
-        bool, typer.Option("-m", "--multirun", help="Train each of key=A,B in a run folder of its own.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the composed configuration, sizes and gaps, and stop.")
-    ] = False,
-    cfg: Annotated[
-        str | None, typer.Option("--cfg", metavar="job", help="Print the composed configuration, and stop.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Drop the run's checkpoint and start again.")
-    ] = False,
-) -> None:
-    """Train a part of the system by a recipe."""
-    try:
-        from audioldm import recipes
-        from audioldm.training.signals import Stopped, handled
-    except ModuleNotFoundError as error:
-        raise AudioLDMError(f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"') from None
-    runs = recipes.sweep(recipe, overrides or ()) if multirun else [overrides or []]
-    failed: list[str] = []
-    try:
-        with handled():
-            configs = [recipes.load(recipe, words) for words in runs]
-            for settings, words in zip(configs, runs, strict=True):
-                if dry_run or cfg:
-                    print_plan(settings, plan=dry_run)
-                else:
-                    run(settings, words, fresh=fresh, failed=failed if multirun else None)
-    except Stopped as error:
-        state = f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
-        message = f"{recipe} was stopped by {error.name}; its {state}."
-        raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
-    if failed:
-        raise AudioLDMError(f"{len(failed)} of {len(runs)} runs failed.", "The others are done.", code=1)
+    def run(self) -> None:
+        try:
+            from audioldm import recipes
+            from audioldm.training.signals import Stopped, handled
+        except ModuleNotFoundError as error:
+            raise AudioLDMError(
+                f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"'
+            ) from None
+        recipe, overrides, multirun = self.recipe, self.overrides, self.multirun
+        runs = recipes.sweep(recipe, overrides) if multirun else [overrides]
+        failed: list[str] = []
+        try:
+            with handled():
+                configs = [recipes.load(recipe, words) for words in runs]
+                for settings, words in zip(configs, runs, strict=True):
+                    if self.dry_run or self.cfg:
+                        print_plan(settings, plan=self.dry_run)
+                    else:
+                        train(settings, words, fresh=self.fresh, failed=failed if multirun else None)
+        except Stopped as error:
+            state = (
+                f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
+            )
+            message = f"{recipe} was stopped by {error.name}; its {state}."
+            raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
+        if failed:
+            raise AudioLDMError(f"{len(failed)} of {len(runs)} runs failed.", "The others are done.", code=1)
 
 
-def run(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
+def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
     """One training; with ``failed`` a mistake is printed and noted there, so that the other runs of a sweep go on."""
     from audioldm import recipes
 
@@ -158,7 +147,7 @@ def report_debug(run_dir: Path, rung: str) -> None:
     from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
-        typer.echo((run_dir / "fit-profile.txt").read_text())
+        typer.echo((run_dir / "fit-profile.txt").read_text(encoding="utf-8"))
     if rung != "overfit":
         return
     rows = [
@@ -176,6 +165,3 @@ def report_debug(run_dir: Path, rung: str) -> None:
             "The part does not learn: try another task.lr first.",
             code=1,
         )
-
-
-train.__doc__ = f"{train.__doc__}\n\n\b\n{EXAMPLES}"

@@ -1,6 +1,7 @@
 """Clips with captions as a torch data set; every draw follows from (seed, epoch, index).   B batch, N samples."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -43,8 +44,8 @@ class Epoch:
 class AudioText(Dataset[Item]):
     """Windows of ``seconds`` from the rows' clips, each with one of its captions.
 
-    ``buckets`` (seconds, the shortest first) gives each row the window of the shortest one that holds it, instead of
-    ``seconds``.   ``mixup`` is the chance that a second row of the same length is mixed in, its caption joined.
+    Of several ``seconds``, the shortest first, each row has the shortest that holds it.
+    ``mixup`` is the chance that a second row of the same length is mixed in, its caption joined.
     ``cache`` decodes every clip once to 16-bit samples (1.9 MB a minute at 16 kHz), in memory or in a store that all
     trainings share; the samples are the same without it.  ``captions`` is "random" or "first".  Call ``set_epoch``
     before each epoch for new draws.
@@ -54,12 +55,11 @@ class AudioText(Dataset[Item]):
         self,
         rows: Sequence[Row],
         spec: AudioSpec,
-        seconds: float,
+        seconds: float | Sequence[float],
         *,
         seed: int,
         cache: bool = True,
         captions: str = "random",
-        buckets: Sequence[float] | None = None,
         mixup: float = 0.0,
     ) -> None:
         if not rows:
@@ -68,13 +68,13 @@ class AudioText(Dataset[Item]):
             raise AudioLDMError(
                 f"captions={captions!r} is not a choice.", f"Use one of {', '.join(CAPTIONS)}."
             )
-        if seconds <= 0:
+        if isinstance(seconds, int | float) and seconds <= 0:
             raise AudioLDMError(f"seconds={seconds} is not a length.", "Use more than 0.")
         if not 0 <= mixup <= 1:
             raise AudioLDMError(f"mixup={mixup} is not a chance.", "Use 0 to 1.")
         self.rows = list(rows)
         self.spec = spec
-        self.lengths = list(buckets) if buckets else [seconds]
+        self.lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
         self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
         """each row's bucket, for BucketDraws"""
         self.alike = {
@@ -85,6 +85,7 @@ class AudioText(Dataset[Item]):
         self.captions = captions
         self.epoch = Epoch()
         self.clips = Store(self.rows, spec.rate) if cache else None
+        self.last: tuple[int, Tensor] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of ``epoch``."""
@@ -107,9 +108,17 @@ class AudioText(Dataset[Item]):
         """A window (1, N) of one row, and one of its captions."""
         row = self.rows[index]
         caption = row.captions[draw(len(row.captions), rng) if self.captions == "random" else 0]
-        clip = self.clips[index] if self.clips is not None else load(row, self.spec.rate)
+        clip = self.clip(index)
         samples = self.spec.samples(self.lengths[self.ids[index]])
         return window(clip.float() / SCALE, samples, rng)[None], caption
+
+    def clip(self, index: int) -> Tensor:
+        """The whole clip of a row as int16; without a cache, the last one stays for its next window."""
+        if self.clips is not None:
+            return self.clips[index]
+        if self.last is None or self.last[0] != index:
+            self.last = index, load(self.rows[index], self.spec.rate)
+        return self.last[1]
 
     def partner(self, index: int, epoch: int) -> int | None:
         """The row that is mixed into ``index`` in draw ``epoch``; None for most of them, and for the row itself."""
@@ -174,19 +183,22 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     """
     if any(share < 0 for share in shares.values()) or sum(shares.values()) <= 0:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")
-    names = sorted(shares, key=len, reverse=True)
-    match = [
-        next((n for n in names if row.source == n or row.source.startswith(f"{n}/")), None) for row in rows
-    ]
-    if empty := [name for name in shares if name not in match]:
+    names = [source_of(row, shares) for row in rows]
+    if empty := sorted(set(shares) - set(names)):
         raise AudioLDMError(
             f"No rows come from {empty}.", f"Sources here: {sorted({row.source for row in rows})}."
         )
-    total, sums = sum(shares.values()), dict[str, float]()
-    for row, name in zip(rows, match, strict=True):
-        sums[name or ""] = sums.get(name or "", 0.0) + row.weight
+    chances = {name: share / sum(shares.values()) for name, share in shares.items()} | {"": 0.0}
+    sums = Counter[str]()
+    for row, name in zip(rows, names, strict=True):
+        sums[name] += row.weight  # type: ignore[assignment]  # a Counter adds any numbers
     values = [
-        shares[name] / total * row.weight / sums[name] if name and sums[name] else 0.0
-        for row, name in zip(rows, match, strict=True)
+        chances[name] * row.weight / sums[name] if sums[name] else 0.0
+        for row, name in zip(rows, names, strict=True)
     ]
     return torch.tensor(values, dtype=torch.float64)
+
+
+def source_of(row: Row, names: Iterable[str]) -> str:
+    """The longest of ``names`` that covers a row's source, "" if none does."""
+    return max((n for n in names if row.source == n or row.source.startswith(f"{n}/")), key=len, default="")

@@ -4,11 +4,12 @@ The idea of SDXL's multi-aspect training (Podell et al. 2023 sec. 2.3), in time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
-from audioldm.datasets.draws import generator
+from audioldm.datasets.draws import BEGIN, Place, generator
 from audioldm.errors import AudioLDMError
 
 SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)
@@ -27,16 +28,6 @@ def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:
         )
     length = buckets[-1] if seconds is None else seconds
     return next((place for place, most in enumerate(buckets) if length <= most), len(buckets) - 1)
-
-
-def waste(seconds: Sequence[float], buckets: Sequence[float]) -> float:
-    """The share of what is computed that is padding.
-
-    >>> round(waste([2.0, 10.0], (10.24,)), 2), round(waste([2.0, 10.0], (2.56, 10.24)), 2)
-    (0.41, 0.06)
-    """
-    sizes = [buckets[bucket_of(value, buckets)] for value in seconds]
-    return 1 - sum(min(value, size) for value, size in zip(seconds, sizes, strict=True)) / sum(sizes)
 
 
 def batch_sizes(buckets: Sequence[float], seconds_a_batch: float) -> dict[int, int]:
@@ -66,9 +57,7 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         sizes: Mapping[int, int],
         *,
         seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
+        place: Place = BEGIN,
         shuffle: bool = True,
         passes: int | None = None,
     ) -> None:
@@ -78,25 +67,32 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
             bucket: [row for row, bucket_id in enumerate(ids) if bucket_id == bucket]
             for bucket in sorted(set(ids))
         }
-        self.sizes, self.seed, self.start, self.rank, self.world = dict(sizes), seed, start, rank, world
-        self.shuffle, self.passes = shuffle, passes
-        self.steps = sum(-(-len(rows) // (sizes[bucket] * world)) for bucket, rows in self.rows.items())
+        self.sizes, self.seed, self.place, self.shuffle, self.passes = (
+            dict(sizes),
+            seed,
+            place,
+            shuffle,
+            passes,
+        )
+        self.steps = sum(-(-len(rows) // (sizes[bucket] * place.world)) for bucket, rows in self.rows.items())
         self.plan: tuple[int, list[list[int]]] | None = None
 
     def batches(self, number: int) -> list[list[int]]:
         """The batches of pass ``number``, for all processes together."""
-        out = []
+
+        def mixed(items: list[Any], index: int) -> list[Any]:
+            rng = generator(self.seed, number, index)
+            return (
+                [items[i] for i in torch.randperm(len(items), generator=rng).tolist()]
+                if self.shuffle
+                else items
+            )
+
+        out = list[list[int]]()
         for bucket, rows in self.rows.items():
-            order = rows
-            if self.shuffle:
-                mix = torch.randperm(len(rows), generator=generator(self.seed, number, bucket)).tolist()
-                order = [rows[place] for place in mix]
-            size = self.sizes[bucket] * self.world
+            order, size = mixed(rows, bucket), self.sizes[bucket] * self.place.world
             out += [order[first : first + size] for first in range(0, len(order), size)]
-        if self.shuffle:
-            mix = torch.randperm(len(out), generator=generator(self.seed, number, -1)).tolist()
-            out = [out[place] for place in mix]
-        return out
+        return mixed(out, -1)
 
     def batch(self, k: int) -> list[int]:
         """Rows of this process in batch ``k``."""
@@ -104,11 +100,11 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         if self.plan is None or self.plan[0] != number:
             self.plan = number, self.batches(number)
         rows = self.plan[1][place]
-        each = -(-len(rows) // self.world)
-        return [rows[(self.rank * each + i) % len(rows)] for i in range(each)]
+        each = -(-len(rows) // self.place.world)
+        return [rows[(self.place.rank * each + i) % len(rows)] for i in range(each)]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        k = self.start
+        k = self.place.start
         while self.passes is None or k < self.passes * self.steps:
             yield [(row, k // self.steps) for row in self.batch(k)]
             k += 1

@@ -6,8 +6,10 @@ one that was cut off goes on where it stopped; every shard's size and sha256 are
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
             f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
         )
     try:
-        index: dict[str, Any] = json.loads(path.read_text())
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AudioLDMError(f"{path} is damaged: {error}.", "Encode again with --force.", code=1) from error
     if not index.get("complete", True):
@@ -112,7 +114,7 @@ def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
         for old in (path, *Path(folder).glob("latents-*.safetensors")):
             old.unlink(missing_ok=True)
         return 0
-    index = json.loads(path.read_text())
+    index = json.loads(path.read_text(encoding="utf-8"))
     if index.get("key") != key:
         raise AudioLDMError(
             f"{folder} holds a cache made from something else.",
@@ -140,27 +142,28 @@ def write_latents(
         "complete": False,
     }
     if (folder / "index.json").is_file() and about.get("key"):
-        earlier = json.loads((folder / "index.json").read_text())
+        earlier = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if earlier.get("key") == about["key"]:
             index = {**earlier, "complete": False}
-    waiting: list[Encoded] = []
 
-    def flush() -> None:
+    def write(shard: list[Encoded]) -> None:
+        """A shard, then the index that lists it."""
         index["shards"].append(
-            _write_shard(waiting, folder / f"latents-{len(index['shards']):05d}.safetensors")
+            _write_shard(shard, folder / f"latents-{len(index['shards']):05d}.safetensors")
         )
-        index["sources"] += [window.source for window in waiting]
-        index["labels"] += [list(window.labels) for window in waiting]
-        index["windows"] += len(waiting)
+        index["sources"] += [window.source for window in shard]
+        index["labels"] += [list(window.labels) for window in shard]
+        index["windows"] += len(shard)
         write_index(folder, index)
-        waiting.clear()
 
-    for window in windows:
-        if waiting and (len(waiting) == SHARD or window.mean.shape != waiting[0].mean.shape):
-            flush()
-        waiting.append(window)
-    if waiting:
-        flush()
+    with ThreadPoolExecutor(1) as writer:  # one shard at a time, while the next is encoded
+        writing: Future[None] | None = None
+        for shard in shards_of(windows):
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(write, shard)
+        if writing is not None:
+            writing.result()
     if not index["shards"]:
         raise AudioLDMError(
             "No window was encoded.", "Check the manifest with `audioldm data check`.", code=1
@@ -168,6 +171,13 @@ def write_latents(
     index["complete"] = True
     write_index(folder, index)
     return index
+
+
+def shards_of(windows: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """Lists of up to SHARD windows of one length."""
+    for _, alike in groupby(windows, key=lambda window: window.mean.shape):
+        while shard := list(islice(alike, SHARD)):
+            yield shard
 
 
 def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:

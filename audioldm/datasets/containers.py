@@ -1,10 +1,11 @@
 """Whether a sound file is whole, by the sizes and check sums of its container; libsndfile reads damaged ones silently.
 
-RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Ogg (RFC 3533).  Sizes that a program which writes to a pipe
-leaves open state nothing.
+RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Sun AU, Ogg (RFC 3533).  Sizes that a program which
+writes to a pipe leaves open state nothing.
 """
 
 import os
+import struct
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +38,10 @@ def stated_size(file: BinaryIO, head: bytes) -> int | None:
             if chunk[:4] == b"data":
                 return file.tell() - 24 + size
             file.seek(max(0, size - 24) + -size % 8, os.SEEK_CUR)
+    if head in (b".snd", b"dns."):
+        file.seek(4)
+        start, size = struct.unpack(">II" if head == b".snd" else "<II", file.read(8).ljust(8, b"\0"))
+        return None if size == 2**32 - 1 else int(start + size)
     if head == b"caff":
         file.seek(8)
         while len(chunk := file.read(12)) == 12:

@@ -12,8 +12,9 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import torch
-import torchaudio.functional as audio
 from torch import Tensor
+from torchaudio.transforms import Resample
 
 from audioldm.datasets.containers import flaw_of
 from audioldm.errors import AudioLDMError, AudioLDMWarning
@@ -165,7 +166,7 @@ def opened(path: str | Path) -> Iterator[Reader]:
     if not Path(path).is_file():
         raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
     name = os.fsencode(path) if os.name == "posix" else str(path)
-    with tempfile.TemporaryDirectory(prefix="audioldm-") as room:
+    with ExitStack() as stack:
         try:
             if Path(path).suffix.lower() in FOREIGN:
                 raise soundfile.LibsndfileError(1)
@@ -174,16 +175,15 @@ def opened(path: str | Path) -> Iterator[Reader]:
             why = reason(path, error)
             if why in ("the file is empty", "it is a web page") or not likely_sound(path):
                 raise unreadable(path, why) from error
+            room = stack.enter_context(tempfile.TemporaryDirectory(prefix="audioldm-"))
             file = _Stream(str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why)))
         else:
             if flaw := flaw_of(path):
                 file.close()
                 raise AudioLDMError(f"{path} is {flaw}.", "Replace or remove this file.", code=1)
         reader = Reader(path, file)
-        try:
-            yield reader
-        finally:
-            reader.file.close()
+        stack.callback(lambda: reader.file.close())
+        yield reader
 
 
 def unreadable(path: str | Path, why: str) -> AudioLDMError:
@@ -253,7 +253,8 @@ def read_mono(
 ) -> tuple[Tensor, int]:
     """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory.
 
-    With ``content`` the file's bytes are these, and ``path`` is what messages call it.
+    With ``content`` the file's bytes are these, and ``path`` is what messages call it.   Raises AudioLDMError for a
+    file that is missing, damaged, or no sound.
     """
     with opened(path) if content is None else held(path, content) as file:
         mixer = Mixer(file.channels)
@@ -262,7 +263,10 @@ def read_mono(
         if strongest is not None:
             warnings.warn(AudioLDMWarning(f"{path}: {CANCEL.format(strongest + 1)}"), stacklevel=2)
             waves = [torch.from_numpy(block[:, strongest].copy()) for block in file.blocks(start, seconds)]
-        return torch.cat(waves) if waves else torch.zeros(0), file.rate
+        wave = torch.cat(waves) if waves else torch.zeros(0)
+        if not wave.isfinite().all():
+            raise AudioLDMError(f"{path} has samples that are not finite.", "Replace or remove it.", code=1)
+        return wave, file.rate
 
 
 @contextmanager
@@ -308,9 +312,15 @@ def mono(channels: Tensor) -> Tensor:
     >>> mono(torch.tensor([[0.5, -0.5], [0.25, -0.25]]))
     tensor([0.5000, 0.2500])
     """
+    channel = strongest(channels)
+    return channels.mean(1) if channel is None else channels[:, channel]
+
+
+def strongest(channels: Tensor) -> int | None:
+    """The channel of (N, channels) to take because they cancel each other; None where their mean is the sound."""
     mixer = Mixer(channels.shape[1])
-    mean, strongest = mixer.add(channels), mixer.strongest()
-    return mean if strongest is None else channels[:, strongest]
+    mixer.add(channels)
+    return mixer.strongest()
 
 
 def resample(wave: Tensor, source: int, target: int) -> Tensor:
@@ -335,9 +345,15 @@ def pieces(wave: Tensor, source: int, target: int) -> Iterator[Tensor]:
     reach = source * (ceil(2 * RESAMPLE["lowpass_filter_width"] / min(source, target)) + 1)
     for start in range(0, wave.shape[-1], step):
         before = min(start, reach)
-        part = audio.resample(wave[..., start - before : start + step + reach], source, target, **RESAMPLE)
+        part = resampler(source, target, wave.dtype)(wave[..., start - before : start + step + reach])
         part = part[..., before * target // source :]
         yield part if start + step >= wave.shape[-1] else part[..., : step * target // source]
+
+
+@lru_cache(maxsize=16)
+def resampler(source: int, target: int, dtype: torch.dtype) -> Resample:
+    """torchaudio's resampling with its filter, which takes longer to compute than to use on a short clip."""
+    return Resample(source, target, **RESAMPLE, dtype=dtype)
 
 
 def decode(path: str | Path, rate: int, *, start: float = 0.0, seconds: float | None = None) -> Tensor:

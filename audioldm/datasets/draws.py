@@ -1,9 +1,22 @@
 """Every random draw of a data set follows from (seed, epoch, index)."""
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 from torch import Generator
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an endless stream of batches begins, and this process among all that share it."""
+
+    start: int = 0
+    rank: int = 0
+    world: int = 1
+
+
+BEGIN = Place()
 
 
 def generator(seed: int, epoch: int, index: int, *, device: torch.device | str = "cpu") -> Generator:

@@ -8,7 +8,6 @@ stored in the index.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,66 +25,19 @@ LabelledItem = tuple[LatentBatch, int]
 """a window and the place of its label among the classes"""
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Count, sum and sum of squares of values; those of two halves add up to those of the whole.
-
-    So that processes measure their own shards and one all-reduce of ``tensor()`` gives everybody the global scale.
-    """
-
-    count: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-
-    @staticmethod
-    def of(mean: Tensor, std: Tensor) -> "Moments":
-        """Of samples of posteriors: E[x^2] = mean^2 + std^2."""
-        mean, std = mean.double(), std.double()
-        return Moments(mean.numel(), float(mean.sum()), float(mean.square().sum() + std.square().sum()))
-
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
-
-    def tensor(self) -> Tensor:
-        """(3,) float64, to be all-reduced by summing."""
-        return torch.tensor([self.count, self.total, self.squares], dtype=torch.float64)
-
-    @staticmethod
-    def back(values: Tensor) -> "Moments":
-        """From ``tensor()``, summed or not."""
-        return Moments(*values.double().tolist())
-
-    def report(self) -> dict[str, float]:
-        """mean, std, 1/std as scaling_factor, and how many values."""
-        mean = self.total / self.count
-        std = (self.squares / self.count - mean**2) ** 0.5
-        return {"mean": mean, "std": std, "scaling_factor": 1 / std, "values": self.count}
-
-
-def moments(folder: Path | str, *, rank: int = 0, world: int = 1) -> Moments:
-    """Of every ``world``-th shard from ``rank`` on."""
-    out = Moments()
-    for shard in read_shards(folder)[rank::world]:
-        out += Moments.of(shard["mean"], shard["std"])
-    return out
-
-
 def measure(folder: Path | str) -> dict[str, float]:
     """Mean and deviation of posterior samples over the whole cache, and 1/std.   Rombach 2022 sec. 4.3.2.
 
-    A sample's variance is Var[mean] + E[std^2]; in float64.   Where torch.distributed runs, each process reads its
-    share of the shards and all get the same answer.
+    A sample's variance is Var[mean] + E[std^2]; in float64.
     """
-    parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not parallel:
-        return moments(folder).report()
-    local = moments(
-        folder, rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size()
-    ).tensor()
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    summed = local.to(device)
-    torch.distributed.all_reduce(summed)
-    return Moments.back(summed.cpu()).report()
+    count, total, squares = 0, 0.0, 0.0
+    for shard in read_shards(folder):
+        mean, std = shard["mean"].double(), shard["std"].double()
+        count += mean.numel()
+        total += float(mean.sum())
+        squares += float(mean.square().sum() + std.square().sum())
+    std_all = (squares / count - (total / count) ** 2) ** 0.5
+    return {"mean": total / count, "std": std_all, "scaling_factor": 1 / std_all, "values": count}
 
 
 def scaling_factor(folder: Path | str) -> float:

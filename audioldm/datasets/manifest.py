@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,27 @@ class Row:
     """how often the clip is drawn, beside others of its source; captions that say little have less"""
 
 
-TEXTS = ("captions", "labels", "parts")
-NUMBERS = ("start", "seconds", "loudness", "weight")
+def is_number(value: Any, least: float = -math.inf) -> bool:
+    """Whether a value is a finite number of ``least`` or more."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
+
+
+Check = tuple[Callable[[Any], bool], str]
+TEXT: Check = lambda value: isinstance(value, str), "no text"
+TEXTS: Check = (
+    lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value), "no list of texts"
+)  # fmt: skip
+NUMBER: Check = lambda value: is_number(value, 0), "no number that it can have"
+FIELDS: dict[str, Check] = {
+    **dict.fromkeys(("path", "licence", "source", "sha256", "author", "group"), TEXT),
+    **dict.fromkeys(("captions", "labels", "parts"), TEXTS),
+    **dict.fromkeys(("start", "weight"), NUMBER),
+    "seconds": (lambda value: value is None or is_number(value, 0), NUMBER[1]),
+    "loudness": (lambda value: value is None or is_number(value), NUMBER[1]),
+    "fold": (lambda value: is_number(value) and isinstance(value, int), "no whole number"),
+    "split": (lambda value: value in SPLITS, f"not one of {', '.join(SPLITS)}"),
+}
+"""What each field of a row may be, and what is said of anything else."""
 
 
 @dataclass(frozen=True)
@@ -98,37 +117,17 @@ def parse(line: str, *, where: str, folder: Path, absolute: bool = True) -> Row:
         raise AudioLDMError(f"{where} is not JSON: {error}.", "Write one object per line.") from error
     if not isinstance(values, dict) or not isinstance(values.get("path"), str) or "captions" not in values:
         raise AudioLDMError(f"{where} has no text 'path' and list 'captions'.", "Each line needs both.")
-    names = {item.name for item in fields(Row)}
-    if unknown := sorted(set(values) - names):
-        raise AudioLDMError(f"{where} has unknown fields {unknown}.", f"Known: {sorted(names)}.")
+    if unknown := sorted(set(values) - set(FIELDS)):
+        raise AudioLDMError(f"{where} has unknown fields {unknown}.", f"Known: {sorted(FIELDS)}.")
     for name, value in values.items():
-        if why := misfit(name, value):
+        fits, why = FIELDS[name]
+        if not fits(value):
             raise AudioLDMError(f"{where}: {name}={value!r} is {why}.", "Correct this line.")
-    texts = {name: tuple(value) for name, value in values.items() if name in TEXTS}
-    row = Row(**{**values, **texts})
+    content: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    row = Row(**content)
     if absolute and Path(row.path).is_absolute():
         return row
     return replace(row, path=str(locate(folder, row.path, where=where)))
-
-
-def misfit(name: str, value: Any) -> str:
-    """Why a value cannot be a row's field of that name; "" if it can."""
-    if name in TEXTS:
-        return (
-            ""
-            if isinstance(value, list) and all(isinstance(text, str) for text in value)
-            else "no list of texts"
-        )
-    if name in NUMBERS:
-        if value is None and name in ("seconds", "loudness"):
-            return ""
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-        return "" if number and (name == "loudness" or value >= 0) else "no number that it can have"
-    if name == "fold":
-        return "" if isinstance(value, int) and not isinstance(value, bool) else "no whole number"
-    if name == "split":
-        return "" if value in SPLITS else f"not one of {', '.join(SPLITS)}"
-    return "" if isinstance(value, str) else "no text"
 
 
 def write(rows: Iterable[Row], path: str | Path) -> Path:
@@ -168,13 +167,25 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def verified(row: Row) -> Path:
+    """A row's file.   Raises AudioLDMError if its bytes are not those that were checked."""
+    path = Path(row.path)
+    if row.sha256 and path.is_file() and sha256(path) != row.sha256:
+        raise AudioLDMError(
+            f"{path} has changed since it was checked.",
+            "Check the manifest again: `audioldm data check MANIFEST -o MANIFEST --force`.",
+            code=1,
+        )
+    return path
+
+
 def split_of(group: str, *, val: float = 0.1, test: float = 0.1) -> str:
     """The split of a recording, decided by the hash of its name alone, so that adding files moves none.
 
     >>> split_of("a"), split_of("a", val=0.0, test=0.0)
     ('train', 'train')
     """
-    digest = hashlib.sha256(group.encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(group.encode(errors="surrogatepass")).digest()
     place = int.from_bytes(digest[:8]) / 2**64
     return "test" if place < test else "val" if place < test + val else "train"
 

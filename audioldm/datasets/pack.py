@@ -15,7 +15,7 @@ from pathlib import Path
 import soundfile
 
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.manifest import Finding, Row, read, sha256, write
+from audioldm.datasets.manifest import Finding, Row, read, sha256, verified, write
 from audioldm.datasets.parallel import each
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, staged, workspace
@@ -45,7 +45,7 @@ def name_of(row: Row) -> str:
 def shrink(row: Row, folder: Path, level: float) -> Row:
     """Write the row's part of its file as Opus below ``folder``; the row of the new file."""
     path = inside(folder, name_of(row))
-    wave = decode(row.path, RATE, start=row.start, seconds=row.seconds)
+    wave = decode(verified(row), RATE, start=row.start, seconds=row.seconds)
     soundfile.write(path, wave.numpy(), RATE, format="OGG", subtype="OPUS", compression_level=level)
     return replace(row, path=str(path), start=0.0, seconds=None, sha256=sha256(path))
 

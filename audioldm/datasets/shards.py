@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import glob
@@ -26,8 +26,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from audioldm.batch import Batch
 from audioldm.datasets.audio_text import collate, window
 from audioldm.datasets.decode import SUFFIXES, opened, read_mono, resample
-from audioldm.datasets.draws import draw, generator
-from audioldm.datasets.manifest import Row
+from audioldm.datasets.draws import BEGIN, Place, draw, generator
+from audioldm.datasets.manifest import Row, verified
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
 from audioldm.spec import AudioSpec
@@ -43,7 +43,9 @@ def expand(shards: Sequence[str]) -> list[str]:
     return [path for name in shards for path in (sorted(glob(name)) if set("*?[") & set(name) else [name])]
 
 
-def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) -> list[Path]:
+def write_shards(
+    rows: Sequence[Row], folder: Path | str, *, clips: int = 1000, on_row: Callable[[], object] = lambda: None
+) -> list[Path]:
     """Tars of ``clips`` rows each, files as they are; the captions beside them.  Returns their paths.
 
     Other shards of the folder go.  Raises AudioLDMError for a row whose file is missing or no sound, and for a full
@@ -63,6 +65,7 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
         with staged(path) as stage, tarfile.open(stage, "w", dereference=True) as tar:
             for i, row in enumerate(rows[start : start + clips], start):
                 add(tar, f"{i:09d}", row)
+                on_row()
         paths.append(path)
     for old in set(folder.glob("shard-*.tar")) - set(paths):
         old.unlink()
@@ -71,7 +74,7 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
 
 def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
     """The members of one row."""
-    with opened(row.path):  # only sounds go into a shard, whatever a manifest names
+    with opened(verified(row)):  # only sounds go into a shard, whatever a manifest names
         sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
     sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
     with open(row.path, "rb") as file:
@@ -183,27 +186,24 @@ class Shards(IterableDataset[Batch]):
         batch_size: int,
         seed: int,
         buffer: int = 500,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
+        place: Place = BEGIN,
     ) -> None:
         self.shards, self.spec, self.samples = [str(s) for s in shards], spec, spec.samples(seconds)
-        self.batch_size, self.seed, self.buffer = batch_size, seed, buffer
-        self.start, self.rank, self.world = start, rank, world
+        self.batch_size, self.seed, self.buffer, self.place = batch_size, seed, buffer, place
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
         # The loader begins with its first worker, the run where it was.
-        number = (number + self.start) % workers
-        place, streams = self.rank * workers + number, self.world * workers
+        number = (number + self.place.start) % workers
+        place, streams = self.place.rank * workers + number, self.place.world * workers
         mine = self.shards[place::streams]
         if not mine:
             raise AudioLDMError(
                 f"{len(self.shards)} shards are too few for {streams} readers.",
                 "Write smaller shards, or use fewer workers.",
             )
-        past = (self.start - number + workers - 1) // workers * self.batch_size
+        past = (self.place.start - number + workers - 1) // workers * self.batch_size
         waiting: list[tuple[Tensor, str, str]] = []
         for draws, sample in self.stream(mine, place, past):
             if draws >= past:
@@ -243,7 +243,7 @@ class Shards(IterableDataset[Batch]):
             wave, rate = read_mono(where, start=start, seconds=seconds, content=sample[kind])
         except (ValueError, TypeError, AttributeError) as error:
             raise AudioLDMError(f"{where}: {error}.", "Write the shard again.", code=1) from None
-        rng = generator(self.seed, draws, 1000 + self.rank)
+        rng = generator(self.seed, draws, 1000 + self.place.rank)
         captions = lines(read_text(sample["txt"])) or [""]
         clip = window(resample(wave, rate, self.spec.rate), self.samples, rng)
         return clip[None], captions[draw(len(captions), rng)], sample["__key__"]

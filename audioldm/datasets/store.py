@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audioldm.datasets.decode import decode
-from audioldm.datasets.manifest import Row, sha256
+from audioldm.datasets.manifest import Row, verified
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged, sweep
 
@@ -62,17 +62,11 @@ def stamp(path: str) -> str:
 
 def load(row: Row, rate: int) -> Tensor:
     """A row's clip as int16 (N,).  Raises AudioLDMError if its file is not the one that was checked."""
-    if row.sha256 and Path(row.path).is_file() and sha256(row.path) != row.sha256:
+    wave = decode(verified(row), rate, start=row.start, seconds=row.seconds)
+    if not len(wave):
         raise AudioLDMError(
-            f"{row.path} has changed since it was checked.",
-            "Check the manifest again: `audioldm data check MANIFEST -o MANIFEST --force`.",
-            code=1,
+            f"{row.path} holds no sound from {row.start:g} s on.", "Correct or remove its row.", code=1
         )
-    return quantised(decode(row.path, rate, start=row.start, seconds=row.seconds))
-
-
-def quantised(wave: Tensor) -> Tensor:
-    """Samples in [-1, 1] as int16."""
     return (wave.clamp(-1, 1) * SCALE).round().to(torch.int16)
 
 

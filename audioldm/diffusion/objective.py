@@ -4,12 +4,12 @@ B batch; z (B, C, T, F) but any (B, ...) works.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from audioldm.diffusion.prediction import NetCall, Prediction, express, spread, unknown
+from audioldm.diffusion.prediction import NetCall, Prediction, express, parts, spread
 from audioldm.diffusion.schedule import FlowPath, Path
 
 Draw = Literal["uniform", "logit_normal", "low_discrepancy"]
@@ -23,16 +23,15 @@ def unit_draw(count: int, kind: Draw = "uniform", *, generator: Generator | None
     random shift of an even grid, so that each batch covers all times, Kingma et al. 2021 (VDM) app. I.1.
     """
     device = torch.device("cpu") if generator is None else generator.device
-    match kind:
-        case "uniform":
-            return torch.rand(count, generator=generator, dtype=torch.float64, device=device)
-        case "logit_normal":
-            return torch.randn(count, generator=generator, dtype=torch.float64, device=device).sigmoid()
-        case "low_discrepancy":
-            shift = torch.rand(1, generator=generator, dtype=torch.float64, device=device)
-            even = (torch.arange(count, dtype=torch.float64, device=device) / count + shift) % 1
-            return even[torch.randperm(count, generator=generator, device=device)]
-    raise ValueError(f"draw={kind!r} is none of uniform, logit_normal, low_discrepancy.")
+    if kind not in get_args(Draw):
+        raise ValueError(f"draw={kind!r} is none of {', '.join(get_args(Draw))}.")
+    options: dict[str, Any] = {"generator": generator, "dtype": torch.float64, "device": device}
+    if kind == "uniform":
+        return torch.rand(count, **options)
+    if kind == "logit_normal":
+        return torch.randn(count, **options).sigmoid()
+    even = (torch.arange(count, dtype=torch.float64, device=device) / count + torch.rand(1, **options)) % 1
+    return even[torch.randperm(count, generator=generator, device=device)]
 
 
 def draw_t(
@@ -70,18 +69,8 @@ def target(z: Tensor, t: Tensor, noise: Tensor, schedule: Path, prediction: Pred
 
 def error_ratio(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """Squared error of a prediction over that of the x0 it implies: eps SNR, v SNR + 1.   alpha, sigma (B,)."""
-    match prediction:
-        case "x0":
-            return torch.ones_like(alpha)
-        case "eps":
-            return (alpha / sigma) ** 2
-        case "v":
-            return ((alpha**2 + sigma**2) / sigma) ** 2
-        case "score":
-            return (alpha / sigma**2) ** 2
-        case "flow":
-            return ((alpha + sigma) / sigma) ** 2
-    raise unknown(prediction)
+    p, q = parts(prediction, alpha, sigma)
+    return ((q * alpha - p * sigma) / sigma) ** 2
 
 
 def min_snr(snr: Tensor, *, gamma: float = 5.0) -> Tensor:

@@ -2,6 +2,8 @@
 
 ``x_t = alpha x0 + sigma eps`` with alpha, sigma of shape (B,).   Kinds: x0, eps, v = alpha eps - sigma x0 (Salimans &
 Ho 2022), score = -eps / sigma (Song et al. 2021), flow = eps - x0 (rectified flow).   B batch.
+
+Each is a sum p x0 + q eps (``parts``): with x_t that is two equations for x0 and eps.
 """
 
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from audioldm.diffusion.schedule import Path
+from audioldm.diffusion.schedule import Path, double
 
 Prediction = Literal["eps", "x0", "v", "score", "flow"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -21,6 +23,22 @@ NetCall = Callable[[Tensor, Tensor], Tensor]
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 
+def parts(prediction: Prediction, alpha: Tensor, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """(p, q) of a prediction p x0 + q eps.   Raises ValueError for an unknown one."""
+    match prediction:
+        case "x0":
+            return 1.0, 0.0
+        case "eps":
+            return 0.0, 1.0
+        case "v":
+            return -sigma, alpha
+        case "score":
+            return 0.0, -1 / sigma
+        case "flow":
+            return -1.0, 1.0
+    raise ValueError(f"prediction={prediction!r} is none of {', '.join(PREDICTIONS)}.")
+
+
 def spread(values: Tensor, x: Tensor) -> Tensor:
     """Per-sample numbers (B,) shaped (B, 1, ...) in x's type and place: they multiply x along its first axis only."""
     if values.shape != x.shape[:1]:
@@ -28,60 +46,25 @@ def spread(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def unknown(prediction: str) -> ValueError:
-    """The error for a prediction that is not in PREDICTIONS."""
-    return ValueError(f"prediction={prediction!r} is none of {', '.join(PREDICTIONS)}.")
-
-
 def to_x0(value: Tensor, x_t: Tensor, *, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """The clean sample that ``value`` implies at x_t.   value, x_t (B, ...); alpha, sigma (B,).   Salimans & Ho."""
     a, s = spread(alpha, x_t), spread(sigma, x_t)
-    match prediction:
-        case "x0":
-            return value
-        case "eps":
-            return (x_t - s * value) / a
-        case "v":
-            return (a * x_t - s * value) / (a**2 + s**2)
-        case "score":
-            return (x_t + s**2 * value) / a
-        case "flow":
-            return (x_t - s * value) / (a + s)
-    raise unknown(prediction)
+    p, q = parts(prediction, a, s)
+    return value if prediction == "x0" else (q * x_t - s * value) / (q * a - p * s)
 
 
 def to_eps(value: Tensor, x_t: Tensor, *, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """The noise that ``value`` implies at x_t.   Shapes as in ``to_x0``."""
     a, s = spread(alpha, x_t), spread(sigma, x_t)
-    match prediction:
-        case "x0":
-            return (x_t - a * value) / s
-        case "eps":
-            return value
-        case "v":
-            return (s * x_t + a * value) / (a**2 + s**2)
-        case "score":
-            return -s * value
-        case "flow":
-            return (x_t + a * value) / (a + s)
-    raise unknown(prediction)
+    p, q = parts(prediction, a, s)
+    # the first two need no x_t, and so no alpha above 0
+    return value / q if prediction in ("eps", "score") else (a * value - p * x_t) / (q * a - p * s)
 
 
 def express(x0: Tensor, eps: Tensor, *, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """The pair (x0, eps) said as ``prediction``: what a net is trained on.   x0, eps (B, ...); alpha, sigma (B,)."""
-    a, s = spread(alpha, x0), spread(sigma, x0)
-    match prediction:
-        case "x0":
-            return x0
-        case "eps":
-            return eps
-        case "v":
-            return a * eps - s * x0
-        case "score":
-            return -eps / s
-        case "flow":
-            return eps - x0
-    raise unknown(prediction)
+    p, q = parts(prediction, spread(alpha, x0), spread(sigma, x0))
+    return p * x0 + q * eps
 
 
 def convert(
@@ -107,17 +90,14 @@ def as_denoiser(
 
     ``dtype`` is what the net is called in (bfloat16, say); all else stays in x's own type.
     """
-    if prediction not in PREDICTIONS:
-        raise unknown(prediction)
+    parts(prediction, torch.ones(1), torch.ones(1))
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        level = sigma.double()
+        level = double(sigma)
         alpha = schedule.alpha_of(level)
-        x_t = x * spread(alpha, x)
-        inside = dtype or x.dtype
-        out = net_call(
-            x_t.to(inside), schedule.t_at(level).to(torch.promote_types(inside, torch.float32))
-        ).to(x.dtype)
+        x_t, inside = x * spread(alpha, x), dtype or x.dtype
+        t = schedule.t_at(level).to(x.device, torch.promote_types(inside, torch.float32))
+        out = net_call(x_t.to(inside), t).to(x.dtype)
         return to_x0(out, x_t, alpha=alpha, sigma=alpha * level, prediction=prediction)
 
     return denoise

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from audioldm.datasets.loudness import loudness
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders import Embedder, Embeddings
+from audioldm.paths import staged
 from audioldm.signal.level import normalise_peak
 
 SILENT_DBFS = -60.0
@@ -165,24 +165,16 @@ class Cache:
         """In one move."""
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {key: part.numpy() for key, part in embeddings._asdict().items() if part is not None}
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
+        with staged(path) as stage, stage.open("wb") as file:
             np.savez(file, **arrays)
-        os.replace(partial, path)
 
 
 def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
-    """Samples (N,), rate and facts of a clip; samples that are not finite are an error."""
+    """Samples (N,), rate and facts of a clip; one without samples is an error."""
     wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
-    bad = int((~wave.isfinite()).sum())
-    if not len(wave) or bad:
-        raise AudioLDMError(
-            f"{clip.path} has {bad} samples that are not finite, of {len(wave)}.",
-            "Remove or remake it.",
-            code=1,
-        )
+    if not len(wave):
+        raise AudioLDMError(f"{clip.path} has no samples.", "Remove or remake it.", code=1)
     power = wave.double().square().mean()
     with clip.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 import torch
 
+from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.tables import read_table
 
-SUFFIXES = (".wav", ".flac", ".ogg")
 CAPTION_FILE = "captions.csv"
 POLICIES = ("first", "all", "hash")
 UNEVEN = 0.1
@@ -39,10 +38,10 @@ def from_folder(folder: Path) -> list[Clip]:
         raise AudioLDMError(
             f"There is no folder {folder}.", "Name a folder of clips, or a manifest (.jsonl)."
         )
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES + FOREIGN)
     if not paths:
         raise AudioLDMError(
-            f"{folder} holds no {', '.join(SUFFIXES)} files.", "Name the folder of the clips."
+            f"{folder} holds no sound files (such as .wav, .flac, .ogg).", "Name the folder of the clips."
         )
     captions = read_captions(folder / CAPTION_FILE) if (folder / CAPTION_FILE).is_file() else {}
     return unique(
@@ -121,7 +120,7 @@ def check_files(clips: Sequence[Clip], what: str) -> int:
             f"{len(missing)} of {len(clips)} {what} files are missing, {missing[0]} first.",
             "A smaller set would give another number: get them, or make a manifest without them.",
         )
-    rates = Counter(info_of(clip).samplerate for clip in clips)
+    rates = Counter(length_of(clip)[0] for clip in clips)
     if len(rates) > 1:
         listed = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common())
         raise AudioLDMError(
@@ -131,20 +130,18 @@ def check_files(clips: Sequence[Clip], what: str) -> int:
     return int(next(iter(rates)))
 
 
-def info_of(clip: Clip) -> "soundfile._SoundFileInfo":
-    """Rate and length of a clip's file."""
-    try:
-        return soundfile.info(str(clip.path))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioLDMError(f"{clip.path} cannot be read: {error}.", "Replace this file.", code=1) from error
+def length_of(clip: Clip) -> tuple[int, float]:
+    """Rate in Hz and seconds of a clip's file, which is decoded where its header does not say."""
+    with opened(clip.path) as file:
+        frames = sum(map(len, file.blocks())) if file.frames is None else file.frames
+        return file.rate, frames / file.rate
 
 
 def longest(clips: Sequence[Clip]) -> float:
-    """Seconds of the longest clip, without decoding any."""
+    """Seconds of the longest clip."""
 
     def seconds(clip: Clip) -> float:
-        info = info_of(clip)
-        rest = float(info.frames / info.samplerate - clip.start)
+        rest = length_of(clip)[1] - clip.start
         return rest if clip.seconds is None else min(rest, clip.seconds)
 
     return max(map(seconds, clips))

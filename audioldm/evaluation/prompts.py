@@ -1,9 +1,13 @@
 """Does a tagger name what was asked for, whatever was asked for?   Prompts with AudioSet classes that count as right.
 
-A clip is right when one of its prompt's classes is among YAMNet's five highest (Silence left out) with at least .2,
-each class at its highest over the clip's patches.   K = 521 classes.
+The rule, wherever a clip is judged by its tags: it is right when one of its classes is among YAMNet's five highest with
+at least .2, each class at its mean over the clip's patches, Silence left out.   P patches, K = 521 classes.
 """
 
+import csv
+import io
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,60 +15,95 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import pad
 
-from audioldm.datasets.decode import decode, resample
+from audioldm.datasets.decode import SUFFIXES, decode, resample
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.clip_set import Frame
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.metrics.interval import wilson
+from audioldm.signal.level import normalise_peak
 from audioldm.tables import lines, read_text
 
-BEST, LEAST = 5, 0.2
+HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
+LISTING = "clips.jsonl"
+Scores = dict[str, float]
+"""class -> mean over the clip"""
+
+
+def class_scores(wave: Tensor, rate: int, yamnet: YamNet) -> Scores:
+    """Class -> mean probability over the patches of a wave (N,), highest first, Silence left out."""
+    scores = yamnet.embed(resample(wave.clamp(-1, 1), rate, RATE)).scores.mean(dim=0)
+    order = scores.argsort(descending=True, stable=True).tolist()
+    named = ((yamnet.class_names[i], float(scores[i])) for i in order)
+    return {name: score for name, score in named if name != IGNORED}
+
+
+def highest(scores: Scores) -> list[str]:
+    """The five highest classes."""
+    return sorted(scores, key=lambda name: -scores[name])[:HIGHEST]
+
+
+def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
+    """The classes that make a clip right: among its five highest, with at least .2, and begun by one of ``classes``."""
+    return [name for name in highest(scores) if scores[name] >= LEAST and fits(name, classes)]
+
+
+def fits(name: str, classes: Sequence[str]) -> bool:
+    """Whether one of ``classes`` begins a class name."""
+    return any(begins(name, each) for each in classes)
+
+
+def begins(name: str, beginning: str) -> bool:
+    """Whether a class name begins with these whole words, whatever the case.
+
+    >>> begins("Rain on surface", "rain"), begins("Raindrop", "rain"), begins("Dishes, pots, and pans", "Dishes, pots")
+    (True, False, True)
+    """
+    return re.match(re.escape(beginning) + r"(?!\w)", name, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line of the list: the prompt, and the class names (or their beginnings) that count as right."""
+    """One line of the list: the prompt, and the class names (or their first words) that count as right."""
 
     text: str
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """One clip: its five highest classes, the highest score of a class that fits, and the names that make it right."""
+
+    file: str
+    tags: Scores
+    fit: float
+    right: list[str]
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
+        """By the rule."""
+        tags = {name: round(scores[name], 4) for name in highest(scores)}
+        fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
+        return cls(file, tags, round(fit, 4), right_classes(scores, classes), seed)
+
+
 @dataclass
 class Result:
-    """What became of one prompt, or of a set of real clips: each clip's highest tags, and whether it is right."""
+    """What became of one prompt, or of a set of real clips."""
 
     name: str
-    right: list[bool] = field(default_factory=list)
-    tags: list[dict[str, float]] = field(default_factory=list)
+    clips: list[Judged] = field(default_factory=list)
     error: str = ""
-
-    def add(self, scores: dict[str, float], classes: Sequence[str]) -> list[str]:
-        """Count one clip by its class scores; returns the names that make it right."""
-        best = sorted(scores, key=lambda name: -scores[name])[:BEST]
-        names = [
-            name for name in best if scores[name] >= LEAST and any(begins(name, each) for each in classes)
-        ]
-        self.tags.append({name: round(scores[name], 4) for name in best})
-        self.right.append(bool(names))
-        return names
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        row = {"name": self.name, **share([self]), "clips": self.right, "tags": self.tags}
+        clips = [{**vars(clip), "right": bool(clip.right)} for clip in self.clips]
+        row = {"name": self.name, **share([self]), "clips": clips}
         return row | ({"error": self.error} if self.error else {})
-
-
-def begins(name: str, beginning: str) -> bool:
-    """Whether a class name begins so, whatever the case.
-
-    >>> begins("Rain on surface", "rain"), begins("Train", "rain")
-    (True, False)
-    """
-    return name.casefold().startswith(beginning.casefold())
 
 
 def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[str]]:
@@ -94,23 +133,104 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
     return prompts, findings
 
 
-def scores_of(wave: Tensor, rate: int, yamnet: YamNet) -> dict[str, float]:
-    """Class -> highest score over patches, of a wave (N,), Silence left out."""
-    scores = yamnet.embed(resample(wave.clamp(-1, 1), rate, RATE)).scores.amax(dim=0).tolist()
-    return {name: score for name, score in zip(yamnet.class_names, scores, strict=True) if name != IGNORED}
+@dataclass(frozen=True)
+class ClipFolder:
+    """Clips that exist: (seed, file) of each prompt, by seed; ``findings`` says what could not be used."""
+
+    by_prompt: dict[str, list[tuple[int, Path]]]
+    findings: list[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "ClipFolder":
+        """From ``clips.jsonl`` in the folder (path, prompt and seed a line), else the JSON beside each sound file.
+
+        Files outside the folder are not read.
+        """
+        if not folder.is_dir():
+            raise AudioLDMError(f"There is no folder {folder}.", "Name the folder of the clips.")
+        by_prompt: dict[str, list[tuple[int, Path]]] = {}
+        findings = []
+        for place, sound, text in records(folder):
+            try:
+                record = json.loads(text)
+                prompt, seed = record["prompt"], record["seed"]
+                path = sound or folder / record["path"]
+                if not isinstance(prompt, str) or type(seed) is not int:
+                    raise TypeError("prompt is no text or seed no whole number")
+                if not path.resolve().is_relative_to(folder.resolve()):
+                    raise ValueError(f"{path} lies outside the folder")
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+                findings.append(f"{place}: its prompt and seed cannot be read ({reason})")
+            else:
+                by_prompt.setdefault(prompt.strip(), []).append((seed, path))
+        if not by_prompt:
+            raise AudioLDMError(
+                f"{folder} has no clip with a prompt and a seed.",
+                f"Give {LISTING} (path, prompt and seed a line), or a JSON file beside each clip.",
+            )
+        return cls({prompt: sorted(clips) for prompt, clips in by_prompt.items()}, findings)
+
+    def __call__(self, prompt: str, seeds: int) -> list[tuple[int, Path]]:
+        """The first ``seeds`` clips of a prompt, by seed."""
+        return self.by_prompt.get(prompt, [])[:seeds]
+
+    def others(self, prompts: Iterable[Prompt]) -> list[str]:
+        """A line about the clips of prompts that are not asked for."""
+        extra = sorted(self.by_prompt.keys() - {prompt.text for prompt in prompts})
+        return (
+            [f"left out: {len(extra)} prompts that the list does not have, {extra[0]!r} first"]
+            if extra
+            else []
+        )
+
+
+def records(folder: Path) -> Iterator[tuple[str, Path | None, str]]:
+    """Where it stands, the sound file beside it (None where it names its own), and the JSON text of every record."""
+    listing = folder / LISTING
+    if listing.is_file():
+        for number, line in enumerate(lines(read_text(listing)), start=1):
+            if line.strip():
+                yield f"{listing}:{number}", None, line
+        return
+    for sound in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        sidecar = sound.with_suffix(".json")
+        yield str(sound), sound, read_text(sidecar) if sidecar.is_file() else ""
+
+
+ClipSource = Callable[[str, int], list[tuple[int, Path]]]
+"""(prompt, number of seeds) -> (seed, file) of each clip"""
+
+
+def generated(clips: GeneratedClips) -> ClipSource:
+    """A model's clips of seeds 0, 1, ..."""
+    return lambda prompt, seeds: list(enumerate(clips.paths([prompt] * seeds, range(seeds))))
 
 
 def evaluate_prompts(
-    prompts: Iterable[Prompt], clips: GeneratedClips, yamnet: YamNet, *, seeds: int
+    prompts: Iterable[Prompt],
+    source: ClipSource,
+    yamnet: YamNet,
+    *,
+    seeds: int,
+    step: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
-    """Each prompt's clips of seeds 0 to ``seeds`` - 1; a prompt that fails says why and ends nothing."""
+    """Each prompt's clips; a prompt that fails, or a clip that cannot be read, says why and ends nothing."""
     for prompt in prompts:
         result = Result(prompt.text)
         try:
-            for wave in clips.waves([prompt.text] * seeds, range(seeds)):
-                result.add(scores_of(wave, clips.pipe.spec.rate, yamnet), prompt.classes)
+            clips = source(prompt.text, seeds)
+            if not clips:
+                result.error = "no clip"
         except AudioLDMError as error:
-            result = Result(prompt.text, error=str(error))
+            clips, result.error = [], str(error)
+        for seed, path in clips:
+            try:
+                scores = class_scores(decode(path, RATE), RATE, yamnet)
+                result.clips.append(Judged.of(path.name, scores, prompt.classes, seed))
+            except AudioLDMError as error:
+                result.error = str(error)
+            step()
         yield result
 
 
@@ -120,18 +240,24 @@ def evaluate_real(
     """Real clips, those of them that are right through the codec, and one line for each that cannot be read.
 
     What counts for a clip are the classes of the prompt that is its caption, else those of all prompts; after the
-    codec, the names that made it right.
+    codec, the names that made it right.   Clips are cut to the model's length, but not filled up: the mean over a
+    clip's patches would count the zeros.
     """
     by_caption = {prompt.text.casefold(): prompt.classes for prompt in prompts}
     every = tuple(dict.fromkeys(name for prompt in prompts for name in prompt.classes))
     real, trip, findings = Result("real clips"), Result("those right when real, after VAE and vocoder"), []
-    frame, rate = Frame(codec.seconds), codec.spec.rate
+    rate = codec.spec.rate
     for clip in clips:
         try:
-            wave = frame(decode(clip.path, rate, start=clip.start, seconds=clip.seconds), rate)
+            wave = decode(clip.path, rate, start=clip.start, seconds=clip.seconds)
+            wave = wave[: codec.spec.samples(codec.seconds)]
+            wave = normalise_peak(pad(wave, (0, max(0, rate // 4 - len(wave)))))
             classes = by_caption.get(clip.caption.casefold(), every)
-            if names := real.add(scores_of(wave, rate, yamnet), classes):
-                trip.add(scores_of(frame(codec.round_trip(wave), rate), rate, yamnet), names)
+            judged = Judged.of(clip.id, class_scores(wave, rate, yamnet), classes)
+            real.clips.append(judged)
+            if judged.right:
+                scores = class_scores(codec.round_trip(wave)[: len(wave)], rate, yamnet)
+                trip.clips.append(Judged.of(clip.id, scores, judged.right))
         except AudioLDMError as error:
             findings.append(f"{clip.path}: {error}")
         step()
@@ -139,27 +265,77 @@ def evaluate_real(
 
 
 def share(results: Iterable[Result]) -> dict[str, Any]:
-    """Right clips of all clips, with Wilson's 95 % interval."""
-    right = [each for result in results for each in result.right]
-    if not right:
-        return {"right": 0, "n": 0, "share": None, "interval95": None}
-    hits, n = sum(right), len(right)
-    return {"right": hits, "n": n, "share": hits / n, "interval95": wilson(hits, n)}
+    """Right clips of all clips with Wilson's 95 % interval, the mean of the prompts' shares and of the fits."""
+    kept = [result.clips for result in results if result.clips]
+    clips = [clip for part in kept for clip in part]
+    if not clips:
+        return {"right": 0, "n": 0, "share": None, "interval95": None, "mean_of_prompts": None, "fit": None}
+    hits, n = sum(bool(clip.right) for clip in clips), len(clips)
+    by_prompt = [sum(bool(clip.right) for clip in part) / len(part) for part in kept]
+    return {
+        "right": hits,
+        "n": n,
+        "share": hits / n,
+        "interval95": wilson(hits, n),
+        "mean_of_prompts": sum(by_prompt) / len(by_prompt),
+        "fit": sum(clip.fit for clip in clips) / n,
+    }
 
 
-def table(results: Iterable[Result]) -> str:
-    """Markdown rows: right of n with the share and its interval, the tags that came most often or the error."""
-    rows = ["| prompt | right | share | 95 % | highest tags |", "|---|--:|--:|---|---|"]
-    for result in results:
-        total, names = share([result]), Counter(next(iter(tags)) for tags in result.tags)
-        note = result.error or ", ".join(f"{name} {count}" for name, count in names.most_common(2))
-        rows.append(f"| {result.name} | {cells(total)} | {note} |")
-    return "\n".join(rows) + "\n"
+def most_often(result: Result) -> str:
+    """The highest tags of a prompt's clips, or why there are none."""
+    names = Counter(next(iter(clip.tags)) for clip in result.clips)
+    tags = ", ".join(f"{name} {count}" for name, count in names.most_common(2))
+    return "; ".join(part for part in (tags, result.error) if part)
 
 
-def cells(total: dict[str, Any]) -> str:
-    """A share as three cells."""
+def row(name: str, results: Sequence[Result], note: str) -> str:
+    """One line of the table."""
+    total = share(results)
     if total["share"] is None:
-        return "- | - | -"
+        return f"| {name} | - | - | - | - | {note} |"
     low, high = total["interval95"]
-    return f"{total['right']} of {total['n']} | {total['share']:.3f} | {low:.2f} to {high:.2f}"
+    cells = f"{total['right']} of {total['n']} | {total['share']:.3f} | {low:.2f} to {high:.2f} | {total['fit']:.2f}"
+    return f"| {name} | {cells} | {note} |"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The prompts' results, the rows of real clips, and ``about`` what was judged and by what."""
+
+    results: list[Result]
+    real: list[Result]
+    about: dict[str, Any]
+    findings: list[str]
+
+    def json(self) -> str:
+        """Everything."""
+        content = {
+            **self.about,
+            "rule": {"highest": HIGHEST, "least": LEAST, "over patches": "mean", "ignored": IGNORED},
+            "total": share(self.results),
+            "prompts": [result.as_dict() for result in self.results],
+            "real": [result.as_dict() for result in self.real],
+            "findings": self.findings,
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    def markdown(self) -> str:
+        """A table: right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
+        rows = ["| prompt | right | share | 95 % | fit | highest tags |", "|---|--:|--:|---|--:|---|"]
+        rows += [row(result.name, [result], most_often(result)) for result in [*self.results, *self.real]]
+        mean = share(self.results)["mean_of_prompts"]
+        note = "no clip" if mean is None else f"mean of the prompts' shares {mean:.3f}"
+        return "\n".join([*rows, row("all prompts", self.results, note)]) + "\n"
+
+    def csv(self) -> str:
+        """A line a clip: prompt, seed, file, right, fit, and the five highest classes with their scores."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        tags = [name for i in range(1, HIGHEST + 1) for name in (f"tag{i}", f"score{i}")]
+        writer.writerow(["prompt", "seed", "file", "right", "fit", *tags])
+        for result in [*self.results, *self.real]:
+            for clip in result.clips:
+                pairs = [cell for pair in clip.tags.items() for cell in pair]
+                writer.writerow([result.name, clip.seed, clip.file, int(bool(clip.right)), clip.fit, *pairs])
+        return text.getvalue()

@@ -14,6 +14,7 @@ from pathlib import Path
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import from_rows
+from audioldm.paths import write_text
 
 YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
 
@@ -36,9 +37,7 @@ class Protocol:
 
     def write(self, path: Path) -> None:
         """As JSON, with the hash."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**asdict(self), "sha256": self.sha256}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
 
     def select(self, rows: Sequence[Row], *, allow_missing: bool = False) -> list[Row]:
         """The protocol's rows in its order, each with the one caption it asks for.

@@ -163,10 +163,10 @@ def save(test: Test, result: Result, folder: Path) -> Path:
     except OSError as error:
         raise AudioLDMError(f"{folder} cannot be made: {error.strerror}.", "Use another --out.") from error
     summary = json.dumps(result.summary(), indent=1, ensure_ascii=False) + "\n"
-    contents = {
-        folder / "summary.json": summary.encode(),
-        folder / "answers.csv": answers_csv(result).encode(),
-        folder / "report.html": page(test, result, plots, folder).encode(),
+    contents: dict[Path, bytes | str] = {
+        folder / "summary.json": summary,
+        folder / "answers.csv": answers_csv(result),
+        folder / "report.html": page(test, result, plots, folder),
     }
     for task, pictures in plots.items():
         contents |= {folder / f"{task}_{name}.png": picture.png() for name, picture in pictures.items()}

@@ -1,6 +1,7 @@
 """The vocoder: transformers' SpeechT5HifiGan, HiFi-GAN's generator (arXiv:2010.05646).   B batch, T frames, F bins."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -9,42 +10,44 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.machine import Split, trim_heap
+from audioldm.nets.istft_vocoder import ISTFTVocoder, in_pieces
+
+
+@dataclass(frozen=True)
+class HifiGanSizes:
+    """The sizes of HiFi-GAN's generator, ``prod(upsample)`` samples a frame; AudioLDM's 16 kHz vocoder as it stands."""
+
+    mels: int = 64
+    rate: int = 16000
+    channels: int = 1024
+    upsample: Sequence[int] = (5, 4, 2, 2, 2)
+    upsample_kernels: Sequence[int] = (16, 16, 8, 4, 4)
+    kernels: Sequence[int] = (3, 7, 11)
+    dilations: Sequence[Sequence[int]] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
 
 
 def build_hifigan(
-    *,
-    mels: int = 64,
-    rate: int = 16000,
-    channels: int = 1024,
-    upsample: Sequence[int] = (5, 4, 2, 2, 2),
-    upsample_kernels: Sequence[int] = (16, 16, 8, 4, 4),
-    kernels: Sequence[int] = (3, 7, 11),
-    dilations: Sequence[Sequence[int]] = ((1, 3, 5), (1, 3, 5), (1, 3, 5)),
-    mel_mean: float | None = None,
-    mel_std: float | None = None,
+    *, mel_mean: float | None = None, mel_std: float | None = None, **sizes: Any
 ) -> SpeechT5HifiGan:
-    """Mel to waveform, ``prod(upsample)`` samples a frame.   Defaults: AudioLDM's 16 kHz vocoder, 55.27 M parameters.
+    """Mel to waveform, of ``HifiGanSizes``.   Defaults: AudioLDM's 16 kHz vocoder, 55.27 M parameters.
 
     With ``mel_mean`` and ``mel_std`` the input is normalised inside the net (its own ``mean`` and ``scale`` buffers).
     """
-    normalise = mel_mean is not None and mel_std is not None
+    shape, normalise = HifiGanSizes(**sizes), mel_mean is not None and mel_std is not None
     vocoder = SpeechT5HifiGan(
         SpeechT5HifiGanConfig(
-            model_in_dim=mels,
-            sampling_rate=rate,
-            upsample_initial_channel=channels,
-            upsample_rates=list(upsample),
-            upsample_kernel_sizes=list(upsample_kernels),
-            resblock_kernel_sizes=list(kernels),
-            resblock_dilation_sizes=[list(d) for d in dilations],
+            model_in_dim=shape.mels,
+            sampling_rate=shape.rate,
+            upsample_initial_channel=shape.channels,
+            upsample_rates=list(shape.upsample),
+            upsample_kernel_sizes=list(shape.upsample_kernels),
+            resblock_kernel_sizes=list(shape.kernels),
+            resblock_dilation_sizes=[list(dilation) for dilation in shape.dilations],
             normalize_before=normalise,
         )
     )
-    for (
-        layer
-    ) in vocoder.modules():  # transformers starts every weight at 0.01, from which narrow nets hardly move
+    # transformers starts every weight at 0.01, from which narrow nets hardly move
+    for layer in vocoder.modules():
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
             layer.reset_parameters()
     if normalise:
@@ -61,8 +64,7 @@ def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int =
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
     Without gradients it runs ``generate``, the same function sooner, and no more than ``chunk`` frames at once: each
-    piece sees ``reach`` frames on either side, so that the sound is the same and memory does not grow with it.   More
-    freed memory than ``heap.IDLE`` goes back to the system meanwhile.
+    piece sees ``reach`` frames on either side, so that the sound is the same and memory does not grow with it.
 
     An odd rate with an even kernel gives extra samples (160 T + 32 for the published shape); they come off both ends,
     which keeps the frames aligned with the front end that the vocoder was trained on.   An ``ISTFTVocoder`` makes one
@@ -80,13 +82,12 @@ def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int =
     side = reach(vocoder)
     if frames <= chunk + 2 * side:
         return trimmed(generate(vocoder, mel), frames * hop)
+
+    def piece(part: slice) -> Tensor:
+        return trimmed(generate(vocoder, mel[:, :, part]), (part.stop - part.start) * hop)
+
     wave = mel.new_empty(len(mel), 1, frames * hop)
-    for begin in range(0, frames, chunk):
-        end = min(begin + chunk, frames)
-        first, last = max(0, begin - side), min(frames, end + side)
-        piece = trimmed(generate(vocoder, mel[:, :, first:last]), (last - first) * hop)
-        wave[:, :, begin * hop : end * hop] = piece[:, :, (begin - first) * hop : (end - first) * hop]
-    return wave
+    return in_pieces(wave, piece, hop=hop, chunk=chunk, side=side)
 
 
 def trimmed(wave: Tensor, length: int) -> Tensor:
@@ -103,13 +104,11 @@ def reach(vocoder: SpeechT5HifiGan) -> int:
     """
     config = vocoder.config
     samples = 3
-    for stride, kernel in reversed(
-        list(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))
-    ):
-        branches = zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
-        samples += max(
-            sum(size // 2 * (dilation + 1) for dilation in dilations) for size, dilations in branches
-        )
+    branches = list(zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True))
+    longest = max(size // 2 * sum(dilation + 1 for dilation in dilations) for size, dilations in branches)
+    stages = list(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))
+    for stride, kernel in reversed(stages):
+        samples += longest
         samples = -(-(samples + kernel) // stride)
     return samples + 3
 
@@ -129,7 +128,6 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
         total = None
         for block in vocoder.resblocks[stage * branches : (stage + 1) * branches]:
             total = residual(block, x, total)
-            trim_heap()
         x, share = x if total is None else total, 1 / branches
     # torch's own slope, as the reference has it
     return flat(vocoder.conv_post, x, share, 0.01).tanh()[:, :, 0]
@@ -145,15 +143,13 @@ def residual(block: Any, x: Tensor, total: Tensor | None) -> Tensor:
 
 
 def flat(
-    layer: nn.Conv1d | nn.ConvTranspose1d | Split,
+    layer: nn.Conv1d | nn.ConvTranspose1d,
     x: Tensor,
     factor: float = 1.0,
     slope: float = 1.0,
     plus: Tensor | None = None,
 ) -> Tensor:
     """A 1-d layer on (B, C, 1, T) after a leaky ReLU of ``slope``, its input ``factor`` times; plus ``plus``."""
-    if isinstance(layer, Split):
-        return layer.picture(x, factor, slope, plus)
     weight = layer.weight[:, :, None] if factor == 1 else layer.weight[:, :, None] * factor
     weight = weight.contiguous(memory_format=torch.channels_last)
     stride, padding, dilation = (1, *layer.stride), (0, *layer.padding), (1, *layer.dilation)

@@ -7,7 +7,8 @@ transformer block attends to the latent itself.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 from torch import Tensor
@@ -16,78 +17,91 @@ from audioldm.batch import Condition
 
 Kind = Literal["film", "cross", "both"]
 NetCall = Callable[..., Tensor]
+NAMES = {"film": "a vector (film)", "tokens": "tokens", "tokens2": "two token sequences"}
 LatentUNet: TypeAlias = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
 
 
-def build_unet(
-    kind: Kind = "film",
-    *,
-    channels: Sequence[int] = (128, 256, 384, 640),
-    latent_channels: int = 8,
-    layers: int = 2,
-    head_channels: int = 32,
-    heads: Sequence[int] | int | None = None,
-    film_dim: int | None = 512,
-    context_dim: int = 1024,
-    contexts: Sequence[int | None] | None = None,
-    depth: int = 1,
-    groups: int = 32,
-    sample_size: int = 128,
-    attention: Sequence[bool] | None = None,
-    linear: bool = False,
-) -> LatentUNet:
-    """Attention on every level but the first, and in the middle. Defaults with "film": AudioLDM-S, 185.04 M parameters.
+@dataclass(frozen=True)
+class UNetSizes:
+    """The sizes of a latent U-Net; as it stands, AudioLDM-S's.   Raises ValueError for contexts that no net can have.
 
     ``head_channels`` is the width of one head; diffusers' argument ``attention_head_dim`` is, against its name, the
     number of heads, so it is derived per level, unless ``heads`` gives it.   ``depth``: blocks a transformer.
-    ``attention`` says at which levels (Stable Diffusion's family: all but the last); ``linear`` lets transformers go in
-    and out through linear layers.
+    ``attention`` says at which levels; None: on all but the first (Stable Diffusion's family: all but the last).
+    ``linear`` lets transformers go in and out through linear layers.
 
     ``contexts`` gives AudioLDM 2's U-Net: after each residual block one transformer for each, in order; a context is
     the width of the tokens that it attends to, or None for the latent itself.   (None, 768, 1024) is AudioLDM 2,
     (None, 1024) its text-only relative, both of kind "cross"; (None, None) of kind "film" the 48 kHz AudioLDM.
+    """
+
+    channels: Sequence[int] = (128, 256, 384, 640)
+    latent_channels: int = 8
+    layers: int = 2
+    head_channels: int = 32
+    heads: Sequence[int] | int | None = None
+    film_dim: int | None = 512
+    context_dim: int = 1024
+    contexts: Sequence[int | None] | None = None
+    depth: int = 1
+    groups: int = 32
+    sample_size: int = 128
+    attention: Sequence[bool] | None = None
+    linear: bool = False
+
+    def __post_init__(self) -> None:
+        if self.contexts and sum(width is not None for width in self.contexts) > 2:
+            raise ValueError(f"contexts={tuple(self.contexts)}: at most two may have a width")
+
+    def settings(self) -> dict[str, Any]:
+        """diffusers' arguments that do not depend on the conditioning."""
+        attends = self.attention or [level > 0 for level in range(len(self.channels))]
+        down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
+        return {
+            "sample_size": self.sample_size,
+            "in_channels": self.latent_channels,
+            "out_channels": self.latent_channels,
+            "down_block_types": tuple(down),
+            "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
+            "block_out_channels": tuple(self.channels),
+            "layers_per_block": self.layers,
+            "attention_head_dim": self.heads or tuple(max(1, n // self.head_channels) for n in self.channels),
+            "transformer_layers_per_block": self.depth,
+            "norm_num_groups": self.groups,
+            "use_linear_projection": self.linear,
+        }
+
+
+def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
+    """A U-Net of ``UNetSizes``, attending in the middle, too.   Defaults: AudioLDM-S, 185.04 M parameters.
+
     Raises ValueError for an unknown kind, or more than two widths.
     """
-    if kind not in ("film", "cross", "both"):
+    if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
-    if sum(width is not None for width in contexts or ()) > 2:
-        raise ValueError(f"contexts={tuple(contexts or ())}: at most two may have a width")
-    attends = [i > 0 for i in range(len(channels))] if attention is None else list(attention)
-    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
-    settings: dict[str, Any] = {
-        "sample_size": sample_size,
-        "in_channels": latent_channels,
-        "out_channels": latent_channels,
-        "down_block_types": tuple(down),
-        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
-        "block_out_channels": tuple(channels),
-        "layers_per_block": layers,
-        "attention_head_dim": heads or tuple(max(1, width // head_channels) for width in channels),
-        "transformer_layers_per_block": depth,
-        "norm_num_groups": groups,
-        "use_linear_projection": linear,
-    }
+    shape = UNetSizes(**sizes)
+    settings = shape.settings()
     if kind != "cross":
         settings |= {
             "class_embed_type": "simple_projection",
             "class_embeddings_concat": True,
-            "projection_class_embeddings_input_dim": film_dim,
+            "projection_class_embeddings_input_dim": shape.film_dim,
         }
-    if contexts is not None:
-        widths = [tuple(contexts)] * len(channels)
+    if shape.contexts is not None:
+        widths = [tuple(shape.contexts)] * len(shape.channels)
         return AudioLDM2UNet2DConditionModel(cross_attention_dim=widths, **settings)
-    width = tuple(channels) if kind == "film" else context_dim
+    width = tuple(shape.channels) if kind == "film" else shape.context_dim
     return UNet2DConditionModel(cross_attention_dim=width, **settings)
 
 
 def kind_of(unet: LatentUNet) -> Kind:
     """How a loaded U-Net is conditioned."""
-    film = unet.config.class_embed_type == "simple_projection"
+    width = unet.config.cross_attention_dim
     if isinstance(unet, AudioLDM2UNet2DConditionModel):
         context = bool(widths_of(unet))
-        return "both" if film and context else "film" if film else "cross"
-    width = unet.config.cross_attention_dim
-    context = isinstance(width, int) or tuple(width) != tuple(unet.config.block_out_channels)
+    else:
+        context = isinstance(width, int) or tuple(width) != tuple(unet.config.block_out_channels)
+    film = unet.config.class_embed_type == "simple_projection"
     return "both" if film and context else "film" if film else "cross"
 
 
@@ -107,20 +121,19 @@ def net_call(unet: LatentUNet) -> NetCall:
     kind = kind_of(unet)
     two = isinstance(unet, AudioLDM2UNet2DConditionModel) and len(widths_of(unet)) == 2
 
+    needed = {"film": kind != "cross", "tokens": kind != "film", "tokens2": two}
+
     def call(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
-        if kind != "cross" and condition.film is None:
-            raise ValueError("this U-Net is conditioned on a vector (film), but the condition has none")
-        if kind != "film" and condition.tokens is None:
-            raise ValueError("this U-Net is conditioned on tokens, but the condition has none")
-        if two and condition.tokens2 is None:
-            raise ValueError("this U-Net is conditioned on two token sequences, but the condition has one")
+        for name, needs in needed.items():
+            if needs and getattr(condition, name) is None:
+                raise ValueError(f"this U-Net is conditioned on {NAMES[name]}, but the condition has none")
         second = {"encoder_hidden_states_1": condition.tokens2, "encoder_attention_mask_1": condition.mask2}
         return unet(
             x,
             t,
-            encoder_hidden_states=None if kind == "film" else condition.tokens,
-            encoder_attention_mask=None if kind == "film" else condition.mask,
-            class_labels=None if kind == "cross" else condition.film,
+            encoder_hidden_states=condition.tokens if needed["tokens"] else None,
+            encoder_attention_mask=condition.mask if needed["tokens"] else None,
+            class_labels=condition.film if needed["film"] else None,
             **(second if two else {}),
             **residuals,
         ).sample

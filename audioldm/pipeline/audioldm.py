@@ -108,7 +108,7 @@ class AudioLDM(Components):
         """Move the nets and choose how they run (see ``engines``); the text encoders and the sampler stay in float32.
 
         ``dtype`` is the type of U-Net, VAE and vocoder; for None it is the mode's own.   After weights were changed in
-        place under mode "split" or "compiled", call it again.
+        place under another mode than "exact", call it again.
         """
         self.engine.to(device, dtype, mode)
         if self.token_encoder is not None:

@@ -4,12 +4,13 @@ import os
 import platform
 import tempfile
 import uuid
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import sweep, sync
+from audioldm.paths import as_bytes, sweep, sync
 
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "numpy", "soundfile", "safetensors")
 
@@ -40,7 +41,7 @@ def sweep_once(folder: Path) -> None:
     sweep(folder)
 
 
-def publish(contents: dict[Path, bytes]) -> None:
+def publish(contents: Mapping[Path, bytes | str]) -> None:
     """Write all files beside their places and onto the disk, then move them there; an error leaves no part of one."""
     staged: dict[Path, Path] = {}
     try:
@@ -48,7 +49,7 @@ def publish(contents: dict[Path, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep_once(path.parent)
             staged[path] = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-            staged[path].write_bytes(content)
+            staged[path].write_bytes(as_bytes(content) if isinstance(content, str) else content)
             sync(staged[path])
         for path, part in staged.items():
             os.replace(part, path)

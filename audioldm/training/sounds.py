@@ -1,8 +1,12 @@
 """A folder of sounds, encoded once by a model's own VAE and CLAP: what the model is fine-tuned on.   N samples."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -10,42 +14,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.audio_text import AudioText, varied
 from audioldm.datasets.cache import Encoded, begun, key_of, write_latents
 from audioldm.datasets.check import NOTES, check
 from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.datasets.manifest import Finding, Row
 from audioldm.datasets.prepare.folder import folder as rows_of
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.unet import multiple_of
-from audioldm.nets.vae import encode
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.signal.level import normalise_peak
-from audioldm.signal.mel import LogMel
-from audioldm.training.data import DataModule
+from audioldm.training.data import DataModule, Draws
+from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, encoded, jobs
 from audioldm.training.finetune import real_tokens
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How clips are cut: ``count`` windows of ``seconds`` each (None: the model's own length).
-
-    A long clip is cut at other places, a short one put earlier or later; all windows but the first are up to ``speed``
-    faster or slower.   Raises AudioLDMError out of range.
-    """
-
-    count: int = 4
-    seconds: float | None = None
-    speed: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise AudioLDMError(f"windows={self.count} is not a number of windows.", "Use 1 or more.")
-        if not 0 <= self.speed < 1:
-            raise AudioLDMError(
-                f"speed={self.speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone."
-            )
 
 
 class InMemory(Dataset[LatentBatch]):
@@ -68,45 +47,33 @@ def from_sounds(
     folder: str,
     model: str | None = None,
     prompt: str | None = "my sound",
-    seconds: float | None = None,
-    windows: int = 4,
-    speed: float = 0.0,
     val_share: float = 0.0,
     cache: str | None = None,
     accelerator: str = "cpu",
-    batch_size: int = 8,
-    seed: int = 0,
-    workers: int = 0,
+    **settings: Any,
 ) -> DataModule:
     """Every sound below ``folder`` as latents of ``model``, all called ``prompt`` (None: by their captions or names).
 
-    ``val_share`` of the clips is held out for validation, whole clips.   ``cache`` is a folder for the latents, made on
-    first start, gone on with where it was cut off; None holds them in memory.   A clip without caption or name is
-    learned from its sound alone.   Raises AudioLDMError for a file that cannot be trained on, by its name.
+    ``settings``: how many ``windows`` of a clip, their ``seconds`` (None: the model's own) and variation of ``speed``,
+    the ``seed``, and those of ``DataModule``.   ``val_share`` of the clips is held out for validation, whole clips.
+    ``cache`` is a folder for the latents, made on first start, gone on with where it was cut off; None holds them in
+    memory.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a file that
+    cannot be trained on, by its name.
     """
-    pipe, cut = AudioLDM.from_pretrained(model), Windows(windows, seconds, speed, seed)
-    rows = sound_rows(folder, prompt)
+    pipe, rows = AudioLDM.from_pretrained(model), sound_rows(folder, prompt)
+    seconds, seed = window_seconds(pipe, settings.pop("seconds", None)), settings.pop("seed", 0)
+    cuts = Cuts(seconds, speed=settings.pop("speed", 0.0), seed=seed)
     gpu = accelerator != "cpu" and torch.cuda.is_available()
-    encoder = Encoder(pipe, cut, torch.device("cuda" if gpu else "cpu"))
-    held = held_out(rows, val_share)
-    parts = {
-        "train": (cut, [row for row in rows if row.path not in held]),
-        # one window of each is enough to compare by
-        "val": (replace(cut, count=1), [row for row in rows if row.path in held]),
-    }
-    sets = {
-        name: stored(replace(encoder, cut=how), part, None if cache is None else Path(cache))
-        for name, (how, part) in parts.items()
-        if part
-    }
-    return DataModule(
-        sets["train"],
-        sets.get("val"),
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        collate=collate_latents,
-    )
+    encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
+    held, place = held_out(rows, val_share), None if cache is None else Path(cache)
+    for note in notes(rows, held, val_share):
+        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    train = stored(encoder, [row for row in rows if row.path not in held], place)
+    # one window of each is enough to compare by
+    once = replace(encoder, count=1)
+    val = stored(once, [row for row in rows if row.path in held], place) if held else None
+    draws = partial(Draws, len(train), seed=seed)  # type: ignore[arg-type]
+    return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
 
 
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:
@@ -127,6 +94,15 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
     return [replace(row, captions=("",)) if row.captions == ("?",) else row for row in report.rows]
 
 
+def notes(rows: Sequence[Row], held: set[str], share: float) -> Iterator[str]:
+    """What the user should know of these clips before they are learned from."""
+    bare = sum(row.captions == ("",) for row in rows)
+    if bare:
+        yield f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
+    if share > 0 and not held:
+        yield f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
+
+
 def held_out(rows: Sequence[Row], share: float) -> set[str]:
     """Paths of the clips to validate on, by the hash of their bytes, so that copies stay together; at least one clip.
 
@@ -139,65 +115,61 @@ def held_out(rows: Sequence[Row], share: float) -> set[str]:
     return {row.path for row in rows if row.group in validation}
 
 
+def window_seconds(pipe: AudioLDM, seconds: float | None) -> float:
+    """The length of a window: whole latent frames that the U-Net can halve."""
+    frames = pipe.spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
+    return frames * pipe.spec.seconds_per_latent
+
+
 @dataclass(frozen=True)
 class Encoder:
-    """A model's VAE, CLAP and token encoder, on ``device`` while they encode."""
+    """Encodes ``count`` windows of each clip by a model's VAE, CLAP and token encoder, on ``device`` meanwhile.
+
+    A long clip is cut at other places, a short one put earlier or later; all windows but the first are up to
+    ``cuts.speed`` faster or slower.
+    """
 
     pipe: AudioLDM
-    cut: Windows
+    cuts: Cuts
+    count: int
     device: torch.device
-
-    @property
-    def seconds(self) -> float:
-        """The length of a window: whole latent frames that the U-Net can halve."""
-        length = self.cut.seconds or self.pipe.defaults.seconds
-        frames = self.pipe.spec.latent_frames(length, multiple_of(self.pipe.unet))
-        return frames * self.pipe.spec.seconds_per_latent
 
     def key(self, rows: Sequence[Row]) -> str:
         """What decides the latents, as a hash."""
         return key_of(
             {
-                **vars(self.cut),
-                "seconds": self.seconds,
+                "count": self.count,
+                "seconds": self.cuts.seconds,
+                "speed": self.cuts.speed,
+                "seed": self.cuts.seed,
                 "model": self.pipe.hashes or self.pipe.name,
                 "clips": [[row.group, *row.captions, row.start, row.seconds] for row in rows],
             }
         )
 
-    @torch.no_grad()
     def encode(self, rows: Sequence[Row], *, skip: int = 0) -> Iterator[Encoded]:
-        """``cut.count`` latents of each clip after the first ``skip``, with what CLAP says of it and of its caption.
-
-        A model that cannot hear gives the caption's embedding in place of the sound's, and a clip without a caption
-        the sound's in place of its caption's.
-        """
-        pipe, spec = self.pipe, self.pipe.spec
-        vae, clap = pipe.vae.to(self.device), pipe.clap.to(self.device)
-        log_mel: Callable[[Tensor], Tensor] = LogMel(spec).to(self.device)
-        clips = AudioText(rows, spec, self.seconds, seed=self.cut.seed, captions="first")
-        hears = getattr(clap, "audio_encoder", None) is not None
-        for place in range(skip, len(rows) * self.cut.count):
-            row, draw = divmod(place, self.cut.count)
-            text, tokens = self.caption(rows[row].captions[0], rows[row].path, hears)
-            wave = varied(clips[(row, draw)][0], row, draw, speed=self.cut.speed)
-            wave = normalise_peak(wave[None].to(self.device))
-            mean, std = encode(vae, log_mel(wave))
-            audio = clap.embed_audio(wave, spec.rate)[0].cpu() if hears and len(text) > 1 else text
-            text = text if rows[row].captions[0] else audio
-            yield Encoded(mean[0].cpu(), std[0].cpu(), audio, text[None], rows[row].source, tokens)
+        """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
+        pipe = self.pipe
+        nets = Nets(pipe.vae.to(self.device), pipe.clap.to(self.device), pipe.spec, self.texts)
+        for row in rows:
+            if not row.captions[0] and not nets.hears:
+                raise AudioLDMError(
+                    f"{row.path} has no caption, and {pipe.name} cannot hear.", "Write one beside it (.txt)."
+                )
+        sources, gpu = [Source.of(rows, pipe.spec, self.cuts)], self.device.type == "cuda"
+        todo = jobs(sources, [self.count])[skip:]
+        windows = Windows(sources, todo, pipe.spec, self.cuts, batch_size=GPU_BATCH if gpu else 1)
+        yield from encoded(windows, nets, workers=(os.cpu_count() or 1) if gpu else 0)
         for net in (pipe.vae, pipe.clap):
             net.to("cpu")
 
-    def caption(self, caption: str, path: str, hears: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """CLAP's vector (D,) of a caption, or zeros (1,) for a U-Net that does not read it; its tokens (L, E)."""
-        if not caption and not hears:
-            raise AudioLDMError(
-                f"{path} has no caption, and {self.pipe.name} cannot hear.", "Write one beside it (.txt)."
-            )
-        condition = self.pipe.encode_text([caption])
-        film = torch.zeros(1) if condition.film is None else condition.film[0].cpu()
-        return film, () if condition.tokens is None else (real_tokens(condition).cpu(),)
+    def texts(self, captions: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
+        """CLAP's vector (D,) of each caption, or zeros (1,) for a U-Net that does not read it; its tokens (L, E)."""
+        out = list[tuple[Tensor, Tensor | None]]()
+        for condition in (self.pipe.encode_text([caption]) for caption in captions):
+            film = torch.zeros(1) if condition.film is None else condition.film[0].cpu()
+            out.append((film, None if condition.tokens is None else real_tokens(condition).cpu()))
+        return out
 
 
 def stored(encoder: Encoder, rows: Sequence[Row], cache: Path | None) -> Dataset[LatentBatch]:
@@ -210,6 +182,6 @@ def stored(encoder: Encoder, rows: Sequence[Row], cache: Path | None) -> Dataset
     with FileLock(folder / ".lock"):
         skip = begun(folder, key, force=False)
         if skip is not None:
-            about = {"key": key, "seconds": encoder.seconds}
+            about = {"key": key, "seconds": encoder.cuts.seconds}
             write_latents(encoder.encode(rows, skip=skip), folder, about=about)
-    return LatentDataset(folder, seed=encoder.cut.seed)
+    return LatentDataset(folder, seed=encoder.cuts.seed)

@@ -1,31 +1,40 @@
 """What makes the same training faster or smaller: compiled blocks, memory layout, recomputed activations, graphs."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
+from diffusers import Transformer2DModel
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from audioldm.errors import AudioLDMError
-from audioldm.training.distributed import blocks
 from audioldm.training.graphed import record
 from audioldm.training.module import TrainingModule
+
+Compiled = Literal["attentions", "blocks"]
 
 
 @dataclass(frozen=True)
 class Speed:
-    """``compile``: a torch.compile backend such as "inductor", block by block, or None.
+    """``compile``: the parts of a U-Net that inductor compiles one by one, or None.
 
-    A block compiles in seconds where a whole U-Net takes minutes, and equal blocks share the work.   ``channels_last``
-    is for GPUs with tensor cores and bf16 (a CPU loses by it).   ``checkpointing`` stores only the blocks' inputs and
-    computes the rest again in the backward pass: a third more time for a fraction of the memory.   ``graph`` records
-    whole steps as CUDA graphs.
+    "attentions" are the transformers: three kinds in AudioLDM's U-Net, half a minute; "blocks" the residual blocks
+    too.   Equal ones share the work; a whole U-Net takes minutes.   ``channels_last`` is for GPUs with tensor cores
+    and bf16 (a CPU loses by it), and brings the norms of ``group_norm``.   ``checkpointing`` stores only the blocks'
+    inputs and computes the rest again in the backward pass: a third more time for a fraction of the memory.
+    ``graph`` records whole steps as CUDA graphs.
     """
 
-    compile: str | None = None
+    compile: Compiled | None = None
     channels_last: bool = False
     checkpointing: bool = False
     graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compile not in (None, *get_args(Compiled)):
+            raise AudioLDMError(f"speed.compile={self.compile!r}.", "Use attentions, blocks or null.")
 
     def apply(self, module: TrainingModule) -> None:
         """Change the nets that ``module`` trains, and how it steps."""
@@ -45,11 +54,13 @@ class Speed:
             net.enable_gradient_checkpointing()
         if self.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if torch.cuda.is_available():
+                from audioldm.training.norms import swap
+
+                swap(net)
         if self.compile is not None:
-            if self.compile not in torch._dynamo.list_backends(exclude_tags=()):
-                known = ", ".join(torch._dynamo.list_backends())
-                raise AudioLDMError(
-                    f"speed.compile={self.compile!r} is no backend.", f"Known: {known}, or null."
-                )
-            for block in blocks(net):
-                block.compile(backend=self.compile)
+            # one entry a shape; beyond the limit dynamo would run a block as it is, and say nothing
+            torch._dynamo.config.recompile_limit = 64
+            kinds = (Transformer2DModel, *([ResnetBlock2D] if self.compile == "blocks" else []))
+            for block in (part for part in net.modules() if isinstance(part, kinds)):
+                block.compile(dynamic=False)

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from audioldm.cli.checks import check_free
 from audioldm.cli.console import progress
-from audioldm.cli.manifests import AsJson, Force, Out, finish, refuse_overwrite
+from audioldm.cli.manifests import finish
 from audioldm.datasets import manifest
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
@@ -20,6 +21,9 @@ from audioldm.errors import AudioLDMError
 from . import notes, opensounds, rendering, scenes, speech, tones
 
 Seed = Annotated[int, typer.Option(help="Decides every choice; the same seed makes the same sounds.")]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="JSONL", help="The manifest to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 To = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the 16 kHz FLAC files.")]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=__doc__)
@@ -52,7 +56,7 @@ def prepare_opensounds(
     The same command again goes on where it stopped.  A package that cannot be had, and a sound whose md5 is not the
     listed one, is named and left out.
     """
-    refuse_overwrite(out, force)
+    check_free(out, force=force)
     listed, sounds = opensounds.load_index(index)
     sounds = opensounds.allowed(sounds, licence)
     listed = [item for item in listed if any(sound.package == item.name for sound in sounds)]
@@ -88,7 +92,7 @@ def prepare_rendered(
     The same command again goes on where it stopped.  Needs `apt-get install fluidsynth fluid-soundfont-gm espeak-ng`
     for what is asked of them.
     """
-    refuse_overwrite(out, force)
+    check_free(out, force=force)
     if min(notes_count, tones_count, speech_count) < 0 or notes_count + tones_count + speech_count == 0:
         raise AudioLDMError(
             f"{notes_count} notes, {tones_count} tones, {speech_count} sentences: nothing to make.",
@@ -118,7 +122,7 @@ def prepare_composed(
     Each manifest is drawn from as often as each other; name one twice to hear more of it.  A scene and its clips share
     a split; its licence and authors are those of all its clips.  The same command again goes on where it stopped.
     """
-    refuse_overwrite(out, force)
+    check_free(out, force=force)
     if count < 1:
         raise AudioLDMError(f"scenes={count} is not a number of scenes.", "Use 1 or more.")
     rows = [manifest.read(path) for path in manifests]

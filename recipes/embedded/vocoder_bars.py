@@ -3,9 +3,8 @@
     python -m recipes.embedded.vocoder_bars ROWS.json NEW_FOLDER OLD_FOLDER --vae FOLDER --out DIR
 
 ``ROWS.json`` is a list of held-out clips: ``file`` and ``caption`` (and ``pitch`` in Hz where it is a rendered note).
-A clip counts as recognised where one of the AudioSet classes that its caption names (``KINDS``) is among YAMNet's five
-highest (the mean over its patches, Silence left out) with at least 0.2.   Every row hears the same clips, 5.12 s at
-most, peak 0.5.
+A clip counts as recognised by the rule of ``audioldm evaluate prompts``, with the AudioSet classes that its caption
+names (``KINDS``).   Every row hears the same clips, 5.12 s at most, peak 0.5.
 """
 
 import argparse
@@ -15,12 +14,14 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import decode
 from audioldm.evaluation.embedders.yamnet import YamNet
+from audioldm.evaluation.prompts import class_scores, right_classes
 from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.folder import load_component
 from audioldm.nets.hifigan import vocode
@@ -128,7 +129,6 @@ KINDS = {
 """Parts of a caption -> AudioSet classes any of which is right; the first entry that fits counts."""
 TONAL = ("piano", "saxophone", "tuba", "trombone", "bell", "chime", "pling", "harp", "xylophone", "note", "bass string",
          "music box", "singing bowl", "synthesizer", "beep", "vibra", "whistl", "voices singing")  # fmt: skip
-LEAST, FIVE = 0.2, 5
 LONGEST = 5.12
 FRAME = 400
 """Samples (25 ms) over which a level is taken."""
@@ -136,36 +136,13 @@ DIGITAL = 1e-5
 """RMS below which nothing is heard: -100 dB."""
 
 
-def classes_of(caption: str, names: list[str]) -> list[int]:
-    """Indices of the classes that a caption names; none where it names no kind."""
+def classes_of(caption: str) -> list[str]:
+    """The classes that a caption names; none where it names no kind."""
     text = f"{caption.lower()} "
     for parts, classes in KINDS.items():
         if any(part in text for part in parts.split("|")):
-            return [names.index(name) for name in classes.split("|") if name in names]
+            return classes.split("|")
     return []
-
-
-class Ear:
-    """YAMNet's tags of a clip."""
-
-    def __init__(self) -> None:
-        self.yamnet = YamNet(threads=1)
-        self.names = self.yamnet.class_names
-        self.silence = self.names.index("Silence")
-
-    def __call__(self, wave: Tensor) -> Tensor:
-        scores = self.yamnet.embed(wave).logits.sigmoid().mean(0)
-        scores[self.silence] = 0
-        return scores
-
-    @staticmethod
-    def right(scores: Tensor, classes: list[int]) -> bool:
-        """Whether one of the classes is among the five highest, with 0.2 or more."""
-        top = scores.topk(FIVE)
-        return any(
-            i in classes and p >= LEAST
-            for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        )
 
 
 def levels(output: Tensor, real: Tensor) -> dict[str, float]:
@@ -205,7 +182,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     args.out.mkdir(parents=True, exist_ok=True)
     spec = AudioSpec()
-    mel_of, ear = LogMel(spec), Ear()
+    mel_of, yamnet = LogMel(spec), YamNet()
     new, old, vae = load_component(args.new), load_component(args.old), load_component(args.vae)
     bare = copy.deepcopy(new)
     bare.register_to_config(corrections=0)
@@ -240,10 +217,10 @@ def main() -> None:
         wave = decode(row["file"], spec.rate)[: int(LONGEST * spec.rate)]
         wave = normalise_peak(torch.nn.functional.pad(wave, (0, max(0, 4000 - len(wave)))))
         wave = wave[: len(wave) // spec.hop * spec.hop]
-        real = ear(wave)
-        classes = classes_of(row["caption"], ear.names)
+        real = class_scores(wave, spec.rate, yamnet)
+        classes = classes_of(row["caption"])
         about = {"caption": row["caption"], "file": row["file"], "seconds": len(wave) / spec.rate}
-        about |= {"known": bool(classes), "right": ear.right(real, classes), "ways": {}}
+        about |= {"known": bool(classes), "right": bool(right_classes(real, classes)), "ways": {}}
         about["tonal"] = any(word in row["caption"] for word in TONAL)
         if not about["right"]:
             if others <= 0 and "pitch" not in row:
@@ -251,12 +228,15 @@ def main() -> None:
             others -= "pitch" not in row
         if "pitch" in row:
             about["pitch"] = note_pitch(wave)
-        first = int(real.argmax())
+        first = next(iter(real))
         mel = mel_of(wave[None, None])
         for name, way in ways.items():
             output = way(mel)[0, 0]
-            scores = ear(output)
-            kept = {"right": ear.right(scores, classes), "first": first in scores.topk(3).indices.tolist()}
+            scores = class_scores(output, spec.rate, yamnet)
+            kept: dict[str, Any] = {
+                "right": bool(right_classes(scores, classes)),
+                "first": first in list(scores)[:3],
+            }
             kept["mel"] = float((mel_of(output[None, None]) - mel).abs().mean())
             kept["stft"] = float(multi_resolution_stft(output[None, None], wave[None, None]))
             kept["peak"] = float(output.abs().max())

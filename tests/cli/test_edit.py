@@ -152,3 +152,46 @@ def test_generate_takes_loops_and_schedules(command, tiny_model, tmp_path, capsy
     (record,) = json.loads(printed)
     assert record["sound"]["samples"] == record["settings"]["seconds"] * 16000 == 48000
     assert command("generate", "rain", "--set", "schedule=0-2 rain", "-o", tmp_path) == 2
+
+
+@pytest.mark.parametrize("name", [*ALL, "splice", "morph in words"])
+def test_every_edit_can_be_replayed(edit, command, tmp_path, capsys, name):
+    more = {
+        "splice": (
+            "inpaint",
+            "tone.flac",
+            "rain",
+            "--from",
+            0.2,
+            "--to",
+            0.4,
+            "--splice",
+            "--format",
+            "flac",
+        ),
+        "morph in words": ("morph", "tone.flac", "short.wav", "--prompts", "a, b", "c", "--at", 0.5),
+    }
+    code, printed, err = edit(*{**ALL, **more}[name], "--seed", 5, "--set", "figure=false")
+    assert code == 0, err
+    sidecar = printed.split()[-1]
+    assert command("generate", "--replay", sidecar, "-o", tmp_path / "again") == 0
+    printed, err = capsys.readouterr()
+    assert "the same bytes" in err
+    again, before = (json.loads((tmp_path / path).read_text()) for path in (printed.split()[-1], sidecar))
+    assert again["options"] == before["options"] and again["settings"] == before["settings"]
+
+
+def test_a_replay_names_an_input_that_has_changed(edit, command, tmp_path, capsys):
+    assert edit("vary", "short.wav", "--set", "figure=false")[0] == 0
+    [sidecar] = (tmp_path / "out").glob("*.json")
+    soundfile.write(tmp_path / "short.wav", np.zeros(6000) + 0.1, 8000)
+    assert command("generate", "--replay", sidecar) == 0
+    err = capsys.readouterr().err
+    assert "other bytes" in err and "settings.inputs was" in err
+    (tmp_path / "short.wav").unlink()
+    assert command("generate", "--replay", sidecar, "--force") == 2
+    record = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**record, "options": {**record["options"], "file": 3}}))
+    capsys.readouterr()
+    assert command("generate", "--replay", sidecar, "--force") == 2
+    assert "file=3 cannot be" in capsys.readouterr().err

@@ -63,6 +63,10 @@ def test_refusals_lose_nothing(run: Path, command, tmp_path, capsys):
     assert "width=0.5" in capsys.readouterr().err
     assert command("ema", run, "-o", tmp_path / "a", "--at", "2") == 2
     assert "step 2 or before" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("stays")
+    assert command("ema", run, "-o", tmp_path / "mine", "--force") == 2
+    assert "is no run" in capsys.readouterr().err and (tmp_path / "mine" / "precious").exists()
     (tmp_path / "empty").mkdir()
     assert command("ema", tmp_path / "empty", "-o", tmp_path / "a") == 2
     assert "no stored averages" in capsys.readouterr().err

@@ -43,6 +43,6 @@ def test_mistakes_are_told_before_anything_is_written(command, tiny_model, tmp_p
 def test_an_existing_model_is_kept(command, tiny_model, tmp_path, capsys):
     assert command("export", tiny_model, "-o", tmp_path / "m") == 0
     assert command("export", tiny_model, "-o", tmp_path / "m", "--name", "new") == 2
-    assert "holds a model already. Pass --force" in capsys.readouterr().err
+    assert "model_index.json is already there. Pass --force" in capsys.readouterr().err
     assert command("export", tiny_model, "-o", tmp_path / "m", "--name", "new", "--force") == 0
     assert json.loads((tmp_path / "m/audioldm.json").read_text())["name"] == "new"

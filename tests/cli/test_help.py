@@ -15,8 +15,8 @@ HEAVY = ("torch", "numpy", "diffusers", "transformers", "lightning", "hydra", "m
 def leaves(group: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
     """Every command below ``group``, by its words."""
     matches: dict[tuple[str, ...], object] = {}
-    for name, child in group.commands.items():
-        words = (*path, name)
+    for name in group.commands:
+        words, child = (*path, name), group.get_command(None, name)
         matches |= leaves(child, words) if hasattr(child, "commands") else {words: child}
     return matches
 
@@ -83,7 +83,7 @@ def parse(line: str) -> None:
     parts = parts[: next((i for i, part in enumerate(parts) if part in (">", "|", "&&", "2>")), len(parts))]
     group, context = typer.main.get_command(commands.app), None
     while hasattr(group, "commands") and parts and parts[0] in group.commands:
-        group, parts = group.commands[parts[0]], parts[1:]
+        group, parts = group.get_command(None, parts[0]), parts[1:]
     if "--help" not in parts and not hasattr(group, "commands"):
         context = group.make_context("audioldm", list(parts))
         context.close()

@@ -30,7 +30,7 @@ def test_esc50_and_its_esc10(tmp_path):
     )
     assert rows["4-119648-A-4.wav"].licence == "CC-BY-NC-3.0"
     assert [row.source for row in labelled.esc50(tmp_path, only_esc10=True)] == ["esc10"]
-    assert len(labelled.ESC50) == 50
+    assert len(labelled.PHRASES["esc50"]) == 50
 
 
 def test_urbansound8k(tmp_path):

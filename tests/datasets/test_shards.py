@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 import torch
+from sounds import save, sine
 from torch.utils.data import DataLoader
 
-from audioldm.datasets.manifest import Row
+from audioldm.datasets.check import check
+from audioldm.datasets.draws import Place
+from audioldm.datasets.manifest import Row, write
+from audioldm.datasets.pack import pack
 from audioldm.datasets.shards import Sample, Shards, samples, write_shards
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
@@ -49,7 +53,7 @@ def test_a_pass_holds_every_clip_with_its_own_caption(shards):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_it_goes_on_where_it_was(shards, workers: int):
     def loader(start: int) -> DataLoader:
-        return DataLoader(stream(shards, start=start), batch_size=None, num_workers=workers)
+        return DataLoader(stream(shards, place=Place(start)), batch_size=None, num_workers=workers)
 
     whole, rest = take(loader(0), 9), take(loader(5), 4)
     for a, b in zip(whole[5:], rest, strict=True):
@@ -61,7 +65,7 @@ def test_what_was_seen_is_not_read_again(shards, monkeypatch):
     opened, loaded, load = [], [], Sample.read
     monkeypatch.setattr("audioldm.datasets.shards.samples", lambda tar: opened.append(tar) or samples(tar))
     monkeypatch.setattr(Sample, "read", lambda self: loaded.append(self.key) or load(self))
-    rest = take(stream(shards, start=20), 2)
+    rest = take(stream(shards, place=Place(20)), 2)
     assert [batch.ids for batch in rest] == [batch.ids for batch in whole[20:]]
     assert all(torch.equal(a.wave, b.wave) for a, b in zip(whole[20:], rest, strict=True))
     assert len(opened) <= 2 * len(shards)  # once to count them, and the fourth pass alone
@@ -70,11 +74,12 @@ def test_what_was_seen_is_not_read_again(shards, monkeypatch):
 
 def test_processes_share_the_shards(shards):
     seen = [
-        {key for batch in take(stream(shards, rank=r, world=2), 3) for key in batch.ids} for r in range(2)
+        {key for batch in take(stream(shards, place=Place(0, r, 2)), 3) for key in batch.ids}
+        for r in range(2)
     ]
     assert seen[0] | seen[1] == {f"{i:09d}" for i in range(12)} and not seen[0] & seen[1]
     with pytest.raises(AudioLDMError, match="too few for 5 readers"):
-        take(stream(shards, rank=4, world=5), 1)
+        take(stream(shards, place=Place(0, 4, 5)), 1)
 
 
 def test_a_damaged_shard_is_named(shards, tmp_path):
@@ -134,6 +139,16 @@ def test_only_sounds_go_into_a_shard(tmp_path):
     with pytest.raises(AudioLDMError, match=r"secret\.wav"):
         write_shards([Row(str(tmp_path / "secret.wav"), ("x",))], tmp_path / "shards")
     assert not list((tmp_path / "shards").iterdir())
+
+
+def test_a_sound_that_changed_after_the_check_is_named(tmp_path):
+    path = save(tmp_path / "a.wav", sine(0.5))
+    row = check([Row(str(path), ("x",))]).rows[0]
+    save(path, sine(0.5, 900.0))
+    with pytest.raises(AudioLDMError, match=r"a\.wav has changed since it was checked"):
+        write_shards([row], tmp_path / "shards")
+    _, findings = pack([write([row], tmp_path / "m.jsonl")], tmp_path / "p.tar")
+    assert len(findings) == 1 and "has changed since" in str(findings[0])
 
 
 def test_linked_files_bring_their_sound(tmp_path):

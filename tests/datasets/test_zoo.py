@@ -18,6 +18,7 @@ from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode, mono, opened, read_mono, resample
 from audioldm.datasets.loudness import Loudness, loudness
 from audioldm.datasets.manifest import Row, read, write
+from audioldm.datasets.store import load
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
@@ -84,7 +85,8 @@ def test_other_codecs_in_a_wav(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("a.wav", "RF64"), ("a.w64", "W64"), ("a.caf", "CAF"), ("a.aifc", "AIFF")]
+    ("name", "format"),
+    [("a.wav", "RF64"), ("a.w64", "W64"), ("a.caf", "CAF"), ("a.aifc", "AIFF"), ("a.au", "AU")],
 )
 def test_wide_containers_whole_and_cut(tmp_path: Path, name: str, format: str):
     path = save(tmp_path / name, format=format, subtype="PCM_16")
@@ -139,6 +141,17 @@ def test_channels_that_cancel_are_told_and_not_lost(tmp_path: Path):
 )
 def test_what_holds_no_sound_is_named(tmp_path: Path, samples: np.ndarray, kind: str):
     assert check([row(save(tmp_path / "a.wav", samples))]).counts() == {kind: 1}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_reach_no_training(tmp_path: Path, value: float):
+    wave = sine()
+    wave[-1] = value
+    path = save(tmp_path / "a.wav", np.stack([sine(), wave], 1))
+    with pytest.raises(AudioLDMError, match=r"a\.wav has samples that are not finite"):
+        load(row(path), 16000)
+    with pytest.raises(AudioLDMError, match=r"b\.wav holds no sound from 0 s on"):
+        load(row(save(tmp_path / "b.wav", np.zeros(0, np.float32))), 16000)
 
 
 @needs_ffmpeg

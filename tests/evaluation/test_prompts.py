@@ -9,7 +9,16 @@ import torch
 
 from audioldm.datasets.decode import encode
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.prompts import Result, begins, read_prompts, share, table
+from audioldm.evaluation.prompts import (
+    Judged,
+    Report,
+    Result,
+    begins,
+    class_scores,
+    read_prompts,
+    right_classes,
+    share,
+)
 
 LIST = Path("/work/shared/open_prompts.tsv")
 needs_weights = pytest.mark.skipif(
@@ -19,19 +28,88 @@ NAMES = ["Speech", "Dog", "Bark", "Rain", "Rain on surface", "Train", "Silence"]
 
 
 def test_right_is_one_of_the_five_highest_with_at_least_a_fifth() -> None:
-    result = Result("a dog")
     scores = {"Dog": 0.3, "Bark": 0.9, "Rain": 0.5, "Rain on surface": 0.4, "Train": 0.6, "Speech": 0.7}
-    assert result.add(scores, ["Dog"]) == [], "the sixth highest"
-    assert result.add(scores, ["Speech", "rain"]) == ["Speech", "Rain", "Rain on surface"]
+    assert right_classes(scores, ["Dog"]) == [], "the sixth highest"
+    assert right_classes(scores, ["Speech", "rain"]) == ["Speech", "Rain", "Rain on surface"]
     low = {name: score / 5 for name, score in scores.items()}
-    assert result.add(low, ["Bark"]) == [], "the highest, but below .2"
-    assert result.right == [False, True, False]
-    assert list(result.tags[0]) == ["Bark", "Speech", "Train", "Rain", "Rain on surface"]
-    total = share([result, Result("fails", error="why")])
+    assert right_classes(low, ["Bark"]) == [], "the highest, but below .2"
+    clips = [Judged.of(f"{i}.wav", part, ["Speech", "rain"], i) for i, part in enumerate((scores, low, low))]
+    assert [bool(clip.right) for clip in clips] == [True, False, False]
+    assert [clip.fit for clip in clips] == [0.7, 0.14, 0.14]
+    assert list(clips[0].tags) == ["Bark", "Speech", "Train", "Rain", "Rain on surface"]
+    result, failed = Result("a dog", clips), Result("fails", error="why")
+    total = share([result, failed])
     assert (total["right"], total["n"]) == (1, 3)
     assert total["interval95"][0] < 1 / 3 < total["interval95"][1]
-    assert "| fails | - | - | - | why |" in table([result, Result("fails", error="why")])
-    assert not begins("Train", "rain")
+    assert share([result, Result("b", clips[:1])])["mean_of_prompts"] == pytest.approx(2 / 3)
+    report = Report([result, failed], [], {}, [])
+    assert "| fails | - | - | - | - | why |" in report.markdown()
+    first, second = report.csv().splitlines()[:2]
+    assert first.startswith("prompt,seed,file,right,fit,tag1,score1")
+    assert second.startswith("a dog,0,0.wav,1,0.7,Bark,0.9,Speech,0.7")
+
+
+@pytest.mark.parametrize(("name", "fits"), [("Rain on surface", True), ("Raindrop", False), ("Train", False)])
+def test_a_class_name_begins_with_whole_words(name: str, fits: bool) -> None:
+    assert begins(name, "rain") == fits
+
+
+@needs_weights
+def test_a_class_counts_at_its_mean_over_the_clip() -> None:
+    from audioldm.evaluation.embedders.yamnet import YamNet
+
+    yamnet = YamNet()
+    rng = torch.Generator().manual_seed(0)
+    wave = torch.cat([0.1 * torch.randn(16000, generator=rng), torch.zeros(64000)])
+    scores, patches = class_scores(wave, 16000, yamnet), yamnet.embed(wave).scores
+    place = yamnet.class_names.index("White noise")
+    assert scores["White noise"] == pytest.approx(float(patches[:, place].mean()), abs=1e-6)
+    assert scores["White noise"] < float(patches[:, place].amax()) / 2
+    assert "Silence" not in scores and len(scores) == 520
+    assert list(scores) == sorted(scores, key=lambda name: -scores[name])
+
+
+@needs_weights
+def test_clips_made_elsewhere_are_judged_without_a_model(tmp_path: Path, command, capsys) -> None:
+    listing, folder, out = tmp_path / "list.tsv", tmp_path / "clips", tmp_path / "out"
+    listing.write_text("a loud hiss\tWhite noise|Static|Noise\na dog\tDog\n")
+    rng = torch.Generator().manual_seed(0)
+    for i in range(3):
+        encode(folder / f"{i}.wav", 0.3 * torch.randn(20000, generator=rng), 16000)
+    encode(tmp_path / "outside.wav", 0.3 * torch.randn(20000, generator=rng), 16000)
+    rows = [
+        {"path": "0.wav", "prompt": "a loud hiss", "seed": 4},
+        {"path": "1.wav", "prompt": "a loud hiss", "seed": 0},
+        {"path": "2.wav", "prompt": "something else", "seed": 0},
+        {"path": "../outside.wav", "prompt": "a loud hiss", "seed": 1},
+        {"path": "0.wav", "prompt": "a loud hiss"},
+        {"path": "none.wav", "prompt": "a loud hiss", "seed": 9},
+    ]
+    (folder / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    words = ("evaluate", "prompts", listing, "--clips", folder, "-o", out)
+    assert command(*words, "--json") == 0
+    printed, err = capsys.readouterr()
+    report = json.loads(printed)
+    hiss, dog = report["prompts"]
+    assert [(clip["seed"], clip["file"], clip["right"]) for clip in hiss["clips"]] == [
+        (0, "1.wav", True),
+        (4, "0.wav", True),
+    ]
+    assert dog["n"] == 0 and dog["error"] == "no clip"
+    assert (report["total"]["n"], report["total"]["share"]) == (2, 1.0)
+    assert "model" not in report and report["clips"] == str(folder)
+    for part in (
+        "clips.jsonl:4", "outside the folder", "clips.jsonl:5", "no 'seed'", "clips.jsonl:7", "none.wav", "left out: 1"
+    ):  # fmt: skip
+        assert part in err
+    assert len((out / "clips.csv").read_text().splitlines()) == 3
+    (folder / "clips.jsonl").unlink()
+    assert command(*words, "--force") == 2
+    assert "no clip with a prompt and a seed" in capsys.readouterr().err
+    (folder / "1.json").write_text(json.dumps({"prompt": "a loud hiss", "seed": 3}))
+    assert command(*words, "--force") == 0
+    assert "| a loud hiss | 1 of 1 |" in capsys.readouterr().out
+    assert command(*words, "--force", "-m", "any") == 2
 
 
 def test_a_list_as_people_write_it(tmp_path: Path) -> None:
@@ -83,12 +161,13 @@ def test_the_command_goes_on_where_it_stopped_and_has_real_rows(
     assert report["total"]["right"] == sum(row["right"] for row in report["prompts"])
     white, codec = report["real"]
     assert (white["n"], white["right"]) == (2, 2), "white noise is named"
+    assert len((out / "clips.csv").read_text().splitlines()) == 1 + 4 + 2 + 2
     assert codec["n"] == 2
     assert "list.tsv:2" in err and "broken.wav" in err, "what cannot be used is named, and ends nothing"
     clips = {path: path.stat().st_mtime_ns for path in (out / "clips").iterdir()}
     assert len(clips) == 4
     assert command(*words) == 2
-    assert "prompts.json exists" in capsys.readouterr().err
+    assert "prompts.json is already there" in capsys.readouterr().err
     assert command(*words, "--force", "--limit", "1") == 0
     assert len(json.loads(capsys.readouterr().out)["prompts"]) == 1
     assert {path: path.stat().st_mtime_ns for path in (out / "clips").iterdir()} == clips, (

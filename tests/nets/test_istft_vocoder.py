@@ -130,14 +130,14 @@ def test_in_bfloat16_it_is_near_itself():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mode", ["exact", "fast", "compiled"])
+@pytest.mark.parametrize("mode", ["exact", "fast"])
 def test_engines_run_it_as_it_is_or_near_it(mode: str):
-    from audioldm.engines import build_functions, default_dtype
+    from audioldm.engines import build_functions
     from audioldm.nets.clap import NoClap
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
 
-    kind = default_dtype(mode)
+    kind = torch.float32 if mode == "exact" else torch.bfloat16
     unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
     vae = build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4)
     vocoder, mel = small(), mels(40)

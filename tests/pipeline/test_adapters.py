@@ -127,7 +127,7 @@ def test_adapter_shows_and_converts(layout, command, tiny_model, files, tmp_path
         )  # 1e-7 of a weight, through two steps and a vocoder
     capsys.readouterr()
     assert command("adapter", "convert", files["lokr"], "--to", layout, "-o", out) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "is already there" in capsys.readouterr().err
     assert command("adapter", "convert", files["word"], "--to", layout, "-o", tmp_path / "w.safetensors") == 2
     assert "no layout for new words" in capsys.readouterr().err
     assert command("adapter", "show", tiny_model / "audioldm.json") == 2

@@ -49,6 +49,17 @@ def test_untouched_samples_are_the_same_bits(tmp_path, subtype, audio_format, ra
     assert np.abs(inside - 0.5).max() <= step + 1e-4  # the resampler's ripple on a constant
 
 
+@pytest.mark.parametrize("loudest", [0.9, 4.2])
+def test_new_parts_beyond_full_scale_are_turned_down_and_not_cut_off(tmp_path, loudest):
+    soundfile.write(tmp_path / "in.wav", np.zeros(16000), 16000, subtype="PCM_16")
+    edited = loudest * torch.sin(2 * torch.pi * 200 * torch.arange(16000) / 16000)
+    out = sounds.splice_into(sounds.read(tmp_path / "in.wav"), edited, 16000, [(0.2, 0.8)], fade=0.01)
+    data, _ = back(sounds.file_bytes(out, "wav"), "float64")
+    wanted = edited[3200:12800].double() * 10 ** (out.gain_db / 20)
+    assert np.abs(data[3200:12800, 0] - wanted.numpy()).max() < 2e-4  # its form, not a cut one
+    assert np.abs(data).max() < 1 and (out.gain_db == 0) == (loudest < 1)
+
+
 def test_a_lossy_file_is_kept_as_it_decodes(tmp_path):
     time = np.arange(44100) / 44100
     soundfile.write(tmp_path / "in.ogg", 0.5 * np.sin(2 * np.pi * 440 * time), 44100)
@@ -68,6 +79,16 @@ def test_padding_is_silence_and_mono_is_the_mean(tmp_path):
     assert np.array_equal(longer.data[4000:12000], sound.data)
     assert torch.allclose(sound.mono(8000), torch.from_numpy(sound.floats().mean(1)).float())
     assert len(sound.mono(16000)) == 16000
+
+
+def test_more_or_less_than_an_edit_takes_is_refused_by_what_is_decoded(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "short.wav", np.full(400, 0.1), 16000)
+    with pytest.raises(AudioLDMError, match=r"short\.wav has 0\.0250 s"):
+        sounds.read(tmp_path / "short.wav")
+    monkeypatch.setattr(sounds, "MOST_VALUES", 64_000)  # a minute of silence in 64 channels is a small file
+    soundfile.write(tmp_path / "wide.flac", np.zeros((16001, 4)), 16000)
+    with pytest.raises(AudioLDMError, match=r"wide\.flac has 1 s. Cut it to 1 s or less"):
+        sounds.read(tmp_path / "wide.flac")
 
 
 def test_what_is_no_sound_is_told(tmp_path):

@@ -1,32 +1,34 @@
-"""Options that several commands share: a group is a frozen dataclass whose fields are annotated for typer.
+"""How commands declare what they take: frozen dataclasses whose fields are options, arguments and keys of ``--set``.
 
-A field annotated with ``typer.Option`` is an option of its own; one annotated with ``Setting`` is a key of ``--set``.
-Either may carry the numbers that it can have (``Between``).
+A group may hold other groups; those that several commands share are in this folder.   A command is a group that runs.
+``changed`` and ``restored`` write a group to a sidecar and read it back.
 """
 
 import math
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import wraps
-from inspect import Parameter, signature
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, is_dataclass
+from dataclasses import fields as all_fields
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)  # fmt: skip
 
 import typer
 
 from audioldm.errors import AudioLDMError
 
-Group = TypeVar("Group")
-PANEL = "Sampling"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A key of ``--set``: what it does, and how its value is written."""
-
-    help: str
-    metavar: str = ""
+T = TypeVar("T", bound="Group")
 
 
 @dataclass(frozen=True)
@@ -48,121 +50,280 @@ class Between:
         raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {low}{upper}.")
 
 
-SetOption = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Any other setting; audioldm samplers lists them.  Repeatable.",
-        rich_help_panel=PANEL,
-    ),
-]
+@dataclass(frozen=True)
+class About:
+    """What the command line knows of a field beside its type and default."""
+
+    help: str
+    names: tuple[str, ...] = ()
+    metavar: str | None = None
+    within: Between | None = None
+    kind: Literal["option", "argument", "setting"] = "option"
+    hidden: bool = False
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with every parameter that is a group replaced by the group's options and one ``--set``."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {
-        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
-    }
-    keys = {key: hint for group in groups.values() for key, hint in settings_of(group).items()}
-    flat: dict[str, Parameter] = {}
-    for name, parameter in signature(command).parameters.items():
-        if name in groups:
-            flat |= {field.name: as_parameter(field, hint) for field, hint in leaves(groups[name])}
-        else:
-            flat[name] = parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
-    visible = {name: parameter for name, parameter in flat.items() if name not in keys}
+def declare(default: Any, about: About) -> Any:
+    """A dataclass field; ``...`` is no default."""
+    values: dict[str, Any] = {} if default is ... else {"default": default}
+    if isinstance(default, list):
+        values = {"default_factory": lambda: list(default)}
+    return field(**values, metadata={"about": about})
+
+
+def option(default: Any, help: str, *names: str, **details: Any) -> Any:
+    """A field that is an option, ``--its-name`` unless ``names`` say otherwise (a short one is added to it).
+
+    ``details`` are ``metavar``, ``within`` and ``hidden``.
+    """
+    return declare(default, About(help, names, **details))
+
+
+def argument(default: Any, help: str, metavar: str | None = None) -> Any:
+    """A field that is a positional argument."""
+    return declare(default, About(help, metavar=metavar, kind="argument"))
+
+
+def setting(default: Any, help: str, form: str = "", within: Between | None = None) -> Any:
+    """A field that is a key of ``--set``, whose value is written as ``form``."""
+    return declare(default, About(help, metavar=form, within=within, kind="setting"))
+
+
+def out_option(default: Any, metavar: str, help: str) -> Any:
+    """Where results go."""
+    return option(Path(default) if isinstance(default, str) else default, help, "-o", metavar=metavar)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Group:
+    """Options that belong together; every subclass is a frozen dataclass."""
+
+    panel: ClassVar[str | None] = None
+    __dataclass_fields__: ClassVar[dict[str, "Field[Any]"]]
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+class Command(Group):
+    """A command: its fields are what it takes, its docstring is its help, ``run`` does it."""
+
+    def run(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+class Force(Group):
+    """May replace results."""
+
+    force: bool = option(False, "Replace what is already there.")
+
+
+class DryRun(Group):
+    """Can say what it would do; every command that starts long work can."""
+
+    dry_run: bool = option(False, "Check all, say what would be made, and make nothing.")
+
+
+class AsJson(Group):
+    """Prints for programs, too."""
+
+    as_json: bool = option(False, "Print JSON.", "--json")
+
+
+SET = About("Any other setting; audioldm samplers lists them.  Repeatable.", ("--set",), "KEY=VALUE")
+
+
+def function_of(command: type[Command]) -> Callable[..., None]:
+    """A command as typer takes it: every field a parameter, the settings together one ``--set``."""
+    every = list(leaves(command))
+    keys = {leaf.name: leaf for leaf in every if leaf.about.kind == "setting"}
+    visible = [leaf.parameter() for leaf in every if leaf.name not in keys]
     if keys:
-        visible["set"] = Parameter("set", Parameter.KEYWORD_ONLY, default=[], annotation=SetOption)
+        visible.append(Leaf("set", list[str], [], SET, "Sampling").parameter())
 
-    @wraps(command)
     def run(**values: Any) -> None:
         values |= read_settings(values.pop("set", None) or [], keys)
-        for name, parameter in flat.items():
-            check_range(name, parameter.annotation, values.get(name))
-        parts = {name: build(group, values) for name, group in groups.items()}
-        command(**{name: values[name] for name in flat if name in hints.keys() - groups.keys()}, **parts)
+        for leaf in every:
+            leaf.check(values.get(leaf.name))
+        build(command, values).run()
 
-    run.__signature__ = signature(command).replace(parameters=list(visible.values()))  # type: ignore[attr-defined]
+    run.__doc__ = command.__doc__
+    run.__signature__ = Signature(visible)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in visible}
     run.settings = keys  # type: ignore[attr-defined]
-    run.__annotations__ = {name: parameter.annotation for name, parameter in visible.items()}
     return run
 
 
-def leaves(group: Any) -> Iterator[tuple["Field[Any]", Any]]:
-    """Each field of a group with its annotation; a field that is a group gives its own."""
-    hints = get_type_hints(group, include_extras=True)
-    for field in fields(group):
-        hint = hints[field.name]
-        yield from leaves(hint) if is_dataclass(hint) else [(field, hint)]
+def group(help: str | None, commands: Mapping[str, type[Command]], **details: Any) -> typer.Typer:
+    """A group of commands; ``help`` is what it says of itself."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=help, **details)
+    for name, command in commands.items():
+        app.command(name)(function_of(command))
+    return app
 
 
-def settings_of(group: Any) -> dict[str, Any]:
-    """The keys of ``--set`` that a group has, with their annotations."""
-    return {field.name: hint for field, hint in leaves(group) if metadata(hint, Setting)}
+@dataclass(frozen=True)
+class Leaf:
+    """One field of a group that is no group itself."""
+
+    name: str
+    hint: Any
+    default: Any
+    about: About
+    panel: str | None
+
+    def parameter(self) -> Parameter:
+        """As a keyword of typer's."""
+        about, default = self.about, self.default
+        silent = default is None or default is MISSING or default is False or default in ("", [])
+        shown = not silent and "[default" not in about.help
+        details: dict[str, Any] = {"help": about.help, "metavar": about.metavar, "show_default": shown}
+        if about.kind == "argument":
+            note = typer.Argument(**details)
+        else:
+            long = any(name.startswith("--") for name in about.names)
+            names = about.names if long else (*about.names, f"--{self.name.replace('_', '-')}")
+            note = typer.Option(*names, hidden=about.hidden, rich_help_panel=self.panel, **details)
+        return Parameter(
+            self.name, Parameter.KEYWORD_ONLY, default=Parameter.empty if default is MISSING else default,
+            annotation=Annotated[self.hint, note],
+        )  # fmt: skip
+
+    @property
+    def bare(self) -> Any:
+        """The type without None."""
+        if get_origin(self.hint) in (Union, types.UnionType):
+            return next(part for part in get_args(self.hint) if part is not type(None))
+        return self.hint
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be repeated."""
+        return get_origin(self.bare) is list
+
+    @property
+    def item(self) -> Any:
+        """The type of one value."""
+        return get_args(self.bare)[0] if self.is_list else self.bare
+
+    @property
+    def form(self) -> str:
+        """How a value is written."""
+        if self.about.metavar:
+            return self.about.metavar
+        if get_origin(self.item) is Literal:
+            return "|".join(map(str, get_args(self.item)))
+        return {bool: "true|false", int: "N", float: "X", Path: "PATH"}.get(self.item, "TEXT")
+
+    def check(self, value: Any) -> None:
+        """Raise AudioLDMError for numbers out of range; None is the model's own."""
+        if self.about.within is not None and value is not None:
+            name = self.name if self.about.kind == "setting" else self.name.replace("_", "-")
+            for number in value if isinstance(value, list | tuple) else [value]:
+                self.about.within.check(name, number)
+
+    def read(self, text: str) -> Any:
+        """One value from its text.   Raises AudioLDMError."""
+        kind = self.item
+        try:
+            if get_origin(kind) is Literal:
+                return {str(choice): choice for choice in get_args(kind)}[text]
+            if get_origin(kind) is tuple:
+                low, high = (float(part) for part in text.strip("()[]").split(","))
+                return low, high
+            if kind is bool:
+                truths = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+                return truths[text.lower()]
+            return kind(text)
+        except (ValueError, KeyError) as error:
+            raise AudioLDMError(
+                f"{self.name}={text!r} cannot be.", f"Write {self.name}={self.form}."
+            ) from error
+
+    def restore(self, value: Any, kind: Any = None) -> Any:
+        """A value that JSON held.   Raises AudioLDMError where it is of another type."""
+        kind = kind or self.bare
+        parts, origin = get_args(kind), get_origin(kind)
+        if (
+            origin in (list, tuple)
+            and isinstance(value, list)
+            and (origin is list or len(value) == len(parts))
+        ):
+            kinds = parts * len(value) if origin is list else parts
+            return origin(self.restore(*pair) for pair in zip(value, kinds, strict=True))
+        if kind is Path and isinstance(value, str):
+            return Path(value)
+        if kind is float and type(value) is int:
+            return float(value)
+        if (origin is Literal and value in parts) or type(value) is kind:
+            return value
+        raise AudioLDMError(f"{self.name}={value!r} cannot be.", f"Write {self.name}={self.form}.")
 
 
-def metadata(hint: Any, kind: type[Group]) -> Group | None:
-    """What an annotation carries of ``kind``."""
-    return next((note for note in getattr(hint, "__metadata__", ()) if isinstance(note, kind)), None)
+def leaves(group: type[Group]) -> Iterator[Leaf]:
+    """The fields of a group: its own, those of its bases, then those of the groups in it."""
+    hints, inner = get_type_hints(group), list[Any]()
+    order = list(
+        dict.fromkeys(name for base in group.__mro__ for name in vars(base).get("__annotations__", ()))
+    )
+    for one in sorted(all_fields(group), key=lambda one: order.index(one.name)):
+        hint = hints[one.name]
+        if is_dataclass(hint):
+            inner.append(hint)
+        elif "about" in one.metadata:
+            yield Leaf(one.name, hint, default_of(one), one.metadata["about"], group.panel)
+    for part in inner:
+        yield from leaves(part)
 
 
-def default_of(field: "Field[Any]") -> Any:
+def default_of(one: "Field[Any]") -> Any:
     """A field's default."""
-    if field.default is not MISSING or field.default_factory is MISSING:
-        return field.default
-    return field.default_factory()
+    factory = one.default_factory
+    return one.default if one.default is not MISSING or factory is MISSING else factory()
 
 
-def as_parameter(field: "Field[Any]", hint: Any) -> Parameter:
-    """One field as a keyword of a command."""
-    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default_of(field), annotation=hint)
-
-
-def build(group: type[Group], values: dict[str, Any]) -> Group:
+def build(group: type[T], values: dict[str, Any]) -> T:
     """A group from the values of its fields; what is missing has its default."""
-    hints = get_type_hints(group, include_extras=True)
+    hints = get_type_hints(group)
     parts = {
-        field.name: build(hints[field.name], values)
-        if is_dataclass(hints[field.name])
-        else values[field.name]
-        if field.name in values
-        else default_of(field)
-        for field in fields(group)  # type: ignore[arg-type]
+        one.name: build(hints[one.name], values) if is_dataclass(hints[one.name]) else values[one.name]
+        for one in all_fields(group)
+        if is_dataclass(hints[one.name]) or one.name in values
     }
     return group(**parts)
 
 
-def changed(*groups: Any) -> dict[str, Any]:
+def changed(*groups: Group) -> dict[str, Any]:
     """Every option of these groups that has not its default, as JSON can hold it; ``restored`` reads it back."""
     values: dict[str, Any] = {}
     for group in groups:
-        for field in fields(group):
-            value = getattr(group, field.name)
-            if is_dataclass(value):
+        for one in all_fields(group):
+            value = getattr(group, one.name)
+            if isinstance(value, Group):
                 values |= changed(value)
-            elif value != default_of(field):
-                values[field.name] = [str(v) if isinstance(v, Path) else v for v in value] if isinstance(
-                    value, list | tuple
-                ) else str(value) if isinstance(value, Path) else value  # fmt: skip
+            elif value != default_of(one):
+                values[one.name] = plain(value)
     return values
 
 
-def restored(group: type[Group], values: dict[str, Any]) -> Group:
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it."""
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def restored(group: type[T], values: dict[str, Any]) -> T:
     """A group from what ``changed`` gave.   Raises AudioLDMError for a value of another type or out of range."""
     read: dict[str, Any] = {}
-    for field, hint in leaves(group):
-        if field.name in values:
-            value = values[field.name]
-            words = value if is_list(hint) and isinstance(value, list) else [value]
-            texts = [",".join(map(str, word)) if isinstance(word, list) else str(word) for word in words]
-            read |= read_settings([f"{field.name}={text}" for text in texts], {field.name: hint})
+    for leaf in leaves(group):
+        if leaf.name in values:
+            read[leaf.name] = leaf.restore(values[leaf.name])
+            leaf.check(read[leaf.name])
     return build(group, read)
 
 
-def read_settings(words: list[str], keys: dict[str, Any]) -> dict[str, Any]:
+def read_settings(words: list[str], keys: dict[str, Leaf]) -> dict[str, Any]:
     """``KEY=VALUE`` words as typed values.   Raises AudioLDMError for an unknown key or a value of another type."""
     values: dict[str, Any] = {}
     for word in words:
@@ -170,64 +331,10 @@ def read_settings(words: list[str], keys: dict[str, Any]) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not equals or name not in keys:
             raise AudioLDMError(f"--set {word}: {name!r} is no setting here.", f"Known: {', '.join(keys)}.")
-        value = read_value(name, text.strip(), keys[name])
-        check_range(name, keys[name], value)
-        values[name] = [*values.get(name, []), value] if is_list(keys[name]) else value
+        value = keys[name].read(text.strip())
+        keys[name].check(value)
+        values[name] = [*values.get(name, []), value] if keys[name].is_list else value
     return values
-
-
-def read_value(name: str, text: str, hint: Any) -> Any:
-    """One value of ``--set`` by the type of its field."""
-    kind = item_type(hint)
-    try:
-        if get_origin(kind) is Literal:
-            return {str(choice): choice for choice in get_args(kind)}[text]
-        if get_origin(kind) is tuple:
-            low, high = (float(part) for part in text.strip("()[]").split(","))
-            return low, high
-        if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
-                text.lower()
-            ]
-        return kind(text)
-    except (ValueError, KeyError) as error:
-        raise AudioLDMError(f"{name}={text!r} cannot be.", f"Write {name}={form_of(hint)}.") from error
-
-
-def bare(hint: Any) -> Any:
-    """The type of an annotation without its notes and without None."""
-    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(part for part in get_args(kind) if part is not type(None))
-    return kind
-
-
-def is_list(hint: Any) -> bool:
-    """Whether a setting may be repeated."""
-    return get_origin(bare(hint)) is list
-
-
-def item_type(hint: Any) -> Any:
-    """The type of one value."""
-    return get_args(bare(hint))[0] if is_list(hint) else bare(hint)
-
-
-def form_of(hint: Any) -> str:
-    """How the value of a setting is written."""
-    kind, note = item_type(hint), metadata(hint, Setting)
-    if note is not None and note.metavar:
-        return note.metavar
-    if get_origin(kind) is Literal:
-        return "|".join(map(str, get_args(kind)))
-    return {bool: "true|false", int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
-
-
-def check_range(name: str, hint: Any, value: Any) -> None:
-    """Raise AudioLDMError for numbers that the annotation does not allow; None is the model's own."""
-    between = metadata(hint, Between)
-    if between is not None and value is not None:
-        for number in value if isinstance(value, list | tuple) else [value]:
-            between.check(name.replace("_", "-") if metadata(hint, Setting) is None else name, number)
 
 
 def weighted(

@@ -1,14 +1,11 @@
 """What a sound is to be like, and what it is to follow in time."""
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.console import say
-from audioldm.cli.options import Between, Setting, weighted
+from audioldm.cli.options import Between, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -18,47 +15,38 @@ if TYPE_CHECKING:
     from audioldm.control.source import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
 
-option = partial(typer.Option, rich_help_panel="Conditioning on sound", show_default=False)
 SHIPPED = Path("own")
 AudioPrompt = tuple[Path, float]
 """a sound file, and how much of the condition it is"""
 
 
-@dataclass(frozen=True)
-class SoundConditions:
+class SoundConditions(Group):
     """An audio prompt, maps to follow, and the nets that read them."""
 
-    audio_prompt: Annotated[
-        str | None,
-        option(
-            metavar="FILE[:SHARE]",
-            help="Sound like this file; with a prompt, SHARE (0 to 1) is the file's part.  [default: 0.5, alone 1]",
-        ),
-    ] = None
-    ip_adapter: Annotated[
-        Path | None,
-        option(
-            metavar="FOLDER",
-            help="Attend to --audio-prompt beside the text, SHARE being its scale: a net of control/ip_adapter, or "
-            "'own' for the one that the embedded model has.",
-        ),
-    ] = None
-    control: Annotated[
-        list[str],
-        option(
-            metavar="MAP=FILE[:SCALE]",
-            help="Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value."
-            "  Repeatable.",
-        ),
-    ] = field(default_factory=list)
-    control_net: Annotated[
-        list[Path],
-        Setting(
-            "The net of a --control, of control/t2i_adapter or control/controlnet; the embedded model has its own.  "
-            "Repeatable.",
-            "FOLDER",
-        ),
-    ] = field(default_factory=list)
+    panel = "Conditioning on sound"
+    audio_prompt: str | None = option(
+        None,
+        "Sound like this file; with a prompt, SHARE (0 to 1) is the file's part.  [default: 0.5, alone 1]",
+        metavar="FILE[:SHARE]",
+    )
+    ip_adapter: Path | None = option(
+        None,
+        "Attend to --audio-prompt beside the text, SHARE being its scale: a net of control/ip_adapter, or "
+        "'own' for the one that the embedded model has.",
+        metavar="FOLDER",
+    )
+    control: list[str] = option(
+        [],
+        "Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value."
+        "  Repeatable.",
+        metavar="MAP=FILE[:SCALE]",
+    )
+    control_net: list[Path] = setting(
+        [],
+        "The net of a --control, of control/t2i_adapter or control/controlnet; the embedded model has its own.  "
+        "Repeatable.",
+        "FOLDER",
+    )
 
     def check(self) -> "list[MapSource]":
         """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""

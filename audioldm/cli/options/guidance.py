@@ -1,69 +1,55 @@
 """How strictly, and in which way, the prompt is followed."""
 
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.console import say
-from audioldm.cli.options import Between, Setting, weighted
+from audioldm.cli.options import Between, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.cli.options.model import ModelOptions
     from audioldm.pipeline.guidance import GuidanceConfig
 
-option = partial(typer.Option, rich_help_panel="Guidance", show_default=False)
 
-
-@dataclass(frozen=True)
-class Guidance:
+class Guidance(Group):
     """Its scale, the negative prompt, and everything else about it."""
 
-    guidance: Annotated[
-        float | None, option(help="How strictly to follow the prompt; 1 is no guidance."), Between(0)
-    ] = None
-    negative: Annotated[str, option(metavar="TEXT", help="What not to hear.")] = ""
-    guidance_method: Annotated[
-        str, Setting("How the two answers of the U-Net are combined.", "NAME[:OPTION=N,...]")
-    ] = "classifier_free"
-    guidance_interval: Annotated[
-        tuple[float, float] | None,
-        Setting("Guide only at noise levels (sigma) from LOW to HIGH.", "LOW,HIGH"),
+    panel = "Guidance"
+    guidance: float | None = option(
+        None, "How strictly to follow the prompt; 1 is no guidance.", within=Between(0)
+    )
+    negative: str = option("", "What not to hear.", metavar="TEXT")
+    guidance_method: str = setting(
+        "classifier_free", "How the two answers of the U-Net are combined.", "NAME[:OPTION=N,...]"
+    )
+    guidance_interval: tuple[float, float] | None = setting(
+        None, "Guide only at noise levels (sigma) from LOW to HIGH.", "LOW,HIGH", Between(0)
+    )
+    guidance_threshold: tuple[float, float] | None = setting(
+        None,
+        "Dynamic thresholding: cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.",
+        "QUANTILE,FLOOR",
         Between(0),
-    ] = None
-    guidance_threshold: Annotated[
-        tuple[float, float] | None,
-        Setting(
-            "Dynamic thresholding: cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.",
-            "QUANTILE,FLOOR",
-        ),
-        Between(0),
-    ] = None
-    guidance_extra_prompts: Annotated[
-        list[str], Setting("A further prompt; a negative weight avoids it.  Repeatable.", "TEXT[:WEIGHT]")
-    ] = field(default_factory=list)
-    guidance_weak: Annotated[
-        str | None, Setting("Autoguidance: steer away from this worse model of the same latents.", "FOLDER")
-    ] = None
-    guidance_clap: Annotated[
-        float,
-        Setting("Strength of the CLAP score's gradient, such as 30; takes memory and time."),
-        Between(0),
-    ] = 0.0
-    guidance_classifier: Annotated[
-        Path | None,
-        Setting("Classifier guidance: what `audioldm train embedded/classifier` exported.", "FOLDER"),
-    ] = None
-    guidance_class: Annotated[
-        str | None,
-        Setting("Which of its classes to steer to; without a prompt it names the clip.", "NAME"),
-    ] = None
-    guidance_classifier_scale: Annotated[
-        float, Setting("Strength of the classifier's gradient; 1 is Bayes' rule."), Between(0)
-    ] = 1.0
+    )
+    guidance_extra_prompts: list[str] = setting(
+        [], "A further prompt; a negative weight avoids it.  Repeatable.", "TEXT[:WEIGHT]"
+    )
+    guidance_weak: str | None = setting(
+        None, "Autoguidance: steer away from this worse model of the same latents.", "FOLDER"
+    )
+    guidance_clap: float = setting(
+        0.0, "Strength of the CLAP score's gradient, such as 30; takes memory and time.", within=Between(0)
+    )
+    guidance_classifier: Path | None = setting(
+        None, "Classifier guidance: what `audioldm train embedded/classifier` exported.", "FOLDER"
+    )
+    guidance_class: str | None = setting(
+        None, "Which of its classes to steer to; without a prompt it names the clip.", "NAME"
+    )
+    guidance_classifier_scale: float = setting(
+        1.0, "Strength of the classifier's gradient; 1 is Bayes' rule.", within=Between(0)
+    )
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""

@@ -1,71 +1,52 @@
 """Which model, on which device, in which numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_device
 from audioldm.cli.console import say, warned
-from audioldm.cli.options import Setting
+from audioldm.cli.options import Group, option, setting
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
-option = partial(typer.Option, rich_help_panel="Model and device", show_default=False)
+
+def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original .ckpt.") -> Any:
+    """A model by reference."""
+    return option(None, f"{help}  [default: the embedded model]", "-m", "--model", metavar="REF")
 
 
-@dataclass(frozen=True)
-class PublishedOptions:
+class PublishedOptions(Group):
     """How a published model is read."""
 
-    heads: Annotated[
-        Literal["original", "as-published"],
-        Setting("Attention heads of a published model: of its training, or the 8 of converted folders."),
-    ] = "original"
-    weights: Annotated[
-        Literal["ema", "raw"], Setting("Of a .ckpt: the moving average if it has one, or the weights.")
-    ] = "ema"
-    tokenizer: Annotated[
-        Path | None,
-        Setting("Folder with RoBERTa's vocab.json and merges.txt for a .ckpt; T5's in tokenizer_2/ inside."),
-    ] = None
-
-    def choices(self) -> dict[str, Any]:
-        """As ``convert.model.Choices`` takes them."""
-        return {"heads": self.heads, "weights": self.weights, "tokenizer": self.tokenizer}
+    heads: Literal["original", "as-published"] = setting(
+        "original", "Attention heads of a published model: of its training, or the 8 of converted folders."
+    )
+    weights: Literal["ema", "raw"] = setting(
+        "ema", "Of a .ckpt: the moving average if it has one, or the weights."
+    )
+    tokenizer: Path | None = setting(
+        None, "Folder with RoBERTa's vocab.json and merges.txt for a .ckpt; T5's in tokenizer_2/ inside."
+    )
 
 
-@dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Group):
     """The model and what computes it."""
 
-    model: Annotated[
-        str | None,
-        option(
-            "-m",
-            "--model",
-            metavar="REF",
-            help="Folder, hub id (owner/name[@revision]) or original .ckpt.  [default: the embedded model]",
-        ),
-    ] = None
-    adapter: Annotated[
-        list[str],
-        option(metavar="FILE[:WEIGHT]", help="LoRA, learned word, ... of personal/ recipes.  Repeatable."),
-    ] = field(default_factory=list)
-    device: Annotated[str, option(help="cpu, cuda, cuda:N or mps.  [default: cuda where it is]")] = "auto"
-    mode: Annotated[
-        Literal["exact", "split", "fast", "compiled"],
-        option(help="exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md.  [default: exact]"),
-    ] = "exact"
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        Setting("Number type of the networks; the faster modes have bfloat16."),
-    ] = None
-    published: PublishedOptions = field(default_factory=PublishedOptions)
+    panel = "Model and device"
+    model: str | None = model_option()
+    adapter: list[str] = option(
+        [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", metavar="FILE[:WEIGHT]"
+    )
+    device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
+    mode: Literal["exact", "fast"] = option(
+        "exact", "exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
+        None, "Number type of the networks; mode fast has bfloat16."
+    )
+    published: PublishedOptions = PublishedOptions()
 
     def check(self) -> None:
         """Refuse an unknown device."""
@@ -73,7 +54,7 @@ class ModelOptions:
 
     def load(self, model: str | None = None) -> "AudioLDM":
         """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
-        choices = self.published.choices()
+        choices = vars(self.published)
         pipe = load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
         if model is None:
             adapt(pipe, self.adapter)
@@ -92,11 +73,15 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
     import torch
     import transformers
 
+    from audioldm.engines import keep_freed_memory
     from audioldm.pipeline.audioldm import AudioLDM
 
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
+        library.utils.logging.disable_progress_bar()
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cpu":
+        keep_freed_memory()
     with warned():
         pipe = AudioLDM.from_pretrained(
             model, device=place, dtype=getattr(torch, dtype) if dtype else None, **choices

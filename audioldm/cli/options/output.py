@@ -1,16 +1,10 @@
 """Where results go, and in which form."""
 
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from audioldm.cli.options import Between, Setting
+from audioldm.cli.options import Between, DryRun, Force, option, out_option, setting
 from audioldm.errors import AudioLDMError
 
-option = partial(typer.Option, rich_help_panel="Output", show_default=False)
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
     "wav24": ("WAV", "PCM_24"),
@@ -22,34 +16,25 @@ FORMATS = {
     "m4a": ("", ""),
 }
 """Name to libsndfile's format and width; m4a is ffmpeg's."""
-DryRun = Annotated[bool, option("--dry-run", help="Check all, say what would be made, and make nothing.")]
-Force = Annotated[bool, option("--force", help="Overwrite results that exist.")]
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Force, DryRun):
     """What to do with every clip."""
 
-    out: Annotated[
-        Path, option("-o", "--out", help="Folder, or for one clip a file such as rain.mp3.  [default: out]")
-    ] = Path("out")
-    audio_format: Annotated[
-        str | None,
-        option("--format", metavar="|".join(FORMATS), help="Sound file format.  [default: wav]"),
-    ] = None
-    normalize: Annotated[
-        bool,
-        option("--normalize", help="Scale each clip to a true peak of -1 dB, not only down from above 0."),
-    ] = False
-    lufs: Annotated[
-        float | None,
-        option(metavar="LUFS", help="Scale each clip to this loudness (BS.1770), such as -23."),
-        Between(-70, 0),
-    ] = None
-    force: Force = False
-    dry_run: DryRun = False
-    as_json: Annotated[bool, option("--json", hidden=True)] = False
-    figure: Annotated[bool, Setting("Draw waveform and log-mel of each clip as PNG.")] = True
+    panel = "Output"
+    out: Path = out_option("out", "PATH", "Folder, or for one clip a file such as rain.mp3.")
+    audio_format: str | None = option(
+        None, "Sound file format.  [default: wav]", "--format", metavar="|".join(FORMATS)
+    )
+    normalize: bool = option(False, "Scale each clip to a true peak of -1 dB, not only down from above 0.")
+    lufs: float | None = option(
+        None,
+        "Scale each clip to this loudness (BS.1770), such as -23.",
+        metavar="LUFS",
+        within=Between(-70, 0),
+    )
+    as_json: bool = option(False, "Print JSON.", "--json", hidden=True)
+    figure: bool = setting(True, "Draw waveform and log-mel of each clip as PNG.")
 
     def check(self) -> None:
         """Refuse what no clip could be written as."""
@@ -69,14 +54,10 @@ class Output:
         return self.out.parent if self.is_file else self.out
 
 
-@dataclass(frozen=True)
 class ManyOutputs(Output):
     """Also what may be there from an earlier run."""
 
-    resume: Annotated[
-        bool, option("--resume", help="Make only clips that are not there, whole and with these settings.")
-    ] = False
-    replay: Annotated[
-        Path | None,
-        option(metavar="FILE.json", help="Make the sound of a .json again, and say whether it is the same."),
-    ] = None
+    resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
+    replay: Path | None = option(
+        None, "Make the sound of a .json again, and say whether it is the same.", metavar="FILE.json"
+    )

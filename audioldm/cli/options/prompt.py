@@ -1,58 +1,47 @@
 """Which clips to make of which prompts."""
 
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from audioldm.cli.options import Between, Setting, weighted
+from audioldm.cli.options import Between, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span, parse_schedule
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
-option = partial(typer.Option, rich_help_panel="Prompt", show_default=False)
+SEEDS = Between(0, 2**62 - 1)
 
 
-@dataclass(frozen=True)
-class Prompts:
+def schedule_setting() -> Any:
+    """Prompts that change over time; edits have it, too."""
+    return setting(None, "Prompts over time instead of one.", '"0-5 rain; 5-12 thunder"')
+
+
+class Prompts(Group):
     """Prompts, how many clips of each, and how a clip goes on in time."""
 
-    prompts: Annotated[
-        str | None,
-        option(
-            metavar="FILE",
-            help="Many prompts: .txt (one a line), .csv or .jsonl with columns prompt, seed, seconds, steps, guidance, "
-            "negative, audio_prompt, out; - is standard input.",
-        ),
-    ] = None
-    n: Annotated[
-        int, option("-n", "--number", help="Clips per prompt.  [default: 1]"), Between(1, 1_000_000)
-    ] = 1
-    seed: Annotated[
-        int,
-        option(help="Seed of the first clip; the next ones have seed+1, seed+2, ...  [default: 0]"),
-        Between(0, 2**62 - 1),
-    ] = 0
-    interpolate_to: Annotated[
-        str | None,
-        option(
-            metavar="TEXT[:SHARE,...]",
-            help="From the prompt towards this one: a clip of the same seed for each SHARE.  [default: 0.5]",
-        ),
-    ] = None
-    schedule: Annotated[
-        str | None, Setting("Prompts over time instead of one.", '"0-5 rain; 5-12 thunder"')
-    ] = None
-    loop: Annotated[bool, Setting("Let the end go over into the begin; whole latent frames long.")] = False
-    rerank: Annotated[
-        int,
-        Setting("Candidates for each clip, of which the one is kept that CLAP finds nearest to the prompt."),
-        Between(1, 1000),
-    ] = 1
-    batch_size: Annotated[int, Setting("Clips made at once."), Between(1, 4096)] = 1
+    panel = "Prompt"
+    prompts: str | None = option(
+        None,
+        "Many prompts: .txt (one a line), .csv or .jsonl with columns prompt, seed, seconds, steps, guidance, "
+        "negative, audio_prompt, out; - is standard input.",
+        metavar="FILE",
+    )
+    n: int = option(1, "Clips per prompt.", "-n", "--number", within=Between(1, 1_000_000))
+    seed: int = option(0, "Seed of the first clip; the next ones have seed+1, seed+2, ...", within=SEEDS)
+    interpolate_to: str | None = option(
+        None,
+        "From the prompt towards this one: a clip of the same seed for each SHARE.  [default: 0.5]",
+        metavar="TEXT[:SHARE,...]",
+    )
+    schedule: str | None = schedule_setting()
+    loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
+    rerank: int = setting(
+        1,
+        "Candidates for each clip, of which the one is kept that CLAP finds nearest to the prompt.",
+        within=Between(1, 1000),
+    )
+    batch_size: int = setting(1, "Clips made at once.", within=Between(1, 4096))
 
     def spans(self, *, prompted: bool) -> list[Span] | None:
         """The schedule, None without one; not beside other prompts."""

@@ -2,7 +2,6 @@
 
 import ast
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from audioldm.datasets.prepare.shared import (
     CLIP_SECONDS,
     YOUTUBE,
     Findings,
+    Place,
     Sounds,
+    by_split,
     items,
     licence,
     note,
@@ -26,34 +27,28 @@ from audioldm.errors import AudioLDMError
 from audioldm.tables import read_text, texts_of
 
 
-def audiocaps(
-    folder: str | Path, *, audio: str | Path | None = None, findings: Findings | None = None
-) -> list[Row]:
+def audiocaps(folder: Place, *, audio: Place | None = None, findings: Findings = None) -> list[Row]:
     """AudioCaps 1.0 or 2.0: ten-second clips from YouTube (train.csv, val.csv and test.csv; Kim et al. 2019).
 
     The captions of one clip are one row.  A clip whose video also is in another split's list belongs to the later of
     train, val and test.
     """
-    folder, sounds = Path(folder), Sounds(audio or folder)
-    clips: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: {"captions": [], "ids": []})
-    split_of_video: dict[str, str] = {}
-    lists = [(split, folder / f"{split}.csv") for split in ("train", "val", "test")]
-    lists = [(split, path) for split, path in lists if path.is_file()]
-    if not lists:
-        raise AudioLDMError(
-            f"{folder} holds no train.csv, val.csv or test.csv.", "Name AudioCaps' dataset folder."
-        )
-    for split, path in lists:
-        need = ("audiocap_id", "youtube_id", "start_time", "caption")
+    sounds, clips, splits = (
+        Sounds(audio or folder),
+        dict[tuple[str, str], dict[str, list[str]]](),
+        dict[str, str](),
+    )
+    need = ("audiocap_id", "youtube_id", "start_time", "caption")
+    for split, path in by_split(Path(folder), {f"{split}.csv": split for split in ("train", "val", "test")}):
         for record in table(path, need, findings, text="caption"):
             line = record.cells
             if lost := [name for name in need if name not in line]:
                 note(findings, record.where, f"no {lost[0]}")
                 continue
-            clip = clips[line["youtube_id"], line["start_time"]]
+            clip = clips.setdefault((line["youtube_id"], line["start_time"]), {"captions": [], "ids": []})
             clip["captions"] += texts_of(line["caption"])
             clip["ids"].append(line["audiocap_id"])
-            split_of_video[line["youtube_id"]] = split
+            splits[line["youtube_id"]] = split
     out = []
     for (video, start), clip in clips.items():
         try:
@@ -61,13 +56,15 @@ def audiocaps(
         except (ValueError, AudioLDMError) as error:
             note(findings, f"{folder}: {video}", str(error))
             continue
-        out.append(
-            Row(
-                place, tuple(dict.fromkeys(clip["captions"])), split=split_of_video[video], licence=YOUTUBE,
-                source="audiocaps", author=f"https://youtu.be/{video}", group=f"youtube/{video}",
-            )
-        )  # fmt: skip
+        captions = tuple(dict.fromkeys(clip["captions"]))
+        out.append(youtube_row(place, video, captions, split=splits[video], source="audiocaps"))
     return out
+
+
+def youtube_row(place: str, video: str, captions: tuple[str, ...], **more: Any) -> Row:
+    """A clip of a video."""
+    author, group = f"https://youtu.be/{video}", f"youtube/{video}"
+    return Row(place, captions, licence=YOUTUBE, author=author, group=group, **more)
 
 
 def clips(rows: Sequence[Row]) -> list[Clip]:
@@ -79,7 +76,7 @@ def clips(rows: Sequence[Row]) -> list[Clip]:
 CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "test"}
 
 
-def clotho(folder: str | Path, *, findings: Findings | None = None) -> list[Row]:
+def clotho(folder: Place, *, findings: Findings = None) -> list[Row]:
     """Clotho v2: 15 to 30 s with five captions each (Zenodo 4783391, unpacked; Drossos et al. 2020)."""
     folder, out = Path(folder), list[Row]()
     for name, split in CLOTHO_SPLITS.items():
@@ -87,20 +84,21 @@ def clotho(folder: str | Path, *, findings: Findings | None = None) -> list[Row]
         if captions is None:
             continue
         about = next(iter(sorted(folder.rglob(f"clotho_metadata_{name}.csv"))), None)
-        facts = table(about, ("file_name",), findings) if about else []
-        known = {record.cells["file_name"]: record.cells for record in facts if "file_name" in record.cells}
+        facts = [record.cells for record in (table(about, ("file_name",), findings) if about else [])]
+        known = {fact["file_name"]: fact for fact in facts if "file_name" in fact}
         places = [path for path in sorted(folder.rglob("*")) if path.is_dir() and name in path.name]
+
         sounds = Sounds(*(places or [folder]))
 
         def row(line: dict[str, str], split: str = split, sounds: Sounds = sounds, known: Any = known) -> Row:
             fact = known.get(line["file_name"], {})
-            freesound = fact.get("sound_id", "") if fact.get("sound_id", "").isdigit() else ""
             labels = (word.strip() for word in fact.get("keywords", "").split(";"))
+            number = fact.get("sound_id", "")
             return Row(
                 sounds.place(line["file_name"]), texts(line, [f"caption_{i}" for i in range(1, 6)]),
-                labels=tuple(filter(None, labels)), split=split, licence=licence(fact.get("license", "")),
-                source="clotho", author=fact.get("manufacturer", ""),
-                group=f"freesound/{freesound}" if freesound else f"clotho/{line['file_name']}",
+                tuple(filter(None, labels)), split=split, licence=licence(fact.get("license", "")), source="clotho",
+                author=fact.get("manufacturer", ""),
+                group=f"freesound/{number}" if number.isdigit() else f"clotho/{line['file_name']}",
             )  # fmt: skip
 
         out += rows_of(table(captions, ("file_name", "caption_1"), findings), row, findings)
@@ -110,48 +108,34 @@ def clotho(folder: str | Path, *, findings: Findings | None = None) -> list[Row]
 
 
 WAVCAPS = {
-    "as_final": "AudioSet_SL",
-    "bbc_final": "BBC_Sound_Effects",
-    "fsd_final": "FreeSound",
-    "sb_final": "SoundBible",
-}
-"""name of a list of WavCaps -> the part it lists"""
+    "as_final": ("AudioSet_SL", "youtube/"), "bbc_final": ("BBC_Sound_Effects", "wavcaps/BBC_Sound_Effects/"),
+    "fsd_final": ("FreeSound", "freesound/"), "sb_final": ("SoundBible", "wavcaps/SoundBible/"),
+}  # fmt: skip
+"""name of a list of WavCaps -> the part it lists, and how its groups begin"""
 
 
 def wavcaps(
-    folder: str | Path,
-    *,
-    audio: str | Path | None = None,
-    exclude: Sequence[str | Path] = (),
-    val: float = 0.02,
-    findings: Findings | None = None,
-) -> list[Row]:
+    folder: Place, *, audio: Place | None = None, exclude: Sequence[Place] = (), val: float = 0.02,
+    findings: Findings = None,
+) -> list[Row]:  # fmt: skip
     """WavCaps: 400,000 clips from Freesound, the BBC, SoundBible and AudioSet (json_files; Mei et al. 2023).
 
     The captions are a language model's.  FLAC files are named by id.  ``exclude``: the authors' blacklists of clips
     that are in the test sets of other data sets.
     """
-    folder = Path(folder)
-    lists = [path for path in sorted(folder.rglob("*_final.json")) if path.stem in WAVCAPS]
+    lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
     if not lists:
         raise AudioLDMError(f"{folder} holds no *_final.json.", "Name the folder that holds json_files.")
-    banned = {stem_of(name) for path in exclude for name in _names(Path(path))}
+    banned = {stem_of(name) for path in exclude for name in blacklist(Path(path))}
     sounds, out = Sounds(audio or folder), list[Row]()
     for path in lists:
-        part = WAVCAPS[path.stem]
 
-        def row(item: dict[str, Any], part: str = part) -> Row | None:
-            stem = stem_of(str(item["id"]))
-            if stem in banned:
-                return None
-            group = f"wavcaps/{part}/{stem}"
-            if part == "AudioSet_SL":
-                group = f"youtube/{stem.removeprefix('Y')}"
-            elif part == "FreeSound":
-                group = f"freesound/{stem}"
-            return Row(
+        def row(item: dict[str, Any], part: tuple[str, str] = WAVCAPS[path.stem]) -> Row | None:
+            stem, (name, prefix) = stem_of(str(item["id"])), part
+            group = prefix + (stem.removeprefix("Y") if prefix == "youtube/" else stem)
+            return None if stem in banned else Row(
                 sounds.place(stem), texts_of(item["caption"]), split=split_of(group, val=val, test=0.0),
-                licence="WavCaps: academic use", source=f"wavcaps/{part}", group=group,
+                licence="WavCaps: academic use", source=f"wavcaps/{name}", group=group,
                 author=str(item.get("author") or item.get("href") or ""),
             )  # fmt: skip
 
@@ -164,7 +148,7 @@ def stem_of(name: str) -> str:
     return name.removesuffix(".wav").removesuffix(".flac")
 
 
-def _names(path: Path) -> list[str]:
+def blacklist(path: Path) -> list[str]:
     """Every id in a blacklist: a JSON list, or lists under the parts' names."""
     if not path.is_file():
         raise AudioLDMError(f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists.")
@@ -174,12 +158,12 @@ def _names(path: Path) -> list[str]:
 
 
 def macs(
-    folder: str | Path,
+    folder: Place,
     *,
-    audio: str | Path | None = None,
+    audio: Place | None = None,
     val: float = 0.1,
     test: float = 0.1,
-    findings: Findings | None = None,
+    findings: Findings = None,
 ) -> list[Row]:
     """MACS: urban scenes of 10 s with two to five captions (MACS.yaml; Martín-Morató and Mesaros 2021).
 
@@ -194,24 +178,18 @@ def macs(
     sounds = Sounds(audio or folder)
 
     def row(item: dict[str, Any]) -> Row:
-        notes = item["annotations"]
-        group = "macs/" + "-".join(item["filename"].split("-")[:3])
+        notes, group = item["annotations"], "macs/" + "-".join(item["filename"].split("-")[:3])
         return Row(
             sounds.place(item["filename"]), tuple(dict.fromkeys(note["sentence"].strip() for note in notes)),
-            labels=tuple(dict.fromkeys(tag for note in notes for tag in note.get("tags", []))),
-            split=split_of(group, val=val, test=test), licence="TAU: non-commercial", source="macs",
-            author="Tampere University", group=group,
+            tuple(dict.fromkeys(tag for note in notes for tag in note.get("tags", []))), group=group, source="macs",
+            split=split_of(group, val=val, test=test), licence="TAU: non-commercial", author="Tampere University",
         )  # fmt: skip
 
     return list(rows_of(items(path, yaml.safe_load(read_text(path))["files"]), row, findings))
 
 
 def musiccaps(
-    folder: str | Path,
-    *,
-    audio: str | Path | None = None,
-    val: float = 0.1,
-    findings: Findings | None = None,
+    folder: Place, *, audio: Place | None = None, val: float = 0.1, findings: Findings = None
 ) -> list[Row]:
     """MusicCaps: ten-second clips of music from YouTube (musiccaps-public.csv; Agostinelli et al. 2023).
 
@@ -220,14 +198,13 @@ def musiccaps(
     sounds = Sounds(audio or folder)
 
     def row(line: dict[str, str]) -> Row:
-        group = f"youtube/{line['ytid']}"
-        names = youtube_names(line["ytid"], float(line["start_s"]), float(line["end_s"]))
-        test = line["is_audioset_eval"] == "True"
-        return Row(
-            sounds.place(*names), texts_of(line["caption"]), labels=tuple(ast.literal_eval(line["aspect_list"])),
-            split="test" if test else split_of(group, val=val, test=0.0), licence=YOUTUBE, source="musiccaps",
-            author=f"https://youtu.be/{line['ytid']}", group=group,
-        )  # fmt: skip
+        video, test = line["ytid"], line["is_audioset_eval"] == "True"
+        place = sounds.place(*youtube_names(video, float(line["start_s"]), float(line["end_s"])))
+        split = "test" if test else split_of(f"youtube/{video}", val=val, test=0.0)
+        labels = tuple(ast.literal_eval(line["aspect_list"]))
+        return youtube_row(
+            place, video, texts_of(line["caption"]), labels=labels, split=split, source="musiccaps"
+        )
 
     need = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
     return list(rows_of(table(Path(folder) / "musiccaps-public.csv", need, findings), row, findings))

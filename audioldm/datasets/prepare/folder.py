@@ -1,16 +1,26 @@
 """Any folder of sounds, with captions from a metadata file, from text files beside the sounds, or from file names."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
-from audioldm.datasets.prepare.shared import OTHER, WRONG, Findings, is_sound, note, table, walk
+from audioldm.datasets.prepare.shared import OTHER, WRONG, Findings, Place, is_sound, note, walk
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate
-from audioldm.tables import Record, columns_of, is_null, lines, number_of, read_text, texts_of
+from audioldm.tables import (
+    Omission,
+    Record,
+    columns_of,
+    is_null,
+    lines,
+    number_of,
+    read_table,
+    read_text,
+    texts_of,
+)
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
@@ -21,15 +31,9 @@ Sound = tuple[Path, dict[str, Any]]
 
 
 def folder(
-    place: str | Path,
-    *,
-    licence: str = "",
-    author: str = "",
-    source: str = "",
-    val: float = 0.1,
-    test: float = 0.1,
-    findings: Findings | None = None,
-) -> list[Row]:
+    place: Place, *, licence: str = "", author: str = "", source: str = "", val: float = 0.1, test: float = 0.1,
+    findings: Findings = None,
+) -> list[Row]:  # fmt: skip
     """Any folder of sounds, each once for each line of metadata about it; its subfolders and links count.
 
     Captions come from metadata.csv or metadata.jsonl (file_name, caption; also labels, start, seconds, split, licence,
@@ -50,52 +54,41 @@ def folder(
             note(findings, path, f"{path.suffix} is no ending of a sound that can be read", "ending")
     if not sounds and not findings:
         raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
-    return _rows(sounds, place, (licence, author, source or place.name), val, test)
+    usual = {"licence": licence, "author": author, "source": source or place.name}
+    return to_rows(sounds, place, usual, val, test)
 
 
 def listed(
-    file: str | Path,
-    *,
-    audio: str | Path | None = None,
-    licence: str = "",
-    author: str = "",
-    source: str = "",
-    val: float = 0.1,
-    test: float = 0.1,
-    findings: Findings | None = None,
-) -> list[Row]:
+    file: Place, *, audio: Place | None = None, licence: str = "", author: str = "", source: str = "",
+    val: float = 0.1, test: float = 0.1, findings: Findings = None,
+) -> list[Row]:  # fmt: skip
     """Any CSV, TSV or JSONL with file_name (or path, file) and caption (or captions, text).
 
     Optional: labels, start, seconds, split, licence, author.  The sounds lie beside the table, or below ``audio``.
     """
     file = Path(file)
     place = Path(audio or file.parent).absolute()
-    sounds, _ = _sounds(file, place, findings)
+    sounds, _ = sounds_of(file, place, findings)
     if not sounds and not findings:
         raise AudioLDMError(f"{file} lists no sounds.", "Write one sound a line.")
-    return _rows(sounds, place, (licence, author, source or file.stem), val, test)
+    usual = {"licence": licence, "author": author, "source": source or file.stem}
+    return to_rows(sounds, place, usual, val, test)
 
 
-def _rows(
-    sounds: Iterable[Sound], folder: Path, defaults: tuple[str, str, str], val: float, test: float
+def to_rows(
+    sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float
 ) -> list[Row]:
-    """Sounds and their fields as rows, with the defaults where metadata says nothing."""
+    """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing."""
     if val < 0 or test < 0 or val + test >= 1:
         raise AudioLDMError(
             f"val={val} and test={test} leave nothing to train on.", "Use shares that sum to below 1."
         )
-    licence, author, source = defaults
     out = []
     for path, fields in sounds:
         group = sha256(path) if path.is_file() else str(path.relative_to(folder))
-        values = {
-            "licence": licence,
-            "author": author,
-            "split": split_of(group, val=val, test=test),
-            **fields,
-        }
+        values = {**usual, "split": split_of(group, val=val, test=test), **fields}
         values.setdefault("captions", captions(path))
-        out.append(Row(path=str(path), source=source, group=group, **values))
+        out.append(Row(path=str(path), group=group, **values))
     return out
 
 
@@ -119,55 +112,62 @@ def clean(stem: str) -> str:
     return " ".join(words).lower() if any(len(word) > 1 for word in words) else ""
 
 
-def metadata(folder: Path, findings: Findings | None) -> tuple[list[Sound], set[Path]]:
+def metadata(folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     """The sounds of the folder's metadata.csv or metadata.jsonl, or of its only caption table, and those left out."""
-    tables = [folder / name for name in METADATA if (folder / name).is_file()] or captioning(folder)
+    tables = [folder / name for name in METADATA if (folder / name).is_file()]
+    if not tables:  # other tables are not about the sounds
+        others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv")]
+        heads = {path: set(columns_of(path)) for path in others if path.is_file()}
+        tables = [p for p, head in heads.items() if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}]
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         raise AudioLDMError(
             f"{folder} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
         )
-    return _sounds(tables[0], folder, findings) if tables else ([], set())
+    return sounds_of(tables[0], folder, findings) if tables else ([], set())
 
 
-def captioning(folder: Path) -> list[Path]:
-    """The CSV and TSV files with a column of files and one of captions; other tables are not about the sounds."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv")]
-    heads = {path: set(columns_of(path)) for path in tables if path.is_file()}
-    return [path for path, head in heads.items() if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}]
-
-
-def _sounds(file: Path, folder: Path, findings: Findings | None) -> tuple[list[Sound], set[Path]]:
+def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
     out, broken = list[Sound](), set[Path]()
     column = "" if file.suffix.lower() == ".jsonl" or not file.is_file() else (columns_of(file) or [""])[-1]
-    for record in table(file, (), findings, text=column if column in CAPTION_COLUMNS else ""):
+    table = read_table(file, text=column if column in CAPTION_COLUMNS else "")
+    rows: list[Omission | Record] = [*table.omitted, *table.records]
+    for row in rows:
+        path, why = None, row.reason if isinstance(row, Omission) else ""
         try:
-            path = _path(record, folder)
+            path = path_of(row.cells, folder, row.where)
+            if not why:
+                out.append((path, fields_of(row.cells)))
         except WRONG as error:
-            note(
-                findings,
-                record.where,
-                getattr(error, "message", str(error)).removeprefix(f"{record.where}: "),
-            )
-            continue
-        try:
-            out.append((path, _fields(record.cells)))
-        except WRONG as error:
-            note(findings, record.where, str(error))
-            broken.add(path)
+            why = why or getattr(error, "message", str(error)).removeprefix(f"{row.where}: ")
+        if why:
+            note(findings, row.where, why)
+            broken |= {path} if path else set()
     return out, broken
 
 
-def _path(record: Record, folder: Path) -> Path:
+def path_of(cells: dict[str, Any], folder: Path, where: str) -> Path:
     """The file that a row is about, below ``folder``."""
-    name = next((record.cells[column] for column in FILE_COLUMNS if column in record.cells), None)
+    name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
     if not isinstance(name, str):
-        raise ValueError(f"names no file; it has {sorted(record.cells)}")
-    return locate(folder, name, where=record.where, links=True)
+        raise ValueError(f"names no file; it has {sorted(cells)}")
+    return locate(folder, name, where=where, links=True)
 
 
-def _fields(cells: dict[str, Any]) -> dict[str, Any]:
+def split_name(value: str) -> str:
+    """One of the splits.   Raises ValueError."""
+    if value not in SPLITS:
+        raise ValueError(f"{value!r} is not one of {', '.join(SPLITS)}")
+    return value
+
+
+FIELDS: dict[str, Callable[[Any], Any]] = {
+    "start": number_of, "seconds": number_of, "licence": str, "author": str, "split": split_name,
+}  # fmt: skip
+
+
+def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
     """The fields of a Row that a record of metadata gives.  Raises ValueError for what they cannot be."""
     fields: dict[str, Any] = {}
     column = next((name for name in CAPTION_COLUMNS if name in cells), None)
@@ -177,18 +177,10 @@ def _fields(cells: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{column} says nothing: {cells[column]!r}")
     if "labels" in cells:
         fields["labels"] = texts_of(cells["labels"])
-    for name in ("start", "seconds"):
-        try:
-            number = number_of(cells.get(name))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if number is not None:
-            fields[name] = number
-    for name in ("licence", "author"):
+    for name, read in FIELDS.items():
         if not is_null(cells.get(name)):
-            fields[name] = str(cells[name])
-    if not is_null(cells.get("split")):
-        fields["split"] = cells["split"]
-        if fields["split"] not in SPLITS:
-            raise ValueError(f"split={fields['split']!r} is not one of {', '.join(SPLITS)}")
+            try:
+                fields[name] = read(cells[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
     return fields

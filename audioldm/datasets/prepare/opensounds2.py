@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import Finding, Row, split_of
-from audioldm.datasets.prepare.shared import Findings, note, rows_of, table
+from audioldm.datasets.prepare.shared import Findings, Place, note, rows_of, table
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, write_bytes
+from audioldm.paths import inside, write_bytes, write_text
 from audioldm.tables import Record
 
 WEAK = re.compile(r"^(a|an) (retro |video )?(video )?game (sound|music)( effect)?, ")
@@ -22,14 +22,9 @@ MOST_BYTES = 64 * 2**20
 
 
 def opensounds2(
-    folder: str | Path,
-    *,
-    to: str | Path = "data/raw/opensounds2",
-    weak: float = 0.0,
-    val: float = 0.05,
-    test: float = 0.05,
-    findings: Findings | None = None,
-) -> list[Row]:
+    folder: Place, *, to: Place = "data/raw/opensounds2", weak: float = 0.0, val: float = 0.05, test: float = 0.05,
+    findings: Findings = None,
+) -> list[Row]:  # fmt: skip
     """opensounds2: 6,500 clips of open licences out of public repositories (manifest.jsonl and audio-NNN.tar).
 
     Licence and attribution are each file's own.  Captions that name an event of a game ("a video game sound, X") are
@@ -39,22 +34,25 @@ def opensounds2(
     folder, to = Path(folder), Path(to).absolute()
     if not 0 <= weak <= 1:
         raise AudioLDMError(f"weak={weak} is not a weight.", "Use 0 to leave them out, or up to 1.")
-    listed = [record for record in table(folder / "manifest.jsonl", ("tar", "path", "caption"), findings)]
-    dropped = [record for record in listed if is_weak(record.cells) and not weak]
-    if dropped:
-        note(findings if findings is not None else [], folder, f"{len(dropped)} weak captions", "weak")
-    wanted = [record for record in listed if not (is_weak(record.cells) and not weak)]
+    listed = table(folder / "manifest.jsonl", ("tar", "path", "caption"), findings)
+    wanted = [record for record in listed if weak or not is_weak(record.cells)]
+    if len(wanted) < len(listed):
+        lost = f"{len(listed) - len(wanted)} weak captions"
+        note(findings if findings is not None else [], folder, lost, "weak")
     sums = unpack(folder, to, wanted, findings)
 
     def row(cells: dict[str, Any]) -> Row:
-        group = f"opensounds2/{cells['group']}"
-        digest = sums[cells["path"]]
+        group, kind, digest = (
+            f"opensounds2/{cells['group']}",
+            cells["path"].split("/")[0],
+            sums[cells["path"]],
+        )
         if cells.get("sha256", digest) != digest:
             raise ValueError(f"sha256 {digest[:12]} instead of {cells['sha256'][:12]}")
         return Row(
-            str(inside(to, cells["path"])), (cells["caption"],), labels=(cells["path"].split("/")[0],),
-            split=split_of(group, val=val, test=test), licence=cells["licence"], sha256=digest, group=group,
-            source=f"opensounds2/{cells['path'].split('/')[0]}", weight=weak if is_weak(cells) else 1.0,
+            str(inside(to, cells["path"])), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
+            split=split_of(group, val=val, test=test), licence=cells["licence"], sha256=digest,
+            weight=weak if is_weak(cells) else 1.0,
             author=f"{cells['attribution']} ({cells['source']}: {cells['original_path']})",
         )  # fmt: skip
 
@@ -70,7 +68,7 @@ def is_weak(cells: dict[str, Any]) -> bool:
     return bool(WEAK.match(str(cells.get("caption", ""))))
 
 
-def unpack(folder: Path, to: Path, records: list[Record], findings: Findings | None) -> dict[str, str]:
+def unpack(folder: Path, to: Path, records: list[Record], findings: Findings) -> dict[str, str]:
     """Write the listed members of the tars below ``to``; path -> sha256 of those that are there and as they were."""
     sums = table(to / SUMS, (), findings) if (to / SUMS).is_file() else []
     known = {record.cells["path"]: record.cells["sha256"] for record in sums}
@@ -87,22 +85,16 @@ def unpack(folder: Path, to: Path, records: list[Record], findings: Findings | N
         for path, content in members(inside(folder, name), paths, findings):
             digest = hashlib.sha256(content).hexdigest()
             if known.setdefault(path, digest) != digest:
-                note(
-                    findings,
-                    f"{name}!{path}",
-                    f"sha256 {digest[:12]} instead of {known.pop(path)[:12]}",
-                    "changed",
-                )
-                continue
-            write_bytes(inside(to, path), content)
-        lines = [
-            json.dumps({"path": path, "sha256": digest}) + "\n" for path, digest in sorted(known.items())
-        ]
-        write_bytes(to / SUMS, "".join(lines).encode())
+                why = f"sha256 {digest[:12]} instead of {known.pop(path)[:12]}"
+                note(findings, f"{name}!{path}", why, "changed")
+            else:
+                write_bytes(inside(to, path), content)
+        lines = [json.dumps({"path": path, "sha256": known[path]}) + "\n" for path in sorted(known)]
+        write_text(to / SUMS, "".join(lines))
     return known
 
 
-def members(path: Path, wanted: set[str], findings: Findings | None) -> Iterator[tuple[str, bytes]]:
+def members(path: Path, wanted: set[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of the wanted plain files of a tar; what is damaged or missing is noted."""
     lost = set(wanted)
     try:

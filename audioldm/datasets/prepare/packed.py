@@ -9,14 +9,15 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Row, split_of
-from audioldm.datasets.prepare.shared import WRONG, Findings, note
+from audioldm.datasets.prepare.shared import WRONG, Findings, Place, note
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes
 from audioldm.tables import is_null, lines, read_text
@@ -44,14 +45,32 @@ class Sample:
     split: str = ""
     fault: str = ""
 
+    @staticmethod
+    def of(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> "Sample":
+        """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
+        audio = line.pop(column)
+        if not isinstance(audio, dict):
+            return Sample(where, audio, line, split)
+        path, audio = audio.get("path"), audio.get("bytes")
+        if audio is None and path:
+            path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
+            try:
+                audio = inside(folder, path, where=where).read_bytes()
+            except (AudioLDMError, OSError) as error:
+                return Sample(where, None, line, split, str(error))
+        return Sample(where, audio, line, split)
 
-def texts(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    """What the columns ``names`` hold: texts, or lists of texts."""
-    cells = [fields.get(name) for name in names]
-    values = [item for cell in cells for item in (cell if isinstance(cell, list | tuple) else [cell])]
-    return tuple(
-        dict.fromkeys(item.strip() for item in values if isinstance(item, str) and not is_null(item))
-    )
+    def texts(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What the fields ``names`` hold: texts, or lists of texts."""
+        cells = [self.fields.get(name) for name in names]
+        values = [item for cell in cells for item in (cell if isinstance(cell, list | tuple) else [cell])]
+        return tuple(
+            dict.fromkeys(item.strip() for item in values if isinstance(item, str) and not is_null(item))
+        )
+
+    def first(self, *names: str) -> str:
+        """The first of the fields ``names`` that says something."""
+        return next((str(self.fields[name]) for name in names if self.fields.get(name)), "")
 
 
 def ending(audio: bytes) -> str:
@@ -64,9 +83,9 @@ def ending(audio: bytes) -> str:
 
 
 def parquet_rows(
-    place: str | Path,
+    place: Place,
     *,
-    to: str | Path = "",
+    to: Place = "",
     hub: str = "",
     audio_column: str = "audio",
     source: str = "",
@@ -83,108 +102,88 @@ def parquet_rows(
 
 
 def tar_rows(
-    *tars: str | Path, to: str | Path = "data/raw/webdataset", source: str = "webdataset", **shared: Any
+    *tars: Place, to: Place = "data/raw/webdataset", source: str = "webdataset", **shared: Any
 ) -> list[Row]:
     """WebDataset shards: tars whose members share a name, such as 000.flac and 000.txt or 000.json."""
     return unpack(webdataset(tars), to, source=source, **shared)
 
 
 def datasets_rows(
-    name: str,
-    *,
-    to: str | Path = "data/raw/datasets",
-    config: str = "",
-    audio_column: str = "audio",
-    source: str = "",
+    name: str, *, to: Place = "data/raw/datasets", config: str = "", audio_column: str = "audio", source: str = "",
     **shared: Any,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """Anything that the library `datasets` opens: a saved folder, an audio folder, a repository of the hub."""
     samples = opened(name, config=config or None, column=audio_column)
     return unpack(samples, to, source=source or Path(name).name, **shared)
 
 
 def unpack(
-    samples: Iterable[Sample],
-    folder: str | Path,
-    *,
-    source: str,
-    licence: str = "",
-    author: str = "",
-    caption_column: str = "",
-    val: float = 0.1,
-    test: float = 0.1,
-    findings: Findings | None = None,
-) -> list[Row]:
+    samples: Iterable[Sample], folder: Place, *, source: str, licence: str = "", author: str = "",
+    caption_column: str = "", val: float = 0.1, test: float = 0.1, findings: Findings = None,
+) -> list[Row]:  # fmt: skip
     """Write each sound below ``folder`` and give its row; a sample without a sound is a finding.
 
     A split that the samples name wins; else it follows from the hash of the recording (or of the bytes).
     """
-    folder = Path(folder).absolute()
+    folder, columns = Path(folder).absolute(), (caption_column,) if caption_column else CAPTIONS
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Row] = {}
     for sample in samples:
         if not isinstance(sample.audio, bytes) or not sample.audio:
             note(findings, sample.where, sample.fault or "no sound in this row", "missing")
             continue
-        digest = hashlib.sha256(sample.audio).hexdigest()
-        captions = texts(sample.fields, (caption_column,) if caption_column else CAPTIONS)
-        if (earlier := rows.get(digest)) is not None:
-            captions = tuple(dict.fromkeys(earlier.captions + captions))
-        place = folder / f"{digest[:32]}{ending(sample.audio)}"
-        if not place.is_file() or place.stat().st_size != len(sample.audio):
-            write_bytes(place, sample.audio)
-        named = next((str(sample.fields[name]) for name in GROUPS if sample.fields.get(name)), "")
-        group = f"{source}/{named or digest}"
-        split = SPLIT_NAMES.get(str(sample.fields.get("split") or sample.split).lower(), "")
-        rows[digest] = Row(
-            str(place), captions, labels=texts(sample.fields, LABELS), source=source, group=group,
-            split=split or split_of(group, val=val, test=test), author=str(sample.fields.get("author") or author),
-            licence=str(sample.fields.get("licence") or sample.fields.get("license") or licence),
+        row = written(sample, folder, source)
+        earlier = rows[row.sha256].captions if row.sha256 in rows else ()
+        rows[row.sha256] = replace(
+            row, captions=tuple(dict.fromkeys(earlier + sample.texts(columns))), sha256="",
+            split=row.split or split_of(row.group, val=val, test=test),
+            author=row.author or author, licence=row.licence or licence,
         )  # fmt: skip
     if not rows:
         raise AudioLDMError(f"{source} has no sounds.", "Is there a column or member with audio?", code=1)
     return list(rows.values())
 
 
-def parquet(paths: Sequence[str | Path], column: str = "audio") -> Iterator[Sample]:
+def written(sample: Sample, folder: Path, source: str) -> Row:
+    """Write a sample's sound, if it is not there; what its fields say as a row without captions."""
+    audio = sample.audio or b""
+    digest = hashlib.sha256(audio).hexdigest()
+    place = folder / f"{digest[:32]}{ending(audio)}"
+    if not place.is_file() or place.stat().st_size != len(audio):
+        write_bytes(place, audio)
+    return Row(
+        str(place), (), sample.texts(LABELS), source=source, group=f"{source}/{sample.first(*GROUPS) or digest}",
+        split=SPLIT_NAMES.get((sample.first("split") or sample.split).lower(), ""), sha256=digest,
+        author=sample.first("author"), licence=sample.first("licence", "license"),
+    )  # fmt: skip
+
+
+def parquet(paths: Sequence[Place], column: str = "audio") -> Iterator[Sample]:
     """The rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes."""
-    pq = _needs("pyarrow.parquet")
+    pq = needed("pyarrow.parquet")
     for path in sorted(map(Path, paths)):
         try:
             file = pq.ParquetFile(path)
-        except (OSError, _needs("pyarrow").ArrowInvalid) as error:
+        except (OSError, needed("pyarrow").ArrowInvalid) as error:
             raise AudioLDMError(
                 f"{path} is no parquet file: {error}", "Download it again.", code=1
             ) from error
-        if column not in file.schema_arrow.names:
-            raise AudioLDMError(
-                f"{path} has no column {column!r}; it has {file.schema_arrow.names}.",
-                "Name it with --audio-column.",
-            )
+        check_column(path, column, file.schema_arrow.names)
         split = path.name.split("-")[0] if path.name.split("-")[0] in SPLIT_NAMES else path.parent.name
-        number = 0
-        for batch in file.iter_batches(batch_size=BATCH):
-            for line in batch.to_pylist():
-                yield _sample(f"{path}:{number}", line, column, split, path.parent)
-                number += 1
+        batches = file.iter_batches(batch_size=BATCH)
+        for number, line in enumerate(line for batch in batches for line in batch.to_pylist()):
+            yield Sample.of(f"{path}:{number}", line, column, split, path.parent)
 
 
-def _sample(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> Sample:
-    """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
-    audio = line.pop(column)
-    if not isinstance(audio, dict):
-        return Sample(where, audio, line, split)
-    path, audio = audio.get("path"), audio.get("bytes")
-    if audio is None and path:
-        path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
-        try:
-            audio = inside(folder, path, where=where).read_bytes()
-        except (AudioLDMError, OSError) as error:
-            return Sample(where, None, line, split, str(error))
-    return Sample(where, audio, line, split)
+def check_column(where: Place, column: str, names: Sequence[str]) -> None:
+    """Refuse a table without the column of sounds."""
+    if column not in names:
+        raise AudioLDMError(
+            f"{where} has no column {column!r}; it has {list(names)}.", "Name it with --audio-column."
+        )
 
 
-def webdataset(paths: Sequence[str | Path]) -> Iterator[Sample]:
+def webdataset(paths: Sequence[Place]) -> Iterator[Sample]:
     """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json.
 
     A tar that is damaged gives what comes before the damage, and a sample that says so.
@@ -195,37 +194,32 @@ def webdataset(paths: Sequence[str | Path]) -> Iterator[Sample]:
         try:
             with tarfile.open(path) as tar:
                 items = (item for item in tar if item.isreg())
-                for key, group in groupby(items, key=lambda item: "/".join(split_name(item.name)[:2])):
-                    members = {split_name(item.name)[2]: content(tar, item) for item in group}
-                    yield _joined(f"{path}!{key}", members)
+                for key, group in groupby(items, key=lambda item: split_name(item.name)[0]):
+                    files = ((split_name(item.name)[1], tar.extractfile(item)) for item in group)
+                    yield joined(
+                        f"{path}!{key}", {suffix: file.read() if file else b"" for suffix, file in files}
+                    )
         except (tarfile.TarError, EOFError, OSError) as error:
             yield Sample(str(path), None, fault=f"this tar is damaged: {error}")
 
 
-def split_name(name: str) -> tuple[str, str, str]:
-    """Folder, key and suffix of a member.
+def split_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member.
 
     >>> split_name("a/7.left.FLAC")
-    ('a', '7', '.left.flac')
+    ('a/7', '.left.flac')
     """
     folder, _, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
-    return folder, stem, f".{suffix.lower()}"
+    return f"{folder}/{stem}", f".{suffix.lower()}"
 
 
-def content(tar: tarfile.TarFile, item: tarfile.TarInfo) -> bytes:
-    """The bytes of a member."""
-    file = tar.extractfile(item)
-    return b"" if file is None else file.read()
-
-
-def _joined(where: str, members: Mapping[str, bytes]) -> Sample:
+def joined(where: str, members: Mapping[str, bytes]) -> Sample:
     """The members of one key as a sample."""
     audio = next((data for suffix, data in members.items() if suffix in SUFFIXES + FOREIGN), None)
-    fields: dict[str, Any] = {}
     try:
         about = json.loads(read_text(members.get(".json", b"{}")))
-        fields.update(about if isinstance(about, dict) else {})
+        fields: dict[str, Any] = dict(about) if isinstance(about, dict) else {}
         if ".txt" in members:
             fields.setdefault("captions", lines(read_text(members[".txt"])))
     except WRONG as error:
@@ -235,7 +229,7 @@ def _joined(where: str, members: Mapping[str, bytes]) -> Sample:
 
 def opened(name: str, *, config: str | None = None, column: str = "audio") -> Iterator[Sample]:
     """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
-    datasets = _needs("datasets")
+    datasets = needed("datasets")
     try:
         saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
         splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
@@ -246,57 +240,42 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
     folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
     parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
     for split, part in parts.items():
-        if column not in part.column_names:
-            raise AudioLDMError(
-                f"{name} has no column {column!r}; it has {part.column_names}.",
-                "Name it with --audio-column.",
-            )
+        check_column(name, column, part.column_names)
         part = part.cast_column(column, datasets.Audio(decode=False))
         names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
         for number, line in enumerate(part):
-            line = {
-                key: names[key].int2str(value) if key in names and value is not None else value
-                for key, value in line.items()
-            }
-            yield _sample(f"{name}:{split}:{number}", line, column, split, folder)
+            line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
+            yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
 
 
-def fetch_parquet(repository: str, folder: str | Path) -> list[Path]:
-    """The parquet files of a data set on the hub, in ``folder``; what is there already is not fetched again."""
+def fetch_parquet(repository: str, folder: Place) -> None:
+    """Fetch the parquet files of a data set on the hub into ``folder``; what is there is not fetched again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    files: dict[str, Any] = {
+        "repo_type": "dataset",
+        "allow_patterns": ["*.parquet"],
+        "local_dir": str(folder),
+    }
     try:
-        place = snapshot_download(
-            repository, repo_type="dataset", allow_patterns=["*.parquet"], local_dir=str(folder)
-        )
+        place = snapshot_download(repository, **files)
     except (RepositoryNotFoundError, GatedRepoError) as error:
-        raise AudioLDMError(
-            f"{repository} cannot be had, now or later: {error}".splitlines()[0],
-            "Check the name, or log in.",
-            code=1,
-        ) from error
+        what, hint = "cannot be had, now or later", "Check the name, or log in."
+        raise AudioLDMError(f"{repository} {what}: {error}".splitlines()[0], hint, code=1) from error
     except (OSError, HfHubHTTPError, ValueError) as error:
-        raise AudioLDMError(
-            f"{repository} could not be fetched: {error}".splitlines()[0],
-            "The same command goes on later.",
-            code=1,
-        ) from error
-    paths = sorted(Path(place).rglob("*.parquet"))
-    if not paths:
+        what, hint = "could not be fetched", "The same command goes on later."
+        raise AudioLDMError(f"{repository} {what}: {error}".splitlines()[0], hint, code=1) from error
+    if not any(Path(place).rglob("*.parquet")):
         raise AudioLDMError(
             f"{repository} has no parquet files.", "Use `audioldm data prepare datasets`.", code=1
         )
-    return paths
 
 
-def _needs(module: str) -> Any:
+def needed(module: str) -> Any:
     """A module of the extra "data"."""
-    import importlib
-
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except ImportError as error:
-        raise AudioLDMError(
-            f"{module.split('.')[0]} is not installed.", 'Run: pip install "audioldm[data]"'
-        ) from error
+        name = module.split(".")[0]
+        raise AudioLDMError(f"{name} is not installed.", 'Run: pip install "audioldm[data]"') from error

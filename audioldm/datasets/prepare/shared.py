@@ -13,7 +13,9 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.tables import Record, read_table
 
-Findings = list[Finding]
+Findings = list[Finding] | None
+"""Where what is left out is noted; None refuses it."""
+Place = str | Path
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, AudioLDMError)
 """What a record of another shape makes its reader raise."""
 OTHER = (
@@ -32,16 +34,14 @@ YOUTUBE = "YouTube (none stated)"
 CLIP_SECONDS = 10
 
 
-def note(findings: Findings | None, where: str | Path, reason: str, kind: str = "row") -> None:
+def note(findings: Findings, where: Place, reason: str, kind: str = "row") -> None:
     """Add what is left out to ``findings``; without a list, refuse it."""
     if findings is None:
         raise AudioLDMError(f"{where}: {reason}.", "Correct this row.")
     findings.append(Finding(kind, str(where), reason))
 
 
-def table(
-    path: str | Path, need: Sequence[str], findings: Findings | None, *, text: str = ""
-) -> list[Record]:
+def table(path: Place, need: Sequence[str], findings: Findings, *, text: str = "") -> list[Record]:
     """The rows of a table of a data set; those of another shape are added to ``findings``."""
     if not Path(path).is_file():
         raise AudioLDMError(f"There is no table {path}.", "Is this the data set's own folder?")
@@ -52,7 +52,7 @@ def table(
 
 
 def rows_of(
-    records: Iterable[Record], make: Callable[[dict[str, Any]], Row | None], findings: Findings | None
+    records: Iterable[Record], make: Callable[[dict[str, Any]], Row | None], findings: Findings
 ) -> Iterator[Row]:
     """What ``make`` makes of the records' cells; those that it cannot use are added to ``findings``."""
     for record in records:
@@ -64,6 +64,15 @@ def rows_of(
         else:
             if row is not None:
                 yield row
+
+
+def by_split(folder: Path, files: Mapping[str, str]) -> list[tuple[str, Path]]:
+    """(split, list) of those ``files`` that are in a folder.   Raises AudioLDMError if none is."""
+    if there := [(split, folder / name) for name, split in files.items() if (folder / name).is_file()]:
+        return there
+    raise AudioLDMError(
+        f"{folder} holds no {' or '.join(files)}.", "Name the folder of the data set's lists."
+    )
 
 
 def items(path: Path, values: Iterable[dict[str, Any]]) -> list[Record]:

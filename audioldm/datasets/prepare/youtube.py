@@ -23,6 +23,10 @@ from audioldm.paths import inside
 
 ADDRESS = "https://www.youtube.com/watch?v={video}"
 JOURNAL = "fetch.jsonl"
+OPTIONS = (
+    "--ignore-config", "--no-playlist", "--quiet", "--no-warnings", "--no-progress", "--format", "bestaudio/best",
+    "--extract-audio", "--audio-format", "flac",
+)  # fmt: skip
 SECONDS = 300.0
 """for one clip"""
 GIVE_UP = 10
@@ -93,7 +97,7 @@ def fetch(
     address: str = ADDRESS,
     tries: int = 3,
     wait: float = 5.0,
-    on_clip: Callable[[], None] | None = None,
+    on_clip: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
     """Get every clip that ``folder`` has not; findings are "gone" (permanent) and "later" (passing)."""
     if importlib.util.find_spec("yt_dlp") is None:
@@ -115,13 +119,12 @@ def fetch(
                 findings.append(Finding("gone" if fate == "permanent" else "later", clip.name, why))
             in_a_row = in_a_row + 1 if fate == "passing" else 0
             if in_a_row == GIVE_UP:
-                raise AudioLDMError(
+                what, hint = (
                     f"{GIVE_UP} clips in a row could not be had: {why}",
                     "The same command goes on later.",
-                    code=1,
                 )
-        if on_clip is not None:
-            on_clip()
+                raise AudioLDMError(what, hint, code=1)
+        on_clip()
     return findings
 
 
@@ -140,31 +143,12 @@ def _tried(clip: Clip, folder: Path, address: str, tries: int, wait: float) -> t
 def _once(clip: Clip, folder: Path, address: str) -> tuple[str, str]:
     """One attempt: into a folder of its own, then in one move to its place."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
-        command = [
-            sys.executable,
-            "-m",
-            "yt_dlp",
-            "--ignore-config",
-            "--no-playlist",
-            "--quiet",
-            "--no-warnings",
-            "--no-progress",
-            "--format",
-            "bestaudio/best",
-            "--download-sections",
-            f"*{clip.start:g}-{clip.start + clip.seconds:g}",
-            "--extract-audio",
-            "--audio-format",
-            "flac",
-            "--output",
-            f"{part}/sound.%(ext)s",
-            "--",
-            address.format(video=clip.video),
-        ]
+        command = [sys.executable, "-m", "yt_dlp", *OPTIONS, "--output", f"{part}/sound.%(ext)s"]
+        command += ["--download-sections", f"*{clip.start:g}-{clip.start + clip.seconds:g}"]
+        command += ["--", address.format(video=clip.video)]
+        quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
-            )
+            done: subprocess.CompletedProcess[str] = subprocess.run(command, timeout=SECONDS, **quiet)  # type: ignore[call-overload]
         except subprocess.TimeoutExpired:
             return "passing", f"nothing came in {SECONDS:g} s"
         clip_file = Path(part) / "sound.flac"

@@ -1,13 +1,14 @@
 """All checks of one model, in the order in which their sounds are needed.
 
 python -m recipes.embedded.release_checks data/raw/*.jsonl -m runs/embedded/release
+python -m recipes.embedded.release_checks data/raw/*.jsonl -m MODEL --held held_groups.json --prompts open.tsv
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,15 @@ from audioldm.datasets import manifest
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation import prompts as judge
+from audioldm.evaluation.clips import from_rows
 from audioldm.evaluation.comparison import Progress, no_progress
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
-from audioldm.evaluation.recognition import PROMPTS, check
+from audioldm.evaluation.recognition import PROMPTS, Esc10Classifier, Tally, check
 from audioldm.evaluation.tag_bridge import TagBridge
+from audioldm.tables import read_text
+from recipes.embedded.vocoder_bars import classes_of
 
 from . import codec, likeness, pitch, prompts, sounds
 from .check import Check, table
@@ -44,6 +49,9 @@ class ReleaseChecks:
     seeds: int = prompts.SEEDS
     captions: int = sounds.CAPTIONS
     pairs: int = pitch.PAIRS
+    other_seeds: int = prompts.OTHER_SEEDS
+    listing: Path | None = None
+    """open prompts with the classes that are right for each"""
     device: str = "cpu"
     framing: Framing = field(init=False)
 
@@ -67,20 +75,24 @@ class ReleaseChecks:
         return [self.framing.of_row(row) for row in (*self.fold, *self.open)]
 
     @cached_property
-    def generated_waves(self) -> list[Tensor]:
+    def files(self) -> list[Tensor]:
         """A generated clip for each held-out one: ESC-10's prompts with seeds 0 to 7, captions with their number."""
         place: dict[str, int] = {}
-        prompts, seeds = [], []
+        asked, seeds = [], []
         for row in self.fold:
             place[row.labels[0]] = seed = place.get(row.labels[0], -1) + 1
-            prompts.append(PROMPTS[row.labels[0]])
+            asked.append(PROMPTS[row.labels[0]])
             seeds.append(seed)
-        prompts += [row.captions[0] for row in self.open]
+        asked += [row.captions[0] for row in self.open]
         seeds += range(len(self.open))
-        with self.progress("generating", len(prompts)) as step:
+        with self.progress("generating", len(asked)) as step:
             self.clips.on_clip = step
-            waves = self.clips.waves(prompts, seeds)
-        return [self.framing(wave, self.clips.pipe.spec.rate) for wave in waves]
+            return self.clips.waves(asked, seeds)
+
+    @cached_property
+    def generated_waves(self) -> list[Tensor]:
+        """The generated clips, framed."""
+        return [self.framing(wave, self.clips.pipe.spec.rate) for wave in self.files]
 
     def embed(self, what: str, waves: Sequence[Tensor]) -> Tagged:
         """YAMNet's view of waves, with progress."""
@@ -113,20 +125,42 @@ class ReleaseChecks:
         """The model without its U-Net."""
         return Codec(self.clips.pipe, self.framing.seconds)
 
-    def through(self, waves: Sequence[Tensor]) -> Tagged:
-        """VAE and vocoder, embedded."""
+    def round_trip(self, wave: Tensor) -> Tensor:
+        """VAE and vocoder of a framed wave (N,), framed again."""
+        rate = self.codec.spec.rate
+        return self.framing(self.codec.round_trip(resample(wave, RATE, rate)), rate)
+
+    def through(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """VAE and vocoder, of each."""
         back = []
         with self.progress("VAE and vocoder", len(waves)) as step:
             for wave in waves:
-                rate = self.codec.spec.rate
-                back.append(self.framing(self.codec.round_trip(resample(wave, RATE, rate)), rate))
+                back.append(self.round_trip(wave))
                 step()
-        return self.embed("round trips", back)
+        return back
+
+    @cached_property
+    def trip_waves(self) -> list[Tensor]:
+        """The held-out sounds after VAE and vocoder."""
+        return self.through(self.real_waves)
 
     @cached_property
     def trip(self) -> Tagged:
-        """The held-out sounds after VAE and vocoder, embedded."""
-        return self.through(self.real_waves)
+        """The same, embedded."""
+        return self.embed("round trips", self.trip_waves)
+
+    @cached_property
+    def classifier(self) -> Esc10Classifier:
+        """ESC-10's, of real sounds."""
+        rows = sounds.of_source(self.rows, sounds.ESC10)
+        with self.progress("embedding ESC-10", len(rows)) as step:
+            return Esc10Classifier.train(rows, self.yamnet, progress=lambda *_: step())
+
+    @cached_property
+    def fold_trip(self) -> Tally:
+        """What the classifier makes of the test fold after VAE and vocoder."""
+        labels = [row.labels[0] for row in self.fold]
+        return Tally.of(labels, self.classifier.predict(self.trip.embeddings[: len(labels)]))
 
     @cached_property
     def classes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -143,52 +177,84 @@ class ReleaseChecks:
         )
 
     def esc10(self) -> list[Check]:
-        """Recognition."""
+        """Recognition of the class names as trained."""
         with self.progress("generating", self.seeds * len(PROMPTS)) as step:
             self.clips.on_clip = step
-            rows = sounds.of_source(self.rows, sounds.ESC10)
-            return [prompts.recognition(rows, self.clips, self.yamnet, seeds=self.seeds)]
+            return [prompts.recognition(self.classifier, self.clips, self.fold_trip, seeds=self.seeds)]
+
+    def paraphrases(self) -> list[Check]:
+        """Recognition of the same classes in other words."""
+        seeds = self.other_seeds
+        with self.progress("generating", 2 * seeds * len(PROMPTS)) as step:
+            self.clips.on_clip = step
+            return [
+                prompts.recognition(
+                    self.classifier, self.clips, self.fold_trip, wordings=prompts.WORDINGS, seeds=seeds
+                )
+            ]
+
+    def open_prompts(self) -> list[Check]:
+        """Prompts of any kind; without a list, nothing."""
+        if self.listing is None:
+            return []
+        asked, _ = judge.read_prompts(self.listing, self.yamnet.class_names)
+        with self.progress("generating", self.other_seeds * len(asked)) as step:
+            source = judge.generated(self.clips)
+            results = list(
+                judge.evaluate_prompts(asked, source, self.yamnet, seeds=self.other_seeds, step=step)
+            )
+        kinds = {row.captions[0]: tuple(classes_of(row.captions[0])) for row in self.open}
+        known = [judge.Prompt(caption, classes) for caption, classes in kinds.items() if classes]
+        clips = from_rows([row for row in self.open if kinds[row.captions[0]]])
+        with self.progress("real clips of known kinds", len(clips)) as step:
+            real, trip, _ = judge.evaluate_real(clips, known, self.codec, self.yamnet, step)
+        return [prompts.open_prompts(results, real, trip)]
+
+    def level(self) -> list[Check]:
+        """Silence and peaks."""
+        return prompts.level(self.files, self.real_waves, self.trip_waves)
 
     def tags(self) -> list[Check]:
         """The tag bridge, on the open sounds' captions."""
-        start = len(self.fold)
-        part = slice(start, None)
+        part = slice(len(self.fold), None)
+        sides = (self.real[part], self.generated[part], self.trip[part])
         captions = [row.captions[0] for row in self.open]
-        return [
-            prompts.tag_bridge(
-                self.real[part], self.generated[part], captions, TagBridge(self.yamnet.class_names)
-            )
-        ]
+        return [prompts.tag_bridge(*sides, captions, TagBridge(self.yamnet.class_names))]
 
     def distance(self) -> list[Check]:
-        """Fréchet distances."""
+        """Fréchet and kernel distances, of all held-out sounds and of the open ones alone."""
         first, second, waves = self.halves
-        other = self.through(waves)
-        return list(
-            likeness.distance(
-                self.real, self.generated, first=first, second=second, trip=self.trip, trip_other=other
-            )
-        )
+        other = self.embed("round trips of the half", self.through(waves))
+        parts = (self.real, self.generated, first, second, self.trip, other)
+        sets = likeness.Sets(*(part.embeddings for part in parts))
+        alone = sets.part(slice(len(self.fold), None))
+        return [*likeness.distance(sets, "all"), *likeness.distance(alone, "open sounds")]
 
     def diversity(self) -> list[Check]:
         """Distances within a prompt."""
-        return [likeness.diversity(*self.classes)]
+        labels = [row.labels[0] for row in self.fold]
+        trip = {
+            label: self.trip.embeddings[[i for i, each in enumerate(labels) if each == label]]
+            for label in PROMPTS
+        }
+        return [likeness.diversity(*self.classes, trip)]
 
     def copies(self) -> list[Check]:
         """Nearest training clips."""
         train = [row for row in self.rows if row.split == "train"]
         search = likeness.CopySearch(train, self.framing, device=self.device)
         with self.progress("searching for copies", len(train)) as step:
-            both = [*self.generated_waves, *self.real_waves]
-            correlations, nearest = search(both, step)
-        half = len(self.generated_waves)
-        return [likeness.copies(correlations[:half], nearest[:half], correlations[half:])]
+            values, nearest = search([*self.generated_waves, *self.real_waves, *self.trip_waves], step)
+        generated, real, trip = values.chunk(3)
+        return [likeness.copies(generated, nearest[: len(generated)], real, trip)]
 
     def pitch(self) -> list[Check]:
         """Low and high notes."""
         with self.progress("generating notes", 2 * self.pairs) as step:
             self.clips.on_clip = step
-            return [pitch.follows_words(self.clips, self.framing, self.rows, count=self.pairs)]
+            return [
+                pitch.follows_words(self.clips, self.framing, self.rows, self.round_trip, count=self.pairs)
+            ]
 
     def vocoder(self) -> list[Check]:
         """Vocoder and round trip."""
@@ -204,7 +270,9 @@ class ReleaseChecks:
                 yield name, getattr(self, name)()
 
 
-ORDER = ("vocoder", "esc10", "tags", "distance", "diversity", "copies", "pitch")
+ORDER = (
+    "open_prompts", "esc10", "paraphrases", "distance", "tags", "level", "diversity", "pitch", "vocoder", "copies"
+)  # fmt: skip
 
 
 def about(checks: ReleaseChecks) -> dict[str, Any]:
@@ -246,6 +314,18 @@ def parser() -> argparse.ArgumentParser:
         "--captions", type=int, default=sounds.CAPTIONS, help="held-out captions of open sounds"
     )
     line.add_argument("--pairs", type=int, default=pitch.PAIRS, help="pairs of low and high notes")
+    line.add_argument(
+        "--other-seeds", type=int, default=prompts.OTHER_SEEDS, help="clips of each wording and open prompt"
+    )
+    line.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE.tsv",
+        help="open prompts, as audioldm evaluate prompts takes them",
+    )
+    line.add_argument(
+        "--held", type=Path, metavar="FILE.json", help="a list of opensounds2's groups that no training saw"
+    )
     for name, kind in SETTINGS.items():
         line.add_argument(f"--{name.replace('_', '-')}", type=kind)
     line.add_argument("--batch-size", type=int, help="clips made at once (default: 1 on a CPU, else 16)")
@@ -266,6 +346,19 @@ SETTINGS = {
 }
 
 
+def groups_of(path: Path) -> list[str]:
+    """The groups of a JSON list."""
+    try:
+        groups = json.loads(read_text(path))
+    except (OSError, ValueError) as error:
+        raise AudioLDMError(
+            f"{path} is no JSON list of groups: {error}.", "Give --held such a file."
+        ) from error
+    if not isinstance(groups, list) or not groups or not all(isinstance(group, str) for group in groups):
+        raise AudioLDMError(f"{path} is no JSON list of groups.", "Give --held such a file.")
+    return groups
+
+
 def run(options: argparse.Namespace) -> None:
     """Check, write, print."""
     from audioldm.pipeline.outputs import check_writable, publish
@@ -273,9 +366,12 @@ def run(options: argparse.Namespace) -> None:
     wanted = [name.strip() for name in options.only.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in ORDER]:
         raise AudioLDMError(f"only={unknown[0]!r} is no question.", f"Known: {', '.join(ORDER)}.")
-    if options.captions < 2 or options.pairs < 1 or options.seeds < 2:
-        raise AudioLDMError("seeds, captions or pairs are too few.", "Use 2, 2 and 1 or more.")
+    if min(options.captions, options.seeds) < 2 or min(options.pairs, options.other_seeds) < 1:
+        raise AudioLDMError(
+            "seeds, captions, pairs or other_seeds are too few.", "Use 2, 2, 1 and 1 or more."
+        )
     rows = [row for path in options.manifests for row in manifest.read(path)]
+    rows = sounds.hold_out(rows, groups_of(options.held)) if options.held else rows
     check(sounds.of_source(rows, sounds.ESC10))
     check_writable(options.out)
     yamnet = YamNet(threads=options.threads)
@@ -283,16 +379,16 @@ def run(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
 
-    def bar(unit: str, total: int) -> AbstractContextManager[Callable[..., None]]:
-        return progress(total, unit)
-
     checks = ReleaseChecks(
         rows, clips, yamnet, lambda what, total: progress(total, what),
         seeds=options.seeds, captions=options.captions, pairs=options.pairs, device=str(pipe.device),
+        other_seeds=options.other_seeds, listing=options.prompts,
     )  # fmt: skip
     results: list[Check] = []
-    for _, answers in checks.run(wanted):
+    begin = time.monotonic()
+    for name, answers in checks.run(wanted):
         results += answers
+        print(f"{name}: {time.monotonic() - begin:.0f} s from the start", file=sys.stderr)
         for answer in answers:
             print(table([answer]).splitlines()[-1], file=sys.stderr)
     report: dict[str, Any] = {"about": about(checks), "checks": [result.as_dict() for result in results]}

@@ -1,6 +1,6 @@
 """One line of the table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -21,7 +21,7 @@ class Check:
     n: int = 0
     rows: dict[str, float | None] = field(default_factory=dict)
     detail: str = ""
-    more: dict[str, object] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool | None:

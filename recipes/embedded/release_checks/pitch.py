@@ -1,7 +1,7 @@
 """Does "low" sound lower than "high"?   Pitch by torchcrepe, whose weights come inside its package."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import torch
@@ -83,11 +83,17 @@ def voiced(wave: Tensor, *, device: str, model: str) -> Tensor:
 
 
 def follows_words(
-    clips: GeneratedClips, framing: Framing, rows: Sequence[Row], *, count: int = PAIRS
+    clips: GeneratedClips,
+    framing: Framing,
+    rows: Sequence[Row],
+    trip: Callable[[Tensor], Tensor],
+    *,
+    count: int = PAIRS,
 ) -> Check:
     """Share of pairs whose low clip is lower than its high one; a clip without pitch loses its pair.
 
-    Beside it the same pairs of rendered notes, which show what the measure itself loses.
+    Beside it the same pairs of rendered notes, and those after the codec (``trip``, 16 kHz waves (N,)), which show what
+    the measure and the codec lose.
     """
     device = str(clips.pipe.device)
     asked = pairs(count)
@@ -98,13 +104,18 @@ def follows_words(
         (note_pitch(framing(low, rate), device=device), note_pitch(framing(high, rate), device=device))
         for low, high in zip(lows, highs, strict=True)
     ]
-    real = real_pairs(rows, framing, asked, device=device)
+    real = real_pairs(rows, framing.of_row, asked, device=device)
+    back = real_pairs(rows, lambda row: trip(framing.of_row(row)), asked, device=device)
     return Check(
         "pitch follows low and high",
         value=in_order(pitches),
         limit=0.9,
         n=count,
-        rows={"rendered notes, the same pairs": in_order(real) if real else None, "chance": 0.5},
+        rows={
+            "rendered notes, the same pairs": in_order(real) if real else None,
+            "codec on them": in_order(back) if back else None,
+            "chance": 0.5,
+        },
         detail=f"{sum(None in pair for pair in pitches)} pairs with a clip without pitch; {len(real)} rendered pairs",
         more={"hertz": pitches, "pairs": asked, "rendered": real},
     )
@@ -120,7 +131,11 @@ def in_order(pitches: Sequence[Pitches]) -> float:
 
 
 def real_pairs(
-    rows: Sequence[Row], framing: Framing, asked: Sequence[tuple[str, str, int]], *, device: str
+    rows: Sequence[Row],
+    wave_of: Callable[[Row], Tensor],
+    asked: Sequence[tuple[str, str, int]],
+    *,
+    device: str,
 ) -> list[Pitches]:
     """Pitches of rendered notes for the pairs that are asked for, of any split: what is tested is the measure.
 
@@ -136,7 +151,7 @@ def real_pairs(
         row = named[prompt][turns[prompt] % len(named[prompt])]
         turns[prompt] += 1
         if row.path not in known:
-            known[row.path] = note_pitch(framing.of_row(row), device=device)
+            known[row.path] = note_pitch(wave_of(row), device=device)
         return known[row.path]
 
     return [(pitch_of(low), pitch_of(high)) for low, high, _ in asked if named[low] and named[high]]

@@ -1,7 +1,7 @@
 """Where the sounds of the checks come from: held-out rows, disjoint halves, one framing for all.   N samples."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from audioldm.evaluation.embedders.yamnet import RATE, YamNet, load_row
 from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, TRAIN_FOLDS
 from audioldm.signal.level import normalise_peak
 
-ESC10, OPENSOUNDS = "esc10", "opensounds"
-CAPTIONS = 100
+ESC10, OPENSOUNDS, OPENSOUNDS2 = "esc10", "opensounds", "opensounds2"
+CAPTIONS = 200
 """held-out captions of open sounds"""
 SEED = 0
 
@@ -72,14 +72,31 @@ class Tagged:
         return Tagged(self.embeddings[index], self.largest[index], self.mean[index])
 
 
-def of_source(rows: Sequence[Row], source: str) -> list[Row]:
-    """Rows of a source, "opensounds" covering "opensounds/package"."""
-    return [row for row in rows if row.source == source or row.source.startswith(f"{source}/")]
+def of_source(rows: Sequence[Row], *sources: str) -> list[Row]:
+    """Rows of some sources, "opensounds" covering "opensounds/package"."""
+    return [row for row in rows if row.source.split("/")[0] in sources]
+
+
+def hold_out(rows: Sequence[Row], groups: Sequence[str]) -> list[Row]:
+    """The rows with these groups of opensounds2 as its test split, and all its other rows as training rows."""
+    held = {f"{OPENSOUNDS2}/{group.removeprefix(f'{OPENSOUNDS2}/')}" for group in groups}
+    there = {row.group for row in of_source(rows, OPENSOUNDS2)}
+    if held and not held & there:
+        raise AudioLDMError(
+            f"None of the {len(held)} held-out groups is in the manifests, {min(held)!r} for one.",
+            "Give the manifest of opensounds2, or leave --held out.",
+        )
+    return [
+        replace(row, split="test" if row.group in held else "train")
+        if held and row.source.startswith(OPENSOUNDS2)
+        else row
+        for row in rows
+    ]
 
 
 def held_out(rows: Sequence[Row], count: int = CAPTIONS) -> list[Row]:
     """``count`` open sounds of the test split; where it has fewer, validation rows fill up."""
-    open_rows = of_source(rows, OPENSOUNDS)
+    open_rows = of_source(rows, OPENSOUNDS, OPENSOUNDS2)
     test = shuffled([row for row in open_rows if row.split == "test"])
     spare = shuffled([row for row in open_rows if row.split == "val"])
     selected = [*test, *spare][:count]
@@ -105,7 +122,9 @@ def halves(rows: Sequence[Row], *, per_class: int, opensounds: int) -> tuple[lis
     """
     esc = [row for row in of_source(rows, ESC10) if row.fold in TRAIN_FOLDS]
     quotas = [([row for row in esc if label in row.labels], per_class) for label in PROMPTS]
-    quotas += [([row for row in of_source(rows, OPENSOUNDS) if row.split == "train"], opensounds)]
+    quotas += [
+        ([row for row in of_source(rows, OPENSOUNDS, OPENSOUNDS2) if row.split == "train"], opensounds)
+    ]
     first, second = [], []
     for pool, quota in quotas:
         sides: tuple[list[Row], list[Row]] = ([], [])

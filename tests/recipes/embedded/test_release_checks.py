@@ -103,6 +103,22 @@ def test_halves_share_no_recording_and_held_out_rows_are_no_training_rows(rows: 
         sounds.halves(rows, per_class=2, opensounds=80)
 
 
+def test_groups_that_no_training_saw_become_the_test_split(tmp_path: Path, rows: list[Row], capsys) -> None:
+    more = [
+        Row(f"{i}.opus", ("x",), split="val", source="opensounds2/a", group=f"opensounds2/a:{i}")
+        for i in range(4)
+    ]
+    split = {row.group: row.split for row in sounds.hold_out([*rows, *more], ["a:1", "a:2"])}
+    assert [split[row.group] for row in more] == ["train", "test", "test", "train"]
+    assert all(split[row.group] == row.split for row in rows), "other sources keep theirs"
+    with pytest.raises(AudioLDMError, match="None of the 1 held-out groups"):
+        sounds.hold_out(rows, ["a:1"])
+    path = manifest.write(rows, tmp_path / "rows.jsonl")
+    (tmp_path / "held.json").write_text('{"a": 1}')
+    assert program.main([str(path), "--held", str(tmp_path / "held.json")]) == 2
+    assert "no JSON list of groups" in capsys.readouterr().err
+
+
 def test_a_group_lies_whole_in_one_half(rows: list[Row]) -> None:
     together = [Row(**{**vars(row), "group": f"g{i // 2}"}) for i, row in enumerate(rows)]
     first, second = sounds.halves(together, per_class=2, opensounds=6)
@@ -195,7 +211,7 @@ def test_rendered_notes_stand_beside_the_pairs_that_are_asked_for(tmp_path: Path
         wave = 0.3 * sum(torch.sin(2 * math.pi * k * hertz * time) / k for k in (1, 2, 3))
         path = encode(tmp_path / f"{hertz}.wav", wave, RATE)
         rows.append(Row(str(path), (caption,), source="rendered/notes", group=caption))
-    found = pitch.real_pairs(rows, FRAMING, pitch.pairs(), device="cpu")
+    found = pitch.real_pairs(rows, FRAMING.of_row, pitch.pairs(), device="cpu")
     assert len(found) == 4, "cello with violin and flute, twice each"
     assert pitch.in_order(found) == 0.5, "the flute's row lies"
 
@@ -217,14 +233,23 @@ def test_clips_are_made_once_and_again_for_other_settings(tiny_model: Path, tmp_
 def test_all_checks_of_a_tiny_model(rows, tiny_model, tmp_path, capsys) -> None:
     path = manifest.write(rows, tmp_path / "rows.jsonl")
     words = [str(path), "-m", str(tiny_model), "-o", str(tmp_path / "out"), "--seeds", "2", "--captions", "8"]
-    words += ["--steps", "1", "--pairs", "3", "--json", "--device", "cpu"]
+    words += ["--steps", "1", "--pairs", "3", "--json", "--device", "cpu", "--other-seeds", "1"]
+    listing = tmp_path / "open.tsv"
+    listing.write_text("a dog\tDog\nrain\tRain|Raindrop\n")
+    words += ["--prompts", str(listing)]
     assert program.main(words) == 0
     report = json.loads(capsys.readouterr().out)
     checks = {check["name"]: check for check in report["checks"]}
-    assert len(checks) == 10
+    assert len(checks) == 16
     assert all(check["passed"] in (True, False) for check in checks.values())
     assert checks["ESC-10 recognised, of real"]["n"] == 20
-    assert checks["FD over real/real floor"]["n"] == 28
+    assert checks["FD over real/real floor, all"]["n"] == 28
+    assert checks["FD over codec's, open sounds"]["n"] == 8
+    assert checks["ESC-10 in other words recognised, of real"]["n"] == 20
+    assert checks["open prompts, right clips"]["n"] == 2
+    assert checks["silent clips"]["n"] == checks["clips at full scale"]["n"] == 28
+    codec = [any("codec" in name for name in check["rows"]) for check in report["checks"]]
+    assert sum(codec) >= 13, "the codec stands beside what it limits"
     assert checks["pitch follows low and high"]["rows"]["rendered notes, the same pairs"] is not None
     assert checks["VAE + vocoder keep YAMNet's first tag"]["rows"]["real"] == 1.0
     assert report["about"]["embedder"]["sha256"]

@@ -1,0 +1,150 @@
+"""``--replay FILE.json``: make the sound of a sidecar again, and say whether it is the same."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audioldm.cli import generate
+from audioldm.cli.clips import check_outputs, plan
+from audioldm.cli.console import progress, say
+from audioldm.cli.edit import EDITS, Edit
+from audioldm.cli.options import changed, restored
+from audioldm.cli.options.model import ModelOptions
+from audioldm.cli.options.output import Output
+from audioldm.cli.results import Results, save
+from audioldm.errors import AudioLDMError
+
+if TYPE_CHECKING:
+    from audioldm.pipeline.sounds import Sound
+
+PLACE = Path("out/replay")
+"""Where it writes unless ``--out`` names another place"""
+
+
+def replay(path: Path, output: Output, model: ModelOptions) -> None:
+    """Make the sound of a sidecar of generate or edit again, and say how far it is from the first.
+
+    ``output`` says where it goes; ``model`` may say what computes it.   Raises AudioLDMError.
+    """
+    record = read_sidecar(path)
+    again = edited if record["command"] in {f"edit {name}" for name in EDITS} else generated
+    place = replace(output, out=PLACE if output.out == Path("out") else output.out)
+    results = Results(output.as_json)
+    for result in again(record, place, model):
+        results.add(result)
+        compare(path, record, result)
+    results.close()
+
+
+def generated(record: dict[str, Any], output: Output, model: ModelOptions) -> Iterator[dict[str, Any]]:
+    """The clip of ``audioldm generate``, in the place of its batch that it had."""
+    request = restored(generate.Generate, {**record["options"], **changed(model)})
+    prompt = record["prompt"] if record["prompt"] and request.prompts.schedule is None else None
+    request = replace(request, prompt=prompt, output=placed(request.output, output))
+    generate.check(request)
+    rows, spans, title = generate.rows_of(request)
+    [group] = plan(
+        [replace(rows[0], seed=record["seed"], out=None)], request.prompts, request.output, title=title
+    )
+    check_outputs([group], request.output)
+    if output.dry_run:
+        generate.dry_run([group], request)
+        return
+    session = generate.Session.load(request, request.conditions.check(), spans)
+    machine, steps = record["machine"], session.settings_of(group[0])["steps"]
+    with threads(machine["threads"]), progress(steps * machine["batch_size"]) as advance:
+        wave = session.sample(group * machine["batch_size"], advance)[machine["batch_row"]]
+    of_batch = {name: machine[name] for name in ("batch_size", "batch_row")}
+    _, wave, about = session.best([(group[0], wave, of_batch)])
+    yield save(session.pipe, group[0], wave, about, request.output)
+
+
+def edited(record: dict[str, Any], output: Output, model: ModelOptions) -> Iterator[dict[str, Any]]:
+    """The take of ``audioldm edit``; says which of its inputs have changed since."""
+    kind: type[Edit] = EDITS[record["command"].removeprefix("edit ")]
+    edit = restored(kind, {**record["options"], **changed(model)})
+    how = replace(edit.how, seed=record["seed"], output=placed(edit.how.output, output))
+    with threads(record["machine"]["threads"]):
+        yield from replace(edit, how=how).results()
+
+
+def placed(before: Output, now: Output) -> Any:
+    """How the first sound was written, where and how this one goes."""
+    return replace(
+        before, **{name: getattr(now, name) for name in ("out", "force", "figure", "dry_run", "as_json")}
+    )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """As many threads as the first sound was made with."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """A sidecar with all that a replay needs.   Raises AudioLDMError."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        machine = record["machine"]
+        texts = (record["prompt"], record["sound"]["sha256"], record["command"])
+        numbers = [record["seed"], *(machine[name] for name in ("threads", "batch_size", "batch_row"))]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(record["options"], dict):
+            raise ValueError("a value of another type")
+        if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+            raise ValueError("a number that is none")
+        if not (1 <= numbers[1] <= 1024 and numbers[3] < numbers[2] <= 4096):
+            raise ValueError("threads or batch out of range")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise AudioLDMError(
+            f"replay={path} is no sidecar of a clip ({reason}).", "Name the .json beside a sound."
+        ) from error
+    return record
+
+
+def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
+    """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
+    if result["sound"]["sha256"] == record["sound"]["sha256"]:
+        say(f"{path}: the same bytes.")
+        return
+    from audioldm.pipeline import sounds
+
+    before = path.with_suffix(Path(result["audio"]).suffix)
+    apart = f"{before} is not there to compare"
+    if before.is_file():
+        try:
+            apart = difference(*(sounds.read(place) for place in (result["audio"], before)))
+        except (AudioLDMError, OSError) as error:
+            apart = f"{before} cannot be read ({error})"
+    pairs = [
+        (f"{part}.{name}", record.get(part, {}).get(name), result.get(part, {}).get(name))
+        for part in ("versions", "machine", "settings", "model")
+        for name in {*record.get(part, {}), *result.get(part, {})}
+    ]
+    changes = [
+        f"{name} was {was!r}, is {now!r}"
+        for name, was, now in sorted(pairs, key=lambda pair: pair[0])
+        if was != json.loads(json.dumps(now))
+    ]
+    say(f"{path}: other bytes: {apart}. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}.")
+
+
+def difference(sound: "Sound", other: "Sound") -> str:
+    """How far two sounds are from each other in steps of 16 bits, in words."""
+    import numpy as np
+
+    if sound.data.shape != other.data.shape:
+        return f"{len(sound.data)} samples, not {len(other.data)}"
+    apart = np.abs(np.rint((sound.floats() - other.floats()) * 2**15))
+    most = int(apart.max(initial=0))
+    return f"{(apart > 0).mean():.2%} of the samples differ, by at most {most} of 32768"

@@ -1,0 +1,236 @@
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
+"""Triton kernels for what lies between the products of a U-Net: norms, sums and gates, each in as few passes as it can.
+
+Everything is channels-last: the last axis in memory is C.   B batch, C channels, H rows, W columns, N vectors.
+Sums are float32, whatever the type of the tensors.
+"""
+
+# Triton's language has no types that mypy could check
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE = 2048
+"""numbers that one program holds"""
+WIDE = 64
+"""channels that one program holds"""
+PROGRAMS = 1024
+"""programs that keep a large card busy"""
+MOST_SPLITS = 64
+TABLE = tl.constexpr(5)
+"""rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
+
+
+@triton.jit
+def moments_kernel(x, part, pixels, channels, splits, P: tl.constexpr, C: tl.constexpr):
+    """Of a split of the pixels: sums (2, C) of x and x^2 about each channel's first value, which keeps digits."""
+    b, s = tl.program_id(0), tl.program_id(1)
+    c = tl.program_id(2) * C + tl.arange(0, C)
+    inside = c < channels
+    x += b.to(tl.int64) * pixels * channels
+    pivot = tl.load(x + c, mask=inside, other=0.0).to(tl.float32)
+    span = tl.cdiv(pixels, splits)
+    end = tl.minimum(s * span + span, pixels)
+    total = tl.zeros((P, C), tl.float32)
+    square = tl.zeros((P, C), tl.float32)
+    begin = s * span
+    # "while", since Triton's interpreter cannot count to a number that it was given
+    while begin < end:
+        p = begin + tl.arange(0, P)
+        mask = (p < end)[:, None] & inside[None, :]
+        value = tl.load(x + p[:, None] * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        value = tl.where(mask, value - pivot[None, :], 0.0)
+        total += value
+        square += value * value
+        begin += P
+    at = part + (b * splits + s) * 2 * channels + c
+    tl.store(at, tl.sum(total, 0), mask=inside)
+    tl.store(at + channels, tl.sum(square, 0), mask=inside)
+
+
+@triton.jit
+def scales_kernel(
+    x, part, bias, shift, weight, offset, out, pixels, channels, splits, size, eps,
+    BIAS: tl.constexpr, SHIFT: tl.constexpr, S: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Of one group: what each of its channels is multiplied by, what is added then, and what ``norms`` asks for."""
+    b, j = tl.program_id(0), tl.arange(0, C)
+    c = tl.program_id(1) * size + j
+    inside = j < size
+    total = tl.zeros((S, C), tl.float32)
+    square = tl.zeros((S, C), tl.float32)
+    begin = 0
+    while begin < splits:
+        s = begin + tl.arange(0, S)
+        at = part + (b * splits + s)[:, None] * 2 * channels + c[None, :]
+        mask = (s < splits)[:, None] & inside[None, :]
+        total += tl.load(at, mask=mask, other=0.0)
+        square += tl.load(at + channels, mask=mask, other=0.0)
+        begin += S
+    mean = tl.sum(total, 0) / pixels
+    spread = tl.sum(square, 0) - mean * mean * pixels
+    mean += tl.load(x + b.to(tl.int64) * pixels * channels + c, mask=inside, other=0.0).to(tl.float32)
+    plus = tl.zeros((C,), tl.float32)
+    if BIAS:
+        plus += tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)
+    if SHIFT:
+        plus += tl.load(shift + b * channels + c, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.where(inside, mean + plus, 0.0)
+    centre = tl.sum(mean, 0) / size
+    gap = tl.where(inside, mean - centre, 0.0)
+    variance = tl.sum(tl.where(inside, spread, 0.0) + pixels * gap * gap, 0) / (pixels * size)
+    steep = 1 / tl.sqrt(variance + eps)
+    scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32) * steep
+    added = tl.load(offset + c, mask=inside, other=0.0).to(tl.float32) + (plus - centre) * scale
+    at = out + b * TABLE * channels + c
+    tl.store(at, scale, mask=inside)
+    tl.store(at + channels, added, mask=inside)
+    tl.store(at + 2 * channels, steep + 0 * plus, mask=inside)
+    tl.store(at + 3 * channels, centre - plus, mask=inside)
+    tl.store(at + 4 * channels, mean, mask=inside)
+
+
+@triton.jit
+def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
+    """x times its channel's scale, plus its offset, and SiLU of that."""
+    b = tl.program_id(0)
+    p = tl.program_id(1) * P + tl.arange(0, P)
+    c = tl.program_id(2) * C + tl.arange(0, C)
+    inside = c < channels
+    at = scales + b * TABLE * channels + c
+    scale = tl.load(at, mask=inside, other=0.0)
+    offset = tl.load(at + channels, mask=inside, other=0.0)
+    place = b.to(tl.int64) * pixels * channels + p[:, None] * channels + c[None, :]
+    mask = (p < pixels)[:, None] & inside[None, :]
+    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32) * scale[None, :] + offset[None, :]
+    if SILU:
+        value = value * tl.sigmoid(value)
+    tl.store(y + place, value.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_kernel(
+    x, y, first, second, out, rows, channels, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr
+):
+    """x + y + biases of the channels."""
+    p = tl.program_id(0) * P + tl.arange(0, P)
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    inside = c < channels
+    bias = tl.load(first + c, mask=inside, other=0.0).to(tl.float32)
+    if BOTH:
+        bias += tl.load(second + c, mask=inside, other=0.0).to(tl.float32)
+    place = p.to(tl.int64)[:, None] * channels + c[None, :]
+    mask = (p < rows)[:, None] & inside[None, :]
+    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32) + bias[None, :]
+    value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def gate_kernel(x, out, rows, channels, P: tl.constexpr, C: tl.constexpr):
+    """The first half of each vector times GELU of the second."""
+    p = tl.program_id(0) * P + tl.arange(0, P)
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    mask = (p < rows)[:, None] & (c < channels)[None, :]
+    at = x + p.to(tl.int64)[:, None] * 2 * channels + c[None, :]
+    value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(at + channels, mask=mask, other=0.0).to(tl.float32)
+    value *= 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
+    tl.store(out + p.to(tl.int64)[:, None] * channels + c[None, :], value.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_norm_kernel(x, y, weight, offset, total, out, rows, channels, eps, P: tl.constexpr, C: tl.constexpr):
+    """x + y, and its layer norm."""
+    p, c = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, C)
+    inside = c < channels
+    place = p.to(tl.int64)[:, None] * channels + c[None, :]
+    mask = (p < rows)[:, None] & inside[None, :]
+    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
+    tl.store(total + place, value.to(total.dtype.element_ty), mask=mask)
+    mean = tl.sum(value, 1) / channels
+    value = tl.where(mask, value - mean[:, None], 0.0)
+    value /= tl.sqrt(tl.sum(value * value, 1) / channels + eps)[:, None]
+    scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
+    plus = tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, (value * scale[None, :] + plus[None, :]).to(out.dtype.element_ty), mask=mask)
+
+
+def group_norm(
+    x: Tensor,
+    norm: torch.nn.GroupNorm,
+    *,
+    silu: bool,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU; the answer is channels-last."""
+    return normed(x, norm, silu=silu, bias=bias, shift=shift)[0]
+
+
+def normed(
+    x: Tensor,
+    norm: torch.nn.GroupNorm,
+    *,
+    silu: bool,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``group_norm``, and its ``TABLE`` (B, 5, C)."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    batch, channels, *sides = x.shape
+    pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
+    size = channels // norm.num_groups
+    wanted = triton.cdiv(PROGRAMS, batch * columns)
+    splits = max(1, min(wanted, MOST_SPLITS, pixels // 16))
+    part = x.new_empty(batch, splits, 2, channels, dtype=torch.float32)
+    scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
+    y = torch.empty_like(x)
+    long = TILE // WIDE
+    moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE)
+    none = scales  # never read
+    scales_kernel[batch, norm.num_groups](
+        x, part, none if bias is None else bias, none if shift is None else shift, norm.weight, norm.bias, scales,
+        pixels, channels, splits, size, norm.eps,
+        bias is not None, shift is not None, 16, max(16, triton.next_power_of_2(size)),
+    )  # fmt: skip
+    scale_kernel[batch, triton.cdiv(pixels, long), columns](x, scales, y, pixels, channels, silu, long, WIDE)
+    return y, scales
+
+
+def add(x: Tensor, y: Tensor, first: Tensor, second: Tensor | None = None) -> Tensor:
+    """x + y + biases (C,) for two channels-last pictures (B, C, H, W), or for vectors (..., C); overwrites x."""
+    channels = len(first)
+    if x.dim() == 4:
+        y = y.contiguous(memory_format=torch.channels_last)
+    rows, long = x.numel() // channels, TILE // WIDE
+    grid = triton.cdiv(rows, long), triton.cdiv(channels, WIDE)
+    add_kernel[grid](
+        x, y, first, first if second is None else second, x, rows, channels, second is not None, long, WIDE
+    )
+    return x
+
+
+def gate(x: Tensor) -> Tensor:
+    """GEGLU's product (..., C) of vectors (..., 2 C)."""
+    channels = x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], channels)
+    rows, long = out.numel() // channels, TILE // WIDE
+    gate_kernel[triton.cdiv(rows, long), triton.cdiv(channels, WIDE)](x, out, rows, channels, long, WIDE)
+    return out
+
+
+def add_norm(x: Tensor, y: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """x + y for vectors (..., C), and the layer norm of the sum; overwrites x."""
+    channels = x.shape[-1]
+    wide = triton.next_power_of_2(channels)
+    rows, high = x.numel() // channels, max(1, TILE // wide)
+    out = torch.empty_like(x)
+    add_norm_kernel[(triton.cdiv(rows, high),)](
+        x, y, norm.weight, norm.bias, x, out, rows, channels, norm.eps, high, wide
+    )
+    return x, out

@@ -1,0 +1,276 @@
+"""Windows of clips to latents and embeddings: what ``audioldm data encode`` and fine-tuning on a folder share.
+
+The loader's processes decode, cut, vary and measure clips and give whole batches; mel, autoencoder and CLAP run on the
+device, in bfloat16 on a GPU, which works on a batch while the one before is taken apart; ``write_latents`` has a thread
+of its own.   B batch, N samples, D embedding, L tokens, E their width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from audioldm.control.maps import MAPS
+from audioldm.datasets.audio_text import AudioText, Item, varied
+from audioldm.datasets.cache import Encoded
+from audioldm.datasets.manifest import Row
+from audioldm.datasets.mixup import both
+from audioldm.datasets.synthetic import SOUNDS, Synthetic
+from audioldm.errors import AudioLDMError
+from audioldm.nets.text_encoder import T5TextEncoder
+from audioldm.nets.vae import encode
+from audioldm.signal.level import normalise_peak
+from audioldm.signal.mel import LogMel
+from audioldm.spec import AudioSpec
+
+AHEAD = 4
+"""Batches that a process of the loader makes before they are asked for."""
+GPU_BATCH = 64
+"""Windows that a GPU encodes at once."""
+TextEncoder = Callable[[Sequence[str]], list[tuple[Tensor, Tensor | None]]]
+"""captions -> the vector (D,) and the tokens (L, E), if there are any, of each"""
+Job = tuple[int, int, int]
+"""source, row, draw"""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How windows are cut: lengths in seconds, chance of mixing, variation of speed, and the maps that each carries."""
+
+    seconds: float
+    buckets: tuple[float, ...] = ()
+    mixup: float = 0.0
+    speed: float = 0.0
+    maps: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0:
+            raise AudioLDMError(f"seconds={self.seconds} cannot be cut.", "Use more than 0.")
+        if not 0 <= self.speed < 1:
+            raise AudioLDMError(
+                f"speed={self.speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone."
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, the rows that say what its clips are, and the bucket of each."""
+
+    data: Dataset[Item]
+    rows: Sequence[Row]
+    buckets: Sequence[int]
+
+    @staticmethod
+    def of(rows: Sequence[Row], spec: AudioSpec, cuts: Cuts) -> "Source":
+        """Clips of a manifest, decoded as they come; all of them first where any may be mixed into another."""
+        seconds = cuts.buckets or cuts.seconds
+        data = AudioText(rows, spec, seconds, seed=cuts.seed, cache=cuts.mixup > 0, mixup=cuts.mixup)
+        return Source(data, rows, data.ids)
+
+    @staticmethod
+    def synthetic(spec: AudioSpec, cuts: Cuts) -> "Source":
+        """Forty rounds of the synthetic sounds."""
+        data = Synthetic(spec, cuts.seconds, 40 * len(SOUNDS), seed=cuts.seed)
+        kinds = [data.kind(i) for i in range(len(data))]
+        rows = [Row("", SOUNDS[kind][1], labels=(kind,), source="synthetic") for kind in kinds]
+        return Source(data, rows, [0] * len(rows))
+
+    def about(self, row: int, draw: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Captions and labels of one window; those of both rows, the captions joined, if another is mixed in."""
+        first = self.rows[row]
+        partner = self.data.partner(row, draw) if isinstance(self.data, AudioText) else None
+        if partner is None:
+            return first.captions, first.labels
+        second = self.rows[partner]
+        one, two = first.captions, second.captions
+        count = max(len(one), len(two))
+        texts = tuple(both(one[i % len(one)], two[i % len(two)]) for i in range(count))
+        return texts, first.labels + second.labels
+
+
+def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
+    """Every window, those of one bucket together; ``windows`` is the count a clip, once or once a source."""
+    if min(windows) < 1:
+        raise AudioLDMError(f"windows={min(windows)} is not a number of windows.", "Use 1 or more.")
+    counts = list(windows) if len(windows) > 1 else list(windows) * len(sources)
+    out = [
+        (place, row, draw)
+        for place, source in enumerate(sources)
+        for row in range(len(source.rows))
+        for draw in range(counts[place])
+    ]
+    return sorted(out, key=lambda job: sources[job[0]].buckets[job[1]])
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows before the nets: waves (B, 1, N) at the level that these know, and what belongs to each."""
+
+    wave: Tensor
+    texts: list[tuple[str, ...]]
+    sources: list[str]
+    labels: list[tuple[str, ...]]
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def pin_memory(self) -> "WindowBatch":
+        """A copy that a GPU can fetch by itself; DataLoader asks for it."""
+        return replace(self, wave=self.wave.pin_memory())
+
+
+class Windows(Dataset[WindowBatch]):
+    """The windows of ``todo`` in batches of up to ``batch_size``, each of one bucket."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        todo: Sequence[Job],
+        spec: AudioSpec,
+        cuts: Cuts,
+        *,
+        batch_size: int = 1,
+    ) -> None:
+        self.sources, self.spec, self.cuts, self.count = sources, spec, cuts, len(todo)
+        groups = (list(group) for _, group in groupby(todo, key=lambda job: sources[job[0]].buckets[job[1]]))
+        self.batches = [
+            group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> WindowBatch:
+        waves, texts, labels, names = [], [], [], []
+        for place, row, draw in self.batches[index]:
+            source = self.sources[place]
+            wave = varied(source.data[(row, draw)][0], row, draw, speed=self.cuts.speed)
+            waves.append(normalise_peak(wave[None])[0])
+            about = source.about(row, draw)
+            texts.append(about[0])
+            labels.append(about[1])
+            names.append(source.rows[row].source)
+        maps = {
+            name: torch.stack([MAPS[name].analyse(wave[0], self.spec) for wave in waves])
+            for name in self.cuts.maps
+        }
+        return WindowBatch(torch.stack(waves), texts, names, labels, maps)
+
+    def loader(self, workers: int, *, pin: bool) -> DataLoader[WindowBatch]:
+        """The batches in order, made by ``workers`` processes."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            pin_memory=pin,
+        )
+
+
+class Nets:
+    """What encodes, on one device.   Without an audio tower a caption's vector stands for its sound's."""
+
+    def __init__(self, vae: AutoencoderKL, clap: Any, spec: AudioSpec, texts: TextEncoder) -> None:
+        self.vae, self.clap, self.spec, self.texts = vae, clap, spec, texts
+        self.device = next(vae.parameters()).device
+        self.log_mel = LogMel(spec).to(self.device)
+        self.hears = getattr(clap, "audio_encoder", None) is not None
+        self.known = dict[str, tuple[Tensor, Tensor | None]]()
+
+    @torch.no_grad()
+    def learn(self, texts: Sequence[str]) -> None:
+        """Encode those captions that are new, together."""
+        if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
+            self.known.update(zip(new, self.texts(new), strict=True))
+
+    @torch.no_grad()
+    def start(self, wave: Tensor) -> "Pending":
+        """Begin to encode waves (B, 1, N); a GPU goes on by itself."""
+        gpu = self.device.type == "cuda"
+        wave = wave.to(self.device, non_blocking=True)
+        mel = self.log_mel(wave)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=gpu):
+            parts = [*encode(self.vae, mel)]
+            parts += [self.clap.embed_audio(wave, self.spec.rate)] if self.hears else []
+        parts = [part.float().to("cpu", non_blocking=True) for part in parts]
+        done = torch.cuda.Event() if gpu else None
+        if done is not None:
+            done.record()
+        return Pending(parts, done)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Mean, std and, where sounds are embedded, audio (B, D) of a batch on their way from a GPU."""
+
+    parts: list[Tensor]
+    done: Any
+
+    def wait(self) -> list[Tensor]:
+        """The parts, arrived."""
+        if self.done is not None:
+            self.done.synchronize()
+        return self.parts
+
+
+def encoded(
+    windows: Windows, nets: Nets, *, workers: int = 0, on_windows: Callable[[int], None] | None = None
+) -> Iterator[Encoded]:
+    """Every window's posterior, embeddings, token sequences and maps; ``on_windows`` is called with each batch's size.
+
+    A clip with the empty caption has the sound's embedding in place of its caption's.
+    """
+    waiting: tuple[WindowBatch, Pending] | None = None
+    for batch in windows.loader(workers, pin=nets.device.type == "cuda"):
+        nets.learn([text for texts in batch.texts for text in texts])
+        after = batch, nets.start(batch.wave)
+        if waiting is not None:
+            yield from taken_apart(*waiting, nets, on_windows)
+        waiting = after
+    if waiting is not None:
+        yield from taken_apart(*waiting, nets, on_windows)
+
+
+def taken_apart(
+    batch: WindowBatch, pending: Pending, nets: Nets, on_windows: Callable[[int], None] | None
+) -> Iterator[Encoded]:
+    """The windows of a batch."""
+    mean, std, *audio = pending.wait()
+    for i, texts in enumerate(batch.texts):
+        vectors, tokens = zip(*(nets.known[text] for text in texts), strict=True)
+        text = torch.stack(vectors)
+        # a U-Net that reads no vector has one of length 1
+        sound = audio[0][i] if audio and text.shape[1] > 1 else text[0]
+        yield Encoded(
+            mean[i], std[i], sound, text if any(texts) else sound[None], batch.sources[i],
+            tuple(part for part in tokens if part is not None), batch.labels[i],
+            {name: map[i] for name, map in batch.maps.items()},
+        )  # fmt: skip
+    if on_windows is not None:
+        on_windows(len(batch.texts))
+
+
+def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:
+    """CLAP's vectors, and T5's sequences where there is one."""
+
+    def encode_texts(texts: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
+        vectors = clap.embed_text(texts).cpu()
+        tokens = [None] * len(texts) if t5 is None else sequences(t5, texts)
+        return list(zip(vectors, tokens, strict=True))
+
+    return encode_texts
+
+
+def sequences(t5: T5TextEncoder, texts: Sequence[str]) -> list[Tensor]:
+    """T5's last states (L, E) of each text; texts of one length go together, so that nothing is padded."""
+    ids = t5.tokenizer(list(texts), truncation=True, max_length=t5.longest).input_ids
+    out = dict[int, Tensor]()
+    for length in sorted({len(row) for row in ids}):
+        places = [place for place, row in enumerate(ids) if len(row) == length]
+        rows = torch.tensor([ids[place] for place in places], device=t5.model.device)
+        out |= zip(places, t5.model(input_ids=rows).last_hidden_state.float().cpu(), strict=True)
+    return [out[place] for place in range(len(texts))]

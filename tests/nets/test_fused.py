@@ -1,0 +1,75 @@
+"""The fused blocks and their kernels, by Triton's interpreter: the answers of diffusers' own blocks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+KERNELS = """
+import copy
+import torch
+from torch.nn import functional as F
+from audioldm.nets import kernels
+
+torch.manual_seed(0)
+last = {"memory_format": torch.channels_last}
+for channels, groups, height, width in ((32, 8, 9, 4), (80, 4, 5, 3)):
+    norm = torch.nn.GroupNorm(groups, channels)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    x = (torch.randn(2, channels, height, width) + 50).to(**last)
+    bias, shift = torch.randn(channels), torch.randn(2, channels)
+    with torch.no_grad():
+        exact = copy.deepcopy(norm).double()
+        wanted = F.silu(exact((x.double() + bias[:, None, None] + shift[:, :, None, None]))).float()
+        got = kernels.group_norm(x, norm, silu=True, bias=bias, shift=shift)
+        assert torch.allclose(got, wanted, atol=1e-3) and got.is_contiguous(**last), channels
+        plain = kernels.group_norm(x.contiguous(), norm, silu=False)
+        assert torch.allclose(plain, exact(x.double()).float(), atol=1e-3), channels
+    y = torch.randn_like(x)
+    wanted = x + y + 2 * bias[:, None, None]
+    assert torch.allclose(kernels.add(x.clone(memory_format=torch.preserve_format), y, bias, bias), wanted, atol=1e-4)
+vectors = torch.randn(3, 5, 160)
+value, gate = vectors.chunk(2, -1)
+assert torch.allclose(kernels.gate(vectors), value * F.gelu(gate), atol=1e-5)
+norm, x, y = torch.nn.LayerNorm(80), torch.randn(3, 5, 80), torch.randn(3, 5, 80)
+torch.nn.init.normal_(norm.weight)
+with torch.no_grad():
+    total, normed = kernels.add_norm(x.clone(), y, norm)
+    assert torch.allclose(total, x + y) and torch.allclose(normed, norm(x + y), atol=1e-5)
+"""
+NETS = """
+import torch
+from audioldm.nets.fused import FusedBlock, FusedResnet, fuse
+from audioldm.nets.unet import build_unet
+from audioldm.nets.vae import build_vae
+
+torch.manual_seed(0)
+rows = {"film": {"class_labels": torch.randn(2, 16), "encoder_hidden_states": None}}
+rows["cross"] = {"encoder_hidden_states": torch.randn(2, 5, 24),
+                 "encoder_attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])}
+x, t = torch.randn(2, 8, 8, 4), torch.tensor([3, 500])
+for kind, more in (("film", {}), ("cross", {"context_dim": 24, "linear": True})):
+    unet = build_unet(kind, channels=(16, 32), layers=1, head_channels=8, film_dim=16, groups=4, **more).eval()
+    fused = fuse(unet)
+    kinds = [type(part) for part in fused.modules()]
+    assert kinds.count(FusedResnet) == 8 and kinds.count(FusedBlock) == 4, kinds
+    assert all(a is b for a, b in zip(unet.parameters(), fused.parameters(), strict=True))
+    with torch.no_grad():
+        wanted, got = unet(x, t, **rows[kind]).sample, fused(x, t, **rows[kind]).sample
+    assert torch.allclose(got, wanted, atol=1e-5), (kind, (got - wanted).abs().max())
+vae = build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4).eval()
+with torch.no_grad():
+    latent = torch.randn(1, 4, 4, 4)
+    assert torch.allclose(fuse(vae).decode(latent).sample, vae.decode(latent).sample, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize("script", [KERNELS, NETS], ids=["kernels", "nets"])
+def test_fused_is_diffusers_own_within_rounding(script: str):
+    """In a process of its own, since Triton reads the variable when it is imported."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]

@@ -1,0 +1,79 @@
+"""The kernels of group norm give what torch gives, in both directions; here step by step on a CPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as nnf
+
+from audioldm.nets.unet import build_unet
+from audioldm.nets.vae import build_vae
+
+pytest.importorskip("triton")
+from audioldm.training import norms as kernels
+
+SHAPES = ((2, 24, 10, 16, 4), (3, 128, 9, 8, 32), (2, 96, 2, 3, 32), (1, 32, 70, 64, 8))
+
+
+def differences(device: str) -> float:
+    """The greatest relative difference from float64 of output and gradients, over shapes and forms."""
+    rng = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for rows, channels, height, width, groups in SHAPES:
+        for silu in (True, False):
+            for shifted in (True, False):
+                norm = nn.GroupNorm(groups, channels).to(device)
+                for p in norm.parameters():
+                    nn.init.normal_(p, generator=None if device != "cpu" else rng)
+                # a mean far from zero, where squares less squared means would lose digits
+                x = (torch.randn(rows, channels, height, width, generator=rng) * 3 + 50).to(device)
+                shift = torch.randn(rows, channels, generator=rng).to(device)
+                back = torch.randn(x.shape, generator=rng).to(device)
+                leaves = [t.requires_grad_() for t in (x, norm.weight, norm.bias, shift)][
+                    : 4 if shifted else 3
+                ]
+                moved = (x + shift[:, :, None, None] if shifted else x).double()
+                plain = nnf.group_norm(moved, groups, norm.weight.double(), norm.bias.double(), norm.eps)
+                plain = nnf.silu(plain) if silu else plain
+                ours = kernels.group_norm(norm, x, shift if shifted else None, silu=silu)
+                pairs = [(ours, plain)]
+                for y in (ours, plain):
+                    pairs.append(torch.autograd.grad((y * back).sum(), leaves))
+                pairs = [pairs[0], *zip(pairs[1], pairs[2], strict=True)]
+                worst = max(
+                    worst, *(float((a.double() - b.double()).norm() / b.double().norm()) for a, b in pairs)
+                )
+    return worst
+
+
+def test_kernels_agree_with_torch_step_by_step():
+    code = "import sys; sys.path.insert(0, 'tests/training'); import test_norms as t; print(t.differences('cpu'))"
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1e-5
+
+
+@pytest.mark.gpu
+def test_kernels_agree_with_torch_on_a_gpu():
+    assert differences("cuda") < 1e-4
+
+
+def test_a_net_with_these_norms_keeps_its_names_and_its_function():
+    rng = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
+    vae = build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4)
+    x, film = torch.randn(2, 4, 8, 4, generator=rng), torch.randn(2, 16, generator=rng)
+    mel = torch.randn(2, 1, 16, 8, generator=rng)
+    calls = (
+        lambda: unet(x, 3, encoder_hidden_states=None, class_labels=film).sample,
+        lambda: vae(mel).sample,
+    )
+    for net, call in zip((unet, vae), calls, strict=True):
+        before, names = call(), list(net.state_dict())
+        kernels.swap(net)
+        assert list(net.state_dict()) == names and torch.allclose(call(), before, atol=1e-5)
+        assert all(type(part) is not nn.GroupNorm for part in net.modules())
