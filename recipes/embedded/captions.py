@@ -110,7 +110,7 @@ def without_article(caption: str) -> str:
 
 
 def verbal(caption: str) -> Iterable[str]:
-    """ "a dog barking" -> "a barking dog", "a dog is barking", "a dog barks"."""
+    """Other forms of a sentence: a dog barking, a barking dog, a dog is barking, a dog barks."""
     hit = re.fullmatch(r"(an?|the)? ?([a-z ]+?) ([a-z]+ing)( .*)?", caption)
     if hit and hit[3] in FORMS:
         article, who, verb, rest = (part or "" for part in hit.groups())

@@ -2,7 +2,7 @@
 
     python -m recipes.embedded.model_lease vae  --out DIR --minutes 7 --channels 16 --kl 0.005 ...
     python -m recipes.embedded.model_lease clap --out DIR --minutes 5 --minilm DIR --yamnet FILE ...
-    python -m recipes.embedded.model_lease unet --out DIR --minutes 12 --vae DIR --clap DIR --vocoder DIR --yamnet FILE ...
+    python -m recipes.embedded.model_lease unet --out DIR --minutes 12 --vae DIR --clap DIR --vocoder DIR ...
     python -m recipes.embedded.model_lease judge --out DIR --resume UNET --vae DIR --clap DIR --prompts FILE ...
 
 All take ``--parts DIR`` (``model_parts``; folders may still come while it starts) and ``--need N``, the number of parts
@@ -24,7 +24,6 @@ from typing import Any
 import soundfile
 import torch
 import torchaudio.functional as taf
-from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as nnf
@@ -53,7 +52,8 @@ from recipes.embedded.tagger import Tagger, class_names
 
 RATE, HOP, FRAMES = 16000, 160, 512
 WINDOW = FRAMES * HOP
-SPEEDS = (1.0, 0.945, 1.06)
+SPEEDS = (1.0, 20 / 21, 16 / 15)
+"""ratios of small numbers, or resampling takes minutes"""
 PAIRS, PAIR_SHARE = 6000, 0.15
 TEXTS = 16
 """Texts that a clip has at most."""
@@ -337,6 +337,8 @@ def train_vae(args: argparse.Namespace, windows: Windows, device: torch.device) 
         "channels": channels, "latent_channels": args.channels, "layers": args.layers, "groups": args.groups
     }  # fmt: skip
     vae, average = build_vae(**settings).to(device), build_vae(**settings).to(device)
+    if args.resume:
+        vae.load_state_dict({k: v.float() for k, v in load_component(args.resume).state_dict().items()})
     average.load_state_dict(vae.state_dict())
     print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
     net = PatchDiscriminator(width=args.width_discriminator).to(device)
@@ -435,18 +437,15 @@ class Texts:
 
 
 def train_clap(args: argparse.Namespace, windows: Windows, device: torch.device) -> None:
-    """InfoNCE with MiniLM and YAMNet as teachers; the weights with the best held-out contrast are kept."""
+    """InfoNCE with MiniLM and YAMNet as teachers; the average of the weights is kept."""
     from audioldm.nets.minilm import minilm_tokenizer, minilm_word_embeddings
 
-    import audioldm.nets.minilm as minilm
-
-    minilm.minilm_folder = lambda: args.minilm
-    tokenizer = minilm_tokenizer()
+    tokenizer = minilm_tokenizer(args.minilm)
     clap = build_small_clap(
         tokenizer,
         width=args.text_width,
         layers=args.text_layers,
-        word_embeddings=minilm_word_embeddings(args.text_width),
+        word_embeddings=minilm_word_embeddings(args.text_width, args.minilm),
     ).to(device)
     for module in clap.text_encoder.modules():
         if isinstance(module, nn.Dropout):
@@ -483,14 +482,13 @@ def train_clap(args: argparse.Namespace, windows: Windows, device: torch.device)
         with half(device):
             audio = nnf.normalize(clap.audio_encoder(noisy[:, None]).float(), dim=-1)
             rows = texts.embed(clap, torch.cat([text, extra]))
-        own_rows, others = rows.split(args.rows)
+        own_rows = rows[: args.rows]
         same = (text[:, None] == text[None]) | ((kinds[:, None] == kinds[None]) & (kinds[:, None] >= 0))
         terms = {"contrast": info_nce(own_rows, audio, scale.exp().clamp(max=60), same=same)}
         terms["text"] = cosine(maps["text"](rows), texts.vectors[torch.cat([text, extra])])
         terms["audio"] = cosine(maps["audio"](audio), target)
         loss = terms["contrast"] + 2.0 * terms["text"] + terms["audio"]
         terms["norm"] = descend(loss, optimizer, 1.0)
-        del others
         return terms
 
     @torch.no_grad()
@@ -510,11 +508,10 @@ def train_clap(args: argparse.Namespace, windows: Windows, device: torch.device)
             "top10": float((rank < 10).float().mean()),
         }
 
-    clock, lines, count, best, checked = (
+    clock, lines, count, checked = (
         Clock(args.out, args.minutes, args.steps),
         Lines(),
         0,
-        math.inf,
         time.time(),
     )
     average = build_small_clap(tokenizer, width=args.text_width, layers=args.text_layers).to(device)
@@ -532,7 +529,6 @@ def train_clap(args: argparse.Namespace, windows: Windows, device: torch.device)
     for module in clap.text_encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    del best
     clap.save(args.out / "clap", dtype=torch.float16)
     print(count, "average", result, flush=True)
     (args.out / "clap.json").write_text(json.dumps({"steps": count, **result}))
@@ -644,7 +640,7 @@ class Judge:
 
 
 def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device) -> None:
-    """v-prediction, min-SNR, zero terminal SNR, FiLM on text (mostly) or sound; latents are encoded as they are drawn."""
+    """v-prediction, min-SNR, zero terminal SNR, FiLM on text (mostly) or sound; latents as they are drawn."""
     for path in args.wait:
         while not path.exists():
             time.sleep(0.5)
@@ -733,6 +729,8 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
     dummy, checked = torch.zeros(1, device=device), time.time()
     net.train()
 
+    averaged = net_call(average)
+
     def report() -> dict[str, Any]:
         generator = torch.Generator(device).manual_seed(0)
         total = []
@@ -746,7 +744,6 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
                     len(z), schedule, generator=torch.Generator().manual_seed(at), kind="low_discrepancy"
                 ).to(device)
                 noise = torch.randn(z.shape, generator=generator, device=device)
-                averaged = net_call(average)
                 total.append(
                     objective.loss(
                         lambda x, times, f=film: averaged(x, times, Condition(film=f)).float(),
@@ -864,7 +861,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--decay", type=float, default=0.999)
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--every", type=float, default=150.0, help="seconds between judgements")
+    parser.add_argument("--every", type=float, default=400.0, help="seconds between judgements")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="clips: a rehearsal")

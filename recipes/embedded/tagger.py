@@ -1,4 +1,4 @@
-"""YAMNet as torch modules' arithmetic, for a GPU: tags of a batch of sounds of one length.   B clips, N samples, P patches.
+"""YAMNet by torch, for a GPU: tags of a batch of sounds of one length.   B clips, N samples, P patches.
 
 The ONNX graph that ``audioldm.evaluation.embedders.yamnet`` opens, run node by node; a test holds the two together.
 """
