@@ -124,12 +124,12 @@ class LatentDiffusion(TrainingModule):
         if batch.tokens is None or self.empty_tokens is None:
             return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
         null, mask = padded(self.empty_tokens, batch.tokens.shape[1])
-        chosen = choose_rows(
+        condition = choose_rows(
             dropped,
             Condition(film=self.empty[None], tokens=null[None], mask=mask[None]),
             Condition(film=film, tokens=batch.tokens, mask=batch.mask),
         )
-        return chosen if self.streams is None else separated(chosen, *self.streams)
+        return condition if self.streams is None else separated(condition, *self.streams)
 
     def configure_optimizers(self) -> Any:
         """AdamW, as AudioLDM."""

@@ -18,7 +18,7 @@ def sounds(tmp_path):
     folder.mkdir()
     for i in range(2):
         wave = 0.3 * torch.sin(2 * torch.pi * (300 + 200 * i) * torch.arange(16000) / 16000)
-        soundfile.write(folder / f"{'low high'.split()[i]} tone.wav", wave.numpy(), 16000)
+        soundfile.write(folder / f"{['low', 'high'][i]} tone.wav", wave.numpy(), 16000)
     return folder
 
 
