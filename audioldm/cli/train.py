@@ -147,7 +147,7 @@ def report_debug(run_dir: Path, rung: str) -> None:
     from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
-        typer.echo((run_dir / "fit-profile.txt").read_text())
+        typer.echo((run_dir / "fit-profile.txt").read_text(encoding="utf-8"))
     if rung != "overfit":
         return
     rows = [
