@@ -15,6 +15,8 @@ from audioldm.training.module import Terms, TrainingModule
 
 Trained = Literal["eps", "v", "x0", "flow"]
 """what a U-Net can be trained to predict"""
+Streams = tuple[int, int, int]
+"""of two token sequences that lie one behind the other: the first one's length, and the width of each"""
 Draws = tuple[Tensor, Tensor, Tensor, Condition]
 """latents z (B, C, T, F), timesteps t (B,), noise (B, C, T, F), condition"""
 
@@ -30,6 +32,7 @@ class LatentDiffusion(TrainingModule):
     """
 
     recordable = True
+    streams: Streams | None = None
 
     def __init__(
         self,
@@ -134,15 +137,29 @@ class LatentDiffusion(TrainingModule):
         if batch.tokens is None or self.empty_tokens is None:
             return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
         null, mask = padded(self.empty_tokens, batch.tokens.shape[1])
-        return choose_rows(
+        condition = choose_rows(
             dropped,
             Condition(film=self.empty[None], tokens=null[None], mask=mask[None]),
             Condition(film=film, tokens=batch.tokens, mask=batch.mask),
         )
+        return condition if self.streams is None else separated(condition, *self.streams)
 
     def configure_optimizers(self) -> Any:
         """AdamW, as AudioLDM."""
         return self.optimise(self.unet.parameters())
+
+
+def separated(joined: Condition, length: int, first: int, second: int) -> Condition:
+    """Two sequences, ``first`` and ``second`` numbers wide, out of one: the first has ``length`` tokens."""
+    assert joined.tokens is not None
+    assert joined.mask is not None
+    return Condition(
+        film=joined.film,
+        tokens=joined.tokens[:, :length, :first],
+        mask=joined.mask[:, :length],
+        tokens2=joined.tokens[:, length:, :second],
+        mask2=joined.mask[:, length:],
+    )
 
 
 def padded(tokens: Tensor, length: int) -> tuple[Tensor, Tensor]:
