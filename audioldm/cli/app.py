@@ -142,6 +142,10 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+MEMORY = ("out of memory", "allocate memory", "not enough memory")
+"""How libraries say that they got no memory."""
+
+
 def say_error(error: Exception) -> int:
     """One line about what ended a command, and its exit code: 1 for what nobody expected."""
     if isinstance(error, AudioLDMError):
@@ -151,6 +155,10 @@ def say_error(error: Exception) -> int:
     if isinstance(error, OSError):
         say(
             f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or first or type(error).__name__}."
+        )
+    elif isinstance(error, MemoryError) or any(sign in first.lower() for sign in MEMORY):
+        say(
+            f"the memory is full ({first[:160] or type(error).__name__}). Ask for less at once, or free some."
         )
     else:
         say(
