@@ -123,18 +123,18 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
         if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
             raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
         return Words(about["word"], tensors["words"], base, facts)
+    kinds = set(about["kind"].split("+"))
+    if unknown := sorted(kinds - DELTAS.keys()):
+        raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
     layers = {}
     for name, factors in grouped(tensors, "unet.").items():
         scale = float(factors.pop("scale"))
         layers[name] = Layer(kind_of(factors, name), factors, scale)
-    if unknown := sorted(set(about["kind"].split("+")) - DELTAS.keys()):
-        raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    kinds, rank, alpha = {layer.kind for layer in layers.values()}, int(about["rank"]), float(about["alpha"])
-    if rank < 1 or not math.isfinite(alpha) or kinds != set(about["kind"].split("+")):
-        raise ValueError(f"rank={rank}, alpha={alpha}, layers of kinds {sorted(kinds)}")
-    targets = json.loads(about["targets"])
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise ValueError("targets are no names")
+    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
+    whole = kinds == {layer.kind for layer in layers.values()}
+    named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
+    if not (rank >= 1 and math.isfinite(alpha) and whole and named):
+        raise ValueError(f"rank={rank}, alpha={alpha}, kind={about['kind']}, targets={about['targets'][:40]}")
     return Adapter(about["kind"], layers, rank, alpha, tuple(targets), base, facts)
 
 

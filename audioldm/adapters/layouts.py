@@ -146,18 +146,23 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise AudioLDMError(
             f"peft has no adapter of kinds {', '.join(sorted(kinds))} together.", "Use kohya."
         )
-    kind, low = kinds.pop(), "lora_up" in next(iter(adapter.layers.values())).factors
     names = {ours: theirs for theirs, ours in PEFT_NAMES.items()}
-    out, ranks = {}, {}
+    out = {}
     for name, layer in adapter.layers.items():
-        ranks[name] = rank_of(layer.factors) or adapter.rank
         for factor, value in folded(layer).items():
             weight = ".weight" if factor in ("lora_down", "lora_up") else ""
             if factor == "dora_scale" and layer.factors["lora_down"].dim() > 2:
                 value = value.reshape(1, -1, *(1 for _ in layer.factors["lora_down"].shape[2:]))
             out[f"base_model.model.{name}.{names.get(factor, factor)}{weight}"] = value.contiguous()
+    return out, settings_of_peft(adapter, kinds.pop())
+
+
+def settings_of_peft(adapter: Adapter, kind: str) -> dict[str, Any]:
+    """adapter_config.json of an adapter of one kind."""
+    ranks = {name: rank_of(layer.factors) or adapter.rank for name, layer in adapter.layers.items()}
     other = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
-    config = {
+    low = "lora_up" in next(iter(adapter.layers.values())).factors
+    return {
         "peft_type": PEFT_KINDS[kind],
         "r": adapter.rank,
         "lora_alpha" if low else "alpha": adapter.rank,
@@ -169,4 +174,3 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "task_type": None,
         "inference_mode": True,
     }
-    return out, config

@@ -4,8 +4,8 @@
 nothing is kept between calls.   ``noise`` is for the stochastic ones; some take more options of their own.
 """
 
-from audioldm.diffusion.higher_order import adaptive, unipc
 from audioldm.diffusion.solvers import (
+    adaptive,
     consistency,
     ddim,
     ddpm,
@@ -18,6 +18,7 @@ from audioldm.diffusion.solvers import (
     flow_midpoint,
     heun,
     plms,
+    unipc,
     ve_sde,
     vp_sde,
 )

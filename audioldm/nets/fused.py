@@ -146,19 +146,33 @@ def attend(
 def alone(attention: Attention) -> bool:
     """Whether an attention is projections without biases and a softmax, and nothing else."""
     parts = attention.to_q, attention.to_k, attention.to_v
-    same = all(type(part) is nn.Linear and part.bias is None for part in parts)
-    bare = attention.group_norm is None and attention.norm_q is None and attention.spatial_norm is None
-    even = same and len({part.weight.shape for part in parts}) == 1
-    return even and bare and not attention.residual_connection and attention.rescale_output_factor == 1
+    return all(
+        (
+            *(type(part) is nn.Linear and part.bias is None for part in parts),
+            len({part.weight.shape for part in parts}) == 1,
+            attention.group_norm is None,
+            attention.norm_q is None,
+            attention.spatial_norm is None,
+            not attention.residual_connection,
+            attention.rescale_output_factor == 1,
+        )
+    )
 
 
 def plain_resnet(block: ResnetBlock2D) -> bool:
     """Whether a residual block is norms, SiLU and convolutions, at most with a vector added between."""
-    still = block.upsample is None and block.downsample is None and block.output_scale_factor == 1
-    usual = block.time_embedding_norm == "default" and not block.skip_time_act
-    biased = block.conv1.bias is not None and block.conv2.bias is not None
-    shortcut = block.conv_shortcut is None or block.conv_shortcut.bias is not None
-    return still and usual and biased and shortcut and isinstance(block.nonlinearity, nn.SiLU)
+    layers = (block.conv1, block.conv2, block.conv_shortcut)
+    return all(
+        (
+            block.upsample is None,
+            block.downsample is None,
+            block.output_scale_factor == 1,
+            block.time_embedding_norm == "default",
+            not block.skip_time_act,
+            isinstance(block.nonlinearity, nn.SiLU),
+            all(layer is None or layer.bias is not None for layer in layers),
+        )
+    )
 
 
 def plain_upsample(layer: Upsample2D) -> bool:

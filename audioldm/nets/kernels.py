@@ -112,10 +112,8 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
 
 
 @triton.jit
-def add_kernel(
-    x, y, first, second, out, rows, channels, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr
-):
-    """x + y + biases of the channels."""
+def add_kernel(x, y, first, second, rows, channels, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
+    """x + y + biases of the channels, written over x."""
     p = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
     inside = c < channels
@@ -126,7 +124,7 @@ def add_kernel(
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32) + bias[None, :]
     value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
+    tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -143,15 +141,15 @@ def gate_kernel(x, out, rows, channels, P: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def add_norm_kernel(x, y, weight, offset, total, out, rows, channels, eps, P: tl.constexpr, C: tl.constexpr):
-    """x + y, and its layer norm."""
+def add_norm_kernel(x, y, weight, offset, out, rows, channels, eps, P: tl.constexpr, C: tl.constexpr):
+    """x + y, written over x, and its layer norm."""
     p, c = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, C)
     inside = c < channels
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(total + place, value.to(total.dtype.element_ty), mask=mask)
+    tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
     mean = tl.sum(value, 1) / channels
     value = tl.where(mask, value - mean[:, None], 0.0)
     value /= tl.sqrt(tl.sum(value * value, 1) / channels + eps)[:, None]
@@ -203,14 +201,14 @@ def normed(
 
 
 def add(x: Tensor, y: Tensor, first: Tensor, second: Tensor | None = None) -> Tensor:
-    """x + y + biases (C,) for two channels-last pictures (B, C, H, W), or for vectors (..., C); overwrites x."""
+    """x + y + biases (C,) for pictures (B, C, H, W), channels-last, or vectors (..., C); x may be overwritten."""
     channels = len(first)
-    if x.dim() == 4:
-        y = y.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    x, y = x.contiguous(memory_format=layout), y.contiguous(memory_format=layout)
     rows, long = x.numel() // channels, TILE // WIDE
     grid = triton.cdiv(rows, long), triton.cdiv(channels, WIDE)
     add_kernel[grid](
-        x, y, first, first if second is None else second, x, rows, channels, second is not None, long, WIDE
+        x, y, first, first if second is None else second, rows, channels, second is not None, long, WIDE
     )
     return x
 
@@ -225,12 +223,12 @@ def gate(x: Tensor) -> Tensor:
 
 
 def add_norm(x: Tensor, y: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """x + y for vectors (..., C), and the layer norm of the sum; overwrites x."""
-    channels = x.shape[-1]
+    """x + y for vectors (..., C), and the layer norm of the sum; x may be overwritten."""
+    x, y, channels = x.contiguous(), y.contiguous(), x.shape[-1]
     wide = triton.next_power_of_2(channels)
     rows, high = x.numel() // channels, max(1, TILE // wide)
     out = torch.empty_like(x)
     add_norm_kernel[(triton.cdiv(rows, high),)](
-        x, y, norm.weight, norm.bias, x, out, rows, channels, norm.eps, high, wide
+        x, y, norm.weight, norm.bias, out, rows, channels, norm.eps, high, wide
     )
     return x, out

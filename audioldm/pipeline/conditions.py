@@ -69,8 +69,8 @@ def between(parts: Components, condition: Condition, other: Tensor, share: float
         )
     if share == 0:
         return condition
-    ends = (nnf.normalize(vector, dim=-1) for vector in (condition.film, other.to(condition.film)))
-    return replace(condition, film=slerp(*ends, share))
+    start, end = (nnf.normalize(vector, dim=-1) for vector in (condition.film, other.to(condition.film)))
+    return replace(condition, film=slerp(start, end, share))
 
 
 def check_can_hear(parts: Components, option: str) -> None:

@@ -129,25 +129,16 @@ class GuidanceConfig:
     def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")
-        plus, noiseless = self.name == "cfg_plus_plus", NOISELESS
-        mistakes = {
-            f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.": (
-                plus and sampler is not None and (sampler.split(":")[0] not in noiseless or "eta" in sampler),
-                f"Use {', '.join(noiseless)}.",
-            ),
-            f"guidance={scale} is too much for cfg_plus_plus.": (
-                plus and scale is not None and scale > 1, "Use 0 to 1, such as 0.6.",
-            ),
-            f"guidance_method={self.method} knows one prompt only.": (
-                bool(self.extra_prompts) and self.name != "classifier_free", "Leave out guidance_extra_prompts.",
-            ),
-            f"negative={negative!r} and guidance_weak both say what to move away from.": (
-                self.weak is not None and bool(negative), "Give one.",
-            ),
-        }  # fmt: skip
-        for message, (wrong, hint) in mistakes.items():
-            if wrong:
-                raise AudioLDMError(message, hint)
+        if self.name == "cfg_plus_plus":
+            check_plus_plus(sampler, scale)
+        if self.extra_prompts and self.name != "classifier_free":
+            raise AudioLDMError(
+                f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_extra_prompts."
+            )
+        if self.weak is not None and negative:
+            raise AudioLDMError(
+                f"negative={negative!r} and guidance_weak both say what to move away from.", "Give one."
+            )
 
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""
@@ -196,6 +187,17 @@ class GuidanceConfig:
             quantile, floor = self.threshold
             guided = wrappers.dynamic_threshold(guided, quantile=quantile, floor=floor)
         return guided
+
+
+def check_plus_plus(sampler: str | None, scale: float | None) -> None:
+    """Raise AudioLDMError for a sampler that CFG++ is no step of, or a scale that it has not."""
+    if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+        raise AudioLDMError(
+            f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.",
+            f"Use {', '.join(NOISELESS)}.",
+        )
+    if scale is not None and scale > 1:
+        raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6.")
 
 
 def clap_score(parts: Components, condition: Condition) -> Callable[[Tensor], Tensor]:
