@@ -64,7 +64,7 @@ class Encode(Force, DryRun, Command):
         "", "Keep these maps, for controls: loudness, pitch, onset, centroid, edges.", metavar="A,B"
     )
     split: str = option("train", "Rows of this split.")
-    seed: int = option(0, "Decides the places.")
+    seed: int = option(0, "Decides the places.", within=Between(0))
     device: str = option("cpu", "cpu or cuda.")
 
     def cuts(self) -> "Cuts":

@@ -146,7 +146,10 @@ class Comparing(Group):
     unpaired: bool = option(False, "No pairs: leave KL and tags out.")
     gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
     crop: float | None = option(
-        None, "Length of every clip.  [default: the protocol's, or the clips']", metavar="SECONDS"
+        None,
+        "Length of every clip.  [default: the protocol's, or the clips']",
+        metavar="SECONDS",
+        within=Between(0, above=True),
     )
     embedder: list[str] = option(
         [], "See audioldm evaluate embedders.  [default: yamnet]", metavar="NAME[=WEIGHTS]"
