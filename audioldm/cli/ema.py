@@ -42,8 +42,7 @@ class Ema(Force, Command):
         state = synthesise(run / "ema", width=self.width, at=self.at)
         unet: Any = load_component(run / "model" / "unet")
         unet.load_state_dict(state, strict=True)
-        with staged(out, folder=True) as stage:
+        with staged(out, folder=True, replace=True) as stage:
             shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
             save_component(unet, stage / "model" / "unet")
-            shutil.rmtree(out, ignore_errors=True)
         print(weight_file(out / "model" / "unet"))

@@ -133,7 +133,7 @@ def read_cell(name: str, value: Any, place: str) -> Any:
     kind = COLUMNS[name]
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, list | dict | bool) or (kind is str and not isinstance(value, str)):
+    if isinstance(value, list | dict | bool) or (kind is str and not tables.is_text(value)):
         raise AudioLDMError(f"{place}: {name}={value!r} is no {'text' if kind is str else 'number'}.")
     if kind is str:
         return value.strip()

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import NoiseSchedule
+from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.module import Terms, TrainingModule
 
@@ -49,6 +50,12 @@ class LatentDiffusion(TrainingModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        width = unet.config.get("projection_class_embeddings_input_dim") or empty.shape[-1]
+        if empty.shape[-1] != width:
+            raise AudioLDMError(
+                f"The cache has embeddings of {empty.shape[-1]} numbers; this U-Net takes {width}.",
+                "Encode with the CLAP that it is for, or set task.unet.film_dim.",
+            )
         self.unet: Any = unet
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
         self.draw_kind: objective.Draw = draw
@@ -107,7 +114,13 @@ class LatentDiffusion(TrainingModule):
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
 
     def draw(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Draws:
-        """All that is random of a batch."""
+        """All that is random of a batch.   Raises AudioLDMError for latents that the U-Net does not take."""
+        channels, taken = batch.mean.shape[1], self.unet.config.in_channels
+        if channels != taken:
+            raise AudioLDMError(
+                f"The cache has latents of {channels} channels; this U-Net takes {taken}.",
+                "Encode with the VAE that it is for, or set task.unet.latent_channels.",
+            )
         z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
         condition = self.condition(batch, rng, drop=drop)
         t = self.rank_slice(
