@@ -303,10 +303,7 @@ def band_edge(parts: Components, wave: Tensor) -> float:
     """Where the sound's band ends, in Hz.   Raises AudioLDMError where it has all of the model's band, or none."""
     edge = bandwidth(wave, parts.spec.rate)
     if edge <= 0:
-        what = "is silent" if float(wave.abs().max()) == 0 else "never moves (a constant)"
-        raise AudioLDMError(
-            f"The sound {what}: it has no band to continue.", "Give a sound that can be heard."
-        )
+        raise AudioLDMError("The sound is silent: it has no band to continue.", "Give one that can be heard.")
     if edge >= FULL * parts.spec.fmax:
         raise AudioLDMError(
             f"The sound reaches {edge:.0f} Hz: it has the model's whole band.",
