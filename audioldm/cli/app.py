@@ -60,10 +60,8 @@ class PanelCommand(TyperCommand):
             panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
             if (line := parameter.get_help_record(ctx)) is not None:
                 panels.setdefault(panel, []).append(line)
-        plain = panels.pop("Options", [])
-        if len(panels) > 1:
-            plain = [line for line in plain if not line[0].startswith("--help")]  # it was found
-        for panel, lines in {**panels, "Options": plain}.items():
+        panels["Options"] = panels.pop("Options", [])
+        for panel, lines in panels.items():
             if lines:
                 with formatter.section(panel):
                     formatter.write_dl(lines)
@@ -126,9 +124,8 @@ def run(arguments: list[str]) -> int:
     arguments = [word for word in arguments if word != "--debug"]
     try:
         with repeated_interrupts():
-            code = typer.main.get_command(app).main(
-                args=arguments, prog_name="audioldm", standalone_mode=False
-            )
+            group = typer.main.get_command(app)
+            code = group.main(args=arguments, prog_name="audioldm", standalone_mode=False)
     except typer.TyperException as error:
         return say_usage(error, arguments)
     except (typer.Abort, KeyboardInterrupt):
@@ -149,13 +146,11 @@ def say_error(error: Exception) -> int:
         return error.code
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, OSError):
-        say(
-            f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or first or type(error).__name__}."
-        )
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"{place}{error.strerror or first or type(error).__name__}.")
     else:
-        say(
-            f"unexpected {type(error).__name__}: {first[:300]}. Run it again with --debug for the whole trace."
-        )
+        kind = type(error).__name__
+        say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1
 
 

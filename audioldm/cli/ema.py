@@ -23,7 +23,7 @@ class Ema(Force, Command):
     folder: Path = argument(..., "Run folder of a U-Net trained with callbacks.power_ema.every=N.")
     out: Path = out_option(..., "DIR", "Run-like folder to write; `audioldm export --ldm` takes it.")
     width: float = option(0.1, "Width of the average relative to the training's length.")
-    at: int | None = option(None, "As if training had ended at this step; else the last.", within=Between(1))
+    at: int | None = option(None, "As if training had ended at this step; else the last.", Between(1))
 
     def run(self) -> None:
         from audioldm.nets.folder import load_component, save_component, weight_file

@@ -45,8 +45,8 @@ OWN = ("folder", "table", "parquet", "webdataset", "datasets")
 class SourceOptions(Group):
     """What readers may take; None leaves it to the reader."""
 
-    audio: str | None = option(None, "The sounds, if they are elsewhere.", metavar="DIR")
-    to: str | None = option(None, "Where unpacked sounds go.", metavar="DIR")
+    audio: str | None = option(None, "The sounds, if they are elsewhere.", "DIR")
+    to: str | None = option(None, "Where unpacked sounds go.", "DIR")
     licence: str | None = option(None, "Licence of sounds whose row gives none.")
     author: str | None = option(None, "Author of sounds whose row gives none.")
     source: str | None = option(None, "Name of the source in each row.", "--source")
@@ -55,14 +55,12 @@ class SourceOptions(Group):
     test_fold: int | None = option(None, "The fold to test on.")
     val_fold: int | None = option(None, "The fold to validate on.")
     only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
-    exclude: list[str] | None = option(
-        None, "wavcaps: a blacklist of other sets' test clips.", metavar="JSON"
-    )
+    exclude: list[str] | None = option(None, "wavcaps: a blacklist of other sets' test clips.", "JSON")
     weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.")
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
-    hub: str | None = option(None, "parquet: fetch this hub data set.", metavar="REPO")
+    hub: str | None = option(None, "parquet: fetch this hub data set.", "REPO")
 
     def named(self) -> dict[str, Any]:
         """Those that were given."""
@@ -87,7 +85,7 @@ class Prepare(Force, AsJson, Command):
 
     name: str = argument("", "Which reader; --list shows them all.", "SOURCE")
     places: list[str] = argument([], "Folder, table, tars or name of the data.", "[PLACE]...")
-    place: str = option("", "The same as PLACE.", "--from", metavar="PLACE")
+    place: str = option("", "The same as PLACE.", "--from", "PLACE")
     out: Path | None = out_option(None, "JSONL", "The manifest.  [default: data/raw/SOURCE.jsonl]")
     youtube: bool = option(False, "Get missing clips by yt-dlp into --audio.")
     workers: int = option(-1, "Processes that read at once.  [default: cores]")

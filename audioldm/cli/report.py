@@ -16,9 +16,7 @@ class Report(Command):
     """
 
     folder: Path = argument(..., "Folder of a run, such as runs/tiny/vae.", "RUN")
-    against: Path | None = option(
-        None, "Another run: its curves dashed, settings that differ.", metavar="RUN"
-    )
+    against: Path | None = option(None, "Another run: its curves dashed, settings that differ.", "RUN")
     out: Path | None = out_option(None, "FILE", "The page.  [default: RUN/report.html]")
 
     def run(self) -> None:

@@ -38,7 +38,7 @@ class Train(Command):
     overrides: list[str] = argument([], "Hydra overrides: group=choice or key=value.")
     multirun: bool = option(False, "Train each of key=A,B in a run folder of its own.", "-m")
     dry_run: bool = option(False, "Print the composed configuration, sizes and gaps, and stop.")
-    cfg: str | None = option(None, "Print the composed configuration, and stop.", metavar="job")
+    cfg: str | None = option(None, "Print the composed configuration, and stop.", "job")
     fresh: bool = option(False, "Drop the run's checkpoint and start again.")
 
     def run(self) -> None:

@@ -16,10 +16,8 @@ class Guidance(Group):
     """Its scale, the negative prompt, and everything else about it."""
 
     panel = "Guidance"
-    guidance: float | None = option(
-        None, "How strictly to follow the prompt; 1 is no guidance.", within=Between(0)
-    )
-    negative: str = option("", "What not to hear.", metavar="TEXT")
+    guidance: float | None = option(None, "How strictly to follow the prompt; 1 is no guidance.", Between(0))
+    negative: str = option("", "What not to hear.", "TEXT")
     guidance_method: str = setting(
         "classifier_free", "How the two answers of the U-Net are combined.", "NAME[:OPTION=N,...]"
     )
@@ -39,7 +37,7 @@ class Guidance(Group):
         None, "Autoguidance: steer away from this worse model of the same latents.", "FOLDER"
     )
     guidance_clap: float = setting(
-        0.0, "Strength of the CLAP score's gradient, such as 30; takes memory and time.", within=Between(0)
+        0.0, "Strength of the CLAP score's gradient, such as 30; takes memory and time.", Between(0)
     )
     guidance_classifier: Path | None = setting(
         None, "Classifier guidance: what `audioldm train embedded/classifier` exported.", "FOLDER"
@@ -48,7 +46,7 @@ class Guidance(Group):
         None, "Which of its classes to steer to; without a prompt it names the clip.", "NAME"
     )
     guidance_classifier_scale: float = setting(
-        1.0, "Strength of the classifier's gradient; 1 is Bayes' rule.", within=Between(0)
+        1.0, "Strength of the classifier's gradient; 1 is Bayes' rule.", Between(0)
     )
 
     def check(self, sampler: str | None) -> None:

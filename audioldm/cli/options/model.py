@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original .ckpt.") -> Any:
     """A model by reference."""
-    return option(None, f"{help}  [default: the embedded model]", "-m", "--model", metavar="REF")
+    return option(None, f"{help}  [default: the embedded model]", "-m", "--model", "REF")
 
 
 class PublishedOptions(Group):
@@ -37,7 +37,7 @@ class ModelOptions(Group):
     panel = "Model and device"
     model: str | None = model_option()
     adapter: list[str] = option(
-        [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", metavar="FILE[:WEIGHT]"
+        [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", "FILE[:WEIGHT]"
     )
     device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
     mode: Literal["exact", "fast", "compiled"] = option(

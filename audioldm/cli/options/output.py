@@ -24,14 +24,11 @@ class Output(Force, DryRun):
     panel = "Output"
     out: Path = out_option("out", "PATH", "Folder, or for one clip a file such as rain.mp3.")
     audio_format: str | None = option(
-        None, "Sound file format.  [default: wav]", "--format", metavar="|".join(FORMATS)
+        None, "Sound file format.  [default: wav]", "--format", "|".join(FORMATS)
     )
     normalize: bool = option(False, "Scale each clip to a true peak of -1 dB, not only down from above 0.")
     lufs: float | None = option(
-        None,
-        "Scale each clip to this loudness (BS.1770), such as -23.",
-        metavar="LUFS",
-        within=Between(-70, 0),
+        None, "Scale each clip to this loudness (BS.1770), such as -23.", "LUFS", Between(-70, 0)
     )
     as_json: bool = option(False, "Print JSON.", "--json", hidden=True)
     figure: bool = setting(True, "Draw waveform and log-mel of each clip as PNG.")
@@ -59,5 +56,5 @@ class ManyOutputs(Output):
 
     resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
     replay: Path | None = option(
-        None, "Make the sound of a .json again, and say whether it is the same.", metavar="FILE.json"
+        None, "Make the sound of a .json again, and say whether it is the same.", "FILE.json"
     )

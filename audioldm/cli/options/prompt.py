@@ -25,23 +25,23 @@ class Prompts(Group):
         None,
         "Many prompts: .txt (one a line), .csv or .jsonl with columns prompt, seed, seconds, steps, guidance, "
         "negative, audio_prompt, out; - is standard input.",
-        metavar="FILE",
+        "FILE",
     )
-    n: int = option(1, "Clips per prompt.", "-n", "--number", within=Between(1, 1_000_000))
-    seed: int = option(0, "Seed of the first clip; the next ones have seed+1, seed+2, ...", within=SEEDS)
+    n: int = option(1, "Clips per prompt.", "-n", "--number", Between(1, 1_000_000))
+    seed: int = option(0, "Seed of the first clip; the next ones have seed+1, seed+2, ...", SEEDS)
     interpolate_to: str | None = option(
         None,
         "From the prompt towards this one: a clip of the same seed for each SHARE.  [default: 0.5]",
-        metavar="TEXT[:SHARE,...]",
+        "TEXT[:SHARE,...]",
     )
     schedule: str | None = schedule_setting()
     loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
     rerank: int = setting(
         1,
         "Candidates for each clip, of which the one is kept that CLAP finds nearest to the prompt.",
-        within=Between(1, 1000),
+        Between(1, 1000),
     )
-    batch_size: int = setting(1, "Clips made at once.", within=Between(1, 4096))
+    batch_size: int = setting(1, "Clips made at once.", Between(1, 4096))
 
     def spans(self, *, prompted: bool) -> list[Span] | None:
         """The schedule, None without one; not beside other prompts."""
