@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audioldm.cli.checks import check_numbers, check_parts
 from audioldm.cli.clips import Clip, stem_of
-from audioldm.cli.options.output import Output
+from audioldm.cli.options.groups import Output
 from audioldm.cli.results import save
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit, sounds

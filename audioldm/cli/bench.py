@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.checks import check_parts
 from audioldm.cli.console import progress, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, option
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.cli.startup import loading
 from audioldm.paths import write_bytes
 

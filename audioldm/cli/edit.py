@@ -22,11 +22,15 @@ from audioldm.cli.checks import check_parts
 from audioldm.cli.clips import SUFFIX, Clip, check_outputs, stem_of
 from audioldm.cli.console import progress, waiting
 from audioldm.cli.options import Between, Command, Group, argument, changed, group, option
-from audioldm.cli.options.guidance import Guidance, warn_of_unused
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.output import Output
-from audioldm.cli.options.prompt import SEEDS, schedule_setting
-from audioldm.cli.options.sampling import Steps
+from audioldm.cli.options.groups import (
+    SEEDS,
+    Guidance,
+    ModelOptions,
+    Output,
+    Steps,
+    schedule_setting,
+    warn_of_unused,
+)
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError

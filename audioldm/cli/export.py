@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from audioldm.cli.checks import check_free, check_parts
 from audioldm.cli.console import say, waiting, would
 from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, out_option, setting
-from audioldm.cli.options.model import PublishedOptions, adapt, load
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import PublishedOptions, Sampling, adapt, load
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:

@@ -12,11 +12,7 @@ from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
-from audioldm.cli.options.guidance import Guidance, warn_of_unused
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.output import ManyOutputs
-from audioldm.cli.options.prompt import Prompts
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling, warn_of_unused
 from audioldm.cli.prompts import Row, read_rows, warn_of_unread
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
 from audioldm.cli.startup import loading

@@ -9,9 +9,7 @@ from audioldm import tables
 from audioldm.cli.console import say
 from audioldm.cli.options import leaves
 from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
-from audioldm.cli.options.guidance import Guidance
-from audioldm.cli.options.prompt import Prompts
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import Guidance, Prompts, Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:

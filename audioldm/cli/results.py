@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.clips import Clip, files_of
 from audioldm.cli.console import printable, say
-from audioldm.cli.options.output import FORMATS, Output
+from audioldm.cli.options.groups import FORMATS, Output
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:

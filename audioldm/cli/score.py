@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from audioldm.cli.checks import check_free, check_parts
 from audioldm.cli.console import progress, show_json, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option, out_option
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
