@@ -22,9 +22,8 @@ import typer
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, show_findings, show_json, would
 from audioldm.cli.encode import Encode
-from audioldm.cli.manifests import examine, record, show
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option, out_option
-from audioldm.cli.prepare import Prepare
+from audioldm.cli.prepare import Prepare, examine, record, show
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from audioldm.cli.options.groups import (
     schedule_setting,
     warn_of_unused,
 )
-from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
+from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -146,6 +146,8 @@ class Edit(Command):
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the sidecar says of how the takes were made."""
+        from audioldm.datasets.manifest import sha256
+
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
         settings = {
             **settings, "edit": self.name, "inputs": inputs, "splice": self.splices, "schedule": self.how.schedule,

@@ -14,7 +14,7 @@ from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling, warn_of_unused
 from audioldm.cli.prompts import Row, read_rows, warn_of_unread
-from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
+from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -315,6 +315,8 @@ class Session:
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
+        from audioldm.datasets.manifest import sha256
+
         prompts = self.request.prompts
         record: dict[str, Any] = {"schedule": prompts.schedule, "loop": prompts.loop}
         if self.pipe.controls:

@@ -261,8 +261,3 @@ def list_clips(clips: "Sequence[tuple[Clip, dict[str, Any]]]", output: Output, w
 def options_alone(output: Output, audio_format: str) -> Output:
     """The options of output that decide how a clip sounds; the rest as it is by default."""
     return Output(audio_format=audio_format, normalize=output.normalize, lufs=output.lufs)
-
-
-def sha256(path: Path) -> str:
-    """Of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
