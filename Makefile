@@ -1,4 +1,4 @@
-# make demo | test | check | fuzz | notebooks | test-all | browser | parity | tiny | embedded | bench | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
+# make demo | test | check | fuzz | notebooks | test-all | install-test | image-test | browser | parity | tiny | embedded | bench | clean.   Needs Python >= 3.11 and make; everything else goes into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 # Containers often forbid it; then every process of the tests, some hundreds, compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-dev demo browser test test-all check fuzz notebooks parity tiny embedded bench clean
+.PHONY: help setup setup-dev demo browser test test-all install-test image-test check fuzz notebooks parity tiny embedded bench clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -57,6 +57,14 @@ test: .venv/dev.stamp browser
 
 test-all: .venv/dev.stamp browser
 	@$(BIN)/python -m pytest -q
+
+# The built wheel by pip into an empty environment (5 GB for a moment), and the image by the container engine that is there;
+# AUDIOLDM_BUILD="--build-arg BASE=IMAGE" for another base. No cache: as it would be for somebody today.
+install-test: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q tests/packaging/test_install.py
+
+image-test: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q -rs tests/packaging/test_docker.py
 
 check: .venv/dev.stamp
 	@$(BIN)/ruff check .

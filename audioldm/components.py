@@ -12,7 +12,7 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
-from audioldm.control.controls import Control
+from audioldm.control.controls import Control, steered
 from audioldm.diffusion.guidance import Pair
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
@@ -79,30 +79,25 @@ class Sampling:
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
-def check_sampling(
-    *,
-    seconds: float | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    refine_phase: int | None = None,
-    retry_silent: int | None = None,
-    **_: Any,
-) -> None:
+LIMITS = {
+    "seconds": (0.0, LONGEST, "a length of sound", f"Use more than 0 and at most {LONGEST:g}."),
+    "steps": (1, 1000, "a number of steps", "Use 1 to 1000."),
+    "guidance": (0.0, math.inf, "a guidance scale", "Use 0 or more; 1 is no guidance."),
+    "refine_phase": (0, 1000, "a number of rounds", "Use 0 to 1000."),
+    "retry_silent": (0, 100, "a number of draws", "Use 0 to 100."),
+}
+"""Least and most of a setting, what it is, and what to use."""
+
+
+def check_sampling(**settings: Any) -> None:
     """Raise AudioLDMError for a number that no run could use; None is not checked."""
-    if seconds is not None and not 0 < seconds <= LONGEST:
-        raise AudioLDMError(
-            f"seconds={seconds:g} is not a length of sound.", f"Use more than 0 and at most {LONGEST:g}."
-        )
-    if steps is not None and not 1 <= steps <= 1000:
-        raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 to 1000.")
-    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-        raise AudioLDMError(
-            f"guidance={guidance:g} is not a guidance scale.", "Use 0 or more; 1 is no guidance."
-        )
-    if refine_phase is not None and not 0 <= refine_phase <= 1000:
-        raise AudioLDMError(f"refine_phase={refine_phase} is not a number of rounds.", "Use 0 to 1000.")
-    if retry_silent is not None and not 0 <= retry_silent <= 100:
-        raise AudioLDMError(f"retry_silent={retry_silent} is not a number of draws.", "Use 0 to 100.")
+    for name, (least, most, what, hint) in LIMITS.items():
+        value = settings.get(name)
+        if value is None:
+            continue
+        empty = name == "seconds" and value == 0
+        if not (least <= value <= most and math.isfinite(value)) or empty:
+            raise AudioLDMError(f"{name}={value:g} is not {what}.", hint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +167,7 @@ class Components:
 
     def denoiser(self, condition: Condition, *, controlled: int | None = None) -> Denoiser:
         """The U-Net under one condition as a function (x, sigma) -> x0; controls act on ``controlled`` first rows."""
-        call = self.engine.functions.unet
-        for control in self.controls:
-            call = control.around(call, self.unet, controlled)
+        call = steered(self.engine.functions.unet, self.controls, self.unet, controlled)
         inside = condition.to(self.device, self.dtype)
         return as_denoiser(
             lambda x, t: call(x, t, inside),

@@ -1,21 +1,18 @@
 """How the nets are run: the same four functions, exact or fast.
 
-exact      the nets as they are, in the type they have (float32 unless asked otherwise)
-fast       bfloat16, channels-last; on a GPU fused norms and sums, and one CUDA graph a net: nothing to compile for long
-compiled   fast, and inductor compiles the nets; on a GPU block by block, half a minute at the first use of each length
+exact   the nets as they are, in the type they have (float32 unless asked otherwise)
+fast    bfloat16, channels-last; on a GPU fused norms and sums (nets.fused), and one CUDA graph a net
 
-Only exact keeps the bytes of a seed from one machine's settings to the next; the others are near it, not equal.
+Only exact keeps the bytes of a seed from one machine's settings to the next; fast is near it, not equal.
 """
 
 import ctypes
-import os
 import platform
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -27,13 +24,13 @@ from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
-from audioldm.nets.fused import available, compile_blocks, fuse
+from audioldm.nets.fused import available, fuse
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
 from audioldm.nets.vae import decode
 
-Mode = Literal["exact", "fast", "compiled"]
+Mode = Literal["exact", "fast"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Clap = SmallClap | PretrainedClap | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
@@ -70,7 +67,7 @@ class Engine:
         return build_functions(self.mode, self.nets)
 
     def reset(self) -> None:
-        """Build the functions anew at the next call: weights were changed, and compiled code may hold the old ones."""
+        """Build the functions anew at the next call: weights were changed, and fused layers may hold old ones."""
         self.__dict__.pop("functions", None)
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None, mode: Mode) -> None:
@@ -122,42 +119,40 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
             lambda prompts: torch.cat([clap.embed_text([prompt]) for prompt in prompts]),
             plain, partial(decode, vae), partial(vocode, vocoder),
         )  # fmt: skip
-    quick_unet, quick_vae = prepared(unet, mode), prepared(vae, mode)
+    quick_unet, quick_vae = fused(unet), fused(vae)
     call = net_call(quick_unet)
 
     def on_tensors(x: Tensor, t: Tensor, *parts: Tensor | None) -> Tensor:
         return call(channels_last(x), t, Condition(*parts))
 
-    recorded = wrap_for_mode(on_tensors, mode, unet.device)
+    recorded = graphed(on_tensors, unet.device)
 
     def unet_call(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
         if residuals or condition.tokens2 is not None or (x.requires_grad and torch.is_grad_enabled()):
             return plain(x, t, condition, **residuals)
         return recorded(x, t, condition.film, condition.tokens, condition.mask)
 
-    # an inverse STFT and a few wide products: inductor would take longer than it saves
-    vocoder_mode: Mode = "fast" if isinstance(vocoder, ISTFTVocoder) else mode
     return Functions(
         clap.embed_text,
         unet_call,
-        wrap_for_mode(lambda latent: decode(quick_vae, channels_last(latent)), mode, vae.device),
-        wrap_for_mode(partial(vocode, vocoder), vocoder_mode, vocoder.device),
+        graphed(lambda latent: decode(quick_vae, channels_last(latent)), vae.device),
+        graphed(partial(vocode, vocoder), vocoder.device),
     )
 
 
-def prepared(net: Net, mode: Mode) -> Net:
-    """``net`` with the blocks that ``mode`` has for a GPU; elsewhere, and without Triton, ``net`` itself."""
+def fused(net: Net) -> Net:
+    """``net`` with fused blocks on a GPU; elsewhere, and without Triton, ``net`` itself."""
     if next(net.parameters()).device.type != "cuda":
         return net
     if not available():
         warnings.warn(
-            f"Triton is not installed, which mode {mode} fuses norms and sums with: batches take up to twice as long. "
+            "Triton is not installed, which mode fast fuses norms and sums with: batches take up to twice as long. "
             "Install torch for CUDA from PyPI, which brings it.",
             AudioLDMWarning,
             stacklevel=2,
         )
         return net
-    return fuse(net) if mode == "fast" else compile_blocks(net)
+    return fuse(net)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -165,13 +160,8 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def wrap_for_mode(function: Callable[..., Tensor], mode: Mode, device: torch.device) -> Callable[..., Tensor]:
-    """``function`` as a mode other than exact runs it on ``device``: recorded on a GPU, compiled on a CPU."""
-    if mode == "compiled":
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "audioldm" / "inductor"))  # /tmp forgets
-        if device.type == "cpu":  # the weights are packed for inductor's kernels
-            function = torch.compile(function, dynamic=False, options={"freezing": True})
+def graphed(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """``function`` recorded on a GPU; elsewhere itself."""
     return Graphed(function) if device.type == "cuda" else function
 
 
@@ -189,7 +179,7 @@ def keep_freed_memory() -> None:
 
 
 WARM_UPS = 3
-"""Calls before a recording: cuDNN chooses its kernels and inductor compiles in them."""
+"""Calls before a recording: cuDNN chooses its kernels in them."""
 
 
 @dataclass(frozen=True)

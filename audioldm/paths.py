@@ -106,6 +106,31 @@ def staged(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def published(folder: str | Path) -> Iterator[Path]:
+    """A new folder to write to; at the end its files are on the disk and take their places in ``folder``.
+
+    An absent or empty one appears at once.   In another, which may hold what is not ours, file replaces file, those at
+    the top, which describe the others, last.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        with staged(folder, folder=True) as stage:
+            yield stage
+        return
+    with workspace(folder) as stage:
+        yield stage
+        files = sorted(file for file in stage.rglob("*") if file.is_file())
+        for file in files:
+            sync(file)
+        for file in sorted(files, key=lambda file: file.parent == stage):
+            target = folder / file.relative_to(stage)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        for place in {folder / file.parent.relative_to(stage) for file in files}:
+            sync(place)
+
+
+@contextmanager
 def workspace(folder: str | Path) -> Iterator[Path]:
     """A new folder below ``folder`` that is gone afterwards; one that a killed run left is removed by ``sweep``."""
     folder = Path(folder)

@@ -5,6 +5,7 @@ numbers that are their point.   A checkout's folders are used where there is one
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,48 +146,50 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Each path of a configuration with its value; the parts of a list have the list's path."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from numbers(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list):
-        for value in node:
-            yield from numbers(value, path)
-    else:
+    if not isinstance(node, dict | list):
         yield path, node
+        return
+    for key, value in node.items() if isinstance(node, dict) else [("", value) for value in node]:
+        yield from numbers(value, f"{path}.{key}".strip("."))
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that ``text`` allows, such as "[1, inf)"; ``whole`` ones only."""
+
+    text: str
+    whole: bool
+
+    def complaint(self, value: Any) -> str:
+        """What is wrong with a value, or "".
+
+        >>> closed, half = Range("[0, 1]", False), Range("[0, 1)", True)
+        >>> closed.complaint(1), half.complaint(1), half.complaint(0.5), closed.complaint(float("nan"))
+        ('', 'out of range', 'not a whole number', 'out of range')
+        """
+        low, high = map(float, self.text[1:-1].split(","))
+        if isinstance(value, str):
+            return "not a number"
+        if self.whole and isinstance(value, float):
+            return "not a whole number"
+        ends = (value == low and self.text[0] == "[") or (value == high and self.text[-1] == "]")
+        return "" if low < value < high or ends else "out of range"
 
 
 @lru_cache
-def ranges() -> dict[str, str]:
-    """Name of a number -> its range, such as "[1, inf)"."""
-    return dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+def ranges() -> dict[str, Range]:
+    """Name of a number -> its range."""
+    rows = dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
+    return {name: Range(key.removeprefix("int "), "int " in key) for key, row in rows.items() for name in row}
 
 
 def refuse_out_of_range(path: str, value: Any) -> None:
     """AudioLDMError for a number outside its range, and for a word where a number belongs."""
-    bounds = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
-    if bounds is None or value in (None, "auto") or isinstance(value, bool):
+    allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
+    if allowed is None or value in (None, "auto") or isinstance(value, bool):
         return
-    interval = bounds.removeprefix("int ")
-    if isinstance(value, str):
-        wrong = "not a number"
-    elif interval != bounds and isinstance(value, float):
-        wrong = "not a whole number"
-    else:
-        wrong = "" if inside(value, interval) else "out of range"
-    if wrong:
-        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {interval}.")
-
-
-def inside(value: float, interval: str) -> bool:
-    """Whether a number lies in an interval.
-
-    >>> inside(0, "[0, 1)"), inside(1, "[0, 1)"), inside(float("nan"), "[0, inf)"), inside(float("inf"), "(0, inf)")
-    (True, False, False, False)
-    """
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-    return (
-        low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
-    )
+    if wrong := allowed.complaint(value):
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {allowed.text}.")
 
 
 def one_line(error: Exception) -> str:
@@ -212,26 +215,25 @@ def build(
 
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    if cfg.trainer.accelerator != "cpu":
-        # float32 products on tensor cores, 10 bits of mantissa
-        torch.set_float32_matmul_precision("high")
+    # float32 products on a GPU's tensor cores, 10 bits of mantissa
+    torch.set_float32_matmul_precision("highest" if cfg.trainer.accelerator == "cpu" else "high")
     torch.manual_seed(cfg.seed)
+    about = cfg.recipe, OmegaConf.to_yaml(cfg), overrides
+    folder = RunFolder(Path(cfg.run_dir), *about, fresh=fresh, report=report)
     with causes(cfg.recipe):
-        module, data = instantiate(cfg.task), instantiate(cfg.data)
-        instantiate(cfg.speed).apply(module)
-        data.repeat = cfg.data_repeat
-        by_hand: dict[str, Any] = {}
+        parts = instantiate(cfg, _convert_="all")
+        module, trainer = parts["task"], parts["trainer"]
+        parts["speed"].apply(module)
+        parts["data"].repeat = cfg.data_repeat
         if not module.automatic_optimization:
+            # Lightning refuses both for a module that steps its own optimisers
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
-            by_hand = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
-        notes: dict[str, Any] = {"overrides": overrides, "fresh": fresh, "report": report}
-        text = OmegaConf.to_yaml(cfg)
-        folder = RunFolder(Path(cfg.run_dir), recipe=cfg.recipe, config=text, **notes)
-        callbacks, loggers = (
-            [instantiate(node) for node in group.values() if node] for group in (cfg.callbacks, cfg.logger)
+            trainer.keywords.update(accumulate_grad_batches=1, gradient_clip_val=None)
+        beside = [callback for callback in parts["callbacks"].values() if callback]
+        trainer = trainer(
+            callbacks=[folder, *beside], logger=[log for log in parts["logger"].values() if log]
         )
-        trainer = instantiate(cfg.trainer, callbacks=[folder, *callbacks], logger=loggers, **by_hand)
-    return Experiment(module, data, trainer, folder)
+    return Experiment(module, parts["data"], trainer, folder)
 
 
 @contextmanager
@@ -271,7 +273,8 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
     """
     from audioldm.training.memory import LARGEST, probe
 
-    method = "fork" if cfg.trainer.accelerator == "cpu" else "spawn"
+    forks = sys.platform == "linux" and cfg.trainer.accelerator == "cpu"
+    method = "fork" if forks else "spawn"
     settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
     return probe(partial(build, cfg), limit=limit or LARGEST, method=method, devices=1, **settings)
 

@@ -59,11 +59,11 @@ def read_text(source: str | Path | bytes) -> str:
     >>> read_text(b"\\xef\\xbb\\xbfa dog")
     'a dog'
     """
+    name = "the text" if isinstance(source, bytes) else str(source)
     try:
         raw = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise AudioLDMError(f"{source} cannot be read: {error.strerror}.", "Name a text file.") from error
-    name = "the text" if isinstance(source, bytes) else str(source)
+        raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
     text, known = decoded(raw, name)
     if not known:
         warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)

@@ -44,7 +44,6 @@ class Bench:
             "exact bf16": lambda n: ours(n, "exact", torch.bfloat16),
             "fast": lambda n: ours(n, "fast"),
             "fast fp32": lambda n: ours(n, "fast", torch.float32),
-            "compiled": lambda n: ours(n, "compiled"),
             PEER_COMPILED: lambda n: with_compiled_unet(theirs(n, self.half)),
         }
         if nets is not None:

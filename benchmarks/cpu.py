@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from audioldm.diffusion.windows import blend, starts
-from audioldm.engines import emulated
+from audioldm.engines import emulated, keep_freed_memory
 from audioldm.nets.hifigan import vocode
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
 from benchmarks.measure import Book, Row, machine, paired
-from benchmarks.processes import Original, growth, memory, original_is_here, second, startup
+from benchmarks.processes import Original, growth, memory, original_is_here, startup
 from benchmarks.shapes import aligned, ours, theirs, unet_of
 
 BASE = "diffusers fp32"
@@ -47,8 +47,6 @@ class CpuBench(Bench):
             "diffusers bf16": lambda: theirs(self.nets, torch.bfloat16),
             "exact": lambda: ours(self.nets),
             "fast": lambda: ours(self.nets, "fast"),
-            "compiled": lambda: ours(self.nets, "compiled"),
-            "compiled fp32": lambda: ours(self.nets, "compiled", torch.float32),
         }
         if name not in self.pipes:
             self.pipes[name] = makers[name]()
@@ -185,34 +183,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540.0, help="stop beginning rows after this time")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cpu.json"))
     parser.add_argument("--rehearse", action="store_true", help="toy sizes")
-    parser.add_argument(
-        "--compiled", action="store_true", help="the compiled modes too: minutes of compiling"
-    )
     groups = ("parts", "whole", "startup", "embedded", "drift", "memory", "growth", "sizes", "long")
-    parser.add_argument(
-        "--only",
-        nargs="*",
-        choices=(*groups, "second"),
-        default=groups,
-        help="these groups only; second is how compiled starts in a second process",
-    )
+    parser.add_argument("--only", nargs="*", choices=groups, default=groups, help="these groups only")
     parser.add_argument(
         "--pipelines", nargs="*", help="these only, after the first; for machines of little memory"
     )
     options = parser.parse_args()
+    keep_freed_memory()
     about = {"what": "cpu", "rehearsal": options.rehearse, "machine": machine("cpu")}
     book = Book(options.out, seconds=options.seconds, about=about)
     bench = CpuBench(book, device="cpu", rehearse=options.rehearse)
     peaks(bench, sizes=())
     book.add("floors", "S", partial(floor_rows, bench, "S"))
-    names = (*NAMES, *(("compiled fp32", "compiled") if options.compiled else ()))
-    names = (*names, *(("original audioldm",) if original_is_here() else ()))
+    names = (*NAMES, *(("original audioldm",) if original_is_here() else ()))
     names = names if options.pipelines is None else (BASE, *options.pipelines)
     runs: dict[str, Callable[[], Any]] = {
         "parts": partial(parts, bench, tuple(n for n in names if n != "original audioldm")),
         "whole": partial(whole, bench, names),
         "startup": partial(startup, bench),
-        "second": partial(second, bench),
         "embedded": partial(embedded, bench),
         "drift": lambda: book.add("drift S by part", "fast against exact", partial(drift, bench, "fast")),
         "memory": partial(memory, bench, tuple(n for n in names if n != "original audioldm")),

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ GROUPS = (
     "latency",
     "equality",
     "parts",
-    "compiled",
+    "calls",
     "training",
     "throughput",
     "sizes",
@@ -127,9 +128,9 @@ def both_devices(bench: Bench) -> Row:
     return error(here, bench.whole(ours(nets), steps=4, seconds=2.56))
 
 
-def parts(bench: Bench, names: tuple[str, ...] | None = None) -> None:
+def parts(bench: Bench) -> None:
     """Each part alone at batch 1, with its share of the floor."""
-    names = names or (BASE, "diffusers fp32", "exact", "exact bf16", "fast", "fast fp32")
+    names = (BASE, "diffusers fp32", "exact", "exact bf16", "fast", "fast fp32")
     floor = next((row for row in bench.book.rows if row["group"] == "floors" and row["name"] == "S"), {})
     for part in ("unet step", "vae", "vocoder", "text"):
 
@@ -148,26 +149,23 @@ def parts(bench: Bench, names: tuple[str, ...] | None = None) -> None:
                     value["floor_share"] = round(floor[part]["floor_ms"] / 1e3 / value["s"], 3)
             return row
 
-        bench.book.add(
-            "parts S batch 1", part + (" (compiled)" if "compiled" in names else ""), run, needs=20
-        )
+        bench.book.add("parts S batch 1", part, run, needs=20)
 
 
-def compiled(bench: Bench) -> None:
-    """Inductor on top of graphs: what it takes to compile and what it gives."""
-    for steps in bench.steps(10, 25):
-        run = partial(bench.whole, steps=steps)
-        bench.book.add(
-            "latency S batch 1, compiled",
-            f"{steps} steps",
-            partial(bench.compare, (BASE, "fast", "compiled"), run, warm=2),
-            needs=130 if steps == 10 else 20,
-        )
-    parts(bench, (BASE, "fast", "compiled"))
-    bench.book.add("drift S by part", "compiled against exact fp32", partial(drift, bench, "compiled"))
-    bench.book.add(
-        "memory S batch 1", "compiled", partial(memory, bench, "compiled", bench.steps(10)[0]), needs=60
-    )
+def calls(bench: Bench) -> None:
+    """One U-Net call against the rows of a batch (two a guided clip), all sizes."""
+    for size in ("S",) if bench.tiny else ("S", "M", "L"):
+        nets = bench.nets if size == "S" else build(size, bench.device)
+        pipes = {name: bench.pipe(name, nets) for name in (BASE, "fast")}
+        for batch in (1,) if bench.tiny else (1, 8, 16, 64):
+
+            def run(pipes: dict[str, Any] = pipes, batch: int = batch) -> Row:
+                inputs = {name: typed(bench, pipe, batch) for name, pipe in pipes.items()}
+                runs = {n: partial(call_part, p, "unet step", inputs[n]) for n, p in pipes.items()}
+                return ratios(paired(runs, bench.device, repeats=10, warm=3))
+
+            bench.book.add(f"U-Net call {size}", f"{2 * batch} rows", run, needs=15)
+            release()
 
 
 def throughput(bench: Bench) -> None:
@@ -262,7 +260,7 @@ def main() -> None:
         "equality": partial(equality, bench),
         "parts": partial(parts, bench),
         "training": partial(train_rows, bench, "S", bench.nets, batches),
-        "compiled": partial(compiled, bench),
+        "calls": partial(calls, bench),
         "throughput": partial(throughput, bench),
         "sizes": partial(sizes, bench),
         "lengths": partial(lengths, bench),

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 
 from benchmarks.bench import Bench
-from benchmarks.measure import Row, paired, seconds_of
+from benchmarks.measure import Row, paired
 from benchmarks.shapes import ours
 
 GROW = """
@@ -72,22 +72,6 @@ def startup(bench: Bench) -> None:
             return paired({"": command}, "cpu", repeats=1 if bench.tiny else 3, most=40)[""]
 
         bench.book.add("start-up", name, run, needs=15)
-
-
-def second(bench: Bench) -> None:
-    """What a second process saves in mode compiled: wall time of two commands that share an empty cache folder."""
-    words = ["generate", "rain", "--seconds", "5", "--mode", "compiled", "--set", "figure=false", "--force"]
-    if bench.tiny:
-        words[3:4] = ["1.28", "--steps", "2"]
-    with TemporaryDirectory() as folder:
-        command = partial(
-            subprocess.run, [sys.executable, "-m", "audioldm", *words, "-o", f"{folder}/sound"],
-            capture_output=True, check=True, env={**os.environ, "XDG_CACHE_HOME": folder},
-        )  # fmt: skip
-        for name in ("first process", "second process"):
-            bench.book.add(
-                "compiled, 5 s, embedded", name, lambda: {"s": seconds_of(command, "cpu")}, needs=60
-            )
 
 
 def growth(bench: Bench) -> None:

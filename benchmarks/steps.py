@@ -17,7 +17,9 @@ from typing import Any
 
 import lightning as L
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as nnf
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
 from audioldm.batch import Batch, LatentBatch
@@ -65,18 +67,44 @@ class Batches(Dataset[Any]):
 
 
 class Clock(L.Callback):
-    """Losses of all steps, and the seconds of those after the first ``warm``."""
+    """Losses of all steps, the seconds of those after the first ``warm``, and a profile of the last three."""
 
-    def __init__(self, warm: int) -> None:
-        self.warm, self.losses, self.begin, self.ready, self.first = warm, [], time.perf_counter(), 0.0, 0.0
+    def __init__(self, warm: int, steps: int) -> None:
+        self.warm, self.last, self.losses = warm, steps - 3, []
+        self.begin, self.first, self.ready, self.end = time.perf_counter(), 0.0, 0.0, 0.0
+        self.profiler = profile(activities=[ProfilerActivity.CUDA])
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
         """Keep the loss; start the clock when all is warm."""
         self.losses.append(outputs["loss"].detach().clone())
-        if len(self.losses) in (1, self.warm):
-            synchronise()
-            now = time.perf_counter()
-            self.first, self.ready = (now, self.ready) if len(self.losses) == 1 else (self.first, now)
+        number = len(self.losses)
+        if number not in (1, self.warm, self.last):
+            return
+        synchronise()
+        now = time.perf_counter()
+        if number == 1:
+            self.first = now
+        elif number == self.warm:
+            self.ready = now
+        else:
+            self.end = now
+            if torch.cuda.is_available():
+                self.profiler.start()
+
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        """The profile is whole."""
+        synchronise()
+        if torch.cuda.is_available():
+            self.profiler.stop()
+
+    def kernels(self) -> list[tuple[str, float, int]]:
+        """(kernel, milliseconds, calls) of one step, the longest first."""
+        if not torch.cuda.is_available():
+            return []
+        rows = [
+            (e.key[:110], e.self_device_time_total / 3e3, e.count // 3) for e in self.profiler.key_averages()
+        ]
+        return sorted(rows, key=lambda row: -row[1])[:28]
 
 
 def synchronise() -> None:
@@ -95,9 +123,13 @@ def measure(build: Callable[[], L.LightningModule], batches: list[Any], way: Way
     discriminators._run = run_last if way.more.get("judge") else plain_run
     module: Any = build()
     way.speed.apply(module)
+    if way.more.get("attention"):
+        module.vae.set_attn_processor(AttnProcessor())
     for part in way.more.get("channels_last", ()):
         getattr(module, part).to(memory_format=torch.channels_last)
-    clock = Clock(way.warm)
+    clock = Clock(way.warm, way.steps)
+    if not module.automatic_optimization and isinstance(module, LatentDiffusion):
+        module.clip = 1.0
     trainer = L.Trainer(
         accelerator=device, devices=1, precision=way.precision, benchmark=way.benchmark, max_epochs=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[clock],
@@ -107,8 +139,7 @@ def measure(build: Callable[[], L.LightningModule], batches: list[Any], way: Way
         torch.cuda.reset_peak_memory_stats()
     clock.begin = time.perf_counter()
     trainer.fit(module, DataLoader(Batches(batches, way.steps), batch_size=None))
-    synchronise()
-    seconds = (time.perf_counter() - clock.ready) / (way.steps - way.warm)
+    seconds = (clock.end - clock.ready) / (clock.last - clock.warm)
     first = batches[0]
     clips = len(first.wave) if isinstance(first, Batch) else len(first.mean)
     row = {
@@ -119,6 +150,7 @@ def measure(build: Callable[[], L.LightningModule], batches: list[Any], way: Way
         "warm_s": clock.ready - clock.begin,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
         "losses": [float(loss) for loss in clock.losses],
+        "kernels": clock.kernels(),
     }
     if isinstance(module, LatentDiffusion):
         row["tflops"] = GFLOP * clips / seconds / 1e3
@@ -153,6 +185,11 @@ def vae_ways() -> dict[str, Way]:
         "norms": Way(Speed(channels_last=True), more=late, steps=40),
         "norms, graph": Way(Speed(**fast), more=late, steps=60),
         "norms, graph, benchmark": Way(Speed(**fast), benchmark=True, more=late, steps=60),
+        "attention, norms, graph": Way(Speed(**fast), more={**late, "attention": True}, steps=60),
+        "attention, norms, graph, benchmark": Way(
+            Speed(**fast), benchmark=True, more={**late, "attention": True}, steps=60
+        ),
+        "attention, norms, graph, adversarial": Way(Speed(**fast), more={**now, "attention": True}, steps=60),
         "recipe, adversarial": Way(more={**now, "channels_last": ["vae"]}, steps=26),
         "norms, graph, benchmark, adversarial": Way(Speed(**fast), benchmark=True, more=now, steps=60),
         "norms, graph, benchmark, adversarial, discriminator too": Way(
@@ -168,6 +205,11 @@ def vocoder_ways() -> dict[str, Way]:
         "bf16": Way(steps=30, warm=8),
         "bf16, pictures": Way(steps=30, warm=8, more={"pictures": True}),
         "bf16, pictures, discriminator": Way(steps=30, warm=8, more={"pictures": True, "judge": True}),
+        "bf16, graph": Way(Speed(graph=True), steps=30),
+        "bf16, pictures, discriminator, graph": Way(
+            Speed(graph=True), steps=30, more={"pictures": True, "judge": True}
+        ),
+        "bf16, discriminator, graph": Way(Speed(graph=True), steps=30, more={"judge": True}),
         "bf16, pictures, graph, benchmark": Way(
             Speed(graph=True), benchmark=True, steps=40, more={"pictures": True}
         ),
@@ -288,6 +330,8 @@ def main() -> None:
             flush=True,
         )
         if "losses" in row and "losses" in results.get(only[0], {}):
+            for kernel, ms, calls in row["kernels"]:
+                print(f"   {ms:7.2f} ms {calls:5d} x {kernel}", flush=True)
             pairs = list(zip(row["losses"], results[only[0]]["losses"], strict=False))
             row["off"] = [abs(a - b) / abs(b) for a, b in pairs]
             print("   losses", [round(a, 4) for a, _ in pairs[:: max(1, len(pairs) // 6)]],

@@ -1,7 +1,8 @@
 """Adapters on disk: one safetensors file whose metadata say what it is.
 
-Own layout: ``unet.<layer>.<factor>`` for a U-Net, ``words`` for Textual Inversion; metadata format, kind, rank, alpha,
-targets (JSON), base (JSON: part to sha256) and about (JSON).   Files of kohya, LyCORIS and peft are known by keys.
+Own layout: ``unet.<layer>.<factor>`` and ``unet.<layer>.scale`` for a U-Net, ``words`` for Textual Inversion; metadata
+format, kind, rank, alpha, targets (JSON), base (JSON: part to sha256) and about (JSON).   Files of kohya, LyCORIS and
+peft are known by keys.
 """
 
 import json
@@ -16,17 +17,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, float64, nn, tensor
 
 from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer
 from audioldm.adapters.delta import DELTAS
-from audioldm.adapters.layouts import KOHYA, from_kohya, from_peft, to_kohya, to_peft
+from audioldm.adapters.layouts import KOHYA, from_kohya, from_peft, grouped, kind_of, to_kohya, to_peft
 from audioldm.adapters.words import Words, check_word
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import check_finite, describe, read_json, reason
 from audioldm.paths import staged, write_text
 
 FORMAT = "audioldm-adapter-1"
+CONTENT = (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError, re.error)
+"""What Python raises of values that are of other kinds or shapes than they should be."""
 
 
 def write(path: Path, adapter: Adapter | Words) -> None:
@@ -42,13 +45,12 @@ def write(path: Path, adapter: Adapter | Words) -> None:
         about["rank"], about["targets"] = str(len(adapter.rows)), json.dumps(["text_encoder"])
     else:
         tensors = {
-            f"unet.{n}.{f}": v for n, layer in adapter.layers.items() for f, v in layer.factors.items()
+            f"unet.{name}.{factor}": value
+            for name, layer in adapter.layers.items()
+            for factor, value in {**layer.factors, "scale": tensor(layer.scale, dtype=float64)}.items()
         }
-        usual = adapter.alpha / adapter.rank
         about |= {"rank": str(adapter.rank), "alpha": repr(adapter.alpha)}
         about["targets"] = json.dumps(adapter.targets)
-        about["scales"] = json.dumps({n: x.scale for n, x in adapter.layers.items() if x.scale != usual})
-        about["kinds"] = json.dumps({n: x.kind for n, x in adapter.layers.items() if x.kind != adapter.kind})
     with staged(path) as draft:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, metadata=about)
 
@@ -99,15 +101,7 @@ def content_of(path: Path) -> Iterator[None]:
     """Within, what a file's content makes Python raise is one line."""
     try:
         yield
-    except (
-        LookupError,
-        ArithmeticError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        re.error,
-    ) as error:
+    except CONTENT as error:
         raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
 
 
@@ -129,27 +123,18 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
         if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
             raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
         return Words(about["word"], tensors["words"], base, facts)
-    rank, alpha = int(about["rank"]), float(about["alpha"])
-    scales, kinds = table(about["scales"]), table(about["kinds"])
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, factor = key.removeprefix("unet.").rsplit(".", 1)
-        parts.setdefault(name, {})[factor] = value
-    layers = {
-        name: Layer(kinds.get(name, about["kind"]), factors, float(scales.get(name, alpha / rank)))
-        for name, factors in parts.items()
-    }
-    if unknown := sorted({str(layer.kind) for layer in layers.values()} - DELTAS.keys()):
+    kinds = set(about["kind"].split("+"))
+    if unknown := sorted(kinds - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    if (
-        rank < 1
-        or not layers
-        or not all(math.isfinite(x) for x in (alpha, *(n.scale for n in layers.values())))
-    ):
-        raise ValueError(f"rank={rank}, alpha={alpha}, {len(layers)} layers")
-    targets = json.loads(about["targets"])
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise ValueError("targets are no names")
+    layers = {}
+    for name, factors in grouped(tensors, "unet.").items():
+        scale = float(factors.pop("scale"))
+        layers[name] = Layer(kind_of(factors, name), factors, scale)
+    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
+    whole = kinds == {layer.kind for layer in layers.values()}
+    named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
+    if not (rank >= 1 and math.isfinite(alpha) and whole and named):
+        raise ValueError(f"rank={rank}, alpha={alpha}, kind={about['kind']}, targets={about['targets'][:40]}")
     return Adapter(about["kind"], layers, rank, alpha, tuple(targets), base, facts)
 
 
@@ -174,10 +159,7 @@ def export(
     """Write ``adapter`` as kohya's file ``path``, or into the folder ``path`` as peft reads it; returns the files."""
     if isinstance(adapter, Words):
         raise AudioLDMError(f"{layout} has no layout for new words.", "Copy the file as it is.")
-    if layout == "kohya":
-        tensors, config = to_kohya(adapter), None
-    else:
-        tensors, config = to_peft(adapter)
+    tensors, config = (to_kohya(adapter), None) if layout == "kohya" else to_peft(adapter)
     tensors = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in tensors.items()}
     file = path if config is None else path / "adapter_model.safetensors"
     with staged(file) as draft:

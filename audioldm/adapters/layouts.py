@@ -20,15 +20,22 @@ KOHYA = "lora_unet_"
 PEFT_NAMES = {"lora_A": "lora_down", "lora_B": "lora_up", "lora_magnitude_vector": "dora_scale"}
 PEFT_KINDS = {"lora": "LORA", "dora": "LORA", "loha": "LOHA", "lokr": "LOKR"}
 FACTORS = ("lora_", "dora_scale", "hada_w", "lokr_w")
+KINDS = {
+    "dora": ({"lora_down", "lora_up", "dora_scale"},),
+    "lora": ({"lora_down", "lora_up"},),
+    "loha": ({"hada_w1_a"},),
+    "lokr": ({"lokr_w1"}, {"lokr_w1_a"}, {"lokr_w2"}, {"lokr_w2_a"}),
+}
+"""What a layer of each kind has; the first kind that fits is the one."""
 FOLD = {"lora": "lora_up", "dora": "lora_up", "loha": "hada_w1_a"}
 """The factor that takes the scale in, where a layout has no place for it."""
 
 
 def rank_of(factors: Mapping[str, Tensor]) -> int | None:
     """The rank that the shapes show; None for a Kronecker product of two whole matrices."""
-    for name, side in (("lora_down", 0), ("hada_w1_b", 0), ("lokr_w2_b", 0), ("lokr_w1_b", 0)):
+    for name in ("lora_down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
         if name in factors:
-            return factors[name].shape[side]
+            return factors[name].shape[0]
     return None
 
 
@@ -40,12 +47,9 @@ def kind_of(factors: Iterable[str], where: str) -> str:
             f"{where} has {other[0]!r}, which is not supported.",
             "Save it without Tucker (conv) decomposition, biases or norms.",
         )
-    if names >= {"lora_down", "lora_up"}:
-        return "dora" if "dora_scale" in names else "lora"
-    if "hada_w1_a" in names:
-        return "loha"
-    if any(name.startswith("lokr_w") for name in names):
-        return "lokr"
+    for kind, needed in KINDS.items():
+        if any(some <= names for some in needed):
+            return kind
     raise AudioLDMError(f"{where} has only {', '.join(sorted(names))}.", "Copy the file again.")
 
 
@@ -62,24 +66,40 @@ def collected(layers: dict[str, Layer]) -> Adapter:
     return Adapter("+".join(kinds), layers, rank, float(rank), tuple(sorted(layers)))
 
 
+def grouped(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, dict[str, Tensor]]:
+    """Layer to factors, in this project's names of factors, of the keys that begin with a prefix (or all keys).
+
+    What belongs to other nets is warned of and left out.
+    """
+    prefixes = tuple(prefix for prefix in prefixes if any(key.startswith(prefix) for key in tensors)) or ("",)
+    groups: dict[str, dict[str, Tensor]] = {}
+    others = [key for key in tensors if not key.startswith(prefixes)]
+    for key in tensors.keys() - set(others):
+        prefix = next(prefix for prefix in prefixes if key.startswith(prefix))
+        name, factor = key.removeprefix(prefix).removesuffix(".weight").rsplit(".", 1)
+        groups.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = tensors[key]
+    if others:
+        warnings.warn(
+            f"{len(others)} keys are not of the U-Net and left out, such as {others[0]}.",
+            AdapterWarning,
+            stacklevel=3,
+        )
+    return groups
+
+
 def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
     """Read kohya's keys; ``net`` says which of its layers a name without dots means."""
-    known = {name.replace(".", "_"): name for name in layers_of(net)}
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in own_keys(tensors, KOHYA).items():
-        flat, _, factor = key.partition(".")
+    known, layers = {name.replace(".", "_"): name for name in layers_of(net)}, {}
+    for flat, factors in grouped(tensors, KOHYA).items():
         if flat not in known:
             raise AudioLDMError(
                 f"This model has no layer for {KOHYA}{flat}.",
                 "Use an adapter of this U-Net, in diffusers' names of layers.",
             )
-        parts.setdefault(known[flat], {})[factor.removesuffix(".weight")] = value
-    layers = {}
-    for name, factors in parts.items():
-        alpha = factors.pop("alpha", None)
-        kind, rank = kind_of(factors, name), rank_of(factors)
+        alpha, rank = factors.pop("alpha", None), rank_of(factors)
         scale = 1.0 if alpha is None or rank is None else float(alpha) / rank
-        layers[name] = Layer(kind, {k: v.float() for k, v in factors.items()}, scale)
+        floats = {name: value.float() for name, value in factors.items()}
+        layers[known[flat]] = Layer(kind_of(factors, flat), floats, scale)
     return collected(layers)
 
 
@@ -87,25 +107,20 @@ def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
     """kohya's keys; a scale for which there is no rank is multiplied into w1."""
     out = {}
     for name, layer in adapter.layers.items():
-        rank = rank_of(layer.factors)
-        factors = folded(layer) if rank is None else layer.factors
-        for factor, value in factors.items():
+        stem, rank = KOHYA + name.replace(".", "_"), rank_of(layer.factors)
+        for factor, value in (folded(layer) if rank is None else layer.factors).items():
             weight = ".weight" if factor in ("lora_down", "lora_up") else ""
-            shaped = value.reshape(-1, 1) if factor == "dora_scale" else value
-            out[f"{KOHYA}{name.replace('.', '_')}.{factor}{weight}"] = shaped.contiguous()
+            out[f"{stem}.{factor}{weight}"] = value.reshape(-1, 1) if factor == "dora_scale" else value
         if rank is not None:
-            out[f"{KOHYA}{name.replace('.', '_')}.alpha"] = tensor(layer.scale * rank)
+            out[f"{stem}.alpha"] = tensor(layer.scale * rank)
     return out
 
 
 def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapter:
     """Read peft's keys; ``config`` is adapter_config.json, or empty, which means alpha = rank."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in own_keys(tensors, "base_model.model.", "unet.").items():
-        name, factor = key.removesuffix(".weight").rsplit(".", 1)
-        parts.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = value.float()
     layers = {}
-    for name, factors in parts.items():
+    for name, factors in grouped(tensors, "base_model.model.", "unet.").items():
+        factors = {key: value.float() for key, value in factors.items()}
         if "dora_scale" in factors:
             factors["dora_scale"] = factors["dora_scale"].flatten()
         rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
@@ -131,18 +146,23 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise AudioLDMError(
             f"peft has no adapter of kinds {', '.join(sorted(kinds))} together.", "Use kohya."
         )
-    kind, low = kinds.pop(), "lora_up" in next(iter(adapter.layers.values())).factors
     names = {ours: theirs for theirs, ours in PEFT_NAMES.items()}
-    out, ranks = {}, {}
+    out = {}
     for name, layer in adapter.layers.items():
-        ranks[name] = rank_of(layer.factors) or adapter.rank
         for factor, value in folded(layer).items():
             weight = ".weight" if factor in ("lora_down", "lora_up") else ""
             if factor == "dora_scale" and layer.factors["lora_down"].dim() > 2:
                 value = value.reshape(1, -1, *(1 for _ in layer.factors["lora_down"].shape[2:]))
             out[f"base_model.model.{name}.{names.get(factor, factor)}{weight}"] = value.contiguous()
+    return out, settings_of_peft(adapter, kinds.pop())
+
+
+def settings_of_peft(adapter: Adapter, kind: str) -> dict[str, Any]:
+    """adapter_config.json of an adapter of one kind."""
+    ranks = {name: rank_of(layer.factors) or adapter.rank for name, layer in adapter.layers.items()}
     other = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
-    config = {
+    low = "lora_up" in next(iter(adapter.layers.values())).factors
+    return {
         "peft_type": PEFT_KINDS[kind],
         "r": adapter.rank,
         "lora_alpha" if low else "alpha": adapter.rank,
@@ -154,24 +174,3 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "task_type": None,
         "inference_mode": True,
     }
-    return out, config
-
-
-def own_keys(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
-    """The U-Net's keys without their prefix; what belongs to other nets is warned of and left out."""
-    prefixes = tuple(prefix for prefix in prefixes if any(key.startswith(prefix) for key in tensors))
-    if not prefixes:
-        return dict(tensors)
-    ours = {
-        key.removeprefix(next(p for p in prefixes if key.startswith(p))): value
-        for key, value in tensors.items()
-        if key.startswith(prefixes)
-    }
-    if len(ours) < len(tensors):
-        other = next(key for key in tensors if not key.startswith(prefixes))
-        warnings.warn(
-            f"{len(tensors) - len(ours)} keys are not of the U-Net and left out, such as {other}.",
-            AdapterWarning,
-            stacklevel=3,
-        )
-    return ours

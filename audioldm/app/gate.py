@@ -13,8 +13,8 @@ from audioldm.listening.server import host_name, is_local
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json")
-"""Endings of files that may go out: sounds, pictures and sidecars; nothing that a browser would run"""
+SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json", ".safetensors")
+"""Endings of files that may go out: sounds, pictures, sidecars and adapters; nothing that a browser would run"""
 ALIAS = "/audioldm-files"
 """What the folder of files is called in requests and replies"""
 HEADERS = {

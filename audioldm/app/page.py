@@ -1,18 +1,20 @@
-"""The page: prompts, an edit with a drawn region, takes to compare, history."""
+"""The page: prompts, an edit with a drawn region, a training on own sounds, takes to compare, history."""
 
-import base64
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
+from audioldm.app import view
 from audioldm.app.gate import Gate
 from audioldm.app.studio import EDITS, Done, EditRequest, Progress, Studio, Take
-from audioldm.cli import figure
+from audioldm.app.training import MOST, News, Trainer, TrainRequest, kinds
+from audioldm.app.view import History
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 
@@ -22,7 +24,8 @@ CSS = """
 #wave img { width: 100%; display: block; pointer-events: none; }
 #wave .shade { position: absolute; top: 0; bottom: 0; width: 0; background: #2563eb55; }
 #wave .shade { border-inline: 2px solid #1d4ed8; }
-.picture img { width: 100%; display: block; }
+.picture img, .curve img { width: 100%; display: block; }
+.tab-container button { padding-inline: .3rem !important; }
 button[role=tab].selected { color: #1d4ed8; }
 .dark button[role=tab].selected { color: #93c5fd; }
 time, time#time, time#duration { color: var(--body-text-color); }
@@ -32,10 +35,58 @@ button.playback, .playback { color: var(--body-text-color); }
 .history-box { overflow-x: auto; }
 """
 Update = dict[str, Any]
-History = list[dict[str, Any]]
+Work = Callable[[dict[str, Any]], Iterator[Any]]
+MODEL: Update = {"concurrency_limit": 1, "concurrency_id": "model"}
+"""One request computes at a time, for all visitors together."""
+QUIET: Update = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(studio: Studio) -> gr.Blocks:
+@dataclass(frozen=True)
+class Tab:
+    """Fields by the names that requests call them, the buttons, the line of news, and a player for each take."""
+
+    fields: dict[str, Any]
+    start: gr.Button
+    stop: gr.Button
+    status: gr.Markdown
+    players: list[Any]
+
+    @classmethod
+    def of(cls, fields: dict[str, Any], start: str, stop: str, takes: int) -> "Tab":
+        """What stands below the fields."""
+        with gr.Row():
+            buttons = gr.Button(start, variant="primary"), gr.Button(stop, variant="secondary")
+        status = gr.Markdown("", elem_classes="status", container=True, min_height=24)
+        return cls(fields, *buttons, status, players(takes))
+
+    def answers(self, values: Sequence[Any]) -> dict[str, Any]:
+        """What was filled in, by name; an empty field has its default."""
+        pairs = zip(self.fields.items(), values, strict=True)
+        return {name: part.value if value is None else value for (name, part), value in pairs}
+
+    def runner(self, act: Callable[..., Iterator[Any]], *more: str) -> Callable[..., Iterator[Any]]:
+        """``act(answers, *rest)`` as Gradio calls it and names its parameters: one of each field, then ``more``."""
+
+        def run(*values: Any) -> Iterator[Any]:
+            yield from act(self.answers(values[: len(self.fields)]), *values[len(self.fields) :])
+
+        names = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in (*self.fields, *more)]
+        run.__signature__ = Signature(names)  # type: ignore[attr-defined]
+        return run
+
+    def wire(self, studio: Studio, history: gr.State, work: Work, api_name: str) -> None:
+        """Start by the button or by Enter in a prompt alone, stop by the other button."""
+        run = self.runner(partial(updates, studio, work), "past")
+        inputs, outputs = [*self.fields.values(), history], [self.status, history, *self.players]
+        common: Update = {"show_progress": "hidden", **MODEL}
+        events: list[Any] = [self.start.click(run, inputs, outputs, api_name=api_name, **common)]
+        if api_name == "generate":
+            prompt = self.fields["prompt"]
+            events.append(prompt.submit(run, inputs, outputs, api_visibility="private", **common))
+        self.stop.click(lambda: "Cancelled.", None, self.status, cancels=events, queue=False, **QUIET)
+
+
+def build(studio: Studio, trainer: Trainer) -> gr.Blocks:
     """The page of a studio; ``launch`` it with ``settings(studio)``."""
     page = gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True)
     with page:
@@ -46,10 +97,12 @@ def build(studio: Studio) -> gr.Blocks:
                 generate_tab(studio, history)
             with gr.Tab("Edit", id="edit"):
                 edit_tab(studio, history)
+            with gr.Tab("Train", id="train"):
+                train_tab(page, trainer)
             with gr.Tab("History", id="history"):
-                table = gr.HTML(rows_of([]), elem_id="history")
+                table = gr.HTML(view.rows_of([]), elem_id="history")
                 files = gr.Files(label="Sounds and sidecars", interactive=False, elem_id="files")
-        history.change(shown, history, [table, files], show_progress="hidden", api_visibility="private")
+        history.change(view.shown, history, [table, files], **QUIET)
     page.queue(max_size=studio.limits.waiting, default_concurrency_limit=1)
     return page
 
@@ -83,39 +136,40 @@ def theme() -> gr.themes.Base:
     )
 
 
+def whole(label: str, value: float, least: int = 1, most: float | None = None) -> gr.Number:
+    """A field for a whole number."""
+    return gr.Number(value, label=label, precision=0, minimum=least, maximum=most)
+
+
+def text(label: str, placeholder: str = "", **settings: Any) -> gr.Textbox:
+    """A field for a line of text; empty at first."""
+    return gr.Textbox("", label=label, placeholder=placeholder, lines=1, **settings)
+
+
 def generate_tab(studio: Studio, history: gr.State) -> None:
     """Prompt, settings, takes."""
-    default = studio.pipe.defaults
-    prompt = gr.Textbox(label="Prompt", placeholder="a dog barking", elem_id="prompt", lines=1)
+    default, limits = studio.pipe.defaults, studio.limits
+    prompt = text("Prompt", "a dog barking", elem_id="prompt")
     with gr.Row():
-        seconds = gr.Number(default.seconds, label="Seconds", minimum=0.1, maximum=studio.limits.seconds)
-        takes = gr.Number(1, label="Takes", precision=0, minimum=1, maximum=studio.limits.takes)
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+        seconds = gr.Number(default.seconds, label="Seconds", minimum=0.1, maximum=limits.seconds)
+        takes, seed = whole("Takes", 1, most=limits.takes), whole("Seed", 0, 0)
     with gr.Accordion("More settings", open=False):
-        negative = gr.Textbox(label="What not to hear", lines=1)
+        negative = text("What not to hear")
         with gr.Row():
-            steps = gr.Number(default.steps, label="Steps", precision=0, minimum=1)
+            steps = whole("Steps", default.steps)
             guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
             sampler = gr.Dropdown(sorted(SAMPLERS), value=default.sampler, label="Sampler")
-    start, stop, status = buttons("Generate")
-    takes_shown = players(studio)
-
-    def run(
-        prompt: str, negative: str, seconds: float, takes: int, seed: int, steps: int, guidance: float, sampler: str,
-        past: History,
-    ) -> Iterator[list[Any]]:  # fmt: skip
-        yield from updates(studio, past, lambda: studio.generate(
-            prompt or "", seconds=seconds or default.seconds, takes=int(takes or 1), seed=int(seed or 0),
-            steps=int(steps or default.steps), guidance=guidance, sampler=sampler, negative=negative or "",
-        ))  # fmt: skip
-
-    inputs = [prompt, negative, seconds, takes, seed, steps, guidance, sampler, history]
-    wire(start, stop, status, run, inputs, [status, history, *takes_shown], api_name="generate", enter=prompt)
+    fields = {
+        "prompt": prompt, "negative": negative, "seconds": seconds, "takes": takes, "seed": seed, "steps": steps,
+        "guidance": guidance, "sampler": sampler,
+    }  # fmt: skip
+    tab = Tab.of(fields, "Generate", "Cancel", limits.takes)
+    tab.wire(studio, history, lambda answers: studio.generate(**answers), "generate")
 
 
 def edit_tab(studio: Studio, history: gr.State) -> None:
     """A sound, a region drawn on it, and what to do there."""
-    default = studio.pipe.defaults
+    default, limits = studio.pipe.defaults, studio.limits
     sound = gr.Audio(
         label="Sound to edit", type="filepath", sources=["upload", "microphone"], elem_id="sound"
     )
@@ -124,70 +178,102 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
         begin = gr.Number(0.0, label="From (seconds)", elem_id="from", minimum=0)
         end = gr.Number(0.0, label="To (seconds)", elem_id="to", minimum=0)
         kind = gr.Dropdown(list(EDITS), value="inpaint", label="Edit", elem_id="kind")
-    prompt = gr.Textbox(label="Prompt for the edit", placeholder="birds singing", lines=1)
+    prompt = text("Prompt for the edit", "birds singing")
     with gr.Row():
         strength = gr.Slider(0, 1, 0.5, label="Strength (transfer, vary, denoise)")
         longer = gr.Number(2.0, label="Seconds longer (continue)", minimum=0.1)
     splice = gr.Checkbox(False, label="Splice: leave every sample outside the region as it is")
     with gr.Accordion("More settings", open=False), gr.Row():
-        takes = gr.Number(1, label="Takes", precision=0, minimum=1, maximum=studio.limits.takes)
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-        steps = gr.Number(default.steps, label="Steps", precision=0, minimum=1)
+        takes, seed = whole("Takes", 1, most=limits.takes), whole("Seed", 0, 0)
+        steps = whole("Steps", default.steps)
         guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
-    start, stop, status = buttons("Apply the edit")
-    takes_shown = players(studio)
+    fields = {
+        "kind": kind, "path": sound, "prompt": prompt, "begin": begin, "end": end, "strength": strength,
+        "seconds": longer, "splice": splice, "takes": takes, "seed": seed, "steps": steps, "guidance": guidance,
+    }  # fmt: skip
+    tab = Tab.of(fields, "Apply the edit", "Cancel", limits.takes)
 
-    def run(
-        kind: str, path: str | None, prompt: str, begin: float, end: float, strength: float, longer: float,
-        splice: bool, takes: int, seed: int, steps: int, guidance: float, past: History,
-    ) -> Iterator[list[Any]]:  # fmt: skip
-        request = EditRequest(
-            kind, path, prompt or "", begin or 0.0, end or 0.0, strength, longer or 0.0, splice,
-            int(takes or 1), int(seed or 0),
-        )  # fmt: skip
-        work = partial(studio.edit, request, steps=int(steps or default.steps), guidance=guidance)
-        yield from updates(studio, past, work)
+    def work(answers: dict[str, Any]) -> Iterator[Any]:
+        settings = {name: answers.pop(name) for name in ("steps", "guidance")}
+        return studio.edit(EditRequest(**answers), **settings)
 
     def opened(path: str | None) -> tuple[str, str]:
-        if not path:
-            return "", ""
         try:
-            return picture(studio, path), ""
+            return view.selectable(studio.opened(path), studio.pipe.spec.rate) if path else "", ""
         except AudioLDMError as error:
             return "", f"{error}"
 
-    sound.change(opened, sound, [wave, status], show_progress="hidden", api_visibility="private")
-    inputs = [
-        kind,
-        sound,
-        prompt,
-        begin,
-        end,
-        strength,
-        longer,
-        splice,
-        takes,
-        seed,
-        steps,
-        guidance,
-        history,
-    ]
-    wire(start, stop, status, run, inputs, [status, history, *takes_shown], api_name="edit")
+    sound.change(opened, sound, [wave, tab.status], **QUIET)
+    tab.wire(studio, history, work, "edit")
 
 
-def buttons(label: str) -> tuple[gr.Button, gr.Button, gr.Markdown]:
-    """Start, stop, and the line that says what is going on."""
+def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
+    """A folder of sounds, what they are, the curve, and the prompt before and after."""
+    try:
+        known = kinds()
+    except AudioLDMError as error:
+        gr.Markdown(f"{error}")
+        return
+    gr.Markdown(
+        "Learn the sounds of a folder on the server, one training at a time. It goes on when this page is closed."
+        if trainer.root else "This server trains on no folder: start it with `--sounds FOLDER`."
+    )  # fmt: skip
     with gr.Row():
-        start = gr.Button(label, variant="primary")
-        stop = gr.Button("Cancel", variant="secondary")
-    return start, stop, gr.Markdown("", elem_classes="status", container=True, min_height=24)
+        folder = gr.Dropdown(
+            trainer.folders(), value=None, label="Folder of sounds", allow_custom_value=True, elem_id="folder"
+        )
+        kind = gr.Dropdown(known, value="lora", label="Kind of adapter")
+    prompt = text("What the sounds are (empty: the captions beside them)", "my sound")
+    with gr.Accordion("More settings", open=False), gr.Row():
+        compare = text("Prompt before and after (empty: the same)")
+        batches = whole("Batches", 300, most=MOST["batches"])
+        size = whole("Sounds a batch", 4, most=MOST["batch_size"])
+        seed = whole("Seed", 0, 0, MOST["seed"])
+    fields = {"folder": folder, "kind": kind, "prompt": prompt, "compare": compare, "batches": batches,
+              "batch_size": size, "seed": seed}  # fmt: skip
+    curve = gr.HTML("", elem_classes="curve", elem_id="curve")
+    tab = Tab.of(fields, "Train", "Stop", 2)
+    file = gr.File(label="Adapter, for audioldm generate --adapter", visible=False, interactive=False)
+    outputs = [tab.status, curve, file, *tab.players]
+
+    def start(answers: dict[str, Any]) -> Iterator[list[Any]]:
+        try:
+            answers["folder"] = answers["folder"] or ""
+            trainer.start(TrainRequest(**answers))
+        except AudioLDMError as error:
+            yield [f"{error}", *[gr.skip()] * (len(outputs) - 1)]
+            return
+        yield from progress(trainer)
+
+    free: Update = {"concurrency_limit": None, "show_progress": "hidden"}
+    tab.start.click(tab.runner(start), list(fields.values()), outputs, api_name="train", **free)
+    tab.stop.click(trainer.stop, None, None, api_name="stop", **free)
+    page.load(partial(progress, trainer), None, outputs, api_visibility="private", **free)
+    page.load(lambda: gr.update(choices=trainer.folders()), None, folder, **QUIET)
 
 
-def players(studio: Studio) -> list[Any]:
+def progress(trainer: Trainer) -> Iterator[list[Any]]:
+    """Updates of the page while the training goes on: the line, the curve, at last the adapter and both takes."""
+    skips, points = [gr.skip()] * 4, None
+    for news in trainer.watch():
+        if isinstance(news, News):
+            same, points = news.curve == points, news.curve
+            hidden = gr.update(value=None, visible=False)
+            yield [news.line, gr.skip() if same else view.curve(points), hidden, *skips]
+        else:
+            adapter, takes = news.result.adapter, news.result.takes
+            download = gr.update(value=str(adapter) if adapter else None, visible=adapter is not None)
+            names = [
+                f"{name}, seed {take.seed}" for name, take in zip(("Before", "After"), takes, strict=True)
+            ]
+            yield [gr.skip(), gr.skip(), download, *visible(takes, names, 2)]
+
+
+def players(count: int) -> list[Any]:
     """A player and a picture for each take, hidden until there is one."""
     parts: list[Any] = []
     with gr.Row():
-        for place in range(studio.limits.takes):
+        for place in range(count):
             label = f"Take {place + 1}"
             with gr.Column(min_width=280):
                 parts.append(gr.Audio(label=label, interactive=False, visible=False, buttons=["download"]))
@@ -195,98 +281,40 @@ def players(studio: Studio) -> list[Any]:
     return parts
 
 
-def wire(
-    start: gr.Button, stop: gr.Button, status: gr.Markdown, run: Any, inputs: list[Any], outputs: list[Any], *,
-    api_name: str, enter: gr.Textbox | None = None,
-) -> None:  # fmt: skip
-    """Start by the button or by Enter, one request at a time for all pages; stop by the other button."""
-    common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
-    events: list[Any] = [start.click(run, inputs, outputs, api_name=api_name, **common)]
-    if enter is not None:
-        events.append(enter.submit(run, inputs, outputs, api_visibility="private", **common))
-    stop.click(
-        lambda: "Cancelled.",
-        None,
-        status,
-        cancels=events,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-
-
-def updates(studio: Studio, past: History, work: Any) -> Iterator[list[Any]]:
-    """Updates of the page while ``work()`` goes on: the line, the history, the takes."""
-    still: list[Any] = [gr.skip()] * (2 * studio.limits.takes)
-    yield ["Waiting for the model.", gr.skip(), *still]
+def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) -> Iterator[list[Any]]:
+    """Updates of the page while ``work(answers)`` goes on: the line, the history, the takes."""
+    still: list[Any] = [gr.skip()] * (1 + 2 * studio.limits.takes)
+    yield ["Waiting for the model.", *still]
     try:
-        for news in work():
+        for news in work(answers):
             if isinstance(news, Progress):
-                yield [f"Step {news.done} of {news.steps}.", gr.skip(), *still]
+                yield [f"Step {news.done} of {news.steps}.", *still]
             elif isinstance(news, Done):
-                yield [f"Done: {len(news.result)} of {len(news.result)}.", past + [line(t) for t in news.result],
-                       *visible(studio, news.result)]  # fmt: skip
+                takes: list[Take] = news.result
+                names = [f"Take {place + 1}, seed {take.seed}" for place, take in enumerate(takes)]
+                yield [
+                    finished(takes), past + [view.line(take) for take in takes],
+                    *visible(takes, names, studio.limits.takes),
+                ]  # fmt: skip
     except AudioLDMError as error:
-        yield [f"{error}", gr.skip(), *still]
+        yield [f"{error}", *still]
     except Exception as error:
-        yield [
-            f"The request failed ({type(error).__name__}); the server's log has the details.",
-            gr.skip(),
-            *still,
-        ]
+        yield [f"The request failed ({type(error).__name__}); the server's log has the details.", *still]
         raise
 
 
-def visible(studio: Studio, takes: Sequence[Take]) -> list[Update]:
-    """Every player: those with a take shown, the others hidden."""
+def finished(takes: list[Take]) -> str:
+    """The last line of a request, with what became of the upload's channels."""
+    notes = takes[0].record["settings"].get("notes") or []
+    return " ".join([f"Done: {len(takes)} of {len(takes)}.", *(f"Of your file, {note}." for note in notes)])
+
+
+def visible(takes: list[Take], names: list[str], count: int) -> list[Update]:
+    """``count`` players: those with a take shown, the others hidden."""
     parts: list[Update] = []
-    for place, take in enumerate(takes):
-        label = f"ake {place + 1}, seed {take.seed}"
-        image = img(take.figure.read_bytes(), f"Waveform and log-mel of t{label}")
-        parts.append(gr.update(value=str(take.audio), visible=True, label=f"T{label}"))
+    for take, name in zip(takes, names, strict=True):
+        image = view.img(take.figure.read_bytes(), f"Waveform and log-mel of {name[:1].lower()}{name[1:]}")
+        parts.append(gr.update(value=str(take.audio), visible=True, label=name))
         parts.append(gr.update(value=image, visible=True))
     hidden = [gr.update(value=None, visible=False)] * 2
-    return parts + hidden * (studio.limits.takes - len(takes))
-
-
-def line(take: Take) -> dict[str, Any]:
-    """What the history keeps of a take."""
-    settings = take.record["settings"]
-    return {
-        "what": settings.get("edit", "generate"), "prompt": take.record["prompt"], "seed": take.seed,
-        "seconds": take.record["sound"]["seconds"], "audio": str(take.audio), "sidecar": str(take.sidecar),
-    }  # fmt: skip
-
-
-def shown(past: History) -> tuple[str, list[str]]:
-    """The history as a table, newest first, and its files."""
-    newest = past[::-1]
-    return rows_of(newest), [row[kind] for row in newest for kind in ("audio", "sidecar")]
-
-
-def rows_of(past: History) -> str:
-    """An HTML table; words of the user are escaped."""
-    if not past:
-        return "<p>Nothing yet.</p>"
-    names = ("what", "prompt", "seed", "seconds")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(row[name]))}</td>" for name in names) + "</tr>"
-        for row in past
-    )
-    table = f'<table class="history"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="history-box" tabindex="0" role="region" aria-label="History">{table}</div>'
-
-
-def picture(studio: Studio, path: str) -> str:
-    """The waveform of an upload, on which a region can be drawn."""
-    sound = studio.opened(path)
-    png = figure.strip(sound.mono(studio.pipe.spec.rate).numpy())
-    drawn = img(png, f"Waveform, {sound.seconds:.1f} seconds: drag to select a region")
-    return f'<div id="wave" data-seconds="{sound.seconds:.4f}">{drawn}<div class="shade"></div></div>'
-
-
-def img(png: bytes, words: str) -> str:
-    """A picture inside the page, with words for those who do not see it."""
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{data}">'
+    return parts + hidden * (count - len(takes))

@@ -8,13 +8,13 @@ from threading import Event, Lock, Thread
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-import soundfile
 from torch import Tensor
 
 from audioldm.cli.checks import check_numbers, check_parts
 from audioldm.cli.clips import Clip, stem_of
 from audioldm.cli.options.groups import Output
 from audioldm.cli.results import save
+from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
@@ -25,8 +25,6 @@ OnStep = Callable[[int, int], None]
 EDITS = {"transfer": "transfer", "inpaint": "inpaint", "continue": "outpaint", "upscale": "upscale", "vary": "vary",
          "denoise": "denoise"}  # fmt: skip
 """Edits of the page and the functions of ``pipeline.edit`` that make them"""
-BLOCK = 2**16
-"""frames that are decoded at once while an upload's length is counted"""
 
 
 class Stopped(Exception):  # noqa: N818  (nothing went wrong)
@@ -174,7 +172,7 @@ class Studio:
         stem = Path(request.path or "").stem
         record = {
             **vars(self.pipe.defaults), **settings, "edit": request.kind, **options, "splice": request.splice,
-            "input": Path(request.path or "").name, "seconds": length,
+            "input": Path(request.path or "").name, "seconds": length, "notes": sound.notes(splice=request.splice),
         }  # fmt: skip
         seeds = range(request.seed, request.seed + request.takes)
         yield from self.each(one, prompt, f"{stem} {request.kind} {prompt}", seeds, record)
@@ -216,24 +214,17 @@ class Studio:
         if Path(path).stat().st_size > self.limits.upload_mb * 2**20:
             raise AudioLDMError(f"The file is larger than {self.limits.upload_mb} MB.", "Cut it first.")
         try:
-            with soundfile.SoundFile(path) as file:
-                most = min(
-                    self.limits.seconds * file.samplerate, self.limits.decoded_mb * 2**17 / file.channels
-                )
-                if 0 < file.frames < 2**40:  # else the file does not state its length
-                    self.check_size(file.frames, most, file.samplerate)
+            with decode.opened(path) as file:
+                most = min(self.limits.seconds * file.rate, self.limits.decoded_mb * 2**17 / file.channels)
+                self.check_size(file.frames or 0, most, file.rate)
                 count = 0
-                for block in file.blocks(BLOCK, dtype="int16", always_2d=True):
+                for block in file.blocks(dtype="int16"):
                     count += len(block)
-                    self.check_size(count, most, file.samplerate)
+                    self.check_size(count, most, file.rate)
             return sounds.read(path)
-        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-            raise AudioLDMError(
-                "This file is no sound that can be read.", "Use WAV, FLAC, OGG or MP3."
-            ) from error
         except AudioLDMError as error:
-            message = error.message.replace(str(path), "The file")  # the page names no path of this machine
-            raise AudioLDMError(message, error.hint) from error
+            message = error.message.replace(str(path), "the file")  # the page names no path of this machine
+            raise AudioLDMError(message[:1].upper() + message[1:], error.hint) from error
 
     def check_size(self, frames: int, most: float, rate: int) -> None:
         """Refuse a sound of more frames than ``most``."""
@@ -242,19 +233,13 @@ class Studio:
                 f"The sound has {frames / rate:.0f} s or more, more than {most / rate:g} s.", "Cut it first."
             )
 
-    def check(
-        self, *, seconds: float, takes: int, seed: int, steps: int | None = None, guidance: float | None = None,
-        sampler: str | None = None, **others: Any,
-    ) -> None:  # fmt: skip
+    def check(self, *, seconds: float, takes: int, seed: int, **settings: Any) -> None:
         """Refuse what is beyond the limits or makes no sense."""
+        steps, guidance = settings.get("steps"), settings.get("guidance")
         check_numbers(n=takes, seconds=seconds, steps=steps, guidance=guidance, seed=seed)
-        check_parts(sampler=sampler, grid=others.get("grid"), device="cpu")
-        for name, value, most in (
-            ("seconds", seconds, self.limits.seconds),
-            ("takes", takes, self.limits.takes),
-            ("steps", steps or 0, self.limits.steps),
-        ):
-            if value > most:
+        check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"), device="cpu")
+        for name, value in {"seconds": seconds, "takes": takes, "steps": steps or 0}.items():
+            if value > (most := getattr(self.limits, name)):
                 raise AudioLDMError(
                     f"{name}={value:g} is more than {most:g}.", "Ask for less, or use the command line."
                 )

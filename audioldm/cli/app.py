@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import audioldm
 from audioldm.cli.console import say
-from audioldm.cli.options import function_of
+from audioldm.cli.options import group
 from audioldm.cli.startup import leave, repeated_interrupts
 from audioldm.errors import AudioLDMError
 
@@ -40,8 +40,7 @@ def load_command(name: str) -> Any:
     module, attribute = COMMANDS[name].split(":")
     part = getattr(import_module(module), attribute)
     if not isinstance(part, typer.Typer):
-        function, part = function_of(part), typer.Typer(add_completion=False, rich_markup_mode=None)
-        part.command(name)(function)
+        part = group(None, {name: part})
     for registered in part.registered_commands:
         registered.cls = PanelCommand
     command: Any = typer.main.get_command(part)

@@ -30,7 +30,7 @@ class Bench(DryRun, AsJson, Command):
       audioldm bench
       audioldm bench --mode fast --trace out/trace.png
       audioldm bench --dry-run --set dtype=bfloat16
-      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode compiled --json
+      audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode fast --json
     """
 
     prompt: str = argument("a dog barking", "What to generate meanwhile.")

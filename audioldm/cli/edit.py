@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from audioldm.cli.checks import check_parts
 from audioldm.cli.clips import SUFFIX, Clip, check_outputs, stem_of
-from audioldm.cli.console import progress, waiting
+from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Between, Command, Group, argument, changed, group, option
 from audioldm.cli.options.groups import (
     SEEDS,
@@ -120,6 +120,9 @@ class Edit(Command):
             from audioldm.pipeline import edit, sounds
 
             files = [sounds.read(path) for path in self.files()]
+            for path, sound in zip(self.files(), files, strict=True):
+                for note in sound.notes(splice=self.splices):
+                    say(f"{path}: {note}.")
             check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=how.model.device)
             how.guidance.check(how.steps.sampler)
             if how.output.dry_run:

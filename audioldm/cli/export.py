@@ -117,7 +117,7 @@ def save(model: "Components", out: Path, dtype: str) -> None:
 def write_nets(ref: str, out: Path) -> bool:
     """Write component folders of a file that cannot generate alone, and print them; False for everything else."""
     from audioldm.convert.checkpoint import TANGO_MAIN, read_checkpoint
-    from audioldm.convert.model import obstacle, part_folders
+    from audioldm.convert.model import obstacle
     from audioldm.nets.folder import SUFFIXES
 
     file = Path(ref)
@@ -128,7 +128,7 @@ def write_nets(ref: str, out: Path) -> bool:
         return False
     for key in checkpoint.unread:
         say(f"left out: the conditioner that begins with {key!r}.")
-    for folder in part_folders(checkpoint, out):
+    for folder in checkpoint.save(out):
         print(folder)
     return True
 

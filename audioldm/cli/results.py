@@ -149,7 +149,7 @@ def save(
         wave, level = levelled(wave, pipe.spec.rate, output)
         audio = audio_bytes(wave, pipe.spec.rate, clip.audio_format)
     else:
-        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=0.0)
+        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=file.gain_db)
         audio = sounds.file_bytes(file, clip.audio_format)
     sidecar = describe(pipe, clip, record, level)
     sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest()}

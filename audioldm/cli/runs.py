@@ -151,7 +151,7 @@ def report_debug(run_dir: Path, rung: str) -> None:
     from audioldm.training.callbacks import read_metrics
 
     if rung == "profile":
-        print((run_dir / "fit-profile.txt").read_text())
+        print((run_dir / "fit-profile.txt").read_text(encoding="utf-8"))
     if rung != "overfit":
         return
     rows = [

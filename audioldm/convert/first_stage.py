@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from audioldm.convert.names import count, need, rename
+from audioldm.convert.names import Net, Shapes, rename
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State, modern_attention, read_json
+from audioldm.nets.hifigan import build_hifigan
+from audioldm.nets.vae import build_vae
 
 VAE, VOCODER = "VAE", "vocoder"
 PREFIX = "first_stage_model."
@@ -28,25 +29,24 @@ RATES = {
     (12, 10, 8, 4, 4): ((6, 5, 4, 2, 2), 48000),
 }
 """upsampling rates and sampling rate of the published vocoders, by their kernels"""
+CONFIG = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
+"""what HiFi-GAN's own JSON says that its weights do not"""
 
 
-@dataclass(frozen=True)
-class VaeShape:
-    """The shape of an autoencoder, as its weights say it."""
-
-    channels: tuple[int, ...]
-    layers: int
-    latent_channels: int
-
-
-def vae_shape(state: State) -> VaeShape:
-    """The shape of an autoencoder in CompVis names.   Raises AudioLDMError where a tensor of it is missing."""
-    channels = tuple(
-        need(state, f"encoder.down.{i}.block.0.conv1.weight", 4, part=VAE).shape[0]
-        for i in range(max(1, count(state, "encoder.down.")))
-    )
-    latent = need(state, "post_quant_conv.weight", 4, part=VAE).shape[1]
-    return VaeShape(channels, count(state, "encoder.down.0.block."), latent)
+def vae_net(state: State) -> Net:
+    """An autoencoder in CompVis names.   Raises AudioLDMError where a tensor of it is missing."""
+    shapes = Shapes(state, VAE)
+    levels = range(max(1, shapes.count("encoder.down.")))
+    channels = tuple(shapes.size(f"encoder.down.{i}.block.0.conv1.weight", 4) for i in levels)
+    config = {
+        "channels": channels,
+        "latent_channels": shapes.size("post_quant_conv.weight", 4, axis=1),
+        "layers": shapes.count("encoder.down.0.block."),
+        "groups": min(32, channels[0]),
+    }
+    # the attention's 1 x 1 convolutions become matrices
+    ours = modern_attention(rename(state, vae_names(len(channels)), part=VAE, prefix=PREFIX, drop=TRAINING))
+    return Net(ours, build_vae, config)
 
 
 def vae_names(levels: int) -> dict[str, str]:
@@ -68,94 +68,71 @@ def vae_names(levels: int) -> dict[str, str]:
     return table
 
 
-def convert_vae(state: State, shape: VaeShape) -> State:
-    """diffusers' names; the attention's 1 x 1 convolutions become matrices."""
-    table = vae_names(len(shape.channels))
-    return modern_attention(rename(state, table, part=VAE, prefix=PREFIX, drop=TRAINING))
-
-
-@dataclass(frozen=True)
-class HifiganShape:
-    """The shape of a vocoder, as its weights and the published configurations say it."""
-
-    mels: int
-    channels: int
-    upsample: tuple[int, ...]
-    upsample_kernels: tuple[int, ...]
-    kernels: tuple[int, ...]
-    dilations: tuple[tuple[int, ...], ...]
-    rate: int
+def unwrapped(state: Mapping[str, Tensor]) -> State:
+    """Weights without the names that torch.compile and DistributedDataParallel put before theirs."""
+    return {re.sub(r"^(_orig_mod\.|module\.)+", "", key): value for key, value in state.items()}
 
 
 def plain(state: Mapping[str, Tensor]) -> State:
-    """A generator's weights without the wrappers of training: torch.compile, DistributedDataParallel, weight norm.
+    """A generator's weights without the wrappers of training, weight norm among them.
 
-    Weight norm: w = g v / |v|, the norm over all axes but the first.   Salimans & Kingma 2016.
+    w = g v / |v|, the norm over all axes but the first.   Salimans & Kingma 2016.
     """
-    state = {re.sub(r"^(_orig_mod\.|module\.)+", "", key): value for key, value in state.items()}
-    folded: State = {}
+    state = unwrapped(state)
+    shapes, folded = Shapes(state, VOCODER), State()
     for key, value in state.items():
         if match := re.fullmatch(r"(.+)\.(weight_v|parametrizations\.weight\.original1)", key):
             size = ("weight_g", "parametrizations.weight.original0")[match[2] != "weight_v"]
-            g = need(state, f"{match[1]}.{size}", part=VOCODER)
             norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())), keepdim=True)
-            folded[f"{match[1]}.weight"] = g * value / norm
+            folded[f"{match[1]}.weight"] = shapes.tensor(f"{match[1]}.{size}") * value / norm
         elif not re.search(r"\.(weight_g|parametrizations\.weight\.original0)$", key):
             folded[key] = value
     return folded
 
 
-def vocoder_shape(state: State, path: Path) -> HifiganShape:
-    """The shape of plain weights; HiFi-GAN's own JSON beside ``path`` says it where the kernels are not published ones.
+def vocoder_net(state: State, path: Path) -> Net:
+    """A HiFi-GAN; its own JSON beside ``path`` says the rates where the kernels are not published ones.
 
-    Raises AudioLDMError where a tensor of it is missing, or the rates cannot be known.
+    Its input normalisation is the identity (mean 0, scale 1).   Raises AudioLDMError where a tensor of it is missing,
+    or the rates cannot be known.
     """
-    before = need(state, "conv_pre.weight", 3, part=VOCODER)
-    stages = count(state, "ups.")
-    widths = tuple(need(state, f"ups.{i}.weight", 3, part=VOCODER).shape[-1] for i in range(stages))
-    branches = count(state, "resblocks.") // max(stages, 1)
-    kernels = tuple(
-        need(state, f"resblocks.{i}.convs1.0.weight", 3, part=VOCODER).shape[-1] for i in range(branches)
-    )
+    state = plain(state)
+    shapes = Shapes(state, VOCODER)
+    before, stages = shapes.tensor("conv_pre.weight", 3), shapes.count("ups.")
+    widths = tuple(shapes.size(f"ups.{i}.weight", 3, axis=-1) for i in range(stages))
+    branches = shapes.count("resblocks.") // max(stages, 1)
     config = read_config(path.with_suffix(".json"))
-    if config is not None:
-        rates, rate, dilations = config
-    elif widths in RATES:
-        rates, rate = RATES[widths]
-        dilations = (tuple(range(1, 2 * count(state, "resblocks.0.convs1."), 2)),) * branches
-    else:
+    if config is None and widths in RATES:
+        dilations = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * branches
+        config = (*RATES[widths], dilations)
+    if config is None:
         raise AudioLDMError(
             f"The vocoder's upsampling kernels {widths} are none of the published ones, and its rates are "
             "not in the weights.",
             "Put HiFi-GAN's JSON configuration beside the file, with the same name and .json.",
         )
-    return HifiganShape(before.shape[1], before.shape[0], rates, widths, kernels, dilations, rate)
+    kernels = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in range(branches))
+    mels, (rates, rate, dilations) = before.shape[1], config
+    more = {"mean": torch.zeros(mels), "scale": torch.ones(mels)}
+    ours = {**rename(state, VOCODER_NAMES, part=VOCODER, prefix=f"{PREFIX}vocoder."), **more}
+    names = ("mels", "channels", "upsample", "upsample_kernels", "kernels", "dilations", "rate")
+    values = (mels, before.shape[0], rates, widths, kernels, dilations, rate)
+    return Net(ours, build_hifigan, dict(zip(names, values, strict=True)))
 
 
 def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]] | None:
     """Upsampling rates, sampling rate and dilations of HiFi-GAN's own configuration; None if it is another file."""
-    if not path.is_file():
+    config = read_json(path) if path.is_file() else {}
+    if CONFIG[0] not in config:
         return None
-    config = read_json(path)
-    if "upsample_rates" not in config:
-        return None
-    needed = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
-    if missing := [key for key in needed if key not in config]:
-        raise AudioLDMError(f"{path} lacks {', '.join(missing)}.", "Use HiFi-GAN's own configuration.")
+    hint = "Use HiFi-GAN's own configuration."
+    if missing := [key for key in CONFIG if key not in config]:
+        raise AudioLDMError(f"{path} lacks {', '.join(missing)}.", hint)
+    rates, rate, dilations = (config[key] for key in CONFIG)
     try:
-        rates, rate = tuple(map(int, config["upsample_rates"])), int(config["sampling_rate"])
-        return rates, rate, tuple(tuple(map(int, d)) for d in config["resblock_dilation_sizes"])
+        return tuple(map(int, rates)), int(rate), tuple(tuple(map(int, d)) for d in dilations)
     except (TypeError, ValueError):
-        raise AudioLDMError(
-            f"{path} has values that are no numbers.", "Use HiFi-GAN's own configuration."
-        ) from None
-
-
-def convert_vocoder(state: State) -> State:
-    """transformers' names for plain weights; its own input normalisation is the identity (mean 0, scale 1)."""
-    renamed = rename(state, VOCODER_NAMES, part=VOCODER, prefix=f"{PREFIX}vocoder.")
-    mels = need(renamed, "conv_pre.weight", 3, part=VOCODER).shape[1]
-    return {**renamed, "mean": torch.zeros(mels), "scale": torch.ones(mels)}
+        raise AudioLDMError(f"{path} has values that are no numbers.", hint) from None
 
 
 def is_vocoder(state: Mapping[str, Any]) -> bool:

@@ -1,23 +1,40 @@
-"""Parts of models as folders: tokenizers, CLAPs and T5s in the layouts of this project, diffusers and transformers."""
+"""Where the nets of a model come from, a folder or an original checkpoint, and what is put together from them.
 
+Folders are those of this project, of diffusers and of transformers; a net is called as its component folder is.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
+from diffusers import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+    AutoencoderKL,
+    UNet2DConditionModel,
+)
+from torch import nn
 from transformers import (
     AutoTokenizer,
     ClapFeatureExtractor,
     ClapModel,
     ClapTextModelWithProjection,
+    GPT2Model,
     PreTrainedTokenizerFast,
     RobertaTokenizer,
     T5EncoderModel,
 )
 
+from audioldm.convert import unet
+from audioldm.convert.checkpoint import Checkpoint, Weights
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder, NoClap, PretrainedClap, SmallClap
 from audioldm.nets.folder import class_name, load_component, read_json, reason
-from audioldm.nets.text_encoder import T5TextEncoder
+from audioldm.nets.text_encoder import LENGTH, AudioLDM2TextEncoder, T5TextEncoder
 
+Heads = Literal["original", "as-published"]
+PUBLISHED_HEADS = 8
+"""what converted folders carry as attention_head_dim; diffusers runs it as 8 heads at every level"""
 MAX_TOKENS = 512
 """RoBERTa's longest text, and Tango's longest prompt"""
 ROBERTA, T5 = "FacebookAI/roberta-base", "google/flan-t5-large"
@@ -26,6 +43,187 @@ TOKENIZERS = {
     T5: (("tokenizer.json", "tokenizer_config.json"), ("tokenizer.json",), ("spiece.model",)),
 }
 """files of which one group must be there"""
+NETS = {
+    "unet": (UNet2DConditionModel, AudioLDM2UNet2DConditionModel),
+    "vae": AutoencoderKL,
+    "vocoder": nn.Module,
+}
+CLASSES: dict[str, Any] = {
+    **NETS, "text_encoder": (ClapTextModelWithProjection, ClapModel), "audio_encoder": nn.Module,
+    "text_encoder_2": T5EncoderModel, "projection_model": AudioLDM2ProjectionModel, "language_model": GPT2Model,
+}  # fmt: skip
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to read what is published wrong or twice.   Raises AudioLDMError for an unknown choice."""
+
+    heads: Heads = "original"
+    """the heads that the weights were trained with, or the 8 of converted folders"""
+    weights: Weights = "ema"
+    """the moving average where a checkpoint has one, or the weights themselves"""
+    tokenizer: Path | None = None
+    """folder of RoBERTa's vocab.json and merges.txt, for checkpoints, which have none; T5's in ``tokenizer_2``"""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("heads", self.heads, get_args(Heads)), ("weights", self.weights, get_args(Weights))
+        ):  # fmt: skip
+            if value not in known:
+                raise AudioLDMError(f"{name}={value!r} is unknown.", f"Known: {', '.join(known)}.")
+        if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
+            raise AudioLDMError(
+                f"tokenizer={self.tokenizer} is no folder.",
+                "Name one with vocab.json, or T5's tokenizer.json.",
+            )
+
+
+class Source(Protocol):
+    """Where nets come from."""
+
+    def has(self, name: str) -> bool: ...
+    def build(self, name: str) -> Any: ...
+    def tokenizer(self, kind: str) -> Path: ...
+    def extractor(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Component folders below ``path``, or a folder that is one part itself, with its tokenizer."""
+
+    path: Path
+    heads: Heads = "as-published"
+
+    def place(self, name: str) -> Path:
+        """The folder of a component."""
+        alone = (self.path / "config.json").is_file() and not (self.path / name / "config.json").is_file()
+        return self.path if alone else self.path / name
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a component folder."""
+        return (self.path / name).is_dir()
+
+    def build(self, name: str) -> Any:
+        """A component."""
+        place = self.place(name)
+        heads = published_heads(place) if name == "unet" and self.heads == "original" else None
+        return load_component(
+            place, CLASSES[name], **({} if heads is None else {"attention_head_dim": heads})
+        )
+
+    def tokenizer(self, kind: str) -> Path:
+        """The folder of the CLAP's or the T5's tokenizer."""
+        name = "tokenizer" if kind == ROBERTA else "tokenizer_2"
+        alone = self.place("text_encoder" if kind == ROBERTA else "text_encoder_2") == self.path
+        return self.path if alone else self.path / name
+
+    def extractor(self) -> Any:
+        """The feature extractor of the CLAP's audio tower; None, which is LAION's, where there is no file."""
+        places = [
+            self.path / name / file for name in ("audio_encoder", "feature_extractor") for file in EXTRACTORS
+        ]
+        if self.place("text_encoder") == self.path:
+            places = [self.path / file for file in EXTRACTORS]
+        folder = next((place.parent for place in places if place.is_file()), None)
+        try:
+            return folder and ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        except Exception as error:
+            raise AudioLDMError(
+                f"{folder} holds no feature extractor ({reason(error)}).", "Download it again."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Original:
+    """The nets of an original checkpoint, which has no tokenizers."""
+
+    checkpoint: Checkpoint
+    choices: Choices = Choices()
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds such a net."""
+        return name in self.checkpoint.nets
+
+    def build(self, name: str) -> Any:
+        """A net."""
+        published = name == "unet" and self.choices.heads == "as-published"
+        return self.checkpoint.build(name, **({"heads": PUBLISHED_HEADS} if published else {}))
+
+    def tokenizer(self, kind: str) -> Path:
+        """Where a tokenizer is: below the one that was named, beside the file, or in the hub's cache.
+
+        RoBERTa's is the named folder itself or ``tokenizer`` beside the file; T5's ``tokenizer_2`` in either, or the
+        named folder itself where it is the only one.
+        """
+        beside = self.checkpoint.path.parent / ("tokenizer" if kind == ROBERTA else "tokenizer_2")
+        named = None if self.choices.tokenizer is None else Path(self.choices.tokenizer)
+        places = [beside] if named is None else [named, beside]
+        if named is not None and kind == T5:
+            places = [named / beside.name, *([] if self.has("text_encoder") else [named]), beside]
+        folder = next((place for place in places if place.is_dir()), None)
+        if folder is not None:
+            return folder
+        from audioldm.convert.hub import fetch_files
+
+        names = (
+            ("vocab.json", "merges.txt") if kind == ROBERTA else ("tokenizer.json", "tokenizer_config.json")
+        )
+        return fetch_files(kind, names, instead=f"into {beside}").folder
+
+    def extractor(self) -> Any:
+        """None: it is LAION's."""
+
+
+def published_heads(folder: Path) -> tuple[int, ...] | None:
+    """The heads that a converted U-Net was trained with, where its configuration says one number; else None.
+
+    The converter wrote ``attention_head_dim: 8`` for every size, which diffusers runs as 8 heads at every level.   A
+    list of numbers was written by somebody who knew.
+    """
+    config = read_json(folder / "config.json")
+    number = config.get("num_attention_heads") or config.get("attention_head_dim")
+    converted = config.get("class_embed_type") == "simple_projection" or "AudioLDM2" in class_name(config)
+    channels = config.get("block_out_channels")
+    if not isinstance(number, int) or not converted or not isinstance(channels, list):
+        return None
+    return unet.heads(tuple(channels)) if channels and all(isinstance(n, int) for n in channels) else None
+
+
+def clap_of(source: Source) -> SmallClap | PretrainedClap | NoClap:
+    """The CLAP of a source, by what is there; ``NoClap`` beside a T5 alone."""
+    if not source.has("text_encoder") and source.has("text_encoder_2"):
+        return NoClap()
+    text = source.build("text_encoder")
+    config = text.config.text_config if isinstance(text, ClapModel) else text.config
+    tokenizer = load_tokenizer(source.tokenizer(ROBERTA), config.vocab_size)
+    if isinstance(text, ClapModel):  # AudioLDM 2's, or transformers' own
+        return PretrainedClap.from_clap(text, tokenizer, source.extractor())
+    audio = source.build("audio_encoder") if source.has("audio_encoder") else None
+    if isinstance(audio, MelEncoder):
+        return SmallClap(text, tokenizer, audio).eval()
+    return PretrainedClap(text, tokenizer, audio, source.extractor()).eval()
+
+
+def t5_of(source: Source, *, longest: int | None = None) -> T5TextEncoder:
+    """The T5 of a source; ``longest`` None is what the tokenizer says."""
+    net = source.build("text_encoder_2")
+    reader = load_tokenizer(source.tokenizer(T5), net.config.vocab_size, T5)
+    return T5TextEncoder(net, reader, longest=longest or min(reader.model_max_length, MAX_TOKENS))
+
+
+def token_encoder_of(
+    source: Source, clap: SmallClap | PretrainedClap | NoClap, *, alone: bool, longest: int | None = None
+) -> T5TextEncoder | AudioLDM2TextEncoder | None:
+    """T5, or AudioLDM 2's GPT-2 behind it; None for a source without either."""
+    if not source.has("text_encoder_2"):
+        return None
+    t5 = t5_of(source, longest=longest)
+    if not source.has("language_model") or not isinstance(clap, PretrainedClap):
+        return t5
+    projection, gpt = source.build("projection_model"), source.build("language_model")
+    length = getattr(gpt.config, "max_new_tokens", None) or LENGTH
+    return AudioLDM2TextEncoder(clap, t5, projection, gpt, length=length, alone=alone)
 
 
 def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
@@ -69,49 +267,5 @@ def tokenizer_class(folder: Path, kind: str) -> Any:
     if not (folder / "tokenizer.json").is_file():
         return RobertaTokenizer
     read_json(folder / "tokenizer.json")
-    settings = read_json(folder / "tokenizer_config.json")
-    named = str(settings.get("tokenizer_class", ""))
+    named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
     return RobertaTokenizer if named.startswith("Roberta") else PreTrainedTokenizerFast
-
-
-def load_clap(folder: Path) -> SmallClap | PretrainedClap | NoClap:
-    """The CLAP of a model folder or of a ``ClapModel``'s, by what is there; ``NoClap`` beside a T5 alone."""
-    if (folder / "config.json").is_file() and class_name(read_json(folder / "config.json")) == "ClapModel":
-        return whole_clap(folder, folder, folder)
-    if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
-        return NoClap()
-    if class_name(read_json(folder / "text_encoder" / "config.json")) == "ClapModel":  # AudioLDM 2
-        return whole_clap(folder / "text_encoder", folder / "tokenizer", folder / "feature_extractor")
-    text: Any = load_component(folder / "text_encoder", ClapTextModelWithProjection)
-    tokenizer = load_tokenizer(folder / "tokenizer", text.config.vocab_size)
-    audio: Any = load_component(folder / "audio_encoder") if (folder / "audio_encoder").is_dir() else None
-    if isinstance(audio, MelEncoder):
-        return SmallClap(text, tokenizer, audio).eval()
-    return PretrainedClap(text, tokenizer, audio, load_extractor(folder / "audio_encoder")).eval()
-
-
-def whole_clap(folder: Path, tokenizer: Path, extractor: Path) -> PretrainedClap:
-    """Both towers of a ``ClapModel``, with its tokenizer and feature extractor from their folders."""
-    model: Any = load_component(folder, ClapModel)
-    words = load_tokenizer(tokenizer, model.config.text_config.vocab_size)
-    return PretrainedClap.from_clap(model, words, load_extractor(extractor))
-
-
-def load_extractor(folder: Path) -> Any:
-    """The feature extractor of an audio tower; None, which is LAION's, where there is no file."""
-    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        return None
-    try:
-        return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise AudioLDMError(
-            f"{folder} holds no feature extractor ({reason(error)}).", "Download it again."
-        ) from None
-
-
-def load_t5(model: Path, tokenizer: Path | None = None, *, longest: int | None = None) -> T5TextEncoder:
-    """A T5 encoder and its tokenizer, from two folders or one; ``longest`` None is what the tokenizer says."""
-    net: Any = load_component(model, T5EncoderModel)
-    reader = load_tokenizer(tokenizer or model, net.config.vocab_size, T5)
-    most = min(reader.model_max_length, MAX_TOKENS) if longest is None else longest
-    return T5TextEncoder(net, reader, longest=most)

@@ -5,9 +5,11 @@ have the same ones in the same order.   A key is a module's path, a dot, and the
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count as integers
+from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +17,51 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
 
 Names = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net of a file: its weights in today's names, and what builds it."""
+
+    state: State
+    make: Callable[..., Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Tensors from which a net's shape is read; messages have the names of the file, with its ``prefix``."""
+
+    state: Mapping[str, Tensor]
+    part: str
+    prefix: str = ""
+
+    def tensor(self, key: str, dims: int = 0) -> Tensor:
+        """One tensor, of ``dims`` dimensions unless 0.   Raises AudioLDMError."""
+        named = repr(self.prefix + key)
+        if key not in self.state:
+            raise AudioLDMError(
+                f"The {self.part} lacks {named}.", "The file is incomplete or of another kind."
+            )
+        value = self.state[key]
+        if value.dim() != dims > 0 or 0 in value.shape:
+            raise AudioLDMError(
+                f"The {self.part} has {named} of shape {tuple(value.shape)}.", "The file is damaged."
+            )
+        return value
+
+    def size(self, key: str, dims: int = 2, axis: int = 0) -> int:
+        """The size of one tensor of ``dims`` dimensions along ``axis``."""
+        return int(self.tensor(key, dims).shape[axis])
+
+    def count(self, prefix: str) -> int:
+        """How many numbers from 0 on follow ``prefix`` in the keys.
+
+        >>> Shapes(dict.fromkeys(["layers.0.w", "layers.0.b", "layers.1.w"]), "net").count("layers.")
+        2
+        """
+        keys = {key[len(prefix) :].partition(".")[0] for key in self.state if key.startswith(prefix)}
+        return next(n for n in integers() if str(n) not in keys)
 
 
 def rename(
@@ -37,12 +84,11 @@ def rename(
         new = translate(path, names)
         if new is None:
             raise unexplained(prefix + key)
-        new = f"{new}.{leaf}"
-        if new in renamed:
+        if f"{new}.{leaf}" in renamed:
             raise AudioLDMError(
                 f"The {part} has {prefix + key!r} twice under different names.", "It is damaged."
             )
-        renamed[new] = value
+        renamed[f"{new}.{leaf}"] = value
     return renamed
 
 
@@ -81,23 +127,6 @@ def below(state: Mapping[str, Tensor], prefix: str) -> State:
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
-def count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbers from 0 on follow ``prefix`` in the keys.
-
-    >>> count(dict.fromkeys(["layers.0.w", "layers.0.b", "layers.1.w"]), "layers.")
-    2
-    """
-    keys = {key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)}
-    return next(n for n in integers() if str(n) not in keys)
-
-
-def need(state: Mapping[str, Tensor], key: str, dims: int = 0, *, part: str, prefix: str = "") -> Tensor:
-    """One tensor from which a shape is read, of ``dims`` dimensions unless 0.   Raises AudioLDMError."""
-    if key not in state:
-        raise AudioLDMError(
-            f"The {part} lacks {prefix + key!r}.", "The file is incomplete or of another kind."
-        )
-    if state[key].dim() != dims > 0 or 0 in state[key].shape:
-        shape = tuple(state[key].shape)
-        raise AudioLDMError(f"The {part} has {prefix + key!r} of shape {shape}.", "The file is damaged.")
-    return state[key]
+def prefixes(state: Mapping[str, Tensor], pattern: str) -> list[str]:
+    """What a pattern matches at the beginning of the keys, each once, sorted."""
+    return sorted({match[0] for match in (re.match(pattern, key) for key in state) if match})

@@ -14,31 +14,14 @@ import torch
 from torch import nn
 
 from audioldm.components import Components
-from audioldm.convert.checkpoint import Checkpoint, is_tango, read_checkpoint, read_tango
-from audioldm.convert.folder import T5, load_clap, load_t5, load_tokenizer
-from audioldm.convert.model import (
-    NETS,
-    Choices,
-    clap_of,
-    open_checkpoint,
-    open_diffusers,
-    open_folder,
-    open_tango,
-    published_heads,
-    tokenizer_folder,
-)
+from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, is_tango, read_checkpoint, read_tango
+from audioldm.convert.folder import Choices, Folder, Original, Source, clap_of, t5_of
+from audioldm.convert.model import open_checkpoint, open_diffusers, open_folder, open_tango
 from audioldm.convert.run import open_run_checkpoint, run_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap, SmallClap
-from audioldm.nets.folder import (
-    NAMES,
-    SUFFIXES,
-    class_name,
-    find_weights,
-    load_component,
-    read_json,
-)
-from audioldm.nets.text_encoder import LONGEST, T5TextEncoder
+from audioldm.nets.folder import SUFFIXES, class_name, find_weights, read_json
+from audioldm.nets.text_encoder import LONGEST
 
 DEFAULT = Choices()
 Kind = Literal["unet", "vae", "vocoder", "clap", "text_encoder"]
@@ -112,56 +95,28 @@ class Part:
     choices: Choices = DEFAULT
 
     @property
-    def alone(self) -> bool:
-        """Whether ``path`` is the part's own folder."""
-        return not (self.path / FOLDERS[self.kind][0] / "config.json").is_file()
-
-    @property
     def files(self) -> list[Path]:
         """The weight files that decide the part, in a fixed order."""
         if not self.path.is_dir():
             return [self.path]
         if is_tango(self.path):
-            return [self.path / NAMES[-1].replace("model", f"model_{name}") for name in ("main", "vae")]
-        folders = [self.path] if self.alone else [self.path / name for name in FOLDERS[self.kind]]
-        return [file for folder in folders if folder.is_dir() for file in find_weights(folder)]
+            return [self.path / TANGO_MAIN, self.path / TANGO_VAE]
+        places = dict.fromkeys(Folder(self.path).place(name) for name in FOLDERS[self.kind])
+        return [file for place in places if place.is_dir() for file in find_weights(place)]
 
     def open(self) -> Any:
         """The part's module.   Raises AudioLDMError."""
-        if self.path.is_dir() and not is_tango(self.path):
-            return self.open_folder()
-        if run_of(self.path) is not None:
-            return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else FOLDERS[self.kind][0])
-        checkpoint = (
-            read_tango(self.path)
-            if self.path.is_dir()
-            else read_checkpoint(self.path, weights=self.choices.weights)
-        )
-        return self.of_checkpoint(checkpoint)
-
-    def open_folder(self) -> Any:
-        """The part of a folder."""
-        first = self.path if self.alone else self.path / FOLDERS[self.kind][0]
+        name: str = FOLDERS[self.kind][0]
+        source: Source = Folder(self.path, self.choices.heads)
+        if self.path.is_file() and run_of(self.path) is not None:
+            return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else name)
+        if self.path.is_file():
+            source = Original(read_checkpoint(self.path, weights=self.choices.weights), self.choices)
+        elif is_tango(self.path):
+            source = Original(read_tango(self.path), self.choices)
         if self.kind == "clap":
-            return load_clap(self.path)
-        if self.kind == "text_encoder":
-            return load_t5(first, self.path if self.alone else self.path / "tokenizer_2", longest=LONGEST)
-        heads = published_heads(first) if self.kind == "unet" and self.choices.heads == "original" else None
-        return load_component(
-            first, NETS[self.kind], **({} if heads is None else {"attention_head_dim": heads})
-        )
-
-    def of_checkpoint(self, checkpoint: Checkpoint) -> Any:
-        """The part of an original checkpoint."""
-        if self.kind == "clap":
-            return clap_of(checkpoint, self.choices)
-        if self.kind == "text_encoder":
-            model: Any = checkpoint.build_t5()
-            folder = tokenizer_folder(checkpoint.path, self.choices.tokenizer, T5, alone=not checkpoint.clap)
-            return T5TextEncoder(model, load_tokenizer(folder, model.config.vocab_size, T5))
-        if self.kind == "unet":
-            return checkpoint.build_unet()
-        return checkpoint.build_vae() if self.kind == "vae" else checkpoint.build_vocoder()
+            return clap_of(source)
+        return t5_of(source, longest=LONGEST) if self.kind == "text_encoder" else source.build(name)
 
 
 def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:

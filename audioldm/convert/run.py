@@ -37,7 +37,7 @@ def run_settings(run: Path) -> dict[str, Any]:
             f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model."
         )
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:160]
         raise AudioLDMError(f"{path} is not valid YAML ({line}).", "Name another run.") from None

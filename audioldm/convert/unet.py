@@ -5,10 +5,13 @@ without context.   AudioLDM 2: one self-attention transformer and one for each c
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audioldm.convert.names import below, count, need, rename, unexplained
+from audioldm.convert.names import Shapes, below, rename, unexplained
+from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
+from audioldm.nets.unet import LatentUNet, build_unet
 
 PART = "U-Net"
 PREFIX = "model.diffusion_model."
@@ -57,77 +60,56 @@ class UNetShape:
 
 def read_shape(state: State) -> UNetShape:
     """The shape of a U-Net in CompVis names (without ``PREFIX``)."""
-    first = need(state, "input_blocks.0.0.weight", 4, part=PART, prefix=PREFIX)
-    blocks = count(state, "input_blocks.")
-    downs = sorted(
-        int(k.split(".")[1]) for k in state if re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", k)
-    )
-    levels = len(downs) + 1
-    layers = (blocks - levels) // levels
+    shapes = Shapes(state, PART, PREFIX)
+    downs = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", key)) for key in state)
+    levels = downs + 1
+    layers = (shapes.count("input_blocks.") - levels) // levels
     ends = [level * (layers + 1) + layers for level in range(levels)]
-    channels = tuple(
-        need(state, f"input_blocks.{n}.0.out_layers.3.weight", 4, part=PART, prefix=PREFIX).shape[0]
-        for n in ends
+    channels = tuple(shapes.size(f"input_blocks.{n}.0.out_layers.3.weight", 4) for n in ends)
+    keys = (
+        f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight"
+        for j in range(1, shapes.count("middle_block.") - 1)
     )
-    attention = tuple(f"input_blocks.{n}.1.proj_in.weight" in state for n in ends)
-    transformers = count(state, "middle_block.") - 2
-    contexts = []
-    for j in range(1, transformers + 1):
-        key = f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight"
-        width = need(state, key, 2, part=PART, prefix=PREFIX).shape[1]
-        contexts.append(None if width == channels[-1] else width)
-    film = need(state, "film_emb.weight", 2, part=PART, prefix=PREFIX) if "film_emb.weight" in state else None
+    widths = (shapes.size(key, axis=1) for key in keys)
     return UNetShape(
         channels=channels,
-        in_channels=first.shape[1],
+        in_channels=shapes.size("input_blocks.0.0.weight", 4, axis=1),
         layers=layers,
-        attention=attention,
-        contexts=tuple(contexts),
-        depth=count(state, "middle_block.1.transformer_blocks."),
-        film_dim=None if film is None else film.shape[1],
+        attention=tuple(f"input_blocks.{n}.1.proj_in.weight" in state for n in ends),
+        contexts=tuple(None if width == channels[-1] else width for width in widths),
+        depth=shapes.count("middle_block.1.transformer_blocks."),
+        film_dim=shapes.size("film_emb.weight", axis=1) if "film_emb.weight" in state else None,
     )
 
 
-def block_names(shape: UNetShape) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """CompVis prefix to diffusers prefix: of residual blocks, of transformers, and of all else."""
-    resnets, transformers, others = {}, {}, dict(ENDS)
+def names(shape: UNetShape) -> dict[str, str]:
+    """The table for a U-Net of this shape: of residual blocks, of transformers, and of all else."""
+    resnets, transformers, table = {}, {}, dict(ENDS)
     levels, layers, many = len(shape.channels), shape.layers, len(shape.contexts)
 
-    def attend(theirs: str, ours: str, layer: int, level: int) -> int:
-        """Name the transformers after one residual block; returns how many there are."""
-        here = many if shape.attention[level] else 0
+    def block(theirs: str, ours: str, layer: int, attends: bool) -> int:
+        """Name a residual block and the transformers after it; returns how many these are."""
+        resnets[f"{theirs}.0"] = f"{ours}.resnets.{layer}"
+        here = many if attends else 0
         for j in range(here):
             transformers[f"{theirs}.{1 + j}"] = f"{ours}.attentions.{layer * many + j}"
         return here
 
-    n = 0
-    for level in range(levels):
-        for layer in range(layers):
-            n += 1
-            resnets[f"input_blocks.{n}.0"] = f"down_blocks.{level}.resnets.{layer}"
-            attend(f"input_blocks.{n}", f"down_blocks.{level}", layer, level)
-        if level < levels - 1:
-            n += 1
-            others[f"input_blocks.{n}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
-    resnets["middle_block.0"] = "mid_block.resnets.0"
+    for n in range(1, levels * (layers + 1)):
+        level, layer = divmod(n - 1, layers + 1)
+        if layer < layers:
+            block(f"input_blocks.{n}", f"down_blocks.{level}", layer, shape.attention[level])
+        else:
+            table[f"input_blocks.{n}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
+    block("middle_block", "mid_block", 0, True)
     resnets[f"middle_block.{1 + many}"] = "mid_block.resnets.1"
-    for j in range(many):
-        transformers[f"middle_block.{1 + j}"] = f"mid_block.attentions.{j}"
     for n in range(levels * (layers + 1)):
         up, layer = divmod(n, layers + 1)
-        resnets[f"output_blocks.{n}.0"] = f"up_blocks.{up}.resnets.{layer}"
-        here = attend(f"output_blocks.{n}", f"up_blocks.{up}", layer, levels - 1 - up)
+        here = block(f"output_blocks.{n}", f"up_blocks.{up}", layer, shape.attention[levels - 1 - up])
         if layer == layers and up < levels - 1:
-            others[f"output_blocks.{n}.{1 + here}.conv"] = f"up_blocks.{up}.upsamplers.0.conv"
-    return resnets, transformers, others
-
-
-def names(shape: UNetShape) -> dict[str, str]:
-    """The table for a U-Net of this shape."""
-    resnets, transformers, others = block_names(shape)
-    table = {f"{t}.{inner}": f"{o}.{name}" for t, o in resnets.items() for inner, name in RESNET.items()}
-    table |= {f"{t}.{inner}": f"{o}.{inner}" for t, o in transformers.items() for inner in TRANSFORMER}
-    return table | others
+            table[f"output_blocks.{n}.{1 + here}.conv"] = f"up_blocks.{up}.upsamplers.0.conv"
+    table |= {f"{t}.{inner}": f"{o}.{name}" for t, o in resnets.items() for inner, name in RESNET.items()}
+    return table | {f"{t}.{inner}": f"{o}.{inner}" for t, o in transformers.items() for inner in TRANSFORMER}
 
 
 def convert(state: State, shape: UNetShape) -> State:
@@ -159,19 +141,37 @@ def heads(channels: tuple[int, ...]) -> tuple[int, ...]:
 
 def read_diffusers_shape(state: State) -> UNetShape:
     """The shape of a U-Net of Stable Diffusion's family in diffusers' names, as Tango has it."""
-
-    def size(key: str, dims: int, axis: int) -> int:
-        return int(need(state, key, dims, part=PART, prefix="unet.").shape[axis])
-
-    levels = max(1, count(state, "down_blocks."))
-    middle = "mid_block.attentions.0"
+    shapes, middle = Shapes(state, PART, "unet."), "mid_block.attentions.0"
+    levels = range(max(1, shapes.count("down_blocks.")))
     return UNetShape(
-        channels=tuple(size(f"down_blocks.{i}.resnets.0.conv1.weight", 4, 0) for i in range(levels)),
-        in_channels=size("conv_in.weight", 4, 1),
-        layers=count(state, "down_blocks.0.resnets."),
-        attention=tuple(count(state, f"down_blocks.{i}.attentions.") > 0 for i in range(levels)),
-        contexts=(size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", 2, 1),),
-        depth=count(state, f"{middle}.transformer_blocks."),
+        channels=tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels),
+        in_channels=shapes.size("conv_in.weight", 4, axis=1),
+        layers=shapes.count("down_blocks.0.resnets."),
+        attention=tuple(shapes.count(f"down_blocks.{i}.attentions.") > 0 for i in levels),
+        contexts=(shapes.size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", axis=1),),
+        depth=shapes.count(f"{middle}.transformer_blocks."),
         film_dim=None,
-        linear=need(state, f"{middle}.proj_in.weight", part=PART, prefix="unet.").dim() == 2,
+        linear=shapes.tensor(f"{middle}.proj_in.weight").dim() == 2,
+    )
+
+
+def build(shape: UNetShape, heads: Sequence[int] | int) -> LatentUNet:
+    """A U-Net of a checkpoint's shape with these heads a level.   Raises AudioLDMError for the shape of no model."""
+    above = [True] * (len(shape.channels) - 1)
+    if shape.attention not in ((False, *above), (*above, False)):
+        raise AudioLDMError(
+            f"The U-Net has attention at levels {shape.attention}.",
+            "Known: at every level but the first, or but the last.",
+        )
+    widths = [width for width in shape.contexts if width is not None]
+    if not widths and shape.film_dim is None:
+        raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
+    same = ("channels", "layers", "film_dim", "depth", "attention", "linear")
+    return build_unet(
+        "film" if not widths else "cross" if shape.film_dim is None else "both",
+        latent_channels=shape.in_channels,
+        heads=heads,
+        context_dim=widths[0] if widths else 0,
+        contexts=shape.contexts if len(shape.contexts) > 1 else None,
+        **{name: getattr(shape, name) for name in same},
     )

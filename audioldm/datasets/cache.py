@@ -96,7 +96,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
             f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
         )
     try:
-        index: dict[str, Any] = json.loads(path.read_text())
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AudioLDMError(f"{path} is damaged: {error}.", "Encode again with --force.", code=1) from error
     if not index.get("complete", True):
@@ -114,7 +114,7 @@ def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
         for old in (path, *Path(folder).glob("latents-*.safetensors")):
             old.unlink(missing_ok=True)
         return 0
-    index = json.loads(path.read_text())
+    index = json.loads(path.read_text(encoding="utf-8"))
     if index.get("key") != key:
         raise AudioLDMError(
             f"{folder} holds a cache made from something else.",
@@ -142,7 +142,7 @@ def write_latents(
         "complete": False,
     }
     if (folder / "index.json").is_file() and about.get("key"):
-        earlier = json.loads((folder / "index.json").read_text())
+        earlier = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if earlier.get("key") == about["key"]:
             index = {**earlier, "complete": False}
 

@@ -312,9 +312,15 @@ def mono(channels: Tensor) -> Tensor:
     >>> mono(torch.tensor([[0.5, -0.5], [0.25, -0.25]]))
     tensor([0.5000, 0.2500])
     """
+    channel = strongest(channels)
+    return channels.mean(1) if channel is None else channels[:, channel]
+
+
+def strongest(channels: Tensor) -> int | None:
+    """The channel of (N, channels) to take because they cancel each other; None where their mean is the sound."""
     mixer = Mixer(channels.shape[1])
-    mean, strongest = mixer.add(channels), mixer.strongest()
-    return mean if strongest is None else channels[:, strongest]
+    mixer.add(channels)
+    return mixer.strongest()
 
 
 def resample(wave: Tensor, source: int, target: int) -> Tensor:

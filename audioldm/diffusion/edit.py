@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audioldm.diffusion.noise import Noise
 from audioldm.diffusion.prediction import Denoiser
-from audioldm.diffusion.schedule import Path
+from audioldm.diffusion.schedule import Path, double
 
 
 def start_level(schedule: Path, strength: float) -> float:
@@ -96,13 +96,13 @@ def slerp(a: Tensor, b: Tensor, fraction: float | Tensor) -> Tensor:
     [0.7071, 0.7071]
     """
     shape = (-1, *[1] * (a.ndim - 1))
-    flat_a, flat_b = a.flatten(1).double(), b.flatten(1).double()
+    flat_a, flat_b = double(a).flatten(1), double(b).flatten(1)
     cosine = (flat_a * flat_b).sum(1) / (flat_a.norm(dim=1) * flat_b.norm(dim=1)).clamp(min=1e-12)
     angle = cosine.clamp(-1, 1).arccos().reshape(shape)
-    share = torch.as_tensor(fraction, dtype=torch.float64, device=a.device)
+    share = double(fraction).to(flat_a.device) if isinstance(fraction, Tensor) else fraction
     sine = angle.sin()
     bent = sine > 1e-4
     safe = torch.where(bent, sine, 1)
     of_a = torch.where(bent, ((1 - share) * angle).sin() / safe, 1 - share)
     of_b = torch.where(bent, (share * angle).sin() / safe, share)
-    return (of_a * a + of_b * b).to(a.dtype)
+    return (of_a * double(a) + of_b * double(b)).to(a)

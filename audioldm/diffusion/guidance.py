@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audioldm.diffusion.prediction import Denoiser, spread
+from audioldm.diffusion.schedule import double
 from audioldm.diffusion.table import Entry
 
 
@@ -36,6 +37,15 @@ class Pair:
         return cond, uncond
 
 
+Combine = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x, sigma, x0 with the condition, x0 without) -> x0"""
+
+
+def combined(pair: Pair, combine: Combine) -> Denoiser:
+    """The two answers of a pair made one."""
+    return lambda x, sigma: combine(x, sigma, *pair(x, sigma))
+
+
 def classifier_free(pair: Pair, scale: float) -> Denoiser:
     """Extrapolate from uncond to cond; scale 1 is cond alone and never calls uncond.   Ho & Salimans 2022 eq. 6.
 
@@ -44,25 +54,19 @@ def classifier_free(pair: Pair, scale: float) -> Denoiser:
     """
     if scale == 1:
         return pair.cond
-
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        cond, uncond = pair(x, sigma)
-        return uncond + scale * (cond - uncond)
-
-    return guided
+    return combined(pair, lambda x, sigma, cond, uncond: uncond + scale * (cond - uncond))
 
 
 def compose(pair: Pair, scale: float, others: Sequence[tuple[Denoiser, float]]) -> Denoiser:
     """Classifier-free guidance by several prompts with weights; a negative one avoids it.   Liu et al. 2022."""
 
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        cond, uncond = pair(x, sigma)
+    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
         x0 = uncond + scale * (cond - uncond)
         for other, weight in others:
             x0 = x0 + weight * (other(x, sigma) - uncond)
         return x0
 
-    return guided
+    return combined(pair, combine)
 
 
 def rescale(pair: Pair, scale: float, *, phi: float = 0.7) -> Denoiser:
@@ -70,16 +74,13 @@ def rescale(pair: Pair, scale: float, *, phi: float = 0.7) -> Denoiser:
 
     ``phi`` mixes the two: 0 is plain.   Done on x0, the one prediction that all schedules have.
     """
-    if scale == 1:
-        return pair.cond
 
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        cond, uncond = pair(x, sigma)
+    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
         x0 = uncond + scale * (cond - uncond)
         ratio = cond.flatten(1).std(1) / x0.flatten(1).std(1)
         return x0 * spread(phi * ratio + (1 - phi), x0)
 
-    return guided
+    return pair.cond if scale == 1 else combined(pair, combine)
 
 
 def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> Denoiser:
@@ -106,18 +107,14 @@ def apg(pair: Pair, scale: float, *, eta: float = 0.0, radius: float = inf) -> D
 
     eta 1 and no radius is plain guidance.   The paper's momentum is state between steps, so it is left out.
     """
-    if scale == 1:
-        return pair.cond
 
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        cond, uncond = pair(x, sigma)
+    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
         change = cond - uncond
         change = change * spread((radius / norm(change)).clamp(max=1), x)
         along = (change * cond).flatten(1).sum(1) / norm(cond) ** 2
-        parallel = spread(along, x) * cond
-        return cond + (scale - 1) * (change - parallel + eta * parallel)
+        return cond + (scale - 1) * (change + (eta - 1) * spread(along, x) * cond)
 
-    return guided
+    return pair.cond if scale == 1 else combined(pair, combine)
 
 
 def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
@@ -125,31 +122,29 @@ def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
 
     Its step x0_guided + next eps_uncond is plain guidance of scale / (1 - next / now); ``scale`` is in [0, 1].
     """
-    levels = sigmas[:-1].double()
-    strengths = scale / (1 - sigmas[1:].double() / levels)
+    levels, after = double(sigmas)[:-1], double(sigmas)[1:]
+    strengths = scale / (1 - after / levels)
 
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        place = (levels.to(sigma.device) - sigma.double()[:, None]).abs().argmin(1)
-        cond, uncond = pair(x, sigma)
-        return uncond + spread(strengths.to(sigma.device)[place], x) * (cond - uncond)
+    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        exact = double(sigma)[:, None]
+        place = (levels.to(exact.device) - exact).abs().argmin(1)
+        return uncond + spread(strengths.to(place.device)[place], x) * (cond - uncond)
 
-    return guided
+    return combined(pair, combine)
 
 
 def cfg_zero_star(pair: Pair, scale: float, *, zero_above: float = inf) -> Denoiser:
     """CFG-Zero*: fit uncond's flow velocity to cond's first; above ``zero_above`` do not move.   Fan et al. 2025."""
-    if scale == 1 and zero_above == inf:
-        return pair.cond
 
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+    def combine(x: Tensor, sigma: Tensor, *answers: Tensor) -> Tensor:
         s = spread(sigma, x)
         x_u, u = x / (1 + s), s / (1 + s)
-        cond, uncond = ((x_u - x0) / u for x0 in pair(x, sigma))
+        cond, uncond = ((x_u - x0) / u for x0 in answers)
         fit = spread((cond * uncond).flatten(1).sum(1) / norm(uncond) ** 2, x) * uncond
         still = spread(sigma > zero_above, x).bool()
         return x_u - u * torch.where(still, 0, fit + scale * (cond - fit))
 
-    return guided
+    return pair.cond if scale == 1 and zero_above == inf else combined(pair, combine)
 
 
 def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: float = 1.0) -> Denoiser:
@@ -164,6 +159,12 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
         return x0.clamp(-edge, edge) * (floor / edge)
 
     return clipped
+
+
+def uphill(x0: Tensor, x: Tensor, value: Tensor, sigma: Tensor, scale: float, limit: float | None) -> Tensor:
+    """x0 plus scale sigma^2 times the slope of ``value`` (B,) at x, its root mean square at most ``limit``."""
+    (slope,) = torch.autograd.grad(value, x, torch.ones_like(value))
+    return x0.detach() + cut(scale * spread(sigma, x) ** 2 * slope, limit)
 
 
 def classifier(
@@ -182,8 +183,8 @@ def classifier(
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         with torch.enable_grad():
             free = x.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(log_prob(free, sigma).sum(), free)
-        return denoise(x, sigma) + cut(scale * spread(sigma, x) ** 2 * slope, limit)
+            value = log_prob(free, sigma)
+        return uphill(denoise(x, sigma), free, value, sigma, scale, limit)
 
     return guided
 
@@ -201,8 +202,8 @@ def reward(
         with torch.enable_grad():
             free = x.detach().requires_grad_(True)
             x0 = denoise(free, sigma)
-            (slope,) = torch.autograd.grad(value(x0).sum(), free)
-        return x0.detach() + cut(scale * spread(sigma, x) ** 2 * slope, limit)
+            worth = value(x0)
+        return uphill(x0, free, worth, sigma, scale, limit)
 
     return guided
 
@@ -215,43 +216,25 @@ def cut(move: Tensor, limit: float | None) -> Tensor:
     return move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
 
 
-COMPOSED = "Liu et al. 2022, arXiv:2206.01714"
+HO, LIU = "Ho & Salimans 2022, arXiv:2207.12598", "Liu et al. 2022, arXiv:2206.01714"
+LIN, KYN = "Lin et al. 2024, arXiv:2305.08891", "Kynkaanniemi et al. 2024, arXiv:2404.07724"
+SADAT, CHUNG = "Sadat et al. 2025, arXiv:2410.02416", "Chung et al. 2025, arXiv:2406.08070"
+FAN, KARRAS = "Fan et al. 2025, arXiv:2503.18886", "Karras et al. 2024, arXiv:2406.02507"
+SAHARIA, BEATS = "Saharia et al. 2022, arXiv:2205.11487", "Dhariwal & Nichol 2021, arXiv:2105.05233"
+DPS, APG = "Chung et al. 2023 (DPS), arXiv:2209.14687", "Drop the part along the answer (adaptive projected)."
+PHI, RADIUS = {"phi": (0.0, 1.0)}, {"radius": (1e-6, inf)}
 GUIDANCE: dict[str, Entry] = {
-    "classifier_free": Entry(
-        classifier_free, "Away from the empty prompt.", "Ho & Salimans 2022, arXiv:2207.12598"
-    ),
-    "negative": Entry(classifier_free, "Away from a given prompt.", COMPOSED),
-    "compose": Entry(compose, "Several prompts with weights.", COMPOSED),
-    "rescale": Entry(
-        rescale,
-        "Classifier-free, spread kept (phi).",
-        "Lin et al. 2024, arXiv:2305.08891",
-        limits={"phi": (0, 1)},
-    ),
-    "interval": Entry(interval, "Guide at middle noise only.", "Kynkaanniemi et al. 2024, arXiv:2404.07724"),
-    "apg": Entry(
-        apg,
-        "Drop the part along the answer (adaptive projected).",
-        "Sadat et al. 2025, arXiv:2410.02416",
-        limits={"radius": (1e-6, inf)},
-    ),
-    "cfg_plus_plus": Entry(
-        cfg_plus_plus, "Guide x0, renoise with uncond's noise.", "Chung et al. 2025, arXiv:2406.08070"
-    ),
-    "cfg_zero_star": Entry(
-        cfg_zero_star, "Fit uncond's velocity first.", "Fan et al. 2025, arXiv:2503.18886"
-    ),
-    "autoguidance": Entry(classifier_free, "Away from a weaker net.", "Karras et al. 2024, arXiv:2406.02507"),
-    "dynamic_threshold": Entry(
-        dynamic_threshold, "Clip x0 at its quantile.", "Saharia et al. 2022, arXiv:2205.11487"
-    ),
-    "classifier": Entry(
-        classifier, "Up the gradient of a noise-aware classifier.", "Dhariwal & Nichol 2021, arXiv:2105.05233"
-    ),
-    "reward": Entry(
-        reward,
-        "Up the gradient of a value of x0, such as a CLAP score.",
-        "Chung et al. 2023 (DPS), arXiv:2209.14687",
-    ),
+    "classifier_free": Entry(classifier_free, "Away from the empty prompt.", HO),
+    "negative": Entry(classifier_free, "Away from a given prompt.", LIU),
+    "compose": Entry(compose, "Several prompts with weights.", LIU),
+    "rescale": Entry(rescale, "Classifier-free, spread kept (phi).", LIN, limits=PHI),
+    "interval": Entry(interval, "Guide at middle noise only.", KYN),
+    "apg": Entry(apg, APG, SADAT, limits=RADIUS),
+    "cfg_plus_plus": Entry(cfg_plus_plus, "Guide x0, renoise with uncond's noise.", CHUNG),
+    "cfg_zero_star": Entry(cfg_zero_star, "Fit uncond's velocity first.", FAN),
+    "autoguidance": Entry(classifier_free, "Away from a weaker net.", KARRAS),
+    "dynamic_threshold": Entry(dynamic_threshold, "Clip x0 at its quantile.", SAHARIA),
+    "classifier": Entry(classifier, "Up the gradient of a noise-aware classifier.", BEATS),
+    "reward": Entry(reward, "Up the gradient of a value of x0, such as a CLAP score.", DPS),
 }
 """Guidance by name."""

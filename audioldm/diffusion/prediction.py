@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from audioldm.diffusion.schedule import Path
+from audioldm.diffusion.schedule import Path, double
 
 Prediction = Literal["eps", "x0", "v", "score", "flow"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -93,10 +93,10 @@ def as_denoiser(
     parts(prediction, torch.ones(1), torch.ones(1))
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        level = sigma.double()
+        level = double(sigma)
         alpha = schedule.alpha_of(level)
         x_t, inside = x * spread(alpha, x), dtype or x.dtype
-        t = schedule.t_at(level).to(torch.promote_types(inside, torch.float32))
+        t = schedule.t_at(level).to(x.device, torch.promote_types(inside, torch.float32))
         out = net_call(x_t.to(inside), t).to(x.dtype)
         return to_x0(out, x_t, alpha=alpha, sigma=alpha * level, prediction=prediction)
 

@@ -4,10 +4,24 @@
 nothing is kept between calls.   ``noise`` is for the stochastic ones; some take more options of their own.
 """
 
-from audioldm.diffusion.first_order import ddim, ddpm, euler, euler_ancestral
-from audioldm.diffusion.score import ve_sde, vp_sde
-from audioldm.diffusion.solvers import adaptive, dpmpp_2m, flow_euler, flow_midpoint, heun, plms, unipc
-from audioldm.diffusion.stochastic import consistency, dpmpp_2m_sde, dpmpp_3m_sde
+from audioldm.diffusion.solvers import (
+    adaptive,
+    consistency,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_3m_sde,
+    euler,
+    euler_ancestral,
+    flow_euler,
+    flow_midpoint,
+    heun,
+    plms,
+    unipc,
+    ve_sde,
+    vp_sde,
+)
 from audioldm.diffusion.table import Entry
 
 DDPM, DDIM = "Ho et al. 2020, arXiv:2006.11239", "Song et al. 2021, arXiv:2010.02502"

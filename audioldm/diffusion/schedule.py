@@ -29,6 +29,15 @@ class Path(Protocol):
     def alpha_of(self, sigma: Tensor) -> Tensor: ...
 
 
+WITHOUT_DOUBLES = ("mps",)
+"""Kinds of devices that have no float64: what needs it is computed on the CPU."""
+
+
+def double(x: Tensor) -> Tensor:
+    """``x`` in float64, where its device has that, else on the CPU."""
+    return (x.cpu() if x.device.type in WITHOUT_DOUBLES else x).double()
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """A variance-preserving schedule, given by its cumulated alphas (T,), float64, descending.   DDPM sec. 2.
@@ -57,8 +66,8 @@ class NoiseSchedule:
 
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """The same schedule with its table on ``device``: there, levels become times without waiting for the CPU."""
-        bar = self.alphas_cumprod
-        return self if bar.device == torch.device(device) else NoiseSchedule(bar.to(device))
+        bar, place = self.alphas_cumprod, torch.device(device)
+        return self if place.type in WITHOUT_DOUBLES or place == bar.device else NoiseSchedule(bar.to(place))
 
     @property
     def betas(self) -> Tensor:

@@ -1,17 +1,17 @@
-"""The score view: reverse SDEs with a Langevin corrector, and the likelihood by the probability-flow ODE.
+"""The score view: a Langevin corrector, and the likelihood by the probability-flow ODE.
 
 The score of the noisy density is (x0 - x) / sigma^2 (Tweedie).   B batch; sigmas (n + 1,), descending.
 """
 
 from itertools import pairwise
-from math import log, pi, sqrt
+from math import log, pi
 
 import torch
 from torch import Tensor
 
 from audioldm.diffusion.noise import Noise
 from audioldm.diffusion.prediction import Denoiser, spread
-from audioldm.diffusion.steps import Net, OnStep, check_grid, sampler
+from audioldm.diffusion.steps import check_grid
 
 
 def score(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
@@ -29,57 +29,6 @@ def langevin(
     level = x.new_full((len(x),), sigma)
     for _ in range(rounds):
         x = x + 2 * size**2 * (denoise(x, level) - x) + 2 * size * sigma * noise().to(x)
-    return x
-
-
-@sampler
-def ve_sde(
-    denoise: Net,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    noise: Noise,
-    on_step: OnStep,
-    rounds: int = 1,
-    size: float = 0.16,
-) -> Tensor:
-    """Reverse variance-exploding SDE, each step followed by ``rounds`` corrections.   Song et al. 2021 Alg. 2."""
-    for i, (now, nxt) in enumerate(pairwise(sigmas)):
-        x0 = denoise(x, now)
-        on_step(i, now, x, x0)
-        if nxt == 0:
-            return x0
-        x = x + (1 - (nxt / now) ** 2) * (x0 - x) + sqrt(now**2 - nxt**2) * noise()
-        x = langevin(denoise, x, nxt, noise=noise, rounds=rounds, size=size)
-    return x
-
-
-@sampler
-def vp_sde(
-    denoise: Net,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    noise: Noise,
-    on_step: OnStep,
-    rounds: int = 1,
-    size: float = 0.16,
-) -> Tensor:
-    """Reverse variance-preserving SDE, each step followed by ``rounds`` corrections.   Song et al. 2021 Alg. 3.
-
-    x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, with 1 - beta the ratio of alpha_bar.
-    """
-    for i, (now, nxt) in enumerate(pairwise(sigmas)):
-        x0 = denoise(x, now)
-        on_step(i, now, x, x0)
-        if nxt == 0:
-            return x0
-        # 1 / alpha at nxt; sqrt(1 - beta)
-        scale, shrink = sqrt(1 + nxt**2), sqrt((1 + nxt**2) / (1 + now**2))
-        beta = 1 - shrink**2
-        drift = (2 - shrink) * x + beta * (1 + now**2) * (x0 - x) / now**2
-        x = shrink * drift + scale * sqrt(beta) * noise()
-        x = langevin(denoise, x, nxt, noise=noise, rounds=rounds, size=size)
     return x
 
 

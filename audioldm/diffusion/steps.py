@@ -1,8 +1,12 @@
 """What every sampler shares: from a bare loop over noise levels to a function with guards and one signature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol
+from inspect import signature
+from itertools import pairwise
+from math import log
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +48,59 @@ def check_grid(sigmas: Tensor) -> None:
         )
 
 
+class Point(NamedTuple):
+    """A noise level on the way down, x (B, ...) there, and the x0 (B, ...) that the net saw in it."""
+
+    sigma: float
+    x: Tensor
+    x0: Tensor
+
+    @property
+    def slope(self) -> Tensor:
+        """dx/dsigma of the probability flow, which is the noise."""
+        return (self.x - self.x0) / self.sigma
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a rule may use to go on from ``at`` to the level ``nxt``."""
+
+    at: Point
+    nxt: float
+    past: Sequence[Point]
+    """the last three points before, newest first"""
+    denoise: Net
+    noise: Noise
+
+    @property
+    def ratio(self) -> float:
+        """The next level over this one."""
+        return self.nxt / self.at.sigma
+
+    @property
+    def length(self) -> float:
+        """The step in log sigma, of a level that is not 0."""
+        return log(self.at.sigma / self.nxt)
+
+
+def rule(function: Callable[..., Tensor]) -> Sampler:
+    """The sampler that asks the net once at each level and lets ``function(step, **options)`` go on to the next."""
+
+    @wraps(function)
+    def loop(
+        denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, **options: Any
+    ) -> Tensor:
+        past: list[Point] = []
+        for i, (now, nxt) in enumerate(pairwise(sigmas)):
+            at = Point(now, x, denoise(x, now))
+            on_step(i, *at)
+            x = function(Step(at, nxt, past, denoise, noise), **options)
+            past = [at, *past[:2]]
+        return x
+
+    return sampler(loop)
+
+
 def at_level(denoise: Denoiser) -> Net:
     """``denoise`` for one level of all samples, or one each; the answer has x's type."""
 
@@ -57,8 +114,10 @@ def at_level(denoise: Denoiser) -> Net:
 def sampler(loop: Callable[..., Tensor]) -> Sampler:
     """The sampler of a bare ``loop``, whose state is float32 or better; gradients are off, the answer has x's type.
 
-    The loop's grid is a list of floats, and its ``noise`` and ``on_step`` are always there to be called.
+    The loop's grid is a list of floats, and its ``noise``, if it takes one, and ``on_step`` are always there to be
+    called.
     """
+    stochastic = "noise" in signature(loop, follow_wrapped=False).parameters
 
     @wraps(loop)
     def sample(
@@ -83,7 +142,9 @@ def sampler(loop: Callable[..., Tensor]) -> Sampler:
         report = on_step or (lambda *_: None)
         levels = sigmas.double().tolist()
         with torch.no_grad():
-            end = loop(at_level(denoise), state, levels, noise=next_noise, on_step=report, **options)
+            if stochastic:
+                options["noise"] = next_noise
+            end = loop(at_level(denoise), state, levels, on_step=report, **options)
         return end.to(x.dtype)
 
     return sample

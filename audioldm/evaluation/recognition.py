@@ -6,15 +6,19 @@ ESC-10's ten classes: a linear classifier on YAMNet's embeddings, trained on the
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import SUFFIXES, decode
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows
+from audioldm.evaluation.table import markdown
 from audioldm.metrics.interval import wilson
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 PROMPTS: dict[str, str] = {
     "dog bark": "a dog barking", "rain": "rain falling", "sea waves": "sea waves",
@@ -34,59 +38,17 @@ Labelled = Iterable[tuple[str, str, Tensor]]
 """(label, name, 16 kHz wave (N,)) of every clip"""
 
 
-@dataclass(frozen=True)
-class LinearClassifier:
-    """Logistic regression on standardised features.   mean, std (D,); weight (K, D); bias (K,); float64."""
+def fit_linear(x: Tensor, labels: Sequence[str], *, l2: float = L2) -> "Pipeline":
+    """Logistic regression on standardised features x (n, D): least mean cross-entropy + ``l2`` / 2 |weight|^2.
 
-    classes: tuple[str, ...]
-    mean: Tensor
-    std: Tensor
-    weight: Tensor
-    bias: Tensor
+    The objective is convex, so nothing is drawn at random.   A feature that never changes counts for nothing.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    @classmethod
-    def fit(cls, x: Tensor, labels: Sequence[str], *, l2: float = L2, steps: int = 500) -> "LinearClassifier":
-        """Fit to x (n, D) and n labels: least mean cross-entropy + ``l2`` / 2 |weight|^2, by LBFGS from 0.
-
-        The objective is convex, so nothing is drawn at random.   A feature that never changes counts for nothing.
-        """
-        classes = tuple(sorted(set(labels)))
-        if x.ndim != 2 or len(x) != len(labels) or len(classes) < 2:
-            raise ValueError(f"x is {tuple(x.shape)} with {len(labels)} labels of {len(classes)} classes.")
-        if l2 <= 0 or not x.isfinite().all():
-            raise ValueError(f"l2={l2} must be above 0 and x finite, or there is no solution.")
-        target = torch.tensor([classes.index(label) for label in labels])
-        x = x.detach().cpu().double()
-        mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
-        std = torch.where(std > 1e-8, std, torch.inf)
-        features = (x - mean) / std
-        weight = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
-        optimiser = torch.optim.LBFGS(
-            [weight, bias], max_iter=steps, line_search_fn="strong_wolfe", tolerance_grad=1e-9, tolerance_change=1e-14
-        )  # fmt: skip
-
-        def objective() -> Tensor:
-            optimiser.zero_grad()
-            loss = torch.nn.functional.cross_entropy(features @ weight.T + bias, target)
-            loss = loss + l2 / 2 * weight.square().sum()
-            torch.autograd.backward(loss)
-            return loss
-
-        with torch.enable_grad():
-            optimiser.step(objective)  # type: ignore[no-untyped-call]
-        return cls(classes, mean, std, weight.detach(), bias.detach())
-
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Class probabilities (n, K) of x (n, D)."""
-        if not x.isfinite().all():
-            raise ValueError("x holds values that are not finite.")
-        features = (x.detach().cpu().double() - self.mean) / self.std
-        return (features @ self.weight.T + self.bias).softmax(dim=1)
-
-    def predict(self, x: Tensor) -> list[str]:
-        """The most probable class of each row of x (n, D)."""
-        return [self.classes[i] for i in self.probabilities(x).argmax(dim=1).tolist()]
+    regression = LogisticRegression(C=1 / (l2 * len(labels)), tol=1e-9, max_iter=2000)
+    return make_pipeline(StandardScaler(), regression).fit(x.double().numpy(), list(labels))
 
 
 @dataclass(frozen=True)
@@ -126,17 +88,17 @@ class Tally:
             "confusion": self.confusion,
         }  # fmt: skip
 
-    def line(self, name: str) -> str:
-        """One row of a Markdown summary: name, clips, fraction, interval."""
+    def row(self, name: str) -> list[object]:
+        """Of a summary: name, clips, fraction, interval."""
         low, high = wilson(*self.total)
-        return f"| {name} | {self.total[1]} | {self.fraction:.3f} | {low:.3f} to {high:.3f} |"
+        return [name, self.total[1], self.fraction, f"{low:.3f} to {high:.3f}"]
 
 
 @dataclass(frozen=True)
 class Esc10Classifier:
     """The classifier of folds 1-3 and how it did on real fold 4; reusable for many models."""
 
-    classifier: LinearClassifier
+    classifier: "Pipeline"
     yamnet: YamNet
     train_clips: int
     real: Tally
@@ -150,15 +112,19 @@ class Esc10Classifier:
         train = [row for row in rows if row.fold in TRAIN_FOLDS]
         test = [row for row in rows if row.fold == TEST_FOLD]
         x = embed_rows([*train, *test], yamnet, progress=progress)
-        classifier = LinearClassifier.fit(x[: len(train)], [row.labels[0] for row in train])
-        predicted = classifier.predict(x[len(train) :])
+        classifier = fit_linear(x[: len(train)], [row.labels[0] for row in train])
+        predicted = classifier.predict(x[len(train) :].double().numpy())
         return cls(classifier, yamnet, len(train), Tally.of([row.labels[0] for row in test], predicted))
 
     def classify(self, wave: Tensor) -> str:
         """The class of a 16 kHz wave (N,), or SILENCE."""
         if float(wave.abs().max()) < SILENT_PEAK:
             return SILENCE
-        return self.classifier.predict(self.yamnet.embed(wave).pooled[None])[0]
+        return self.predict(self.yamnet.embed(wave).pooled[None])[0]
+
+    def predict(self, x: Tensor) -> list[str]:
+        """The most probable class of each row of YAMNet's mean embeddings x (n, D)."""
+        return [str(label) for label in self.classifier.predict(x.double().numpy())]
 
 
 def check(rows: Sequence[Row]) -> None:
@@ -245,19 +211,18 @@ class Report:
     def markdown(self) -> str:
         """The two numbers, then per class the real hits and the confusion of the generated clips."""
         ratio = "-" if self.ratio is None else f"{self.ratio:.3f}"
-        real, heads = self.classifier.real, (*PROMPTS.values(), SILENCE)
-        lines = ["| clips | n | recognised | 95 % interval |", "|---|---|---|---|"]
-        lines += [real.line("real, fold 4"), self.generated.line("generated"), ""]
-        lines += [
-            f"Generated / real: {ratio}. Chance: {1 / len(PROMPTS):.3f}. Clipped clips: {self.clipped}.",
-            "",
-            "Columns after the second count what the generated clips of each class were recognised as.",
-            "",
-            "| prompt | real |" + "|".join(heads) + "|",
-            "|---" * (len(heads) + 2) + "|",
+        real, counts = self.classifier.real, self.classifier.real.counts
+        summary = markdown(
+            ["clips", "n", "recognised", "95 % interval"],
+            [real.row("real, fold 4"), self.generated.row("generated")],
+        )
+        rows = [
+            [PROMPTS[label], "{}/{}".format(*counts[label]), *(n or "" for n in row.values())]
+            for label, row in self.generated.confusion.items()
         ]
-        for label, row in self.generated.confusion.items():
-            hits, clips = real.counts[label]
-            cells = "|".join(str(n or "") for n in row.values())
-            lines.append(f"| {PROMPTS[label]} | {hits}/{clips} |{cells}|")
-        return "\n".join(lines) + "\n"
+        return (
+            f"{summary}\n\nGenerated / real: {ratio}. Chance: {1 / len(PROMPTS):.3f}. "
+            f"Clipped clips: {self.clipped}.\n\n"
+            "Columns after the second count what the generated clips of each class were recognised as.\n\n"
+            f"{markdown(['prompt', 'real', *PROMPTS.values(), SILENCE], rows)}\n"
+        )

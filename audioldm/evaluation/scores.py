@@ -115,8 +115,9 @@ def own_scores(clips: ClipSet) -> Scores:
     scores = {"diversity": Score(mean_pairwise_cosine_distance(clips.pooled))}
     if clips.logits is not None:
         splits = max(1, min(SPLITS, len(clips) // 10))
-        inception = divergence.inception_score(clips.logits, splits=splits, generator=generator())
-        scores["IS"] = Score(inception.mean)
+        scores["IS"] = Score(
+            divergence.inception_score(clips.logits, splits=splits, generator=generator())[0]
+        )
     return scores
 
 

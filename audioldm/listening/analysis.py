@@ -7,15 +7,14 @@ from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 
-from audioldm.listening.design import DAMAGED, Kind, Task, plan
+from audioldm.listening.design import DAMAGED, PAIRED, Kind, Task, plan
 from audioldm.listening.folder import Test, answers_of
 from audioldm.metrics.crossed import Estimate, Floats, Resamples, cells, crossed_mean, interval
 from audioldm.metrics.ratings import (
     Scale,
-    binomial_tail,
     bradley_terry,
-    friedman,
     holm,
     krippendorff_alpha,
     signed_rank,
@@ -52,6 +51,10 @@ class Judgement:
     def preferred(self) -> str | None:
         """ab: the better version, None for no difference."""
         return None if self.answer == "tie" else self.versions["AB".index(self.answer)]
+
+    def share(self, version: str) -> float:
+        """ab: 1 where this version was preferred, 0 where the other was, a half for no difference."""
+        return MIDDLE if self.preferred is None else float(self.preferred == version)
 
     @property
     def right(self) -> bool:
@@ -214,11 +217,6 @@ class Outcome:
         content = {name: value for name, value in asdict(self).items() if name != "scores"}
         return content | {"alpha": None if np.isnan(self.alpha) else round(self.alpha, 4)}
 
-    def add_pair(self, line: Line, by_prompt: Floats, prompts: dict[str, int]) -> None:
-        """Take in a pair with the mean of each prompt (P,)."""
-        self.pairs.append(line)
-        self.add_prompts(line.name, by_prompt, prompts)
-
     def add_prompts(self, name: str, means: Floats, prompts: dict[str, int]) -> None:
         """Note the mean of each prompt (P,), NaN where there is none."""
         for prompt, i in prompts.items():
@@ -273,30 +271,38 @@ def outcome(
         return None
     crossing = Crossing(main, resamples=resamples, rng=rng)
     result = Outcome(task, *crossing.shape, answers=len(main))
-    {"ab": preference, "abx": discrimination}.get(task, rating)(result, crossing)
+    (pairs if task in PAIRED else rating)(result, crossing)
     adjusted = holm([line.p for line in result.pairs if line.p is not None])
     for line, p in zip(result.pairs, adjusted, strict=True):
         line.p_holm = float(p)
     return result
 
 
-def preference(result: Outcome, crossing: Crossing) -> None:
-    """ab: shares with ties split, Wilcoxon over prompts, Bradley-Terry strengths."""
+def pairs(result: Outcome, crossing: Crossing) -> None:
+    """ab: shares with ties split, Wilcoxon over prompts, strengths.   abx: shares of right answers against guessing."""
     units: Units = {}
+    preferred = result.task == "ab"
     for (a, b), items in crossing.by_versions():
-        values = [MIDDLE if item.preferred is None else float(item.preferred == a) for item in items]
+        values = [item.share(a) if preferred else float(item.right) for item in items]
         estimate, by_prompt = crossing.estimate(items, values)
-        p = signed_rank(by_prompt[~np.isnan(by_prompt)] - MIDDLE).p
         counts = Counter(values)
-        extra = {"a": a, "b": b, "wins": counts[1.0], "ties": counts[MIDDLE], "losses": counts[0.0]}
-        line = Line(f"{a} over {b}", estimate, len(items), p, extra=extra)
-        result.add_pair(line, by_prompt, crossing.prompts)
+        extra: dict[str, Any] = {"a": a, "b": b}
+        if preferred:
+            name, p = f"{a} over {b}", signed_rank(by_prompt[~np.isnan(by_prompt)] - MIDDLE).p
+            extra |= {"wins": counts[1.0], "ties": counts[MIDDLE], "losses": counts[0.0]}
+        else:
+            name = f"{a} or {b}"
+            p = float(stats.binomtest(counts[1.0], len(items), alternative="greater").pvalue)
+            extra |= {"right": counts[1.0]}
+        result.pairs.append(Line(name, estimate, len(items), p, extra=extra))
+        result.add_prompts(name, by_prompt, crossing.prompts)
         for item, value in zip(items, values, strict=True):
             units.setdefault((item.prompt, a, b), {})[item.rater] = value
-    result.alpha = crossing.alpha(units, "ordinal")
-    result.systems = strengths(crossing)
-    decided = [item.answer for item in crossing.judgements if item.answer != "tie"]
-    result.first_button = decided.count("A") / len(decided) if decided else None
+    result.alpha = crossing.alpha(units, "ordinal" if preferred else "nominal")
+    if preferred:
+        result.systems = strengths(crossing)
+        decided = [item.answer for item in crossing.judgements if item.answer != "tie"]
+        result.first_button = decided.count("A") / len(decided) if decided else None
 
 
 def strengths(crossing: Crossing) -> list[Line]:
@@ -307,9 +313,8 @@ def strengths(crossing: Crossing) -> list[Line]:
     raters, prompts = crossing.where(crossing.judgements)
     for item, rater, prompt in zip(crossing.judgements, raters, prompts, strict=True):
         a, b = (place[name] for name in item.versions)
-        share = MIDDLE if item.preferred is None else float(item.preferred == item.versions[0])
-        wins[rater, prompt, a, b] += share
-        wins[rater, prompt, b, a] += 1 - share
+        wins[rater, prompt, a, b] += item.share(item.versions[0])
+        wins[rater, prompt, b, a] += item.share(item.versions[1])
     draws = Resamples(crossing.draws.raters[:STRENGTH_DRAWS], crossing.draws.prompts[:STRENGTH_DRAWS])
     value = bradley_terry(wins.sum(axis=(0, 1)))
     low, high = interval(bradley_terry(draws.totals(wins)))
@@ -349,8 +354,8 @@ def rating(result: Outcome, crossing: Crossing) -> None:
     rating_pairs(result, crossing, scores, at)
     table = np.stack(means, axis=1)
     full = table[~np.isnan(table).any(axis=1)]
-    if len(means) > 2 and len(full):
-        result.friedman_p = friedman(full)[1]
+    if len(means) > 2 and np.ptp(full, axis=1).any():
+        result.friedman_p = float(stats.friedmanchisquare(*full.T).pvalue)
 
 
 def rating_pairs(
@@ -363,17 +368,3 @@ def rating_pairs(
             estimate, by_prompt = crossing.estimate([at[k] for k in shared], gaps)
             p = signed_rank(by_prompt[~np.isnan(by_prompt)].round(9)).p
             result.pairs.append(Line(f"{a} - {b}", estimate, len(shared), p, extra={"a": a, "b": b}))
-
-
-def discrimination(result: Outcome, crossing: Crossing) -> None:
-    """abx: share of right answers against guessing."""
-    units: Units = {}
-    for (a, b), items in crossing.by_versions():
-        hits = sum(item.right for item in items)
-        estimate, by_prompt = crossing.estimate(items, [float(item.right) for item in items])
-        extra = {"a": a, "b": b, "right": hits}
-        line = Line(f"{a} or {b}", estimate, len(items), binomial_tail(hits, len(items)), extra=extra)
-        result.add_pair(line, by_prompt, crossing.prompts)
-        for item in items:
-            units.setdefault((item.prompt, a, b), {})[item.rater] = float(item.right)
-    result.alpha = crossing.alpha(units, "nominal")

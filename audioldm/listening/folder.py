@@ -1,6 +1,5 @@
 """A prepared test on disk: what raters may know (test.json), the key (key.json), the sounds, the log of answers."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening.design import Design
@@ -114,18 +115,18 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self.process = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+            self.process.acquire()
+            binary = getattr(os, "O_BINARY", 0)  # Windows would write two characters for a line end
+            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o600)
+        except Timeout:
+            raise AudioLDMError(
+                f"{path.parent} is being served by another process.", "Stop that one first; answers are safe."
+            ) from None
         except OSError as error:
             raise AudioLDMError(
                 f"{path} cannot be written: {error.strerror}.", "Check the folder."
             ) from error
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self.file)
-            raise AudioLDMError(
-                f"{path.parent} is being served by another process.", "Stop that one first; answers are safe."
-            ) from None
         self.lock = threading.Lock()
 
     def append(self, event: dict[str, Any]) -> None:
@@ -141,12 +142,15 @@ class Store:
 
     def torn(self) -> bool:
         """Whether the last line was cut off, by a crash or a full disk."""
-        size = os.fstat(self.file).st_size
-        return size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
+        if os.fstat(self.file).st_size == 0:
+            return False
+        os.lseek(self.file, -1, os.SEEK_END)
+        return os.read(self.file, 1) != b"\n"
 
     def close(self) -> None:
         """Let go of the file."""
         os.close(self.file)
+        self.process.release()
 
 
 def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,42 +48,39 @@ class Choices:
 
     def check(self, systems: dict[str, Path]) -> None:
         """Refuse a test that cannot be."""
-        if self.method not in METHODS:
-            raise AudioLDMError(
-                f"method={self.method!r} is not a method.", f"Use one of {', '.join(METHODS)}."
-            )
-        if not systems:
-            raise AudioLDMError("There is no system to rate.", "Give a folder of clips for each.")
-        if METHODS[self.method][0] in PAIRED and len(systems) < 2:
-            raise AudioLDMError(
-                f"{self.method} compares systems; {len(systems)} is there.", "Give 2 or more."
-            )
-        if self.reference is not None and self.reference not in systems:
-            raise AudioLDMError(
-                f"reference={self.reference!r} is not a system.", f"Use one of {', '.join(systems)}."
-            )
-        for name in systems:
-            if name in stimuli.ANCHOR_HZ or ":" in name or not name.strip() or not name.isprintable():
-                raise AudioLDMError(f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER.")
-        if unknown := [name for name in self.anchors if name not in stimuli.ANCHOR_HZ]:
-            raise AudioLDMError(f"anchor={unknown[0]!r} is unknown.", f"Use {', '.join(stimuli.ANCHOR_HZ)}.")
-        for label in ("per_rater", "training", "catch", "repeats"):
-            value = getattr(self, label)
-            if value is not None and not 0 <= value <= 1000:
-                raise AudioLDMError(f"{label}={value} is not a number of trials.", "Use 0 to 1000.")
-        if self.method == "mushra":
-            self.check_mushra(len(systems))
+        for wrong, message, hint in self.rules(systems):
+            if wrong:
+                raise AudioLDMError(message, hint)
 
-    def check_mushra(self, systems: int) -> None:
-        """Refuse a page without a reference, or with too much on it."""
-        if self.reference is None or systems < 2:
-            raise AudioLDMError(
-                "mushra needs a reference and a system.", "Name the original's folder by --reference."
+    def rules(self, systems: dict[str, Path]) -> Iterator[tuple[bool, str, str]]:
+        """Whether a rule is broken, what to say then, and what to do; each may count on those before it."""
+        known, count = ", ".join(systems), len(systems)
+        yield (
+            self.method not in METHODS,
+            f"method={self.method!r} is not a method.",
+            f"Use one of {', '.join(METHODS)}.",
+        )
+        yield not systems, "There is no system to rate.", "Give a folder of clips for each."
+        alone = METHODS[self.method][0] in PAIRED and count < 2
+        yield alone, f"{self.method} compares systems; {count} is there.", "Give 2 or more."
+        strange = self.reference is not None and self.reference not in systems
+        yield strange, f"reference={self.reference!r} is not a system.", f"Use one of {known}."
+        for name in systems:
+            bad = name in stimuli.ANCHOR_HZ or ":" in name or not name.strip() or not name.isprintable()
+            yield bad, f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
+        for name in self.anchors:
+            yield (
+                name not in stimuli.ANCHOR_HZ,
+                f"anchor={name!r} is unknown.",
+                f"Use {', '.join(stimuli.ANCHOR_HZ)}.",
             )
-        if systems + len(self.anchors) > MOST_SLOTS:
-            raise AudioLDMError(
-                f"{systems + len(self.anchors)} signals on a page.", f"Use {MOST_SLOTS} or fewer."
-            )
+        for label in ("per_rater", "training", "catch", "repeats"):
+            value = getattr(self, label) or 0
+            yield not 0 <= value <= 1000, f"{label}={value} is not a number of trials.", "Use 0 to 1000."
+        if self.method == "mushra":
+            lone, slots = self.reference is None or count < 2, count + len(self.anchors)
+            yield lone, "mushra needs a reference and a system.", "Name the original's folder by --reference."
+            yield slots > MOST_SLOTS, f"{slots} signals on a page.", f"Use {MOST_SLOTS} or fewer."
 
 
 @dataclass(frozen=True)
@@ -253,27 +250,41 @@ def prepare(
     choices.check(systems)
     sources = gather(systems, captions, common=choices.common)
     design = designed(systems, sources, choices)
+    ready = out.with_name(f".{out.name}.{os.getpid()}.ready")
+    with staged(ready, folder=True) as folder:
+        maker = Maker(folder, design)
+        (folder / "audio").mkdir()
+        for done, (prompt, files) in enumerate(sources.files.items(), start=1):
+            maker.add(prompt, files, cut=choices.cut)
+            progress(done, len(sources.files))
+        common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
+        for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
+            (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
+        maker.write_descriptions(choices.title)
+        folder.chmod(0o755)
+    swap(ready, out, force=force)
+    return load(out)
+
+
+def swap(ready: Path, out: Path, *, force: bool) -> None:
+    """Let the finished folder take ``out``'s place, which may have got answers meanwhile; an error changes nothing.
+
+    Nothing is written here but names, so that a full disk cannot come between; what was there goes last.
+    """
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
     try:
-        with staged(out, folder=True) as folder:
-            maker = Maker(folder, design)
-            (folder / "audio").mkdir()
-            for done, (prompt, files) in enumerate(sources.files.items(), start=1):
-                maker.add(prompt, files, cut=choices.cut)
-                progress(done, len(sources.files))
-            common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
-            for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
-                (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
-            maker.write_descriptions(choices.title)
-            folder.chmod(0o755)
-            if out.exists():
-                out.replace(old)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.replace(out)
-        raise
+        check_free(out, force=force)
+        if out.exists():
+            out.replace(old)
+        try:
+            ready.replace(out)
+        except OSError:
+            if old.exists():
+                old.replace(out)
+            raise
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    return load(out)
 
 
 def check_free(out: Path, *, force: bool) -> None:

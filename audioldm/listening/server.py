@@ -178,6 +178,10 @@ class Handler(BaseHTTPRequestHandler):
             status, content, kind = 500, as_json({"error": "The test's computer failed."}), "application/json"
         # what was refused, or not read, may still be on the line
         self.close_connection |= self.unread or status != 200
+        self.send(status, content, kind)
+
+    def send(self, status: int, content: bytes, kind: str) -> None:
+        """The status, the headers and, but for HEAD, the content."""
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -262,15 +266,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Errors of the protocol itself, in the same form as ours."""
-        content = as_json({"error": message or HTTPStatus(code).phrase})
         self.close_connection = True
-        self.send_response(code)
-        headers = {**HEADERS, "Content-Type": "application/json", "Content-Length": str(len(content))}
-        for name, value in {**headers, "Connection": "close"}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        self.send(code, as_json({"error": message or HTTPStatus(code).phrase}), "application/json")
 
 
 def as_json(content: dict[str, Any]) -> bytes:

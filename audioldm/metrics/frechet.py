@@ -4,82 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import linregress
 from torch import Generator, Tensor
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean (D,) and scatter (D, D) of rows, float64.
-
-    The scatter is the sum of centred outer products, so that a large mean costs no digits.
-
-    >>> moments = Moments.of(torch.tensor([[0.0], [2.0], [4.0]]))
-    >>> moments.count, moments.mean.tolist(), moments.cov.tolist()
-    (3, [2.0], [[4.0]])
-    """
-
-    count: int
-    mean: Tensor
-    scatter: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor) -> "Moments":
-        """The moments of ``rows`` (n, D), n >= 1."""
-        if rows.ndim != 2 or not len(rows):
-            raise ValueError(f"rows has shape {tuple(rows.shape)}; give (n, D) with n of 1 or more.")
-        rows = rows.double()
-        mean = rows.mean(dim=0)
-        centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred)
-
-    @property
-    def cov(self) -> Tensor:
-        """The unbiased covariance (D, D); it has rank below D while ``count`` is D or less."""
-        if self.count < 2:
-            raise ValueError(f"a covariance needs 2 rows or more; there is {self.count}.")
-        return self.scatter / (self.count - 1)
-
-
-def frechet_distance(mean_a: Tensor, cov_a: Tensor, *, mean_b: Tensor, cov_b: Tensor) -> float:
-    """Squared 2-Wasserstein distance of two Gaussians: |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2).
-
-    Means (D,), covariances (D, D), symmetric, singular ones included.   Dowson and Landau (1982); as FAD in
-    Kilgour et al. (arXiv:1812.08466).   Two symmetric eigendecompositions in float64 replace the general
-    square root of A B, which is unstable where A or B is singular.
-
-    >>> one, zero = torch.eye(2), torch.zeros(2)
-    >>> round(frechet_distance(zero, one, mean_b=zero + 3, cov_b=4 * one), 9)
-    20.0
-    """
-    mean_a, cov_a, mean_b, cov_b = (part.double() for part in (mean_a, cov_a, mean_b, cov_b))
-    width = mean_a.shape[0]
-    for name, part, shape in (
-        ("mean_a", mean_a, (width,)),
-        ("cov_a", cov_a, (width, width)),
-        ("mean_b", mean_b, (width,)),
-        ("cov_b", cov_b, (width, width)),
-    ):
-        if part.shape != shape:
-            raise ValueError(f"{name} has shape {tuple(part.shape)}, not {shape}.")
-        if not part.isfinite().all():
-            raise ValueError(f"{name} holds values that are not finite.")
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return max(float(distance), 0.0)
-
-
-def frechet_between(a: Moments, b: Moments) -> float:
-    """The Frechet distance of two accumulated clouds."""
-    return frechet_distance(a.mean, a.cov, mean_b=b.mean, cov_b=b.cov)
-
-
 def frechet_rows(a: Tensor, b: Tensor) -> float:
-    """The Frechet distance of two clouds of rows (n, D) and (m, D): the same number by the cheaper of two routes.
+    """Squared 2-Wasserstein distance of the Gaussians of two clouds of rows (n, D) and (m, D), n and m of 2 or more.
 
-    With fewer rows than columns no covariance is formed: tr((A B)^1/2) is the nuclear norm of X Y^T, where X and Y
-    are the centred rows over sqrt(n - 1) and sqrt(m - 1), because A = X^T X and B = Y^T Y.
+    |m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2), Dowson and Landau (1982); as FAD in Kilgour et al. (arXiv:1812.08466).
+    With X and Y the centred rows over sqrt(n - 1) and sqrt(m - 1), A = X^T X and B = Y^T Y, so tr((A B)^1/2) is the
+    nuclear norm of X Y^T, and of R_x R_y^T of their QR decompositions: no covariance is formed, and none has to be
+    regular.   ValueError for other shapes and for values that are not finite.
 
     >>> a = torch.tensor([[0.0], [2.0]]); round(frechet_rows(a, a + 3), 9)
     9.0
@@ -89,11 +24,10 @@ def frechet_rows(a: Tensor, b: Tensor) -> float:
             raise ValueError(f"rows are {tuple(a.shape)} and {tuple(b.shape)}; give (n, D), n of 2 or more.")
         if not rows.isfinite().all():
             raise ValueError("the rows hold values that are not finite.")
-    if min(len(a), len(b)) > a.shape[1]:
-        return frechet_between(Moments.of(a), Moments.of(b))
     a, b = a.double(), b.double()
     x, y = ((rows - rows.mean(dim=0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
-    cross = torch.linalg.matrix_norm(x @ y.T, "nuc")
+    first, second = (torch.linalg.qr(rows, mode="r").R for rows in (x, y))
+    cross = torch.linalg.matrix_norm(first @ second.T, "nuc")
     gap = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
     return max(float(gap + x.square().sum() + y.square().sum() - 2 * cross), 0.0)
 
@@ -123,16 +57,11 @@ def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
         raise ValueError(
             f"{len(counts)} counts and {len(distances)} distances; give 3 pairs or more at 2 different counts."
         )
-    x = 1 / torch.tensor(counts, dtype=torch.float64)
-    y = torch.tensor(distances, dtype=torch.float64)
-    spread = (x - x.mean()).square().sum()
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread
-    value = y.mean() - slope * x.mean()
-    rest = (y - value - slope * x).square().sum()
-    error = (rest / (len(counts) - 2) * (1 / len(counts) + x.mean().square() / spread)).sqrt()
-    total = (y - y.mean()).square().sum()
-    r2 = float(1 - rest / total) if float(total) > 0 else 1.0
-    return Extrapolation(float(value), float(error), r2, tuple(counts), tuple(distances))
+    fit = linregress([1 / count for count in counts], distances)
+    r2 = float(fit.rvalue) ** 2 if max(distances) > min(distances) else 1.0
+    return Extrapolation(
+        float(fit.intercept), float(fit.intercept_stderr), r2, tuple(counts), tuple(distances)
+    )
 
 
 def infinity(

@@ -1,8 +1,7 @@
 """How sure a mean or a share is.   Not for a Fréchet distance: resampling with replacement biases it beyond use."""
 
-from math import sqrt
-
 import torch
+from scipy.stats import binomtest
 from torch import Generator, Tensor
 
 
@@ -32,8 +31,5 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     """
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"{hits} hits in {trials} trials is not a fraction.")
-    z = 1.959963984540054
-    share, scale = hits / trials, 1 + z * z / trials
-    centre = share + z * z / (2 * trials)
-    half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low, high = binomtest(hits, trials).proportion_ci(method="wilson")
+    return float(low), float(high)

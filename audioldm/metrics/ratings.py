@@ -4,12 +4,11 @@ The interval of a mean over raters and prompts is in ``crossed.py``.
 """
 
 from dataclasses import dataclass
-from math import comb, erfc, sqrt
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 Scale = Literal["nominal", "ordinal", "interval", "ratio"]
@@ -105,20 +104,12 @@ def signed_rank(differences: npt.ArrayLike) -> SignedRank:
     d = d[d != 0]
     if not len(d):
         return SignedRank(0.0, 1.0, 0)
-    ranks = mean_ranks(np.abs(d))
+    ranks = stats.rankdata(np.abs(d))
     statistic = float(ranks[d > 0].sum())
     if len(d) <= EXACT_PAIRS:
         return SignedRank(statistic, exact_tail(ranks, statistic), len(d))
-    spread = sqrt(float(np.square(ranks).sum()) / 4)
-    away = max(0.0, abs(statistic - ranks.sum() / 2) - 0.5)
-    return SignedRank(statistic, erfc(away / spread / sqrt(2)), len(d))
-
-
-def mean_ranks(values: Floats) -> Floats:
-    """Ranks from 1, equal values sharing their mean rank."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count).astype(np.float64)
-    return (last - (count - 1) / 2)[place]
+    p = stats.wilcoxon(d, zero_method="wilcox", correction=True, method="approx").pvalue
+    return SignedRank(statistic, float(p), len(d))
 
 
 def exact_tail(ranks: Floats, statistic: float) -> float:
@@ -131,40 +122,6 @@ def exact_tail(ranks: Floats, statistic: float) -> float:
         chance = (chance + shifted) / 2
     reached = round(2 * statistic)
     return min(1.0, 2 * float(min(chance[: reached + 1].sum(), chance[reached:].sum())))
-
-
-def friedman(table: npt.ArrayLike) -> tuple[float, float]:
-    """Do K systems differ at all?   (n, K) of scores, one row a prompt, to chi-squared (K - 1 degrees) and p.
-
-    Friedman (1937), JASA 32:675, corrected for ties as in Hollander and Wolfe (1973), sec. 7.1.
-
-    >>> chi, p = friedman([[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 3, 2]])
-    >>> round(chi, 3), round(p, 4)
-    (6.5, 0.0388)
-    """
-    scores = np.asarray(table, dtype=np.float64)
-    if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
-        raise ValueError(f"table has shape {scores.shape}; give (prompts, systems), 2 systems or more.")
-    n, k = scores.shape
-    ranks = np.stack([mean_ranks(row) for row in scores])
-    spread = float(np.square(ranks - (k + 1) / 2).sum())
-    if spread == 0:
-        return 0.0, 1.0
-    away = float(np.square(ranks.sum(axis=0) - n * (k + 1) / 2).sum())
-    chi = (k - 1) * away / spread
-    half = torch.tensor([(k - 1) / 2, chi / 2], dtype=torch.float64)
-    return chi, float(torch.special.gammaincc(half[0], half[1]))
-
-
-def binomial_tail(hits: int, n: int) -> float:
-    """Chance of ``hits`` or more of ``n`` by tossing a coin: the p value of an ABX run.
-
-    >>> round(binomial_tail(12, 16), 4)
-    0.0384
-    """
-    if not 0 <= hits <= n:
-        raise ValueError(f"{hits} hits of {n}.")
-    return float(sum(comb(n, k) for k in range(hits, n + 1)) / 2**n)
 
 
 def bradley_terry(wins: npt.ArrayLike, *, ridge: float = 0.01) -> Floats:

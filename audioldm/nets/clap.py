@@ -193,17 +193,11 @@ class PretrainedClap(TwoTowers):
     @classmethod
     def from_clap(cls, model: Any, tokenizer: Any, extractor: Any) -> "PretrainedClap":
         """The towers of a whole ``ClapModel``; its logit scales are not needed for unit vectors."""
-        text, audio = (
-            kind(config) for kind, config in (
-                (ClapTextModelWithProjection, model.config.text_config),
-                (ClapAudioModelWithProjection, model.config.audio_config),
-            )
-        )  # fmt: skip
-        for side, tower in (("text", text), ("audio", audio)):
-            state = model.state_dict()
-            tower.load_state_dict(
-                {k: v for k, v in state.items() if k.startswith((f"{side}_model.", f"{side}_projection."))}
-            )
+        text = ClapTextModelWithProjection(model.config.text_config)
+        audio = ClapAudioModelWithProjection(model.config.audio_config)
+        state = model.state_dict()
+        for tower in (text, audio):
+            tower.load_state_dict({key: state[key] for key in tower.state_dict()})
         return cls(text, tokenizer, audio, extractor).eval()
 
     def audio_vectors(self, wave: Tensor) -> Tensor:
@@ -229,17 +223,8 @@ class PretrainedClap(TwoTowers):
 
 def published_extractor() -> ClapFeatureExtractor:
     """The front end of LAION's unfused CLAPs: 48 kHz, 10 s, 64 slaney mels of 50 to 14000 Hz, short sounds repeated."""
-    return ClapFeatureExtractor(
-        feature_size=64,
-        sampling_rate=48000,
-        hop_length=480,
-        max_length_s=10,
-        fft_window_size=1024,
-        frequency_min=50,
-        frequency_max=14000,
-        truncation="rand_trunc",
-        padding="repeatpad",
-    )
+    # the rest is what transformers has for them
+    return ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
 
 
 class NoClap(nn.Module):
@@ -247,13 +232,11 @@ class NoClap(nn.Module):
 
     audio_encoder = None
 
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+    def embed_text(self, *_: Any) -> Tensor:
         """Raise AudioLDMError."""
         raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
 
-    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
-        """Raise AudioLDMError."""
-        raise AudioLDMError("This model has no CLAP.", "Use one that has, such as AudioLDM.")
+    embed_audio = embed_text
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
         """Nothing to write."""

@@ -259,16 +259,18 @@ def check_finite(key: str, value: Tensor, place: Path) -> None:
 
 
 def aligned(state: Mapping[str, Tensor]) -> State:
-    """``state`` with every tensor at a multiple of 16 bytes, copied where it was not.
+    """``state`` with every tensor at a multiple of 16 bytes, all copied where one was not.
 
     A matrix product may round by where its operands lie (MKL on AMD does, modulo 16), and a file puts them anywhere:
-    the same weights from another file would give another sound, if only in the last bit.
+    the same weights from another file would give another sound, if only in the last bit.   All, because one view that
+    is left would hold the whole file in memory beside the copies.
 
     >>> store = torch.arange(40.0)
     >>> aligned({"weight": store[1:33]})["weight"].data_ptr() % 16
     0
     """
-    return {key: value.clone() if value.data_ptr() % 16 else value for key, value in state.items()}
+    astray = any(value.data_ptr() % 16 for value in state.values())
+    return {key: value.clone() if astray else value for key, value in state.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LONGEST_JSON:
         raise AudioLDMError(f"{path} is too long for JSON settings.", "Copy the model folder again.")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
     if not isinstance(content, dict):
@@ -297,9 +299,8 @@ def find_weights(folder: Path | str) -> list[Path]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise AudioLDMError(f"{index} has no weight_map.", "Download the folder again.")
-            if any(
-                Path(shard).name != shard for shard in shards.values()
-            ):  # the hub's are links, so no ``inside``
+            # the hub's are links, so no ``inside``
+            if any(Path(shard).name != shard for shard in shards.values()):
                 raise AudioLDMError(f"{index} names files outside of its folder.", "Download it again.")
             return [folder / shard for shard in sorted(set(shards.values()))]
     raise AudioLDMError(
@@ -325,9 +326,9 @@ class Named:
 
 
 HARMLESS: list[Any] = [
-    (Named, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    (Named, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
-    (Named, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),
+    (Named, f"{package}.callbacks.{name}")
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for name in ("model_checkpoint.ModelCheckpoint", "lr_monitor.LearningRateMonitor")
 ]
 
 
@@ -358,13 +359,13 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def refusal(path: Path, error: pickle.UnpicklingError) -> tuple[str, str]:
     """What is wrong with a pickle that torch refused, and what to do."""
-    for mark in ("Unsupported global: GLOBAL ", "Unsupported class ", "Trying to load unsupported GLOBAL "):
-        if mark in str(error):
-            what = str(error).split(mark, 1)[1].split()[0].rstrip(".,")
-            return (
-                f"{path} is refused: it is a pickle that would run {what!r} when opened, not weights only.",
-                "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
-            )
+    if code := re.search(
+        r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)", str(error)
+    ):
+        return (
+            f"{path} is refused: it is a pickle that would run {code[1].rstrip('.,')!r} when opened, not weights only.",
+            "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
+        )
     return (
         f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights.",
         f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.",

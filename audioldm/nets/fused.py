@@ -16,6 +16,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
@@ -32,31 +33,13 @@ def fuse(net: Net) -> Net:
 
     Blocks of another make stay as they are.   For inference only; weights that change need a new copy.
     """
-    twin = twin_of(net)
+    twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
     for module in list(twin.modules()):
         for kind, fits, block in BLOCKS:
             if type(module) is kind and fits(module):
                 module.__class__ = block
         if type(getattr(module, "conv_norm_out", None)) is nn.GroupNorm and type(module.conv_act) is nn.SiLU:
             module.conv_norm_out.__class__, module.conv_act = NormedSiLU, nn.Identity()
-    return twin
-
-
-def twin_of(net: Net) -> Net:
-    """A copy of ``net`` that shares its weights."""
-    return copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
-
-
-def compile_blocks(net: Net) -> Net:
-    """A copy of ``net`` with the same weights in the same memory, whose blocks inductor compiles one by one.
-
-    Blocks of equal shape share their code.
-    """
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
-    twin = twin_of(net)
-    for module in twin.modules():
-        if isinstance(module, ResnetBlock2D | Transformer2DModel):
-            module.compile(dynamic=False)
     return twin
 
 
@@ -88,6 +71,23 @@ class FusedResnet(ResnetBlock2D):
             return kernels.add(x, input_tensor, self.conv2.bias)
         beside = nnf.conv2d(input_tensor, self.conv_shortcut.weight)
         return kernels.add(x, beside, self.conv2.bias, self.conv_shortcut.bias)
+
+
+class FusedUpsample(Upsample2D):
+    """Nearest neighbours and a convolution, without diffusers' way through another layout for large batches."""
+
+    def forward(self, hidden_states: Tensor, output_size: int | None = None, *_: Any, **__: Any) -> Tensor:
+        """The parent's result."""
+        if output_size is not None:
+            return super().forward(hidden_states, output_size)
+        x = hidden_states.permute(0, 2, 3, 1)
+        batch, height, width, channels = x.shape
+        x = (
+            x[:, :, None, :, None]
+            .expand(-1, -1, 2, -1, 2, -1)
+            .reshape(batch, 2 * height, 2 * width, channels)
+        )
+        return self.conv(x.permute(0, 3, 1, 2))
 
 
 class FusedTransformer(Transformer2DModel):
@@ -146,19 +146,39 @@ def attend(
 def alone(attention: Attention) -> bool:
     """Whether an attention is projections without biases and a softmax, and nothing else."""
     parts = attention.to_q, attention.to_k, attention.to_v
-    same = all(type(part) is nn.Linear and part.bias is None for part in parts)
-    bare = attention.group_norm is None and attention.norm_q is None and attention.spatial_norm is None
-    even = same and len({part.weight.shape for part in parts}) == 1
-    return even and bare and not attention.residual_connection and attention.rescale_output_factor == 1
+    return all(
+        (
+            *(type(part) is nn.Linear and part.bias is None for part in parts),
+            len({part.weight.shape for part in parts}) == 1,
+            attention.group_norm is None,
+            attention.norm_q is None,
+            attention.spatial_norm is None,
+            not attention.residual_connection,
+            attention.rescale_output_factor == 1,
+        )
+    )
 
 
 def plain_resnet(block: ResnetBlock2D) -> bool:
     """Whether a residual block is norms, SiLU and convolutions, at most with a vector added between."""
-    still = block.upsample is None and block.downsample is None and block.output_scale_factor == 1
-    usual = block.time_embedding_norm == "default" and not block.skip_time_act
-    biased = block.conv1.bias is not None and block.conv2.bias is not None
-    shortcut = block.conv_shortcut is None or block.conv_shortcut.bias is not None
-    return still and usual and biased and shortcut and isinstance(block.nonlinearity, nn.SiLU)
+    layers = (block.conv1, block.conv2, block.conv_shortcut)
+    return all(
+        (
+            block.upsample is None,
+            block.downsample is None,
+            block.output_scale_factor == 1,
+            block.time_embedding_norm == "default",
+            not block.skip_time_act,
+            isinstance(block.nonlinearity, nn.SiLU),
+            all(layer is None or layer.bias is not None for layer in layers),
+        )
+    )
+
+
+def plain_upsample(layer: Upsample2D) -> bool:
+    """Whether an upsampling is nearest neighbours and a convolution."""
+    bare = layer.use_conv and not layer.use_conv_transpose and layer.norm is None
+    return bare and layer.interpolate and layer.name == "conv"
 
 
 def plain_transformer(net: Transformer2DModel) -> bool:
@@ -175,6 +195,7 @@ def plain_block(block: BasicTransformerBlock) -> bool:
 
 BLOCKS = (
     (ResnetBlock2D, plain_resnet, FusedResnet),
+    (Upsample2D, plain_upsample, FusedUpsample),
     (Transformer2DModel, plain_transformer, FusedTransformer),
     (BasicTransformerBlock, plain_block, FusedBlock),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from audioldm.nets.istft_vocoder import ISTFTVocoder
+from audioldm.nets.istft_vocoder import ISTFTVocoder, in_pieces
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,12 @@ def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int =
     side = reach(vocoder)
     if frames <= chunk + 2 * side:
         return trimmed(generate(vocoder, mel), frames * hop)
+
+    def piece(part: slice) -> Tensor:
+        return trimmed(generate(vocoder, mel[:, :, part]), (part.stop - part.start) * hop)
+
     wave = mel.new_empty(len(mel), 1, frames * hop)
-    for begin in range(0, frames, chunk):
-        end = min(begin + chunk, frames)
-        first, last = max(0, begin - side), min(frames, end + side)
-        piece = trimmed(generate(vocoder, mel[:, :, first:last]), (last - first) * hop)
-        wave[:, :, begin * hop : end * hop] = piece[:, :, (begin - first) * hop : (end - first) * hop]
-    return wave
+    return in_pieces(wave, piece, hop=hop, chunk=chunk, side=side)
 
 
 def trimmed(wave: Tensor, length: int) -> Tensor:

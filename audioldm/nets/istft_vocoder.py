@@ -5,6 +5,7 @@ The body is Vocos' (arXiv:2306.00814), ConvNeXt blocks; its losses are HiFi-GAN'
 between which it chooses bin by bin, and phases that go on from frame to frame, which it may follow or leave.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log, pi
@@ -17,7 +18,7 @@ from torch.nn import functional as nnf
 
 from audioldm.nets.folder import register
 from audioldm.signal.invert import energies, inverse
-from audioldm.signal.mel import filterbank
+from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import SPECS, AudioSpec
 
 MEAN, STD = -4.63, 2.74
@@ -175,6 +176,17 @@ def gains(magnitude: Tensor, target: Tensor, spec: AudioSpec) -> Tensor:
         return target / (magnitude @ table.bank.T).clamp(min=1e-9) @ table.bank / table.share
 
 
+def in_pieces(wave: Tensor, piece: Callable[[slice], Tensor], *, hop: int, chunk: int, side: int) -> Tensor:
+    """``wave`` (..., frames * hop) made ``chunk`` frames at once; ``piece`` is given ``side`` more on either side."""
+    frames = wave.shape[-1] // hop
+    for begin in range(0, frames, chunk):
+        end = min(begin + chunk, frames)
+        first, last = max(0, begin - side), min(frames, end + side)
+        part = piece(slice(first, last))
+        wave[..., begin * hop : end * hop] = part[..., (begin - first) * hop : (end - first) * hop]
+    return wave
+
+
 class ConvNeXtBlock(nn.Module):
     """A depthwise convolution over time, then two linear layers frame by frame.   ConvNeXt (arXiv:2201.03545)."""
 
@@ -244,15 +256,12 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         if frames <= chunk + 2 * self.side:
             return self(mel)
         track, noise = self.sources(mel, None)
-        wave = mel.new_empty(len(mel), frames * hop)
-        for begin in range(0, frames, chunk):
-            end = min(begin + chunk, frames)
-            first, last = max(0, begin - self.side), min(frames, end + self.side)
-            part = slice(first, last)
+
+        def piece(part: slice) -> Tensor:
             tone = Tones(track.hertz[:, part], track.magnitude[:, part], track.turns[:, part])
-            piece = self.decode(mel[:, part], tone, noise[:, part])
-            wave[:, begin * hop : end * hop] = piece[:, (begin - first) * hop : (end - first) * hop]
-        return wave
+            return self.decode(mel[:, part], tone, noise[:, part])
+
+        return in_pieces(mel.new_empty(len(mel), frames * hop), piece, hop=hop, chunk=chunk, side=self.side)
 
     def sources(self, mel: Tensor, seed: Tensor | None) -> tuple[Tones, Tensor]:
         """The tones of all frames, whose phases need every frame before, and noise (B, T, channels) in -1..1."""
@@ -286,19 +295,8 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
 
     def corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
         """``wave`` (B, N) with its magnitudes scaled towards the mel (B, T, F); its phases stay, silence is silent."""
-        pad = self.spec.pad
-        mode = "reflect" if wave.shape[-1] > pad else "constant"
-        padded = nnf.pad(wave[:, None], (pad, pad), mode=mode)[:, 0]
-        window = torch.hann_window(self.spec.win, device=wave.device)
-        values = torch.stft(
-            padded,
-            self.spec.n_fft,
-            self.spec.hop,
-            self.spec.win,
-            window=window,
-            center=False,
-            return_complex=True,
-        )
+        mode = "reflect" if wave.shape[-1] > self.spec.pad else "constant"
+        values = spectrum(wave, self.spec, mode=mode)
         target = energies(mel.float(), self.spec)
         values = values * gains(values.abs().transpose(1, 2), target, self.spec).transpose(1, 2)
         return inverse(values, self.spec, wave.shape[-1])

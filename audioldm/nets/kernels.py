@@ -1,21 +1,27 @@
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 """Triton kernels for what lies between the products of a U-Net: norms, sums and gates, each in as few passes as it can.
 
 Everything is channels-last: the last axis in memory is C.   B batch, C channels, H rows, W columns, N vectors.
 Sums are float32, whatever the type of the tensors.
 """
 
+# Triton's language has no types that mypy could check
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 4096
+TILE = 2048
 """numbers that one program holds"""
 WIDE = 64
 """channels that one program holds"""
 PROGRAMS = 1024
 """programs that keep a large card busy"""
 MOST_SPLITS = 64
+TABLE = tl.constexpr(5)
+"""rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
 
 
 @triton.jit
@@ -50,7 +56,7 @@ def scales_kernel(
     x, part, bias, shift, weight, offset, out, pixels, channels, splits, size, eps,
     BIAS: tl.constexpr, SHIFT: tl.constexpr, S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Of one group: what each of its channels is multiplied by, and what is added then; (2, C) a sample."""
+    """Of one group: what each of its channels is multiplied by, what is added then, and what ``norms`` asks for."""
     b, j = tl.program_id(0), tl.arange(0, C)
     c = tl.program_id(1) * size + j
     inside = j < size
@@ -76,11 +82,15 @@ def scales_kernel(
     centre = tl.sum(mean, 0) / size
     gap = tl.where(inside, mean - centre, 0.0)
     variance = tl.sum(tl.where(inside, spread, 0.0) + pixels * gap * gap, 0) / (pixels * size)
-    scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    steep = 1 / tl.sqrt(variance + eps)
+    scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32) * steep
     added = tl.load(offset + c, mask=inside, other=0.0).to(tl.float32) + (plus - centre) * scale
-    at = out + b * 2 * channels + c
+    at = out + b * TABLE * channels + c
     tl.store(at, scale, mask=inside)
     tl.store(at + channels, added, mask=inside)
+    tl.store(at + 2 * channels, steep + 0 * plus, mask=inside)
+    tl.store(at + 3 * channels, centre - plus, mask=inside)
+    tl.store(at + 4 * channels, mean, mask=inside)
 
 
 @triton.jit
@@ -90,7 +100,7 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
     p = tl.program_id(1) * P + tl.arange(0, P)
     c = tl.program_id(2) * C + tl.arange(0, C)
     inside = c < channels
-    at = scales + b * 2 * channels + c
+    at = scales + b * TABLE * channels + c
     scale = tl.load(at, mask=inside, other=0.0)
     offset = tl.load(at + channels, mask=inside, other=0.0)
     place = b.to(tl.int64) * pixels * channels + p[:, None] * channels + c[None, :]
@@ -102,10 +112,8 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
 
 
 @triton.jit
-def add_kernel(
-    x, y, first, second, out, rows, channels, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr
-):
-    """x + y + biases of the channels."""
+def add_kernel(x, y, first, second, rows, channels, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
+    """x + y + biases of the channels, written over x."""
     p = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
     inside = c < channels
@@ -116,7 +124,7 @@ def add_kernel(
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32) + bias[None, :]
     value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
+    tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -133,15 +141,15 @@ def gate_kernel(x, out, rows, channels, P: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def add_norm_kernel(x, y, weight, offset, total, out, rows, channels, eps, P: tl.constexpr, C: tl.constexpr):
-    """x + y, and its layer norm."""
+def add_norm_kernel(x, y, weight, offset, out, rows, channels, eps, P: tl.constexpr, C: tl.constexpr):
+    """x + y, written over x, and its layer norm."""
     p, c = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, C)
     inside = c < channels
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(total + place, value.to(total.dtype.element_ty), mask=mask)
+    tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
     mean = tl.sum(value, 1) / channels
     value = tl.where(mask, value - mean[:, None], 0.0)
     value /= tl.sqrt(tl.sum(value * value, 1) / channels + eps)[:, None]
@@ -159,6 +167,18 @@ def group_norm(
     shift: Tensor | None = None,
 ) -> Tensor:
     """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU; the answer is channels-last."""
+    return normed(x, norm, silu=silu, bias=bias, shift=shift)[0]
+
+
+def normed(
+    x: Tensor,
+    norm: torch.nn.GroupNorm,
+    *,
+    silu: bool,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``group_norm``, and its ``TABLE`` (B, 5, C)."""
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
@@ -166,7 +186,7 @@ def group_norm(
     wanted = triton.cdiv(PROGRAMS, batch * columns)
     splits = max(1, min(wanted, MOST_SPLITS, pixels // 16))
     part = x.new_empty(batch, splits, 2, channels, dtype=torch.float32)
-    scales = x.new_empty(batch, 2, channels, dtype=torch.float32)
+    scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
     y = torch.empty_like(x)
     long = TILE // WIDE
     moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE)
@@ -177,18 +197,18 @@ def group_norm(
         bias is not None, shift is not None, 16, max(16, triton.next_power_of_2(size)),
     )  # fmt: skip
     scale_kernel[batch, triton.cdiv(pixels, long), columns](x, scales, y, pixels, channels, silu, long, WIDE)
-    return y
+    return y, scales
 
 
 def add(x: Tensor, y: Tensor, first: Tensor, second: Tensor | None = None) -> Tensor:
-    """x + y + biases (C,) for two channels-last pictures (B, C, H, W), or for vectors (..., C); overwrites x."""
+    """x + y + biases (C,) for pictures (B, C, H, W), channels-last, or vectors (..., C); x may be overwritten."""
     channels = len(first)
-    if x.dim() == 4:
-        y = y.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    x, y = x.contiguous(memory_format=layout), y.contiguous(memory_format=layout)
     rows, long = x.numel() // channels, TILE // WIDE
     grid = triton.cdiv(rows, long), triton.cdiv(channels, WIDE)
     add_kernel[grid](
-        x, y, first, first if second is None else second, x, rows, channels, second is not None, long, WIDE
+        x, y, first, first if second is None else second, rows, channels, second is not None, long, WIDE
     )
     return x
 
@@ -197,18 +217,18 @@ def gate(x: Tensor) -> Tensor:
     """GEGLU's product (..., C) of vectors (..., 2 C)."""
     channels = x.shape[-1] // 2
     out = x.new_empty(*x.shape[:-1], channels)
-    rows, long = out.numel() // channels, TILE // WIDE // 2
+    rows, long = out.numel() // channels, TILE // WIDE
     gate_kernel[triton.cdiv(rows, long), triton.cdiv(channels, WIDE)](x, out, rows, channels, long, WIDE)
     return out
 
 
 def add_norm(x: Tensor, y: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """x + y for vectors (..., C), and the layer norm of the sum; overwrites x."""
-    channels = x.shape[-1]
+    """x + y for vectors (..., C), and the layer norm of the sum; x may be overwritten."""
+    x, y, channels = x.contiguous(), y.contiguous(), x.shape[-1]
     wide = triton.next_power_of_2(channels)
-    rows, high = x.numel() // channels, max(1, TILE // 2 // wide)
+    rows, high = x.numel() // channels, max(1, TILE // wide)
     out = torch.empty_like(x)
     add_norm_kernel[(triton.cdiv(rows, high),)](
-        x, y, norm.weight, norm.bias, x, out, rows, channels, norm.eps, high, wide
+        x, y, norm.weight, norm.bias, out, rows, channels, norm.eps, high, wide
     )
     return x, out

@@ -56,7 +56,7 @@ def minilm_tokenizer() -> PreTrainedTokenizerFast:
 
     from tokenizers import Tokenizer
 
-    content = json.loads((minilm_folder() / "tokenizer.json").read_text())
+    content = json.loads((minilm_folder() / "tokenizer.json").read_text(encoding="utf-8"))
     names = {old: new for new, old in ROLES.items()}
     content["model"]["vocab"] = {names.get(word, word): i for word, i in content["model"]["vocab"].items()}
     content["model"]["unk_token"] = "<unk>"

@@ -15,6 +15,7 @@ from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
 from audioldm.components import Components
+from audioldm.diffusion.edit import slerp
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span
 from audioldm.signal.level import normalise_peak
@@ -55,24 +56,10 @@ def together(parts: Components, prompts: Sequence[str | Condition]) -> Condition
     return reduce(Condition.joined, [row if first is None else row.to(first.device) for row in rows])
 
 
-def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
-    """The unit vectors (B, D) at ``share`` of the great circle from ``start`` to ``end``.   Shoemake 1985 sec. 3.3.
-
-    Along it every prompt is as strong as at its ends; on the chord it would be weaker in the middle.
-
-    >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
-    tensor([[0.7071, 0.7071]])
-    """
-    start, end = nnf.normalize(start, dim=-1), nnf.normalize(end, dim=-1)
-    aside = end - (start * end).sum(-1, keepdim=True) * start
-    length = aside.norm(dim=-1, keepdim=True)
-    angle = torch.atan2(length, (start * end).sum(-1, keepdim=True))
-    return (share * angle).cos() * start + (share * angle).sin() * aside / length.clamp(min=1e-12)
-
-
 def between(parts: Components, condition: Condition, other: Tensor, share: float) -> Condition:
     """``condition`` with its vector moved by ``share`` of the way to ``other`` (B, D).   0 is ``condition`` itself.
 
+    On the great circle every prompt is as strong as at its ends; on the chord it would be weaker in the middle.
     Raises AudioLDMError for a model that is conditioned on tokens.
     """
     if condition.film is None or condition.tokens is not None:
@@ -82,7 +69,8 @@ def between(parts: Components, condition: Condition, other: Tensor, share: float
         )
     if share == 0:
         return condition
-    return replace(condition, film=slerp(condition.film, other.to(condition.film), share))
+    start, end = (nnf.normalize(vector, dim=-1) for vector in (condition.film, other.to(condition.film)))
+    return replace(condition, film=slerp(start, end, share))
 
 
 def check_can_hear(parts: Components, option: str) -> None:

@@ -69,14 +69,12 @@ def transfer(
     conditions, rounds = conditions_of(run, prompt), run.settings.refine_phase
     if strength == 1 and not invert and regions is None:
         return canvas.raw(run.sample(run.denoiser(conditions), run.start()), refine_phase=rounds)
-    sigmas = edit.tail(run.sigmas, edit.start_level(parts.schedule, strength))
+    sigmas = run.tail(strength)
     denoise = run.denoiser(conditions, sigmas=sigmas)
-    if len(sigmas) < 2:
-        x = canvas.latent
-    elif invert:
+    if invert:
         x = run.invert(canvas.latent, conditions_of(run, source).rows[0], sigmas)
     else:
-        x = canvas.latent + sigmas[0].float() * run.noise()
+        x = run.noised(canvas.latent, sigmas)
     if regions is None:
         return canvas.decode(run.sample(denoise, x, sigmas), refine_phase=rounds)
     check_regions(regions, canvas.seconds)
@@ -173,12 +171,10 @@ def morph(
     canvases = [Canvas.of(parts, wave) for wave in waves]
     run = canvases[0].run(**options)
     conditions = [conditions_of(run, prompt, wave) for prompt, wave in zip(prompts, waves, strict=True)]
-    sigmas = edit.tail(run.sigmas, edit.start_level(parts.schedule, strength))
-    frames = canvases[0].frames
+    sigmas, frames = run.tail(strength), canvases[0].frames
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
-    noisy = [canvas.latent for canvas in canvases]
-    if len(sigmas) > 1:
-        noisy = [run.invert(x, c.rows[0], sigmas) for x, c in zip(noisy, conditions, strict=True)]
+    pairs = zip(canvases, conditions, strict=True)
+    noisy = [run.invert(canvas.latent, condition.rows[0], sigmas) for canvas, condition in pairs]
     denoisers = [run.guided(c.rows[0], c.empty, sigmas) for c in conditions]
     both = longform.over_time(parts, denoisers, frames, shares=torch.stack([1 - path, path]))
     x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
@@ -264,11 +260,11 @@ def denoise(
     canvas = Canvas.of(parts, gated)
     run = canvas.run(**options)
     refine_phase = run.settings.refine_phase
-    sigmas = edit.tail(run.sigmas, edit.start_level(parts.schedule, strength))
+    sigmas = run.tail(strength)
     if len(sigmas) < 2:
         return canvas.roundtrip(refine_phase=refine_phase) if resynthesise else gated
-    x = canvas.latent + sigmas[0].float() * run.noise()
-    latent = run.sample(run.denoiser(conditions_of(run, prompt), sigmas=sigmas), x, sigmas)
+    denoiser = run.denoiser(conditions_of(run, prompt), sigmas=sigmas)
+    latent = run.sample(denoiser, run.noised(canvas.latent, sigmas), sigmas)
     clean = canvas.decode(latent, refine_phase=refine_phase)
     if resynthesise:
         return clean

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +65,26 @@ class TargetClass:
         """For a sidecar."""
         return {"class": self.label, "sha256": self.sha256}
 
-    def knows(self, parts: Components) -> bool:
-        """Whether it was trained on the latents of this very encoder; one cast to other numbers is taken on trust."""
-        known = self.net.config.encoder
-        return not known or parts.vae.dtype != torch.float32 or known == encoder_digest(parts.vae)
-
     def log_prob(self, parts: Components) -> Callable[[Tensor, Tensor], Tensor]:
-        """log p(class | x; sigma) (B,) for the latents of ``pipe``, which must have as many channels."""
-        channels = self.net.config.latent_channels
-        if channels != parts.spec.latent_channels:
+        """log p(class | x; sigma) (B,) for the latents of ``parts``, which must have as many channels."""
+        config = self.net.config
+        if config.latent_channels != parts.spec.latent_channels:
             raise AudioLDMError(
-                f"The classifier knows latents of {channels} channels, {parts.name} has {parts.spec.latent_channels}.",
+                f"The classifier knows latents of {config.latent_channels} channels, {parts.name} has "
+                f"{parts.spec.latent_channels}.",
                 "Train one on a cache of this model's latents: recipe embedded/classifier.",
             )
-        if not self.knows(parts):
+        # an encoder that was cast to other numbers is taken on trust
+        if (
+            config.encoder
+            and parts.vae.dtype == torch.float32
+            and config.encoder != encoder_digest(parts.vae)
+        ):
             warnings.warn(
                 f"The classifier was trained on latents of another encoder than {parts.name}'s: train it anew.",
                 stacklevel=2,
             )
-        index = list(self.net.config.classes).index(self.label)
-        net = self.net.to(parts.device)
+        index, net = list(config.classes).index(self.label), self.net.to(parts.device)
         return lambda x, sigma: net.log_prob(x, sigma, index)
 
 
@@ -130,15 +130,7 @@ class GuidanceConfig:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")
         if self.name == "cfg_plus_plus":
-            if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
-                raise AudioLDMError(
-                    f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.",
-                    f"Use {', '.join(NOISELESS)}.",
-                )
-            if scale is not None and scale > 1:
-                raise AudioLDMError(
-                    f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6."
-                )
+            check_plus_plus(sampler, scale)
         if self.extra_prompts and self.name != "classifier_free":
             raise AudioLDMError(
                 f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_extra_prompts."
@@ -163,60 +155,66 @@ class GuidanceConfig:
         self, parts: Components, condition: Condition, empty: Condition, scale: float, sigmas: Tensor
     ) -> Denoiser:
         """The Denoiser of ``parts`` under ``condition``, guided; ``sigmas`` is the grid of the run."""
-        pair = self.pair(parts, condition, empty, scale)
-        guided = self.combined(parts, pair, scale, sigmas, rows=condition.count())
+        if self.weak is not None:
+            check_same_latents(parts, self.weak)
+            pair = wrappers.Pair(parts.denoiser(condition), self.weak.denoiser(condition))
+        else:
+            pair = parts.denoisers(condition, empty)
+            # without guidance a method needs one side only
+            pair = replace(pair, both=None) if scale == 1 else pair
+        if self.extra_prompts:
+            rows = condition.count()
+            others = [
+                (parts.denoiser(parts.encode_text([text] * rows), controlled=0), weight)
+                for text, weight in self.extra_prompts
+            ]
+            guided = wrappers.compose(pair, scale, others)
+        else:
+            combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
+            guided = combine(pair, scale, **({"sigmas": sigmas} if self.name == "cfg_plus_plus" else {}))
+        return self.wrapped(parts, condition, guided, pair.cond)
+
+    def wrapped(self, parts: Components, condition: Condition, guided: Denoiser, cond: Denoiser) -> Denoiser:
+        """``guided`` within its interval, and after the gradients and the threshold."""
         if self.interval is not None:
-            guided = wrappers.interval(guided, pair.cond, low=self.interval[0], high=self.interval[1])
+            guided = wrappers.interval(guided, cond, low=self.interval[0], high=self.interval[1])
         if self.classifier is not None:
             log_prob = self.classifier.log_prob(parts)
             guided = wrappers.classifier(guided, log_prob, self.classifier_scale, limit=self.classifier_limit)
         if self.clap:
-            guided = wrappers.reward(guided, ClapScore(parts, condition), self.clap, limit=self.clap_limit)
+            guided = wrappers.reward(guided, clap_score(parts, condition), self.clap, limit=self.clap_limit)
         if self.threshold is not None:
             quantile, floor = self.threshold
             guided = wrappers.dynamic_threshold(guided, quantile=quantile, floor=floor)
         return guided
 
-    def pair(self, parts: Components, condition: Condition, empty: Condition, scale: float) -> wrappers.Pair:
-        """The two answers that guidance combines: by two calls where a method needs one side only, else by one."""
-        if self.weak is not None:
-            check_same_latents(parts, self.weak)
-            return wrappers.Pair(parts.denoiser(condition), self.weak.denoiser(condition))
-        pair = parts.denoisers(condition, empty)
-        return wrappers.Pair(pair.cond, pair.uncond) if scale == 1 else pair
 
-    def combined(
-        self, parts: Components, pair: wrappers.Pair, scale: float, sigmas: Tensor, *, rows: int
-    ) -> Denoiser:
-        """``pair`` combined by the method, with the extra prompts for ``rows`` rows."""
-        if self.extra_prompts:
-            others = [
-                (parts.denoiser(parts.encode_text([text] * rows), controlled=0), weight)
-                for text, weight in self.extra_prompts
-            ]
-            return wrappers.compose(pair, scale, others)
-        combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
-        return combine(pair, scale, **({"sigmas": sigmas} if self.name == "cfg_plus_plus" else {}))
+def check_plus_plus(sampler: str | None, scale: float | None) -> None:
+    """Raise AudioLDMError for a sampler that CFG++ is no step of, or a scale that it has not."""
+    if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+        raise AudioLDMError(
+            f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.",
+            f"Use {', '.join(NOISELESS)}.",
+        )
+    if scale is not None and scale > 1:
+        raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6.")
 
 
-@dataclass(frozen=True)
-class ClapScore:
-    """The cosine between CLAP's embedding of a latent's sound and the condition, with a gradient to the latent."""
+def clap_score(parts: Components, condition: Condition) -> Callable[[Tensor], Tensor]:
+    """From x0 (B, C, T, F) to the cosines (B,) of its sound's CLAP embedding and the condition, with a gradient."""
+    film = condition.film
+    if film is None:
+        raise AudioLDMError(f"{parts.name} is not conditioned on CLAP.", "Leave out guidance_clap.")
 
-    parts: Components
-    condition: Condition
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """x0 (B, C, T, F) to cosines (B,)."""
-        parts = self.parts
-        if self.condition.film is None:
-            raise AudioLDMError(f"{parts.name} is not conditioned on CLAP.", "Leave out guidance_clap.")
+    def score(x0: Tensor) -> Tensor:
         wave = vocode(parts.vocoder, decode(parts.vae, x0.to(parts.dtype))).float()
         # normalised, because louder is not nearer
         vector = parts.clap.embed_audio(normalise_peak(wave), parts.spec.rate)
         if x0.requires_grad and not vector.requires_grad:
             raise AudioLDMError(f"The CLAP of {parts.name} gives no gradient.", "Leave out guidance_clap.")
-        return nnf.cosine_similarity(vector, self.condition.film.to(vector), dim=1)
+        return nnf.cosine_similarity(vector, film.to(vector), dim=1)
+
+    return score
 
 
 def check_same_latents(parts: Components, weak: Components) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 from audioldm.batch import Condition
 from audioldm.components import Components, Sampling
 from audioldm.diffusion import edit
-from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.solvers import ddim_invert
 from audioldm.diffusion.table import choose
 from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig
@@ -61,6 +61,14 @@ class Run:
         """Noise (B, C, T, F) at the grid's first level."""
         return self.noise() * self.sigmas[0].float()
 
+    def tail(self, strength: float) -> Tensor:
+        """The part of the grid from ``strength`` of the schedule's time down; one level for strength 0."""
+        return edit.tail(self.sigmas, edit.start_level(self.parts.schedule, strength))
+
+    def noised(self, latent: Tensor, sigmas: Tensor) -> Tensor:
+        """A known latent with noise of the first level, where SDEdit begins; itself where there is no step to take."""
+        return latent + sigmas[0].float() * self.noise() if len(sigmas) > 1 else latent
+
     def guided(self, condition: Condition, empty: Condition, sigmas: Tensor | None = None) -> Denoiser:
         """The guided net under one condition; ``sigmas`` is the part of the grid that it is used on, None all."""
         grid = self.sigmas if sigmas is None else sigmas
@@ -102,5 +110,7 @@ class Run:
 
     def invert(self, latent: Tensor, condition: Condition, sigmas: Tensor) -> Tensor:
         """The noisy latent at sigmas[0] that DDIM under ``condition``, unguided, would bring to ``latent``."""
+        if len(sigmas) < 2:
+            return latent
         denoise = over_time(self.parts, [self.parts.denoiser(condition)], latent.shape[2])
         return ddim_invert(denoise, latent, sigmas.float(), rounds=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import mono, opened, resample
+from audioldm.datasets.decode import CANCEL, mono, opened, resample, strongest
 from audioldm.errors import AudioLDMError
+from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24")}
 """Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
+CEILING = 10 ** (-0.1 / 20)
+"""largest sample of what is put into a sound: -0.1 dB of full scale"""
 LONGEST = 1800.0
 """seconds of sound that an edit takes"""
 SHORTEST = 0.03
@@ -39,6 +43,8 @@ class Sound:
     data: npt.NDArray[Any]
     rate: int
     subtype: str
+    gain_db: float = 0.0
+    """what the new parts of an edit were turned down by"""
 
     @property
     def seconds(self) -> float:
@@ -53,6 +59,14 @@ class Sound:
     def mono(self, rate: int) -> Tensor:
         """The mean of the channels (N',), float32, at ``rate`` Hz."""
         return resample(mono(torch.from_numpy(self.floats())).float(), self.rate, rate)
+
+    def notes(self, *, splice: bool = False) -> list[str]:
+        """What becomes of the channels of a file that an edit reads as one, where somebody would be surprised."""
+        channels, channel = self.data.shape[1], strongest(torch.from_numpy(self.floats()))
+        notes = [] if channel is None else [CANCEL.format(channel + 1)]
+        if channels > 1 and not splice:
+            notes.append(f"its {channels} channels become one; --splice keeps those outside of a region")
+        return notes
 
     def padded(self, before: float, after: float) -> Sound:
         """With silence of so many seconds at its ends."""
@@ -91,17 +105,18 @@ def splice_into(
 ) -> Sound:
     """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds); all else to the bit as it was.
 
-    Cross-fades of ``fade`` seconds lie outside the regions and keep the power.
+    Cross-fades of ``fade`` seconds lie outside the regions and keep the power.   What would be beyond full scale in the
+    regions is turned down as a whole (``Sound.gain_db``), not cut off.
     """
     wave = resample(edited.double(), rate, sound.rate)[: len(sound.data)]
     wave = torch.nn.functional.pad(wave, (0, len(sound.data) - len(wave)))
     places = [(round(begin * sound.rate), round(end * sound.rate)) for begin, end in regions]
+    gain = CEILING / max([CEILING, *(peak_of(wave[begin:end]) for begin, end in places)])
     base = torch.from_numpy(sound.floats().T.copy())
-    mixed = splice(base, wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T
+    mixed = splice(base, gain * wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T
     touched = mixed != base.numpy().T
-    return replace(
-        sound, data=np.where(touched, as_stored(mixed, sound), sound.data).astype(sound.data.dtype)
-    )
+    data = np.where(touched, as_stored(mixed, sound), sound.data).astype(sound.data.dtype)
+    return replace(sound, data=data, gain_db=round(20 * log10(gain), 4))
 
 
 def as_stored(values: npt.NDArray[np.float64], sound: Sound) -> npt.NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Where the time of one generation goes: spans of wall time by part, and the floating-point operations of each part."""
 
-import resource
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -109,7 +109,11 @@ def peak_mib(device: torch.device) -> float:
     status = Path("/proc/self/status")
     if status.exists():
         # getrusage would begin with what the process that started this one had used
-        lines = status.read_text().splitlines()
+        lines = status.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)

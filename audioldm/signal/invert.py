@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
-from audioldm.signal.mel import filterbank
+from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import AudioSpec
 
 FIRST, LATER = 20, 3
@@ -96,15 +96,6 @@ def energies(mel: Tensor, spec: AudioSpec) -> Tensor:
             [1.0000, 0.3679]])
     """
     return mel.exp().masked_fill(mel < math.log(spec.floor) + FLOOR, 0.0)
-
-
-def spectrum(wave: Tensor, spec: AudioSpec) -> Tensor:
-    """Complex spectrum (B, K, T) of (B, N), framed as the mels are."""
-    window = torch.hann_window(spec.win, dtype=wave.dtype, device=wave.device)
-    padded = nnf.pad(wave, (spec.pad, spec.pad))
-    return torch.stft(
-        padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
-    )
 
 
 def inverse(values: Tensor, spec: AudioSpec, samples: int) -> Tensor:

@@ -16,8 +16,20 @@ def filterbank(spec: AudioSpec) -> Tensor:
     return bank.T.contiguous()
 
 
+def spectrum(
+    wave: Tensor, spec: AudioSpec, *, window: Tensor | None = None, mode: str = "constant"
+) -> Tensor:
+    """Complex spectrum (B, K, N // hop) of (B, N), no centring: as HiFi-GAN is trained on, with ``mode`` "reflect"."""
+    window = torch.hann_window(spec.win, dtype=wave.dtype, device=wave.device) if window is None else window
+    # only a picture of one row can be mirrored
+    padded = nnf.pad(wave[:, None], (spec.pad, spec.pad), mode=mode)[:, 0]
+    return torch.stft(
+        padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
+    )
+
+
 def magnitude(wave: Tensor, spec: AudioSpec, window: Tensor) -> Tensor:
-    """|STFT| of ``wave`` (B, 1, N) as (B, 1, K, N // hop): reflect padding, no centring, as HiFi-GAN is trained on.
+    """|STFT| of ``wave`` (B, 1, N), mirrored at its ends, as (B, 1, K, N // hop).
 
     Raises ValueError for a waveform that is too short to reflect (``spec.pad`` samples or fewer).
     """
@@ -25,11 +37,7 @@ def magnitude(wave: Tensor, spec: AudioSpec, window: Tensor) -> Tensor:
         raise ValueError(f"wave must be (B, 1, N), got {tuple(wave.shape)}")
     if wave.shape[-1] <= spec.pad:
         raise ValueError(f"wave has {wave.shape[-1]} samples; reflect padding needs more than {spec.pad}")
-    padded = nnf.pad(wave, (spec.pad, spec.pad), mode="reflect")[:, 0]
-    spectrum = torch.stft(
-        padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
-    )
-    return spectrum.abs()[:, None]
+    return spectrum(wave[:, 0], spec, window=window, mode="reflect").abs()[:, None]
 
 
 def log_mel(wave: Tensor, spec: AudioSpec) -> Tensor:

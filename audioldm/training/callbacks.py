@@ -1,11 +1,11 @@
 """What happens beside the steps: the curves, the state on the disk, stopping, the export."""
 
 import json
-import resource
 import shutil
 import threading
 import warnings
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,40 +20,38 @@ from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
 from audioldm.paths import staged, write_text
+from audioldm.pipeline.timing import peak_mib
 from audioldm.training.distributed import joined
 from audioldm.training.ema import averaged
 from audioldm.training.run_folder import LAST
 from audioldm.training.signals import Grace, Stopped, handled
 
 
+@dataclass(eq=False)
 class StopAfter(L.Callback):
     """Stops after ``limit`` batches, or the module's own number of them; counted across resumes."""
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
+    limit: int | None = None
 
-    def over(self, module: Any) -> bool:
-        """Whether the module has met its batches."""
-        return bool(module.batch_count >= (module.batches if self.limit is None else self.limit))
+    def on_train_start(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """Stop at the last batch; a finished run that is started again has nothing to do."""
+        over = module.batch_count >= (module.batches if self.limit is None else self.limit)
+        trainer.should_stop = trainer.should_stop or over
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """A finished run that is started again has nothing to do."""
-        trainer.should_stop = self.over(module)
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Stop at the last batch."""
-        trainer.should_stop = trainer.should_stop or self.over(module)
+    on_train_batch_end = on_train_start  # type: ignore[assignment]
 
 
+@dataclass(eq=False)
 class LossByTimestep(L.Callback):
     """``train/loss_t0`` and so on: the loss in ``count`` equal ranges of t, a mean over ``every`` batches.
 
     One batch meets few timesteps.   It reads "losses" (B,) and "t" (B,) of the step's terms.
     """
 
-    def __init__(self, count: int = 10, every: int = 20) -> None:
-        self.count, self.every = count, every
-        self.total, self.number = torch.zeros(2, count, dtype=torch.float64)
+    count: int = 10
+    every: int = 20
+    sums: Tensor | None = None
+    """(2, count): the losses' sum and their number in each range, since the last report"""
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
         """Add, and log every so often."""
@@ -65,10 +63,10 @@ class LossByTimestep(L.Callback):
 
     def add(self, losses: Tensor, t: Tensor, length: float) -> None:
         """Losses (B,) at timesteps t (B,) in [0, length)."""
-        self.total, self.number = self.total.to(losses.device), self.number.to(losses.device)
+        both = torch.stack([losses.detach(), torch.ones_like(losses)]).double()
+        before = both.new_zeros(2, self.count) if self.sums is None else self.sums.to(both)
         index = (t.double() * self.count / length).long().clamp(0, self.count - 1)
-        self.total = self.total.index_add(0, index, losses.detach().double())
-        self.number = self.number.index_add(0, index, torch.ones_like(losses, dtype=torch.float64))
+        self.sums = before.index_add(1, index, both)
 
     def take(self) -> dict[int, Tensor]:
         """The mean of each range that was met since the last time; begins anew.
@@ -78,19 +76,19 @@ class LossByTimestep(L.Callback):
         >>> {i: float(mean) for i, mean in bins.take().items()}
         {0: 2.0, 1: 5.0}
         """
-        means = {i: self.total[i] / self.number[i] for i in range(self.count) if self.number[i] > 0}
-        self.total, self.number = torch.zeros_like(self.total), torch.zeros_like(self.number)
-        return means
+        sums, self.sums = self.sums, None
+        return {} if sums is None else {i: total / n for i, (total, n) in enumerate(sums.T) if n > 0}
 
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint, so that a resumed run reports the same means."""
-        return {"total": self.total, "number": self.number}
+        return {"sums": self.sums}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Out of the checkpoint."""
-        self.total, self.number = state_dict["total"], state_dict["number"]
+        self.sums = state_dict["sums"]
 
 
+@dataclass(eq=False)
 class Throughput(L.Callback):
     """``speed/samples_per_s``, ``speed/data_wait`` (share of the time) and ``speed/peak_gb``, every ``every`` batches.
 
@@ -98,40 +96,36 @@ class Throughput(L.Callback):
     allocator's, or the process's resident memory.
     """
 
-    def __init__(self, every: int = 20) -> None:
-        self.every = every
-        self.samples, self.waited, self.worked = 0, 0.0, 0.0
-        self.last: float | None = None
+    every: int = 20
+    samples: int = 0
+    waited: float = 0.0
+    worked: float = 0.0
+    last: float = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """The clock starts."""
-        self.last = perf_counter()
+    def lap(self, *args: Any) -> float:
+        """Seconds since the last time."""
+        before, self.last = self.last, perf_counter()
+        return self.last - before
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+    on_train_start = on_validation_end = lap  # type: ignore[assignment]
+
+    def on_train_batch_start(self, *args: Any) -> None:
         """The batch has come."""
-        now = perf_counter()
-        self.waited += 0.0 if self.last is None else now - self.last
-        self.last = now
+        self.waited += self.lap()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
         """The step is over."""
-        now = perf_counter()
-        self.worked += 0.0 if self.last is None else now - self.last
+        self.worked += self.lap()
         self.samples += rows_of(batch) * trainer.world_size
         if module.batch_count % self.every == 0:
             seconds = max(self.waited + self.worked, 1e-9)
             values = {"samples_per_s": self.samples / seconds, "data_wait": self.waited / seconds}
-            module.log_dict(
-                {f"speed/{k}": v for k, v in (values | {"peak_gb": peak_gb(module.device)}).items()}
-            )
+            values["peak_gb"] = peak_gb(module.device)
+            module.log_dict({f"speed/{k}": v for k, v in values.items()})
             self.samples, self.waited, self.worked = 0, 0.0, 0.0
-        self.last = now
-
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Not counted."""
-        self.last = perf_counter()
+        self.lap()
 
 
 def rows_of(batch: Any) -> int:
@@ -144,17 +138,16 @@ def rows_of(batch: Any) -> int:
 
 def peak_gb(device: torch.device) -> float:
     """Peak memory in 10^9 bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_mib(device) * 2**20 / 1e9
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:
     """Every whole line of ``metrics.jsonl``; one that a kill cut off is left out."""
-    lines = Path(path).read_text().splitlines()
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
+@dataclass(eq=False)
 class Curves(L.Callback):
     """Logs the terms of each step as ``train/NAME``, and appends {"batch": n, name: value, ...} to ``path``.
 
@@ -163,27 +156,23 @@ class Curves(L.Callback):
     the file is the same however often a run was interrupted.
     """
 
-    def __init__(self, path: str | Path, every: int) -> None:
-        self.path, self.every = Path(path), every
+    path: str | Path
+    every: int
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Cut the file back to the state that was loaded."""
         if not trainer.is_global_zero:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = read_metrics(self.path) if self.path.exists() else []
-        past = [json.dumps(row) + "\n" for row in rows if row["batch"] <= module.batch_count]
-        write_text(self.path, "".join(past))
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = read_metrics(path) if path.exists() else []
+        write_text(path, "".join(json.dumps(r) + "\n" for r in rows if r["batch"] <= module.batch_count))
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
         """Log, and write every so often."""
-        terms = outputs if isinstance(outputs, dict) else {}
-        scalars = {k: v for k, v in terms.items() if isinstance(v, Tensor) and v.dim() == 0}
-        norms = {f"train/{k}": v for k, v in scalars.items() if k.startswith("norm")}
-        module.log_dict(
-            {f"train/{k}": v for k, v in scalars.items() if f"train/{k}" not in norms}, prog_bar=True
-        )
-        module.log_dict(norms)
+        for name, value in outputs.items() if isinstance(outputs, dict) else ():
+            if isinstance(value, Tensor) and value.dim() == 0:
+                module.log(f"train/{name}", value, prog_bar=not name.startswith("norm"))
         if module.batch_count % self.every == 0:
             self.write(trainer, module, "train/", "speed/")
 
@@ -196,10 +185,11 @@ class Curves(L.Callback):
         """One line of what was logged under ``prefixes``."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
         if values and trainer.is_global_zero:
-            with open(self.path, "a") as file:
+            with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"batch": module.batch_count, **values}) + "\n")
 
 
+@dataclass(eq=False)
 class State(L.Callback):
     """Writes the whole state to ``folder``/last.ckpt every ``every`` batches, at the end, and when a signal comes.
 
@@ -209,17 +199,18 @@ class State(L.Callback):
     training at the next whole step; a step that takes too long is given up, and the state from before it stays.
     """
 
-    def __init__(self, folder: str | Path, every: int) -> None:
-        self.path, self.every = Path(folder) / LAST, every
-        self.saved = -1
-        self.in_step = False
-        self.grace, self.handlers = Grace(), ExitStack()
+    folder: str | Path
+    every: int
+    saved: int = -1
+    in_step: bool = False
+    grace: Grace = field(default_factory=Grace)
+    handlers: ExitStack = field(default_factory=ExitStack)
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
         """Once for each batch."""
         if module.batch_count != self.saved:
             module.refuse_broken()
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(Path(self.folder) / LAST)
             self.saved = module.batch_count
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
@@ -289,12 +280,15 @@ class Bar(TQDMProgressBar):
             self.train_progress_bar.initial = self.train_progress_bar.n = count
 
 
+@dataclass(eq=False)
 class Overfitting(L.Callback):
     """Warns once when ``monitor`` has lain above its lowest value for ``patience`` validations in a row."""
 
-    def __init__(self, monitor: str = "val/loss", patience: int = 3) -> None:
-        self.monitor, self.patience = monitor, patience
-        self.lowest, self.lowest_batch, self.worse = float("inf"), 0, 0
+    monitor: str = "val/loss"
+    patience: int = 3
+    lowest: float = float("inf")
+    lowest_batch: int = 0
+    worse: int = 0
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """Compare."""
@@ -321,28 +315,25 @@ class Overfitting(L.Callback):
         vars(self).update(state_dict)
 
 
+@dataclass(eq=False)
 class ExportFolder(L.Callback):
     """Writes the trained components, averaged where there is an average, to ``folder`` when training ends."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    folder: str | Path
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         """Export into a new folder first, then swap, so that a half-written one never stands there."""
         with averaged(trainer, module):
             parts = {name: joined(part) for name, part in module.components().items()}
-            if trainer.is_global_zero:
-                self.write(module, parts)
-
-    def write(self, module: Any, parts: dict[str, torch.nn.Module]) -> None:
-        """The folder of components, or what the module itself writes: an adapter, a whole model."""
-        with staged(self.folder, folder=True) as new:
-            if hasattr(module, "write"):
-                module.write(new)
-                parts = {}
-            for name, part in parts.items():
-                if isinstance(part, TwoTowers):
-                    part.save(new)
-                else:
-                    save_component(part, new / name)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if not trainer.is_global_zero:
+                return
+            with staged(Path(self.folder), folder=True) as new:
+                if hasattr(module, "write"):  # an adapter, a whole model
+                    module.write(new)
+                    parts = {}
+                for name, part in parts.items():
+                    if isinstance(part, TwoTowers):
+                        part.save(new)
+                    else:
+                        save_component(part, new / name)
+                shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,12 +8,11 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.latents import LabelledLatents, class_names, collate_labelled, latent_facts
+from audioldm.datasets.latents import class_names, latent_facts
 from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.noisy_classifier import NoisyClassifier
-from audioldm.training.data import DataModule
 from audioldm.training.module import Terms, TrainingModule
 
 Labelled = tuple[LatentBatch, Tensor]
@@ -83,13 +82,3 @@ def build_classifier(
         classes=class_names(folder), widths=tuple(widths), dropout=dropout, **facts
     )
     return net
-
-
-def from_labelled_latents(
-    *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
-) -> DataModule:
-    """Windows of a latent cache with their classes."""
-    classes = class_names(folder)
-    train = LabelledLatents(folder, classes, seed=seed)
-    val = LabelledLatents(val_folder, classes, seed=seed) if val_folder else None
-    return DataModule(train, val, seed=seed, collate=collate_labelled, **settings)

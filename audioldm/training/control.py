@@ -1,5 +1,6 @@
 """Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
 
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -14,11 +15,23 @@ from audioldm.convert.reference import open_model
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import NetCall, net_call
-from audioldm.spec import AudioSpec
 from audioldm.training.latent_diffusion import LatentDiffusion, Trained
 from audioldm.training.module import Terms
 
 Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """``width`` and ``layers`` shape a T2I-Adapter, ``width`` and ``tokens`` an audio prompt.
+
+    A ControlNet copies the first ``depth`` levels (None: all, and the middle).
+    """
+
+    width: int = 64
+    layers: int = 1
+    tokens: int = 4
+    depth: int | None = None
 
 
 class ControlTraining(LatentDiffusion):
@@ -27,8 +40,7 @@ class ControlTraining(LatentDiffusion):
     ``model`` is a reference; None is the embedded one.
 
     ``map`` is what a ControlNet or T2I-Adapter reads; an audio prompt hears each window's own CLAP vector while the
-    words are the caption's.   ``width`` and ``layers`` shape an adapter, ``tokens`` an audio prompt, and a
-    ControlNet copies the first ``depth`` levels (None: all, and the middle).
+    words are the caption's.
     """
 
     recordable = False
@@ -54,11 +66,11 @@ class ControlTraining(LatentDiffusion):
             **settings,
         )
         self.spec = parts.spec
-        base = parts.hashes.get("unet", "")
-        self.kind, self.control = kind, build_control(
-            kind, self.unet, map=map, spec=self.spec, dim=len(self.empty), base=base, width=width, layers=layers,
-            tokens=tokens, depth=depth,
-        )  # fmt: skip
+        about = {"dim": len(self.empty), "stride": self.spec.stride, "base": parts.hashes.get("unet", "")}
+        self.kind, self.control = (
+            kind,
+            build_control(kind, self.unet, map, Sizes(width, layers, tokens, depth), **about),
+        )
 
     def on_fit_start(self) -> None:
         """Refuse windows that carry another map than the one that is read: their curve would be drawn as this one."""
@@ -117,30 +129,22 @@ class ControlTraining(LatentDiffusion):
         return self.optimise(self.control.parameters())
 
 
-def build_control(
-    kind: str,
-    unet: UNet2DConditionModel,
-    *,
-    map: str | None,
-    spec: AudioSpec,
-    dim: int,
-    base: str,
-    width: int = 64,
-    layers: int = 1,
-    tokens: int = 4,
-    depth: int | None = None,
-) -> Any:
-    """A control of ``kind`` for ``unet``, before any training.   Raises AudioLDMError for an unknown kind or map."""
+def build_control(kind: str, unet: UNet2DConditionModel, map: str | None, sizes: Sizes, **about: Any) -> Any:
+    """A control of ``kind`` for ``unet``, before any training; ``about``: dim of a CLAP vector, stride, base.
+
+    Raises AudioLDMError for an unknown kind or map.
+    """
+    dim, base = about.pop("dim"), about["base"]
     if kind == "ip_adapter":
-        return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
+        return IPAdapter.of(unet, dim, tokens=sizes.tokens, width=sizes.width, base=base)
+    if kind not in ("t2i_adapter", "controlnet"):
+        raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
     if map is None:
         raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
     known(map)
     if kind == "t2i_adapter":
-        return T2IAdapter.of(unet, map, stride=spec.stride, width=width, layers=layers, base=base)
-    if kind == "controlnet":
-        levels = len(unet.config.block_out_channels)
-        if depth is not None and not 1 <= depth <= levels:
-            raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
-        return ControlNet.of(unet, map, stride=spec.stride, base=base, depth=depth)
-    raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
+        return T2IAdapter.of(unet, map, width=sizes.width, layers=sizes.layers, **about)
+    depth, levels = sizes.depth, len(unet.config.block_out_channels)
+    if depth is not None and not 1 <= depth <= levels:
+        raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
+    return ControlNet.of(unet, map, depth=depth, **about)

@@ -2,26 +2,35 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from audioldm.datasets.audio_text import AudioText, weights
+from audioldm.datasets.audio_text import AudioText, Item, weights
 from audioldm.datasets.audio_text import collate as collate_waves
-from audioldm.datasets.buckets import SECONDS, BucketDraws, batch_sizes
+from audioldm.datasets.buckets import BucketDraws, batch_sizes
 from audioldm.datasets.cache import read_index
 from audioldm.datasets.draws import BEGIN, Place, generator
-from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.latents import (
+    LabelledLatents,
+    LatentDataset,
+    class_names,
+    collate_labelled,
+    collate_latents,
+)
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand
+from audioldm.datasets.store import SCALE
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
-MakeSampler = Callable[[Place], Sampler[Any]]
+MakeSampler = Callable[..., Sampler[Any]]
 
 
 class Draws(Sampler[list[tuple[int, int]]]):
@@ -38,7 +47,7 @@ class Draws(Sampler[list[tuple[int, int]]]):
         size: int,
         batch_size: int,
         *,
-        seed: int,
+        seed: int = 0,
         place: Place = BEGIN,
         weights: Tensor | None = None,
         repeat: bool = False,
@@ -78,19 +87,40 @@ class Draws(Sampler[list[tuple[int, int]]]):
 class RunLoader(DataLoader[Any]):
     """A loader as long as the run, whichever batch it begins at: Lightning's bar counts the batches of all."""
 
-    def __init__(self, *args: Any, batches: int, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.batches = batches
+    batches: int | None = None
 
     def __len__(self) -> int:
-        return self.batches
+        return super().__len__() if self.batches is None else self.batches
 
 
-class RunData(L.LightningDataModule):
-    """What the data of a run share: where the stream begins, and a validation once through in order."""
+class DataModule(L.LightningDataModule):
+    """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
+
+    ``draws`` (batch_size, repeat, place) -> batches of (row, draw number) takes the place of plain ``Draws``,
+    ``val_draws`` that of the rows in order.   A ``train`` that is a function (batch_size, place) is streamed.
+    """
 
     repeat = False
     """the first batch for ever"""
+
+    def __init__(
+        self,
+        train: Any,
+        val: Dataset[Any] | None = None,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        collate: Callable[[Sequence[Any]], Any] = collate_waves,
+        draws: MakeSampler | None = None,
+        val_draws: Sampler[Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
+        self.train, self.val, self.collate, self.batch_size = train, val, collate, batch_size
+        # more only wait for one another; the batches are the same
+        self.workers = min(workers, os.cpu_count() or 1)
+        self.draws, self.val_draws = draws, val_draws
 
     def place(self) -> Place:
         """The batch to begin at, which the module has not met yet, and this process among all."""
@@ -99,103 +129,85 @@ class RunData(L.LightningDataModule):
         module: Any = self.trainer.lightning_module
         return Place(module.batch_count, self.trainer.global_rank, self.trainer.world_size)
 
-    def loader(self, *args: Any, **settings: Any) -> DataLoader[Any]:
-        """A loader of training."""
-        if self.trainer is None:
-            return DataLoader(*args, **settings)
-        module: Any = self.trainer.lightning_module
-        return RunLoader(*args, batches=module.batches, **settings)
-
-
-class DataModule(RunData):
-    """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
-
-    ``weights`` are the rows' chances.   ``sampler`` (place) -> batches of (row, draw number) takes the
-    place of ``Draws``; ``val_sampler`` that of the rows in order.
-    """
-
-    def __init__(
-        self,
-        train: Dataset[Any],
-        val: Dataset[Any] | None = None,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        workers: int = 0,
-        weights: Tensor | None = None,
-        collate: Callable[[Sequence[Any]], Any] = collate_waves,
-        sampler: MakeSampler | None = None,
-        val_sampler: Sampler[Any] | None = None,
-    ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
-        self.train, self.val, self.weights = train, val, weights
-        self.batch_size, self.seed, self.collate = batch_size, seed, collate
-        # more only wait for one another; the batches are the same
-        self.workers = min(workers, os.cpu_count() or 1)
-        self.sampler, self.val_sampler = sampler or self.draws, val_sampler
-
-    def draws(self, place: Place) -> Sampler[Any]:
-        """Rows of every pass in a new order."""
-        size = len(self.train)  # type: ignore[arg-type]
-        return Draws(
-            size, self.batch_size, seed=self.seed, weights=self.weights, repeat=self.repeat, place=place
-        )
-
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not met yet."""
-        return self.loader(
-            self.train,
-            batch_sampler=self.sampler(self.place()),
-            collate_fn=self.collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        shared: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
+        shared["pin_memory"] = torch.cuda.is_available()
+        if not hasattr(self.train, "__getitem__"):
+            stream = self.train(batch_size=self.batch_size, place=self.place())
+            loader = RunLoader(stream, batch_size=None, **shared)
+        else:
+            draws = self.draws or partial(Draws, len(self.train))
+            sampler = draws(batch_size=self.batch_size, repeat=self.repeat, place=self.place())
+            loader = RunLoader(self.train, batch_sampler=sampler, collate_fn=self.collate, **shared)
+        loader.batches = None if self.trainer is None else self.trainer.lightning_module.batches  # type: ignore[assignment]
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Held-out rows in order, or nothing; every process validates all of them, so all report the same number."""
         if self.val is None or not len(self.val):  # type: ignore[arg-type]
             return []
-        if self.val_sampler is not None:
-            return DataLoader(self.val, batch_sampler=self.val_sampler, collate_fn=self.collate)
-        return DataLoader(self.val, self.batch_size, collate_fn=self.collate)
-
-
-class StreamedData(RunData):
-    """``shards`` are paths, patterns such as data/shards/*.tar, or addresses; validation comes from a manifest."""
-
-    def __init__(
-        self,
-        spec: AudioSpec,
-        *,
-        shards: Sequence[str],
-        seconds: float,
-        batch_size: int,
-        val_manifest: str | None = None,
-        buffer: int = 500,
-        seed: int = 0,
-        workers: int = 0,
-    ) -> None:
-        super().__init__()
-        self.batch_size, self.workers = batch_size, workers
-        paths = expand(shards)
-        if not paths:
-            raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
-        self.stream: Callable[[Place], Shards] = lambda place: Shards(
-            paths, spec, seconds, batch_size=self.batch_size, seed=seed, buffer=buffer, place=place
+        order: Any = (
+            {"batch_size": self.batch_size} if self.val_draws is None else {"batch_sampler": self.val_draws}
         )
-        rows = read(val_manifest, split="val") if val_manifest else []
-        self.val = AudioText(rows, spec, seconds, seed=seed, captions="first") if rows else None
+        return DataLoader(self.val, collate_fn=self.collate, **order)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Begins at the batch that the module has not met yet."""
-        return self.loader(self.stream(self.place()), batch_size=None, num_workers=self.workers)
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Held-out rows in order, or nothing."""
-        return [] if self.val is None else DataLoader(self.val, self.batch_size, collate_fn=collate_waves)
+@dataclass(frozen=True)
+class Levels:
+    """Gains of crops: a share ``quiet`` is up to ``quietest`` dB softer, the rest 5 dB louder to 8 dB softer.
+
+    A share ``silent`` is digital silence, which the quiet parts of real files are.
+    """
+
+    quietest: float = -40.0
+    quiet: float = 0.5
+    silent: float = 0.02
+
+    def gain(self, rng: Generator) -> float:
+        """A factor drawn at random."""
+        kind, share, sounds = torch.rand(3, generator=rng, dtype=torch.float64).tolist()
+        decibels = self.quietest * share if kind < self.quiet else 5 - 13 * share
+        return float(10 ** (decibels / 20) * (sounds >= self.silent))
+
+
+@dataclass(frozen=True)
+class Levelled(Dataset[Item]):
+    """Crops of ``clips`` whose clip as a whole, not the crop, has a peak of 0.5; with a gain of ``levels``, if any."""
+
+    clips: AudioText
+    levels: Levels | None = None
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Item:
+        wave, caption, path = self.clips[index]
+        row, draw = index if isinstance(index, tuple) else (index, 0)
+        # 26 dB at most, so that a nearly silent clip does not become noise
+        factor = min(20.0, 0.5 * SCALE / max(1, int(self.clips.clip(row).abs().max())))
+        if self.levels is not None:
+            factor *= self.levels.gain(generator(self.clips.seed + 3, draw, row))
+        return (wave * factor).clamp(-1, 1), caption, path
+
+
+def in_buckets(
+    ids: Sequence[int], val_ids: Sequence[int], lengths: Sequence[float], seconds_a_batch: float, seed: int
+) -> dict[str, Any]:
+    """What makes each batch of a ``DataModule`` one of one bucket; ``ids`` is each row's, ``lengths`` in seconds."""
+    sizes = batch_sizes(lengths, seconds_a_batch)
+
+    def draws(batch_size: int, repeat: bool, place: Place) -> BucketDraws:
+        return BucketDraws(list(ids), sizes, seed=seed, place=place)
+
+    ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1) if val_ids else None
+    return {"batch_size": max(sizes.values()), "draws": draws, "val_draws": ordered}
+
+
+def by_chance(rows: Sequence[Row], by_source: Mapping[str, float] | None, seed: int) -> dict[str, Any]:
+    """Rows drawn by the weights of their sources; without such, each once a pass."""
+    chances = weights(rows, by_source) if by_source else None
+    return {"draws": partial(Draws, len(rows), seed=seed, weights=chances)}
 
 
 def from_synthetic(
@@ -203,39 +215,39 @@ def from_synthetic(
 ) -> DataModule:
     """Sounds made by rule; the validation ones are other draws of the same kinds."""
     train, val = Synthetic(spec, seconds, size, seed=seed), Synthetic(spec, seconds, 28, seed=seed + 1)
-    return DataModule(train, val, seed=seed, **settings)
-
-
-def read_splits(manifests: Sequence[str]) -> tuple[list[Row], list[Row]]:
-    """Rows of the train and the val split; AudioLDMError where a clip is in both."""
-    rows = [row for path in manifests for row in read(path)]
-    refuse_leaks(rows)
-    return [row for row in rows if row.split == "train"], [row for row in rows if row.split == "val"]
+    return DataModule(train, val, draws=partial(Draws, size, seed=seed), **settings)
 
 
 def from_manifests(
     spec: AudioSpec,
     *,
     manifests: Sequence[str],
-    seconds: float,
+    seconds: float = 0.0,
+    buckets: Sequence[float] | None = None,
+    seconds_a_batch: float = 0.0,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
-    mixup: float = 0.0,
     **settings: Any,
 ) -> DataModule:
     """Clips of checked manifests: their train split, drawn by ``weights`` of each source, and their val split.
 
-    ``mixup`` is the chance that a second clip is mixed into one of training, its caption joined.
+    With ``buckets`` (seconds) each clip lies in the shortest that holds it, and each batch has about
+    ``seconds_a_batch`` seconds of one bucket; else a clip is ``seconds`` long.   ``mixup`` is the chance that a second
+    clip (of the same bucket) is mixed into one of training, its caption joined.   ``levels`` (of ``Levels``)
+    lets crops keep their clips' levels, and draws gains.   Raises AudioLDMError where a clip is in both splits.
     """
-    train, val = read_splits(manifests)
-    clips = AudioText(train, spec, seconds, seed=seed, mixup=mixup)
-    held = AudioText(val, spec, seconds, seed=seed, captions="first") if val else None
-    return DataModule(clips, held, seed=seed, weights=row_weights(train, weights), **settings)
-
-
-def row_weights(rows: Sequence[Row], by_source: Mapping[str, float] | None) -> Tensor | None:
-    """Each row's chance; None without weights of the sources."""
-    return weights(rows, by_source) if by_source else None
+    rows = [row for path in manifests for row in read(path)]
+    refuse_leaks(rows)
+    train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+    levels, lengths = settings.pop("levels", None), seconds if buckets is None else list(buckets)
+    clips = AudioText(train, spec, lengths, seed=seed, mixup=settings.pop("mixup", 0.0))
+    held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None
+    order = by_chance(train, weights, seed)
+    if buckets is not None:
+        order = in_buckets(clips.ids, held.ids if held else (), list(buckets), seconds_a_batch, seed)
+    if levels is not None:
+        return DataModule(Levelled(clips, Levels(**levels)), held and Levelled(held), **settings, **order)
+    return DataModule(clips, held, **settings, **order)
 
 
 def from_latents(
@@ -243,76 +255,63 @@ def from_latents(
     folder: str,
     val_folder: str | None = None,
     weights: Mapping[str, float] | None = None,
+    seconds_a_batch: float | None = None,
     seed: int = 0,
     map: str | None = None,
     **settings: Any,
 ) -> DataModule:
-    """Windows of a latent cache, drawn by ``weights`` of each source; with the ``map`` of a control, if named."""
+    """Windows of a latent cache, drawn by ``weights`` of each source; with the ``map`` of a control, if named.
+
+    ``seconds_a_batch`` of a cache made with ``data encode --buckets``: about so much sound a batch, of one length.
+    """
     train = LatentDataset(folder, seed=seed, map=map)
     val = LatentDataset(val_folder, seed=seed, map=map) if val_folder else None
-    rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
-    chances = row_weights(rows, weights)
-    return DataModule(train, val, seed=seed, weights=chances, collate=collate_latents, **settings)
+    if seconds_a_batch is None:
+        rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
+        order = by_chance(rows, weights, seed)
+    else:
+        frames = sorted(set(train.frames))
+        second = max(frames) / read_index(folder)["seconds"]
+        if val is not None and (extra := sorted(set(val.frames) - set(frames))):
+            raise AudioLDMError(
+                f"{val_folder} has windows of {extra} latent frames, {folder} has only {frames}.",
+                "Encode both with the same --buckets.",
+            )
+        ids, val_ids = (
+            [frames.index(count) for count in part.frames] if part else [] for part in (train, val)
+        )
+        order = in_buckets(ids, val_ids, [count / second for count in frames], seconds_a_batch, seed)
+    return DataModule(train, val, collate=collate_latents, **settings, **order)
 
 
-def bucketed(
-    train: Dataset[Any],
-    ids: Sequence[int],
-    val: Dataset[Any] | None,
-    val_ids: Sequence[int],
-    *,
-    lengths: Sequence[float],
-    seconds_a_batch: float,
-    seed: int,
-    **settings: Any,
-) -> DataModule:
-    """Each batch of one bucket; ``ids`` is each row's bucket, ``lengths`` the buckets in seconds."""
-    sizes = batch_sizes(lengths, seconds_a_batch)
-    settings |= {"batch_size": max(sizes.values()), "seed": seed}
-    settings["sampler"] = lambda place: BucketDraws(list(ids), sizes, seed=seed, place=place)
-    if not val_ids:
-        return DataModule(train, **settings)
-    ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1)
-    return DataModule(train, val, val_sampler=ordered, **settings)
-
-
-def from_bucketed_latents(
+def from_labelled_latents(
     *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
 ) -> DataModule:
-    """Windows of a cache made with ``data encode --buckets``, about ``seconds_a_batch`` seconds of sound at once."""
-    train = LatentDataset(folder, seed=seed)
-    val = LatentDataset(val_folder, seed=seed) if val_folder else None
-    frames = sorted(set(train.frames))
-    second = max(frames) / read_index(folder)["seconds"]
-    if val is not None and (extra := sorted(set(val.frames) - set(frames))):
-        raise AudioLDMError(
-            f"{val_folder} has windows of {extra} latent frames, {folder} has only {frames}.",
-            "Encode both with the same --buckets.",
-        )
-    ids, val_ids = ([frames.index(count) for count in part.frames] if part else [] for part in (train, val))
-    settings |= {"lengths": [count / second for count in frames], "collate": collate_latents}
-    return bucketed(train, ids, val, val_ids, seed=seed, **settings)
+    """Windows of a latent cache with their classes."""
+    classes = class_names(folder)
+    train = LabelledLatents(folder, classes, seed=seed)
+    val = LabelledLatents(val_folder, classes, seed=seed) if val_folder else None
+    draws = partial(Draws, len(train), seed=seed)
+    return DataModule(train, val, collate=collate_labelled, draws=draws, **settings)
 
 
-def from_bucketed_manifests(
+def from_shards(
     spec: AudioSpec,
     *,
-    manifests: Sequence[str],
-    buckets: Sequence[float] = SECONDS,
+    shards: Sequence[str],
+    seconds: float,
+    val_manifest: str | None = None,
+    buffer: int = 500,
     seed: int = 0,
-    mixup: float = 0.0,
     **settings: Any,
 ) -> DataModule:
-    """Clips of checked manifests, each in the shortest of ``buckets`` (seconds) that holds it; longer ones are cropped.
-
-    Each batch has about ``seconds_a_batch`` seconds.   ``mixup`` is the chance that a second clip of the same bucket is
-    mixed into one of training, its caption joined.
-    """
-    train, val = read_splits(manifests)
-    lengths = list(buckets)
-    clips = AudioText(train, spec, lengths, seed=seed, mixup=mixup)
-    held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None
-    return bucketed(clips, clips.ids, held, held.ids if held else (), lengths=lengths, seed=seed, **settings)
+    """``shards`` are paths, patterns such as data/shards/*.tar, or addresses; validation comes from a manifest."""
+    paths = expand(shards)
+    if not paths:
+        raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
+    rows = read(val_manifest, split="val") if val_manifest else []
+    val = AudioText(rows, spec, seconds, seed=seed, captions="first") if rows else None
+    return DataModule(partial(Shards, paths, spec, seconds, seed=seed, buffer=buffer), val, **settings)
 
 
 def null_tokens(folder: str) -> Tensor:

@@ -8,6 +8,7 @@ accuracy, a linear combination of what was stored.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,59 +25,73 @@ from audioldm.training.distributed import like, local, whole
 open_tensors: Any = safe_open
 
 
-class Ema(L.Callback):
-    """Exponential moving average of ``module.averaged``; decay min(d, (1+n)/(10+n)).   Validation and export use it.
+class Averages(L.Callback):
+    """Averages of ``module.averaged``: ``shadows`` by name, each moved by its ``share`` of the way at a step."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.updates = names, 0
+        self.shadows: dict[str, dict[str, Tensor]] = {}
+
+    def share(self, name: str) -> float:
+        """How far the average moves towards the weights at this update."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Begin at the weights, unless a checkpoint has brought averages."""
+        for name in self.names:
+            state, old = module.averaged.state_dict(), self.shadows.get(name, {})
+            self.shadows[name] = {
+                k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()
+            }
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """shadow += share * (weights - shadow)."""
+        if not self.names or not module.steps_now:
+            return
+        self.updates += 1
+        for name in self.names:
+            follow(self.shadows[name], module.averaged.state_dict(), self.share(name))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into the checkpoint."""
+        shadows = {name: {k: whole(v) for k, v in shadow.items()} for name, shadow in self.shadows.items()}
+        return {"updates": self.updates, "shadows": shadows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Out of the checkpoint."""
+        self.updates, self.shadows = state_dict["updates"], state_dict["shadows"]
+
+
+class Ema(Averages):
+    """Exponential moving average of decay min(d, (1+n)/(10+n)); validation and export use it.
 
     Lightning's own averaging copies the whole module, frozen parts too, and has no warm-up of the decay, without which
     a short training is still half its random start.   ``decay`` None follows nothing.
     """
 
     def __init__(self, decay: float | None = None) -> None:
-        self.decay, self.updates = decay, 0
-        self.shadow: dict[str, Tensor] = {}
+        super().__init__([] if decay is None else ["ema"])
+        self.decay = decay or 0.0
         self.raw: dict[str, Tensor] | None = None
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Begin at the weights, unless a checkpoint has brought an average."""
-        if self.decay is None:
-            return
-        state = module.averaged.state_dict()
-        self.shadow = {
-            k: like(v, self.shadow[k]) if k in self.shadow else v.detach().clone() for k, v in state.items()
-        }
-
-    @torch.no_grad()
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """shadow += (1 - decay) * (weights - shadow)."""
-        if self.decay is None or not module.steps_now:
-            return
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        follow(self.shadow, module.averaged.state_dict(), 1 - decay)
+    def share(self, name: str) -> float:
+        """1 - the decay."""
+        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         """Validate the average."""
-        if self.shadow:
+        if self.shadows:
             self.raw = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
-            module.averaged.load_state_dict(self.shadow)
+            module.averaged.load_state_dict(self.shadows["ema"])
 
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Train on with the weights."""
+    def on_validation_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """Train on with the weights; they come back before a state is saved."""
         if self.raw is not None:
             module.averaged.load_state_dict(self.raw)
             self.raw = None
 
-    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
-        """The weights come back before a state is saved."""
-        self.on_validation_end(trainer, module)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint."""
-        return {"updates": self.updates, "shadow": {k: whole(v) for k, v in self.shadow.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Out of the checkpoint."""
-        self.updates, self.shadow = state_dict["updates"], state_dict["shadow"]
+    on_exception = on_validation_end  # type: ignore[assignment]
 
 
 @contextmanager
@@ -90,41 +105,26 @@ def averaged(trainer: Any, module: Any) -> Iterator[None]:
         ema.on_validation_end(trainer, module)
 
 
-class PowerEma(L.Callback):
-    """Follows ``module.averaged`` by power-function averages of ``widths``; all go to ``folder``.
+class PowerEma(Averages):
+    """Power-function averages of ``widths``; every ``every`` batches all go to ``folder``; None follows nothing.
 
-    That is every ``every`` batches; None follows nothing.
+    Average <- (1 - 1/t)^(g + 1) average + the rest of the weights.
     """
 
     def __init__(
         self, folder: str | Path, every: int | None = None, widths: Sequence[float] = (0.05, 0.10)
     ) -> None:
+        super().__init__([] if every is None else [f"{width:g}" for width in widths])
         self.folder, self.every = Path(folder), every
-        self.exponents = {f"{width:g}": exponent(width) for width in widths}
-        self.steps = 0
-        self.shadows: dict[str, dict[str, Tensor]] = {}
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Begin at the weights, unless a checkpoint has brought averages."""
-        if self.every is None:
-            return
-        state = module.averaged.state_dict()
-        for width in self.exponents:
-            old = self.shadows.get(width, {})
-            self.shadows[width] = {
-                k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()
-            }
+    def share(self, name: str) -> float:
+        """1 - (1 - 1/t)^(g + 1)."""
+        return 1 - (1 - 1 / self.updates) ** (exponent(float(name)) + 1)
 
-    @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Average <- (1 - 1/t)^(g + 1) average + the rest of the weights; store it every so often."""
-        if self.every is None:
-            return
-        if module.steps_now:
-            self.steps += 1
-            for width, g in self.exponents.items():
-                follow(self.shadows[width], module.averaged.state_dict(), 1 - (1 - 1 / self.steps) ** (g + 1))
-        if module.batch_count % self.every == 0:
+        """Follow; store every so often."""
+        super().on_train_batch_end(trainer, module, *args)
+        if self.every is not None and module.batch_count % self.every == 0:
             self.store(trainer, module.batch_count)
 
     def store(self, trainer: L.Trainer, batch: int) -> None:
@@ -136,17 +136,7 @@ class PowerEma(L.Callback):
         }
         if trainer.is_global_zero:
             path = self.folder / f"batch-{batch:09d}.safetensors"
-            about = {"step": str(self.steps)}
-            write_bytes(path, save(tensors, metadata=about))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint."""
-        shadows = {w: {k: whole(v) for k, v in shadow.items()} for w, shadow in self.shadows.items()}
-        return {"steps": self.steps, "shadows": shadows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Out of the checkpoint."""
-        self.steps, self.shadows = state_dict["steps"], state_dict["shadows"]
+            write_bytes(path, save(tensors, metadata={"step": str(self.updates)}))
 
 
 def follow(shadow: dict[str, Tensor], state: dict[str, Tensor], share: float) -> None:
@@ -157,6 +147,7 @@ def follow(shadow: dict[str, Tensor], state: dict[str, Tensor], share: float) ->
         shadow[key].copy_(state[key])
 
 
+@lru_cache
 def exponent(width: float) -> float:
     """The g of a power-function average whose width is ``width`` times t.   EDM2 eq. 126.
 

@@ -26,14 +26,18 @@ class RecordedStep:
 
     ``step`` takes tensors (B, ...), conditions whose absent parts stay absent, and hashable options.   It does all of
     its work on the GPU (zero_grad, backward, optimisers whose rates are tensors), draws nothing, asks for no value and
-    returns tensors.   Each set of shapes, parts and options is a recording of its own; what it returns is overwritten
+    returns tensors.   ``progress`` gives Lightning's count of optimiser steps, which a replay must tell of its own.
+    Each set of shapes, parts and options is a recording of its own; what it returns is overwritten
     by the next replay.   On a CPU it only calls ``step``.
     """
 
-    def __init__(self, step: Callable[..., Terms], *, warm: int = 3) -> None:
-        self.step, self.warm = step, warm
+    def __init__(
+        self, step: Callable[..., Terms], *, warm: int = 3, progress: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.step, self.warm, self.progress = step, warm, progress
         self.calls: dict[Hashable, int] = {}
         self.recordings: dict[Hashable, Recording] = {}
+        self.steps: dict[Hashable, int] = {}
 
     def __call__(self, *inputs: Any, **options: Any) -> Terms:
         """What ``step`` returns."""
@@ -43,11 +47,16 @@ class RecordedStep:
             return self.step(*inputs, **options)
         forms = (((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf) for leaf in leaves)
         key = (repr(spec), tuple(forms))
+        progress = self.progress()
         if key not in self.recordings:
             self.calls[key] = self.calls.get(key, 0) + 1
             if self.calls[key] <= self.warm:
                 return self.aside(inputs, options)
+            before = progress.total.completed if progress else 0
             self.recordings[key] = self.record(inputs, options)
+            self.steps[key] = progress.total.completed - before if progress else 0
+        else:
+            count_steps(progress, self.steps[key])
         graph, buffers, terms = self.recordings[key]
         for buffer, tensor in zip(buffers, tensors, strict=True):
             buffer.copy_(tensor)
@@ -78,6 +87,13 @@ class RecordedStep:
         return graph, [leaf for leaf in tree_flatten(buffers)[0] if isinstance(leaf, Tensor)], terms
 
 
+def count_steps(progress: Any, steps: int) -> None:
+    """Tell Lightning of optimiser steps that it did not see: its checkpoints wait for new ones."""
+    for _ in range(steps):
+        progress.increment_ready()
+        progress.increment_completed()
+
+
 def record(module: TrainingModule) -> None:
     """Let ``module`` replay its ``step``, with backward and optimisers in it.   One GPU, batches of few shapes.
 
@@ -88,8 +104,12 @@ def record(module: TrainingModule) -> None:
     module.recorded = True
     target: Any = module
     plain: Callable[..., Terms] = target.step
+
+    def progress() -> Any:
+        return module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+
     if not module.automatic_optimization:
-        target.step = RecordedStep(plain)
+        target.step = RecordedStep(plain, progress=progress)
         return
     module.automatic_optimization = False
 
@@ -98,4 +118,4 @@ def record(module: TrainingModule) -> None:
         norm = module.descend(terms["loss"], module.optimizers())
         return detached({**terms, "norm": norm})
 
-    target.step = RecordedStep(descended)
+    target.step = RecordedStep(descended, progress=progress)

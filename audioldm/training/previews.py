@@ -1,6 +1,7 @@
 """Sound and pictures while a part learns, always of the same clips, prompts and noise.   N samples, T frames."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from audioldm.signal.mel import log_mel
 from audioldm.training.ema import averaged
 
 
+@dataclass(eq=False)
 class Preview(L.Callback):
     """Every validation, what the module's ``preview`` gives for the first held-out batch ("wave/..." or "mel/...")."""
 
-    def __init__(self, folder: str | Path, rate: int, count: int = 2) -> None:
-        self.folder, self.rate, self.count = Path(folder), rate, count
+    folder: str | Path
+    rate: int
+    count: int = 2
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
@@ -35,36 +38,31 @@ class Preview(L.Callback):
             return
         for name, value in module.preview(batch).items():
             for i, item in enumerate(value[: self.count].float().cpu() if trainer.is_global_zero else ()):
-                show(trainer, self.folder, f"{name}/{i}", item[0], module.batch_count, self.rate)
+                show(trainer, Path(self.folder), f"{name}/{i}", item[0], module.batch_count, self.rate)
 
 
 class Listen(L.Callback):
     """Every ``every`` batches, the U-Net's sound of fixed ``prompts`` and noise, through parts of other runs.
 
-    The averaged weights are heard where there is an average.   ``t5`` is the encoder of a U-Net that attends to tokens.
+    The averaged weights are used where there is an average.   ``parts`` are references by kind: vae, vocoder, clap, and
+    text_encoder for a U-Net that attends to tokens.   ``sampling``: seconds, steps, guidance.
     """
 
     def __init__(
         self,
         prompts: Sequence[str],
         *,
-        vae: str,
-        vocoder: str,
-        clap: str,
+        parts: Mapping[Any, str],
         every: int,
-        seconds: float,
         folder: str,
-        steps: int = 25,
-        guidance: float = 3.0,
         seed: int = 0,
-        t5: str | None = None,
+        **sampling: Any,
     ) -> None:
         self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
-        self.settings: dict[str, Any] = {"seconds": seconds, "steps": steps, "guidance": guidance}
+        self.settings: dict[str, Any] = {"steps": 25, "guidance": 3.0, **sampling}
         self.seeds = [seed + i for i in range(len(self.prompts))]
         try:
-            self.parts = open_part(vae, "vae"), open_part(vocoder, "vocoder"), open_part(clap, "clap")
-            self.words = open_part(t5, "text_encoder") if t5 else None
+            self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in parts.items()}
         except AudioLDMError as error:
             hint = "Previews need it: train it first, or use callbacks.listen=null."
             raise AudioLDMError(error.message, hint) from None
@@ -78,34 +76,25 @@ class Listen(L.Callback):
 
     def listen(self, trainer: L.Trainer, module: Any) -> None:
         """Generate and show."""
-        vae, vocoder, clap = self.parts
+        vae, vocoder = self.parts["vae"], self.parts["vocoder"]
         vae.register_to_config(scaling_factor=module.scaling_factor)
         spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
         pipe = AudioLDM(
             module.unet,
             vae,
             vocoder,
-            clap,
+            self.parts["clap"],
             spec,
-            token_encoder=self.words,
+            token_encoder=self.parts.get("text_encoder"),
             schedule=module.schedule,
             prediction=module.prediction,
             defaults=Sampling(**self.settings),
-        )
-        waves = pipe.to(module.device)(
-            self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings
-        )
-        for prompt, wave in zip(self.prompts, waves, strict=True):
-            if trainer.is_global_zero:
-                name = prompt.replace(" ", "_") or "nothing"
-                show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
-                show(
-                    trainer,
-                    self.folder,
-                    f"mel/{name}",
-                    log_mel(wave[None, None], spec)[0, 0],
-                    module.batch_count,
-                )
+        ).to(module.device)
+        waves = pipe(self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings)
+        for prompt, wave in zip(self.prompts, waves if trainer.is_global_zero else (), strict=False):
+            name, mel = prompt.replace(" ", "_") or "nothing", log_mel(wave[None, None], spec)[0, 0]
+            show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
+            show(trainer, self.folder, f"mel/{name}", mel, module.batch_count)
 
 
 def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, rate: int = 0) -> None:

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
-    pid = owner.read_text() if owner.exists() else ""
+    pid = owner.read_text(encoding="utf-8") if owner.exists() else ""
     # workers of a dead process hold its lock until they notice
     lock = FileLock(folder / ".lock", timeout=0 if pid.isdigit() and alive(int(pid)) else 15)
     try:
@@ -104,7 +105,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
         ) from None
     try:
-        owner.write_text(str(os.getpid()))
+        owner.write_text(str(os.getpid()), encoding="utf-8")
         for place in (folder, folder / "checkpoints", folder / "ema"):
             sweep(place)
         yield
@@ -113,6 +114,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@dataclass(eq=False)
 class RunFolder(L.Callback):
     """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
@@ -122,19 +124,15 @@ class RunFolder(L.Callback):
     ``report`` takes a line for the user.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        recipe: str,
-        config: str,
-        overrides: Sequence[str] = (),
-        fresh: bool = False,
-        report: Callable[[str], Any] = str,
-    ) -> None:
-        self.folder, self.recipe, self.config = folder, recipe, config
-        self.overrides, self.fresh, self.report = overrides, fresh, report
-        self.lock = ExitStack()
+    folder: Path
+    recipe: str
+    config: str
+    overrides: Sequence[str] = ()
+    fresh: bool = False
+    report: Callable[[str], Any] = str
+    lock: ExitStack = field(default_factory=ExitStack)
+
+    def __post_init__(self) -> None:
         quieten()
 
     def checkpoint(self) -> Path | None:
@@ -159,12 +157,12 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            if settings.exists() and not goes_on(settings.read_text(), self.config):
+            if settings.exists() and not goes_on(settings.read_text(encoding="utf-8"), self.config):
                 raise AudioLDMError(
                     f"{self.folder} holds a run with other settings.",
                     "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
                 )
-            first = json.loads(begun.read_text()) if begun.exists() else {}
+            first = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else {}
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
             about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
@@ -200,12 +198,12 @@ def goes_on(before: str, now: str) -> bool:
     >>> goes_on("seed: 0\\nbatches: 4\\n", "seed: 0\\nbatches: 8\\n"), goes_on("batches: 4\\n", "batches: 2\\n")
     (True, False)
     """
-    lines, later = before.splitlines(), now.splitlines()
-    changed = {(old.strip(), new.strip()) for old, new in zip(lines, later, strict=False) if old != new}
-    if len(lines) != len(later) or len(changed) > 1:
-        return False
-    counts = [re.fullmatch(r"batches: (\d+), batches: (\d+)", ", ".join(pair)) for pair in changed]
-    return all(match is not None and int(match[1]) < int(match[2]) for match in counts)
+    (first, rest), (last, other) = (
+        (re.search(r"^batches: (\d+)$", text, re.M), re.sub(r"(?<=\bbatches: )\d+$", "", text, flags=re.M))
+        for text in (before, now)
+    )
+    longer = first is not None and last is not None and int(first[1]) < int(last[1])
+    return before == now or (rest == other and longer)
 
 
 def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -255,22 +253,20 @@ def data_hashes(data: Mapping[str, Any]) -> dict[str, str]:
     for key in SOURCES:
         places = data.get(key) or []
         for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
-            folder = Path(name)
-            path = folder / "index.json" if folder.is_dir() else folder
-            if path.is_file():
-                content = ends(path) if key == "shards" else path.read_bytes()
-                hashes[name] = hashlib.sha256(content).hexdigest()
-            elif folder.is_dir():  # of sounds
-                hashes[name] = folder_hash(folder)
+            digest = hashlib.sha256()
+            for file in files_of(Path(name)):
+                digest.update(
+                    f"{file.name}\n".encode() + (ends(file) if key == "shards" else file.read_bytes())
+                )
+                hashes[name] = digest.hexdigest()
     return hashes
 
 
-def folder_hash(folder: Path) -> str:
-    """sha256 of the names and bytes of all files below a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
+def files_of(place: Path) -> list[Path]:
+    """A file, a cache's index, or every file below a folder; none for a place that is not there."""
+    if (place / "index.json").is_file():
+        return [place / "index.json"]
+    return sorted(path for path in (place, *place.rglob("*")) if path.is_file())
 
 
 def ends(path: Path, length: int = 2**16) -> bytes:

@@ -1,9 +1,12 @@
 """A folder of sounds, encoded once by a model's own VAE and CLAP: what the model is fine-tuned on.   N samples."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -16,10 +19,10 @@ from audioldm.datasets.check import NOTES, check
 from audioldm.datasets.latents import LatentDataset, collate_latents
 from audioldm.datasets.manifest import Finding, Row
 from audioldm.datasets.prepare.folder import folder as rows_of
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.training.data import DataModule
+from audioldm.training.data import DataModule, Draws
 from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, encoded, jobs
 from audioldm.training.finetune import real_tokens
 
@@ -44,46 +47,33 @@ def from_sounds(
     folder: str,
     model: str | None = None,
     prompt: str | None = "my sound",
-    seconds: float | None = None,
-    windows: int = 4,
-    speed: float = 0.0,
     val_share: float = 0.0,
     cache: str | None = None,
     accelerator: str = "cpu",
-    batch_size: int = 8,
-    seed: int = 0,
-    workers: int = 0,
+    **settings: Any,
 ) -> DataModule:
     """Every sound below ``folder`` as latents of ``model``, all called ``prompt`` (None: by their captions or names).
 
-    ``val_share`` of the clips is held out for validation, whole clips.   ``cache`` is a folder for the latents, made on
-    first start, gone on with where it was cut off; None holds them in memory.   A clip without caption or name is
-    learned from its sound alone.   Raises AudioLDMError for a file that cannot be trained on, by its name.
+    ``settings``: how many ``windows`` of a clip, their ``seconds`` (None: the model's own) and variation of ``speed``,
+    the ``seed``, and those of ``DataModule``.   ``val_share`` of the clips is held out for validation, whole clips.
+    ``cache`` is a folder for the latents, made on first start, gone on with where it was cut off; None holds them in
+    memory.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a file that
+    cannot be trained on, by its name.
     """
-    pipe = AudioLDM.from_pretrained(model)
-    cuts = Cuts(window_seconds(pipe, seconds), speed=speed, seed=seed)
-    rows = sound_rows(folder, prompt)
+    pipe, rows = AudioLDM.from_pretrained(model), sound_rows(folder, prompt)
+    seconds, seed = window_seconds(pipe, settings.pop("seconds", None)), settings.pop("seed", 0)
+    cuts = Cuts(seconds, speed=settings.pop("speed", 0.0), seed=seed)
     gpu = accelerator != "cpu" and torch.cuda.is_available()
-    encoder = Encoder(pipe, cuts, windows, torch.device("cuda" if gpu else "cpu"))
-    held = held_out(rows, val_share)
-    parts = {
-        "train": (encoder, [row for row in rows if row.path not in held]),
-        # one window of each is enough to compare by
-        "val": (replace(encoder, count=1), [row for row in rows if row.path in held]),
-    }
-    sets = {
-        name: stored(how, part, None if cache is None else Path(cache))
-        for name, (how, part) in parts.items()
-        if part
-    }
-    return DataModule(
-        sets["train"],
-        sets.get("val"),
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        collate=collate_latents,
-    )
+    encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
+    held, place = held_out(rows, val_share), None if cache is None else Path(cache)
+    for note in notes(rows, held, val_share):
+        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    train = stored(encoder, [row for row in rows if row.path not in held], place)
+    # one window of each is enough to compare by
+    once = replace(encoder, count=1)
+    val = stored(once, [row for row in rows if row.path in held], place) if held else None
+    draws = partial(Draws, len(train), seed=seed)  # type: ignore[arg-type]
+    return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
 
 
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:
@@ -102,6 +92,15 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise AudioLDMError(f"{folder}: {wrong[0]}{more}.", "Take such files out, or mend them.")
     return [replace(row, captions=("",)) if row.captions == ("?",) else row for row in report.rows]
+
+
+def notes(rows: Sequence[Row], held: set[str], share: float) -> Iterator[str]:
+    """What the user should know of these clips before they are learned from."""
+    bare = sum(row.captions == ("",) for row in rows)
+    if bare:
+        yield f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
+    if share > 0 and not held:
+        yield f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
 
 
 def held_out(rows: Sequence[Row], share: float) -> set[str]:

@@ -55,7 +55,7 @@ class Speed:
         if self.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if torch.cuda.is_available():
-                from audioldm.nets.machine.group_norm import swap
+                from audioldm.training.norms import swap
 
                 swap(net)
         if self.compile is not None:

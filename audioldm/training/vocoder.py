@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Generator, Tensor
+from torch import Tensor
 from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Batch
@@ -90,8 +90,8 @@ class VocoderTraining(AdversarialModule):
     With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with probability ``vae_prob``, while
     the target stays the real sound: the vocoder learns to undo what the autoencoder does, as HiFi-GAN's fine-tuning on
     synthesised mels (sec. 4.4).   The discriminators join after ``adversarial_start`` batches: until the mel is right
-    they have nothing to teach, and they cost more than the generator.   ``quietest`` (dB, 0 or less) is how far a crop
-    is turned down at most, so that a sound's quiet parts are known, too.
+    they have nothing to teach, and they cost more than the generator.   ``normalise`` brings each crop to a peak of
+    0.5; without it crops have the levels that the data gives them.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class VocoderTraining(AdversarialModule):
         discriminator: WaveDiscriminator | None = None,
         vae: AutoencoderKL | None = None,
         vae_prob: float = 0.5,
-        quietest: float = 0.0,
+        normalise: bool = True,
         weights: Weights | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(vocoder, discriminator, betas=(0.8, 0.99), decay=0.01, **settings)
         self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
-        self.losses, self.quietest = VocoderLoss(weights or Weights()), quietest
+        self.losses, self.normalise = VocoderLoss(weights or Weights()), normalise
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
 
     def components(self) -> dict[str, torch.nn.Module]:
@@ -132,22 +132,14 @@ class VocoderTraining(AdversarialModule):
         return self.losses.distances(self.mel, output, wave), output
 
     def prepared(self, batch: Batch) -> Tensor:
-        """Waves (B, 1, N) at full scale, cut to whole hops: the vocoder makes no part of one."""
-        return normalise_peak(batch.wave[..., : batch.wave.shape[-1] // self.hop * self.hop])
-
-    def turned_down(self, wave: Tensor, rng: Generator) -> Tensor:
-        """Waves (B, 1, N), each by a share of ``quietest`` drawn for it."""
-        share = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), len(wave)).to(wave)
-        return wave * 10 ** (self.quietest / 20 * share[:, None, None])
+        """Waves (B, 1, N), cut to whole hops: the vocoder makes no part of one."""
+        wave = batch.wave[..., : batch.wave.shape[-1] // self.hop * self.hop]
+        return normalise_peak(wave) if self.normalise else wave
 
     def training_step(self, batch: Batch, index: int) -> Terms:
         """The weighted sum of ``VocoderLoss``.   HiFi-GAN eq. 7."""
-        rng = self.batch_generator()
-        pick = self.bernoulli(self.vae_prob, len(batch.wave), rng)
-        wave = self.prepared(batch)
-        if self.quietest:
-            wave = self.turned_down(wave, rng)
-        return self.step(wave, pick, adversarial=self.adversarial)
+        pick = self.bernoulli(self.vae_prob, len(batch.wave), self.batch_generator())
+        return self.step(self.prepared(batch), pick, adversarial=self.adversarial)
 
     def step(self, wave: Tensor, pick: Tensor, *, adversarial: bool) -> Terms:
         """Discriminators first, on a detached wave; then the generator."""

@@ -20,18 +20,6 @@ METADATA = {
     "rank": ["", "0", "-2", "a", "1e9", "9" * 5000],
     "alpha": ["", "a", "nan", "inf", "None"],
     "targets": ["", "{}", "[3]", "null"],
-    "scales": [
-        "",
-        "[]",
-        '{"mid_block.attentions.0.proj_in": "a"}',
-        '{"mid_block.attentions.0.proj_in": NaN}',
-    ],
-    "kinds": [
-        "",
-        "3",
-        '{"mid_block.attentions.0.proj_in": 3}',
-        '{"mid_block.attentions.0.proj_in": ["lora"]}',
-    ],
 }
 CONFIG = {
     "r": [None, 0, -1, "a", [1], 1e308],

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from audioldm.adapters.words import Words, attach_words, check_word, merge_words, start_rows, unmerge_words
-from audioldm.convert.folder import load_clap
+from audioldm.convert.folder import Folder, clap_of
 from audioldm.errors import AudioLDMError
 
 
 @pytest.fixture
 def clap(tiny_model):
-    return load_clap(tiny_model)
+    return clap_of(Folder(tiny_model))
 
 
 def words(clap, count=2, word="<mine>"):
@@ -43,7 +43,7 @@ def test_merged_equals_attached_and_other_prompts_stay_bit_for_bit(clap):
 def test_merged_words_survive_on_disk(clap, tmp_path):
     merge_words(clap, [words(clap, 3), words(clap, 1, "<yours>")])
     clap.save(tmp_path)
-    again = load_clap(tmp_path)
+    again = clap_of(Folder(tmp_path))
     for prompt in ("a <mine> in rain", "<yours> and <mine>"):
         assert torch.equal(again.embed_text([prompt]), clap.embed_text([prompt]))
 

@@ -2,7 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
+import soundfile
 
 
 @pytest.fixture(scope="session")
@@ -16,11 +18,28 @@ def studio(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def address(studio):
+def trainer(studio, tiny_model, tmp_path_factory):
+    """Trains the tiny model on folders below a root: two sounds with captions, one broken, none at all."""
+    from audioldm.app.training import Trainer
+    from audioldm.cli.options.model import ModelOptions
+
+    root = tmp_path_factory.mktemp("sounds")
+    for folder in ("my dogs", "broken", "empty"):
+        (root / folder).mkdir()
+    random = np.random.default_rng(0)
+    for i in range(2):
+        soundfile.write(root / "my dogs" / f"{i}.wav", 0.1 * random.normal(size=(24000, 2)), 22050)
+        (root / "my dogs" / f"{i}.txt").write_text("a dog, barking", encoding="utf-8")
+    (root / "broken" / "a.wav").write_text("not a sound")
+    return Trainer(studio, ModelOptions(model=str(tiny_model), device="cpu"), root)
+
+
+@pytest.fixture(scope="session")
+def address(studio, trainer):
     from audioldm.app import page
     from audioldm.app.command import free_port
 
-    blocks = page.build(studio)
+    blocks = page.build(studio, trainer)
     port = free_port("127.0.0.1")
     _, local, _ = blocks.launch(
         server_port=port,
@@ -30,3 +49,4 @@ def address(studio):
     )
     yield local.rstrip("/")
     blocks.close()
+    trainer.stop()

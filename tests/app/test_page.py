@@ -132,6 +132,25 @@ def test_type_hear_edit_and_find_it_again(visitor, upload):
     assert not violations(page)
 
 
+def test_train_watch_the_curve_and_hear_before_and_after(visitor):
+    page = visitor
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_label("Folder of sounds").click()
+    page.get_by_role("option", name="my dogs").click()
+    page.get_by_label("What the sounds are (empty: the captions beside them)").fill("a dog")
+    page.get_by_role("button", name="More settings").locator("visible=true").click()
+    number(page, "Batches", 4)
+    number(page, "Sounds a batch", 2)
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.get_by_text("Done: 4 batches")).to_be_visible(timeout=200_000)
+    expect(page.get_by_alt_text("Loss of 4 batches", exact=False)).to_be_visible()
+    expect(page.get_by_text("Before, seed 0")).to_be_visible()
+    expect(page.get_by_text("After, seed 0")).to_be_visible()
+    assert page.evaluate(LOUDEST) > 0.001
+    assert fits(page)
+    assert not violations(page)
+
+
 def test_cancel_stops_and_the_next_request_works(visitor, studio):
     page = visitor
     page.get_by_label("Prompt", exact=True).fill("rain")
@@ -159,4 +178,4 @@ def test_a_mistake_is_a_sentence_on_the_page(visitor, tmp_path):
     (tmp_path / "fake.wav").write_text("not a sound")
     page.get_by_role("tab", name="Edit").click()
     page.locator("#sound input[type=file]").set_input_files(str(tmp_path / "fake.wav"))
-    expect(page.get_by_text("This file is no sound that can be read.")).to_be_visible()
+    expect(page.get_by_text("Cannot read audio from the file")).to_be_visible()

@@ -27,7 +27,7 @@ BAD_REQUESTS = {
     "no batch": (("rain", "--set", "batch_size=0"), "batch_size=0"),
     "unknown device": (("rain", "--device", "tpu"), "device='tpu'"),
     "unknown dtype": (("rain", "--set", "dtype=int8"), "bfloat16"),
-    "unknown mode": (("rain", "--mode", "warp"), "compiled"),
+    "unknown mode": (("rain", "--mode", "warp"), "fast"),
     "resume with rerank": (("rain", "--resume", "--set", "rerank=2"), "resume"),
     "unknown format": (("rain", "--format", "opus"), "flac"),
     "unknown key": (("rain", "--set", "stepss=3"), "'stepss' is no setting here"),

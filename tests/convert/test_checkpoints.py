@@ -94,7 +94,8 @@ def test_the_training_repositorys_conditioner_list(pipe, tmp_path, prefix):
     state |= prefixed({"discriminator.main.0.weight": torch.zeros(1)}, "first_stage_model.loss.")
     checkpoint = read_checkpoint(saved(state, tmp_path / "trained.ckpt"))
     assert (
-        checkpoint.clap and checkpoint.unet and checkpoint.vae and not checkpoint.t5 and not checkpoint.unread
+        set(checkpoint.nets) == {"unet", "vae", "vocoder", "text_encoder", "audio_encoder"}
+        and not checkpoint.unread
     )
 
 
@@ -102,7 +103,9 @@ def test_the_clap_kept_for_scoring_is_found_and_other_conditioners_named(pipe, t
     state = whole(pipe, condition="clap.") | {"clap.mel_transform.mel_scale.fb": torch.zeros(4)}
     state["cond_stage_models.0.start_of_sequence_tokens.weight"] = torch.zeros(2)
     checkpoint = read_checkpoint(saved(state, tmp_path / "scored.pth"))
-    assert checkpoint.clap and checkpoint.unread == ["cond_stage_models.0.start_of_sequence_tokens.weight"]
+    assert "text_encoder" in checkpoint.nets and checkpoint.unread == [
+        "cond_stage_models.0.start_of_sequence_tokens.weight"
+    ]
     with refused(
         "neither CLAP nor T5 nor AudioLDM 2's GPT-2: 'cond_stage_models.0.start_of_sequence_tokens.weight'"
     ):
@@ -115,7 +118,9 @@ def test_position_ids_are_neither_missed_nor_kept(pipe, states, tmp_path):
     key = "cond_stage_model.model.text_branch.embeddings.position_ids"
     assert key in states
     without = {k: v for k, v in states.items() if k != key}
-    a, b = (read_checkpoint(saved(s, tmp_path / "x.ckpt")).clap for s in (states, without))
+    a, b = (
+        read_checkpoint(saved(s, tmp_path / "x.ckpt")).nets["text_encoder"].state for s in (states, without)
+    )
     assert a.keys() == b.keys()
 
 
@@ -128,13 +133,16 @@ def test_vae_and_hifigan_files_alone(pipe, tmp_path, vocabulary):
     vae |= prefixed(vocoder_state(pipe.vocoder), "vocoder.")
     checkpoint = read_checkpoint(saved(vae, tmp_path / "vae.ckpt"))
     assert (
-        checkpoint.vae.keys() == pipe.vae.state_dict().keys() and checkpoint.vocoder and not checkpoint.unet
+        set(checkpoint.nets) == {"vae", "vocoder"}
+        and checkpoint.nets["vae"].state.keys() == pipe.vae.state_dict().keys()
     )
     generator = prefixed(weight_normed(vocoder_state(pipe.vocoder)), "_orig_mod.")
     torch.save({"generator": generator}, tmp_path / "g_0001.ckpt")
     checkpoint = read_checkpoint(tmp_path / "g_0001.ckpt")
     for key, value in pipe.vocoder.state_dict().items():
-        assert torch.allclose(checkpoint.vocoder[key], value, atol=1e-7), key  # the norm is a float32 sum
+        assert torch.allclose(checkpoint.nets["vocoder"].state[key], value, atol=1e-7), (
+            key
+        )  # the norm is a float32 sum
     with refused("holds VAE, vocoder but no U-Net, no CLAP: it cannot generate alone"):
         AudioLDM.from_pretrained(tmp_path / "vae.ckpt", tokenizer=vocabulary)
 
@@ -149,7 +157,7 @@ def test_unknown_kernels_need_the_configuration_beside(pipe, tmp_path):
         '{"upsample_rates": [5, 4, 2, 2, 2], "sampling_rate": 16000,'
         ' "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]]}'
     )
-    assert read_checkpoint(tmp_path / "g.ckpt").vocoder_shape.upsample == (5, 4, 2, 2, 2)
+    assert read_checkpoint(tmp_path / "g.ckpt").nets["vocoder"].config["upsample"] == (5, 4, 2, 2, 2)
     (tmp_path / "g.json").write_text("{")
     with refused("g.json is not valid JSON"):
         read_checkpoint(tmp_path / "g.ckpt")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from audioldm.convert.hub import fetch, fetch_model
+from audioldm.convert.hub import fetch_files, fetch_model
 from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
@@ -57,6 +57,15 @@ class Answer(http.server.BaseHTTPRequestHandler):
             commit = self.commit(match[1] or "main")
             names = [p.relative_to(hub.root).as_posix() for p in hub.root.rglob("*") if p.is_file()]
             content = {"id": REPO, "sha": commit, "siblings": [{"rfilename": n} for n in sorted(names)]}
+            self.send(200, json.dumps(content).encode(), Content_Type="application/json")
+        elif match := re.fullmatch(rf"/api/models/{REPO}/tree/(\w+)\?.*", self.path):
+            files = [
+                (p.relative_to(hub.root).as_posix(), p) for p in sorted(hub.root.rglob("*")) if p.is_file()
+            ]
+            content = [
+                {"type": "file", "path": name, "size": path.stat().st_size, "oid": "c" * 40}
+                for name, path in files
+            ]
             self.send(200, json.dumps(content).encode(), Content_Type="application/json")
         elif match := re.fullmatch(rf"/{REPO}/resolve/(\w+)/(.+)", self.path):
             path = hub.root / match[2]
@@ -174,7 +183,7 @@ def test_no_network_names_the_files_and_the_place(hub, monkeypatch, tmp_path):
     assert error.value.code == 1
     assert "unet, vae, vocoder, text_encoder" in str(error.value) and "name that folder" in str(error.value)
     with refused(rf"copy vocab.json, merges.txt from .*/tree/main into {tmp_path}/tokenizer"):
-        fetch(REPO, ["vocab.json", "merges.txt"], instead=f"into {tmp_path}/tokenizer")
+        fetch_files(REPO, ["vocab.json", "merges.txt"], instead=f"into {tmp_path}/tokenizer")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     point(monkeypatch, "http://127.0.0.1:9")
     with refused("cannot be fetched .*Run again to resume, or copy model_index.json, "):

@@ -9,7 +9,7 @@ from originals import published_keys
 from transformers import ClapConfig, ClapModel
 
 from audioldm.convert import conditioners, first_stage, unet
-from audioldm.convert.checkpoint import build_unet_of, sort
+from audioldm.convert.checkpoint import sort
 from audioldm.convert.names import below, rename, reverse
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import COMPUTED
@@ -44,20 +44,24 @@ def test_s_full_is_our_default_unet(published):
     assert shape == unet.UNetShape((128, 256, 384, 640), 8, 2, (False, True, True, True), (None,), 1, 512)
     assert shapes(unet.convert(state, shape)) == of(build_unet)
     with torch.device("meta"):
-        built = build_unet_of(shape, unet.heads(shape.channels))
+        built = unet.build(shape, unet.heads(shape.channels))
     assert tuple(built.config.attention_head_dim) == (4, 8, 12, 20)
     assert built.config.class_embeddings_concat
 
 
 def test_s_full_is_our_default_vae_and_vocoder(published):
     state = sort(published)
-    shape = first_stage.vae_shape(state["vae"])
-    assert shape == first_stage.VaeShape((128, 256, 512), 2, 8)
-    assert shapes(first_stage.convert_vae(state["vae"], shape)) == of(build_vae)
-    shape = first_stage.vocoder_shape(state["vocoder"], Path("none"))
-    assert (shape.upsample, shape.kernels, shape.rate) == ((5, 4, 2, 2, 2), (3, 7, 11), 16000)
-    assert shape.dilations == ((1, 3, 5),) * 3
-    assert shapes(first_stage.convert_vocoder(state["vocoder"])) == of(build_hifigan)
+    vae = first_stage.vae_net(state["vae"])
+    assert vae.config == {"channels": (128, 256, 512), "latent_channels": 8, "layers": 2, "groups": 32}
+    assert shapes(vae.state) == of(build_vae)
+    vocoder = first_stage.vocoder_net(state["vocoder"], Path("none"))
+    assert [vocoder.config[k] for k in ("upsample", "kernels", "rate")] == [
+        (5, 4, 2, 2, 2),
+        (3, 7, 11),
+        16000,
+    ]
+    assert vocoder.config["dilations"] == ((1, 3, 5),) * 3
+    assert shapes(vocoder.state) == of(build_hifigan)
 
 
 def test_s_full_has_transformers_default_clap(published):
@@ -92,8 +96,8 @@ def test_heads_of_s_m_and_l(channels, heads):
 def translate(state: dict) -> None:
     parts = sort(state)
     unet.convert(parts["unet"], unet.read_shape(parts["unet"]))
-    first_stage.convert_vae(parts["vae"], first_stage.vae_shape(parts["vae"]))
-    first_stage.convert_vocoder(parts["vocoder"])
+    first_stage.vae_net(parts["vae"])
+    first_stage.vocoder_net(parts["vocoder"], Path("none"))
     conditioners.convert_clap(below(state, "cond_stage_model.model."), "cond_stage_model.model.")
 
 

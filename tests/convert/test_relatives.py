@@ -10,8 +10,8 @@ from transformers import T5Config, T5EncoderModel
 
 from audioldm.batch import Condition
 from audioldm.convert import unet
-from audioldm.convert.checkpoint import build_unet_of, read_checkpoint
-from audioldm.convert.model import published_heads
+from audioldm.convert.checkpoint import read_checkpoint
+from audioldm.convert.folder import published_heads
 from audioldm.nets.folder import load_component, save_component
 from audioldm.nets.hifigan import build_hifigan, vocode
 from audioldm.nets.unet import build_unet, kind_of, net_call
@@ -61,7 +61,7 @@ def test_a_checkpoint_of_contexts_becomes_the_same_net(contexts, film, kind, tmp
     torch.save({"state_dict": prefixed(contexts_state(net, len(contexts)), unet.PREFIX)}, tmp_path / "a.ckpt")
     checkpoint = read_checkpoint(tmp_path / "a.ckpt")
     assert checkpoint.unet_shape.contexts == contexts and checkpoint.unet_shape.depth == 2
-    again = checkpoint.build_unet()
+    again = checkpoint.build("unet")
     for key, value in net.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert kind_of(again) == kind and tuple(again.config.attention_head_dim) == (1, 2)
@@ -130,9 +130,9 @@ def test_a_shape_nobody_published_is_refused():
 
     shape = unet.UNetShape((32, 64), 4, 1, (True, True), (None,), 1, 16)
     with pytest.raises(AudioLDMError, match="attention at levels"):
-        build_unet_of(shape, (1, 2))
+        unet.build(shape, (1, 2))
     with pytest.raises(AudioLDMError, match="no condition at all"):
-        build_unet_of(unet.UNetShape((32, 64), 4, 1, (False, True), (None,), 1, None), (1, 2))
+        unet.build(unet.UNetShape((32, 64), 4, 1, (False, True), (None,), 1, None), (1, 2))
 
 
 def test_the_48_khz_front_end():

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from audioldm.diffusion import grids, noise, schedule
 from audioldm.diffusion import samplers as A
-from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.prediction import as_denoiser, spread
+from audioldm.diffusion.solvers import ddim_invert
 
 SCHEDULE = schedule.audioldm()
 

@@ -5,8 +5,8 @@ import torch
 
 from audioldm.diffusion import samplers as A
 from audioldm.diffusion import score as V
-from audioldm.diffusion.first_order import ddim_invert
 from audioldm.diffusion.prediction import spread
+from audioldm.diffusion.solvers import ddim_invert
 
 
 def grid(high, low, steps):

@@ -299,6 +299,19 @@ def test_force_replaces_a_test_whole_or_not_at_all(systems, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["test"]
 
 
+def test_answers_that_came_meanwhile_are_kept(systems, tmp_path):
+    two = {name: systems[name] for name in ("old", "new")}
+    before = prepare(two, tmp_path / "test", Choices(seed=1)).about["key_sha256"]
+
+    def answered(done, total):
+        (tmp_path / "test" / "responses.jsonl").write_text("")
+
+    with pytest.raises(AudioLDMError, match="holds answers"):
+        prepare(two, tmp_path / "test", Choices(seed=2), force=True, progress=answered)
+    assert load(tmp_path / "test").about["key_sha256"] == before
+    assert [path.name for path in tmp_path.iterdir()] == ["test"]
+
+
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a:b", " ", "anchor3500"])
 def test_names_that_no_table_can_hold_are_refused(systems, tmp_path, name):
     with pytest.raises(AudioLDMError, match="cannot be a system's name"):

@@ -4,13 +4,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from audioldm.metrics.agreement import matched_and_shuffled, recall_at, tag_accuracy
 from audioldm.metrics.coverage import coverage
-from audioldm.metrics.divergence import inception_score, kl_divergence, kl_of_logits
-from audioldm.metrics.frechet import Moments, frechet_between, frechet_distance, frechet_rows, infinity, line
+from audioldm.metrics.divergence import inception_score, kl_of_logits
+from audioldm.metrics.frechet import frechet_rows, infinity, line
 from audioldm.metrics.interval import bootstrap_mean
 from audioldm.metrics.kernel import cubic, gaussian, kad, kid, median_bandwidth, mmd_squared
 
@@ -26,27 +24,16 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=rng(seed))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 24), st.integers(0, 10_000))
-def test_frechet_of_commuting_gaussians(width: int, seed: int) -> None:
-    basis = torch.linalg.qr(draw(width, width, seed=seed)).Q
-    a, b, gap = draw(width, seed=seed + 1).abs(), draw(width, seed=seed + 2).abs(), draw(width, seed=seed + 3)
-    found = frechet_distance(
-        gap, basis @ a.diag() @ basis.T, mean_b=torch.zeros(width), cov_b=basis @ b.diag() @ basis.T
-    )
-    assert found == pytest.approx(float(gap.square().sum() + (a.sqrt() - b.sqrt()).square().sum()), abs=1e-10)
-
-
 @pytest.mark.parametrize(("n", "width"), [(12, 40), (40, 40), (41, 40), (60, 20)])
-def test_both_routes_of_the_frechet_distance_agree(n: int, width: int) -> None:
+def test_the_frechet_distance_is_that_of_covariances(n: int, width: int) -> None:
     a, b = draw(n, width), draw(n + 3, width, seed=1) @ draw(width, width, seed=2) / 5
-    by_covariance = frechet_between(Moments.of(a), Moments.of(b))
     x, y = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
-    nuclear = torch.linalg.svdvals(x @ y.T).sum()
-    exact = (a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * nuclear
+    values, vectors = torch.linalg.eigh(torch.cov(a.T))
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ torch.cov(b.T) @ root).clamp_min(0).sqrt().sum()
+    expected = (a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * cross
     # Covariances of rank below their width leave square roots of rounding: 40 of about sqrt(1e-14).
-    assert by_covariance == pytest.approx(float(exact), abs=1e-5)
-    assert frechet_rows(a, b) == pytest.approx(float(exact), abs=1e-10 if n <= width else 1e-8)
+    assert frechet_rows(a, b) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_frechet_laws() -> None:
@@ -102,17 +89,13 @@ def test_line_is_least_squares_with_its_error() -> None:
 
 
 def test_kl_by_hand() -> None:
-    assert float(kl_divergence(torch.tensor(P), torch.tensor(Q))) == pytest.approx(
+    p, q = (torch.tensor(values, dtype=torch.float64) for values in ([0.1, 0.4, 0.5], [0.8, 0.15, 0.05]))
+    assert float(kl_of_logits(torch.tensor(P).log(), torch.tensor(Q).log())) == pytest.approx(
         0.589885181619163, rel=1e-6
     )
-    p, q = (torch.tensor(values, dtype=torch.float64) for values in ([0.1, 0.4, 0.5], [0.8, 0.15, 0.05]))
-    assert float(kl_divergence(p, q)) == pytest.approx(1.3356800935337299, rel=1e-12)
     assert float(kl_of_logits(p.log(), q.log())) == pytest.approx(1.3356800935337299, rel=1e-12)
     assert float(kl_of_logits(q.log(), p.log())) != pytest.approx(1.3356800935337299, rel=1e-2)
-    assert float(kl_divergence(p, p)) == 0
-    assert float(kl_divergence(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))) == math.inf
-    with pytest.raises(ValueError, match="no distribution"):
-        kl_divergence(p * 2, q)
+    assert float(kl_of_logits(p.log(), p.log())) == 0
 
 
 def test_kl_of_logits_has_no_epsilon() -> None:
@@ -123,11 +106,11 @@ def test_kl_of_logits_has_no_epsilon() -> None:
 
 
 def test_inception_score_from_one_to_the_number_of_classes() -> None:
-    assert inception_score(torch.zeros(30, 7), splits=3).mean == pytest.approx(1, abs=1e-12)
+    assert inception_score(torch.zeros(30, 7), splits=3)[0] == pytest.approx(1, abs=1e-12)
     sure = 1e4 * torch.eye(6).repeat(10, 1)
-    assert inception_score(sure, splits=10).mean == pytest.approx(6, rel=1e-9)
-    assert inception_score(sure, splits=20).mean == pytest.approx(3, rel=1e-9)
-    assert inception_score(sure, splits=1, generator=rng()).mean == pytest.approx(6, rel=1e-9)
+    assert inception_score(sure, splits=10)[0] == pytest.approx(6, rel=1e-9)
+    assert inception_score(sure, splits=20)[0] == pytest.approx(3, rel=1e-9)
+    assert inception_score(sure, splits=1, generator=rng())[0] == pytest.approx(6, rel=1e-9)
 
 
 def test_mmd_is_its_double_sum_and_ignores_order() -> None:

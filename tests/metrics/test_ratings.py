@@ -40,15 +40,6 @@ DEPRESSION = [
 ]  # fmt: skip
 """Hollander and Wolfe (1973), Nonparametric Statistical Methods, p. 29."""
 
-BASES = [
-    (5.40, 5.50, 5.55), (5.85, 5.70, 5.75), (5.20, 5.60, 5.50), (5.55, 5.50, 5.40), (5.90, 5.85, 5.70),
-    (5.45, 5.55, 5.60), (5.40, 5.40, 5.35), (5.45, 5.50, 5.35), (5.25, 5.15, 5.00), (5.85, 5.80, 5.70),
-    (5.25, 5.20, 5.10), (5.65, 5.55, 5.45), (5.60, 5.35, 5.45), (5.05, 5.00, 4.95), (5.50, 5.50, 5.40),
-    (5.45, 5.55, 5.50), (5.55, 5.55, 5.35), (5.45, 5.50, 5.55), (5.50, 5.45, 5.25), (5.65, 5.60, 5.40),
-    (5.70, 5.65, 5.55), (6.30, 6.30, 6.25),
-]  # fmt: skip
-"""Hollander and Wolfe (1973), p. 140: three ways of rounding first base."""
-
 
 @pytest.mark.parametrize(
     ("scale", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]
@@ -149,17 +140,6 @@ def test_normal_approximation_with_ties_is_scipys():
     assert ratings.signed_rank(d).p == pytest.approx(theirs.pvalue, rel=1e-9)
 
 
-def test_friedman_of_the_three_ways_to_first_base():
-    chi, p = ratings.friedman(BASES)
-    assert chi == pytest.approx(11.143, abs=5e-4)
-    assert p == pytest.approx(0.003805, abs=5e-7)
-    theirs = scipy.stats.friedmanchisquare(*np.array(BASES).T)
-    assert (chi, p) == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-10)
-    assert ratings.friedman([[1, 1], [2, 2]]) == (0.0, 1.0)
-    with pytest.raises(ValueError, match="2 systems or more"):
-        ratings.friedman([[1], [2]])
-
-
 def test_holm_is_the_definition():
     p = [0.01, 0.04, 0.03, 0.005]
     assert ratings.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
@@ -177,15 +157,3 @@ def test_holm_rejects_what_holms_steps_reject(p):
             break
         rejected.add(i)
     assert {i for i, value in enumerate(ratings.holm(p)) if value <= level} == rejected
-
-
-def test_abx_tables():
-    # Clark (1982), JAES 30:330: 12 of 16 is the customary criterion at 5 %; 9 of 10 and 14 of 16 at about 1 %
-    assert [round(ratings.binomial_tail(*run), 4) for run in [(12, 16), (11, 16), (9, 10), (0, 8)]] == [
-        0.0384,
-        0.1051,
-        0.0107,
-        1.0,
-    ]
-    with pytest.raises(ValueError, match="9 hits of 8"):
-        ratings.binomial_tail(9, 8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-from audioldm.convert.folder import load_clap
+from audioldm.convert.folder import Folder, clap_of
 from audioldm.nets.clap import MAX_TOKENS, PretrainedClap, SmallClap, build_small_clap, train_tokenizer
 
 TEXTS = ["a dog barking", "rain falling on a roof", "a low tone"]
@@ -64,7 +64,7 @@ def test_padding_does_not_move_a_prompt(which: str, request: pytest.FixtureReque
 def test_a_clap_saves_and_loads_exactly(which: str, request: pytest.FixtureRequest, tmp_path):
     clap = request.getfixturevalue(which)
     clap.save(tmp_path)
-    again = load_clap(tmp_path)
+    again = clap_of(Folder(tmp_path))
     assert type(again) is type(clap)
     assert (again.dim, again.rate, again.device, again.dtype) == (
         clap.dim,

@@ -17,6 +17,7 @@ import torch
 
 from audioldm.batch import Condition
 from audioldm.convert.checkpoint import Checkpoint, read_checkpoint
+from audioldm.convert.conditioners import all_conditioners
 from audioldm.convert.folder import load_tokenizer
 from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.hifigan import vocode
@@ -91,7 +92,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_unet(answers, report, record_property, size):
     inputs = {"x": draw(2, 8, 32, 16), "t": torch.tensor([1, 801]), "film": draw(2, 512, seed=1)}
     theirs, path = answers("unet", size, inputs)
-    unet = read_checkpoint(path).build_unet()
+    unet = read_checkpoint(path).build("unet")
     ours = net_call(unet)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
     report(f"U-Net {size}, heads {tuple(unet.config.attention_head_dim)}", ours, theirs["out"])
     eight = read_checkpoint(path).build_unet(heads=8)
@@ -120,7 +121,7 @@ def test_unets_of_contexts(answers, report, name):
             inputs[f"mask{i}"] = torch.ones(2, 5 + i)
             inputs[f"mask{i}"][1, 3:] = 0
     theirs, path = answers("unet2", "s", inputs, contexts=contexts, depth=depth, film=film)
-    unet = read_checkpoint(path).build_unet()
+    unet = read_checkpoint(path).build("unet")
     parts = [inputs.get(key) for key in ("tokens0", "mask0", "tokens1", "mask1")]
     ours = net_call(unet)(inputs["x"], inputs["t"], Condition(inputs["film"] if film else None, *parts))
     report(f"U-Net {name}", ours, theirs["out"], package="audioldm2 0.1.0")
@@ -131,7 +132,7 @@ def test_vae_and_vocoder(answers, report):
     inputs = {"mel": -4 + 2 * draw(1, 1, 64, 64), "z": draw(1, 8, 16, 16, seed=1)}
     theirs, path = answers("vae", "s", inputs)
     checkpoint = read_checkpoint(path)
-    vae, vocoder = checkpoint.build_vae(), checkpoint.build_vocoder()
+    vae, vocoder = checkpoint.build("vae"), checkpoint.build("vocoder")
     mean, std = encode(vae, inputs["mel"])
     report("VAE encoder, mean", mean, theirs["mean"])
     report("VAE encoder, std", std, theirs["std"])
@@ -144,7 +145,7 @@ def test_vocoder_at_48_khz(answers, report):
     """The two classes give one sound, 16 samples apart; ours lies in the middle.   0.17 ms to either."""
     inputs = {"mel": -4 + 2 * draw(1, 1, 32, 256)}
     theirs, path = answers("vocoder48", "s", inputs)
-    wave = vocode(read_checkpoint(path).build_vocoder(), inputs["mel"])
+    wave = vocode(read_checkpoint(path).build("vocoder"), inputs["mel"])
     report("HiFi-GAN 48 kHz, 8 samples earlier", wave, theirs["generating"][..., 8:-8], "audioldm2 0.1.0")
     inner = slice(2000, -2000)  # beyond, the padding of the layers after it is heard
     report(
@@ -163,9 +164,9 @@ def test_generator_of_audio_tokens(answers, report):
         "mask": torch.ones(1, 11, dtype=torch.long),
     }
     theirs, path = answers("generator", "s", inputs)
-    checkpoint = Checkpoint()
-    checkpoint.add_all(torch.load(path, weights_only=True)["state_dict"], {})
-    encoder = AudioLDM2TextEncoder(torch.nn.Identity(), torch.nn.Identity(), *checkpoint.build_gpt())
+    nets, _ = all_conditioners(torch.load(path, weights_only=True)["state_dict"], {})
+    parts = [Checkpoint(path, nets).build(name) for name in ("projection_model", "language_model")]
+    encoder = AudioLDM2TextEncoder(torch.nn.Identity(), torch.nn.Identity(), *parts)
     ours = encoder.generate(inputs["film"][:, 0], inputs["tokens"], inputs["mask"])
     report("GPT-2 generator of audio tokens", ours, theirs["out"], "audioldm2 0.1.0")
 
@@ -179,7 +180,7 @@ def test_clap(answers, report, size, tmp_path):
     inputs = {"ids": ids, "mask": (ids != 1).long(), "waves": waves, "lengths": lengths}
     theirs, path = answers("clap", size, inputs)
     roberta = published("conftest").roberta(tmp_path / "words")
-    clap = PretrainedClap(*order(read_checkpoint(path).build_clap(), load_tokenizer(roberta, 50265)))
+    clap = clap_of_file(path, load_tokenizer(roberta, 50265))
     text = clap.text_encoder(ids, attention_mask=inputs["mask"]).text_embeds
     report(f"CLAP text, {size}", torch.nn.functional.normalize(text, dim=-1), theirs["text"])
     rows = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
@@ -198,7 +199,7 @@ def test_laion_clap(answers, report, size, tmp_path):
     waves = (0.2 * draw(3, 480000) * torch.linspace(0, 40, 480000).sin()).clamp(-1, 1)
     inputs = {"waves": waves, "lengths": lengths}
     theirs, path = answers("laion", size, inputs, tokenizer=str(words), texts=texts)
-    clap = PretrainedClap(*order(read_checkpoint(path).build_clap(), load_tokenizer(words, 50265)))
+    clap = clap_of_file(path, load_tokenizer(words, 50265))
     rows = [clap.embed_audio(w[None, None, :n], 48000) for w, n in zip(waves, lengths.tolist(), strict=True)]
     report(f"LAION text, {size}", clap.embed_text(texts), theirs["text"], "laion-clap 1.1.7", 1e-3)
     report(
@@ -210,8 +211,9 @@ def test_laion_clap(answers, report, size, tmp_path):
     )
 
 
-def order(towers, tokenizer):
-    return towers[0], tokenizer, towers[1]
+def clap_of_file(path, tokenizer):
+    checkpoint = read_checkpoint(path)
+    return PretrainedClap(checkpoint.build("text_encoder"), tokenizer, checkpoint.build("audio_encoder"))
 
 
 def published(name: str):

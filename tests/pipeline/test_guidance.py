@@ -12,7 +12,7 @@ from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import sha256
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.guidance import ClapScore, GuidanceConfig
+from audioldm.pipeline.guidance import GuidanceConfig, clap_score
 
 QUICK = {"seconds": 0.32, "steps": 3, "sampler": "ddim", "grid": "trailing"}
 
@@ -119,7 +119,7 @@ def test_a_weak_model_of_other_latents_is_refused(pipe):
 
 def test_clap_gradient_raises_the_clap_score(pipe):
     told = pipe.encode_text(["a dog barking", "rain on a tin roof"])
-    score = ClapScore(pipe, told)
+    score = clap_score(pipe, told)
     with torch.no_grad():
         before, after = (
             score(latent(pipe, guide, guidance=1.0, steps=6)) for guide in (None, GuidanceConfig(clap=300.0))

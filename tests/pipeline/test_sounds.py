@@ -49,6 +49,17 @@ def test_untouched_samples_are_the_same_bits(tmp_path, subtype, audio_format, ra
     assert np.abs(inside - 0.5).max() <= step + 1e-4  # the resampler's ripple on a constant
 
 
+@pytest.mark.parametrize("loudest", [0.9, 4.2])
+def test_new_parts_beyond_full_scale_are_turned_down_and_not_cut_off(tmp_path, loudest):
+    soundfile.write(tmp_path / "in.wav", np.zeros(16000), 16000, subtype="PCM_16")
+    edited = loudest * torch.sin(2 * torch.pi * 200 * torch.arange(16000) / 16000)
+    out = sounds.splice_into(sounds.read(tmp_path / "in.wav"), edited, 16000, [(0.2, 0.8)], fade=0.01)
+    data, _ = back(sounds.file_bytes(out, "wav"), "float64")
+    wanted = edited[3200:12800].double() * 10 ** (out.gain_db / 20)
+    assert np.abs(data[3200:12800, 0] - wanted.numpy()).max() < 2e-4  # its form, not a cut one
+    assert np.abs(data).max() < 1 and (out.gain_db == 0) == (loudest < 1)
+
+
 def test_a_lossy_file_is_kept_as_it_decodes(tmp_path):
     time = np.arange(44100) / 44100
     soundfile.write(tmp_path / "in.ogg", 0.5 * np.sin(2 * np.pi * 440 * time), 44100)

@@ -61,8 +61,8 @@ def test_tokens_are_cached_learned_from_and_told_again(
     parts = ("--vae", tiny_model / "vae", "--clap", tiny_model, "--t5", t5, "--seconds", SECONDS)
     assert command("data", "encode", "caps.jsonl", "-o", "lat", *parts) == 0
     assert command("data", "encode", "caps.jsonl", "-o", "val", "--split", "val", *parts) == 0
-    heard = [f"callbacks.listen.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
-    heard += [f"callbacks.listen.clap={tiny_model}", f"callbacks.listen.t5={t5}"]
+    heard = [f"callbacks.listen.parts.{part}={tiny_model / part}" for part in ("vae", "vocoder")]
+    heard += [f"callbacks.listen.parts.clap={tiny_model}", f"callbacks.listen.parts.text_encoder={t5}"]
     folders = ["data.folder=lat", "data.val_folder=val"]
     assert command("train", "audiocaps/ldm_cross_t5", *folders, *SMALL, *heard) == 0
     run = Path("runs/audiocaps/ldm_cross_t5")

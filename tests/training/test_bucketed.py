@@ -13,7 +13,7 @@ from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 from audioldm.training.callbacks import StopAfter
-from audioldm.training.data import from_bucketed_latents, from_bucketed_manifests, from_manifests
+from audioldm.training.data import from_latents, from_manifests
 
 
 def make(folder: Path, frames: tuple[int, ...] = (8, 16, 32), each: int = 5) -> str:
@@ -30,7 +30,7 @@ def make(folder: Path, frames: tuple[int, ...] = (8, 16, 32), each: int = 5) -> 
 
 
 def test_batches_hold_one_length_and_about_as_many_seconds(tmp_path):
-    data = from_bucketed_latents(folder=make(tmp_path), seconds_a_batch=1.28, val_folder=str(tmp_path))
+    data = from_latents(folder=make(tmp_path), seconds_a_batch=1.28, val_folder=str(tmp_path))
     shapes = [tuple(batch.mean.shape) for _, batch in zip(range(9), data.train_dataloader(), strict=False)]
     assert {shape[2]: shape[0] for shape in sorted(shapes)} == {8: 4, 16: 2, 32: 1}
     val = [tuple(batch.mean.shape) for batch in data.val_dataloader()]
@@ -41,9 +41,9 @@ def test_batches_hold_one_length_and_about_as_many_seconds(tmp_path):
 def test_a_validation_cache_of_other_lengths_is_refused(tmp_path):
     train, val = make(tmp_path / "a", (8, 16)), make(tmp_path / "b", (8, 12))
     with pytest.raises(AudioLDMError, match=r"windows of \[12\]"):
-        from_bucketed_latents(folder=train, val_folder=val, seconds_a_batch=9.0)
+        from_latents(folder=train, val_folder=val, seconds_a_batch=9.0)
     with pytest.raises(AudioLDMError, match="seconds_a_batch"):
-        from_bucketed_latents(folder=train, seconds_a_batch=0.1)
+        from_latents(folder=train, seconds_a_batch=0.1)
 
 
 def test_a_run_in_two_parts_is_a_run_in_one(tmp_path):
@@ -83,7 +83,7 @@ def clips(folder: Path, seconds: tuple[float, ...], each: int) -> Path:
 
 def test_waves_of_unequal_length_fill_batches_of_equal_seconds(tmp_path):
     manifest = clips(tmp_path, (0.3, 0.6, 1.1), each=5)
-    data = from_bucketed_manifests(
+    data = from_manifests(
         AudioSpec(), manifests=[str(manifest)], buckets=(0.32, 0.64, 1.28), seconds_a_batch=1.28
     )
     batches = [batch for _, batch in zip(range(7), data.train_dataloader(), strict=False)]

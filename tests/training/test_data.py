@@ -5,9 +5,12 @@ import itertools
 import pytest
 import torch
 
+from audioldm.datasets.decode import encode
 from audioldm.datasets.draws import Place
+from audioldm.datasets.manifest import Row, write
 from audioldm.errors import AudioLDMError
-from audioldm.training.data import Draws
+from audioldm.spec import AudioSpec
+from audioldm.training.data import Draws, Levels, from_manifests
 
 
 def take(draws: Draws, count: int) -> list[list[tuple[int, int]]]:
@@ -39,3 +42,26 @@ def test_it_can_begin_anywhere():
 def test_no_rows_are_refused():
     with pytest.raises(AudioLDMError, match="no rows"):
         Draws(0, 1, seed=0)
+
+
+def test_crops_keep_the_levels_of_their_clips(tmp_path):
+    """A clip that is loud, then 40 dB softer: crops differ as its parts do, each with its gain; some are silent."""
+    time = torch.arange(32000) / 16000
+    wave = torch.sin(2 * torch.pi * 500 * time) * torch.where(time < 1, 0.8, 0.008)
+    rows = [Row(str(encode(tmp_path / "a.wav", wave, 16000)), ("tone",), seconds=2.0)]
+    path = str(write(rows, tmp_path / "m.jsonl"))
+    settings = {"manifests": [path], "seconds": 0.25, "batch_size": 1}
+    levels = {"quietest": -40.0, "quiet": 0.5, "silent": 0.1}
+    data = from_manifests(AudioSpec(), levels=levels, **settings).train
+    plain = from_manifests(AudioSpec(), **settings).train
+    gains = []
+    for draw in range(60):
+        (crop, _, _), (raw, _, _) = data[0, draw], plain[0, draw]
+        assert torch.equal(crop, data[0, draw][0])  # the same draw, the same gain
+        gains.append(float(crop.norm() / raw.norm()) / (0.5 / 0.8))
+    assert 0.02 < gains.count(0.0) / 60 < 0.25
+    loud = [gain for gain in gains if gain > 0]
+    assert 0.009 < min(loud) < 0.1 and 1.2 < max(loud) < 10 ** (5 / 20) * 1.01
+    many = torch.tensor([Levels().gain(torch.Generator().manual_seed(i)) for i in range(2000)])
+    assert float((many == 0).float().mean()) == pytest.approx(0.02, abs=0.01)
+    assert float((many < 10 ** (-8 / 20)).float().mean()) == pytest.approx(0.4 + 0.02, abs=0.04)

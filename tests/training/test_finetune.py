@@ -10,7 +10,7 @@ import torch
 
 from audioldm import recipes
 from audioldm.adapters.files import read
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.callbacks import Overfitting
 from audioldm.training.sounds import from_sounds
@@ -221,9 +221,9 @@ def test_any_adapter_fine_tunes_from_sound_alone(tiny_model, sounds, command, tm
         words = fine_tune(tiny_model, sounds, tmp_path / kind, f"task.kind={kind}", "task.rank=2")
         assert command("train", "finetune/audioldm", *words) == 0
         assert read(tmp_path / kind / "model/adapter.safetensors").base["unet"]
-    experiment = recipes.build(
-        recipes.load("finetune/audioldm", fine_tune(tiny_model, sounds, tmp_path / "x"))
-    )
+    cfg = recipes.load("finetune/audioldm", fine_tune(tiny_model, sounds, tmp_path / "x"))
+    with pytest.warns(AudioLDMWarning, match="3 of 3 clips have no caption|too few to hold one out"):
+        experiment = recipes.build(cfg)
     items = [experiment.data.train[i] for i in range(len(experiment.data.train))]
     assert all(torch.equal(item.text, item.audio) for item in items) and experiment.data.val is None
 
@@ -242,3 +242,23 @@ def test_overfitting_is_warned_of_once():
             callback.on_validation_end(trainer, module)
     [warning] = caught
     assert "is 0.7 at batch 40, and was lowest (0.5) at batch 20" in str(warning.message)
+
+
+def test_one_clip_and_clips_of_other_rates_and_lengths_are_learned_from(tiny_model, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for i, (rate, seconds) in enumerate(((48000, 0.2), (8000, 3.0), (22050, 0.7))):
+        wave = 0.3 * torch.sin(2 * torch.pi * 300 * torch.arange(int(rate * seconds)) / rate)
+        soundfile.write(folder / f"tone {i}.wav", wave.numpy(), rate)
+        with pytest.warns(AudioLDMWarning, match=f"{i + 1} clips are too few"):
+            data = from_sounds(
+                folder=str(folder),
+                model=str(tiny_model),
+                seconds=0.32,
+                windows=2,
+                val_share=0.1,
+                batch_size=1,
+            )
+        assert len(data.train) == 2 * (i + 1) and data.val is None
+        batch = next(iter(data.train_dataloader()))
+        assert bool(batch.mean.isfinite().all())

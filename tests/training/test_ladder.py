@@ -67,8 +67,8 @@ def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command,
 def test_fixed_prompts_are_heard_while_it_learns(command, tiny_model):
     listen = [
         "callbacks.listen.every=2", "callbacks.listen.seconds=0.64", "+callbacks.listen.steps=2",
-        *(f"callbacks.listen.{part}={tiny_model / name}" for part, name in (("vae", "vae"), ("vocoder", "vocoder"))),
-        f"callbacks.listen.clap={tiny_model}",
+        *(f"callbacks.listen.parts.{part}={tiny_model / part}" for part in ("vae", "vocoder")),
+        f"callbacks.listen.parts.clap={tiny_model}",
     ]  # fmt: skip
     sizes = ["task.unet.latent_channels=4", "task.unet.film_dim=16"]
     few = ["batches=4", "val_every=4", "batch_size=2", "data.folder=data"]

@@ -103,12 +103,10 @@ def test_the_new_vocoder_learns_one_batch():
     torch.manual_seed(0)
     spec = AudioSpec()
     net = ISTFTVocoder(width=32, hidden=64, depth=2, noise=8)
-    module = VocoderTraining(net, spec, batches=60, quietest=-40.0)
+    module = VocoderTraining(net, spec, batches=60, normalise=False)
     time = torch.arange(8000) / 16000
     wave = 0.2 * torch.sin(2 * torch.pi * 700 * time) + 0.02 * torch.randn(2, 1, 8000)
-    wave = module.prepared(Batch(wave, ["a", "b"], ["a", "b"]))
-    quiet = module.turned_down(wave, torch.Generator().manual_seed(0))
-    assert float((quiet / wave).nanmean()) < 0.9
+    assert torch.equal(module.prepared(Batch(wave, ["a", "b"], ["a", "b"])), wave)
     pick = torch.zeros(2, dtype=torch.bool)
     before = float(module.terms(wave, pick)[0]["mel"].detach())
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)

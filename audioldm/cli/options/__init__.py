@@ -111,6 +111,13 @@ class Group:
 class Command(Group):
     """A command: its fields are what it takes, its docstring is its help, ``run`` does it."""
 
+    function: ClassVar[Callable[..., None]]
+    """as typer takes it"""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.function = staticmethod(function_of(cls))
+
     def run(self) -> None:
         """Do it."""
         raise NotImplementedError
@@ -162,7 +169,7 @@ def group(help: str | None, commands: Mapping[str, type[Command]], **details: An
     """A group of commands; ``help`` is what it says of itself."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=help, **details)
     for name, command in commands.items():
-        app.command(name)(function_of(command))
+        app.command(name)(command.function)
     return app
 
 

@@ -43,11 +43,11 @@ class ModelOptions(Group):
         [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", "FILE[:WEIGHT]"
     )
     device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
-    mode: Literal["exact", "fast", "compiled"] = option(
+    mode: Literal["exact", "fast"] = option(
         "exact", "exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md."
     )
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
-        None, "Number type of the networks; the faster modes have bfloat16."
+        None, "Number type of the networks; mode fast has bfloat16."
     )
     published: PublishedOptions = PublishedOptions()
 

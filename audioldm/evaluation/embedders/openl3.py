@@ -11,8 +11,7 @@ import torchaudio.functional as taf
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+from audioldm.evaluation.embedders.weights import Network, WeightFile
 
 FILE = WeightFile(
     "torchopenl3_mel256_env_512.pth.tar",
@@ -29,8 +28,6 @@ RANGE = 80.0
 """dB below a window's loudest band, where it is cut"""
 AT_ONCE = 8
 """windows at once: one has 13 MB in its first layer"""
-UNUSED = ("speclayer.dft_",)
-"""the file writes its Fourier transform as two convolutions; ours is torch's"""
 WIDTHS = (64, 64, 128, 128, 256, 256, 512)
 POOLED = (2, 4, 6)
 """convolutions after which both axes are halved"""
@@ -42,7 +39,7 @@ def windows(wave: Tensor) -> Tensor:
     >>> windows(torch.zeros(480000)).shape
     torch.Size([20, 48000])
     """
-    wave = nnf.pad(checked(wave), (RATE // 2, 0))
+    wave = nnf.pad(wave, (RATE // 2, 0))
     return nnf.pad(wave, (0, max(RATE - len(wave), -(len(wave) - RATE) % STEP))).unfold(0, RATE, STEP)
 
 
@@ -91,19 +88,17 @@ class Net(nn.Module):
         return x.amax(dim=(2, 3))
 
 
-class OpenL3:
-    """The embedder; ``path`` is the weight file or its folder.   Mono: a second channel would be a copy."""
+class OpenL3(Network):
+    """The embedder.   Mono: a second channel would be a copy."""
 
     name, rate, dim, by_patch = "openl3", RATE, 512, True
     front = "openl3/1: mel256, env, 1 s windows every 0.5 s, the first centred on 0"
+    # the file writes its Fourier transform as two convolutions; ours is torch's
+    unused = ("speclayer.dft_",)
 
     def __init__(self, path: str | Path | None = None, *, file: WeightFile = FILE) -> None:
-        place = file.find(path)
-        self.sha256 = digest(place)
-        self.net = Net().eval()
-        load_strict(self.net, read_state(place), place, unused=UNUSED)
+        super().__init__(Net(), file, path)
 
-    @torch.no_grad()
-    def embed(self, wave: Tensor) -> Embeddings:
-        """A 48 kHz wave (N,)."""
-        return Embeddings(torch.cat([self.net(part) for part in torch.split(windows(wave), AT_ONCE)]))
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """One row a window."""
+        return (torch.cat([self.net(part) for part in torch.split(windows(wave), AT_ONCE)]),)

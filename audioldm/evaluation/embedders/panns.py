@@ -11,41 +11,44 @@ import torchaudio.functional as taf
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+from audioldm.evaluation.embedders.weights import Network, WeightFile
 
 RECORD = "https://zenodo.org/records/3987831/files"
 CLASSES = 527
-UNUSED = ("spectrogram_extractor.",)
-"""the file writes its Fourier transform as two convolutions; ours is torch's"""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the published networks."""
+    """One of the published networks: 32 ms windows every 10 ms."""
 
     name: str
     rate: int
-    n_fft: int
-    hop: int
     fmax: float
     file: WeightFile
 
+    @property
+    def hop(self) -> int:
+        """Samples between two windows."""
+        return self.rate // 100
 
-def variant(name: str, rate: int, fmax: float, file: str, sha256: str) -> Variant:
-    """32 ms windows every 10 ms."""
-    return Variant(
-        name, rate, rate // 1000 * 32, rate // 100, fmax, WeightFile(file, sha256, f"{RECORD}/{file}")
-    )
+    @property
+    def n_fft(self) -> int:
+        """Samples of a window."""
+        return self.rate // 1000 * 32
+
+
+def published(name: str, sha256: str) -> WeightFile:
+    """A file of the authors' record."""
+    return WeightFile(name, sha256, f"{RECORD}/{name}")
 
 
 VARIANTS = {
     each.name: each
     for each in (
-        variant("panns-cnn14-16k", 16000, 8000.0, "Cnn14_16k_mAP=0.438.pth",
-                "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6"),
-        variant("panns-cnn14-32k", 32000, 14000.0, "Cnn14_mAP=0.431.pth",
-                "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31"),
+        Variant("panns-cnn14-16k", 16000, 8000.0, published("Cnn14_16k_mAP=0.438.pth",
+                "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6")),
+        Variant("panns-cnn14-32k", 32000, 14000.0, published("Cnn14_mAP=0.431.pth",
+                "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31")),
     )
 }  # fmt: skip
 
@@ -116,10 +119,11 @@ class Net(nn.Module):
         return embedding, self.fc_audioset(embedding)
 
 
-class Panns:
-    """The embedder; ``path`` is the weight file or its folder."""
+class Panns(Network):
+    """The embedder, one vector a clip."""
 
-    by_patch, dim = False, 2048
+    # the file writes its Fourier transform as two convolutions; ours is torch's
+    unused = ("spectrogram_extractor.",)
 
     def __init__(
         self,
@@ -129,16 +133,11 @@ class Panns:
         width: int = 64,
         file: WeightFile | None = None,
     ) -> None:
-        self.variant = VARIANTS[name]
-        place = (file or self.variant.file).find(path)
-        self.name, self.rate, self.sha256 = name, self.variant.rate, digest(place)
-        self.dim = 32 * width
-        self.front = f"cnn14/1: one vector a clip, n_fft {self.variant.n_fft}, hop {self.variant.hop}"
-        self.net = Net(self.variant, width=width).eval()
-        load_strict(self.net, read_state(place), place, unused=UNUSED)
+        variant = VARIANTS[name]
+        self.name, self.rate, self.dim = name, variant.rate, 32 * width
+        self.front = f"cnn14/1: one vector a clip, n_fft {variant.n_fft}, hop {variant.hop}"
+        super().__init__(Net(variant, width=width), file or variant.file, path)
 
-    @torch.no_grad()
-    def embed(self, wave: Tensor) -> Embeddings:
-        """A wave (N,) at ``rate`` Hz; zeros make a clip below 1 s that long."""
-        wave = checked(wave)
-        return Embeddings(*self.net(nnf.pad(wave, (0, max(0, self.rate - len(wave))))[None]))
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """Embedding and logits; zeros make a clip below 1 s that long."""
+        return tuple(self.net(nnf.pad(wave, (0, max(0, self.rate - len(wave))))[None]))

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torchaudio.compliance.kaldi import get_mel_banks
 
-from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+from audioldm.evaluation.embedders.weights import Network, WeightFile
 
 FILE = WeightFile(
     "passt-s-f128-p16-s10-ap.476-swa.pt",
@@ -28,8 +27,6 @@ LEAST = 1
 CLASSES, PATCH, STRIDE = 527, 16, 10
 GRID = (12, 99)
 """patches over frequency and time"""
-UNUSED = ("head_dist.",)
-"""the distillation head is trained with the network, and not used"""
 
 
 def filterbank() -> Tensor:
@@ -103,24 +100,23 @@ class Net(nn.Module):
         return features, self.head(features)
 
 
-class Passt:
-    """The embedder; ``path`` is the weight file or its folder."""
+class Passt(Network):
+    """The embedder."""
 
-    name, rate, by_patch = "passt", RATE, False
+    name, rate = "passt", RATE
     front = f"passt/2: consecutive windows of {SPAN} s, zeros up to one, a rest below {LEAST} s left out"
+    # the distillation head is trained with the network, and not used
+    unused = ("head_dist.",)
 
     def __init__(
         self, path: str | Path | None = None, *, width: int = 768, depth: int = 12, file: WeightFile = FILE
     ) -> None:
-        place = file.find(path)
-        self.dim, self.sha256 = width, digest(place)
-        self.net = Net(width=width, depth=depth).eval()
-        load_strict(self.net, read_state(place), place, unused=UNUSED)
+        self.dim = width
+        super().__init__(Net(width=width, depth=depth), file, path)
 
-    @torch.no_grad()
-    def embed(self, wave: Tensor) -> Embeddings:
-        """A 32 kHz wave (N,); features and logits of each window."""
-        windows = torch.split(checked(wave), SPAN * RATE)
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """Features and logits of each window."""
+        windows = torch.split(wave, SPAN * RATE)
         parts = [part for i, part in enumerate(windows) if i == 0 or len(part) >= LEAST * RATE]
         outputs = [self.net(log_mel(nnf.pad(part, (0, SPAN * RATE - len(part)))[None])) for part in parts]
-        return Embeddings(*(torch.cat(column) for column in zip(*outputs, strict=True)))
+        return tuple(torch.cat(column) for column in zip(*outputs, strict=True))

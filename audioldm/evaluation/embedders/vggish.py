@@ -6,12 +6,10 @@ there is no PCA and no last ReLU, patches do not overlap, and the level is the c
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import WeightFile, digest, load_strict, read_state
+from audioldm.evaluation.embedders.weights import Network, WeightFile
 from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
 FILE = WeightFile(
@@ -30,7 +28,6 @@ def patches(wave: Tensor) -> Tensor:
     >>> patches(torch.zeros(160000)).shape
     torch.Size([10, 96, 64])
     """
-    wave = checked(wave)
     wave = nnf.pad(wave, (0, max(0, SHORTEST - len(wave))))
     return log_mel(wave, OFFSET).unfold(0, PATCH, PATCH).transpose(1, 2)
 
@@ -57,19 +54,15 @@ class Net(nn.Module):
         return x
 
 
-class VGGish:
-    """The embedder; ``path`` is the weight file or its folder."""
+class VGGish(Network):
+    """The embedder."""
 
     name, rate, dim, by_patch = "vggish", RATE, 128, True
     front = "vggish-torch/2: 0.96 s patches, no overlap, no PCA, no last ReLU"
 
     def __init__(self, path: str | Path | None = None, *, file: WeightFile = FILE) -> None:
-        place = file.find(path)
-        self.sha256 = digest(place)
-        self.net = Net().eval()
-        load_strict(self.net, read_state(place), place)
+        super().__init__(Net(), file, path)
 
-    @torch.no_grad()
-    def embed(self, wave: Tensor) -> Embeddings:
-        """A 16 kHz wave (N,)."""
-        return Embeddings(self.net(patches(wave)))
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """One row a patch."""
+        return (self.net(patches(wave)),)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders import Embeddings, checked
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,32 @@ def load_strict(
             "Use the published file.",
         )
     net.load_state_dict(state)
+
+
+class Network:
+    """An embedder that is a torch net with the weights of one published file; ``path`` is the file or its folder.
+
+    A subclass has ``forward``, from a wave (N,) to rows (P, D) and, of a tagger, logits (P, K).
+    """
+
+    by_patch = False
+    unused: tuple[str, ...] = ()
+    """beginnings of tensors' names that the file has and the net does not need"""
+
+    def __init__(self, net: nn.Module, file: WeightFile, path: str | Path | None) -> None:
+        place = file.find(path)
+        self.net, self.sha256 = net.eval(), digest(place)
+        load_strict(self.net, self.read(place), place, unused=self.unused)
+
+    def read(self, path: Path) -> dict[str, Tensor]:
+        """The file's tensors under the net's names."""
+        return read_state(path)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """Rows, and logits where there are any."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def embed(self, wave: Tensor) -> Embeddings:
+        """A wave (N,) at ``rate`` Hz."""
+        return Embeddings(*self.forward(checked(wave)))

@@ -160,7 +160,7 @@ class ReleaseChecks:
     def fold_trip(self) -> Tally:
         """What the classifier makes of the test fold after VAE and vocoder."""
         labels = [row.labels[0] for row in self.fold]
-        return Tally.of(labels, self.classifier.classifier.predict(self.trip.embeddings[: len(labels)]))
+        return Tally.of(labels, self.classifier.predict(self.trip.embeddings[: len(labels)]))
 
     @cached_property
     def classes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

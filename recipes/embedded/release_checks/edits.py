@@ -32,9 +32,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec
 from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, Esc10Classifier, check
-from audioldm.evaluation.report import markdown
+from audioldm.evaluation.table import markdown
 from audioldm.metrics.frechet import frechet_rows
-from audioldm.metrics.spectral import envelope_correlation, log_spectral_distance, signal_to_distortion
 from audioldm.pipeline import edit, longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.outputs import publish
@@ -43,6 +42,11 @@ from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import log_mel
 from audioldm.signal.splice import crossover, splice
 from audioldm.spec import AudioSpec
+from recipes.embedded.release_checks.spectral import (
+    envelope_correlation,
+    log_spectral_distance,
+    signal_to_distortion,
+)
 
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 HOLE = 1.0
@@ -404,7 +408,7 @@ def run(options: argparse.Namespace) -> None:
     text = f"{pipe.name}\n"
     for part, table in tables.items():
         cells = markdown(list(table[0]), [list(row.values()) for row in table])
-        text += f"\n{part}\n\n" + "\n".join(cells) + "\n"
+        text += f"\n{part}\n\n{cells}\n"
     content = {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings, **tables}
     publish(dict(zip(files, ((json.dumps(content, indent=1) + "\n").encode(), text.encode()), strict=False)))
     print(text, end="")

@@ -9,7 +9,6 @@ import torch
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import load_embedder, musicnn
-from audioldm.evaluation.embedders.musicnn import fields, read_checkpoint, table
 
 try:
     FOLDER = musicnn.packaged()
@@ -59,69 +58,6 @@ def test_front_end_is_librosas() -> None:
     # a power that rounds to the other neighbour in float16 moves the logarithm by 2^-11 / ln 10
     np.testing.assert_allclose(ours.reshape(-1, 96).numpy(), expected[: 2 * 187], rtol=0, atol=5e-4)
     assert musicnn.patches(torch.zeros(10)).shape == (1, 187, 96)
-
-
-def entry(dtype: int, shape: list[int], offset: int, size: int) -> bytes:
-    """A BundleEntryProto of small numbers."""
-    dims = b"".join(bytes([0x12, 2, 0x08, n]) for n in shape)
-    return bytes([0x08, dtype, 0x12, len(dims)]) + dims + bytes([0x20, offset, 0x28, size])
-
-
-def small_table(entries: dict[bytes, bytes]) -> bytes:
-    """One data block, one index block, a footer: the format as LevelDB describes it, keys without shared prefixes."""
-
-    def block(items: dict[bytes, bytes]) -> bytes:
-        rows = b"".join(bytes([0, len(k), len(v)]) + k + v for k, v in items.items())
-        return rows + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
-
-    data = block(entries)
-    handle = bytes([0, len(data)])
-    index = block({b"~": handle})
-    begin = len(data) + 5
-    footer = bytes([0, 0, begin, len(index)]).ljust(40, b"\0")
-    return data + bytes(5) + index + bytes(5) + footer + bytes.fromhex("57fb808b247547db")
-
-
-def test_a_checkpoint_is_read_by_its_format(tmp_path: Path) -> None:
-    values = np.arange(6, dtype=np.float32)
-    (tmp_path / "x.data-00000-of-00001").write_bytes(values.tobytes())
-    found = {b"": b"", b"a": entry(1, [2, 2], 0, 16), b"b": entry(1, [2], 16, 8), b"step": entry(9, [], 0, 8)}
-    (tmp_path / "x.index").write_bytes(small_table(found))
-    read = read_checkpoint(str(tmp_path / "x"))
-    assert set(read) == {"a", "b"}
-    assert read["a"].tolist() == [[0, 1], [2, 3]]
-    assert read["b"].tolist() == [4, 5]
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"nothing", "no table"),
-        (small_table({b"a": entry(1, [9], 0, 36)}), "outside"),
-        (small_table({b"a": entry(1, [2], 0, 16)}), "outside"),
-    ],
-)
-def test_a_broken_checkpoint_is_told(tmp_path: Path, content: bytes, told: str) -> None:
-    (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(24))
-    (tmp_path / "x.index").write_bytes(content)
-    with pytest.raises(AudioLDMError, match=told):
-        read_checkpoint(str(tmp_path / "x"))
-
-
-def test_no_bytes_break_the_reader_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(24))
-    good = small_table({b"a": entry(1, [2, 2], 0, 16)})
-    draws = np.random.default_rng(0)
-    for _ in range(300):
-        bad = bytearray(good)
-        bad[draws.integers(len(bad))] = draws.integers(256)
-        (tmp_path / "x.index").write_bytes(bytes(bad))
-        try:
-            read_checkpoint(str(tmp_path / "x"))
-        except AudioLDMError:
-            continue
-    assert dict(fields(bytes([0x08, 3, 0x15, 1, 2, 3, 4]))) == {1: 3, 2: bytes([1, 2, 3, 4])}
-    assert [key for key, _ in table(good)] == [b"a"]
 
 
 @needs_package

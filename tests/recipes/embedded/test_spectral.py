@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from audioldm.metrics import spectral
+from recipes.embedded.release_checks import spectral
 
 
 def noise(samples, seed=0):

@@ -13,7 +13,7 @@ from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 
 pytest.importorskip("triton")
-from audioldm.nets.machine import group_norm as kernels
+from audioldm.training import norms as kernels
 
 SHAPES = ((2, 24, 10, 16, 4), (3, 128, 9, 8, 32), (2, 96, 2, 3, 32), (1, 32, 70, 64, 8))
 
@@ -50,7 +50,7 @@ def differences(device: str) -> float:
 
 
 def test_kernels_agree_with_torch_step_by_step():
-    code = "import sys; sys.path.insert(0, 'tests/training'); import test_group_norm as t; print(t.differences('cpu'))"
+    code = "import sys; sys.path.insert(0, 'tests/training'); import test_norms as t; print(t.differences('cpu'))"
     env = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1e-5

@@ -1,0 +1,265 @@
+"""Training from the page: ``audioldm train personal/KIND`` in a process of its own, watched by the run's own log."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
+from pathlib import Path
+from threading import Event, Lock, Thread
+from uuid import uuid4
+
+from audioldm.app.studio import Done, Studio, Take
+from audioldm.cli.options.model import ModelOptions
+from audioldm.datasets.prepare.shared import is_sound, walk
+from audioldm.errors import AudioLDMError
+from audioldm.evaluation.run_report import Points, read_run
+from audioldm.paths import inside
+
+MOST = {"batches": 10_000, "batch_size": 64, "seed": 2**31 - 1}
+"""Largest numbers that the page may ask for"""
+MOST_FOLDERS = 500
+WORD = "<mine>"
+"""What ``personal/textual_inversion`` calls the sounds"""
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training as the page asks for it.
+
+    ``folder`` lies below the server's folder of sounds.   Without ``prompt`` the sounds are called by the captions
+    beside them, or by their names; ``compare`` is then the prompt to hear before and after.
+    """
+
+    folder: str
+    kind: str = "lora"
+    prompt: str = ""
+    compare: str = ""
+    batches: int = 300
+    batch_size: int = 4
+    seed: int = 0
+
+    @property
+    def audible(self) -> str:
+        """The prompt to hear before and after."""
+        return (self.compare or (WORD if self.kind == "textual_inversion" else self.prompt)).strip()
+
+    def check(self) -> None:
+        """Refuse what makes no sense, in the words of the page."""
+        if self.kind not in kinds():
+            raise AudioLDMError(f"kind={self.kind!r} is unknown.", f"Known: {', '.join(kinds())}.")
+        for name, most in MOST.items():
+            least, value = int(name != "seed"), getattr(self, name)
+            if not least <= value <= most:
+                raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {least} to {most}.")
+        if "${" in self.prompt:
+            raise AudioLDMError(f"prompt={self.prompt!r} holds ${{.", "Leave it out.")
+        if not self.audible:
+            raise AudioLDMError(
+                "There is no prompt to hear before and after.", "Say what the sounds are, or what to compare."
+            )
+
+
+@dataclass(frozen=True)
+class News:
+    """How far a training is: a line for people, and (batch, loss) so far."""
+
+    line: str
+    curve: Points = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same prompt and seed by the model before and after, and a copy of the adapter (None: a whole model)."""
+
+    takes: list[Take]
+    adapter: Path | None
+
+
+class Training:
+    """One process of ``audioldm train``, and what came of it; the page may look away and come back."""
+
+    def __init__(self, trainer: "Trainer", request: TrainRequest) -> None:
+        self.trainer, self.request = trainer, request
+        self.ended, self.stopping = Event(), False
+        self.result: Comparison | None = None
+        self.error: str | None = None
+        words = trainer.words(request)
+        self.folder = trainer.studio.out / "training" / run_name(request.kind, words, trainer.place(request))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = self.folder / "log.txt"
+        command = [sys.executable, "-m", "audioldm", "train", f"personal/{request.kind}", *words]
+        with self.log.open("wb") as log:
+            # its own session: Ctrl-C in the server's terminal is passed on by the server, once
+            self.process = subprocess.Popen(
+                [*command, f"run_dir={quoted(self.folder.absolute())}"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=os.name == "posix",
+                env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            )  # fmt: skip
+        Thread(target=self.follow, daemon=True).start()
+
+    def follow(self) -> None:
+        """Wait for the process, then make the two sounds."""
+        try:
+            if (code := self.process.wait()) and not self.stopping:
+                self.error = self.complaint(code)
+            elif not self.stopping:
+                self.result = self.compared()
+        except AudioLDMError as error:
+            self.error = str(error)
+        except Exception as error:
+            self.error = (
+                f"The sounds before and after failed ({type(error).__name__}); the log has the details."
+            )
+            raise
+        finally:
+            self.ended.set()
+
+    def complaint(self, code: int) -> str:
+        """The command's last line, without paths of this machine."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in re.split(r"[\r\n]+", text) if line.startswith("audioldm: ")]
+        line = lines[-1].removeprefix("audioldm: ") if lines else f"The training ended with code {code}."
+        for path in (self.trainer.root, self.trainer.studio.out.absolute()):
+            line = line.replace(f"{path}{os.sep}", "").replace(str(path), "the folder")
+        return line
+
+    def compared(self) -> Comparison:
+        """The prompt's sound without and with what was learned, of one seed, and a copy of the adapter."""
+        studio, options = self.trainer.studio, self.trainer.options
+        file = self.folder / "model" / "adapter.safetensors"
+        learned = replace(options, adapter=[*options.adapter, str(file)]).load() if file.is_file() else (
+            options.load(str(self.folder / "model"))
+        )  # fmt: skip
+        takes = []
+        for one in (studio, replace(studio, pipe=learned)):
+            seconds = min(one.pipe.defaults.seconds, one.limits.seconds)
+            events = one.generate(self.request.audible, seconds=seconds, takes=1, seed=self.request.seed)
+            takes += [take for event in events if isinstance(event, Done) for take in event.result]
+        if not file.is_file():
+            return Comparison(takes, None)
+        copy = studio.results / uuid4().hex / f"{self.request.kind}.safetensors"
+        copy.parent.mkdir(parents=True)
+        return Comparison(takes, Path(shutil.copy(file, copy)))
+
+    def stop(self) -> None:
+        """End the process as a scheduler would: its state is saved, and the same request goes on from it."""
+        self.stopping = True
+        self.process.terminate()
+
+    def news(self) -> News:
+        """How far it is now."""
+        metrics = self.folder / "metrics.jsonl"
+        series = read_run(self.folder) if metrics.is_file() and metrics.stat().st_size else {}
+        curve = series.get("train/loss", [])
+        batch, speed = int(curve[-1][0]) if curve else 0, series.get("speed/samples_per_s", [])
+        if self.error:
+            return News(self.error, curve)
+        if self.result is not None:
+            return News(f"Done: {self.request.batches} batches; before and after have one seed.", curve)
+        if self.stopping:
+            where = f" after batch {batch}" if batch else ""
+            return News(f"Stopped{where}. The same request goes on from the last state.", curve)
+        if self.process.poll() == 0:
+            return News("Making the sounds before and after.", curve)
+        if not curve:
+            return News("Reading and encoding the sounds.")
+        rate = f", {speed[-1][1]:.3g} sounds/s" if speed else ""
+        return News(f"Batch {batch} of {self.request.batches}, loss {curve[-1][1]:.3g}{rate}.", curve)
+
+
+@dataclass
+class Trainer:
+    """Trains on folders below ``root`` (None: nobody may), one at a time, with the model of ``options``."""
+
+    studio: Studio
+    options: ModelOptions
+    root: Path | None = None
+    current: Training | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def folders(self) -> list[str]:
+        """The folders below the root that hold sounds, by their names in it."""
+        if self.root is None:
+            return []
+        places = (path.parent.relative_to(self.root).as_posix() for path in walk(self.root) if is_sound(path))
+        return sorted(place for place, _ in islice(groupby(places), MOST_FOLDERS))
+
+    def place(self, request: TrainRequest) -> Path:
+        """The folder of a request.   Raises AudioLDMError for one that is not below the root, or not there."""
+        if self.root is None:
+            raise AudioLDMError("This server trains on no folder.", "Start it with --sounds FOLDER.")
+        try:
+            place = inside(self.root, (request.folder or ".").strip().replace("\\", "/"))
+        except AudioLDMError:
+            raise AudioLDMError(f"folder={request.folder!r} leads out.", "Choose one of the list.") from None
+        if not place.is_dir() or not any(map(is_sound, walk(place))):
+            raise AudioLDMError(f"folder={request.folder!r} holds no sounds.", "Choose one of the list.")
+        return place
+
+    def words(self, request: TrainRequest) -> list[str]:
+        """The overrides of ``audioldm train``, but for the run's folder."""
+        request.check()
+        prompt, model = request.prompt.strip(), self.options.model
+        return [
+            f"data.folder={quoted(self.place(request))}",
+            f"data.prompt={quoted(prompt) if prompt else 'null'}",
+            f"data.model={quoted(model) if model else 'null'}",
+            f"batches={request.batches}", f"batch_size={request.batch_size}", f"seed={request.seed}",
+            f"val_every={max(1, request.batches // 4)}",
+            f"trainer.log_every_n_steps={max(1, request.batches // 100)}",
+        ]  # fmt: skip
+
+    def start(self, request: TrainRequest) -> Training:
+        """Begin, or go on with, a training.   Raises AudioLDMError while another one is going on."""
+        with self._lock:
+            if self.current is not None and not self.current.ended.is_set():
+                raise AudioLDMError("A training is going on.", "Wait for it, or stop it.")
+            self.current = Training(self, request)
+            return self.current
+
+    def stop(self) -> None:
+        """End the training that is going on, if one is, and wait until its state is saved."""
+        if self.current is not None and not self.current.ended.is_set():
+            self.current.stop()
+            self.current.ended.wait(60)
+
+    def watch(self) -> Iterator[News | Done[Comparison]]:
+        """What is new of the current training until it ends, its result last; nothing where there was none."""
+        training, before = self.current, None
+        while training is not None:
+            ended = training.ended.wait(POLL_SECONDS)
+            if (news := training.news()) != before or ended:
+                yield (before := news)
+            if ended:
+                if training.result is not None:
+                    yield Done(training.result)
+                return
+
+
+def kinds() -> list[str]:
+    """The recipes of ``personal/``.   Raises AudioLDMError where training is not installed."""
+    try:
+        from audioldm import recipes
+    except ModuleNotFoundError as error:
+        raise AudioLDMError(f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"') from None
+    return [name.removeprefix("personal/") for name in recipes.names() if name.startswith("personal/")]
+
+
+def quoted(value: str | Path) -> str:
+    """A text as one value of an override, whatever is in it."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return str(QuotedString(str(value), Quote.single).with_quotes())
+
+
+def run_name(kind: str, words: list[str], place: Path) -> str:
+    """The same for the same settings and files, so that a request goes on where it was stopped."""
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(place)]
+    return f"{kind}_{hashlib.sha256(json.dumps([words, stats]).encode()).hexdigest()[:12]}"

@@ -1,0 +1,130 @@
+"""Training from the page: a process of the shared command, its curve, before and after, stop, and what is refused."""
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import pytest
+from gradio_client import Client
+
+from audioldm.adapters.files import read
+from audioldm.app.studio import Done
+from audioldm.app.training import News, Trainer, TrainRequest, kinds
+from audioldm.errors import AudioLDMError
+
+SHORT = TrainRequest("my dogs", prompt="a dog, {barking} = '1'", batches=4, batch_size=2, seed=3)
+
+
+@pytest.fixture
+def idle(trainer):
+    """The trainer with nothing going on, before and after."""
+    trainer.stop()
+    yield trainer
+    trainer.stop()
+
+
+def test_train_watch_and_hear_both(idle):
+    assert idle.folders() == ["broken", "my dogs"]
+    training = idle.start(SHORT)
+    *news, done = idle.watch()
+    assert isinstance(done, Done), news[-1].line
+    assert [batch for batch, _ in news[-1].curve] == [1, 2, 3, 4]
+    assert any(one.line.startswith("Batch ") for one in news if isinstance(one, News)) or len(news) > 1
+    before, after = done.result.takes
+    assert before.record["prompt"] == after.record["prompt"] == SHORT.prompt
+    assert before.seed == after.seed == 3
+    assert before.audio.read_bytes() != after.audio.read_bytes()
+    assert "adapters" not in before.record["model"]
+    assert after.record["model"]["adapters"][0]["kind"] == "lora"
+    assert read(done.result.adapter).about["prompt"] == SHORT.prompt
+    settings = (training.folder / "config.yaml").read_text(encoding="utf-8")
+    assert "batches: 4" in settings and "seed: 3" in settings
+
+
+def test_stop_saves_and_the_same_request_goes_on(idle):
+    long = replace(SHORT, prompt="", compare="a dog", kind="locon", batches=2000)
+    training = idle.start(long)
+    with pytest.raises(AudioLDMError, match="going on"):
+        idle.start(SHORT)
+    for news in idle.watch():
+        if news.curve:
+            break
+    begin = time.monotonic()
+    idle.stop()
+    assert time.monotonic() - begin < 30 and training.process.returncode == 143
+    *_, last = idle.watch()
+    assert last.line.startswith("Stopped after batch ")
+    assert (training.folder / "checkpoints" / "last.ckpt").is_file()
+    again, before = idle.start(long), last.curve[-1][0]
+    curve = next(news.curve for news in idle.watch() if news.curve and news.curve[-1][0] > before)
+    idle.stop()
+    assert curve[: len(last.curve)] == last.curve, "the curve of before, and more of it"
+    assert again.folder == training.folder and "resuming" in again.log.read_text()
+
+
+def test_what_cannot_be_is_a_sentence(idle, tmp_path):
+    os.symlink(tmp_path, idle.root / "away")
+    for changed, expected in (
+        ({"folder": "../"}, "leads out"),
+        ({"folder": "/etc"}, "leads out"),
+        ({"folder": "C:\\sounds"}, "leads out"),
+        ({"folder": "away"}, "leads out"),
+        ({"folder": "empty"}, "holds no sounds"),
+        ({"folder": "no such"}, "holds no sounds"),
+        ({"kind": "../tiny/vae"}, "Known: dora"),
+        ({"batches": 0}, "batches=0"),
+        ({"batches": float("nan")}, "batches=nan"),
+        ({"batch_size": 65}, "Use 1 to 64"),
+        ({"seed": -1}, "seed=-1"),
+        ({"prompt": "${oc.env:HOME}"}, "Leave it out"),
+        ({"prompt": " "}, "no prompt to hear"),
+    ):
+        with pytest.raises(AudioLDMError, match=expected):
+            idle.start(replace(SHORT, **changed))
+    (idle.root / "away").unlink()
+    with pytest.raises(AudioLDMError, match="--sounds"):
+        Trainer(idle.studio, idle.options).start(SHORT)
+    idle.start(replace(SHORT, folder="broken"))
+    *_, last = idle.watch()
+    assert "a.wav" in last.line and str(idle.root) not in last.line and "\n" not in last.line
+
+
+def test_every_kind_has_its_recipe(idle):
+    assert {"lora", "loha", "lokr", "locon", "dora", "dreambooth", "textual_inversion"} <= set(kinds())
+    for kind in kinds():
+        assert TrainRequest("my dogs", kind, "a dog").audible == (
+            "<mine>" if kind == "textual_inversion" else "a dog"
+        )
+
+
+@pytest.mark.slow
+def test_a_whole_model_and_a_word_are_heard_too(idle):
+    for kind in ("textual_inversion", "dreambooth"):
+        idle.start(replace(SHORT, kind=kind, batches=1))
+        *news, done = idle.watch()
+        assert isinstance(done, Done), news[-1].line
+        assert (done.result.adapter is None) == (kind == "dreambooth")
+        before, after = done.result.takes
+        assert before.audio.read_bytes() != after.audio.read_bytes()
+
+
+def test_by_the_interface(address, idle):
+    client = Client(address, verbose=False)
+    asked = [
+        SHORT.folder,
+        SHORT.kind,
+        SHORT.prompt,
+        SHORT.compare,
+        SHORT.batches,
+        SHORT.batch_size,
+        SHORT.seed,
+    ]
+    job = client.submit(*asked, api_name="/train")
+    job.result(timeout=300)
+    outputs = job.outputs()
+    assert any("Loss of " in str(one[1]) for one in outputs)
+    assert any(str(one[0]).startswith("Done: 4 batches") for one in outputs)
+    assert ".safetensors" in json.dumps(outputs[-1][2])
+    assert client.submit("..", *asked[1:], api_name="/train").result()[0].startswith("folder='..'")
+    client.predict(api_name="/stop")

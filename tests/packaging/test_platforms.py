@@ -1,0 +1,221 @@
+"""Windows and macOS, imitated on Linux: no POSIX modules, spawned workers, cp1252, backslashes, no float64 on MPS."""
+
+import ast
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from audioldm.pipeline.audioldm import AudioLDM
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "audioldm").rglob("*.py"))
+POSIX_MODULES = ("fcntl", "resource", "termios", "pwd", "grp", "readline")
+POSIX_NAMES = ("pread", "fork", "getuid", "geteuid", "killpg")
+POSIX_SIGNALS = ("SIGHUP", "SIGALRM", "SIGUSR1", "setitimer", "ITIMER_REAL", "pause")
+AS_WINDOWS = f"""
+import importlib, os, pkgutil, signal, sys
+def every():
+    import audioldm
+    names = [module.name for module in pkgutil.walk_packages(audioldm.__path__, "audioldm.")]
+    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+every()  # what others need of these modules is theirs: they have versions for Windows
+for name in [name for name in sys.modules if name.partition(".")[0] == "audioldm"]: del sys.modules[name]
+for name in {POSIX_MODULES}: sys.modules[name] = None
+for name in {POSIX_NAMES}: delattr(os, name)
+for name in {POSIX_SIGNALS}: delattr(signal, name)
+"""
+
+
+def test_every_module_is_imported_without_what_only_posix_has(python):
+    done = python(AS_WINDOWS + "every()")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_generate_and_train_without_what_only_posix_has(tiny_model, tmp_path, python):
+    code = AS_WINDOWS + (
+        "from audioldm.cli.app import run\n"
+        f"raise SystemExit(run(['generate', 'rain', '-m', {str(tiny_model)!r}, '--seconds', '0.3'])\n"
+        "    or run(['train', 'tiny/vae', 'batches=2', 'batch_size=2', 'val_every=2', 'trainer.log_every_n_steps=1'])\n"
+        "    or run(['bench', '-m', %r, '--help']))\n" % str(tiny_model)
+    )
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = (tmp_path / "runs" / "tiny" / "vae" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "speed/peak_gb" in json.loads(rows[0])
+
+
+OTHER_DOORS = re.compile(
+    r"\b(os|tarfile|zipfile|tables|paths|decode|self|box|part)\.|^(read_text|write_text)\("
+)
+"""Calls of these names that are not Path's or the builtin: ours are UTF-8"""
+
+
+def is_silent(call: ast.Call) -> bool:
+    """Whether a call opens a text without naming its encoding."""
+    name, line = getattr(call.func, "attr", getattr(call.func, "id", "")), ast.unparse(call)
+    if name not in ("open", "read_text", "write_text") or "encoding=" in line or OTHER_DOORS.match(line):
+        return False
+    return name != "open" or not re.search(r"'[rwax]?\+?b\+?[rwax]?\+?'|\.open\((\w*)\)$", line)
+
+
+def test_every_text_is_read_and_written_with_its_encoding():
+    """The default of Windows is cp1252, in which most captions cannot be written and all are misread."""
+    calls = [
+        (f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and is_silent(node)
+    ]
+    assert calls == []
+    assert is_silent(ast.parse("path.read_text()", mode="eval").body)
+    assert is_silent(ast.parse("open(path, 'a')", mode="eval").body)
+
+
+def test_a_console_of_windows_takes_every_prompt(tiny_model, tmp_path):
+    words = ["generate", "雨 – rain ☂", "-m", tiny_model, "--seconds", "0.3", "-o", tmp_path]
+    for encoding in ("cp1252", "cp437"):
+        done = subprocess.run(
+            [sys.executable, "-m", "audioldm", *map(str, words), "--force"],
+            capture_output=True, cwd=ROOT, timeout=300, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert rb"\u96e8_rain_seed0.wav" in done.stdout
+    assert (tmp_path / "雨_rain_seed0.wav").is_file()
+
+
+def test_training_with_spawned_workers(tmp_path, command):
+    """macOS and Windows start workers anew, so that all they work on must travel by pickle."""
+    (tmp_path / "sounds").mkdir()
+    for i in range(8):
+        wave = 0.1 * np.random.default_rng(i).normal(size=32000)
+        soundfile.write(tmp_path / "sounds" / f"dog {i}.wav", wave, 16000)
+    assert command("data", "prepare", "folder", tmp_path / "sounds", "-o", tmp_path / "m.jsonl") == 0
+    words = f"tiny/vae data=manifests data.manifests=[{tmp_path}/m.jsonl] data.workers=2"
+    words += " batches=2 batch_size=2 val_every=2"
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "from audioldm.cli.app import run\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('spawn')\n"
+        f"    sys.exit(run(['train', *{words.split()!r}]))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "runs" / "tiny" / "vae" / "model").is_dir()
+
+
+def test_memory_is_probed_without_fork(monkeypatch):
+    from audioldm import recipes
+    from audioldm.training import memory
+
+    methods = []
+    monkeypatch.setattr(memory, "probe", lambda build, **how: methods.append(how["method"]) or 1)
+    cfg = recipes.load("tiny/vae")
+    for platform in ("linux", "darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", platform)
+        recipes.fitting(cfg)
+    assert methods == ["fork", "spawn", "spawn"]
+
+
+def test_names_with_backslashes_and_drives(tmp_path, command, capsys):
+    folder = tmp_path / "sounds"
+    (folder / "sub").mkdir(parents=True)
+    soundfile.write(folder / "sub" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=16000), 16000)
+    (folder / "metadata.csv").write_bytes(b'file_name,caption\r\nsub\\a.wav,"caf\xe9, open"\r\n')
+    assert command("data", "prepare", "folder", folder, "-o", tmp_path / "m.jsonl") == 0, (
+        capsys.readouterr().err
+    )
+    text = (tmp_path / "m.jsonl").read_text(encoding="utf-8")
+    assert "café, open" in text and "a.wav" in text
+    capsys.readouterr()
+    for words in (
+        ("--adapter", r"C:\sounds\mine.safetensors:0.8"),
+        ("--audio-prompt", r"C:\sounds\mine.wav:0.8"),
+        ("-m", r"C:\models\mine"),
+    ):
+        assert command("generate", "rain", *words, "-o", tmp_path) in (1, 2)
+        error = capsys.readouterr().err
+        assert re.search(r"C:\\\S*mine", error) and "Traceback" not in error, error
+
+
+def test_no_door_needs_make():
+    texts = [path.read_text(encoding="utf-8") for path in [*SOURCES, *(ROOT / "recipes").rglob("*.yaml")]]
+    assert not [
+        line for text in texts for line in text.splitlines() if re.search(r"[`:\"] ?make [a-z]+[`\"]", line)
+    ]
+    install = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert "no make," in install and "pip install" in install
+
+
+class NoDoubles(TorchDispatchMode):
+    """A device without float64, as MPS is, and numbers for what only a real tensor could tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count(10**6, -1)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return float(next(self.numbers))
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            on_device = isinstance(value, torch.Tensor) and value.device.type != "cpu"
+            if on_device and value.dtype in (torch.float64, torch.complex128):
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result
+
+
+@pytest.fixture
+def without_doubles(monkeypatch):
+    """Put a model on a device of that kind: PyTorch of Linux knows MPS by name only, so CUDA lends its own."""
+    from audioldm.diffusion import schedule
+
+    monkeypatch.setattr(schedule, "WITHOUT_DOUBLES", ("mps", "cuda"))
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_overwrite_module_params_on_conversion(False)
+
+
+@torch.no_grad()
+def test_generation_and_edits_need_no_float64_on_the_device(without_doubles, monkeypatch, tiny_model):
+    from audioldm.nets import istft_vocoder
+    from audioldm.pipeline import draws, edit
+    from audioldm.signal import mel
+
+    pipe, small = AudioLDM.from_pretrained(), AudioLDM.from_pretrained(tiny_model)
+    bank = istft_vocoder.filterbank(pipe.spec)
+    for module in (istft_vocoder, mel):
+        monkeypatch.setattr(module, "filterbank", lambda spec: bank)
+    monkeypatch.setattr(edit.edit, "start_level", lambda schedule, strength: 10.0)
+    monkeypatch.setattr(draws, "silent", lambda waves: [])  # only real samples can tell
+    with FakeTensorMode(allow_non_fake_inputs=True), NoDoubles():
+        pipe.to("cuda")
+        for sampler in ("ddim", "dpmpp_2m", "heun"):
+            wave = pipe(["rain"], seeds=[0], steps=3, sampler=sampler, negative="wind")
+            assert wave.shape == (1, pipe.spec.samples(pipe.defaults.seconds))
+        small.to("cuda")
+        sound = torch.rand(20000)
+        edit.transfer(small, sound, "rain", seed=0, steps=3)
+        edit.transfer(small, sound, "rain", seed=0, steps=3, invert=True)
+        edit.inpaint(small, sound, "rain", seed=0, steps=3, regions=[(0.2, 0.6)])
+        edit.outpaint(small, sound, "rain", seed=0, steps=3, after=0.5)
+        edit.vary(small, sound, seed=0, steps=3)
+        edit.morph(small, sound, sound, ("rain", "wind"), seed=0, steps=3)
