@@ -201,6 +201,21 @@ def records(rows: Sequence[str], start: int, separator: str) -> Iterator[tuple[i
         place += taken
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that a file can hold: JSON also knows halves of surrogate pairs.
+
+    >>> is_text("é"), is_text("\\ud800"), is_text(3)
+    (True, False, False)
+    """
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse prompts that no tokenizer takes."""
+    if wrong := [text for text in texts if not is_text(text)]:
+        raise AudioLDMError(f"prompt={wrong[0]!r} holds half a character.", "Write it anew in UTF-8.")
+
+
 def is_null(value: Any) -> bool:
     """True of nothing at all, of an empty text, and of what programs write for nothing."""
     if isinstance(value, str):
@@ -211,7 +226,7 @@ def is_null(value: Any) -> bool:
 def texts_of(value: Any) -> tuple[str, ...]:
     """A text, or a list of texts, as a tuple of those that say something.  Raises ValueError for anything else."""
     values = value if isinstance(value, list | tuple) else [value]
-    if wrong := [item for item in values if not isinstance(item, str) and not is_null(item)]:
+    if wrong := [item for item in values if not is_text(item) and not is_null(item)]:
         raise ValueError(f"{wrong[0]!r} is no text")
     return tuple(item.strip() for item in values if not is_null(item))
 

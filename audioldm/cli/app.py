@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import audioldm
-from audioldm.cli.console import say
+from audioldm.cli.console import say, warned
 from audioldm.cli.options import group
 from audioldm.cli.startup import leave, repeated_interrupts
 from audioldm.errors import AudioLDMError
@@ -122,7 +122,7 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
-        with repeated_interrupts():
+        with repeated_interrupts(), warned():
             group = typer.main.get_command(app)
             code = group.main(args=arguments, prog_name="audioldm", standalone_mode=False)
     except typer.TyperException as error:

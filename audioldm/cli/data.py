@@ -99,7 +99,7 @@ class Listen(Force, Command):
     manifest: Path = argument(..., "The manifest to hear.", "JSONL")
     out: Path = out_option("out/listen.html", "HTML", "The page.")
     n: int = option(24, "How many rows, drawn at random.", "-n", "--number", Between(1))
-    seed: int = option(0, "Decides which rows.")
+    seed: int = option(0, "Decides which rows.", Between(0))
     split: str | None = option(None, "Only rows of this split.")
     source: str = option("", "Only rows whose source begins so.")
 
@@ -177,7 +177,7 @@ class Pack(Force, DryRun, Command):
 
     manifests: list[Path] = argument(..., "Manifests whose sounds are packed.")
     out: Path = out_option(..., "TAR", "The pack to write.")
-    kbps: float = option(48.0, "Opus bit rate; 48 is transparent to most ears at 16 kHz.")
+    kbps: float = option(48.0, "Opus bit rate; 48 is transparent to most ears at 16 kHz.", Between(6, 510))
     split: list[str] = option([], "Rows of these splits.  [default: all]")
     processes: int = processes_option()
 

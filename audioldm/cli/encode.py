@@ -54,7 +54,7 @@ class Encode(Force, DryRun, Command):
     t5: str = option("", "Keep this T5 encoder's token sequences, too.", "FOLDER|NAME")
     maps: str = option("", "Keep these maps, for controls: loudness, pitch, onset, centroid, edges.", "A,B")
     split: str = option("train", "Rows of this split.")
-    seed: int = option(0, "Decides the places.")
+    seed: int = option(0, "Decides the places.", Between(0))
     device: str = option("cpu", "cpu or cuda.")
 
     def cuts(self) -> "Cuts":

@@ -46,13 +46,15 @@ class TestOptions(Group):
     anchor: list[str] = option(
         [], "mushra: anchor3500, anchor1750, or none; may be repeated.  [default: anchor3500]"
     )
-    per_rater: int = option(0, "Prompts each rater hears; 0 is all.")
-    training: int = option(2, "Practice trials before each part.")
-    catch: int | None = option(None, "Trials with a right answer, per part.  [default: a tenth, 2 or more]")
-    repeats: int | None = option(None, "Trials asked twice, per part.  [default: a tenth]")
+    per_rater: int = option(0, "Prompts each rater hears; 0 is all.", Between(0))
+    training: int = option(2, "Practice trials before each part.", Between(0))
+    catch: int | None = option(
+        None, "Trials with a right answer, per part.  [default: a tenth, 2 or more]", Between(0)
+    )
+    repeats: int | None = option(None, "Trials asked twice, per part.  [default: a tenth]", Between(0))
     cut: bool = option(False, "Cut the clips of a prompt to the shortest.")
     common: bool = option(False, "Leave out prompts that a system lacks.")
-    seed: int | None = option(None, "Makes the same test again.  [default: drawn]")
+    seed: int | None = option(None, "Makes the same test again.  [default: drawn]", Between(0))
 
     def choices(self) -> "Choices":
         """As ``listening.prepare`` takes them."""
@@ -189,7 +191,7 @@ class Analyse(AsJson, Command):
     out: Path | None = out_option(None, "DIR", "Where to.  [default: TEST/analysis]")
     keep_all: bool = option(False, "Exclude no rater.")
     resamples: int = option(10_000, "Bootstrap draws over raters and prompts.", Between(100, 1_000_000))
-    seed: int = option(0, "Of the bootstrap.")
+    seed: int = option(0, "Of the bootstrap.", Between(0))
 
     def run(self) -> None:
         from audioldm.listening.folder import load

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, show_findings, show_json
-from audioldm.cli.options import AsJson, Command, Force, Group, argument, option, out_option
+from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class SourceOptions(Group):
     licence: str | None = option(None, "Licence of sounds whose row gives none.")
     author: str | None = option(None, "Author of sounds whose row gives none.")
     source: str | None = option(None, "Name of the source in each row.", "--source")
-    val: float | None = option(None, "Share of recordings to validate on, by hash.")
-    test: float | None = option(None, "Share of recordings to test on, by hash.")
-    test_fold: int | None = option(None, "The fold to test on.")
-    val_fold: int | None = option(None, "The fold to validate on.")
+    val: float | None = option(None, "Share of recordings to validate on, by hash.", Between(0, 1))
+    test: float | None = option(None, "Share of recordings to test on, by hash.", Between(0, 1))
+    test_fold: int | None = option(None, "The fold to test on.", Between(1, 10))
+    val_fold: int | None = option(None, "The fold to validate on.", Between(1, 10))
     only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
     exclude: list[str] | None = option(None, "wavcaps: a blacklist of other sets' test clips.", "JSON")
-    weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.")
+    weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.", Between(0))
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
@@ -91,7 +91,7 @@ class Prepare(Force, AsJson, Command):
     place: str = option("", "The same as PLACE.", "--from", "PLACE")
     out: Path | None = out_option(None, "JSONL", "The manifest.  [default: data/raw/SOURCE.jsonl]")
     youtube: bool = option(False, "Get missing clips by yt-dlp into --audio.")
-    workers: int = option(-1, "Processes that read at once.  [default: cores]")
+    workers: int = option(-1, "Processes that read at once.  [default: cores]", Between(-1, 4096))
     dry_run: bool = option(False, "Read the lists; count rows, write nothing.")
     listing: bool = option(False, "Every source, its options.", "--list")
     reading: SourceOptions = SourceOptions()

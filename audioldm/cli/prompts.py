@@ -136,7 +136,7 @@ def read_cell(name: str, value: Any, place: str) -> Any:
     leaf = NUMBERS.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, list | dict | bool) or (leaf is None and not isinstance(value, str)):
+    if isinstance(value, list | dict | bool) or (leaf is None and not tables.is_text(value)):
         raise AudioLDMError(f"{place}: {name}={value!r} is no {'number' if leaf else 'text'}.")
     if leaf is None:
         return value.strip()

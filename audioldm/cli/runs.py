@@ -242,7 +242,9 @@ class Ema(Force, Command):
 
     folder: Path = argument(..., "Run folder of a U-Net trained with callbacks.power_ema.every=N.")
     out: Path = out_option(..., "DIR", "Run-like folder to write; `audioldm export --ldm` takes it.")
-    width: float = option(0.1, "Width of the average relative to the training's length.")
+    width: float = option(
+        0.1, "Width of the average relative to the training's length.", Between(0, 0.288, above=True)
+    )
     at: int | None = option(None, "As if training had ended at this step; else the last.", Between(1))
 
     def run(self) -> None:
@@ -260,10 +262,9 @@ class Ema(Force, Command):
         state = synthesise(run / "ema", width=self.width, at=self.at)
         unet: Any = load_component(run / "model" / "unet")
         unet.load_state_dict(state, strict=True)
-        with staged(out, folder=True) as stage:
+        with staged(out, folder=True, replace=True) as stage:
             shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
             save_component(unet, stage / "model" / "unet")
-            shutil.rmtree(out, ignore_errors=True)
         print(weight_file(out / "model" / "unet"))
 
 

@@ -143,7 +143,10 @@ class Comparing(Group):
     unpaired: bool = option(False, "No pairs: leave KL and tags out.")
     gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
     crop: float | None = option(
-        None, "Length of every clip.  [default: the protocol's, or the clips']", "SECONDS"
+        None,
+        "Length of every clip.  [default: the protocol's, or the clips']",
+        "SECONDS",
+        Between(0, above=True),
     )
     embedder: list[str] = option([], "See audioldm evaluate embedders.  [default: yamnet]", "NAME[=WEIGHTS]")
     threads: int = option(2, "CPU threads of the tagger.", Between(1, 1024))

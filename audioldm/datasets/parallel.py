@@ -1,11 +1,13 @@
 """Work on many files by several processes, where no file ends the run."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 from audioldm.datasets.manifest import Finding, Row
@@ -51,8 +53,19 @@ def attempt(work: Callable[[Row], Result], row: Row) -> Result | Finding:
 
 
 def spawned(processes: int) -> ProcessPoolExecutor:
-    """A pool of new processes."""
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    """A pool of new processes, which end with this one however it ends."""
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+def end_with_parent() -> None:
+    """In a process of a pool: a parent that was killed says nothing, and its workers would wait for ever."""
+
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def ordered(

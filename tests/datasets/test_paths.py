@@ -150,3 +150,25 @@ def test_a_parquet_row_reads_no_file_outside_its_folder(tmp_path: Path):
     pq.write_table(pa.table({"audio": audio, "text": ["x"]}), tmp_path / "in" / "a.parquet")
     (sample,) = parquet([tmp_path / "in" / "a.parquet"])
     assert sample.audio is None and "leads out of" in sample.fault
+
+
+def test_a_folder_that_is_replaced_comes_back_if_the_run_is_killed_in_between(folder: Path):
+    place, aside = folder / "new", folder / ".new.old"
+    for content in ("old", "new"):
+        with staged(place, folder=True, replace=True) as stage:
+            (stage / "a").write_text(content)
+    assert (place / "a").read_text() == "new" and not aside.exists()
+    place.rename(aside)  # as a kill leaves it
+    with pytest.raises(ZeroDivisionError), staged(place, folder=True, replace=True):
+        raise ZeroDivisionError
+    assert (place / "a").read_text() == "new" and not aside.exists()
+
+
+def test_every_library_s_full_disk_is_one_line(folder: Path):
+    for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: ... (os error 28)")):
+        said = pytest.raises(AudioLDMError, match="could not be written: No space left on device")
+        with said as caught, staged(folder / "x.bin"):
+            raise error
+        assert caught.value.code == 1
+    with pytest.raises(RuntimeError), staged(folder / "x.bin"):
+        raise RuntimeError("os error 2")
