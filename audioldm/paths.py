@@ -69,13 +69,17 @@ def in_bytes(name: str) -> str:
 
 
 @contextmanager
-def staged(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
+def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> Iterator[Path]:
     """A new path beside ``path`` to write to (with ``folder`` a new folder); it takes ``path``'s place at the end.
 
     What was written is on the disk before the name appears.  If the block raises, nothing of it stays and ``path`` is
-    as it was.  A folder replaces only an absent or empty one.
+    as it was.  A folder replaces only an absent or empty one; with ``replace`` any, which stands aside as ``.NAME.old``
+    for that instant, and comes back in the next run if this one is killed in it.
     """
     path = Path(path)
+    aside = path.with_name(f".{path.name}.old")
+    if replace and aside.is_dir():
+        shutil.rmtree(aside) if path.exists() else aside.replace(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _swept:
         sweep(path.parent)
@@ -88,21 +92,38 @@ def staged(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
         for file in sorted(stage.rglob("*")) if folder else [stage]:
             if file.is_file():
                 sync(file)
+        if replace and path.exists():
+            path.replace(aside)
         stage.replace(path)
         sync(path.parent)
-    except OSError as error:
-        if error.errno in FULL:
+        if replace:
+            shutil.rmtree(aside, ignore_errors=True)
+    except Exception as error:
+        if why := full(error):
             raise AudioLDMError(
-                f"{path} could not be written: {os.strerror(error.errno or 0)}.",
+                f"{path} could not be written: {why}.",
                 "Free some space and run it again; what was there is as it was.",
                 code=1,
             ) from error
         raise
     finally:
+        if replace and aside.is_dir() and not path.exists():
+            aside.replace(path)
         if stage.is_dir():
             shutil.rmtree(stage, ignore_errors=True)
         else:
             stage.unlink(missing_ok=True)
+
+
+def full(error: Exception) -> str:
+    """Why the disk took no more, "" where an error says something else; libraries have errors of their own for it.
+
+    >>> full(OSError(28, "x")), full(ValueError("I/O error (os error 28)")), full(ValueError("28"))
+    ('No space left on device', 'No space left on device', '')
+    """
+    said = re.search(r"os error (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
+    return os.strerror(number) if number in FULL else ""
 
 
 @contextmanager

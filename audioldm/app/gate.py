@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from audioldm.listening.server import host_name, is_local
 
@@ -17,6 +17,8 @@ SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json", ".safetensor
 """Endings of files that may go out: sounds, pictures, sidecars and adapters; nothing that a browser would run"""
 ALIAS = "/audioldm-files"
 """What the folder of files is called in requests and replies"""
+MOST_JSON = 2**20
+"""bytes of a request: it names uploads and holds none"""
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -48,7 +50,11 @@ class Gate:
         scope["raw_path"] = scope["path"].encode()
         is_file = "file=" in scope["path"]
         if "json" in headers.get(b"content-type", ""):
-            scope, receive = await self.translated(scope, receive)
+            body = await whole_body(receive)
+            if body is None:
+                await refuse(send, 413, f"Send at most {MOST_JSON} bytes of JSON.")
+                return
+            scope, receive = self.translated(scope, receive, body)
         await self.app(scope, receive, send if is_file else self.translating(send))
 
     def refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
@@ -57,15 +63,17 @@ class Gate:
         if not self.is_own(host_name(host)):
             return 421, "This server does not answer to that name."
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return 403, "Another site may not ask here."
         _, equals, path = unquote(scope["path"]).partition("file=")
         if not equals:
             return None
-        inside = Path(path.replace(ALIAS, self.folder, 1)).resolve()
-        if not inside.is_relative_to(Path(self.folder).resolve()) or inside.suffix.lower() not in SERVED:
-            return 403, "That file is not served."
-        return None
+        try:
+            inside = Path(path.replace(ALIAS, self.folder, 1)).resolve()
+            served = inside.is_relative_to(Path(self.folder).resolve()) and inside.suffix.lower() in SERVED
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
+            served = False
+        return None if served else (403, "That file is not served.")
 
     def is_own(self, name: str) -> bool:
         """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
@@ -77,15 +85,9 @@ class Gate:
             return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
         return True
 
-    async def translated(self, scope: Message, receive: Receive) -> tuple[Message, Receive]:
+    def translated(self, scope: Message, receive: Receive, body: bytes) -> tuple[Message, Receive]:
         """A request with JSON whose files have their real names."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        content = bytes(body).replace(ALIAS.encode(), self.names[0][0])
+        content = body.replace(ALIAS.encode(), self.names[0][0])
         headers = [(n, v) for n, v in scope["headers"] if n.lower() != b"content-length"]
         headers.append((b"content-length", str(len(content)).encode()))
         queue = [{"type": "http.request", "body": content, "more_body": False}]
@@ -117,6 +119,17 @@ class Gate:
             await send(message)
 
         return forward
+
+
+async def whole_body(receive: Receive) -> bytes | None:
+    """A request's body; None for one that is longer than MOST_JSON."""
+    body = bytearray()
+    while len(body) <= MOST_JSON:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body) if len(body) <= MOST_JSON else None
+    return None
 
 
 def cut(body: bytes, name: bytes) -> int:

@@ -45,13 +45,19 @@ def show_findings(findings: Iterable[object]) -> None:
 
 @contextmanager
 def warned() -> Iterator[None]:
-    """Our own warnings become lines on stderr, one each."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Our own warnings become lines on stderr at once, one each; those of others stay as they are."""
+    with warnings.catch_warnings():
         warnings.simplefilter("always", AudioLDMWarning)
+        others = warnings.showwarning
+
+        def line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, AudioLDMWarning):
+                say(f"warning: {message}")
+            else:
+                others(message, category, *place, **more)
+
+        warnings.showwarning = line
         yield
-    for warning in caught:
-        if issubclass(warning.category, AudioLDMWarning):
-            say(f"warning: {warning.message}")
 
 
 @contextmanager

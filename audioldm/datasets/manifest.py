@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, locate, write_text
-from audioldm.tables import lines, read_text
+from audioldm.tables import is_text, lines, read_text
 
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
@@ -44,18 +45,22 @@ class Row:
 
 
 def is_number(value: Any, least: float = -math.inf) -> bool:
-    """Whether a value is a finite number of ``least`` or more."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
+    """Whether a value is a number of ``least`` or more that a float can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least <= value and abs(value) <= sys.float_info.max
 
 
 Check = tuple[Callable[[Any], bool], str]
-TEXT: Check = lambda value: isinstance(value, str), "no text"
+TEXT: Check = is_text, "no text"
+NAME: Check = lambda value: isinstance(value, str), "no text"
+"""of a file, which may be in bytes of another encoding"""
 TEXTS: Check = (
-    lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value), "no list of texts"
+    lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"
 )  # fmt: skip
 NUMBER: Check = lambda value: is_number(value, 0), "no number that it can have"
 FIELDS: dict[str, Check] = {
-    **dict.fromkeys(("path", "licence", "source", "sha256", "author", "group"), TEXT),
+    "path": NAME,
+    **dict.fromkeys(("licence", "source", "sha256", "author", "group"), TEXT),
     **dict.fromkeys(("captions", "labels", "parts"), TEXTS),
     **dict.fromkeys(("start", "weight"), NUMBER),
     "seconds": (lambda value: value is None or is_number(value, 0), NUMBER[1]),

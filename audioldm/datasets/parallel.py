@@ -1,11 +1,13 @@
 """Work on many files by several processes, where no file ends the run."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 from audioldm.datasets.manifest import Finding, Row
@@ -13,6 +15,20 @@ from audioldm.datasets.manifest import Finding, Row
 Result = TypeVar("Result")
 WINDOW = 4
 """Items that wait at each process; after a crash they are tried again one by one."""
+
+
+def sound_results(
+    work: Callable[[Row], Result], rows: Sequence[Row], findings: list[Finding], *,
+    processes: int = 0, on_row: Callable[[], None] | None = None,
+) -> Iterator[Result]:  # fmt: skip
+    """As ``each``, without the findings, which are added to ``findings``; ``on_row`` is called once a row."""
+    for result in each(work, rows, processes=processes):
+        if on_row is not None:
+            on_row()
+        if isinstance(result, Finding):
+            findings.append(result)
+        else:
+            yield result
 
 
 def each(
@@ -51,8 +67,19 @@ def attempt(work: Callable[[Row], Result], row: Row) -> Result | Finding:
 
 
 def spawned(processes: int) -> ProcessPoolExecutor:
-    """A pool of new processes."""
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    """A pool of new processes, which end with this one however it ends."""
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+def end_with_parent() -> None:
+    """In a process of a pool: a parent that was killed says nothing, and its workers would wait for ever."""
+
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def ordered(

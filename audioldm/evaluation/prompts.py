@@ -4,13 +4,12 @@ The rule, wherever a clip is judged by its tags: it is right when one of its cla
 at least .2, each class at its mean over the clip's patches, Silence left out.   P patches, K = 521 classes.
 """
 
-import csv
-import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
+from audioldm.evaluation.table import csv_text, markdown
 from audioldm.metrics.interval import wilson
 from audioldm.signal.level import normalise_peak
 from audioldm.tables import lines, read_text
@@ -282,23 +282,6 @@ def share(results: Iterable[Result]) -> dict[str, Any]:
     }
 
 
-def most_often(result: Result) -> str:
-    """The highest tags of a prompt's clips, or why there are none."""
-    names = Counter(next(iter(clip.tags)) for clip in result.clips)
-    tags = ", ".join(f"{name} {count}" for name, count in names.most_common(2))
-    return "; ".join(part for part in (tags, result.error) if part)
-
-
-def row(name: str, results: Sequence[Result], note: str) -> str:
-    """One line of the table."""
-    total = share(results)
-    if total["share"] is None:
-        return f"| {name} | - | - | - | - | {note} |"
-    low, high = total["interval95"]
-    cells = f"{total['right']} of {total['n']} | {total['share']:.3f} | {low:.2f} to {high:.2f} | {total['fit']:.2f}"
-    return f"| {name} | {cells} | {note} |"
-
-
 @dataclass(frozen=True)
 class Report:
     """The prompts' results, the rows of real clips, and ``about`` what was judged and by what."""
@@ -321,21 +304,32 @@ class Report:
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     def markdown(self) -> str:
-        """A table: right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
-        rows = ["| prompt | right | share | 95 % | fit | highest tags |", "|---|--:|--:|---|--:|---|"]
-        rows += [row(result.name, [result], most_often(result)) for result in [*self.results, *self.real]]
+        """Right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
+        rows: list[list[object]] = []
+        for result in [*self.results, *self.real]:
+            tags = Counter(next(iter(clip.tags)) for clip in result.clips).most_common(2)
+            note = ", ".join(f"{name} {count}" for name, count in tags)
+            rows.append([result.name, *cells([result]), "; ".join(filter(None, (note, result.error)))])
         mean = share(self.results)["mean_of_prompts"]
         note = "no clip" if mean is None else f"mean of the prompts' shares {mean:.3f}"
-        return "\n".join([*rows, row("all prompts", self.results, note)]) + "\n"
+        rows.append(["all prompts", *cells(self.results), note])
+        return markdown(["prompt", "right", "share", "95 %", "fit", "highest tags"], rows) + "\n"
 
     def csv(self) -> str:
         """A line a clip: prompt, seed, file, right, fit, and the five highest classes with their scores."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         tags = [name for i in range(1, HIGHEST + 1) for name in (f"tag{i}", f"score{i}")]
-        writer.writerow(["prompt", "seed", "file", "right", "fit", *tags])
-        for result in [*self.results, *self.real]:
-            for clip in result.clips:
-                pairs = [cell for pair in clip.tags.items() for cell in pair]
-                writer.writerow([result.name, clip.seed, clip.file, int(bool(clip.right)), clip.fit, *pairs])
-        return text.getvalue()
+        rows = [
+            [result.name, clip.seed, clip.file, int(bool(clip.right)), clip.fit, *chain(*clip.tags.items())]
+            for result in [*self.results, *self.real]
+            for clip in result.clips
+        ]
+        return csv_text(["prompt", "seed", "file", "right", "fit", *tags], rows)
+
+
+def cells(results: Sequence[Result]) -> list[object]:
+    """Right of n, share, interval and fit."""
+    total = share(results)
+    if total["share"] is None:
+        return [None] * 4
+    low, high = total["interval95"]
+    return [f"{total['right']} of {total['n']}", total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]

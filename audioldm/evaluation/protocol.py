@@ -4,9 +4,9 @@ Each item is known by a hash of its recording, start and caption, so that lists 
 (AudioCaps') can be published all the same.   The hash of the whole list is the protocol's identity.
 """
 
-import csv
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import from_rows
 from audioldm.paths import write_text
+from audioldm.tables import is_text, read_table, read_text
 
 YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
 
@@ -86,14 +87,19 @@ def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
 
 def of_audiocaps(path: Path, *, name: str = "audiocaps-test", seconds: float = 10.0) -> Protocol:
     """AudioCaps' test CSV: one caption a clip, the one with the lowest ``audiocap_id``; recordings are youtube ids."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"audiocap_id", "youtube_id", "start_time", "caption"} <= rows[0].keys():
+    columns = ("audiocap_id", "youtube_id", "start_time", "caption")
+    table = read_table(path, need=columns, text="caption")
+    wrong = [str(omission) for omission in table.omitted]
+    for record in table.records:
+        if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal()):
+            wrong.append(record.where)
+    if wrong or not table.records:
+        first_fault = next(iter(wrong), "it has no rows")
         raise AudioLDMError(
-            f"{path} is no AudioCaps CSV.", "Its columns: audiocap_id, youtube_id, start_time, caption."
+            f"{path} is no AudioCaps CSV: {first_fault}.", f"Its columns: {', '.join(columns)}."
         )
     first: dict[tuple[str, str], dict[str, str]] = {}
-    for row in sorted(rows, key=lambda row: int(row["audiocap_id"])):
+    for row in sorted((record.cells for record in table.records), key=lambda row: int(row["audiocap_id"])):
         first.setdefault((row["youtube_id"], row["start_time"]), row)
     keys = (item_key(YOUTUBE + row["youtube_id"], 0.0, row["caption"]) for row in first.values())
     about = "AudioCaps test, one caption a clip: the one with the lowest audiocap_id"
@@ -105,14 +111,19 @@ def read(path: Path) -> Protocol:
     if not path.is_file():
         raise AudioLDMError(f"There is no protocol {path}.", "See data/protocols, or make one.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise AudioLDMError(f"{path} is not JSON: {error}.", "Get the file again.") from error
     names = {*(field.name for field in fields(Protocol)), "sha256"}
     if not isinstance(content, dict) or content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
+    seconds, items = content["seconds"], content["items"]
+    length = seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf)
+    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
+    if not (length and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
+        raise AudioLDMError(f"{path} is no protocol: a field has another type.", "Get the file again.")
     expected = content.pop("sha256")
-    protocol = Protocol(**{**content, "items": tuple(content["items"])})
+    protocol = Protocol(**{**content, "items": tuple(items)})
     if protocol.sha256 != expected:
         raise AudioLDMError(
             f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}.",

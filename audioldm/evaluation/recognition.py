@@ -14,6 +14,7 @@ from audioldm.datasets.decode import SUFFIXES, decode
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows
+from audioldm.evaluation.table import markdown
 from audioldm.metrics.interval import wilson
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ class Tally:
             "confusion": self.confusion,
         }  # fmt: skip
 
-    def line(self, name: str) -> str:
-        """One row of a Markdown summary: name, clips, fraction, interval."""
+    def row(self, name: str) -> list[object]:
+        """Of a summary: name, clips, fraction, interval."""
         low, high = wilson(*self.total)
-        return f"| {name} | {self.total[1]} | {self.fraction:.3f} | {low:.3f} to {high:.3f} |"
+        return [name, self.total[1], self.fraction, f"{low:.3f} to {high:.3f}"]
 
 
 @dataclass(frozen=True)
@@ -210,19 +211,18 @@ class Report:
     def markdown(self) -> str:
         """The two numbers, then per class the real hits and the confusion of the generated clips."""
         ratio = "-" if self.ratio is None else f"{self.ratio:.3f}"
-        real, heads = self.classifier.real, (*PROMPTS.values(), SILENCE)
-        lines = ["| clips | n | recognised | 95 % interval |", "|---|---|---|---|"]
-        lines += [real.line("real, fold 4"), self.generated.line("generated"), ""]
-        lines += [
-            f"Generated / real: {ratio}. Chance: {1 / len(PROMPTS):.3f}. Clipped clips: {self.clipped}.",
-            "",
-            "Columns after the second count what the generated clips of each class were recognised as.",
-            "",
-            "| prompt | real |" + "|".join(heads) + "|",
-            "|---" * (len(heads) + 2) + "|",
+        real, counts = self.classifier.real, self.classifier.real.counts
+        summary = markdown(
+            ["clips", "n", "recognised", "95 % interval"],
+            [real.row("real, fold 4"), self.generated.row("generated")],
+        )
+        rows = [
+            [PROMPTS[label], "{}/{}".format(*counts[label]), *(n or "" for n in row.values())]
+            for label, row in self.generated.confusion.items()
         ]
-        for label, row in self.generated.confusion.items():
-            hits, clips = real.counts[label]
-            cells = "|".join(str(n or "") for n in row.values())
-            lines.append(f"| {PROMPTS[label]} | {hits}/{clips} |{cells}|")
-        return "\n".join(lines) + "\n"
+        return (
+            f"{summary}\n\nGenerated / real: {ratio}. Chance: {1 / len(PROMPTS):.3f}. "
+            f"Clipped clips: {self.clipped}.\n\n"
+            "Columns after the second count what the generated clips of each class were recognised as.\n\n"
+            f"{markdown(['prompt', 'real', *PROMPTS.values(), SILENCE], rows)}\n"
+        )

@@ -1,7 +1,5 @@
 """A comparison's report: one HTML page with charts and the clips to hear, tables for a terminal, a CSV of the clips."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +8,7 @@ from audioldm.evaluation import html
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.comparison import Comparison, Line, Report
 from audioldm.evaluation.picture import Picture
+from audioldm.evaluation.table import csv_text, markdown
 
 SHOWN = 16
 """clips with players: half of them the worst"""
@@ -129,46 +128,12 @@ def as_text(report: Report) -> str:
     lines = [f"{key:<12} {html.plain(value)}" for key, value in report.about.items() if key != "scores"]
     lines += [f"{name:<12} {html.plain(counts)}" for name, counts in report.census.items()]
     for name, part in report.lines.items():
-        lines += ["", f"by {name}", "", *markdown(*score_table(part))]
+        lines += ["", f"by {name}", "", markdown(*score_table(part))]
     lines += [f"warning: {line}" for line in report.warnings]
     return "\n".join(lines) + "\n"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of a Markdown table; numbers get three digits, None a dash.
-
-    >>> print(*markdown(["a", "b"], [[1, 0.12345]]), sep="\\n")
-    | a | b |
-    |---|---|
-    | 1 | 0.123 |
-    """
-
-    def cell(value: object) -> str:
-        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    body = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
-    return ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *body]
 
 
 def as_csv(report: Report) -> str:
     """One line a generated clip."""
     names = dict.fromkeys(name for row in report.clips for name in row)
     return csv_text(list(names), [[row.get(name, "") for name in names] for row in report.clips])
-
-
-def csv_text(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A CSV whose text cells no spreadsheet takes for a formula: those that begin like one get a quote in front.
-
-    >>> csv_text(["a"], [["=1+1"], [-2.5]])
-    "a\\n'=1+1\\n-2.5\\n"
-    """
-
-    def cell(value: object) -> object:
-        formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        return f"'{value}" if formula else value
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([cell(value) for value in row] for row in rows)
-    return buffer.getvalue()

@@ -1,15 +1,15 @@
 """One page about one training run: curves, previews over time, settings against another run, scores."""
 
-import io
 import json
 import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import soundfile
+import numpy as np
 import torch
 
+from audioldm.datasets.decode import held
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
@@ -116,9 +116,9 @@ def preview(kind: str, step: int, event: Any) -> str:
     """A picture, or a sound with its spectrogram."""
     if kind == "images":
         return html.image(event.encoded_image_string, f"log-mel at batch {step}", 'style="width:100%" ')
-    samples, rate = soundfile.read(io.BytesIO(event.encoded_audio_string), dtype="float32", always_2d=True)
-    wave = torch.from_numpy(samples.mean(axis=1))
-    return html.spectrogram(wave, rate) + html.player(wave, rate)
+    with held(f"the preview of batch {step}", event.encoded_audio_string) as file:
+        wave = torch.from_numpy(np.concatenate(list(file.blocks())).mean(axis=1))
+        return html.spectrogram(wave, file.rate) + html.player(wave, file.rate)
 
 
 def differences(folder: Path, against: Path) -> str:

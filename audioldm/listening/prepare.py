@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -250,8 +248,7 @@ def prepare(
     choices.check(systems)
     sources = gather(systems, captions, common=choices.common)
     design = designed(systems, sources, choices)
-    ready = out.with_name(f".{out.name}.{os.getpid()}.ready")
-    with staged(ready, folder=True) as folder:
+    with staged(out, folder=True, replace=True) as folder:
         maker = Maker(folder, design)
         (folder / "audio").mkdir()
         for done, (prompt, files) in enumerate(sources.files.items(), start=1):
@@ -261,30 +258,8 @@ def prepare(
         for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
             (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
         maker.write_descriptions(choices.title)
-        folder.chmod(0o755)
-    swap(ready, out, force=force)
+        check_free(out, force=force)  # it may have got answers meanwhile
     return load(out)
-
-
-def swap(ready: Path, out: Path, *, force: bool) -> None:
-    """Let the finished folder take ``out``'s place, which may have got answers meanwhile; an error changes nothing.
-
-    Nothing is written here but names, so that a full disk cannot come between; what was there goes last.
-    """
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    try:
-        check_free(out, force=force)
-        if out.exists():
-            out.replace(old)
-        try:
-            ready.replace(out)
-        except OSError:
-            if old.exists():
-                old.replace(out)
-            raise
-    finally:
-        shutil.rmtree(ready, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_free(out: Path, *, force: bool) -> None:

@@ -13,7 +13,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.html import Markup
 from audioldm.evaluation.picture import Picture
-from audioldm.evaluation.report import csv_text, markdown
+from audioldm.evaluation.table import csv_text, markdown
 from audioldm.listening.analysis import Line, Outcome, Screened, outcome, screen
 from audioldm.listening.design import METHODS
 from audioldm.listening.figures import POWER_SHARES, figures, power_table
@@ -62,7 +62,7 @@ class Result:
         for each in self.outcomes:
             lines += ["", f"{each.task}: {headline(each)}"]
             for head, rows in tables(each):
-                lines += ["", *markdown(head, rows)]
+                lines += ["", markdown(head, rows)]
         return "\n".join([*lines, "", *self.notes]) + "\n"
 
 

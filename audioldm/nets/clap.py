@@ -27,6 +27,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import register, save_component
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
+from audioldm.tables import check_texts
 
 MAX_TOKENS = 77
 """tokens of a prompt that the small text tower has positions for"""
@@ -62,6 +63,7 @@ class TwoTowers(nn.Module):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut."""
+        check_texts(prompts)
         tokens = self.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device)

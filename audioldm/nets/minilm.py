@@ -50,13 +50,13 @@ def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str
     return table
 
 
-def minilm_tokenizer() -> PreTrainedTokenizerFast:
+def minilm_tokenizer(folder: Path | None = None) -> PreTrainedTokenizerFast:
     """MiniLM's word pieces; its special tokens are renamed to RoBERTa's, which CLAP's text tower expects."""
     import json
 
     from tokenizers import Tokenizer
 
-    content = json.loads((minilm_folder() / "tokenizer.json").read_text(encoding="utf-8"))
+    content = json.loads(((folder or minilm_folder()) / "tokenizer.json").read_text(encoding="utf-8"))
     names = {old: new for new, old in ROLES.items()}
     content["model"]["vocab"] = {names.get(word, word): i for word, i in content["model"]["vocab"].items()}
     content["model"]["unk_token"] = "<unk>"
@@ -67,9 +67,11 @@ def minilm_tokenizer() -> PreTrainedTokenizerFast:
     return wrap_tokenizer(Tokenizer.from_str(json.dumps(content)))
 
 
-def minilm_word_embeddings(width: int) -> Tensor:
+def minilm_word_embeddings(width: int, folder: Path | None = None) -> Tensor:
     """MiniLM's word embeddings (30522, 384) on their first ``width`` principal axes, scaled to a deviation of 0.02."""
-    words = AutoModel.from_pretrained(minilm_folder()).get_input_embeddings().weight.detach().double()
+    words = (
+        AutoModel.from_pretrained(folder or minilm_folder()).get_input_embeddings().weight.detach().double()
+    )
     centred = words - words.mean(0)
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]
     small = centred @ axes

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from audioldm.batch import Condition
 from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.folder import save_component
+from audioldm.tables import check_texts
 
 LONGEST = 128
 """tokens of a caption, as AudioLDM 2's T5 is used"""
@@ -32,6 +33,7 @@ class T5TextEncoder(nn.Module):
     @torch.no_grad()
     def embed(self, text: str) -> Tensor:
         """The encoder's last states (L, E) for one text; alone, so that padding changes nothing."""
+        check_texts([text])
         tokens = self.tokenizer([text], truncation=True, max_length=self.longest, return_tensors="pt")
         return self.model(**tokens.to(self.model.device)).last_hidden_state[0].float()
 

@@ -1,7 +1,6 @@
 """What happens beside the steps: the curves, the state on the disk, stopping, the export."""
 
 import json
-import shutil
 import threading
 import warnings
 from contextlib import ExitStack
@@ -327,7 +326,7 @@ class ExportFolder(L.Callback):
             parts = {name: joined(part) for name, part in module.components().items()}
             if not trainer.is_global_zero:
                 return
-            with staged(Path(self.folder), folder=True) as new:
+            with staged(self.folder, folder=True, replace=True) as new:
                 if hasattr(module, "write"):  # an adapter, a whole model
                     module.write(new)
                     parts = {}
@@ -336,4 +335,3 @@ class ExportFolder(L.Callback):
                         part.save(new)
                     else:
                         save_component(part, new / name)
-                shutil.rmtree(self.folder, ignore_errors=True)

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from audioldm.adapters import inject
 from audioldm.adapters.adapter import Adapter, start
@@ -25,7 +26,7 @@ from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.training.latent_diffusion import LatentDiffusion, Trained
+from audioldm.training.latent_diffusion import LatentDiffusion, Streams, Trained
 from audioldm.training.module import Terms
 
 FULL = "full"
@@ -51,7 +52,7 @@ class OfModel(LatentDiffusion):
         **settings: Any,
     ) -> None:
         pipe = AudioLDM.from_pretrained(model)
-        empty, empty_tokens = empty_prompt(pipe)
+        empty, empty_tokens, streams = empty_prompt(pipe)
         super().__init__(
             pipe.unet,
             pipe.schedule,
@@ -64,7 +65,7 @@ class OfModel(LatentDiffusion):
             drop=drop,
             **settings,
         )
-        self.pipe, self.prompt, self.model = pipe, prompt, model
+        self.pipe, self.prompt, self.model, self.streams = pipe, prompt, model, streams
         self.strict_loading = False
         self.unet.requires_grad_(False)
 
@@ -94,26 +95,34 @@ class OfModel(LatentDiffusion):
         return self.optimise(self.parameters())
 
 
-def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None]:
+def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None, Streams | None]:
     """CLAP's vector (D,) and the tokens (L, E) of the empty prompt; zeros (1,) and None for what the U-Net reads not.
 
-    Raises AudioLDMError for a U-Net that attends to two token sequences.
+    Beside them how two sequences lie in those tokens: the first one's length, which is the same for every prompt (what
+    AudioLDM 2's GPT-2 generates), and both widths.
     """
     with torch.no_grad():
         empty = pipe.encode_text([""])
-    if empty.tokens2 is not None:
-        raise AudioLDMError(
-            f"{pipe.name} attends to two token sequences.",
-            "Fine-tune a model that reads one, or a CLAP vector.",
-        )
     film = torch.zeros(1) if empty.film is None else empty.film[0]
-    return film, None if empty.tokens is None else real_tokens(empty)
+    if empty.tokens is None:
+        return film, None, None
+    if empty.tokens2 is None:
+        return film, real_tokens(empty), None
+    streams = empty.tokens.shape[1], empty.tokens.shape[2], empty.tokens2.shape[2]
+    return film, real_tokens(empty), streams
 
 
 def real_tokens(condition: Condition) -> Tensor:
-    """The tokens (L, E) of a condition of one row that are not masked."""
-    assert condition.tokens is not None
-    return condition.tokens[0] if condition.mask is None else condition.tokens[0][condition.mask[0].bool()]
+    """The tokens (L, E) of a condition of one row that are not masked; a second sequence follows the first.
+
+    The narrower one is filled with zeros; ``LatentDiffusion.streams`` takes them apart again.
+    """
+    parts = []
+    for tokens, mask in ((condition.tokens, condition.mask), (condition.tokens2, condition.mask2)):
+        if tokens is not None:
+            parts.append(tokens[0] if mask is None else tokens[0][mask[0].bool()])
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([nnf.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 class FineTune(OfModel):
@@ -219,9 +228,13 @@ class Prior:
         """``rows`` of them by chance, unscaled, as a batch."""
         pick = torch.randint(len(self.latents), (rows,), generator=rng, device=rng.device).cpu()
         mean = (self.latents[pick] / scale).to(device)
-        condition = self.condition.to(device).repeat(rows)
-        film = mean.new_zeros(rows, 1) if condition.film is None else condition.film
-        return LatentBatch(mean, torch.zeros_like(mean), film, film, condition.tokens, condition.mask)
+        condition = self.condition.to(device)
+        film = mean.new_zeros(rows, 1) if condition.film is None else condition.film.expand(rows, -1)
+        if condition.tokens is None:
+            return LatentBatch(mean, torch.zeros_like(mean), film, film)
+        tokens = real_tokens(condition).expand(rows, -1, -1)
+        mask = tokens.new_ones(tokens.shape[:2], dtype=torch.long)
+        return LatentBatch(mean, torch.zeros_like(mean), film, film, tokens, mask)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

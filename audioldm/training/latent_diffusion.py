@@ -9,11 +9,14 @@ from torch import Generator, Tensor
 from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import NoiseSchedule
+from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.module import Terms, TrainingModule
 
 Trained = Literal["eps", "v", "x0", "flow"]
 """what a U-Net can be trained to predict"""
+Streams = tuple[int, int, int]
+"""of two token sequences that lie one behind the other: the first one's length, and the width of each"""
 Draws = tuple[Tensor, Tensor, Tensor, Condition]
 """latents z (B, C, T, F), timesteps t (B,), noise (B, C, T, F), condition"""
 
@@ -29,6 +32,7 @@ class LatentDiffusion(TrainingModule):
     """
 
     recordable = True
+    streams: Streams | None = None
 
     def __init__(
         self,
@@ -46,6 +50,12 @@ class LatentDiffusion(TrainingModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        width = unet.config.get("projection_class_embeddings_input_dim") or empty.shape[-1]
+        if empty.shape[-1] != width:
+            raise AudioLDMError(
+                f"The cache has embeddings of {empty.shape[-1]} numbers; this U-Net takes {width}.",
+                "Encode with the CLAP that it is for, or set task.unet.film_dim.",
+            )
         self.unet: Any = unet
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
         self.draw_kind: objective.Draw = draw
@@ -104,7 +114,13 @@ class LatentDiffusion(TrainingModule):
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
 
     def draw(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Draws:
-        """All that is random of a batch."""
+        """All that is random of a batch.   Raises AudioLDMError for latents that the U-Net does not take."""
+        channels, taken = batch.mean.shape[1], self.unet.config.in_channels
+        if channels != taken:
+            raise AudioLDMError(
+                f"The cache has latents of {channels} channels; this U-Net takes {taken}.",
+                "Encode with the VAE that it is for, or set task.unet.latent_channels.",
+            )
         z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
         condition = self.condition(batch, rng, drop=drop)
         t = self.rank_slice(
@@ -121,15 +137,29 @@ class LatentDiffusion(TrainingModule):
         if batch.tokens is None or self.empty_tokens is None:
             return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
         null, mask = padded(self.empty_tokens, batch.tokens.shape[1])
-        return choose_rows(
+        condition = choose_rows(
             dropped,
             Condition(film=self.empty[None], tokens=null[None], mask=mask[None]),
             Condition(film=film, tokens=batch.tokens, mask=batch.mask),
         )
+        return condition if self.streams is None else separated(condition, *self.streams)
 
     def configure_optimizers(self) -> Any:
         """AdamW, as AudioLDM."""
         return self.optimise(self.unet.parameters())
+
+
+def separated(joined: Condition, length: int, first: int, second: int) -> Condition:
+    """Two sequences, ``first`` and ``second`` numbers wide, out of one: the first has ``length`` tokens."""
+    assert joined.tokens is not None
+    assert joined.mask is not None
+    return Condition(
+        film=joined.film,
+        tokens=joined.tokens[:, :length, :first],
+        mask=joined.mask[:, :length],
+        tokens2=joined.tokens[:, length:, :second],
+        mask2=joined.mask[:, length:],
+    )
 
 
 def padded(tokens: Tensor, length: int) -> tuple[Tensor, Tensor]:

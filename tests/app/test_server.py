@@ -147,6 +147,14 @@ def test_foreign_names_and_sites_are_refused(address):
     assert httpx.get(address.replace("127.0.0.1", "localhost")).status_code == 200
 
 
+def test_what_is_no_address_or_too_long_is_refused_and_not_a_fault(address):
+    for origin in ("http://[", "null", ""):
+        assert httpx.get(address, headers={"Origin": origin}).status_code == 403
+    assert httpx.get(f"{address}/gradio_api/file=x%00.png").status_code == 403
+    long = httpx.post(f"{address}/gradio_api/call/edit", json={"data": ["x" * 2**20]}, timeout=60)
+    assert long.status_code == 413 and "at most" in long.json()["error"]
+
+
 def test_a_page_for_others_answers_to_addresses_and_its_own_names_only(tmp_path):
     import socket
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.pack import pack, unpack
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, staged, sweep, workspace, write_text
+from audioldm.paths import inside, published, staged, sweep, workspace, write_text
 
 NAMES = (
     "../secret.wav",
@@ -61,6 +62,26 @@ def test_a_file_appears_whole_or_not_at_all(folder: Path):
     with workspace(folder) as room:
         assert room.is_dir()
     assert not room.exists()
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_published_folder_is_the_old_or_the_new_one(folder: Path, before: str | None):
+    place = folder / "model"
+    if before:
+        (place / "unet").mkdir(parents=True)
+        (place / "unet" / "a").write_text(before)
+        (place / "notes.txt").write_text("the user's own")
+    with suppress(RuntimeError), published(place) as stage:
+        (stage / "half").write_text("x")
+        raise RuntimeError
+    assert not (place / "half").exists() and (before is None or (place / "unet" / "a").read_text() == before)
+    with published(place) as stage:
+        (stage / "unet").mkdir()
+        (stage / "unet" / "a").write_text("new")
+        (stage / "index.json").write_text("{}")
+    names = {"unet", "index.json", *(["notes.txt"] if before else [])}
+    assert {path.name for path in place.iterdir()} == names, "no stage stays, and nothing of the user's goes"
+    assert (place / "unet" / "a").read_text() == "new"
 
 
 def test_a_new_file_has_the_rights_that_the_user_set(folder: Path):
@@ -150,3 +171,25 @@ def test_a_parquet_row_reads_no_file_outside_its_folder(tmp_path: Path):
     pq.write_table(pa.table({"audio": audio, "text": ["x"]}), tmp_path / "in" / "a.parquet")
     (sample,) = parquet([tmp_path / "in" / "a.parquet"])
     assert sample.audio is None and "leads out of" in sample.fault
+
+
+def test_a_folder_that_is_replaced_comes_back_if_the_run_is_killed_in_between(folder: Path):
+    place, aside = folder / "new", folder / ".new.old"
+    for content in ("old", "new"):
+        with staged(place, folder=True, replace=True) as stage:
+            (stage / "a").write_text(content)
+    assert (place / "a").read_text() == "new" and not aside.exists()
+    place.rename(aside)  # as a kill leaves it
+    with pytest.raises(ZeroDivisionError), staged(place, folder=True, replace=True):
+        raise ZeroDivisionError
+    assert (place / "a").read_text() == "new" and not aside.exists()
+
+
+def test_every_library_s_full_disk_is_one_line(folder: Path):
+    for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: ... (os error 28)")):
+        said = pytest.raises(AudioLDMError, match="could not be written: No space left on device")
+        with said as caught, staged(folder / "x.bin"):
+            raise error
+        assert caught.value.code == 1
+    with pytest.raises(RuntimeError), staged(folder / "x.bin"):
+        raise RuntimeError("os error 2")

@@ -110,3 +110,15 @@ def test_cells():
             number_of(wrong)
     with pytest.raises(ValueError, match="is no text"):
         texts_of(3)
+
+
+def test_half_a_character_is_no_text(tmp_path: Path):
+    from audioldm.cli.prompts import read_rows
+    from audioldm.datasets.manifest import read
+
+    (tmp_path / "m.jsonl").write_text('{"path": "a.wav", "captions": ["a \\ud800"]}\n')
+    with pytest.raises(AudioLDMError, match=r"m\.jsonl:1: captions=.* is no list of texts"):
+        read(tmp_path / "m.jsonl")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a \\ud800"}\n')
+    with pytest.raises(AudioLDMError, match="is no text"):
+        read_rows(None, str(tmp_path / "p.jsonl"))

@@ -1,5 +1,6 @@
 """Which caption of a clip is asked for: by policy, and by AudioCaps' protocol."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,33 @@ def test_captions_of_a_clip_by_policy() -> None:
     assert clips.from_rows(rows, captions="hash") == clips.from_rows(rows, captions="hash")
     with pytest.raises(AudioLDMError, match="more than once"):
         clips.from_rows([rows[0], Row("x/a.wav", ("z",))])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("items", [3]),
+        ("items", "x"),
+        ("seconds", "5"),
+        ("seconds", -1),
+        ("gain", None),
+        ("name", "\ud800"),
+        ("sha256", 5),
+    ],
+)
+def test_a_protocol_with_a_field_of_another_type_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    whole = protocol.Protocol("x", "", "first", 1.0, "peak", ("a", "b"))
+    whole.write(tmp_path / "p.json")
+    assert protocol.read(tmp_path / "p.json") == whole
+    content = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps({**content, name: value}))
+    with pytest.raises(AudioLDMError, match="a field has another type"):
+        protocol.read(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("row", ["x,y,20,b", "7,x", '7,x,20,"b'])
+def test_a_row_of_audiocaps_that_is_none_is_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text(f"audiocap_id,youtube_id,start_time,caption\n7,x,20,b\n{row}\n")
+    with pytest.raises(AudioLDMError, match=r"test\.csv:3"):
+        protocol.of_audiocaps(path)

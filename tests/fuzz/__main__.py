@@ -16,11 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONWARNINGS": "ignore"}
 
+import contents
 import doors
 import harness
+import processes
+import web
 import world
 
-KINDS = {"doors": doors.cases}
+KINDS = {"doors": doors.cases, "contents": contents.cases, "processes": processes.cases, "web": web.cases}
 
 
 def main() -> int:
@@ -42,11 +45,13 @@ def main() -> int:
     }
     os.environ["AUDIOLDM_STORE"] = str(folder / "home" / "store")
     tempfile.tempdir = None
-    place = folder / "material"
-    world.shared.append(place)
     shared = world.build(folder, large=options.size == "large", seed=options.seed)
     cases = [case for make in KINDS.values() for case in make(shared)]
-    cases = [case for case in cases if options.only in case.kind and options.name in case.name]
+    cases = [
+        case
+        for case in cases
+        if any(word in case.kind for word in options.only.split(",")) and options.name in case.name
+    ]
     ready = time.monotonic() - began
     tallies = harness.run_all(cases, folder / "rooms", shared.secret, jobs=options.jobs)
     print(f"{'kind':<24}{'tried':>7}{'refused':>9}{'survived':>10}{'lost':>6}{'seconds':>9}")

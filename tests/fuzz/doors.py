@@ -125,8 +125,12 @@ def pass_on(world: World, sound: Sound, room: Path) -> Result:
 
 Door = Callable[[World, Sound, Path], Result]
 DOORS: dict[str, Door] = {
-    "check": check, "generate": generate, "edit": edit, "evaluate": evaluate, "train": train,
-}  # fmt: skip
+    "check": check,
+    "generate": generate,
+    "edit": edit,
+    "evaluate": evaluate,
+    "train": train,
+}
 
 
 def fitting(door: str, sound: Sound) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import io
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from typing import Any
 
 LIMIT = 60.0
 """Seconds of a case; most take a tenth of one."""
+MEMORY = 3 * 2**30
+"""Bytes that a case may ask for"""
 FAULTS = ("Traceback (most recent call last)", "audioldm: unexpected ", "Segmentation fault", "core dumped")
 WRITING = (
     "os.remove",
@@ -35,8 +38,8 @@ WRITING = (
     "os.truncate",
     "shutil.rmtree",
 )
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What steers a terminal; a carriage return belongs to a progress bar, which nobody asks for here."""
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What steers a terminal; a carriage return belongs to a library's progress bar."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Case:
     codes: tuple[int, ...] = (0, 1, 2)
     check: Callable[[Path, Result], str] = lambda room, result: ""
     limit: float = LIMIT
+    count: int = 1
+    """how many deeds it is"""
 
 
 @dataclass
@@ -74,10 +79,12 @@ class Tally:
     seconds: float = 0.0
     losses: list[str] = field(default_factory=list)
 
-    def add(self, name: str, verdict: str, why: str, seconds: float) -> None:
-        """Count one."""
-        self.tried, self.seconds = self.tried + 1, self.seconds + seconds
-        setattr(self, verdict, getattr(self, verdict) + 1)
+    def add(self, name: str, verdict: str, why: str, seconds: float, count: int = 1) -> None:
+        """Count a case; of one of many deeds, one is lost."""
+        self.tried, self.seconds = self.tried + count, self.seconds + seconds
+        many = 1 if verdict == "lost" else count
+        setattr(self, verdict, getattr(self, verdict) + many)
+        self.survived += count - many
         if verdict == "lost":
             self.losses.append(f"{name}: {why}")
 
@@ -205,6 +212,7 @@ def child(cases: Sequence[Case], start: int, scratch: Path, secret: Path, line: 
 
     torch.set_num_threads(1)
     hush()
+    resource.setrlimit(resource.RLIMIT_AS, (address_space() + MEMORY, resource.RLIM_INFINITY))
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch / "tmp")
     free = [os.environ["HOME"], str(scratch / "tmp"), "/dev/", "/proc/"]
     for number in range(start, len(cases)):
@@ -221,6 +229,11 @@ def child(cases: Sequence[Case], start: int, scratch: Path, secret: Path, line: 
     line.send((len(cases), None))
     line.close()
     os._exit(0)  # a library's threads must not hold it up
+
+
+def address_space() -> int:
+    """Bytes that this process has mapped; the libraries map more than they use."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def hush() -> None:
@@ -282,7 +295,7 @@ def run_all(
 
     def count(case: Case, verdict: str, why: str, seconds: float) -> None:
         with lock:
-            tallies[case.kind].add(case.name, verdict, why, seconds)
+            tallies[case.kind].add(case.name, verdict, why, seconds, case.count)
             if verdict == "lost":
                 tell(f"LOST {case.kind}: {case.name}: {why}")
 

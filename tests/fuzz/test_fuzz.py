@@ -32,11 +32,20 @@ PLANTED = {
     "it hangs": (lambda room: time.sleep(60), "took more than"),
     "it dies": (lambda room: os._exit(9), "ended its process"),
     "it runs out of everything": (lambda room: os.kill(os.getpid(), 9), "ended its process"),
-    "written outside": (lambda room: (room.parent / "x").write_text("x") and Result(0), "outside of its folder"),
-    "removed outside": (lambda room: (room.parent.parent / "rm").unlink() or Result(0), "outside of its folder"),
-    "a secret is read": (lambda room: Result(len((secret_of(room) / "x").read_text()) - 1), "outside of its folder"),
+    "written outside": (
+        lambda room: (room.parent / "x").write_text("x") and Result(0),
+        "outside of its folder",
+    ),
+    "removed outside": (
+        lambda room: (room.parent.parent / "rm").unlink() or Result(0),
+        "outside of its folder",
+    ),
+    "a secret is read": (
+        lambda room: Result(len((secret_of(room) / "x").read_text()) - 1),
+        "outside of its folder",
+    ),
     "left half-written": (half_written, "was left behind"),
-}  # fmt: skip
+}
 
 
 def secret_of(room: Path) -> Path:

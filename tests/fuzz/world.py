@@ -1,4 +1,4 @@
-"""What the cases share: a tiny model that is loaded once, whole sounds, and secrets that nobody may touch."""
+"""What the cases share: a tiny model and what commands make of it, whole; and secrets that nobody may touch."""
 
 import functools
 import json
@@ -8,18 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from harness import command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny_model
 
 QUICK = ("--seconds", "0.64", "--steps", "2", "--set", "figure=false")
+TRAIN = (
+    "batch_size=2",
+    "seconds=0.32",
+    "threads=1",
+    "val_every=2",
+    "callbacks.listen=null",
+    "callbacks.preview=null",
+    "callbacks.bar=null",
+    "logger=[csv]",
+)
 RATE = 16000
 
 
 @dataclass(frozen=True)
 class World:
-    """Folders that every case reads and none may change."""
+    """Files and folders that every case reads and none may change."""
 
     folder: Path
     large: bool
@@ -31,14 +42,69 @@ class World:
         return self.folder / "secret"
 
     @property
+    def material(self) -> Path:
+        """What cases copy or read."""
+        return self.folder / "material"
+
+    @property
     def model(self) -> Path:
         """A whole tiny model."""
-        return self.folder / "material" / "tiny"
+        return self.material / "tiny"
 
     @property
     def clips(self) -> Path:
         """Four whole sounds, and ``clips.jsonl`` that names them."""
-        return self.folder / "material" / "clips"
+        return self.material / "clips"
+
+    @property
+    def adapter(self) -> Path:
+        """A LoRA of the model."""
+        return self.material / "lora.safetensors"
+
+    @property
+    def run(self) -> Path:
+        """A training of two batches."""
+        return self.material / "run"
+
+    @property
+    def cache(self) -> Path:
+        """Latents."""
+        return self.material / "cache"
+
+    @property
+    def test(self) -> Path:
+        """A listening test with answers."""
+        return self.material / "test"
+
+    @property
+    def pack(self) -> Path:
+        """The clips in a tar."""
+        return self.material / "pack.tar"
+
+    @property
+    def shards(self) -> Path:
+        """The clips as WebDataset."""
+        return self.material / "shards"
+
+    @property
+    def tables(self) -> Path:
+        """The clips, and tables of captions, of prompts and of a curve."""
+        return self.material / "tables"
+
+    @property
+    def prompts(self) -> Path:
+        """One list of prompts in every format."""
+        return self.material / "prompts"
+
+    @property
+    def made(self) -> Path:
+        """Two generated clips and their sidecars."""
+        return self.material / "made"
+
+    @property
+    def protocol(self) -> Path:
+        """The folder of a protocol of the clips."""
+        return self.material / "protocol"
 
     def some(self, items: list, few: int) -> list:
         """All at the large size, ``few`` drawn by the seed at the small one."""
@@ -58,16 +124,117 @@ def build(folder: Path, *, large: bool, seed: int) -> World:
         wave = 0.1 * rng.standard_normal(12000) * (1 + np.sin(np.arange(12000) / (200 + 300 * number)))
         soundfile.write(world.clips / f"clip{number}.wav", wave, RATE)
         split = "val" if number == 3 else "train"
-        rows.append({"path": f"clip{number}.wav", "captions": [f"sound number {number}"], "split": split})
+        row = {"path": f"clip{number}.wav", "captions": [f"sound number {number}", "a sound"], "split": split}
+        rows.append({**row, "licence": "CC0", "source": "made", "author": "nobody", "group": f"g{number}"})
     (world.clips / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     world.secret.mkdir()
     soundfile.write(world.secret / "secret.wav", wave, RATE)
     (world.secret / "secret.txt").write_text("nobody reads this")
-    load_once()
+    load_once(world.material)
+    derive(world)
     return world
 
 
-def load_once() -> None:
+def derive(world: World) -> None:
+    """What the package itself makes of the model and the clips."""
+    for name in ("tables", "prompts", "protocol"):
+        (world.material / name).mkdir()
+    rows = [f"clip{number}.wav,sound {number}" for number in range(4)]
+    for number in range(4):
+        (world.tables / f"clip{number}.wav").write_bytes((world.clips / f"clip{number}.wav").read_bytes())
+        (world.tables / f"clip{number}.txt").write_text(f"sound {number}")
+    (world.tables / "captions.csv").write_text("\n".join(["file_name,caption", *rows]) + "\n")
+    (world.tables / "asked.tsv").write_text("rain\tRain\na dog\tDog|Bark\n")
+    (world.tables / "curve.csv").write_text("time,value\n0,220\n0.5,440\n1,0\n")
+    cells = {
+        "prompt": "rain",
+        "seed": 3,
+        "seconds": 0.64,
+        "steps": 2,
+        "guidance": 1.5,
+        "negative": "wind",
+        "out": "x",
+    }
+    (world.prompts / "p.jsonl").write_text(f"{json.dumps(cells)}\n" * 2)
+    for name, separator in (("p.csv", ","), ("p.tsv", "\t")):
+        lines = [separator.join(cells), separator.join(map(str, cells.values()))]
+        (world.prompts / name).write_text("\n".join(lines) + "\n")
+    (world.prompts / "p.txt").write_text("rain\na dog\n")
+    adapter(world)
+    manifest = world.clips / "clips.jsonl"
+    for words in (
+        ("train", "tiny/vae", *TRAIN, "batches=2", f"run_dir={world.run}"),
+        (
+            "data",
+            "encode",
+            manifest,
+            "-o",
+            world.cache,
+            "--vae",
+            world.model,
+            "--clap",
+            world.model,
+            "--seconds",
+            "0.64",
+        ),
+        (
+            "listen",
+            "prepare",
+            f"a={world.clips}",
+            f"b={world.clips}",
+            "-o",
+            world.test,
+            "--captions",
+            manifest,
+            "--seed",
+            "1",
+        ),
+        ("data", "pack", manifest, "-o", world.pack, "--processes", "1"),
+        ("data", "shard", manifest, "-o", world.shards),
+        ("generate", "rain", "-n", "2", "--seed", "0", "-m", world.model, "-o", world.made, *QUICK),
+        ("evaluate", "protocol", manifest, "-o", world.protocol / "protocol.json", "--split", "any"),
+    ):
+        result = command(*words)
+        if result.code:
+            raise SystemExit(f"the material could not be made: {words}\n{result.err}")
+    answers(world)
+
+
+def adapter(world: World) -> None:
+    """A LoRA whose factors are random."""
+    import torch
+
+    from audioldm.adapters.adapter import start
+    from audioldm.adapters.files import write
+    from audioldm.adapters.targets import defaults
+    from audioldm.pipeline.audioldm import AudioLDM
+
+    unet, rng = AudioLDM.from_pretrained(world.model).unet, torch.Generator().manual_seed(0)
+    lora = start(unet, "lora", rank=2, targets=defaults(unet, convolutions=True), generator=rng)
+    for layer in lora.layers.values():
+        for name, value in layer.factors.items():
+            layer.factors[name] = value + 0.1 * torch.randn(value.shape, generator=rng)
+    write(world.adapter, lora)
+
+
+def answers(world: World) -> None:
+    """Two raters answer every trial of the listening test."""
+    from audioldm.listening.folder import load
+    from audioldm.listening.study import Session, Study
+
+    study = Study(load(world.test))
+    for _ in range(2):
+        code = study.join("x")
+        study.volume(code, device="headphones", beeps=2)
+        while (state := study.state(code))["phase"] != "done":
+            if state["phase"] == "volume":
+                study.volume(code, device="headphones", beeps=state["tries"] + 2)
+            else:
+                study.answer(code, state["trial"]["index"], "A", Session(None, 3.0, 0, "notebook"))
+    study.close()
+
+
+def load_once(shared: Path) -> None:
     """Models and embedders stay loaded between commands, as they do in a process that lives longer."""
     from audioldm.cli.options import model
     from audioldm.evaluation import embedders
@@ -79,13 +246,9 @@ def load_once() -> None:
         return plain(name, device=device, mode=mode)
 
     def load(name, *, device, dtype=None, mode="exact", **choices):
-        if name is None or dtype is not None or not Path(name).is_relative_to(shared[0]):
+        if name is None or dtype is not None or not Path(name).is_relative_to(shared):
             return plain(name, device=device, dtype=dtype, mode=mode, **choices)
-        return once(name, device, mode)
+        return once(str(name), device, mode)
 
     model.load = load
     embedders.load_embedder = functools.cache(embedders.load_embedder)
-
-
-shared: list[Path] = []
-"""the folder whose models are not loaded twice"""

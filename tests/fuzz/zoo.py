@@ -64,26 +64,64 @@ def changed(content: bytes, at: int, new: bytes) -> bytes:
 
 
 CONTAINERS = {
-    "wav": ("WAV", "PCM_16"), "rf64": ("RF64", "PCM_16"), "w64": ("W64", "PCM_16"), "caf": ("CAF", "PCM_16"),
-    "aiff": ("AIFF", "PCM_16"), "au": ("AU", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"),
-    "opus": ("OGG", "OPUS"), "mp3": ("MP3", "MPEG_LAYER_III"),
-}  # fmt: skip
+    "wav": ("WAV", "PCM_16"),
+    "rf64": ("RF64", "PCM_16"),
+    "w64": ("W64", "PCM_16"),
+    "caf": ("CAF", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "au": ("AU", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
 WHOLE = [
-    *((f"{kind.lower()}.wav", "WAV", kind) for kind in (
-        "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "GSM610", "MS_ADPCM", "IMA_ADPCM")),
-    ("extensible.wav", "WAVEX", "PCM_24"), ("8.aiff", "AIFF", "PCM_S8"), ("24.aiff", "AIFF", "PCM_24"),
-    ("float.aifc", "AIFF", "FLOAT"), ("float.au", "AU", "FLOAT"), ("ulaw.au", "AU", "ULAW"),
+    *(
+        (f"{kind.lower()}.wav", "WAV", kind)
+        for kind in (
+            "PCM_U8",
+            "PCM_16",
+            "PCM_24",
+            "PCM_32",
+            "FLOAT",
+            "DOUBLE",
+            "ULAW",
+            "ALAW",
+            "GSM610",
+            "MS_ADPCM",
+            "IMA_ADPCM",
+        )
+    ),
+    ("extensible.wav", "WAVEX", "PCM_24"),
+    ("8.aiff", "AIFF", "PCM_S8"),
+    ("24.aiff", "AIFF", "PCM_24"),
+    ("float.aifc", "AIFF", "FLOAT"),
+    ("float.au", "AU", "FLOAT"),
+    ("ulaw.au", "AU", "ULAW"),
     ("24.caf", "CAF", "PCM_24"),
-    ("alac.caf", "CAF", "ALAC_16"), ("double.w64", "W64", "DOUBLE"), ("24.flac", "FLAC", "PCM_24"),
+    ("alac.caf", "CAF", "ALAC_16"),
+    ("double.w64", "W64", "DOUBLE"),
+    ("24.flac", "FLAC", "PCM_24"),
     *((f"plain.{name}", *kind) for name, kind in CONTAINERS.items()),
-]  # fmt: skip
+]
 RATES = (8000, 11025, 12345, 22050, 44100, 48000, 96000, 192000)
 CHANNELS = (2, 3, 6, 8, 64)
 CUTS = (0.02, 0.3, 0.9, 0.995)
 NAMES = (
-    "=cmd|' 'A0", "@sum", "-n", "--help", "\x1b[2Jsteer", "two\nlines", "a\u202evaw", "\udcff\udcfe", "雨 🌧", "x" * 200,
-    "100%s{}", "a.wav", ".hidden",
-)  # fmt: skip
+    "=cmd|' 'A0",
+    "@sum",
+    "-n",
+    "--help",
+    "\x1b[2Jsteer",
+    "two\nlines",
+    "a\u202evaw",
+    "\udcff\udcfe",
+    "雨 🌧",
+    "x" * 200,
+    "100%s{}",
+    "a.wav",
+    ".hidden",
+)
 
 
 def whole(rng: np.random.Generator) -> Iterator[Sound]:
@@ -136,18 +174,35 @@ def lies(rng: np.random.Generator) -> Iterator[Sound]:
         yield of_bytes(f"length {total}.flac", fit, changed(flac, 18, (state | total).to_bytes(8, "big")))
     wav = packed(noise(rng), format="WAV", subtype="PCM_16")
     for name, at, value, size, fit in (
-        ("rate 0", 24, 0, 4, "broken"), ("rate 1", 24, 1, 4, "broken"), ("rate 499", 24, 499, 4, "broken"),
-        ("rate 2 GHz", 24, 2_000_000_000, 4, "broken"), ("rate negative", 24, 2**32 - 1, 4, "broken"),
-        ("channels 0", 22, 0, 2, "broken"), ("channels 65", 22, 65, 2, "broken"),
+        ("rate 0", 24, 0, 4, "broken"),
+        ("rate 1", 24, 1, 4, "broken"),
+        ("rate 499", 24, 499, 4, "broken"),
+        ("rate 2 GHz", 24, 2_000_000_000, 4, "broken"),
+        ("rate negative", 24, 2**32 - 1, 4, "broken"),
+        ("channels 0", 22, 0, 2, "broken"),
+        ("channels 65", 22, 65, 2, "broken"),
         ("channels 65535", 22, 65535, 2, "broken"),
-        ("bits 0", 34, 0, 2, "odd"), ("bits 7", 34, 7, 2, "odd"), ("bits 64", 34, 64, 2, "odd"),
-        ("block 0", 32, 0, 2, "odd"), ("block 1", 32, 1, 2, "odd"), ("bytes a second 0", 28, 0, 4, "odd"),
-        ("tag 0", 20, 0, 2, "odd"), ("tag 0x1234", 20, 0x1234, 2, "broken"), ("tag mp3", 20, 0x55, 2, "odd"),
-        ("tag gsm", 20, 0x31, 2, "odd"), ("tag extensible", 20, 0xFFFE, 2, "odd"), ("tag float", 20, 3, 2, "odd"),
-        ("data 0", 40, 0, 4, "odd"), ("data 1", 40, 1, 4, "odd"), ("data 4 GiB", 40, 2**32 - 1, 4, "odd"),
-        ("data 2 GiB", 40, 2**31, 4, "odd"), ("riff 0", 4, 0, 4, "odd"), ("riff 4 GiB", 4, 2**32 - 1, 4, "odd"),
-        ("format chunk 2 GiB", 16, 2**31, 4, "odd"), ("format chunk 0", 16, 0, 4, "odd"),
-    ):  # fmt: skip
+        ("bits 0", 34, 0, 2, "odd"),
+        ("bits 7", 34, 7, 2, "odd"),
+        ("bits 64", 34, 64, 2, "odd"),
+        ("block 0", 32, 0, 2, "odd"),
+        ("block 1", 32, 1, 2, "odd"),
+        ("bytes a second 0", 28, 0, 4, "odd"),
+        ("tag 0", 20, 0, 2, "odd"),
+        ("tag 0x1234", 20, 0x1234, 2, "broken"),
+        ("tag mp3", 20, 0x55, 2, "odd"),
+        ("tag gsm", 20, 0x31, 2, "odd"),
+        ("tag extensible", 20, 0xFFFE, 2, "odd"),
+        ("tag float", 20, 3, 2, "odd"),
+        ("data 0", 40, 0, 4, "odd"),
+        ("data 1", 40, 1, 4, "odd"),
+        ("data 4 GiB", 40, 2**32 - 1, 4, "odd"),
+        ("data 2 GiB", 40, 2**31, 4, "odd"),
+        ("riff 0", 4, 0, 4, "odd"),
+        ("riff 4 GiB", 4, 2**32 - 1, 4, "odd"),
+        ("format chunk 2 GiB", 16, 2**31, 4, "odd"),
+        ("format chunk 0", 16, 0, 4, "odd"),
+    ):
         yield of_bytes(f"{name}.wav", fit, changed(wav, at, value.to_bytes(size, "little")))
     w64 = packed(noise(rng), format="W64", subtype="PCM_16")
     place = w64.index(b"data\xf3\xac\xd3\x11") + 16
@@ -202,13 +257,23 @@ def contents(rng: np.random.Generator) -> Iterator[Sound]:
 
     wave = noise(rng)[:, 0]
     odd: dict[str, np.ndarray] = {
-        "one sample": wave[:1], "three samples": wave[:3], "10 ms": wave[:160], "tiny": 1e-30 * wave,
-        "denormal": np.full(12000, 1e-42), "silence": np.zeros(12000), "constant": np.full(12000, 0.3),
-        "square": np.sign(wave), "an impulse": np.eye(1, 12000, 6000)[0], "loud": 1e4 * wave, "very loud": 1e30 * wave,
-        "beyond": 3e38 * np.sign(wave), "antiphase": np.stack([wave, -0.9 * wave], 1),
+        "one sample": wave[:1],
+        "three samples": wave[:3],
+        "10 ms": wave[:160],
+        "tiny": 1e-30 * wave,
+        "denormal": np.full(12000, 1e-42),
+        "silence": np.zeros(12000),
+        "constant": np.full(12000, 0.3),
+        "square": np.sign(wave),
+        "an impulse": np.eye(1, 12000, 6000)[0],
+        "loud": 1e4 * wave,
+        "very loud": 1e30 * wave,
+        "beyond": 3e38 * np.sign(wave),
+        "antiphase": np.stack([wave, -0.9 * wave], 1),
         "nyquist": np.tile([0.5, -0.5], 6000),
-        "silent channel": np.stack([wave, 0 * wave], 1), "hour of nothing": np.zeros(RATE * 40),
-    }  # fmt: skip
+        "silent channel": np.stack([wave, 0 * wave], 1),
+        "hour of nothing": np.zeros(RATE * 40),
+    }
     for name, samples in odd.items():
         yield of_bytes(f"{name}.wav", "odd", float_wav(samples))
     for name, value in (("nan", np.nan), ("infinity", np.inf), ("minus infinity", -np.inf)):
@@ -226,15 +291,29 @@ def contents(rng: np.random.Generator) -> Iterator[Sound]:
 def strangers(rng: np.random.Generator) -> Iterator[Sound]:
     """What is no sound, and sounds of strange names."""
     for name, content in {
-        "empty.wav": b"", "empty.mp3": b"", "empty.m4a": b"", "page.mp3": b"<!DOCTYPE html><html>404</html>",
-        "riff.wav": b"RIFF", "zeros.wav": b"\0" * 5000, "zeros.mp3": b"\0" * 5000, "random.mp3": rng.bytes(5000),
-        "random.ogg": rng.bytes(5000), "random.m4a": rng.bytes(5000), "text.wav": b"a text\n" * 100, "json.flac": b"{}",
-        "magic.ogg": b"OggS", "magic.flac": b"fLaC", "magic.mp3": b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
-        "magic.m4a": b"\0\0\0\x20ftypM4A ", "form.aiff": b"FORM\0\0\0\x04AIFF",
+        "empty.wav": b"",
+        "empty.mp3": b"",
+        "empty.m4a": b"",
+        "page.mp3": b"<!DOCTYPE html><html>404</html>",
+        "riff.wav": b"RIFF",
+        "zeros.wav": b"\0" * 5000,
+        "zeros.mp3": b"\0" * 5000,
+        "random.mp3": rng.bytes(5000),
+        "random.ogg": rng.bytes(5000),
+        "random.m4a": rng.bytes(5000),
+        "text.wav": b"a text\n" * 100,
+        "json.flac": b"{}",
+        "magic.ogg": b"OggS",
+        "magic.flac": b"fLaC",
+        "magic.mp3": b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
+        "magic.m4a": b"\0\0\0\x20ftypM4A ",
+        "form.aiff": b"FORM\0\0\0\x04AIFF",
         "id3 only.mp3": b"ID3\x03\0\0\0\0\0\x0a" + b"\0" * 10,
-        "playlist.m4a": b"#EXTM3U\nfile:///etc/passwd\n", "concat.m4a": b"ffconcat version 1.0\nfile /etc/passwd\n",
-        "elf.wav": b"\x7fELF" + rng.bytes(600), "zip.flac": b"PK\x03\x04" + rng.bytes(600),
-    }.items():  # fmt: skip
+        "playlist.m4a": b"#EXTM3U\nfile:///etc/passwd\n",
+        "concat.m4a": b"ffconcat version 1.0\nfile /etc/passwd\n",
+        "elf.wav": b"\x7fELF" + rng.bytes(600),
+        "zip.flac": b"PK\x03\x04" + rng.bytes(600),
+    }.items():
         yield of_bytes(name, "broken", content)
     yield Sound("a folder.wav", "broken", lambda path: path.mkdir())
     yield Sound("a pipe.wav", "broken", os.mkfifo)

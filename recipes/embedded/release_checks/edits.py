@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.cli.console import progress
-from audioldm.cli.options.model import load
+from audioldm.cli.options.groups import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode, resample
 from audioldm.datasets.manifest import Row
@@ -32,7 +32,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec
 from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, Esc10Classifier, check
-from audioldm.evaluation.report import markdown
+from audioldm.evaluation.table import markdown
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.pipeline import edit, longform
 from audioldm.pipeline.audioldm import AudioLDM
@@ -408,7 +408,7 @@ def run(options: argparse.Namespace) -> None:
     text = f"{pipe.name}\n"
     for part, table in tables.items():
         cells = markdown(list(table[0]), [list(row.values()) for row in table])
-        text += f"\n{part}\n\n" + "\n".join(cells) + "\n"
+        text += f"\n{part}\n\n{cells}\n"
     content = {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings, **tables}
     publish(dict(zip(files, ((json.dumps(content, indent=1) + "\n").encode(), text.encode()), strict=False)))
     print(text, end="")

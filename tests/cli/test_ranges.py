@@ -1,0 +1,68 @@
+"""Every number that a recipe or a command takes has its range, and a dry run refuses what lies outside of it."""
+
+import importlib
+import pkgutil
+from typing import get_args
+
+import pytest
+from omegaconf import OmegaConf
+
+import audioldm.app.command
+import audioldm.cli
+from audioldm import recipes
+from audioldm.cli.options import Group, Leaf, leaves
+
+for module in pkgutil.iter_modules(audioldm.cli.__path__, "audioldm.cli."):
+    importlib.import_module(module.name)
+
+
+def below(kind):
+    """Every subclass."""
+    return {one for direct in kind.__subclasses__() for one in {direct, *below(direct)}}
+
+
+def numbers_of(leaf: Leaf) -> bool:
+    kinds = {
+        leaf.hint,
+        *get_args(leaf.hint),
+        *(part for kind in get_args(leaf.hint) for part in get_args(kind)),
+    }
+    return bool(kinds & {int, float})
+
+
+def test_every_number_of_a_command_has_its_range():
+    options = {
+        f"{group.__name__}.{leaf.name}": leaf
+        for group in below(Group)
+        if group.__module__.startswith("audioldm.")
+        for leaf in leaves(group)
+        if numbers_of(leaf)
+    }
+    assert len(options) > 60
+    assert sorted(name for name, leaf in options.items() if leaf.about.within is None) == []
+
+
+def test_every_number_of_a_recipe_has_its_range():
+    missing = set()
+    for name in recipes.names():
+        for path, value in recipes.numbers(OmegaConf.to_container(recipes.load(name))):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and path.rpartition(".")[2] not in recipes.ranges() and ".weights." not in path:
+                missing.add(path)
+    assert missing == set()
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["batches=0", "batches=-3", "batch_size=0", "task.lr=nan", "seed=-1", "seconds=inf", "val_every=0"],
+)
+def test_a_dry_run_of_a_training_refuses_numbers_out_of_range(command, capsys, word):
+    assert command("train", "tiny/vae", word, "--dry-run") == 2
+    assert capsys.readouterr().err.startswith(f"audioldm: {word.partition('=')[0]}=")
+
+
+def test_a_warning_is_one_line(command, capsys, tmp_path):
+    (tmp_path / "prompts.csv").write_bytes("prompt\ncaf\xe9\n".encode("cp1252"))
+    assert command("generate", "--prompts", tmp_path / "prompts.csv", "-o", tmp_path / "o", "--dry-run") == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "Windows-1252" in line]
+    assert line.startswith("audioldm: warning: ") and "prompts.csv" in line

@@ -1,0 +1,282 @@
+"""Models, adapters, runs, caches, tests, packs, tables and prompts with one change each, through what reads them."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from harness import Case, Result, called, command
+from mutations import mutate
+from world import QUICK, TRAIN, World
+
+Use = Callable[[World, Path, Path], Result]
+"""(world, the changed copy, room) -> what came of it"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something on disk that commands read: where the whole one lies, which files may change, and what reads it."""
+
+    kind: str
+    source: Callable[[World], Path]
+    uses: tuple[Use, ...]
+    few: int
+    """cases at the small size; ten times as many at the large one"""
+    files: tuple[str, ...] = ("*",)
+
+
+def uses(*words: str) -> Use:
+    """A command line with {it}, {room}, {model} and {clips} filled in."""
+
+    def use(world: World, it: Path, room: Path) -> Result:
+        names = {"it": it, "room": room, "model": world.model, "clips": world.clips}
+        return command(*(word.format(**names) for word in words))
+
+    return use
+
+
+GENERATE = uses("generate", "rain", "-m", "{it}", "-o", "{room}/out", *QUICK)
+ADAPTED = uses("generate", "rain", "-m", "{model}", "--adapter", "{it}", "-o", "{room}/out", *QUICK)
+
+
+def resume(world: World, it: Path, room: Path) -> Result:
+    """Type the same training again, with more batches."""
+    return command("train", "tiny/vae", *TRAIN, "batches=3", f"run_dir={it}")
+
+
+def stream(world: World, it: Path, room: Path) -> Result:
+    """Two batches of streamed shards."""
+    from itertools import islice
+
+    from audioldm.datasets.shards import Shards
+    from audioldm.spec import AudioSpec
+
+    shards = sorted(map(str, it.glob("*.tar")))
+    return called(lambda: list(islice(iter(Shards(shards, AudioSpec(), 0.3, batch_size=2, seed=0)), 3)))
+
+
+def curve(world: World, it: Path, room: Path) -> Result:
+    """A curve drawn by hand."""
+    from audioldm.control.source import MapSource
+    from audioldm.spec import AudioSpec
+
+    def read() -> None:
+        source = MapSource("pitch", it / "curve.csv")
+        source.check()
+        source.curve(AudioSpec())
+
+    return called(read)
+
+
+def ldm(world: World, it: Path, room: Path) -> Result:
+    """Train on a cache."""
+    size = ("task.unet.film_dim=16", "task.unet.latent_channels=4")
+    return command(
+        "train", "tiny/ldm", *TRAIN, *size, f"data.folder={it}", "batches=1", f"run_dir={room}/run"
+    )
+
+
+TARGETS = (
+    Target("models", lambda w: w.model, (GENERATE,), 60),
+    Target("adapters", lambda w: w.adapter, (uses("adapter", "show", "{it}"), ADAPTED), 30),
+    Target(
+        "runs",
+        lambda w: w.run,
+        (
+            resume,
+            uses("report", "{it}"),
+            uses(
+                "data",
+                "encode",
+                "synthetic",
+                "-o",
+                "{room}/cache",
+                "--vae",
+                "{it}",
+                "--clap",
+                "{model}",
+                "--seconds",
+                "0.64",
+            ),
+            uses("export", "{model}", "--vae", "{it}", "-o", "{room}/joined"),
+        ),
+        30,
+    ),
+    Target("caches", lambda w: w.cache, (uses("data", "stats", "{it}"), ldm), 24),
+    Target(
+        "listening tests",
+        lambda w: w.test,
+        (uses("listen", "analyse", "{it}", "--resamples", "100", "-o", "{room}/out"),),
+        24,
+        ("*.json", "*.jsonl", "audio/*.wav"),
+    ),
+    Target(
+        "packs",
+        lambda w: w.pack,
+        (uses("data", "unpack", "{it}", "-o", "{room}/out", "--processes", "1"),),
+        12,
+    ),
+    Target("shards", lambda w: w.shards, (stream,), 30),
+    Target(
+        "manifests",
+        lambda w: w.clips,
+        (
+            uses("data", "check", "{it}/clips.jsonl", "-o", "{room}/c.jsonl"),
+            uses("data", "attribution", "{it}/clips.jsonl", "-o", "{room}/a.md"),
+            uses("data", "listen", "{it}/clips.jsonl", "-o", "{room}/l.html", "-n", "1"),
+            uses("data", "shard", "{it}/clips.jsonl", "-o", "{room}/shards"),
+            uses(
+                "evaluate",
+                "{clips}",
+                "{it}/clips.jsonl",
+                "--unpaired",
+                "--split",
+                "any",
+                "-o",
+                "{room}/e",
+                "--threads",
+                "1",
+            ),
+            uses("evaluate", "protocol", "{it}/clips.jsonl", "-o", "{room}/p.json", "--split", "any"),
+            uses(
+                "train",
+                "tiny/vae",
+                *TRAIN,
+                "batches=1",
+                "data=manifests",
+                "data.manifests=[{it}/clips.jsonl]",
+                "run_dir={room}/r",
+            ),
+        ),
+        60,
+        ("clips.jsonl",),
+    ),
+    Target(
+        "tables",
+        lambda w: w.tables,
+        (
+            uses("data", "prepare", "folder", "{it}", "-o", "{room}/m.jsonl"),
+            uses("data", "prepare", "table", "{it}/captions.csv", "--audio", "{it}", "-o", "{room}/m.jsonl"),
+            uses(
+                "listen",
+                "prepare",
+                "a={it}",
+                "b={clips}",
+                "--captions",
+                "{it}/captions.csv",
+                "-o",
+                "{room}/t",
+            ),
+            uses("evaluate", "{it}", "{clips}", "--unpaired", "-o", "{room}/e", "--threads", "1"),
+            uses("evaluate", "prompts", "{it}/asked.tsv", "--clips", "{it}", "-o", "{room}/e"),
+            curve,
+        ),
+        48,
+        ("*.csv", "*.tsv", "*.txt"),
+    ),
+    Target(
+        "prompts",
+        lambda w: w.prompts,
+        tuple(
+            uses(
+                "generate", "--prompts", f"{{it}}/p.{kind}", "-m", "{model}", "-o", "{room}/out", "--dry-run"
+            )
+            for kind in ("csv", "jsonl", "txt", "tsv")
+        ),
+        48,
+    ),
+    Target(
+        "sidecars",
+        lambda w: w.made,
+        (
+            uses("generate", "--replay", "{it}/rain_seed0.json", "-o", "{room}/out"),
+            uses("generate", "rain", "-m", "{model}", "-o", "{it}", "--resume", *QUICK),
+            uses(
+                "evaluate",
+                "{it}",
+                "{clips}",
+                "--unpaired",
+                "--crop",
+                "0.5",
+                "-o",
+                "{room}/e",
+                "--threads",
+                "1",
+            ),
+        ),
+        30,
+    ),
+    Target(
+        "protocols",
+        lambda w: w.protocol,
+        (
+            uses(
+                "evaluate",
+                "{clips}",
+                "{clips}/clips.jsonl",
+                "--protocol",
+                "{it}/protocol.json",
+                "--split",
+                "any",
+                "--unpaired",
+                "-o",
+                "{room}/e",
+                "--threads",
+                "1",
+            ),
+        ),
+        15,
+    ),
+)
+
+
+def forget_hashes(copy: Path) -> None:
+    """Let a model and the key of a test be changed without being told apart by their hashes: what they hold is read."""
+    from audioldm.nets.folder import sha256
+
+    for name, field, value in (
+        ("audioldm.json", "sha256", lambda: {}),
+        (
+            "test.json",
+            "key_sha256",
+            lambda: sha256(copy / "key.json") if (copy / "key.json").is_file() else "",
+        ),
+    ):
+        path = copy / name
+        with contextlib.suppress(ValueError, OSError, TypeError, AttributeError):
+            if path.is_file() and path.stat().st_size < 10**6:
+                path.write_text(json.dumps(json.loads(path.read_text()) | {field: value()}))
+
+
+def case(world: World, target: Target, number: int) -> Case:
+    """The numbered change of a target; the seed decides what it is."""
+    rng = np.random.default_rng([world.seed, number, *target.kind.encode()])
+    use = target.uses[number % len(target.uses)]
+    whole = target.source(world)
+    files = (
+        [whole]
+        if whole.is_file()
+        else sorted(path for name in target.files for path in whole.rglob(name) if path.is_file())
+    )
+    file = files[rng.integers(len(files))]
+
+    def run(room: Path) -> Result:
+        copy = room / whole.name
+        (shutil.copy if whole.is_file() else shutil.copytree)(whole, copy)
+        mutate(copy if whole.is_file() else copy / file.relative_to(whole), rng)
+        forget_hashes(copy)
+        return use(world, copy, room)
+
+    return Case(target.kind, f"{number} {file.name}", run)
+
+
+def cases(world: World) -> list[Case]:
+    """All targets."""
+    return [
+        case(world, target, number)
+        for target in TARGETS
+        for number in range(target.few * (10 if world.large else 1))
+    ]
