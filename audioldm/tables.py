@@ -145,30 +145,31 @@ def json_lines(path: Path, rows: Sequence[str]) -> Table:
 
 def separated(path: Path, rows: Sequence[str], text: str) -> Table:
     """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
-    start = next((number for number, row in enumerate(rows) if row.strip()), len(rows))
-    if start < len(rows) and (
-        match := re.fullmatch(r"sep=([,;|\t])", rows[start].strip(" "))
-    ):  # as Excel begins
-        start, separator = start + 1, match[1]
-    else:
-        separator = max(",;\t|", key=rows[start].count) if start < len(rows) else ","
+    start, separator = header(rows)
     table = Table([])
     for number, raw, reason in records(rows, start, separator):
         where, cells = f"{path}:{number}", [cell.strip() for cell in raw]
         if not reason and not table.columns:
             table.columns.extend(cells)
-            continue
-        if not reason and not any(cells):
-            continue
-        place = len(table.columns) - 1
-        if len(cells) > place + 1 and text == table.columns[place] and '"' not in rows[number - 1]:
-            cells = [*cells[:place], separator.join(raw[place:]).strip()]
-        values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
-        if reason := reason or misshapen(cells, len(table.columns), separator):
-            table.omitted.append(Omission(where, reason, values))
-        else:
-            table.records.append(Record(where, values))
+        elif reason or any(cells):
+            last = len(table.columns) - 1
+            if len(cells) > last + 1 and text == table.columns[last] and '"' not in rows[number - 1]:
+                cells = [*cells[:last], separator.join(raw[last:]).strip()]
+            values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
+            if reason := reason or misshapen(cells, len(table.columns), separator):
+                table.omitted.append(Omission(where, reason, values))
+            else:
+                table.records.append(Record(where, values))
     return table
+
+
+def header(rows: Sequence[str]) -> tuple[int, str]:
+    """Where the header stands, and the separator, which Excel may name in a line before it (``sep=;``)."""
+    start = next((number for number, row in enumerate(rows) if row.strip()), len(rows))
+    first = rows[start] if start < len(rows) else ""
+    if match := re.fullmatch(r"sep=([,;|\t])", first.strip(" ")):
+        return start + 1, match[1]
+    return start, max(",;\t|", key=first.count)
 
 
 def misshapen(cells: Sequence[str], columns: int, separator: str) -> str:
@@ -176,10 +177,8 @@ def misshapen(cells: Sequence[str], columns: int, separator: str) -> str:
     if len(cells) < columns:
         return f"a short row: {len(cells)} cells for {columns} columns"
     if any(cells[columns:]):
-        return (
-            f"{len(cells)} cells for {columns} columns: put quotation marks round a text "
-            f'with "{separator}" in it'
-        )
+        why = f"{len(cells)} cells for {columns} columns: put quotation marks round a text"
+        return f'{why} with "{separator}" in it'
     return ""
 
 

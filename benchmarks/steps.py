@@ -166,13 +166,11 @@ def unet_ways() -> dict[str, Way]:
         "norms": Way(Speed(channels_last=True), steps=40),
         "norms, graph": Way(Speed(**fast)),
         "norms, graph, benchmark": Way(Speed(**fast), benchmark=True, steps=60),
-        "attentions, norms, graph": Way(Speed(compile="attentions", **fast)),
-        "attentions, norms, graph, benchmark": Way(Speed(compile="attentions", **fast), benchmark=True),
+        "attentions, norms, graph": Way(Speed(compile=True, **fast)),
+        "attentions, norms, graph, benchmark": Way(Speed(compile=True, **fast), benchmark=True),
         "attentions, norms, graph, benchmark, cudnn": Way(
-            Speed(compile="attentions", **fast), benchmark=True, attention="cudnn", steps=60
+            Speed(compile=True, **fast), benchmark=True, attention="cudnn", steps=60
         ),
-        "blocks, graph": Way(Speed(compile="blocks", graph=True)),
-        "blocks, norms, graph": Way(Speed(compile="blocks", **fast)),
     }
 
 

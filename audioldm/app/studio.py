@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audioldm.cli.checks import check_numbers, check_parts
 from audioldm.cli.clips import Clip, stem_of
-from audioldm.cli.options.output import Output
+from audioldm.cli.options.groups import Output
 from audioldm.cli.results import save
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError

@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 from uuid import uuid4
 
 from audioldm.app.studio import Done, Studio, Take
-from audioldm.cli.options.model import ModelOptions
+from audioldm.cli.options.groups import ModelOptions
 from audioldm.datasets.prepare.shared import is_sound, walk
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.run_report import Points, read_run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import show_json, warned
 from audioldm.cli.options import AsJson, Command, Force, argument, group, option, out_option
-from audioldm.cli.options.model import load, model_option
+from audioldm.cli.options.groups import load, model_option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import audioldm
 from audioldm.cli.console import say, warned
-from audioldm.cli.options import function_of
+from audioldm.cli.options import group
 from audioldm.cli.startup import leave, repeated_interrupts
 from audioldm.errors import AudioLDMError
 
@@ -19,13 +19,13 @@ COMMANDS = {
     "edit": "audioldm.cli.edit:app",
     "app": "audioldm.app.command:Serve",
     "samplers": "audioldm.cli.samplers:Samplers",
-    "recipes": "audioldm.cli.recipes_cmd:Recipes",
-    "train": "audioldm.cli.train:Train",
-    "ema": "audioldm.cli.ema:Ema",
+    "recipes": "audioldm.cli.runs:Recipes",
+    "train": "audioldm.cli.runs:Train",
+    "ema": "audioldm.cli.runs:Ema",
     "data": "audioldm.cli.data:app",
     "evaluate": "audioldm.cli.evaluate:app",
     "listen": "audioldm.cli.listen:app",
-    "report": "audioldm.cli.report:Report",
+    "report": "audioldm.cli.runs:Report",
     "export": "audioldm.cli.export:Export",
     "adapter": "audioldm.cli.adapter:app",
     "bench": "audioldm.cli.bench:Bench",
@@ -40,8 +40,7 @@ def load_command(name: str) -> Any:
     module, attribute = COMMANDS[name].split(":")
     part = getattr(import_module(module), attribute)
     if not isinstance(part, typer.Typer):
-        function, part = function_of(part), typer.Typer(add_completion=False, rich_markup_mode=None)
-        part.command(name)(function)
+        part = group(None, {name: part})
     for registered in part.registered_commands:
         registered.cls = PanelCommand
     command: Any = typer.main.get_command(part)
@@ -60,10 +59,8 @@ class PanelCommand(TyperCommand):
             panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
             if (line := parameter.get_help_record(ctx)) is not None:
                 panels.setdefault(panel, []).append(line)
-        plain = panels.pop("Options", [])
-        if len(panels) > 1:
-            plain = [line for line in plain if not line[0].startswith("--help")]  # it was found
-        for panel, lines in {**panels, "Options": plain}.items():
+        panels["Options"] = panels.pop("Options", [])
+        for panel, lines in panels.items():
             if lines:
                 with formatter.section(panel):
                     formatter.write_dl(lines)
@@ -126,9 +123,8 @@ def run(arguments: list[str]) -> int:
     arguments = [word for word in arguments if word != "--debug"]
     try:
         with repeated_interrupts(), warned():
-            code = typer.main.get_command(app).main(
-                args=arguments, prog_name="audioldm", standalone_mode=False
-            )
+            group = typer.main.get_command(app)
+            code = group.main(args=arguments, prog_name="audioldm", standalone_mode=False)
     except typer.TyperException as error:
         return say_usage(error, arguments)
     except (typer.Abort, KeyboardInterrupt):
@@ -153,17 +149,14 @@ def say_error(error: Exception) -> int:
         return error.code
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, OSError):
-        say(
-            f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or first or type(error).__name__}."
-        )
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"{place}{error.strerror or first or type(error).__name__}.")
     elif isinstance(error, MemoryError) or any(sign in first.lower() for sign in MEMORY):
-        say(
-            f"the memory is full ({first[:160] or type(error).__name__}). Ask for less at once, or free some."
-        )
+        reason = first[:160] or type(error).__name__
+        say(f"the memory is full ({reason}). Ask for less at once, or free some.")
     else:
-        say(
-            f"unexpected {type(error).__name__}: {first[:300]}. Run it again with --debug for the whole trace."
-        )
+        kind = type(error).__name__
+        say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1
 
 

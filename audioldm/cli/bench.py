@@ -1,6 +1,5 @@
 """``audioldm bench``: how fast a model generates here, where the time goes, and how near the machine's best that is."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.checks import check_parts
 from audioldm.cli.console import progress, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, option
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.cli.startup import loading
 from audioldm.paths import write_bytes
 
@@ -36,9 +34,9 @@ class Bench(DryRun, AsJson, Command):
     """
 
     prompt: str = argument("a dog barking", "What to generate meanwhile.")
-    batch_size: int = option(1, "Clips made at once.", within=Between(1, 4096))
-    repeat: int = option(3, "Timed runs, after one that warms up.", within=Between(1, 10_000))
-    trace: Path | None = option(None, "Draw the last run's parts over time.", metavar="FILE.png")
+    batch_size: int = option(1, "Clips made at once.", Between(1, 4096))
+    repeat: int = option(3, "Timed runs, after one that warms up.", Between(1, 10_000))
+    trace: Path | None = option(None, "Draw the last run's parts over time.", "FILE.png")
     sampling: Sampling = Sampling()
     model: ModelOptions = ModelOptions()
 
@@ -144,15 +142,12 @@ def title_of(result: dict[str, Any]) -> str:
 
 def draw_spans(spans: list["Span"], *, title: str) -> bytes:
     """PNG of one generation over time, a row a part and a bar a call; "rest" is the gaps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    from audioldm.evaluation.picture import Picture
     from audioldm.pipeline.timing import PARTS, shares
 
     seconds = shares(spans)
     parts = [part for part in PARTS if part != "rest"]
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(11, 3.2))
     axes = figure.subplots()
     for row, part in enumerate(parts):
         bars = [(s.start, s.end - s.start) for s in spans if s.part == part]
@@ -165,6 +160,4 @@ def draw_spans(spans: list["Span"], *, title: str) -> bytes:
     axes.set_xlabel(f"time in s;  all {seconds['all']:.3f} s;  {rest}")
     axes.set_title(title, fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=130)
-    return out.getvalue()
+    return figure.png(dpi=130)

@@ -10,8 +10,7 @@ from typing import Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.options.conditioning import AudioPrompt
-from audioldm.cli.options.output import FORMATS, Output
-from audioldm.cli.options.prompt import Prompts
+from audioldm.cli.options.groups import FORMATS, Output, Prompts
 from audioldm.cli.prompts import Row
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside

@@ -15,22 +15,27 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, show_findings, show_json, would
 from audioldm.cli.encode import Encode
-from audioldm.cli.manifests import examine, record, show
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option, out_option
-from audioldm.cli.prepare import Prepare
+from audioldm.cli.prepare import Prepare, examine, record, show
 from audioldm.errors import AudioLDMError
+
+if TYPE_CHECKING:
+    from audioldm.datasets.manifest import Row
 
 
 def processes_option() -> Any:
     """How many processes read and write sounds."""
-    return option(0, "Processes at work; 0 is one a core.", within=Between(0, 4096))
+    return option(0, "Processes at work; 0 is one a core.", Between(0, 4096))
+
+
+FACTS = ("split", "source", "licence", "author", "labels", "seconds", "loudness", "path")
 
 
 class Check(Force, AsJson, Command):
@@ -49,8 +54,8 @@ class Check(Force, AsJson, Command):
     sources: list[Path] = argument(..., "Manifests, or folders of sounds.", "JSONL|DIR...")
     strict: bool = option(False, "Exit with 1 if anything is found.")
     out: Path | None = out_option(None, "JSONL", "Write the sound rows here.")
-    report: Path | None = option(None, "Write every finding here.", metavar="JSONL")
-    workers: int = option(0, "Processes that read at once; 0 reads in this one.", within=Between(0, 4096))
+    report: Path | None = option(None, "Write every finding here.", "JSONL")
+    workers: int = option(0, "Processes that read at once; 0 reads in this one.", Between(0, 4096))
     dry_run: bool = option(False, "Count the rows, read no sound.")
 
     def run(self) -> None:
@@ -93,25 +98,43 @@ class Listen(Force, Command):
 
     manifest: Path = argument(..., "The manifest to hear.", "JSONL")
     out: Path = out_option("out/listen.html", "HTML", "The page.")
-    n: int = option(24, "How many rows, drawn at random.", "-n", "--number", within=Between(1))
-    seed: int = option(0, "Decides which rows.", within=Between(0))
+    n: int = option(24, "How many rows, drawn at random.", "-n", "--number", Between(1))
+    seed: int = option(0, "Decides which rows.", Between(0))
     split: str | None = option(None, "Only rows of this split.")
     source: str = option("", "Only rows whose source begins so.")
 
     def run(self) -> None:
         check_free(self.out, force=self.force)
-        from audioldm.cli.page import page
         from audioldm.datasets.manifest import read
+        from audioldm.evaluation import html
         from audioldm.paths import write_text
 
         rows = [row for row in read(self.manifest, split=self.split) if row.source.startswith(self.source)]
         if not rows:
             raise AudioLDMError(f"{self.manifest} has no such rows.", "Leave out --split or --source.")
-        drawn = Random(self.seed).sample(rows, min(self.n, len(rows)))
-        title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
+        drawn, cards = Random(self.seed).sample(rows, min(self.n, len(rows))), []
         with progress(len(drawn), "rows") as step:
-            text = page(drawn, title=title, on_row=step)
+            for row in drawn:
+                cards.append(card(row))
+                step()
+        title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
+        text = html.page(title, f'<h1>{html.text(title)}</h1><div class="clips">{"".join(cards)}</div>')
         print(write_text(self.out, text))
+
+
+def card(row: "Row") -> str:
+    """One row: its captions, the sound as training hears it, its picture and the manifest's facts."""
+    from audioldm.datasets.decode import decode
+    from audioldm.evaluation import html
+
+    try:
+        wave = decode(row.path, html.SPEC.rate, start=row.start, seconds=row.seconds)
+        parts = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
+    except AudioLDMError as error:
+        parts = [f'<p class="warn">{html.text(error)}</p>']
+    facts = [(name, html.plain(value)) for name in FACTS if (value := getattr(row, name))]
+    first, *others = row.captions or ("(no caption)",)
+    return html.card(first, "; ".join(others), *parts, html.table(["", ""], facts))
 
 
 class Attribution(Command):
@@ -154,9 +177,7 @@ class Pack(Force, DryRun, Command):
 
     manifests: list[Path] = argument(..., "Manifests whose sounds are packed.")
     out: Path = out_option(..., "TAR", "The pack to write.")
-    kbps: float = option(
-        48.0, "Opus bit rate; 48 is transparent to most ears at 16 kHz.", within=Between(6, 510)
-    )
+    kbps: float = option(48.0, "Opus bit rate; 48 is transparent to most ears at 16 kHz.", Between(6, 510))
     split: list[str] = option([], "Rows of these splits.  [default: all]")
     processes: int = processes_option()
 
@@ -220,7 +241,7 @@ class Shard(Force, DryRun, Command):
 
     manifest: Path = argument(..., "Manifest made by `audioldm data prepare`.")
     out: Path = out_option(..., "DIR", "Folder of the shards.")
-    clips: int = option(1000, "Clips a shard; each reader needs a shard of its own.", within=Between(1))
+    clips: int = option(1000, "Clips a shard; each reader needs a shard of its own.", Between(1))
     split: str = option("train", "Rows of this split.")
 
     def run(self) -> None:

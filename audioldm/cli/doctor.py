@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def codecs() -> list[str]:
 
 
 def caches() -> dict[str, Path]:
-    """Where downloads are: published models, and networks that evaluate."""
+    """Where downloads are: networks that evaluate, and published models."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
     if not version_of("huggingface_hub"):
         return {"embedders": cache}
@@ -130,27 +131,22 @@ def size(folder: Path) -> int | None:
 def table(report: dict[str, Any]) -> str:
     """The report as lines, with the command that adds each missing part."""
 
-    def rows(parts: dict[str, str]) -> list[str]:
-        return [f"  {name:<22}{text}" for name, text in parts.items()]
+    def section(title: str, parts: Iterable[tuple[str, str]]) -> list[str]:
+        return ["", title, *(f"  {name:<22}{text}" for name, text in parts)]
 
-    lines = [
-        f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}",
-        "",
-        "needed",
-    ]
-    lines += rows({name: version or f"MISSING: {command()}" for name, version in report["needed"].items()})
+    lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
+    needed = report["needed"].items()
+    lines += section("needed", ((name, version or f"MISSING: {command()}") for name, version in needed))
     for extra, parts in report["optional"].items():
         add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
-        lines += ["", f"extra {extra}{add}", *rows({name: version or "-" for name, version in parts.items()})]
+        lines += section(f"extra {extra}{add}", ((name, version or "-") for name, version in parts.items()))
     programs = report["programs"].items()
-    lines += ["", "programs"]
-    lines += rows(
-        {name: path or f"- for {PROGRAMS[name]}: apt-get install {name}" for name, path in programs}
-    )
+    missing = "- for {}: apt-get install {}"
+    lines += section("programs", ((n, place or missing.format(PROGRAMS[n], n)) for n, place in programs))
     offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
-    lines += ["", f"caches{offline}"]
-    sizes = {name: (c["path"], c["bytes"]) for name, c in report["caches"].items()}
-    empty = "empty"
-    lines += rows({n: f"{p}   {empty if b is None else f'{b / 1e6:,.0f} MB'}" for n, (p, b) in sizes.items()})
-    lines += ["", f"devices   {', '.join(report['devices'])}", f"codecs    {', '.join(report['codecs'])}"]
-    return "\n".join(lines)
+    sizes = ((n, one["path"], one["bytes"]) for n, one in report["caches"].items())
+    shown = ((n, f"{path}   {'empty' if b is None else f'{b / 1e6:,.0f} MB'}") for n, path, b in sizes)
+    lines += section(f"caches{offline}", shown)
+    return "\n".join(
+        [*lines, "", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
+    )

@@ -22,12 +22,16 @@ from audioldm.cli.checks import check_parts
 from audioldm.cli.clips import SUFFIX, Clip, check_outputs, stem_of
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Between, Command, Group, argument, changed, group, option
-from audioldm.cli.options.guidance import Guidance, warn_of_unused
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.output import Output
-from audioldm.cli.options.prompt import SEEDS, schedule_setting
-from audioldm.cli.options.sampling import Steps
-from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
+from audioldm.cli.options.groups import (
+    SEEDS,
+    Guidance,
+    ModelOptions,
+    Output,
+    Steps,
+    schedule_setting,
+    warn_of_unused,
+)
+from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
     from audioldm.pipeline.spans import Span
 
-Pairs = list[tuple[float, float]]
 LOSSLESS = ("wav", "flac")
 SECONDS = Between(0, 1800)
 
@@ -47,8 +50,8 @@ class Takes(Group):
     """What all edits take."""
 
     panel = "Edit"
-    n: int = option(1, "Takes of the edit.", "-n", "--number", within=Between(1, 10_000))
-    seed: int = option(0, "Seed of the first take; the next ones have seed+1, ...", within=SEEDS)
+    n: int = option(1, "Takes of the edit.", "-n", "--number", Between(1, 10_000))
+    seed: int = option(0, "Seed of the first take; the next ones have seed+1, ...", SEEDS)
     schedule: str | None = schedule_setting()
     steps: Steps = Steps()
     guidance: Guidance = Guidance()
@@ -63,11 +66,13 @@ class Edit(Command):
     name: ClassVar[str]
     function: ClassVar[str] = ""
     """of ``audioldm.pipeline.edit``, where it is not the name"""
+    passes: ClassVar[tuple[str, ...]] = ()
+    """fields that the function takes as they are"""
     how: Takes = Takes()
 
     def files(self) -> list[Path]:
         """The sounds that it reads."""
-        raise NotImplementedError
+        return [vars(self)["file"]]
 
     def text(self) -> str:
         """The prompt as the results are named after it."""
@@ -75,16 +80,15 @@ class Edit(Command):
 
     def keywords(self) -> dict[str, Any]:
         """What the function takes beside sounds, prompt and settings; the sidecar shows it."""
-        return {}
+        return {name: vars(self)[name] for name in self.passes}
 
     def added(self) -> tuple[float, float]:
         """Seconds before and after the sound."""
         return 0.0, 0.0
 
-    def make(self, function: "Callable[..., Tensor]", pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any,
-             **settings: Any) -> "Tensor":  # fmt: skip
-        """The edited wave (N,)."""
-        return function(pipe, waves[0], prompt, **settings)
+    def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
+        """What the function edits, in its order."""
+        return [waves[0], prompt]
 
     @property
     def splices(self) -> bool:
@@ -131,15 +135,13 @@ class Edit(Command):
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guidance.negative)
         warn_of_unused(settings)
         record = self.record({**settings, **config.settings()})
-        function, waves = (
-            getattr(edit, self.function or self.name),
-            [file.mono(pipe.spec.rate) for file in files],
-        )
+        function: Callable[..., Tensor] = getattr(edit, self.function or self.name)
+        subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], prompt)
         with progress(len(clips) * 100, "hundredths") as advance:
             for clip in clips:
-                wave = self.make(
-                    function, pipe, waves, prompt, seed=clip.seed, guidance_config=config,
-                    on_step=hundredths(advance), **self.keywords(), **settings,
+                wave = function(
+                    pipe, *subjects, seed=clip.seed, guidance_config=config, on_step=hundredths(advance),
+                    **self.keywords(), **settings,
                 )  # fmt: skip
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = wave if file is None else file.mono(pipe.spec.rate)
@@ -147,41 +149,35 @@ class Edit(Command):
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the sidecar says of how the takes were made."""
+        from audioldm.datasets.manifest import sha256
+
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
-        about = {"edit": self.name, "inputs": inputs, "splice": self.splices, "schedule": self.how.schedule}
-        return {
-            "command": f"edit {self.name}",
-            "settings": {**settings, **about, **self.keywords()},
-            "options": self.options(),
-        }
+        settings = {
+            **settings, "edit": self.name, "inputs": inputs, "splice": self.splices, "schedule": self.how.schedule,
+            **self.keywords(),
+        }  # fmt: skip
+        return {"command": f"edit {self.name}", "settings": settings, "options": self.options()}
 
     def check(self) -> "tuple[str | list[Span], list[Clip]]":
         """The prompt, or prompts over time, and the takes, once it is sure that their files can be written."""
         from audioldm.pipeline.spans import parse_schedule
 
-        output, schedule = self.how.output, self.how.schedule
-        self.keywords()
+        output, schedule, regions = self.how.output, self.how.schedule, self.keywords().get("regions")
         output.check()
         self.how.model.check()
         if self.text() and schedule:
             raise AudioLDMError(f"prompt={self.text()!r} and schedule were both given.", "Give one of them.")
-        if self.splices:
-            self.check_splice()
-        clips = self.plan()
-        check_outputs([[clip] for clip in clips], output)
-        return self.text() if schedule is None else parse_schedule(schedule), clips
-
-    def check_splice(self) -> None:
-        """Refuse a splice of nothing, and of what would change the rest of the file."""
-        output = self.how.output
-        if not (self.keywords().get("regions") or any(self.added())):
+        if self.splices and not (regions or any(self.added())):
             raise AudioLDMError(
                 "--splice needs a region to put into the file.", "Give --from and --to in seconds."
             )
-        if output.normalize or output.lufs is not None:
+        if self.splices and (output.normalize or output.lufs is not None):
             raise AudioLDMError(
                 "--normalize and --lufs would change what --splice keeps.", "Leave out one of them."
             )
+        clips = self.plan()
+        check_outputs([[clip] for clip in clips], output)
+        return self.text() if schedule is None else parse_schedule(schedule), clips
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file."""
@@ -227,13 +223,13 @@ def hundredths(advance: Callable[..., None]) -> Callable[[int, int], None]:
 
 def strength_option(default: float, help: str = "0 keeps the sound, 1 ignores it.") -> Any:
     """How much of the sound is made anew."""
-    return option(default, help, within=Between(0, 1))
+    return option(default, help, Between(0, 1))
 
 
 def rounds_option() -> Any:
     """RePaint's repetitions."""
     help = "Times that every step is taken, so that new and old agree (RePaint)."
-    return option(1, help, within=Between(1, 100))
+    return option(1, help, Between(1, 100))
 
 
 def splice_option() -> Any:
@@ -250,24 +246,16 @@ class OneFile(Edit):
     file: Path = argument(..., "Sound file: any format, rate, channels, length.")
     prompt: str = argument("", "What to hear, in quotes.")
 
-    def files(self) -> list[Path]:
-        """The one."""
-        return [self.file]
-
 
 class Regional(OneFile):
     """An edit of a whole sound, or of regions."""
 
-    begin: list[float] = option(
-        [], "Begin of a region.  Repeatable.", "--from", metavar="SECONDS", within=Between(0)
-    )
-    end: list[float] = option(
-        [], "End of the region of each --from.", "--to", metavar="SECONDS", within=Between(0)
-    )
+    begin: list[float] = option([], "Begin of a region.  Repeatable.", "--from", "SECONDS", Between(0))
+    end: list[float] = option([], "End of the region of each --from.", "--to", "SECONDS", Between(0))
     splice: bool = splice_option()
 
-    def regions(self) -> Pairs | None:
-        """(from, to) of every region, None without any."""
+    def keywords(self) -> dict[str, Any]:
+        """Also (from, to) of every region, None without any."""
         if len(self.begin) != len(self.end):
             counts = f"{len(self.begin)} --from and {len(self.end)} --to"
             raise AudioLDMError(f"{counts} were given.", "Give one --to for each --from.")
@@ -275,7 +263,7 @@ class Regional(OneFile):
         for begin, end in pairs:
             if begin >= end:
                 raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
-        return pairs or None
+        return {**super().keywords(), "regions": pairs or None}
 
 
 class Growing(OneFile):
@@ -304,15 +292,10 @@ class Transfer(Regional):
       audioldm edit transfer walk.wav --set schedule="0-2 steps in snow; 2-5 steps in mud"
     """
 
-    name = "transfer"
+    name, passes = "transfer", ("strength", "invert", "source")
     strength: float = strength_option(0.5)
     invert: bool = option(False, "Begin from the sound's own noise (DDIM inversion), not from new.")
-    source: str = option("", "With --invert: what the sound is, in words.", metavar="TEXT")
-
-    def keywords(self) -> dict[str, Any]:
-        """Its own options."""
-        own = {name: vars(self)[name] for name in ("strength", "invert", "source")}
-        return {**own, "regions": self.regions()}
+    source: str = option("", "With --invert: what the sound is, in words.", "TEXT")
 
 
 class Inpaint(Regional):
@@ -324,14 +307,14 @@ class Inpaint(Regional):
       audioldm edit inpaint sea.wav "sea waves" --from 1 --to 2 --from 6 --to 7.5 --rounds 5
     """
 
-    name = "inpaint"
+    name, passes = "inpaint", ("rounds",)
     rounds: int = rounds_option()
 
     def keywords(self) -> dict[str, Any]:
-        """Regions, of which there must be one."""
-        if not (regions := self.regions()):
+        """There must be a region."""
+        if not self.begin and not self.end:
             raise AudioLDMError("There is no region to make anew.", "Give --from and --to in seconds.")
-        return {"regions": regions, "rounds": self.rounds}
+        return super().keywords()
 
 
 class Outpaint(Growing):
@@ -343,11 +326,10 @@ class Outpaint(Growing):
     """
 
     name = "outpaint"
-    before: float = option(0.0, "How much earlier to begin.", metavar="SECONDS", within=SECONDS)
-    after: float = option(0.0, "How much longer to go on.", metavar="SECONDS", within=SECONDS)
+    before: float = option(0.0, "How much earlier to begin.", "SECONDS", SECONDS)
+    after: float = option(0.0, "How much longer to go on.", "SECONDS", SECONDS)
 
     def added(self) -> tuple[float, float]:
-        """At both ends."""
         return self.before, self.after
 
 
@@ -361,10 +343,9 @@ class Continue(Growing):
     """
 
     name = "continue"
-    seconds: float = option(5.0, "How much longer to go on.", within=Between(0, 1800, above=True))
+    seconds: float = option(5.0, "How much longer to go on.", Between(0, 1800, above=True))
 
     def added(self) -> tuple[float, float]:
-        """At the end."""
         return 0.0, self.seconds
 
 
@@ -377,17 +358,10 @@ class Upscale(OneFile):
       audioldm edit upscale old.mp3 "a violin" --cutoff 4000
     """
 
-    name = "upscale"
+    name, passes = "upscale", ("cutoff",)
     cutoff: float | None = option(
-        None,
-        "Make what is above.  [default: where the sound's band ends]",
-        metavar="HZ",
-        within=Between(0, above=True),
+        None, "Make what is above.  [default: where the sound's band ends]", "HZ", Between(0, above=True)
     )
-
-    def keywords(self) -> dict[str, Any]:
-        """Where the new band begins."""
-        return {"cutoff": self.cutoff}
 
 
 class Vary(Regional):
@@ -398,12 +372,8 @@ class Vary(Regional):
       audioldm edit vary footstep.wav -n 8 --strength 0.4
     """
 
-    name = "vary"
+    name, passes = "vary", ("strength",)
     strength: float = strength_option(0.6)
-
-    def keywords(self) -> dict[str, Any]:
-        """How far the takes are from the sound, and where."""
-        return {"strength": self.strength, "regions": self.regions()}
 
 
 class Denoise(OneFile):
@@ -415,13 +385,9 @@ class Denoise(OneFile):
       audioldm edit denoise field.wav "a bird singing" --strength 0.4
     """
 
-    name = "denoise"
+    name, passes = "denoise", ("strength", "resynthesise")
     strength: float = strength_option(0.0)
     resynthesise: bool = option(False, "Give the model's sound, not the input turned down.")
-
-    def keywords(self) -> dict[str, Any]:
-        """Its own options."""
-        return {"strength": self.strength, "resynthesise": self.resynthesise}
 
 
 class Morph(Edit):
@@ -433,35 +399,25 @@ class Morph(Edit):
       audioldm edit morph dog.wav rooster.wav --at 0.5 --prompts "a dog barking" "a rooster crowing"
     """
 
-    name = "morph"
+    name, passes = "morph", ("prompts", "at", "strength")
     first: Path = argument(..., "Sound file: any format, rate, channels, length.")
     second: Path = argument(..., "The other sound file.")
-    prompts: tuple[str, str] = option(
-        ("", ""), "What each is, in words.  [default: by CLAP]", metavar="FIRST SECOND"
-    )
+    prompts: tuple[str, str] = option(("", ""), "What each is, in words.  [default: by CLAP]", "FIRST SECOND")
     at: float | None = option(
-        None, "Where between the two: 0 to 1.  [default: from one to the other]", within=Between(0, 1)
+        None, "Where between the two: 0 to 1.  [default: from one to the other]", Between(0, 1)
     )
     strength: float = strength_option(0.6)
 
     def files(self) -> list[Path]:
-        """Both."""
         return [self.first, self.second]
 
     def text(self) -> str:
-        """Both prompts."""
-        return " ".join(filter(None, self.prompts))
-
-    def keywords(self) -> dict[str, Any]:
-        """Its own options."""
         if self.how.schedule is not None:
             raise AudioLDMError("A morph has two prompts and no schedule.", "Use --prompts FIRST SECOND.")
-        return {"prompts": self.prompts, "at": self.at, "strength": self.strength}
+        return " ".join(filter(None, self.prompts))
 
-    def make(self, function: "Callable[..., Tensor]", pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any,
-             **settings: Any) -> "Tensor":  # fmt: skip
-        """Of two waves."""
-        return function(pipe, *waves, **settings)
+    def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
+        return [*waves]
 
 
 class Mix(Edit):
@@ -475,28 +431,24 @@ class Mix(Edit):
 
     name = "mix"
     sounds: list[Path] = argument(..., "Two sound files or more.", "FILES...")
-    gain: list[float] = option([], "Gain of each file.  Repeatable.", metavar="DB", within=Between(-120, 120))
-    at: list[float] = option([], "When each file begins.  Repeatable.", metavar="SECONDS", within=SECONDS)
-    prompt: str = option("", "The scene, in words.  [default: by CLAP]", metavar="TEXT")
+    gain: list[float] = option([], "Gain of each file.  Repeatable.", "DB", Between(-120, 120))
+    at: list[float] = option([], "When each file begins.  Repeatable.", "SECONDS", SECONDS)
+    prompt: str = option("", "The scene, in words.  [default: by CLAP]", "TEXT")
     strength: float = strength_option(0.0, "0 is the sum; more renders it again as one scene, 1 ignores it.")
 
     def files(self) -> list[Path]:
-        """All."""
         return self.sounds
 
     def keywords(self) -> dict[str, Any]:
         """Gains and begins, one a file."""
         for name, values in (("gain", self.gain), ("at", self.at)):
             if values and len(values) != len(self.sounds):
-                raise AudioLDMError(
-                    f"{len(self.sounds)} files but {len(values)} --{name}.", "Give one for each file."
-                )
+                counts = f"{len(self.sounds)} files but {len(values)} --{name}."
+                raise AudioLDMError(counts, "Give one for each file.")
         return {"gains": self.gain or None, "offsets": self.at or None, "strength": self.strength}
 
-    def make(self, function: "Callable[..., Tensor]", pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any,
-             **settings: Any) -> "Tensor":  # fmt: skip
-        """Of all waves."""
-        return function(pipe, waves, prompt, **settings)
+    def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
+        return [waves, prompt]
 
 
 EDITS: dict[str, type[Edit]] = {

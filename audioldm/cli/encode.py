@@ -31,40 +31,30 @@ class Encode(Force, DryRun, Command):
 
     manifests: list[str] = argument(..., "Manifests, or `synthetic` for the synthetic sounds.")
     out: Path = out_option(..., "DIR", "Folder of the cache.")
-    vae: str = option(..., "The autoencoder: run, folder, hub id or file.", metavar="REF")
-    clap: str = option(..., "The CLAP: run, folder, hub id or LAION's .pt.", metavar="REF")
+    vae: str = option(..., "The autoencoder: run, folder, hub id or file.", "REF")
+    clap: str = option(..., "The CLAP: run, folder, hub id or LAION's .pt.", "REF")
     spec: str = option("16k_64", "Front end of the autoencoder: 16k_64 or 48k_256.")
-    seconds: float = option(5.12, "Length of a window.", within=Between(0, above=True))
+    seconds: float = option(5.12, "Length of a window.", Between(0, above=True))
     windows: list[int] = option(
         [],
         "Windows per clip, each at another random place; once, or once a manifest.  [default: 1]",
-        within=Between(1),
+        Between(1),
     )
     speed: float = option(
-        0.0,
-        "All windows of a clip but its first play up to this share faster or slower.",
-        within=Between(0, 0.99),
+        0.0, "All windows of a clip but its first play up to this share faster or slower.", Between(0, 0.99)
     )
-    batch_size: int = option(
-        0, "Windows encoded at once; 0 is 1 on a CPU and 64 on a GPU.", within=Between(0, 4096)
-    )
+    batch_size: int = option(0, "Windows encoded at once; 0 is 1 on a CPU and 64 on a GPU.", Between(0, 4096))
     workers: int = option(
-        -1,
-        "Processes that cut windows; -1 is none on a CPU, and as many as cores for a GPU.",
-        within=Between(-1),
+        -1, "Processes that cut windows; -1 is none on a CPU, and as many as cores for a GPU.", Between(-1)
     )
     buckets: str = option(
-        "", "Window lengths instead of one: each clip takes the shortest that holds it.", metavar="A,B"
+        "", "Window lengths instead of one: each clip takes the shortest that holds it.", "A,B"
     )
-    mixup: float = option(
-        0.0, "Chance that a second clip is mixed into a window, its caption joined.", within=SHARE
-    )
-    t5: str = option("", "Keep this T5 encoder's token sequences, too.", metavar="FOLDER|NAME")
-    maps: str = option(
-        "", "Keep these maps, for controls: loudness, pitch, onset, centroid, edges.", metavar="A,B"
-    )
+    mixup: float = option(0.0, "Chance that a second clip is mixed into a window, its caption joined.", SHARE)
+    t5: str = option("", "Keep this T5 encoder's token sequences, too.", "FOLDER|NAME")
+    maps: str = option("", "Keep these maps, for controls: loudness, pitch, onset, centroid, edges.", "A,B")
     split: str = option("train", "Rows of this split.")
-    seed: int = option(0, "Decides the places.", within=Between(0))
+    seed: int = option(0, "Decides the places.", Between(0))
     device: str = option("cpu", "cpu or cuda.")
 
     def cuts(self) -> "Cuts":

@@ -10,7 +10,7 @@ Examples:
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from typer.core import TyperGroup
 
@@ -49,7 +49,7 @@ class ScoreByDefault(TyperGroup):
 
 def seeds_option(default: int) -> Any:
     """How many clips of a prompt."""
-    return option(default, "Clips of each prompt, with seeds 0, 1, ...", within=Between(1, 100_000))
+    return option(default, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
 
 
 class Esc10(Command):
@@ -65,12 +65,10 @@ class Esc10(Command):
       audioldm evaluate esc10 --manifest data/raw/esc10.jsonl --folder out/esc10 --sheet out/esc10.png
     """
 
-    manifest: Path = option(..., "ESC-10's manifest, with folds 1 to 4.", metavar="JSONL")
-    folder: Path | None = option(
-        None, "Measure clips that exist, in DIR/dog_bark/*.wav and so on.", metavar="DIR"
-    )
+    manifest: Path = option(..., "ESC-10's manifest, with folds 1 to 4.", "JSONL")
+    folder: Path | None = option(None, "Measure clips that exist, in DIR/dog_bark/*.wav and so on.", "DIR")
     out: Path | None = out_option(None, "DIR", "Keep clips and reports here.")
-    sheet: Path | None = option(None, "Draw a real and a generated log-mel of each class.", metavar="PNG")
+    sheet: Path | None = option(None, "Draw a real and a generated log-mel of each class.", "PNG")
     seeds: int = seeds_option(20)
     generation: Generation = Generation()
     reporting: Reporting = Reporting()
@@ -185,27 +183,31 @@ class Prompts(Command):
         "FILE.tsv",
     )
     seeds: int = seeds_option(8)
-    limit: int | None = option(None, "Only the first so many prompts.", within=Between(1))
+    limit: int | None = option(None, "Only the first so many prompts.", Between(1))
     folder: Path | None = option(
         None,
         "Judge clips that exist: prompt and seed from DIR/clips.jsonl or the JSON beside each clip.",
         "--clips",
-        metavar="DIR",
+        "DIR",
     )
     real: Path | None = option(
-        None, "Real clips (folder or manifest) for the real and the codec's row.", metavar="PLACE"
+        None, "Real clips (folder or manifest) for the real and the codec's row.", "PLACE"
     )
     out: Path = out_option("out/prompts", "DIR", "Clips and reports go here.")
     generation: Generation = Generation()
     reporting: Reporting = Reporting()
 
-    def run(self) -> None:
-        generation, folder, seeds = self.generation, self.folder, self.seeds
-        generation.model.check()
-        if folder is not None and generation.model.model is not None and self.real is None:
+    def check(self) -> list[Path]:
+        """Refuse two things to judge, and reports that are there; returns where these go."""
+        self.generation.model.check()
+        if self.folder is not None and self.generation.model.model is not None and self.real is None:
             raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
         reports = [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")]
         check_free(*reports, force=self.reporting.force)
+        return reports
+
+    def run(self) -> None:
+        reports, generation, seeds = self.check(), self.generation, self.seeds
         import torch
 
         from audioldm.evaluation import prompts as judge
@@ -216,22 +218,19 @@ class Prompts(Command):
         asked, findings = judge.read_prompts(self.file, yamnet.class_names)
         asked = asked[: self.limit]
         real = Choice(split="any").clips(self.real) if self.real else []
-        existing = judge.ClipFolder.read(folder) if folder is not None else None
+        existing = judge.ClipFolder.read(self.folder) if self.folder is not None else None
         if self.reporting.dry_run:
             generation.check()
             would(f"{seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones")
             return
-        pipe = generation.load() if existing is None or real else None
         embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
-        about: dict[str, Any] = {"list": str(self.file), "seeds": seeds, "embedder": embedder}
-        about |= {"versions": versions(), **(generation.about(pipe) if pipe else {})}
-        source: judge.ClipSource
+        about = {"list": str(self.file), "seeds": seeds, "embedder": embedder, "versions": versions()}
+        pipe = generation.load() if existing is None or real else None
+        about |= generation.about(pipe) if pipe else {}
         if existing is not None:
-            about["clips"] = str(folder)
-            source = existing
+            about["clips"] = str(self.folder)
             findings += existing.findings + existing.others(asked)
-        elif pipe is not None:
-            source = judge.generated(generation.clips(pipe, self.out))
+        source = existing or judge.generated(generation.clips(cast("AudioLDM", pipe), self.out))
         with progress(seeds * len(asked), "clips") as step:
             results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds, step=step))
         findings += [f"{result.name}: {result.error}" for result in results if result.error]
@@ -241,8 +240,7 @@ class Prompts(Command):
                 *rows, unread = judge.evaluate_real(real, asked, generation.codec(pipe), yamnet, step)
             findings += unread
         report = judge.Report(results, rows, about, findings)
-        contents = (report.json(), report.markdown(), report.csv())
-        publish(dict(zip(reports, contents, strict=True)))
+        publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
         for finding in findings:
             say(finding)
         print(report.json() if self.reporting.as_json else report.markdown(), end="")
@@ -265,9 +263,7 @@ class Protocol(Force, Command):
     out: Path = out_option(..., "FILE", "The protocol (.json).")
     split: str = split_option()
     captions: Captions = captions_option()
-    seconds: float | None = option(
-        None, "Length of every clip.  [default: open]", within=Between(0, above=True)
-    )
+    seconds: float | None = option(None, "Length of every clip.  [default: open]", Between(0, above=True))
     gain: Gain = option("peak", "Level of every clip.")
 
     def run(self) -> None:

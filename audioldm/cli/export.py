@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from audioldm.cli.checks import check_free, check_parts
 from audioldm.cli.console import say, waiting, would
 from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, out_option, setting
-from audioldm.cli.options.model import PublishedOptions, adapt, load
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import PublishedOptions, Sampling, adapt, load
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
 class Parts(Group):
     """Parts of a model, each a run, a folder, a file or a hub id."""
 
-    ldm: str | None = option(None, "U-Net: a run or a checkpoint of one.", metavar="REF")
-    vae: str | None = option(None, "VAE.", metavar="REF")
-    vocoder: str | None = option(None, "Vocoder.", metavar="REF")
-    clap: str | None = option(
-        None, "CLAP, such as a run, laion/clap-htsat-unfused or LAION's .pt.", metavar="REF"
-    )
+    ldm: str | None = option(None, "U-Net: a run or a checkpoint of one.", "REF")
+    vae: str | None = option(None, "VAE.", "REF")
+    vocoder: str | None = option(None, "Vocoder.", "REF")
+    clap: str | None = option(None, "CLAP, such as a run, laion/clap-htsat-unfused or LAION's .pt.", "REF")
     t5: str | None = option(
-        None, "T5 of a U-Net that attends to tokens.  [default: the one of its latents]", metavar="REF"
+        None, "T5 of a U-Net that attends to tokens.  [default: the one of its latents]", "REF"
     )
 
     def named(self) -> dict[str, str]:
@@ -36,7 +33,7 @@ class Parts(Group):
 class Defaults(Sampling):
     """How the written model samples where nothing else is asked; None is what it does now."""
 
-    guidance: float | None = setting(None, "Default guidance scale.", within=Between(0))
+    guidance: float | None = setting(None, "Default guidance scale.", Between(0))
 
 
 class Export(Force, DryRun, Command):
@@ -60,9 +57,7 @@ class Export(Force, DryRun, Command):
     dtype: Literal["float32", "float16", "bfloat16"] = option(
         "float32", "Number type of the weights in a folder."
     )
-    merge: list[str] = option(
-        [], "Write this adapter into the weights.  Repeatable.", metavar="FILE[:WEIGHT]"
-    )
+    merge: list[str] = option([], "Write this adapter into the weights.  Repeatable.", "FILE[:WEIGHT]")
     parts: Parts = Parts()
     defaults: Defaults = Defaults()
     published: PublishedOptions = PublishedOptions()

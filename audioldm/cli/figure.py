@@ -1,10 +1,9 @@
 """The picture beside each sound: waveform over log-mel, with units."""
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 
+from audioldm.evaluation.picture import Picture
 from audioldm.signal.decibels import RANGE_DB, TICKS_HZ, mel_decibels, mel_position
 from audioldm.spec import AudioSpec
 
@@ -13,13 +12,10 @@ Wave = npt.NDArray[np.float32]
 
 def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
     """PNG of ``wave`` (N,): amplitude against time, and the log-mel of ``spec`` in dB below."""
-    # Figure with its own Agg canvas: no pyplot, so no global state and no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    # fixed margins: matplotlib's solver would draw everything twice
+    figure = Picture(figsize=(8, 5), layout="none")
+    places = {"left": 0.1, "right": 0.86, "bottom": 0.1, "top": 0.94, "hspace": 0.08}
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2), gridspec_kw=places)
     seconds = wave.size / spec.rate
     upper.plot(np.arange(wave.size) / spec.rate, wave, linewidth=0.4)
     upper.set(title=shortened(title), ylabel="amplitude", ylim=(-1.05, 1.05))
@@ -32,29 +28,19 @@ def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
     lower.set(xlabel="time (s)", ylabel="mel frequency (Hz)", xlim=(0, seconds))
     ticks = [hertz for hertz in TICKS_HZ if spec.fmin <= hertz <= spec.fmax]
     lower.set_yticks(mel_position(np.array(ticks), spec), labels=[str(hertz) for hertz in ticks])
-    figure.colorbar(image, ax=lower, label="mel magnitude (dB)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    figure.colorbar(image, cax=figure.add_axes((0.88, 0.1, 0.02, 0.54)), label="mel magnitude (dB)")
+    return figure.png()
 
 
 def strip(wave: Wave) -> bytes:
     """PNG of the waveform (N,) alone, without margins: seconds run from its left edge to its right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 1.6))
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(10, 1.6), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.plot(np.arange(wave.size), wave, linewidth=0.4, color="#1d4ed8")
-    axes.set(
-        xlim=(0, max(1, wave.size - 1)),
-        ylim=(-1.05 * (top := max(1e-3, float(np.abs(wave).max()))), 1.05 * top),
-    )
+    top = 1.05 * max(1e-3, float(np.abs(wave).max()))
+    axes.set(xlim=(0, max(1, wave.size - 1)), ylim=(-top, top))
     axes.axis("off")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
+    return figure.png(dpi=80)
 
 
 def shortened(title: str) -> str:

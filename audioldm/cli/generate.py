@@ -12,13 +12,9 @@ from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
-from audioldm.cli.options.guidance import Guidance, warn_of_unused
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.output import ManyOutputs
-from audioldm.cli.options.prompt import Prompts
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling, warn_of_unused
 from audioldm.cli.prompts import Row, read_rows, warn_of_unread
-from audioldm.cli.results import Results, check_format, list_clips, options_alone, save, sha256
+from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -319,6 +315,8 @@ class Session:
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
+        from audioldm.datasets.manifest import sha256
+
         prompts = self.request.prompts
         record: dict[str, Any] = {"schedule": prompts.schedule, "loop": prompts.loop}
         if self.pipe.controls:

@@ -42,19 +42,19 @@ class TestOptions(Group):
         "caption.  acr: both, quality first.  abx: can they be told apart.  mushra: 0 to 100 beside a reference.",
     )
     title: str = option("Listening test", "What raters read on top of the page.")
-    reference: str | None = option(None, "The system that is the original; mushra needs it.", metavar="NAME")
+    reference: str | None = option(None, "The system that is the original; mushra needs it.", "NAME")
     anchor: list[str] = option(
         [], "mushra: anchor3500, anchor1750, or none; may be repeated.  [default: anchor3500]"
     )
-    per_rater: int = option(0, "Prompts each rater hears; 0 is all.", within=Between(0))
-    training: int = option(2, "Practice trials before each part.", within=Between(0))
+    per_rater: int = option(0, "Prompts each rater hears; 0 is all.", Between(0))
+    training: int = option(2, "Practice trials before each part.", Between(0))
     catch: int | None = option(
-        None, "Trials with a right answer, per part.  [default: a tenth, 2 or more]", within=Between(0)
+        None, "Trials with a right answer, per part.  [default: a tenth, 2 or more]", Between(0)
     )
-    repeats: int | None = option(None, "Trials asked twice, per part.  [default: a tenth]", within=Between(0))
+    repeats: int | None = option(None, "Trials asked twice, per part.  [default: a tenth]", Between(0))
     cut: bool = option(False, "Cut the clips of a prompt to the shortest.")
     common: bool = option(False, "Leave out prompts that a system lacks.")
-    seed: int | None = option(None, "Makes the same test again.  [default: drawn]", within=Between(0))
+    seed: int | None = option(None, "Makes the same test again.  [default: drawn]", Between(0))
 
     def choices(self) -> "Choices":
         """As ``listening.prepare`` takes them."""
@@ -80,9 +80,9 @@ class Prepare(Force, DryRun, Command):
     )
     out: Path = out_option(..., "TEST", "The test's folder, to be made.")
     captions: Path | None = option(
-        None, "CSV with id,caption, or a manifest.  [default: the JSON beside each clip]", metavar="FILE"
+        None, "CSV with id,caption, or a manifest.  [default: the JSON beside each clip]", "FILE"
     )
-    raters: int = option(12, "Raters you hope for: the power that is printed.", within=Between(1, 1000))
+    raters: int = option(12, "Raters you hope for: the power that is printed.", Between(1, 1000))
     test: TestOptions = TestOptions()
 
     def run(self) -> None:
@@ -157,7 +157,7 @@ class Serve(Command):
     host: str = option(
         "127.0.0.1", "Address to listen at; any but this machine's own lets others join by the link."
     )
-    port: int = option(8765, "Port; 0 takes a free one.", within=Between(0, 65535))
+    port: int = option(8765, "Port; 0 takes a free one.", Between(0, 65535))
 
     def run(self) -> None:
         from audioldm.listening.folder import load
@@ -190,10 +190,8 @@ class Analyse(AsJson, Command):
     test: Path = argument(..., "The folder that `prepare` made.", "TEST")
     out: Path | None = out_option(None, "DIR", "Where to.  [default: TEST/analysis]")
     keep_all: bool = option(False, "Exclude no rater.")
-    resamples: int = option(
-        10_000, "Bootstrap draws over raters and prompts.", within=Between(100, 1_000_000)
-    )
-    seed: int = option(0, "Of the bootstrap.", within=Between(0))
+    resamples: int = option(10_000, "Bootstrap draws over raters and prompts.", Between(100, 1_000_000))
+    seed: int = option(0, "Of the bootstrap.", Between(0))
 
     def run(self) -> None:
         from audioldm.listening.folder import load

@@ -2,18 +2,21 @@
 
 import inspect
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, show_findings
-from audioldm.cli.manifests import finish
+from audioldm.cli.console import printable, progress, show_findings, show_json
 from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
+    from audioldm.datasets.check import Report
     from audioldm.datasets.manifest import Finding, Row
 
     Reader = Callable[..., list[Row]]
@@ -45,24 +48,22 @@ OWN = ("folder", "table", "parquet", "webdataset", "datasets")
 class SourceOptions(Group):
     """What readers may take; None leaves it to the reader."""
 
-    audio: str | None = option(None, "The sounds, if they are elsewhere.", metavar="DIR")
-    to: str | None = option(None, "Where unpacked sounds go.", metavar="DIR")
+    audio: str | None = option(None, "The sounds, if they are elsewhere.", "DIR")
+    to: str | None = option(None, "Where unpacked sounds go.", "DIR")
     licence: str | None = option(None, "Licence of sounds whose row gives none.")
     author: str | None = option(None, "Author of sounds whose row gives none.")
     source: str | None = option(None, "Name of the source in each row.", "--source")
-    val: float | None = option(None, "Share of recordings to validate on, by hash.", within=Between(0, 1))
-    test: float | None = option(None, "Share of recordings to test on, by hash.", within=Between(0, 1))
-    test_fold: int | None = option(None, "The fold to test on.", within=Between(1, 10))
-    val_fold: int | None = option(None, "The fold to validate on.", within=Between(1, 10))
+    val: float | None = option(None, "Share of recordings to validate on, by hash.", Between(0, 1))
+    test: float | None = option(None, "Share of recordings to test on, by hash.", Between(0, 1))
+    test_fold: int | None = option(None, "The fold to test on.", Between(1, 10))
+    val_fold: int | None = option(None, "The fold to validate on.", Between(1, 10))
     only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
-    exclude: list[str] | None = option(
-        None, "wavcaps: a blacklist of other sets' test clips.", metavar="JSON"
-    )
-    weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.", within=Between(0))
+    exclude: list[str] | None = option(None, "wavcaps: a blacklist of other sets' test clips.", "JSON")
+    weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.", Between(0))
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
-    hub: str | None = option(None, "parquet: fetch this hub data set.", metavar="REPO")
+    hub: str | None = option(None, "parquet: fetch this hub data set.", "REPO")
 
     def named(self) -> dict[str, Any]:
         """Those that were given."""
@@ -87,10 +88,10 @@ class Prepare(Force, AsJson, Command):
 
     name: str = argument("", "Which reader; --list shows them all.", "SOURCE")
     places: list[str] = argument([], "Folder, table, tars or name of the data.", "[PLACE]...")
-    place: str = option("", "The same as PLACE.", "--from", metavar="PLACE")
+    place: str = option("", "The same as PLACE.", "--from", "PLACE")
     out: Path | None = out_option(None, "JSONL", "The manifest.  [default: data/raw/SOURCE.jsonl]")
     youtube: bool = option(False, "Get missing clips by yt-dlp into --audio.")
-    workers: int = option(-1, "Processes that read at once.  [default: cores]", within=Between(-1, 4096))
+    workers: int = option(-1, "Processes that read at once.  [default: cores]", Between(-1, 4096))
     dry_run: bool = option(False, "Read the lists; count rows, write nothing.")
     listing: bool = option(False, "Every source, its options.", "--list")
     reading: SourceOptions = SourceOptions()
@@ -203,3 +204,67 @@ def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     print(f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written")
+
+
+SHOWN = 20
+"""findings of one kind that are printed one by one"""
+
+
+def finish(
+    rows: "Sequence[Row]", findings: "Sequence[Finding]", out: Path, as_json: bool, *, workers: int = 0
+) -> None:
+    """Check the rows, report findings, and write the sound ones; many findings go to a file beside ``out``."""
+    from audioldm.datasets import manifest
+
+    report = examine(rows, findings, workers)
+    show(report, as_json, out.with_suffix(".findings.jsonl"))
+    if not report.rows:
+        raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
+    manifest.write(report.rows, out)
+    if empty := [split for split in manifest.SPLITS if not any(row.split == split for row in report.rows)]:
+        print(f"note: no clip is in {' or '.join(empty)}", file=sys.stderr)
+
+
+def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int = 0) -> "Report":
+    """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes."""
+    from audioldm.datasets import check
+
+    with progress(len(rows), "sounds") as step:
+        report = check.check(rows, workers=workers if len(rows) > 200 else 0, on_row=step)
+    return check.Report(report.rows, [*findings, *report.findings])
+
+
+def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
+    """Findings, each with its name, to stderr, at most SHOWN of a kind; the summary to stdout.
+
+    All of them go to ``rest``, if that is given and there are more.
+    """
+    counts, shown = Counter[str](), []
+    for finding in report.findings:
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= SHOWN or rest is None:
+            shown.append(finding)
+    show_findings(shown)
+    if rest is not None and len(shown) < len(report.findings):
+        record(report, rest)
+        print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
+    if counts:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        print(f"found: {kinds}", file=sys.stderr)
+    summary = report.summary()
+    if as_json:
+        show_json(summary)
+        return
+    for key, value in summary.items():
+        text = value
+        if isinstance(value, dict):
+            text = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+        print(f"{key:9} {printable(str(text)) or 'none'}")
+
+
+def record(report: "Report", path: Path) -> None:
+    """Every finding as one line of JSON."""
+    from audioldm.datasets.manifest import json_line
+    from audioldm.paths import write_text
+
+    write_text(path, "".join(json_line(asdict(finding)) for finding in report.findings))

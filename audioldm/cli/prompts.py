@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm import tables
-from audioldm.cli.checks import RANGES
 from audioldm.cli.console import say
+from audioldm.cli.options import leaves
 from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
+from audioldm.cli.options.groups import Guidance, Prompts, Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
 
 USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
-COLUMNS: dict[str, type] = {
-    "prompt": str, "seed": int, "seconds": float, "steps": int, "guidance": float, "negative": str,
-    "audio_prompt": str, "out": str,
-}  # fmt: skip
 SETTINGS = ("seconds", "steps", "guidance", "negative")
+NUMBERS = {
+    leaf.name: leaf for part in (Prompts, Sampling, Guidance) for leaf in leaves(part) if leaf.about.within
+}
+COLUMNS = ("prompt", "seed", *SETTINGS, "audio_prompt", "out")
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,16 @@ class Row:
 
 def read_rows(prompt: str | None, file: str | None) -> list[Row]:
     """The prompts asked for, in order: ``prompt`` ("-" is standard input), or the rows of ``file``."""
-    if prompt not in (None, "-") and file is not None:
-        raise AudioLDMError(f"prompt={prompt!r} and --prompts {file} were both given.", "Give one of them.")
+    if prompt not in (None, "-"):
+        if file is not None:
+            raise AudioLDMError(
+                f"prompt={prompt!r} and --prompts {file} were both given.", "Give one of them."
+            )
+        return [read_row({"prompt": prompt}, "prompt")]
     if prompt is None and file is None and sys.stdin.isatty():
         raise AudioLDMError("There is no prompt.", USE)
     if file not in (None, "-"):
         return read_file(Path(file))
-    if prompt not in (None, "-"):
-        return [read_row({"prompt": prompt}, "prompt")]
     stream = getattr(sys.stdin, "buffer", None)
     text = sys.stdin.read() if stream is None else tables.read_text(stream.read())
     return read_table(text, Path("standard input"), kind_of(text))
@@ -130,21 +133,21 @@ def read_row(cells: dict[str, Any], place: str) -> Row:
 
 def read_cell(name: str, value: Any, place: str) -> Any:
     """A cell by the type of its column; None where it is empty."""
-    kind = COLUMNS[name]
+    leaf = NUMBERS.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, list | dict | bool) or (kind is str and not tables.is_text(value)):
-        raise AudioLDMError(f"{place}: {name}={value!r} is no {'text' if kind is str else 'number'}.")
-    if kind is str:
+    if isinstance(value, list | dict | bool) or (leaf is None and not tables.is_text(value)):
+        raise AudioLDMError(f"{place}: {name}={value!r} is no {'number' if leaf else 'text'}.")
+    if leaf is None:
         return value.strip()
     try:
-        number = kind(value) if isinstance(value, str) else kind(str(value))
+        number = leaf.bare(value if isinstance(value, str) else str(value))
     except ValueError as error:
+        kind = "whole number" if leaf.bare is int else "number"
         raise AudioLDMError(
-            f"{place}: {name}={value!r} is no {'whole ' if kind is int else ''}number.",
-            "Leave it empty for the default.",
+            f"{place}: {name}={value!r} is no {kind}.", "Leave it empty for the default."
         ) from error
-    RANGES[name].check(f"{place}: {name}", number)
+    leaf.about.within.check(f"{place}: {name}", number)  # type: ignore[union-attr]
     return number
 
 

@@ -12,8 +12,7 @@ from audioldm.cli.clips import check_outputs, plan
 from audioldm.cli.console import progress, say
 from audioldm.cli.edit import EDITS, Edit
 from audioldm.cli.options import changed, restored
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.output import Output
+from audioldm.cli.options.groups import ModelOptions, Output
 from audioldm.cli.results import Results, save
 from audioldm.errors import AudioLDMError
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.clips import Clip, files_of
 from audioldm.cli.console import printable, say
-from audioldm.cli.options.output import FORMATS, Output
+from audioldm.cli.options.groups import FORMATS, Output
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def warn_of_level(path: Path, level: Level, output: Output) -> None:
         say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
     elif level.true_peak > 10 ** (CEILING_DB / 20) and not output.normalize and output.lufs is None:
         say(
-            f"{path}: true peak {level.true_peak:.2f} of full scale, so it is {-level.gain_db:.1f} dB quieter "
+            f"{path}: true peak {level.true_peak:.3g} of full scale, so it is {-level.gain_db:.1f} dB quieter "
             f"(gain_db in its .json). Lower --guidance for a less driven sound, or choose --lufs."
         )
 
@@ -261,8 +261,3 @@ def list_clips(clips: "Sequence[tuple[Clip, dict[str, Any]]]", output: Output, w
 def options_alone(output: Output, audio_format: str) -> Output:
     """The options of output that decide how a clip sounds; the rest as it is by default."""
     return Output(audio_format=audio_format, normalize=output.normalize, lufs=output.lufs)
-
-
-def sha256(path: Path) -> str:
-    """Of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

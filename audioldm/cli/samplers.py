@@ -75,16 +75,11 @@ def rows(table: "Mapping[str, Entry]") -> dict[str, dict[str, object]]:
     """One table as JSON; an option without limit has the default null."""
     return {
         name: {
-            "line": entry.line,
-            "paper": entry.paper,
-            "stochastic": entry.stochastic,
-            "calls_per_step": entry.calls,
-            "options": {
-                option: None if value == float("inf") else value for option, value in entry.options().items()
-            },
+            "line": entry.line, "paper": entry.paper, "stochastic": entry.stochastic, "calls_per_step": entry.calls,
+            "options": {key: None if value == float("inf") else value for key, value in entry.options().items()},
         }
         for name, entry in table.items()
-    }
+    }  # fmt: skip
 
 
 def section(title: str, table: "Mapping[str, Entry]") -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from audioldm.cli.checks import check_free, check_parts
 from audioldm.cli.console import progress, show_json, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option, out_option
-from audioldm.cli.options.model import ModelOptions
-from audioldm.cli.options.sampling import Sampling
+from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ def captions_option() -> Any:
 class Generation(Group):
     """The model that is measured, and how it makes its clips."""
 
-    guidance: float | None = option(None, "Guidance scale.  [default: the model's]", within=Between(0))
+    guidance: float | None = option(None, "Guidance scale.  [default: the model's]", Between(0))
     batch_size: int | None = option(
-        None, "Clips made at once.  [default: 1 on a CPU, else 16]", within=Between(1, 4096)
+        None, "Clips made at once.  [default: 1 on a CPU, else 16]", Between(1, 4096)
     )
     model: ModelOptions = ModelOptions()
     sampling: Sampling = Sampling()
@@ -89,12 +88,12 @@ class Reporting(Force, DryRun, AsJson):
 class Choice(Group):
     """Which rows of a manifest, and which of their captions."""
 
-    manifest: Path | None = option(None, "Captions and real clips for --model.", metavar="JSONL")
+    manifest: Path | None = option(None, "Captions and real clips for --model.", "JSONL")
     split: str = split_option()
     captions: Captions = captions_option()
-    protocol: Path | None = option(None, "Take exactly this list of clips and captions.", metavar="FILE")
+    protocol: Path | None = option(None, "Take exactly this list of clips and captions.", "FILE")
     allow_missing: bool = option(False, "Score what there is of a protocol; n says so.")
-    limit: int | None = option(None, "At most so many clips, by hash.", within=Between(2))
+    limit: int | None = option(None, "At most so many clips, by hash.", Between(2))
 
     def rows(self, path: Path) -> "list[Row]":
         """The rows of a manifest."""
@@ -136,26 +135,22 @@ class Choice(Group):
 class Comparing(Group):
     """What stands beside the generated clips, and what every clip gets before it is embedded."""
 
-    also: list[Path] = option(
-        [], "Clips of other seeds, same names; repeatable.  Gives mean ± sd.", metavar="DIR"
-    )
+    also: list[Path] = option([], "Clips of other seeds, same names; repeatable.  Gives mean ± sd.", "DIR")
     others: Path | None = option(
-        None, "Other real clips (folder or manifest) for the real/real floor.", metavar="PLACE"
+        None, "Other real clips (folder or manifest) for the real/real floor.", "PLACE"
     )
-    codec: str | None = option(None, "Model whose VAE and vocoder give the round-trip row.", metavar="REF")
+    codec: str | None = option(None, "Model whose VAE and vocoder give the round-trip row.", "REF")
     unpaired: bool = option(False, "No pairs: leave KL and tags out.")
     gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
     crop: float | None = option(
         None,
         "Length of every clip.  [default: the protocol's, or the clips']",
-        metavar="SECONDS",
-        within=Between(0, above=True),
+        "SECONDS",
+        Between(0, above=True),
     )
-    embedder: list[str] = option(
-        [], "See audioldm evaluate embedders.  [default: yamnet]", metavar="NAME[=WEIGHTS]"
-    )
-    threads: int = option(2, "CPU threads of the tagger.", within=Between(1, 1024))
-    cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", metavar="DIR")
+    embedder: list[str] = option([], "See audioldm evaluate embedders.  [default: yamnet]", "NAME[=WEIGHTS]")
+    threads: int = option(2, "CPU threads of the tagger.", Between(1, 1024))
+    cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", "DIR")
 
     def framed_by(self, protocol: "Protocol | None") -> "Comparing":
         """With the protocol's length and gain where none is asked for."""
@@ -182,7 +177,7 @@ class Score(Command):
     generated: Path | None = argument(None, "Folder of generated clips.")
     reference: Path | None = argument(None, "Folder or manifest (.jsonl) of real clips.")
     out: Path = out_option("out/evaluation", "DIR", "Clips and reports go here.")
-    seeds: int = option(1, "Runs of --model with other seeds.", within=Between(1, 1000))
+    seeds: int = option(1, "Runs of --model with other seeds.", Between(1, 1000))
     choice: Choice = Choice()
     comparing: Comparing = Comparing()
     generation: Generation = Generation()

@@ -27,6 +27,7 @@ from audioldm.nets.folder import State
 Nets = dict[str, Net]
 FRONT_END = re.compile(r"mel_transform\..+|unconditional_token|empty_(text_embed|hidden_state_cfg)")
 """buffers of the wrappers: CLAP's mel filters, and embeddings of the empty prompt, which are computed anew"""
+MODEL = re.compile(r"model\..+")
 AUDIOMAE = "audiomae."
 """what AudioLDM 2's GPT-2 learned to imitate; it is not needed to generate"""
 GPT_HEAD = 64
@@ -81,8 +82,7 @@ def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:
     for prefix in prefixes(state, r"cond_stage_model(?:\.|s\.\d+\.)"):
         add_conditioner(nets, unread, below(state, prefix), prefix)
     spare = below(score, "model.")
-    if strange := sorted(k for k in score if not k.startswith("model.") and not FRONT_END.fullmatch(k)):
-        raise unexplained("clap." + strange[0])
+    refuse_others({k: v for k, v in score.items() if not FRONT_END.fullmatch(k)}, MODEL, "clap.")
     if "text_encoder" not in nets and is_clap(spare):
         nets |= clap_nets(spare, "clap.model.")
     return nets, unread
@@ -96,8 +96,7 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
     part = {k: v for k, v in state.items() if not FRONT_END.fullmatch(k)}
     inner = below(part, "model.")
     if is_clap(inner) or inner.keys() >= T5_KEYS:
-        if strange := sorted(k for k in part if not k.startswith("model.")):
-            raise unexplained(prefix + strange[0])
+        refuse_others(part, MODEL, prefix)
         new = clap_nets(inner, prefix + "model.") if is_clap(inner) else {"text_encoder_2": t5_net(inner)}
         if "text_encoder_2" in nets.keys() & new.keys() and not alike(nets["text_encoder_2"].state, inner):
             raise AudioLDMError(
@@ -106,13 +105,18 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
             )
         nets |= new
     elif part.keys() >= GPT_KEYS:
-        if strange := sorted(k for k in part if not GPT_PART.fullmatch(k)):
-            raise unexplained(prefix + strange[0])
+        refuse_others(part, GPT_PART, prefix)
         nets |= gpt_nets(part, prefix)
         for nested in prefixes(part, r"cond_stage_models\.\d+\."):
             add_conditioner(nets, unread, below(part, nested), prefix + nested)
     elif part and not all(key.startswith(AUDIOMAE) for key in part):
         unread.append(prefix + min(part))
+
+
+def refuse_others(state: State, known: re.Pattern[str], prefix: str) -> None:
+    """Refuse keys that do not match."""
+    if strange := sorted(key for key in state if not known.fullmatch(key)):
+        raise unexplained(prefix + strange[0])
 
 
 def alike(one: State, two: State) -> bool:

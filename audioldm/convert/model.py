@@ -125,9 +125,7 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     if checkpoint.unread:
         unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
         return AudioLDMError(f"{path} has a conditioner that is {unknown}.", hint)
-    widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
-    if "language_model" in nets and "text_encoder" in nets:
-        widths = [nets["language_model"].config["n_embd"], *widths]
+    widths = token_widths(checkpoint)
     needed = [width for width in shape.contexts if width]
     if needed and needed != widths:
         gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
@@ -136,6 +134,14 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
             hint,
         )
     return None
+
+
+def token_widths(checkpoint: Checkpoint) -> list[int]:
+    """The widths of the token sequences that a checkpoint's encoders give, in the U-Net's order."""
+    nets = checkpoint.nets
+    widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
+    both = "language_model" in nets and "text_encoder" in nets
+    return [nets["language_model"].config["n_embd"], *widths] if both else widths
 
 
 def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:

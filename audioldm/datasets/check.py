@@ -13,13 +13,9 @@ from torch import Tensor
 from audioldm.datasets.decode import CANCEL, Mixer, Reader, opened
 from audioldm.datasets.loudness import Loudness
 from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks, sha256
-from audioldm.datasets.parallel import each
+from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
 
-KINDS = (
-    "missing", "corrupt", "nan", "silent", "short", "level", "duplicate", "changed", "caption", "leak", "failed",
-    "line", "row", "clipped", "antiphase",
-)  # fmt: skip
 NOTES = ("clipped", "antiphase", "ending", "weak")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
 CLIPPED_SHARE = 1e-4
@@ -82,18 +78,6 @@ class FlatTops:
     def share(self) -> float:
         """Of all samples."""
         return (int(self.flat.sum()) + self.beyond) / max(1, self.samples)
-
-
-def flat_share(channels: Tensor) -> float:
-    """The share of the samples of (N, C) that lie beyond full scale, or in flat tops at it.
-
-    >>> wave = torch.sin(torch.arange(1000) / 5)
-    >>> flat_share(wave[:, None]), round(flat_share((2 * wave).clamp(-1, 1)[:, None]), 1)
-    (0.0, 0.7)
-    """
-    tops = FlatTops(channels.shape[1])
-    tops.add(channels)
-    return tops.share()
 
 
 class Measures(NamedTuple):
@@ -187,15 +171,9 @@ def check(rows: Sequence[Row], *, workers: int = 0, on_row: Callable[[], None] |
     """
     findings: list[Finding] = []
     sound: list[tuple[Row, str]] = []
-    for result in each(inspect, rows, processes=workers):
-        if isinstance(result, Finding):
-            findings.append(result)
-        else:
-            row, notes, samples = result
-            findings += notes
-            sound += [(row, samples)] if row else []
-        if on_row is not None:
-            on_row()
+    for row, notes, samples in sound_results(inspect, rows, findings, processes=workers, on_row=on_row):
+        findings += notes
+        sound += [(row, samples)] if row else []
     reasons = leaks([row for row, _ in sound], [(samples,) for _, samples in sound])
     fit: list[Row] = []
     known: dict[tuple[str, ...], Row] = {}

@@ -16,7 +16,7 @@ import soundfile
 
 from audioldm.datasets.decode import decode, encode
 from audioldm.datasets.manifest import Finding, Row, read, sha256, verified, write
-from audioldm.datasets.parallel import each
+from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, staged, workspace
 
@@ -78,7 +78,8 @@ def pack(
             rows = [row for row in read(manifest) if row.split in splits]
             rows = list({name_of(row): row for row in rows}.values())  # equal sounds would share a file
             work = partial(shrink, folder=folder, level=level)
-            write(sound_rows(work, rows, processes, findings, on_row), room / f"{manifest.stem}.jsonl")
+            done = sound_results(work, rows, findings, processes=processes, on_row=on_row)
+            write(list(done), room / f"{manifest.stem}.jsonl")
         with tarfile.open(stage, "w") as tar:
             tar.add(room, arcname=".")
     return out.stat().st_size, findings
@@ -109,12 +110,13 @@ def unpack(
             waves = room / "waves" / stem
             waves.mkdir(parents=True)
             rows = read(room / f"{stem}.jsonl", absolute=False)
-            rows = sound_rows(partial(grow, folder=waves), rows, processes, findings, on_row)
-            (out / stem).mkdir(exist_ok=True)
-            for row in rows:
-                shutil.move(row.path, out / stem / Path(row.path).name)
-            places = [replace(row, path=str(out / stem / Path(row.path).name)) for row in rows]
-            write(places, out / f"{stem}.jsonl")
+            work, place = partial(grow, folder=waves), out / stem
+            place.mkdir(exist_ok=True)
+            done = list(sound_results(work, rows, findings, processes=processes, on_row=on_row))
+            moved = [
+                replace(row, path=shutil.move(row.path, str(place / Path(row.path).name))) for row in done
+            ]
+            write(moved, out / f"{stem}.jsonl")
     return [out / f"{stem}.jsonl" for stem in stems], findings
 
 
@@ -141,22 +143,3 @@ def extract(file: Path, folder: Path) -> list[str]:
     if lost := [stem for stem in sorted(stems) if not (folder / f"{stem}.jsonl").is_file()]:
         raise AudioLDMError(f"{file} is no pack: {lost[0]}.jsonl is missing.", "Copy it again.", code=1)
     return sorted(stems)
-
-
-def sound_rows(
-    work: Callable[[Row], Row],
-    rows: Sequence[Row],
-    processes: int,
-    findings: list[Finding],
-    on_row: Callable[[], None] | None,
-) -> list[Row]:
-    """What ``work`` makes of the rows; those that fail are added to ``findings``."""
-    out = list[Row]()
-    for result in each(work, rows, processes=processes):
-        if isinstance(result, Finding):
-            findings.append(result)
-        else:
-            out.append(result)
-        if on_row is not None:
-            on_row()
-    return out

@@ -17,6 +17,20 @@ WINDOW = 4
 """Items that wait at each process; after a crash they are tried again one by one."""
 
 
+def sound_results(
+    work: Callable[[Row], Result], rows: Sequence[Row], findings: list[Finding], *,
+    processes: int = 0, on_row: Callable[[], None] | None = None,
+) -> Iterator[Result]:  # fmt: skip
+    """As ``each``, without the findings, which are added to ``findings``; ``on_row`` is called once a row."""
+    for result in each(work, rows, processes=processes):
+        if on_row is not None:
+            on_row()
+        if isinstance(result, Finding):
+            findings.append(result)
+        else:
+            yield result
+
+
 def each(
     work: Callable[[Row], Result], rows: Sequence[Row], *, processes: int = 0
 ) -> Iterator[Result | Finding]:

@@ -7,7 +7,7 @@ absent, so that a run that was cut off goes on.  Without a store, few clips are 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,17 +73,10 @@ def load(row: Row, rate: int) -> Tensor:
 class Store:
     """The rows' clips at ``rate`` as int16; small sets in memory, others memory-mapped from ``folder``.
 
-    The first use decodes what is missing with all cores; ``on_row`` is called once for each row that is decoded.
+    The first use decodes what is missing with all cores.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        rate: int,
-        *,
-        folder: Path | None = None,
-        on_row: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, rows: Sequence[Row], rate: int, *, folder: Path | None = None) -> None:
         small = sum(map(about_seconds, rows)) < SMALL_SECONDS
         self.folder: Path | None = (
             None if small and folder is None else (folder or store_folder()) / key_of(rows, rate)
@@ -102,7 +95,7 @@ class Store:
             for part in missing:
                 clips = pool.map(lambda row: load(row, rate), (rows[place] for place in self.spans[part]))
                 with staged(self.path(part)) as stage:
-                    save_file(joined(list(counted(clips, on_row))), stage)
+                    save_file(joined(list(clips)), stage)
         self.open()
 
     def path(self, part: int) -> Path:
@@ -156,14 +149,6 @@ def joined(clips: Sequence[Tensor]) -> dict[str, Tensor]:
     """Clips as one tensor and where each ends."""
     ends = torch.tensor([len(clip) for clip in clips]).cumsum(0)
     return {"samples": torch.cat(list(clips)), "ends": ends}
-
-
-def counted(clips: Iterator[Tensor], on_row: Callable[[], None] | None) -> Iterator[Tensor]:
-    """The clips, each announced."""
-    for clip in clips:
-        if on_row is not None:
-            on_row()
-        yield clip
 
 
 @contextmanager

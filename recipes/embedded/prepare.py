@@ -13,7 +13,7 @@ import typer
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import progress
-from audioldm.cli.manifests import finish
+from audioldm.cli.prepare import finish
 from audioldm.datasets import manifest
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError

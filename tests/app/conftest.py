@@ -21,7 +21,7 @@ def studio(tiny_model, tmp_path_factory):
 def trainer(studio, tiny_model, tmp_path_factory):
     """Trains the tiny model on folders below a root: two sounds with captions, one broken, none at all."""
     from audioldm.app.training import Trainer
-    from audioldm.cli.options.model import ModelOptions
+    from audioldm.cli.options.groups import ModelOptions
 
     root = tmp_path_factory.mktemp("sounds")
     for folder in ("my dogs", "broken", "empty"):

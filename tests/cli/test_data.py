@@ -142,5 +142,5 @@ def test_listen_writes_one_page_with_sounds_and_pictures(command, sounds, tmp_pa
     assert "&lt;b&gt;bell" in text and "Cannot read audio" in text
     assert command("data", "listen", manifest, "-o", page) == 2
     assert command("data", "listen", manifest, "-o", page, "--force", "-n", 1, "--seed", 5) == 0
-    assert page.read_text().count("<article>") == 1
+    assert page.read_text().count('class="clip"') == 1
     assert command("data", "listen", manifest, "-o", tmp_path / "b.html", "--source", "else") == 2

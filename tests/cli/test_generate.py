@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from audioldm.cli import results
 from audioldm.cli.clips import plan
-from audioldm.cli.options.output import Output
-from audioldm.cli.options.prompt import Prompts
+from audioldm.cli.options.groups import Output, Prompts
 from audioldm.cli.prompts import Row
 
 QUICK = ("--seconds", "0.64", "--steps", "2")

@@ -8,9 +8,16 @@ import soundfile
 import torch
 from sounds import bad_sounds, save, sine
 
-from audioldm.datasets.check import check, flat_share
+from audioldm.datasets.check import FlatTops, check
 from audioldm.datasets.manifest import Row, leaks, refuse_leaks
 from audioldm.errors import AudioLDMError
+
+
+def flat_share(channels):
+    tops = FlatTops(channels.shape[1])
+    tops.add(channels)
+    return tops.share()
+
 
 FORMATS = [
     *[

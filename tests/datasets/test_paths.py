@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.pack import pack, unpack
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, staged, sweep, workspace, write_text
+from audioldm.paths import inside, published, staged, sweep, workspace, write_text
 
 NAMES = (
     "../secret.wav",
@@ -61,6 +62,26 @@ def test_a_file_appears_whole_or_not_at_all(folder: Path):
     with workspace(folder) as room:
         assert room.is_dir()
     assert not room.exists()
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_published_folder_is_the_old_or_the_new_one(folder: Path, before: str | None):
+    place = folder / "model"
+    if before:
+        (place / "unet").mkdir(parents=True)
+        (place / "unet" / "a").write_text(before)
+        (place / "notes.txt").write_text("the user's own")
+    with suppress(RuntimeError), published(place) as stage:
+        (stage / "half").write_text("x")
+        raise RuntimeError
+    assert not (place / "half").exists() and (before is None or (place / "unet" / "a").read_text() == before)
+    with published(place) as stage:
+        (stage / "unet").mkdir()
+        (stage / "unet" / "a").write_text("new")
+        (stage / "index.json").write_text("{}")
+    names = {"unet", "index.json", *(["notes.txt"] if before else [])}
+    assert {path.name for path in place.iterdir()} == names, "no stage stays, and nothing of the user's goes"
+    assert (place / "unet" / "a").read_text() == "new"
 
 
 def test_a_new_file_has_the_rights_that_the_user_set(folder: Path):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from audioldm import recipes
-from audioldm.cli.recipes_cmd import summary
+from audioldm.cli.runs import summary
 from audioldm.errors import AudioLDMError
 
 CONF, RECIPES = recipes.find_root()

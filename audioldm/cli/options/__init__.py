@@ -50,6 +50,9 @@ class Between:
         raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {low}{upper}.")
 
 
+Kind = Literal["option", "argument", "setting"]
+
+
 @dataclass(frozen=True)
 class About:
     """What the command line knows of a field beside its type and default."""
@@ -58,39 +61,40 @@ class About:
     names: tuple[str, ...] = ()
     metavar: str | None = None
     within: Between | None = None
-    kind: Literal["option", "argument", "setting"] = "option"
+    kind: Kind = "option"
     hidden: bool = False
 
 
-def declare(default: Any, about: About) -> Any:
-    """A dataclass field; ``...`` is no default."""
+def option(
+    default: Any, help: str, *notes: str | Between, kind: Kind = "option", hidden: bool = False
+) -> Any:
+    """A field that is an option; ``...`` is no default.
+
+    ``notes`` are names (``--its-name`` is added where there is no long one), how a value is written, and the numbers
+    that it may be, in any order.
+    """
+    names = tuple(note for note in notes if isinstance(note, str) and note.startswith("-"))
+    form = next((note for note in notes if isinstance(note, str) and note not in names), None)
+    within = next((note for note in notes if isinstance(note, Between)), None)
     values: dict[str, Any] = {} if default is ... else {"default": default}
     if isinstance(default, list):
-        values = {"default_factory": lambda: list(default)}
-    return field(**values, metadata={"about": about})
+        values = {"default_factory": default.copy}
+    return field(**values, metadata={"about": About(help, names, form, within, kind, hidden)})
 
 
-def option(default: Any, help: str, *names: str, **details: Any) -> Any:
-    """A field that is an option, ``--its-name`` unless ``names`` say otherwise (a short one is added to it).
-
-    ``details`` are ``metavar``, ``within`` and ``hidden``.
-    """
-    return declare(default, About(help, names, **details))
-
-
-def argument(default: Any, help: str, metavar: str | None = None) -> Any:
+def argument(default: Any, help: str, *notes: str | Between) -> Any:
     """A field that is a positional argument."""
-    return declare(default, About(help, metavar=metavar, kind="argument"))
+    return option(default, help, *notes, kind="argument")
 
 
-def setting(default: Any, help: str, form: str = "", within: Between | None = None) -> Any:
-    """A field that is a key of ``--set``, whose value is written as ``form``."""
-    return declare(default, About(help, metavar=form, within=within, kind="setting"))
+def setting(default: Any, help: str, *notes: str | Between) -> Any:
+    """A field that is a key of ``--set``."""
+    return option(default, help, *notes, kind="setting")
 
 
-def out_option(default: Any, metavar: str, help: str) -> Any:
+def out_option(default: Any, form: str, help: str) -> Any:
     """Where results go."""
-    return option(Path(default) if isinstance(default, str) else default, help, "-o", metavar=metavar)
+    return option(Path(default) if isinstance(default, str) else default, help, "-o", form)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -106,6 +110,13 @@ class Group:
 
 class Command(Group):
     """A command: its fields are what it takes, its docstring is its help, ``run`` does it."""
+
+    function: ClassVar[Callable[..., None]]
+    """as typer takes it"""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.function = staticmethod(function_of(cls))
 
     def run(self) -> None:
         """Do it."""
@@ -158,7 +169,7 @@ def group(help: str | None, commands: Mapping[str, type[Command]], **details: An
     """A group of commands; ``help`` is what it says of itself."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=help, **details)
     for name, command in commands.items():
-        app.command(name)(function_of(command))
+        app.command(name)(command.function)
     return app
 
 

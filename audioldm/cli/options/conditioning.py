@@ -27,19 +27,19 @@ class SoundConditions(Group):
     audio_prompt: str | None = option(
         None,
         "Sound like this file; with a prompt, SHARE (0 to 1) is the file's part.  [default: 0.5, alone 1]",
-        metavar="FILE[:SHARE]",
+        "FILE[:SHARE]",
     )
     ip_adapter: Path | None = option(
         None,
         "Attend to --audio-prompt beside the text, SHARE being its scale: a net of control/ip_adapter, or "
         "'own' for the one that the embedded model has.",
-        metavar="FOLDER",
+        "FOLDER",
     )
     control: list[str] = option(
         [],
         "Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value."
         "  Repeatable.",
-        metavar="MAP=FILE[:SCALE]",
+        "MAP=FILE[:SCALE]",
     )
     control_net: list[Path] = setting(
         [],

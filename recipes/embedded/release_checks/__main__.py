@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from audioldm.cli.console import progress
-from audioldm.cli.options.model import load
+from audioldm.cli.options.groups import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row

@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.cli.console import progress
-from audioldm.cli.options.model import load
+from audioldm.cli.options.groups import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode, resample
 from audioldm.datasets.manifest import Row

@@ -129,7 +129,7 @@ class CopySearch:
             tried = []
             for row, start in {places[i] for i in candidates if i < len(places)}:
                 wide = self.window(self.image(load_row(self.rows[row], self.framing.rate)), start)
-                tried.append((sounding_correlation(image, wide[0]), row))
+                tried.append((sounding_correlation(image, wide[0], likely_shifts(image, wide[0])), row))
             value, row = max(tried)
             values.append(value)
             rows.append(self.rows[row])
@@ -210,8 +210,18 @@ def shifted_correlation(image: Tensor, wide: Tensor) -> Tensor:
     return torch.stack(windows, dim=-1)
 
 
-def sounding_correlation(image: Tensor, wide: Tensor) -> float:
+def likely_shifts(image: Tensor, wide: Tensor, count: int = 3) -> list[int]:
+    """First frames in ``wide`` (T + S, F) around the best places of ``image`` (T, F) at the coarse resolution."""
+    coarse = shifted_correlation(pooled(image[None]), pooled(wide[None]))[0, 0]
+    best = coarse.topk(min(count, len(coarse))).indices.tolist()
+    near = {POOL[0] * place + step for place in best for step in range(-POOL[0], POOL[0] + 1)}
+    return sorted(start for start in near if 0 <= start <= wide.shape[0] - image.shape[0])
+
+
+def sounding_correlation(image: Tensor, wide: Tensor, starts: Sequence[int] | None = None) -> float:
     """The best of the same for one image (T, F) and one wide (T + S, F), over frames in which either one sounds.
+
+    ``starts`` are the first frames in ``wide`` that are tried, all where none are named.
 
     A frame sounds if anything in it is above its picture's minimum.   Frames in which both are silent would make any
     two short sounds alike.
@@ -223,7 +233,7 @@ def sounding_correlation(image: Tensor, wide: Tensor) -> float:
     frames = image.shape[0]
     sounds, wide_sounds = (part.amax(dim=1) > part.min() + 1e-3 for part in (image, wide))
     best = -1.0
-    for start in range(wide.shape[0] - frames + 1):
+    for start in range(wide.shape[0] - frames + 1) if starts is None else starts:
         part = slice(start, start + frames)
         sounding = sounds | wide_sounds[part]
         if bool(sounding.any()):

@@ -1,0 +1,332 @@
+"""The groups of options that several commands share: sampling, guidance, prompts, results and the model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from audioldm.cli.checks import check_device
+from audioldm.cli.console import say, warned
+from audioldm.cli.options import Between, DryRun, Force, Group, option, out_option, setting, weighted
+from audioldm.errors import AudioLDMError
+from audioldm.pipeline.spans import Span, parse_schedule
+
+if TYPE_CHECKING:
+    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.guidance import GuidanceConfig
+
+
+def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original .ckpt.") -> Any:
+    """A model by reference."""
+    return option(None, f"{help}  [default: the embedded model]", "-m", "--model", "REF")
+
+
+class PublishedOptions(Group):
+    """How a published model is read."""
+
+    heads: Literal["original", "as-published"] = setting(
+        "original", "Attention heads of a published model: of its training, or the 8 of converted folders."
+    )
+    weights: Literal["ema", "raw"] = setting(
+        "ema", "Of a .ckpt: the moving average if it has one, or the weights."
+    )
+    tokenizer: Path | None = setting(
+        None, "Folder with RoBERTa's vocab.json and merges.txt for a .ckpt; T5's in tokenizer_2/ inside."
+    )
+
+
+class ModelOptions(Group):
+    """The model and what computes it."""
+
+    panel = "Model and device"
+    model: str | None = model_option()
+    adapter: list[str] = option(
+        [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", "FILE[:WEIGHT]"
+    )
+    device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
+    mode: Literal["exact", "fast"] = option(
+        "exact", "exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
+        None, "Number type of the networks; mode fast has bfloat16."
+    )
+    published: PublishedOptions = PublishedOptions()
+
+    def check(self) -> None:
+        """Refuse an unknown device."""
+        check_device(self.device)
+
+    def load(self, model: str | None = None) -> "AudioLDM":
+        """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
+        choices = vars(self.published)
+        pipe = load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
+        if model is None:
+            adapt(pipe, self.adapter)
+        return pipe
+
+
+def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
+    """Put adapters on ``pipe``; what there is to warn of goes to stderr."""
+    with warned():
+        pipe.adapt(*adapters)
+
+
+def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
+    """The pipeline of ``model``, or of the embedded one for None; says the licence of weights that are imported."""
+    import diffusers
+    import torch
+    import transformers
+
+    from audioldm.engines import keep_freed_memory
+    from audioldm.pipeline.audioldm import AudioLDM
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()  # their advice is for programmers
+        library.utils.logging.disable_progress_bar()
+    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cpu":
+        keep_freed_memory()
+    with warned():
+        pipe = AudioLDM.from_pretrained(
+            model, device=place, dtype=getattr(torch, dtype) if dtype else None, **choices
+        )
+    if pipe.notice:
+        say(f"{pipe.name}: {pipe.notice}")
+    return pipe
+
+
+class Steps(Group):
+    """How a latent is sampled; None is the model's own."""
+
+    panel = "Sampling"
+    steps: int | None = option(None, "Denoising steps.", Between(1, 1000))
+    sampler: str | None = option(
+        None, "Such as ddim or dpmpp_2m; see audioldm samplers.", "NAME[:OPTION=N,...]"
+    )
+    grid: str | None = setting(None, "Noise levels to visit.", "NAME[:OPTION=N,...]")
+    refine_phase: int | None = setting(
+        None, "Rounds that bring the vocoder's sound to its mel; 0 is none.", Between(0, 1000)
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """What is not left to the model, by the pipeline's names."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Sampling(Steps):
+    """``Steps``, and the length."""
+
+    seconds: float | None = option(None, "Length of each clip, up to 600.", Between(0, 600, above=True))
+    retry_silent: int | None = setting(
+        None, "How often a clip that came out silent is sampled again; 0 is never.", Between(0, 100)
+    )
+
+
+class Guidance(Group):
+    """Its scale, the negative prompt, and everything else about it."""
+
+    panel = "Guidance"
+    guidance: float | None = option(None, "How strictly to follow the prompt; 1 is no guidance.", Between(0))
+    negative: str = option("", "What not to hear.", "TEXT")
+    guidance_method: str = setting(
+        "classifier_free", "How the two answers of the U-Net are combined.", "NAME[:OPTION=N,...]"
+    )
+    guidance_interval: tuple[float, float] | None = setting(
+        None, "Guide only at noise levels (sigma) from LOW to HIGH.", "LOW,HIGH", Between(0)
+    )
+    guidance_threshold: tuple[float, float] | None = setting(
+        None,
+        "Dynamic thresholding: cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.",
+        "QUANTILE,FLOOR",
+        Between(0),
+    )
+    guidance_extra_prompts: list[str] = setting(
+        [], "A further prompt; a negative weight avoids it.  Repeatable.", "TEXT[:WEIGHT]"
+    )
+    guidance_weak: str | None = setting(
+        None, "Autoguidance: steer away from this worse model of the same latents.", "FOLDER"
+    )
+    guidance_clap: float = setting(
+        0.0, "Strength of the CLAP score's gradient, such as 30; takes memory and time.", Between(0)
+    )
+    guidance_classifier: Path | None = setting(
+        None, "Classifier guidance: what `audioldm train embedded/classifier` exported.", "FOLDER"
+    )
+    guidance_class: str | None = setting(
+        None, "Which of its classes to steer to; without a prompt it names the clip.", "NAME"
+    )
+    guidance_classifier_scale: float = setting(
+        1.0, "Strength of the classifier's gradient; 1 is Bayes' rule.", Between(0)
+    )
+
+    def check(self, sampler: str | None) -> None:
+        """Refuse what no run could use, before any weights are read; needs torch."""
+        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
+            low, high = self.guidance_interval
+            raise AudioLDMError(f"guidance_interval={low:g},{high:g} is empty.", "Give LOW below HIGH.")
+        if self.guidance_threshold is not None:
+            quantile, floor = self.guidance_threshold
+            Between(0, 1).check("guidance_threshold's QUANTILE", quantile)
+            Between(0, above=True).check("guidance_threshold's FLOOR", floor)
+        if self.guidance_weak is not None and self.negative:
+            raise AudioLDMError(
+                f"negative={self.negative!r} and guidance_weak both say what to move away from.", "Give one."
+            )
+        if (self.guidance_classifier is None) != (self.guidance_class is None):
+            raise AudioLDMError(
+                "guidance_classifier and guidance_class go together.",
+                "Give the classifier's folder and the name of one of its classes.",
+            )
+        if self.guidance_classifier is not None and not self.guidance_classifier.exists():
+            raise AudioLDMError(
+                f"guidance_classifier={self.guidance_classifier} is not there.",
+                "Train one: audioldm recipes embedded/classifier.",
+            )
+        self.config(None).check(sampler=sampler, scale=self.guidance)
+
+    def config(self, model: "ModelOptions | None") -> "GuidanceConfig":
+        """The pipeline's GuidanceConfig; weak model and classifier are loaded by ``model``, None leaves them out."""
+        from audioldm.pipeline.guidance import GuidanceConfig
+
+        weak = model.load(self.guidance_weak) if model and self.guidance_weak else None
+        target = None
+        if model and self.guidance_classifier is not None and self.guidance_class is not None:
+            from audioldm.pipeline.guidance import TargetClass
+
+            target = TargetClass.load(self.guidance_classifier, self.guidance_class)
+        also = [weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts]
+        return GuidanceConfig(
+            method=self.guidance_method,
+            interval=self.guidance_interval,
+            threshold=self.guidance_threshold,
+            extra_prompts=tuple((text, weights[0]) for text, weights in also),
+            weak=weak,
+            clap=self.guidance_clap,
+            classifier=target,
+            classifier_scale=self.guidance_classifier_scale,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Scale and negative prompt by the pipeline's names."""
+        scale = {} if self.guidance is None else {"guidance": self.guidance}
+        return {**scale, "negative": self.negative}
+
+
+def warn_of_unused(settings: dict[str, Any]) -> None:
+    """Say that a negative prompt does nothing without guidance."""
+    if settings.get("negative") and settings.get("guidance") == 1:
+        say(f"warning: negative={settings['negative']!r} does nothing at guidance 1; use --guidance above 1.")
+
+
+SEEDS = Between(0, 2**62 - 1)
+
+
+def schedule_setting() -> Any:
+    """Prompts that change over time; edits have it, too."""
+    return setting(None, "Prompts over time instead of one.", '"0-5 rain; 5-12 thunder"')
+
+
+class Prompts(Group):
+    """Prompts, how many clips of each, and how a clip goes on in time."""
+
+    panel = "Prompt"
+    prompts: str | None = option(
+        None,
+        "Many prompts: .txt (one a line), .csv or .jsonl with columns prompt, seed, seconds, steps, guidance, "
+        "negative, audio_prompt, out; - is standard input.",
+        "FILE",
+    )
+    n: int = option(1, "Clips per prompt.", "-n", "--number", Between(1, 1_000_000))
+    seed: int = option(0, "Seed of the first clip; the next ones have seed+1, seed+2, ...", SEEDS)
+    interpolate_to: str | None = option(
+        None,
+        "From the prompt towards this one: a clip of the same seed for each SHARE.  [default: 0.5]",
+        "TEXT[:SHARE,...]",
+    )
+    schedule: str | None = schedule_setting()
+    loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
+    rerank: int = setting(
+        1,
+        "Candidates for each clip, of which the one is kept that CLAP finds nearest to the prompt.",
+        Between(1, 1000),
+    )
+    batch_size: int = setting(1, "Clips made at once.", Between(1, 4096))
+
+    def spans(self, *, prompted: bool) -> list[Span] | None:
+        """The schedule, None without one; not beside other prompts."""
+        if self.schedule is None:
+            return None
+        if prompted:
+            raise AudioLDMError("A prompt and schedule were both given.", "Give one of them.")
+        if self.interpolate_to is not None or self.rerank > 1:
+            raise AudioLDMError("schedule does not go with --interpolate-to or rerank.", "Leave one out.")
+        return parse_schedule(self.schedule)
+
+    def shares(self) -> tuple[str, list[float]]:
+        """The second prompt and the places on the way to it; ("", [0.0]) without one."""
+        if self.interpolate_to is None:
+            return "", [0.0]
+        return weighted(self.interpolate_to, "interpolate-to", [0.5], Between(0, 1))
+
+    def length(self, pipe: "AudioLDM", spans: list[Span] | None, seconds: float | None) -> dict[str, Any]:
+        """The seconds where they are not the model's: as asked for, of the schedule, or of whole frames of a loop."""
+        from audioldm.pipeline.longform import loop_frames
+
+        length = spans[-1].end if spans and seconds is None else seconds
+        if self.loop:
+            length = loop_frames(pipe, length or pipe.defaults.seconds) * pipe.spec.seconds_per_latent
+        return {} if length is None else {"seconds": length}
+
+
+FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "wav24": ("WAV", "PCM_24"),
+    "wavfloat": ("WAV", "FLOAT"),
+    "flac": ("FLAC", "PCM_16"),
+    "flac24": ("FLAC", "PCM_24"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"),
+    "m4a": ("", ""),
+}
+"""Name to libsndfile's format and width; m4a is ffmpeg's."""
+
+
+class Output(Force, DryRun):
+    """What to do with every clip."""
+
+    panel = "Output"
+    out: Path = out_option("out", "PATH", "Folder, or for one clip a file such as rain.mp3.")
+    audio_format: str | None = option(
+        None, "Sound file format.  [default: wav]", "--format", "|".join(FORMATS)
+    )
+    normalize: bool = option(False, "Scale each clip to a true peak of -1 dB, not only down from above 0.")
+    lufs: float | None = option(
+        None, "Scale each clip to this loudness (BS.1770), such as -23.", "LUFS", Between(-70, 0)
+    )
+    as_json: bool = option(False, "Print JSON.", "--json", hidden=True)
+    figure: bool = setting(True, "Draw waveform and log-mel of each clip as PNG.")
+
+    def check(self) -> None:
+        """Refuse what no clip could be written as."""
+        if self.audio_format is not None and self.audio_format not in FORMATS:
+            raise AudioLDMError(f"format={self.audio_format!r} is unknown.", f"Known: {', '.join(FORMATS)}.")
+        if self.normalize and self.lufs is not None:
+            raise AudioLDMError("--normalize and --lufs both say how loud.", "Give one of them.")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether ``out`` names a sound file and not a folder."""
+        return self.out.suffix.lstrip(".").lower() in FORMATS and not self.out.is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """The folder that results go to."""
+        return self.out.parent if self.is_file else self.out
+
+
+class ManyOutputs(Output):
+    """Also what may be there from an earlier run."""
+
+    resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
+    replay: Path | None = option(
+        None, "Make the sound of a .json again, and say whether it is the same.", "FILE.json"
+    )
