@@ -217,7 +217,7 @@ def warn_of_level(path: Path, level: Level, output: Output) -> None:
         say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
     elif level.true_peak > 10 ** (CEILING_DB / 20) and not output.normalize and output.lufs is None:
         say(
-            f"{path}: true peak {level.true_peak:.2f} of full scale, so it is {-level.gain_db:.1f} dB quieter "
+            f"{path}: true peak {level.true_peak:.3g} of full scale, so it is {-level.gain_db:.1f} dB quieter "
             f"(gain_db in its .json). Lower --guidance for a less driven sound, or choose --lufs."
         )
 

@@ -140,4 +140,4 @@ def pinned(repo: str) -> str:
     """The commit of a repository that the cache holds, "" for none."""
     cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
     main = cache / "refs" / "main"
-    return main.read_text().strip() if main.is_file() else ""
+    return main.read_text(encoding="utf-8").strip() if main.is_file() else ""

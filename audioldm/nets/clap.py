@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase, digits
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torchaudio.functional as taf
@@ -32,26 +32,6 @@ from audioldm.tables import check_texts
 MAX_TOKENS = 77
 """tokens of a prompt that the small text tower has positions for"""
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-
-
-class Clap(Protocol):
-    """What the rest of the project uses of a CLAP."""
-
-    dim: int
-    rate: int
-    """of what the audio tower reads, in Hz"""
-    text_encoder: Any
-    tokenizer: Any
-    audio_encoder: Any
-    """None where there is no audio tower"""
-
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    def embed_text(self, prompts: Sequence[str]) -> Tensor: ...
-    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor: ...
-    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None: ...
 
 
 class TwoTowers(nn.Module):

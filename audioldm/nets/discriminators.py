@@ -44,51 +44,38 @@ class Period(nn.Module):
 
 
 class Resolution(nn.Module):
-    """Looks at the magnitude spectrogram of one window size.   UnivNet (arXiv:2106.07889) sec. 2.2."""
+    """Looks at the spectrogram of one window size.   UnivNet (arXiv:2106.07889) sec. 2.2.
+
+    ``phases`` shows it real and imaginary parts instead of magnitudes (EnCodec, arXiv:2210.13438 sec. 3.4), whose
+    magnitudes are square roots of what they were, so that quiet partials are seen beside loud ones.
+    """
 
     window: Tensor
 
-    def __init__(self, n_fft: int, width: int) -> None:
+    def __init__(self, n_fft: int, width: int, *, phases: bool = False) -> None:
         super().__init__()
-        self.n_fft = n_fft
+        self.n_fft, self.phases = n_fft, phases
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.layers = nn.ModuleList(
             weight_norm(nn.Conv2d(a, width, (3, 9), (1, stride), (1, 4)))
-            for a, stride in ((1, 1), (width, 2), (width, 2), (width, 2))
+            for a, stride in ((1 + phases, 1), (width, 2), (width, 2), (width, 2))
         )
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
-        spectrum = torch.stft(
-            wave[:, 0], self.n_fft, self.n_fft // 4, window=self.window, return_complex=True
-        )
-        return _run(self.layers, self.last, spectrum.abs()[:, None].transpose(-1, -2))
-
-
-class ComplexResolution(Resolution):
-    """Looks at real and imaginary parts, so at phases, too.   EnCodec (arXiv:2210.13438) sec. 3.4.
-
-    Magnitudes are square roots of what they were (phases stay), so that quiet partials are seen beside loud ones.
-    """
-
-    def __init__(self, n_fft: int, width: int) -> None:
-        super().__init__(n_fft, width)
-        self.layers[0] = weight_norm(nn.Conv2d(2, width, (3, 9), (1, 1), (1, 4)))
-
-    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
         with torch.autocast(wave.device.type, enabled=False):
-            spectrum = torch.stft(
-                wave[:, 0].float(),
-                self.n_fft,
-                self.n_fft // 4,
-                window=self.window.float(),
-                return_complex=True,
-            )
-            parts = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
-            parts = parts * (parts.square().sum(1, keepdim=True) + 1e-4) ** -0.25
-        return _run(self.layers, self.last, parts)
+            window = self.window.to(torch.promote_types(self.window.dtype, torch.float32))
+            hop = self.n_fft // 4
+            values = torch.stft(
+                wave[:, 0].to(window), self.n_fft, hop, window=window, return_complex=True
+            ).transpose(1, 2)
+            if self.phases:
+                picture = torch.view_as_real(values).permute(0, 3, 1, 2)
+                picture = picture * (picture.square().sum(1, keepdim=True) + 1e-4) ** -0.25
+            else:
+                picture = values.abs()[:, None]
+        return _run(self.layers, self.last, picture)
 
 
 class WaveDiscriminator(nn.Module):
@@ -104,11 +91,10 @@ class WaveDiscriminator(nn.Module):
         phases: bool = False,
     ) -> None:
         super().__init__()
-        spectral = ComplexResolution if phases else Resolution
         self.parts = nn.ModuleList(
             [
                 *(Period(p, period_width) for p in periods),
-                *(spectral(n, resolution_width) for n in resolutions),
+                *(Resolution(n, resolution_width, phases=phases) for n in resolutions),
             ]
         )
 

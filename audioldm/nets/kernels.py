@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 """Triton kernels for what lies between the products of a U-Net: norms, sums and gates, each in as few passes as it can.
 
 Everything is channels-last: the last axis in memory is C.   B batch, C channels, H rows, W columns, N vectors.

@@ -100,6 +100,5 @@ def sound_condition(parts: Components, wave: Tensor) -> Condition:
     empty = parts.encode_text([""])
     if empty.film is None:
         return empty
-    return replace(
-        empty, film=parts.clap.embed_audio(wave[None, None].float(), parts.spec.rate).to(empty.film)
-    )
+    sound = wave[None, None].to(parts.device).float()
+    return replace(empty, film=parts.clap.embed_audio(sound, parts.spec.rate).to(empty.film))

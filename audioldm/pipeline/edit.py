@@ -300,8 +300,10 @@ def bands_below(parts: Components, hertz: float) -> int:
 
 
 def band_edge(parts: Components, wave: Tensor) -> float:
-    """Where the sound's band ends, in Hz.   Raises AudioLDMError where it has all of the model's band."""
+    """Where the sound's band ends, in Hz.   Raises AudioLDMError where it has all of the model's band, or none."""
     edge = bandwidth(wave, parts.spec.rate)
+    if edge <= 0:
+        raise AudioLDMError("The sound is silent: it has no band to continue.", "Give one that can be heard.")
     if edge >= FULL * parts.spec.fmax:
         raise AudioLDMError(
             f"The sound reaches {edge:.0f} Hz: it has the model's whole band.",

@@ -195,3 +195,26 @@ def test_a_replay_names_an_input_that_has_changed(edit, command, tmp_path, capsy
     capsys.readouterr()
     assert command("generate", "--replay", sidecar, "--force") == 2
     assert "file=3 cannot be" in capsys.readouterr().err
+
+
+def test_channels_that_cancel_are_told_and_heard(command, tiny_model, tmp_path, capsys):
+    wave = 0.2 * np.random.default_rng(0).normal(size=16000)
+    soundfile.write(tmp_path / "wide.wav", np.stack([wave, -wave], 1), 16000)
+    words = ("vary", tmp_path / "wide.wav", "--steps", 2, "-m", tiny_model, "-o", tmp_path / "out")
+    assert command("edit", *words) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any("antiphase" in line for line in lines) and any(
+        "2 channels become one" in line for line in lines
+    )
+    splice = ("--from", 0.2, "--to", 0.4, "--splice", "--force")
+    assert (
+        command(
+            "edit", "vary", tmp_path / "wide.wav", *splice, "--steps", 2, "-m", tiny_model, "-o", tmp_path
+        )
+        == 0
+    )
+    lines = capsys.readouterr().err
+    assert "antiphase" in lines and "become one" not in lines
+    after, _ = soundfile.read(tmp_path / "wide_vary_seed0.wav")
+    before, _ = soundfile.read(tmp_path / "wide.wav")
+    assert after.shape == before.shape and np.array_equal(after[-4000:], before[-4000:])

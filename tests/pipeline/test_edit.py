@@ -113,6 +113,8 @@ def test_upscale_keeps_the_low_band_and_fills_the_high(pipe, wave):
         edit.upscale(pipe, torch.randn(16000, generator=Generator().manual_seed(0)))
     with pytest.raises(AudioLDMError, match="cutoff"):
         edit.upscale(pipe, low, cutoff=9000)
+    with pytest.raises(AudioLDMError, match="is silent: it has no band"):
+        edit.upscale(pipe, torch.zeros(16000))
 
 
 def test_morph_reaches_both_ends(pipe, wave):
