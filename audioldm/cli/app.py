@@ -138,6 +138,10 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+MEMORY = ("out of memory", "allocate memory", "not enough memory")
+"""How libraries say that they got no memory."""
+
+
 def say_error(error: Exception) -> int:
     """One line about what ended a command, and its exit code: 1 for what nobody expected."""
     if isinstance(error, AudioLDMError):
@@ -147,6 +151,9 @@ def say_error(error: Exception) -> int:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         say(f"{place}{error.strerror or first or type(error).__name__}.")
+    elif isinstance(error, MemoryError) or any(sign in first.lower() for sign in MEMORY):
+        reason = first[:160] or type(error).__name__
+        say(f"the memory is full ({reason}). Ask for less at once, or free some.")
     else:
         kind = type(error).__name__
         say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")

@@ -64,7 +64,7 @@ class Edit(Command):
 
     panel = "Edit"
     name: ClassVar[str]
-    function: ClassVar[str] = ""
+    maker: ClassVar[str] = ""
     """of ``audioldm.pipeline.edit``, where it is not the name"""
     passes: ClassVar[tuple[str, ...]] = ()
     """fields that the function takes as they are"""
@@ -135,7 +135,7 @@ class Edit(Command):
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guidance.negative)
         warn_of_unused(settings)
         record = self.record({**settings, **config.settings()})
-        function: Callable[..., Tensor] = getattr(edit, self.function or self.name)
+        function: Callable[..., Tensor] = getattr(edit, self.maker or self.name)
         subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], prompt)
         with progress(len(clips) * 100, "hundredths") as advance:
             for clip in clips:
@@ -269,7 +269,7 @@ class Regional(OneFile):
 class Growing(OneFile):
     """An edit that makes a sound longer."""
 
-    function = "outpaint"
+    maker = "outpaint"
     rounds: int = rounds_option()
     splice: bool = splice_option()
 

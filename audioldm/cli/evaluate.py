@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audioldm.datasets.manifest import Row
+    from audioldm.evaluation.clips import Clip
     from audioldm.pipeline.audioldm import AudioLDM
 
 
@@ -234,11 +235,8 @@ class Prompts(Command):
         with progress(seeds * len(asked), "clips") as step:
             results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds, step=step))
         findings += [f"{result.name}: {result.error}" for result in results if result.error]
-        rows: list[Any] = []
-        if pipe is not None and real:
-            with progress(len(real), "real clips") as step:
-                *rows, unread = judge.evaluate_real(real, asked, generation.codec(pipe), yamnet, step)
-            findings += unread
+        rows, unread = self.judge_real(real, asked, pipe, yamnet)
+        findings += unread
         report = judge.Report(results, rows, about, findings)
         publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
         for finding in findings:
@@ -246,6 +244,18 @@ class Prompts(Command):
         print(report.json() if self.reporting.as_json else report.markdown(), end="")
         if not any(result.clips for result in results):
             raise AudioLDMError("No prompt gave a clip.", f"See {reports[0]}.", code=1)
+
+    def judge_real(
+        self, real: "list[Clip]", asked: Any, pipe: "AudioLDM | None", yamnet: Any
+    ) -> tuple[list[Any], list[str]]:
+        """The rows of real clips, and what could not be read."""
+        from audioldm.evaluation import prompts as judge
+
+        if pipe is None or not real:
+            return [], []
+        with progress(len(real), "real clips") as step:
+            *rows, unread = judge.evaluate_real(real, asked, self.generation.codec(pipe), yamnet, step)
+        return rows, unread
 
 
 class Protocol(Force, Command):

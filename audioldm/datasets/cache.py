@@ -133,14 +133,8 @@ def write_latents(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    index: dict[str, Any] = {
-        **about,
-        "shards": [],
-        "sources": [],
-        "labels": [],
-        "windows": 0,
-        "complete": False,
-    }
+    lists: dict[str, list[Any]] = {"shards": [], "sources": [], "labels": []}
+    index: dict[str, Any] = {**about, **lists, "windows": 0, "complete": False}
     if (folder / "index.json").is_file() and about.get("key"):
         earlier = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if earlier.get("key") == about["key"]:

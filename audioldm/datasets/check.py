@@ -16,10 +16,6 @@ from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks, sha256
 from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
 
-KINDS = (
-    "missing", "corrupt", "nan", "silent", "short", "level", "duplicate", "changed", "caption", "leak", "failed",
-    "line", "row", "clipped", "antiphase",
-)  # fmt: skip
 NOTES = ("clipped", "antiphase", "ending", "weak")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
 CLIPPED_SHARE = 1e-4

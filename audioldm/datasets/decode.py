@@ -55,20 +55,8 @@ SUFFIXES = (
 )  # fmt: skip
 """Endings of files that libsndfile reads."""
 FOREIGN = (
-    ".m4a",
-    ".m4b",
-    ".aac",
-    ".mp4",
-    ".webm",
-    ".wma",
-    ".mka",
-    ".amr",
-    ".ac3",
-    ".3gp",
-    ".ape",
-    ".wv",
-    ".tta",
-)
+    ".m4a", ".m4b", ".aac", ".mp4", ".webm", ".wma", ".mka", ".amr", ".ac3", ".3gp", ".ape", ".wv", ".tta",
+)  # fmt: skip
 """Endings of files that ffmpeg reads."""
 EXACT = ("PCM", "FLOA", "DOUB", "ULAW", "ALAW")
 """How the names of subtypes begin whose files know their length."""
@@ -76,6 +64,8 @@ SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAY
 FFMPEG_SECONDS = 600.0
 DEMUXERS = "mov,matroska,aac,asf,wav,amr,ac3,ape,wv,tta,mp3,ogg,flac,caf"
 """Containers that ffmpeg may open: no play lists, which name other files."""
+FFMPEG = ("-v", "error", "-nostdin", "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS)
+CHANGE = "Replace or remove this file."
 
 Samples = npt.NDArray[np.generic]
 
@@ -97,22 +87,16 @@ class Reader:
         known = file.frames < 2**62
         self.frames = int(file.frames) if known and exact else None
         if not RATES[0] <= self.rate <= RATES[1]:
-            raise self.error(f"its rate is {self.rate} Hz")
+            raise unreadable(self.path, f"its rate is {self.rate} Hz")
         if not 1 <= self.channels <= MOST_CHANNELS:
-            raise self.error(f"it has {self.channels} channels")
-
-    def error(self, why: str) -> AudioLDMError:
-        """What is wrong with this file."""
-        return AudioLDMError(
-            f"Cannot read audio from {self.path}: {why}.", "Replace or remove this file.", code=1
-        )
+            raise unreadable(self.path, f"it has {self.channels} channels")
 
     def blocks(
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
     ) -> Iterator[Samples]:
         """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
         if not (isfinite(start) and start >= 0 and (seconds is None or (isfinite(seconds) and seconds >= 0))):
-            raise self.error(f"no part begins at {start} s and lasts {seconds} s")
+            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
         first = round(start * self.rate)
         rest = None if self.frames is None else max(0, self.frames - first)
         wanted = None if seconds is None else round(seconds * self.rate)
@@ -128,11 +112,9 @@ class Reader:
                 done += len(block)
                 yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise self.error(str(error).rpartition(": ")[2] or "it is damaged") from error
+            raise unreadable(self.path, str(error).rpartition(": ")[2] or "it is damaged") from error
         if rest is not None and done < total:
-            raise AudioLDMError(
-                f"{self.path} is cut off: {done} of {total} samples.", "Replace or remove this file.", code=1
-            )
+            raise AudioLDMError(f"{self.path} is cut off: {done} of {total} samples.", CHANGE, code=1)
 
     def rewind(self) -> None:
         """Go to the beginning, by opening the file again where it cannot jump."""
@@ -180,7 +162,7 @@ def opened(path: str | Path) -> Iterator[Reader]:
         else:
             if flaw := flaw_of(path):
                 file.close()
-                raise AudioLDMError(f"{path} is {flaw}.", "Replace or remove this file.", code=1)
+                raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
         reader = Reader(path, file)
         stack.callback(lambda: reader.file.close())
         yield reader
@@ -188,7 +170,7 @@ def opened(path: str | Path) -> Iterator[Reader]:
 
 def unreadable(path: str | Path, why: str) -> AudioLDMError:
     """The line about a file that is no sound."""
-    return AudioLDMError(f"Cannot read audio from {path}: {why}.", "Replace or remove this file.", code=1)
+    return AudioLDMError(f"Cannot read audio from {path}: {why}.", CHANGE, code=1)
 
 
 def likely_sound(path: str | Path) -> bool:
@@ -196,12 +178,8 @@ def likely_sound(path: str | Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(16)
     riff = head[:4] == b"RIFF" and head[8:12] == b"WAVE" and head[12:16] != b""
-    return (
-        Path(path).suffix.lower() in FOREIGN
-        or riff
-        or head[4:8] == b"ftyp"
-        or head[:4] == b"\x1a\x45\xdf\xa3"
-    )
+    known = riff or head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3"
+    return known or Path(path).suffix.lower() in FOREIGN
 
 
 def by_ffmpeg(path: Path, target: Path, why: str) -> Path:
@@ -212,18 +190,8 @@ def by_ffmpeg(path: Path, target: Path, why: str) -> Path:
             "Install ffmpeg, or convert the file to WAV or FLAC.",
             code=1,
         )
-    command = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-nostdin",
-        "-protocol_whitelist",
-        "file",
-        "-format_whitelist",
-        DEMUXERS,
-    ]
-    command += ["-i", f"file:{path.absolute()}"]
-    command += ["-map", "0:a:0", "-vn", "-c:a", "pcm_f32le", "-rf64", "auto", "-y", str(target)]
+    command = ["ffmpeg", *FFMPEG, "-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn"]
+    command += ["-c:a", "pcm_f32le", "-rf64", "auto", "-y", str(target)]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=FFMPEG_SECONDS)
     except subprocess.TimeoutExpired:

@@ -90,9 +90,8 @@ class LatentDataset(Dataset[LatentBatch]):
         pick = first + draw(last - first, generator(self.seed, epoch, index))
         tokens = None
         if "tokens" in shard:
-            tokens = shard["tokens"][
-                int(shard["token_offset"][pick]) : int(shard["token_offset"][pick + 1])
-            ].float()
+            begin, end = shard["token_offset"][pick : pick + 2].tolist()
+            tokens = shard["tokens"][begin:end].float()
         # copies: a view would carry the whole map into a worker's queue
         mean, std = shard["mean"][place].float(), shard["std"][place].float()
         drawn = None if self.map is None else shard[self.map][place].float()

@@ -113,8 +113,10 @@ def unpack(
             work, place = partial(grow, folder=waves), out / stem
             place.mkdir(exist_ok=True)
             done = list(sound_results(work, rows, findings, processes=processes, on_row=on_row))
-            moved = [replace(row, path=shutil.move(row.path, place / Path(row.path).name)) for row in done]
-            write([replace(row, path=str(row.path)) for row in moved], out / f"{stem}.jsonl")
+            moved = [
+                replace(row, path=shutil.move(row.path, str(place / Path(row.path).name))) for row in done
+            ]
+            write(moved, out / f"{stem}.jsonl")
     return [out / f"{stem}.jsonl" for stem in stems], findings
 
 

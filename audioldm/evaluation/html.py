@@ -7,16 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import soundfile
-import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import resample
 from audioldm.evaluation.picture import Picture
-from audioldm.signal.mel import log_mel
+from audioldm.signal.decibels import mel_decibels
 from audioldm.spec import SPECS
 
 SPEC = SPECS["16k_64"]
-DECIBELS = 8.685889638
 TOP, RANGE = 30.0, 80.0
 """dB re a mel magnitude of 1: the one colour scale of every spectrogram"""
 STYLE = """
@@ -116,9 +114,7 @@ def spectrogram(wave: Tensor, rate: int) -> str:
     from PIL import Image
 
     wave = resample(wave.float(), rate, SPEC.rate)
-    wave = torch.nn.functional.pad(wave, (0, max(0, SPEC.n_fft - len(wave))))
-    decibels = log_mel(wave[None, None], SPEC)[0, 0].numpy() * DECIBELS
-    share = ((decibels - (TOP - RANGE)) / RANGE).clip(0, 1)
+    share = ((mel_decibels(wave.numpy(), SPEC) - (TOP - RANGE)) / RANGE).clip(0, 1)
     colours = matplotlib.colormaps["magma"](share.T[::-1], bytes=True)[..., :3]
     buffer = io.BytesIO()
     Image.fromarray(colours).resize((420, 128)).save(buffer, format="PNG")

@@ -181,13 +181,15 @@ class GroupNorm(nn.GroupNorm):
 def resnet(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None) -> Tensor:
     """diffusers' residual block; its first convolution's bias goes into the norm with the time's shift."""
     y = group_norm(block.norm1, x, silu=True)
-    first, shift = block.conv1, block.conv1.bias.expand(len(x), -1)
-    if type(first) is nn.Conv2d:
+    first, shift = block.conv1, None
+    if type(first) is nn.Conv2d and first.bias is not None:
         y = nnf.conv2d(y, first.weight, None, first.stride, first.padding)
+        shift = first.bias.expand(len(x), -1)
     else:  # an adapter's
-        y, shift = first(y), torch.zeros_like(shift)
+        y = first(y)
     if temb is not None and block.time_emb_proj is not None:
-        shift = shift + block.time_emb_proj(temb if block.skip_time_act else nnf.silu(temb))
+        moved = block.time_emb_proj(temb if block.skip_time_act else nnf.silu(temb))
+        shift = moved if shift is None else shift + moved
     y = block.conv2(block.dropout(group_norm(block.norm2, y, shift, silu=True)))
     x = x if block.conv_shortcut is None else block.conv_shortcut(x)
     return x + y if block.output_scale_factor == 1 else (x + y) / block.output_scale_factor

@@ -11,6 +11,11 @@ from audioldm.cli.console import printable
     [
         (ValueError("two\nlines\x1b[0m"), r"unexpected ValueError: two. Run it again with --debug"),
         (RuntimeError(""), "unexpected RuntimeError"),
+        (MemoryError(), "the memory is full (MemoryError). Ask for less"),
+        (
+            RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
+            "the memory is full (unable to mmap",
+        ),
         (OSError(28, "No space left on device", "out/x.wav"), "out/x.wav: No space left on device."),
     ],
 )

@@ -5,6 +5,7 @@ one is a fault of the package, and the exit code is 1.   The same seed gives the
 """
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -53,7 +54,9 @@ def main() -> int:
         if any(word in case.kind for word in options.only.split(",")) and options.name in case.name
     ]
     ready = time.monotonic() - began
-    tallies = harness.run_all(cases, folder / "rooms", shared.secret, jobs=options.jobs)
+    tallies = harness.run_all(
+        cases, folder / "rooms", shared.secret, jobs=options.jobs, tell=functools.partial(print, flush=True)
+    )
     print(f"{'kind':<24}{'tried':>7}{'refused':>9}{'survived':>10}{'lost':>6}{'seconds':>9}")
     total = harness.Tally()
     for kind, tally in tallies.items():

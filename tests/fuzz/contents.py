@@ -24,7 +24,7 @@ class Target:
     source: Callable[[World], Path]
     uses: tuple[Use, ...]
     few: int
-    """cases at the small size; ten times as many at the large one"""
+    """cases at the small size; twenty times as many at the large one"""
     files: tuple[str, ...] = ("*",)
 
 
@@ -80,8 +80,8 @@ def ldm(world: World, it: Path, room: Path) -> Result:
 
 
 TARGETS = (
-    Target("models", lambda w: w.model, (GENERATE,), 60),
-    Target("adapters", lambda w: w.adapter, (uses("adapter", "show", "{it}"), ADAPTED), 30),
+    Target("models", lambda w: w.model, (GENERATE,), 40),
+    Target("adapters", lambda w: w.adapter, (uses("adapter", "show", "{it}"), ADAPTED), 20),
     Target(
         "runs",
         lambda w: w.run,
@@ -103,21 +103,21 @@ TARGETS = (
             ),
             uses("export", "{model}", "--vae", "{it}", "-o", "{room}/joined"),
         ),
-        30,
+        8,
     ),
-    Target("caches", lambda w: w.cache, (uses("data", "stats", "{it}"), ldm), 24),
+    Target("caches", lambda w: w.cache, (uses("data", "stats", "{it}"), ldm), 10),
     Target(
         "listening tests",
         lambda w: w.test,
         (uses("listen", "analyse", "{it}", "--resamples", "100", "-o", "{room}/out"),),
-        24,
+        20,
         ("*.json", "*.jsonl", "audio/*.wav"),
     ),
     Target(
         "packs",
         lambda w: w.pack,
         (uses("data", "unpack", "{it}", "-o", "{room}/out", "--processes", "1"),),
-        12,
+        3,
     ),
     Target("shards", lambda w: w.shards, (stream,), 30),
     Target(
@@ -151,7 +151,7 @@ TARGETS = (
                 "run_dir={room}/r",
             ),
         ),
-        60,
+        28,
         ("clips.jsonl",),
     ),
     Target(
@@ -174,7 +174,7 @@ TARGETS = (
             uses("evaluate", "prompts", "{it}/asked.tsv", "--clips", "{it}", "-o", "{room}/e"),
             curve,
         ),
-        48,
+        30,
         ("*.csv", "*.tsv", "*.txt"),
     ),
     Target(
@@ -186,7 +186,7 @@ TARGETS = (
             )
             for kind in ("csv", "jsonl", "txt", "tsv")
         ),
-        48,
+        40,
     ),
     Target(
         "sidecars",
@@ -207,7 +207,7 @@ TARGETS = (
                 "1",
             ),
         ),
-        30,
+        9,
     ),
     Target(
         "protocols",
@@ -228,7 +228,7 @@ TARGETS = (
                 "1",
             ),
         ),
-        15,
+        10,
     ),
 )
 
@@ -278,5 +278,5 @@ def cases(world: World) -> list[Case]:
     return [
         case(world, target, number)
         for target in TARGETS
-        for number in range(target.few * (10 if world.large else 1))
+        for number in range(target.few * (20 if world.large else 1))
     ]

@@ -320,18 +320,16 @@ def without_memory(work: Work, world: World, room: Path, rng: np.random.Generato
 def cases(world: World) -> list[Case]:
     """Every long command, killed, without room and without memory."""
     kills = 20 if world.large else 2
-    works = WORKS if world.large else [work for work in WORKS if work.name not in POOLS]
+    quick = [work for work in WORKS if work.name not in POOLS]
     out = []
-    for number, work in enumerate(works):
+    for number, work in enumerate(WORKS if world.large else world.some(quick, 5, "kills")):
         rng = np.random.default_rng([world.seed, number])
 
         def kill(room: Path, work: Work = work, rng: np.random.Generator = rng) -> Result:
             return killed(work, world, kills, room, rng)
 
         out.append(Case("kill -9", f"{work.name} x{kills}", kill, (0,), limit=600, count=kills))
-    for number, work in enumerate(
-        [work for work in works if work.name not in POOLS] * (5 if world.large else 1)
-    ):
+    for number, work in enumerate(WORKS * 5 if world.large else world.some(quick, 5, "starved")):
         rng = np.random.default_rng([world.seed, number, 1])
         for kind, deed in (("full disk", without_room), ("little memory", without_memory)):
 

@@ -106,11 +106,11 @@ class World:
         """The folder of a protocol of the clips."""
         return self.material / "protocol"
 
-    def some(self, items: list, few: int) -> list:
-        """All at the large size, ``few`` drawn by the seed at the small one."""
+    def some(self, items: list, few: int, salt: str = "") -> list:
+        """All at the large size, ``few`` drawn by the seed and ``salt`` at the small one."""
         if self.large or len(items) <= few:
             return items
-        places = np.random.default_rng(self.seed).choice(len(items), few, replace=False)
+        places = np.random.default_rng([self.seed, *salt.encode()]).choice(len(items), few, replace=False)
         return [items[place] for place in sorted(places)]
 
 

@@ -77,3 +77,27 @@ def test_a_net_with_these_norms_keeps_its_names_and_its_function():
         kernels.swap(net)
         assert list(net.state_dict()) == names and torch.allclose(call(), before, atol=1e-5)
         assert all(type(part) is not nn.GroupNorm for part in net.modules())
+
+
+def test_an_adapter_on_a_convolution_is_not_passed_by():
+    """LoCon wraps convolutions: the block then calls what stands in the convolution's place."""
+    from audioldm.adapters import inject
+    from audioldm.adapters.adapter import start
+    from audioldm.adapters.targets import defaults
+
+    rng = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
+    adapter = start(
+        unet, "lora", rank=2, targets=defaults(unet, convolutions=True), generator=rng, alpha=None
+    )
+    inject.attach(unet, [(adapter, 1.0)])
+    with torch.no_grad():
+        for name, p in unet.named_parameters():
+            if p.requires_grad and "conv1" in name:
+                p.add_(0.1 * torch.randn(p.shape, generator=rng))
+    x, film = torch.randn(2, 4, 8, 4, generator=rng), torch.randn(2, 16, generator=rng)
+    before = unet(x, 3, encoder_hidden_states=None, class_labels=film).sample
+    kernels.swap(unet)
+    after = unet(x, 3, encoder_hidden_states=None, class_labels=film).sample
+    assert torch.allclose(after, before, atol=1e-5)

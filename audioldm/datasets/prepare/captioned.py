@@ -10,8 +10,8 @@ from audioldm.datasets.manifest import Row, split_of
 from audioldm.datasets.prepare.shared import (
     CLIP_SECONDS,
     YOUTUBE,
+    AnyPath,
     Findings,
-    Place,
     Sounds,
     by_split,
     items,
@@ -27,7 +27,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.tables import read_text, texts_of
 
 
-def audiocaps(folder: Place, *, audio: Place | None = None, findings: Findings = None) -> list[Row]:
+def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findings = None) -> list[Row]:
     """AudioCaps 1.0 or 2.0: ten-second clips from YouTube (train.csv, val.csv and test.csv; Kim et al. 2019).
 
     The captions of one clip are one row.  A clip whose video also is in another split's list belongs to the later of
@@ -76,7 +76,7 @@ def clips(rows: Sequence[Row]) -> list[Clip]:
 CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "test"}
 
 
-def clotho(folder: Place, *, findings: Findings = None) -> list[Row]:
+def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     """Clotho v2: 15 to 30 s with five captions each (Zenodo 4783391, unpacked; Drossos et al. 2020)."""
     folder, out = Path(folder), list[Row]()
     for name, split in CLOTHO_SPLITS.items():
@@ -115,7 +115,7 @@ WAVCAPS = {
 
 
 def wavcaps(
-    folder: Place, *, audio: Place | None = None, exclude: Sequence[Place] = (), val: float = 0.02,
+    folder: AnyPath, *, audio: AnyPath | None = None, exclude: Sequence[AnyPath] = (), val: float = 0.02,
     findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
     """WavCaps: 400,000 clips from Freesound, the BBC, SoundBible and AudioSet (json_files; Mei et al. 2023).
@@ -158,9 +158,9 @@ def blacklist(path: Path) -> list[str]:
 
 
 def macs(
-    folder: Place,
+    folder: AnyPath,
     *,
-    audio: Place | None = None,
+    audio: AnyPath | None = None,
     val: float = 0.1,
     test: float = 0.1,
     findings: Findings = None,
@@ -189,7 +189,7 @@ def macs(
 
 
 def musiccaps(
-    folder: Place, *, audio: Place | None = None, val: float = 0.1, findings: Findings = None
+    folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.1, findings: Findings = None
 ) -> list[Row]:
     """MusicCaps: ten-second clips of music from YouTube (musiccaps-public.csv; Agostinelli et al. 2023).
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
-from audioldm.datasets.prepare.shared import OTHER, WRONG, Findings, Place, is_sound, note, walk
+from audioldm.datasets.prepare.shared import OTHER, WRONG, AnyPath, Findings, is_sound, note, walk
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate
 from audioldm.tables import (
@@ -31,7 +31,7 @@ Sound = tuple[Path, dict[str, Any]]
 
 
 def folder(
-    place: Place, *, licence: str = "", author: str = "", source: str = "", val: float = 0.1, test: float = 0.1,
+    place: AnyPath, *, licence: str = "", author: str = "", source: str = "", val: float = 0.1, test: float = 0.1,
     findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
     """Any folder of sounds, each once for each line of metadata about it; its subfolders and links count.
@@ -59,7 +59,7 @@ def folder(
 
 
 def listed(
-    file: Place, *, audio: Place | None = None, licence: str = "", author: str = "", source: str = "",
+    file: AnyPath, *, audio: AnyPath | None = None, licence: str = "", author: str = "", source: str = "",
     val: float = 0.1, test: float = 0.1, findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
     """Any CSV, TSV or JSONL with file_name (or path, file) and caption (or captions, text).

@@ -11,8 +11,8 @@ from typing import Any
 from audioldm.datasets.manifest import Row, split_of
 from audioldm.datasets.prepare.shared import (
     YOUTUBE,
+    AnyPath,
     Findings,
-    Place,
     Sounds,
     by_split,
     licence,
@@ -43,7 +43,7 @@ def fold_split(fold: int, test_fold: int, val_fold: int | None) -> str:
 
 
 def esc10(
-    folder: Place,
+    folder: AnyPath,
     *,
     test_fold: int = 4,
     val_fold: int | None = None,
@@ -86,7 +86,7 @@ def esc10(
 
 
 def esc50(
-    folder: Place,
+    folder: AnyPath,
     *,
     only_esc10: bool = False,
     test_fold: int = 5,
@@ -116,7 +116,7 @@ def esc50(
 
 
 def urbansound8k(
-    folder: Place, *, test_fold: int = 10, val_fold: int = 9, findings: Findings = None
+    folder: AnyPath, *, test_fold: int = 10, val_fold: int = 9, findings: Findings = None
 ) -> list[Row]:
     """UrbanSound8K: 8,732 clips of up to 4 s in 10 classes (metadata and audio; Salamon et al. 2014).
 
@@ -139,7 +139,7 @@ def urbansound8k(
     return list(rows_of(table(folder / "metadata" / "UrbanSound8K.csv", need, findings), row, findings))
 
 
-def fsd50k(folder: Place, *, findings: Findings = None) -> list[Row]:
+def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     """FSD50K: 51,000 clips from Freesound in 200 classes (FSD50K.ground_truth, .metadata, .dev_audio, .eval_audio).
 
     Fonseca et al. 2022.  A clip's first label is its most specific one; the others, its parents among them, make the
@@ -170,7 +170,7 @@ SEGMENTS = {
 
 
 def audioset(
-    folder: Place, *, audio: Place | None = None, val: float = 0.02, findings: Findings = None
+    folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.02, findings: Findings = None
 ) -> list[Row]:
     """AudioSet: class names become captions (*_segments.csv, class_labels_indices.csv; Gemmeke et al. 2017).
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import Finding, Row, split_of
-from audioldm.datasets.prepare.shared import Findings, Place, note, rows_of, table
+from audioldm.datasets.prepare.shared import AnyPath, Findings, note, rows_of, table
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes, write_text
 from audioldm.tables import Record
@@ -22,7 +22,7 @@ MOST_BYTES = 64 * 2**20
 
 
 def opensounds2(
-    folder: Place, *, to: Place = "data/raw/opensounds2", weak: float = 0.0, val: float = 0.05, test: float = 0.05,
+    folder: AnyPath, *, to: AnyPath = "data/raw/opensounds2", weak: float = 0.0, val: float = 0.05, test: float = 0.05,
     findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
     """opensounds2: 6,500 clips of open licences out of public repositories (manifest.jsonl and audio-NNN.tar).

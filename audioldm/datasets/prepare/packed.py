@@ -17,7 +17,7 @@ from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Row, split_of
-from audioldm.datasets.prepare.shared import WRONG, Findings, Place, note
+from audioldm.datasets.prepare.shared import WRONG, AnyPath, Findings, note
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes
 from audioldm.tables import is_null, lines, read_text
@@ -83,9 +83,9 @@ def ending(audio: bytes) -> str:
 
 
 def parquet_rows(
-    place: Place,
+    place: AnyPath,
     *,
-    to: Place = "",
+    to: AnyPath = "",
     hub: str = "",
     audio_column: str = "audio",
     source: str = "",
@@ -102,14 +102,14 @@ def parquet_rows(
 
 
 def tar_rows(
-    *tars: Place, to: Place = "data/raw/webdataset", source: str = "webdataset", **shared: Any
+    *tars: AnyPath, to: AnyPath = "data/raw/webdataset", source: str = "webdataset", **shared: Any
 ) -> list[Row]:
     """WebDataset shards: tars whose members share a name, such as 000.flac and 000.txt or 000.json."""
     return unpack(webdataset(tars), to, source=source, **shared)
 
 
 def datasets_rows(
-    name: str, *, to: Place = "data/raw/datasets", config: str = "", audio_column: str = "audio", source: str = "",
+    name: str, *, to: AnyPath = "data/raw/datasets", config: str = "", audio_column: str = "audio", source: str = "",
     **shared: Any,
 ) -> list[Row]:  # fmt: skip
     """Anything that the library `datasets` opens: a saved folder, an audio folder, a repository of the hub."""
@@ -118,7 +118,7 @@ def datasets_rows(
 
 
 def unpack(
-    samples: Iterable[Sample], folder: Place, *, source: str, licence: str = "", author: str = "",
+    samples: Iterable[Sample], folder: AnyPath, *, source: str, licence: str = "", author: str = "",
     caption_column: str = "", val: float = 0.1, test: float = 0.1, findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
     """Write each sound below ``folder`` and give its row; a sample without a sound is a finding.
@@ -158,7 +158,7 @@ def written(sample: Sample, folder: Path, source: str) -> Row:
     )  # fmt: skip
 
 
-def parquet(paths: Sequence[Place], column: str = "audio") -> Iterator[Sample]:
+def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
     """The rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes."""
     pq = needed("pyarrow.parquet")
     for path in sorted(map(Path, paths)):
@@ -175,7 +175,7 @@ def parquet(paths: Sequence[Place], column: str = "audio") -> Iterator[Sample]:
             yield Sample.of(f"{path}:{number}", line, column, split, path.parent)
 
 
-def check_column(where: Place, column: str, names: Sequence[str]) -> None:
+def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
     """Refuse a table without the column of sounds."""
     if column not in names:
         raise AudioLDMError(
@@ -183,7 +183,7 @@ def check_column(where: Place, column: str, names: Sequence[str]) -> None:
         )
 
 
-def webdataset(paths: Sequence[Place]) -> Iterator[Sample]:
+def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
     """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json.
 
     A tar that is damaged gives what comes before the damage, and a sample that says so.
@@ -248,7 +248,7 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
             yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
 
 
-def fetch_parquet(repository: str, folder: Place) -> None:
+def fetch_parquet(repository: str, folder: AnyPath) -> None:
     """Fetch the parquet files of a data set on the hub into ``folder``; what is there is not fetched again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError

@@ -15,7 +15,7 @@ from audioldm.tables import Record, read_table
 
 Findings = list[Finding] | None
 """Where what is left out is noted; None refuses it."""
-Place = str | Path
+AnyPath = str | Path
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, AudioLDMError)
 """What a record of another shape makes its reader raise."""
 OTHER = (
@@ -34,14 +34,14 @@ YOUTUBE = "YouTube (none stated)"
 CLIP_SECONDS = 10
 
 
-def note(findings: Findings, where: Place, reason: str, kind: str = "row") -> None:
+def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row") -> None:
     """Add what is left out to ``findings``; without a list, refuse it."""
     if findings is None:
         raise AudioLDMError(f"{where}: {reason}.", "Correct this row.")
     findings.append(Finding(kind, str(where), reason))
 
 
-def table(path: Place, need: Sequence[str], findings: Findings, *, text: str = "") -> list[Record]:
+def table(path: AnyPath, need: Sequence[str], findings: Findings, *, text: str = "") -> list[Record]:
     """The rows of a table of a data set; those of another shape are added to ``findings``."""
     if not Path(path).is_file():
         raise AudioLDMError(f"There is no table {path}.", "Is this the data set's own folder?")
