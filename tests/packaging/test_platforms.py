@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "audioldm").rglob("*.py"))
 POSIX_MODULES = ("fcntl", "resource", "termios", "pwd", "grp", "readline")
 POSIX_NAMES = ("pread", "fork", "getuid", "geteuid", "killpg")
-POSIX_SIGNALS = ("SIGHUP", "SIGALRM", "SIGUSR1", "setitimer", "ITIMER_REAL", "pause")
+POSIX_SIGNALS = ("SIGHUP", "SIGALRM", "setitimer", "ITIMER_REAL", "pause")
 AS_WINDOWS = f"""
 import importlib, os, pkgutil, signal, sys
 def every():
