@@ -236,19 +236,18 @@ def answers(world: World) -> None:
 
 def load_once(shared: Path) -> None:
     """Models and embedders stay loaded between commands, as they do in a process that lives longer."""
-    from audioldm.cli.options import model
     from audioldm.evaluation import embedders
+    from audioldm.pipeline.audioldm import AudioLDM
 
-    plain = model.load
+    plain, kept = AudioLDM.from_pretrained, dict[str, AudioLDM]()
 
-    @functools.cache
-    def once(name, device, mode):
-        return plain(name, device=device, mode=mode)
+    def load(ref=None, **choices):
+        if ref is None or not Path(ref).is_relative_to(shared):
+            return plain(ref, **choices)
+        key = f"{ref} {sorted(choices.items(), key=str)}"
+        if key not in kept:
+            kept[key] = plain(ref, **choices)
+        return kept[key]
 
-    def load(name, *, device, dtype=None, mode="exact", **choices):
-        if name is None or dtype is not None or not Path(name).is_relative_to(shared):
-            return plain(name, device=device, dtype=dtype, mode=mode, **choices)
-        return once(str(name), device, mode)
-
-    model.load = load
+    AudioLDM.from_pretrained = load
     embedders.load_embedder = functools.cache(embedders.load_embedder)
