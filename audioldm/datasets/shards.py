@@ -231,6 +231,8 @@ class Shards(IterableDataset[Batch]):
             for i in torch.randperm(len(buffer), generator=rng).tolist():
                 yield count, buffer[i]
                 count += 1
+            if count == number * size and not buffer:
+                raise AudioLDMError(f"{shards[0]} holds no clip.", "Write the shards again.", code=1)
             number += 1
 
     def item(self, sample: dict[str, Any], draws: int) -> tuple[Tensor, str, str]:
@@ -241,7 +243,7 @@ class Shards(IterableDataset[Batch]):
             about = json.loads(sample.get("json", b"{}"))
             start, seconds = float(about.get("start", 0.0)), about.get("seconds")
             wave, rate = read_mono(where, start=start, seconds=seconds, content=sample[kind])
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise AudioLDMError(f"{where}: {error}.", "Write the shard again.", code=1) from None
         rng = generator(self.seed, draws, 1000 + self.place.rank)
         captions = lines(read_text(sample["txt"])) or [""]

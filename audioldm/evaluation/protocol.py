@@ -6,7 +6,6 @@ Each item is known by a hash of its recording, start and caption, so that lists 
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -118,7 +117,7 @@ def read(path: Path) -> Protocol:
     if not isinstance(content, dict) or content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
     seconds, items = content["seconds"], content["items"]
-    length = seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf)
+    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
     texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
     if not (length and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
         raise AudioLDMError(f"{path} is no protocol: a field has another type.", "Get the file again.")
