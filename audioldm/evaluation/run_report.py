@@ -26,10 +26,13 @@ def read_run(folder: Path) -> dict[str, Points]:
     series: dict[str, Points] = defaultdict(list)
     for line in lines:
         if line.startswith("{") and line.endswith("}"):
-            row = json.loads(line)
+            try:
+                row = {name: float(value) for name, value in json.loads(line).items()}
+            except (ValueError, TypeError, OverflowError, RecursionError):  # a line that no training wrote
+                continue
             for name, value in row.items():
-                if name != "batch":
-                    series[name].append((row["batch"], value))
+                if name != "batch" and "batch" in row:
+                    series[name].append((int(row["batch"]), value))
     if not series:
         raise AudioLDMError(f"{folder / 'metrics.jsonl'} is empty.", "Train longer first.")
     return dict(series)
