@@ -12,7 +12,7 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
-from audioldm.control.controls import Control, steered
+from audioldm.control.controls import Control
 from audioldm.diffusion.guidance import Pair
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
@@ -20,7 +20,7 @@ from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
-from audioldm.nets.unet import LatentUNet, kind_of
+from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
@@ -202,3 +202,10 @@ class Components:
                 "The model gave a sound with NaN or infinity.", "Try --set dtype=float32.", code=1
             )
         return wave
+
+
+def steered(call: NetCall, controls: Sequence[Control], unet: LatentUNet, rows: int | None = None) -> NetCall:
+    """``call`` under every control, in its first ``rows`` (None: all); with none it is ``call`` itself."""
+    for control in controls:
+        call = control.around(call, unet, rows)
+    return call
