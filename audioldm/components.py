@@ -13,15 +13,16 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
-from audioldm.control.controls import Control, steered
+from audioldm.control.controls import Control
 from audioldm.diffusion.guidance import Pair
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError, AudioLDMWarning
+from audioldm.nets.clap import check_texts
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder, unread_words
-from audioldm.nets.unet import LatentUNet, kind_of
+from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
@@ -168,6 +169,7 @@ class Components:
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
         """Prompts as the U-Net's condition, one row each; AudioLDMWarning names words that are not read."""
+        check_texts(prompts)
         for prompt in dict.fromkeys(prompts):
             longest, words = unread_words(self.token_encoder or self.clap, prompt)
             if words:
@@ -218,3 +220,10 @@ class Components:
                 "The model gave a sound with NaN or infinity.", "Try --set dtype=float32.", code=1
             )
         return wave
+
+
+def steered(call: NetCall, controls: Sequence[Control], unet: LatentUNet, rows: int | None = None) -> NetCall:
+    """``call`` under every control, in its first ``rows`` (None: all); with none it is ``call`` itself."""
+    for control in controls:
+        call = control.around(call, unet, rows)
+    return call

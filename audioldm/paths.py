@@ -77,9 +77,8 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
     for that instant, and comes back in the next run if this one is killed in it.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.old")
-    if replace and aside.is_dir():
-        shutil.rmtree(aside) if path.exists() else aside.replace(path)
+    if replace:
+        restore(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _swept:
         sweep(path.parent)
@@ -89,15 +88,10 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
         if folder:
             stage.mkdir()
         yield stage
-        for file in sorted(stage.rglob("*")) if folder else [stage]:
-            if file.is_file():
-                sync(file)
-        if replace and path.exists():
-            path.replace(aside)
-        stage.replace(path)
+        for file in files_in(stage):
+            sync(file)
+        (swap if replace else os.replace)(stage, path)
         sync(path.parent)
-        if replace:
-            shutil.rmtree(aside, ignore_errors=True)
     except Exception as error:
         if why := full(error):
             raise AudioLDMError(
@@ -107,12 +101,40 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
             ) from error
         raise
     finally:
-        if replace and aside.is_dir() and not path.exists():
-            aside.replace(path)
         if stage.is_dir():
             shutil.rmtree(stage, ignore_errors=True)
         else:
             stage.unlink(missing_ok=True)
+
+
+def swap(stage: Path, path: Path) -> None:
+    """Put ``stage`` in the place of ``path``, which stands aside until it is there."""
+    try:
+        if path.exists():
+            path.replace(aside_of(path))
+        stage.replace(path)
+        sync(path.parent)
+    finally:
+        restore(path)
+
+
+def restore(path: Path) -> None:
+    """Bring back what stood aside, or remove it where its successor is there."""
+    aside = aside_of(path)
+    if aside.is_dir() and path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.is_dir():
+        aside.replace(path)
+
+
+def aside_of(path: Path) -> Path:
+    """Where a folder stands while another takes its place."""
+    return path.with_name(f".{path.name}.old")
+
+
+def files_in(path: Path) -> list[Path]:
+    """A file, or all files below a folder, sorted."""
+    return sorted(file for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def full(error: Exception) -> str:
@@ -140,7 +162,7 @@ def published(folder: str | Path) -> Iterator[Path]:
         return
     with workspace(folder) as stage:
         yield stage
-        files = sorted(file for file in stage.rglob("*") if file.is_file())
+        files = files_in(stage)
         for file in files:
             sync(file)
         for file in sorted(files, key=lambda file: file.parent == stage):

@@ -213,12 +213,6 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse prompts that no tokenizer takes."""
-    if wrong := [text for text in texts if not is_text(text)]:
-        raise AudioLDMError(f"prompt={wrong[0]!r} holds half a character.", "Write it anew in UTF-8.")
-
-
 def is_null(value: Any) -> bool:
     """True of nothing at all, of an empty text, and of what programs write for nothing."""
     if isinstance(value, str):

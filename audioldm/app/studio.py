@@ -214,8 +214,9 @@ class Studio:
         if Path(path).stat().st_size > self.limits.upload_mb * 2**20:
             raise AudioLDMError(f"The file is larger than {self.limits.upload_mb} MB.", "Cut it first.")
         try:
-            with decode.opened(path) as file:
-                most = min(self.limits.seconds * file.rate, self.limits.decoded_mb * 2**17 / file.channels)
+            values = self.limits.decoded_mb * 2**17
+            with decode.opened(path, most=values) as file:
+                most = min(self.limits.seconds * file.rate, values / file.channels)
                 self.check_size(file.frames or 0, most, file.rate)
                 count = 0
                 for block in file.blocks(dtype="int16"):

@@ -15,8 +15,14 @@ from audioldm.nets.unet import kind_of
 from audioldm.nets.vae import encoder_digest
 from audioldm.spec import SPECS
 
-BUILDERS = ("audioldm.nets.", "audioldm.datasets.synthetic.", "audioldm.convert.reference.")
-"""what the configuration of a run may call to build a net"""
+BUILDERS = (
+    "audioldm.nets.unet.build_unet", "audioldm.nets.vae.build_vae", "audioldm.nets.hifigan.build_hifigan",
+    "audioldm.nets.istft_vocoder.ISTFTVocoder", "audioldm.nets.clap.build_small_clap",
+    "audioldm.nets.clap.train_tokenizer",
+    "audioldm.nets.minilm.minilm_word_embeddings", "audioldm.nets.minilm.minilm_tokenizer",
+    "audioldm.datasets.synthetic.captions", "audioldm.convert.reference.open_part",
+)  # fmt: skip
+"""what the configuration of a run may call to build a net: nothing that writes"""
 TRAINED = Sampling(steps=25, sampler="dpmpp_2m", grid="trailing", guidance=3.0)
 """defaults of a model that is joined from runs"""
 
@@ -46,6 +52,15 @@ def run_settings(run: Path) -> dict[str, Any]:
     return settings
 
 
+def index_of(run: Path) -> dict[str, Any]:
+    """The index of the latents that a run learned from.   Raises AudioLDMError."""
+    data = run_settings(run).get("data")
+    folder = data.get("folder") if isinstance(data, dict) else None
+    if not isinstance(folder, str):
+        raise AudioLDMError(f"{run}/config.yaml names no folder of latents.", "Name the run of a U-Net.")
+    return read_index(folder)
+
+
 def open_run_checkpoint(file: Path, name: str) -> Any:
     """The net ``name`` of a training checkpoint: its averaged weights where it has an average, else its weights."""
     settings = run_settings(file.parent.parent)
@@ -56,7 +71,8 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     if not isinstance(weights, dict):
         raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
     state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-    averages = [c["shadow"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadow")]
+    shadows = [c["shadows"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadows")]
+    averages = [shadow["ema"] for shadow in shadows if "ema" in shadow]
     return fill(lambda: built(settings["task"][name]), averages[0] if averages else state, file)
 
 
@@ -70,10 +86,8 @@ def built(node: Any) -> Any:
     if "_target_" not in node:
         return values
     target = str(node["_target_"])
-    if not target.startswith(BUILDERS):
-        raise AudioLDMError(
-            f"The run's configuration names {target!r}.", "It builds only what is in audioldm.nets."
-        )
+    if target not in BUILDERS:
+        raise AudioLDMError(f"The run's configuration names {target!r}.", f"Known: {', '.join(BUILDERS)}.")
     module, _, name = target.rpartition(".")
     return getattr(import_module(module), name)(**values)
 
@@ -84,7 +98,7 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
     Raises AudioLDMError where its latents were not made with this VAE, this CLAP or this T5.
     """
     settings = run_settings(run)
-    index = read_index(settings["data"]["folder"])
+    index = index_of(run)
     for what, digest in (
         ("encoder", encoder_digest(vae)),
         ("clap", "" if clap.audio_encoder is None else state_digest(clap.audio_encoder)),
@@ -100,8 +114,12 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         )
     vae.register_to_config(scaling_factor=index["scaling_factor"])
     spec = SPECS[index.get("spec", "16k_64")]
-    call = {key: value for key, value in settings["task"]["schedule"].items() if key != "_target_"}
-    make = getattr(schedules, settings["task"]["schedule"]["_target_"].rsplit(".", 1)[1])
+    try:
+        call = dict(settings["task"]["schedule"])
+        schedule = getattr(schedules, str(call.pop("_target_")).rpartition(".")[2])(**call)
+        prediction = settings["task"]["prediction"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AudioLDMError(f"{run}/config.yaml has no usable schedule ({error}).", "Restore it.") from None
     return Components(
         unet,
         vae,
@@ -109,8 +127,8 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         clap,
         replace(spec, stride=index["stride"], latent_channels=index["latent_channels"]),
         token_encoder=t5,
-        schedule=make(**call),
-        prediction=settings["task"]["prediction"],
+        schedule=schedule,
+        prediction=prediction,
         defaults=replace(TRAINED, seconds=index["seconds"]),
         about={"latents": {key: index[key] for key in ("windows", "seconds", "split", "scaling_factor")}},
     )
@@ -121,7 +139,7 @@ def t5_of(run: Path, named: str | None = None) -> str | None:
 
     Raises AudioLDMError where it is gone or another.
     """
-    index = read_index(run_settings(run)["data"]["folder"])
+    index = index_of(run)
     item = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
     if item is None:
         return None

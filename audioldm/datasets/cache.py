@@ -95,16 +95,27 @@ def read_index(folder: Path | str) -> dict[str, Any]:
         raise AudioLDMError(
             f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
         )
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AudioLDMError(f"{path} is damaged: {error}.", "Encode again with --force.", code=1) from error
+    index = index_at(path)
     if not index.get("complete", True):
         raise AudioLDMError(
             f"{folder} was cut off after {index['windows']} windows.",
             "The same `audioldm data encode` goes on.",
         )
     return index
+
+
+def index_at(path: Path) -> dict[str, Any]:
+    """The index in a file, of a cache that may be cut off."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    whole = isinstance(index, dict) and all(
+        isinstance(index.get(name), kind) for name, kind in (("shards", list), ("windows", int))
+    )
+    if not whole:
+        raise _damaged(path, "it is no index of latents")
+    return dict(index)
 
 
 def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
@@ -114,7 +125,7 @@ def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
         for old in (path, *Path(folder).glob("latents-*.safetensors")):
             old.unlink(missing_ok=True)
         return 0
-    index = json.loads(path.read_text(encoding="utf-8"))
+    index = index_at(path)
     if index.get("key") != key:
         raise AudioLDMError(
             f"{folder} holds a cache made from something else.",
@@ -136,7 +147,7 @@ def write_latents(
     lists: dict[str, list[Any]] = {"shards": [], "sources": [], "labels": []}
     index: dict[str, Any] = {**about, **lists, "windows": 0, "complete": False}
     if (folder / "index.json").is_file() and about.get("key"):
-        earlier = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        earlier = index_at(folder / "index.json")
         if earlier.get("key") == about["key"]:
             index = {**earlier, "complete": False}
 
@@ -203,6 +214,8 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str
     """
     for entry in read_index(folder)["shards"]:
         entry = entry if isinstance(entry, dict) else {"name": entry}  # a cache of format 1 knows only names
+        if not isinstance(entry.get("name"), str):
+            raise _damaged(Path(folder) / "index.json", "a shard has no name")
         path = inside(folder, entry["name"], where=Path(folder) / "index.json")
         size = path.stat().st_size if path.is_file() else 0
         if size != entry.get("bytes", size or -1):

@@ -143,8 +143,12 @@ class Reader:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Reader]:
-    """A sound file to be read.  Raises AudioLDMError for one that is missing, damaged, or no sound."""
+def opened(path: str | Path, *, most: int | None = None) -> Iterator[Reader]:
+    """A sound file to be read.  Raises AudioLDMError for one that is missing, damaged, or no sound.
+
+    Of what only ffmpeg reads, little more than ``most`` samples (all channels together) are decoded: the rest is
+    missing without a word, so whoever has a limit counts.
+    """
     if not Path(path).is_file():
         raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
     name = os.fsencode(path) if os.name == "posix" else str(path)
@@ -158,7 +162,7 @@ def opened(path: str | Path) -> Iterator[Reader]:
             if why in ("the file is empty", "it is a web page") or not likely_sound(path):
                 raise unreadable(path, why) from error
             room = stack.enter_context(tempfile.TemporaryDirectory(prefix="audioldm-"))
-            file = _Stream(str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why)))
+            file = _Stream(str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most)))
         else:
             if flaw := flaw_of(path):
                 file.close()
@@ -182,8 +186,11 @@ def likely_sound(path: str | Path) -> bool:
     return known or Path(path).suffix.lower() in FOREIGN
 
 
-def by_ffmpeg(path: Path, target: Path, why: str) -> Path:
-    """The sound of a file as 32-bit WAV, by the program ffmpeg; it may read nothing but that file."""
+def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
+    """The sound of a file as 32-bit WAV, by the program ffmpeg; it may read nothing but that file.
+
+    It stops at the packet after ``most`` samples.
+    """
     if shutil.which("ffmpeg") is None:
         raise AudioLDMError(
             f"Cannot read audio from {path}: {why}; ffmpeg may read it and is not installed.",
@@ -191,7 +198,9 @@ def by_ffmpeg(path: Path, target: Path, why: str) -> Path:
             code=1,
         )
     command = ["ffmpeg", *FFMPEG, "-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn"]
-    command += ["-c:a", "pcm_f32le", "-rf64", "auto", "-y", str(target)]
+    command += ["-c:a", "pcm_f32le", "-rf64", "auto"]
+    # its limit is one of bytes, those of the header included
+    command += [*([] if most is None else ["-fs", str(4 * most + 2**16)]), "-y", str(target)]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=FFMPEG_SECONDS)
     except subprocess.TimeoutExpired:

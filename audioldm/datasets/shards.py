@@ -114,6 +114,8 @@ class Sample:
 
 def samples(shard: str) -> Iterator[Sample]:
     """Every sample in order.  Raises AudioLDMError for a shard that is damaged, cut off or missing."""
+    if os.path.lexists(shard) and not Path(shard).is_file():
+        raise unreadable(shard, "it is no file")
     try:
         if shard.endswith(".tar") and Path(shard).is_file():
             about = os.stat(shard)

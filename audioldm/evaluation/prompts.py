@@ -23,6 +23,7 @@ from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.evaluation.table import csv_text, markdown
 from audioldm.metrics.interval import wilson
+from audioldm.paths import inside
 from audioldm.signal.level import normalise_peak
 from audioldm.tables import lines, read_text
 
@@ -154,12 +155,11 @@ class ClipFolder:
             try:
                 record = json.loads(text)
                 prompt, seed = record["prompt"], record["seed"]
-                path = sound or folder / record["path"]
+                name = str(sound.relative_to(folder)) if sound else record["path"]
+                path = inside(folder, name)
                 if not isinstance(prompt, str) or type(seed) is not int:
                     raise TypeError("prompt is no text or seed no whole number")
-                if not path.resolve().is_relative_to(folder.resolve()):
-                    raise ValueError(f"{path} lies outside the folder")
-            except (ValueError, KeyError, TypeError) as error:
+            except (AudioLDMError, ValueError, KeyError, TypeError, RecursionError) as error:
                 reason = f"no {error}" if isinstance(error, KeyError) else str(error)
                 findings.append(f"{place}: its prompt and seed cannot be read ({reason})")
             else:

@@ -31,7 +31,7 @@ def read_run(folder: Path) -> dict[str, Points]:
             except (ValueError, TypeError, OverflowError, RecursionError):  # a line that no training wrote
                 continue
             for name, value in row.items():
-                if name != "batch" and "batch" in row:
+                if name != "batch" and math.isfinite(row.get("batch", math.nan)):
                     series[name].append((int(row["batch"]), value))
     if not series:
         raise AudioLDMError(f"{folder / 'metrics.jsonl'} is empty.", "Train longer first.")
@@ -144,7 +144,11 @@ def settings(folder: Path) -> dict[str, str]:
             return {key: text for part in parts for key, text in part.items()}
         return {name: str(value)}
 
-    return flat(yaml.safe_load(text_of(folder / "config.yaml")) or {}, "")
+    path = folder / "config.yaml"
+    try:
+        return flat(yaml.safe_load(text_of(path)) or {}, "")
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise AudioLDMError(f"{path} is not valid YAML.", "Restore it.") from None
 
 
 def text_of(path: Path) -> str:
@@ -153,28 +157,47 @@ def text_of(path: Path) -> str:
         raise AudioLDMError(
             f"{path.parent} holds no {path.name}.", "Name the folder of a run, such as runs/tiny/vae."
         )
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """A JSON object of the run, or an error that names it."""
+    try:
+        content = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise AudioLDMError(f"{path} is not JSON ({error}).", "Restore it, or remove it.") from None
+    if not isinstance(content, dict):
+        raise AudioLDMError(f"{path} holds no JSON object.", "Restore it, or remove it.")
+    return content
 
 
 def evaluations(folder: Path) -> str:
     """Every ``report.json`` below the run, with the protocol it was made by."""
     parts = []
     for path in sorted(folder.rglob("report.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or "rows" not in content:
-            continue
-        about = content["about"]
-        keys = [key for key in ("protocol", "captions", "seeds", "framing") if key in about]
-        note = ", ".join(f"{key} {html.plain(about[key])}" for key in keys)
-        for name, lines in content["rows"].items():
-            names = list(dict.fromkeys(key for line in lines for key in line if key not in ("row", "n")))
-            cells = [
-                [line["row"], line["n"], *(line[k]["value"] if k in line else "" for k in names)]
-                for line in lines
-            ]
-            parts.append(f'<p class="small">{html.text(f"{path}, by {name}; {note}")}</p>')
-            parts.append(html.table(["row", "n", *names], cells))
+        try:
+            parts += scores_of(path, json_of(path))
+        except (AudioLDMError, AttributeError, KeyError, TypeError):
+            parts.append(f'<p class="small">{html.text(f"{path} cannot be read.")}</p>')
     return html.section("Scores", *parts) if parts else ""
+
+
+def scores_of(path: Path, content: dict[str, Any]) -> list[str]:
+    """The tables of one evaluation; none for a report of another kind."""
+    if "rows" not in content:
+        return []
+    parts, about = [], content["about"]
+    keys = [key for key in ("protocol", "captions", "seeds", "framing") if key in about]
+    note = ", ".join(f"{key} {html.plain(about[key])}" for key in keys)
+    for name, lines in content["rows"].items():
+        names = list(dict.fromkeys(key for line in lines for key in line if key not in ("row", "n")))
+        cells = [
+            [line["row"], line["n"], *(line[k]["value"] if k in line else "" for k in names)]
+            for line in lines
+        ]
+        parts.append(f'<p class="small">{html.text(f"{path}, by {name}; {note}")}</p>')
+        parts.append(html.table(["row", "n", *names], cells))
+    return parts
 
 
 def provenance(folder: Path) -> str:
@@ -182,5 +205,4 @@ def provenance(folder: Path) -> str:
     path = folder / "provenance.json"
     if not path.is_file():
         return "<p>provenance.json is not there.</p>"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return html.table(["", "value"], [[key, html.plain(value)] for key, value in content.items()])
+    return html.table(["", "value"], [[key, html.plain(value)] for key, value in json_of(path).items()])

@@ -4,6 +4,8 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from audioldm.tables import LINE_END
+
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; numbers get three digits, None a dash.
@@ -29,11 +31,12 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """
 
     def cell(value: object) -> object:
-        formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        return f"'{value}" if formula else value
+        if not isinstance(value, str):
+            return value
+        text = LINE_END.sub("\n", value)  # csv leaves a \r unquoted, and many programs begin a row there
+        return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([cell(value) for value in row] for row in rows)
+    writer.writerows([cell(value) for value in row] for row in (head, *rows))
     return buffer.getvalue()

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import staged
+from audioldm.paths import inside, staged
 
 Module = TypeVar("Module")
 Class = TypeVar("Class", bound=type)
@@ -299,10 +299,8 @@ def find_weights(folder: Path | str) -> list[Path]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise AudioLDMError(f"{index} has no weight_map.", "Download the folder again.")
-            # the hub's are links, so no ``inside``
-            if any(Path(shard).name != shard for shard in shards.values()):
-                raise AudioLDMError(f"{index} names files outside of its folder.", "Download it again.")
-            return [folder / shard for shard in sorted(set(shards.values()))]
+            # the hub's are links
+            return [inside(folder, shard, where=index, links=True) for shard in sorted(set(shards.values()))]
     raise AudioLDMError(
         f"{folder} has no weights (none of {', '.join(NAMES)}).", "Download the folder again."
     )

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from audioldm.batch import Condition
-from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.clap import PretrainedClap, check_texts
 from audioldm.nets.folder import save_component
-from audioldm.tables import check_texts
 
 LONGEST = 128
 """tokens of a caption, as AudioLDM 2's T5 is used"""

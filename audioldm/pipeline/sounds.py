@@ -83,7 +83,7 @@ def read(path: str | Path) -> Sound:
     if not Path(path).is_file():
         raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
     try:
-        with opened(path) as file:
+        with opened(path, most=MOST_VALUES) as file:
             most = min(LONGEST * file.rate, MOST_VALUES // file.channels)
             length, blocks = file.frames or 0, []
             kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"

@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -142,9 +142,15 @@ def peak_gb(device: torch.device) -> float:
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:
-    """Every whole line of ``metrics.jsonl``; one that a kill cut off is left out."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    """Every whole line of ``metrics.jsonl``; one that a kill cut off, or that no training wrote, is left out."""
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            values = [row.get("batch"), *row.values()] if isinstance(row, dict) else [None]
+            if all(type(value) in (int, float) for value in values):
+                rows.append(row)
+    return rows
 
 
 def speed_of(path: Path | str) -> str:
@@ -175,7 +181,7 @@ class Curves(L.Callback):
             return
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = read_metrics(path) if path.exists() else []
+        rows = read_metrics(path) if path.is_file() else []
         write_text(path, "".join(json.dumps(r) + "\n" for r in rows if r["batch"] <= module.batch_count))
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:

@@ -6,9 +6,11 @@ import logging
 import os
 import platform
 import re
+import struct
 import subprocess
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -63,7 +65,16 @@ def fault(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    # the others: what a damaged directory of the archive asks for
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        zlib.error,
+        struct.error,
+    ) as error:
         return f"truncated or no checkpoint ({error})"
     return None if record is None else f"damaged at {record!r}"
 
@@ -75,8 +86,8 @@ def last_good(folder: Path) -> tuple[Path | None, list[str]]:
     """
     complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
-        if path.exists():
-            wrong = fault(path)
+        if os.path.lexists(path):
+            wrong = fault(path) if path.is_file() else "no file"
             if wrong is None:
                 return path, complaints
             complaints.append(f"{path} is {wrong}")
@@ -95,9 +106,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
-    pid = owner.read_text(encoding="utf-8") if owner.exists() else ""
+    pid = owner.read_text(encoding="utf-8", errors="replace") if owner.is_file() else ""
     # workers of a dead process hold its lock until they notice
-    lock = FileLock(folder / ".lock", timeout=0 if pid.isdigit() and alive(int(pid)) else 15)
+    lock = FileLock(
+        folder / ".lock", timeout=0 if re.fullmatch(r"[0-9]{1,9}", pid) and alive(int(pid)) else 15
+    )
     try:
         lock.acquire()
     except Timeout:
@@ -157,12 +170,12 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            if settings.exists() and not goes_on(settings.read_text(encoding="utf-8"), self.config):
+            if settings.is_file() and not goes_on(settings.read_text("utf-8", "replace"), self.config):
                 raise AudioLDMError(
                     f"{self.folder} holds a run with other settings.",
                     "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
                 )
-            first = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else {}
+            first = read_provenance(begun) if begun.is_file() else {}
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
             about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
@@ -204,6 +217,18 @@ def goes_on(before: str, now: str) -> bool:
     )
     longer = first is not None and last is not None and int(first[1]) < int(last[1])
     return before == now or (rest == other and longer)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a run was begun with.   Raises AudioLDMError for a file that no training wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fine = isinstance(content.get("data", {}), dict) and isinstance(content.get("resumed", []), list)
+    except (ValueError, RecursionError, AttributeError):
+        fine = False
+    if not fine:
+        raise AudioLDMError(f"{path} was not written by a training.", "Restore it, or remove it.")
+    return dict(content)
 
 
 def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -1,6 +1,8 @@
 """Work that can be stopped, requests within limits, results that nobody else's request touches."""
 
 import json
+import shutil
+import subprocess
 import threading
 from dataclasses import replace
 from math import ceil
@@ -10,6 +12,7 @@ import pytest
 import soundfile
 
 from audioldm.app.studio import Done, EditRequest, Progress, Stopped, watch
+from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
 
 ASK = {"seconds": 0.5, "takes": 1, "seed": 0, "steps": 2}
@@ -152,6 +155,30 @@ def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(studio, tmp_
                 )
             )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_what_ffmpeg_decodes_never_fills_the_disk(studio, tmp_path, monkeypatch):
+    silence, sizes = ("-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo", "-t"), []
+    for name, seconds in (("bomb", "300"), ("short", "1")):
+        words = ["ffmpeg", "-v", "error", *silence, seconds, "-b:a", "8k", tmp_path / f"{name}.m4a"]
+        subprocess.run(words, check=True)
+    assert (tmp_path / "bomb.m4a").stat().st_size < 2**20
+    plain = decode.by_ffmpeg
+
+    def by_ffmpeg(*arguments):
+        sizes.append(plain(*arguments).stat().st_size)
+        return arguments[1]
+
+    monkeypatch.setattr(decode, "by_ffmpeg", by_ffmpeg)
+    small = replace(studio, limits=replace(studio.limits, decoded_mb=8))  # 1 M samples: 11 s of two channels
+    with pytest.raises(AudioLDMError, match="s or more, more than"):
+        small.opened(str(tmp_path / "bomb.m4a"))
+    wide = replace(small, limits=replace(small.limits, seconds=1000.0))
+    with pytest.raises(AudioLDMError, match="s or more, more than"):
+        wide.opened(str(tmp_path / "bomb.m4a"))
+    assert len(sizes) == 2 and max(sizes) < 5 * 2**20
+    assert small.opened(str(tmp_path / "short.m4a")).seconds == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_length_that_the_header_does_not_state_is_counted(studio, tmp_path):

@@ -201,7 +201,7 @@ def test_shards_outside_of_the_folder_are_not_read(base: Path, tmp_path: Path):
     path.unlink()
     index = {"weight_map": {"conv_in.weight": "../../outside.safetensors"}}
     (folder / "unet/model.safetensors.index.json").write_text(json.dumps(index))
-    assert "names files outside of its folder" in survives(folder)
+    assert "leads out of" in survives(folder)
 
 
 def test_the_unchanged_model_works(base: Path):

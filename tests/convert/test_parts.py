@@ -11,6 +11,7 @@ from originals import clap_state, prefixed, vae_state, vocoder_state, weight_nor
 from transformers import ClapConfig, ClapModel
 
 from audioldm.convert.reference import find_part, open_model, open_part
+from audioldm.convert.run import t5_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import PretrainedClap, SmallClap
 from audioldm.nets.folder import save_component, sha256
@@ -156,9 +157,14 @@ def test_a_runs_configuration_calls_builders_of_nets_only(tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": {"vae.a": torch.zeros(1)}}, run / "checkpoints/last.ckpt")
-    (run / "config.yaml").write_text("task: {vae: {_target_: os.system, command: 'touch /tmp/never'}}")
-    with pytest.raises(AudioLDMError, match=r"names 'os\.system'"):
-        open_part(run / "checkpoints/last.ckpt", "vae")
+    (tmp_path / "secret").write_bytes((5).to_bytes(8, "little") + b"hello, and what follows it")
+    before = (tmp_path / "secret").read_bytes()
+    for target in ("os.system", "audioldm.nets.folder.pad_header", "audioldm.convert.reference.open_model"):
+        node = f"{{_target_: {target}, path: {tmp_path / 'secret'}}}"
+        (run / "config.yaml").write_text(f"task: {{vae: {node}}}")
+        with pytest.raises(AudioLDMError, match=f"names '{target}'"):
+            open_part(run / "checkpoints/last.ckpt", "vae")
+    assert (tmp_path / "secret").read_bytes() == before
     for text, message in (
         ("a: [", "is not valid YAML"),
         ("a: 1", "is no configuration"),
@@ -167,6 +173,10 @@ def test_a_runs_configuration_calls_builders_of_nets_only(tmp_path):
         (run / "config.yaml").write_text(text)
         with pytest.raises(AudioLDMError, match=message):
             open_part(run / "checkpoints/last.ckpt", "vae")
+    for data in ("", "data: []", "data: {folder: 3}"):
+        (run / "config.yaml").write_text(f"task: {{}}\n{data}\n")
+        with pytest.raises(AudioLDMError, match="names no folder of latents"):
+            t5_of(run)
     with pytest.raises(AudioLDMError, match="the run is not finished"):
         open_part(run, "vae")
 

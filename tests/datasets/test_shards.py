@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -94,6 +96,36 @@ def test_a_damaged_shard_is_named(shards, tmp_path):
             take(stream(shards), 6)
     with pytest.raises(AudioLDMError, match=r"missing\.tar cannot be read"):
         take(stream([str(tmp_path / "missing.tar")]), 1)
+
+
+def test_a_shard_without_clips_is_named_and_ends(tmp_path):
+    tarfile.open(tmp_path / "empty.tar", "w").close()
+    with pytest.raises(AudioLDMError, match=r"empty\.tar holds no clip"):
+        take(stream([str(tmp_path / "empty.tar")]), 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "endless.tar").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "endless"):
+        with pytest.raises(AudioLDMError, match=rf"{name}\.tar cannot be read \(it is no file\)"):
+            take(stream([str(tmp_path / f"{name}.tar")]), 1)
+
+
+@pytest.mark.parametrize(
+    "about", [{"start": 10**400}, {"start": 0, "seconds": 10**400}, {"seconds": "x"}, [1]]
+)
+def test_what_is_no_part_of_a_clip_is_named(tmp_path, about):
+    sound = save(tmp_path / "a.wav").read_bytes()
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name, content in (("a.wav", sound), ("a.txt", b"x"), ("a.json", json.dumps(about).encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(AudioLDMError, match=r"s\.tar: a\.wav"):
+        take(stream([str(tmp_path / "s.tar")]), 1)
 
 
 def test_a_shard_that_shrinks_or_goes_while_it_is_read_is_named(shards):

@@ -62,3 +62,36 @@ def test_wrong_runs_are_told(runs: list[Path], command, capsys, tmp_path: Path) 
     (runs[0] / "metrics.jsonl").write_text("")
     assert command("report", runs[0]) == 2
     assert "is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ['{"batch": 60, "train/loss": [1]}', '{"batch": 1e999, "a": 1}', '{"a": 1}', f'{{"batch": {10**400}}}',
+             "{}", '{"batch": {}, "a": 1}', '{"a": ' * 3000 + "}", "{\ufffd\0}"],
+)  # fmt: skip
+def test_lines_that_no_training_wrote_are_left_out(runs: list[Path], line: str) -> None:
+    from audioldm.evaluation.run_report import read_run
+    from audioldm.training.callbacks import read_metrics
+
+    path = runs[0] / "metrics.jsonl"
+    series, rows = read_run(runs[0]), read_metrics(path)
+    path.write_text(f"{line}\n{path.read_text()}\n{line}\n")
+    assert read_run(runs[0]) == series
+    assert [row for row in read_metrics(path) if row["batch"] < 1e300] == rows
+
+
+def test_a_damaged_file_of_a_run_is_named_and_a_score_among_others_left_out(
+    runs: list[Path], command, capsys
+) -> None:
+    for number, text in enumerate(("{", "[1]", '{"rows": 3}', '{"rows": {"a": [3]}, "about": {}}', "\xff")):
+        (runs[0] / "eval" / f"{number}").mkdir()
+        (runs[0] / "eval" / f"{number}" / "report.json").write_bytes(text.encode("latin-1"))
+    assert command("report", runs[0]) == 0
+    page = (runs[0] / "report.html").read_text()
+    assert page.count("report.json cannot be read") == 5 and "12.5" in page
+    (runs[0] / "config.yaml").write_text("a: [")
+    assert command("report", runs[0], "--against", runs[1]) == 2
+    assert "config.yaml is not valid YAML" in capsys.readouterr().err
+    for text in ("", "[]", "[" * 100_000):
+        (runs[0] / "provenance.json").write_text(text)
+        assert command("report", runs[0]) == 2
+        assert "provenance.json" in capsys.readouterr().err

@@ -51,7 +51,8 @@ def main() -> int:
     cases = [
         case
         for case in cases
-        if any(word in case.kind for word in options.only.split(",")) and options.name in case.name
+        if any(word in case.kind for word in options.only.split(","))
+        and any(word in case.name for word in options.name.split(","))
     ]
     ready = time.monotonic() - began
     tallies = harness.run_all(

@@ -7,7 +7,7 @@ import torch
 
 from audioldm import recipes
 from audioldm.errors import AudioLDMError
-from audioldm.training.callbacks import StopAfter
+from audioldm.training.callbacks import StopAfter, read_metrics
 from audioldm.training.run_folder import goes_on
 
 SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
@@ -49,6 +49,23 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
     ):
         with pytest.raises(AudioLDMError, match="other settings"):
             train("tiny/vae", tmp_path, *other).fit()
+
+
+def test_what_no_training_wrote_in_its_folder_is_named_or_left_out(tmp_path):
+    run("tiny/vae", tmp_path, 2)
+    path = tmp_path / "provenance.json"
+    whole = path.read_text()
+    for text in ("", "[]", '{"data": 3}', '{"resumed": {}}', "\xff", "[" * 100_000):
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(AudioLDMError, match=r"provenance\.json was not written by a training"):
+            train("tiny/vae", tmp_path, "batches=4").fit()
+    path.write_text(whole)
+    curves = tmp_path / "metrics.jsonl"
+    before = read_metrics(curves)
+    curves.write_bytes(b'{}\n{"batch": "x"}\n[1]\n{\xff}\n{"batch": 1, "a": [2]}\n' + curves.read_bytes())
+    (tmp_path / ".pid").write_bytes(b"\xb2\xff")
+    assert int(run("tiny/vae", tmp_path, 3).batch_count) == 3
+    assert before and read_metrics(curves)[: len(before)] == before
 
 
 def test_what_is_no_number_of_batches_is_another_setting():
