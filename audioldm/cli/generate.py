@@ -13,7 +13,7 @@ from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling, warn_of_unused
-from audioldm.cli.prompts import Row, read_rows, warn_of_unread
+from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
@@ -189,15 +189,12 @@ class Session:
         settings = {**vars(pipe.defaults), **sampling.settings(), **guidance.settings()}
         settings |= request.prompts.length(pipe, spans, sampling.seconds)
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
-        warn_of_unused(settings)
         reference = read_audio_prompt(conditions.audio_prompt, alone=False)
         pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
         return cls(request, pipe, settings, config, spans, {})
 
     def run(self, groups: list[list[Clip]]) -> int:
         """Make, save and print the best of each group; returns how many failed."""
-        for prompt in dict.fromkeys(clip.prompt for group in groups for clip in group[:1]):
-            warn_of_unread(self.pipe, prompt)
         clips = [clip for group in groups for clip in group]
         results, failures = Results(self.request.output.as_json), 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:

@@ -212,9 +212,10 @@ class Guidance(Group):
 
 
 def warn_of_unused(settings: dict[str, Any]) -> None:
-    """Say that a negative prompt does nothing without guidance."""
-    if settings.get("negative") and settings.get("guidance") == 1:
-        say(f"warning: negative={settings['negative']!r} does nothing at guidance 1; use --guidance above 1.")
+    """Say before a run what the pipeline says in it: a negative prompt does nothing without guidance."""
+    from audioldm.components import warn_of_unused as warn
+
+    warn(settings.get("negative"), settings.get("guidance"))
 
 
 SEEDS = Between(0, 2**62 - 1)
