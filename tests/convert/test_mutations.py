@@ -23,7 +23,7 @@ CONFIGS = {
         "layers_per_block": [None, -1, 10**6, 1.5],
         "attention_head_dim": [None, 0, 7, [1], "x"],
         "norm_num_groups": [0, 3, "a"],
-        "norm_eps": [None, "x", NAN],
+        "norm_eps": [None, "x", NAN, [1e-5]],
         "cross_attention_dim": [None, 5, [[]]],
         "down_block_types": [None, [], ["Strange"], 3],
         "transformer_layers_per_block": [10**9, None],
