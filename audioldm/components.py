@@ -1,6 +1,7 @@
 """A model as its parts: the nets, their settings, and everything that is needed to run them.   B batch."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
@@ -12,15 +13,16 @@ from transformers import SpeechT5HifiGan
 
 from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
-from audioldm.control.controls import Control, steered
+from audioldm.control.controls import Control
 from audioldm.diffusion.guidance import Pair
 from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.engines import Clap, Engine, Mode
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
+from audioldm.nets.clap import check_texts
 from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
-from audioldm.nets.unet import LatentUNet, kind_of
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder, unread_words
+from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
@@ -100,6 +102,13 @@ def check_sampling(**settings: Any) -> None:
             raise AudioLDMError(f"{name}={value:g} is not {what}.", hint)
 
 
+def warn_of_unused(negative: str | None, guidance: float | None) -> None:
+    """AudioLDMWarning for a negative prompt without guidance, which does nothing."""
+    if negative and guidance == 1:
+        why = f"negative={negative!r} does nothing at guidance 1; use guidance above 1."
+        warnings.warn(why, AudioLDMWarning, stacklevel=3)
+
+
 @dataclass(frozen=True, eq=False)
 class Components:
     """The parts of one model; ``dataclasses.replace`` gives a model with others, which shares the rest."""
@@ -159,7 +168,16 @@ class Components:
         return {key: self.about[key] for key in ORIGIN if key in self.about}
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
-        """Prompts as the U-Net's condition, one row each."""
+        """Prompts as the U-Net's condition, one row each; AudioLDMWarning names words that are not read."""
+        check_texts(prompts)
+        for prompt in dict.fromkeys(prompts):
+            longest, words = unread_words(self.token_encoder or self.clap, prompt)
+            if words:
+                ends = f"{' '.join(words[:8])[:80]!r} to {words[-1][-20:]!r}"
+                why = f"the last {len(words)} words of the prompt are not read: {ends}"
+                warnings.warn(
+                    f"the text encoder reads {longest} tokens; {why}.", AudioLDMWarning, stacklevel=2
+                )
         tokens = Condition() if self.token_encoder is None else self.token_encoder.encode(prompts)
         if kind_of(self.unet) == "cross":
             return tokens
@@ -202,3 +220,10 @@ class Components:
                 "The model gave a sound with NaN or infinity.", "Try --set dtype=float32.", code=1
             )
         return wave
+
+
+def steered(call: NetCall, controls: Sequence[Control], unet: LatentUNet, rows: int | None = None) -> NetCall:
+    """``call`` under every control, in its first ``rows`` (None: all); with none it is ``call`` itself."""
+    for control in controls:
+        call = control.around(call, unet, rows)
+    return call

@@ -113,14 +113,18 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") ->
         raise AudioLDMError(
             f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
         )
+    if twice := sorted({name for name in table.columns if name and table.columns.count(name) > 1}):
+        raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
     return table
 
 
 def columns_of(path: str | Path) -> list[str]:
     """The column names of a CSV or TSV file, of its first line alone."""
     with open(path, "rb") as file:
-        head = lines(decoded(file.read(2**16).rpartition(b"\n")[0], str(path))[0])
-    return separated(Path(path), head[:2], "").columns
+        raw = file.read(2**16)
+    if len(raw) == 2**16:  # without the last line, which may end within a letter
+        raw = raw[: max(raw.rfind(b"\n"), raw.rfind(b"\r")) + 1]
+    return separated(Path(path), lines(decoded(raw, str(path))[0])[:2], "").columns
 
 
 def json_lines(path: Path, rows: Sequence[str]) -> Table:
@@ -207,12 +211,6 @@ def is_text(value: Any) -> bool:
     (True, False, False)
     """
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse prompts that no tokenizer takes."""
-    if wrong := [text for text in texts if not is_text(text)]:
-        raise AudioLDMError(f"prompt={wrong[0]!r} holds half a character.", "Write it anew in UTF-8.")
 
 
 def is_null(value: Any) -> bool:

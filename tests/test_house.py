@@ -22,14 +22,14 @@ VAGUE_FILES = ("utils", "util", "misc", "common", "helpers", "manager")
 # A participle as a name says that something happened to a thing, not what the thing is.
 PARTICIPLES = {"told", "found", "made", "heard", "own", "given", "chosen", "spoken"}
 LIMITS = {
-    "lines of the package": 32_940,
+    "lines of the package": 32_779,
     "participles as names": 0,
-    "files with one importer": 45,
-    "functions over 60 lines": 6,
+    "files with one importer": 44,
+    "functions over 60 lines": 0,
     "functions over complexity 15": 0,
-    "functions with 8 or more arguments": 27,
+    "functions with 8 or more arguments": 14,
     "complexity, 95th percentile": 8,
-    "function lines, 95th percentile": 28,
+    "function lines, 95th percentile": 27,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

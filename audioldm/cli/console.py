@@ -44,17 +44,18 @@ def show_findings(findings: Iterable[object]) -> None:
 
 
 @contextmanager
-def warned() -> Iterator[None]:
-    """Our own warnings become lines on stderr at once, one each; those of others stay as they are."""
+def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -> Iterator[None]:
+    """Our own warnings are told at once, each text once, as lines on stderr; those of others stay as they are."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioLDMWarning)
-        others = warnings.showwarning
+        others, known = warnings.showwarning, set[str]()
 
         def line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, AudioLDMWarning):
-                say(f"warning: {message}")
-            else:
+            if not issubclass(category, AudioLDMWarning):
                 others(message, category, *place, **more)
+            elif str(message) not in known:
+                known.add(str(message))
+                tell(str(message))
 
         warnings.showwarning = line
         yield
@@ -62,10 +63,14 @@ def warned() -> Iterator[None]:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """A spinner while ``what`` goes on; nothing where stderr is no terminal."""
+    """A spinner with the seconds while ``what``, which has no parts to count, goes on; nothing without a terminal."""
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Console(stderr=True).status(f"{what} ..."):
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description} ..."), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar.add_task(what, total=None)
         yield
 
 

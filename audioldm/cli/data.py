@@ -277,8 +277,10 @@ class Stats(Command):
         from audioldm.datasets.cache import read_index, write_index
         from audioldm.datasets.latents import measure
 
-        moments = measure(self.folder)
-        write_index(self.folder, {**read_index(self.folder), **moments})
+        index = read_index(self.folder)
+        with progress(index["windows"], "windows") as step:
+            moments = measure(self.folder, on_windows=step)
+        write_index(self.folder, {**index, **moments})
         show_json(moments)
 
 

@@ -29,7 +29,6 @@ from audioldm.cli.options.groups import (
     Output,
     Steps,
     schedule_setting,
-    warn_of_unused,
 )
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from audioldm.pipeline.spans import Span
 
 LOSSLESS = ("wav", "flac")
+SPLICE = "; --splice keeps those outside of a region"
 SECONDS = Between(0, 1800)
 
 
@@ -117,15 +117,18 @@ class Edit(Command):
         how = self.how
         prompt, clips = self.check()
         with waiting("loading torch and the model"), loading():
+            from audioldm.components import warn_of_unused
             from audioldm.pipeline import edit, sounds
+            from audioldm.pipeline.canvas import check_regions
 
             files = [sounds.read(path) for path in self.files()]
-            for path, sound in zip(self.files(), files, strict=True):
-                for note in sound.notes(splice=self.splices):
-                    say(f"{path}: {note}.")
             check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=how.model.device)
             how.guidance.check(how.steps.sampler)
+            if regions := self.keywords().get("regions"):
+                check_regions(regions, files[0].seconds)
+            self.tell(dict(zip(self.files(), files, strict=True)))
             if how.output.dry_run:
+                warn_of_unused(how.guidance.negative, how.guidance.guidance)
                 list_clips([(clip, self.options()) for clip in clips], how.output, "takes")
                 return
             pipe = how.model.load()
@@ -133,7 +136,6 @@ class Edit(Command):
         settings = {**vars(pipe.defaults), **how.steps.settings(), **how.guidance.settings()}
         del settings["seconds"]
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guidance.negative)
-        warn_of_unused(settings)
         record = self.record({**settings, **config.settings()})
         function: Callable[..., Tensor] = getattr(edit, self.maker or self.name)
         subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], prompt)
@@ -146,6 +148,13 @@ class Edit(Command):
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = wave if file is None else file.mono(pipe.spec.rate)
                 yield save(pipe, clip, wave.float().cpu().numpy(), record, how.output, file=file)
+
+    def tell(self, files: "dict[Path, Sound]") -> None:
+        """What becomes of the channels of each file, and what it is that nobody would edit."""
+        for path, sound in files.items():
+            for note in sound.notes(splice=self.splices):
+                more = SPLICE if "become one" in note and hasattr(self, "splice") else ""
+                say(f"{path}: {note}{more}.")
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the sidecar says of how the takes were made."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.console import progress, would
+from audioldm.cli.console import progress, say, would
 from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS, AudioSpec
@@ -124,6 +124,7 @@ class Encode(Force, DryRun, Command):
         from audioldm.convert.reference import open_part
         from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
         from audioldm.datasets.latents import measure
+        from audioldm.nets.text_encoder import unread_words
         from audioldm.nets.vae import stride_of
         from audioldm.training import encoding
 
@@ -157,6 +158,11 @@ class Encode(Force, DryRun, Command):
             with progress(rest.count, "windows") as step:
                 write_latents(
                     encoding.encoded(rest, nets, workers=workers, on_windows=step), out, about=about
+                )
+            if cut := [text for text in nets.known if unread_words(t5 or clap, text)[1]]:
+                say(
+                    f"warning: {len(cut)} of {len(nets.known)} captions are longer than the text encoder reads; their "
+                    f"last words were left out: {cut[0][:80]!r} and so on."
                 )
         index = {**read_index(out), **measure(out)}
         write_index(out, index)

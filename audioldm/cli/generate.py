@@ -12,8 +12,8 @@ from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
-from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling, warn_of_unused
-from audioldm.cli.prompts import Row, read_rows, warn_of_unread
+from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling
+from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
@@ -155,9 +155,11 @@ def to_make(groups: list[list[Clip]], request: Generate) -> list[list[Clip]]:
 def dry_run(groups: list[list[Clip]], request: Generate) -> None:
     """Print what would be made."""
     check_libraries(request)
+    from audioldm.components import warn_of_unused
+
     clips = [(group[0], request.options(group[0])) for group in groups]
     for _, options in clips:
-        warn_of_unused(options)
+        warn_of_unused(options.get("negative"), options.get("guidance"))
     best = f"clips, each the best of {request.prompts.rerank}," if request.prompts.rerank > 1 else "clips"
     list_clips(clips, request.output, best)
 
@@ -189,15 +191,12 @@ class Session:
         settings = {**vars(pipe.defaults), **sampling.settings(), **guidance.settings()}
         settings |= request.prompts.length(pipe, spans, sampling.seconds)
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
-        warn_of_unused(settings)
         reference = read_audio_prompt(conditions.audio_prompt, alone=False)
         pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
         return cls(request, pipe, settings, config, spans, {})
 
     def run(self, groups: list[list[Clip]]) -> int:
         """Make, save and print the best of each group; returns how many failed."""
-        for prompt in dict.fromkeys(clip.prompt for group in groups for clip in group[:1]):
-            warn_of_unread(self.pipe, prompt)
         clips = [clip for group in groups for clip in group]
         results, failures = Results(self.request.output.as_json), 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:

@@ -3,17 +3,13 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm import tables
-from audioldm.cli.console import say
 from audioldm.cli.options import leaves
 from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
 from audioldm.cli.options.groups import Guidance, Prompts, Sampling
 from audioldm.errors import AudioLDMError
-
-if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM
 
 USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
 SETTINGS = ("seconds", "steps", "guidance", "negative")
@@ -149,24 +145,3 @@ def read_cell(name: str, value: Any, place: str) -> Any:
         ) from error
     leaf.about.within.check(f"{place}: {name}", number)  # type: ignore[union-attr]
     return number
-
-
-def warn_of_unread(pipe: "AudioLDM", prompt: str) -> None:
-    """Say which words of a prompt the model's text encoder does not read: what is beyond its longest text."""
-    encoder: Any = getattr(pipe.token_encoder, "t5", pipe.token_encoder) or pipe.clap
-    tokenizer = getattr(encoder, "tokenizer", None)
-    limits = (
-        getattr(part, name, None)
-        for part, name in ((encoder, "max_tokens"), (encoder, "longest"), (tokenizer, "model_max_length"))
-    )
-    longest = int(next(filter(None, limits), 10**9))
-    if tokenizer is None or not tokenizer.is_fast or len(prompt) < longest // 2:
-        return
-    read = tokenizer(prompt, truncation=True, max_length=longest, return_offsets_mapping=True)
-    end = max((last for _, last in read["offset_mapping"]), default=0)
-    rest = prompt[prompt.rfind(" ", 0, end) + 1 if prompt[end : end + 1].strip() else end :].split()
-    if rest:
-        say(
-            f"warning: the text encoder reads {longest} tokens; the last {len(rest)} words of the prompt are not "
-            f"read: {' '.join(rest[:8])!r} to {rest[-1]!r}."
-        )

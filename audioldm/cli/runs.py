@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import audioldm
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import say
+from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
@@ -75,6 +75,7 @@ class Train(Command):
 def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
     """One training; with ``failed`` a mistake is printed and noted there, so that the other runs of a sweep go on."""
     from audioldm import recipes
+    from audioldm.training.callbacks import speed_of
 
     try:
         recipes.resolve_batch_size(cfg)
@@ -82,6 +83,8 @@ def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[
         fit(cfg, experiment)
         if cfg.debug:
             report_debug(Path(cfg.run_dir), cfg.debug)
+        if speed := speed_of(Path(cfg.run_dir) / "metrics.jsonl"):
+            note(f"{experiment.module.batch_count} batches: {speed}")
         if hint := getattr(experiment.module, "hint", None):
             note(f"hear it: {hint(Path(cfg.run_dir) / 'model')}")
         print(f"{cfg.run_dir}/model")
@@ -121,6 +124,10 @@ def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
 
     try:
         experiment.fit()
+        if not experiment.module.batch_count:
+            raise AudioLDMError(
+                "Not one batch was trained; nothing was exported.", "Let `batches` alone say where it ends."
+            )
         return
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -250,7 +257,7 @@ class Ema(Force, Command):
     def run(self) -> None:
         from audioldm.nets.folder import load_component, save_component, weight_file
         from audioldm.paths import staged
-        from audioldm.training.ema import synthesise
+        from audioldm.training.ema import stored_averages, synthesise
 
         run, out = self.folder, self.out
         here, there = run.resolve(), out.resolve()
@@ -259,7 +266,8 @@ class Ema(Force, Command):
         check_free(out, force=self.force)
         if out.exists() and not (out / "model").is_dir():
             raise AudioLDMError(f"{out} is no run.", "--force replaces only a run's folder; name another.")
-        state = synthesise(run / "ema", width=self.width, at=self.at)
+        with progress(len(stored_averages(run / "ema", at=self.at)), "averages") as step:
+            state = synthesise(run / "ema", width=self.width, at=self.at, on_average=step)
         unet: Any = load_component(run / "model" / "unet")
         unet.load_state_dict(state, strict=True)
         with staged(out, folder=True, replace=True) as stage:
@@ -288,5 +296,6 @@ class Report(Command):
         from audioldm.evaluation.run_report import run_page
         from audioldm.paths import write_text
 
-        page = run_page(self.folder, against=self.against)
+        with waiting("drawing"):
+            page = run_page(self.folder, against=self.against)
         print(write_text(self.out or self.folder / "report.html", page))

@@ -3,7 +3,6 @@
 B batch, T latent frames, F mel bins.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,15 +104,6 @@ def fitted(picture: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     drawn = torch.zeros(1, 1, frames, 1, dtype=picture.dtype, device=picture.device)
     drawn[:, :, :length] = 1
     return nnf.pad(picture[:, :, :length], (0, 0, 0, frames - length)), drawn
-
-
-def steered(
-    call: NetCall, controls: Sequence[Control], unet: UNet2DConditionModel, rows: int | None = None
-) -> NetCall:
-    """``call`` under every control, in its first ``rows`` (None: all); with none it is ``call`` itself."""
-    for control in controls:
-        call = control.around(call, unet, rows)
-    return call
 
 
 def load_net(place: Path | str) -> Any:

@@ -71,7 +71,8 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     if not isinstance(weights, dict):
         raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
     state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-    averages = [c["shadow"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadow")]
+    shadows = [c["shadows"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadows")]
+    averages = [shadow["ema"] for shadow in shadows if "ema" in shadow]
     return fill(lambda: built(settings["task"][name]), averages[0] if averages else state, file)
 
 

@@ -207,12 +207,11 @@ def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
     return {"name": path.name, "windows": len(windows), "bytes": size, "sha256": digest}
 
 
-def read_shards(folder: Path | str, *, verify: bool = True) -> list[dict[str, Tensor]]:
+def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str, Tensor]]:
     """Every shard, in order, as tensors on a memory map: what is not touched is not read.
 
     ``verify`` reads each file once and compares its hash, so that no bit flips unseen.
     """
-    shards = []
     for entry in read_index(folder)["shards"]:
         entry = entry if isinstance(entry, dict) else {"name": entry}  # a cache of format 1 knows only names
         if not isinstance(entry.get("name"), str):
@@ -224,10 +223,10 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> list[dict[str, Te
         if verify and "sha256" in entry and sha256(path) != entry["sha256"]:
             raise _damaged(path, "its bytes are not those that were written")
         try:
-            shards.append(load_file(path))
+            shard = load_file(path)
         except (SafetensorError, OSError) as error:
             raise _damaged(path, str(error)) from error
-    return shards
+        yield shard
 
 
 def _damaged(path: Path, why: str) -> AudioLDMError:

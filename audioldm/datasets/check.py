@@ -12,11 +12,11 @@ from torch import Tensor
 
 from audioldm.datasets.decode import CANCEL, Mixer, Reader, opened
 from audioldm.datasets.loudness import Loudness
-from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks, sha256
+from audioldm.datasets.manifest import LOUDEST, SILENT_PEAK, Finding, Row, leaks, sha256
 from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
 
-NOTES = ("clipped", "antiphase", "ending", "weak")
+NOTES = ("clipped", "antiphase", "ending", "column", "weak")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
 CLIPPED_SHARE = 1e-4
 """A clip is called clipped if so many of its samples lie in flat tops at full scale, or beyond it."""
@@ -25,8 +25,6 @@ FLAT = 3
 """Samples in a row at the clip's own extreme: a flat top."""
 SHORTEST = 0.01
 """Seconds; shorter clips hold no sound."""
-LOUDEST = 1000.0
-"""Samples beyond it (60 dB above full scale) are no sound."""
 
 
 @dataclass(frozen=True)

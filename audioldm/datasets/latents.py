@@ -7,7 +7,7 @@ stored in the index.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ LabelledItem = tuple[LatentBatch, int]
 """a window and the place of its label among the classes"""
 
 
-def measure(folder: Path | str) -> dict[str, float]:
+def measure(
+    folder: Path | str, *, on_windows: Callable[[int], None] = lambda count: None
+) -> dict[str, float]:
     """Mean and deviation of posterior samples over the whole cache, and 1/std.   Rombach 2022 sec. 4.3.2.
 
-    A sample's variance is Var[mean] + E[std^2]; in float64.
+    A sample's variance is Var[mean] + E[std^2]; in float64.   ``on_windows`` gets each shard's number of windows.
     """
     count, total, squares = 0, 0.0, 0.0
     for shard in read_shards(folder):
@@ -36,6 +38,7 @@ def measure(folder: Path | str) -> dict[str, float]:
         count += mean.numel()
         total += float(mean.sum())
         squares += float(mean.square().sum() + std.square().sum())
+        on_windows(len(mean))
     std_all = (squares / count - (total / count) ** 2) ** 0.5
     return {"mean": total / count, "std": std_all, "scaling_factor": 1 / std_all, "values": count}
 
@@ -66,7 +69,7 @@ class LatentDataset(Dataset[LatentBatch]):
         index = read_index(folder)
         refuse_stale(folder, index)
         self.folder, self.seed = folder, seed
-        self.shards = read_shards(folder, verify=verify)
+        self.shards = list(read_shards(folder, verify=verify))
         self.ends = list(accumulate(len(shard["mean"]) for shard in self.shards))
         self.frames = [shard["mean"].shape[2] for shard in self.shards for _ in range(len(shard["mean"]))]
         self.sources: list[str] = index["sources"]
@@ -103,7 +106,7 @@ class LatentDataset(Dataset[LatentBatch]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.shards = read_shards(self.folder, verify=False)  # the parent has verified them
+        self.shards = list(read_shards(self.folder, verify=False))  # the parent has verified them
 
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:

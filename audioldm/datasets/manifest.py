@@ -18,6 +18,8 @@ RANK = {"test": 0, "val": 1, "train": 2}
 """Of two splits that share a clip, the one of the lower number has it."""
 SILENT_PEAK = 1e-3
 """A clip whose largest sample is below -60 dB of full scale holds nothing to learn."""
+LOUDEST = 1000.0
+"""Samples beyond it (60 dB above full scale) are no sound."""
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,21 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import register, save_component
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
-from audioldm.tables import check_texts
 
 MAX_TOKENS = 77
 """tokens of a prompt that the small text tower has positions for"""
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse texts with half of a surrogate pair, which JSON and consoles can bring and no tokenizer takes."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise AudioLDMError(
+                f"prompt={text!r} holds half a character.", "Write it anew in UTF-8."
+            ) from error
 
 
 class TwoTowers(nn.Module):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import CANCEL, mono, opened, resample, strongest
+from audioldm.datasets.manifest import LOUDEST, SILENT_PEAK
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
@@ -64,8 +65,11 @@ class Sound:
         """What becomes of the channels of a file that an edit reads as one, where somebody would be surprised."""
         channels, channel = self.data.shape[1], strongest(torch.from_numpy(self.floats()))
         notes = [] if channel is None else [CANCEL.format(channel + 1)]
-        if channels > 1 and not splice:
-            notes.append(f"its {channels} channels become one; --splice keeps those outside of a region")
+        if bool((np.ptp(self.floats(), axis=0) < 2 * SILENT_PEAK).all()):
+            notes.append("it is silent")
+        if channels > 1:
+            alike = f"the new part is the same in its {channels} channels"
+            notes.append(alike if splice else f"its {channels} channels become one")
         return notes
 
     def padded(self, before: float, after: float) -> Sound:
@@ -97,7 +101,12 @@ def read(path: str | Path) -> Sound:
         raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
     if length < SHORTEST * rate:
         raise AudioLDMError(f"{path} has {length / rate:.4f} s.", f"Give {SHORTEST} s or more.")
-    return Sound(np.concatenate(blocks), rate, subtype)
+    sound = Sound(np.concatenate(blocks), rate, subtype)
+    if (peak := float(np.abs(sound.floats()).max())) > LOUDEST:
+        raise AudioLDMError(
+            f"{path} peaks at {peak:.1e} of full scale: it is no sound.", "Give another file."
+        )
+    return sound
 
 
 def splice_into(

@@ -1,6 +1,7 @@
 """What happens beside the steps: the curves, the state on the disk, stopping, the export."""
 
 import json
+import sys
 import threading
 import warnings
 from contextlib import ExitStack, suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, TQDMProgressBar
 from torch import Tensor
 
 from audioldm.batch import Batch, LatentBatch
@@ -122,7 +123,7 @@ class Throughput(L.Callback):
             seconds = max(self.waited + self.worked, 1e-9)
             values = {"samples_per_s": self.samples / seconds, "data_wait": self.waited / seconds}
             values["peak_gb"] = peak_gb(module.device)
-            module.log_dict({f"speed/{k}": v for k, v in values.items()})
+            module.log_dict({f"speed/{k}": v for k, v in values.items()}, prog_bar=True)
             self.samples, self.waited, self.worked = 0, 0.0, 0.0
         self.lap()
 
@@ -150,6 +151,16 @@ def read_metrics(path: Path | str) -> list[dict[str, float]]:
             if all(type(value) in (int, float) for value in values):
                 rows.append(row)
     return rows
+
+
+def speed_of(path: Path | str) -> str:
+    """The last measured speed in ``metrics.jsonl`` in words; "" where the run was too short for one."""
+    names = [f"speed/{name}" for name in ("samples_per_s", "data_wait", "peak_gb")]
+    rows = [row for row in read_metrics(path) if names[0] in row] if Path(path).is_file() else []
+    if not rows:
+        return ""
+    rate, wait, peak = (rows[-1][name] for name in names)
+    return f"{rate:.3g} samples/s, {wait:.0%} of the time waiting for data, peak memory {peak:.3g} GB"
 
 
 @dataclass(eq=False)
@@ -275,14 +286,45 @@ class State(L.Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar, also for a run that goes on: Lightning places it at the begin of an epoch alone."""
+    """Lightning's bar over all batches of a run instead of an epoch's, on stderr; none where that is no terminal."""
+
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Nothing is drawn into a log."""
+        super().setup(trainer, module, stage)
+        if not sys.stderr.isatty():
+            self.disable()
+
+    def drawn(self, position: int, what: str) -> Tqdm:
+        """A bar in its line, with rate and time left."""
+        return Tqdm(
+            desc=what, position=position, leave=position == 0, disable=self.is_disabled, dynamic_ncols=True,
+            file=sys.stderr, smoothing=0, bar_format=self.BAR_FORMAT,
+        )  # fmt: skip
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Of the run."""
+        return self.drawn(0, "training")
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """Of one validation, below it."""
+        return self.drawn(1, "validating")
+
+    init_sanity_tqdm = init_validation_tqdm
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
         """At the batch that the run goes on from."""
         super().on_train_start(trainer, *args)
-        if count := int(trainer.lightning_module.batch_count):  # type: ignore[arg-type]
-            self.on_train_epoch_start(trainer)
-            self.train_progress_bar.initial = self.train_progress_bar.n = count
+        bar, module = self.train_progress_bar, trainer.lightning_module
+        bar.total, bar.initial, bar.n = module.batches, module.batch_count, module.batch_count
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        """An epoch is no part of the bar."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """Move it every so often."""
+        if module.batch_count % self.refresh_rate == 0 or module.batch_count >= module.batches:
+            self.train_progress_bar.n = module.batch_count
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
 
 
 @dataclass(eq=False)

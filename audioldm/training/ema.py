@@ -6,7 +6,7 @@ deviation of that density over t.   Two such averages are followed and stored no
 accuracy, a linear combination of what was stored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -198,21 +198,39 @@ def averages_of(path: Path) -> list[tuple[Path, str, int]]:
     return [(path, name, step) for name in sorted(names)]
 
 
-def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
-    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
+def stored_averages(folder: Path | str, *, at: int | None = None) -> list[tuple[Path, str, int]]:
+    """(file, width, step) of what PowerEma stored in ``folder`` up to step ``at`` (None: all).
+
+    AudioLDMError if there is none.
+    """
     paths = sorted(Path(folder).glob("batch-*.safetensors"))
     if not paths:
         raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
     stored = [entry for path in paths for entry in averages_of(path) if at is None or entry[2] <= at]
     if not stored:
         raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
+    return stored
+
+
+def synthesise(
+    folder: Path | str, *, width: float, at: int | None = None, on_average: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32.
+
+    ``on_average`` is called once for each stored one.
+    """
+    stored = stored_averages(folder, at=at)
     steps = torch.tensor([step for _, _, step in stored])
     exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
-    return weighted_sum(stored, weights.tolist())
+    return weighted_sum(stored, weights.tolist(), on_average)
 
 
-def weighted_sum(stored: Sequence[tuple[Path, str, int]], weights: Sequence[float]) -> dict[str, Tensor]:
+def weighted_sum(
+    stored: Sequence[tuple[Path, str, int]],
+    weights: Sequence[float],
+    on_average: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
     """Sum in float64 of the stored averages by their weights, as float32; counters are those of the last one."""
     total: dict[str, Tensor] = {}
     for (path, name, _), weight in zip(stored, weights, strict=True):
@@ -222,4 +240,5 @@ def weighted_sum(stored: Sequence[tuple[Path, str, int]], weights: Sequence[floa
                 if value.is_floating_point():
                     value = total.get(part, torch.zeros(())) + weight * value.double()
                 total[part] = value
+        on_average()
     return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}

@@ -50,7 +50,7 @@ def test_a_dry_run_counts_and_writes_nothing(command, sounds, tmp_path, capsys):
         (("folder", "in", "-o", "m.jsonl", "--test-fold", "3"), "folder takes no --test-fold"),
         (("clotho", "--from", "in", "--youtube"), "clotho takes no --youtube"),
         (("folder", "in"), "no manifest of its own"),
-        (("folder", "in", "-o", "m.jsonl", "--val", "2"), "val=2.0 is not a share"),
+        (("folder", "in", "-o", "m.jsonl", "--val", "2"), "val=2 is out of range"),
         (("opensounds2", "--from", "in", "--weak", "3"), "weak=3.0 is not a weight"),
     ],
 )

@@ -148,6 +148,10 @@ def test_words_that_are_not_read_are_named(generate):
     code, _, err = generate(words, quick=("--steps", "1", "--seconds", "0.2", "--set", "figure=false"))
     assert code == 0
     assert "words of the prompt are not read" in err and "word199" in err and "word1 " not in err
+    code, _, err = generate(
+        "雨" * 100, "-n", "3", quick=("--steps", "1", "--seconds", "0.2", "--set", "figure=false")
+    )
+    assert code == 0 and err.count("words of the prompt are not read") == 1
 
 
 def test_a_negative_prompt_without_guidance_is_told(generate):

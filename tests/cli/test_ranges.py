@@ -61,6 +61,15 @@ def test_a_dry_run_of_a_training_refuses_numbers_out_of_range(command, capsys, w
     assert capsys.readouterr().err.startswith(f"audioldm: {word.partition('=')[0]}=")
 
 
+@pytest.mark.parametrize(
+    "word", ["trainer.max_epochs=0", "+trainer.max_steps=0", "+trainer.limit_train_batches=0"]
+)
+def test_a_training_of_no_batch_is_no_success(command, capsys, monkeypatch, tmp_path, word):
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "tiny/vae", word, "batches=2") == 2
+    assert "Not one batch was trained" in capsys.readouterr().err
+
+
 def test_a_warning_is_one_line(command, capsys, tmp_path):
     (tmp_path / "prompts.csv").write_bytes("prompt\ncaf\xe9\n".encode("cp1252"))
     assert command("generate", "--prompts", tmp_path / "prompts.csv", "-o", tmp_path / "o", "--dry-run") == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from audioldm.batch import Condition
+from audioldm.components import steered
 from audioldm.control.controls import (
     AudioPromptControl,
     MapControl,
@@ -13,7 +14,6 @@ from audioldm.control.controls import (
     joined,
     load_net,
     scaled,
-    steered,
 )
 from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.residual import ControlNet, T2IAdapter

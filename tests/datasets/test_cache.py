@@ -157,7 +157,7 @@ def test_shards_are_mapped_not_loaded(tmp_path, monkeypatch):
                 total += int(line.split()[1])
         return total
 
-    shards = read_shards(tmp_path, verify=False)
+    shards = list(read_shards(tmp_path, verify=False))
     assert str(tmp_path) in Path("/proc/self/maps").read_text()
     before = resident()
     assert float(shards[2]["mean"][3].float().sum()) == 0.0

@@ -9,6 +9,7 @@ from sounds import save, sine
 
 from audioldm.datasets.manifest import Finding
 from audioldm.datasets.prepare.folder import folder, listed
+from audioldm.errors import AudioLDMError
 
 
 def read(place: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]:
@@ -89,3 +90,41 @@ def test_a_cache_of_links_is_a_folder_of_sounds(tmp_path: Path):
     (tmp_path / "snapshot" / "metadata.csv").write_text("file_name,caption\na.wav,a bell\n")
     captions, findings = read(tmp_path / "snapshot")
     assert captions == {"a.wav": ("a bell",)} and not findings
+
+
+def test_columns_that_are_not_read_are_named(sounds: Path):
+    (sounds / "metadata.csv").write_text("file_name,description,mood\na.wav,a dog,sad\n")
+    assert read(sounds)[1] == [
+        f"column: {sounds}/metadata.csv (columns ['description', 'mood'] are not read)"
+    ]
+    (sounds / "metadata.csv").write_text("file_name,caption,caption\na.wav,a dog,a cat\n")
+    with pytest.raises(AudioLDMError, match=r"\['caption'\] twice"):
+        read(sounds)
+
+
+def test_what_metadata_says_of_the_author_is_a_text(sounds: Path):
+    rows = [{"file_name": "a.wav", "caption": "x", "author": ["me"]}, {"file_name": "b.wav", "caption": "x"}]
+    (sounds / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    captions, findings = read(sounds)
+    assert findings == [f"row: {sounds}/metadata.jsonl:1 (author: ['me'] is no text)"] and "b.wav" in captions
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_only_table_is_found_whatever_ends_its_lines(sounds: Path, end: str):
+    (sounds / "things.csv").write_bytes(end.join(["file_name,caption", "a.wav,a dog, barking"]).encode())
+    captions, findings = read(sounds)
+    assert captions["a.wav"] == ("a dog, barking",) and not findings
+
+
+def test_a_text_that_cannot_be_read_loses_its_sound_alone(sounds: Path):
+    (sounds / "a.txt").write_bytes(b"\x81 dog")
+    (sounds / "other.csv").write_bytes(b"\x81,\x8d\n")
+    captions, findings = read(sounds)
+    assert "a.wav" not in captions and "b.wav" in captions
+    assert len(findings) == 2 and all("neither in UTF-8 nor in Windows-1252" in text for text in findings)
+
+
+def test_a_sound_without_an_ending_is_named(sounds: Path):
+    (sounds / "blob").write_bytes((sounds / "a.wav").read_bytes())
+    (sounds / "README").write_text("nothing to hear")
+    assert [text.split(" (")[0] for text in read(sounds)[1]] == [f"ending: {sounds}/blob"]

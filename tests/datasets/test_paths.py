@@ -158,7 +158,7 @@ def test_a_cache_names_no_shard_outside(tmp_path: Path):
     write_index(tmp_path / "cache", index)
     assert read_index(tmp_path / "cache")["windows"] == 1
     with pytest.raises(AudioLDMError, match="leads out of"):
-        read_shards(tmp_path / "cache")
+        list(read_shards(tmp_path / "cache"))
 
 
 def test_a_parquet_row_reads_no_file_outside_its_folder(tmp_path: Path):

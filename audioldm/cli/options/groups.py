@@ -211,12 +211,6 @@ class Guidance(Group):
         return {**scale, "negative": self.negative}
 
 
-def warn_of_unused(settings: dict[str, Any]) -> None:
-    """Say that a negative prompt does nothing without guidance."""
-    if settings.get("negative") and settings.get("guidance") == 1:
-        say(f"warning: negative={settings['negative']!r} does nothing at guidance 1; use --guidance above 1.")
-
-
 SEEDS = Between(0, 2**62 - 1)
 
 

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from audioldm.datasets.decode import FOREIGN, SUFFIXES
+from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
 from audioldm.datasets.prepare.shared import OTHER, WRONG, AnyPath, Findings, is_sound, note, walk
 from audioldm.errors import AudioLDMError
@@ -15,6 +16,7 @@ from audioldm.tables import (
     Record,
     columns_of,
     is_null,
+    is_text,
     lines,
     number_of,
     read_table,
@@ -49,13 +51,23 @@ def folder(
     known, files = {path for path, _ in named} | broken, list(walk(place))
     sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
     for path in files:
-        if not is_sound(path) and path.suffix.lower() not in OTHER and not path.name.startswith("."):
-            findings = [] if findings is None else findings
-            note(findings, path, f"{path.suffix} is no ending of a sound that can be read", "ending")
+        if not is_sound(path) and not path.name.startswith(".") and (why := ending(path)):
+            note([] if findings is None else findings, path, why, "ending")
     if not sounds and not findings:
         raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
     usual = {"licence": licence, "author": author, "source": source or place.name}
-    return to_rows(sounds, place, usual, val, test)
+    return to_rows(sounds, place, usual, val, test, findings)
+
+
+def ending(path: Path) -> str:
+    """Why a file that is not read may be a sound; "" for one that nobody takes for a sound."""
+    if path.suffix.lower() not in OTHER:
+        return f"{path.suffix} is no ending of a sound that can be read"
+    with suppress(AudioLDMError, OSError):
+        if not path.suffix:
+            with opened(path):
+                return "a sound whose name has no ending, such as .wav, is not read"
+    return ""
 
 
 def listed(
@@ -72,12 +84,12 @@ def listed(
     if not sounds and not findings:
         raise AudioLDMError(f"{file} lists no sounds.", "Write one sound a line.")
     usual = {"licence": licence, "author": author, "source": source or file.stem}
-    return to_rows(sounds, place, usual, val, test)
+    return to_rows(sounds, place, usual, val, test, findings)
 
 
 def to_rows(
-    sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float
-) -> list[Row]:
+    sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float, findings: Findings,
+) -> list[Row]:  # fmt: skip
     """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing."""
     if val < 0 or test < 0 or val + test >= 1:
         raise AudioLDMError(
@@ -87,7 +99,11 @@ def to_rows(
     for path, fields in sounds:
         group = sha256(path) if path.is_file() else str(path.relative_to(folder))
         values = {**usual, "split": split_of(group, val=val, test=test), **fields}
-        values.setdefault("captions", captions(path))
+        try:
+            values.setdefault("captions", captions(path))
+        except AudioLDMError as error:
+            note(findings, path, error.message)
+            continue
         out.append(Row(path=str(path), group=group, **values))
     return out
 
@@ -117,7 +133,12 @@ def metadata(folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     tables = [folder / name for name in METADATA if (folder / name).is_file()]
     if not tables:  # other tables are not about the sounds
         others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv")]
-        heads = {path: set(columns_of(path)) for path in others if path.is_file()}
+        heads = dict[Path, set[str]]()
+        for path in (path for path in others if path.is_file()):
+            try:
+                heads[path] = set(columns_of(path))
+            except AudioLDMError as error:
+                note(findings, path, error.message)
         tables = [p for p, head in heads.items() if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}]
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
@@ -132,6 +153,8 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
     out, broken = list[Sound](), set[Path]()
     column = "" if file.suffix.lower() == ".jsonl" or not file.is_file() else (columns_of(file) or [""])[-1]
     table = read_table(file, text=column if column in CAPTION_COLUMNS else "")
+    if unread := [name for name in table.columns if name and name not in COLUMNS]:
+        note([] if findings is None else findings, file, f"columns {unread} are not read", "column")
     rows: list[Omission | Record] = [*table.omitted, *table.records]
     for row in rows:
         path, why = None, row.reason if isinstance(row, Omission) else ""
@@ -162,9 +185,17 @@ def split_name(value: str) -> str:
     return value
 
 
+def one_text(value: Any) -> str:
+    """A text.   Raises ValueError."""
+    if not is_text(value):
+        raise ValueError(f"{value!r} is no text")
+    return str(value)
+
+
 FIELDS: dict[str, Callable[[Any], Any]] = {
-    "start": number_of, "seconds": number_of, "licence": str, "author": str, "split": split_name,
+    "start": number_of, "seconds": number_of, "licence": one_text, "author": one_text, "split": split_name,
 }  # fmt: skip
+COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, "labels", *FIELDS)
 
 
 def fields_of(cells: dict[str, Any]) -> dict[str, Any]:

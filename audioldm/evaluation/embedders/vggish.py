@@ -25,6 +25,7 @@ LAYERS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
 def patches(wave: Tensor) -> Tensor:
     """Log-mel patches (P, 96, 64) of a wave (N,); below 0.975 s it gets zeros, the rest of a last patch is left out.
 
+    >>> import torch
     >>> patches(torch.zeros(160000)).shape
     torch.Size([10, 96, 64])
     """
