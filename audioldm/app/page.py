@@ -304,9 +304,14 @@ def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) 
 
 
 def finished(takes: list[Take]) -> str:
-    """The last line of a request, with what became of the upload's channels."""
+    """The last line of a request, with what became of the upload's channels and what was not used."""
     notes = takes[0].record["settings"].get("notes") or []
-    return " ".join([f"Done: {len(takes)} of {len(takes)}.", *(f"Of your file, {note}." for note in notes)])
+    return " ".join(
+        [
+            f"Done: {len(takes)} of {len(takes)}.",
+            *(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes),
+        ]
+    )
 
 
 def visible(takes: list[Take], names: list[str], count: int) -> list[Update]:

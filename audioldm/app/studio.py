@@ -12,6 +12,7 @@ from torch import Tensor
 
 from audioldm.cli.checks import check_numbers, check_parts
 from audioldm.cli.clips import Clip, stem_of
+from audioldm.cli.console import warned
 from audioldm.cli.options.groups import Output
 from audioldm.cli.results import save
 from audioldm.datasets import decode
@@ -172,7 +173,8 @@ class Studio:
         stem = Path(request.path or "").stem
         record = {
             **vars(self.pipe.defaults), **settings, "edit": request.kind, **options, "splice": request.splice,
-            "input": Path(request.path or "").name, "seconds": length, "notes": sound.notes(splice=request.splice),
+            "input": Path(request.path or "").name, "seconds": length,
+            "notes": [f"of your file, {note}" for note in sound.notes(splice=request.splice)],
         }  # fmt: skip
         seeds = range(request.seed, request.seed + request.takes)
         yield from self.each(one, prompt, f"{stem} {request.kind} {prompt}", seeds, record)
@@ -189,17 +191,19 @@ class Studio:
         output = Output(out=self.results / uuid4().hex)
 
         def work(on_step: OnStep) -> list[Take]:
-            takes = []
+            takes, notes = [], list[str](settings.pop("notes", []))
             for place, seed in enumerate(seeds):
 
                 def report(done: int, steps: int, place: int = place) -> None:
                     on_step(place * steps + done, len(seeds) * steps)
 
-                wave, file = one(seed, report)
+                with warned(notes.append):
+                    wave, file = one(seed, report)
                 clip = Clip(prompt, seed, stem_of(title, seed), title)
                 record = save(
-                    self.pipe, clip, wave.float().cpu().numpy(), {"settings": settings}, output, file=file
-                )
+                    self.pipe, clip, wave.float().cpu().numpy(), {"settings": {**settings, "notes": [*notes]}}, output,
+                    file=file,
+                )  # fmt: skip
                 audio, figure, sidecar = (Path(record.pop(name)) for name in ("audio", "figure", "sidecar"))
                 takes.append(Take(audio, figure, sidecar, record))
             return takes

@@ -155,7 +155,7 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
         record = json.loads(files.sidecar.read_text(encoding="utf-8"))
         whole = record["sound"]["sha256"] == hashlib.sha256(files.audio.read_bytes()).hexdigest()
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     if not whole or not all(path.exists() for path in files.all()):
         return False

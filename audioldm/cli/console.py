@@ -44,8 +44,8 @@ def show_findings(findings: Iterable[object]) -> None:
 
 
 @contextmanager
-def warned() -> Iterator[None]:
-    """Our own warnings become lines on stderr at once, one each; those of others stay as they are."""
+def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -> Iterator[None]:
+    """Our own warnings are told at once, each text once, as lines on stderr; those of others stay as they are."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioLDMWarning)
         others, known = warnings.showwarning, set[str]()
@@ -55,7 +55,7 @@ def warned() -> Iterator[None]:
                 others(message, category, *place, **more)
             elif str(message) not in known:
                 known.add(str(message))
-                say(f"warning: {message}")
+                tell(str(message))
 
         warnings.showwarning = line
         yield

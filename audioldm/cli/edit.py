@@ -29,7 +29,6 @@ from audioldm.cli.options.groups import (
     Output,
     Steps,
     schedule_setting,
-    warn_of_unused,
 )
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
@@ -118,6 +117,7 @@ class Edit(Command):
         how = self.how
         prompt, clips = self.check()
         with waiting("loading torch and the model"), loading():
+            from audioldm.components import warn_of_unused
             from audioldm.pipeline import edit, sounds
             from audioldm.pipeline.canvas import check_regions
 
@@ -128,7 +128,7 @@ class Edit(Command):
                 check_regions(regions, files[0].seconds)
             self.tell(dict(zip(self.files(), files, strict=True)))
             if how.output.dry_run:
-                warn_of_unused(how.guidance.settings())
+                warn_of_unused(how.guidance.negative, how.guidance.guidance)
                 list_clips([(clip, self.options()) for clip in clips], how.output, "takes")
                 return
             pipe = how.model.load()

@@ -12,7 +12,7 @@ from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
-from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling, warn_of_unused
+from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
@@ -155,9 +155,11 @@ def to_make(groups: list[list[Clip]], request: Generate) -> list[list[Clip]]:
 def dry_run(groups: list[list[Clip]], request: Generate) -> None:
     """Print what would be made."""
     check_libraries(request)
+    from audioldm.components import warn_of_unused
+
     clips = [(group[0], request.options(group[0])) for group in groups]
     for _, options in clips:
-        warn_of_unused(options)
+        warn_of_unused(options.get("negative"), options.get("guidance"))
     best = f"clips, each the best of {request.prompts.rerank}," if request.prompts.rerank > 1 else "clips"
     list_clips(clips, request.output, best)
 

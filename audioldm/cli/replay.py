@@ -103,7 +103,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             raise ValueError("a number that is none")
         if not (1 <= numbers[1] <= 1024 and numbers[3] < numbers[2] <= 4096):
             raise ValueError("threads or batch out of range")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise AudioLDMError(
             f"replay={path} is no sidecar of a clip ({reason}).", "Name the .json beside a sound."

@@ -30,7 +30,7 @@ from audioldm.convert.scheduler import read_scheduler, write_scheduler
 from audioldm.diffusion.schedule import audioldm, from_betas, scaled_linear
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
-from audioldm.nets.folder import class_name, read_json, save_component, sha256, weight_file
+from audioldm.nets.folder import class_name, read_json, save_component, sha256, weight_file, weight_hash
 from audioldm.nets.text_encoder import LONGEST, AudioLDM2TextEncoder
 from audioldm.nets.vae import stride_of
 from audioldm.paths import published, write_text
@@ -237,7 +237,7 @@ def typed(kind: Any, values: dict[str, Any], path: Path) -> Any:
 def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
     """The sha256 of every weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
     parts = [part for part in HASHED if part in expected or (folder / part).is_dir() or part in NETS]
-    hashes = {part: sha256(weight_file(folder / part)) for part in parts}
+    hashes = {part: weight_hash(weight_file(folder / part)) for part in parts}
     for part, digest in hashes.items():
         if part in expected and digest != expected[part]:
             raise AudioLDMError(

@@ -44,7 +44,7 @@ def run_settings(run: Path) -> dict[str, Any]:
         )
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = " ".join(str(error).split())[:160]
         raise AudioLDMError(f"{path} is not valid YAML ({line}).", "Name another run.") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), dict):

@@ -66,7 +66,7 @@ def prompt_of(path: Path) -> str:
         return ""
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AudioLDMError(
             f"{sidecar} is not JSON: {error}.", "Remove it, or make the clip again."
         ) from error

@@ -78,7 +78,7 @@ def read_part(path: Path) -> dict[str, Any]:
         raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AudioLDMError(f"{path} is not JSON: {error}.", AGAIN) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
@@ -163,7 +163,7 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if isinstance(event, dict):
             events.append(event)

@@ -51,6 +51,8 @@ class Server(ThreadingHTTPServer):
     """Serves one study; on any address but this machine's own a pass is needed to join."""
 
     daemon_threads = True
+    # beyond Python's five that wait to be accepted, a connection is tried again only after a second or more
+    request_queue_size = MOST_CONNECTIONS
 
     def __init__(self, test: Test, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.local = is_local(host)

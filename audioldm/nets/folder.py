@@ -25,7 +25,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.configuration_utils import ConfigMixin
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -61,9 +61,19 @@ COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """buffers that transformers saves or not, by its version"""
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """diffusers' names in an autoencoder's attention before and since version 0.17"""
+PAIRS = (
+    ("upsample_rates", "upsample_kernel_sizes"),
+    ("resblock_kernel_sizes", "resblock_dilation_sizes"),
+)
+"""lists of a vocoder's configuration, of which one belongs to the other"""
 DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
+
+
+DAMAGE = (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError)
+"""what libraries raise for a damaged weight file"""
+open_tensors: Any = safe_open
 
 
 def register(component: Class) -> Class:
@@ -111,10 +121,15 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     """``component`` with this configuration.   Raises AudioLDMError where a value has a wrong type or range."""
     check_range(config, place)
     if not issubclass(component, ConfigMixin):
-        return component(component.config_class.from_dict(dict(config)))
+        module = component(component.config_class.from_dict(dict(config)))
+        for names in PAIRS:  # transformers passes over what one of them has more
+            if len({len(getattr(module.config, name, ())) for name in names}) > 1:
+                raise ValueError(f"{' and '.join(names)} differ in length")
+        return module
     hints = typing.get_type_hints(component.__init__)
     for key in hints.keys() & config.keys():
-        if not fits(config[key], leaves(hints[key])):
+        many = isinstance(config[key], list) and hints[key] is float
+        if many or not fits(config[key], leaves(hints[key])):
             raise AudioLDMError(f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it again.")
     return component.from_config(dict(config))
 
@@ -344,15 +359,34 @@ def read_weights(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise AudioLDMError(*refusal(path, error)) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        raise AudioLDMError(
-            f"{path} cannot be read ({reason(error)}): truncated or corrupt.", "Download it again."
-        ) from None
+    except DAMAGE as error:
+        raise damaged(path, error) from None
     if not isinstance(content, dict):
         raise AudioLDMError(
             f"{path} holds a {type(content).__name__}, not a table of weights.", "Name a checkpoint."
         )
     return content
+
+
+def damaged(path: Path, error: Exception) -> AudioLDMError:
+    """The line about a weight file that is none any more."""
+    return AudioLDMError(
+        f"{path} cannot be read ({reason(error)}): truncated or corrupt.", "Download it again."
+    )
+
+
+def weight_hash(path: Path) -> str:
+    """Hex digest of a weight file whose length is the one of its header: an endless one is not read.
+
+    Raises AudioLDMError for another.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with open_tensors(path, "pt"):
+                pass
+        except DAMAGE as error:
+            raise damaged(path, error) from None
+    return sha256(path)
 
 
 def refusal(path: Path, error: pickle.UnpicklingError) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audioldm.app.page import finished
 from audioldm.app.studio import Done, EditRequest, Progress, Stopped, watch
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
@@ -199,3 +200,14 @@ def test_antiphase_is_heard_and_told(studio, tmp_path):
     (take,) = last(edited(studio, "vary", str(tmp_path / "wide.wav")))
     notes = json.loads(take.sidecar.read_text())["settings"]["notes"]
     assert "antiphase" in notes[0] and "2 channels become one" in notes[1]
+
+
+def test_what_a_request_does_not_use_is_told_on_the_page(studio):
+    long = " ".join(f"word{i}" for i in range(200))
+    settings = {"seconds": 0.3, "seed": 0, "steps": 2, "negative": "wind", "guidance": 1.0}
+    takes = last(studio.generate(long, takes=2, **settings))
+    line = finished(takes)
+    assert (
+        line.count("words of the prompt are not read") == 1 and line.count("does nothing at guidance 1") == 1
+    )
+    assert line.startswith("Done: 2 of 2.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from audioldm.training.ema import synthesise
+from audioldm.training.ema import stored_averages, synthesise
 from tests.training.test_kill import make_cache
 
 WEIGHTS = Path("model") / "unet" / "diffusion_pytorch_model.safetensors"
@@ -71,3 +71,13 @@ def test_refusals_lose_nothing(run: Path, command, tmp_path, capsys):
     assert command("ema", tmp_path / "empty", "-o", tmp_path / "a") == 2
     assert "no stored averages" in capsys.readouterr().err
     assert not (tmp_path / "a").exists() and sorted(run.rglob("*")) == before
+
+
+def test_a_bar_counts_the_averages(run: Path, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert command("ema", run, "-o", tmp_path / "a") == 0
+    out, err = capsys.readouterr()
+    stored = len(stored_averages(run / "ema"))
+    assert f"{stored}/{stored}" in err and "averages/s" in err and "averages/s" not in out

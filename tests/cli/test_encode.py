@@ -1,6 +1,7 @@
 """``audioldm data encode`` with real tiny nets: keyed, resumed, bucketed, mixed, with T5 sequences."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def words(tiny_model, manifest):
     return ["data", "encode", manifest, "--vae", tiny_model / "vae", "--clap", tiny_model, "--seconds", 0.64]
 
 
-def test_a_whole_cache_stays_and_another_is_refused(command, words, manifest, tmp_path, capsys):
+def test_a_whole_cache_stays_and_another_is_refused(command, words, manifest, tmp_path, capsys, monkeypatch):
     out = tmp_path / "c"
     assert command(*words, "-o", out) == 0
     stamp = (out / "latents-00000.safetensors").stat().st_mtime_ns
@@ -43,7 +44,11 @@ def test_a_whole_cache_stays_and_another_is_refused(command, words, manifest, tm
     assert "something else" in capsys.readouterr().err
     manifest.write_text(manifest.read_text() + "\n")
     assert command(*words, "-o", out) == 2, "the manifest is another one now"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
     assert command("data", "stats", out) == 0, "stats reads what is there"
+    assert "8/8" in capsys.readouterr().err
+    monkeypatch.delenv("FORCE_COLOR")
     with pytest.raises(Exception, match="stale: its manifest"):
         LatentDataset(out, seed=0)
     assert command(*words, "-o", out, "--force") == 0
@@ -112,3 +117,11 @@ def test_t5_sequences(command, words, tmp_path, capsys):
     assert torch.tensor(index["null_tokens"]).shape == (1, 24)
     assert command(*words, "-o", tmp_path / "d", "--t5", tmp_path / "nowhere") == 2
     assert "not a model folder" in capsys.readouterr().err
+
+
+def test_captions_that_are_not_read_to_the_end_are_counted(command, words, manifest, tmp_path, capsys):
+    rows = [json.loads(line) for line in manifest.read_text().split("\n") if line]
+    rows[0]["captions"] = [" ".join(f"word{i}" for i in range(600))]
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    assert command(*words, "-o", tmp_path / "c") == 0
+    assert re.search(r"1 of \d+ captions are longer than the text encoder reads", capsys.readouterr().err)

@@ -1,6 +1,7 @@
 """Models whose files are damaged, one value at a time: a line that says what is wrong, or a model that still works."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,7 @@ CONFIGS = {
         "layers_per_block": [None, -1, 10**6, 1.5],
         "attention_head_dim": [None, 0, 7, [1], "x"],
         "norm_num_groups": [0, 3, "a"],
-        "norm_eps": [None, "x", NAN],
+        "norm_eps": [None, "x", NAN, [1e-5]],
         "cross_attention_dim": [None, 5, [[]]],
         "down_block_types": [None, [], ["Strange"], 3],
         "transformer_layers_per_block": [10**9, None],
@@ -192,6 +193,28 @@ def test_a_weight_file_that_is_none(base: Path, tmp_path: Path, content: bytes):
     folder = linked(base, tmp_path / "m")
     replace(weight_file(folder / "unet"), content)
     assert "cannot be read" in survives(folder)
+
+
+def test_an_endless_weight_file_is_not_read_to_its_end(base: Path, tmp_path: Path):
+    folder = linked(base, tmp_path / "m")
+    path = weight_file(folder / "vae")
+    replace(path, path.read_bytes())
+    os.truncate(path, 2**40)
+    assert "cannot be read" in survives(folder)
+    replace(path, b"")
+    os.truncate(path, 2**40)
+    assert "cannot be read" in survives(folder)
+
+
+@pytest.mark.parametrize(
+    "key", ["upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"]
+)
+def test_lists_of_a_vocoder_that_differ_in_length(base: Path, tmp_path: Path, key: str):
+    folder = linked(base, tmp_path / "m")
+    path = folder / "vocoder/config.json"
+    config = json.loads(path.read_text())
+    replace(path, json.dumps({**config, key: [*config[key], config[key][-1]]}).encode())
+    assert "differ in length" in survives(folder)
 
 
 def test_shards_outside_of_the_folder_are_not_read(base: Path, tmp_path: Path):

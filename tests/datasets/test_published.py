@@ -41,3 +41,14 @@ def test_tables_and_names(tmp_path):
 def test_every_reader_is_a_command(command, name, tmp_path, capsys):
     assert command("data", "prepare", name, "--from", tmp_path / "nowhere", "-o", tmp_path / "m.jsonl") == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{", "{}", '{"data": 3}', "[" * 100_000, "files: 3", "a: [", "1999-99-99"]
+)
+def test_a_list_that_is_none_is_named(tmp_path, text):
+    for reader, name in ((captioned.wavcaps, "AudioSet_SL/sb_final.json"), (captioned.macs, "MACS.yaml")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        with pytest.raises(AudioLDMError, match=name.rpartition("/")[2]):
+            reader(tmp_path)

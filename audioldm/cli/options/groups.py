@@ -211,13 +211,6 @@ class Guidance(Group):
         return {**scale, "negative": self.negative}
 
 
-def warn_of_unused(settings: dict[str, Any]) -> None:
-    """Say before a run what the pipeline says in it: a negative prompt does nothing without guidance."""
-    from audioldm.components import warn_of_unused as warn
-
-    warn(settings.get("negative"), settings.get("guidance"))
-
-
 SEEDS = Between(0, 2**62 - 1)
 
 

@@ -1,7 +1,6 @@
 """Data sets with written captions: AudioCaps, Clotho, WavCaps, MACS, MusicCaps, from their authors' files."""
 
 import ast
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from audioldm.datasets.prepare.shared import (
     Findings,
     Sounds,
     by_split,
+    content_of,
     items,
     licence,
     note,
@@ -24,7 +24,7 @@ from audioldm.datasets.prepare.shared import (
 )
 from audioldm.datasets.prepare.youtube import Clip
 from audioldm.errors import AudioLDMError
-from audioldm.tables import read_text, texts_of
+from audioldm.tables import texts_of
 
 
 def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findings = None) -> list[Row]:
@@ -139,7 +139,7 @@ def wavcaps(
                 author=str(item.get("author") or item.get("href") or ""),
             )  # fmt: skip
 
-        out += rows_of(items(path, json.loads(read_text(path))["data"]), row, findings)
+        out += rows_of(items(path, content_of(path), "data"), row, findings)
     return out
 
 
@@ -152,9 +152,9 @@ def blacklist(path: Path) -> list[str]:
     """Every id in a blacklist: a JSON list, or lists under the parts' names."""
     if not path.is_file():
         raise AudioLDMError(f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists.")
-    content = json.loads(read_text(path))
+    content = content_of(path)
     lists = content.values() if isinstance(content, dict) else [content]
-    return [str(name) for names in lists for name in names]
+    return [str(name) for names in lists if isinstance(names, list) for name in names]
 
 
 def macs(
@@ -185,7 +185,7 @@ def macs(
             split=split_of(group, val=val, test=test), licence="TAU: non-commercial", author="Tampere University",
         )  # fmt: skip
 
-    return list(rows_of(items(path, yaml.safe_load(read_text(path))["files"]), row, findings))
+    return list(rows_of(items(path, content_of(path, yaml.safe_load), "files"), row, findings))
 
 
 def musiccaps(

@@ -88,13 +88,8 @@ def listed(
 
 
 def to_rows(
-    sounds: Iterable[Sound],
-    folder: Path,
-    usual: dict[str, str],
-    val: float,
-    test: float,
-    findings: Findings,
-) -> list[Row]:
+    sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float, findings: Findings,
+) -> list[Row]:  # fmt: skip
     """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing."""
     if val < 0 or test < 0 or val + test >= 1:
         raise AudioLDMError(

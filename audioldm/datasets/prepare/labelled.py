@@ -15,6 +15,7 @@ from audioldm.datasets.prepare.shared import (
     Findings,
     Sounds,
     by_split,
+    content_of,
     licence,
     listing,
     note,
@@ -148,7 +149,7 @@ def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     folder, out = Path(folder).absolute(), list[Row]()
     for part, path in by_split(folder / "FSD50K.ground_truth", {"dev.csv": "dev", "eval.csv": "eval"}):
         about = folder / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json"
-        facts = json.loads(read_text(about)) if about.is_file() else {}
+        facts = content_of(about) if about.is_file() else {}
 
         def row(line: dict[str, str], part: str = part, facts: Any = facts) -> Row:
             names, fact = [words(label) for label in line["labels"].split(",")], facts.get(line["fname"], {})

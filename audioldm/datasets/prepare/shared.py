@@ -1,5 +1,6 @@
 """What the readers of data sets share: rows from records, sounds found by name, licences, labels as words."""
 
+import json
 import os
 import re
 import unicodedata
@@ -11,12 +12,21 @@ from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Finding, Row
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
-from audioldm.tables import Record, read_table
+from audioldm.tables import Record, read_table, read_text
 
 Findings = list[Finding] | None
 """Where what is left out is noted; None refuses it."""
 AnyPath = str | Path
-WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, AudioLDMError)
+WRONG = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    SyntaxError,
+    RecursionError,
+    AudioLDMError,
+)
 """What a record of another shape makes its reader raise."""
 OTHER = (
     "", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xml", ".html", ".htm", ".pdf", ".lab",
@@ -75,8 +85,21 @@ def by_split(folder: Path, files: Mapping[str, str]) -> list[tuple[str, Path]]:
     )
 
 
-def items(path: Path, values: Iterable[dict[str, Any]]) -> list[Record]:
-    """The objects of a JSON or YAML list as records, by their number."""
+def content_of(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
+    """What a file of JSON, or of what ``parse`` reads, holds.   Raises AudioLDMError."""
+    text = read_text(path)
+    try:
+        return parse(text)
+    except Exception as error:  # each parser has errors of its own
+        reason = " ".join(str(error).split())[:160]
+        raise AudioLDMError(f"{path} cannot be read ({reason}).", "Get the file again.") from None
+
+
+def items(path: Path, content: Any, key: str) -> list[Record]:
+    """The objects of the list ``key`` in a file's content as records, by their number.   Raises AudioLDMError."""
+    values = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(values, list):
+        raise AudioLDMError(f"{path} has no list {key!r}.", "Is this the right file?")
     return [Record(f"{path}:{number}", value) for number, value in enumerate(values, start=1)]
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +71,11 @@ def journal(folder: Path) -> dict[str, tuple[str, str]]:
     """clip name -> (what became of it, why); a line that was cut off is passed over."""
     path = folder / JOURNAL
     out: dict[str, tuple[str, str]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         if line.endswith("}"):
-            entry = json.loads(line)
-            out[entry["clip"]] = entry["fate"], entry["why"]
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                entry = json.loads(line)
+                out[str(entry["clip"])] = str(entry["fate"]), str(entry["why"])
     return out
 
 
