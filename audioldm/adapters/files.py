@@ -1,8 +1,8 @@
 """Adapters on disk: one safetensors file whose metadata say what it is.
 
-Own layout: ``unet.<layer>.<factor>`` and ``unet.<layer>.scale`` for a U-Net, ``words`` for Textual Inversion; metadata
-format, kind, rank, alpha, targets (JSON), base (JSON: part to sha256) and about (JSON).   Files of kohya, LyCORIS and
-peft are known by keys.
+Own layout: ``unet.<layer>.<factor>`` and ``unet.<layer>.scale`` (left out: alpha / rank) for a U-Net, ``words`` for
+Textual Inversion; metadata format, kind, rank, alpha, targets (JSON), base (JSON: part to sha256) and about (JSON).
+Files of kohya, LyCORIS and peft are known by keys.
 """
 
 import json
@@ -126,11 +126,11 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
     kinds = set(about["kind"].split("+"))
     if unknown := sorted(kinds - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
+    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
     layers = {}
     for name, factors in grouped(tensors, "unet.").items():
-        scale = float(factors.pop("scale"))
+        scale = float(factors.pop("scale")) if "scale" in factors else alpha / rank
         layers[name] = Layer(kind_of(factors, name), factors, scale)
-    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
     whole = kinds == {layer.kind for layer in layers.values()}
     named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
     if not (rank >= 1 and math.isfinite(alpha) and whole and named):

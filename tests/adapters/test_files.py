@@ -9,11 +9,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from audioldm import AudioLDM
 from audioldm.adapters import inject
 from audioldm.adapters.adapter import AdapterWarning
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.files import export, load, read, write
 from audioldm.adapters.words import Words
+from audioldm.convert.reference import EMBEDDED
 from audioldm.errors import AudioLDMError
 
 EXACT = {"rtol": 0, "atol": 1e-6}
@@ -146,3 +148,10 @@ def test_what_is_no_adapter_is_told_in_one_line(tmp_path, unet):
     ):
         read(tmp_path / "t.safetensors")
     assert load(tmp_path / "other.safetensors")[1] == {}
+
+
+def test_the_shipped_adapter_fits_the_shipped_model():
+    pipe = AudioLDM.from_pretrained()
+    adapter = read(EMBEDDED / "adapters" / "shield.safetensors", pipe.unet)
+    assert adapter.kind == "lora" and adapter.base["unet"] == pipe.hashes["unet"]
+    assert {layer.scale for layer in adapter.layers.values()} == {1.0}
