@@ -19,9 +19,9 @@ from audioldm.diffusion.prediction import Denoiser, Prediction, as_denoiser
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm
 from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.clap import check_texts
+from audioldm.nets.clap import check_texts, unread_words
 from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder, unread_words
+from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec

@@ -124,7 +124,7 @@ class Encode(Force, DryRun, Command):
         from audioldm.convert.reference import open_part
         from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
         from audioldm.datasets.latents import measure
-        from audioldm.nets.text_encoder import unread_words
+        from audioldm.nets.clap import unread_words
         from audioldm.nets.vae import stride_of
         from audioldm.training import encoding
 

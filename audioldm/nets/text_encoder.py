@@ -21,21 +21,6 @@ LENGTH = 8
 """vectors that stand for 10 s of sound: AudioMAE's 64 x 8 patches, averaged 8 x 8"""
 
 
-def unread_words(encoder: Any, text: str) -> tuple[int, list[str]]:
-    """The longest text in tokens that an encoder (CLAP, T5) reads, and the words of ``text`` that are beyond it."""
-    encoder = getattr(encoder, "t5", encoder)
-    tokenizer = getattr(encoder, "tokenizer", None)
-    limits = (getattr(encoder, name, None) for name in ("max_tokens", "longest"))
-    longest = int(next(filter(None, limits), getattr(tokenizer, "model_max_length", 0)))
-    # no token is shorter than a byte, and two mark the ends
-    if tokenizer is None or not tokenizer.is_fast or len(text.encode(errors="replace")) + 2 <= longest:
-        return longest, []
-    read = tokenizer(text, truncation=True, max_length=longest, return_offsets_mapping=True)
-    end = max((last for _, last in read["offset_mapping"]), default=0)
-    within = bool(text[end : end + 1].strip())
-    return longest, text[text.rfind(" ", 0, end) + 1 if within else end :].split()
-
-
 class T5TextEncoder(nn.Module):
     """A T5 encoder (``T5EncoderModel``) with its tokenizer; ``longest`` is where a text is cut, in tokens."""
 

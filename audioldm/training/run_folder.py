@@ -170,7 +170,9 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            if settings.is_file() and not goes_on(settings.read_text("utf-8", "replace"), self.config):
+            if settings.is_file() and not goes_on(
+                settings.read_text(encoding="utf-8", errors="replace"), self.config
+            ):
                 raise AudioLDMError(
                     f"{self.folder} holds a run with other settings.",
                     "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",

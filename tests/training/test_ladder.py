@@ -1,5 +1,6 @@
 """The ladder for finding faults, previews, dry runs, and what the command line says about them."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,16 +51,17 @@ def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
     assert not Path("runs").exists()
 
 
-def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command, capsys):
+def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     words = ["train", "tiny/vae", *FEW, "val_every=1", "task.adversarial_start=99", "batches=3"]
     cfg = recipes.load(words[1], words[2:])
     experiment = recipes.build(cfg)
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 1
     experiment.fit()
-    assert "0/3" in capsys.readouterr().out
+    assert "0/3" in capsys.readouterr().err
     assert command(*words) == 0
     told = capsys.readouterr()
-    assert "1/3" in told.out and "3/3" in told.out and "v_num" not in told.out
+    assert "1/3" in told.err and "3/3" in told.err and "v_num" not in told.err
     assert told.err.splitlines()[0] == "resuming runs/tiny/vae/checkpoints/last.ckpt"
     assert "Tip" not in told.err and "weights_only" not in told.err
 
