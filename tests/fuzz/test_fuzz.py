@@ -110,6 +110,7 @@ def test_the_zoo_is_large_and_the_same_again(tmp_path: Path):
         assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes(), sound.name
 
 
+@pytest.mark.slow  # `make fuzz` runs it at its small size in CI
 def test_the_program_runs_a_few_cases_and_says_how_they_went():
     import subprocess
 
