@@ -17,6 +17,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ PAIRS, PAIR_SHARE = 6000, 0.15
 TEXTS = 16
 """Texts that a clip has at most."""
 WARMUP = 400
+FILL = 256
+"""windows that are drawn at once to fill a bank"""
 
 
 def decoded(task: tuple[Path, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
@@ -601,8 +604,11 @@ class Judge:
         embed: Callable[[list[str]], Tensor],
         valid: list[tuple[Tensor, dict[str, Any]]],
         seeds: int,
+        embed_audio: Callable[[Tensor], Tensor],
     ) -> dict[str, Any]:
-        """Share of prompts recognised (mean and maximum over patches), and FD to the held-out sounds."""
+        """Share of prompts recognised (mean and maximum over patches), also of the one in four that CLAP finds
+        nearest to its prompt, and FD to the held-out sounds.
+        """
         out: dict[str, Any] = {}
         empty = embed([""])
         real = torch.stack([wave for wave, _ in valid]).to(self.device)
@@ -621,6 +627,7 @@ class Judge:
             silent = torch.cat([wave.abs().amax(1) < 0.02 for wave in waves])
             out[f"silent_{guidance}"] = float(silent.float().mean())
             right: dict[str, list[list[bool]]] = {"mean": [], "max": []}
+            near, best = [], {"mean": list[bool](), "max": list[bool]()}
             for seed in range(seeds):
                 wave = torch.cat(
                     [
@@ -629,14 +636,48 @@ class Judge:
                     ]
                 )
                 scores = self.tags(wave)[1]
+                near.append((embed_audio(wave) * prompts).sum(1).cpu())
                 for pooled in right:
                     right[pooled].append(self.hits(scores, self.right, pooled))
+            for first in range(0, seeds - 3, 4):
+                choice = torch.stack(near[first : first + 4]).argmax(0).tolist()
+                for pooled, rows in right.items():
+                    best[pooled] += [rows[first + k][i] for i, k in enumerate(choice)]
             for pooled, rows in right.items():
                 out[f"prompts_{pooled}_{guidance}"] = sum(map(sum, rows)) / sum(map(len, rows))
+                out[f"best_of_4_{pooled}_{guidance}"] = sum(best[pooled]) / max(1, len(best[pooled]))
             out[f"by_prompt_{guidance}"] = {
                 prompt: sum(row[i] for row in right["max"]) for i, prompt in enumerate(self.prompts)
             }
         return out
+
+
+class Bank:
+    """Windows as latents on the card, used several times each; every draw puts new ones in place of the oldest."""
+
+    def __init__(
+        self, fresh: Callable[[int], tuple[Tensor, ...]], size: int, new: int, device: torch.device
+    ) -> None:
+        self.fresh, self.size, self.new = fresh, size // FILL * FILL, new
+        with torch.no_grad():
+            parts = [fresh(FILL) for _ in range(self.size // FILL)]
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        self.columns = [c.half() if c.is_floating_point() else c for c in columns]
+        self.place = torch.arange(new, device=device)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Draw new windows into the place of the oldest."""
+        for column, part in zip(self.columns, self.fresh(self.new), strict=True):
+            column.index_copy_(0, self.place, part.to(column.dtype))
+        self.place.add_(self.new).remainder_(self.size)
+
+    @torch.no_grad()
+    def draw(self, rows: int) -> list[Tensor]:
+        """Columns of B windows, after a refresh."""
+        self.refresh()
+        index = (torch.rand(rows, device=self.place.device) * self.size).long()
+        return [c[index].float() if c.is_floating_point() else c[index] for c in self.columns]
 
 
 def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device) -> None:
@@ -677,18 +718,20 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
     rows = args.rows
     even = torch.arange(rows, device=device, dtype=torch.float64) / rows
 
-    def latents(wave: Tensor) -> Tensor:
+    def fresh(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, sound's vectors, texts and kinds of windows that were drawn now."""
+        wave, text, kinds = windows.draw(count, WINDOW)
         with half(device):
             posterior = vae.encode(mel_of(wave[:, None])).latent_dist
+            audio = nnf.normalize(clap.audio_encoder(wave[:, None]).float(), dim=-1)
         mean = posterior.mean.float()
-        return (mean + posterior.std.float() * torch.randn_like(mean)) * factor
+        return (mean + posterior.std.float() * torch.randn_like(mean)) * factor, audio, text, kinds
+
+    bank = Bank(fresh, args.bank, args.fresh, device)
 
     def step(dummy: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            wave, text, kinds = windows.draw(rows, WINDOW)
-            z = latents(wave)
-            with half(device):
-                audio = nnf.normalize(clap.audio_encoder(wave[:, None]).float(), dim=-1)
+            z, audio, text, kinds = bank.draw(rows)
             near = table[text]
             near = nnf.normalize(
                 near + torch.randn_like(near) * (args.blur * torch.rand(rows, 1, device=device) / 16), dim=-1
@@ -696,11 +739,7 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
             use_text = (torch.rand(rows, 1, device=device) < args.text_prob) | (kinds[:, None] < 0)
             film = torch.where(use_text, near, audio)
             film = torch.where(torch.rand(rows, 1, device=device) < args.drop, empty, film)
-            # rows are drawn in no order, but the pairs come last: their times must not be the last ones
-            u = (
-                even[torch.rand(rows, device=device).argsort()]
-                + torch.rand(1, device=device, dtype=torch.float64)
-            ) % 1
+            u = (even + torch.rand(1, device=device, dtype=torch.float64)) % 1
             t = (u * schedule.length).long().clamp(max=schedule.length - 1)
             noise = torch.randn_like(z)
         with half(device):
@@ -758,7 +797,7 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
         return {
             "steps": count,
             "valid": float(torch.cat(total).mean()),
-            **judge.judge(average, embed, valid, args.seeds),
+            **judge.judge(average, embed, valid, args.seeds, partial(embed_audio, clap)),
         }
 
     while (progress := clock.progress(count)) < 1:
@@ -782,6 +821,12 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
     print("end", count, flush=True)
 
 
+@torch.no_grad()
+def embed_audio(clap: SmallClap, wave: Tensor) -> Tensor:
+    """CLAP's unit vectors of waves (B, N)."""
+    return nnf.normalize(clap.audio_encoder(wave[:, None]).float(), dim=-1)
+
+
 def judge_only(args: argparse.Namespace, device: torch.device) -> None:
     """Judge a trained model on ``--prompts`` and the held-out sounds."""
     vae = load_component(args.vae).to(device).float().eval()
@@ -789,7 +834,11 @@ def judge_only(args: argparse.Namespace, device: torch.device) -> None:
     net: Any = load_component(args.resume).to(device).float().eval()
     with torch.no_grad():
         result = Judge(args, vae, device).judge(
-            net, clap.embed_text, read_valid(args.parts / "valid", args.limit), args.seeds
+            net,
+            clap.embed_text,
+            read_valid(args.parts / "valid", args.limit),
+            args.seeds,
+            partial(embed_audio, clap),
         )
     print({k: v for k, v in result.items() if not k.startswith("by")}, flush=True)
     (args.out / "judged.json").write_text(json.dumps(result))
@@ -861,6 +910,8 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--decay", type=float, default=0.999)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--bank", type=int, default=65536, help="windows kept as latents on the card")
+    parser.add_argument("--fresh", type=int, default=16, help="of them, drawn anew before each step")
     parser.add_argument("--every", type=float, default=400.0, help="seconds between judgements")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)

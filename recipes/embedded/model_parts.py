@@ -18,16 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
+import torch
 from torch import Tensor
+from torch.nn import functional as nnf
+from transformers import AutoModel, AutoTokenizer
 
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import read
-from recipes.embedded.captions import GAME, kind, wordings
+from audioldm.evaluation.embedders.yamnet import YamNet
+from recipes.embedded.captions import GAME, INSTRUMENTS, kind, wordings
 
-SHARES = {"esc10": 0.16, "open": 0.72, "notes": 0.07, "tones": 0.01, "speech": 0.04}
+SHARES = {"esc10": 0.12, "open": 0.66, "other": 0.12, "notes": 0.05, "tones": 0.01, "speech": 0.04}
+"""``other``: clips whose caption is near no class of AudioSet."""
 GAME_WEIGHT = 0.15
 TEMPER = 0.6
 """A clip's weight falls with the number of clips of its kind to this power."""
+CLASS_POWER = 0.35
+"""A class of AudioSet counts as much as its number of clips to this power."""
+NEAR = 0.58
+"""Cosine of MiniLM's vectors from which on a caption belongs to a class: below it, every other pair is wrong."""
 PART_BYTES = 55 * 2**20
 ESC10 = {
     "001": "a dog barking", "002": "rain falling", "003": "sea waves", "004": "a baby crying", "005": "a clock ticking",
@@ -88,19 +97,55 @@ def manifest(path: Path, work: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def weighed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def audioset_classes(kinds: list[str], names: list[str], minilm: Path) -> dict[str, str]:
+    """The class of AudioSet whose name is nearest to each kind of caption, where one is near."""
+    folder, vectors = minilm, []
+    aliases = [
+        (alias, name)
+        for name in names
+        for alias in dict.fromkeys([name.lower(), *(part.strip().lower() for part in name.split(","))])
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    for texts in (kinds, [alias for alias, _ in aliases]):
+        out = []
+        for at in range(0, len(texts), 128):
+            batch = tokenizer(texts[at : at + 128], padding=True, truncation=True, return_tensors="pt")
+            with torch.no_grad():
+                hidden = model(**batch).last_hidden_state
+            mask = batch.attention_mask[..., None].float()
+            out.append(nnf.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1))
+        vectors.append(torch.cat(out))
+    cosine, place = (vectors[0] @ vectors[1].T).max(1)
+    return {
+        kind: aliases[i][1]
+        for kind, near, i in zip(kinds, cosine.tolist(), place.tolist(), strict=True)
+        if near >= NEAR
+    }
+
+
+def weighed(rows: list[dict[str, Any]], classes: dict[str, str]) -> list[dict[str, Any]]:
     """Rows with ``kind``, ``repeats`` and ``weight``; the weights of each share add up to it."""
-    counts = Counter((row["share"], kind(row["texts"][0])) for row in rows)
-    totals: Counter[str] = Counter()
     for row in rows:
         row["kind"] = kind(row["texts"][0])
-        row["seconds"] = soundfile.info(row["file"]).duration
-        game = bool(GAME.match(row["texts"][0]))
+        row["class"] = classes.get(row["kind"])
+        row["game"] = bool(GAME.match(row["texts"][0]))
+        if row["share"] == "open" and (row["game"] or row["class"] is None):
+            row["share"] = "other"
+    counts = Counter((row["share"], row["kind"]) for row in rows)
+    sizes = Counter(row["class"] for row in rows if row["share"] == "open")
+    for row in rows:
         rare = counts[row["share"], row["kind"]] ** -TEMPER
-        row["weight"] = rare * (GAME_WEIGHT if game else 1.0) * min(1.0, max(0.35, row["seconds"] / 1.5))
-        row["repeats"] = (
-            row["share"] == "open" and not game and bool(re.search(r"ing\b|footsteps|shot", row["kind"]))
-        )
+        row["weight"] = rare * (GAME_WEIGHT if row["game"] else 1.0)
+        row["weight"] *= min(1.0, max(0.35, row.get("seconds", 1.5) / 1.5))
+        row["repeats"] = row["share"] == "open" and not re.search(INSTRUMENTS, row["kind"])
+    sums: Counter[str] = Counter()
+    for row in rows:
+        sums[row["class"]] += row["weight"] * (row["share"] == "open")
+    totals: Counter[str] = Counter()
+    for row in rows:
+        if row["share"] == "open":
+            row["weight"] *= sizes[row["class"]] ** CLASS_POWER / sums[row["class"]]
         totals[row["share"]] += row["weight"]
     for row in rows:
         row["weight"] *= SHARES[row["share"]] / totals[row["share"]]
@@ -132,6 +177,9 @@ def main() -> None:
     parser.add_argument("--opensounds2", type=Path)
     parser.add_argument("--esc10", type=Path)
     parser.add_argument("--wordnet", type=Path)
+    parser.add_argument(
+        "--minilm", type=Path, required=True, help="tells which class of AudioSet a caption means"
+    )
     parser.add_argument("--held", type=Path, help="a JSON list of groups of opensounds2 that are held out")
     args = parser.parse_args()
     held = set(json.loads(args.held.read_text())) if args.held else set()
@@ -143,7 +191,11 @@ def main() -> None:
     for path in args.manifest:
         rows += manifest(path, args.out / "encoded")
     valid = [row for row in rows if row["held"]]
-    rows = weighed([row for row in rows if not row["held"]])
+    rows = [row for row in rows if not row["held"]]
+    for row in rows:
+        row["seconds"] = soundfile.info(row["file"]).duration
+    kinds = sorted({kind(row["texts"][0]) for row in rows})
+    rows = weighed(rows, audioset_classes(kinds, YamNet().class_names, args.minilm))
     random.Random(0).shuffle(rows)
     number, size, lists = 0, 0, {}
     for place, row in enumerate(rows):
@@ -159,12 +211,10 @@ def main() -> None:
         with (folder / "list.jsonl").open("w") as file:
             for path, row in files:
                 (folder / path).write_bytes(row["file"].read_bytes())
-                keys = {k: row[k] for k in ("weight", "kind", "texts", "repeats") if k in row}
+                keys = {k: row[k] for k in ("weight", "kind", "texts", "repeats", "class") if k in row}
                 file.write(json.dumps({"path": path, **keys}) + "\n")
         (folder / "done").touch()
         print(name, len(files), f"{sum(p.stat().st_size for p in folder.iterdir()) / 2**20:.1f} MiB")
-    from audioldm.evaluation.embedders.yamnet import YamNet
-
     (args.out / "words.txt").write_text("\n".join(words(YamNet().class_names, args.wordnet)))
     print(
         f"{len(rows)} clips, {sum(row['seconds'] for row in rows) / 3600:.2f} h, {len({r['kind'] for r in rows})} kinds"
