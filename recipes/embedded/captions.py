@@ -96,7 +96,7 @@ SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"a car horn( honking)?|a vehicle horn", ("a car hooting", "honking", "a driver sounding the horn")),
     (r"tyres squealing|a skidding sound|skidding on the ground|aeroplane tyres screeching on the ground",
      ("screeching tyres", "tyres skidding on a road", "a vehicle braking hard")),
-    (r"a (man|woman|person) (screaming|yelling|shouting)", ("someone {1}", "a person shouting loudly", "a {0} yelling")),
+    (r"a (man|woman|person) (screaming|yelling|shouting)", ("someone {1}", "a loud shout", "a {0} yelling")),
     (r"people laughing|a laugh sound|a man laughing|a woman laughing", ("laughter", "someone laughing", "laughing")),
     (r"a lion roaring( aggressively)?|a tiger roaring", ("a big cat roaring", "a wild animal roaring")),
     (r"a cow mooing|a calf mooing", ("a cow", "cattle lowing", "a mooing cow")),

@@ -5,9 +5,13 @@
 ``--parts`` is watched: each folder in it that holds ``list.jsonl`` (a ``path`` and a ``weight`` a line) and a file
 ``done`` is decoded by all cores into the card's memory, also while the training runs.   A file ``deadline`` in
 ``--out`` (seconds since 1970) moves the end, and with it the learning rate, which follows the clock.
+
+``--decoder SHARE`` trains the autoencoder's decoder along, from the sound's losses through the vocoder, on that share
+of the rows; the encoder stays as it is, so that latents and what was trained on them keep their meaning.
 """
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -23,12 +27,13 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from audioldm.losses.spectral import mel_pyramid
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.graphed import RecordedStep
-from audioldm.training.vocoder import VocoderLoss
+from audioldm.training.vocoder import VocoderLoss, Weights
 from recipes.embedded.sound_bank import SoundBank, gained, mixed, notes
 
 WARMUP, ADVERSARIAL = 500, 1500
@@ -106,7 +111,8 @@ class Trainer:
             print(f"goes on from {args.resume}, step {self.steps}", flush=True)
         self.ema.load_state_dict(self.net.state_dict())
         self.mel = LogMel(self.spec).to(device)
-        self.discriminator, self.loss = discriminator, VocoderLoss()
+        weights = Weights(*(args.distance * w for w in (15.0, 5.0, 1.0)))
+        self.discriminator, self.loss = discriminator, VocoderLoss(weights)
         config = json.loads((args.vae / "config.json").read_text())
         self.vae = AutoencoderKL.from_config(config).to(device).eval().requires_grad_(False)
         weights = load_file(args.vae / "diffusion_pytorch_model.safetensors")
@@ -115,8 +121,25 @@ class Trainer:
             adamw(self.net, args.lr, cuda=cuda),
             adamw(self.discriminator, args.lr_discriminator, cuda=cuda),
         )
+        self.averages = [(self.ema, self.net)]
+        self.long = LONG
+        if args.decoder:
+            self.long = args.long
+            average = AutoencoderKL.from_config(config).to(device).eval().requires_grad_(False)
+            average.load_state_dict(self.vae.state_dict())
+            self.ema_vae = average
+            for name in ("decoder", "post_quant_conv"):
+                getattr(self.vae, name).requires_grad_(True)
+                self.averages.append((getattr(average, name), getattr(self.vae, name)))
+                for group in adamw(getattr(self.vae, name), args.lr, cuda=cuda).param_groups:
+                    self.optimizers[0].add_param_group(group)
+            if args.freeze_vocoder:
+                self.net.requires_grad_(False)
+                del self.optimizers[0].param_groups[:2]
+        else:
+            self.ema_vae = self.vae
         self.frames = 104
-        self.long_rows = max(1, round(args.rows * VAE_SHARE))
+        self.long_rows = max(1, round(args.rows * (args.decoder or VAE_SHARE)))
         self.dummy = torch.zeros(1, device=device)
         recorded = cuda and not args.eager
         self.draw = RecordedStep(self.batch) if recorded else self.batch
@@ -129,7 +152,10 @@ class Trainer:
 
     @torch.no_grad()
     def batch(self, _: Tensor, vae: bool) -> dict[str, Tensor]:
-        """Waves (B, 1, N), the mels (B, T, F) to make them from, and a seed for each."""
+        """Waves (B, 1, N), the mels (B, T, F) to make them from, and a seed for each.
+
+        With ``--decoder`` the last rows' mels are missing: there are their latents and their first frames instead.
+        """
         rows, hop, device = self.args.rows, self.spec.hop, self.bank.device
         samples = self.frames * hop
         short = rows - self.long_rows * vae
@@ -139,20 +165,31 @@ class Trainer:
             wave = torch.cat([notes(output, samples, self.spec.rate, device), wave[output:]])
             wave = gained(wave)[:, None]
             mel = self.mel(wave)[:, 0]
+        more = {}
         if vae:
-            whole = self.bank.crops(self.long_rows, LONG * hop, speeds=False)
-            whole = gained(mixed(whole, 0.1), quiet=0.2)[:, None]
-            whole_mel = self.mel(whole)
+            whole = self.bank.crops(self.long_rows, self.long * hop, speeds=False)
+            with torch.autocast(device.type, enabled=False):
+                whole = gained(mixed(whole, 0.1), quiet=0.2)[:, None]
+                whole_mel = self.mel(whole)
             with self.autocast():
-                through = self.vae.decode(self.vae.encode(whole_mel).latent_dist.mean).sample.float()
-            first = (torch.rand(self.long_rows, 1, device=device) * (LONG - self.frames + 1)).long()
-            frame = first + torch.arange(self.frames, device=device)
+                posterior = self.vae.encode(whole_mel).latent_dist
+            latent = posterior.mean.float()
+            first = (torch.rand(self.long_rows, 1, device=device) * (self.long - self.frames + 1)).long()
+            if self.args.decoder:
+                noise = posterior.std.float() * torch.randn_like(latent)
+                latent = latent + noise * (torch.rand(self.long_rows, 1, 1, 1, device=device) < 0.5)
+                more = {"latent": latent, "first": first, "whole_mel": whole_mel}
+            else:
+                mel = torch.cat([mel, self.part(self.vae.decode(latent).sample.float(), first)])
             sample = first * hop + torch.arange(samples, device=device)
-            part = through[:, 0].gather(1, frame[..., None].expand(-1, -1, self.spec.mels))
-            mel = torch.cat([mel, part])
             wave = torch.cat([wave, whole[:, 0].gather(1, sample)[:, None]])
         seed = torch.randint(1 << 20, (rows,), device=device)
-        return {"wave": wave, "mel": mel, "seed": seed}
+        return {"wave": wave, "mel": mel, "seed": seed, **more}
+
+    def part(self, mel: Tensor, first: Tensor) -> Tensor:
+        """Crops (B, T, F) of mels (B, 1, L, F) that begin at frames (B, 1)."""
+        frame = first + torch.arange(self.frames, device=first.device)
+        return mel[:, 0].gather(1, frame[..., None].expand(-1, -1, self.spec.mels))
 
     def descend(self, loss: Tensor, which: int, clip: float) -> Tensor:
         """Backward, clip, step; a step whose gradient is not finite is left out.   Gives the norm."""
@@ -166,10 +203,27 @@ class Trainer:
         optimizer.step()
         return norm
 
-    def train_step(self, wave: Tensor, mel: Tensor, seed: Tensor, adversarial: bool) -> dict[str, Tensor]:
+    def train_step(
+        self,
+        wave: Tensor,
+        mel: Tensor,
+        seed: Tensor,
+        latent: Tensor | None = None,
+        first: Tensor | None = None,
+        whole_mel: Tensor | None = None,
+        *,
+        adversarial: bool,
+    ) -> dict[str, Tensor]:
         """Discriminators first, on a detached wave; then the generator, and its average."""
-        output = self.net(mel, seed).float()[:, None]
         values = {}
+        extra: Tensor | float = 0.0
+        if latent is not None and first is not None and whole_mel is not None:
+            through = self.vae.decode(latent).sample.float()
+            values["decoder"] = distance = mel_pyramid(through, whole_mel)
+            extra = self.args.keep * distance
+            mel = torch.cat([mel, self.part(through, first)])
+            values["decoder"] = distance.detach()
+        output = self.net(mel, seed).float()[:, None]
         if adversarial:
             loss = self.loss.of_discriminator(self.discriminator, output, wave)
             values["norm_d"] = self.descend(loss, 1, 1000.0).detach()
@@ -178,9 +232,10 @@ class Trainer:
             terms = self.loss.distances(self.mel, output, wave)
         if adversarial:
             terms |= self.loss.of_generator(self.discriminator, output, wave)
-        values["norm"] = self.descend(self.loss.total(terms), 0, self.args.clip).detach()
+        values["norm"] = self.descend(self.loss.total(terms) + extra, 0, self.args.clip).detach()
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - DECAY)
+            for average, net in self.averages:
+                torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - DECAY)
         return {name: term.detach() for name, term in terms.items()} | values
 
     def rate(self, progress: float) -> float:
@@ -195,10 +250,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"].fill_(lr * share)
         with self.autocast():
-            batch = self.draw(self.dummy, vae=progress >= VAE_FROM)
-            values = self.step(
-                batch["wave"], batch["mel"], batch["seed"], adversarial=self.steps >= self.args.adversarial
-            )
+            batch = self.draw(self.dummy, vae=bool(self.args.decoder) or progress >= VAE_FROM)
+            values = self.step(*batch.values(), adversarial=self.steps >= self.args.adversarial)
         self.steps += 1
         return values
 
@@ -219,10 +272,10 @@ def validate(trainer: Trainer, clips: list[Tensor], out: Path) -> str:
         frames = min(LONG, len(wave) // 1280 * 8)
         wave = wave[None, None, : frames * 160].to(trainer.bank.device)
         mel = trainer.mel(wave)
-        through = trainer.vae.decode(trainer.vae.encode(mel).latent_dist.mean).sample
+        through = trainer.ema_vae.decode(trainer.ema_vae.encode(mel).latent_dist.mean).sample
         for place, values in enumerate((mel, through)):
             output = trainer.ema(values[:, 0])[:, None]
-            total[place] += (trainer.mel(output) - values).abs().mean().cpu()
+            total[place] += (trainer.mel(output) - mel).abs().mean().cpu()
             if number < 8:
                 sounds[f"{number}-{('mel', 'vae')[place]}"] = samples(output)
         if number < 8:
@@ -257,6 +310,9 @@ def save(trainer: Trainer, out: Path, *, final: bool) -> None:
     folder.mkdir(exist_ok=True)
     for path in draft.iterdir():
         path.replace(folder / path.name)
+    if trainer.args.decoder:
+        copy.deepcopy(trainer.ema_vae).half().save_pretrained(out / "vae")
+        copy.deepcopy(trainer.ema).half().save_pretrained(out / "vocoder")
 
 
 def gathered(folder: Path) -> dict[str, Any]:
@@ -288,6 +344,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="a folder of pieces that this script saved")
+    parser.add_argument(
+        "--decoder", type=float, default=0.0, help="share of rows through a decoder that learns"
+    )
+    parser.add_argument(
+        "--long", type=int, default=256, help="frames that the learning decoder makes at once"
+    )
+    parser.add_argument("--keep", type=float, default=5.0, help="weight of the decoded mel's own distance")
+    parser.add_argument("--freeze-vocoder", action="store_true", help="only the decoder learns")
+    parser.add_argument("--distance", type=float, default=1.0, help="times the weights of the distances")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--eager", action="store_true")
     args = parser.parse_args()
