@@ -17,6 +17,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _swept: set[Path] = set()
 
 
+def shipped(name: str) -> Path:
+    """A folder of the checkout that the package lies in, such as recipes, else its copy inside the package."""
+    package = Path(__file__).parent
+    checkout = (package.parent / "conf" / "train.yaml").is_file()
+    return package.parent / name if checkout else package / f"_{name}"
+
+
 def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
     """``folder / name``, if that lies in ``folder``; ``where`` is the file that holds the name, for the message.
 

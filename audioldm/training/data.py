@@ -115,8 +115,6 @@ class DataModule(L.LightningDataModule):
         val_draws: Sampler[Any] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
         self.train, self.val, self.collate, self.batch_size = train, val, collate, batch_size
         # more only wait for one another; the batches are the same
         self.workers = min(workers, os.cpu_count() or 1)

@@ -31,6 +31,7 @@ from audioldm.paths import alive, staged, sweep, sync, write_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+NOISE = ".*(LeafSpec|Total length of `|your dataloader is not resumable|than the logging interval)"
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
 SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
 """keys of a data source whose values are files or folders"""
@@ -85,12 +86,11 @@ def last_good(folder: Path) -> tuple[Path | None, list[str]]:
     Raises AudioLDMError where there are checkpoints and none is whole: to begin again is for the user to decide.
     """
     complaints: list[str] = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if os.path.lexists(path):
-            wrong = fault(path) if path.is_file() else "no file"
-            if wrong is None:
-                return path, complaints
-            complaints.append(f"{path} is {wrong}")
+    for path in filter(os.path.lexists, (folder / LAST, folder / PREVIOUS)):
+        wrong = fault(path) if path.is_file() else "no file"
+        if wrong is None:
+            return path, complaints
+        complaints.append(f"{path} is {wrong}")
     if complaints:
         raise AudioLDMError(
             f"{'; '.join(complaints)}.", "No whole checkpoint is left; pass --fresh to begin again.", code=1
@@ -146,7 +146,9 @@ class RunFolder(L.Callback):
     lock: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
-        quieten()
+        # Lightning's tips and warnings that no user can act on
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", message=NOISE)
 
     def checkpoint(self) -> Path | None:
         """The newest whole state to resume from; each damaged one is reported."""
@@ -193,18 +195,6 @@ class RunFolder(L.Callback):
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Free the folder."""
         self.lock.close()
-
-
-def quieten() -> None:
-    """Hide Lightning's tips and warnings that no user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        "LeafSpec",
-        "Total length of `",
-        "your dataloader is not resumable",
-        "than the logging interval",
-    ):
-        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def goes_on(before: str, now: str) -> bool:

@@ -14,7 +14,7 @@ from audioldm import recipes
 from audioldm.cli.runs import summary
 from audioldm.errors import AudioLDMError
 
-CONF, RECIPES = recipes.find_root()
+CONF, RECIPES = recipes.CONF, recipes.RECIPES
 NETS = ("vae", "vocoder", "unet", "discriminator")
 
 
@@ -31,7 +31,7 @@ def test_the_recipes_are_found_and_have_headlines():
     for name in recipes.names():
         assert len(summary(RECIPES / f"{name}.yaml")) > 20, name
     for name in wanted:
-        text = recipes.recipe_text(name)
+        text = (RECIPES / f"{name}.yaml").read_text()
         assert 10 <= len(text.splitlines()) <= 45, name
         for part in (f"#   audioldm train {name}", "# Needs:", "# Cost:", "# Expect:"):
             assert part in text, (name, part)
