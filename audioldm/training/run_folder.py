@@ -172,13 +172,7 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            if settings.is_file() and not goes_on(
-                settings.read_text(encoding="utf-8", errors="replace"), self.config
-            ):
-                raise AudioLDMError(
-                    f"{self.folder} holds a run with other settings.",
-                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-                )
+            refuse_other_settings(self.folder, settings, self.config)
             first = read_provenance(begun) if begun.is_file() else {}
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
@@ -221,6 +215,15 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if not fine:
         raise AudioLDMError(f"{path} was not written by a training.", "Restore it, or remove it.")
     return dict(content)
+
+
+def refuse_other_settings(folder: Path, file: Path, config: str) -> None:
+    """A run goes on with the settings that it began with."""
+    if file.is_file() and not goes_on(file.read_text(encoding="utf-8", errors="replace"), config):
+        raise AudioLDMError(
+            f"{folder} holds a run with other settings.",
+            "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
+        )
 
 
 def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
