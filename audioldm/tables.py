@@ -50,6 +50,15 @@ class Table:
     records: list[Record] = field(default_factory=list)
     omitted: list[Omission] = field(default_factory=list)
 
+    def check(self, path: Path, need: Sequence[str]) -> None:
+        """Raise AudioLDMError where a column is missing or comes twice."""
+        if lost := [name for name in need if name not in self.columns]:
+            raise AudioLDMError(
+                f"{path} has no columns {lost}; it has {self.columns}.", "Is this the right file?"
+            )
+        if twice := sorted({name for name in self.columns if name and self.columns.count(name) > 1}):
+            raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
+
     def add(self, where: str, cells: Sequence[str], fault: str) -> None:
         """Keep a row, or leave it out for its ``fault``."""
         values = {name: cell for name, cell in zip(self.columns, cells, strict=False) if cell}
@@ -116,12 +125,7 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") ->
         raise AudioLDMError(what, f"Name a file ending in {', '.join(TABLES)}.")
     rows = lines(read_text(path))
     table = json_lines(path, rows) if path.suffix.lower() == ".jsonl" else separated(path, rows, text)
-    if lost := [name for name in need if name not in table.columns]:
-        raise AudioLDMError(
-            f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
-        )
-    if twice := sorted({name for name in table.columns if name and table.columns.count(name) > 1}):
-        raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
+    table.check(path, need)
     return table
 
 
@@ -159,22 +163,19 @@ def separated(path: Path, rows: Sequence[str], text: str) -> Table:
     start, separator = header(rows)
     table = Table([])
     for number, raw, fault in records(rows, start, separator):
-        cells = [cell.strip() for cell in raw]
         if not fault and not table.columns:
-            table.columns.extend(cells)
-        elif fault or any(cells):
-            if [text] == table.columns[-1:] and '"' not in rows[number - 1]:
-                cells = with_tail(raw, len(table.columns), separator)
+            table.columns.extend(map(str.strip, raw))
+        elif fault or any(map(str.strip, raw)):
+            is_free = [text] == table.columns[-1:] and '"' not in rows[number - 1]
+            cells = cells_of(raw, len(table.columns) if is_free else len(raw), separator)
             table.add(f"{path}:{number}", cells, fault or misshapen(cells, len(table.columns), separator))
     return table
 
 
-def with_tail(raw: Sequence[str], columns: int, separator: str) -> list[str]:
-    """Cells of a row, those beyond the last column put back into it: its text has separators in it."""
-    cells = [cell.strip() for cell in raw]
-    return (
-        [*cells[: columns - 1], separator.join(raw[columns - 1 :]).strip()] if len(raw) > columns else cells
-    )
+def cells_of(raw: Sequence[str], columns: int, separator: str) -> list[str]:
+    """At most so many cells of a row, those beyond put back into the last: its text has separators in it."""
+    tail = [separator.join(raw[columns - 1 :])] if len(raw) > columns else raw[columns - 1 :]
+    return [cell.strip() for cell in (*raw[: columns - 1], *tail)]
 
 
 def header(rows: Sequence[str]) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, inf
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class Reader:
 
     def span(self, start: float, seconds: float | None) -> tuple[int, int]:
         """First sample and number of samples of a part; the number is huge where only the file's end ends it."""
-        if not 0 <= start < inf or not 0 <= (seconds or 0.0) < inf:
+        if not all(isfinite(part) and part >= 0 for part in (start, seconds or 0.0)):
             raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
         first = round(start * self.rate)
         rest = 2**62 if self.frames is None else max(0, self.frames - first)

@@ -103,7 +103,7 @@ def read(path: str | Path) -> Sound:
     return sound
 
 
-def blocks_of(file: Reader, most: int) -> tuple[list[npt.NDArray[Any]], int]:
+def blocks_of(file: Reader, most: float) -> tuple[list[npt.NDArray[Any]], int]:
     """What a file holds and its length, not much beyond ``most`` samples."""
     length, blocks = file.frames or 0, list[npt.NDArray[Any]]()
     kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"
