@@ -107,50 +107,48 @@ class Vocoder(nn.Module):
 class RealVocoder(nn.Module):
     """``ISTFTVocoder`` in real numbers: Fourier transforms are convolutions, for ONNX has no complex ones."""
 
+    basis: Tensor
+
     def __init__(self, model: Components, frames: int) -> None:
         super().__init__()
         assert isinstance(model.vocoder, ISTFTVocoder)
         self.vocoder, self.spec, self.frames = model.vocoder, model.spec, frames
-        silence = torch.zeros(1, frames, self.spec.mels)
-        _, self.noise = self.vocoder.sources(
-            silence, None
-        )  # also fills the tables that a trace must not make
+        # this also fills the tables that a trace must not make
+        _, self.noise = self.vocoder.sources(torch.zeros(1, frames, self.spec.mels), None)
+        self.register_buffer("basis", fourier(self.spec), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Vocode."""
         mel, spec = mel[:, 0], self.spec
         real, imag = self.vocoder.bins(mel, tones(mel, spec), self.noise)
-        cos, sin, window = waves(spec)
-        twice = torch.ones(len(cos), 1).index_fill(0, torch.arange(1, len(cos) - 1), 2.0) / spec.n_fft
-        back = torch.cat([cos * twice, -sin * twice])[:, None] * window
+        bins = spec.n_fft // 2 + 1
+        twice = torch.ones(bins).index_fill(0, torch.arange(1, bins - 1), 2.0) / spec.n_fft
+        window = self.basis[0, 0]  # of 0 Hz: its cosine is 1
         weight = nnf.conv_transpose1d(
             torch.ones(1, 1, self.frames), window.square()[None, None], stride=spec.hop
         )
 
         def inverse(real: Tensor, imag: Tensor) -> Tensor:
-            both = torch.cat([real, imag], dim=-1).transpose(1, 2)
-            whole = nnf.conv_transpose1d(both, back, stride=spec.hop) / weight.clamp(min=1e-8)
+            both = torch.cat([real * twice, imag * twice], dim=-1).transpose(1, 2)
+            whole = nnf.conv_transpose1d(both, self.basis, stride=spec.hop) / weight.clamp(min=1e-8)
             return whole[..., spec.pad : spec.pad + self.frames * spec.hop]
 
         wave = inverse(real, imag)
         for _ in range(self.vocoder.config.corrections):
             padded = nnf.pad(wave, (spec.pad, spec.pad), mode="reflect")
-            ahead = torch.cat([cos, -sin])[:, None] * window
-            real, imag = nnf.conv1d(padded, ahead, stride=spec.hop).transpose(1, 2).chunk(2, dim=-1)
+            real, imag = nnf.conv1d(padded, self.basis, stride=spec.hop).transpose(1, 2).chunk(2, dim=-1)
             size = (real.square() + imag.square()).sqrt()
             factor = gains(size, energies(mel, spec), spec)
             wave = inverse(real * factor, imag * factor)
         return wave
 
 
-def waves(spec: AudioSpec) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines and sines (K, n_fft) of a Fourier transform, and Hann's window (n_fft,)."""
-    time = torch.arange(spec.n_fft)
-    turns = (torch.arange(spec.n_fft // 2 + 1)[:, None] * time % spec.n_fft).float() * (
-        2 * torch.pi / spec.n_fft
-    )
-    window = 0.5 - 0.5 * (time.float() * (2 * torch.pi / spec.n_fft)).cos()
-    return turns.cos(), turns.sin(), window
+def fourier(spec: AudioSpec) -> Tensor:
+    """Hann's window times cosines, then times minus sines, of each bin: (2 K, 1, n_fft)."""
+    time, bins = torch.arange(spec.n_fft), torch.arange(spec.n_fft // 2 + 1)
+    turns = (bins[:, None] * time % spec.n_fft).double() * (2 * torch.pi / spec.n_fft)
+    waves = torch.cat([turns.cos(), -turns.sin()]) * torch.hann_window(spec.win, dtype=torch.float64)
+    return waves[:, None].float()
 
 
 @dataclass(frozen=True)
@@ -263,32 +261,58 @@ def sinc(g: Any, x: Any) -> Any:
 
 
 def shrink(path: Path, int8: Sequence[str]) -> None:
-    """Write the weights of a graph as float16, or with a scale as 8 bits where a name has a part of ``int8``."""
+    """Write the weights of a graph as float16, or with a scale as 8 bits where a name has a part of ``int8``.
+
+    A large constant is written once, as it is.
+    """
     model = onnx.load(str(path))
-    kept, nodes = [], []
+    weights, nodes, names = [], [], {}
     for weight in model.graph.initializer:
         value = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or value.size < SMALLEST:
-            kept.append(weight)
-            continue
-        small, scale = f"{weight.name}.small", None
-        if any(part in weight.name for part in int8) and value.ndim == 2:
-            scale = np.abs(value).max(axis=1, keepdims=True) / 127 + 1e-12
-            stored = np.rint(value / scale).astype(np.int8)
+        if weight.data_type != TensorProto.FLOAT or value.size < SMALLEST or weight.name == "basis":
+            weights.append(weight)
+        elif value.ndim == 2 and any(part in weight.name for part in int8):
+            scale = np.abs(value).max(axis=1, keepdims=True) / 127 + np.float32(1e-12)
+            weights += stored(np.rint(value / scale).astype(np.int8), f"{weight.name}.int8")
+            weights += stored(scale, f"{weight.name}.scale")
+            nodes.append(widened(f"{weight.name}.int8", f"{weight.name}.whole"))
+            nodes.append(
+                helper.make_node("Mul", [f"{weight.name}.whole", f"{weight.name}.scale"], [weight.name])
+            )
         else:
-            stored = value.astype(np.float16)
-        kept.append(numpy_helper.from_array(stored, small))
-        wide = weight.name if scale is None else f"{weight.name}.wide"
-        nodes.append(helper.make_node("Cast", [small], [wide], to=TensorProto.FLOAT))
-        if scale is not None:
-            kept.append(numpy_helper.from_array(scale.astype(np.float32), f"{weight.name}.scale"))
-            nodes.append(helper.make_node("Mul", [wide, f"{weight.name}.scale"], [weight.name]))
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    whole = [*nodes, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(whole)
-    onnx.save(model, str(path))
+            weights += stored(value.astype(np.float16), f"{weight.name}.half")
+            nodes.append(widened(f"{weight.name}.half", weight.name))
+    kept: dict[bytes, str] = {}
+    for node in model.graph.node:
+        value = numpy_helper.to_array(node.attribute[0].t) if is_constant(node) else np.zeros(0)
+        if value.size < SMALLEST:
+            nodes.append(node)
+            continue
+        key = value.tobytes() + str(value.shape).encode()
+        if key not in kept:
+            weights += stored(value, node.output[0])
+        names[node.output[0]] = kept.setdefault(key, node.output[0])
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    whole = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, weights)
+    onnx.save(
+        helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version), str(path)
+    )
+
+
+def stored(value: Any, name: str) -> list[onnx.TensorProto]:
+    """An array under a name."""
+    return [numpy_helper.from_array(value, name)]
+
+
+def widened(name: str, to: str) -> onnx.NodeProto:
+    """A weight as float32, once, when the graph is loaded."""
+    return helper.make_node("Cast", [name], [to], to=TensorProto.FLOAT)
+
+
+def is_constant(node: onnx.NodeProto) -> bool:
+    """Whether a node is a tensor that never changes."""
+    return node.op_type == "Constant" and node.attribute[0].name == "value"
 
 
 def compare(name: str, graph: Graph, path: Path) -> Row:
