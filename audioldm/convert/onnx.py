@@ -20,6 +20,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from torch.onnx.utils import register_custom_op_symbolic
 
 from audioldm.batch import Condition
 from audioldm.components import Components, Sampling
@@ -28,6 +29,7 @@ from audioldm.diffusion.prediction import parts
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder, gains, tones
 from audioldm.nets.unet import kind_of, multiple_of, net_call
@@ -61,7 +63,7 @@ class Text(nn.Module):
 
     def __init__(self, model: Components) -> None:
         super().__init__()
-        self.tower = model.clap.text_encoder
+        self.tower = clap_of(model).text_encoder
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embed."""
@@ -161,21 +163,24 @@ class Graph:
     rows: bool = False
 
 
+def clap_of(model: Components) -> TwoTowers:
+    """The towers that a model is conditioned by.   Raises AudioLDMError for one that attends to tokens."""
+    if kind_of(model.unet) != "film" or not isinstance(model.clap, TwoTowers):
+        raise AudioLDMError(f"{model.name} attends to tokens.", "ONNX is for models of CLAP's vector.")
+    return model.clap
+
+
 def graphs(model: Components) -> dict[str, Graph]:
     """The four nets of a model at its own length.   Raises AudioLDMError for a model that is not of that kind."""
-    if kind_of(model.unet) != "film":
-        raise AudioLDMError(
-            f"{model.name} is conditioned on tokens.",
-            "ONNX is for models that are conditioned on CLAP's vector.",
-        )
+    clap = clap_of(model)
     seconds, spec = model.defaults.seconds, model.spec
     shape = spec.latent_shape(seconds, multiple_of(model.unet))
     rng = torch.Generator().manual_seed(0)
     latent = torch.randn(1, *shape, generator=rng)
-    words = model.clap.tokenizer(  # type: ignore[union-attr]
-        "a dog barking", padding="max_length", max_length=model.clap.max_tokens, return_tensors="pt"  # type: ignore[union-attr]
-    )  # fmt: skip
-    film = model.clap.embed_text(["a dog barking", ""])
+    words = clap.tokenizer(
+        "a dog barking", padding="max_length", max_length=clap.max_tokens, return_tensors="pt"
+    )
+    film = clap.embed_text(["a dog barking", ""])
     pair = torch.cat([latent, latent])
     mel = decode(model.vae, latent)
     real = isinstance(model.vocoder, ISTFTVocoder)
@@ -215,7 +220,7 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
         write(graph, path)
         shrink(path, INT8.get(name, ()))
         rows.append(compare(name, graph, path))
-    model.clap.tokenizer.save_pretrained(folder / "tokenizer")  # type: ignore[union-attr]
+    clap_of(model).tokenizer.save_pretrained(folder / "tokenizer")
     shutil.move(folder / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
     shutil.rmtree(folder / "tokenizer")
     about = {**describe(model), "runtime": places, "graphs": [vars(row) for row in rows]}
@@ -236,8 +241,8 @@ def copied(name: str, folder: Path, web: Path | None) -> dict[str, str]:
 
 def write(graph: Graph, path: Path) -> None:
     """Trace a net."""
-    torch.onnx.register_custom_op_symbolic("aten::frac", frac, OPSET)
-    torch.onnx.register_custom_op_symbolic("aten::sinc", sinc, OPSET)
+    register_custom_op_symbolic("aten::frac", frac, OPSET)
+    register_custom_op_symbolic("aten::sinc", sinc, OPSET)
     axes = {name: {0: "rows"} for name in (*graph.names, "out")} if graph.rows else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of shapes that are fixed, as they shall be
@@ -344,7 +349,7 @@ def describe(model: Components) -> dict[str, Any]:
     settings, spec = model.defaults, model.spec
     return {
         "name": model.name, "rate": spec.rate, "seconds": settings.seconds,
-        "shape": spec.latent_shape(settings.seconds, multiple_of(model.unet)), "tokens": model.clap.max_tokens,  # type: ignore[union-attr]
+        "shape": spec.latent_shape(settings.seconds, multiple_of(model.unet)), "tokens": clap_of(model).max_tokens,
         "guidance": settings.guidance, "retry_silent": settings.retry_silent, "plan": plan(model, settings),
     }  # fmt: skip
 

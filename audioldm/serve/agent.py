@@ -69,7 +69,7 @@ def build(service: "Service", out: Path) -> Any:
     ) -> dict[str, Any]:
         """Make a sound from words; the same seed gives the same sound. Returns the file that was written."""
         named = {"seconds": seconds, "negative": negative, "steps": steps}
-        settings = {name: value for name, value in named.items() if value is not None}
+        settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
         result = service.generating(prompt, seed=seed, **settings).future.result()
         return written(result, prompt.strip(), prompt.strip(), seed, settings)
 
