@@ -18,6 +18,8 @@ COMMANDS = {
     "generate": "audioldm.cli.generate:Generate",
     "edit": "audioldm.cli.edit:app",
     "app": "audioldm.app.command:Serve",
+    "serve": "audioldm.serve.command:Serve",
+    "mcp": "audioldm.serve.agent:Agent",
     "samplers": "audioldm.cli.samplers:Samplers",
     "recipes": "audioldm.cli.runs:Recipes",
     "train": "audioldm.cli.runs:Train",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
+from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
@@ -91,7 +91,7 @@ class Generate(Command):
             return
         check(self)
         rows, spans, title = rows_of(self)
-        groups = plan(rows, self.prompts, output, title=title)
+        groups = process_slice(plan(rows, self.prompts, output, title=title))
         for name in sorted({group[0].audio_format for group in groups}):
             check_format(name)
         maps = self.conditions.check()
