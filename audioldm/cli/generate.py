@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli import stream
 from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
+from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed, option
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
@@ -103,7 +103,7 @@ class Generate(Command):
             stream.stream(Session.load(self, [], spans), spans)
             return
         rows, spans, title = rows_of(self)
-        groups = plan(rows, self.prompts, output, title=title)
+        groups = process_slice(plan(rows, self.prompts, output, title=title))
         for name in sorted({group[0].audio_format for group in groups}):
             check_format(name)
         maps = self.conditions.check()
