@@ -45,7 +45,9 @@ class Caption(Force, AsJson, Command):
         check_free(*(path for path in (self.csv, self.jsonl, self.filter) if path), force=self.force)
         folder = self.captioner or SHIPPED
         if not (folder / "config.json").is_file():
-            missing = "The embedded model has no captioner" if self.captioner is None else f"{folder} holds none"
+            missing = (
+                "The embedded model has no captioner" if self.captioner is None else f"{folder} holds none"
+            )
             raise AudioLDMError(f"{missing}.", TRAIN)
         if self.filter is not None and [path.suffix for path in self.files] != [".jsonl"]:
             raise AudioLDMError(f"--filter reads one manifest, not {self.files[0]}.", "Give one .jsonl.")

@@ -156,9 +156,7 @@ def clap_digest(clap: TwoTowers) -> str:
     return state_digest(clap.audio_encoder, clap.text_encoder)[:16]
 
 
-def build_captioner(
-    clap: TwoTowers, captions: Iterable[str], *, most: int = 4000, **sizes: Any
-) -> Captioner:
+def build_captioner(clap: TwoTowers, captions: Iterable[str], *, most: int = 4000, **sizes: Any) -> Captioner:
     """A captioner on ``clap`` with the ``most`` frequent tokens of ``captions``."""
     tokenizer, tower = clap.tokenizer, clap.audio_encoder
     special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.diffusion import grids, guidance, schedule
-from audioldm.diffusion.noise import draw, seeds as generators
+from audioldm.diffusion.noise import draw
+from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.nets.folder import register

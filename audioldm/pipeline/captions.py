@@ -75,7 +75,7 @@ class Captioning:
         return fits
 
     def of_file(self, path: Path | str) -> Caption:
-        """The caption that fits best among those of the file's windows.   Raises AudioLDMError for one without sound."""
+        """The best of the captions of the file's windows.   Raises AudioLDMError for one without sound."""
         rate = self.clap.rate
         wave = decode(path, rate, seconds=LONGEST)
         peak, size = wave.abs().max() if len(wave) else 0.0, int(SECONDS * rate)

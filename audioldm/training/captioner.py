@@ -89,7 +89,11 @@ class CaptionerTraining(TrainingModule):
         caption = self.cross_entropy(sequence, batch.captions)
         logits, targets = self.matches(sequence, vector, text, batch.captions, rng)
         match = nnf.binary_cross_entropy_with_logits(logits, targets)
-        return {"loss": caption + self.match_weight * match, "caption": caption.detach(), "match": match.detach()}
+        return {
+            "loss": caption + self.match_weight * match,
+            "caption": caption.detach(),
+            "match": match.detach(),
+        }
 
     @torch.no_grad()
     def encoded(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -131,7 +135,8 @@ class CaptionerTraining(TrainingModule):
         other_text = torch.multinomial((near * wrong).T + 1e-9 * wrong, 1, generator=rng)[:, 0]
         other_sound = torch.multinomial(near * wrong + 1e-9 * wrong, 1, generator=rng)[:, 0]
         logits = self.captioner.matching(
-            torch.cat([sequence, sequence, sequence[other_sound]]), torch.cat([tokens, tokens[other_text], tokens])
+            torch.cat([sequence, sequence, sequence[other_sound]]),
+            torch.cat([tokens, tokens[other_text], tokens]),
         )
         return logits, torch.cat([logits.new_ones(rows), logits.new_zeros(2 * rows)])
 

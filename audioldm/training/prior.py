@@ -17,9 +17,12 @@ from audioldm.training.module import Terms, TrainingModule
 class PriorTraining(TrainingModule):
     """Loss: squared error of x0.   ``drop`` is the chance that a row is trained on the empty prompt's vector ``empty``
     (D,), for guidance; ``blur`` the largest noise on a text's vector, as a share of its length, so that captions which
-    training does not have mean something, too."""
+    training does not have mean something, too.
+    """
 
-    def __init__(self, prior: Prior, *, empty: Tensor, drop: float = 0.1, blur: float = 0.3, **settings: Any) -> None:
+    def __init__(
+        self, prior: Prior, *, empty: Tensor, drop: float = 0.1, blur: float = 0.3, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self.prior, self.drop, self.blur = prior, drop, blur
         self.empty: Tensor
@@ -54,7 +57,8 @@ class PriorTraining(TrainingModule):
 
     def validation_step(self, batch: LatentBatch, index: int) -> None:
         """The loss; the mean cosine to the true sound of the text's vector and of a drawn one; their distances to the
-        sounds' mean, which is the gap between the modalities before and after."""
+        sounds' mean, which is the gap between the modalities before and after.
+        """
         text, audio, rows = batch.text, batch.audio, len(batch.text)
         losses, _ = self.losses(audio, text, self.validation_generator(index))
         drawn = self.prior.sample(text, self.empty, seeds=list(range(index * rows, (index + 1) * rows)))
