@@ -12,7 +12,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from glob import glob
 from itertools import groupby
@@ -176,6 +176,7 @@ def unreadable(shard: str, error: object) -> AudioLDMError:
     return AudioLDMError(f"{shard} cannot be read ({error}).", "Fetch or write it again.", code=1)
 
 
+@dataclass(eq=False)
 class Shards(IterableDataset[Batch]):
     """Endless batches of windows of ``seconds``; which ones follows from (seed, rank, world, workers) alone.
 
@@ -185,19 +186,14 @@ class Shards(IterableDataset[Batch]):
     shard a worker.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[str],
-        spec: AudioSpec,
-        seconds: float,
-        *,
-        batch_size: int,
-        seed: int,
-        buffer: int = 500,
-        place: Place = BEGIN,
-    ) -> None:
-        self.shards, self.spec, self.samples = [str(s) for s in shards], spec, spec.samples(seconds)
-        self.batch_size, self.seed, self.buffer, self.place = batch_size, seed, buffer, place
+    shards: Sequence[str]
+    spec: AudioSpec
+    seconds: float
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    buffer: int = 500
+    place: Place = BEGIN
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -259,5 +255,5 @@ class Shards(IterableDataset[Batch]):
             raise AudioLDMError(f"{where}: {error}.", "Write the shard again.", code=1) from None
         rng = generator(self.seed, draws, 1000 + self.place.rank)
         captions = lines(read_text(sample["txt"])) or [""]
-        clip = window(resample(wave, rate, self.spec.rate), self.samples, rng)
+        clip = window(resample(wave, rate, self.spec.rate), self.spec.samples(self.seconds), rng)
         return clip[None], captions[draw(len(captions), rng)], sample["__key__"]
