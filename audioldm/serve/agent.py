@@ -1,5 +1,7 @@
 """``audioldm mcp``: the model as tools for an agent, over standard input and output (Model Context Protocol)."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,7 @@ class Agent(Command):
 def build(service: "Service", out: Path) -> Any:
     """The server of the tools."""
     from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
 
     from audioldm.cli.clips import Clip, stem_of
     from audioldm.cli.results import save
@@ -59,7 +62,19 @@ def build(service: "Service", out: Path) -> Any:
         return {"file": str(Path(record["audio"]).absolute()), "seconds": record["sound"]["seconds"],
                 "seed": seed, "notes": result.notes}  # fmt: skip
 
-    @server.tool()
+    def tool(function: Callable[..., Any]) -> None:
+        """Offer a function; our sentences reach the agent, which may then ask again."""
+
+        @wraps(function)
+        def call(*values: Any, **named: Any) -> Any:
+            try:
+                return function(*values, **named)
+            except AudioLDMError as error:
+                raise ToolError(str(error)) from error
+
+        server.tool()(call)
+
+    @tool
     def generate(
         prompt: str,
         seconds: float | None = None,
@@ -73,7 +88,7 @@ def build(service: "Service", out: Path) -> Any:
         result = service.generating(prompt, seed=seed, **settings).future.result()
         return written(result, prompt.strip(), prompt.strip(), seed, settings)
 
-    @server.tool()
+    @tool
     def edit(
         file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
         seconds: float = 0.0, seed: int = 0,
