@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class Agent(Command):
     """Offer generate, edit and describe to an agent by the Model Context Protocol, over stdio.
 
-    Sounds are written to --out and named in the answers. Edits read sound files of this machine, by the same
-    limits as the page.
+    Sounds are written to --out and named in the answers. Edits and descriptions read sound files of this machine.
 
     \b
     Examples:
@@ -27,6 +26,9 @@ class Agent(Command):
 
     out: Path = out_option("out/mcp", "DIR", "Folder for the sounds.")
     longest: float = option(60.0, "Longest sound.", "SECONDS", Between(0, 600, above=True))
+    captioner: Path | None = option(
+        None, "What describes sounds.  [default: the embedded model's, if it has one]", "FOLDER"
+    )
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
@@ -37,18 +39,21 @@ class Agent(Command):
             raise AudioLDMError(
                 f"{error.name} is not installed.", 'Run: pip install "audioldm[mcp]"'
             ) from None
+        from audioldm.cli.caption import SHIPPED
         from audioldm.serve.service import Limits, Service
 
-        build(Service(self.model.load(), Limits(seconds=self.longest)), self.out).run()
+        captioner = self.captioner or (SHIPPED if (SHIPPED / "config.json").is_file() else None)
+        build(Service(self.model.load(), Limits(seconds=self.longest)), self.out, captioner).run()
 
 
-def build(service: "Service", out: Path) -> Any:
-    """The server of the tools."""
+def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
+    """The server of the tools; without a captioner's folder, nothing is described."""
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
     from audioldm.cli.clips import Clip, stem_of
     from audioldm.cli.results import save
+    from audioldm.serve.jobs import Job
     from audioldm.serve.service import EditRequest
 
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
@@ -96,11 +101,29 @@ def build(service: "Service", out: Path) -> Any:
         """Edit a sound file. kind is transfer, inpaint (from begin to end), continue (by seconds), upscale, vary or
         denoise; all times are in seconds.
         """
-        if not Path(file).is_file():
-            raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
+        present(file)
         request = EditRequest(kind, file, prompt, begin, end, strength, seconds, seed=seed)
         one = service.prepared(request)
         result = service.editing(one, seed=seed).future.result()
         return written(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, one.record())
 
+    if captioner is not None:
+        from audioldm.pipeline.captions import Captioning
+
+        captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
+
+        @tool
+        def describe(file: str) -> dict[str, Any]:
+            """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
+            present(file)
+            job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], file)
+            caption: dict[str, Any] = service.jobs.submit(job).future.result()
+            return caption
+
     return server
+
+
+def present(file: str) -> None:
+    """Raise AudioLDMError where there is no such file."""
+    if not Path(file).is_file():
+        raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
