@@ -106,7 +106,7 @@ def test_onnxruntime_makes_the_pipeline_s_sound(exported, pipe):
         row["graph"]: onnxruntime.InferenceSession(str(folder / f"{row['graph']}.onnx"))
         for row in about["graphs"]
     }
-    films = pipe.clap.embed_text(["rain", ""]).numpy()
+    films = pipe.encode_text(["rain", ""]).film.detach().numpy()
 
     def net(x, t):
         both = np.concatenate([x, x]).astype(np.float32)
