@@ -131,7 +131,8 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
         return call
 
     tools = Tools(service, out, captioning)
-    for function in (tools.generate, tools.edit, *([tools.describe] if captioning else [])):
+    functions: list[Callable[..., Any]] = [tools.generate, tools.edit]
+    for function in functions + [tools.describe] * (captioning is not None):
         server.tool()(speaking(function))
     return server
 
