@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -130,23 +129,24 @@ def size(folder: Path) -> int | None:
 
 def table(report: dict[str, Any]) -> str:
     """The report as lines, with the command that adds each missing part."""
-
-    def section(title: str, parts: Iterable[tuple[str, str]]) -> list[str]:
-        return ["", title, *(f"  {name:<22}{text}" for name, text in parts)]
-
-    lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
-    needed = report["needed"].items()
-    lines += section("needed", ((name, version or f"MISSING: {command()}") for name, version in needed))
+    sections = {
+        "needed": {name: version or f"MISSING: {command()}" for name, version in report["needed"].items()}
+    }
     for extra, parts in report["optional"].items():
         add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
-        lines += section(f"extra {extra}{add}", ((name, version or "-") for name, version in parts.items()))
-    programs = report["programs"].items()
-    missing = "- for {}: apt-get install {}"
-    lines += section("programs", ((n, place or missing.format(PROGRAMS[n], n)) for n, place in programs))
+        sections[f"extra {extra}{add}"] = {name: version or "-" for name, version in parts.items()}
+    sections["programs"] = {
+        name: place or f"- for {PROGRAMS[name]}: apt-get install {name}"
+        for name, place in report["programs"].items()
+    }
     offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
-    sizes = ((n, one["path"], one["bytes"]) for n, one in report["caches"].items())
-    shown = ((n, f"{path}   {'empty' if b is None else f'{b / 1e6:,.0f} MB'}") for n, path, b in sizes)
-    lines += section(f"caches{offline}", shown)
+    sections[f"caches{offline}"] = {
+        name: f"{one['path']}   " + ("empty" if one["bytes"] is None else f"{one['bytes'] / 1e6:,.0f} MB")
+        for name, one in report["caches"].items()
+    }
+    lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
+    for title, rows in sections.items():
+        lines += ["", title, *(f"  {name:<22}{text}" for name, text in rows.items())]
     return "\n".join(
         [*lines, "", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
     )

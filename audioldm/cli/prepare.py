@@ -3,7 +3,6 @@
 import inspect
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -106,21 +105,15 @@ class Prepare(Force, AsJson, Command):
             show_sources()
             return
         name, inputs, named = self.name, self.inputs, self.reading.named()
-        reader = checked(self)
-        out = self.out or Path(f"data/raw/{name}.jsonl")
-        if not self.dry_run:
-            if self.out is None and name in OWN:
-                raise AudioLDMError(
-                    f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl."
-                )
-            check_free(out, force=self.force)
-        elif "to" in options_of(reader):
+        reader, out = checked(self), self.out or Path(f"data/raw/{self.name}.jsonl")
+        if self.dry_run and "to" in options_of(reader):
             raise AudioLDMError(
                 f"{name} is packed: its rows are known when it is unpacked.", "Leave out --dry-run."
             )
-        findings: list[Finding] = []
-        if self.youtube and not self.dry_run:
-            findings += fetched(reader, inputs, named)
+        if not self.dry_run and self.out is None and name in OWN:
+            raise AudioLDMError(f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl.")
+        check_free(out, force=self.force or self.dry_run)
+        findings = fetched(reader, inputs, named) if self.youtube and not self.dry_run else []
         rows = reader(*inputs, **named, findings=findings)
         if self.dry_run:
             planned(rows, findings)
@@ -239,27 +232,29 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
 
     All of them go to ``rest``, if that is given and there are more.
     """
-    counts, shown = Counter[str](), []
-    for finding in report.findings:
-        counts[finding.kind] += 1
-        if counts[finding.kind] <= SHOWN or rest is None:
-            shown.append(finding)
-    show_findings(shown)
+    kinds = sorted({finding.kind for finding in report.findings})
+    by_kind = {kind: [finding for finding in report.findings if finding.kind == kind] for kind in kinds}
+    most = None if rest is None else SHOWN
+    shown = {id(finding) for part in by_kind.values() for finding in part[:most]}
+    show_findings(finding for finding in report.findings if id(finding) in shown)
     if rest is not None and len(shown) < len(report.findings):
         record(report, rest)
         print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
-    if counts:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-        print(f"found: {kinds}", file=sys.stderr)
+    if kinds:
+        print(f"found: {', '.join(f'{len(part)} {kind}' for kind, part in by_kind.items())}", file=sys.stderr)
     summary = report.summary()
     if as_json:
         show_json(summary)
         return
     for key, value in summary.items():
-        text = value
-        if isinstance(value, dict):
-            text = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
-        print(f"{key:9} {printable(str(text)) or 'none'}")
+        print(f"{key:9} {printable(counted(value)) or 'none'}")
+
+
+def counted(value: object) -> str:
+    """A line of the summary: a value, or names with their counts."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
 
 
 def record(report: "Report", path: Path) -> None:

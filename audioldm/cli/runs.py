@@ -161,14 +161,17 @@ def report_debug(run_dir: Path, rung: str) -> None:
         print((run_dir / "fit-profile.txt").read_text(encoding="utf-8"))
     if rung != "overfit":
         return
-    rows = [
-        row for row in read_metrics(run_dir / "metrics.jsonl") if any(k.startswith("train/") for k in row)
-    ]
-    name = next(k for k in rows[0] if k.startswith("train/") and "norm" not in k)
-    few = max(1, len(rows) // 10)
-    first, last = (sum(row[name] for row in part) / few for part in (rows[:few], rows[-few:]))
-    note(f"{name} on one batch: {first:.4g} at first, {last:.4g} at last ({len(rows)} batches)")
-    if not last < 0.95 * first:  # a twentieth: the noise of the draws moves it by less
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    names = dict.fromkeys(
+        name for row in rows for name in row if name.startswith("train/") and "norm" not in name
+    )
+    name = next(iter(names))
+    values = [row[name] for row in rows if name in row]
+    few = max(1, len(values) // 10)
+    first, last = sum(values[:few]) / few, sum(values[-few:]) / few
+    note(f"{name} on one batch: {first:.4g} at first, {last:.4g} at last ({len(values)} batches)")
+    # a twentieth: the noise of the draws moves it by less
+    if not last < 0.95 * first:
         raise AudioLDMError(
             f"{name} did not fall on a single batch.",
             "The part does not learn: try another task.lr first.",
