@@ -127,15 +127,22 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
     if unknown := sorted(kinds - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
     rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
+    if rank < 1 or not math.isfinite(alpha) or not isinstance(targets, list) or {*map(type, targets)} - {str}:
+        raise ValueError(f"rank={rank}, alpha={alpha}, targets={about['targets'][:40]}")
+    return Adapter(
+        about["kind"], layers_in(tensors, alpha / rank, kinds), rank, alpha, tuple(targets), base, facts
+    )
+
+
+def layers_in(tensors: dict[str, Tensor], usual: float, kinds: set[str]) -> dict[str, Layer]:
+    """The layers of an adapter of these kinds; ``usual`` is the scale of those that name none."""
     layers = {}
     for name, factors in grouped(tensors, "unet.").items():
-        scale = float(factors.pop("scale")) if "scale" in factors else alpha / rank
+        scale = float(factors.pop("scale", usual))
         layers[name] = Layer(kind_of(factors, name), factors, scale)
-    whole = kinds == {layer.kind for layer in layers.values()}
-    named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
-    if not (rank >= 1 and math.isfinite(alpha) and whole and named):
-        raise ValueError(f"rank={rank}, alpha={alpha}, kind={about['kind']}, targets={about['targets'][:40]}")
-    return Adapter(about["kind"], layers, rank, alpha, tuple(targets), base, facts)
+    if kinds != (whole := {layer.kind for layer in layers.values()}):
+        raise ValueError(f"layers of {sorted(whole)} in an adapter of {sorted(kinds)}")
+    return layers
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
         rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
         alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
         divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
-        scale = 1.0 if alpha is None or not divisor else alpha / divisor
+        scale = 1.0 if alpha is None else alpha / divisor
         layers[name] = Layer(kind_of(factors, name), factors, scale)
     return collected(layers)
 

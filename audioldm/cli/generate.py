@@ -85,9 +85,7 @@ class Generate(Command):
         if output.replay is not None:
             from audioldm.cli.replay import replay
 
-            if self.prompt is not None or self.prompts.prompts is not None:
-                raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
-            replay(output.replay, output, self.model)
+            replay(self, output.replay)
             return
         check(self)
         rows, spans, title = rows_of(self)

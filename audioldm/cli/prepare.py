@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -232,29 +233,32 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
 
     All of them go to ``rest``, if that is given and there are more.
     """
-    kinds = sorted({finding.kind for finding in report.findings})
-    by_kind = {kind: [finding for finding in report.findings if finding.kind == kind] for kind in kinds}
-    most = None if rest is None else SHOWN
-    shown = {id(finding) for part in by_kind.values() for finding in part[:most]}
-    show_findings(finding for finding in report.findings if id(finding) in shown)
+    counts, shown = Counter[str](), []
+    for finding in report.findings:
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= SHOWN or rest is None:
+            shown.append(finding)
+    show_findings(shown)
     if rest is not None and len(shown) < len(report.findings):
         record(report, rest)
         print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
-    if kinds:
-        print(f"found: {', '.join(f'{len(part)} {kind}' for kind, part in by_kind.items())}", file=sys.stderr)
-    summary = report.summary()
+    if counts:
+        print(
+            f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}",
+            file=sys.stderr,
+        )
+    show_summary(report.summary(), as_json)
+
+
+def show_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """What there is, on stdout."""
     if as_json:
         show_json(summary)
         return
     for key, value in summary.items():
-        print(f"{key:9} {printable(counted(value)) or 'none'}")
-
-
-def counted(value: object) -> str:
-    """A line of the summary: a value, or names with their counts."""
-    if not isinstance(value, dict):
-        return str(value)
-    return ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+        counts = value.items() if isinstance(value, dict) else ()
+        text = ", ".join(f"{name or '(none)'} {count}" for name, count in counts) if counts else value or ""
+        print(f"{key:9} {printable(str(text)) or 'none'}")
 
 
 def record(report: "Report", path: Path) -> None:

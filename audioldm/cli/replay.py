@@ -23,11 +23,14 @@ PLACE = Path("out/replay")
 """Where it writes unless ``--out`` names another place"""
 
 
-def replay(path: Path, output: Output, model: ModelOptions) -> None:
+def replay(request: "generate.Generate", path: Path) -> None:
     """Make the sound of a sidecar of generate or edit again, and say how far it is from the first.
 
-    ``output`` says where it goes; ``model`` may say what computes it.   Raises AudioLDMError.
+    ``request`` says where it goes, and may say what computes it.   Raises AudioLDMError.
     """
+    output, model = request.output, request.model
+    if request.prompt is not None or request.prompts.prompts is not None:
+        raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
     record = read_sidecar(path)
     again = edited if record["command"] in {f"edit {name}" for name in EDITS} else generated
     place = replace(output, out=PLACE if output.out == Path("out") else output.out)
