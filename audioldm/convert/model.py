@@ -120,7 +120,8 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
             "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ....",
         )
     if checkpoint.unread:
-        problem = f"{path} has a conditioner that is neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
+        unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
+        problem = f"{path} has a conditioner that is {unknown}"
     elif lacking := lacking_tokens(checkpoint, shape):
         problem = f"The U-Net of {path} needs token sequences {lacking}"
     else:
