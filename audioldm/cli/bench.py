@@ -98,7 +98,8 @@ def measure(pipe: "AudioLDM", options: Bench, step: Callable[[], None]) -> dict[
 def table(result: dict[str, Any]) -> str:
     """The result for people."""
     lines = [
-        f"{title_of(result)}, {result['threads']} threads",
+        f"{result['model']}, {result['mode']} ({result['dtype']}) on {result['device']}, {result['threads']} threads: "
+        f"{result['clips']} x {result['seconds']:g} s, {result['steps']} steps",
         f"{result['s']:.3f} s, {result['real_time_factor']:.3f} of real time, "
         f"{result['clips_per_minute']:.1f} clips/min, peak memory {result['peak_mib']:.0f} MiB, "
         f"matrix peak {result['peak_gflop_per_s']:.0f} GFLOP/s",
@@ -110,11 +111,3 @@ def table(result: dict[str, Any]) -> str:
         share = row["s"] / result["s"]
         lines.append(f"{part:<9}{row['calls'] or '-':>6}{row['s']:>9.3f}{share:>8.0%}{spread:>18}{counted}")
     return "\n".join(lines)
-
-
-def title_of(result: dict[str, Any]) -> str:
-    """What was run, on what."""
-    return (
-        f"{result['model']}, {result['mode']} ({result['dtype']}), {result['device']}: {result['clips']} x "
-        f"{result['seconds']:g} s of sound, {result['steps']} steps"
-    )
