@@ -95,7 +95,7 @@ def test_one_prompt_is_a_string_for_every_seed(tiny_model):
 
 
 def test_a_short_sound_that_the_embedded_model_loses_is_found(embedded: AudioLDM):
-    prompt, how = "a blow landing on a metal shield", {"seconds": 2.56, "refine_phase": 0, "steps": 10}
+    prompt, how = "a single footstep", {"seconds": 2.56, "refine_phase": 0, "steps": 10}
     seeds = list(range(200, 206))
     before = embedded([prompt] * 6, seeds=seeds, retry_silent=0, **how)
     lost = silent(before)
