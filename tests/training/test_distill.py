@@ -30,7 +30,8 @@ def sounds(tmp_path_factory):
 def settings(tiny_model, sounds, tmp_path):
     return [
         "data=sounds", f"data.model={tiny_model}", f"data.folder={sounds}", "data.prompt=null", "data.seconds=0.32",
-        "data.windows=2", "data.workers=0", "data.val_share=0.4", f"task.model={tiny_model}", f"run_dir={tmp_path}/run", "batches=3",
+        "data.windows=2", "data.workers=0", "data.val_share=0.4", f"task.model={tiny_model}",
+        f"run_dir={tmp_path}/run", "batches=3",
         "batch_size=2", "val_every=3", "task.rank=2", "task.trajectories.steps=3", "task.trajectories.states=2",
         "trainer.log_every_n_steps=1", "callbacks.preview=null",
     ]  # fmt: skip
