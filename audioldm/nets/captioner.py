@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, GPT2Config, GPT2LMHeadModel
 
-from audioldm.nets.clap import MelEncoder, TwoTowers
-from audioldm.nets.folder import register, state_digest
+from audioldm.nets.clap import MelEncoder, TwoTowers, clap_digest
+from audioldm.nets.folder import register
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 """places of the special tokens in every vocabulary"""
@@ -39,7 +39,7 @@ class Captioner(ModelMixin, ConfigMixin):
 
     ``vocabulary`` are the tokens of CLAP's tokenizer that it can write, the four special ones first; everything below
     counts tokens by their place in it.   ``dim`` is D, ``frames`` E, 0 for a CLAP without frames.   ``clap`` is the
-    digest of the audio tower that it knows (``clap_digest``).
+    ``clap_digest`` of the CLAP that it knows.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -149,11 +149,6 @@ def sound_features(clap: TwoTowers, wave: Tensor) -> tuple[Tensor, Tensor | None
         return clap.embed_audio(wave, clap.rate), None
     frames = tower.frames(wave)
     return nnf.normalize(tower.pooled(frames).float(), dim=-1), frames.float()
-
-
-def clap_digest(clap: TwoTowers) -> str:
-    """What a net that reads CLAP's space is tied to: a digest of both towers."""
-    return state_digest(clap.audio_encoder, clap.text_encoder)[:16]
 
 
 def build_captioner(clap: TwoTowers, captions: Iterable[str], *, most: int = 4000, **sizes: Any) -> Captioner:
