@@ -44,7 +44,7 @@ class SoundConditions(Group):
     )
     prior: Path | None = option(
         None,
-        "Draw a sound's vector from the prompt's, for a U-Net trained on sound alone: a net of caption/prior, or 'own'.",
+        "Draw a sound's vector from the prompt's, for a U-Net trained on sound alone: of caption/prior, or 'own'.",
         "FOLDER",
     )
     control_net: list[Path] = setting(
