@@ -155,7 +155,7 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that ``text`` allows, such as "[1, inf)"; ``whole`` ones only."""
+    """Numbers that ``text`` allows, such as "[1, inf)" or "[-1, -1] [1, inf)"; ``whole`` ones only."""
 
     text: str
     whole: bool
@@ -167,13 +167,15 @@ class Range:
         >>> closed.complaint(1), half.complaint(1), half.complaint(0.5), closed.complaint(float("nan"))
         ('', 'out of range', 'not a whole number', 'out of range')
         """
-        low, high = map(float, self.text[1:-1].split(","))
         if isinstance(value, str):
             return "not a number"
         if self.whole and isinstance(value, float):
             return "not a whole number"
-        ends = (value == low and self.text[0] == "[") or (value == high and self.text[-1] == "]")
-        return "" if low < value < high or ends else "out of range"
+        for first, low, high, last in re.findall(r"([\[(])([^,]+), ([^,]+)([\])])", self.text):
+            ends = (value == float(low) and first == "[") or (value == float(high) and last == "]")
+            if float(low) < value < float(high) or ends:
+                return ""
+        return "out of range"
 
 
 @lru_cache

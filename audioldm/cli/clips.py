@@ -1,6 +1,5 @@
 """Which clips a command makes, and the files of each: named after prompt and seed, checked before any work."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,8 @@ from audioldm.cli.options.conditioning import AudioPrompt
 from audioldm.cli.options.groups import FORMATS, Output, Prompts
 from audioldm.cli.prompts import Row
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside
+from audioldm.paths import inside, sha256
+from audioldm.tables import read_text
 
 SUFFIX = {name: re.sub("24|float", "", name) for name in FORMATS}
 
@@ -152,10 +152,10 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
     """
     files = files_of(clip, output)
     try:
-        record = json.loads(files.sidecar.read_text(encoding="utf-8"))
-        whole = record["sound"]["sha256"] == hashlib.sha256(files.audio.read_bytes()).hexdigest()
+        record = json.loads(read_text(files.sidecar))
+        whole = record["sound"]["sha256"] == sha256(files.audio)
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     if not whole or not all(path.exists() for path in files.all()):
         return False

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import printable, progress, show_findings, show_json, would
+from audioldm.cli.console import printable, progress, show_findings, show_json, show_text, waiting, would
 from audioldm.cli.encode import Encode
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option, out_option
 from audioldm.cli.prepare import Prepare, examine, record, show
@@ -119,7 +119,7 @@ class Listen(Force, Command):
                 step()
         title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
         text = html.page(title, f'<h1>{html.text(title)}</h1><div class="clips">{"".join(cards)}</div>')
-        print(write_text(self.out, text))
+        show_text(write_text(self.out, text))
 
 
 def card(row: "Row") -> str:
@@ -164,7 +164,7 @@ class Attribution(Command):
             names = "; ".join(f"{author} ({count})" for author, count in sorted(authors.items()))
             lines += ["", f"## {source}, {licence}: {authors.total()} clips", "", names]
         text = "\n".join(map(printable, [*lines, ""]))
-        print(text if self.out is None else write_text(self.out, text))
+        show_text(text if self.out is None else write_text(self.out, text))
 
 
 class Pack(Force, DryRun, Command):
@@ -192,12 +192,10 @@ class Pack(Force, DryRun, Command):
             would(f"{total} sounds would be packed into {out}")
             return
         workers = self.processes or os.cpu_count() or 1
-        with progress(total, "sounds") as step:
-            size, findings = write(
-                self.manifests, out, kbps=self.kbps, splits=splits, processes=workers, on_row=step
-            )
+        with waiting(f"packing {out}"):
+            size, findings = write(self.manifests, out, kbps=self.kbps, splits=splits, processes=workers)
         show_findings(findings)
-        print(f"{out}: {total - len(findings)} sounds, {size / 2**20:.1f} MiB")
+        show_text(f"{out}: {total - len(findings)} sounds, {size / 2**20:.1f} MiB")
 
 
 class Unpack(Force, DryRun, Command):
@@ -224,10 +222,10 @@ class Unpack(Force, DryRun, Command):
             would(f"{sounds} sounds would be written below {out}")
             return
         workers = self.processes or os.cpu_count() or 1
-        with progress(None, "sounds") as step:
-            written, findings = read(file, out, force=self.force, processes=workers, on_row=step)
+        with waiting(f"unpacking {file}"):
+            written, findings = read(file, out, force=self.force, processes=workers)
         show_findings(findings)
-        print("\n".join(map(str, written)))
+        show_text("\n".join(map(str, written)))
 
 
 class Shard(Force, DryRun, Command):
@@ -258,9 +256,9 @@ class Shard(Force, DryRun, Command):
         if self.dry_run:
             would(f"{len(rows)} clips would be written below {out}")
             return
-        with progress(len(rows), "clips") as step:
-            shards = write_shards(rows, out, clips=self.clips, on_row=step)
-        print(f"{out}: {len(shards)} shards, {len(rows)} clips")
+        with waiting(f"writing {out}"):
+            shards = write_shards(rows, out, clips=self.clips)
+        show_text(f"{out}: {len(shards)} shards, {len(rows)} clips")
 
 
 class Stats(Command):

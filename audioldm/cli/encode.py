@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.console import progress, say, would
+from audioldm.cli.console import progress, say, show_text, would
 from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS, AudioSpec
@@ -140,7 +140,7 @@ class Encode(Force, DryRun, Command):
             return
         done = begun(out, key, force=self.force)
         if done is None and "scaling_factor" in read_index(out):
-            print(f"{out} is whole already: {read_index(out)['windows']} windows")
+            show_text(f"{out} is whole already: {read_index(out)['windows']} windows")
             return
         if done is not None:
             sources, on_gpu = self.sources(spec, cuts), not self.device.startswith("cpu")
@@ -166,7 +166,7 @@ class Encode(Force, DryRun, Command):
                 )
         index = {**read_index(out), **measure(out)}
         write_index(out, index)
-        print(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+        show_text(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
 
 
 def parts_of(text: str) -> list[str]:

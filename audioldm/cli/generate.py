@@ -314,7 +314,7 @@ class Session:
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
-        from audioldm.datasets.manifest import sha256
+        from audioldm.paths import sha256
 
         prompts = self.request.prompts
         record: dict[str, Any] = {"schedule": prompts.schedule, "loop": prompts.loop}

@@ -15,6 +15,7 @@ from audioldm.cli.options import changed, restored
 from audioldm.cli.options.groups import ModelOptions, Output
 from audioldm.cli.results import Results, save
 from audioldm.errors import AudioLDMError
+from audioldm.tables import read_text
 
 if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
@@ -93,7 +94,7 @@ def threads(count: int) -> Iterator[None]:
 def read_sidecar(path: Path) -> dict[str, Any]:
     """A sidecar with all that a replay needs.   Raises AudioLDMError."""
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(read_text(path))
         machine = record["machine"]
         texts = (record["prompt"], record["sound"]["sha256"], record["command"])
         numbers = [record["seed"], *(machine[name] for name in ("threads", "batch_size", "batch_row"))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import audioldm
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, say, waiting
+from audioldm.cli.console import printable, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
@@ -79,7 +79,8 @@ def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[
 
     try:
         recipes.resolve_batch_size(cfg)
-        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
+        with waiting("reading the data and the nets"):
+            experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
         fit(cfg, experiment)
         if cfg.debug:
             report_debug(Path(cfg.run_dir), cfg.debug)
@@ -87,7 +88,7 @@ def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[
             note(f"{experiment.module.batch_count} batches: {speed}")
         if hint := getattr(experiment.module, "hint", None):
             note(f"hear it: {hint(Path(cfg.run_dir) / 'model')}")
-        print(f"{cfg.run_dir}/model")
+        show_text(f"{cfg.run_dir}/model")
     except AudioLDMError as error:
         if failed is None:
             raise
@@ -97,7 +98,7 @@ def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[
 
 def note(text: str) -> None:
     """A line beside the result."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def print_plan(cfg: "DictConfig", *, plan: bool) -> None:
@@ -257,7 +258,7 @@ class Ema(Force, Command):
     def run(self) -> None:
         from audioldm.nets.folder import load_component, save_component, weight_file
         from audioldm.paths import staged
-        from audioldm.training.ema import stored_averages, synthesise
+        from audioldm.training.ema import synthesise
 
         run, out = self.folder, self.out
         here, there = run.resolve(), out.resolve()
@@ -266,14 +267,14 @@ class Ema(Force, Command):
         check_free(out, force=self.force)
         if out.exists() and not (out / "model").is_dir():
             raise AudioLDMError(f"{out} is no run.", "--force replaces only a run's folder; name another.")
-        with progress(len(stored_averages(run / "ema", at=self.at)), "averages") as step:
-            state = synthesise(run / "ema", width=self.width, at=self.at, on_average=step)
+        with waiting("combining"):
+            state = synthesise(run / "ema", width=self.width, at=self.at)
         unet: Any = load_component(run / "model" / "unet")
         unet.load_state_dict(state, strict=True)
         with staged(out, folder=True, replace=True) as stage:
             shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
             save_component(unet, stage / "model" / "unet")
-        print(weight_file(out / "model" / "unet"))
+        show_text(weight_file(out / "model" / "unet"))
 
 
 class Report(Command):
@@ -298,4 +299,4 @@ class Report(Command):
 
         with waiting("drawing"):
             page = run_page(self.folder, against=self.against)
-        print(write_text(self.out or self.folder / "report.html", page))
+        show_text(write_text(self.out or self.folder / "report.html", page))

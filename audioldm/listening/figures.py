@@ -8,6 +8,7 @@ import numpy as np
 from audioldm.evaluation.picture import Picture
 from audioldm.listening.analysis import Line, Outcome
 from audioldm.metrics.crossed import power
+from audioldm.progress import counted
 
 BLUE = "#1d4f91"
 GREY = "#8a95a3"
@@ -115,5 +116,5 @@ def power_table(*, seed: int = 0, tests: int = 200) -> list[dict[str, float]]:
     return [
         {"raters": raters, "prompts": prompts}
         | {f"{share:.0%}": power(raters, prompts, share, rng=rng, tests=tests) for share in POWER_SHARES}
-        for raters, prompts in POWER_SIZES
+        for raters, prompts in counted(POWER_SIZES, "simulations")
     ]

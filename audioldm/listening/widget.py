@@ -6,7 +6,8 @@ import ipywidgets as widgets
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
-from audioldm.listening.study import CHOICES, SCALES, Session, Study
+from audioldm.listening.design import CHOICES, SCALES
+from audioldm.listening.study import Session, Study
 
 WORDS: dict[str, tuple[str, dict[Any, str]]] = {
     "ab": ("Which clip do you prefer?", {"A": "A is better", "tie": "no difference", "B": "B is better"}),

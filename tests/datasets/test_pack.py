@@ -12,6 +12,7 @@ from audioldm.datasets.decode import decode, encode
 from audioldm.datasets.manifest import Row, read, write
 from audioldm.datasets.pack import pack, unpack
 from audioldm.errors import AudioLDMError
+from audioldm.progress import listening
 
 
 @pytest.fixture
@@ -28,10 +29,9 @@ def manifest(tmp_path: Path) -> Path:
 
 def test_a_pack_keeps_rows_splits_and_sounds(manifest: Path, tmp_path: Path):
     seen = []
-    size, _ = pack(
-        [manifest], tmp_path / "p.tar", kbps=64, splits=("train", "val"), on_row=lambda: seen.append(1)
-    )
-    assert size == (tmp_path / "p.tar").stat().st_size and len(seen) == 3
+    with listening(lambda unit, done, total: seen.append((unit, done, total))):
+        size, _ = pack([manifest], tmp_path / "p.tar", kbps=64, splits=("train", "val"))
+    assert size == (tmp_path / "p.tar").stat().st_size and seen[-1] == ("sounds", 3, 3)
     (found,), findings = unpack(tmp_path / "p.tar", tmp_path / "there")
     assert not findings
     rows, before = read(found), [row for row in read(manifest)[:-1] if row.split != "test"]

@@ -246,7 +246,7 @@ def forget_hashes(copy: Path) -> None:
         ),
     ):
         path = copy / name
-        with contextlib.suppress(ValueError, OSError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, OSError, TypeError, AttributeError, RecursionError):
             if path.is_file() and path.stat().st_size < 10**6:
                 path.write_text(json.dumps(json.loads(path.read_text()) | {field: value()}))
 

@@ -41,7 +41,8 @@ class Work:
     def line(self, world: World, room: Path, *more: str) -> list[str]:
         """The words for a room."""
         names = {
-            name: getattr(world, name) for name in ("model", "clips", "pack", "tables", "adapter", "made")
+            name: getattr(world, name)
+            for name in ("model", "clips", "pack", "tables", "adapter", "made", "test", "run")
         }
         return [word.format(out=room / "out", room=room, **names) for word in (*self.words, *more)]
 
@@ -107,6 +108,22 @@ WORKS = (
         (),
         keeps=False,
     ),
+    Work(
+        "train, 2 workers",
+        (
+            "train",
+            "tiny/vae",
+            *TRAIN,
+            "data=manifests",
+            "data.manifests=[{clips}/clips.jsonl]",
+            "data.workers=2",
+            "batches=4",
+            "callbacks.state.every=2",
+            "run_dir={out}",
+        ),
+        (),
+        keeps=False,
+    ),
     Work("export", ("export", "{model}", "-o", "{out}"), keeps=False),
     Work(
         "listen prepare",
@@ -140,10 +157,42 @@ WORKS = (
             "{room}/cache",
         ),
     ),
+    Work(
+        "data pack, 2 processes",
+        ("data", "pack", "{clips}/clips.jsonl", "-o", "{out}/p.tar", "--processes", "2"),
+    ),
+    Work("data unpack, 2 processes", ("data", "unpack", "{pack}", "-o", "{out}", "--processes", "2")),
+    Work("listen analyse", ("listen", "analyse", "{test}", "--resamples", "2000", "-o", "{out}")),
+    Work("report", ("report", "{run}", "-o", "{out}/r.html")),
+    Work(
+        "evaluate prompts", ("evaluate", "prompts", "{tables}/asked.tsv", "--clips", "{made}", "-o", "{out}")
+    ),
+    Work(
+        "data encode, 2 workers",
+        (
+            "data",
+            "encode",
+            "{clips}/clips.jsonl",
+            "-o",
+            "{out}",
+            "--vae",
+            "{model}",
+            "--clap",
+            "{model}",
+            "--seconds",
+            "0.64",
+            "--windows",
+            "3",
+            "--workers",
+            "2",
+        ),
+        (),
+        keeps=False,
+    ),
     Work("adapter convert", ("adapter", "convert", "{adapter}", "-o", "{out}/a.safetensors")),
 )
-POOLS = ("data check, 2 workers", "data pack", "data unpack")
-"""Whose processes take seconds to begin: at the small size they are left out"""
+SLOW = ("data pack", "data unpack", "2 workers", "2 processes", "listen analyse", "evaluate prompts")
+"""What the names have of those that take seconds to begin: at the small size they are left out"""
 
 
 def begin(words: list[str], log: Path, prepare: Callable[[], object] = lambda: None) -> int:
@@ -320,7 +369,7 @@ def without_memory(work: Work, world: World, room: Path, rng: np.random.Generato
 def cases(world: World) -> list[Case]:
     """Every long command, killed, without room and without memory."""
     kills = 20 if world.large else 2
-    quick = [work for work in WORKS if work.name not in POOLS]
+    quick = [work for work in WORKS if not any(word in work.name for word in SLOW)]
     out = []
     for number, work in enumerate(WORKS if world.large else world.some(quick, 5, "kills")):
         rng = np.random.default_rng([world.seed, number])

@@ -227,3 +227,36 @@ def test_power_table_grows_with_size():
     assert rows[-1]["70%"] > 0.8
     assert rows[-1]["70%"] > rows[0]["70%"]
     assert all(row["50%"] < 0.25 for row in rows[1:])
+
+
+FOREIGN = {
+    "no answer": lambda event: event.pop("answer"),
+    "an answer of another kind": lambda event: event.update(answer=["A"]),
+    "a choice that is none": lambda event: event.update(answer="C"),
+    "a trial that is none": lambda event: event.update(trial=10**6),
+    "clips of another trial": lambda event: event["stimuli"].reverse(),
+    "no list of clips": lambda event: event.update(stimuli=7),
+    "a rater who never joined": lambda event: event.update(rater=99),
+    "another task": lambda event: event.update(task="mushra"),
+    "true for a number": lambda event: event.update(trial=True),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_events_that_no_rater_can_have_caused_are_refused(study, kind):
+    run = study("ab", ("old", "new"))
+    answer_all(run, lambda trial: "A")
+    rows = [json.loads(line) for line in run.test.responses.read_text().splitlines()]
+    assert len(analyse(run.test, keep_all=True, resamples=100).raters) == 1
+    FOREIGN[kind](next(row for row in rows if row["event"] == "answer"))
+    run.test.responses.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(AudioLDMError, match="holds an event of an unknown kind"):
+        analyse(run.test, keep_all=True, resamples=100)
+
+
+def test_a_log_that_is_no_file_is_refused(study):
+    run = study("ab", ("old", "new"))
+    run.test.responses.unlink(missing_ok=True)
+    run.test.responses.symlink_to("/dev/zero")
+    with pytest.raises(AudioLDMError, match="is no log of answers"):
+        analyse(run.test)

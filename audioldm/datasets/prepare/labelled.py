@@ -26,7 +26,7 @@ from audioldm.datasets.prepare.shared import (
 )
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
-from audioldm.tables import Record, lines, read_text
+from audioldm.tables import Record, filled, lines, read_text
 
 PHRASES: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).with_name("phrases.json").read_text(encoding="utf-8")
@@ -196,8 +196,8 @@ def audioset(
                 author=f"https://youtu.be/{video}",
             )  # fmt: skip
 
-        numbered = enumerate(lines(read_text(path)), start=1)
-        wanted = [(number, line) for number, line in numbered if line.strip() and not line.startswith("#")]
+        numbered = filled(lines(read_text(path)), path)
+        wanted = [(number, line) for number, line in numbered if not line.startswith("#")]
         records = [Record(f"{path}:{number}", {"line": line}) for number, line in wanted]
         out += rows_of(records, row, findings)
     if not out:
