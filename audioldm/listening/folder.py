@@ -117,12 +117,12 @@ def follows(
         return False
     if event["event"] == "join":
         trials[event["rater"]] = plan(design, event["rater"])
-    own = trials.get(event["rater"])
-    if own is None or event["event"] != "answer":
-        return own is not None
-    if not 0 <= event["trial"] < len(own):
+    plans = trials.get(event["rater"])
+    if plans is None or event["event"] != "answer":
+        return plans is not None
+    if not 0 <= event["trial"] < len(plans):
         return False
-    at = own[event["trial"]]
+    at = plans[event["trial"]]
     files = [names.get((slot, at.prompt)) for slot in at.slots]
     with suppress(ValueError):
         check_answer(at, event.get("answer"))
