@@ -140,7 +140,9 @@ def aside_of(path: Path) -> Path:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file.   OSError for what is none: a pipe would never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

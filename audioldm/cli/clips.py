@@ -16,6 +16,8 @@ from audioldm.paths import inside, sha256
 from audioldm.tables import read_text
 
 SUFFIX = {name: re.sub("24|float", "", name) for name in FORMATS}
+UNWRITTEN = ("aif", "aiff", "aac", "au", "caf", "mp4", "oga", "opus", "w64", "webm", "wma")
+"""endings of sounds that nothing here writes; a file or folder of such a name would be taken for one"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output
 def named_file(name: Path, audio_format: str | None) -> tuple[Path, str]:
     """A file's name without its ending, and the format, which the ending chooses where nothing else does."""
     ending = name.suffix.lstrip(".").lower()
+    if ending in UNWRITTEN:
+        raise AudioLDMError(f"{name}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
     if ending not in FORMATS:
         return name, audio_format or "wav"
     if SUFFIX[audio_format or ending] != ending:
@@ -141,6 +145,8 @@ def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
     from audioldm.pipeline.outputs import check_writable
 
     paths = [path for group in groups for clip in group for path in files_of(clip, output).all()]
+    if output.out.suffix.lstrip(".").lower() in UNWRITTEN:
+        named_file(output.out, None)
     check_free(*paths, force=output.force)
     check_writable(output.folder)
 

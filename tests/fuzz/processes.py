@@ -162,8 +162,13 @@ WORKS = (
         ("data", "pack", "{clips}/clips.jsonl", "-o", "{out}/p.tar", "--processes", "2"),
     ),
     Work("data unpack, 2 processes", ("data", "unpack", "{pack}", "-o", "{out}", "--processes", "2")),
-    Work("listen analyse", ("listen", "analyse", "{test}", "--resamples", "2000", "-o", "{out}")),
-    Work("report", ("report", "{run}", "-o", "{out}/r.html")),
+    Work(
+        "listen analyse",
+        ("listen", "analyse", "{test}", "--keep-all", "--resamples", "2000", "-o", "{out}"),
+        (),
+        keeps=False,
+    ),
+    Work("report", ("report", "{run}", "-o", "{out}/r.html"), (), keeps=False),
     Work(
         "evaluate prompts", ("evaluate", "prompts", "{tables}/asked.tsv", "--clips", "{made}", "-o", "{out}")
     ),
@@ -226,8 +231,8 @@ def ended(pid: int, *, patience: float = PATIENCE) -> int:
 
 
 def orphans(pid: int) -> bool:
-    """Whether a process of the group still runs some seconds later."""
-    until = time.monotonic() + 10
+    """Whether a process of the group still runs after they had the time to notice."""
+    until = time.monotonic() + PATIENCE  # a worker that has just been spawned imports the package first
     while time.monotonic() < until:
         try:
             os.killpg(pid, 0)
