@@ -19,7 +19,10 @@ from audioldm.errors import AudioLDMError
 COMMANDS = {
     "generate": "audioldm.cli.generate:Generate",
     "edit": "audioldm.cli.edit:app",
+    "caption": "audioldm.cli.caption:Caption",
     "app": "audioldm.app.command:Serve",
+    "serve": "audioldm.serve.command:Serve",
+    "mcp": "audioldm.serve.agent:Agent",
     "samplers": "audioldm.cli.samplers:Samplers",
     "recipes": "audioldm.cli.runs:Recipes",
     "train": "audioldm.cli.runs:Train",
@@ -119,13 +122,13 @@ def root(
     """
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], commands: typer.Typer = app) -> int:
     """Run one command line and return its exit code; a mistake or a fault becomes one line on stderr."""
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
         with repeated_interrupts(), warned():
-            group = typer.main.get_command(app)
+            group = typer.main.get_command(commands)
             code = group.main(args=arguments, prog_name="audioldm", standalone_mode=False)
     except typer.TyperException as error:
         return say_usage(error, arguments)
@@ -151,15 +154,14 @@ def say_error(error: BaseException) -> int:
     if isinstance(error, AudioLDMError):
         say(str(error))
         return error.code
-    first = (str(error).strip().splitlines() or [""])[0]
+    kind = type(error).__name__
+    first = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        say(f"{place}{error.strerror or first or type(error).__name__}.")
+        say(f"{place}{error.strerror or first or kind}.")
     elif isinstance(error, MemoryError) or any(sign in first.lower() for sign in MEMORY):
-        reason = first[:160] or type(error).__name__
-        say(f"the memory is full ({reason}). Ask for less at once, or free some.")
+        say(f"the memory is full ({first[:160] or kind}). Ask for less at once, or free some.")
     else:
-        kind = type(error).__name__
         say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1
 

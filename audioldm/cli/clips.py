@@ -1,6 +1,7 @@
 """Which clips a command makes, and the files of each: named after prompt and seed, checked before any work."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,9 +85,8 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
     for share in shares:
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
         for place, row in enumerate(row for row in rows for _ in range(prompts.n)):
-            first = prompts.seed + place * prompts.rerank if row.seed is None else row.seed
-            if row.seed is not None:
-                first += place % prompts.n * prompts.rerank
+            begin, number = (prompts.seed, place) if row.seed is None else (row.seed, place % prompts.n)
+            first = begin + number * prompts.rerank
             seeds = range(first, first + prompts.rerank)
             groups.append(
                 [replace(clip_of(row, seed, mark, title, prompts, output), share=share) for seed in seeds]
@@ -99,12 +99,13 @@ def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output
     """One candidate of a row."""
     text, marks = row.prompt or title, [mark]
     if row.audio_prompt is not None:
-        path = row.audio_prompt[0]
-        text = row.prompt or f"audio prompt {path.stem}"
-        marks = [f"like_{plain(path.stem, 24)}" if row.prompt else "", mark]
-    place = row.out or (output.out.name if output.is_file else "")
+        sound = row.audio_prompt[0].stem
+        text, marks = (
+            row.prompt or f"audio prompt {sound}",
+            [f"like_{plain(sound, 24)}" if row.prompt else "", mark],
+        )
     name, audio_format = Path(stem_of(text, seed, *marks)), output.audio_format or "wav"
-    if place:
+    if place := row.out or output.file_name:
         name, audio_format = named_file(Path(place), output.audio_format)
     if row.out and prompts.n > 1:
         name = name.with_name(f"{name.name}_seed{seed}")
@@ -173,3 +174,9 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
             f"{files.audio} is there, but made with {was}.", "Use --force to make it again, or another --out."
         )
     return not other
+
+
+def process_slice(groups: list[list[Clip]]) -> list[list[Clip]]:
+    """What this process makes where torchrun started several: every n-th group of n processes; else all."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return groups[rank::world]

@@ -58,6 +58,11 @@ def grow(row: Row, folder: Path) -> Row:
     return replace(row, path=str(path), sha256=sha256(path))
 
 
+def moved(row: Row, place: Path) -> Row:
+    """The row of a file that is moved to another folder."""
+    return replace(row, path=shutil.move(row.path, str(place / Path(row.path).name)))
+
+
 def pack(
     manifests: Sequence[Path],
     out: Path,
@@ -95,23 +100,27 @@ def unpack(
     findings = list[Finding]()
     with workspace(out) as room:
         stems = extract(file, room)
-        for name in (name for stem in stems for name in (f"{stem}.jsonl", stem)):
-            if inside(out, name, where=file).exists() and not force:
-                raise AudioLDMError(
-                    f"{out / name} is there already.", "Pass --force to replace what it holds."
-                )
+        there = [inside(out, name, where=file) for stem in stems for name in (f"{stem}.jsonl", stem)]
+        if not force and (old := next(filter(Path.exists, there), None)):
+            raise AudioLDMError(f"{old} is there already.", "Pass --force to replace what it holds.")
         for stem in stems:
-            waves = room / "waves" / stem
+            waves, place = room / "waves" / stem, out / stem
             waves.mkdir(parents=True)
-            rows = read(room / f"{stem}.jsonl", absolute=False)
-            work, place = partial(grow, folder=waves), out / stem
             place.mkdir(exist_ok=True)
+            rows = read(room / f"{stem}.jsonl", absolute=False)
+            work = partial(grow, folder=waves)
             done = list(sound_results(work, rows, findings, processes=processes))
-            moved = [
-                replace(row, path=shutil.move(row.path, str(place / Path(row.path).name))) for row in done
-            ]
-            write(moved, out / f"{stem}.jsonl")
+            write([moved(row, place) for row in done], out / f"{stem}.jsonl")
     return [out / f"{stem}.jsonl" for stem in stems], findings
+
+
+def stem_of(item: tarfile.TarInfo) -> str:
+    """The manifest's name that a member of a pack belongs to.   Raises TarError for any other member."""
+    match = MEMBER.fullmatch(item.name)
+    plain = item.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+    if match is None or not plain or item.name.startswith(("/", "..")):
+        raise tarfile.TarError(f"it holds {item.name!r}")
+    return match["stem"]
 
 
 def extract(file: Path, folder: Path) -> list[str]:
@@ -122,11 +131,7 @@ def extract(file: Path, folder: Path) -> list[str]:
     try:
         with tarfile.open(file, "r:") as tar:
             members = [item for item in tar.getmembers() if not item.isdir()]
-            stems = {match["stem"] for item in members if (match := MEMBER.fullmatch(item.name))}
-            for item in members:
-                plain = item.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-                if not plain or not MEMBER.fullmatch(item.name) or item.name.startswith(("/", "..")):
-                    raise tarfile.TarError(f"it holds {item.name!r}")
+            stems = {stem_of(item) for item in members}
             for item in members:
                 path, source = inside(folder, item.name, where=file), tar.extractfile(item)
                 path.parent.mkdir(exist_ok=True)

@@ -88,6 +88,14 @@ def blend(
     return total / mass.to(total).reshape(-1, *[1] * (total.ndim - 1 - dim % total.ndim))
 
 
+def weighted(parts: Sequence[Denoiser], shares: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """The sum of what the parts make of x (B, C, T, F) by their shares (P, T); one alone is left as it is."""
+    here = [(part, share) for part, share in zip(parts, shares, strict=True) if bool(share.any())]
+    if len(here) == 1:
+        return here[0][0](x, sigma)
+    return sum((share.to(x)[:, None] * part(x, sigma) for part, share in here), torch.zeros_like(x))
+
+
 def windowed(
     parts: Sequence[Denoiser],
     shares: Tensor,
@@ -117,18 +125,45 @@ def windowed(
 
         def at(begin: int) -> Tensor:
             index = (torch.arange(size) + begin) % length
-            piece = x[:, :, index.to(x.device)]
-            here = [(part, share[index]) for part, share in zip(parts, shares, strict=True)]
-            here = [(part, share) for part, share in here if bool(share.any())]
             with window_at(begin, length):
-                if len(here) == 1:
-                    return here[0][0](piece, sigma)
-                said = (share.to(piece)[:, None] * part(piece, sigma) for part, share in here)
-                return sum(said, torch.zeros_like(piece))
+                return weighted(parts, shares[:, index], x[:, :, index.to(x.device)], sigma)
 
         return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
 
     return denoise
+
+
+class Front:
+    """Answers in windows, kept: a run over the first frames that a run over more of them goes on from.
+
+    A sampler that asks once a level and treats each frame by itself gives there what it gives over all frames, bit by
+    bit, because every window that those frames depend on was asked: two at the last level of ``sigmas``, one more at
+    each level above.   What lies beyond is 0, and is never looked at.
+    """
+
+    def __init__(self, begins: Sequence[int], window: int, sigmas: Tensor) -> None:
+        self.begins, self.window, self.levels = begins, window, sigmas[:-1].float().tolist()
+        self.last: dict[float, int] = {}
+
+    def reach(self, frames: int) -> None:
+        """From now on the first ``frames`` frames are wanted."""
+        for level in reversed(self.levels):
+            self.last[level] = max(begin for begin in self.begins if begin < frames)
+            frames = self.last[level] + self.window
+
+    def kept(self, denoise: Denoiser) -> Denoiser:
+        """``denoise`` within the windows that are needed, each asked once a level."""
+        answers: dict[tuple[float, int], Tensor] = {}
+
+        def answer(x: Tensor, sigma: Tensor) -> Tensor:
+            level, (begin, _) = float(sigma[0]), WINDOW.get() or (0, 0)
+            if begin > self.last[level]:
+                return torch.zeros_like(x)
+            if (level, begin) not in answers:
+                answers[level, begin] = denoise(x, sigma)
+            return answers[level, begin]
+
+        return answer
 
 
 def shares_of(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from audioldm.adapters import inject
 from audioldm.adapters.adapter import Adapter, AdapterWarning
 from audioldm.adapters.files import read
 from audioldm.adapters.inject import Adapted, Applied
 from audioldm.adapters.words import Words, merge_words, unmerge_words
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
 from audioldm.paths import sha256
@@ -46,21 +48,44 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     trained on other weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
     """
     release(parts)
-    files = [parse(one) for one in named]
-    adapters = [(read(path, parts.unet), weight) for path, weight in files]
-    applied = tuple(
-        Applied(str(path), sha256(path), one.kind, rank_of(one), weight, getattr(one, "word", None))
-        for (path, _), (one, weight) in zip(files, adapters, strict=True)
-    )
-    for one, (adapter, _) in zip(applied, adapters, strict=True):
-        check_base(parts, one, adapter)
-    words = [one for one, _ in adapters if isinstance(one, Words)]
-    changes = [(one, weight) for one, weight in adapters if isinstance(one, Adapter)]
+    if not named:
+        return
+    files, words, changes = list[tuple[Path, Adapter | Words]](), list[Words](), list[tuple[Adapter, float]]()
+    applied = list[Applied]()
+    for path, weight in map(parse, named):
+        one = read(path, parts.unet)
+        word = one.word if isinstance(one, Words) else None
+        files.append((path, one))
+        applied.append(Applied(str(path), sha256(path), one.kind, rank_of(one), weight, word))
+        check_base(parts, applied[-1], one)
+        if isinstance(one, Words):
+            words.append(one)
+        else:
+            changes.append((one, weight))
     inject.check(parts.unet, changes)
+    sampling = sampling_of(files)
+    defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
-    if applied:
-        parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary)
+    parts.engine.adapted = Adapted(tuple(applied), inject.merge(parts.unet, changes), vocabulary, defaults)
+    sample_with(parts, sampling)
     parts.engine.reset()
+
+
+def sampling_of(adapters: Sequence[tuple[Path, Adapter | Words]]) -> dict[str, Any]:
+    """How the adapters want to be sampled: a student of few steps says so in its file.   The last one counts."""
+    settings: dict[str, Any] = {}
+    for path, adapter in adapters:
+        try:
+            settings |= json.loads(adapter.about.get("sampling", "{}"))
+            Sampling().merged(**settings)
+        except (ValueError, TypeError, AudioLDMError) as error:
+            raise AudioLDMError(f"{path}: its sampling cannot be read ({error}).", "Copy it again.") from None
+    return settings
+
+
+def sample_with(parts: Components, settings: dict[str, Any]) -> None:
+    """Give ``parts`` other defaults."""
+    object.__setattr__(parts, "defaults", parts.defaults.merged(**settings))
 
 
 def release(parts: Components) -> None:
@@ -69,6 +94,7 @@ def release(parts: Components) -> None:
         inject.unmerge(parts.unet, parts.adapted.weights)
         if parts.adapted.vocabulary is not None:
             unmerge_words(parts.clap, parts.adapted.vocabulary)
+        sample_with(parts, parts.adapted.sampling)
         parts.engine.adapted = None
         parts.engine.reset()
 
@@ -78,17 +104,23 @@ def rank_of(adapter: Adapter | Words) -> int:
     return len(adapter.rows) if isinstance(adapter, Words) else adapter.rank
 
 
-def check_base(parts: Components, applied: Applied, adapter: Adapter | Words) -> None:
-    """Refuse what cannot be, and warn where the adapter was trained on other weights than the pipeline's."""
-    if isinstance(adapter, Words) and applied.weight != 1:
+def check_word(parts: Components, applied: Applied) -> None:
+    """Refuse a word with a weight, and one for a model that has no CLAP."""
+    if applied.weight != 1:
         raise AudioLDMError(
             f"adapter={applied.file}:{applied.weight:g}: a word has no weight.",
             f"Leave it out: {applied.file}.",
         )
-    if isinstance(adapter, Words) and isinstance(parts.clap, NoClap):
+    if isinstance(parts.clap, NoClap):
         raise AudioLDMError(
             f"adapter={applied.file} is a word of CLAP, and {parts.name} has no CLAP.", "Leave it out."
         )
+
+
+def check_base(parts: Components, applied: Applied, adapter: Adapter | Words) -> None:
+    """Refuse what cannot be, and warn where the adapter was trained on other weights than the pipeline's."""
+    if isinstance(adapter, Words):
+        check_word(parts, applied)
     if adapter.base and not adapter.base.keys() & parts.hashes.keys():
         warnings.warn(
             f"{applied.file} does not say whether it was trained on {parts.name}.",

@@ -40,6 +40,7 @@ class OfModel(LatentDiffusion):
     """
 
     recordable = False
+    file = "adapter.safetensors"
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class OfModel(LatentDiffusion):
 
     def hint(self, folder: Path) -> str:
         """The command that makes a sound with what was learned."""
-        file = folder / "adapter.safetensors"
+        file = folder / self.file
         model = f" -m {self.model}" if self.model else ""
         use = f"{model} --adapter {file}" if file.exists() else f" -m {folder}"
         return f'audioldm generate "{self.prompt or "..."}"{use}'
@@ -130,7 +131,7 @@ class FineTune(OfModel):
 
     ``targets`` are patterns of layer names; None takes the linear layers, and with ``convolutions`` those too (a LoRA
     is then a LoCon).   ``prior`` {prompt, clips, weight} adds the class loss of DreamBooth, on ``clips`` sounds of its
-    prompt, which the model makes first.
+    prompt, which the model makes first.   ``begin`` is an adapter to train further instead of a new one.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class FineTune(OfModel):
         targets: Sequence[str] | None = None,
         convolutions: bool = False,
         prior: dict[str, Any] | None = None,
+        begin: Adapter | None = None,
         run_dir: str = "runs/personal",
         **settings: Any,
     ) -> None:
@@ -153,7 +155,9 @@ class FineTune(OfModel):
         else:
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             rng = generator(self.seed, 0, 0)
-            self.adapter = start(self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha)
+            self.adapter = begin or start(
+                self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha
+            )
             inject.attach(self.unet, [(self.adapter, 1.0)])
 
     def on_fit_start(self) -> None:
@@ -183,8 +187,8 @@ class FineTune(OfModel):
         adapter = inject.learned(self.unet, self.adapter)
         adapter.base.update(self.base("unet"))
         adapter.about.update(self.about())
-        write(folder / "adapter.safetensors", adapter)
-        return [folder / "adapter.safetensors"]
+        write(folder / self.file, adapter)
+        return [folder / self.file]
 
 
 class Prior:
@@ -202,9 +206,8 @@ class Prior:
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
         self.condition, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
-        settings = vars(pipe.defaults)
-        settings = {k: settings[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
-        settings["guidance"] = settings["guidance"] if self.guidance is None else self.guidance
+        defaults = vars(pipe.defaults.merged(guidance=self.guidance))
+        settings = {name: defaults[name] for name in ("seconds", "steps", "sampler", "grid", "guidance")}
         identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
         about = {key: str(value) for key, value in identity.items()}
         if path.exists() and metadata_of(path) == about:
@@ -213,12 +216,9 @@ class Prior:
             what = "holds other sounds than this run began with" if path.exists() else "is gone"
             raise AudioLDMError(f"{path} {what}, and the model has changed.", "Begin again with --fresh.")
         else:
-            training = pipe.unet.training
+            training, seeds = pipe.unet.training, range(seed, seed + self.clips)
             pipe.unet.eval()
-            sampled = [
-                pipe.sample(self.condition, empty, seeds=[seed + i], **settings).cpu()
-                for i in range(self.clips)
-            ]
+            sampled = [pipe.sample(self.condition, empty, seeds=[one], **settings).cpu() for one in seeds]
             pipe.unet.train(training)
             self.latents = torch.cat(sampled).contiguous()
             with staged(path) as stage:  # every process samples the same ones
@@ -284,5 +284,5 @@ class TextualInversion(OfModel):
         """The word as one file."""
         base = self.base("unet", "text_encoder")
         words = Words(self.word, self.rows.detach().cpu(), base, self.about())
-        write(folder / "adapter.safetensors", words)
-        return [folder / "adapter.safetensors"]
+        write(folder / self.file, words)
+        return [folder / self.file]

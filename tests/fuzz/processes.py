@@ -40,10 +40,7 @@ class Work:
 
     def line(self, world: World, room: Path, *more: str) -> list[str]:
         """The words for a room."""
-        names = {
-            name: getattr(world, name)
-            for name in ("model", "clips", "pack", "tables", "adapter", "made", "test", "run")
-        }
+        names = {name: getattr(world, name) for name in ("model", "clips", "tables", "adapter", "made")}
         return [word.format(out=room / "out", room=room, **names) for word in (*self.words, *more)]
 
 
@@ -80,8 +77,6 @@ WORKS = (
     Work("data prepare", ("data", "prepare", "folder", "{tables}", "-o", "{out}/m.jsonl")),
     Work("data listen", ("data", "listen", "{clips}/clips.jsonl", "-o", "{out}/page.html")),
     Work("data shard", ("data", "shard", "{clips}/clips.jsonl", "-o", "{out}", "--clips", "1")),
-    Work("data pack", ("data", "pack", "{clips}/clips.jsonl", "-o", "{out}/p.tar", "--processes", "1")),
-    Work("data unpack", ("data", "unpack", "{pack}", "-o", "{out}", "--processes", "1")),
     Work(
         "data encode",
         (
@@ -158,11 +153,6 @@ WORKS = (
         ),
     ),
     Work(
-        "data pack, 2 processes",
-        ("data", "pack", "{clips}/clips.jsonl", "-o", "{out}/p.tar", "--processes", "2"),
-    ),
-    Work("data unpack, 2 processes", ("data", "unpack", "{pack}", "-o", "{out}", "--processes", "2")),
-    Work(
         "listen analyse",
         ("listen", "analyse", "{test}", "--keep-all", "--resamples", "2000", "-o", "{out}"),
         (),
@@ -196,8 +186,8 @@ WORKS = (
     ),
     Work("adapter convert", ("adapter", "convert", "{adapter}", "-o", "{out}/a.safetensors")),
 )
-SLOW = ("data pack", "data unpack", "2 workers", "2 processes", "listen analyse", "evaluate prompts")
-"""What the names have of those that take seconds to begin: at the small size they are left out"""
+SLOW = ("2 workers", "listen analyse", "evaluate prompts")
+"""Whose processes take seconds to begin: at the small size they are left out"""
 
 
 def begin(words: list[str], log: Path, prepare: Callable[[], object] = lambda: None) -> int:

@@ -1,5 +1,6 @@
 """The groups of options that several commands share: sampling, guidance, prompts, results and the model."""
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -102,6 +103,8 @@ def opened(model: str | None, *, device: str, dtype: str | None, **choices: Any)
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
         library.utils.logging.disable_progress_bar()
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's processes take a GPU each
+        place = f"cuda:{os.environ['LOCAL_RANK']}"
     if place == "cpu":
         keep_freed_memory()
     with warned():
@@ -329,6 +332,11 @@ class Output(Force, DryRun):
     def is_file(self) -> bool:
         """Whether ``out`` names a sound file and not a folder."""
         return self.out.suffix.lstrip(".").lower() in FORMATS and not self.out.is_dir()
+
+    @property
+    def file_name(self) -> str:
+        """The name of the sound file that ``out`` is, "" for a folder."""
+        return self.out.name if self.is_file else ""
 
     @property
     def folder(self) -> Path:
