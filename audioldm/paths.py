@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import unicodedata
 import uuid
 from collections.abc import Iterator
@@ -159,9 +160,12 @@ def aside_of(path: Path) -> Path:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file.   OSError for what is none: a pipe would never end."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    """Hex digest of a file.   OSError for what has no end (a pipe), or is large and almost all holes."""
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.EINVAL, "it is no file", str(path))
+    if about.st_size > 2**30 and 16 * 512 * getattr(about, "st_blocks", about.st_size) < about.st_size:
+        raise OSError(errno.EINVAL, f"it holds next to nothing of its {about.st_size} bytes", str(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
