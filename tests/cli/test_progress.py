@@ -12,9 +12,9 @@ import soundfile
 
 from audioldm.cli.console import progress, waiting
 from audioldm.listening.folder import load
-from audioldm.listening.simulate import take
 from audioldm.listening.study import Study
 from audioldm.progress import counted
+from notebooks.simulated_raters import take
 
 
 def test_the_total_grows_where_a_clip_is_drawn_again(monkeypatch, capsys):
