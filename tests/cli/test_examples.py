@@ -28,7 +28,7 @@ PAGES = [
 ENDS = (">", "|", "&&", "2>", "||", ";", "\\")
 
 NOT_RUN = {
-    r"^(app|listen serve)": "serves until it is stopped: tests/app and tests/listening drive it",
+    r"^(app|serve|mcp|listen serve)": "serves until it is stopped: tests/app, tests/serve and tests/listening drive it",
     r"^train.*(task\.model=|data\.shards|KIND|RECIPE)": "needs a model of another recipe: tests/recipes trains it",
     r"^(ema|report)": "needs a training: tests/cli/test_ema.py and tests/training make one",
     r"--adapter|--merge|^adapter": "needs a trained adapter: tests/pipeline/test_adapting.py makes one",
@@ -225,6 +225,7 @@ def quick(words: list[str], tiny_model: Path) -> list[str]:
         if words[0] in ("generate", "bench") or words[:2] == ["edit", "continue"]
         else []
     )
+    words += ["--set", "figure=false"] if words[0] == "generate" and "--replay" not in words else []
     words += ["--repeat", "1"] if words[0] == "bench" else ["--force"]
     words += ["-n", "1"] if words[0] == "edit" and "-n" in words else []
     return [word for word in words if word != "--resume"] if "--force" in words else words

@@ -23,7 +23,7 @@ import audioldm
 from audioldm.datasets.decode import decode, encode
 from audioldm.datasets.manifest import Finding, Row, split_of
 from audioldm.datasets.prepare.repositories import HOST, fetch
-from audioldm.datasets.prepare.shared import AnyPath, Findings, note, rows_of, table
+from audioldm.datasets.prepare.shared import AnyPath, Findings, note, remark, rows_of, table
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes, write_text
 from audioldm.tables import Record
@@ -60,7 +60,7 @@ def opensounds2(
     wanted = [record for record in listed if weak or not is_weak(record.cells)]
     if len(wanted) < len(listed):
         lost = f"{len(listed) - len(wanted)} weak captions"
-        note(findings if findings is not None else [], place, lost, "weak")
+        remark(findings, place, lost, "weak")
     sums = Sums(to, findings)
     known = clips_of(tracked()) if packed else {}
     if packed:
@@ -236,11 +236,10 @@ def members(path: Path, wanted: set[str], findings: Findings) -> Iterator[tuple[
     lost = set(wanted)
     try:
         with tarfile.open(path, "r:") as tar:
-            for item in tar:
-                if item.name in lost and item.isreg() and item.size <= MOST_BYTES:
-                    source = tar.extractfile(item)
+            for item in filter(tarfile.TarInfo.isreg, tar):
+                if item.name in lost and item.size <= MOST_BYTES:
                     lost.discard(item.name)
-                    yield item.name, source.read() if source else b""
+                    yield item.name, tar.extractfile(item).read()  # type: ignore[union-attr]  # a plain file
     except (tarfile.TarError, OSError, EOFError) as error:
         note(findings, path, f"it cannot be read: {error}", "missing")
     if lost and findings is not None:
