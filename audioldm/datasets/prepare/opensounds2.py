@@ -55,13 +55,7 @@ def opensounds2(
     place, to = Path(place) if place else tracked(), Path(to).absolute()
     if not 0 <= weak <= 1:
         raise AudioLDMError(f"weak={weak} is not a weight.", "Use 0 to leave them out, or up to 1.")
-    packed = place.is_dir()
-    listed = table(place / "manifest.jsonl", ("tar", "path", "caption"), findings) if packed else index(place)
-    wanted = [record for record in listed if weak or not is_weak(record.cells)]
-    if len(wanted) < len(listed):
-        lost = f"{len(listed) - len(wanted)} weak captions"
-        remark(findings, place, lost, "weak")
-    sums = Sums(to, findings)
+    wanted, sums, packed = clips(place, weak, findings), Sums(to, findings), place.is_dir()
     known = clips_of(tracked()) if packed else {}
     if packed:
         unpack(place, sums, wanted)
@@ -73,9 +67,8 @@ def opensounds2(
         path = cells["path"] if packed else flac(cells["path"])
         if (digest := sums.known.get(path)) is None:
             return None
-        asked = cells.get("sha256") or known.get(path, "") if packed else ""
-        if not digest.startswith(asked):
-            raise ValueError(f"sha256 {digest[:12]} instead of {asked[:12]}")
+        if packed:
+            refuse_other(digest, cells.get("sha256") or known.get(path, ""))
         source, original = (cells[name] for name in ("source", "original_path"))
         return Row(
             str(inside(to, path)), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
@@ -84,6 +77,22 @@ def opensounds2(
         )  # fmt: skip
 
     return list(rows_of(wanted, row, findings))
+
+
+def clips(place: Path, weak: float, findings: Findings) -> list[Record]:
+    """The clips of a folder or a list; those of weak captions only if they have a weight."""
+    need = ("tar", "path", "caption")
+    listed = table(place / "manifest.jsonl", need, findings) if place.is_dir() else index(place)
+    wanted = [record for record in listed if weak or not is_weak(record.cells)]
+    if len(wanted) < len(listed):
+        remark(findings, place, f"{len(listed) - len(wanted)} weak captions", "weak")
+    return wanted
+
+
+def refuse_other(digest: str, listed: str) -> None:
+    """Raise ValueError unless a sha256 begins as it is listed."""
+    if not digest.startswith(listed):
+        raise ValueError(f"sha256 {digest[:12]} instead of {listed[:12]}")
 
 
 def is_weak(cells: dict[str, Any]) -> bool:
@@ -194,9 +203,10 @@ def cut(record: Record, folder: Path, sums: Sums) -> None:
     original, path = folder / cells["original_path"], flac(cells["path"])
     with original.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(cells["sha256"]):
-        reason = f"sha256 {digest[:12]} instead of {cells['sha256'][:12]}"
-        note(sums.findings, record.where, reason, "changed")
+    try:
+        refuse_other(digest, cells["sha256"])
+    except ValueError as error:
+        note(sums.findings, record.where, str(error), "changed")
         return
     try:
         # whole: a place in an MP3 is not found exactly

@@ -19,12 +19,12 @@ SETTINGS = (
 ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "GIT_CONFIG_NOSYSTEM": "1"}
 
 
-def git(folder: Path, *words: str, given: bytes = b"") -> bytes:
+def git(folder: Path, *words: str, data: bytes = b"") -> bytes:
     """What git prints, run on the repository and working tree ``folder``.   Raises AudioLDMError."""
     command = ["git", *SETTINGS, "-C", str(folder), *words]
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, timeout=SECONDS, env=os.environ | ENVIRONMENT
+            command, input=data, capture_output=True, timeout=SECONDS, env=os.environ | ENVIRONMENT
         )
     except FileNotFoundError:
         raise AudioLDMError("There is no git.", "Install it, or name a folder of the set.") from None
@@ -66,6 +66,6 @@ def fetch(repository: str, commit: str, paths: Iterable[str], folder: Path, *, h
             commit,
             "--pathspec-from-file=-",
             "--pathspec-file-nul",
-            given=listed,
+            data=listed,
         )
     return there
