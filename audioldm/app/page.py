@@ -320,7 +320,7 @@ def visible(takes: list[Take], names: list[str], count: int) -> list[Update]:
     """``count`` players: those with a take shown, the others hidden."""
     parts: list[Update] = []
     for take, name in zip(takes, names, strict=True):
-        image = view.img(take.figure.read_bytes(), f"Waveform and log-mel of {name[:1].lower()}{name[1:]}")
+        image = view.image(take.figure.read_bytes(), f"Waveform and log-mel of {name[:1].lower()}{name[1:]}")
         parts.append(gr.update(value=str(take.audio), visible=True, label=name))
         parts.append(gr.update(value=image, visible=True))
     hidden = [gr.update(value=None, visible=False)] * 2
