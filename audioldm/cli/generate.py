@@ -39,7 +39,8 @@ class Generate(Command):
     hashes, versions). Paths go to standard output (with --json, the .json files as one list), progress to
     standard error. The clip at place i of all prompts times -n has seed SEED+i. The same seed, settings, model,
     versions, device and number of threads give the same bytes, alone or among others at batch_size 1; other
-    threads and batch sizes move rounding only, at most 2 of 32768. A clip that fails does not end the others.
+    threads and batch sizes round differently, which a vocoder's phases add up. A clip that fails does not end
+    the others.
 
     \b
     Examples:
