@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import printable, progress, show_findings, show_json
+from audioldm.cli.console import printable, show_findings, show_json, show_text, waiting
 from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
@@ -60,6 +60,7 @@ class SourceOptions(Group):
     only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
     exclude: list[str] | None = option(None, "wavcaps: a blacklist of other sets' test clips.", "JSON")
     weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.", Between(0))
+    host: str | None = option(None, "opensounds2: what stands before OWNER/NAME of a repository.", "URL")
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
@@ -82,6 +83,7 @@ class Prepare(Force, AsJson, Command):
       audioldm data prepare table clips.csv --audio sounds -o data/raw/clips.jsonl
       audioldm data prepare webdataset shards/*.tar --to data/raw/mine -o data/raw/mine.jsonl
       audioldm data prepare esc10 --from ESC-10
+      audioldm data prepare opensounds2
       audioldm data prepare audiocaps --from audiocaps/dataset --audio sounds --youtube
       audioldm data prepare parquet data/raw/audiocaps --hub OpenSound/AudioCaps -o data/raw/audiocaps.jsonl
     """
@@ -169,9 +171,10 @@ def checked(options: Prepare) -> "Reader":
         raise AudioLDMError(
             f"{name} takes no --{strange[0].replace('_', '-')}.", f"It takes {', '.join(known.values())}."
         )
-    if not inputs:
+    parameters = list(inspect.signature(reader).parameters.values())
+    if not inputs and parameters[0].default is inspect.Parameter.empty:
         raise AudioLDMError(f"{name} needs the place of its data.", "Name it: --from PLACE.")
-    kinds = [item.kind for item in inspect.signature(reader).parameters.values()]
+    kinds = [item.kind for item in parameters]
     if len(inputs) > 1 and inspect.Parameter.VAR_POSITIONAL not in kinds:
         raise AudioLDMError(f"{name} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
     for key in ("val", "test"):
@@ -187,8 +190,8 @@ def fetched(reader: "Reader", inputs: Sequence[str], options: dict[str, Any]) ->
     folder = Path(options.get("audio") or inputs[0])
     folder.mkdir(parents=True, exist_ok=True)
     clips = captioned.clips(reader(*inputs, **options, findings=[]))
-    with progress(len(clips), "clips") as step:
-        return youtube.fetch(clips, folder, on_clip=step)
+    with waiting("fetching"):
+        return youtube.fetch(clips, folder)
 
 
 def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
@@ -197,7 +200,9 @@ def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
     missing = sum(not Path(row.path).is_file() for row in rows)
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
-    print(f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written")
+    show_text(
+        f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written"
+    )
 
 
 SHOWN = 20
@@ -223,8 +228,8 @@ def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int =
     """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes."""
     from audioldm.datasets import check
 
-    with progress(len(rows), "sounds") as step:
-        report = check.check(rows, workers=workers if len(rows) > 200 else 0, on_row=step)
+    with waiting("checking"):
+        report = check.check(rows, workers=workers if len(rows) > 200 else 0)
     return check.Report(report.rows, [*findings, *report.findings])
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.console import say
 from audioldm.cli.options import Between, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
+from audioldm.paths import find
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audioldm.control.controls import Control
     from audioldm.control.source import MapSource
+    from audioldm.nets.prior import Prior
     from audioldm.pipeline.audioldm import AudioLDM
 
 SHIPPED = Path("own")
@@ -41,6 +43,11 @@ class SoundConditions(Group):
         "  Repeatable.",
         "MAP=FILE[:SCALE]",
     )
+    prior: Path | None = option(
+        None,
+        "Draw a sound's vector from the prompt's, for a U-Net trained on sound alone: of caption/prior, or 'own'.",
+        "FOLDER",
+    )
     control_net: list[Path] = setting(
         [],
         "The net of a --control, of control/t2i_adapter or control/controlnet; the embedded model has its own.  "
@@ -56,17 +63,18 @@ class SoundConditions(Group):
             )
         if self.control_net and not self.control:
             raise AudioLDMError("control_net has no map to read.", "Give --control MAP=FILE.")
-        named = {*self.control_net, self.ip_adapter} - {None, SHIPPED}
-        if absent := sorted(folder for folder in named if folder and not folder.exists()):
-            raise AudioLDMError(
-                f"{absent[0]} is not there.", "Train it: audioldm recipes control/t2i_adapter."
-            )
+        nets = dict.fromkeys((*self.control_net, self.ip_adapter), "control/t2i_adapter")
+        for folder, recipe in (nets | {self.prior: "caption/prior"}).items():
+            if folder not in (None, SHIPPED) and not folder.exists():
+                raise AudioLDMError(f"{folder} is not there.", f"Train it: audioldm recipes {recipe}.")
         return check_maps(self.control) if self.control else []
 
     def apply(
         self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
     ) -> "AudioLDM":
         """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
+        if self.prior is not None:
+            pipe = replace(pipe, prior=load_prior(pipe, self.prior))
         if not maps and self.ip_adapter is None:
             return pipe
         from audioldm.control.controls import MapControl
@@ -109,6 +117,18 @@ class SoundConditions(Group):
         return nets
 
 
+def load_prior(pipe: "AudioLDM", folder: Path) -> "Prior":
+    """The prior in ``folder``, or the embedded model's.   Raises AudioLDMError where it does not fit."""
+    from audioldm.nets.clap import load_in_space
+    from audioldm.nets.prior import SHIPPED as OWN
+    from audioldm.nets.prior import Prior
+
+    place = OWN if folder == SHIPPED else folder
+    if not (place / "config.json").is_file():
+        raise AudioLDMError(f"There is no prior in {place}.", "Train one: audioldm train caption/prior.")
+    return load_in_space(place, Prior, pipe.clap, "caption/prior")
+
+
 def check_maps(texts: list[str]) -> "list[MapSource]":
     """``MAP=FILE[:SCALE]`` words as maps whose files are there."""
     from audioldm.control.source import MapSource
@@ -146,11 +166,12 @@ def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prom
     name, shares = weighted(text, place, [1.0 if alone else 0.5], Between(0, 1))
     if len(shares) > 1:
         raise AudioLDMError(f"{place}={text} has {len(shares)} shares.", "Give one.")
-    if not Path(name).is_file():
+    path = find(name)
+    if not path.is_file():
         raise AudioLDMError(f"{place}={name} is not a file.", "Name a sound file, such as ref.wav.")
     if alone and shares[0] != 1:
         raise AudioLDMError(f"{place}={text} leaves {1 - shares[0]:g} to a prompt.", "Give one, or no share.")
-    return Path(name), shares[0]
+    return path, shares[0]
 
 
 def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":
