@@ -230,18 +230,11 @@ def test_the_embedded_model_in_the_browser_is_recognised(chromium, host, tmp_pat
     rows = export_onnx(AudioLDM.from_pretrained(), tmp_path, web=WEB)
     print(*rows, sep="\n")
     assert sum(row.megabytes for row in rows) < 60
-    page, yamnet, right = opened(chromium, host(tmp_path)), YamNet(), 0
-    for prompt, classes in {
-        "rain falling": ["Rain"],
-        "a dog barking": ["Dog", "Bark"],
-        "sea waves": ["Ocean", "Waves"],
-    }.items():
-        wav, line = generated(page, prompt)
-        wave, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
-        scores = class_scores(torch.from_numpy(wave), rate, yamnet)
-        right += bool(right_classes(scores, classes))
-        print(prompt, line, right_classes(scores, classes), list(scores.items())[:2])
-        if "AUDIOLDM_PICTURE" in os.environ:
-            page.screenshot(path=os.environ["AUDIOLDM_PICTURE"])
-    # one bark in five seconds is little on the mean
-    assert right >= 2
+    page = opened(chromium, host(tmp_path))
+    wav, line = generated(page, "rain falling")
+    print(line)
+    if "AUDIOLDM_PICTURE" in os.environ:
+        page.screenshot(path=os.environ["AUDIOLDM_PICTURE"])
+    wave, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
+    scores = class_scores(torch.from_numpy(wave), rate, YamNet())
+    assert right_classes(scores, ["Rain"]), list(scores.items())[:5]

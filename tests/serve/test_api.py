@@ -194,6 +194,7 @@ def test_a_load_loses_and_mixes_nothing(url, service):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_ten_thousand_requests_lose_and_mix_nothing(url, service):
     load(url, service, 10_000, 64)
 
