@@ -35,7 +35,8 @@ def test_overfit_says_how_far_the_loss_fell(command, capsys):
 
 
 def test_profile_shows_where_the_time_goes(command, capsys):
-    assert command("train", "tiny/clap", *FEW, "debug=profile") == 0
+    # validations count among the steps of the profile
+    assert command("train", "tiny/clap", *FEW[:-1], "debug=profile") == 0
     assert "conv" in capsys.readouterr().out
     traces = list(Path("runs/debug/profile/tiny/clap").glob("*.trace.json"))
     assert traces and all(trace.stat().st_size > 1000 for trace in traces)
