@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import audioldm
 from audioldm.datasets.decode import decode, encode
 from audioldm.datasets.manifest import Finding, Row, split_of
 from audioldm.datasets.prepare.repositories import HOST, fetch
@@ -106,7 +105,7 @@ def is_weak(cells: dict[str, Any]) -> bool:
 
 def tracked() -> Path:
     """The project's own list: inside an installed package, else in the checkout."""
-    package = Path(audioldm.__file__).parent
+    package = Path(__file__).parents[2]
     installed = package / "_manifests" / LIST
     return installed if installed.is_file() else package.parent / "data" / "manifests" / LIST
 
