@@ -9,6 +9,7 @@ from torch import Tensor
 
 from audioldm.batch import Condition
 from audioldm.components import Components, SamplingOptions
+from audioldm.control.micro import MicroControl
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.run import OnStep
 
@@ -70,7 +71,8 @@ def resample_silent(generate: Call) -> Call:
         size = batch_size or (1 if parts.device.type == "cpu" else len(prompts))
         retries = parts.defaults.merged(retry_silent=options.get("retry_silent")).retry_silent
         waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
-        for attempt in range((0 if parts.controls else retries) + 1):
+        controlled = any(not isinstance(control, MicroControl) for control in parts.controls)
+        for attempt in range((0 if controlled else retries) + 1):
             groups = [rows[start : start + size] for start in range(0, len(rows), size)]
             total = batches + len(groups)
             for group in groups:
