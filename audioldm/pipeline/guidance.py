@@ -23,7 +23,7 @@ from audioldm.diffusion.edit import start_level
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component, sha256, weight_file
+from audioldm.nets.folder import load_component, sha256, state_digest, weight_file
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.nets.vae import decode, encoder_digest
@@ -240,8 +240,10 @@ def clap_score(parts: Components, condition: Condition) -> Callable[[Tensor], Te
 
 def check_same_latents(parts: Components, other: Components, option: str) -> None:
     """Raise AudioLDMError unless ``other`` has the same latents and is conditioned in the same way."""
-    for part in ("vae", "text_encoder"):
-        if parts.hashes.get(part) != other.hashes.get(part):
+    for part, net in (("vae", "vae"), ("text_encoder", "clap")):
+        # the same weights may lie in another number type
+        alike = parts.hashes.get(part) == other.hashes.get(part)
+        if not alike and state_digest(getattr(parts, net)) != state_digest(getattr(other, net)):
             raise AudioLDMError(
                 f"{option}={other.name} has another {part} than {parts.name}.",
                 "Name a model of the same latents.",
