@@ -102,6 +102,27 @@ def check_sampling(**settings: Any) -> None:
             raise AudioLDMError(f"{name}={value:g} is not {what}.", hint)
 
 
+STUDENT = "consistency"
+"""The sampler of models that were distilled to few steps."""
+
+
+def warn_of_student(defaults: Sampling, settings: Sampling) -> None:
+    """AudioLDMWarning where a model that was distilled to few steps (its sampler says so) is sampled in another way."""
+    if not defaults.sampler.startswith(STUDENT):
+        return
+    most, other = 2 * defaults.steps, []
+    if not settings.sampler.startswith(STUDENT):
+        other.append(f"sampler={settings.sampler}")
+    if settings.guidance != defaults.guidance:
+        other.append(f"guidance={settings.guidance:g}")
+    if settings.steps > most:
+        other.append(f"steps={settings.steps}")
+    if other:
+        why = f"this model was distilled: {', '.join(other)} makes it worse"
+        use = f"use {defaults.sampler}, 1 to {most} steps and guidance {defaults.guidance:g}"
+        warnings.warn(f"{why}; {use}, or the model without its adapter.", AudioLDMWarning, stacklevel=3)
+
+
 def warn_of_unused(negative: str | None, guidance: float | None) -> None:
     """AudioLDMWarning for a negative prompt without guidance, which does nothing."""
     if negative and guidance == 1:

@@ -42,6 +42,8 @@ class Adapted:
     weights: dict[str, Tensor]
     vocabulary: Vocabulary | None
     """of the text encoder, where words were added to it"""
+    sampling: dict[str, Any]
+    """the model's own settings, where adapters brought others"""
 
     def settings(self) -> list[dict[str, Any]]:
         """For a sidecar."""

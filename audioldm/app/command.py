@@ -45,12 +45,15 @@ class Serve(Command):
             raise AudioLDMError(
                 f"{error.name} is not installed.", 'Run: pip install "audioldm[app]"'
             ) from None
-        from audioldm.app.studio import Limits, Studio
+        from audioldm.app.studio import Studio
         from audioldm.app.training import Trainer
+        from audioldm.serve.jobs import Jobs
+        from audioldm.serve.service import Limits
 
         os.environ["GRADIO_TEMP_DIR"] = str((self.out / "uploads").absolute())
         self.out.mkdir(parents=True, exist_ok=True)
-        studio = Studio(self.model.load(), self.out, Limits(seconds=self.longest, waiting=self.waiting))
+        limits = Limits(seconds=self.longest, waiting=self.waiting)
+        studio = Studio(self.model.load(), limits, Jobs(max(self.waiting, limits.takes)), out=self.out)
         trainer = Trainer(studio, self.model, root)
         try:
             page.build(studio, trainer).launch(

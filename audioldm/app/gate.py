@@ -1,51 +1,32 @@
-"""What stands between the network and the page: who may ask, which files may go out, and under which names."""
+"""What stands between the network and the page: which files may go out, and under which names."""
 
 import json
-import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from audioldm.listening.server import host_name, is_local
+from audioldm.serve import gate
+from audioldm.serve.gate import HEADERS, Message, Receive, Send, refuse
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json", ".safetensors")
 """Endings of files that may go out: sounds, pictures, sidecars and adapters; nothing that a browser would run"""
 ALIAS = "/audioldm-files"
 """What the folder of files is called in requests and replies"""
 MOST_JSON = 2**20
 """bytes of a request: it names uploads and holds none"""
-HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"content-security-policy": b"frame-ancestors 'self'",
-}
 
 
-class Gate:
+class Gate(gate.Gate):
     """ASGI middleware; ``folder`` holds uploads and results, ``host`` is where the page listens."""
 
     def __init__(self, app: Any, *, folder: Path, host: str) -> None:
-        self.app, self.host, self.local = app, host, is_local(host)
+        super().__init__(app, host=host)
         real, alias = str(folder.absolute()), ALIAS
         self.names = [(json.dumps(real)[1:-1].encode(), alias.encode()), (real.encode(), alias.encode())]
         self.folder = real
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it with its status and one line."""
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                return
-            await self.app(scope, receive, send)
-            return
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if (refusal := self.refusal(scope, headers)) is not None:
-            await refuse(send, *refusal)
-            return
+    async def answer(self, scope: Message, receive: Receive, send: Send, headers: dict[bytes, str]) -> None:
+        """Let the page answer under its alias, of which real paths are made on the way in."""
         scope = {**scope, "path": scope["path"].replace(ALIAS, self.folder)}
         scope["raw_path"] = scope["path"].encode()
         is_file = "file=" in scope["path"]
@@ -58,13 +39,9 @@ class Gate:
         await self.app(scope, receive, send if is_file else self.translating(send))
 
     def refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
-        """Why a request is not answered: a name that was rebound to this machine, another site, a file to keep back."""
-        host = headers.get(b"host", "")
-        if not self.is_own(host_name(host)):
-            return 421, "This server does not answer to that name."
-        origin = headers.get(b"origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            return 403, "Another site may not ask here."
+        """Why a request is not answered: also a file to keep back."""
+        if (refusal := super().refusal(scope, headers)) is not None:
+            return refusal
         _, equals, path = unquote(scope["path"]).partition("file=")
         if not equals:
             return None
@@ -74,16 +51,6 @@ class Gate:
         except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
             served = False
         return None if served else (403, "That file is not served.")
-
-    def is_own(self, name: str) -> bool:
-        """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
-        if self.local:
-            return is_local(name)
-        try:
-            ip_address(name)
-        except ValueError:
-            return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
-        return True
 
     def translated(self, scope: Message, receive: Receive, body: bytes) -> tuple[Message, Receive]:
         """A request with JSON whose files have their real names."""
@@ -141,11 +108,3 @@ def cut(body: bytes, name: bytes) -> int:
     return next(
         (size for size in range(min(len(body), len(name) - 1), 0, -1) if name.startswith(body[-size:])), 0
     )
-
-
-async def refuse(send: Send, status: int, reason: str) -> None:
-    """A status and one line of JSON."""
-    content = json.dumps({"error": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS.items()]})
-    await send({"type": "http.response.body", "body": content})

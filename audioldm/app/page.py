@@ -12,11 +12,13 @@ from starlette.middleware import Middleware
 
 from audioldm.app import view
 from audioldm.app.gate import Gate
-from audioldm.app.studio import EDITS, Done, EditRequest, Progress, Studio, Take
+from audioldm.app.studio import Studio, Take
 from audioldm.app.training import MOST, News, Trainer, TrainRequest, kinds
 from audioldm.app.view import History
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
+from audioldm.serve.jobs import Done, Progress
+from audioldm.serve.service import EDITS, EditRequest
 
 STATIC = Path(__file__).with_name("static")
 CSS = """

@@ -14,12 +14,13 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from uuid import uuid4
 
-from audioldm.app.studio import Done, Studio, Take
+from audioldm.app.studio import Studio, Take
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.datasets.prepare.shared import is_sound, walk
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.run_report import Points, read_run
 from audioldm.paths import inside
+from audioldm.serve.jobs import Done
 
 MOST = {"batches": 10_000, "batch_size": 64, "seed": 2**31 - 1}
 """Largest numbers that the page may ask for"""

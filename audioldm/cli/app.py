@@ -18,6 +18,8 @@ COMMANDS = {
     "generate": "audioldm.cli.generate:Generate",
     "edit": "audioldm.cli.edit:app",
     "app": "audioldm.app.command:Serve",
+    "serve": "audioldm.serve.command:Serve",
+    "mcp": "audioldm.serve.agent:Agent",
     "samplers": "audioldm.cli.samplers:Samplers",
     "recipes": "audioldm.cli.runs:Recipes",
     "train": "audioldm.cli.runs:Train",
@@ -117,13 +119,13 @@ def root(
     """
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], commands: typer.Typer = app) -> int:
     """Run one command line and return its exit code; a mistake or a fault becomes one line on stderr."""
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
         with repeated_interrupts(), warned():
-            group = typer.main.get_command(app)
+            group = typer.main.get_command(commands)
             code = group.main(args=arguments, prog_name="audioldm", standalone_mode=False)
     except typer.TyperException as error:
         return say_usage(error, arguments)

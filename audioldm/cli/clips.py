@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -167,3 +168,9 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
             f"{files.audio} is there, but made with {was}.", "Use --force to make it again, or another --out."
         )
     return not other
+
+
+def process_slice(groups: list[list[Clip]]) -> list[list[Clip]]:
+    """What this process makes where torchrun started several: every n-th group of n processes; else all."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return groups[rank::world]

@@ -10,12 +10,10 @@ Examples:
 A sound that is missing, cut off, silent, a copy or not a number is named on stderr and left out.
 """
 
-import os
-import tarfile
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -28,11 +26,6 @@ from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
-
-
-def processes_option() -> Any:
-    """How many processes read and write sounds."""
-    return option(0, "Processes at work; 0 is one a core.", Between(0, 4096))
 
 
 FACTS = ("split", "source", "licence", "author", "labels", "seconds", "loudness", "path")
@@ -167,69 +160,6 @@ class Attribution(Command):
         print(text if self.out is None else write_text(self.out, text))
 
 
-class Pack(Force, DryRun, Command):
-    """Write manifests and their sounds, as Opus, to one tar file.
-
-    \b
-    Example:
-      audioldm data pack data/raw/esc10.jsonl data/raw/opensounds.jsonl -o sounds.tar --split train --split val
-    """
-
-    manifests: list[Path] = argument(..., "Manifests whose sounds are packed.")
-    out: Path = out_option(..., "TAR", "The pack to write.")
-    kbps: float = option(48.0, "Opus bit rate; 48 is transparent to most ears at 16 kHz.", Between(6, 510))
-    split: list[str] = option([], "Rows of these splits.  [default: all]")
-    processes: int = processes_option()
-
-    def run(self) -> None:
-        from audioldm.datasets.manifest import SPLITS, read
-        from audioldm.datasets.pack import pack as write
-
-        out, splits = self.out, tuple(self.split or SPLITS)
-        check_free(out, force=self.force)
-        total = sum(row.split in splits for path in self.manifests for row in read(path))
-        if self.dry_run:
-            would(f"{total} sounds would be packed into {out}")
-            return
-        workers = self.processes or os.cpu_count() or 1
-        with progress(total, "sounds") as step:
-            size, findings = write(
-                self.manifests, out, kbps=self.kbps, splits=splits, processes=workers, on_row=step
-            )
-        show_findings(findings)
-        print(f"{out}: {total - len(findings)} sounds, {size / 2**20:.1f} MiB")
-
-
-class Unpack(Force, DryRun, Command):
-    """Write a pack's manifests and sounds, as 16 kHz WAV, below a folder; nothing outside it is touched.
-
-    \b
-    Example:
-      audioldm data unpack sounds.tar -o data/raw
-    """
-
-    file: Path = argument(..., "A pack.")
-    out: Path = out_option(..., "DIR", "Where manifests and WAV files go.")
-    processes: int = processes_option()
-
-    def run(self) -> None:
-        from audioldm.datasets.pack import unpack as read
-
-        file, out = self.file, self.out
-        if not file.is_file():
-            raise AudioLDMError(f"{file} is missing.", "Name a file that `audioldm data pack` wrote.")
-        if self.dry_run:
-            with tarfile.open(file) as tar:
-                sounds = sum(name.endswith(".opus") for name in tar.getnames())
-            would(f"{sounds} sounds would be written below {out}")
-            return
-        workers = self.processes or os.cpu_count() or 1
-        with progress(None, "sounds") as step:
-            written, findings = read(file, out, force=self.force, processes=workers, on_row=step)
-        show_findings(findings)
-        print("\n".join(map(str, written)))
-
-
 class Shard(Force, DryRun, Command):
     """Write WebDataset shards (KEY.flac, KEY.txt, KEY.json) for `audioldm train RECIPE data=shards`.
 
@@ -292,8 +222,6 @@ app = group(
         "check": Check,
         "listen": Listen,
         "attribution": Attribution,
-        "pack": Pack,
-        "unpack": Unpack,
         "shard": Shard,
         "stats": Stats,
     },

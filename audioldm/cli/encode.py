@@ -1,6 +1,7 @@
 """``audioldm data encode``: the latent cache that the U-Net learns from."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.console import progress, say, would
 from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
-from audioldm.spec import SPECS, AudioSpec
+from audioldm.spec import SPECS
 
 if TYPE_CHECKING:
-    from audioldm.training.encoding import Cuts, Nets, Source
+    from audioldm.training.encoding import Cuts, Job, Nets, Source
 
 SHARE = Between(0, 1)
 
@@ -79,17 +80,6 @@ class Encode(Force, DryRun, Command):
             known(name)
         return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
 
-    def sources(self, spec: AudioSpec, cuts: "Cuts") -> "list[Source]":
-        """The manifests, or the synthetic sounds."""
-        from audioldm.datasets.manifest import read
-        from audioldm.training.encoding import Source
-
-        return [
-            Source.synthetic(spec, cuts) if name == "synthetic"
-            else Source.of(read(name, split=self.split), spec, cuts)
-            for name in self.manifests
-        ]  # fmt: skip
-
     def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
         """What decides the cache beside the files that it is made of."""
         from audioldm.nets.folder import state_digest
@@ -118,55 +108,76 @@ class Encode(Force, DryRun, Command):
         return out + [ingredient("T5", file) for file in files]
 
     def run(self) -> None:
-        cuts, out, counts = self.cuts(), self.out, self.windows or [1]
+        cuts, out = self.cuts(), self.out
+        from audioldm.datasets.cache import begun, key_of, read_index, write_index
+        from audioldm.datasets.latents import measure
+        from audioldm.datasets.manifest import read
+        from audioldm.training.encoding import Source, jobs
+
+        nets, t5 = self.nets()
+        ingredients, settings = self.ingredients(), self.settings(cuts, nets)
+        key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
+        done = None if self.dry_run else begun(out, key, force=self.force)
+        if done is not None or self.dry_run:
+            sources = [
+                Source.synthetic(nets.spec, cuts) if name == "synthetic"
+                else Source.of(read(name, split=self.split), nets.spec, cuts)
+                for name in self.manifests
+            ]  # fmt: skip
+            windows = jobs(sources, self.windows or [1])
+            if self.dry_run:
+                would(f"{len(windows)} windows would be encoded into {out}")
+                return
+            about = {**settings, "key": key, "made_of": ingredients}
+            about["null"] = nets.clap.embed_text([""])[0].tolist()
+            about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
+            self.encode(sources, windows[done:], cuts, nets, about)
+            warn_of_cut(nets.known, t5 or nets.clap)
+        elif "scaling_factor" in read_index(out):
+            print(f"{out} is whole already: {read_index(out)['windows']} windows")
+            return
+        index = {**read_index(out), **measure(out)}
+        write_index(out, index)
+        print(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+
+    def nets(self) -> "tuple[Nets, Any]":
+        """The nets on the device, and the T5 whose sequences are kept, None without one."""
         import torch
 
         from audioldm.convert.reference import open_part
-        from audioldm.datasets.cache import begun, key_of, read_index, write_index, write_latents
-        from audioldm.datasets.latents import measure
-        from audioldm.nets.clap import unread_words
         from audioldm.nets.vae import stride_of
-        from audioldm.training import encoding
+        from audioldm.training.encoding import Nets, text_encoder
 
         vae, clap = open_part(self.vae, "vae").to(self.device), open_part(self.clap, "clap").to(self.device)
         t5 = open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32) if self.t5 else None
         spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
-        nets = encoding.Nets(vae, clap, spec, encoding.text_encoder(clap, t5))
-        ingredients, settings = self.ingredients(), self.settings(cuts, nets)
-        key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
-        if self.dry_run:
-            count = len(encoding.jobs(self.sources(spec, cuts), counts))
-            would(f"{count} windows would be encoded into {out}")
-            return
-        done = begun(out, key, force=self.force)
-        if done is None and "scaling_factor" in read_index(out):
-            print(f"{out} is whole already: {read_index(out)['windows']} windows")
-            return
-        if done is not None:
-            sources, on_gpu = self.sources(spec, cuts), not self.device.startswith("cpu")
-            workers = ((os.cpu_count() or 1) if on_gpu else 0) if self.workers < 0 else self.workers
-            size = self.batch_size or (encoding.GPU_BATCH if on_gpu else 1)
-            todo = encoding.jobs(sources, counts)[done:]
-            rest = encoding.Windows(sources, todo, spec, cuts, batch_size=size)
-            about = {
-                **settings,
-                "key": key,
-                "made_of": ingredients,
-                "null": clap.embed_text([""])[0].tolist(),
-            }
-            about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
-            with progress(rest.count, "windows") as step:
-                write_latents(
-                    encoding.encoded(rest, nets, workers=workers, on_windows=step), out, about=about
-                )
-            if cut := [text for text in nets.known if unread_words(t5 or clap, text)[1]]:
-                say(
-                    f"warning: {len(cut)} of {len(nets.known)} captions are longer than the text encoder reads; their "
-                    f"last words were left out: {cut[0][:80]!r} and so on."
-                )
-        index = {**read_index(out), **measure(out)}
-        write_index(out, index)
-        print(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+        return Nets(vae, clap, spec, text_encoder(clap, t5)), t5
+
+    def encode(
+        self, sources: "list[Source]", todo: "list[Job]", cuts: "Cuts", nets: "Nets", about: dict[str, Any]
+    ) -> None:
+        """Encode these windows into the cache."""
+        from audioldm.datasets.cache import write_latents
+        from audioldm.training.encoding import GPU_BATCH, Windows, encoded
+
+        cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1
+        size = self.batch_size or (GPU_BATCH if cores else 1)
+        rest = Windows(sources, todo, nets.spec, cuts, batch_size=size)
+        with progress(rest.count, "windows") as step:
+            done = encoded(rest, nets, workers=cores if self.workers < 0 else self.workers, on_windows=step)
+            write_latents(done, self.out, about=about)
+
+
+def warn_of_cut(captions: Iterable[str], encoder: Any) -> None:
+    """One line where captions are longer than their encoder reads."""
+    from audioldm.nets.clap import unread_words
+
+    every = list(captions)
+    if cut := [text for text in every if unread_words(encoder, text)[1]]:
+        say(
+            f"warning: {len(cut)} of {len(every)} captions are longer than the text encoder reads; their last words "
+            f"were left out: {cut[0][:80]!r} and so on."
+        )
 
 
 def parts_of(text: str) -> list[str]:

@@ -5,10 +5,8 @@ Examples:
   audioldm evaluate GENERATED REFERENCE             the same as audioldm evaluate score
   audioldm evaluate --model MODEL --manifest data/raw/esc10.jsonl
   audioldm evaluate prompts FILE.tsv -m MODEL
-  audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,15 +24,11 @@ from audioldm.cli.score import (
     Reporting,
     Score,
     captions_option,
-    json_text,
     split_option,
 )
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from audioldm.datasets.manifest import Row
     from audioldm.evaluation.clips import Clip
     from audioldm.pipeline.audioldm import AudioLDM
 
@@ -52,116 +46,6 @@ class ScoreByDefault(TyperGroup):
 def seeds_option(default: int) -> Any:
     """How many clips of a prompt."""
     return option(default, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
-
-
-class Esc10(Command):
-    """Ask for each of ESC-10's ten classes; count how often a classifier of real sounds recognises it.
-
-    The classifier is linear, on YAMNet's embeddings, trained on ESC-10's folds 1 to 3. Its accuracy on real
-    sounds of fold 4 is printed beside the share of generated sounds that it recognises.
-
-    \b
-    Examples:
-      audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL
-      audioldm evaluate esc10 --manifest data/raw/esc10.jsonl -m MODEL --seeds 5 -o out/esc10
-      audioldm evaluate esc10 --manifest data/raw/esc10.jsonl --folder out/esc10 --sheet out/esc10.png
-    """
-
-    manifest: Path = option(..., "ESC-10's manifest, with folds 1 to 4.", "JSONL")
-    folder: Path | None = option(None, "Measure clips that exist, in DIR/dog_bark/*.wav and so on.", "DIR")
-    out: Path | None = out_option(None, "DIR", "Keep clips and reports here.")
-    sheet: Path | None = option(None, "Draw a real and a generated log-mel of each class.", "PNG")
-    seeds: int = seeds_option(20)
-    generation: Generation = Generation()
-    reporting: Reporting = Reporting()
-
-    def check(self) -> None:
-        """Refuse two things to measure, and what is there."""
-        self.generation.model.check()
-        folder, out, sheet = self.folder, self.out, self.sheet
-        if folder is not None and self.generation.model.model is not None:
-            raise AudioLDMError("--folder and --model were both given.", "Give the one to measure.")
-        if folder is not None and not folder.is_dir():
-            raise AudioLDMError(f"There is no folder {folder}.", "Give --folder a folder of clips.")
-        if sheet is not None and sheet.suffix.lower() != ".png":
-            raise AudioLDMError(f"sheet={sheet} is not a PNG.", "Let its name end in .png.")
-        stale = [] if out is None or folder is not None else sorted(out.glob("*/[0-9]*.wav"))
-        reports = [] if out is None else [out / "report.json", out / "report.md"]
-        check_free(*([sheet] if sheet else []), *reports, *stale, force=self.reporting.force)
-
-    def clips(self) -> tuple[Any, dict[str, Any]]:
-        """(label, seed, 16 kHz wave) of each clip, and what made them."""
-        from audioldm.evaluation import recognition
-
-        if self.folder is not None:
-            return recognition.from_folder(self.folder), {"folder": str(self.folder)}
-        pipe = self.generation.load()
-        settings = {**vars(pipe.defaults), **self.generation.settings(), "seeds": self.seeds}
-        settings |= {"model": pipe.name, "sha256": pipe.hashes, "dtype": str(pipe.dtype)}
-        return self.generated(pipe), settings
-
-    def generated(self, pipe: "AudioLDM") -> "Iterator[tuple[str, str, Tensor]]":
-        """The model's clips."""
-        from audioldm.datasets.decode import resample
-        from audioldm.evaluation.embedders.yamnet import RATE
-        from audioldm.evaluation.recognition import PROMPTS
-
-        size, settings = self.generation.batch_size or 1, self.generation.settings()
-        for label, prompt in PROMPTS.items():
-            waves = pipe([prompt] * self.seeds, seeds=range(self.seeds), batch_size=size, **settings)
-            for seed, wave in enumerate(resample(waves.float().cpu(), pipe.spec.rate, RATE)):
-                yield label, f"{seed:04d}", wave
-
-    def run(self) -> None:
-        self.check()
-        from audioldm.datasets import manifest as manifests
-        from audioldm.datasets.decode import encode
-        from audioldm.evaluation import recognition
-        from audioldm.evaluation.embedders.yamnet import RATE, YamNet
-        from audioldm.pipeline.outputs import publish
-
-        out = self.out
-        rows = manifests.read(self.manifest)
-        recognition.check(rows)
-        total = self.seeds * len(recognition.PROMPTS)
-        if self.reporting.dry_run:
-            self.generation.check()
-            would(f"{total} clips would be recognised by a classifier of {len(rows)} real ones")
-            return
-        with progress(len(rows), "real clips") as step:
-            classifier = recognition.Esc10Classifier.train(rows, YamNet(), progress=lambda *_: step())
-        clips, settings = self.clips()
-        first: dict[str, Tensor] = {}
-        with progress(total, "generated clips") as step:
-
-            def on_clip(label: str, name: str, wave: "Tensor") -> None:
-                first.setdefault(label, wave)
-                if out is not None and self.folder is None:
-                    encode(recognition.folder_of(out, label) / f"{name}.wav", wave, RATE)
-                step()
-
-            report = recognition.recognise(classifier, clips, on_clip=on_clip, settings=settings)
-        if out is not None:
-            texts = {"report.json": json_text(report.as_dict()), "report.md": report.markdown()}
-            publish({out / name: text for name, text in texts.items()})
-        if self.sheet is not None:
-            publish({self.sheet: draw_sheet(rows, first)})
-        self.reporting.show(report.as_dict(), report.markdown())
-
-
-def draw_sheet(rows: "list[Row]", generated: "dict[str, Tensor]") -> bytes:
-    """A PNG, one row a class: the log-mel of a real clip of fold 4 beside that of the first generated one."""
-    from audioldm.evaluation.display import log_mels
-    from audioldm.evaluation.embedders.yamnet import load_row
-    from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD
-    from audioldm.spec import SPECS
-
-    spec = SPECS["16k_64"]
-    table = {}
-    for label, prompt in PROMPTS.items():
-        row = next(row for row in rows if row.fold == TEST_FOLD and label in row.labels)
-        table[prompt] = {"real": load_row(row, spec.rate), "generated": generated[label]}
-    return log_mels(table, spec).png(dpi=90)
 
 
 class Prompts(Command):
@@ -370,13 +254,6 @@ class Embedders(AsJson, Command):
 
 app = group(
     __doc__,
-    {
-        "score": Score,
-        "esc10": Esc10,
-        "prompts": Prompts,
-        "bits": Bits,
-        "protocol": Protocol,
-        "embedders": Embedders,
-    },
+    {"score": Score, "prompts": Prompts, "bits": Bits, "protocol": Protocol, "embedders": Embedders},
     cls=ScoreByDefault,
 )

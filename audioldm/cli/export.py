@@ -41,6 +41,7 @@ class Export(Force, DryRun, Command):
 
     The folder is diffusers' layout with audioldm.json beside: stock AudioLDMPipeline opens it, with the right
     attention heads.  A published file that cannot generate alone (VAE, HiFi-GAN, CLAP) gives a folder a net.
+    --onnx writes four graphs for onnxruntime, checked against torch, and a page that runs them in a browser.
 
     \b
     Examples:
@@ -49,10 +50,13 @@ class Export(Force, DryRun, Command):
       audioldm export cvssp/audioldm-m-full --dtype float16 -o out/m-full-half
       audioldm export embedded --merge mine.safetensors:0.8 -o out/mine
       audioldm export out/s-full -o out/s-full.ckpt
+      audioldm export --onnx out/page --web node_modules/onnxruntime-web/dist
     """
 
     ref: str | None = argument(None, "Model to write anew: folder, hub id or original .ckpt.")
-    out: Path = out_option(..., "PATH", "Folder, or original checkpoint (.ckpt), to write.")
+    out: Path | None = out_option(None, "PATH", "Folder, or original checkpoint (.ckpt), to write.")
+    onnx: Path | None = option(None, "Write ONNX graphs and their page to this folder instead.", "DIR")
+    web: Path | None = option(None, "Copy onnxruntime-web from here.  [default: from its CDN]", "DIR")
     name: str | None = option(None, "The model's name.")
     dtype: Literal["float32", "float16", "bfloat16"] = option(
         "float32", "Number type of the weights in a folder."
@@ -64,9 +68,16 @@ class Export(Force, DryRun, Command):
 
     def check(self) -> None:
         """Refuse a place that is taken, parts that do not make a model, and samplers that are none."""
+        named = self.parts.named().keys()
+        if self.onnx is not None:
+            if self.out is not None or named:
+                raise AudioLDMError("--onnx goes with a REF alone.", "Export the parts to a folder first.")
+            check_free(self.onnx / "model.json", force=self.force)
+            return
+        if self.out is None:
+            raise AudioLDMError("There is no place to write to.", "Name it by --out, or by --onnx.")
         model = self.out if self.out.is_file() else self.out / "model_index.json"
         check_free(model, force=self.force)
-        named = self.parts.named().keys()
         if self.ref is None and len(named - {"t5"}) < 4:
             raise AudioLDMError(
                 "Not all parts were named.", "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
@@ -79,9 +90,13 @@ class Export(Force, DryRun, Command):
 
     def run(self) -> None:
         self.check()
-        ref, out, named = self.ref, self.out, self.parts.named()
+        ref, out, named = self.ref, self.onnx or self.out, self.parts.named()
+        assert out is not None
         if self.dry_run:
-            would(f"{ref or ', '.join(named.values())} would be written to {out}")
+            would(f"{ref or ', '.join(named.values()) or 'embedded'} would be written to {out}")
+            return
+        if self.onnx is not None:
+            write_onnx(self, out)
             return
         if ref is not None and not named and not self.merge and write_nets(ref, out):
             return
@@ -99,6 +114,27 @@ class Export(Force, DryRun, Command):
         with waiting(f"writing {out}"):
             save(model, out, self.dtype)
         print(out)
+
+
+def write_onnx(request: Export, out: Path) -> None:
+    """Write the graphs of a model with its adapters and defaults, and print how each compares with torch."""
+    try:
+        from audioldm.convert.onnx import export_onnx
+    except ModuleNotFoundError as error:
+        raise AudioLDMError(f"{error.name} is not installed.", 'Run: pip install "audioldm[onnx]"') from None
+    from audioldm.paths import published
+
+    with waiting("loading torch and the model"):
+        model = load(request.ref, device="cpu", dtype="float32", **vars(request.published))
+        model = replace(model, defaults=model.defaults.merged(**request.defaults.settings()))
+        if request.merge:
+            adapt(model, request.merge)
+    with waiting(f"writing {out}"), published(out) as stage:
+        rows = export_onnx(model, stage, web=request.web)
+    print("graph       MB    error  onnxruntime ms  torch ms")
+    for row in rows:
+        print(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {row.onnx_ms:15.1f} {row.torch_ms:9.1f}")
+    print(out)
 
 
 def save(model: "Components", out: Path, dtype: str) -> None:

@@ -7,10 +7,11 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audioldm.cli import stream
 from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
+from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
 from audioldm.cli.console import progress, say, waiting
-from audioldm.cli.options import Command, argument, changed
+from audioldm.cli.options import Command, argument, changed, option
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
@@ -58,9 +59,13 @@ class Generate(Command):
       audioldm generate --replay out/a_dog_barking_seed0.json
       echo "waves on a beach" | audioldm generate - --format flac
       audioldm generate "a rooster" -m runs/my_model --device cuda --force
+      audioldm generate "rain on a tin roof" --seconds 60 --stream | ffplay -nodisp -autoexit -
     """
 
     prompt: str | None = argument(None, "What to hear, in quotes; - reads prompts from standard input.")
+    stream: bool = option(
+        False, "Write a WAV to standard output while it is made; of -, a sound for each line as it comes."
+    )
     prompts: Prompts = Prompts()
     sampling: Sampling = Sampling()
     guidance: Guidance = Guidance()
@@ -90,8 +95,15 @@ class Generate(Command):
             replay(output.replay, output, self.model)
             return
         check(self)
+        if self.stream:
+            stream.check(self)
+            spans = self.prompts.spans(prompted=self.prompt is not None)
+            if spans is None and self.prompt is None:
+                raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
+            stream.stream(Session.load(self, [], spans), spans)
+            return
         rows, spans, title = rows_of(self)
-        groups = plan(rows, self.prompts, output, title=title)
+        groups = process_slice(plan(rows, self.prompts, output, title=title))
         for name in sorted({group[0].audio_format for group in groups}):
             check_format(name)
         maps = self.conditions.check()

@@ -277,7 +277,7 @@ class Ema(Force, Command):
 
 
 class Report(Command):
-    """Write a self-contained HTML page: curves, previews over time, settings, scores found below the run.
+    """Write a self-contained HTML page: curves, previews over time, settings.
 
     \b
     Examples:

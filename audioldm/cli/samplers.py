@@ -64,8 +64,10 @@ def described_settings() -> dict[str, dict[str, str]]:
         if leaf.about.kind != "setting":
             continue
         within, default = leaf.about.within, leaf.default
-        limits = "" if within is None else f"{within.low:g} to {within.high:g}".replace(" to inf", " or more")
-        notes = [limits, "" if default in (None, [], "") else f"default {default}"]
+        notes = [
+            "" if within is None else str(within),
+            "" if default in (None, [], "") else f"default {default}",
+        ]
         range_of = f"[{'; '.join(filter(None, notes))}]".replace("[]", "")
         described[leaf.name] = {"form": leaf.form, "line": leaf.about.help, "range": range_of}
     return described

@@ -131,6 +131,39 @@ def windowed(
     return denoise
 
 
+class Front:
+    """Answers in windows, kept: a run over the first frames that a run over more of them goes on from.
+
+    A sampler that asks once a level and treats each frame by itself gives there what it gives over all frames, bit by
+    bit, because every window that those frames depend on was asked: two at the last level of ``sigmas``, one more at
+    each level above.   What lies beyond is 0, and is never looked at.
+    """
+
+    def __init__(self, begins: Sequence[int], window: int, sigmas: Tensor) -> None:
+        self.begins, self.window, self.levels = begins, window, sigmas[:-1].float().tolist()
+        self.last: dict[float, int] = {}
+
+    def reach(self, frames: int) -> None:
+        """From now on the first ``frames`` frames are wanted."""
+        for level in reversed(self.levels):
+            self.last[level] = max(begin for begin in self.begins if begin < frames)
+            frames = self.last[level] + self.window
+
+    def kept(self, denoise: Denoiser) -> Denoiser:
+        """``denoise`` within the windows that are needed, each asked once a level."""
+        answers: dict[tuple[float, int], Tensor] = {}
+
+        def answer(x: Tensor, sigma: Tensor) -> Tensor:
+            level, (begin, _) = float(sigma[0]), WINDOW.get() or (0, 0)
+            if begin > self.last[level]:
+                return torch.zeros_like(x)
+            if (level, begin) not in answers:
+                answers[level, begin] = denoise(x, sigma)
+            return answers[level, begin]
+
+        return answer
+
+
 def shares_of(
     spans: Sequence[tuple[float, float]], frames: int, seconds_per_frame: float, fade: float
 ) -> Tensor:

@@ -1,4 +1,4 @@
-"""One page about one training run: curves, previews over time, settings against another run, scores."""
+"""One page about one training run: curves, previews over time, settings against another run."""
 
 import json
 import math
@@ -49,7 +49,6 @@ def run_page(folder: Path, *, against: Path | None = None) -> str:
     ]
     if against is not None:
         sections.append(html.section(f"Settings that differ from {against}", differences(folder, against)))
-    sections.append(evaluations(folder))
     sections.append(html.section("Made by", provenance(folder)))
     sections.append(html.section("Settings", f"<pre>{html.text(text_of(folder / 'config.yaml'))}</pre>"))
     return html.page(f"Run {folder}", *sections)
@@ -169,35 +168,6 @@ def json_of(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AudioLDMError(f"{path} holds no JSON object.", "Restore it, or remove it.")
     return content
-
-
-def evaluations(folder: Path) -> str:
-    """Every ``report.json`` below the run, with the protocol it was made by."""
-    parts = []
-    for path in sorted(folder.rglob("report.json")):
-        try:
-            parts += scores_of(path, json_of(path))
-        except (AudioLDMError, AttributeError, KeyError, TypeError):
-            parts.append(f'<p class="small">{html.text(f"{path} cannot be read.")}</p>')
-    return html.section("Scores", *parts) if parts else ""
-
-
-def scores_of(path: Path, content: dict[str, Any]) -> list[str]:
-    """The tables of one evaluation; none for a report of another kind."""
-    if "rows" not in content:
-        return []
-    parts, about = [], content["about"]
-    keys = [key for key in ("protocol", "captions", "seeds", "framing") if key in about]
-    note = ", ".join(f"{key} {html.plain(about[key])}" for key in keys)
-    for name, lines in content["rows"].items():
-        names = list(dict.fromkeys(key for line in lines for key in line if key not in ("row", "n")))
-        cells = [
-            [line["row"], line["n"], *(line[k]["value"] if k in line else "" for k in names)]
-            for line in lines
-        ]
-        parts.append(f'<p class="small">{html.text(f"{path}, by {name}; {note}")}</p>')
-        parts.append(html.table(["row", "n", *names], cells))
-    return parts
 
 
 def provenance(folder: Path) -> str:

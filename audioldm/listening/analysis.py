@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
-from typing import Any, Literal
+from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -163,22 +163,21 @@ def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
 
 def reasons(rater: Screened, test: Test) -> list[str]:
     """Why not to count a rater; an unfinished session is no reason."""
-    lines = []
     ok, asked = rater.catches
-    if asked and ok < CATCH_SHARE * asked:
-        lines.append(f"passed {ok} of {asked} catch trials")
-    if not rater.volume_passed:
-        lines.append("did not hear the quiet tones")
     main = rater.of_kind("main")
     pages = [item.scores[str(test.design.reference)] for item in main if item.task == "mushra"]
     low = sum(score < HIDDEN_REFERENCE for score in pages)
-    if pages and low > HIDDEN_REFERENCE_SHARE * len(pages):
-        lines.append(f"rated the hidden reference below {HIDDEN_REFERENCE} on {low} of {len(pages)} pages")
+    rules = {
+        f"passed {ok} of {asked} catch trials": ok < CATCH_SHARE * asked,
+        "did not hear the quiet tones": not rater.volume_passed,
+        f"rated the hidden reference below {HIDDEN_REFERENCE} on {low} of {len(pages)} pages":
+            low > HIDDEN_REFERENCE_SHARE * len(pages),
+    }  # fmt: skip
     for task, count in Counter(item.task for item in main).items():
         answers = {str(item.answer) for item in main if item.task == task}
-        if len(answers) == 1 and count >= CONSTANT_FROM:
-            lines.append(f"gave one answer to all {count} trials of {task}")
-    return lines
+        constant = len(answers) == 1 and count >= CONSTANT_FROM
+        rules[f"gave one answer to all {count} trials of {task}"] = constant
+    return [reason for reason, holds in rules.items() if holds]
 
 
 @dataclass
@@ -337,25 +336,29 @@ def rating(result: Outcome, crossing: Crossing) -> None:
         for name, score in item.scores.items():
             scores.setdefault(name, {}).setdefault((item.rater, item.prompt), []).append(score)
             units.setdefault((item.prompt, name), {})[item.rater] = score
-    scale: Literal["interval", "ordinal"] = "interval" if result.task == "mushra" else "ordinal"
-    result.alpha = crossing.alpha(units, scale)
+    result.alpha = crossing.alpha(units, "interval" if result.task == "mushra" else "ordinal")
     at = {(item.rater, item.prompt): item for item in crossing.judgements}
     means = []
     for name, values in sorted(scores.items()):
-        every = [score for part in values.values() for score in part]
+        every = list(chain(*values.values()))
         estimate, by_prompt = crossing.estimate(
-            [at[k] for k in values], [float(np.mean(part)) for part in values.values()]
+            [at[k] for k in values], list(map(float, map(np.mean, values.values())))
         )
-        quartiles = [float(value) for value in np.quantile(every, [0.25, 0.5, 0.75])]
+        quartiles = np.quantile(every, [0.25, 0.5, 0.75]).tolist()
         result.systems.append(Line(name, estimate, len(every), extra={"quartiles": quartiles}))
         result.scores[name] = every
         result.add_prompts(name, by_prompt, crossing.prompts)
         means.append(by_prompt)
     rating_pairs(result, crossing, scores, at)
-    table = np.stack(means, axis=1)
+    result.friedman_p = friedman(np.stack(means, axis=1))
+
+
+def friedman(table: Floats) -> float | None:
+    """p that the columns of (P, K) differ, over its whole rows; None for fewer than three, or for equal ones."""
     full = table[~np.isnan(table).any(axis=1)]
-    if len(means) > 2 and np.ptp(full, axis=1).any():
-        result.friedman_p = float(stats.friedmanchisquare(*full.T).pvalue)
+    if table.shape[1] < 3 or not np.ptp(full, axis=1).any():
+        return None
+    return float(stats.friedmanchisquare(*full.T).pvalue)
 
 
 def rating_pairs(

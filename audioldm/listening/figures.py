@@ -1,13 +1,11 @@
 """Plots of a listening test: every axis has its unit, every point its interval.   Returns matplotlib figures."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from audioldm.evaluation.picture import Picture
 from audioldm.listening.analysis import Line, Outcome
-from audioldm.metrics.crossed import power
 
 BLUE = "#1d4f91"
 GREY = "#8a95a3"
@@ -18,9 +16,6 @@ UNITS = {
     "ab": "share of preferences (ties split)",
     "abx": "share of right answers (0.5 is guessing)",
 }
-POWER_SIZES = ((4, 20), (8, 20), (12, 20), (12, 40), (20, 50))
-POWER_SHARES = (0.5, 0.6, 0.7, 0.8)
-"""The first is no preference: a preference that a test finds there is a false alarm."""
 
 
 def figures(outcome: Outcome) -> dict[str, Picture]:
@@ -103,17 +98,3 @@ def by_prompt(outcome: Outcome) -> Picture:
         axes.set_xlim(-0.02, 1.02)
     figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure
-
-
-@cache
-def power_table(*, seed: int = 0, tests: int = 200) -> list[dict[str, float]]:
-    """How often a paired test of a size finds a true preference: rows of raters, prompts and a share for each.
-
-    Simulated; with 200 tests the standard error is at most .035.
-    """
-    rng = np.random.default_rng(seed)
-    return [
-        {"raters": raters, "prompts": prompts}
-        | {f"{share:.0%}": power(raters, prompts, share, rng=rng, tests=tests) for share in POWER_SHARES}
-        for raters, prompts in POWER_SIZES
-    ]

@@ -52,7 +52,7 @@ class Choices:
 
     def rules(self, systems: dict[str, Path]) -> Iterator[tuple[bool, str, str]]:
         """Whether a rule is broken, what to say then, and what to do; each may count on those before it."""
-        known, count = ", ".join(systems), len(systems)
+        known, count, anchors = ", ".join(systems), len(systems), ", ".join(stimuli.ANCHOR_HZ)
         yield (
             self.method not in METHODS,
             f"method={self.method!r} is not a method.",
@@ -61,17 +61,12 @@ class Choices:
         yield not systems, "There is no system to rate.", "Give a folder of clips for each."
         alone = METHODS[self.method][0] in PAIRED and count < 2
         yield alone, f"{self.method} compares systems; {count} is there.", "Give 2 or more."
-        strange = self.reference is not None and self.reference not in systems
+        strange = self.reference not in (None, *systems)
         yield strange, f"reference={self.reference!r} is not a system.", f"Use one of {known}."
         for name in systems:
-            bad = name in stimuli.ANCHOR_HZ or ":" in name or not name.strip() or not name.isprintable()
-            yield bad, f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
+            yield not is_name(name), f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
         for name in self.anchors:
-            yield (
-                name not in stimuli.ANCHOR_HZ,
-                f"anchor={name!r} is unknown.",
-                f"Use {', '.join(stimuli.ANCHOR_HZ)}.",
-            )
+            yield name not in stimuli.ANCHOR_HZ, f"anchor={name!r} is unknown.", f"Use {anchors}."
         for label in ("per_rater", "training", "catch", "repeats"):
             value = getattr(self, label) or 0
             yield not 0 <= value <= 1000, f"{label}={value} is not a number of trials.", "Use 0 to 1000."
@@ -79,6 +74,11 @@ class Choices:
             lone, slots = self.reference is None or count < 2, count + len(self.anchors)
             yield lone, "mushra needs a reference and a system.", "Name the original's folder by --reference."
             yield slots > MOST_SLOTS, f"{slots} signals on a page.", f"Use {MOST_SLOTS} or fewer."
+
+
+def is_name(name: str) -> bool:
+    """Whether a system may be called so."""
+    return bool(name.strip()) and name.isprintable() and ":" not in name and name not in stimuli.ANCHOR_HZ
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,7 @@ def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bo
     Captions come from ``captions`` (CSV with id and caption, or a manifest), else from the JSON beside each clip.
     """
     folders = {name: clips_of(folder) for name, folder in systems.items()}
-    shared = sorted(set.intersection(*(set(clips) for clips in folders.values())))
-    every = set().union(*folders.values())
-    if len(every) > len(shared) and not common:
-        prompt = min(every.difference(shared))
-        lacking = next(name for name, clips in folders.items() if prompt not in clips)
-        raise AudioLDMError(
-            f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}.",
-            "Add what is missing, or use --common to compare only what all have.",
-        )
-    if not shared:
-        raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
-    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
+    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in matched(folders, common)}
     if captions is None:
         return Sources(files, {prompt: common_prompt(paths) for prompt, paths in files.items()})
     table = read_captions(captions)
@@ -116,6 +105,22 @@ def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bo
             "Add a line for each clip.",
         )
     return Sources(files, {prompt: table[prompt] for prompt in files})
+
+
+def matched(folders: dict[str, dict[str, Path]], common: bool) -> list[str]:
+    """The clips that every system has.   Raises AudioLDMError where one lacks some, unless ``common``, or all."""
+    every = set().union(*folders.values())
+    shared = sorted(every.intersection(*folders.values()))
+    if len(every) > len(shared) and not common:
+        prompt = min(every.difference(shared))
+        lacking = next(name for name, clips in folders.items() if prompt not in clips)
+        raise AudioLDMError(
+            f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}.",
+            "Add what is missing, or use --common to compare only what all have.",
+        )
+    if not shared:
+        raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
+    return shared
 
 
 def clips_of(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from audioldm.evaluation.picture import Picture
 from audioldm.evaluation.table import csv_text, markdown
 from audioldm.listening.analysis import Line, Outcome, Screened, outcome, screen
 from audioldm.listening.design import METHODS
-from audioldm.listening.figures import POWER_SHARES, figures, power_table
+from audioldm.listening.figures import figures
 from audioldm.listening.folder import Test
 from audioldm.pipeline.outputs import publish
 
@@ -33,7 +33,6 @@ class Result:
     outcomes: list[Outcome]
     settings: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    power: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def excluded(self) -> list[Screened]:
@@ -51,7 +50,6 @@ class Result:
             "screening": [rater.row() for rater in self.raters],
             "notes": self.notes,
             "settings": self.settings,
-            "power": self.power,
         }
 
     def text(self) -> str:
@@ -83,39 +81,51 @@ def number(value: float | None) -> str:
 def tables(result: Outcome) -> list[tuple[list[str], list[list[str]]]]:
     """Heads and rows of a task's tables: its systems, its pairs."""
 
-    def row(line: Line, *more: str) -> list[str]:
-        low, high = number(line.estimate.low), number(line.estimate.high)
-        return [line.name, number(line.estimate.mean), f"{low} to {high}", str(line.n), *more]
+    def rows(lines: list[Line], *more: str) -> list[list[str]]:
+        return [
+            [line.name, number(line.estimate.mean), f"{number(line.estimate.low)} to {number(line.estimate.high)}",
+             str(line.n), *(cell(line, name) for name in more)]
+            for line in lines
+        ]  # fmt: skip
 
-    parts = []
-    if result.systems:
-        value = "log-strength" if result.task == "ab" else "mean"
-        head = ["system", value, "95 % interval", "n", *(["median (IQR)"] if result.scores else [])]
-        parts.append((head, [row(line, *quartiles(line)) for line in result.systems]))
-    if result.pairs:
-        value = {"ab": "share", "abx": "right"}.get(result.task, "difference")
-        counted = ["wins", "ties", "losses"] if result.task == "ab" else []
-        head = ["pair", value, "95 % interval", "n", "p", "p (Holm)", *counted]
-        rows = [
-            row(line, number(line.p), number(line.p_holm), *(str(line.extra[key]) for key in counted))
-            for line in result.pairs
-        ]
-        parts.append((head, rows))
-    return parts
+    quartiles = ["median (IQR)"] if result.scores else []
+    counts = ["wins", "ties", "losses"] if result.task == "ab" else []
+    value = "log-strength" if result.task == "ab" else "mean"
+    of_pairs = {"ab": "share", "abx": "right"}.get(result.task, "difference")
+    parts = [
+        (["system", value, "95 % interval", "n", *quartiles], rows(result.systems, *quartiles)),
+        (["pair", of_pairs, "95 % interval", "n", *TESTS, *counts], rows(result.pairs, *TESTS, *counts)),
+    ]
+    return [part for part in parts if part[1]]
 
 
-def quartiles(line: Line) -> list[str]:
-    """Median and quartiles, where a row has them."""
-    if "quartiles" not in line.extra:
-        return []
-    low, middle, high = line.extra["quartiles"]
-    return [f"{middle:g} ({low:g} to {high:g})"]
+TESTS = ("p", "p (Holm)")
+
+
+def cell(line: Line, column: str) -> str:
+    """What a line has in a column beside its mean."""
+    if column == "median (IQR)":
+        low, middle, high = line.extra["quartiles"]
+        return f"{middle:g} ({low:g} to {high:g})"
+    return number(line.p if column == "p" else line.p_holm) if column in TESTS else str(line.extra[column])
 
 
 def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed: int = 0) -> Result:
     """Screen the raters, unblind, and analyse each task.   AudioLDMError where no answer counts."""
     raters, cut = screen(test, keep_all=keep_all)
     counted = [rater for rater in raters if not rater.reasons]
+    check_counted(test, raters, counted)
+    rng = np.random.default_rng(seed)
+    judgements = [item for rater in counted for item in rater.judgements]
+    tasks = (outcome(task, judgements, resamples=resamples, rng=rng) for task in METHODS[test.design.method])
+    settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
+    result = Result(test.about["title"], test.design.method, raters, list(filter(None, tasks)), settings)
+    result.notes = notes(test, result, len(counted), cut)
+    return result
+
+
+def check_counted(test: Test, raters: list[Screened], counted: list[Screened]) -> None:
+    """Raise AudioLDMError where no answer counts."""
     if not any(rater.of_kind("main") for rater in raters):
         raise AudioLDMError(
             f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
@@ -123,36 +133,24 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
     if not any(rater.of_kind("main") for rater in counted):
         reasons = "; ".join(f"rater {rater.number}: {', '.join(rater.reasons)}" for rater in raters)
         raise AudioLDMError(f"No rater passed the screening ({reasons}).", "--keep-all counts them.", code=1)
-    rng = np.random.default_rng(seed)
-    judgements = [item for rater in counted for item in rater.judgements]
-    tasks = [outcome(task, judgements, resamples=resamples, rng=rng) for task in METHODS[test.design.method]]
-    settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
-    outcomes = [each for each in tasks if each is not None]
-    result = Result(test.about["title"], test.design.method, raters, outcomes, settings)
-    result.notes = notes(test, result, len(counted), cut)
-    result.power = power_table() if test.design.method == "ab" else []
-    return result
 
 
 def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
     """What a reader must know before believing the numbers."""
-    lines = []
-    if simulated := sum(rater.simulated for rater in result.raters):
-        lines.append(
-            f"{simulated} of {len(result.raters)} raters are simulated: no ears took part in their answers."
-        )
+    simulated, design = sum(rater.simulated for rater in result.raters), test.design
+    few = f"{counted} raters: intervals of so few raters are too narrow."
     if counted == 1:
-        lines.append("One rater: the intervals are over prompts only and say nothing about other listeners.")
-    elif counted < FEW_RATERS:
-        lines.append(f"{counted} raters: intervals of so few raters are too narrow.")
-    if test.design.method == "mushra" and len(test.design.anchors) < 2:
-        lines.append("Not BS.1534: it asks for a low and a mid anchor.")
-    if cut:
-        lines.append(f"{cut} line(s) of the log were cut off by a crash and do not count.")
-    for each in result.outcomes:
-        if each.first_button is not None and not 0.35 <= each.first_button <= 0.65:
-            lines.append(f"{each.first_button:.0%} of the choices fell on button A.")
-    return lines
+        few = "One rater: the intervals are over prompts only and say nothing about other listeners."
+    rules = {
+        f"{simulated} of {len(result.raters)} raters are simulated: no ears took part in their answers.": simulated,
+        few: counted < FEW_RATERS,
+        "Not BS.1534: it asks for a low and a mid anchor.": design.method == "mushra"
+        and len(design.anchors) < 2,
+        f"{cut} line(s) of the log were cut off by a crash and do not count.": cut,
+    }
+    sides = [each.first_button for each in result.outcomes if each.first_button is not None]
+    rules |= {f"{side:.0%} of the choices fell on button A.": abs(side - 0.5) > 0.15 for side in sides}
+    return [note for note, holds in rules.items() if holds]
 
 
 def save(test: Test, result: Result, folder: Path) -> Path:
@@ -204,8 +202,6 @@ def page(test: Test, result: Result, plots: dict[str, dict[str, Picture]], folde
     rows = [rater_row(rater.row()) for rater in result.raters]
     sections.append(html.section("Raters", html.table(head, rows)))
     sections.append(html.section("Clips", players(test, folder)))
-    if result.power:
-        sections.append(html.section("Power", power_rows(result.power)))
     return html.page(result.title, *sections)
 
 
@@ -215,19 +211,6 @@ def rater_row(row: dict[str, Any]) -> list[str]:
         f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
         row["repeats_alike"], number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted",
     ]  # fmt: skip
-
-
-def power_rows(rows: list[dict[str, float]]) -> str:
-    """What a paired test of each size can find."""
-    head = ["raters x prompts", *(f"true share {share:.0%}" for share in POWER_SHARES)]
-    body = [
-        [f"{row['raters']} x {row['prompts']}", *(f"{row[f'{share:.0%}']:.2f}" for share in POWER_SHARES)]
-        for row in rows
-    ]
-    return (
-        "<p>Share of such paired tests whose interval excludes one half (simulated). At a true share of 50 % these "
-        "are false alarms.</p>" + html.table(head, body)
-    )
 
 
 def players(test: Test, folder: Path) -> str:

@@ -36,16 +36,21 @@ def impression(
 ) -> str | int | list[int]:
     """One answer: the better impression wins, where an impression is the worth and a Gaussian error."""
     felt = {name: value(name, worth) + rng.gauss(0, spread) for name in dict.fromkeys(trial.slots)}
-    if trial.task == "ab":
-        a, b = (felt[name] for name in trial.slots)
-        return "tie" if abs(a - b) < 0.3 * spread else "A" if a > b else "B"
     if trial.task == "abx":
         a, b, x = (value(name, worth) + rng.gauss(0, spread) for name in trial.slots)
         return "A" if abs(a - x) < abs(b - x) else "B"
     if trial.task == "mushra":
         return [100 if name == trial.reference else round(90 * share(felt[name])) for name in trial.slots]
-    wrong = trial.task == "relevance" and trial.caption_of != trial.prompt
-    return 1 + min(4, int(5 * share(felt[trial.slots[0]] - (8 if wrong else 0))))
+    first, second = felt[trial.slots[0]], felt[trial.slots[-1]]
+    if trial.task == "ab":
+        return preferred(first - second, 0.3 * spread)
+    wrong = 8 * (trial.task == "relevance" and trial.caption_of != trial.prompt)
+    return 1 + min(4, int(5 * share(first - wrong)))
+
+
+def preferred(lead: float, least: float) -> str:
+    """Which of A and B, where A leads by so much; no difference below ``least``."""
+    return "tie" if abs(lead) < least else "A" if lead > 0 else "B"
 
 
 def share(logit: float) -> float:

@@ -5,12 +5,17 @@ B batch, N samples, T frames, F bins.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.nn.utils.parametrizations import weight_norm
+
+from audioldm.batch import Condition
+from audioldm.nets.unet import LatentUNet, net_call
 
 Outputs = list[tuple[Tensor, list[Tensor]]]
 SLOPE = 0.1  # leaky ReLU of HiFi-GAN
@@ -119,3 +124,29 @@ class PatchDiscriminator(nn.Module):
     def forward(self, mel: Tensor) -> Outputs:
         """(B, 1, T, F) to a list with one (logits, features)."""
         return [_run(self.layers, self.last, mel)]
+
+
+class LatentDiscriminator(nn.Module):
+    """A copy of a U-Net up to its middle, with a head: logits (B, P) of P places there, under the condition.
+
+    Novack et al. 2025 (ARC, arXiv:2505.08175) sec. 3.3; Sauer et al. 2024 (LADD, arXiv:2403.12015).
+    """
+
+    def __init__(self, unet: LatentUNet) -> None:
+        super().__init__()
+        width = unet.config.block_out_channels[-1]
+        self.encoder: Any = deepcopy(unet).requires_grad_(True)
+        self.encoder.up_blocks, self.encoder.conv_norm_out = nn.ModuleList(), None
+        self.encoder.conv_out = nn.Identity()
+        self.head = nn.Sequential(
+            nn.GroupNorm(1, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 1, 1),
+        )
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Noised latents (B, C, T, F) at times (B,) -> (B, P)."""
+        logits: Tensor = self.head(net_call(self.encoder)(x, t, condition))
+        return logits.flatten(1)

@@ -274,6 +274,14 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
 
     def decode(self, mel: Tensor, track: Tones, noise: Tensor) -> Tensor:
         """A wave (B, T * hop) from mels and sources of the same frames."""
+        values = torch.complex(*self.bins(mel, track, noise))
+        wave = inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop)
+        for _ in range(self.config.corrections):
+            wave = self.corrected(wave, mel)
+        return wave.to(mel)
+
+    def bins(self, mel: Tensor, track: Tones, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The spectrum's real and imaginary parts, (B, T, K) each, from mels and sources of the same frames."""
         rough, sharp = prior(mel, self.spec), lobe(track, self.spec)
         gate, more, *ways = self.net(mel, track, noise, rough, sharp).float().chunk(HEADS, dim=-1)
         loud = rough + gate.sigmoid() * (sharp - rough) + more
@@ -287,11 +295,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
             -2
         )
         loud = loud[..., : real.shape[-1]]  # phases are told at a frame's centre, n_fft / 2 after its begin
-        values = torch.complex(loud * real, loud * imag)
-        wave = inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop)
-        for _ in range(self.config.corrections):
-            wave = self.corrected(wave, mel)
-        return wave.to(mel)
+        return loud * real, loud * imag
 
     def corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
         """``wave`` (B, N) with its magnitudes scaled towards the mel (B, T, F); its phases stay, silence is silent."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from audioldm.adapters import inject
 from audioldm.adapters.adapter import Adapter, AdapterWarning
 from audioldm.adapters.files import read
 from audioldm.adapters.inject import Adapted, Applied
 from audioldm.adapters.words import Words, merge_words, unmerge_words
-from audioldm.components import Components
+from audioldm.components import Components, Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
 from audioldm.nets.folder import sha256
@@ -46,6 +48,8 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     trained on other weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
     """
     release(parts)
+    if not named:
+        return
     files = [parse(one) for one in named]
     adapters = [(read(path, parts.unet), weight) for path, weight in files]
     applied = tuple(
@@ -57,10 +61,29 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     words = [one for one, _ in adapters if isinstance(one, Words)]
     changes = [(one, weight) for one, weight in adapters if isinstance(one, Adapter)]
     inject.check(parts.unet, changes)
+    sampling = sampling_of([(path, one) for (path, _), (one, _) in zip(files, adapters, strict=True)])
+    defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
-    if applied:
-        parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary)
+    parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary, defaults)
+    sample_with(parts, sampling)
     parts.engine.reset()
+
+
+def sampling_of(adapters: Sequence[tuple[Path, Adapter | Words]]) -> dict[str, Any]:
+    """How the adapters want to be sampled: a student of few steps says so in its file.   The last one counts."""
+    settings: dict[str, Any] = {}
+    for path, adapter in adapters:
+        try:
+            settings |= json.loads(adapter.about.get("sampling", "{}"))
+            Sampling().merged(**settings)
+        except (ValueError, TypeError, AudioLDMError) as error:
+            raise AudioLDMError(f"{path}: its sampling cannot be read ({error}).", "Copy it again.") from None
+    return settings
+
+
+def sample_with(parts: Components, settings: dict[str, Any]) -> None:
+    """Give ``parts`` other defaults."""
+    object.__setattr__(parts, "defaults", parts.defaults.merged(**settings))
 
 
 def release(parts: Components) -> None:
@@ -69,6 +92,7 @@ def release(parts: Components) -> None:
         inject.unmerge(parts.unet, parts.adapted.weights)
         if parts.adapted.vocabulary is not None:
             unmerge_words(parts.clap, parts.adapted.vocabulary)
+        sample_with(parts, parts.adapted.sampling)
         parts.engine.adapted = None
         parts.engine.reset()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -23,6 +23,7 @@ from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.longform import decode, latent_shape
 from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
+from audioldm.pipeline.stream import stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,18 @@ class AudioLDM(Components):
         # 4. Decode: the latent to a mel, and the mel to a wave.
         seconds = None if loop else settings.seconds
         return decode(self, latent, seconds=seconds, refine_phase=settings.refine_phase, loop=loop)
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        seed: int = 0,
+        timeline: Sequence[Span] | None = None,
+        guidance_config: GuidanceConfig | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[Tensor]:
+        """One sound in pieces (N,), the first handed out while the rest is made: see ``pipeline.stream``."""
+        return stream(self, prompt, seed=seed, timeline=timeline, guidance_config=guidance_config, **options)
 
     def sample(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components, Sampling, warn_of_unused
+from audioldm.components import Components, Sampling, warn_of_student, warn_of_unused
 from audioldm.diffusion import edit
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
@@ -53,6 +53,7 @@ class Run:
         guidance = guidance or GuidanceConfig()
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
         warn_of_unused(settings.negative, settings.guidance)
+        warn_of_student(parts.defaults, settings)
         choose(SAMPLERS, settings.sampler, "sampler")
         sigmas = choose(GRIDS, settings.grid, "grid")(parts.schedule, settings.steps)
         noise = PerSample(generators(seeds), shape, device=parts.device)

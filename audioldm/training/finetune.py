@@ -42,6 +42,7 @@ class OfModel(LatentDiffusion):
     """
 
     recordable = False
+    file = "adapter.safetensors"
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class OfModel(LatentDiffusion):
 
     def hint(self, folder: Path) -> str:
         """The command that makes a sound with what was learned."""
-        file = folder / "adapter.safetensors"
+        file = folder / self.file
         model = f" -m {self.model}" if self.model else ""
         use = f"{model} --adapter {file}" if file.exists() else f" -m {folder}"
         return f'audioldm generate "{self.prompt or "..."}"{use}'
@@ -137,7 +138,7 @@ class FineTune(OfModel):
 
     ``targets`` are patterns of layer names; None takes the linear layers, and with ``convolutions`` those too (a LoRA
     is then a LoCon).   ``prior`` {prompt, clips, weight} adds the class loss of DreamBooth, on ``clips`` sounds of its
-    prompt, which the model makes first.
+    prompt, which the model makes first.   ``begin`` is an adapter to train further instead of a new one.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class FineTune(OfModel):
         targets: Sequence[str] | None = None,
         convolutions: bool = False,
         prior: dict[str, Any] | None = None,
+        begin: Adapter | None = None,
         run_dir: str = "runs/personal",
         **settings: Any,
     ) -> None:
@@ -164,7 +166,9 @@ class FineTune(OfModel):
         else:
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             rng = generator(self.seed, 0, 0)
-            self.adapter = start(self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha)
+            self.adapter = begin or start(
+                self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha
+            )
             inject.attach(self.unet, [(self.adapter, 1.0)])
 
     def on_fit_start(self) -> None:
@@ -194,8 +198,8 @@ class FineTune(OfModel):
         adapter = inject.learned(self.unet, self.adapter)
         adapter.base.update(self.base("unet"))
         adapter.about.update(self.about())
-        write(folder / "adapter.safetensors", adapter)
-        return [folder / "adapter.safetensors"]
+        write(folder / self.file, adapter)
+        return [folder / self.file]
 
 
 class Prior:
@@ -295,5 +299,5 @@ class TextualInversion(OfModel):
         """The word as one file."""
         base = self.base("unet", "text_encoder")
         words = Words(self.word, self.rows.detach().cpu(), base, self.about())
-        write(folder / "adapter.safetensors", words)
-        return [folder / "adapter.safetensors"]
+        write(folder / self.file, words)
+        return [folder / self.file]

@@ -162,9 +162,9 @@ def test_cancel_stops_and_the_next_request_works(visitor, studio):
     page.get_by_role("button", name="Cancel").locator("visible=true").click()
     expect(page.get_by_text("Cancelled.")).to_be_visible()
     waited = time.monotonic() + 30
-    while studio._turn.locked() and time.monotonic() < waited:
+    while studio.jobs.running and time.monotonic() < waited:
         time.sleep(0.1)
-    assert not studio._turn.locked(), "the work has stopped"
+    assert not studio.jobs.running, "the work has stopped"
     number(page, "Seconds", 0.3)
     number(page, "Steps", 2)
     page.get_by_role("button", name="Generate", exact=True).click()

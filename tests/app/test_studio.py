@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import threading
 from dataclasses import replace
 from math import ceil
 
@@ -12,9 +11,9 @@ import pytest
 import soundfile
 
 from audioldm.app.page import finished
-from audioldm.app.studio import Done, EditRequest, Progress, Stopped, watch
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
+from audioldm.serve.service import EditRequest
 
 ASK = {"seconds": 0.5, "takes": 1, "seed": 0, "steps": 2}
 EDIT = {"begin": 0.1, "end": 0.3, "strength": 0.5, "seconds": 0.3, "splice": False, "takes": 1, "seed": 0}
@@ -27,42 +26,6 @@ def edited(studio, kind, path, prompt="rain", **changes):
 def last(events):
     *_, done = events
     return done.result
-
-
-def test_progress_then_result():
-    def work(on_step):
-        for i in range(3):
-            on_step(i + 1, 3)
-        return "sound"
-
-    assert list(watch(work)) == [Progress(1, 3), Progress(2, 3), Progress(3, 3), Done("sound")]
-
-
-def test_what_the_work_raises_is_raised_to_the_watcher():
-    def work(on_step):
-        raise AudioLDMError("No.")
-
-    with pytest.raises(AudioLDMError, match="No"):
-        list(watch(work))
-
-
-def test_closing_stops_the_work_at_its_next_step():
-    reached, ended = threading.Event(), []
-
-    def work(on_step):
-        try:
-            for i in range(1_000_000):
-                on_step(i, 1_000_000)
-                reached.set()
-        except Stopped:
-            ended.append(i)
-            raise
-
-    watching = watch(work)
-    next(watching)
-    assert reached.wait(10)
-    watching.close()
-    assert ended and ended[0] < 999_999
 
 
 def test_takes_have_their_own_seeds_files_and_sidecars(studio):

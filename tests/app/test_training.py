@@ -9,9 +9,9 @@ import pytest
 from gradio_client import Client
 
 from audioldm.adapters.files import read
-from audioldm.app.studio import Done
 from audioldm.app.training import News, Trainer, TrainRequest, kinds
 from audioldm.errors import AudioLDMError
+from audioldm.serve.jobs import Done
 
 SHORT = TrainRequest("my dogs", prompt="a dog, {barking} = '1'", batches=4, batch_size=2, seed=3)
 

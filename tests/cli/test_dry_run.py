@@ -47,8 +47,6 @@ def test_long_work_has_a_dry_run(name):
     ("words", "what"),
     [
         (("data", "check", "sounds"), "2 rows would be checked, 0 are left out already"),
-        (("data", "pack", "mine.jsonl", "-o", "x.tar", "--split", "train", "--split", "val", "--split", "test"),
-         "2 sounds would be packed into x.tar"),
         (("data", "shard", "mine.jsonl", "-o", "shards", "--split", "{split}"), "would be written below shards"),
         (("listen", "prepare", "a=sounds", "b=sounds", "-o", "t"), "a test of a, b (ab) would be made in t"),
         (("evaluate", "sounds", "sounds", "--unpaired", "-o", "report"), "would be scored against 2 of sounds"),

@@ -1,21 +1,16 @@
 """What lies outside the folder that was named is never read, written or removed, whatever the data say."""
 
-import io
 import json
 import os
-import tarfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-from sounds import save, sine
+from sounds import save
 
 from audioldm.datasets import manifest
 from audioldm.datasets.cache import Encoded, read_index, read_shards, write_index, write_latents
-from audioldm.datasets.decode import encode
-from audioldm.datasets.manifest import Row
-from audioldm.datasets.pack import pack, unpack
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, published, staged, sweep, workspace, write_text
 
@@ -107,47 +102,6 @@ def test_a_manifest_names_no_sound_outside_its_folder(folder: Path, name: str):
     (folder / "m.jsonl").write_text(json.dumps({"path": name, "captions": ["x"]}) + "\n")
     with pytest.raises(AudioLDMError, match=r"m\.jsonl:1: the path .* leads out"):
         manifest.read(folder / "m.jsonl")
-
-
-def evil_pack(path: Path, name: str, sound: bytes) -> Path:
-    row = json.dumps({"path": name, "captions": ["x"]}).encode() + b"\n"
-    with tarfile.open(path, "w") as tar:
-        for member, content in (("./evil.jsonl", row), ("./evil/a.opus", sound)):
-            item = tarfile.TarInfo(member)
-            item.size = len(content)
-            tar.addfile(item, io.BytesIO(content))
-    return path
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-@pytest.mark.parametrize(
-    "name", ["{out}/../secret.wav", "../secret.wav", "../secret.opus", "evil/../../secret.wav"]
-)
-def test_unpacking_a_foreign_pack_touches_nothing_outside(tmp_path: Path, name: str):
-    secret = save(tmp_path / "secret.wav")
-    (tmp_path / "secret.opus").write_bytes(secret.read_bytes())
-    out = tmp_path / "out"
-    tar = evil_pack(tmp_path / "evil.tar", name.format(out=out), secret.read_bytes())
-    before = tree(tmp_path)
-    with pytest.raises(AudioLDMError, match="leads out of"):
-        unpack(tar, out)
-    assert tree(tmp_path) == before
-
-
-def test_unpacking_replaces_only_with_force_and_never_removes(tmp_path: Path):
-    row = Row(str(encode(tmp_path / "a.wav", torch.from_numpy(sine()), 16000)), ("x",))
-    pack([manifest.write([row], tmp_path / "mine.jsonl")], tmp_path / "p.tar")
-    (tmp_path / "out" / "mine").mkdir(parents=True)
-    (tmp_path / "out" / "mine" / "precious.wav").write_bytes(b"mine")
-    before = tree(tmp_path)
-    with pytest.raises(AudioLDMError, match="is there already"):
-        unpack(tmp_path / "p.tar", tmp_path / "out")
-    assert tree(tmp_path) == before
-    unpack(tmp_path / "p.tar", tmp_path / "out", force=True)
-    assert (tmp_path / "out" / "mine" / "precious.wav").read_bytes() == b"mine"
 
 
 def test_a_cache_names_no_shard_outside(tmp_path: Path):

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
-    """Two runs with curves, previews, settings and one evaluation."""
+    """Two runs with curves, previews and settings."""
     made = []
     for number, lr in enumerate((1e-3, 3e-4)):
         run = tmp_path / f"run{number}"
@@ -30,12 +30,6 @@ def runs(tmp_path: Path) -> list[Path]:
             board.add_image("mel/made/0", torch.rand(1, 64, 50), step)
         board.close()
         made.append(run)
-    score = {
-        "rows": {"yamnet": [{"row": "generated", "n": 80, "FD": {"value": 12.5}}]},
-        "about": {"protocol": "p"},
-    }
-    (made[0] / "eval").mkdir()
-    (made[0] / "eval" / "report.json").write_text(json.dumps(score))
     return made
 
 
@@ -51,7 +45,7 @@ def test_the_page_holds_everything_and_needs_nothing(runs: list[Path], command, 
     table = page[page.index("Settings that differ") :]
     assert table.index("task.lr") > 0
     assert "task.beta" not in table[: table.index("</table>")]
-    assert "12.5" in page and "protocol p" in page and "commit abc" in page
+    assert "commit abc" in page
 
 
 def test_wrong_runs_are_told(runs: list[Path], command, capsys, tmp_path: Path) -> None:
@@ -79,15 +73,7 @@ def test_lines_that_no_training_wrote_are_left_out(runs: list[Path], line: str) 
     assert [row for row in read_metrics(path) if row["batch"] < 1e300] == rows
 
 
-def test_a_damaged_file_of_a_run_is_named_and_a_score_among_others_left_out(
-    runs: list[Path], command, capsys
-) -> None:
-    for number, text in enumerate(("{", "[1]", '{"rows": 3}', '{"rows": {"a": [3]}, "about": {}}', "\xff")):
-        (runs[0] / "eval" / f"{number}").mkdir()
-        (runs[0] / "eval" / f"{number}" / "report.json").write_bytes(text.encode("latin-1"))
-    assert command("report", runs[0]) == 0
-    page = (runs[0] / "report.html").read_text()
-    assert page.count("report.json cannot be read") == 5 and "12.5" in page
+def test_a_damaged_file_of_a_run_is_named(runs: list[Path], command, capsys) -> None:
     (runs[0] / "config.yaml").write_text("a: [")
     assert command("report", runs[0], "--against", runs[1]) == 2
     assert "config.yaml is not valid YAML" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Models, adapters, runs, caches, tests, packs, tables and prompts with one change each, through what reads them."""
+"""Models, adapters, runs, caches, tests, tables and prompts with one change each, through what reads them."""
 
 import contextlib
 import json
@@ -112,12 +112,6 @@ TARGETS = (
         (uses("listen", "analyse", "{it}", "--resamples", "100", "-o", "{room}/out"),),
         20,
         ("*.json", "*.jsonl", "audio/*.wav"),
-    ),
-    Target(
-        "packs",
-        lambda w: w.pack,
-        (uses("data", "unpack", "{it}", "-o", "{room}/out", "--processes", "1"),),
-        3,
     ),
     Target("shards", lambda w: w.shards, (stream,), 30),
     Target(

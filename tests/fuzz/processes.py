@@ -40,9 +40,7 @@ class Work:
 
     def line(self, world: World, room: Path, *more: str) -> list[str]:
         """The words for a room."""
-        names = {
-            name: getattr(world, name) for name in ("model", "clips", "pack", "tables", "adapter", "made")
-        }
+        names = {name: getattr(world, name) for name in ("model", "clips", "tables", "adapter", "made")}
         return [word.format(out=room / "out", room=room, **names) for word in (*self.words, *more)]
 
 
@@ -79,8 +77,6 @@ WORKS = (
     Work("data prepare", ("data", "prepare", "folder", "{tables}", "-o", "{out}/m.jsonl")),
     Work("data listen", ("data", "listen", "{clips}/clips.jsonl", "-o", "{out}/page.html")),
     Work("data shard", ("data", "shard", "{clips}/clips.jsonl", "-o", "{out}", "--clips", "1")),
-    Work("data pack", ("data", "pack", "{clips}/clips.jsonl", "-o", "{out}/p.tar", "--processes", "1")),
-    Work("data unpack", ("data", "unpack", "{pack}", "-o", "{out}", "--processes", "1")),
     Work(
         "data encode",
         (
@@ -142,7 +138,7 @@ WORKS = (
     ),
     Work("adapter convert", ("adapter", "convert", "{adapter}", "-o", "{out}/a.safetensors")),
 )
-POOLS = ("data check, 2 workers", "data pack", "data unpack")
+POOLS = ("data check, 2 workers",)
 """Whose processes take seconds to begin: at the small size they are left out"""
 
 

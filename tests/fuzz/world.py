@@ -77,11 +77,6 @@ class World:
         return self.material / "test"
 
     @property
-    def pack(self) -> Path:
-        """The clips in a tar."""
-        return self.material / "pack.tar"
-
-    @property
     def shards(self) -> Path:
         """The clips as WebDataset."""
         return self.material / "shards"
@@ -189,7 +184,6 @@ def derive(world: World) -> None:
             "--seed",
             "1",
         ),
-        ("data", "pack", manifest, "-o", world.pack, "--processes", "1"),
         ("data", "shard", manifest, "-o", world.shards),
         ("generate", "rain", "-n", "2", "--seed", "0", "-m", world.model, "-o", world.made, *QUICK),
         ("evaluate", "protocol", manifest, "-o", world.protocol / "protocol.json", "--split", "any"),

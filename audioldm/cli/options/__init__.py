@@ -41,13 +41,14 @@ class Between:
 
     def check(self, name: str, value: float) -> None:
         """Raise AudioLDMError for a value outside."""
-        if self.low <= value <= self.high and math.isfinite(value) and not (self.above and value == self.low):
-            return
-        low = f"more than {self.low:g}" if self.above else f"{self.low:g}"
-        upper = " or more" if self.high == math.inf else f" to {self.high:g}"
+        inside = self.low < value or (value == self.low and not self.above)
+        if not (inside and value <= self.high and math.isfinite(value)):
+            raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {self}.")
+
+    def __str__(self) -> str:
         if self.above:
-            upper = "" if self.high == math.inf else f" and at most {self.high:g}"
-        raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {low}{upper}.")
+            return f"more than {self.low:g}" + (f" and at most {self.high:g}" if self.high < math.inf else "")
+        return f"{self.low:g} to {self.high:g}" if self.high < math.inf else f"{self.low:g} or more"
 
 
 Kind = Literal["option", "argument", "setting"]
@@ -186,15 +187,20 @@ class Leaf:
     def parameter(self) -> Parameter:
         """As a keyword of typer's."""
         about, default = self.about, self.default
-        silent = default is None or default is MISSING or default is False or default in ("", [])
+        silent = any(default is nothing for nothing in (None, MISSING, False)) or default in ("", [])
         shown = not silent and "[default" not in about.help
         details: dict[str, Any] = {"help": about.help, "metavar": about.metavar, "show_default": shown}
         if about.kind == "argument":
             note = typer.Argument(**details)
         else:
-            long = any(name.startswith("--") for name in about.names)
-            names = about.names if long else (*about.names, f"--{self.name.replace('_', '-')}")
-            note = typer.Option(*names, hidden=about.hidden, rich_help_panel=self.panel, **details)
+            long = (
+                []
+                if any(name.startswith("--") for name in about.names)
+                else [f"--{self.name.replace('_', '-')}"]
+            )
+            note = typer.Option(
+                *about.names, *long, hidden=about.hidden, rich_help_panel=self.panel, **details
+            )
         return Parameter(
             self.name, Parameter.KEYWORD_ONLY, default=Parameter.empty if default is MISSING else default,
             annotation=Annotated[self.hint, note],
@@ -233,42 +239,33 @@ class Leaf:
             for number in value if isinstance(value, list | tuple) else [value]:
                 self.about.within.check(name, number)
 
-    def read(self, text: str) -> Any:
-        """One value from its text.   Raises AudioLDMError."""
-        kind = self.item
+    def read(self, value: Any, kind: Any = None) -> Any:
+        """A value, or one item of it, from its text or from JSON.   Raises AudioLDMError."""
         try:
-            if get_origin(kind) is Literal:
-                return {str(choice): choice for choice in get_args(kind)}[text]
-            if get_origin(kind) is tuple:
-                low, high = (float(part) for part in text.strip("()[]").split(","))
-                return low, high
-            if kind is bool:
-                truths = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-                return truths[text.lower()]
-            return kind(text)
-        except (ValueError, KeyError) as error:
+            return typed(value, kind or self.bare)
+        except (ValueError, KeyError, TypeError) as error:
             raise AudioLDMError(
-                f"{self.name}={text!r} cannot be.", f"Write {self.name}={self.form}."
+                f"{self.name}={value!r} cannot be.", f"Write {self.name}={self.form}."
             ) from error
 
-    def restore(self, value: Any, kind: Any = None) -> Any:
-        """A value that JSON held.   Raises AudioLDMError where it is of another type."""
-        kind = kind or self.bare
-        parts, origin = get_args(kind), get_origin(kind)
-        if (
-            origin in (list, tuple)
-            and isinstance(value, list)
-            and (origin is list or len(value) == len(parts))
-        ):
-            kinds = parts * len(value) if origin is list else parts
-            return origin(self.restore(*pair) for pair in zip(value, kinds, strict=True))
-        if kind is Path and isinstance(value, str):
-            return Path(value)
-        if kind is float and type(value) is int:
-            return float(value)
-        if (origin is Literal and value in parts) or type(value) is kind:
-            return value
-        raise AudioLDMError(f"{self.name}={value!r} cannot be.", f"Write {self.name}={self.form}.")
+
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """A text, or what JSON held, as a ``kind``.   Raises ValueError, KeyError or TypeError where it is of another."""
+    parts, origin = get_args(kind), get_origin(kind)
+    if origin is Literal:
+        return {str(part): part for part in parts}[value]
+    if origin in (list, tuple):
+        values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
+        kinds = parts * len(values) if origin is list else parts
+        return origin(typed(*pair) for pair in zip(values, kinds, strict=True))
+    if isinstance(value, str):
+        return TRUTHS[value.lower()] if kind is bool else kind(value)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
 
 
 def leaves(group: type[Group]) -> Iterator[Leaf]:
@@ -329,7 +326,7 @@ def restored(group: type[T], values: dict[str, Any]) -> T:
     read: dict[str, Any] = {}
     for leaf in leaves(group):
         if leaf.name in values:
-            read[leaf.name] = leaf.restore(values[leaf.name])
+            read[leaf.name] = leaf.read(values[leaf.name])
             leaf.check(read[leaf.name])
     return build(group, read)
 
@@ -342,7 +339,7 @@ def read_settings(words: list[str], keys: dict[str, Leaf]) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not equals or name not in keys:
             raise AudioLDMError(f"--set {word}: {name!r} is no setting here.", f"Known: {', '.join(keys)}.")
-        value = keys[name].read(text.strip())
+        value = keys[name].read(text.strip(), keys[name].item)
         keys[name].check(value)
         values[name] = [*values.get(name, []), value] if keys[name].is_list else value
     return values

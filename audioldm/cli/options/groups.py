@@ -1,5 +1,6 @@
 """The groups of options that several commands share: sampling, guidance, prompts, results and the model."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,6 +84,8 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
         library.utils.logging.set_verbosity_error()  # their advice is for programmers
         library.utils.logging.disable_progress_bar()
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if place == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's processes take a GPU each
+        place = f"cuda:{os.environ['LOCAL_RANK']}"
     if place == "cpu":
         keep_freed_memory()
     with warned():

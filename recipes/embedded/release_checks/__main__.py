@@ -28,9 +28,9 @@ from audioldm.evaluation.clips import from_rows
 from audioldm.evaluation.comparison import Progress, no_progress
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
-from audioldm.evaluation.recognition import PROMPTS, Esc10Classifier, Tally, check
 from audioldm.evaluation.tag_bridge import TagBridge
 from audioldm.tables import read_text
+from recipes.embedded.esc10 import PROMPTS, Esc10Classifier, Tally, check
 from recipes.embedded.vocoder_bars import classes_of
 
 from . import codec, likeness, pitch, prompts, sounds

@@ -11,8 +11,8 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import shuffled
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet, load_row
-from audioldm.evaluation.recognition import PROMPTS, TEST_FOLD, TRAIN_FOLDS
 from audioldm.signal.level import normalise_peak
+from recipes.embedded.esc10 import PROMPTS, TEST_FOLD, TRAIN_FOLDS
 
 ESC10, OPENSOUNDS, OPENSOUNDS2 = "esc10", "opensounds", "opensounds2"
 CAPTIONS = 200

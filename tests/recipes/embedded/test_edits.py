@@ -11,8 +11,8 @@ from torch import Generator
 from audioldm.datasets import manifest
 from audioldm.datasets.manifest import Row
 from audioldm.evaluation.embedders.yamnet import YamNet
-from audioldm.evaluation.recognition import PROMPTS
 from audioldm.pipeline.audioldm import AudioLDM
+from recipes.embedded.esc10 import PROMPTS
 from recipes.embedded.release_checks import edits
 
 

@@ -14,11 +14,11 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE
 from audioldm.evaluation.generation import GeneratedClips
-from audioldm.evaluation.recognition import PROMPTS
 from audioldm.evaluation.tag_bridge import TagBridge
 from audioldm.metrics.agreement import matched_and_shuffled
 from audioldm.metrics.diversity import mean_pairwise_cosine_distance
 from audioldm.pipeline.audioldm import AudioLDM
+from recipes.embedded.esc10 import PROMPTS
 from recipes.embedded.general_midi import INSTRUMENTS
 from recipes.embedded.notes import registers
 from recipes.embedded.release_checks import __main__ as program

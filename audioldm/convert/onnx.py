@@ -1,0 +1,398 @@
+"""A model as four ONNX graphs of one length, which onnxruntime runs without torch, also in a browser.
+
+B batch, L tokens, D width of CLAP's space, C channels, T frames, F bins, K frequency bins, N samples.   Weights lie in
+the files as float16 or, of the layers named in ``INT8``, as whole numbers of 8 bits with a scale for each row; they
+become float32 when a graph is loaded.
+"""
+
+import json
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+from torch.onnx.utils import register_custom_op_symbolic
+
+from audioldm.batch import Condition
+from audioldm.components import Components, Sampling
+from audioldm.diffusion.grids import GRIDS
+from audioldm.diffusion.prediction import parts
+from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.table import choose
+from audioldm.errors import AudioLDMError
+from audioldm.nets.clap import TwoTowers
+from audioldm.nets.hifigan import vocode
+from audioldm.nets.istft_vocoder import ISTFTVocoder, gains, tones
+from audioldm.nets.unet import kind_of, multiple_of, net_call
+from audioldm.nets.vae import decode
+from audioldm.signal.invert import energies
+from audioldm.spec import AudioSpec
+
+OPSET = 18
+SMALLEST = 4096
+"""numbers of a weight from which it is made smaller"""
+INT8 = {"text": ("word_embeddings",), "vocoder": ("blocks",)}
+"""Graphs and the layers in them of 8 bits"""
+PAGE = Path(__file__).with_name("page")
+WEB = "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist"
+RUNTIME = {
+    "wasm": {"script": "ort.wasm.bundle.min.mjs", "binary": "ort-wasm-simd-threaded.wasm"},
+    "webgpu": {"script": "ort.webgpu.bundle.min.mjs", "binary": "ort-wasm-simd-threaded.asyncify.wasm"},
+}
+"""Files of onnxruntime-web"""
+SHA384 = {
+    "ort.wasm.bundle.min.mjs": "PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
+    "ort-wasm-simd-threaded.wasm": "vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+    "ort.webgpu.bundle.min.mjs": "1ntMeyj+z5diX6vBR5h+zlJBPc4iNvhCxE6nlammh8daBYcLBZkzrwDkuJjhwI+f",
+    "ort-wasm-simd-threaded.asyncify.wasm": "EPVDLTxuO663dkZO/pcKJF6vOyyfq/5z9FY1oksN0UWFX2ABH4wDDZQHeNoUleWR",
+}
+"""What they are, which the browser checks"""
+
+
+class Text(nn.Module):
+    """Tokens (1, L) and their mask to CLAP's unit vector (1, D)."""
+
+    def __init__(self, model: Components) -> None:
+        super().__init__()
+        self.tower = clap_of(model).text_encoder
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Embed."""
+        return nnf.normalize(self.tower(tokens, attention_mask=mask).text_embeds, dim=-1)
+
+
+class Step(nn.Module):
+    """The U-Net's answer (B, C, T, F) to x (B, C, T, F), its times (B,) and CLAP's vectors (B, D)."""
+
+    def __init__(self, model: Components) -> None:
+        super().__init__()
+        self.unet = model.unet
+
+    def forward(self, x: Tensor, t: Tensor, film: Tensor) -> Tensor:
+        """Predict."""
+        return net_call(self.unet)(x, t, Condition(film=film))
+
+
+class Decoder(nn.Module):
+    """Scaled latent (1, C, T, F) to a log-mel (1, 1, T, F)."""
+
+    def __init__(self, model: Components) -> None:
+        super().__init__()
+        self.vae = model.vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Decode."""
+        return decode(self.vae, latent)
+
+
+class Vocoder(nn.Module):
+    """Log-mel (1, 1, T, F) to a wave (1, 1, N)."""
+
+    def __init__(self, model: Components) -> None:
+        super().__init__()
+        self.vocoder = model.vocoder
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Vocode."""
+        return vocode(self.vocoder, mel)  # type: ignore[arg-type]
+
+
+class RealVocoder(nn.Module):
+    """``ISTFTVocoder`` in real numbers: Fourier transforms are convolutions, for ONNX has no complex ones."""
+
+    basis: Tensor
+
+    def __init__(self, model: Components, frames: int) -> None:
+        super().__init__()
+        assert isinstance(model.vocoder, ISTFTVocoder)
+        self.vocoder, self.spec, self.frames = model.vocoder, model.spec, frames
+        # this also fills the tables that a trace must not make
+        _, self.noise = self.vocoder.sources(torch.zeros(1, frames, self.spec.mels), None)
+        self.register_buffer("basis", fourier(self.spec), persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Vocode."""
+        mel, spec = mel[:, 0], self.spec
+        real, imag = self.vocoder.bins(mel, tones(mel, spec), self.noise)
+        bins = spec.n_fft // 2 + 1
+        twice = torch.ones(bins).index_fill(0, torch.arange(1, bins - 1), 2.0) / spec.n_fft
+        window = self.basis[0, 0]  # of 0 Hz: its cosine is 1
+        weight = nnf.conv_transpose1d(
+            torch.ones(1, 1, self.frames), window.square()[None, None], stride=spec.hop
+        )
+
+        def inverse(real: Tensor, imag: Tensor) -> Tensor:
+            both = torch.cat([real * twice, imag * twice], dim=-1).transpose(1, 2)
+            whole = nnf.conv_transpose1d(both, self.basis, stride=spec.hop) / weight.clamp(min=1e-8)
+            return whole[..., spec.pad : spec.pad + self.frames * spec.hop]
+
+        wave = inverse(real, imag)
+        for _ in range(self.vocoder.config.corrections):
+            padded = nnf.pad(wave, (spec.pad, spec.pad), mode="reflect")
+            real, imag = nnf.conv1d(padded, self.basis, stride=spec.hop).transpose(1, 2).chunk(2, dim=-1)
+            size = (real.square() + imag.square()).sqrt()
+            factor = gains(size, energies(mel, spec), spec)
+            wave = inverse(real * factor, imag * factor)
+        return wave
+
+
+def fourier(spec: AudioSpec) -> Tensor:
+    """Hann's window times cosines, then times minus sines, of each bin: (2 K, 1, n_fft)."""
+    time, bins = torch.arange(spec.n_fft), torch.arange(spec.n_fft // 2 + 1)
+    turns = (bins[:, None] * time % spec.n_fft).double() * (2 * torch.pi / spec.n_fft)
+    waves = torch.cat([turns.cos(), -turns.sin()]) * torch.hann_window(spec.win, dtype=torch.float64)
+    return waves[:, None].float()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A net to write, the names of its inputs, inputs to try it on, and which of them may have more rows."""
+
+    net: nn.Module
+    names: Sequence[str]
+    example: tuple[Tensor, ...]
+    rows: bool = False
+
+
+def clap_of(model: Components) -> TwoTowers:
+    """The towers that a model is conditioned by.   Raises AudioLDMError for one that attends to tokens."""
+    if kind_of(model.unet) != "film" or not isinstance(model.clap, TwoTowers):
+        raise AudioLDMError(f"{model.name} attends to tokens.", "ONNX is for models of CLAP's vector.")
+    return model.clap
+
+
+def graphs(model: Components) -> dict[str, Graph]:
+    """The four nets of a model at its own length.   Raises AudioLDMError for a model that is not of that kind."""
+    clap = clap_of(model)
+    seconds, spec = model.defaults.seconds, model.spec
+    shape = spec.latent_shape(seconds, multiple_of(model.unet))
+    rng = torch.Generator().manual_seed(0)
+    latent = torch.randn(1, *shape, generator=rng)
+    words = clap.tokenizer(
+        "a dog barking", padding="max_length", max_length=clap.max_tokens, return_tensors="pt"
+    )
+    film = clap.embed_text(["a dog barking", ""])
+    pair = torch.cat([latent, latent])
+    mel = decode(model.vae, latent)
+    real = isinstance(model.vocoder, ISTFTVocoder)
+    return {
+        "text": Graph(Text(model), ("tokens", "mask"), (words.input_ids, words.attention_mask)),
+        "unet": Graph(Step(model), ("x", "t", "film"), (pair, torch.tensor([500.0, 500.0]), film), rows=True),
+        "decoder": Graph(Decoder(model), ("latent",), (latent,)),
+        "vocoder": Graph(RealVocoder(model, mel.shape[2]) if real else Vocoder(model), ("mel",), (mel,)),
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one graph: its file's size, its largest error against torch (of the largest value), and times."""
+
+    graph: str
+    megabytes: float
+    error: float
+    onnx_ms: float
+    torch_ms: float
+
+
+@torch.no_grad()
+def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> list[Row]:
+    """Write the graphs, ``model.json``, the tokenizer and the page to ``folder``, and compare each with torch.
+
+    ``web`` is a folder of onnxruntime-web that the page takes a copy of.   Raises AudioLDMError for a model that is not
+    conditioned on CLAP's vector, and where a file is missing.
+    """
+    places = {
+        kind: {part: copied(*file, folder, web) for part, file in files.items()}
+        for kind, files in RUNTIME.items()
+    }
+    rows = []
+    for name, graph in graphs(model).items():
+        path = folder / f"{name}.onnx"
+        write(graph, path)
+        shrink(path, INT8.get(name, ()))
+        rows.append(compare(name, graph, path))
+    clap_of(model).tokenizer.save_pretrained(folder / "tokenizer")
+    shutil.move(folder / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
+    shutil.rmtree(folder / "tokenizer")
+    about = {**describe(model), "runtime": places, "graphs": [vars(row) for row in rows]}
+    (folder / "model.json").write_text(json.dumps(about))
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+    return rows
+
+
+def copied(name: str, folder: Path, web: Path | None) -> dict[str, str]:
+    """Where the page gets a file of onnxruntime-web: its own copy, or the CDN's."""
+    if web is None:
+        return {"url": f"{WEB}/{name}", "sha384": SHA384[name]}
+    if not (web / name).is_file():
+        raise AudioLDMError(f"{web / name} is not there.", "Run: npm pack onnxruntime-web@1.30.0")
+    shutil.copy(web / name, folder)
+    return {"url": name, "sha384": SHA384[name]}
+
+
+def write(graph: Graph, path: Path) -> None:
+    """Trace a net."""
+    register_custom_op_symbolic("aten::frac", frac, OPSET)
+    register_custom_op_symbolic("aten::sinc", sinc, OPSET)
+    axes = {name: {0: "rows"} for name in (*graph.names, "out")} if graph.rows else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shapes that are fixed, as they shall be
+        torch.onnx.export(
+            graph.net.eval(), graph.example, str(path), input_names=list(graph.names), output_names=["out"],
+            dynamic_axes=axes, opset_version=OPSET, dynamo=False, do_constant_folding=False,
+        )  # fmt: skip
+
+
+def frac(g: Any, x: Any) -> Any:
+    """x - floor(x), for x of 0 or more."""
+    return g.op("Sub", x, g.op("Floor", x))
+
+
+def sinc(g: Any, x: Any) -> Any:
+    """sin(pi x) / (pi x), and 1 at 0."""
+    angle = g.op("Mul", x, g.op("Constant", value_t=torch.tensor(torch.pi)))
+    zero = g.op("Equal", x, g.op("Constant", value_t=torch.tensor(0.0)))
+    one = g.op("Constant", value_t=torch.tensor(1.0))
+    return g.op("Where", zero, one, g.op("Div", g.op("Sin", angle), g.op("Where", zero, one, angle)))
+
+
+def shrink(path: Path, int8: Sequence[str]) -> None:
+    """Write the weights of a graph as float16, or with a scale as 8 bits where a name has a part of ``int8``.
+
+    A large constant is written once, as it is.
+    """
+    model = onnx.load(str(path))
+    weights, nodes, names = [], [], {}
+    for weight in model.graph.initializer:
+        value = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or value.size < SMALLEST or weight.name == "basis":
+            weights.append(weight)
+        elif value.ndim == 2 and any(part in weight.name for part in int8):
+            scale = np.abs(value).max(axis=1, keepdims=True) / 127 + np.float32(1e-12)
+            weights += stored(np.rint(value / scale).astype(np.int8), f"{weight.name}.int8")
+            weights += stored(scale, f"{weight.name}.scale")
+            nodes.append(widened(f"{weight.name}.int8", f"{weight.name}.whole"))
+            nodes.append(
+                helper.make_node("Mul", [f"{weight.name}.whole", f"{weight.name}.scale"], [weight.name])
+            )
+        else:
+            weights += stored(value.astype(np.float16), f"{weight.name}.half")
+            nodes.append(widened(f"{weight.name}.half", weight.name))
+    kept: dict[bytes, str] = {}
+    for node in model.graph.node:
+        value = numpy_helper.to_array(node.attribute[0].t) if is_constant(node) else np.zeros(0)
+        if value.size < SMALLEST:
+            nodes.append(node)
+            continue
+        key = value.tobytes() + str(value.shape).encode()
+        if key not in kept:
+            weights += stored(value, node.output[0])
+        names[node.output[0]] = kept.setdefault(key, node.output[0])
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    whole = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, weights)
+    onnx.save(
+        helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version), str(path)
+    )
+
+
+def stored(value: Any, name: str) -> list[onnx.TensorProto]:
+    """An array under a name."""
+    return [numpy_helper.from_array(value, name)]
+
+
+def widened(name: str, to: str) -> onnx.NodeProto:
+    """A weight as float32, once, when the graph is loaded."""
+    return helper.make_node("Cast", [name], [to], to=TensorProto.FLOAT)
+
+
+def is_constant(node: onnx.NodeProto) -> bool:
+    """Whether a node is a tensor that never changes."""
+    return node.op_type == "Constant" and node.attribute[0].name == "value"
+
+
+def compare(name: str, graph: Graph, path: Path) -> Row:
+    """Run a graph by onnxruntime beside torch."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs = {key: value.numpy() for key, value in zip(graph.names, graph.example, strict=True)}
+    right, torch_ms = timed(lambda: graph.net(*graph.example).numpy())
+    answer, onnx_ms = timed(lambda: session.run(None, inputs)[0])
+    error = float(np.abs(answer - right).max() / np.abs(right).max())
+    return Row(name, path.stat().st_size / 1e6, error, onnx_ms, torch_ms)
+
+
+def timed(work: Callable[[], Any], rounds: int = 5) -> tuple[Any, float]:
+    """What ``work`` gives, and the milliseconds of the quickest round."""
+    best = float("inf")
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        result = work()
+        best = min(best, 1e3 * (time.perf_counter() - begin))
+    return result, best
+
+
+def describe(model: Components) -> dict[str, Any]:
+    """What a runner of the graphs must know: shapes, guidance, and the sampler as a table (``plan``)."""
+    settings, spec = model.defaults, model.spec
+    return {
+        "name": model.name, "rate": spec.rate, "seconds": settings.seconds,
+        "shape": spec.latent_shape(settings.seconds, multiple_of(model.unet)), "tokens": clap_of(model).max_tokens,
+        "guidance": settings.guidance, "retry_silent": settings.retry_silent, "plan": plan(model, settings),
+    }  # fmt: skip
+
+
+def plan(model: Components, settings: Sampling) -> dict[str, Any]:
+    """A sampler without its code: what it asks the net, and what it gives, as sums of what it was given before.
+
+    It is run on unit vectors in place of sounds.   The vectors are, in this order, the answers x0 of each call, and
+    the noises: that at the begin, then those drawn on the way.   A call has the time t, the factors of these in x_t
+    (``x``), and x0 = a x_t + b out.   Raises AudioLDMError for a sampler that looks at what it is given.
+    """
+    sigmas = choose(GRIDS, settings.grid, "grid")(model.schedule, settings.steps)
+    most = 8 * settings.steps + 8
+    calls: list[dict[str, Any]] = []
+    drawn = [1]
+
+    def unit(place: int) -> Tensor:
+        return nnf.one_hot(torch.tensor([place]), 2 * most).double()
+
+    def noise() -> Tensor:
+        drawn[0] += 1
+        return unit(most + drawn[0] - 1)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        level = sigma.double()
+        alpha = model.schedule.alpha_of(level)
+        p, q = (torch.as_tensor(part) for part in parts(model.prediction, alpha, alpha * level))
+        below = q * alpha - p * alpha * level
+        a, b = (0.0, 1.0) if model.prediction == "x0" else (float(q / below), float(-alpha * level / below))
+        calls.append({"t": float(model.schedule.t_at(level)), "x": sparse(x * alpha, most), "a": a, "b": b})
+        if len(calls) > most:
+            raise AudioLDMError(f"sampler={settings.sampler} takes too many steps.", "Use dpmpp_2m.")
+        return unit(len(calls) - 1)
+
+    start = unit(most) * sigmas[0]
+    end = choose(SAMPLERS, settings.sampler, "sampler")(denoise, start, sigmas, noise=noise)
+    result = sparse(end * model.schedule.alpha_of(sigmas[-1]), most)
+    return {"calls": calls, "result": result, "noises": drawn[0]}
+
+
+def sparse(x: Tensor, most: int) -> list[tuple[str, int, float]]:
+    """The factors of a sum that are not 0: of an answer ("x0") or of a noise, its number and its factor."""
+    return [
+        ("noise" if place >= most else "x0", place % most, float(x[0, place]))
+        for place in x[0].nonzero()[:, 0].tolist()
+    ]

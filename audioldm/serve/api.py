@@ -1,0 +1,235 @@
+"""The API over HTTP: requests in the fields that other servers of sound have, sounds out."""
+
+import asyncio
+import json
+import secrets
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware import Middleware
+
+import audioldm
+from audioldm.cli.options.groups import Output
+from audioldm.cli.results import audio_bytes, levelled
+from audioldm.errors import AudioLDMError
+from audioldm.serve.gate import Gate
+from audioldm.serve.jobs import BusyError, Job, Stopped
+from audioldm.serve.service import EditRequest, Result, Service
+
+Format = Literal["wav", "flac", "mp3", "ogg"]
+KINDS = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
+CHUNK_SECONDS = 0.25
+"""of sound in one piece of a stream"""
+FORM_BYTES = 2**16
+"""that a request may have beside an uploaded sound"""
+
+
+class Settings(BaseModel):
+    """How a sound is made; what is left out is the model's own."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str | None = Field(None, description="The served model's name, or nothing.")
+    response_format: Format = "wav"
+    negative_prompt: str | None = Field(None, description="What to steer away from.")
+    guidance_scale: float | None = None
+    num_inference_steps: int | None = None
+    seed: int | None = Field(
+        None, description="The same seed, the same sound; none draws one (header X-Seed)."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As the pipeline names them."""
+        named = {
+            "negative": self.negative_prompt,
+            "guidance": self.guidance_scale,
+            "steps": self.num_inference_steps,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def number(self) -> int:
+        """The seed."""
+        return secrets.randbelow(2**31) if self.seed is None else self.seed
+
+
+class Generate(Settings):
+    """A sound from words."""
+
+    input: str = Field(description="What to hear.", max_length=10_000)
+    audio_length: float | None = Field(None, description="Seconds.")
+    stream: bool = Field(False, description="Send WAV as it comes.")
+
+
+class Edit(Settings):
+    """An edit of an uploaded sound."""
+
+    audio: UploadFile
+    kind: str = Field(description="transfer, inpaint, continue, upscale, vary or denoise.")
+    input: str = Field("", description="What to hear.", max_length=10_000)
+    begin: float = Field(0.0, description="Where the region to change begins, in seconds.")
+    end: float = Field(0.0, description="Where it ends.")
+    strength: float = Field(0.5, description="0 keeps the sound, 1 ignores it.")
+    audio_length: float = Field(0.0, description="Seconds that continue adds.")
+
+
+class API:
+    """The handlers of one service, and what they count."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.counts: Counter[str] = Counter()
+
+    async def generate(self, asked: Generate, request: Request) -> Response:
+        """A sound from words: bytes of the format asked for, its seed in X-Seed."""
+        self.check(asked)
+        if asked.stream and asked.response_format != "wav":
+            raise AudioLDMError("stream goes with response_format wav.", "Leave one of them out.")
+        seed, settings = asked.number(), asked.settings()
+        if asked.audio_length is not None:
+            settings["seconds"] = asked.audio_length
+        job = self.service.generating(asked.input, seed=seed, **settings)
+        return await self.reply(request, job, asked, seed, stream=asked.stream)
+
+    async def edit(self, request: Request, asked: Annotated[Edit, Form()]) -> Response:
+        """An edit of an uploaded sound: multipart/form-data with the sound as ``audio``."""
+        self.check(asked)
+        seed = asked.number()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "upload")
+            path.write_bytes(await asked.audio.read())
+            wanted = EditRequest(
+                asked.kind, str(path), asked.input, asked.begin, asked.end, asked.strength,
+                asked.audio_length, seed=seed,
+            )  # fmt: skip
+            edit = await asyncio.to_thread(lambda: self.service.prepared(wanted, **asked.settings()))
+        return await self.reply(request, self.service.editing(edit, seed=seed), asked, seed)
+
+    async def models(self) -> dict[str, Any]:
+        """The served model."""
+        pipe = self.service.pipe
+        about = {"id": pipe.name, "object": "model", "owned_by": "audioldm", "sampling_rate": pipe.spec.rate}
+        return {"object": "list", "data": [{**about, "defaults": vars(pipe.defaults)}]}
+
+    async def health(self) -> dict[str, Any]:
+        """Whether the server works, and how many wait."""
+        jobs = self.service.jobs
+        state = "stopping" if jobs.closing else "ok"
+        return {"status": state, "waiting": len(jobs.waiting), "running": len(jobs.running)}
+
+    async def metrics(self) -> Response:
+        """Counters in the text format of Prometheus."""
+        jobs = self.service.jobs
+        gauges = {"waiting": len(jobs.waiting), "running": len(jobs.running)}
+        counters = {**{f"jobs_{name}": value for name, value in jobs.counts.items()}, **self.counts}
+        lines = [f"# TYPE audioldm_{name} gauge\naudioldm_{name} {value}" for name, value in gauges.items()]
+        lines += [
+            f"# TYPE audioldm_{name}_total counter\naudioldm_{name}_total {value:g}"
+            for name, value in sorted(counters.items())
+        ]
+        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+    def check(self, asked: Settings) -> None:
+        """Refuse another model's name."""
+        if asked.model not in (None, "", self.service.pipe.name):
+            raise AudioLDMError(
+                f"model={asked.model!r} is not served here.", f"Served: {self.service.pipe.name}."
+            )
+
+    async def reply(
+        self, request: Request, job: Job, asked: Settings, seed: int, *, stream: bool = False
+    ) -> Response:
+        """The sound of a job, which is stopped if nobody waits any more."""
+        result = await finished(job, request)
+        rate, kind = self.service.pipe.spec.rate, asked.response_format
+        self.counts["replies_200"] += 1
+        self.counts["sound_seconds"] += len(result.wave) / rate  # type: ignore[assignment]
+        headers = {"X-Seed": str(seed), "X-Notes": json.dumps(result.notes)}
+        wave, _ = await asyncio.to_thread(levelled, result.wave.float().cpu().numpy(), rate, Output())
+        if stream:
+            return StreamingResponse(pieces(wave, rate), media_type=KINDS[kind], headers=headers)
+        content = await asyncio.to_thread(audio_bytes, wave, rate, kind)
+        return Response(content, media_type=KINDS[kind], headers=headers)
+
+
+async def finished(job: Job, request: Request) -> Result:
+    """What a job gave.   Raises what it raised; where the client is gone, stops it and raises Stopped."""
+    future = asyncio.wrap_future(job.future)
+    while not future.done():
+        await asyncio.wait([future], timeout=0.5)
+        if not future.done() and await request.is_disconnected():
+            job.stop()
+            raise Stopped
+    result: Result = await future
+    return result
+
+
+async def pieces(wave: npt.NDArray[np.float32], rate: int) -> AsyncIterator[bytes]:
+    """A WAV file of 16 bits whose header leaves the length open, and then the samples of (N,), piece by piece."""
+    yield wav_header(rate)
+    size = round(CHUNK_SECONDS * rate)
+    for begin in range(0, len(wave), size):
+        piece = wave[begin : begin + size].clip(-1, 1)
+        yield np.rint(piece * 32767).astype("<i2").tobytes()
+
+
+def wav_header(rate: int) -> bytes:
+    """The 44 bytes of RIFF WAVE for one channel of 16 bits, of any length."""
+    most = 0xFFFFFFFF
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
+                       b"data", most)  # fmt: skip
+
+
+def sentence(error: RequestValidationError) -> str:
+    """What is wrong with a request's fields, in one line."""
+    parts = []
+    for one in error.errors():
+        place = ".".join(str(part) for part in one["loc"][1:]) or "the body"
+        parts.append(f"{place}: {one['msg'][:1].lower()}{one['msg'][1:]}")
+    return "; ".join(parts) + ". See /docs."
+
+
+def build(service: Service, *, host: str, token: str = "") -> FastAPI:
+    """The application; it closes the service's queue when the server stops."""
+    api = API(service)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.jobs.close)
+
+    most = service.limits.upload_mb * 2**20 + FORM_BYTES
+    app = FastAPI(
+        title="audioldm", version=audioldm.__version__, lifespan=life, redoc_url=None,
+        description="Text to sound, and edits of sound.",
+        middleware=[Middleware(Gate, host=host, token=token, most=most)],
+    )  # fmt: skip
+    sound: dict[int | str, Any] = {200: {"content": {kind: {} for kind in KINDS.values()}}}
+    app.post("/v1/audio/generate", response_class=Response, responses=sound)(api.generate)
+    app.post("/v1/audio/edit", response_class=Response, responses=sound)(api.edit)
+    app.get("/v1/models")(api.models)
+    app.get("/health")(api.health)
+    app.get("/metrics", response_class=PlainTextResponse)(api.metrics)
+
+    async def refused(_: Request, error: Exception) -> Response:
+        status = 503 if isinstance(error, BusyError) else 499 if isinstance(error, Stopped) else 422
+        text = sentence(error) if isinstance(error, RequestValidationError) else str(error)
+        if isinstance(error, AudioLDMError) and error.code == 1 and status == 422:
+            status = 500
+        headers = {"Retry-After": "1"} if status == 503 else None
+        api.counts[f"replies_{status}"] += 1
+        return JSONResponse({"error": text}, status, headers)
+
+    for kind in (AudioLDMError, RequestValidationError, Stopped):
+        app.add_exception_handler(kind, refused)
+
+    return app

@@ -1,0 +1,174 @@
+"""A bounded queue in front of one model: first come, first served, and what is alike goes as one batch."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Condition, Event, Thread
+from typing import Any, Generic, TypeVar
+
+from audioldm.errors import AudioLDMError
+
+T = TypeVar("T")
+OnStep = Callable[[int, int], None]
+"""(steps done, steps in all)"""
+Work = Callable[[list[Any], OnStep], Sequence[Any]]
+"""What several jobs ask for, to their results in the same order; it calls ``on_step`` often enough to be stopped."""
+
+
+class Stopped(Exception):  # noqa: N818  (nothing went wrong)
+    """The work was stopped from outside."""
+
+
+class BusyError(AudioLDMError):
+    """There is no place in the queue, or it is closing."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Steps done, and steps in all."""
+
+    done: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """What the work gave."""
+
+    result: T
+
+
+def ignore(done: int, steps: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One thing to do; jobs of one ``key`` (None: of none) may be done together by the first one's ``work``."""
+
+    work: Work
+    item: Any
+    key: Hashable = None
+    on_step: OnStep = ignore
+    future: "Future[Any]" = field(default_factory=Future)
+    stopping: Event = field(default_factory=Event)
+
+    def stop(self) -> None:
+        """Do not begin, or end at the next step; jobs that are done together go on until all are to be stopped."""
+        self.stopping.set()
+        self.future.cancel()
+
+
+class Jobs:
+    """At most ``most`` jobs wait while one thread does others, up to ``batch`` that are alike at once."""
+
+    def __init__(self, most: int = 32, batch: int = 1) -> None:
+        self.most, self.batch = most, batch
+        self.waiting: deque[Job] = deque()
+        self.running: list[Job] = []
+        self.counts: Counter[str] = Counter()
+        """jobs done, failed and stopped; batches"""
+        self.closing = False
+        self.changed = Condition()
+        self.thread = Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def submit(self, job: Job) -> Job:
+        """Put a job at the end.   Raises BusyError."""
+        with self.changed:
+            self.waiting = deque(one for one in self.waiting if not one.stopping.is_set())
+            if self.closing:
+                raise BusyError("The server is stopping.", "Ask again later.", code=1)
+            if len(self.waiting) >= self.most:
+                raise BusyError(f"{self.most} requests wait already.", "Ask again later.", code=1)
+            self.waiting.append(job)
+            self.changed.notify_all()
+        return job
+
+    def close(self) -> None:
+        """Take no more jobs, and wait until those that are there are done."""
+        with self.changed:
+            self.closing = True
+            self.changed.notify_all()
+        self.thread.join()
+
+    def run(self) -> None:
+        """Do batch after batch; each is what waits when the last is done."""
+        while group := self.next_group():
+            self.running = [job for job in group if job.future.set_running_or_notify_cancel()]
+            if self.running:
+                self.counts["batches"] += 1
+                self.finish(self.running)
+            self.running = []
+
+    def next_group(self) -> list[Job]:
+        """The oldest job and those like it, as soon as there is one; none at the end."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or self.closing)
+            if not self.waiting:
+                return []
+            first = self.waiting[0]
+            alike = [job for job in self.waiting if first.key is not None and job.key == first.key]
+            group = alike[: self.batch] or [first]
+            self.waiting = deque(job for job in self.waiting if job not in group)
+            return group
+
+    def finish(self, group: list[Job]) -> None:
+        """Do jobs together; where that fails each is done alone, so that only what fails alone is lost."""
+
+        def on_step(done: int, steps: int) -> None:
+            if all(job.stopping.is_set() for job in group):
+                raise Stopped
+            for job in group:
+                job.on_step(done, steps)
+
+        try:
+            results = group[0].work([job.item for job in group], on_step)
+        except Exception as error:  # raised again for whoever waits
+            if len(group) > 1 and not isinstance(error, Stopped):
+                for job in group:
+                    self.finish([job])
+                return
+            for job in group:
+                self.counts["stopped" if isinstance(error, Stopped) else "failed"] += 1
+                job.future.set_exception(error)
+            return
+        for job, result in zip(group, results, strict=True):
+            self.counts["done"] += 1
+            job.future.set_result(result)
+
+
+def watch(submits: Sequence[Callable[[OnStep], Job]]) -> Iterator[Progress | Done[list[Any]]]:
+    """Submit jobs; progress after every step of theirs, then all results; what one raises is raised here.
+
+    Closing the iterator stops the jobs at their next step and waits until they have stopped.
+
+    >>> jobs = Jobs()
+    >>> work = lambda items, on_step: on_step(1, 2) or items
+    >>> list(watch([lambda on_step: jobs.submit(Job(work, "sound", on_step=on_step))]))
+    [Progress(done=1, steps=2), Done(result=['sound'])]
+    """
+    news: SimpleQueue[tuple[int, int, int] | None] = SimpleQueue()
+    jobs: list[Job] = []
+    done = [0] * len(submits)
+    try:
+        for place, submit in enumerate(submits):
+            jobs.append(submit(lambda step, steps, place=place: news.put((place, step, steps))))  # type: ignore[misc]
+            jobs[-1].future.add_done_callback(lambda _: news.put(None))
+        ended = 0
+        while ended < len(jobs):
+            if (step := news.get()) is None:
+                ended += 1
+                for job in jobs:
+                    if job.future.done():
+                        job.future.result()
+                continue
+            done[step[0]] = step[1]
+            yield Progress(sum(done), len(jobs) * step[2])
+        yield Done([job.future.result() for job in jobs])
+    finally:
+        for job in jobs:
+            job.stop()
+        wait([job.future for job in jobs])
