@@ -108,7 +108,9 @@ class Warmup(FineTune):
     def trajectory(self, x: Tensor, sigmas: Tensor, condition: Condition, empty: Condition) -> Tensor:
         """(n + 1, B, C, T, F): the guided teacher's states at ``sigmas`` (n + 1,)."""
         guided = classifier_free(self.teacher.denoisers(condition, empty), self.trajectories.guidance)
-        return distill.trajectory(self.sampler, guided, x, sigmas)
+        # the teacher has a type of its own
+        with torch.autocast(x.device.type, enabled=False):
+            return distill.trajectory(self.sampler, guided, x.float(), sigmas)
 
     def points(self, batch: LatentBatch, rng: Generator) -> Points:
         """The first state of each clip's trajectory, and others by chance.   All that is random of a batch."""
