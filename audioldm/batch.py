@@ -41,13 +41,13 @@ class Condition:
 
         Raises ValueError unless both have the same parts, with masks where the lengths differ.
         """
-        if [part is None for part in self.parts()] != [part is None for part in other.parts()]:
+        pairs = list(zip(self.parts(), other.parts(), strict=True))
+        if any((one is None) != (two is None) for one, two in pairs):
             raise ValueError("conditions of different parts cannot be joined")
         if self.mask is None and self.lengths() != other.lengths():
             raise ValueError("token sequences of different lengths need masks")
-        longest = [max(a, b) for a, b in zip(self.lengths(), other.lengths(), strict=True)]
-        pairs = zip(self.padded(*longest).parts(), other.padded(*longest).parts(), strict=True)
-        return Condition(*(None if a is None or b is None else cat([a, b]) for a, b in pairs))
+        longest = list(map(max, self.lengths(), other.lengths()))
+        return Condition(*map(stacked, self.padded(*longest).parts(), other.padded(*longest).parts()))
 
     def lengths(self) -> tuple[int, int]:
         """Tokens of either sequence; 0 for one that is absent."""
@@ -67,6 +67,11 @@ class Condition:
     def rows(self, index: Tensor | slice) -> "Condition":
         """Select rows of the batch."""
         return self.map(lambda part: part[index])
+
+
+def stacked(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The rows of two parts; None where there is neither."""
+    return None if first is None or second is None else cat([first, second])
 
 
 def fitted(part: Tensor | None, length: int | None) -> Tensor | None:

@@ -17,6 +17,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _swept: set[Path] = set()
 
 
+def shipped(name: str) -> Path:
+    """A folder of the checkout that the package lies in, such as recipes, else its copy inside the package."""
+    package = Path(__file__).parent
+    checkout = (package.parent / "conf" / "train.yaml").is_file()
+    return package.parent / name if checkout else package / f"_{name}"
+
+
 def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
     """``folder / name``, if that lies in ``folder``; ``where`` is the file that holds the name, for the message.
 
@@ -27,20 +34,27 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     '/srv/data/a/b.wav'
     """
     root = Path(folder).absolute()
-    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-    foreign = not name or "\0" in name or ".." in parts
-    foreign = foreign or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    if not foreign and not links:
-        try:
-            foreign = not (root / name).resolve().is_relative_to(root.resolve())
-        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
-            foreign = True
-    if foreign:
+    if is_foreign(name) or not (links or stays(root / name, root)):
         raise AudioLDMError(
             f"{where or folder}: the path {name!r} leads out of {folder}.",
             "Remove or correct this entry: only what lies in that folder is read or written.",
         )
     return root / name
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is none of a file below a folder, on any system."""
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    rooted = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    return not name or "\0" in name or ".." in parts or rooted
+
+
+def stays(path: Path, root: Path) -> bool:
+    """Whether a path lies below ``root`` when its links are followed."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
+        return False
 
 
 def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
@@ -101,10 +115,15 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
             ) from error
         raise
     finally:
-        if stage.is_dir():
-            shutil.rmtree(stage, ignore_errors=True)
-        else:
-            stage.unlink(missing_ok=True)
+        discard(stage)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def swap(stage: Path, path: Path) -> None:

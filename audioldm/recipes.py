@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from glob import glob
+from itertools import product
+from math import inf, nextafter
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -24,8 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import shipped
 
-PACKAGE = Path(__file__).parent
+CONF, RECIPES = shipped("conf"), shipped("recipes")
 PLACES = ("manifests", "val_manifest", "folder", "val_folder", "shards", "path", "vae", "vocoder", "clap")
 """keys whose texts name files or folders"""
 
@@ -41,54 +43,24 @@ class Experiment:
 
     def fit(self) -> None:
         """Train, from the newest whole state of the run's folder where there is one."""
-        checkpoint = self.folder.checkpoint()
-        self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
-
-
-def find_root() -> tuple[Path, Path]:
-    """(conf, recipes): of the checkout that the package lies in, else the ones inside the package."""
-    checkout = PACKAGE.parent
-    if (checkout / "conf" / "train.yaml").is_file():
-        return checkout / "conf", checkout / "recipes"
-    return PACKAGE / "_conf", PACKAGE / "_recipes"
+        self.trainer.fit(self.module, self.data, ckpt_path=self.folder.checkpoint(), weights_only=True)
 
 
 def names() -> list[str]:
     """Every recipe, such as "tiny/vae"."""
-    _, recipes = find_root()
-    return sorted(p.relative_to(recipes).with_suffix("").as_posix() for p in recipes.rglob("*.yaml"))
-
-
-def recipe_text(name: str) -> str:
-    """A recipe's file.   Raises AudioLDMError for a name that is none."""
-    path = find_root()[1] / f"{name}.yaml"
-    if not path.is_file():
-        raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
-    return path.read_text(encoding="utf-8")
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused.
-
-    ``debug=...`` comes after the recipe, whose numbers it replaces.
-    """
-    recipe_text(name)
-    group, _, choice = name.rpartition("/")
-    conf, recipes = find_root()
-    ladder = [f"+{word}" for word in overrides if word.startswith("debug=")]
-    GlobalHydra.instance().clear()
-    try:
-        words = [part for word in overrides if not word.startswith("debug=") for part in readable(word)]
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-            search = f"hydra.searchpath=[file://{recipes}]"
-            cfg = compose("train", [search, f"+{group}={choice}", f"recipe={name}", *ladder, *words])
+    """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused."""
+    if name not in names():
+        raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
+    words = [f"hydra.searchpath=[file://{RECIPES}]", f"+{'='.join(name.rsplit('/', 1))}", f"recipe={name}"]
+    with causes(name), initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("train", [*words, *(part for word in overrides for part in readable(word))])
         OmegaConf.resolve(cfg)
-        if missing := OmegaConf.missing_keys(cfg):
-            raise AudioLDMError(
-                f"{name}: no value for {', '.join(sorted(missing))}.", "Give it as key=value."
-            )
-    except (HydraException, OmegaConfBaseException) as error:
-        raise AudioLDMError(f"{name}: {one_line(error)}", f"See `audioldm recipes {name} --full`.") from None
+    if missing := OmegaConf.missing_keys(cfg):
+        raise AudioLDMError(f"{name}: no value for {', '.join(sorted(missing))}.", "Give it as key=value.")
     for path, value in numbers(OmegaConf.to_container(cfg)):
         refuse_out_of_range(path, value)
     return cfg
@@ -108,20 +80,32 @@ def parsed(word: str) -> Override | None:
 def readable(word: str) -> list[str]:
     """An override as Hydra takes it: a text beyond its grammar is quoted.
 
-    ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add.
+    ``data.weights={...}`` takes the place of the recipe's, to whose keys Hydra would add; ``debug=...`` comes after the
+    recipe, whose numbers it replaces.
 
-    >>> readable("data.prompt=rain, wind (far)"), readable("data.weights={a: 1}")
-    (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'])
+    >>> readable("data.prompt=rain, wind (far)"), readable("data.weights={a: 1}"), readable("debug=overfit")
+    (["data.prompt='rain, wind (far)'"], ['data.weights=null', 'data.weights={a: 1}'], ['+debug=overfit'])
     """
     key, _, value = word.partition("=")
-    quoted, override = f"{key}='" + value.replace("'", "\\'") + "'", parsed(word)
+    if word.startswith(("debug=", "data.weights={")):
+        return [f"+{word}"] if key == "debug" else [f"{key}=null", word]
+    override = parsed(word)
     if override is not None and not override.is_sweep_override():
-        return [f"{key}=null", word] if key == "data.weights" and value.startswith("{") else [word]
-    if override is not None and ("." not in key or any(character.isdigit() for character in value)):
+        return [word]
+    quoted = f"{key}='" + value.replace("'", "\\'") + "'"
+    if override is not None and ("." not in key or re.search(r"\d", value)):
         raise AudioLDMError(
             f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
         )
     return [quoted]
+
+
+def values_of(word: str) -> list[str]:
+    """An override for each value that ``word`` sweeps over; itself where it has one."""
+    override = parsed(word)
+    if override is None or not override.is_sweep_override():
+        return [word]
+    return [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
 
 
 def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
@@ -130,18 +114,13 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
     ['task.lr=0.001', 'seed=1', "run_dir='runs/tiny/vae/task.lr=0.001'"]
     """
-    folders = [word.removeprefix("run_dir=") for word in overrides if word.startswith("run_dir=")]
-    parent, runs = [f"runs/{name}", *folders][-1], [(list[str](), list[str]())]
-    for word in overrides:
-        override = parsed(word)
-        if word.startswith("run_dir="):
-            continue
-        if override is None or not override.is_sweep_override():
-            runs = [([*words, word], varied) for words, varied in runs]
-            continue
-        values = [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
-        runs = [([*words, one], [*varied, one]) for words, varied in runs for one in values]
-    return [[*words, f"run_dir='{parent}/{','.join(varied).replace('/', '_')}'"] for words, varied in runs]
+    words = [word for word in overrides if not word.startswith("run_dir=")]
+    folders = [word.removeprefix("run_dir=") for word in overrides if word not in words]
+    parent, runs = [f"runs/{name}", *folders][-1], []
+    for run in product(*map(values_of, words)):
+        varied = ",".join(sorted(set(run) - set(words), key=run.index)).replace("/", "_")
+        runs.append([*run, f"run_dir='{parent}/{varied}'"])
+    return runs
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -155,32 +134,40 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that ``text`` allows, such as "[1, inf)"; ``whole`` ones only."""
+    """The numbers from ``low`` to ``high``, both included; ``whole`` ones only; ``text`` says so to a user."""
 
     text: str
     whole: bool
+    low: float
+    high: float
 
-    def complaint(self, value: Any) -> str:
-        """What is wrong with a value, or "".
+    @classmethod
+    def read(cls, key: str) -> "Range":
+        """From a text such as "int [1, inf)"; an open end is the next number inwards.
 
-        >>> closed, half = Range("[0, 1]", False), Range("[0, 1)", True)
+        >>> closed, half = Range.read("[0, 1]"), Range.read("int [0, 1)")
         >>> closed.complaint(1), half.complaint(1), half.complaint(0.5), closed.complaint(float("nan"))
         ('', 'out of range', 'not a whole number', 'out of range')
         """
-        low, high = map(float, self.text[1:-1].split(","))
+        text = key.removeprefix("int ")
+        low, high = map(float, text[1:-1].split(","))
+        inwards = {"(": inf, ")": -inf, "[": low, "]": high}
+        return cls(text, text != key, nextafter(low, inwards[text[0]]), nextafter(high, inwards[text[-1]]))
+
+    def complaint(self, value: Any) -> str:
+        """What is wrong with a value, or ""."""
         if isinstance(value, str):
             return "not a number"
         if self.whole and isinstance(value, float):
             return "not a whole number"
-        ends = (value == low and self.text[0] == "[") or (value == high and self.text[-1] == "]")
-        return "" if low < value < high or ends else "out of range"
+        return "" if self.low <= value <= self.high else "out of range"
 
 
 @lru_cache
 def ranges() -> dict[str, Range]:
     """Name of a number -> its range."""
-    rows = dict(OmegaConf.load(find_root()[0] / "ranges.yaml"))
-    return {name: Range(key.removeprefix("int "), "int " in key) for key, row in rows.items() for name in row}
+    rows: Any = OmegaConf.load(CONF / "ranges.yaml")
+    return {name: Range.read(key) for key, row in rows.items() for name in row}
 
 
 def refuse_out_of_range(path: str, value: Any) -> None:
@@ -213,13 +200,11 @@ def build(
 
     from audioldm.training.run_folder import RunFolder
 
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(cfg.threads or torch.get_num_threads())
     # float32 products on a GPU's tensor cores, 10 bits of mantissa
     torch.set_float32_matmul_precision("highest" if cfg.trainer.accelerator == "cpu" else "high")
     torch.manual_seed(cfg.seed)
-    about = cfg.recipe, OmegaConf.to_yaml(cfg), overrides
-    folder = RunFolder(Path(cfg.run_dir), *about, fresh=fresh, report=report)
+    folder = RunFolder(Path(cfg.run_dir), cfg.recipe, OmegaConf.to_yaml(cfg), overrides, fresh, report)
     with causes(cfg.recipe):
         parts = instantiate(cfg, _convert_="all")
         module, trainer = parts["task"], parts["trainer"]
@@ -229,10 +214,8 @@ def build(
             # Lightning refuses both for a module that steps its own optimisers
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
             trainer.keywords.update(accumulate_grad_batches=1, gradient_clip_val=None)
-        beside = [callback for callback in parts["callbacks"].values() if callback]
-        trainer = trainer(
-            callbacks=[folder, *beside], logger=[log for log in parts["logger"].values() if log]
-        )
+        loggers = [*filter(None, parts["logger"].values())]
+        trainer = trainer(callbacks=[folder, *filter(None, parts["callbacks"].values())], logger=loggers)
     return Experiment(module, parts["data"], trainer, folder)
 
 
@@ -241,21 +224,18 @@ def causes(recipe: str) -> Iterator[None]:
     """Within, what Hydra wraps surfaces as itself; other mistakes become one line."""
     try:
         yield
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(cause, AudioLDMError):
             raise cause from None
-        raise AudioLDMError(
-            f"{recipe}: {one_line(error)}", f"See `audioldm recipes {recipe} --full`."
-        ) from error
+        hint = f"See `audioldm recipes {recipe} --full`."
+        raise AudioLDMError(f"{recipe}: {one_line(error)}", hint) from error
 
 
 def resolve_batch_size(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
-    if cfg.batch_size != "auto":
-        return
     if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
         raise AudioLDMError(
             "batch_size=auto probes one device.", "Probe with trainer=gpu, then give its number."

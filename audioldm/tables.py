@@ -50,6 +50,23 @@ class Table:
     records: list[Record] = field(default_factory=list)
     omitted: list[Omission] = field(default_factory=list)
 
+    def check(self, path: Path, need: Sequence[str]) -> None:
+        """Raise AudioLDMError where a column is missing or comes twice."""
+        if lost := [name for name in need if name not in self.columns]:
+            raise AudioLDMError(
+                f"{path} has no columns {lost}; it has {self.columns}.", "Is this the right file?"
+            )
+        if twice := sorted({name for name in self.columns if name and self.columns.count(name) > 1}):
+            raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
+
+    def add(self, where: str, cells: Sequence[str], fault: str) -> None:
+        """Keep a row, or leave it out for its ``fault``."""
+        values = {name: cell for name, cell in zip(self.columns, cells, strict=False) if cell}
+        if fault:
+            self.omitted.append(Omission(where, fault, values))
+        else:
+            self.records.append(Record(where, values))
+
 
 def read_text(source: str | Path | bytes) -> str:
     """The text of a file, or of bytes: UTF-8 with or without a mark, UTF-16 with one, else Windows-1252.
@@ -103,18 +120,12 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") ->
     hold separators without quotation marks.  Raises AudioLDMError for a file that is no such table.
     """
     path = Path(path)
-    if path.suffix.lower() not in TABLES:
-        raise AudioLDMError(f"{path} is no table.", f"Name a file ending in {', '.join(TABLES)}.")
-    if not path.is_file():
-        raise AudioLDMError(f"There is no table {path}.", f"Name a file ending in {', '.join(TABLES)}.")
+    if path.suffix.lower() not in TABLES or not path.is_file():
+        what = f"There is no table {path}." if path.suffix.lower() in TABLES else f"{path} is no table."
+        raise AudioLDMError(what, f"Name a file ending in {', '.join(TABLES)}.")
     rows = lines(read_text(path))
     table = json_lines(path, rows) if path.suffix.lower() == ".jsonl" else separated(path, rows, text)
-    if lost := [name for name in need if name not in table.columns]:
-        raise AudioLDMError(
-            f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
-        )
-    if twice := sorted({name for name in table.columns if name and table.columns.count(name) > 1}):
-        raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
+    table.check(path, need)
     return table
 
 
@@ -151,20 +162,20 @@ def separated(path: Path, rows: Sequence[str], text: str) -> Table:
     """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
     start, separator = header(rows)
     table = Table([])
-    for number, raw, reason in records(rows, start, separator):
-        where, cells = f"{path}:{number}", [cell.strip() for cell in raw]
-        if not reason and not table.columns:
-            table.columns.extend(cells)
-        elif reason or any(cells):
-            last = len(table.columns) - 1
-            if len(cells) > last + 1 and text == table.columns[last] and '"' not in rows[number - 1]:
-                cells = [*cells[:last], separator.join(raw[last:]).strip()]
-            values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
-            if reason := reason or misshapen(cells, len(table.columns), separator):
-                table.omitted.append(Omission(where, reason, values))
-            else:
-                table.records.append(Record(where, values))
+    for number, raw, fault in records(rows, start, separator):
+        if not fault and not table.columns:
+            table.columns.extend(map(str.strip, raw))
+        elif fault or any(map(str.strip, raw)):
+            is_free = [text] == table.columns[-1:] and '"' not in rows[number - 1]
+            cells = cells_of(raw, len(table.columns) if is_free else len(raw), separator)
+            table.add(f"{path}:{number}", cells, fault or misshapen(cells, len(table.columns), separator))
     return table
+
+
+def cells_of(raw: Sequence[str], columns: int, separator: str) -> list[str]:
+    """At most so many cells of a row, those beyond put back into the last: its text has separators in it."""
+    tail = [separator.join(raw[columns - 1 :])] if len(raw) > columns else raw[columns - 1 :]
+    return [cell.strip() for cell in (*raw[: columns - 1], *tail)]
 
 
 def header(rows: Sequence[str]) -> tuple[int, str]:

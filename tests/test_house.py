@@ -60,7 +60,7 @@ def lines(function: Function) -> int:
 
 
 def complexity(function: Function) -> int:
-    """Ways through a function: 1, and 1 for each branch, loop, handler and comprehension."""
+    """Ways through a function: 1, and 1 for each branch, loop, handler, comprehension, and further side of and/or."""
     branches = (
         ast.If,
         ast.IfExp,
@@ -71,7 +71,9 @@ def complexity(function: Function) -> int:
         ast.comprehension,
         ast.match_case,
     )
-    return 1 + sum(isinstance(node, branches) for node in ast.walk(function))
+    nodes = list(ast.walk(function))
+    sides = sum(len(node.values) - 1 for node in nodes if isinstance(node, ast.BoolOp))
+    return 1 + sides + sum(isinstance(node, branches) for node in nodes)
 
 
 def arguments(function: Function) -> int:

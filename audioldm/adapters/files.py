@@ -120,22 +120,46 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
     base, facts = table(about["base"]), table(about["about"])
     if about["kind"] == "textual_inversion":
         check_word(about["word"])
-        if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
-            raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
-        return Words(about["word"], tensors["words"], base, facts)
-    kinds = set(about["kind"].split("+"))
+        return Words(about["word"], vectors_of(tensors), base, facts)
+    kinds = kinds_of(path, about["kind"])
+    rank, alpha = int(about["rank"]), float(about["alpha"])
+    if rank < 1 or not math.isfinite(alpha):
+        raise ValueError(f"{rank=}, {alpha=}")
+    factors = grouped(tensors, "unet.")
+    layers = {name: layer_of(name, parts, alpha / rank) for name, parts in factors.items()}
+    if kinds != {layer.kind for layer in layers.values()}:
+        raise ValueError(f"kind={about['kind']}")
+    return Adapter(about["kind"], layers, rank, alpha, targets_of(about["targets"]), base, facts)
+
+
+def vectors_of(tensors: dict[str, Tensor]) -> Tensor:
+    """The rows of a word.   Raises ValueError where there are none."""
+    words = tensors["words"]
+    if words.dim() != 2 or 0 in words.shape:
+        raise ValueError(f"words of shape {tuple(words.shape)}")
+    return words
+
+
+def kinds_of(path: Path, text: str) -> set[str]:
+    """The kinds of layers that a file says it has."""
+    kinds = set(text.split("+"))
     if unknown := sorted(kinds - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
-    layers = {}
-    for name, factors in grouped(tensors, "unet.").items():
-        scale = float(factors.pop("scale")) if "scale" in factors else alpha / rank
-        layers[name] = Layer(kind_of(factors, name), factors, scale)
-    whole = kinds == {layer.kind for layer in layers.values()}
-    named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
-    if not (rank >= 1 and math.isfinite(alpha) and whole and named):
-        raise ValueError(f"rank={rank}, alpha={alpha}, kind={about['kind']}, targets={about['targets'][:40]}")
-    return Adapter(about["kind"], layers, rank, alpha, tuple(targets), base, facts)
+    return kinds
+
+
+def layer_of(name: str, factors: dict[str, Tensor], scale: float) -> Layer:
+    """A layer with the scale that is beside its factors, else with ``scale``."""
+    scale = float(factors.pop("scale", scale))
+    return Layer(kind_of(factors, name), factors, scale)
+
+
+def targets_of(text: str) -> tuple[str, ...]:
+    """The names of layers in a JSON list.   Raises ValueError."""
+    targets = json.loads(text)
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise ValueError(f"targets={text[:40]}")
+    return tuple(targets)
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:

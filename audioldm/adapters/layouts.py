@@ -123,12 +123,16 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
         factors = {key: value.float() for key, value in factors.items()}
         if "dora_scale" in factors:
             factors["dora_scale"] = factors["dora_scale"].flatten()
-        rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
-        alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
-        divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
-        scale = 1.0 if alpha is None or not divisor else alpha / divisor
-        layers[name] = Layer(kind_of(factors, name), factors, scale)
+        layers[name] = Layer(kind_of(factors, name), factors, peft_scale(name, factors, config))
     return collected(layers)
+
+
+def peft_scale(name: str, factors: dict[str, Tensor], config: Mapping[str, Any]) -> float:
+    """alpha over the rank, or over its root (rsLoRA); 1 where peft's settings give no alpha."""
+    rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
+    alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
+    divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
+    return 1.0 if alpha is None or not divisor else alpha / divisor
 
 
 def patterned(config: Mapping[str, Any], table: str, name: str, default: Any) -> Any:
@@ -151,10 +155,15 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, layer in adapter.layers.items():
         for factor, value in folded(layer).items():
             weight = ".weight" if factor in ("lora_down", "lora_up") else ""
-            if factor == "dora_scale" and layer.factors["lora_down"].dim() > 2:
-                value = value.reshape(1, -1, *(1 for _ in layer.factors["lora_down"].shape[2:]))
+            if factor == "dora_scale":
+                value = with_axes(value, layer.factors["lora_down"].dim())
             out[f"base_model.model.{name}.{names.get(factor, factor)}{weight}"] = value.contiguous()
     return out, settings_of_peft(adapter, kinds.pop())
+
+
+def with_axes(value: Tensor, axes: int) -> Tensor:
+    """A scale of DoRA for a convolution has its weight's axes."""
+    return value.reshape(1, -1, *[1] * (axes - 2)) if axes > 2 else value
 
 
 def settings_of_peft(adapter: Adapter, kind: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from audioldm.errors import AudioLDMError
 COMMANDS = {
     "generate": "audioldm.cli.generate:Generate",
     "edit": "audioldm.cli.edit:app",
+    "caption": "audioldm.cli.caption:Caption",
     "app": "audioldm.app.command:Serve",
     "serve": "audioldm.serve.command:Serve",
     "mcp": "audioldm.serve.agent:Agent",

@@ -1,21 +1,14 @@
 """Commands about trainings: the recipes, a run, the average of its weights, and a page about it."""
 
-import errno
 import shutil
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import audioldm
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, say, waiting
+from audioldm.cli.console import progress, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from audioldm.recipes import Experiment
+from audioldm.paths import shipped
 
 
 class Train(Command):
@@ -46,134 +39,21 @@ class Train(Command):
     def run(self) -> None:
         try:
             from audioldm import recipes
-            from audioldm.training.signals import Stopped, handled
+            from audioldm.cli import training
         except ModuleNotFoundError as error:
             raise AudioLDMError(
                 f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"'
             ) from None
-        recipe, overrides, multirun = self.recipe, self.overrides, self.multirun
-        runs = recipes.sweep(recipe, overrides) if multirun else [overrides]
-        failed: list[str] = []
-        try:
-            with handled():
-                configs = [recipes.load(recipe, words) for words in runs]
-                for settings, words in zip(configs, runs, strict=True):
-                    if self.dry_run or self.cfg:
-                        print_plan(settings, plan=self.dry_run)
-                    else:
-                        train(settings, words, fresh=self.fresh, failed=failed if multirun else None)
-        except Stopped as error:
-            state = (
-                f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
-            )
-            message = f"{recipe} was stopped by {error.name}; its {state}."
-            raise AudioLDMError(message, "Type the same command to resume.", code=error.code) from None
-        if failed:
-            raise AudioLDMError(f"{len(failed)} of {len(runs)} runs failed.", "The others are done.", code=1)
-
-
-def train(cfg: "DictConfig", overrides: list[str], *, fresh: bool, failed: list[str] | None) -> None:
-    """One training; with ``failed`` a mistake is printed and noted there, so that the other runs of a sweep go on."""
-    from audioldm import recipes
-    from audioldm.training.callbacks import speed_of
-
-    try:
-        recipes.resolve_batch_size(cfg)
-        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
-        fit(cfg, experiment)
-        if cfg.debug:
-            report_debug(Path(cfg.run_dir), cfg.debug)
-        if speed := speed_of(Path(cfg.run_dir) / "metrics.jsonl"):
-            note(f"{experiment.module.batch_count} batches: {speed}")
-        if hint := getattr(experiment.module, "hint", None):
-            note(f"hear it: {hint(Path(cfg.run_dir) / 'model')}")
-        print(f"{cfg.run_dir}/model")
-    except AudioLDMError as error:
-        if failed is None:
-            raise
-        say(f"{cfg.run_dir}: {error}")
-        failed.append(cfg.run_dir)
-
-
-def note(text: str) -> None:
-    """A line beside the result."""
-    print(text, file=sys.stderr)
-
-
-def print_plan(cfg: "DictConfig", *, plan: bool) -> None:
-    """The configuration; with ``plan`` also sizes, and what is missing, on stderr."""
-    from omegaconf import OmegaConf
-
-    from audioldm import recipes
-
-    print(OmegaConf.to_yaml(cfg))
-    if not plan:
-        return
-    for part, count in recipes.parameters(cfg).items():
-        note(f"{part}: {count / 1e6:.3f} M parameters")
-    for path in recipes.missing(cfg):
-        note(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)")
-    state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
-    note(f"would {'resume' if state.exists() else 'begin'} {cfg.run_dir}: {cfg.batches} batches")
-
-
-def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
-    """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
-    from audioldm import recipes
-    from audioldm.training.memory import out_of_memory, release
-
-    try:
-        experiment.fit()
-        if not experiment.module.batch_count:
-            raise AudioLDMError(
-                "Not one batch was trained; nothing was exported.", "Let `batches` alone say where it ends."
-            )
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise AudioLDMError(
-            f"The disk takes no more ({error}).",
-            "Free some space and type the same command to resume.",
-            code=1,
-        ) from None
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-    # outside the handler: its traceback would hold the batch in memory
-    experiment.module.trainer = None
-    del experiment
-    release()
-    size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
-    raise AudioLDMError(
-        f"Out of memory at batch_size={cfg.batch_size}.",
-        f"batch_size={size} fits; with accumulate={-(-cfg.batch_size // size)} a step is as large as before. The last "
-        "good state is kept, but other settings need another run_dir or --fresh.",
-        code=1,
-    )
-
-
-def report_debug(run_dir: Path, rung: str) -> None:
-    """What a rung of the debug ladder found."""
-    from audioldm.training.callbacks import read_metrics
-
-    if rung == "profile":
-        print((run_dir / "fit-profile.txt").read_text(encoding="utf-8"))
-    if rung != "overfit":
-        return
-    rows = [
-        row for row in read_metrics(run_dir / "metrics.jsonl") if any(k.startswith("train/") for k in row)
-    ]
-    name = next(k for k in rows[0] if k.startswith("train/") and "norm" not in k)
-    few = max(1, len(rows) // 10)
-    first, last = (sum(row[name] for row in part) / few for part in (rows[:few], rows[-few:]))
-    note(f"{name} on one batch: {first:.4g} at first, {last:.4g} at last ({len(rows)} batches)")
-    if not last < 0.95 * first:  # a twentieth: the noise of the draws moves it by less
-        raise AudioLDMError(
-            f"{name} did not fall on a single batch.",
-            "The part does not learn: try another task.lr first.",
-            code=1,
-        )
+        with training.stoppable(self.recipe):
+            sweep = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
+            configs = [recipes.load(self.recipe, words) for words in sweep]
+            if self.dry_run or self.cfg:
+                for cfg in configs:
+                    training.print_plan(cfg, sizes=self.dry_run)
+            elif self.multirun:
+                training.train_each(configs, sweep, fresh=self.fresh)
+            else:
+                training.train(configs[0], self.overrides, fresh=self.fresh)
 
 
 LEADING = "# @package"
@@ -193,7 +73,7 @@ class Recipes(Command):
     full: bool = option(False, "Print it composed, with every default in place.")
 
     def run(self) -> None:
-        known, name = find_recipes(recipes_dir()), self.name
+        known, name = find_recipes(shipped("recipes")), self.name
         if name is None:
             width = max(map(len, known), default=0)
             for recipe, path in known.items():
@@ -202,13 +82,6 @@ class Recipes(Command):
         if name not in known:
             raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
         print(composed(name) if self.full else known[name].read_text(encoding="utf-8"), end="")
-
-
-def recipes_dir() -> Path:
-    """The checkout's ``recipes/``, else the copy inside the installed package; needs no training extra."""
-    package = Path(audioldm.__file__).parent
-    checkout = (package.parent / "conf" / "train.yaml").is_file()
-    return package.parent / "recipes" if checkout else package / "_recipes"
 
 
 def find_recipes(folder: Path) -> dict[str, Path]:

@@ -31,8 +31,8 @@ class MapSource:
         >>> MapSource.parse("loudness=ref.wav:0.6")
         MapSource(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
         """
-        name, equals, rest = text.partition("=")
-        if not (equals and name.strip() and rest.strip()):
+        name, _, rest = text.partition("=")
+        if not name.strip() or not rest.strip():
             raise AudioLDMError(
                 f"control={text!r} is no MAP=FILE.", "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
             )
@@ -83,13 +83,7 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
 
     A header is skipped.   In maps of Hz a value of 0 is no pitch, from its time to the next point.
     """
-    rows = [(number, row) for number, row in enumerate(csv.reader(lines(read_text(path))), 1) if any(row)]
-    points = [p for p in (point_of(row, number, path, name) for number, row in rows) if p is not None]
-    if not points:
-        raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
-    times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
-    if not bool((times.diff() > 0).all()) or times[0] < 0:
-        raise AudioLDMError(f"control {name}={path}: its times do not rise from 0.", "Sort the rows by time.")
+    times, values = read_points(path, name)
     length = max(1, spec.frames(float(times[-1])))
     at = (torch.arange(length) + 0.5) * spec.hop / spec.rate
     if name == "onset":
@@ -104,6 +98,18 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
     if MAPS[name].unit == "Hz":  # a glide to or from "none" would be a siren
         line = torch.where((values[before] > 0) & (values[after] > 0), line, values[before])
     return line.float()
+
+
+def read_points(path: Path, name: str) -> tuple[Tensor, Tensor]:
+    """Rising times in seconds and values (n,), float64, of the rows of a CSV."""
+    rows = [(number, row) for number, row in enumerate(csv.reader(lines(read_text(path))), 1) if any(row)]
+    points = [p for p in (point_of(row, number, path, name) for number, row in rows) if p is not None]
+    if not points:
+        raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
+    times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
+    if not bool((times.diff() > 0).all()) or times[0] < 0:
+        raise AudioLDMError(f"control {name}={path}: its times do not rise from 0.", "Sort the rows by time.")
+    return times, values
 
 
 def point_of(row: list[str], number: int, path: Path, name: str) -> tuple[float, float] | None:

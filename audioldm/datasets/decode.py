@@ -95,26 +95,28 @@ class Reader:
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
     ) -> Iterator[Samples]:
         """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
-        if not (isfinite(start) and start >= 0 and (seconds is None or (isfinite(seconds) and seconds >= 0))):
-            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
-        first = round(start * self.rate)
-        rest = None if self.frames is None else max(0, self.frames - first)
-        wanted = None if seconds is None else round(seconds * self.rate)
-        total = min(length for length in (rest, wanted, 2**62) if length is not None)
+        first, total = self.span(start, seconds)
         done = 0
         try:
             self.rewind()
             self.skip(first)
-            while done < total:
-                block = self.file.read(min(self.size, total - done), dtype=dtype, always_2d=True)
-                if len(block) == 0:
-                    break
+            while done < total and len(
+                block := self.file.read(min(self.size, total - done), dtype=dtype, always_2d=True)
+            ):
                 done += len(block)
                 yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(self.path, str(error).rpartition(": ")[2] or "it is damaged") from error
-        if rest is not None and done < total:
+        if self.frames is not None and done < total:
             raise AudioLDMError(f"{self.path} is cut off: {done} of {total} samples.", CHANGE, code=1)
+
+    def span(self, start: float, seconds: float | None) -> tuple[int, int]:
+        """First sample and number of samples of a part; the number is huge where only the file's end ends it."""
+        if not all(isfinite(part) and part >= 0 for part in (start, seconds or 0.0)):
+            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
+        first = round(start * self.rate)
+        rest = 2**62 if self.frames is None else max(0, self.frames - first)
+        return first, rest if seconds is None else min(rest, round(seconds * self.rate))
 
     def rewind(self) -> None:
         """Go to the beginning, by opening the file again where it cannot jump."""

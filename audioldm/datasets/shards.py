@@ -12,7 +12,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from glob import glob
 from itertools import groupby
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from audioldm.batch import Batch
@@ -117,17 +117,23 @@ def samples(shard: str) -> Iterator[Sample]:
     if os.path.lexists(shard) and not Path(shard).is_file():
         raise unreadable(shard, "it is no file")
     try:
-        if shard.endswith(".tar") and Path(shard).is_file():
-            about = os.stat(shard)
-            source: Iterator[Sample] = iter(laid_out(shard, about.st_size, about.st_mtime_ns))
-        else:
-            source = streamed(shard)
-        for sample in source:
-            if not any(kind in sample.parts for kind in SOUNDS) or "txt" not in sample.parts:
+        for sample in (local if is_local(shard) else streamed)(shard):
+            if set(SOUNDS).isdisjoint(sample.parts) or "txt" not in sample.parts:
                 raise AudioLDMError(f"{shard}: {sample.key} lacks its sound or its .txt.", code=1)
             yield sample
     except DAMAGE as error:
         raise unreadable(shard, error) from None
+
+
+def is_local(shard: str) -> bool:
+    """Whether it is a .tar file that is here."""
+    return shard.endswith(".tar") and Path(shard).is_file()
+
+
+def local(shard: str) -> Iterator[Sample]:
+    """The samples of a .tar file, to be read where they lie."""
+    about = os.stat(shard)
+    yield from laid_out(shard, about.st_size, about.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -170,6 +176,7 @@ def unreadable(shard: str, error: object) -> AudioLDMError:
     return AudioLDMError(f"{shard} cannot be read ({error}).", "Fetch or write it again.", code=1)
 
 
+@dataclass(eq=False)
 class Shards(IterableDataset[Batch]):
     """Endless batches of windows of ``seconds``; which ones follows from (seed, rank, world, workers) alone.
 
@@ -179,19 +186,14 @@ class Shards(IterableDataset[Batch]):
     shard a worker.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[str],
-        spec: AudioSpec,
-        seconds: float,
-        *,
-        batch_size: int,
-        seed: int,
-        buffer: int = 500,
-        place: Place = BEGIN,
-    ) -> None:
-        self.shards, self.spec, self.samples = [str(s) for s in shards], spec, spec.samples(seconds)
-        self.batch_size, self.seed, self.buffer, self.place = batch_size, seed, buffer, place
+    shards: Sequence[str]
+    spec: AudioSpec
+    seconds: float
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    buffer: int = 500
+    place: Place = BEGIN
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -220,22 +222,26 @@ class Shards(IterableDataset[Batch]):
         number = past // size if size else 0
         count = number * size
         while True:
-            rng = generator(self.seed, number, 100 + place)
-            buffer: list[Sample] = []
-            order = [shards[i] for i in torch.randperm(len(shards), generator=rng).tolist()]
-            for sample in (sample for shard in order for sample in samples(shard)):
-                buffer.append(sample)
-                if len(buffer) > self.buffer:
-                    i = draw(len(buffer), rng)
-                    buffer[i], buffer[-1] = buffer[-1], buffer[i]
-                    yield count, buffer.pop()
-                    count += 1
-            for i in torch.randperm(len(buffer), generator=rng).tolist():
-                yield count, buffer[i]
+            before = count
+            for sample in self.shuffled(shards, generator(self.seed, number, 100 + place)):
+                yield count, sample
                 count += 1
-            if count == number * size and not buffer:
+            if count == before:
                 raise AudioLDMError(f"{shards[0]} holds no clip.", "Write the shards again.", code=1)
             number += 1
+
+    def shuffled(self, shards: Sequence[str], rng: Generator) -> Iterator[Sample]:
+        """One pass over the samples of all shards, through the buffer."""
+        buffer: list[Sample] = []
+        for i in torch.randperm(len(shards), generator=rng).tolist():
+            for sample in samples(shards[i]):
+                buffer.append(sample)
+                if len(buffer) > self.buffer:
+                    place = draw(len(buffer), rng)
+                    buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                    yield buffer.pop()
+        for i in torch.randperm(len(buffer), generator=rng).tolist():
+            yield buffer[i]
 
     def item(self, sample: dict[str, Any], draws: int) -> tuple[Tensor, str, str]:
         """Decode what a sample read: (wave (1, N), caption, key)."""
@@ -249,5 +255,5 @@ class Shards(IterableDataset[Batch]):
             raise AudioLDMError(f"{where}: {error}.", "Write the shard again.", code=1) from None
         rng = generator(self.seed, draws, 1000 + self.place.rank)
         captions = lines(read_text(sample["txt"])) or [""]
-        clip = window(resample(wave, rate, self.spec.rate), self.samples, rng)
+        clip = window(resample(wave, rate, self.spec.rate), self.spec.samples(self.seconds), rng)
         return clip[None], captions[draw(len(captions), rng)], sample["__key__"]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +78,28 @@ class Store:
     """
 
     def __init__(self, rows: Sequence[Row], rate: int, *, folder: Path | None = None) -> None:
-        small = sum(map(about_seconds, rows)) < SMALL_SECONDS
-        self.folder: Path | None = (
-            None if small and folder is None else (folder or store_folder()) / key_of(rows, rate)
-        )
-        self.spans = spans(rows)
+        in_memory = folder is None and sum(map(about_seconds, rows)) < SMALL_SECONDS
+        self.folder = None if in_memory else (folder or store_folder()) / key_of(rows, rate)
+        self.spans = [range(len(rows))] if in_memory else spans(rows)
         self.places = [(part, place) for part, span in enumerate(self.spans) for place in range(len(span))]
-        self.parts: list[dict[str, Tensor]] = []
-        if self.folder is None:
-            self.parts = [joined([load(row, rate) for row in rows])]
-            self.places = [(0, place) for place in range(len(rows))]
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.folder)
-        missing = [part for part in range(len(self.spans)) if not self.path(part).is_file()]
+        if in_memory:
+            self.parts = [joined(list(map(partial(load, rate=rate), rows)))]
+        else:
+            self.fill(rows, rate)
+            self.open()
+
+    def fill(self, rows: Sequence[Row], rate: int) -> None:
+        """Write the parts that are missing."""
+        folder = self.path(0).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         with single_threaded(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for part in missing:
-                clips = pool.map(lambda row: load(row, rate), (rows[place] for place in self.spans[part]))
+            for part, span in enumerate(self.spans):
+                if self.path(part).is_file():
+                    continue
+                clips = pool.map(lambda row: load(row, rate), [rows[place] for place in span])
                 with staged(self.path(part)) as stage:
                     save_file(joined(list(clips)), stage)
-        self.open()
 
     def path(self, part: int) -> Path:
         """The file of a part."""

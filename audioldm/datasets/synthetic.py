@@ -1,6 +1,7 @@
 """Sounds whose captions are true by construction: the data that tests and tiny recipes use.   N samples."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import pi
 
 import torch
@@ -83,6 +84,7 @@ SOUNDS: dict[str, tuple[Maker, tuple[str, ...]]] = {
 """kind -> (function of time in seconds (N,) and a generator, its captions)"""
 
 
+@dataclass(frozen=True)
 class Synthetic(Dataset[Item]):
     """``size`` sounds of ``seconds``, kinds in turn; item ``i`` depends on (seed, i) only; items are like AudioText's.
 
@@ -92,13 +94,14 @@ class Synthetic(Dataset[Item]):
     (torch.Size([1, 8000]), 'high tone/1')
     """
 
-    def __init__(self, spec: AudioSpec, seconds: float, size: int, seed: int = 0) -> None:
-        if size < 1 or spec.samples(seconds) < 1:
-            raise ValueError(f"Synthetic needs at least one sound of one sample, got {size=}, {seconds=}")
-        self.spec = spec
-        self.samples = spec.samples(seconds)
-        self.size = size
-        self.seed = seed
+    spec: AudioSpec
+    seconds: float
+    size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.spec.samples(self.seconds) < 1:
+            raise ValueError(f"there must be a sound of one sample, got {self.size=}, {self.seconds=}")
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: the sounds are the same in every epoch."""
@@ -118,7 +121,7 @@ class Synthetic(Dataset[Item]):
         kind = self.kind(index)
         make, captions = SOUNDS[kind]
         rng = generator(self.seed, 0, index)
-        time = torch.arange(self.samples, dtype=torch.float64) / self.spec.rate
+        time = torch.arange(self.spec.samples(self.seconds), dtype=torch.float64) / self.spec.rate
         gain = 0.2 + 0.6 * float(torch.rand((), generator=rng))
         wave = (gain * make(time, rng)).float()
         return wave[None], captions[draw(len(captions), rng)], f"{kind}/{index}"

@@ -3,11 +3,12 @@
 A choice is ``NAME`` or ``NAME:OPTION=NUMBER,...``, such as ``ddim:eta=1`` or ``karras:rho=5``.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import Parameter, signature
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any
 
 from audioldm.errors import AudioLDMError
@@ -67,12 +68,17 @@ def number(entry: Entry, key: str, text: str, place: str) -> float:
         known = f"Options: {', '.join(options)}." if options else "It takes none."
         raise AudioLDMError(f"{place}: there is no option {key!r}.", known)
     low, high = entry.limits.get(key, (0, inf))
+    most = high if isfinite(high) or options[key] == inf else sys.float_info.max
     try:
         value = type(options[key])(text)
     except ValueError:
-        value = None
-    if value is None or not (low <= value <= high and (isfinite(value) or options[key] == inf)):
-        kind = "a whole number" if isinstance(options[key], int) else "a number"
-        most = f" to {high:g}" if isfinite(high) else " or more"
-        raise AudioLDMError(f"{place}: {key}={text!r} cannot be.", f"Give {kind}, {low:g}{most}.")
+        value = nan
+    if not low <= value <= most:
+        raise AudioLDMError(f"{place}: {key}={text!r} cannot be.", f"Give {wanted(options[key], low, high)}.")
     return value
+
+
+def wanted(default: float, low: float, high: float) -> str:
+    """What numbers an option takes, in words."""
+    kind = "a whole number" if isinstance(default, int) else "a number"
+    return f"{kind}, {low:g} to {high:g}" if isfinite(high) else f"{kind}, {low:g} or more"

@@ -88,6 +88,14 @@ def blend(
     return total / mass.to(total).reshape(-1, *[1] * (total.ndim - 1 - dim % total.ndim))
 
 
+def weighted(parts: Sequence[Denoiser], shares: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """The sum of what the parts make of x (B, C, T, F) by their shares (P, T); one alone is left as it is."""
+    here = [(part, share) for part, share in zip(parts, shares, strict=True) if bool(share.any())]
+    if len(here) == 1:
+        return here[0][0](x, sigma)
+    return sum((share.to(x)[:, None] * part(x, sigma) for part, share in here), torch.zeros_like(x))
+
+
 def windowed(
     parts: Sequence[Denoiser],
     shares: Tensor,
@@ -117,14 +125,8 @@ def windowed(
 
         def at(begin: int) -> Tensor:
             index = (torch.arange(size) + begin) % length
-            piece = x[:, :, index.to(x.device)]
-            here = [(part, share[index]) for part, share in zip(parts, shares, strict=True)]
-            here = [(part, share) for part, share in here if bool(share.any())]
             with window_at(begin, length):
-                if len(here) == 1:
-                    return here[0][0](piece, sigma)
-                said = (share.to(piece)[:, None] * part(piece, sigma) for part, share in here)
-                return sum(said, torch.zeros_like(piece))
+                return weighted(parts, shares[:, index], x[:, :, index.to(x.device)], sigma)
 
         return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
 

@@ -155,10 +155,17 @@ class MelEncoder(ModelMixin, ConfigMixin):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Embed waveforms."""
+        return self.pooled(self.frames(wave))
+
+    def frames(self, wave: Tensor) -> Tensor:
+        """What the last convolution sees in each stretch of time, (B, T', C F')."""
         # AudioLDM's mean and standard deviation of log-mels
         x = (self.mel(wave.to(self.mel.window.dtype)) + 4.63) / 2.74
-        x = self.stages(x.to(self.head[0].weight.dtype)).transpose(1, 2).flatten(2)  # (B, T', C*F')
-        return self.head(torch.cat([x.mean(1), x.amax(1)], dim=-1))
+        return self.stages(x.to(self.head[0].weight.dtype)).transpose(1, 2).flatten(2)
+
+    def pooled(self, frames: Tensor) -> Tensor:
+        """The vectors (B, dim) of ``frames``."""
+        return self.head(torch.cat([frames.mean(1), frames.amax(1)], dim=-1))
 
 
 class SmallClap(TwoTowers):

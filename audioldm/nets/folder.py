@@ -122,9 +122,7 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     check_range(config, place)
     if not issubclass(component, ConfigMixin):
         module = component(component.config_class.from_dict(dict(config)))
-        for names in PAIRS:  # transformers passes over what one of them has more
-            if len({len(getattr(module.config, name, ())) for name in names}) > 1:
-                raise ValueError(f"{' and '.join(names)} differ in length")
+        check_pairs(module.config)
         return module
     hints = typing.get_type_hints(component.__init__)
     for key in hints.keys() & config.keys():
@@ -132,6 +130,13 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
         if many or not fits(config[key], leaves(hints[key])):
             raise AudioLDMError(f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it again.")
     return component.from_config(dict(config))
+
+
+def check_pairs(config: Any) -> None:
+    """Raise ValueError for lists of other lengths: transformers passes over what one of them has more."""
+    for names in PAIRS:
+        if len({len(getattr(config, name, ())) for name in names}) > 1:
+            raise ValueError(f"{' and '.join(names)} differ in length")
 
 
 def leaves(hint: Any) -> set[Any]:
@@ -196,14 +201,11 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-        strides = (
-            s for m in module.modules() if isinstance(m, CONVOLUTIONS) for s in (*m.stride, *m.dilation)
-        )
-        if min(strides, default=1) < 1:
+        if any(min(*m.stride, *m.dilation) < 1 for m in module.modules() if isinstance(m, CONVOLUTIONS)):
             raise ValueError("a stride or dilation is below 1")
+    except AudioLDMError:
+        raise
     except Exception as error:  # whatever a library says of a configuration that it cannot use
-        if isinstance(error, AudioLDMError):
-            raise
         raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
     state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
     check_state(module, state, place)
@@ -224,13 +226,15 @@ def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     expected = module.state_dict()
     state = {key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)}
     state |= {key: value for key, value in expected.items() if key.endswith(COMPUTED) and key not in state}
-    names: dict[int, list[str]] = {}
-    for key, value in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(value), []).append(key)
-    for group in names.values():  # T5 has its words under two names, of which a file may hold one
-        if there := [key for key in group if key in state]:
-            state = {**dict.fromkeys(group, state[there[0]]), **state}
+    state |= twins(module, state)
     return modern_attention(state) if isinstance(module, AutoencoderKL) else state
+
+
+def twins(module: nn.Module, state: Mapping[str, Tensor]) -> State:
+    """The names of weights that a file holds under another: T5 has its words under two."""
+    names = [(key, id(value)) for key, value in module.named_parameters(remove_duplicate=False)]
+    tensors = {number: state[key] for key, number in reversed(names) if key in state}
+    return {key: tensors[number] for key, number in names if key not in state and number in tensors}
 
 
 def modern_attention(state: Mapping[str, Tensor]) -> State:

@@ -50,21 +50,23 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     release(parts)
     if not named:
         return
-    files = [parse(one) for one in named]
-    adapters = [(read(path, parts.unet), weight) for path, weight in files]
-    applied = tuple(
-        Applied(str(path), sha256(path), one.kind, rank_of(one), weight, getattr(one, "word", None))
-        for (path, _), (one, weight) in zip(files, adapters, strict=True)
-    )
-    for one, (adapter, _) in zip(applied, adapters, strict=True):
-        check_base(parts, one, adapter)
-    words = [one for one, _ in adapters if isinstance(one, Words)]
-    changes = [(one, weight) for one, weight in adapters if isinstance(one, Adapter)]
+    files, words, changes = list[tuple[Path, Adapter | Words]](), list[Words](), list[tuple[Adapter, float]]()
+    applied = list[Applied]()
+    for path, weight in map(parse, named):
+        one = read(path, parts.unet)
+        word = one.word if isinstance(one, Words) else None
+        files.append((path, one))
+        applied.append(Applied(str(path), sha256(path), one.kind, rank_of(one), weight, word))
+        check_base(parts, applied[-1], one)
+        if isinstance(one, Words):
+            words.append(one)
+        else:
+            changes.append((one, weight))
     inject.check(parts.unet, changes)
-    sampling = sampling_of([(path, one) for (path, _), (one, _) in zip(files, adapters, strict=True)])
+    sampling = sampling_of(files)
     defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
-    parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary, defaults)
+    parts.engine.adapted = Adapted(tuple(applied), inject.merge(parts.unet, changes), vocabulary, defaults)
     sample_with(parts, sampling)
     parts.engine.reset()
 
@@ -102,17 +104,23 @@ def rank_of(adapter: Adapter | Words) -> int:
     return len(adapter.rows) if isinstance(adapter, Words) else adapter.rank
 
 
-def check_base(parts: Components, applied: Applied, adapter: Adapter | Words) -> None:
-    """Refuse what cannot be, and warn where the adapter was trained on other weights than the pipeline's."""
-    if isinstance(adapter, Words) and applied.weight != 1:
+def check_word(parts: Components, applied: Applied) -> None:
+    """Refuse a word with a weight, and one for a model that has no CLAP."""
+    if applied.weight != 1:
         raise AudioLDMError(
             f"adapter={applied.file}:{applied.weight:g}: a word has no weight.",
             f"Leave it out: {applied.file}.",
         )
-    if isinstance(adapter, Words) and isinstance(parts.clap, NoClap):
+    if isinstance(parts.clap, NoClap):
         raise AudioLDMError(
             f"adapter={applied.file} is a word of CLAP, and {parts.name} has no CLAP.", "Leave it out."
         )
+
+
+def check_base(parts: Components, applied: Applied, adapter: Adapter | Words) -> None:
+    """Refuse what cannot be, and warn where the adapter was trained on other weights than the pipeline's."""
+    if isinstance(adapter, Words):
+        check_word(parts, applied)
     if adapter.base and not adapter.base.keys() & parts.hashes.keys():
         warnings.warn(
             f"{applied.file} does not say whether it was trained on {parts.name}.",

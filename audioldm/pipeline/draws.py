@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from math import ceil
 from typing import Any, TypeVar, cast
 
 import torch
@@ -66,32 +67,38 @@ def resample_silent(generate: Call) -> Call:
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Tensor:
-        prompts = [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
+        prompts = as_many(prompts, seeds)
         check_draws(prompts, seeds, batch_size)
         size = batch_size or (1 if parts.device.type == "cpu" else len(prompts))
         retries = parts.defaults.merged(retry_silent=options.get("retry_silent")).retry_silent
         waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
+
+        def draw(group: list[int], attempt: int, total: int) -> Tensor:
+            texts, others = zip(*((prompts[row], seed_of(seeds[row], attempt)) for row in group), strict=True)
+            return generate(
+                parts, list(texts), seeds=list(others), on_step=part_of(on_step, batches, total), **options
+            )
+
         controlled = any(not isinstance(control, MicroControl) for control in parts.controls)
         for attempt in range((0 if controlled else retries) + 1):
-            groups = [rows[start : start + size] for start in range(0, len(rows), size)]
-            total = batches + len(groups)
-            for group in groups:
-                batch = generate(
-                    parts,
-                    [prompts[row] for row in group],
-                    seeds=[seed_of(seeds[row], attempt) for row in group],
-                    on_step=part_of(on_step, batches, total),
-                    **options,
-                )
+            total = batches + ceil(len(rows) / size)
+            for start in range(0, len(rows), size):
+                group = rows[start : start + size]
+                batch = draw(group, attempt, total)
                 waves = waves if len(waves) else batch.new_zeros(len(seeds), batch.shape[1])
                 waves[group] = batch
                 batches += 1
             rows = silent(waves)
-            if not rows:
-                break
         return waves
 
     return cast(Call, call)
+
+
+def as_many(
+    prompts: str | Condition | Sequence[str | Condition], seeds: Sequence[int]
+) -> Sequence[str | Condition]:
+    """One prompt for each seed."""
+    return [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
 
 
 def part_of(on_step: OnStep | None, before: int, batches: int) -> OnStep | None:

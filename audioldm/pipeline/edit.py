@@ -16,6 +16,7 @@ from torch.nn import functional as nnf
 
 from audioldm.components import Components
 from audioldm.diffusion import edit
+from audioldm.diffusion.prediction import Denoiser
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
 from audioldm.pipeline.canvas import (
@@ -167,15 +168,15 @@ def morph(
     if at is not None and not 0 <= at <= 1:
         raise AudioLDMError(f"at={at:g} is not in 0 to 1.", "0 is the first sound, 1 the second.")
     length = min(first.shape[-1], second.shape[-1])
-    waves = [wave[:length] for wave in (first, second)]
-    canvases = [Canvas.of(parts, wave) for wave in waves]
+    canvases = [Canvas.of(parts, wave[:length]) for wave in (first, second)]
     run = canvases[0].run(**options)
-    conditions = [conditions_of(run, prompt, wave) for prompt, wave in zip(prompts, waves, strict=True)]
     sigmas, frames = run.tail(strength), canvases[0].frames
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
-    pairs = zip(canvases, conditions, strict=True)
-    noisy = [run.invert(canvas.latent, condition.rows[0], sigmas) for canvas, condition in pairs]
-    denoisers = [run.guided(c.rows[0], c.empty, sigmas) for c in conditions]
+    noisy, denoisers = list[Tensor](), list[Denoiser]()
+    for canvas, prompt, wave in zip(canvases, prompts, (first, second), strict=True):
+        condition = conditions_of(run, prompt, wave[:length])
+        noisy.append(run.invert(canvas.latent, condition.rows[0], sigmas))
+        denoisers.append(run.guided(condition.rows[0], condition.empty, sigmas))
     both = longform.over_time(parts, denoisers, frames, shares=torch.stack([1 - path, path]))
     x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
     raw = canvases[0].raw(run.sample(both, x, sigmas), refine_phase=run.settings.refine_phase)

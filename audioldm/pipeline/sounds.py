@@ -19,7 +19,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import CANCEL, mono, opened, resample, strongest
+from audioldm.datasets.decode import CANCEL, Reader, mono, opened, resample, strongest
 from audioldm.datasets.manifest import LOUDEST, SILENT_PEAK
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import peak_of
@@ -85,13 +85,7 @@ def read(path: str | Path) -> Sound:
     try:
         with opened(path, most=MOST_VALUES) as file:
             most = min(LONGEST * file.rate, MOST_VALUES // file.channels)
-            length, blocks = file.frames or 0, []
-            kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"
-            for block in file.blocks(dtype=kind) if length <= most else ():
-                blocks.append(block)
-                length = max(length, sum(map(len, blocks)))
-                if length > most:
-                    break
+            blocks, length = blocks_of(file, most)
             rate, subtype = file.rate, file.subtype
     except AudioLDMError as error:  # wrong use: nothing has begun
         raise AudioLDMError(error.message, error.hint) from error
@@ -107,6 +101,18 @@ def read(path: str | Path) -> Sound:
             f"{path} peaks at {peak:.1e} of full scale: it is no sound.", "Give another file."
         )
     return sound
+
+
+def blocks_of(file: Reader, most: float) -> tuple[list[npt.NDArray[Any]], int]:
+    """What a file holds and its length, not much beyond ``most`` samples."""
+    length, blocks = file.frames or 0, list[npt.NDArray[Any]]()
+    kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"
+    for block in file.blocks(dtype=kind) if length <= most else ():
+        blocks.append(block)
+        length = max(length, sum(map(len, blocks)))
+        if length > most:
+            break
+    return blocks, length
 
 
 def splice_into(

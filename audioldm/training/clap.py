@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from audioldm.batch import Batch
 from audioldm.datasets.manifest import read
 from audioldm.errors import AudioLDMError
-from audioldm.losses.contrastive import cosine_distance, info_nce
+from audioldm.losses.latent import cosine_distance, info_nce
 from audioldm.nets.clap import SmallClap
 from audioldm.nets.minilm import minilm_embeddings
 from audioldm.signal.level import normalise_peak

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -115,8 +116,6 @@ class DataModule(L.LightningDataModule):
         val_draws: Sampler[Any] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise AudioLDMError(f"batch_size={batch_size} is not a size.", "Use 1 or more.")
         self.train, self.val, self.collate, self.batch_size = train, val, collate, batch_size
         # more only wait for one another; the batches are the same
         self.workers = min(workers, os.cpu_count() or 1)
@@ -218,6 +217,11 @@ def from_synthetic(
     return DataModule(train, val, draws=partial(Draws, size, seed=seed), **settings)
 
 
+def of_split(rows: Sequence[Row], split: str) -> list[Row]:
+    """The rows of one split."""
+    return [row for row in rows if row.split == split]
+
+
 def from_manifests(
     spec: AudioSpec,
     *,
@@ -236,9 +240,9 @@ def from_manifests(
     clip (of the same bucket) is mixed into one of training, its caption joined.   ``levels`` (of ``Levels``)
     lets crops keep their clips' levels, and draws gains.   Raises AudioLDMError where a clip is in both splits.
     """
-    rows = [row for path in manifests for row in read(path)]
+    rows = list(chain.from_iterable(map(read, manifests)))
     refuse_leaks(rows)
-    train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+    train, val = of_split(rows, "train"), of_split(rows, "val")
     levels, lengths = settings.pop("levels", None), seconds if buckets is None else list(buckets)
     clips = AudioText(train, spec, lengths, seed=seed, mixup=settings.pop("mixup", 0.0))
     held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None
@@ -270,17 +274,16 @@ def from_latents(
         rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
         order = by_chance(rows, weights, seed)
     else:
-        frames = sorted(set(train.frames))
-        second = max(frames) / read_index(folder)["seconds"]
-        if val is not None and (extra := sorted(set(val.frames) - set(frames))):
+        frames, val_frames = train.frames, val.frames if val else []
+        counts = sorted(set(frames))
+        if extra := sorted(set(val_frames) - set(counts)):
             raise AudioLDMError(
-                f"{val_folder} has windows of {extra} latent frames, {folder} has only {frames}.",
+                f"{val_folder} has windows of {extra} latent frames, {folder} has only {counts}.",
                 "Encode both with the same --buckets.",
             )
-        ids, val_ids = (
-            [frames.index(count) for count in part.frames] if part else [] for part in (train, val)
-        )
-        order = in_buckets(ids, val_ids, [count / second for count in frames], seconds_a_batch, seed)
+        second = max(counts) / read_index(folder)["seconds"]
+        ids, val_ids = list(map(counts.index, frames)), list(map(counts.index, val_frames))
+        order = in_buckets(ids, val_ids, [count / second for count in counts], seconds_a_batch, seed)
     return DataModule(train, val, collate=collate_latents, **settings, **order)
 
 

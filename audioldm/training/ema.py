@@ -8,6 +8,7 @@ accuracy, a linear combination of what was stored.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,17 @@ from audioldm.training.distributed import like, local, whole
 open_tensors: Any = safe_open
 
 
+@dataclass(eq=False)
 class Averages(L.Callback):
     """Averages of ``module.averaged``: ``shadows`` by name, each moved by its ``share`` of the way at a step."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names, self.updates = names, 0
-        self.shadows: dict[str, dict[str, Tensor]] = {}
+    updates: int = field(default=0, init=False)
+    shadows: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the averages that are followed."""
+        raise NotImplementedError
 
     def share(self, name: str) -> float:
         """How far the average moves towards the weights at this update."""
@@ -63,6 +69,7 @@ class Averages(L.Callback):
         self.updates, self.shadows = state_dict["updates"], state_dict["shadows"]
 
 
+@dataclass(eq=False)
 class Ema(Averages):
     """Exponential moving average of decay min(d, (1+n)/(10+n)); validation and export use it.
 
@@ -70,14 +77,17 @@ class Ema(Averages):
     a short training is still half its random start.   ``decay`` None follows nothing.
     """
 
-    def __init__(self, decay: float | None = None) -> None:
-        super().__init__([] if decay is None else ["ema"])
-        self.decay = decay or 0.0
-        self.raw: dict[str, Tensor] | None = None
+    decay: float | None = None
+    raw: dict[str, Tensor] | None = field(default=None, init=False)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One, or none."""
+        return [] if self.decay is None else ["ema"]
 
     def share(self, name: str) -> float:
         """1 - the decay."""
-        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        return 1 - min(self.decay or 0.0, (1 + self.updates) / (10 + self.updates))
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         """Validate the average."""
@@ -105,17 +115,21 @@ def averaged(trainer: Any, module: Any) -> Iterator[None]:
         ema.on_validation_end(trainer, module)
 
 
+@dataclass(eq=False)
 class PowerEma(Averages):
     """Power-function averages of ``widths``; every ``every`` batches all go to ``folder``; None follows nothing.
 
     Average <- (1 - 1/t)^(g + 1) average + the rest of the weights.
     """
 
-    def __init__(
-        self, folder: str | Path, every: int | None = None, widths: Sequence[float] = (0.05, 0.10)
-    ) -> None:
-        super().__init__([] if every is None else [f"{width:g}" for width in widths])
-        self.folder, self.every = Path(folder), every
+    folder: str | Path
+    every: int | None = None
+    widths: Sequence[float] = (0.05, 0.10)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The widths."""
+        return [] if self.every is None else [f"{width:g}" for width in self.widths]
 
     def share(self, name: str) -> float:
         """1 - (1 - 1/t)^(g + 1)."""
@@ -135,7 +149,7 @@ class PowerEma(Averages):
             for k, v in shadow.items()
         }
         if trainer.is_global_zero:
-            path = self.folder / f"batch-{batch:09d}.safetensors"
+            path = Path(self.folder) / f"batch-{batch:09d}.safetensors"
             write_bytes(path, save(tensors, metadata={"step": str(self.updates)}))
 
 

@@ -217,9 +217,8 @@ class Prior:
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
         self.condition, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
-        settings = vars(pipe.defaults)
-        settings = {k: settings[k] for k in ("seconds", "steps", "sampler", "grid", "guidance")}
-        settings["guidance"] = settings["guidance"] if self.guidance is None else self.guidance
+        defaults = vars(pipe.defaults.merged(guidance=self.guidance))
+        settings = {name: defaults[name] for name in ("seconds", "steps", "sampler", "grid", "guidance")}
         identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
         about = {key: str(value) for key, value in identity.items()}
         if path.exists() and metadata_of(path) == about:
@@ -228,12 +227,9 @@ class Prior:
             what = "holds other sounds than this run began with" if path.exists() else "is gone"
             raise AudioLDMError(f"{path} {what}, and the model has changed.", "Begin again with --fresh.")
         else:
-            training = pipe.unet.training
+            training, seeds = pipe.unet.training, range(seed, seed + self.clips)
             pipe.unet.eval()
-            sampled = [
-                pipe.sample(self.condition, empty, seeds=[seed + i], **settings).cpu()
-                for i in range(self.clips)
-            ]
+            sampled = [pipe.sample(self.condition, empty, seeds=[one], **settings).cpu() for one in seeds]
             pipe.unet.train(training)
             self.latents = torch.cat(sampled).contiguous()
             with staged(path) as stage:  # every process samples the same ones

@@ -45,13 +45,12 @@ class RecordedStep:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if tensors[0].device.type != "cuda":
             return self.step(*inputs, **options)
-        forms = (((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf) for leaf in leaves)
-        key = (repr(spec), tuple(forms))
+        key = (repr(spec), *map(form, leaves))
+        self.calls[key] = self.calls.get(key, 0) + 1
+        if self.calls[key] <= self.warm:
+            return self.aside(inputs, options)
         progress = self.progress()
         if key not in self.recordings:
-            self.calls[key] = self.calls.get(key, 0) + 1
-            if self.calls[key] <= self.warm:
-                return self.aside(inputs, options)
             before = progress.total.completed if progress else 0
             self.recordings[key] = self.record(inputs, options)
             self.steps[key] = progress.total.completed - before if progress else 0
@@ -85,6 +84,11 @@ class RecordedStep:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"), self.uncached_autocast():
             terms = self.step(*buffers, **options)
         return graph, [leaf for leaf in tree_flatten(buffers)[0] if isinstance(leaf, Tensor)], terms
+
+
+def form(leaf: Any) -> Hashable:
+    """What of an argument makes another recording: a tensor's shape and type, the value of an option."""
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
 def count_steps(progress: Any, steps: int) -> None:

@@ -29,6 +29,11 @@ class TrainingModule(L.LightningModule):
     """
 
     recordable: ClassVar[bool] = False
+    batch_count = 0
+    accumulate = 1
+    clip: float | None = None
+    recorded = split = False
+    broken: Tensor
 
     def __init__(
         self,
@@ -42,11 +47,6 @@ class TrainingModule(L.LightningModule):
         super().__init__()
         self.batches, self.warmup, self.seed, self.lr = batches, warmup, seed, lr
         self.optim = optim or Optim()
-        self.batch_count = 0
-        self.accumulate = 1
-        self.clip: float | None = None
-        self.recorded = self.split = False
-        self.broken: Tensor
         self.register_buffer("broken", torch.zeros((), dtype=torch.bool), persistent=False)
 
     def components(self) -> dict[str, torch.nn.Module]:
@@ -198,6 +198,7 @@ class AdversarialModule(TrainingModule):
     """A generator against a ``discriminator`` that joins after ``adversarial_start`` batches: two optimisers."""
 
     recordable = True
+    discriminator: Any
 
     def __init__(
         self,
@@ -211,8 +212,7 @@ class AdversarialModule(TrainingModule):
     ) -> None:
         super().__init__(**settings)
         self.automatic_optimization = False
-        self.discriminator: Any = discriminator
-        self.adversarial_start = adversarial_start
+        self.discriminator, self.adversarial_start = discriminator, adversarial_start
         self.players = [net] if discriminator is None else [net, discriminator]
         self.adam: Mapping[str, Any] = {"betas": betas, "decay": decay}
 

@@ -178,15 +178,17 @@ class GroupNorm(nn.GroupNorm):
         return group_norm(self, input)
 
 
+def convolved(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """``layer`` of x without its bias, and the bias (B, C); an adapter in its place is called as it is."""
+    if type(layer) is not nn.Conv2d or layer.bias is None:
+        return layer(x), None
+    y = nnf.conv2d(x, layer.weight, None, layer.stride, layer.padding)  # type: ignore[arg-type]
+    return y, layer.bias.expand(len(x), -1)
+
+
 def resnet(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None) -> Tensor:
     """diffusers' residual block; its first convolution's bias goes into the norm with the time's shift."""
-    y = group_norm(block.norm1, x, silu=True)
-    first, shift = block.conv1, None
-    if type(first) is nn.Conv2d and first.bias is not None:
-        y = nnf.conv2d(y, first.weight, None, first.stride, first.padding)
-        shift = first.bias.expand(len(x), -1)
-    else:  # an adapter's
-        y = first(y)
+    y, shift = convolved(block.conv1, group_norm(block.norm1, x, silu=True))
     if temb is not None and block.time_emb_proj is not None:
         moved = block.time_emb_proj(temb if block.skip_time_act else nnf.silu(temb))
         shift = moved if shift is None else shift + moved
@@ -201,17 +203,16 @@ def upsample(layer: Upsample2D, x: Tensor, output_size: Any = None) -> Tensor:
     return layer.conv(nnf.interpolate(x, size=size, mode="nearest"))
 
 
+CONVOLVED = True, False, "conv"
+"""of an Upsample2D that is nearest and a convolution"""
+
+
 def swap(net: nn.Module) -> None:
     """Give the norms and blocks of a diffusers net these functions; names and values of weights stay."""
     for part in net.modules():
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
-        if (
-            isinstance(part, Upsample2D)
-            and part.use_conv
-            and not part.use_conv_transpose
-            and part.name == "conv"
-        ):
+        if isinstance(part, Upsample2D) and (part.use_conv, part.use_conv_transpose, part.name) == CONVOLVED:
             part.forward = MethodType(upsample, part)  # type: ignore[method-assign]
         if isinstance(part, ResnetBlock2D) and plain(part):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]

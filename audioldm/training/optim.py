@@ -76,20 +76,16 @@ def adamw(
     ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.
     """
     trained = [p for p in parameters if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": decay, "initial_lr": lr},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "initial_lr": lr},
-    ]
-    if fused is None:
-        # one pass over each tensor instead of a dozen; a net split over CPUs has no such kernel
-        fused = all(map(fusible, trained))
+    # one pass over each tensor instead of a dozen; a net split over CPUs has no such kernel
+    fused = all(map(fusible, trained)) if fused is None else fused
     device = trained[0].device
     on_gpu = capturable and device.type == "cuda"
-    for group in groups if on_gpu else ():
-        group["lr"] = torch.tensor(lr, device=device)
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=lr, betas=betas, fused=fused, capturable=on_gpu
-    )
+    groups: list[dict[str, Any]] = []
+    for is_matrix, each in ((True, decay), (False, 0.0)):
+        if params := [p for p in trained if (p.dim() > 1) == is_matrix]:
+            rate: Any = torch.tensor(lr, device=device) if on_gpu else lr
+            groups.append({"params": params, "weight_decay": each, "initial_lr": lr, "lr": rate})
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, capturable=on_gpu)
 
 
 def fusible(parameter: Tensor) -> bool:

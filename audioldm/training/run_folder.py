@@ -31,6 +31,7 @@ from audioldm.paths import alive, staged, sweep, sync, write_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+NOISE = ".*(LeafSpec|Total length of `|your dataloader is not resumable|than the logging interval)"
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
 SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
 """keys of a data source whose values are files or folders"""
@@ -85,12 +86,11 @@ def last_good(folder: Path) -> tuple[Path | None, list[str]]:
     Raises AudioLDMError where there are checkpoints and none is whole: to begin again is for the user to decide.
     """
     complaints: list[str] = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if os.path.lexists(path):
-            wrong = fault(path) if path.is_file() else "no file"
-            if wrong is None:
-                return path, complaints
-            complaints.append(f"{path} is {wrong}")
+    for path in filter(os.path.lexists, (folder / LAST, folder / PREVIOUS)):
+        wrong = fault(path) if path.is_file() else "no file"
+        if wrong is None:
+            return path, complaints
+        complaints.append(f"{path} is {wrong}")
     if complaints:
         raise AudioLDMError(
             f"{'; '.join(complaints)}.", "No whole checkpoint is left; pass --fresh to begin again.", code=1
@@ -146,7 +146,9 @@ class RunFolder(L.Callback):
     lock: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
-        quieten()
+        # Lightning's tips and warnings that no user can act on
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", message=NOISE)
 
     def checkpoint(self) -> Path | None:
         """The newest whole state to resume from; each damaged one is reported."""
@@ -170,13 +172,7 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            if settings.is_file() and not goes_on(
-                settings.read_text(encoding="utf-8", errors="replace"), self.config
-            ):
-                raise AudioLDMError(
-                    f"{self.folder} holds a run with other settings.",
-                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-                )
+            refuse_other_settings(self.folder, settings, self.config)
             first = read_provenance(begun) if begun.is_file() else {}
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
@@ -193,18 +189,6 @@ class RunFolder(L.Callback):
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Free the folder."""
         self.lock.close()
-
-
-def quieten() -> None:
-    """Hide Lightning's tips and warnings that no user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        "LeafSpec",
-        "Total length of `",
-        "your dataloader is not resumable",
-        "than the logging interval",
-    ):
-        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def goes_on(before: str, now: str) -> bool:
@@ -231,6 +215,15 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if not fine:
         raise AudioLDMError(f"{path} was not written by a training.", "Restore it, or remove it.")
     return dict(content)
+
+
+def refuse_other_settings(folder: Path, file: Path, config: str) -> None:
+    """A run goes on with the settings that it began with."""
+    if file.is_file() and not goes_on(file.read_text(encoding="utf-8", errors="replace"), config):
+        raise AudioLDMError(
+            f"{folder} holds a run with other settings.",
+            "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
+        )
 
 
 def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

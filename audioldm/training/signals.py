@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -41,24 +42,22 @@ def handled(handler: Handler = stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in NUMBERS}
     # a process that nohup started is to ignore SIGHUP
-    caught = [number for number in NUMBERS if before[number] is not signal.SIG_IGN]
+    caught = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in caught}
     try:
-        for number in caught:
-            signal.signal(number, handler)
         yield
     finally:
-        for number in caught:
-            signal.signal(number, before[number])
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
+@dataclass
 class Grace:
     """Lets the step in progress end: the first signal is remembered, and raised after ``seconds`` at the latest."""
 
-    def __init__(self, seconds: float = 6.0) -> None:
-        self.seconds = seconds
-        self.received: int | None = None
+    seconds: float = 6.0
+    received: int | None = None
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Remember the signal, and set the clock; a second one ends the wait."""

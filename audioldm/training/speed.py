@@ -1,5 +1,6 @@
 """What makes the same training faster or smaller: compiled blocks, memory layout, recomputed activations, graphs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,29 +30,43 @@ class Speed:
 
     def apply(self, module: TrainingModule) -> None:
         """Change the nets that ``module`` trains, and how it steps."""
-        for net in module.components().values():
-            self.change(net)
+        for change in [change for name, change in CHANGES.items() if getattr(self, name)]:
+            for net in module.components().values():
+                change(net)
         if self.graph:
             record(module)
 
-    def change(self, net: nn.Module) -> None:
-        """Change ``net`` in place; names and values of its weights stay."""
-        if self.checkpointing:
-            if not (isinstance(net, ModelMixin) and net._supports_gradient_checkpointing):
-                raise AudioLDMError(
-                    f"{type(net).__name__} cannot recompute its activations.",
-                    "Use speed.checkpointing=false.",
-                )
-            net.enable_gradient_checkpointing()
-        if self.channels_last:
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if torch.cuda.is_available():
-                from audioldm.training.norms import swap
 
-                swap(net)
-        if self.compile:
-            # one entry a shape; beyond the limit dynamo would run a block as it is, and say nothing
-            torch._dynamo.config.recompile_limit = 64
-            for part in net.modules():
-                if isinstance(part, Transformer2DModel):
-                    part.compile(dynamic=False)
+def recompute(net: nn.Module) -> None:
+    """Compute activations again in the backward pass.   Raises AudioLDMError for a net that cannot."""
+    if not (isinstance(net, ModelMixin) and net._supports_gradient_checkpointing):
+        raise AudioLDMError(
+            f"{type(net).__name__} cannot recompute its activations.", "Use speed.checkpointing=false."
+        )
+    net.enable_gradient_checkpointing()
+
+
+def lay_channels_last(net: nn.Module) -> None:
+    """Channels last in memory, and the norms for it where there is a GPU."""
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if torch.cuda.is_available():
+        from audioldm.training.norms import swap
+
+        swap(net)
+
+
+def compile_transformers(net: nn.Module) -> None:
+    """Compile each transformer by itself."""
+    # one entry a shape; beyond the limit dynamo would run a block as it is, and say nothing
+    torch._dynamo.config.recompile_limit = 64
+    for part in net.modules():
+        if isinstance(part, Transformer2DModel):
+            part.compile(dynamic=False)
+
+
+CHANGES: dict[str, Callable[[nn.Module], None]] = {
+    "checkpointing": recompute,
+    "channels_last": lay_channels_last,
+    "compile": compile_transformers,
+}
+"""setting of Speed -> what changes a net in place; names and values of its weights stay"""

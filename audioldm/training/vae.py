@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 
 from audioldm.batch import Batch
 from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
+from audioldm.losses.latent import kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid
-from audioldm.losses.variational import kl_to_standard_normal
 from audioldm.nets.discriminators import PatchDiscriminator
 from audioldm.nets.vae import encode, stride_of
 from audioldm.signal.level import normalise_peak

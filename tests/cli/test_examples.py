@@ -225,6 +225,7 @@ def quick(words: list[str], tiny_model: Path) -> list[str]:
         if words[0] in ("generate", "bench") or words[:2] == ["edit", "continue"]
         else []
     )
+    words += ["--set", "figure=false"] if words[0] == "generate" and "--replay" not in words else []
     words += ["--repeat", "1"] if words[0] == "bench" else ["--force"]
     words += ["-n", "1"] if words[0] == "edit" and "-n" in words else []
     return [word for word in words if word != "--resume"] if "--force" in words else words

@@ -31,7 +31,14 @@ def test_a_training_tells_its_speed_and_draws_one_bar_on_a_terminal(
     command, capsys, monkeypatch, tmp_path, terminal
 ):
     monkeypatch.chdir(tmp_path)
-    words = ("batches=4", "batch_size=2", "val_every=2", "trainer.log_every_n_steps=1")
+    words = (
+        "batches=4",
+        "batch_size=2",
+        "seconds=0.32",
+        "+trainer.limit_val_batches=1",
+        "val_every=2",
+        "trainer.log_every_n_steps=1",
+    )
     words += ("callbacks.bar.refresh_rate=1", "callbacks.throughput.every=1")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert command("train", "tiny/vae", *words) == 0

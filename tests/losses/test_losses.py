@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from audioldm.losses import adversarial
-from audioldm.losses.contrastive import cosine_distance, info_nce
+from audioldm.losses.latent import cosine_distance, info_nce, kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid, multi_resolution_stft
-from audioldm.losses.variational import kl_to_standard_normal
 
 
 def outputs(*values: float):

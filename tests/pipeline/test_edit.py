@@ -52,8 +52,8 @@ def test_strength_0_is_the_round_trip(pipe, wave, name):
     assert not torch.allclose(EDITS[name](pipe, wave, 0.5), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+# unguided is another path of the denoiser, not of the samplers
+@pytest.mark.parametrize(("sampler", "guidance"), [("ddim", 1.0), *((name, 3.0) for name in SAMPLERS)])
 def test_strength_1_and_a_mask_of_ones_are_generation(pipe, wave, sampler, guidance):
     settings = {"sampler": sampler, "guidance": guidance, "steps": 3}
     plain = pipe(["rain"], seeds=[5], seconds=len(wave) / 16000, **settings)[0]

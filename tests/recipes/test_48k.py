@@ -8,7 +8,15 @@ import soundfile as sf
 
 from audioldm.pipeline.audioldm import AudioLDM
 
-FEW = ["spec=48k_256", "batches=2", "val_every=2", "seconds=0.32", "batch_size=2", "+data.size=8"]
+FEW = [
+    "spec=48k_256",
+    "batches=2",
+    "val_every=2",
+    "seconds=0.32",
+    "batch_size=2",
+    "+data.size=8",
+    "+trainer.limit_val_batches=1",
+]
 
 
 def test_the_chain_at_48_khz_ends_in_a_sound(tiny_model, command, tmp_path, monkeypatch, capsys):

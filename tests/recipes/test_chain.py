@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 from safetensors.torch import load_file, save_file
 
-FEW = ["batches=2", "val_every=2", "seconds=0.64", "batch_size=4"]
+FEW = ["batches=2", "val_every=2", "seconds=0.64", "batch_size=4", "+trainer.limit_val_batches=1"]
 
 
 @pytest.fixture
@@ -19,7 +19,12 @@ def runs(tmp_path: Path, command: Callable[..., int], monkeypatch: pytest.Monkey
         assert command("train", f"tiny/{part}", *FEW) == 0
     parts = ("--vae", "runs/tiny/vae/model/vae", "--clap", "runs/tiny/clap/model")
     assert command("data", "encode", "synthetic", "-o", "runs/tiny/latents", "--seconds", "0.64", *parts) == 0
-    assert command("train", "tiny/ldm", "batches=2", "val_every=2", "batch_size=4") == 0
+    assert (
+        command(
+            "train", "tiny/ldm", "batches=2", "val_every=2", "batch_size=4", "+trainer.limit_val_batches=1"
+        )
+        == 0
+    )
     return tmp_path / "runs" / "tiny"
 
 

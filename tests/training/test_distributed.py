@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 from audioldm import recipes
 from tests.training.test_kill import make_cache
 
-BASE = ["batches=1", "val_every=1", "threads=1", "seconds=0.32"]
+BASE = [
+    "batches=1",
+    "val_every=1",
+    "threads=1",
+    "seconds=0.32",
+    "+trainer.limit_val_batches=1",
+    "callbacks.preview=null",
+]
 CPUS = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=2"]
 DDP, FSDP = ["trainer=ddp", *CPUS], ["trainer=fsdp", *CPUS]
 KINDS = {
@@ -98,23 +105,26 @@ def compare(alone: dict, parts: list[dict]) -> None:
             assert float((part["gradients"][key] - want).abs().max()) < 1e-6, key
 
 
-@pytest.mark.parametrize("kind", ["vae", "vocoder", "clap", "ldm"])
-def test_gradients_equal_those_of_one_process(kind: str, tmp_path):
-    if kind == "ldm":
-        make_cache(tmp_path / "data")
-    (alone,) = run(kind, tmp_path, 1)
-    parts = run(kind, tmp_path, 2, *DDP)
+@pytest.fixture(scope="module", params=["vae", "vocoder", "clap", "ldm"])
+def single(request, tmp_path_factory):
+    """(kind, folder, note) of a run of one process."""
+    folder = tmp_path_factory.mktemp(request.param)
+    make_cache(folder / "data")
+    return request.param, folder, run(request.param, folder, 1)[0]
+
+
+def test_gradients_equal_those_of_one_process(single):
+    kind, folder, alone = single
+    parts = run(kind, folder, 2, *DDP)
     assert sorted(map(str, parts[0]["rows"] + parts[1]["rows"])) == sorted(map(str, alone["rows"]))
     compare(alone, parts)
 
 
-@pytest.mark.parametrize("kind", ["vae", "ldm"])
-def test_split_nets_have_the_gradients_of_one_process_and_export_whole(kind: str, tmp_path):
-    if kind == "ldm":
-        make_cache(tmp_path / "data")
-    (alone,) = run(kind, tmp_path, 1)
-    compare(alone, run(kind, tmp_path, 2, *FSDP))
-    one, two = (next((tmp_path / f"run{n}" / "model").rglob("*.safetensors")) for n in (1, 2))
+@pytest.mark.parametrize("single", ["vae", "ldm"], indirect=True)
+def test_split_nets_have_the_gradients_of_one_process_and_export_whole(single):
+    kind, folder, alone = single
+    compare(alone, run(kind, folder, 2, *FSDP, f"run_dir={folder}/split"))
+    one, two = (next((folder / name / "model").rglob("*.safetensors")) for name in ("run1", "split"))
     one, two = load_file(one), load_file(two)
     assert one.keys() == two.keys()
     for key, value in one.items():  # after one step of Adam; exported in float32

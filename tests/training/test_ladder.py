@@ -10,7 +10,7 @@ from audioldm import recipes
 from audioldm.training.callbacks import StopAfter
 from tests.training.test_kill import make_cache
 
-FEW = ["seconds=0.32", "batch_size=2", "threads=1"]
+FEW = ["seconds=0.32", "batch_size=2", "threads=1", "+trainer.limit_val_batches=1"]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from audioldm.training import memory
 from audioldm.training.memory import Trials, largest_batch, out_of_memory, probe
 from tests.training.test_kill import make_cache
 
-ROOM = 500 * 2**20
+ROOM = 300 * 2**20
 
 
 def limited(words: list[str], log: Path) -> None:

@@ -10,7 +10,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.training.callbacks import StopAfter, read_metrics
 from audioldm.training.run_folder import goes_on
 
-SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2"]
+SMALL = ["val_every=2", "trainer=cpu", "seconds=0.32", "batch_size=2", "+trainer.limit_val_batches=1"]
 
 
 def train(name: str, folder, *overrides: str):

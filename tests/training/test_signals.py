@@ -1,15 +1,19 @@
-"""Real processes that are told to stop: the state is on the disk, one line says so, and the code is the signal's."""
+"""Processes that are told to stop: the state is on the disk, one line says so, and the code is the signal's."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
+from audioldm import recipes
+from audioldm.cli.app import run as command_line
 from audioldm.training.callbacks import read_metrics
 
 SETTINGS = [
@@ -18,25 +22,50 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(run: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "audioldm", "train", "tiny/vae", *SETTINGS, f"run_dir={run}", *more]
-    # a suite in the background hands an ignored SIGINT on; a terminal does not
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory):
+    """All that a training imports, so that each process of these tests, a fork, has it."""
+    recipes.build(recipes.load("tiny/vae", [f"run_dir={tmp_path_factory.mktemp('imported')}"]))
 
 
-def wait_for(run: Path, batch: int, process: "subprocess.Popen[str]") -> None:
+class Training:
+    """``audioldm train tiny/vae`` in a fork of this process; what it says on stderr goes to a file."""
+
+    def __init__(self, run: Path, *more: str) -> None:
+        run.parent.mkdir(exist_ok=True)
+        self.log = run.parent / f"{time.monotonic_ns()}.err"
+        words = ["train", "tiny/vae", *SETTINGS, f"run_dir={run}", *more]
+        self.process = multiprocessing.get_context("fork").Process(target=self.main, args=(words,))
+        self.process.start()
+
+    def main(self, words: list[str]) -> None:
+        # a suite in the background hands an ignored SIGINT on; a terminal does not
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        tqdm.set_lock(threading.RLock())  # one that forks share would stay with a process that is killed
+        with open(self.log, "w") as sys.stderr, open(os.devnull, "w") as sys.stdout:
+            code = command_line(words)
+        os._exit(code)
+
+    @property
+    def running(self) -> bool:
+        return self.process.is_alive()
+
+    def send(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and what it said."""
+        self.process.join(120)
+        return self.process.exitcode, self.log.read_text()
+
+
+def wait_for(run: Path, batch: int, training: Training) -> None:
     """Until that batch is in the curves."""
     path = run / "metrics.jsonl"
     for _ in range(3000):
         if path.exists() and path.read_text().count("\n") >= batch:
             return
-        assert process.poll() is None, process.stderr.read()
+        assert training.running, training.end()
         time.sleep(0.05)
     raise AssertionError("the training did not begin")
 
@@ -49,12 +78,12 @@ def batches_of(run: Path) -> int:
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_stopped_training_has_saved_its_state_and_does_not_look_like_a_success(name, code, tmp_path):
     run = tmp_path / "run"
-    process = start(run)
-    wait_for(run, 3, process)
+    training = Training(run)
+    wait_for(run, 3, training)
     begin = time.time()
-    process.send_signal(getattr(signal, name))
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == code, stderr
+    training.send(getattr(signal, name))
+    ended, stderr = training.end()
+    assert ended == code, stderr
     assert (run / "checkpoints" / "last.ckpt").stat().st_mtime - begin < 10
     lines = [line for line in stderr.splitlines() if line.startswith("audioldm:")]
     assert lines == [
@@ -66,37 +95,38 @@ def test_a_stopped_training_has_saved_its_state_and_does_not_look_like_a_success
 
 
 def test_a_step_that_takes_too_long_is_given_up(tmp_path):
-    """A first batch of half a minute: there is no state to save, and the process does not wait for its end."""
+    """A first batch of many seconds: there is no state to save, and the process does not wait for its end."""
     run = tmp_path / "run"
-    process = start(run, "seconds=40", "batch_size=16")
+    grace = "+callbacks.state.grace={_target_: audioldm.training.signals.Grace, seconds: 1}"
+    training = Training(run, "seconds=40", "batch_size=16", grace)
     while not (run / "config.yaml").exists():
-        assert process.poll() is None, process.stderr.read()
+        assert training.running, training.end()
         time.sleep(0.05)
-    time.sleep(4)  # into the batch
+    time.sleep(2)  # into the batch
     begin = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 143 and time.monotonic() - begin < 30
+    training.send(signal.SIGTERM)
+    code, stderr = training.end()
+    assert code == 143 and time.monotonic() - begin < 30
     assert "tiny/vae was stopped by SIGTERM; its run had no state to save yet." in stderr
 
 
 def test_two_trainings_do_not_share_a_run_folder_and_a_dead_one_holds_nothing(tmp_path):
     run = tmp_path / "run"
-    first = start(run)
+    first = Training(run)
+    pid = first.process.pid
     wait_for(run, 1, first)
-    second = start(run)
-    _, stderr = second.communicate(timeout=120)
-    assert second.returncode == 2
-    assert f"Process {first.pid} is training in {run}." in stderr and "Traceback" not in stderr
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    half = run / f".model.{first.pid}-0123abcd.part"
+    code, stderr = Training(run).end()
+    assert code == 2
+    assert f"Process {pid} is training in {run}." in stderr and "Traceback" not in stderr
+    first.send(signal.SIGKILL)
+    first.end()
+    half = run / f".model.{pid}-0123abcd.part"
     half.mkdir()
     (run / "checkpoints").mkdir(exist_ok=True)
-    (run / "checkpoints" / f".last.ckpt.{first.pid}-0123abcd.part").write_bytes(b"half")
+    (run / "checkpoints" / f".last.ckpt.{pid}-0123abcd.part").write_bytes(b"half")
     (run / "mine.txt").write_text("stays")
     rows = (run / "metrics.jsonl").read_text().count("\n")
-    third = start(run)
+    third = Training(run)
     try:
         for _ in range(1200):  # it begins anew: no state was saved
             if not half.exists() and 0 < (run / "metrics.jsonl").read_text().count("\n") != rows:
@@ -104,9 +134,7 @@ def test_two_trainings_do_not_share_a_run_folder_and_a_dead_one_holds_nothing(tm
             time.sleep(0.05)
         assert not list(run.rglob("*.part"))
         assert (run / "mine.txt").read_text() == "stays"
-        assert third.poll() is None
+        assert third.running
     finally:
-        third.send_signal(signal.SIGTERM)
-        third.communicate(timeout=60)
-    assert third.returncode == 143
-    assert not os.path.exists(f"/proc/{third.pid}")
+        third.send(signal.SIGTERM)
+    assert third.end()[0] == 143

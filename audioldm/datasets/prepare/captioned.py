@@ -1,7 +1,9 @@
 """Data sets with written captions: AudioCaps, Clotho, WavCaps, MACS, MusicCaps, from their authors' files."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from audioldm.datasets.prepare.shared import (
 )
 from audioldm.datasets.prepare.youtube import Clip
 from audioldm.errors import AudioLDMError
-from audioldm.tables import texts_of
+from audioldm.tables import Record, texts_of
 
 
 def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findings = None) -> list[Row]:
@@ -33,11 +35,7 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
     The captions of one clip are one row.  A clip whose video also is in another split's list belongs to the later of
     train, val and test.
     """
-    sounds, clips, splits = (
-        Sounds(audio or folder),
-        dict[tuple[str, str], dict[str, list[str]]](),
-        dict[str, str](),
-    )
+    sounds, clips, splits = Sounds(audio or folder), dict[tuple[str, str], dict[str, Any]](), dict[str, str]()
     need = ("audiocap_id", "youtube_id", "start_time", "caption")
     for split, path in by_split(Path(folder), {f"{split}.csv": split for split in ("train", "val", "test")}):
         for record in table(path, need, findings, text="caption"):
@@ -45,20 +43,20 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
             if lost := [name for name in need if name not in line]:
                 note(findings, record.where, f"no {lost[0]}")
                 continue
-            clip = clips.setdefault((line["youtube_id"], line["start_time"]), {"captions": [], "ids": []})
+            key = video, start = line["youtube_id"], line["start_time"]
+            clip = clips.setdefault(key, {"video": video, "start": start, "captions": [], "ids": []})
             clip["captions"] += texts_of(line["caption"])
             clip["ids"].append(line["audiocap_id"])
-            splits[line["youtube_id"]] = split
-    out = []
-    for (video, start), clip in clips.items():
-        try:
-            place = sounds.place(*youtube_names(video, float(start)), *clip["ids"])
-        except (ValueError, AudioLDMError) as error:
-            note(findings, f"{folder}: {video}", str(error))
-            continue
-        captions = tuple(dict.fromkeys(clip["captions"]))
-        out.append(youtube_row(place, video, captions, split=splits[video], source="audiocaps"))
-    return out
+            splits[video] = split
+
+    def row(clip: dict[str, Any]) -> Row:
+        video, captions = clip["video"], tuple(dict.fromkeys(clip["captions"]))
+        place = sounds.place(*youtube_names(video, float(clip["start"])), *clip["ids"])
+        return youtube_row(place, video, captions, split=splits[video], source="audiocaps")
+
+    return list(
+        rows_of((Record(f"{folder}: {clip['video']}", clip) for clip in clips.values()), row, findings)
+    )
 
 
 def youtube_row(place: str, video: str, captions: tuple[str, ...], **more: Any) -> Row:
@@ -78,33 +76,38 @@ CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "tes
 
 def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     """Clotho v2: 15 to 30 s with five captions each (Zenodo 4783391, unpacked; Drossos et al. 2020)."""
-    folder, out = Path(folder), list[Row]()
-    for name, split in CLOTHO_SPLITS.items():
-        captions = next(iter(sorted(folder.rglob(f"clotho_captions_{name}.csv"))), None)
-        if captions is None:
-            continue
-        about = next(iter(sorted(folder.rglob(f"clotho_metadata_{name}.csv"))), None)
-        facts = [record.cells for record in (table(about, ("file_name",), findings) if about else [])]
-        known = {fact["file_name"]: fact for fact in facts if "file_name" in fact}
-        places = [path for path in sorted(folder.rglob("*")) if path.is_dir() and name in path.name]
-
-        sounds = Sounds(*(places or [folder]))
-
-        def row(line: dict[str, str], split: str = split, sounds: Sounds = sounds, known: Any = known) -> Row:
-            fact = known.get(line["file_name"], {})
-            labels = (word.strip() for word in fact.get("keywords", "").split(";"))
-            number = fact.get("sound_id", "")
-            return Row(
-                sounds.place(line["file_name"]), texts(line, [f"caption_{i}" for i in range(1, 6)]),
-                tuple(filter(None, labels)), split=split, licence=licence(fact.get("license", "")), source="clotho",
-                author=fact.get("manufacturer", ""),
-                group=f"freesound/{number}" if number.isdigit() else f"clotho/{line['file_name']}",
-            )  # fmt: skip
-
-        out += rows_of(table(captions, ("file_name", "caption_1"), findings), row, findings)
+    out = list[Row]()
+    for name in CLOTHO_SPLITS:
+        for captions in sorted(Path(folder).rglob(f"clotho_captions_{name}.csv"))[:1]:
+            row = clotho_reader(Path(folder), name, findings)
+            out += rows_of(table(captions, ("file_name", "caption_1"), findings), row, findings)
     if not out:
         raise AudioLDMError(f"{folder} holds no clotho_captions_*.csv.", "Name Clotho's folder.")
     return out
+
+
+def clotho_reader(folder: Path, name: str, findings: Findings) -> Callable[[dict[str, str]], Row]:
+    """What makes a row of a line of one of Clotho's captions, with the metadata of that part."""
+    facts = dict[str, dict[str, str]]()
+    for about in sorted(folder.rglob(f"clotho_metadata_{name}.csv"))[:1]:
+        facts = {
+            line.cells.get("file_name", ""): line.cells for line in table(about, ("file_name",), findings)
+        }
+    places = [path for path in sorted(folder.rglob("*")) if path.is_dir() and name in path.name]
+    sounds = Sounds(*(places or [folder]))
+
+    def row(line: dict[str, str]) -> Row:
+        file = line["file_name"]
+        fact = facts.get(file, {})
+        number, labels = fact.get("sound_id", ""), map(str.strip, fact.get("keywords", "").split(";"))
+        return Row(
+            sounds.place(file), texts(line, [f"caption_{i}" for i in range(1, 6)]), tuple(filter(None, labels)),
+            split=CLOTHO_SPLITS[name], licence=licence(fact.get("license", "")), source="clotho",
+            author=fact.get("manufacturer", ""),
+            group=f"freesound/{number}" if number.isdigit() else f"clotho/{file}",
+        )  # fmt: skip
+
+    return row
 
 
 WAVCAPS = {
@@ -126,20 +129,23 @@ def wavcaps(
     lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
     if not lists:
         raise AudioLDMError(f"{folder} holds no *_final.json.", "Name the folder that holds json_files.")
-    banned = {stem_of(name) for path in exclude for name in blacklist(Path(path))}
-    sounds, out = Sounds(audio or folder), list[Row]()
+    banned = set(map(stem_of, chain.from_iterable(map(blacklist, map(Path, exclude)))))
+    sounds = Sounds(audio or folder)
+
+    def row(item: dict[str, Any], name: str, prefix: str) -> Row | None:
+        stem = stem_of(str(item["id"]))
+        group = prefix + (stem.removeprefix("Y") if prefix == "youtube/" else stem)
+        return None if stem in banned else Row(
+            sounds.place(stem), texts_of(item["caption"]), split=split_of(group, val=val, test=0.0),
+            licence="WavCaps: academic use", source=f"wavcaps/{name}", group=group,
+            author=str(next(filter(None, (item.get("author"), item.get("href"))), "")),
+        )  # fmt: skip
+
+    out = list[Row]()
     for path in lists:
-
-        def row(item: dict[str, Any], part: tuple[str, str] = WAVCAPS[path.stem]) -> Row | None:
-            stem, (name, prefix) = stem_of(str(item["id"])), part
-            group = prefix + (stem.removeprefix("Y") if prefix == "youtube/" else stem)
-            return None if stem in banned else Row(
-                sounds.place(stem), texts_of(item["caption"]), split=split_of(group, val=val, test=0.0),
-                licence="WavCaps: academic use", source=f"wavcaps/{name}", group=group,
-                author=str(item.get("author") or item.get("href") or ""),
-            )  # fmt: skip
-
-        out += rows_of(items(path, content_of(path), "data"), row, findings)
+        name, prefix = WAVCAPS[path.stem]
+        records = items(path, content_of(path), "data")
+        out += rows_of(records, partial(row, name=name, prefix=prefix), findings)
     return out
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
-from audioldm.datasets.prepare.shared import OTHER, WRONG, AnyPath, Findings, is_sound, note, walk
+from audioldm.datasets.prepare.shared import OTHER, WRONG, AnyPath, Findings, is_sound, note, remark, walk
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate
 from audioldm.tables import (
@@ -50,17 +50,24 @@ def folder(
     named, broken = metadata(place, findings)
     known, files = {path for path, _ in named} | broken, list(walk(place))
     sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
-    for path in files:
-        if not is_sound(path) and not path.name.startswith(".") and (why := ending(path)):
-            note([] if findings is None else findings, path, why, "ending")
+    remark_endings(files, findings)
     if not sounds and not findings:
         raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
     usual = {"licence": licence, "author": author, "source": source or place.name}
     return to_rows(sounds, place, usual, val, test, findings)
 
 
+def remark_endings(files: Iterable[Path], findings: Findings) -> None:
+    """Name the files that are not read and may be sounds."""
+    for path in files:
+        if not is_sound(path) and (why := ending(path)):
+            remark(findings, path, why, "ending")
+
+
 def ending(path: Path) -> str:
     """Why a file that is not read may be a sound; "" for one that nobody takes for a sound."""
+    if path.name.startswith("."):
+        return ""
     if path.suffix.lower() not in OTHER:
         return f"{path.suffix} is no ending of a sound that can be read"
     with suppress(AudioLDMError, OSError):
@@ -131,15 +138,7 @@ def clean(stem: str) -> str:
 def metadata(folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     """The sounds of the folder's metadata.csv or metadata.jsonl, or of its only caption table, and those left out."""
     tables = [folder / name for name in METADATA if (folder / name).is_file()]
-    if not tables:  # other tables are not about the sounds
-        others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv")]
-        heads = dict[Path, set[str]]()
-        for path in (path for path in others if path.is_file()):
-            try:
-                heads[path] = set(columns_of(path))
-            except AudioLDMError as error:
-                note(findings, path, error.message)
-        tables = [p for p, head in heads.items() if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}]
+    tables = tables or caption_tables(folder, findings)
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         raise AudioLDMError(
@@ -148,26 +147,55 @@ def metadata(folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     return sounds_of(tables[0], folder, findings) if tables else ([], set())
 
 
+def caption_tables(folder: Path, findings: Findings) -> list[Path]:
+    """The tables that name files and captions; others in the folder are not about the sounds."""
+    tables = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+            continue
+        try:
+            head = set(columns_of(path))
+        except AudioLDMError as error:
+            note(findings, path, error.message)
+            continue
+        if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}:
+            tables.append(path)
+    return tables
+
+
+def caption_column(file: Path) -> str:
+    """The last column of a table, where it is one of captions: it may hold commas that nobody quoted."""
+    if file.suffix.lower() == ".jsonl" or not file.is_file():
+        return ""
+    column = (columns_of(file) or [""])[-1]
+    return column if column in CAPTION_COLUMNS else ""
+
+
 def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
     out, broken = list[Sound](), set[Path]()
-    column = "" if file.suffix.lower() == ".jsonl" or not file.is_file() else (columns_of(file) or [""])[-1]
-    table = read_table(file, text=column if column in CAPTION_COLUMNS else "")
+    table = read_table(file, text=caption_column(file))
     if unread := [name for name in table.columns if name and name not in COLUMNS]:
-        note([] if findings is None else findings, file, f"columns {unread} are not read", "column")
+        remark(findings, file, f"columns {unread} are not read", "column")
     rows: list[Omission | Record] = [*table.omitted, *table.records]
     for row in rows:
-        path, why = None, row.reason if isinstance(row, Omission) else ""
-        try:
-            path = path_of(row.cells, folder, row.where)
-            if not why:
-                out.append((path, fields_of(row.cells)))
-        except WRONG as error:
-            why = why or getattr(error, "message", str(error)).removeprefix(f"{row.where}: ")
+        path, fields, why = sound_of(row, folder)
         if why:
             note(findings, row.where, why)
             broken |= {path} if path else set()
+        elif path:
+            out.append((path, fields))
     return out, broken
+
+
+def sound_of(row: Omission | Record, folder: Path) -> tuple[Path | None, dict[str, Any], str]:
+    """The file and the fields of a row, and why it is left out."""
+    path, why = None, row.reason if isinstance(row, Omission) else ""
+    try:
+        path = path_of(row.cells, folder, row.where)
+        return path, {} if why else fields_of(row.cells), why
+    except WRONG as error:
+        return path, {}, why or getattr(error, "message", str(error)).removeprefix(f"{row.where}: ")
 
 
 def path_of(cells: dict[str, Any], folder: Path, where: str) -> Path:

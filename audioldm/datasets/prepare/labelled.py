@@ -5,6 +5,8 @@ A class becomes a phrase that holds for every clip of it (``phrases.json``): no 
 
 import json
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from audioldm.datasets.prepare.shared import (
     content_of,
     licence,
     listing,
-    note,
+    remark,
     rows_of,
     table,
     words,
@@ -36,6 +38,20 @@ ESC10_CLIP = re.compile(r"(?P<fold>\d)-(?P<freesound>\d+)-(?P<take>[A-Z])\.(ogg|
 ESC10_CREDIT = re.compile(
     r"^- \*\*\[(?P<file>[^\]]+)\].*clip derived from \[(?P<title>.*)\]\(.*\) by \*(?P<author>[^*]+)\*"
 )
+ESC10_AUTHOR = "ESC-10 by K. J. Piczak"
+
+
+def esc10_authors(file: Path) -> dict[str, str]:
+    """File name -> author, by ESC-10's list of them."""
+    if not file.is_file():
+        return {}
+    credit = filter(None, map(ESC10_CREDIT.match, lines(read_text(file))))
+    return {hit["file"]: f"{hit['author']} (Freesound), {ESC10_AUTHOR}" for hit in credit}
+
+
+def class_of(path: Path) -> str:
+    """ESC-10's class of a clip in "001 - Dog bark" and its neighbours."""
+    return path.parent.name.split(" - ", 1)[1]
 
 
 def fold_split(fold: int, test_fold: int, val_fold: int | None) -> str:
@@ -59,25 +75,25 @@ def esc10(
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Name ESC-10's folder.")
-    listed, usual = folder / "LICENSE-and-attribution.md", "ESC-10 by K. J. Piczak"
-    hits = [ESC10_CREDIT.match(line) for line in (lines(read_text(listed)) if listed.is_file() else [])]
-    authors = {hit["file"]: f"{hit['author']} (Freesound), {usual}" for hit in hits if hit}
-    out = []
-    for path in sorted(folder.glob("[0-9][0-9][0-9] - */*")):
-        name, hit = path.parent.name.split(" - ", 1)[1], ESC10_CLIP.fullmatch(path.name)
-        if hit is None or name not in ESC10:
-            note([] if findings is None else findings, path, "no clip of ESC-10 is called so")
-            continue
-        fold, group = int(hit["fold"]), f"freesound/{hit['freesound']}"
+    listed = folder / "LICENSE-and-attribution.md"
+    authors = esc10_authors(listed)
+
+    def row(path: Path, clip: re.Match[str]) -> Row:
+        name, fold, group = class_of(path), int(clip["fold"]), f"freesound/{clip['freesound']}"
         split = fold_split(fold, test_fold, val_fold)
         if split == "train" and val_fold is None:
             split = split_of(group, val=val, test=0.0)
-        out.append(
-            Row(
-                str(path), ESC10[name], (name.lower(),), split=split, licence="CC-BY-3.0", source="esc10",
-                author=authors.get(path.name, usual), fold=fold, group=group,
-            )
+        return Row(
+            str(path), ESC10[name], (name.lower(),), split=split, licence="CC-BY-3.0", source="esc10",
+            author=authors.get(path.name, ESC10_AUTHOR), fold=fold, group=group,
         )  # fmt: skip
+
+    out = []
+    for path in sorted(folder.glob("[0-9][0-9][0-9] - */*")):
+        if class_of(path) in ESC10 and (clip := ESC10_CLIP.fullmatch(path.name)):
+            out.append(row(path, clip))
+        else:
+            remark(findings, path, "no clip of ESC-10 is called so")
     if not out:
         raise AudioLDMError(
             f"{folder} holds no ESC-10 clips.",
@@ -170,6 +186,13 @@ SEGMENTS = {
 }  # fmt: skip
 
 
+def segments(path: Path) -> Iterator[Record]:
+    """The lines of a list of AudioSet, which is no table: only its last column is quoted."""
+    for number, line in enumerate(lines(read_text(path)), start=1):
+        if line.strip() and not line.startswith("#"):
+            yield Record(f"{path}:{number}", {"line": line})
+
+
 def audioset(
     folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.02, findings: Findings = None
 ) -> list[Row]:
@@ -180,26 +203,23 @@ def audioset(
     classes = table(Path(folder) / "class_labels_indices.csv", ("mid", "display_name"), findings)
     names = {record.cells["mid"]: words(record.cells["display_name"]) for record in classes}
     sounds, out = Sounds(audio or folder), list[Row]()
+
+    def row(cells: dict[str, str], split: str) -> Row | None:
+        """A line reads `video, start, end, "class,class"`."""
+        video, start, end, mids = cells["line"].split(", ", 3)
+        place, group = sounds.find(*youtube_names(video, float(start), float(end))), f"youtube/{video}"
+        if place is None:
+            return None
+        labels = [*filter(None, map(names.get, mids.strip().strip('"').split(",")))]
+        phrases = dict.fromkeys((listing(labels), f"the sound of {listing(labels)}") if labels else ())
+        return Row(
+            str(place), tuple(phrases), tuple(labels), licence=YOUTUBE, source="audioset", group=group,
+            split=split if split == "test" else split_of(group, val=val, test=0.0),
+            author=f"https://youtu.be/{video}",
+        )  # fmt: skip
+
     for split, path in by_split(Path(folder), SEGMENTS):
-
-        def row(cells: dict[str, str], split: str = split) -> Row | None:
-            """A line reads `video, start, end, "class,class"`."""
-            video, start, end, mids = cells["line"].split(", ", 3)
-            place, group = sounds.find(*youtube_names(video, float(start), float(end))), f"youtube/{video}"
-            labels = [names[mid] for mid in mids.strip().strip('"').split(",") if mid in names]
-            if place is None:
-                return None
-            phrases = dict.fromkeys((listing(labels), f"the sound of {listing(labels)}") if labels else ())
-            return Row(
-                str(place), tuple(phrases), tuple(labels), licence=YOUTUBE, source="audioset", group=group,
-                split=split if split == "test" else split_of(group, val=val, test=0.0),
-                author=f"https://youtu.be/{video}",
-            )  # fmt: skip
-
-        numbered = enumerate(lines(read_text(path)), start=1)
-        wanted = [(number, line) for number, line in numbered if line.strip() and not line.startswith("#")]
-        records = [Record(f"{path}:{number}", {"line": line}) for number, line in wanted]
-        out += rows_of(records, row, findings)
+        out += rows_of(segments(path), partial(row, split=split), findings)
     if not out:
         raise AudioLDMError(
             f"None of AudioSet's clips is below {sounds.folders[0]}.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import Finding, Row, split_of
-from audioldm.datasets.prepare.shared import AnyPath, Findings, note, rows_of, table
+from audioldm.datasets.prepare.shared import AnyPath, Findings, note, remark, rows_of, table
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes, write_text
 from audioldm.tables import Record
@@ -38,7 +38,7 @@ def opensounds2(
     wanted = [record for record in listed if weak or not is_weak(record.cells)]
     if len(wanted) < len(listed):
         lost = f"{len(listed) - len(wanted)} weak captions"
-        note(findings if findings is not None else [], folder, lost, "weak")
+        remark(findings, folder, lost, "weak")
     sums = unpack(folder, to, wanted, findings)
 
     def row(cells: dict[str, Any]) -> Row:
@@ -72,16 +72,7 @@ def unpack(folder: Path, to: Path, records: list[Record], findings: Findings) ->
     """Write the listed members of the tars below ``to``; path -> sha256 of those that are there and as they were."""
     sums = table(to / SUMS, (), findings) if (to / SUMS).is_file() else []
     known = {record.cells["path"]: record.cells["sha256"] for record in sums}
-    by_tar: dict[str, set[str]] = {}
-    for record in records:
-        try:
-            target = inside(to, record.cells["path"], where=record.where)
-        except (AudioLDMError, KeyError, TypeError) as error:
-            note(findings, record.where, str(error))
-            continue
-        if not (target.is_file() and known.get(record.cells["path"])):
-            by_tar.setdefault(record.cells["tar"], set()).add(record.cells["path"])
-    for name, paths in sorted(by_tar.items()):
+    for name, paths in sorted(missing(to, records, known, findings).items()):
         for path, content in members(inside(folder, name), paths, findings):
             digest = hashlib.sha256(content).hexdigest()
             if known.setdefault(path, digest) != digest:
@@ -94,16 +85,31 @@ def unpack(folder: Path, to: Path, records: list[Record], findings: Findings) ->
     return known
 
 
+def missing(
+    to: Path, records: list[Record], known: dict[str, str], findings: Findings
+) -> dict[str, set[str]]:
+    """Name of a tar -> its listed members that are not below ``to`` yet."""
+    by_tar: dict[str, set[str]] = {}
+    for record in records:
+        try:
+            target = inside(to, record.cells["path"], where=record.where)
+        except (AudioLDMError, KeyError, TypeError) as error:
+            note(findings, record.where, str(error))
+            continue
+        if not (target.is_file() and known.get(record.cells["path"])):
+            by_tar.setdefault(record.cells["tar"], set()).add(record.cells["path"])
+    return by_tar
+
+
 def members(path: Path, wanted: set[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of the wanted plain files of a tar; what is damaged or missing is noted."""
     lost = set(wanted)
     try:
         with tarfile.open(path, "r:") as tar:
-            for item in tar:
-                if item.name in lost and item.isreg() and item.size <= MOST_BYTES:
-                    source = tar.extractfile(item)
+            for item in filter(tarfile.TarInfo.isreg, tar):
+                if item.name in lost and item.size <= MOST_BYTES:
                     lost.discard(item.name)
-                    yield item.name, source.read() if source else b""
+                    yield item.name, tar.extractfile(item).read()  # type: ignore[union-attr]  # a plain file
     except (tarfile.TarError, OSError, EOFError) as error:
         note(findings, path, f"it cannot be read: {error}", "missing")
     if lost and findings is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from tarfile import TarInfo
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
@@ -59,6 +60,11 @@ class Sample:
             except (AudioLDMError, OSError) as error:
                 return Sample(where, None, line, split, str(error))
         return Sample(where, audio, line, split)
+
+    @property
+    def sound(self) -> bytes:
+        """Its bytes; none where the field of its sound holds something else."""
+        return self.audio if isinstance(self.audio, bytes) else b""
 
     def texts(self, names: Sequence[str]) -> tuple[str, ...]:
         """What the fields ``names`` hold: texts, or lists of texts."""
@@ -127,34 +133,36 @@ def unpack(
     """
     folder, columns = Path(folder).absolute(), (caption_column,) if caption_column else CAPTIONS
     folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, Row] = {}
+    rows, texts = dict[str, Row](), dict[str, list[str]]()
     for sample in samples:
-        if not isinstance(sample.audio, bytes) or not sample.audio:
+        if not sample.sound:
             note(findings, sample.where, sample.fault or "no sound in this row", "missing")
             continue
-        row = written(sample, folder, source)
-        earlier = rows[row.sha256].captions if row.sha256 in rows else ()
-        rows[row.sha256] = replace(
-            row, captions=tuple(dict.fromkeys(earlier + sample.texts(columns))), sha256="",
-            split=row.split or split_of(row.group, val=val, test=test),
-            author=row.author or author, licence=row.licence or licence,
-        )  # fmt: skip
+        row = written(sample, folder, source, {"author": author, "licence": licence})
+        texts.setdefault(row.path, []).extend(sample.texts(columns))
+        rows[row.path] = row
     if not rows:
         raise AudioLDMError(f"{source} has no sounds.", "Is there a column or member with audio?", code=1)
-    return list(rows.values())
+
+    def completed(row: Row) -> Row:
+        split = row.split or split_of(row.group, val=val, test=test)
+        return replace(row, captions=tuple(dict.fromkeys(texts[row.path])), split=split)
+
+    return [completed(row) for row in rows.values()]
 
 
-def written(sample: Sample, folder: Path, source: str) -> Row:
-    """Write a sample's sound, if it is not there; what its fields say as a row without captions."""
-    audio = sample.audio or b""
+def written(sample: Sample, folder: Path, source: str, usual: Mapping[str, str]) -> Row:
+    """Write a sample's sound, if it is not there; what its fields say, else ``usual``, as a row without captions."""
+    audio = sample.sound
     digest = hashlib.sha256(audio).hexdigest()
     place = folder / f"{digest[:32]}{ending(audio)}"
     if not place.is_file() or place.stat().st_size != len(audio):
         write_bytes(place, audio)
     return Row(
         str(place), (), sample.texts(LABELS), source=source, group=f"{source}/{sample.first(*GROUPS) or digest}",
-        split=SPLIT_NAMES.get((sample.first("split") or sample.split).lower(), ""), sha256=digest,
-        author=sample.first("author"), licence=sample.first("licence", "license"),
+        split=SPLIT_NAMES.get((sample.first("split") or sample.split).lower(), ""),
+        author=sample.first("author") or usual["author"],
+        licence=sample.first("licence", "license") or usual["licence"],
     )  # fmt: skip
 
 
@@ -193,14 +201,20 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
             with tarfile.open(path) as tar:
-                items = (item for item in tar if item.isreg())
-                for key, group in groupby(items, key=lambda item: split_name(item.name)[0]):
-                    files = ((split_name(item.name)[1], tar.extractfile(item)) for item in group)
+                for key, group in groupby(
+                    filter(TarInfo.isreg, tar), key=lambda item: split_name(item.name)[0]
+                ):
                     yield joined(
-                        f"{path}!{key}", {suffix: file.read() if file else b"" for suffix, file in files}
+                        f"{path}!{key}", {split_name(item.name)[1]: bytes_of(tar, item) for item in group}
                     )
         except (tarfile.TarError, EOFError, OSError) as error:
             yield Sample(str(path), None, fault=f"this tar is damaged: {error}")
+
+
+def bytes_of(tar: tarfile.TarFile, item: TarInfo) -> bytes:
+    """What a plain file of a tar holds."""
+    file = tar.extractfile(item)
+    return file.read() if file else b""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -230,6 +244,18 @@ def joined(where: str, members: Mapping[str, bytes]) -> Sample:
 def opened(name: str, *, config: str | None = None, column: str = "audio") -> Iterator[Sample]:
     """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
     datasets = needed("datasets")
+    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
+    for split, part in open_splits(datasets, name, config).items():
+        check_column(name, column, part.column_names)
+        part = part.cast_column(column, datasets.Audio(decode=False))
+        names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
+        for number, line in enumerate(part):
+            line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
+            yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
+
+
+def open_splits(datasets: Any, name: str, config: str | None) -> dict[str, Any]:
+    """Name -> split of what the library `datasets` opens.   Raises AudioLDMError."""
     try:
         saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
         splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
@@ -237,15 +263,7 @@ def opened(name: str, *, config: str | None = None, column: str = "audio") -> It
         raise AudioLDMError(
             f"`datasets` cannot open {name}: {error}", "Check the name and the network.", code=1
         ) from error
-    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
-    parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
-    for split, part in parts.items():
-        check_column(name, column, part.column_names)
-        part = part.cast_column(column, datasets.Audio(decode=False))
-        names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
-        for number, line in enumerate(part):
-            line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
-            yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
+    return splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
 
 
 def fetch_parquet(repository: str, folder: AnyPath) -> None:

@@ -51,6 +51,12 @@ def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row") -> 
     findings.append(Finding(kind, str(where), reason))
 
 
+def remark(findings: Findings, where: AnyPath, reason: str, kind: str = "row") -> None:
+    """Add what is passed over without harm to ``findings``, where there is a list."""
+    if findings is not None:
+        note(findings, where, reason, kind)
+
+
 def table(path: AnyPath, need: Sequence[str], findings: Findings, *, text: str = "") -> list[Record]:
     """The rows of a table of a data set; those of another shape are added to ``findings``."""
     if not Path(path).is_file():

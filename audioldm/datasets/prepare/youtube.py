@@ -92,6 +92,16 @@ def note(folder: Path, clip: Clip, fate: str, why: str = "") -> None:
         os.fsync(file.fileno())
 
 
+def check_programs() -> None:
+    """Raise AudioLDMError where yt-dlp or ffmpeg is missing."""
+    if importlib.util.find_spec("yt_dlp") is None:
+        raise AudioLDMError("yt-dlp is not installed.", 'Run: pip install "audioldm[data]"')
+    if shutil.which("ffmpeg") is None:
+        raise AudioLDMError(
+            "The program ffmpeg is not installed.", "Run `apt-get install ffmpeg` (Debian, Ubuntu)."
+        )
+
+
 def fetch(
     clips: Sequence[Clip],
     folder: str | Path,
@@ -102,12 +112,7 @@ def fetch(
     on_clip: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
     """Get every clip that ``folder`` has not; findings are "gone" (permanent) and "later" (passing)."""
-    if importlib.util.find_spec("yt_dlp") is None:
-        raise AudioLDMError("yt-dlp is not installed.", 'Run: pip install "audioldm[data]"')
-    if shutil.which("ffmpeg") is None:
-        raise AudioLDMError(
-            "The program ffmpeg is not installed.", "Run `apt-get install ffmpeg` (Debian, Ubuntu)."
-        )
+    check_programs()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known, findings, in_a_row = journal(folder), list[Finding](), 0

@@ -1,0 +1,77 @@
+"""From a text's vector to a sound's in CLAP's space, by diffusion.   DALL-E 2 (arXiv:2204.06125) sec. 2.2.
+
+B batch, D width of CLAP's space.
+"""
+
+import torch
+from diffusers import PriorTransformer
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from audioldm.diffusion import grids, guidance, schedule
+from audioldm.diffusion.noise import draw
+from audioldm.diffusion.noise import seeds as generators
+from audioldm.diffusion.prediction import Denoiser, as_denoiser
+from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.nets.folder import register
+
+SCHEDULE = schedule.cosine()
+
+
+@register
+class Prior(ModelMixin, ConfigMixin):
+    """diffusers' PriorTransformer at small size: (x_t (B, D), t (B,), text (B, D)) to x0 (B, D).
+
+    x0 is a unit vector of sound times sqrt(D), so that its values have a deviation of about 1, as the noise has.
+    ``clap`` is the digest of the CLAP whose space it knows.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self, dim: int = 256, width: int = 160, heads: int = 5, layers: int = 4, clap: str = ""
+    ) -> None:
+        super().__init__()
+        self.net = PriorTransformer(
+            num_attention_heads=heads,
+            attention_head_dim=width // heads,
+            num_layers=layers,
+            embedding_dim=dim,
+            num_embeddings=0,
+            encoder_hid_proj_type=None,
+        )
+
+    @property
+    def scale(self) -> float:
+        """Length of x0."""
+        return float(self.config.dim**0.5)
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """The clean vector, times ``scale``."""
+        return self.net(x, t, text * self.scale).predicted_image_embedding
+
+    def denoiser(self, text: Tensor) -> Denoiser:
+        """Under the condition of text vectors (B, D)."""
+        return as_denoiser(lambda x, t: self(x, t, text), SCHEDULE, prediction="x0")
+
+    @torch.no_grad()
+    def sample(
+        self,
+        text: Tensor,
+        empty: Tensor,
+        *,
+        seeds: list[int],
+        steps: int = 16,
+        scale: float = 1.5,
+        sampler: str = "dpmpp_2m",
+    ) -> Tensor:
+        """Unit vectors of sounds (B, D) that text vectors (B, D) may mean, one for each seed.
+
+        ``empty`` (D,) is the vector of the empty prompt, which guidance of ``scale`` leads away from.
+        """
+        place, sigmas = text.device, grids.trailing(SCHEDULE, steps)
+        pair = guidance.Pair(self.denoiser(text), self.denoiser(empty.expand_as(text)))
+        noise = draw(text.shape[1:], generators(seeds), device=place) * sigmas[0].item()
+        x0 = SAMPLERS[sampler](guidance.classifier_free(pair, scale), noise, sigmas)
+        return nnf.normalize(x0, dim=-1)

@@ -1,0 +1,108 @@
+"""Captions of sounds, and of two captions the better one.   B batch, N samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audioldm.datasets.audio_text import AudioText
+from audioldm.datasets.decode import decode
+from audioldm.datasets.manifest import Row
+from audioldm.errors import AudioLDMError
+from audioldm.nets.captioner import Captioner, clap_digest, sound_features
+from audioldm.nets.clap import TwoTowers
+from audioldm.nets.folder import load_component
+from audioldm.signal.level import normalise_peak
+from audioldm.spec import SPECS
+
+SECONDS = 5.12
+"""length of the windows that CLAP and the captioner learned from"""
+QUIET = 0.03
+"""a window whose peak is so small a part of its sound's is not captioned"""
+LONGEST = 120.0
+"""seconds of a file that are listened to"""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is said of a sound, how well it fits (0 to 1, by the matching head), and the second that it was said of."""
+
+    text: str
+    match: float
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """A captioner with the CLAP that it reads."""
+
+    captioner: Captioner
+    clap: TwoTowers
+    beams: int = 4
+
+    @staticmethod
+    def load(folder: Path, clap: TwoTowers, *, beams: int = 4) -> Captioning:
+        """From the folder that a recipe exported.   Raises AudioLDMError where it was trained on another CLAP."""
+        captioner: Captioner = load_component(folder, Captioner)
+        if captioner.config.clap not in ("", clap_digest(clap)):
+            raise AudioLDMError(
+                f"{folder} was trained on another CLAP than this model's.",
+                "Name its model by --model, or train again: audioldm train caption/captioner.",
+            )
+        return Captioning(captioner.to(clap.device), clap, beams)
+
+    @torch.no_grad()
+    def __call__(self, waves: Tensor) -> list[Caption]:
+        """Of waves (B, 1, N) at CLAP's rate, a caption each."""
+        sequence = self.sequence(waves)
+        texts = self.captioner.texts(self.clap.tokenizer, self.captioner.write(sequence, beams=self.beams))
+        return [Caption(*pair) for pair in zip(texts, self.matches(sequence, texts), strict=True)]
+
+    def sequence(self, waves: Tensor) -> Tensor:
+        """What the captioner looks at."""
+        return self.captioner.sequence(*sound_features(self.clap, normalise_peak(waves.to(self.clap.device))))
+
+    @torch.no_grad()
+    def matches(self, sequence: Tensor, texts: Sequence[str]) -> list[float]:
+        """How well each text fits its sound, 0 to 1."""
+        tokens = self.captioner.tokens(self.clap.tokenizer, texts)
+        fits: list[float] = self.captioner.matching(sequence, tokens).sigmoid().tolist()
+        return fits
+
+    def of_file(self, path: Path | str) -> Caption:
+        """The best of the captions of the file's windows.   Raises AudioLDMError for one without sound."""
+        rate = self.clap.rate
+        wave = decode(path, rate, seconds=LONGEST)
+        peak, size = wave.abs().max() if len(wave) else 0.0, int(SECONDS * rate)
+        if peak < 1e-4:
+            raise AudioLDMError(f"{path} is silent.", "Leave it out.", code=1)
+        pieces = [torch.nn.functional.pad(piece, (0, size - len(piece))) for piece in wave.split(size)]
+        loud = [place for place, piece in enumerate(pieces) if piece.abs().max() >= QUIET * peak]
+        captions = self(torch.stack([pieces[place] for place in loud])[:, None])
+        best = max(range(len(loud)), key=lambda place: captions[place].match)
+        return replace(captions[best], start=loud[best] * SECONDS)
+
+
+def better_captions(
+    captioning: Captioning, rows: Sequence[Row], *, advance: Callable[[int], None] = lambda count: None
+) -> Iterator[tuple[Row, Caption, float]]:
+    """CapFilt (BLIP, arXiv:2201.12086 sec. 3.3): each row with the better of its first caption and a new one.
+
+    Yields the row (its captions the old ones, or the new one alone), the new caption, and how well the old one fits.
+    """
+    spec = next(spec for spec in SPECS.values() if spec.rate == captioning.clap.rate)
+    clips = AudioText(rows, spec, SECONDS, seed=0, captions="first")
+    for first in range(0, len(rows), BATCH):
+        part = range(first, min(first + BATCH, len(rows)))
+        waves = torch.stack([clips[(place, 0)][0] for place in part])
+        new = captioning(waves)
+        old = captioning.matches(captioning.sequence(waves), [rows[place].captions[0] for place in part])
+        for place, caption, fits in zip(part, new, old, strict=True):
+            row = rows[place]
+            yield replace(row, captions=(caption.text,)) if caption.match > fits else row, caption, fits
+        advance(len(part))
