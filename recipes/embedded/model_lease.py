@@ -32,9 +32,8 @@ from audioldm.batch import Condition
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import audioldm_zero_snr
 from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
-from audioldm.losses.contrastive import info_nce
+from audioldm.losses.latent import info_nce, kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid
-from audioldm.losses.variational import kl_to_standard_normal
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.nets.clap import SmallClap, build_small_clap
 from audioldm.nets.discriminators import PatchDiscriminator
