@@ -30,7 +30,7 @@ class MicroConditioning(ModelMixin, ConfigMixin):
     """Facts (B, 5) to vectors (B, dim) that are added to ``Condition.film``.   SDXL sec. 2.2.
 
     The last layer starts at zero, so before training the vector is exactly 0.   ``usual`` are the facts that a sound
-    is made with unless others are asked for: the medians of the training.
+    is made with unless others are asked for: the medians of the training, without signs.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]

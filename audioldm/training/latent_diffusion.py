@@ -111,7 +111,7 @@ class LatentDiffusion(TrainingModule):
             raise AudioLDMError(
                 "The data does not say what its windows were cut from.", "Encode it again with --force."
             )
-        self.micro.register_to_config(usual=torch.stack(facts).median(0).values.tolist())
+        self.micro.register_to_config(usual=torch.stack(facts).abs().median(0).values.tolist())
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """E[w(t) ||target - net(z_t, t, c)||^2] over z ~ q(z|x), t and noise.   Rombach 2022 eq. 2."""

@@ -36,7 +36,7 @@ def reward(parts: Components, waves: Tensor, vectors: Tensor) -> Tensor:
 
 
 class Preference(FineTune):
-    """Draws ``clips`` sounds for each of ``prompts`` captions of the data before training, and learns from the best.
+    """Draws ``clips`` sounds for each of ``captions`` captions of the data before training, and learns from the best.
 
     ``method`` expert: the U-Net's loss on the ``keep`` share of each caption's clips that the reward prefers, and with
     weight ``real`` on the data (0.5: half and half), as in reward-ranked fine-tuning (Dong et al. 2023,
@@ -47,7 +47,7 @@ class Preference(FineTune):
         self,
         *,
         method: Literal["expert", "dpo"] = "expert",
-        prompts: int = 128,
+        captions: int = 128,
         clips: int = 10,
         keep: float = 0.1,
         real: float = 0.5,
@@ -66,7 +66,7 @@ class Preference(FineTune):
                 "Use expert or dpo, 2 or more clips, shares between 0 and 1.",
             )
         self.method, self.real, self.beta, self.draw_batch = method, real, beta, draw_batch
-        self.prompts, self.clips, self.best = prompts, clips, max(1, round(keep * clips))
+        self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
         self.sounds: dict[str, Tensor] = {}
         self.before = [deepcopy(self.unet).requires_grad_(False)] if method == "dpo" else []
         """in a list, so that it is neither trained nor stored"""
@@ -87,10 +87,10 @@ class Preference(FineTune):
 
     @torch.no_grad()
     def candidates(self, data: Any) -> dict[str, Tensor]:
-        """Best and worst scaled latents (prompts, kept or 1, C, T, F) by the reward, the vectors, and all rewards."""
+        """Best and worst scaled latents (captions, kept or 1, C, T, F) by the reward, the vectors, and all rewards."""
         rng = Generator().manual_seed(self.seed)
         items = collate_latents(
-            [data[int(i)] for i in torch.randperm(len(data), generator=rng)[: self.prompts]]
+            [data[int(i)] for i in torch.randperm(len(data), generator=rng)[: self.captions]]
         )
         training, pipe = self.unet.training, self.pipe.to(self.device)
         empty, seconds = pipe.encode_text([""]), items.mean.shape[2] * pipe.spec.seconds_per_latent
@@ -139,11 +139,11 @@ class Preference(FineTune):
             return terms
         z, t, noise, condition = self.draw(best, rng, drop=0.0)
         both, times = torch.cat([z, worst.mean * self.scaling_factor]), torch.cat([t, t])
-        given = (both, times, torch.cat([noise, noise]), condition.joined(condition))
+        inputs = (both, times, torch.cat([noise, noise]), condition.joined(condition))
         with torch.no_grad():
-            reference = self.errors(*given, net=self.before[0])
+            reference = self.errors(*inputs, net=self.before[0])
         losses = objective.preference(
-            self.errors(*given, net=self.unet).unflatten(0, (2, -1)),
+            self.errors(*inputs, net=self.unet).unflatten(0, (2, -1)),
             reference.unflatten(0, (2, -1)),
             beta=self.beta,
         )
