@@ -19,7 +19,7 @@ from audioldm.nets.unet import net_call
 from audioldm.paths import staged
 from audioldm.pipeline.conditions import clap_scores
 from audioldm.pipeline.draws import silent
-from audioldm.training.finetune import FineTune
+from audioldm.training.finetune import FineTune, metadata_of
 from audioldm.training.module import Terms
 
 CUT_OFF = 1e-4
@@ -75,13 +75,15 @@ class Preference(FineTune):
         """Draw the candidates before the model changes, or read those that an earlier start of this run drew."""
         super().on_fit_start()
         path = self.run_dir / "drawn.safetensors"
-        if not path.exists():
+        identity = {"captions": self.captions, "clips": self.clips, "best": self.best, "seed": self.seed}
+        about = {name: str(value) for name, value in {**identity, **self.pipe.hashes}.items()}
+        if not path.exists() or metadata_of(path) != about:
             if self.batch_count:
-                raise AudioLDMError(
-                    f"{path} is gone, and the model has changed.", "Begin again with --fresh."
-                )
+                what = f"{path} does not hold the draws that this run began with"
+                raise AudioLDMError(f"{what}, and the model has changed.", "Begin again with --fresh.")
             with staged(path) as stage:
-                save_file(self.candidates(self.trainer.datamodule.train), stage)  # type: ignore[attr-defined]
+                drawn = self.candidates(self.trainer.datamodule.train)  # type: ignore[attr-defined]
+                save_file(drawn, stage, metadata=about)
         self.sounds = load_file(path)
         self.before = [net.to(self.device) for net in self.before]
 
