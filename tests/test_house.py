@@ -232,7 +232,7 @@ PLANTED = {
     "components.py": ("import audioldm.convert.hub", "audioldm.components -> audioldm.convert"),
     "engines.py": ("import audioldm.components", "audioldm.engines -> audioldm.components"),
     "convert/hub.py": ("import audioldm.pipeline.audioldm", "audioldm.convert -> audioldm.pipeline"),
-    "evaluation/display.py": ("import audioldm.listening.study", "audioldm.evaluation -> audioldm.listening"),
+    "evaluation/html.py": ("import audioldm.listening.study", "audioldm.evaluation -> audioldm.listening"),
     "pipeline/run.py": (
         "import audioldm.pipeline.audioldm",
         "audioldm.pipeline.run -> audioldm.pipeline.audioldm",

@@ -150,15 +150,14 @@ def say_error(error: Exception) -> int:
     if isinstance(error, AudioLDMError):
         say(str(error))
         return error.code
-    first = (str(error).strip().splitlines() or [""])[0]
+    kind = type(error).__name__
+    first = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        say(f"{place}{error.strerror or first or type(error).__name__}.")
+        say(f"{place}{error.strerror or first or kind}.")
     elif isinstance(error, MemoryError) or any(sign in first.lower() for sign in MEMORY):
-        reason = first[:160] or type(error).__name__
-        say(f"the memory is full ({reason}). Ask for less at once, or free some.")
+        say(f"the memory is full ({first[:160] or kind}). Ask for less at once, or free some.")
     else:
-        kind = type(error).__name__
         say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1
 

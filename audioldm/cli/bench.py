@@ -1,7 +1,6 @@
 """``audioldm bench``: how fast a model generates here, where the time goes, and how near the machine's best that is."""
 
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,9 @@ from audioldm.cli.console import progress, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, option
 from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.cli.startup import loading
-from audioldm.paths import write_bytes
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.timing import Span
-
-COLOURS = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868", "vocoder": "#c44e52"}
 
 
 class Bench(DryRun, AsJson, Command):
@@ -28,7 +23,7 @@ class Bench(DryRun, AsJson, Command):
     \b
     Examples:
       audioldm bench
-      audioldm bench --mode fast --trace out/trace.png
+      audioldm bench --mode fast
       audioldm bench --dry-run --set dtype=bfloat16
       audioldm bench -m out/model --seconds 10 --steps 25 --device cuda --mode fast --json
     """
@@ -36,7 +31,6 @@ class Bench(DryRun, AsJson, Command):
     prompt: str = argument("a dog barking", "What to generate meanwhile.")
     batch_size: int = option(1, "Clips made at once.", Between(1, 4096))
     repeat: int = option(3, "Timed runs, after one that warms up.", Between(1, 10_000))
-    trace: Path | None = option(None, "Draw the last run's parts over time.", "FILE.png")
     sampling: Sampling = Sampling()
     model: ModelOptions = ModelOptions()
 
@@ -53,20 +47,15 @@ class Bench(DryRun, AsJson, Command):
                 return
             pipe = model.load()
         with progress(repeat + 1, "runs") as step:
-            result, spans = measure(pipe, self, step)
-        if self.trace is not None:
-            write_bytes(self.trace, draw_spans(spans, title=title_of(result)))
-            result["trace"] = str(self.trace)
+            result = measure(pipe, self, step)
         if self.as_json:
             show_json(result)
         else:
             print(table(result))
 
 
-def measure(
-    pipe: "AudioLDM", options: Bench, step: Callable[[], None]
-) -> tuple[dict[str, Any], list["Span"]]:
-    """Medians by part over the runs, with operations, peak share and memory; and the last run's spans."""
+def measure(pipe: "AudioLDM", options: Bench, step: Callable[[], None]) -> dict[str, Any]:
+    """Medians by part over the runs, with operations, peak share and memory."""
     import torch
 
     from audioldm.pipeline import timing
@@ -80,35 +69,30 @@ def measure(
     # warms up; recorded graphs hide their operations
     counted = timing.trace(pipe, run, count=pipe.mode == "exact")
     runs = [timing.trace(pipe, run) for _ in range(options.repeat)]
-    seconds = {part: [timing.shares(spans)[part] for spans in runs] for part in (*timing.PARTS, "all")}
-    length, whole = settings.get("seconds") or pipe.defaults.seconds, median(seconds["all"])
-    peak = timing.matmul_rate(pipe.device, pipe.dtype)
+    length, peak = (
+        settings.get("seconds") or pipe.defaults.seconds,
+        timing.matmul_rate(pipe.device, pipe.dtype),
+    )
+    whole = median(timing.shares(spans)["all"] for spans in runs)
 
     def row(part: str) -> dict[str, Any]:
-        flops, times = sum(span.flops for span in counted if span.part == part), seconds[part]
+        flops = sum(span.flops for span in counted if span.part == part)
+        times = [timing.shares(spans)[part] for spans in runs]
         return {
             "s": median(times), "least_s": min(times), "most_s": max(times),
             "calls": sum(span.part == part for span in runs[-1]), "gflop": flops / 1e9,
             "of_peak": flops / median(times) / peak if flops else None,
         }  # fmt: skip
 
-    result = {
-        "model": pipe.name,
-        "mode": pipe.mode,
-        "dtype": str(pipe.dtype).removeprefix("torch."),
+    return {
+        "model": pipe.name, "mode": pipe.mode, "dtype": str(pipe.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "clips": size,
-        "seconds": length,
-        "steps": settings.get("steps") or pipe.defaults.steps,
-        "s": whole,
-        "real_time_factor": whole / (length * size),
-        "clips_per_minute": 60 * size / whole,
-        "peak_mib": timing.peak_mib(pipe.device),
-        "peak_gflop_per_s": peak / 1e9,
+        "threads": torch.get_num_threads(), "clips": size, "seconds": length,
+        "steps": settings.get("steps") or pipe.defaults.steps, "s": whole,
+        "real_time_factor": whole / (length * size), "clips_per_minute": 60 * size / whole,
+        "peak_mib": timing.peak_mib(pipe.device), "peak_gflop_per_s": peak / 1e9,
         "parts": {part: row(part) for part in timing.PARTS},
-    }
-    return result, runs[-1]
+    }  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> str:
@@ -122,42 +106,8 @@ def table(result: dict[str, Any]) -> str:
         f"{'part':<9}{'calls':>6}{'s':>9}{'share':>8}{'least..most':>18}{'gflop':>10}{'of peak':>9}",
     ]
     for part, row in result["parts"].items():
-        of_peak = "-" if row["of_peak"] is None else f"{row['of_peak']:.0%}"
         spread = f"{row['least_s']:.3f}..{row['most_s']:.3f}"
-        gflop = f"{row['gflop']:.2f}" if row["gflop"] else "-"
-        lines.append(
-            f"{part:<9}{row['calls'] or '-':>6}{row['s']:>9.3f}{row['s'] / result['s']:>8.0%}{spread:>18}"
-            f"{gflop:>10}{of_peak:>9}"
-        )
+        counted = f"{row['gflop']:>10.2f}{row['of_peak']:>9.0%}" if row["gflop"] else f"{'-':>10}{'-':>9}"
+        share = row["s"] / result["s"]
+        lines.append(f"{part:<9}{row['calls'] or '-':>6}{row['s']:>9.3f}{share:>8.0%}{spread:>18}{counted}")
     return "\n".join(lines)
-
-
-def title_of(result: dict[str, Any]) -> str:
-    """What was run, on what."""
-    return (
-        f"{result['model']}, {result['mode']} ({result['dtype']}), {result['device']}: {result['clips']} x "
-        f"{result['seconds']:g} s of sound, {result['steps']} steps"
-    )
-
-
-def draw_spans(spans: list["Span"], *, title: str) -> bytes:
-    """PNG of one generation over time, a row a part and a bar a call; "rest" is the gaps."""
-    from audioldm.evaluation.picture import Picture
-    from audioldm.pipeline.timing import PARTS, shares
-
-    seconds = shares(spans)
-    parts = [part for part in PARTS if part != "rest"]
-    figure = Picture(figsize=(11, 3.2))
-    axes = figure.subplots()
-    for row, part in enumerate(parts):
-        bars = [(s.start, s.end - s.start) for s in spans if s.part == part]
-        axes.broken_barh(bars, (row - 0.38, 0.76), color=COLOURS[part], edgecolor="white", linewidth=0.4)
-    labels = [f"{part}  {seconds[part]:.3f} s  {seconds[part] / seconds['all']:.0%}" for part in parts]
-    axes.set_yticks(range(len(parts)), labels)
-    axes.invert_yaxis()
-    axes.set_xlim(0, seconds["all"])
-    rest = f"between the parts {seconds['rest']:.3f} s ({seconds['rest'] / seconds['all']:.0%})"
-    axes.set_xlabel(f"time in s;  all {seconds['all']:.3f} s;  {rest}")
-    axes.set_title(title, fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    return figure.png(dpi=130)

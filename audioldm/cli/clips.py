@@ -83,9 +83,8 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
     for share in shares:
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
         for place, row in enumerate(row for row in rows for _ in range(prompts.n)):
-            first = prompts.seed + place * prompts.rerank if row.seed is None else row.seed
-            if row.seed is not None:
-                first += place % prompts.n * prompts.rerank
+            begin, number = (prompts.seed, place) if row.seed is None else (row.seed, place % prompts.n)
+            first = begin + number * prompts.rerank
             seeds = range(first, first + prompts.rerank)
             groups.append(
                 [replace(clip_of(row, seed, mark, title, prompts, output), share=share) for seed in seeds]
@@ -98,12 +97,13 @@ def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output
     """One candidate of a row."""
     text, marks = row.prompt or title, [mark]
     if row.audio_prompt is not None:
-        path = row.audio_prompt[0]
-        text = row.prompt or f"audio prompt {path.stem}"
-        marks = [f"like_{plain(path.stem, 24)}" if row.prompt else "", mark]
-    place = row.out or (output.out.name if output.is_file else "")
+        sound = row.audio_prompt[0].stem
+        text, marks = (
+            row.prompt or f"audio prompt {sound}",
+            [f"like_{plain(sound, 24)}" if row.prompt else "", mark],
+        )
     name, audio_format = Path(stem_of(text, seed, *marks)), output.audio_format or "wav"
-    if place:
+    if place := row.out or output.file_name:
         name, audio_format = named_file(Path(place), output.audio_format)
     if row.out and prompts.n > 1:
         name = name.with_name(f"{name.name}_seed{seed}")

@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,8 @@ def examine() -> dict[str, Any]:
         "optional": optional,
         "add": {extra: command(extra) for extra, parts in optional.items() if None in parts.values()},
         "programs": {name: shutil.which(name) for name in PROGRAMS},
-        "devices": devices() if version_of("torch") else [],
-        "codecs": codecs() if version_of("soundfile") else [],
+        "devices": devices(),
+        "codecs": codecs(),
         "caches": {name: {"path": str(path), "bytes": size(path)} for name, path in caches().items()},
         "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
     }
@@ -94,6 +93,8 @@ def version_of(name: str) -> str | None:
 
 def devices() -> list[str]:
     """What torch can compute on."""
+    if not version_of("torch"):
+        return []
     import torch
 
     rows = [f"cpu ({torch.get_num_threads()} threads)"]
@@ -105,6 +106,8 @@ def devices() -> list[str]:
 
 def codecs() -> list[str]:
     """Sound file kinds that libsndfile reads here, among those that matter."""
+    if not version_of("soundfile"):
+        return []
     import soundfile
 
     return [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in soundfile.available_formats()]
@@ -130,23 +133,33 @@ def size(folder: Path) -> int | None:
 
 def table(report: dict[str, Any]) -> str:
     """The report as lines, with the command that adds each missing part."""
-
-    def section(title: str, parts: Iterable[tuple[str, str]]) -> list[str]:
-        return ["", title, *(f"  {name:<22}{text}" for name, text in parts)]
-
     lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
-    needed = report["needed"].items()
-    lines += section("needed", ((name, version or f"MISSING: {command()}") for name, version in needed))
-    for extra, parts in report["optional"].items():
-        add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
-        lines += section(f"extra {extra}{add}", ((name, version or "-") for name, version in parts.items()))
-    programs = report["programs"].items()
-    missing = "- for {}: apt-get install {}"
-    lines += section("programs", ((n, place or missing.format(PROGRAMS[n], n)) for n, place in programs))
-    offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
-    sizes = ((n, one["path"], one["bytes"]) for n, one in report["caches"].items())
-    shown = ((n, f"{path}   {'empty' if b is None else f'{b / 1e6:,.0f} MB'}") for n, path, b in sizes)
-    lines += section(f"caches{offline}", shown)
+    for title, rows in {**packages(report), **places(report)}.items():
+        lines += ["", title, *(f"  {name:<22}{text}" for name, text in rows.items())]
     return "\n".join(
         [*lines, "", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
     )
+
+
+def packages(report: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """What is installed, by section."""
+    needed = {name: version or f"MISSING: {command()}" for name, version in report["needed"].items()}
+    sections = {"needed": needed}
+    for extra, parts in report["optional"].items():
+        add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
+        sections[f"extra {extra}{add}"] = {name: version or "-" for name, version in parts.items()}
+    return sections
+
+
+def places(report: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Programs and caches."""
+    offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
+    programs = {
+        name: place or f"- for {PROGRAMS[name]}: apt-get install {name}"
+        for name, place in report["programs"].items()
+    }
+    caches = {
+        name: f"{one['path']}   " + ("empty" if one["bytes"] is None else f"{one['bytes'] / 1e6:,.0f} MB")
+        for name, one in report["caches"].items()
+    }
+    return {"programs": programs, f"caches{offline}": caches}

@@ -171,22 +171,32 @@ class Edit(Command):
         """The prompt, or prompts over time, and the takes, once it is sure that their files can be written."""
         from audioldm.pipeline.spans import parse_schedule
 
-        output, schedule, regions = self.how.output, self.how.schedule, self.keywords().get("regions")
+        output, schedule = self.how.output, self.how.schedule
         output.check()
         self.how.model.check()
         if self.text() and schedule:
             raise AudioLDMError(f"prompt={self.text()!r} and schedule were both given.", "Give one of them.")
-        if self.splices and not (regions or any(self.added())):
-            raise AudioLDMError(
-                "--splice needs a region to put into the file.", "Give --from and --to in seconds."
-            )
-        if self.splices and (output.normalize or output.lufs is not None):
-            raise AudioLDMError(
-                "--normalize and --lufs would change what --splice keeps.", "Leave out one of them."
-            )
+        if self.splices:
+            self.check_splice()
         clips = self.plan()
         check_outputs([[clip] for clip in clips], output)
         return self.text() if schedule is None else parse_schedule(schedule), clips
+
+    def check_splice(self) -> None:
+        """Refuse to put a part into the file where there is no part, or the file could not stay as it was."""
+        output = self.how.output
+        if not self.keywords().get("regions") and not any(self.added()):
+            raise AudioLDMError(
+                "--splice needs a region to put into the file.", "Give --from and --to in seconds."
+            )
+        if output.normalize or output.lufs is not None:
+            raise AudioLDMError(
+                "--normalize and --lufs would change what --splice keeps.", "Leave out one of them."
+            )
+        if self.audio_format not in LOSSLESS:
+            raise AudioLDMError(
+                f"format={self.audio_format} would change what --splice keeps.", "Use wav or flac."
+            )
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file."""
@@ -196,10 +206,6 @@ class Edit(Command):
         audio_format = self.audio_format
         if output.is_file and (how.n > 1 or SUFFIX[audio_format] != ending):
             raise AudioLDMError(f"out={output.out} is one {output.out.suffix[1:]} file.", "Name a folder.")
-        if self.splices and audio_format not in LOSSLESS:
-            raise AudioLDMError(
-                f"format={audio_format} would change what --splice keeps.", "Use wav or flac."
-            )
         check_format(audio_format)
         return [
             Clip(text, seed, output.out.stem if output.is_file else stem_of(title, seed), title, audio_format)

@@ -126,9 +126,9 @@ def write_onnx(request: Export, out: Path) -> None:
 
     with waiting("loading torch and the model"):
         model = load(request.ref, device="cpu", dtype="float32", **vars(request.published))
-        model = replace(model, defaults=model.defaults.merged(**request.defaults.settings()))
-        if request.merge:
+        if request.merge:  # a student of few steps says how it is sampled
             adapt(model, request.merge)
+        model = replace(model, defaults=model.defaults.merged(**request.defaults.settings()))
     with waiting(f"writing {out}"), published(out) as stage:
         rows = export_onnx(model, stage, web=request.web)
     print("graph       MB    error  onnxruntime ms  torch ms")

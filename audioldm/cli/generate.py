@@ -12,7 +12,7 @@ from audioldm.cli.checks import check_parts
 from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed, option
-from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
+from audioldm.cli.options.conditioning import AudioPrompt, SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
@@ -39,7 +39,8 @@ class Generate(Command):
     hashes, versions). Paths go to standard output (with --json, the .json files as one list), progress to
     standard error. The clip at place i of all prompts times -n has seed SEED+i. The same seed, settings, model,
     versions, device and number of threads give the same bytes, alone or among others at batch_size 1; other
-    threads and batch sizes move rounding only, at most 2 of 32768. A clip that fails does not end the others.
+    threads and batch sizes round differently, which a vocoder's phases add up. A clip that fails does not end
+    the others.
 
     \b
     Examples:
@@ -90,9 +91,7 @@ class Generate(Command):
         if output.replay is not None:
             from audioldm.cli.replay import replay
 
-            if self.prompt is not None or self.prompts.prompts is not None:
-                raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
-            replay(output.replay, output, self.model)
+            replay(self, output.replay)
             return
         check(self)
         if self.stream:
@@ -132,25 +131,28 @@ def check_libraries(request: Generate) -> None:
 
 def rows_of(request: Generate) -> tuple[list[Row], "list[Span] | None", str]:
     """What to make: rows, the schedule that they have in common, and what clips without a prompt are named after."""
-    prompt, prompts, guidance = request.prompt, request.prompts, request.guidance
+    prompt, prompts, conditions = request.prompt, request.prompts, request.conditions
     prompted = prompt is not None or prompts.prompts is not None
-    spans = prompts.spans(prompted=prompted)
-    alone = not prompted and (request.conditions.audio_prompt or guidance.guidance_class) is not None
-    reference = read_audio_prompt(request.conditions.audio_prompt, alone=alone)
+    spans, title = prompts.spans(prompted=prompted), request.guidance.guidance_class
+    alone = not prompted and (conditions.audio_prompt or title) is not None
+    reference = read_audio_prompt(conditions.audio_prompt, alone=alone)
     if spans is not None:
         if reference is not None:
             raise AudioLDMError("schedule does not go with --audio-prompt.", "Leave one out.")
         return [Row(prompts.schedule or "", "schedule")], spans, ""
-    if alone:
-        if prompts.interpolate_to is not None:
-            raise AudioLDMError(
-                f"interpolate-to={prompts.interpolate_to!r} has no prompt to come from.", "Give one."
-            )
-        return [Row("", "audio-prompt", audio_prompt=reference)], None, guidance.guidance_class or ""
-    rows = read_rows(prompt, prompts.prompts)
+    if not alone:
+        return prompted_rows(request, reference), None, ""
+    if (other := prompts.interpolate_to) is not None:
+        raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
+    return [Row("", "audio-prompt", audio_prompt=reference)], None, title or ""
+
+
+def prompted_rows(request: Generate, reference: AudioPrompt | None) -> list[Row]:
+    """The rows of prompts; ``reference`` is the audio prompt of those that have none of their own."""
+    rows = read_rows(request.prompt, request.prompts.prompts)
     if request.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
         raise AudioLDMError("A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt.")
-    return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
+    return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows]
 
 
 def to_make(groups: list[list[Clip]], request: Generate) -> list[list[Clip]]:

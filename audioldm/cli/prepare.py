@@ -106,21 +106,15 @@ class Prepare(Force, AsJson, Command):
             show_sources()
             return
         name, inputs, named = self.name, self.inputs, self.reading.named()
-        reader = checked(self)
-        out = self.out or Path(f"data/raw/{name}.jsonl")
-        if not self.dry_run:
-            if self.out is None and name in OWN:
-                raise AudioLDMError(
-                    f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl."
-                )
-            check_free(out, force=self.force)
-        elif "to" in options_of(reader):
+        reader, out = checked(self), self.out or Path(f"data/raw/{self.name}.jsonl")
+        if self.dry_run and "to" in options_of(reader):
             raise AudioLDMError(
                 f"{name} is packed: its rows are known when it is unpacked.", "Leave out --dry-run."
             )
-        findings: list[Finding] = []
-        if self.youtube and not self.dry_run:
-            findings += fetched(reader, inputs, named)
+        if not self.dry_run and self.out is None and name in OWN:
+            raise AudioLDMError(f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl.")
+        check_free(out, force=self.force or self.dry_run)
+        findings = fetched(reader, inputs, named) if self.youtube and not self.dry_run else []
         rows = reader(*inputs, **named, findings=findings)
         if self.dry_run:
             planned(rows, findings)
@@ -249,16 +243,21 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
         record(report, rest)
         print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
     if counts:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-        print(f"found: {kinds}", file=sys.stderr)
-    summary = report.summary()
+        print(
+            f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}",
+            file=sys.stderr,
+        )
+    show_summary(report.summary(), as_json)
+
+
+def show_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """What there is, on stdout."""
     if as_json:
         show_json(summary)
         return
     for key, value in summary.items():
-        text = value
-        if isinstance(value, dict):
-            text = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+        counts = value.items() if isinstance(value, dict) else ()
+        text = ", ".join(f"{name or '(none)'} {count}" for name, count in counts) if counts else value or ""
         print(f"{key:9} {printable(str(text)) or 'none'}")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm import tables
-from audioldm.cli.options import leaves
+from audioldm.cli.options import Leaf, leaves
 from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
 from audioldm.cli.options.groups import Guidance, Prompts, Sampling
 from audioldm.errors import AudioLDMError
@@ -129,19 +129,23 @@ def read_row(cells: dict[str, Any], place: str) -> Row:
 
 def read_cell(name: str, value: Any, place: str) -> Any:
     """A cell by the type of its column; None where it is empty."""
-    leaf = NUMBERS.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, list | dict | bool) or (leaf is None and not tables.is_text(value)):
-        raise AudioLDMError(f"{place}: {name}={value!r} is no {'number' if leaf else 'text'}.")
-    if leaf is None:
-        return value.strip()
+    if leaf := NUMBERS.get(name):
+        return read_number(leaf, value, f"{place}: {name}")
+    if not tables.is_text(value):
+        raise AudioLDMError(f"{place}: {name}={value!r} is no text.")
+    return value.strip()
+
+
+def read_number(leaf: Leaf, value: Any, place: str) -> float:
+    """A number of a cell, in the range of its option."""
+    if isinstance(value, list | dict | bool):
+        raise AudioLDMError(f"{place}={value!r} is no number.")
     try:
-        number = leaf.bare(value if isinstance(value, str) else str(value))
+        number: float = leaf.bare(value if isinstance(value, str) else str(value))
     except ValueError as error:
         kind = "whole number" if leaf.bare is int else "number"
-        raise AudioLDMError(
-            f"{place}: {name}={value!r} is no {kind}.", "Leave it empty for the default."
-        ) from error
-    leaf.about.within.check(f"{place}: {name}", number)  # type: ignore[union-attr]
+        raise AudioLDMError(f"{place}={value!r} is no {kind}.", "Leave it empty for the default.") from error
+    leaf.check(number, place)
     return number

@@ -11,8 +11,8 @@ from audioldm.cli import generate
 from audioldm.cli.clips import check_outputs, plan
 from audioldm.cli.console import progress, say
 from audioldm.cli.edit import EDITS, Edit
-from audioldm.cli.options import changed, restored
-from audioldm.cli.options.groups import ModelOptions, Output
+from audioldm.cli.options import Between, Group, changed, restored, setting
+from audioldm.cli.options.groups import SEEDS, ModelOptions, Output
 from audioldm.cli.results import Results, save
 from audioldm.errors import AudioLDMError
 
@@ -23,11 +23,14 @@ PLACE = Path("out/replay")
 """Where it writes unless ``--out`` names another place"""
 
 
-def replay(path: Path, output: Output, model: ModelOptions) -> None:
+def replay(request: "generate.Generate", path: Path) -> None:
     """Make the sound of a sidecar of generate or edit again, and say how far it is from the first.
 
-    ``output`` says where it goes; ``model`` may say what computes it.   Raises AudioLDMError.
+    ``request`` says where it goes, and may say what computes it.   Raises AudioLDMError.
     """
+    output, model = request.output, request.model
+    if request.prompt is not None or request.prompts.prompts is not None:
+        raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
     record = read_sidecar(path)
     again = edited if record["command"] in {f"edit {name}" for name in EDITS} else generated
     place = replace(output, out=PLACE if output.out == Path("out") else output.out)
@@ -90,25 +93,32 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class Machine(Group):
+    """What of a sidecar, beside its options, decides the bytes."""
+
+    seed: int = setting(0, "", SEEDS)
+    threads: int = setting(1, "", Between(1, 1024))
+    batch_size: int = setting(1, "", Between(1, 4096))
+    batch_row: int = setting(0, "", Between(0, 4095))
+
+
 def read_sidecar(path: Path) -> dict[str, Any]:
     """A sidecar with all that a replay needs.   Raises AudioLDMError."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        machine = record["machine"]
+        about = {name: record["machine"][name] for name in ("threads", "batch_size", "batch_row")}
+        machine = restored(Machine, {**about, "seed": record["seed"]})
         texts = (record["prompt"], record["sound"]["sha256"], record["command"])
-        numbers = [record["seed"], *(machine[name] for name in ("threads", "batch_size", "batch_row"))]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(record["options"], dict):
+        if not isinstance(record["options"], dict) or set(map(type, texts)) != {str}:
             raise ValueError("a value of another type")
-        if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-            raise ValueError("a number that is none")
-        if not (1 <= numbers[1] <= 1024 and numbers[3] < numbers[2] <= 4096):
-            raise ValueError("threads or batch out of range")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if machine.batch_row >= machine.batch_size:
+            raise ValueError("a batch without its row")
+    except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise AudioLDMError(
             f"replay={path} is no sidecar of a clip ({reason}).", "Name the .json beside a sound."
         ) from error
-    return record
+    return record | {"seed": machine.seed, "machine": {**record["machine"], **vars(machine)}}
 
 
 def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
@@ -119,23 +129,20 @@ def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
     from audioldm.pipeline import sounds
 
     before = path.with_suffix(Path(result["audio"]).suffix)
-    apart = f"{before} is not there to compare"
-    if before.is_file():
-        try:
-            apart = difference(*(sounds.read(place) for place in (result["audio"], before)))
-        except (AudioLDMError, OSError) as error:
-            apart = f"{before} cannot be read ({error})"
-    pairs = [
-        (f"{part}.{name}", record.get(part, {}).get(name), result.get(part, {}).get(name))
-        for part in ("versions", "machine", "settings", "model")
-        for name in {*record.get(part, {}), *result.get(part, {})}
-    ]
-    changes = [
-        f"{name} was {was!r}, is {now!r}"
-        for name, was, now in sorted(pairs, key=lambda pair: pair[0])
-        if was != json.loads(json.dumps(now))
-    ]
-    say(f"{path}: other bytes: {apart}. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}.")
+    try:
+        apart = difference(*(sounds.read(place) for place in (Path(result["audio"]), before)))
+    except (AudioLDMError, OSError) as error:
+        apart = f"{before} cannot be compared ({error})"
+    was, now = facts(record), facts(json.loads(json.dumps(result)))
+    names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+    changes = "; ".join(f"{name} was {was.get(name)!r}, is {now.get(name)!r}" for name in names)
+    say(f"{path}: other bytes: {apart}. Different: {changes[:800] or 'nothing that is recorded'}.")
+
+
+def facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What may differ between two sidecars of one sound, by dotted names."""
+    parts = ("versions", "machine", "settings", "model")
+    return {f"{part}.{name}": value for part in parts for name, value in record.get(part, {}).items()}
 
 
 def difference(sound: "Sound", other: "Sound") -> str:

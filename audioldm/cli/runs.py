@@ -66,14 +66,15 @@ class Recipes(Command):
     Examples:
       audioldm recipes
       audioldm recipes tiny/ldm
-      audioldm recipes tiny/ldm --full
+      audioldm train tiny/ldm --cfg job      the same with every default in place
     """
 
     name: str | None = argument(None, "Recipe to show, for example tiny/ldm.")
-    full: bool = option(False, "Print it composed, with every default in place.")
 
     def run(self) -> None:
-        known, name = find_recipes(shipped("recipes")), self.name
+        folder, name = shipped("recipes"), self.name
+        paths = sorted(folder.rglob("*.yaml"))
+        known = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
         if name is None:
             width = max(map(len, known), default=0)
             for recipe, path in known.items():
@@ -81,31 +82,13 @@ class Recipes(Command):
             return
         if name not in known:
             raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
-        print(composed(name) if self.full else known[name].read_text(encoding="utf-8"), end="")
-
-
-def find_recipes(folder: Path) -> dict[str, Path]:
-    """Name (path without suffix) to file, sorted."""
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))
-    }
+        print(known[name].read_text(encoding="utf-8"), end="")
 
 
 def summary(path: Path) -> str:
     """The first comment line after the ``@package`` line."""
     comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     return next((line.lstrip("# ").strip() for line in comments if not line.startswith(LEADING)), "")
-
-
-def composed(name: str) -> str:
-    """The whole configuration of ``name`` as YAML."""
-    try:
-        from omegaconf import OmegaConf
-
-        from audioldm.recipes import load
-    except ModuleNotFoundError as error:
-        raise AudioLDMError(f"--full needs {error.name}.", 'Run: pip install "audioldm[train]".') from error
-    return OmegaConf.to_yaml(load(name))
 
 
 LEFT = ("checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*")

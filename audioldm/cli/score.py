@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
     from audioldm.evaluation.clips import Clip
     from audioldm.evaluation.comparison import Comparison
+    from audioldm.evaluation.embedders import Embedder
     from audioldm.evaluation.generation import Codec, GeneratedClips
     from audioldm.evaluation.protocol import Protocol
     from audioldm.pipeline.audioldm import AudioLDM
@@ -159,6 +160,23 @@ class Comparing(Group):
         gain: Any = self.gain or protocol.gain
         return replace(self, gain=gain, crop=self.crop or protocol.seconds)
 
+    def embedders(self) -> "list[Embedder]":
+        """The embedders that were named, each with its weights."""
+        from audioldm.evaluation.embedders import load_embedder
+
+        pairs = [name.partition("=") for name in self.embedder or ["yamnet"]]
+        return [load_embedder(name, path or None, threads=self.threads) for name, _, path in pairs]
+
+    def complete(self, compared: "Comparison") -> None:
+        """Give a comparison its cache, its bars and the other real clips."""
+        from audioldm.evaluation.clip_set import Cache
+        from audioldm.evaluation.embedders.weights import cache_folder
+
+        compared.cache = Cache(self.cache or cache_folder() / "embeddings")
+        compared.progress = lambda what, total: progress(total, what)
+        if self.others is not None:
+            compared.others = Choice(split="any").clips(self.others)
+
 
 class Score(Command):
     """Score generated clips against real ones: FD, FD∞, KAD, KL, IS, coverage, tag bridge, CLAP, with real rows beside.
@@ -200,10 +218,6 @@ class Score(Command):
     def run(self) -> None:
         place, out = self.check(), self.out
         self = replace(self, comparing=self.comparing.framed_by(self.choice.listed()))
-        comparing = self.comparing
-        from audioldm.evaluation.clip_set import Cache
-        from audioldm.evaluation.embedders import load_embedder
-        from audioldm.evaluation.embedders.weights import cache_folder
         from audioldm.evaluation.report import as_csv, as_html, as_text
         from audioldm.pipeline.outputs import check_writable, publish, versions
 
@@ -212,14 +226,10 @@ class Score(Command):
             self.generation.check()
             would(f"clips would be scored against {len(real)} of {place}, in {out}")
             return
-        pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
-        embedders = [load_embedder(name, path or None, threads=comparing.threads) for name, _, path in pairs]
+        embedders = self.comparing.embedders()
         compared, about = (of_model if self.generated is None else of_folders)(self, place, real)
         check_writable(out)
-        compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
-        compared.progress = lambda what, total: progress(total, what)
-        if comparing.others is not None:
-            compared.others = Choice(split="any").clips(comparing.others)
+        self.comparing.complete(compared)
         report = compared.run(embedders, about | {"versions": versions()})
         subjects = (about.get("model") or about["generated"], about.get("manifest") or about["reference"])
         page = as_html(report, compared, title=" against ".join(map(str, subjects)))
@@ -246,10 +256,7 @@ def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Compar
     folders = [*([options.generated] if options.generated else []), *comparing.also]
     runs = [clips.from_folder(folder) for folder in folders]
     if paired:
-        runs = [clips.paired(run, real)[0] for run in runs]
-        real = clips.paired(runs[0], real)[1]
-        captions = {clip.id: clip.caption for clip in real}
-        runs = [[replace(clip, caption=captions[clip.id] or clip.caption) for clip in run] for run in runs]
+        runs, real = clips.paired_runs(runs, real)
     rates = [clips.check_files(run, "generated") for run in runs]
     about = {
         "generated": str(folders[0]), "reference": str(place), **options.choice.about(), "seeds": len(runs),

@@ -37,14 +37,14 @@ class MapSource:
                 f"control={text!r} is no MAP=FILE.", "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
             )
         known(name.strip())
-        path, colon, tail = rest.rpartition(":")
+        path, _, tail = rest.rpartition(":")
         try:
-            scale = float(tail) if colon else 1.0
+            scale = float(tail) if path else 1.0
         except ValueError:
             path, scale = rest, 1.0
         if not (math.isfinite(scale) and scale >= 0):
             raise AudioLDMError(f"control={text!r}: {tail} is no scale.", "Use 0 (none) or more; 1 is full.")
-        return cls(name.strip(), Path(path if colon else rest), scale)
+        return cls(name.strip(), Path(path or rest), scale)
 
     def check(self) -> None:
         """Refuse a file that is not there, or that cannot hold this map."""

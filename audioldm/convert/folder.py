@@ -232,7 +232,7 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
     ``kind`` is the hub id of the published one, for the messages.   Raises AudioLDMError where there is none, where it
     cannot be read, and where it has more entries than the text encoder.
     """
-    if not has_tokenizer(folder, kind):
+    if not any(all((folder / name).is_file() for name in group) for group in TOKENIZERS[kind]):
         files = TOKENIZERS[kind][0]
         lost = next((name for name in files if not (folder / name).is_file()), files[0])
         raise AudioLDMError(
@@ -253,11 +253,6 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
             f"Use the tokenizer of {kind}, or the one that the model was trained with.",
         )
     return tokenizer
-
-
-def has_tokenizer(folder: Path, kind: str) -> bool:
-    """Whether the files of a tokenizer are in ``folder``."""
-    return any(all((folder / name).is_file() for name in group) for group in TOKENIZERS[kind])
 
 
 def tokenizer_class(folder: Path, kind: str) -> Any:

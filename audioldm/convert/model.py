@@ -28,6 +28,7 @@ from audioldm.convert.folder import (
     token_encoder_of,
 )
 from audioldm.convert.scheduler import read_scheduler, write_scheduler
+from audioldm.convert.unet import UNetShape
 from audioldm.diffusion.schedule import audioldm, from_betas, scaled_linear
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
@@ -120,12 +121,9 @@ def of_source(
 def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     """Why a checkpoint cannot generate: it lacks a net, or its U-Net needs a condition that nothing in it gives."""
     path, shape, nets = checkpoint.path, checkpoint.unet_shape, checkpoint.nets
-    parts = [
-        "unet",
-        "vae",
-        "vocoder",
-        *(["text_encoder"] if shape is None or shape.film_dim is not None else []),
-    ]
+    parts = ["unet", "vae", "vocoder", "text_encoder"]
+    if shape is not None and shape.film_dim is None:
+        parts.remove("text_encoder")
     missing = [TITLES[name] for name in parts if name not in nets]
     if shape is None or missing:
         there = ", ".join(TITLES[name] for name in parts if name in nets) or "none of them"
@@ -133,19 +131,24 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
             f"{path} holds {there} but no {', no '.join(missing)}: it cannot generate alone.",
             "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ....",
         )
-    hint = f"Take its other nets out with: audioldm export {path} -o FOLDER."
     if checkpoint.unread:
         unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
-        return AudioLDMError(f"{path} has a conditioner that is {unknown}.", hint)
+        problem = f"{path} has a conditioner that is {unknown}"
+    elif lacking := lacking_tokens(checkpoint, shape):
+        problem = f"The U-Net of {path} needs token sequences {lacking}"
+    else:
+        return None
+    return AudioLDMError(f"{problem}.", f"Take its other nets out with: audioldm export {path} -o FOLDER.")
+
+
+def lacking_tokens(checkpoint: Checkpoint, shape: UNetShape) -> str:
+    """Which token sequences a U-Net needs and the file does not give, in words; "" where it gives them."""
     widths = token_widths(checkpoint)
     needed = [width for width in shape.contexts if width]
-    if needed and needed != widths:
-        gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
-        return AudioLDMError(
-            f"The U-Net of {path} needs token sequences ({', '.join(map(str, needed))} wide); the file {gives}.",
-            hint,
-        )
-    return None
+    if not needed or needed == widths:
+        return ""
+    gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
+    return f"({', '.join(map(str, needed))} wide); the file {gives}"
 
 
 def token_widths(checkpoint: Checkpoint) -> list[int]:

@@ -211,7 +211,7 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
     conditioned on CLAP's vector, and where a file is missing.
     """
     places = {
-        kind: {part: copied(*file, folder, web) for part, file in files.items()}
+        kind: {part: copied(file, folder, web) for part, file in files.items()}
         for kind, files in RUNTIME.items()
     }
     rows = []

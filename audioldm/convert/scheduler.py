@@ -51,17 +51,22 @@ def betas_of(config: dict[str, Any]) -> NoiseSchedule:
     copy = "Copy the model folder again."
     betas = config.get("trained_betas")
     if betas is not None:
-        if not isinstance(betas, list) or not 2 <= len(betas) <= LONGEST or not all(map(is_beta, betas)):
+        if not isinstance(betas, list) or not is_length(len(betas)) or not all(map(is_beta, betas)):
             raise AudioLDMError("trained_betas are not numbers between 0 and 1.", copy)
         return from_betas(torch.tensor(betas, dtype=torch.float64))
     shapes = {"linear": linear, "scaled_linear": scaled_linear}
     name, length = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
-    if not isinstance(name, str) or name not in shapes:
+    if name not in [*shapes]:
         raise AudioLDMError(f"beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
-    start, end = config.get("beta_start"), config.get("beta_end")
-    if not is_beta(start) or not is_beta(end) or type(length) is not int or not 2 <= length <= LONGEST:
+    ends: list[Any] = [config.get("beta_start"), config.get("beta_end")]
+    if not all(map(is_beta, ends)) or not is_length(length):
         raise AudioLDMError("the schedule has no betas, or a length out of range.", copy)
-    return shapes[name](float(start), float(end), length=length)  # type: ignore[arg-type]
+    return shapes[name](*map(float, ends), length=length)
+
+
+def is_length(value: Any) -> bool:
+    """Whether a schedule may have so many steps."""
+    return type(value) is int and 2 <= value <= LONGEST
 
 
 def is_beta(value: Any) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -170,3 +170,13 @@ def paired(generated: Sequence[Clip], real: Sequence[Clip]) -> tuple[list[Clip],
         )
     order = sorted(ours)
     return [ours[name] for name in order], [theirs[name] for name in order]
+
+
+def paired_runs(runs: Sequence[list[Clip]], real: Sequence[Clip]) -> tuple[list[list[Clip]], list[Clip]]:
+    """Every set and the references in the order of their ids, captioned as the references are."""
+    ordered = paired(runs[0], real)[1]
+    captions = {clip.id: clip.caption for clip in ordered}
+    return [
+        [replace(clip, caption=captions[clip.id] or clip.caption) for clip in paired(run, real)[0]]
+        for run in runs
+    ], ordered

@@ -183,20 +183,22 @@ class Comparison:
 
     def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""
-        sets = {"generated": generated, "reference": real}
-        report.census = {name: clips.census(self.frame) for name, clips in sets.items()}
-        rows = sum(len(part) for part in generated.rows)
-        if rows < 2 * embedder.dim:
-            report.warnings.append(
-                f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line "
-                "does not hold; read both beside the floor"
-            )
+        generated_counts, real_counts = generated.census(self.frame), real.census(self.frame)
+        report.census = {"generated": generated_counts, "reference": real_counts}
+        rows = sum(map(len, generated.rows))
         same = {fact.sha256 for fact in generated.facts} & {fact.sha256 for fact in real.facts}
-        notes = [f"{len(same)} generated clips are reference clips"] if same else []
-        for name, counts in report.census.items():
-            reasons = ("silent", "clipped", "duplicates", "cut") if name == "generated" else ("silent", "cut")
-            notes += [f"{counts[key]} of {counts['n']} {name} clips: {key}" for key in reasons if counts[key]]
-        report.warnings += [note for note in notes if note not in report.warnings]
+        notes = {
+            f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line "
+            "does not hold; read both beside the floor": rows < 2 * embedder.dim,
+            f"{len(same)} generated clips are reference clips": same,
+        }
+        for name, counts, reasons in (
+            ("generated", generated_counts, ("silent", "clipped", "duplicates", "cut")),
+            ("reference", real_counts, ("silent", "cut")),
+        ):
+            notes |= {f"{counts[key]} of {counts['n']} {name} clips: {key}": counts[key] for key in reasons}
+        known = report.warnings
+        report.warnings += [note for note, holds in notes.items() if holds and note not in known]
 
 
 def split_by_group(clips: Sequence[Clip]) -> list[int]:

@@ -91,11 +91,6 @@ class Codec:
         wave = longform.decode(self.pipe, latent, seconds=self.seconds, refine_phase=self.refine_phase)[0]
         return wave.cpu().float()
 
-    def level_true(self, wave: Tensor) -> Tensor:
-        """The round trip of (N,), levelled as in training (peak 0.5), with the clip's own peak and length again."""
-        peak = float((wave - wave.mean()).abs().max())
-        return normalise_peak(self.round_trip(normalise_peak(wave)))[: len(wave)] * (peak / 0.5)
-
 
 def round_trips(
     pipe: AudioLDM,
@@ -111,7 +106,10 @@ def round_trips(
         wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
         wave = resample(wave, rate, pipe.spec.rate)[: pipe.spec.samples(seconds)]
         path = folder / f"{clip.id.replace('/', '_')}.wav"
-        encode(path, codec.level_true(wave), pipe.spec.rate)
+        peak = float((wave - wave.mean()).abs().max())
+        # levelled as in training (peak 0.5), with the clip's own peak and length again
+        trip = normalise_peak(codec.round_trip(normalise_peak(wave)))[: len(wave)]
+        encode(path, trip * (peak / 0.5), pipe.spec.rate)
         clips.append(replace(clip, path=path, start=0.0, seconds=None))
         step()
     return clips

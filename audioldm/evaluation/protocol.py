@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
@@ -116,16 +117,21 @@ def read(path: Path) -> Protocol:
     names = {*(field.name for field in fields(Protocol)), "sha256"}
     if not isinstance(content, dict) or content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
-    seconds, items = content["seconds"], content["items"]
-    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
-    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
-    if not (length and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
+    if not well_typed(content):
         raise AudioLDMError(f"{path} is no protocol: a field has another type.", "Get the file again.")
     expected = content.pop("sha256")
-    protocol = Protocol(**{**content, "items": tuple(items)})
+    protocol = Protocol(**{**content, "items": tuple(content["items"])})
     if protocol.sha256 != expected:
         raise AudioLDMError(
             f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}.",
             "Get the file again.",
         )
     return protocol
+
+
+def well_typed(content: dict[str, Any]) -> bool:
+    """Whether every field of a protocol is of its type, and its length one that a clip can have."""
+    seconds, items = content["seconds"], content["items"]
+    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
+    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
+    return length and isinstance(items, list) and all(map(is_text, [*texts, *items]))

@@ -54,22 +54,30 @@ def conditions(report: Report) -> str:
 
 def charts(name: str, lines: Sequence[Line]) -> str:
     """Distances of every row beside one another, and the line to 1/n = 0."""
-    shown = [key for key in DISTANCES if sum(key in line.scores for line in lines) > 1]
-    figure = Picture(figsize=(11, 0.8 + 0.42 * len(lines)))
-    panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
-    for axes, key in zip(panels, shown, strict=False):
-        part = [line for line in lines if key in line.scores]
-        values = [line.scores[key].value for line in part]
-        errors = [line.scores[key].error or 0.0 for line in part]
+    by_score = {key: [line for line in lines if key in line.scores] for key in DISTANCES}
+    shown = {key: part for key, part in by_score.items() if len(part) > 1}
+    parts = [html.figure(bars(shown, len(lines)), f"distances by {name}")] if shown else []
+    if any(line.scores["FD_inf"].points for line in by_score["FD_inf"]):
+        parts.append(html.figure(extrapolation(lines), f"FD by {name} against 1/n"))
+    return "".join(parts)
+
+
+def bars(shown: dict[str, list[Line]], rows: int) -> Picture:
+    """A panel a score: the generated sets in red, real ones in blue."""
+    figure = Picture(figsize=(11, 0.8 + 0.42 * rows))
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, (key, part) in zip(panels, shown.items(), strict=True):
+        scores = [line.scores[key] for line in part]
         colours = ["#c2410c" if line.name.startswith("generated") else "#3f6b8f" for line in part]
-        axes.barh([f"{line.name} (n={line.n})" for line in part], values, xerr=errors, color=colours)
+        names, errors = (
+            [f"{line.name} (n={line.n})" for line in part],
+            [score.error or 0.0 for score in scores],
+        )
+        axes.barh(names, [score.value for score in scores], xerr=errors, color=colours)
         axes.set_title(key, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
-    parts = [html.figure(figure, f"distances by {name}")] if shown else []
-    if any(line.scores["FD_inf"].points for line in lines if "FD_inf" in line.scores):
-        parts.append(html.figure(extrapolation(lines), f"FD by {name} against 1/n"))
-    return "".join(parts)
+    return figure
 
 
 def extrapolation(lines: Sequence[Line]) -> Picture:

@@ -89,7 +89,10 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     """The trials of one task."""
     # every rater has an own shuffle, but what balances sides and orders below counts on with the rater's number
     rng = random.Random(hashlib.sha256(f"{design.secret}|{task}|{rater}".encode()).digest())
-    blocks = [block(design, task, rater, number) for number in prompts_of(design, rater)]
+    # a window that moves on with the raters, so that all prompts are heard equally often
+    count = len(design.prompts)
+    size = design.per_rater or count
+    blocks = [block(design, task, rater, (rater * size + i) % count) for i in range(min(size, count))]
     rng.shuffle(blocks)
     trials = [trial for trials in blocks for trial in trials]
     if design.repeats:
@@ -100,13 +103,6 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
             lowest = min(1, len(trials))
             trials.insert(rng.randint(lowest, len(trials)), catch(design, task, rng, "catch", i + rater))
     return practice(design, task, rng) + trials
-
-
-def prompts_of(design: Design, rater: int) -> list[int]:
-    """Numbers of the prompts this rater hears: a window that moves on, so that all prompts are heard equally often."""
-    n = len(design.prompts)
-    size = design.per_rater or n
-    return [(rater * size + i) % n for i in range(min(size, n))]
 
 
 def conditions(design: Design, task: Task) -> list[Condition]:

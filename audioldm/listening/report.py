@@ -199,18 +199,14 @@ def page(test: Test, result: Result, plots: dict[str, dict[str, Picture]], folde
         parts += [f"<p>{html.figure(picture, name)}</p>" for name, picture in plots[each.task].items()]
         sections.append(html.section(each.task, f"<p>{html.text(headline(each))}.</p>", *parts))
     head = ["rater", "device", "answers", "catches passed", "repeats alike", "median s", ""]
-    rows = [rater_row(rater.row()) for rater in result.raters]
+    rows = [
+        [f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
+         row["repeats_alike"], number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted"]
+        for row in map(Screened.row, result.raters)
+    ]  # fmt: skip
     sections.append(html.section("Raters", html.table(head, rows)))
     sections.append(html.section("Clips", players(test, folder)))
     return html.page(result.title, *sections)
-
-
-def rater_row(row: dict[str, Any]) -> list[str]:
-    """Who took part, how carefully, who does not count and why."""
-    return [
-        f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
-        row["repeats_alike"], number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted",
-    ]  # fmt: skip
 
 
 def players(test: Test, folder: Path) -> str:

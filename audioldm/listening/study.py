@@ -263,15 +263,14 @@ def check_played(played: object, count: int, need: float) -> list[float]:
 def check_answer(trial: Trial, answer: object) -> Any:
     """The answer, if it is one that this trial asks for."""
     if trial.task in CHOICES:
-        if not isinstance(answer, str) or answer not in CHOICES[trial.task]:
+        if answer not in CHOICES[trial.task]:
             raise RefusedError(422, f"answer must be one of {', '.join(CHOICES[trial.task])}.")
         return answer
     low, high = SCALES[trial.task]
+    several = trial.task == "mushra"
     scores = answer if isinstance(answer, list) else [answer]
-    if isinstance(answer, list) != (trial.task == "mushra") or len(scores) != len(trial.slots):
-        raise RefusedError(
-            422, f"answer must be {'a list of ' if trial.task == 'mushra' else ''}{len(trial.slots)} score."
-        )
+    if isinstance(answer, list) != several or len(scores) != len(trial.slots):
+        raise RefusedError(422, f"answer must be {'a list of ' if several else ''}{len(trial.slots)} score.")
     if any(type(score) is not int or not low <= score <= high for score in scores):
         raise RefusedError(422, f"scores are whole numbers from {low} to {high}.")
     return answer

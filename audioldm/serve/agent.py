@@ -1,5 +1,8 @@
 """``audioldm mcp``: the model as tools for an agent, over standard input and output (Model Context Protocol)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +17,7 @@ if TYPE_CHECKING:
 class Agent(Command):
     """Offer generate, edit and describe to an agent by the Model Context Protocol, over stdio.
 
-    Sounds are written to --out and named in the answers. Edits read sound files of this machine, by the same
-    limits as the page.
+    Sounds are written to --out and named in the answers. Edits and descriptions read sound files of this machine.
 
     \b
     Examples:
@@ -25,6 +27,9 @@ class Agent(Command):
 
     out: Path = out_option("out/mcp", "DIR", "Folder for the sounds.")
     longest: float = option(60.0, "Longest sound.", "SECONDS", Between(0, 600, above=True))
+    captioner: Path | None = option(
+        None, "What describes sounds.  [default: the embedded model's, if it has one]", "FOLDER"
+    )
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
@@ -35,32 +40,23 @@ class Agent(Command):
             raise AudioLDMError(
                 f"{error.name} is not installed.", 'Run: pip install "audioldm[mcp]"'
             ) from None
+        from audioldm.cli.caption import SHIPPED
         from audioldm.serve.service import Limits, Service
 
-        build(Service(self.model.load(), Limits(seconds=self.longest)), self.out).run()
+        captioner = self.captioner or (SHIPPED if (SHIPPED / "config.json").is_file() else None)
+        build(Service(self.model.load(), Limits(seconds=self.longest)), self.out, captioner).run()
 
 
-def build(service: "Service", out: Path) -> Any:
-    """The server of the tools."""
-    from mcp.server import MCPServer
+@dataclass(frozen=True)
+class Tools:
+    """What the agent may do; docstrings and parameters are what it is told."""
 
-    from audioldm.cli.clips import Clip, stem_of
-    from audioldm.cli.results import save
-    from audioldm.serve.service import EditRequest
+    service: "Service"
+    out: Path
+    captioning: Any = None
 
-    server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
-
-    def written(
-        result: "Result", prompt: str, title: str, seed: int, settings: dict[str, Any]
-    ) -> dict[str, Any]:
-        clip = Clip(prompt, seed, stem_of(title, seed), title)
-        output = Output(out=out, figure=False, force=True)
-        record = save(service.pipe, clip, result.wave.float().cpu().numpy(), {"settings": settings}, output)
-        return {"file": str(Path(record["audio"]).absolute()), "seconds": record["sound"]["seconds"],
-                "seed": seed, "notes": result.notes}  # fmt: skip
-
-    @server.tool()
     def generate(
+        self,
         prompt: str,
         seconds: float | None = None,
         seed: int = 0,
@@ -70,22 +66,79 @@ def build(service: "Service", out: Path) -> Any:
         """Make a sound from words; the same seed gives the same sound. Returns the file that was written."""
         named = {"seconds": seconds, "negative": negative, "steps": steps}
         settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-        result = service.generating(prompt, seed=seed, **settings).future.result()
-        return written(result, prompt.strip(), prompt.strip(), seed, settings)
+        result = self.service.generating(prompt, seed=seed, **settings).future.result()
+        return self.written(result, prompt.strip(), prompt.strip(), seed, settings)
 
-    @server.tool()
     def edit(
-        file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
+        self, file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
         seconds: float = 0.0, seed: int = 0,
     ) -> dict[str, Any]:  # fmt: skip
         """Edit a sound file. kind is transfer, inpaint (from begin to end), continue (by seconds), upscale, vary or
         denoise; all times are in seconds.
         """
-        if not Path(file).is_file():
-            raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
-        request = EditRequest(kind, file, prompt, begin, end, strength, seconds, seed=seed)
-        one = service.prepared(request)
-        result = service.editing(one, seed=seed).future.result()
-        return written(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, one.record())
+        from audioldm.serve.service import EditRequest
 
+        request = EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
+        edit = self.service.prepared(request)
+        result = self.service.editing(edit, seed=seed).future.result()
+        return self.written(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, edit.record())
+
+    def describe(self, file: str) -> dict[str, Any]:
+        """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
+        from audioldm.serve.jobs import Job
+
+        job = Job(lambda items, on_step: [vars(self.captioning.of_file(items[0]))], present(file))
+        caption: dict[str, Any] = self.service.jobs.submit(job).future.result()
+        return caption
+
+    def written(
+        self, result: "Result", prompt: str, title: str, seed: int, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Save a sound with its sidecar, and say where."""
+        from audioldm.cli.clips import Clip, stem_of
+        from audioldm.cli.results import save
+
+        clip = Clip(prompt, seed, stem_of(title, seed), title)
+        output = Output(out=self.out, figure=False, force=True)
+        wave = result.wave.float().cpu().numpy()
+        record = save(self.service.pipe, clip, wave, {"settings": settings}, output)
+        place, seconds = Path(record["audio"]).absolute(), record["sound"]["seconds"]
+        return {"file": str(place), "seconds": seconds, "seed": seed, "notes": result.notes}
+
+
+def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
+    """The server of the tools; without a captioner's folder, nothing is described."""
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    captioning = None
+    if captioner is not None:
+        from audioldm.pipeline.captions import Captioning
+
+        captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
+    server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
+
+    def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` whose refusals reach the agent, which may then ask again."""
+
+        @wraps(function)
+        def call(*values: Any, **named: Any) -> Any:
+            try:
+                return function(*values, **named)
+            except AudioLDMError as error:
+                raise ToolError(str(error)) from error
+
+        return call
+
+    tools = Tools(service, out, captioning)
+    functions: list[Callable[..., Any]] = [tools.generate, tools.edit]
+    for function in functions + [tools.describe] * (captioning is not None):
+        server.tool()(speaking(function))
     return server
+
+
+def present(file: str) -> str:
+    """A file's name.   Raises AudioLDMError where there is none."""
+    if not Path(file).is_file():
+        raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
+    return file

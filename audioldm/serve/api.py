@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from fastapi import FastAPI, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware import Middleware
+from torch import Tensor
 
 import audioldm
 from audioldm.cli.options.groups import Output
@@ -29,8 +28,6 @@ from audioldm.serve.service import EditRequest, Result, Service
 
 Format = Literal["wav", "flac", "mp3", "ogg"]
 KINDS = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
-CHUNK_SECONDS = 0.25
-"""of sound in one piece of a stream"""
 FORM_BYTES = 2**16
 """that a request may have beside an uploaded sound"""
 
@@ -97,8 +94,38 @@ class API:
         seed, settings = asked.number(), asked.settings()
         if asked.audio_length is not None:
             settings["seconds"] = asked.audio_length
-        job = self.service.generating(asked.input, seed=seed, **settings)
-        return await self.reply(request, job, asked, seed, stream=asked.stream)
+        if asked.stream:
+            return await self.stream(asked.input, seed, settings)
+        return await self.reply(
+            request, self.service.generating(asked.input, seed=seed, **settings), asked, seed
+        )
+
+    async def stream(self, prompt: str, seed: int, settings: dict[str, Any]) -> Response:
+        """WAV whose header leaves the length open, and then 16-bit samples piece by piece, as they are made."""
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Tensor | None]()
+
+        def put(piece: Tensor | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        job, rate = self.service.streaming(prompt, put, seed=seed, **settings), self.service.pipe.spec.rate
+        job.future.add_done_callback(lambda _: put(None))
+        piece = await pieces.get()
+        if piece is None:
+            job.future.result()
+
+        async def content(piece: Tensor | None) -> AsyncIterator[bytes]:
+            yield wav_header(rate)
+            try:
+                while piece is not None:
+                    self.counts["sound_seconds"] += len(piece) / rate  # type: ignore[assignment]
+                    yield (piece.clamp(-1, 1) * 32767).round().short().numpy().tobytes()
+                    piece = await pieces.get()
+                job.future.result()
+            finally:
+                job.stop()
+
+        self.counts["replies_200"] += 1
+        return StreamingResponse(content(piece), media_type=KINDS["wav"], headers={"X-Seed": str(seed)})
 
     async def edit(self, request: Request, asked: Annotated[Edit, Form()]) -> Response:
         """An edit of an uploaded sound: multipart/form-data with the sound as ``audio``."""
@@ -145,9 +172,7 @@ class API:
                 f"model={asked.model!r} is not served here.", f"Served: {self.service.pipe.name}."
             )
 
-    async def reply(
-        self, request: Request, job: Job, asked: Settings, seed: int, *, stream: bool = False
-    ) -> Response:
+    async def reply(self, request: Request, job: Job, asked: Settings, seed: int) -> Response:
         """The sound of a job, which is stopped if nobody waits any more."""
         result = await finished(job, request)
         rate, kind = self.service.pipe.spec.rate, asked.response_format
@@ -155,8 +180,6 @@ class API:
         self.counts["sound_seconds"] += len(result.wave) / rate  # type: ignore[assignment]
         headers = {"X-Seed": str(seed), "X-Notes": json.dumps(result.notes)}
         wave, _ = await asyncio.to_thread(levelled, result.wave.float().cpu().numpy(), rate, Output())
-        if stream:
-            return StreamingResponse(pieces(wave, rate), media_type=KINDS[kind], headers=headers)
         content = await asyncio.to_thread(audio_bytes, wave, rate, kind)
         return Response(content, media_type=KINDS[kind], headers=headers)
 
@@ -171,15 +194,6 @@ async def finished(job: Job, request: Request) -> Result:
             raise Stopped
     result: Result = await future
     return result
-
-
-async def pieces(wave: npt.NDArray[np.float32], rate: int) -> AsyncIterator[bytes]:
-    """A WAV file of 16 bits whose header leaves the length open, and then the samples of (N,), piece by piece."""
-    yield wav_header(rate)
-    size = round(CHUNK_SECONDS * rate)
-    for begin in range(0, len(wave), size):
-        piece = wave[begin : begin + size].clip(-1, 1)
-        yield np.rint(piece * 32767).astype("<i2").tobytes()
 
 
 def wav_header(rate: int) -> bytes:

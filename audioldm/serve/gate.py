@@ -55,16 +55,21 @@ class Gate:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:
             return 403, "Another site may not ask here."
-        sent = headers.get(b"authorization", "").encode("latin-1")
-        known = not self.token or hmac.compare_digest(sent, f"Bearer {self.token}".encode())
-        if not known and scope["path"] not in OPEN:
+        if self.token and scope["path"] not in OPEN and not self.knows_token(headers):
             return 401, "Send the server's token as Authorization: Bearer TOKEN."
+        return None if self.most is None else self.oversize(headers, self.most)
+
+    def knows_token(self, headers: dict[bytes, str]) -> bool:
+        """Whether a request has the server's token."""
+        sent = headers.get(b"authorization", "").encode("latin-1")
+        return hmac.compare_digest(sent, f"Bearer {self.token}".encode())
+
+    def oversize(self, headers: dict[bytes, str], most: int) -> tuple[int, str] | None:
+        """The refusal of a body that is too long, or does not say how long it is."""
         length = headers.get(b"content-length", "0")
-        if self.most is not None and (b"transfer-encoding" in headers or not length.isdecimal()):
+        if b"transfer-encoding" in headers or not length.isdecimal():
             return 411, "Send a Content-Length."
-        if self.most is not None and int(length) > self.most:
-            return 413, f"Send at most {self.most} bytes."
-        return None
+        return (413, f"Send at most {most} bytes.") if int(length) > most else None
 
     def is_own(self, name: str) -> bool:
         """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""

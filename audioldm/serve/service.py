@@ -1,5 +1,6 @@
 """What a model does for others, within limits: the page, the API and the agent's tool all ask here.   N samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, log
@@ -125,12 +126,31 @@ class Service:
 
     def generating(self, prompt: str, *, seed: int, on_step: OnStep = ignore, **settings: Any) -> Job:
         """Submit a sound of ``prompt``; settings as for the pipeline.   Raises AudioLDMError."""
+        item = self.asked(prompt, seed, settings)
+        work, key = partial(self.sample, settings), (self.pipe, *sorted(settings.items()))
+        return self.jobs.submit(Job(work, item, key, on_step))
+
+    def streaming(self, prompt: str, emit: Callable[[Tensor], None], *, seed: int, **settings: Any) -> Job:
+        """Submit a sound whose pieces (N,) go to ``emit`` as they are done; the job gives their samples in all."""
+        item = self.asked(prompt, seed, settings)
+
+        def work(items: list[Any], on_step: OnStep) -> list[int]:
+            total = 0
+            for piece in self.pipe.stream(item[0], seed=seed, **settings):
+                total += len(piece)
+                on_step(total, total)
+                emit(piece)
+            return [total]
+
+        return self.jobs.submit(Job(work, item))
+
+    def asked(self, prompt: str, seed: int, settings: dict[str, Any]) -> tuple[str, int]:
+        """A prompt and a seed that were checked, with their settings.   Raises AudioLDMError."""
         prompt = prompt.strip()
         if not prompt:
             raise AudioLDMError("The prompt is empty.", "Say what you want to hear.")
         self.check(**{"seconds": self.pipe.defaults.seconds, "takes": 1, "seed": seed, **settings})
-        work, key = partial(self.sample, settings), (self.pipe, *sorted(settings.items()))
-        return self.jobs.submit(Job(work, (prompt, seed), key, on_step))
+        return prompt, seed
 
     def sample(self, settings: dict[str, Any], items: list[Any], on_step: OnStep) -> list[Result]:
         """Sounds of (prompt, seed)s that have their settings in common, as one batch."""

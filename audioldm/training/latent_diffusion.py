@@ -74,7 +74,7 @@ class LatentDiffusion(TrainingModule):
                 "Encode with the CLAP that it is for, or set task.unet.film_dim.",
             )
         self.levels, self.offset_noise = (float(levels[0]), float(levels[1])), offset_noise
-        self.loss = posterior.hybrid if learned_variance else objective.loss
+        self.sample_loss = posterior.hybrid if learned_variance else objective.loss
         self.unet: Any = with_variance(unet) if learned_variance else unet
         self.micro = MicroConditioning(int(width)) if micro else None
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
@@ -136,7 +136,7 @@ class LatentDiffusion(TrainingModule):
     ) -> Terms:
         """The loss, its share of each sample (B,) and the timesteps (B,); ``call`` takes the place of the U-Net."""
         net = call or net_call(self.unet, variance=True)
-        losses = self.loss(
+        losses = self.sample_loss(
             lambda x, steps: net(x, steps, condition),
             z,
             t,

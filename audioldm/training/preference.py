@@ -154,7 +154,7 @@ class Preference(FineTune):
     def errors(self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, *, net: Any) -> Tensor:
         """The net's own loss of each row (2B,)."""
         call = net_call(net, variance=True)
-        return self.loss(
+        return self.sample_loss(
             lambda x, steps: call(x, steps, condition),
             z,
             t,

@@ -23,13 +23,11 @@ from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.display import log_mels
-from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows, load_row
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows
 from audioldm.evaluation.table import markdown
 from audioldm.metrics.interval import wilson
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.outputs import publish
-from audioldm.spec import SPECS
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -252,13 +250,12 @@ class Esc10(Command):
     Examples:
       python -m recipes.embedded.esc10 --manifest data/raw/esc10.jsonl -m MODEL
       python -m recipes.embedded.esc10 --manifest data/raw/esc10.jsonl -m MODEL --seeds 5 -o out/esc10
-      python -m recipes.embedded.esc10 --manifest data/raw/esc10.jsonl --folder out/esc10 --sheet out/esc10.png
+      python -m recipes.embedded.esc10 --manifest data/raw/esc10.jsonl --folder out/esc10
     """
 
     manifest: Path = option(..., "ESC-10's manifest, with folds 1 to 4.", "JSONL")
     folder: Path | None = option(None, "Measure clips that exist, in DIR/dog_bark/*.wav and so on.", "DIR")
     out: Path | None = out_option(None, "DIR", "Keep clips and reports here.")
-    sheet: Path | None = option(None, "Draw a real and a generated log-mel of each class.", "PNG")
     seeds: int = seeds_option(20)
     generation: Generation = Generation()
     reporting: Reporting = Reporting()
@@ -266,16 +263,14 @@ class Esc10(Command):
     def check(self) -> None:
         """Refuse two things to measure, and what is there."""
         self.generation.model.check()
-        folder, out, sheet = self.folder, self.out, self.sheet
+        folder, out = self.folder, self.out
         if folder is not None and self.generation.model.model is not None:
             raise AudioLDMError("--folder and --model were both given.", "Give the one to measure.")
         if folder is not None and not folder.is_dir():
             raise AudioLDMError(f"There is no folder {folder}.", "Give --folder a folder of clips.")
-        if sheet is not None and sheet.suffix.lower() != ".png":
-            raise AudioLDMError(f"sheet={sheet} is not a PNG.", "Let its name end in .png.")
         stale = [] if out is None or folder is not None else sorted(out.glob("*/[0-9]*.wav"))
         reports = [] if out is None else [out / "report.json", out / "report.md"]
-        check_free(*([sheet] if sheet else []), *reports, *stale, force=self.reporting.force)
+        check_free(*reports, *stale, force=self.reporting.force)
 
     def clips(self) -> tuple[Any, dict[str, Any]]:
         """(label, seed, 16 kHz wave) of each clip, and what made them."""
@@ -307,11 +302,9 @@ class Esc10(Command):
         with progress(len(rows), "real clips") as step:
             classifier = Esc10Classifier.train(rows, YamNet(), progress=lambda *_: step())
         clips, settings = self.clips()
-        first: dict[str, Tensor] = {}
         with progress(total, "generated clips") as step:
 
             def on_clip(label: str, name: str, wave: Tensor) -> None:
-                first.setdefault(label, wave)
                 if out is not None and self.folder is None:
                     encode(folder_of(out, label) / f"{name}.wav", wave, RATE)
                 step()
@@ -320,19 +313,7 @@ class Esc10(Command):
         if out is not None:
             texts = {"report.json": json_text(report.as_dict()), "report.md": report.markdown()}
             publish({out / name: text for name, text in texts.items()})
-        if self.sheet is not None:
-            publish({self.sheet: draw_sheet(rows, first)})
         self.reporting.show(report.as_dict(), report.markdown())
-
-
-def draw_sheet(rows: Sequence[Row], generated: dict[str, Tensor]) -> bytes:
-    """A PNG, one row a class: the log-mel of a real clip of fold 4 beside that of the first generated one."""
-    spec = SPECS["16k_64"]
-    table = {}
-    for label, prompt in PROMPTS.items():
-        row = next(row for row in rows if row.fold == TEST_FOLD and label in row.labels)
-        table[prompt] = {"real": load_row(row, spec.rate), "generated": generated[label]}
-    return log_mels(table, spec).png(dpi=90)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ from audioldm.pipeline.audioldm import AudioLDM
 QUICK = ("--seconds", 0.64, "--steps", 2, "--repeat", 1)
 
 
-def test_parts_add_up_and_operations_are_those_of_one_run(command, tiny_model, tmp_path, capsys):
-    picture = tmp_path / "deep" / "trace.png"
-    assert command("bench", "-m", tiny_model, "--trace", picture, "--json", *QUICK) == 0
+def test_parts_add_up_and_operations_are_those_of_one_run(command, tiny_model, capsys):
+    assert command("bench", "-m", tiny_model, "--json", *QUICK) == 0
     result = json.loads(capsys.readouterr().out)
     parts = result["parts"]
     assert sum(part["s"] for part in parts.values()) == pytest.approx(result["s"], rel=1e-6)
     assert (parts["unet"]["calls"], parts["vae"]["calls"], parts["vocoder"]["calls"]) == (2, 1, 1)
     assert parts["unet"]["gflop"] > 0 and 0 < parts["unet"]["of_peak"] < 1
     assert result["real_time_factor"] == pytest.approx(result["s"] / 0.64)
-    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_table_names_every_part(command, tiny_model, capsys):

@@ -28,7 +28,7 @@ PAGES = [
 ENDS = (">", "|", "&&", "2>", "||", ";", "\\")
 
 NOT_RUN = {
-    r"^(app|listen serve)": "serves until it is stopped: tests/app and tests/listening drive it",
+    r"^(app|serve|mcp|listen serve)": "serves until it is stopped: tests/app, tests/serve and tests/listening drive it",
     r"^train.*(task\.model=|data\.shards|KIND|RECIPE)": "needs a model of another recipe: tests/recipes trains it",
     r"^(ema|report)": "needs a training: tests/cli/test_ema.py and tests/training make one",
     r"--adapter|--merge|^adapter": "needs a trained adapter: tests/pipeline/test_adapting.py makes one",

@@ -164,7 +164,7 @@ def test_recipes_list_show_and_compose(command, capsys):
     )
     assert command("recipes", "tiny/ldm") == 0
     assert "# @package _global_" in capsys.readouterr().out
-    assert command("recipes", "tiny/ldm", "--full") == 0
+    assert command("train", "tiny/ldm", "--cfg", "job") == 0
     assert "${" not in capsys.readouterr().out.split("run_dir")[0]
     assert command("recipes", "tiny/nothing") == 2
     assert "tiny/ldm" in capsys.readouterr().err

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from audioldm.listening.folder import load
-from audioldm.listening.simulate import take
 from audioldm.listening.study import Study
+from notebooks.simulated_raters import take
 
 ROOT = Path(__file__).parents[2]
 

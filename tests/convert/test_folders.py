@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from diffusers import AudioLDMPipeline
+from diffusers import AudioLDMPipeline, DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from audioldm.components import Sampling
@@ -85,7 +85,8 @@ def openable(converted, ours, tmp_path_factory):
 
 def stock_wave(folder, seed: int, *, seconds: float, steps: int, guidance: float):
     """Stock diffusers from the same noise: ours is the level's own, sqrt(1 - alpha_bar), theirs is given the same."""
-    stock = AudioLDMPipeline.from_pretrained(str(folder))
+    stock = DiffusionPipeline.from_pretrained(str(folder))  # which finds AudioLDMPipeline by its name
+    assert isinstance(stock, AudioLDMPipeline)
     stock.set_progress_bar_config(disable=True)
     schedule, _ = read_scheduler(folder / "scheduler")
     sigma = GRIDS["published"](schedule, steps)[0]

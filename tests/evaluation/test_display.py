@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from audioldm.evaluation.display import log_mels, players
 from audioldm.spec import SPECS
+from notebooks.side_by_side import log_mels, players
 
 SPEC = SPECS["16k_64"]
 TIME = np.arange(SPEC.rate) / SPEC.rate

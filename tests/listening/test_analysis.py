@@ -11,10 +11,10 @@ import pytest
 from audioldm.errors import AudioLDMError
 from audioldm.listening.figures import figures
 from audioldm.listening.report import analyse, answers_csv, save
-from audioldm.listening.simulate import take
 from audioldm.listening.study import Session
 from audioldm.metrics.crossed import Resamples
 from audioldm.metrics.ratings import bradley_terry, krippendorff_alpha, signed_rank
+from notebooks.simulated_raters import take
 
 WORTH = {"original": 3.0, "new": 1.0, "old": -1.0}
 

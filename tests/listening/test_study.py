@@ -14,8 +14,8 @@ import pytest
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening.folder import Store, answers_of, load, read_events
-from audioldm.listening.simulate import take
 from audioldm.listening.study import VOLUME_TRIES, RefusedError, Session, Study
+from notebooks.simulated_raters import take
 
 ROOT = Path(__file__).parents[3]
 WORTH = {"original": 2.0, "new": 1.0, "old": -1.0}

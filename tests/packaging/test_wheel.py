@@ -113,6 +113,6 @@ def test_installed_wheel_lists_recipes(program, tmp_path):
 
 
 def test_installed_wheel_composes_a_recipe(program, tmp_path):
-    done = run(program, "recipes", "tiny/ldm", "--full", cwd=tmp_path)
+    done = run(program, "train", "tiny/ldm", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout

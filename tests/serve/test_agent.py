@@ -5,10 +5,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import soundfile
 from mcp import Client, ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from audioldm.nets.captioner import build_captioner
+from audioldm.nets.folder import save_component
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.serve.agent import build
 from audioldm.serve.service import Limits, Service
@@ -52,3 +55,18 @@ def test_what_cannot_be_is_a_sentence(tiny_model, tmp_path):
     assert empty[0] and "The prompt is empty" in empty[1]
     assert long[0] and "more than 5" in long[1]
     assert missing[0] and "file='no' is not there" in missing[1]
+
+
+def test_a_sound_is_described_where_there_is_a_captioner(tiny_model, tmp_path):
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    captioner = build_captioner(pipe.clap, ["a dog barking", "rain"], width=16, heads=2, queries=2)
+    save_component(captioner.eval(), tmp_path / "captioner")
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 5), 16000)
+
+    async def described():
+        async with Client(build(Service(pipe), tmp_path, tmp_path / "captioner")) as client:
+            reply = await client.call_tool("describe", {"file": str(tmp_path / "a.wav")})
+            return json.loads(reply.content[0].text)
+
+    caption = asyncio.run(described())
+    assert isinstance(caption["text"], str) and 0 <= caption["match"] <= 1

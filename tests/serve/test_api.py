@@ -62,15 +62,26 @@ def test_a_sound_is_the_pipeline_s_own(url, service):
     assert rate == 16000 and np.array_equal(wave, np.rint(mine.clip(-1, 1) * 32767).astype(np.int16))
 
 
-def test_formats_seeds_and_streams(url):
+def test_formats_and_seeds(url):
     assert ask(url, response_format="flac").headers["content-type"] == "audio/flac"
     assert ask(url, response_format="mp3").content[:1] == b"\xff"
     drawn = ask(url, seed=None)
     assert drawn.content == ask(url, seed=int(drawn.headers["x-seed"])).content
-    whole = ask(url).content
-    with httpx.stream("POST", f"{url}/v1/audio/generate", json={**ASK, "stream": True}) as response:
-        pieces = list(response.iter_raw())
-    assert len(pieces) > 1 and b"".join(pieces)[44:] == whole[44:]
+
+
+def test_a_stream_is_the_sound_and_begins_before_its_end(url, service):
+    asked = {**ASK, "audio_length": 5, "num_inference_steps": 4, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/audio/generate", json=asked, timeout=60) as response:
+        pieces = response.iter_raw()
+        content = next(pieces) + next(pieces)
+        busy = bool(service.jobs.running)
+        content += b"".join(pieces)
+    assert busy, "the first piece comes while the rest is made"
+    right = service.pipe("rain", seeds=[7], seconds=5, steps=4)[0]
+    wave = np.frombuffer(content[44:], "<i2")
+    assert np.array_equal(wave, (right.clamp(-1, 1) * 32767).round().short().numpy())
+    refused = httpx.post(f"{url}/v1/audio/generate", json={**asked, "input": ""})
+    assert refused.status_code == 422
 
 
 def test_an_edit_of_an_upload(url, service):

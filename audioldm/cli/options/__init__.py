@@ -232,12 +232,12 @@ class Leaf:
             return "|".join(map(str, get_args(self.item)))
         return {bool: "true|false", int: "N", float: "X", Path: "PATH"}.get(self.item, "TEXT")
 
-    def check(self, value: Any) -> None:
+    def check(self, value: Any, place: str = "") -> None:
         """Raise AudioLDMError for numbers out of range; None is the model's own."""
         if self.about.within is not None and value is not None:
             name = self.name if self.about.kind == "setting" else self.name.replace("_", "-")
             for number in value if isinstance(value, list | tuple) else [value]:
-                self.about.within.check(name, number)
+                self.about.within.check(place or name, number)
 
     def read(self, value: Any, kind: Any = None) -> Any:
         """A value, or one item of it, from its text or from JSON.   Raises AudioLDMError."""
@@ -256,14 +256,14 @@ def typed(value: Any, kind: Any) -> Any:
     """A text, or what JSON held, as a ``kind``.   Raises ValueError, KeyError or TypeError where it is of another."""
     parts, origin = get_args(kind), get_origin(kind)
     if origin is Literal:
-        return {str(part): part for part in parts}[value]
+        return dict(zip(map(str, parts), parts, strict=True))[value]
     if origin in (list, tuple):
         values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
         kinds = parts * len(values) if origin is list else parts
         return origin(typed(*pair) for pair in zip(values, kinds, strict=True))
     if isinstance(value, str):
         return TRUTHS[value.lower()] if kind is bool else kind(value)
-    if type(value) is not kind and not (kind is float and type(value) is int):
+    if type(value) not in {float: (int, float)}.get(kind, (kind,)):
         raise ValueError(f"{value!r} is no {kind.__name__}")
     return kind(value)
 

@@ -63,19 +63,12 @@ class SoundConditions(Group):
             )
         if self.control_net and not self.control:
             raise AudioLDMError("control_net has no map to read.", "Give --control MAP=FILE.")
-        for folder in (*self.control_net, self.ip_adapter):
-            if folder not in (None, SHIPPED) and not folder.exists():
-                raise AudioLDMError(
-                    f"{folder} is not there.", "Train it: audioldm recipes control/t2i_adapter."
-                )
-        if not self.control:
-            return []
-        from audioldm.control.source import MapSource
-
-        maps = [MapSource.parse(text) for text in self.control]
-        for asked in maps:
-            asked.check()
-        return maps
+        named = {*self.control_net, self.ip_adapter} - {None, SHIPPED}
+        if absent := sorted(folder for folder in named if folder and not folder.exists()):
+            raise AudioLDMError(
+                f"{absent[0]} is not there.", "Train it: audioldm recipes control/t2i_adapter."
+            )
+        return check_maps(self.control) if self.control else []
 
     def apply(
         self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
@@ -104,17 +97,18 @@ class SoundConditions(Group):
         nets: dict[str, Any] = {}
         for folder in self.control_net:
             net = load_net(folder)
-            name = getattr(net.config, "map", None)
+            name = getattr(net.config, "map", "")
             if name in nets:
                 raise AudioLDMError(f"Two control_nets read {name}.", "Name one for each map.")
+            nets |= {name: net} if name else {}
             if name in maps:
                 warn_of_base(net, pipe, folder)
-            nets |= {name: net} if name else {}
+        others = f"; the control_net named reads {', '.join(nets)}" if nets else ""
         for name in maps:
-            if name not in nets and (place := shipped(name, pipe.hashes.get("unet"))) is not None:
+            place = shipped(name, pipe.hashes.get("unet")) if name not in nets else None
+            if place is not None:
                 nets[name] = load_net(place)
-            if name not in nets:
-                others = f"; the control_net named reads {', '.join(nets)}" if nets else ""
+            elif name not in nets:
                 raise AudioLDMError(
                     f"No net reads {name} for {pipe.name}{others}.",
                     f"Train one (audioldm train control/t2i_adapter data.map={name}) and --set control_net=FOLDER.",
@@ -136,6 +130,16 @@ def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
         )
     controls = (replace(one, facts=facts) if isinstance(one, MicroControl) else one for one in pipe.controls)
     return replace(pipe, controls=tuple(controls))
+
+
+def check_maps(texts: list[str]) -> "list[MapSource]":
+    """``MAP=FILE[:SCALE]`` words as maps whose files are there."""
+    from audioldm.control.source import MapSource
+
+    maps = [MapSource.parse(text) for text in texts]
+    for asked in maps:
+        asked.check()
+    return maps
 
 
 def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "Control":

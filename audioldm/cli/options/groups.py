@@ -324,6 +324,11 @@ class Output(Force, DryRun):
         return self.out.suffix.lstrip(".").lower() in FORMATS and not self.out.is_dir()
 
     @property
+    def file_name(self) -> str:
+        """The name of the sound file that ``out`` is, "" for a folder."""
+        return self.out.name if self.is_file else ""
+
+    @property
     def folder(self) -> Path:
         """The folder that results go to."""
         return self.out.parent if self.is_file else self.out

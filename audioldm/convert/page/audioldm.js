@@ -87,6 +87,7 @@ export class Model {
   }
 
   async call(graph, inputs) {
+    await new Promise((go) => setTimeout(go));  // a net holds the page up while it runs: let it be drawn before
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, [data, dims]]) =>
       [name, new this.ort.Tensor(data instanceof BigInt64Array ? "int64" : "float32", data, dims)]));
     return (await this.nets[graph].run(feeds)).out.data;

@@ -3,7 +3,6 @@
 Koutini et al. (arXiv:2110.05069).   The weights are the published file (Apache-2.0).   N samples at 32 kHz, T frames.
 """
 
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -27,6 +26,10 @@ LEAST = 1
 CLASSES, PATCH, STRIDE = 527, 16, 10
 GRID = (12, 99)
 """patches over frequency and time"""
+RENAMED = {
+    "attn.qkv.": "self_attn.in_proj_", "attn.proj": "self_attn.out_proj", "mlp.fc1": "linear1", "mlp.fc2": "linear2",
+}  # fmt: skip
+"""in a block: theirs to torch's"""
 
 
 def filterbank() -> Tensor:
@@ -44,40 +47,15 @@ def log_mel(wave: Tensor) -> Tensor:
     return (((mel + 1e-5).log() + 4.5) / 5)[:, None]
 
 
-class Attention(nn.Module):
-    """Self-attention, 64 channels a head."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.qkv, self.proj, self.heads = nn.Linear(width, 3 * width), nn.Linear(width, width), width // 64
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, W)."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = self.proj(nnf.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x
-
-
-class Block(nn.Module):
-    """Attention and MLP, each on what it is added to after a layer norm."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width)
-        self.mlp = nn.Sequential(
-            OrderedDict(fc1=nn.Linear(width, 4 * width), gelu=nn.GELU(), fc2=nn.Linear(4 * width, width))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, W)."""
-        x = x + self.attn(self.norm1(x))
-        x = x + self.mlp(self.norm2(x))
-        return x
+def block(width: int) -> nn.Module:
+    """Attention of 64 channels a head and an MLP, each on what it is added to after a layer norm."""
+    return nn.TransformerEncoderLayer(
+        width, width // 64, 4 * width, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True
+    )
 
 
 class Net(nn.Module):
-    """PaSST-S under its published names: overlapping patches, places in time and frequency apart, two class tokens."""
+    """PaSST-S: overlapping patches, places in time and frequency apart, two class tokens."""
 
     def __init__(self, *, width: int = 768, depth: int = 12) -> None:
         super().__init__()
@@ -86,7 +64,7 @@ class Net(nn.Module):
         self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, width, GRID[0], 1))
         self.time_new_pos_embed = nn.Parameter(torch.zeros(1, width, 1, GRID[1]))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, PATCH, STRIDE)})
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(block(width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CLASSES))
 
@@ -113,6 +91,13 @@ class Passt(Network):
     ) -> None:
         self.dim = width
         super().__init__(Net(width=width, depth=depth), file, path)
+
+    def read(self, path: Path) -> dict[str, Tensor]:
+        """The file's tensors under the names of torch's encoder layers."""
+        state = super().read(path)
+        for theirs, ours in RENAMED.items():
+            state = {key.replace(theirs, ours): value for key, value in state.items()}
+        return state
 
     def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
         """Features and logits of each window."""

@@ -27,8 +27,12 @@ class WeightFile:
     blob: str = ""
 
     def find(self, path: str | Path | None = None) -> Path:
-        """``path``, or the file in the weights folder or torch.hub's, with the right hash; AudioLDMError without."""
-        place = Path(path) if path else weights_folder() / self.name
+        """``path``, or the file in $AUDIOLDM_WEIGHTS, ``weights`` in our cache, or torch.hub's, with the right hash.
+
+        Raises AudioLDMError without.
+        """
+        weights = Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
+        place = Path(path) if path else weights / self.name
         fetched = Path(torch.hub.get_dir()) / "checkpoints" / self.name
         if path is None and not place.is_file() and fetched.is_file():
             place = fetched
@@ -47,11 +51,6 @@ class WeightFile:
                 f"Get {self.name} again from {self.url}.",
             )
         return place
-
-
-def weights_folder() -> Path:
-    """$AUDIOLDM_WEIGHTS, or ``audioldm/weights`` in the user's cache."""
-    return Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
 
 
 def cache_folder() -> Path:
