@@ -57,7 +57,7 @@ browser:
 # `make test SEED=7` takes another order, SEED= that of the files.
 SEED ?= 1
 test: .venv/dev.stamp browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not slow and not gpu" $(addprefix --shuffle=,$(SEED))
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not slow and not gpu" $(addprefix --shuffle=,$(SEED))
 
 test-all: .venv/dev.stamp browser
 	@$(BIN)/python -m pytest -q

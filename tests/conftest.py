@@ -17,6 +17,14 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+LONG = {
+    "app/test_page.py", "app/test_training.py", "cli/test_edit.py", "cli/test_examples.py", "cli/test_generate.py",
+    "nets/test_fused.py", "packaging/test_platforms.py", "pipeline/test_classifier_guidance.py",
+    "pipeline/test_draws.py", "pipeline/test_edit.py", "recipes/embedded/test_release_checks.py",
+    "recipes/test_48k.py", "recipes/test_chain.py", "recipes/test_recipes.py", "training/test_finetune.py",
+    "training/test_kill.py", "training/test_memory.py", "training/test_modules.py",
+}  # fmt: skip
+"""Files that take long, and so come first: a process that began one as the last would leave the others waiting."""
 # tests are imported by path (importlib mode): the shared model becomes a plain module
 spec = importlib.util.spec_from_file_location("tiny_model", Path(__file__).with_name("tiny_model.py"))
 tiny = importlib.util.module_from_spec(spec)
@@ -82,6 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         rng = random.Random(seed)
         files = sorted({item.path for item in items})
         rng.shuffle(files)
+        files.sort(key=lambda path: path.as_posix().partition("/tests/")[2] not in LONG)
         places = {path: place for place, path in enumerate(files)}
         rng.shuffle(items)
         items.sort(key=lambda item: places[item.path])

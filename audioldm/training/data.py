@@ -282,7 +282,7 @@ def from_latents(
                 "Encode both with the same --buckets.",
             )
         second = max(counts) / read_index(folder)["seconds"]
-        ids, val_ids = list(map(counts.index, frames)), list(map(counts.index, val_frames))
+        ids, val_ids = ([counts.index(count) for count in part] for part in (frames, val_frames))
         order = in_buckets(ids, val_ids, [count / second for count in counts], seconds_a_batch, seed)
     return DataModule(train, val, collate=collate_latents, **settings, **order)
 

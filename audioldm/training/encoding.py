@@ -32,6 +32,8 @@ AHEAD = 4
 """Batches that a process of the loader makes before they are asked for."""
 GPU_BATCH = 64
 """Windows that a GPU encodes at once."""
+ROUNDS = 40
+"""Windows of each kind of synthetic sound."""
 TextEncoder = Callable[[Sequence[str]], list[tuple[Tensor, Tensor | None]]]
 """captions -> the vector (D,) and the tokens (L, E), if there are any, of each"""
 Job = tuple[int, int, int]
@@ -75,8 +77,8 @@ class Source:
 
     @staticmethod
     def synthetic(spec: AudioSpec, cuts: Cuts) -> "Source":
-        """Forty rounds of the synthetic sounds."""
-        data = Synthetic(spec, cuts.seconds, 40 * len(SOUNDS), seed=cuts.seed)
+        """So many ``ROUNDS`` of the synthetic sounds."""
+        data = Synthetic(spec, cuts.seconds, ROUNDS * len(SOUNDS), seed=cuts.seed)
         kinds = [data.kind(i) for i in range(len(data))]
         rows = [Row("", SOUNDS[kind][1], labels=(kind,), source="synthetic") for kind in kinds]
         return Source(data, rows, [0] * len(rows))

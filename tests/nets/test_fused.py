@@ -52,7 +52,7 @@ rows["cross"] = {"encoder_hidden_states": torch.randn(2, 5, 24),
                  "encoder_attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])}
 x, t = torch.randn(2, 8, 8, 4), torch.tensor([3, 500])
 for kind, more in (("film", {}), ("cross", {"context_dim": 24, "linear": True})):
-    unet = build_unet(kind, channels=(16, 32), layers=1, head_channels=8, film_dim=16, groups=4, **more).eval()
+    unet = build_unet(kind, channels=(16, 32), layers=1, head_channels=8, film_dim=16, groups=2, **more).eval()
     fused = fuse(unet)
     kinds = [type(part) for part in fused.modules()]
     assert kinds.count(FusedResnet) == 8 and kinds.count(FusedBlock) == 4, kinds
@@ -67,9 +67,9 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.parametrize("script", [KERNELS, NETS], ids=["kernels", "nets"])
-def test_fused_is_diffusers_own_within_rounding(script: str):
+def test_fused_is_diffusers_own_within_rounding():
     """In a process of its own, since Triton reads the variable when it is imported."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    words = [sys.executable, "-c", KERNELS + NETS]
+    run = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -21,6 +21,7 @@ FEW = [
 
 def test_the_chain_at_48_khz_ends_in_a_sound(tiny_model, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("audioldm.training.encoding.ROUNDS", 4)
     vae = ["task.vae.channels=[8,8,8,16]", "task.vae.latent_channels=16"]
     assert command("train", "tiny/vae", *FEW, *vae) == 0
     vocoder = ["task.vocoder.channels=32", "task.vocoder.upsample=[6,5,4,2,2]",

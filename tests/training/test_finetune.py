@@ -45,14 +45,20 @@ def fitted(name, overrides, *, fresh=False):
     return experiment
 
 
+@pytest.fixture(scope="module")
+def before(tiny_model):
+    """The model that nothing was taught, and what it makes of each prompt."""
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    return pipe, {prompt: pipe([prompt], seeds=[0], **QUICK) for prompt in ("<mine>", "my sound")}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_learns_only_its_own_and_is_heard(name, settings, tiny_model, tmp_path):
+def test_every_recipe_learns_only_its_own_and_is_heard(name, settings, tiny_model, before, tmp_path):
     prior = ["task.prior.clips=2"] if "dreambooth" in name else []
     experiment = fitted(name, [*settings, *prior])
     module, model = experiment.module, tmp_path / "run" / "model"
-    before = AudioLDM.from_pretrained(tiny_model)
+    pipe, plain = before
     prompt = "<mine>" if "textual" in name else "my sound"
-    plain = before([prompt], seeds=[0], **QUICK)
     if name == "personal/dreambooth":
         after = AudioLDM.from_pretrained(model)
         assert after.about["personal"]["prompt"] == "my sound"
@@ -60,13 +66,13 @@ def test_every_recipe_learns_only_its_own_and_is_heard(name, settings, tiny_mode
         found = read(model / "adapter.safetensors")
         moving = sum(p.numel() for p in module.parameters() if p.requires_grad)
         assert moving == found.parameters
-        assert found.base["unet"] == before.hashes["unet"] and found.about["model"] == "tiny"
+        assert found.base["unet"] == pipe.hashes["unet"] and found.about["model"] == "tiny"
         frozen = {k: v for k, v in module.unet.state_dict().items() if "deltas" not in k}
         for key, value in frozen.items():
             own = key.replace("parametrizations.", "").replace(".original", "")
-            assert torch.equal(value, before.unet.state_dict()[own])
+            assert torch.equal(value, pipe.unet.state_dict()[own])
         after = AudioLDM.from_pretrained(tiny_model).adapt(model / "adapter.safetensors")
-    assert not torch.equal(after([prompt], seeds=[0], **QUICK), plain)
+    assert not torch.equal(after([prompt], seeds=[0], **QUICK), plain[prompt])
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert ("train/prior" in rows[-1]) == bool(prior)
     kept = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
