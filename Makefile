@@ -106,31 +106,63 @@ tiny: .venv/dev.stamp
 	@$(BIN)/audioldm generate "a high tone" -n 8 -m runs/tiny/model --out out/tiny --force
 	@$(BIN)/python recipes/tiny/tones.py out/tiny
 
-# The embedded model from nothing: ESC-10 from ESC10=DIR, sounds from packages, then two pieces of training on the GPUs there are.
-# A quarter of an hour on two H100; TRAINER=cpu MINUTES=600 for a machine without one.   Typed again it goes on where it stopped.
-# FRACTION=0.001 TRAINER=cpu goes through every stage with that share of sounds, batches and clips: a rehearsal, whose model is noise.
+# The embedded model from nothing: ESC-10 from ESC10=DIR, open sounds by git and from packages, rendered ones; then its trainings by the
+# clock, one after the other, on the GPU that is there (on several: docs/embedded.md).   Typed again it goes on after the last whole step.
+# FRACTION=0.001 goes through every step with that share of sounds and a few batches, on a CPU too: a rehearsal, whose model is noise.
 ESC10 ?= data/raw/ESC-10
-TRAINER ?= gpu
-MINUTES ?= 16
 FRACTION ?= 1
-EMBEDDED := $(BIN)/python -m recipes.embedded.prepare
-MIX = data/raw/{esc10,opensounds,rendered,composed}.jsonl
+RUN ?= runs/embedded
+PARTS ?= data/parts
+MODEL ?= $(RUN)/model
+HEARD := $(PARTS)/heard
+SHIELD := data/raw/opensounds.jsonl
+EMBEDDED := $(BIN)/python -m recipes.embedded
+LEASE = $(EMBEDDED).model_lease
+MANIFESTS := data/raw/esc10.jsonl data/raw/opensounds2.jsonl data/raw/opensounds.jsonl data/raw/rendered.jsonl
+TEACHERS = --minilm "$$($(BIN)/python -c 'from audioldm.nets.minilm import minilm_folder as f; print(f())')"
+TAGGER = --yamnet "$$($(BIN)/python -c 'from audioldm.evaluation.embedders import yamnet as y; print(y.data_folder() / y.ARCHIVE)')"
 share = $(shell awk 'BEGIN { n = int($(1) * $(FRACTION) + 0.5); print (n < $(2) ? $(2) : n) }')
+SOUNDS = --parts $(PARTS) --need "$$(ls -d $(PARTS)/part[0-9]* | wc -l)"
 ifeq ($(FRACTION),1)
-LENGTH = --minutes $(MINUTES)
+length = --minutes $(1)
 else
-LENGTH = --batches $(call share,4000,2)
+length = --minutes 1 --steps 2 --rows 4 --limit 40 --eager
 FEWER = --seeds $(call share,20,2) --captions $(call share,100,4) --pairs $(call share,50,2) --steps 2
+SHIELD := $(HEARD)
+FEW = --windows 64 --steps 2 --checked 2
 endif
-embedded: .venv/dev.stamp
+
+data/raw/esc10.jsonl: | .venv/dev.stamp
 	@[ -d "$(ESC10)/001 - Dog bark" ] || { echo "make: ESC10=$(ESC10) is not ESC-10's folder; get it (docs/data.md) and name it" >&2; exit 1; }
-	@[ -f data/raw/esc10.jsonl ] || $(BIN)/audioldm data prepare esc10 --from "$(ESC10)"
-	@[ -f data/raw/opensounds.jsonl ] || $(EMBEDDED) opensounds --max-mb $(call share,3000,15)
-	@[ -f data/raw/rendered.jsonl ] || $(EMBEDDED) rendered --notes $(call share,1200,60) --tones $(call share,300,10) --speech $(call share,250,10)
-	@[ -f data/raw/composed.jsonl ] || $(EMBEDDED) composed data/raw/esc10.jsonl data/raw/opensounds.jsonl -n $(call share,2000,30)
-	@[ -f data/start/yamnet.safetensors ] || $(BIN)/python -m recipes.embedded.start $(MIX) --sounds data/raw/{esc10,opensounds}.jsonl
-	@$(BIN)/python -m recipes.embedded.train parts model --once $(LENGTH) --trainer $(TRAINER)
-	@$(BIN)/python -m recipes.embedded.release_checks $(MIX) -m runs/embedded/release $(FEWER)
+	@$(BIN)/audioldm data prepare esc10 --from "$(ESC10)" --force
+data/raw/opensounds2.jsonl: | .venv/dev.stamp
+	@$(BIN)/audioldm data prepare opensounds2 $(OPENSOUNDS2) --force
+data/raw/opensounds.jsonl: | .venv/dev.stamp
+	@$(EMBEDDED).prepare opensounds --max-mb $(call share,3000,15) --force
+data/raw/rendered.jsonl: | .venv/dev.stamp
+	@$(EMBEDDED).prepare rendered --notes $(call share,1200,60) --tones $(call share,300,10) --speech $(call share,250,10) --force
+$(PARTS)/words.txt: $(MANIFESTS)
+	@$(EMBEDDED).model_parts --out $(PARTS) --manifest $(MANIFESTS) $(TEACHERS)
+$(RUN)/vae/finished: $(PARTS)/words.txt
+	@$(LEASE) vae --out $(@D) $(SOUNDS) $(call length,8)
+$(RUN)/vocoder/finished: $(RUN)/vae/finished
+	@mkdir -p $(HEARD) && cd $(HEARD) && ln -sf ../valid/*.o* .
+	@$(EMBEDDED).vocoder_lease --parts $(PARTS) --valid $(HEARD) --vae $(<D)/vae --out $(@D) --decoder 0.4 --minutes $(if $(FEW),0.1 --tiny --eager,28)
+$(RUN)/clap/finished: $(PARTS)/words.txt
+	@$(LEASE) clap --out $(@D) $(SOUNDS) $(call length,6) $(TEACHERS) $(TAGGER) --rows 256
+$(RUN)/unet/finished: $(RUN)/vae/finished $(RUN)/clap/finished $(RUN)/vocoder/finished
+	@$(LEASE) unet --out $(@D) $(SOUNDS) $(call length,12) $(TAGGER) --vae $(RUN)/vocoder/vae --clap $(RUN)/clap/clap \
+		--vocoder $(RUN)/vocoder/vocoder --prompts recipes/embedded/dev_prompts.tsv --rows 128 --widths 96,160,192 --decay 0.9995
+$(MODEL)/audioldm.json: $(RUN)/unet/finished
+	@$(EMBEDDED).assemble model --unet $(RUN)/unet/final --vae $(RUN)/vocoder/vae --clap $(RUN)/clap/clap \
+		--vocoder $(RUN)/vocoder/vocoder -o $(MODEL)
+$(MODEL)/checks/shield.json: $(MODEL)/audioldm.json
+	@$(EMBEDDED).extras --model $(MODEL) --parts $(PARTS) --shield $(SHIELD) --out $(MODEL) $(FEW)
+$(RUN)/checks/checks.md: $(MODEL)/checks/shield.json
+	@$(EMBEDDED).release_checks $(MANIFESTS) -m $(MODEL) -o $(@D) $(FEWER)
+embedded: $(RUN)/checks/checks.md
+	@$(BIN)/audioldm data attribution $(MANIFESTS) -o $(MODEL)/ATTRIBUTION.md
+	@$(EMBEDDED).assemble card -o $(MODEL) --parts $(PARTS) --checks $<
 
 # Ours against diffusers on this CPU, under ten minutes; the table and benchmarks/results/cpu.{json,png}.
 bench: .venv/dev.stamp

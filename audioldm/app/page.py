@@ -17,6 +17,7 @@ from audioldm.app.training import MOST, News, Trainer, TrainRequest, kinds
 from audioldm.app.view import History
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation import html
 from audioldm.serve.jobs import Done, Progress
 from audioldm.serve.service import EDITS, EditRequest
 
@@ -320,8 +321,10 @@ def visible(takes: list[Take], names: list[str], count: int) -> list[Update]:
     """``count`` players: those with a take shown, the others hidden."""
     parts: list[Update] = []
     for take, name in zip(takes, names, strict=True):
-        image = view.img(take.figure.read_bytes(), f"Waveform and log-mel of {name[:1].lower()}{name[1:]}")
+        picture = html.image(
+            take.figure.read_bytes(), f"Waveform and log-mel of {name[:1].lower()}{name[1:]}"
+        )
         parts.append(gr.update(value=str(take.audio), visible=True, label=name))
-        parts.append(gr.update(value=image, visible=True))
+        parts.append(gr.update(value=picture, visible=True))
     hidden = [gr.update(value=None, visible=False)] * 2
     return parts + hidden * (count - len(takes))

@@ -1,12 +1,12 @@
 """What the page shows of sounds and of trainings, as HTML; words of the user are escaped."""
 
-import base64
 import html
 from typing import Any
 
 from audioldm.app.studio import Take
 from audioldm.cli import figure
 from audioldm.evaluation.html import figure as drawn
+from audioldm.evaluation.html import image
 from audioldm.evaluation.picture import Picture
 from audioldm.evaluation.run_report import Points, smooth
 from audioldm.pipeline.sounds import Sound
@@ -45,7 +45,7 @@ def rows_of(past: History) -> str:
 
 def selectable(sound: Sound, rate: int) -> str:
     """The waveform of an upload, on which a region can be drawn; the model hears it at ``rate`` Hz."""
-    picture = img(
+    picture = image(
         figure.strip(sound.mono(rate).numpy()),
         f"Waveform, {sound.seconds:.1f} seconds: drag to select a region",
     )
@@ -64,9 +64,3 @@ def curve(points: Points) -> str:
     axes.set(xlabel="batch", ylabel="loss")
     axes.grid(alpha=0.3)
     return drawn(picture, f"Loss of {len(points)} batches, {losses[0]:.3g} at first, {losses[-1]:.3g} now")
-
-
-def img(png: bytes, words: str) -> str:
-    """A picture inside the page, with words for those who do not see it."""
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{data}">'

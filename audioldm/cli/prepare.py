@@ -60,6 +60,7 @@ class SourceOptions(Group):
     only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
     exclude: list[str] | None = option(None, "wavcaps: a blacklist of other sets' test clips.", "JSON")
     weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.", Between(0))
+    host: str | None = option(None, "opensounds2: what stands before OWNER/NAME of a repository.", "URL")
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
@@ -82,6 +83,7 @@ class Prepare(Force, AsJson, Command):
       audioldm data prepare table clips.csv --audio sounds -o data/raw/clips.jsonl
       audioldm data prepare webdataset shards/*.tar --to data/raw/mine -o data/raw/mine.jsonl
       audioldm data prepare esc10 --from ESC-10
+      audioldm data prepare opensounds2
       audioldm data prepare audiocaps --from audiocaps/dataset --audio sounds --youtube
       audioldm data prepare parquet data/raw/audiocaps --hub OpenSound/AudioCaps -o data/raw/audiocaps.jsonl
     """
@@ -169,9 +171,10 @@ def checked(options: Prepare) -> "Reader":
         raise AudioLDMError(
             f"{name} takes no --{strange[0].replace('_', '-')}.", f"It takes {', '.join(known.values())}."
         )
-    if not inputs:
+    parameters = list(inspect.signature(reader).parameters.values())
+    if not inputs and parameters[0].default is inspect.Parameter.empty:
         raise AudioLDMError(f"{name} needs the place of its data.", "Name it: --from PLACE.")
-    kinds = [item.kind for item in inspect.signature(reader).parameters.values()]
+    kinds = [item.kind for item in parameters]
     if len(inputs) > 1 and inspect.Parameter.VAR_POSITIONAL not in kinds:
         raise AudioLDMError(f"{name} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
     for key in ("val", "test"):

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from audioldm.evaluation.clip_set import ClipSet
 from audioldm.metrics import agreement, divergence
-from audioldm.metrics.coverage import coverage
-from audioldm.metrics.diversity import mean_pairwise_cosine_distance
+from audioldm.metrics.coverage import coverage, mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows, infinity
 from audioldm.metrics.interval import bootstrap_mean
 from audioldm.metrics.kernel import kad, kid

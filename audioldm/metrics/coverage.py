@@ -1,4 +1,4 @@
-"""Fidelity and variety apart: are generated sounds near real ones, and is every real one near a generated one?
+"""Fidelity and variety apart: are generated sounds near real ones, every real one near one, and how different are they?
 
 n generated and m real rows, D wide.   A real row's ball reaches to its ``k``-th nearest neighbour among real rows.
 """
@@ -44,3 +44,16 @@ def radii(rows: Tensor, k: int) -> Tensor:
     """Distance of each row (n, D) to its k-th nearest other row (n,)."""
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.kthvalue(k + 1, dim=1).values
+
+
+def mean_pairwise_cosine_distance(rows: Tensor) -> float:
+    """1 - cos, averaged over all pairs of different rows (n, D), n >= 2.
+
+    >>> mean_pairwise_cosine_distance(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    1.0
+    """
+    if rows.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"rows has shape {tuple(rows.shape)}; give (n, D) with n of 2 or more.")
+    unit = torch.nn.functional.normalize(rows.double(), dim=1)
+    n = len(unit)
+    return float(1 - (unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))

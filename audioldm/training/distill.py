@@ -239,7 +239,7 @@ class Adversarial(Warmup):
     def step(self, *inputs: Any) -> Terms:  # type: ignore[override]
         """The critic: softplus(D(fake) - D(real)), prompts, R1.   The student: softplus(D(real) - D(fake)), jump."""
         z, noise, sigma, again, fresh, bump, condition, *points = inputs
-        of_student, of_critic = self.optimizers()
+        of_student, of_critic = self.optimizers()  # type: ignore[attr-defined]
         fake = self.denoiser(self.unet, condition)(z + spread(sigma, z) * noise, sigma)
         critic = self.critic(condition, again, fresh)
         rolled = self.critic(condition.map(lambda part: part.roll(1, 0)), again, fresh)
@@ -253,8 +253,8 @@ class Adversarial(Warmup):
         self.discriminator.requires_grad_(True)
         terms["jump"] = self.loss(Points(*points)).mean()
         terms["loss"] = terms["student"] + self.anchor * terms["jump"]
-        terms["norm"] = self.descend(terms["loss"], of_student, clip=1.0)
-        return detached(terms)
+        norm = self.descend(terms["loss"], of_student, clip=1.0)
+        return detached({**terms, "norm": norm})
 
     @torch.no_grad()
     def validation_step(self, batch: LatentBatch, index: int) -> None:

@@ -128,8 +128,8 @@ class LatentDiffusion(TrainingModule):
                 self.log(f"val/loss_t{quarter}", value, batch_size=len(batch.mean))
 
     def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
-        """The terms of one batch."""
-        return self.step(*self.draw(batch, rng, drop=drop))
+        """The terms of one batch; a recorded ``step`` would learn from it, too."""
+        return type(self).step(self, *self.draw(batch, rng, drop=drop))
 
     def step(
         self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, call: NetCall | None = None

@@ -2,7 +2,8 @@
 
     python -m recipes.embedded.extras --model DIR --parts DIR --shield DIR --out DIR --minutes 1.8
 
-``--model`` is a model folder, ``--parts`` the sounds of ``model_parts``, ``--shield`` ten blows on a metal shield.
+``--model`` is a model folder, ``--parts`` the sounds of ``model_parts``, ``--shield`` a folder of ten blows on a metal
+shield, or the manifest that has them.
 Six processes share one GPU; each writes into ``--out`` (the model folder itself, if it is to have them) what a model
 folder holds: ``control/NAME`` or ``adapters/shield.safetensors``, float16, tied to the U-Net by its hash.   Each is
 then compared on held-out clips with what the same noise and words give without it (``checks/NAME.json``).   A file
@@ -14,6 +15,7 @@ import argparse
 import copy
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -34,8 +36,10 @@ from audioldm.batch import Condition
 from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, MapControl, load_net
 from audioldm.control.maps import MAPS, pictures
 from audioldm.control.residual import joined
+from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode
 from audioldm.diffusion import objective
+from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import save_component, sha256, weight_file
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.nets.vae import encode
@@ -52,7 +56,7 @@ CLEAR = 0.3
 """share of frames with a pitch from which on a window has a clear one"""
 STEPS = 10
 """of sampling, in comparisons"""
-WORD = "my sound"
+WORD, SHIELD = "my sound", "a blow landing on a metal shield"
 MIX = 0.6
 """strength of the audio prompt that is compared"""
 DECAY, WARMUP, SAVED = 0.995, 20, 40.0
@@ -228,12 +232,18 @@ class Training:
         write(file, replace(adapter, layers=layers, base={"unet": self.base}, about=about))
 
 
-def score(name: str, wanted: Tensor, heard: Tensor) -> float:
-    """How well a curve is followed.
+MEASURES = {
+    "loudness": "RMSE in dB, mean difference taken off; less is better",
+    "pitch": "share of pitched frames within 50 cents",
+    "onset": "F1 within 50 ms",
+    "edges": "correlation",
+    IP_ADAPTER: "CLAP's cosine to the sound",
+    "shield": "CLAP's cosine to the ten clips",
+}
 
-    loudness: RMSE in dB, mean difference taken off (less is better); pitch: share of pitched frames within 50 cents;
-    onset: F1 within 50 ms; edges: correlation.
-    """
+
+def score(name: str, wanted: Tensor, heard: Tensor) -> float:
+    """How well a curve is followed, by MEASURES."""
     if name == "loudness":
         apart = heard - wanted
         return float((apart - apart.mean()).square().mean().sqrt())
@@ -289,7 +299,7 @@ def compared(training: Training, args: argparse.Namespace) -> dict[str, Any]:
         target = target / target.norm()
         before = near(pipe(words, seeds=seeds, **settings), target)
         pipe.adapt(f"{out / 'adapters' / 'shield.safetensors'}")
-        after, measure = near(pipe(words, seeds=seeds, **settings), target), "CLAP's cosine to the ten clips"
+        after = near(pipe(words, seeds=seeds, **settings), target)
     else:
         net = load_net(out / "control" / name).to(pipe.device)
         clips = list(held_out(name, args, pipe))
@@ -310,24 +320,39 @@ def compared(training: Training, args: argparse.Namespace) -> dict[str, Any]:
             ]
         )
         if name == IP_ADAPTER:
-            before, after, measure = near(plain, vectors), near(waves, vectors), "CLAP's cosine to the sound"
+            before, after = near(plain, vectors), near(waves, vectors)
         else:
 
             def follows(heard: Tensor) -> list[float]:
                 drawn = [MAPS[name].analyse(normalise_peak(wave[None])[0], spec) for wave in heard]
                 return [score(name, c.curve, d) for c, d in zip(controls, drawn, strict=True)]
 
-            before, after, measure = follows(plain), follows(waves), " ".join(score.__doc__.split())  # type: ignore[union-attr]
+            before, after = follows(plain), follows(waves)
     sign = -1 if name == "loudness" else 1
     better = sum(sign * (a - b) > 0 for a, b in zip(after, before, strict=True))
     means = [sum(values) / len(values) for values in (before, after)]
-    return {"without": means[0], "with": means[1], "better": better, "of": len(after), "measure": measure}
+    return {
+        "without": means[0],
+        "with": means[1],
+        "better": better,
+        "of": len(after),
+        "measure": MEASURES[name],
+    }
 
 
-def shield_windows(folder: Path, pipe: AudioLDM) -> dict[str, Tensor]:
-    """The first ten clips of a folder by name, each at four places of a window, all called WORD."""
+def ten_clips(place: Path) -> list[Path]:
+    """The first ten sounds of a folder by name, or of SHIELD in a manifest.   Raises AudioLDMError."""
+    if place.is_dir():
+        return sorted(place.iterdir())[:10]
+    if not (paths := sorted(Path(row.path) for row in manifest.read(place) if SHIELD in row.captions)):
+        raise AudioLDMError(f"{place} has no {SHIELD!r}.", "Prepare opensounds with its package 0ad-data.")
+    return paths[:10]
+
+
+def shield_windows(place: Path, pipe: AudioLDM) -> dict[str, Tensor]:
+    """Ten clips, each at four places of a window, all called WORD."""
     samples, waves = pipe.spec.samples(pipe.defaults.seconds), []
-    for path in sorted(folder.iterdir())[:10]:
+    for path in ten_clips(place):
         clip = normalise_peak(decode(path, pipe.spec.rate)[None])[0][:samples]
         for late in (0.0, 0.1, 0.25, 0.5):
             begin = int(late * (samples - len(clip)))
@@ -428,7 +453,9 @@ def main() -> int:
         print(f"{name:12} {row['without']:7.3f} -> {row['with']:7.3f}  better on {row['better']} of {row['of']}"
               f"  {row['batches']} batches of {row['rows']}{'  NO BETTER' if worse else ''}")  # fmt: skip
     print(f"{time.time() - begin:.0f} s", flush=True)
-    return 1 if failed else 0
+    if not failed:
+        shutil.rmtree(work)
+    return 1 if failed and not args.steps else 0
 
 
 if __name__ == "__main__":

@@ -77,8 +77,10 @@ def trained(
     trainer = L.Trainer(
         accelerator=accelerator, devices=1, precision=precision, max_steps=-1, max_epochs=1, logger=False,
         enable_checkpointing=False, callbacks=[StopAfter()], enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, limit_val_batches=1, val_check_interval=4,
     )  # fmt: skip
-    trainer.fit(module, DataLoader(Fixed(make), batch_size=None))
+    # a validation is no step, recorded or not
+    trainer.fit(module, DataLoader(Fixed(make), batch_size=None), DataLoader(Fixed(make), batch_size=None))
     assert module.batch_count == BATCHES
     # Lightning hears of every step, recorded or not: its checkpoints wait for a new one
     assert trainer.global_step == BATCHES + (BATCHES - TURN if hasattr(module, "discriminator") else 0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from audioldm.datasets.manifest import Row
 from audioldm.evaluation.embedders.yamnet import load_row
-from audioldm.metrics.diversity import mean_pairwise_cosine_distance
+from audioldm.metrics.coverage import mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.metrics.kernel import kad
 from audioldm.signal.mel import LogMel

@@ -1,0 +1,171 @@
+"""Students of a tiny model: what learns, what is written, what is heard, and what is said."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+import soundfile
+import torch
+
+from audioldm import recipes
+from audioldm.adapters.adapter import start
+from audioldm.adapters.files import read, write
+from audioldm.errors import AudioLDMError, AudioLDMWarning
+from audioldm.pipeline.audioldm import AudioLDM
+
+NAMES = ["distill/warmup", "distill/consistency", "distill/adversarial"]
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    for i, hertz in enumerate((300.0, 400.0, 500.0, 600.0, 700.0, 800.0)):
+        wave = 0.3 * torch.sin(2 * torch.pi * hertz * torch.arange(8000) / 16000)
+        soundfile.write(folder / f"a tone of {i}.wav", wave.numpy(), 16000)
+    return folder
+
+
+@pytest.fixture
+def settings(tiny_model, sounds, tmp_path):
+    return [
+        "data=sounds", f"data.model={tiny_model}", f"data.folder={sounds}", "data.prompt=null", "data.seconds=0.32",
+        "data.windows=2", "data.workers=0", "data.val_share=0.4", f"task.model={tiny_model}",
+        f"run_dir={tmp_path}/run", "batches=3",
+        "batch_size=2", "val_every=3", "task.rank=2", "task.trajectories.steps=3", "task.trajectories.states=2",
+        "trainer.log_every_n_steps=1", "callbacks.preview=null",
+    ]  # fmt: skip
+
+
+def fitted(name, overrides):
+    experiment = recipes.build(recipes.load(name, overrides))
+    experiment.fit()
+    return experiment.module
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stage_learns_and_leaves_a_student_that_knows_its_sampler(
+    name, kind, settings, tiny_model, tmp_path
+):
+    module = fitted(name, [*settings, f"task.kind={kind}"])
+    before = AudioLDM.from_pretrained(tiny_model)
+    for key, value in module.teacher.unet.state_dict().items():
+        assert torch.equal(value, before.unet.state_dict()[key]), "the teacher stays"
+    folder = tmp_path / "run/model"
+    if kind == "lora":
+        student = AudioLDM.from_pretrained(tiny_model).adapt(folder / "turbo.safetensors")
+    else:
+        student = AudioLDM.from_pretrained(folder)
+    defaults = student.defaults
+    assert (defaults.steps, defaults.sampler, defaults.grid, defaults.guidance) == (
+        4,
+        "consistency",
+        "trailing",
+        1.0,
+    )
+    assert defaults.seconds == before.defaults.seconds
+    options = {"seconds": 0.32, "retry_silent": 0}
+    plain = before(
+        ["rain"], seeds=[0], steps=4, sampler="consistency", grid="trailing", guidance=1.0, **options
+    )
+    assert not torch.equal(student(["rain"], seeds=[0], **options), plain)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert len(losses) == 3 and all(loss > 0 for loss in losses)
+    assert any("val/loss" in row for row in rows)
+    assert any("val/diversity" in row for row in rows) == ("adversarial" in name)
+
+
+def test_a_student_gets_nearer_to_the_ends_of_its_teachers_trajectories(settings, tmp_path):
+    longer = ["batches=60", "val_every=20", "task.lr=2e-3", "task.warmup=5", "callbacks.ema.decay=null"]
+    fitted("distill/warmup", [*settings, "task.kind=full", *longer])
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    seen = [row["val/loss"] for row in rows if "val/loss" in row]
+    assert seen[-1] < 0.8 * seen[0]
+
+
+@pytest.mark.parametrize("name", ["distill/consistency", "distill/adversarial"])
+def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
+    whole = fitted(name, [*settings, "batches=4", f"run_dir={tmp_path}/whole"])
+    experiment = recipes.build(recipes.load(name, [*settings, "batches=4"]))
+    experiment.trainer.limit_train_batches = 2
+    experiment.trainer.fit_loop.max_epochs = 1
+    experiment.fit()
+    assert experiment.module.batch_count == 2
+    again = fitted(name, [*settings, "batches=4"])
+    assert again.batch_count == 4
+    for (key, a), (_, b) in zip(whole.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_a_lora_is_trained_further_from_its_file(settings, tmp_path):
+    fitted("distill/warmup", settings)
+    first = tmp_path / "run/model/turbo.safetensors"
+    module = fitted("distill/consistency", [*settings, f"run_dir={tmp_path}/more", f"task.adapter={first}"])
+    one, two = read(first), read(tmp_path / "more/model/turbo.safetensors")
+    assert one.layers.keys() == two.layers.keys() and module.adapter.rank == 2
+    changed = [
+        not torch.equal(one.layers[n].factors[k], v)
+        for n, x in two.layers.items()
+        for k, v in x.factors.items()
+    ]
+    assert any(changed) and module.teacher.adapted is None
+    with pytest.raises(AudioLDMError, match="is not a file"):
+        recipes.build(
+            recipes.load("distill/consistency", [*settings, "task.adapter=nowhere.safetensors"]), fresh=True
+        )
+
+
+@pytest.fixture
+def student(tiny_model, tmp_path):
+    pipe = AudioLDM.from_pretrained(tiny_model)
+    about = {
+        "sampling": json.dumps({"steps": 4, "sampler": "consistency", "grid": "trailing", "guidance": 1.0})
+    }
+    return pipe, written(tmp_path / "turbo.safetensors", pipe, about)
+
+
+def written(file, pipe, about):
+    """A LoRA that changes nothing, and says ``about``."""
+    rng = torch.Generator().manual_seed(0)
+    plain = start(pipe.unet, "lora", rank=1, targets=["to_q"], generator=rng)
+    write(file, replace(plain, base=dict(pipe.hashes), about=about))
+    return file
+
+
+def test_an_adapter_brings_its_sampling_and_takes_it_along(student):
+    pipe, file = student
+    before = pipe.defaults
+    assert pipe.adapt(file).defaults.steps == 4
+    assert pipe.adapt(file).defaults.sampler == "consistency"
+    assert pipe.adapt().defaults == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"guidance": 2.5}, "guidance=2.5"),
+        ({"steps": 20}, "steps=20"),
+        ({"sampler": "ddim"}, "sampler=ddim"),
+        ({}, None),
+    ],
+)
+def test_a_student_that_is_sampled_in_another_way_says_so_in_a_line(student, options, words):
+    pipe, file = student
+    pipe.adapt(file)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", AudioLDMWarning)
+        pipe(["rain"], seeds=[0], seconds=0.32, retry_silent=0, **options)
+    lines = [str(one.message) for one in seen if issubclass(one.category, AudioLDMWarning)]
+    assert len(lines) == (words is not None)
+    if words:
+        assert words in lines[0] and "use consistency, 1 to 8 steps and guidance 1" in lines[0]
+
+
+@pytest.mark.parametrize("sampling", ["{", '{"steps": 0}', '{"speed": 2}', "4"])
+def test_a_sampling_that_cannot_be_is_refused(student, sampling):
+    pipe, file = student
+    written(file, pipe, {"sampling": sampling})
+    with pytest.raises(AudioLDMError, match="sampling cannot be read"):
+        pipe.adapt(file)
