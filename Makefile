@@ -76,7 +76,7 @@ check: .venv/dev.stamp
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# Broken sounds, weights, settings, tables, tars and requests, kills and full disks; lost must be 0.   SIZE=large takes all of them;
+# Broken sounds, weights, settings, tables, tars and requests, kills and full disks; lost must be 0.   SIZE=large takes all of them, for a night (.ci/run large);
 # `make fuzz SEED=7` draws others.
 SIZE ?= small
 fuzz: .venv/dev.stamp

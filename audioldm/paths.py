@@ -1,9 +1,11 @@
 """Paths that come out of data, and files that appear whole or not at all."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
+import stat
 import unicodedata
 import uuid
 from collections.abc import Iterator
@@ -64,22 +66,28 @@ def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     Windows-1252.  Raises AudioLDMError for a name that leads out of the folder.
     """
     path = inside(folder, name, where=where, links=links)
-    slashed = name.replace("\\", "/")
-    for text in dict.fromkeys((name, slashed)):
+    places = (inside(folder, form, where=where, links=links) for form in spellings(name))
+    return next((place for place in places if os.path.lexists(place)), path)
+
+
+def find(name: str) -> Path:
+    """The file that a user calls ``name``, wherever it is, in the ways of ``locate``."""
+    return next((Path(form) for form in spellings(name) if os.path.lexists(form)), Path(name))
+
+
+def spellings(name: str) -> list[str]:
+    """How a file may be called that a text calls ``name``, the name itself first; bytes as Python spells them."""
+    forms = [
+        form
+        for text in (name, name.replace("\\", "/"))
         for form in (
             text,
             unicodedata.normalize("NFC", text),
             unicodedata.normalize("NFD", text),
-            in_bytes(text),
-        ):
-            if form and os.path.lexists(place := inside(folder, form, where=where, links=links)):
-                return place
-    return path
-
-
-def in_bytes(name: str) -> str:
-    """The name of a file whose bytes are Windows-1252 instead of UTF-8, as Python spells it; "" if there is none."""
-    return name.encode("cp1252", "ignore").decode("utf-8", "surrogateescape")
+            text.encode("cp1252", "ignore").decode("utf-8", "surrogateescape"),
+        )
+    ]
+    return [form for form in dict.fromkeys(forms) if form]
 
 
 @contextmanager
@@ -149,6 +157,17 @@ def restore(path: Path) -> None:
 def aside_of(path: Path) -> Path:
     """Where a folder stands while another takes its place."""
     return path.with_name(f".{path.name}.old")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file.   OSError for what has no end (a pipe), or is large and almost all holes."""
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    if about.st_size > 2**30 and 16 * 512 * getattr(about, "st_blocks", about.st_size) < about.st_size:
+        raise OSError(errno.EINVAL, f"it holds next to nothing of its {about.st_size} bytes", str(path))
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_in(path: Path) -> list[Path]:

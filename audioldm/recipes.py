@@ -140,6 +140,8 @@ class Range:
     whole: bool
     low: float
     high: float
+    unlimited: bool = False
+    """whether -1 stands for no limit"""
 
     @classmethod
     def read(cls, key: str) -> "Range":
@@ -149,10 +151,11 @@ class Range:
         >>> closed.complaint(1), half.complaint(1), half.complaint(0.5), closed.complaint(float("nan"))
         ('', 'out of range', 'not a whole number', 'out of range')
         """
-        text = key.removeprefix("int ")
+        text, *more = key.removeprefix("int ").split(" or -1")
         low, high = map(float, text[1:-1].split(","))
         inwards = {"(": inf, ")": -inf, "[": low, "]": high}
-        return cls(text, text != key, nextafter(low, inwards[text[0]]), nextafter(high, inwards[text[-1]]))
+        ends = nextafter(low, inwards[text[0]]), nextafter(high, inwards[text[-1]])
+        return cls(key.removeprefix("int "), key.startswith("int "), *ends, bool(more))
 
     def complaint(self, value: Any) -> str:
         """What is wrong with a value, or ""."""
@@ -160,7 +163,8 @@ class Range:
             return "not a number"
         if self.whole and isinstance(value, float):
             return "not a whole number"
-        return "" if self.low <= value <= self.high else "out of range"
+        within = self.low <= value <= self.high or (self.unlimited and value == -1)
+        return "" if within else "out of range"
 
 
 @lru_cache

@@ -3,16 +3,19 @@
 import csv
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 
+LONGEST_TEXT = 2**30
+"""bytes"""
 LINE_END = re.compile(r"\r\n|\n|\r")
 TABLES = (".csv", ".tsv", ".jsonl")
 NULLS = frozenset({"nan", "NaN", "NAN", "None", "none", "null", "NULL", "<NA>", "NaT"})
@@ -68,23 +71,45 @@ class Table:
             self.records.append(Record(where, values))
 
 
-def read_text(source: str | Path | bytes) -> str:
+def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
     """The text of a file, or of bytes: UTF-8 with or without a mark, UTF-16 with one, else Windows-1252.
 
-    AudioLDMWarning says where the last was needed.   Raises AudioLDMError for a file that is missing or holds no text.
+    AudioLDMWarning says where the last was needed.   Raises AudioLDMError for a file that is missing, holds no text, or
+    goes on after LONGEST_TEXT bytes; no more of it are read.   ``name`` is what messages call it.
 
     >>> read_text(b"\\xef\\xbb\\xbfa dog")
     'a dog'
     """
-    name = "the text" if isinstance(source, bytes) else str(source)
+    name = name or ("the text" if isinstance(source, bytes) else str(source))
     try:
-        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if isinstance(source, str | Path):
+            if Path(source).exists() and not Path(source).is_file():  # a pipe may never end
+                raise AudioLDMError(f"{name} is no file.", "Name a text file.")
+            with open(source, "rb") as file:
+                raw = limited(file, name)
+        else:
+            raw = source if isinstance(source, bytes) else limited(source, name)
     except OSError as error:
         raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
     text, known = decoded(raw, name)
     if not known:
         warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)
     return text
+
+
+def limited(file: BinaryIO, name: str) -> bytes:
+    """All that is left of a file.   Raises AudioLDMError where that is too long for a text."""
+    blocks, length = list[bytes](), 0
+    with suppress(OSError):  # what is no file on a disk has no size
+        length = os.fstat(file.fileno()).st_size - LONGEST_TEXT
+    while length <= 0 and (block := file.read(2**20)):
+        blocks.append(block)
+        length = sum(map(len, blocks)) - LONGEST_TEXT
+    if length > 0:
+        raise AudioLDMError(
+            f"{name} is too long for a text.", f"Name one of {LONGEST_TEXT >> 20} MiB or less."
+        )
+    return b"".join(blocks)
 
 
 def decoded(raw: bytes, name: str) -> tuple[str, bool]:
@@ -111,6 +136,22 @@ def lines(text: str) -> list[str]:
     """
     out = LINE_END.split(text)
     return out[:-1] if out[-1] == "" else out
+
+
+def filled(rows: Sequence[str], name: str | Path) -> list[tuple[int, str]]:
+    """Each line that says something, with its number; AudioLDMWarning counts the others."""
+    out = [(number, row) for number, row in enumerate(rows, start=1) if row.strip()]
+    if out:
+        warn_of_blank([number for number, row in enumerate(rows, start=1) if not row.strip()], name)
+    return out
+
+
+def warn_of_blank(numbers: Sequence[int], name: str | Path) -> None:
+    """Name the lines of a text that say nothing."""
+    if numbers:
+        listed = ", ".join(map(str, numbers[:8])) + (" and so on" if len(numbers) > 8 else "")
+        what = f"{len(numbers)} empty lines are" if len(numbers) > 1 else "an empty line is"
+        warnings.warn(AudioLDMWarning(f"{name}: {what} left out: {listed}."), stacklevel=3)
 
 
 def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") -> Table:
@@ -141,9 +182,7 @@ def columns_of(path: str | Path) -> list[str]:
 def json_lines(path: Path, rows: Sequence[str]) -> Table:
     """One object a line."""
     table, columns = Table([]), dict[str, None]()
-    for number, row in enumerate(rows, start=1):
-        if not row.strip():
-            continue
+    for number, row in filled(rows, path):
         try:
             value = json.loads(row)
         except (ValueError, RecursionError) as error:
@@ -161,7 +200,7 @@ def json_lines(path: Path, rows: Sequence[str]) -> Table:
 def separated(path: Path, rows: Sequence[str], text: str) -> Table:
     """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
     start, separator = header(rows)
-    table = Table([])
+    table, blank = Table([]), list[int]()
     for number, raw, fault in records(rows, start, separator):
         if not fault and not table.columns:
             table.columns.extend(map(str.strip, raw))
@@ -169,6 +208,10 @@ def separated(path: Path, rows: Sequence[str], text: str) -> Table:
             is_free = [text] == table.columns[-1:] and '"' not in rows[number - 1]
             cells = cells_of(raw, len(table.columns) if is_free else len(raw), separator)
             table.add(f"{path}:{number}", cells, fault or misshapen(cells, len(table.columns), separator))
+        else:
+            blank.append(number)
+    if table.records:
+        warn_of_blank(blank, path)
     return table
 
 

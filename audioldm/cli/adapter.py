@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import show_json, warned
+from audioldm.cli.console import show_json, show_text, warned
 from audioldm.cli.options import AsJson, Command, Force, argument, group, option, out_option
 from audioldm.cli.options.groups import load, model_option
 from audioldm.errors import AudioLDMError
@@ -41,7 +41,7 @@ class Show(AsJson, Command):
             return
         for name, value in table.items():
             listed = isinstance(value, list)
-            print(
+            show_text(
                 f"{name}: {', '.join(value[:12]) + (' ...' if len(value) > 12 else '') if listed else value}"
             )
 
@@ -70,10 +70,10 @@ class Convert(Force, Command):
         adapter = opened(self.file, self.model)
         if self.to == "audioldm":
             write(out, adapter)
-            print(out)
+            show_text(out)
             return
         for path in export(out, adapter, self.to):
-            print(path)
+            show_text(path)
 
 
 def opened(file: Path, model: str | None) -> "Adapter | Words":

@@ -1,6 +1,8 @@
 """The command ``audioldm``: which commands there are, how their help looks, and what becomes of a mistake."""
 
+import os
 import sys
+import threading
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -132,7 +134,9 @@ def run(arguments: list[str], commands: typer.Typer = app) -> int:
         return say_usage(error, arguments)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except Exception as error:
+    except SystemExit as error:  # of a library
+        code = error.code if isinstance(error.code, int | None) else say_error(RuntimeError(error.code))
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         if debug:
             raise
         return say_error(error)
@@ -145,7 +149,7 @@ MEMORY = ("out of memory", "allocate memory", "not enough memory")
 """How libraries say that they got no memory."""
 
 
-def say_error(error: Exception) -> int:
+def say_error(error: BaseException) -> int:
     """One line about what ended a command, and its exit code: 1 for what nobody expected."""
     if isinstance(error, AudioLDMError):
         say(str(error))
@@ -175,6 +179,10 @@ def say_usage(error: typer.TyperException, arguments: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    threading.excepthook = lambda ended: ended.exc_value and say_error(ended.exc_value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

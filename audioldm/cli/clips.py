@@ -1,6 +1,5 @@
 """Which clips a command makes, and the files of each: named after prompt and seed, checked before any work."""
 
-import hashlib
 import json
 import os
 import re
@@ -14,9 +13,12 @@ from audioldm.cli.options.conditioning import AudioPrompt
 from audioldm.cli.options.groups import FORMATS, Output, Prompts
 from audioldm.cli.prompts import Row
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside
+from audioldm.paths import inside, sha256
+from audioldm.tables import read_text
 
 SUFFIX = {name: re.sub("24|float", "", name) for name in FORMATS}
+UNWRITTEN = ("aif", "aiff", "aac", "au", "caf", "mp4", "oga", "opus", "w64", "webm", "wma")
+"""endings of sounds that nothing here writes; a file or folder of such a name would be taken for one"""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output
 def named_file(name: Path, audio_format: str | None) -> tuple[Path, str]:
     """A file's name without its ending, and the format, which the ending chooses where nothing else does."""
     ending = name.suffix.lstrip(".").lower()
+    if ending in UNWRITTEN:
+        raise AudioLDMError(f"{name}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
     if ending not in FORMATS:
         return name, audio_format or "wav"
     if SUFFIX[audio_format or ending] != ending:
@@ -142,6 +146,8 @@ def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
     from audioldm.pipeline.outputs import check_writable
 
     paths = [path for group in groups for clip in group for path in files_of(clip, output).all()]
+    if output.out.suffix.lstrip(".").lower() in UNWRITTEN:
+        named_file(output.out, None)
     check_free(*paths, force=output.force)
     check_writable(output.folder)
 
@@ -153,10 +159,10 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
     """
     files = files_of(clip, output)
     try:
-        record = json.loads(files.sidecar.read_text(encoding="utf-8"))
-        whole = record["sound"]["sha256"] == hashlib.sha256(files.audio.read_bytes()).hexdigest()
+        record = json.loads(read_text(files.sidecar))
+        whole = record["sound"]["sha256"] == sha256(files.audio)
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     if not whole or not all(path.exists() for path in files.all()):
         return False

@@ -5,9 +5,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audioldm.errors import AudioLDMWarning
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, Task
 
 
 def printable(text: str) -> str:
@@ -25,6 +28,11 @@ def printable(text: str) -> str:
 def say(message: str) -> None:
     """One line on stderr that begins with the program's name."""
     print(f"audioldm: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def show_text(text: object) -> None:
+    """A result for people, on stdout."""
+    print("\n".join(map(printable, str(text).split("\n"))), flush=True)
 
 
 def would(what: str) -> None:
@@ -62,51 +70,80 @@ def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A spinner with the seconds while ``what``, which has no parts to count, goes on; nothing without a terminal."""
+def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress", "Task"]]:
+    """A line with a bar, rate, time left and time taken, and its task; nothing without a terminal."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description} ..."), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar.add_task(what, total=None)
-        yield
-
-
-@contextmanager
-def progress(total: float | None, unit: str = "steps") -> Iterator[Callable[..., None]]:
-    """A bar with rate and time left over ``total`` units; gives the function that moves it by its first argument.
-
-    None is a total that is not known.   Nothing is shown where stderr is no terminal.   Where more is done than was
-    planned (a silent clip is sampled again, a failed batch taken apart), the total grows.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
-    class Rate(TextColumn):
-        """Units a second."""
+    class Rate(ProgressColumn):
+        """How much of how much, and units a second."""
 
-        def render(self, task: "object") -> Text:
-            speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
-            return Text("" if speed is None else f"{speed:.3g} {unit}/s")
+        def render(self, task: "Task") -> Text:
+            speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+            done = "" if task.total is None else f"{task.completed:.4g}/{task.total:.4g} "
+            return Text(f"{done}{unit}" if speed is None else f"{done}{unit}, {speed:.3g} {unit}/s")
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
-    shown = Progress(
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(
         *columns,
         console=console,
         transient=True,
         disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),
-    )
-    with shown as bar:
-        bar.add_task(unit, total=total)
-        [task] = bar.tasks
+    ) as shown:
+        shown.add_task(what, total=total, unit=unit)
+        yield shown, shown.tasks[0]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A bar over what the work within counts (``audioldm.progress.counted``), one after the other.
+
+    Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one.
+    """
+    from audioldm.progress import is_heard, listening
+
+    if is_heard():
+        yield
+        return
+    with bar(f"{what} ...", None, "") as (shown, task):
+
+        def show(unit: str, done: float, total: float) -> None:
+            if (unit, total) != (task.fields["unit"], task.total):
+                shown.reset(task.id, total=total, unit=unit)
+            shown.update(task.id, completed=done)
+
+        with listening(show):
+            yield
+
+
+@contextmanager
+def progress(total: float | None, unit: str = "steps") -> Iterator[Callable[..., None]]:
+    """A bar over ``total`` units; gives the function that moves it by its first argument.
+
+    Where more is done than was planned (a silent clip is sampled again, a failed batch taken apart), the total grows.
+    """
+    with bar("", total, unit) as (shown, task):
 
         def advance(size: float = 1, *_: object) -> None:
             limit = None if total is None else max(total, task.completed + size)
-            bar.update(task.id, advance=size, total=limit)
+            shown.update(task.id, advance=size, total=limit)
 
         yield advance

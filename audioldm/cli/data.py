@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import printable, progress, show_findings, show_json, would
+from audioldm.cli.console import printable, progress, show_findings, show_json, show_text, waiting, would
 from audioldm.cli.encode import Encode
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option, out_option
 from audioldm.cli.prepare import Prepare, examine, record, show
@@ -112,7 +112,7 @@ class Listen(Force, Command):
                 step()
         title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
         text = html.page(title, f'<h1>{html.text(title)}</h1><div class="clips">{"".join(cards)}</div>')
-        print(write_text(self.out, text))
+        show_text(write_text(self.out, text))
 
 
 def card(row: "Row") -> str:
@@ -157,7 +157,7 @@ class Attribution(Command):
             names = "; ".join(f"{author} ({count})" for author, count in sorted(authors.items()))
             lines += ["", f"## {source}, {licence}: {authors.total()} clips", "", names]
         text = "\n".join(map(printable, [*lines, ""]))
-        print(text if self.out is None else write_text(self.out, text))
+        show_text(text if self.out is None else write_text(self.out, text))
 
 
 class Shard(Force, DryRun, Command):
@@ -188,9 +188,9 @@ class Shard(Force, DryRun, Command):
         if self.dry_run:
             would(f"{len(rows)} clips would be written below {out}")
             return
-        with progress(len(rows), "clips") as step:
-            shards = write_shards(rows, out, clips=self.clips, on_row=step)
-        print(f"{out}: {len(shards)} shards, {len(rows)} clips")
+        with waiting(f"writing {out}"):
+            shards = write_shards(rows, out, clips=self.clips)
+        show_text(f"{out}: {len(shards)} shards, {len(rows)} clips")
 
 
 class Stats(Command):

@@ -158,7 +158,7 @@ class Edit(Command):
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the sidecar says of how the takes were made."""
-        from audioldm.datasets.manifest import sha256
+        from audioldm.paths import sha256
 
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
         settings = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.console import progress, say, would
+from audioldm.cli.console import progress, say, show_text, would
 from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS
@@ -134,11 +134,11 @@ class Encode(Force, DryRun, Command):
             self.encode(sources, windows[done:], cuts, nets, about)
             warn_of_cut(nets.known, t5 or nets.clap)
         elif "scaling_factor" in read_index(out):
-            print(f"{out} is whole already: {read_index(out)['windows']} windows")
+            show_text(f"{out} is whole already: {read_index(out)['windows']} windows")
             return
         index = {**read_index(out), **measure(out)}
         write_index(out, index)
-        print(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+        show_text(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
 
     def nets(self) -> "tuple[Nets, Any]":
         """The nets on the device, and the T5 whose sequences are kept, None without one."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, say, show_json, would
+from audioldm.cli.console import progress, say, show_json, show_text, would
 from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option, out_option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.cli.score import (
@@ -221,7 +221,7 @@ class Protocol(Force, Command):
             frame = protocols.Protocol(out.stem, about, self.captions, self.seconds, self.gain, items=())
             written = protocols.of_rows(rows, frame)
         written.write(out)
-        print(f"{out}: {len(written.items)} clips, sha256 {written.sha256}")
+        show_text(f"{out}: {len(written.items)} clips, sha256 {written.sha256}")
 
 
 class Embedders(AsJson, Command):

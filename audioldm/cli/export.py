@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from audioldm.cli.checks import check_free, check_parts
-from audioldm.cli.console import say, waiting, would
+from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, out_option, setting
 from audioldm.cli.options.groups import PublishedOptions, Sampling, adapt, load
 from audioldm.errors import AudioLDMError
@@ -113,7 +113,7 @@ class Export(Force, DryRun, Command):
             model.about["merged"] = model.adapted.settings() if model.adapted else []
         with waiting(f"writing {out}"):
             save(model, out, self.dtype)
-        print(out)
+        show_text(out)
 
 
 def write_onnx(request: Export, out: Path) -> None:
@@ -165,7 +165,7 @@ def write_nets(ref: str, out: Path) -> bool:
     for key in checkpoint.unread:
         say(f"left out: the conditioner that begins with {key!r}.")
     for folder in checkpoint.save(out):
-        print(folder)
+        show_text(folder)
     return True
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli import stream
 from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
+from audioldm.cli.clips import Clip, check_outputs, files_of, is_finished, plan, process_slice
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import Command, argument, changed, option
 from audioldm.cli.options.conditioning import AudioPrompt, SoundConditions, read_audio_prompt, sound_embedding
@@ -18,6 +18,7 @@ from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
+from audioldm.paths import sweep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,6 +164,8 @@ def to_make(groups: list[list[Clip]], request: Generate) -> list[list[Clip]]:
         return groups
     if request.prompts.rerank > 1:
         raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
+    for folder in {files_of(group[0], output).audio.parent for group in groups}:
+        sweep(folder)
     return [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
 
 
@@ -328,7 +331,7 @@ class Session:
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
-        from audioldm.datasets.manifest import sha256
+        from audioldm.paths import sha256
 
         prompts = self.request.prompts
         record: dict[str, Any] = {"schedule": prompts.schedule, "loop": prompts.loop}

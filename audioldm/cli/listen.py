@@ -7,13 +7,12 @@ Examples:
   audioldm listen analyse listen/old_new
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from audioldm.cli.console import printable, progress, show_json, waiting, would
+from audioldm.cli.console import say, show_json, show_text, waiting, would
 from audioldm.cli.options import (
     AsJson,
     Between,
@@ -95,13 +94,10 @@ class Prepare(Force, DryRun, Command):
             return
         from audioldm.listening.prepare import prepare as make
 
-        with progress(None, "prompts") as advance:
-            test = make(
-                folders, self.out, choices, captions=self.captions, force=self.force,
-                progress=lambda *_: advance(),
-            )  # fmt: skip
+        with waiting(f"making {self.out}"):
+            test = make(folders, self.out, choices, captions=self.captions, force=self.force)
         for line in described(test, self.raters):
-            print(line)
+            show_text(line)
 
 
 def name_systems(words: list[str]) -> dict[str, Path]:
@@ -164,7 +160,7 @@ class Serve(Command):
         from audioldm.listening.server import Server
 
         server = Server(load(self.test), host=self.host, port=self.port)
-        server.failure = lambda message: print(f"audioldm: {message}", file=sys.stderr)
+        server.failure = say
         server.start()
         print(f"open {server.url}   (Ctrl-C stops; answers go to {self.test}/responses.jsonl)", flush=True)
         if not server.local:
@@ -205,8 +201,7 @@ class Analyse(AsJson, Command):
         if self.as_json:
             show_json(result.summary())
             return
-        print("\n".join(map(printable, result.text().split("\n"))), end="")
-        print(f"written: {written}")
+        show_text(f"{result.text()}written: {written}")
 
 
 app = group(__doc__, {"prepare": Prepare, "serve": Serve, "analyse": Analyse})

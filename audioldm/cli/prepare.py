@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import printable, progress, show_findings, show_json
+from audioldm.cli.console import printable, show_findings, show_json, show_text, waiting
 from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option, out_option
 from audioldm.errors import AudioLDMError
 
@@ -190,8 +190,8 @@ def fetched(reader: "Reader", inputs: Sequence[str], options: dict[str, Any]) ->
     folder = Path(options.get("audio") or inputs[0])
     folder.mkdir(parents=True, exist_ok=True)
     clips = captioned.clips(reader(*inputs, **options, findings=[]))
-    with progress(len(clips), "clips") as step:
-        return youtube.fetch(clips, folder, on_clip=step)
+    with waiting("fetching"):
+        return youtube.fetch(clips, folder)
 
 
 def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
@@ -200,7 +200,9 @@ def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
     missing = sum(not Path(row.path).is_file() for row in rows)
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
-    print(f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written")
+    show_text(
+        f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written"
+    )
 
 
 SHOWN = 20
@@ -226,8 +228,8 @@ def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int =
     """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes."""
     from audioldm.datasets import check
 
-    with progress(len(rows), "sounds") as step:
-        report = check.check(rows, workers=workers if len(rows) > 200 else 0, on_row=step)
+    with waiting("checking"):
+        report = check.check(rows, workers=workers if len(rows) > 200 else 0)
     return check.Report(report.rows, [*findings, *report.findings])
 
 

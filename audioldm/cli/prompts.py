@@ -44,7 +44,7 @@ def read_rows(prompt: str | None, file: str | None) -> list[Row]:
     if file not in (None, "-"):
         return read_file(Path(file))
     stream = getattr(sys.stdin, "buffer", None)
-    text = sys.stdin.read() if stream is None else tables.read_text(stream.read())
+    text = sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
     return read_table(text, Path("standard input"), kind_of(text))
 
 
@@ -70,9 +70,8 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
     """Every row of a text.   Raises AudioLDMError that names the first bad row, and counts the others."""
     lines = tables.lines(text)
     if kind == ".txt":
-        numbered = enumerate(lines, start=1)
         records = [
-            tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in numbered if line.strip()
+            tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in tables.filled(lines, path)
         ]
         table = tables.Table(["prompt"], records)
     else:

@@ -15,6 +15,7 @@ from audioldm.cli.options import Between, Group, changed, restored, setting
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Output
 from audioldm.cli.results import Results, save
 from audioldm.errors import AudioLDMError
+from audioldm.tables import read_text
 
 if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
@@ -105,7 +106,7 @@ class Machine(Group):
 def read_sidecar(path: Path) -> dict[str, Any]:
     """A sidecar with all that a replay needs.   Raises AudioLDMError."""
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(read_text(path))
         about = {name: record["machine"][name] for name in ("threads", "batch_size", "batch_row")}
         machine = restored(Machine, {**about, "seed": record["seed"]})
         texts = (record["prompt"], record["sound"]["sha256"], record["command"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, waiting
+from audioldm.cli.console import show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option, out_option
 from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
@@ -113,7 +113,7 @@ class Ema(Force, Command):
     def run(self) -> None:
         from audioldm.nets.folder import load_component, save_component, weight_file
         from audioldm.paths import staged
-        from audioldm.training.ema import stored_averages, synthesise
+        from audioldm.training.ema import synthesise
 
         run, out = self.folder, self.out
         here, there = run.resolve(), out.resolve()
@@ -122,14 +122,14 @@ class Ema(Force, Command):
         check_free(out, force=self.force)
         if out.exists() and not (out / "model").is_dir():
             raise AudioLDMError(f"{out} is no run.", "--force replaces only a run's folder; name another.")
-        with progress(len(stored_averages(run / "ema", at=self.at)), "averages") as step:
-            state = synthesise(run / "ema", width=self.width, at=self.at, on_average=step)
+        with waiting("combining"):
+            state = synthesise(run / "ema", width=self.width, at=self.at)
         unet: Any = load_component(run / "model" / "unet")
         unet.load_state_dict(state, strict=True)
         with staged(out, folder=True, replace=True) as stage:
             shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
             save_component(unet, stage / "model" / "unet")
-        print(weight_file(out / "model" / "unet"))
+        show_text(weight_file(out / "model" / "unet"))
 
 
 class Report(Command):
@@ -154,4 +154,4 @@ class Report(Command):
 
         with waiting("drawing"):
             page = run_page(self.folder, against=self.against)
-        print(write_text(self.out or self.folder / "report.html", page))
+        show_text(write_text(self.out or self.folder / "report.html", page))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_free, check_parts
-from audioldm.cli.console import progress, show_json, would
+from audioldm.cli.console import progress, show_json, show_text, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option, out_option
 from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
@@ -83,7 +83,7 @@ class Reporting(Force, DryRun, AsJson):
         if self.as_json:
             show_json(report)
         else:
-            print(text, end="")
+            show_text(text.removesuffix("\n"))
 
 
 class Choice(Group):

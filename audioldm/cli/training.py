@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from audioldm import recipes
-from audioldm.cli.console import say
+from audioldm.cli.console import say, waiting
 from audioldm.errors import AudioLDMError
 from audioldm.training.callbacks import read_metrics, speed_of
 from audioldm.training.memory import out_of_memory, release
@@ -32,7 +32,8 @@ def train(cfg: DictConfig, overrides: Sequence[str], *, fresh: bool) -> None:
     """One training: on stderr how fast it went and how to hear it, its components' folder on stdout."""
     if cfg.batch_size == "auto":
         recipes.resolve_batch_size(cfg)
-    experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
+    with waiting("reading the data and the nets"):
+        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
     fit(cfg, experiment)
     folder, module = Path(cfg.run_dir), experiment.module
     if cfg.debug == "profile":

@@ -1,6 +1,5 @@
 """Where a control comes from: a sound that is analysed, or a curve drawn in a CSV.   T mel frames."""
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from audioldm.datasets.decode import decode
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import normalise_peak
 from audioldm.spec import AudioSpec
-from audioldm.tables import lines, read_text
+from audioldm.tables import header, lines, read_text, records
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,15 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
 
 def read_points(path: Path, name: str) -> tuple[Tensor, Tensor]:
     """Rising times in seconds and values (n,), float64, of the rows of a CSV."""
-    rows = [(number, row) for number, row in enumerate(csv.reader(lines(read_text(path))), 1) if any(row)]
-    points = [p for p in (point_of(row, number, path, name) for number, row in rows) if p is not None]
+    texts = lines(read_text(path))
+    start, separator = header(texts)
+    rows = []
+    for number, row, why in records(texts, start, separator):
+        if why:
+            raise AudioLDMError(f"{path}, line {number}: {why}.", "Write two numbers a row.")
+        if any(row):  # where a comma does not separate, it is the sign in a number
+            rows.append((number, row if separator == "," else [cell.replace(",", ".") for cell in row]))
+    points = [p for p in (point_of(*row, path, name, row is rows[0]) for row in rows) if p is not None]
     if not points:
         raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
     times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
@@ -112,12 +118,12 @@ def read_points(path: Path, name: str) -> tuple[Tensor, Tensor]:
     return times, values
 
 
-def point_of(row: list[str], number: int, path: Path, name: str) -> tuple[float, float] | None:
-    """Seconds and value of one row; None for a header in the first line."""
+def point_of(number: int, row: list[str], path: Path, name: str, first: bool) -> tuple[float, float] | None:
+    """Seconds and value of one row; None for a header in the first one."""
     try:
         time, value = float(row[0]), float(row[1]) if len(row) > 1 or name != "onset" else 1.0
     except (ValueError, IndexError):
-        if number == 1:
+        if first:
             return None
         raise AudioLDMError(
             f"{path}, line {number}: {','.join(row)!r} is no seconds,value.", "Write two numbers a row."

@@ -37,7 +37,6 @@ from audioldm.nets.folder import (
     load_component,
     read_json,
     save_component,
-    sha256,
     weight_file,
     weight_hash,
 )
@@ -45,6 +44,7 @@ from audioldm.nets.text_encoder import LONGEST, AudioLDM2TextEncoder
 from audioldm.nets.unet import learns_variance
 from audioldm.nets.vae import stride_of
 from audioldm.paths import published, write_text
+from audioldm.progress import counted
 from audioldm.spec import SPECS, AudioSpec
 
 SUCCESSORS = Sampling(guidance=3.5)
@@ -75,7 +75,7 @@ def open_checkpoint(path: Path, choices: Choices) -> Components:
         name=path.stem,
         defaults=SUCCESSORS if shape is not None and len(shape.contexts) > 1 else Sampling(),
         about={"source": path.name, "licence": LICENCE, **more},
-        hashes={"checkpoint": sha256(path)},
+        hashes={"checkpoint": weight_hash(path)},
         notice=NOTICE,
     )
 
@@ -91,7 +91,7 @@ def open_tango(folder: Path, choices: Choices) -> Components:
         name=folder.name,
         defaults=TANGO,
         about={"source": str(folder), "licence": TANGO_LICENCE, "scaling_factor": checkpoint.scale},
-        hashes={path.name: sha256(path) for path in files},
+        hashes={path.name: weight_hash(path) for path in files},
         notice=TANGO_NOTICE,
     )
 
@@ -107,12 +107,11 @@ def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
     """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    unet, vae, vocoder, clap = (
-        source.build("unet"),
-        source.build("vae"),
-        source.build("vocoder"),
-        clap_of(source),
-    )
+    nets: dict[str, Any] = {
+        name: clap_of(source) if name == "clap" else source.build(name)
+        for name in counted((*NETS, "clap"), "nets")
+    }
+    unet, vae, vocoder, clap = nets.values()
     spec = spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)
@@ -199,7 +198,7 @@ def open_diffusers(folder: Path, choices: Choices) -> Components:
         name=folder.name,
         defaults=SUCCESSORS if successor else Sampling(),
         about={"source": str(folder), "licence": LICENCE, "heads": choices.heads},
-        hashes={part: sha256(weight_file(folder / part)) for part in parts if (folder / part).is_dir()},
+        hashes={part: weight_hash(weight_file(folder / part)) for part in parts if (folder / part).is_dir()},
         notice=NOTICE,
     )
 
@@ -256,11 +255,13 @@ def typed(kind: Any, values: dict[str, Any], path: Path) -> Any:
 def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
     """The sha256 of every weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
     parts = [part for part in HASHED if part in expected or (folder / part).is_dir() or part in NETS]
-    hashes = {part: weight_hash(weight_file(folder / part)) for part in parts}
+    files = {part: weight_file(folder / part) for part in parts}
+    megabytes = counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6)
+    hashes = {part: weight_hash(file) for part, file in megabytes}
     for part, digest in hashes.items():
         if part in expected and digest != expected[part]:
             raise AudioLDMError(
-                f"{weight_file(folder / part)} is truncated or was changed: its sha256 is {digest[:12]}..., "
+                f"{files[part]} is truncated or was changed: its sha256 is {digest[:12]}..., "
                 f"not {str(expected[part])[:12]}....",
                 AGAIN,
             )
@@ -274,7 +275,7 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
     takes its place when all is on the disk.
     """
     with published(folder) as stage:
-        for name in NETS:
+        for name in counted(NETS, "nets"):
             save_component(getattr(model, name), stage / name, dtype=dtype)
         model.clap.save(stage, dtype=dtype)
         if model.token_encoder is not None:
@@ -283,7 +284,7 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
             if isinstance(control, MicroControl):
                 save_component(control.net, stage / "micro", dtype=dtype)
         write_scheduler(stage / "scheduler", model.schedule, model.prediction)
-        hashes = {part: sha256(weight_file(stage / part)) for part in HASHED if (stage / part).is_dir()}
+        hashes = {part: weight_hash(weight_file(stage / part)) for part in HASHED if (stage / part).is_dir()}
         content = {
             "format": 1, "name": model.name, "spec": asdict(model.spec), "defaults": asdict(model.defaults),
             "about": model.about, "sha256": hashes,

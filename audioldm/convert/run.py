@@ -10,11 +10,12 @@ from audioldm.control.micro import MicroConditioning, MicroControl
 from audioldm.datasets.cache import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import fill, load_component, read_weights, sha256, state_digest
+from audioldm.nets.folder import fill, load_component, read_weights, state_digest, weight_hash
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.unet import kind_of, with_variance
 from audioldm.nets.vae import encoder_digest
 from audioldm.spec import SPECS
+from audioldm.tables import read_text
 
 BUILDERS = (
     "audioldm.nets.unet.build_unet", "audioldm.nets.vae.build_vae", "audioldm.nets.hifigan.build_hifigan",
@@ -44,7 +45,7 @@ def run_settings(run: Path) -> dict[str, Any]:
             f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model."
         )
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = " ".join(str(error).split())[:160]
         raise AudioLDMError(f"{path} is not valid YAML ({line}).", "Name another run.") from None
@@ -157,6 +158,6 @@ def t5_of(run: Path, named: str | None = None) -> str | None:
     from audioldm.convert.reference import find_part
 
     part = find_part(named or Path(item["file"]).parent, "text_encoder")
-    if sha256(part.files[0]) != item["sha256"]:
+    if weight_hash(part.files[0]) != item["sha256"]:
         raise AudioLDMError(f"The U-Net's tokens were not made with t5={part.ref}.", "Name the right one.")
     return part.ref

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from audioldm.datasets.manifest import sha256
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, staged, write_text
+from audioldm.paths import inside, sha256, staged, write_text
+from audioldm.tables import read_text
 
 SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
 FORMAT = 2
@@ -108,7 +108,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
 def index_at(path: Path) -> dict[str, Any]:
     """The index in a file, of a cache that may be cut off."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     whole = isinstance(index, dict) and all(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import CANCEL, Mixer, Reader, opened
+from audioldm.datasets.decode import CANCEL, LOUDEST, Mixer, Reader, opened
 from audioldm.datasets.loudness import Loudness
-from audioldm.datasets.manifest import LOUDEST, SILENT_PEAK, Finding, Row, leaks, sha256
+from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks
 from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
+from audioldm.paths import sha256
 
 NOTES = ("clipped", "antiphase", "ending", "column", "weak")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
@@ -167,8 +168,8 @@ def flaw(result: Measures, rate: int) -> tuple[str, str] | None:
     return None
 
 
-def check(rows: Sequence[Row], *, workers: int = 0, on_row: Callable[[], None] | None = None) -> Report:
-    """Read every clip; keep the sound ones, name the rest.  ``on_row`` is called once per row, for progress.
+def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
+    """Read every clip; keep the sound ones, name the rest.
 
     A duplicate has the same bytes and part as an earlier row of its split, or the same samples in another file.  A
     leak shares a file, a recording or its samples with a split that ranks higher (test, val, train): the row of the
@@ -176,7 +177,7 @@ def check(rows: Sequence[Row], *, workers: int = 0, on_row: Callable[[], None] |
     """
     findings: list[Finding] = []
     sound: list[tuple[Row, str]] = []
-    for row, notes, samples in sound_results(inspect, rows, findings, processes=workers, on_row=on_row):
+    for row, notes, samples in sound_results(inspect, rows, findings, processes=workers):
         findings += notes
         sound += [(row, samples)] if row else []
     reasons = leaks([row for row, _ in sound], [(samples,) for _, samples in sound])

@@ -47,6 +47,8 @@ BLOCK = 2**20
 RATES = (500, 1_000_000)
 """Hz; a file of another rate is damaged."""
 MOST_CHANNELS = 64
+LOUDEST = 1000.0
+"""Samples beyond it (60 dB above full scale) are no sound."""
 ANTIPHASE_DB = 20.0
 """Where the mean of the channels is so much weaker than the strongest one, they cancel each other."""
 
@@ -245,7 +247,16 @@ def read_mono(
         wave = torch.cat(waves) if waves else torch.zeros(0)
         if not wave.isfinite().all():
             raise AudioLDMError(f"{path} has samples that are not finite.", "Replace or remove it.", code=1)
+        check_level(path, float(wave.abs().max()) if len(wave) else 0.0)
         return wave, file.rate
+
+
+def check_level(path: str | Path, peak: float) -> None:
+    """Raise AudioLDMError for a peak that no sound has."""
+    if peak > LOUDEST:
+        raise AudioLDMError(
+            f"{path} peaks at {peak:.1e} of full scale: it is no sound.", "Give another file.", code=1
+        )
 
 
 @contextmanager

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, locate, write_text
-from audioldm.tables import is_text, lines, read_text
+from audioldm.paths import inside, locate, sha256, write_text
+from audioldm.tables import filled, is_text, lines, read_text
 
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
 """Of two splits that share a clip, the one of the lower number has it."""
 SILENT_PEAK = 1e-3
 """A clip whose largest sample is below -60 dB of full scale holds nothing to learn."""
-LOUDEST = 1000.0
-"""Samples beyond it (60 dB above full scale) are no sound."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,9 @@ def read(
     if split is not None and split not in SPLITS:
         raise AudioLDMError(f"split={split!r} is not a split.", f"Use one of {', '.join(SPLITS)}.")
     rows = []
-    for number, line in enumerate(lines(read_text(path)), start=1):
+    for number, line in filled(lines(read_text(path)), path):
         try:
-            if line.strip():
-                rows.append(parse(line, where=f"{path}:{number}", folder=path.parent, absolute=absolute))
+            rows.append(parse(line, where=f"{path}:{number}", folder=path.parent, absolute=absolute))
         except AudioLDMError as error:
             if findings is None:
                 raise
@@ -170,12 +167,6 @@ def _portable(path: str, folder: Path) -> str:
     except AudioLDMError:  # a link that leads out of the folder
         return str(full.resolve())
     return relative
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(row: Row) -> Path:

@@ -7,7 +7,7 @@ is not for measuring); unpacking writes 16-bit WAV, which trainings read fast.
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ from pathlib import Path
 import soundfile
 
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.manifest import Finding, Row, read, sha256, verified, write
+from audioldm.datasets.manifest import Finding, Row, read, verified, write
 from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, staged, workspace
+from audioldm.paths import inside, sha256, staged, workspace
 
 RATE = 16000
 FULL_KBPS, LEAST_KBPS = 256, 6  # libsndfile's Opus rates at compression level 0 and 1
@@ -70,7 +70,6 @@ def pack(
     kbps: float = 48,
     splits: Sequence[str] = ("train", "val", "test"),
     processes: int = 0,
-    on_row: Callable[[], None] | None = None,
 ) -> tuple[int, list[Finding]]:
     """Write the rows of ``splits`` and their sounds to the tar ``out``; its bytes, and the rows that were left out."""
     level, findings = level_of(kbps), list[Finding]()
@@ -83,7 +82,7 @@ def pack(
             rows = [row for row in read(manifest) if row.split in splits]
             rows = list({name_of(row): row for row in rows}.values())  # equal sounds would share a file
             work = partial(shrink, folder=folder, level=level)
-            done = sound_results(work, rows, findings, processes=processes, on_row=on_row)
+            done = sound_results(work, rows, findings, processes=processes)
             write(list(done), room / f"{manifest.stem}.jsonl")
         with tarfile.open(stage, "w") as tar:
             tar.add(room, arcname=".")
@@ -91,12 +90,7 @@ def pack(
 
 
 def unpack(
-    file: Path,
-    out: Path,
-    *,
-    force: bool = False,
-    processes: int = 0,
-    on_row: Callable[[], None] | None = None,
+    file: Path, out: Path, *, force: bool = False, processes: int = 0
 ) -> tuple[list[Path], list[Finding]]:
     """Write a pack's manifests and sounds below ``out``: the manifests, and the rows that were left out.
 
@@ -115,7 +109,7 @@ def unpack(
             place.mkdir(exist_ok=True)
             rows = read(room / f"{stem}.jsonl", absolute=False)
             work = partial(grow, folder=waves)
-            done = list(sound_results(work, rows, findings, processes=processes, on_row=on_row))
+            done = list(sound_results(work, rows, findings, processes=processes))
             write([moved(row, place) for row in done], out / f"{stem}.jsonl")
     return [out / f"{stem}.jsonl" for stem in stems], findings
 

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import TypeVar
 
 from audioldm.datasets.manifest import Finding, Row
+from audioldm.progress import counted
 
 Result = TypeVar("Result")
 WINDOW = 4
@@ -18,13 +19,10 @@ WINDOW = 4
 
 
 def sound_results(
-    work: Callable[[Row], Result], rows: Sequence[Row], findings: list[Finding], *,
-    processes: int = 0, on_row: Callable[[], None] | None = None,
-) -> Iterator[Result]:  # fmt: skip
-    """As ``each``, without the findings, which are added to ``findings``; ``on_row`` is called once a row."""
-    for result in each(work, rows, processes=processes):
-        if on_row is not None:
-            on_row()
+    work: Callable[[Row], Result], rows: Sequence[Row], findings: list[Finding], *, processes: int = 0
+) -> Iterator[Result]:
+    """As ``each``, counted, without the findings, which are added to ``findings``."""
+    for _, result in zip(counted(rows, "sounds"), each(work, rows, processes=processes), strict=True):
         if isinstance(result, Finding):
             findings.append(result)
         else:

@@ -11,11 +11,11 @@ import json
 import os
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from glob import glob
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from audioldm.datasets.draws import BEGIN, Place, draw, generator
 from audioldm.datasets.manifest import Row, verified
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
+from audioldm.progress import counted
 from audioldm.spec import AudioSpec
 from audioldm.tables import lines, read_text
 
@@ -43,9 +44,7 @@ def expand(shards: Sequence[str]) -> list[str]:
     return [path for name in shards for path in (sorted(glob(name)) if set("*?[") & set(name) else [name])]
 
 
-def write_shards(
-    rows: Sequence[Row], folder: Path | str, *, clips: int = 1000, on_row: Callable[[], object] = lambda: None
-) -> list[Path]:
+def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) -> list[Path]:
     """Tars of ``clips`` rows each, files as they are; the captions beside them.  Returns their paths.
 
     Other shards of the folder go.  Raises AudioLDMError for a row whose file is missing or no sound, and for a full
@@ -58,14 +57,13 @@ def write_shards(
             "Run `audioldm data check` on the manifest.",
             code=1,
         )
-    paths = []
+    paths, counter = [], counted(rows, "clips")
     for start in range(0, len(rows), clips):
         path = folder / f"shard-{start // clips:05d}.tar"
         # a link would leave its sound behind
         with staged(path) as stage, tarfile.open(stage, "w", dereference=True) as tar:
-            for i, row in enumerate(rows[start : start + clips], start):
+            for i, row in enumerate(islice(counter, clips), start):
                 add(tar, f"{i:09d}", row)
-                on_row()
         paths.append(path)
     for old in set(folder.glob("shard-*.tar")) - set(paths):
         old.unlink()

@@ -12,7 +12,7 @@ import torch
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.tables import read_table
+from audioldm.tables import read_table, read_text
 
 CAPTION_FILE = "captions.csv"
 POLICIES = ("first", "all", "hash")
@@ -65,7 +65,7 @@ def prompt_of(path: Path) -> str:
     if not sidecar.is_file():
         return ""
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        content = json.loads(read_text(sidecar))
     except (ValueError, RecursionError) as error:
         raise AudioLDMError(
             f"{sidecar} is not JSON: {error}.", "Remove it, or make the clip again."

@@ -25,7 +25,7 @@ from audioldm.evaluation.table import csv_text, markdown
 from audioldm.metrics.interval import wilson
 from audioldm.paths import inside
 from audioldm.signal.level import normalise_peak
-from audioldm.tables import lines, read_text
+from audioldm.tables import filled, lines, read_text
 
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
@@ -112,9 +112,7 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
     if not path.is_file():
         raise AudioLDMError(f"There is no file {path}.", "Give a TSV: prompt, tab, classes joined by |.")
     prompts, findings, unknown = [], [], []
-    for number, line in enumerate(lines(read_text(path)), start=1):
-        if not line.strip():
-            continue
+    for number, line in filled(lines(read_text(path)), path):
         text, _, names = line.partition("\t")
         asked = [name.strip() for name in names.split("|") if name.strip()]
         classes = tuple(name for name in asked if any(begins(each, name) for each in known))
@@ -189,9 +187,8 @@ def records(folder: Path) -> Iterator[tuple[str, Path | None, str]]:
     """Where it stands, the sound file beside it (None where it names its own), and the JSON text of every record."""
     listing = folder / LISTING
     if listing.is_file():
-        for number, line in enumerate(lines(read_text(listing)), start=1):
-            if line.strip():
-                yield f"{listing}:{number}", None, line
+        for number, line in filled(lines(read_text(listing)), listing):
+            yield f"{listing}:{number}", None, line
         return
     for sound in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
         sidecar = sound.with_suffix(".json")

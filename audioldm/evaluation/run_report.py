@@ -13,6 +13,8 @@ from audioldm.datasets.decode import held
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
+from audioldm.progress import counted
+from audioldm.tables import read_text
 
 STEPS = 5
 """previews of so many moments, the last one among them"""
@@ -108,7 +110,8 @@ def previews(folder: Path) -> str:
             last = len(steps) - 1
             some = steps if last < STEPS else [steps[i * last // (STEPS - 1)] for i in range(STEPS)]
             cards = "".join(
-                html.card("", f"batch {step}", preview(kind, step, event)) for step, event in some
+                html.card("", f"batch {step}", preview(kind, step, event))
+                for step, event in counted(some, "previews")
             )
             parts.append(f'<h3>{html.text(tag)}</h3><div class="clips">{cards}</div>')
     return html.section("Previews over time", *parts) if parts else ""
@@ -156,7 +159,7 @@ def text_of(path: Path) -> str:
         raise AudioLDMError(
             f"{path.parent} holds no {path.name}.", "Name the folder of a run, such as runs/tiny/vae."
         )
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_text(path)
 
 
 def json_of(path: Path) -> dict[str, Any]:

@@ -31,6 +31,10 @@ DAMAGED = "damaged:"
 ANCHOR = "anchor"
 
 
+SCALES: dict[Task, tuple[int, int]] = {"quality": (1, 5), "relevance": (1, 5), "mushra": (0, 100)}
+CHOICES: dict[Task, tuple[str, ...]] = {"ab": ("A", "B", "tie"), "abx": ("A", "B")}
+
+
 @dataclass(frozen=True)
 class Trial:
     """One page.   ``slots`` are the versions of the prompt's clip in the order of their buttons."""
@@ -43,6 +47,21 @@ class Trial:
     """the version shown as such: MUSHRA's open reference"""
     caption_of: str | None = None
     """the prompt whose caption is shown, if any; another prompt's in a catch trial of relevance"""
+
+
+def check_answer(trial: Trial, answer: object) -> None:
+    """Raise ValueError for an answer that this trial does not ask for."""
+    if trial.task in CHOICES:
+        if not isinstance(answer, str) or answer not in CHOICES[trial.task]:
+            raise ValueError(f"answer must be one of {', '.join(CHOICES[trial.task])}")
+        return
+    low, high = SCALES[trial.task]
+    scores = answer if isinstance(answer, list) else [answer]
+    if isinstance(answer, list) != (trial.task == "mushra") or len(scores) != len(trial.slots):
+        kind = "a list of " if trial.task == "mushra" else ""
+        raise ValueError(f"answer must be {kind}{len(trial.slots)} score")
+    if any(type(score) is not int or not low <= score <= high for score in scores):
+        raise ValueError(f"scores are whole numbers from {low} to {high}")
 
 
 @dataclass(frozen=True)

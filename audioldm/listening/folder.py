@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.design import Design
-from audioldm.paths import inside
+from audioldm.listening.design import Design, Trial, check_answer, plan
+from audioldm.paths import inside, sha256
+from audioldm.progress import counted
+from audioldm.tables import LONGEST_TEXT, read_text
 
 FORMAT = 1
 RESPONSES = "responses.jsonl"
@@ -63,11 +66,11 @@ def load(folder: str | Path) -> Test:
         test.names  # noqa: B018 (every clip has a version and a prompt)
     except (AttributeError, KeyError, TypeError) as error:
         raise AudioLDMError(f"{folder}/key.json lacks {error}.", AGAIN) from error
-    for name, digest in digests.items():
+    for name, digest in counted(digests.items(), "clips"):
         path = inside(folder / "audio", name, where=folder / "key.json")
         if not path.is_file():
             raise AudioLDMError(f"{path} is missing.", AGAIN)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if path.stat().st_size > LONGEST_TEXT or sha256(path) != digest:
             raise AudioLDMError(f"{path} was changed.", AGAIN)
     return test
 
@@ -77,7 +80,7 @@ def read_part(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise AudioLDMError(f"{path} is not JSON: {error}.", AGAIN) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -91,10 +94,9 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
     AudioLDMError where the log was made with another key, or holds lines that no rater can have caused.
     """
     events, cut = read_events(test.responses)
+    trials, names = dict[int, list[Trial]](), test.names
     for event in events:
-        fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
-        known = all(str(name) in test.clips for name in event.get("stimuli") or [])
-        if not known or any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
+        if not follows(test.design, event, trials, names):
             raise AudioLDMError(
                 f"{test.responses} holds an event of an unknown kind: {event}.", "Restore the file."
             )
@@ -104,6 +106,33 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
                 "Keep each test's answers in its own folder.",
             )
     return events, cut
+
+
+def follows(
+    design: Design, event: dict[str, Any], trials: dict[int, list[Trial]], names: dict[tuple[str, str], str]
+) -> bool:
+    """Whether an event can be one of the test's; ``trials`` holds those of each rater who joined before it."""
+    fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
+    if any(type(event.get(name)) is not kind for name, kind in fields.items()):
+        return False
+    if event["event"] == "join":
+        trials[event["rater"]] = plan(design, event["rater"])
+    plans = trials.get(event["rater"])
+    if plans is None or event["event"] != "answer":
+        return plans is not None
+    if not 0 <= event["trial"] < len(plans):
+        return False
+    at = plans[event["trial"]]
+    files = [names.get((slot, at.prompt)) for slot in at.slots]
+    with suppress(ValueError):
+        check_answer(at, event.get("answer"))
+        return [event[name] for name in ("kind", "task", "prompt", "stimuli")] == [
+            at.kind,
+            at.task,
+            at.prompt,
+            files,
+        ]
+    return False
 
 
 class Store:
@@ -160,6 +189,8 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
     """
     events: list[dict[str, Any]] = []
     cut = 0
+    if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST_TEXT):
+        raise AudioLDMError(f"{path} is no log of answers.", "Restore the file.")
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             event = json.loads(line)

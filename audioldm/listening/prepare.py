@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from audioldm.listening import stimuli
 from audioldm.listening.design import METHODS, PAIRED, Design, plan, versions
 from audioldm.listening.folder import FORMAT, RESPONSES, Test, load
 from audioldm.paths import staged
+from audioldm.progress import counted
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SHORTEST_SECONDS = 0.3
@@ -241,7 +242,6 @@ def prepare(
     *,
     captions: Path | None = None,
     force: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Test:
     """Write the test of ``systems`` (name to folder of clips) to the folder ``out``, whole or not at all.
 
@@ -256,9 +256,8 @@ def prepare(
     with staged(out, folder=True, replace=True) as folder:
         maker = Maker(folder, design)
         (folder / "audio").mkdir()
-        for done, (prompt, files) in enumerate(sources.files.items(), start=1):
+        for prompt, files in counted(sources.files.items(), "prompts"):
             maker.add(prompt, files, cut=choices.cut)
-            progress(done, len(sources.files))
         common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
         for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
             (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))

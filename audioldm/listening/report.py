@@ -19,6 +19,7 @@ from audioldm.listening.design import METHODS
 from audioldm.listening.figures import figures
 from audioldm.listening.folder import Test
 from audioldm.pipeline.outputs import publish
+from audioldm.progress import counted
 
 FEW_RATERS = 6
 
@@ -113,24 +114,27 @@ def cell(line: Line, column: str) -> str:
 def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed: int = 0) -> Result:
     """Screen the raters, unblind, and analyse each task.   AudioLDMError where no answer counts."""
     raters, cut = screen(test, keep_all=keep_all)
-    counted = [rater for rater in raters if not rater.reasons]
-    check_counted(test, raters, counted)
+    kept = [rater for rater in raters if not rater.reasons]
+    check_counted(test, raters, kept)
     rng = np.random.default_rng(seed)
-    judgements = [item for rater in counted for item in rater.judgements]
-    tasks = (outcome(task, judgements, resamples=resamples, rng=rng) for task in METHODS[test.design.method])
+    judgements = [item for rater in kept for item in rater.judgements]
+    tasks = [
+        outcome(task, judgements, resamples=resamples, rng=rng)
+        for task in counted(METHODS[test.design.method], "tasks")
+    ]
     settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
     result = Result(test.about["title"], test.design.method, raters, list(filter(None, tasks)), settings)
-    result.notes = notes(test, result, len(counted), cut)
+    result.notes = notes(test, result, len(kept), cut)
     return result
 
 
-def check_counted(test: Test, raters: list[Screened], counted: list[Screened]) -> None:
+def check_counted(test: Test, raters: list[Screened], kept: list[Screened]) -> None:
     """Raise AudioLDMError where no answer counts."""
     if not any(rater.of_kind("main") for rater in raters):
         raise AudioLDMError(
             f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
         )
-    if not any(rater.of_kind("main") for rater in counted):
+    if not any(rater.of_kind("main") for rater in kept):
         reasons = "; ".join(f"rater {rater.number}: {', '.join(rater.reasons)}" for rater in raters)
         raise AudioLDMError(f"No rater passed the screening ({reasons}).", "--keep-all counts them.", code=1)
 
@@ -155,7 +159,9 @@ def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
 
 def save(test: Test, result: Result, folder: Path) -> Path:
     """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page."""
-    plots: dict[str, dict[str, Picture]] = {each.task: figures(each) for each in result.outcomes}
+    plots: dict[str, dict[str, Picture]] = {
+        each.task: figures(each) for each in counted(result.outcomes, "figures")
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

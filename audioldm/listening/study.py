@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audioldm.listening.design import METHODS, Task, Trial, plan
+from audioldm.listening.design import METHODS, Trial, check_answer, plan
 from audioldm.listening.folder import Store, Test, answers_of
 
 HEARD_SECONDS = 2.0
@@ -17,8 +17,6 @@ HEARD_SECONDS = 2.0
 VOLUME_TRIES = 3
 MOST_RATERS = 10_000
 DEVICES = ("headphones", "earphones", "loudspeakers")
-SCALES: dict[Task, tuple[int, int]] = {"quality": (1, 5), "relevance": (1, 5), "mushra": (0, 100)}
-CHOICES: dict[Task, tuple[str, ...]] = {"ab": ("A", "B", "tie"), "abx": ("A", "B")}
 
 
 class RefusedError(Exception):
@@ -207,7 +205,10 @@ class Study:
                 raise RefusedError(409, "The volume check comes first.")
             at = rater.trials[trial]
             files = self.blind(at)
-            answer = check_answer(at, answer)
+            try:
+                check_answer(at, answer)
+            except ValueError as error:
+                raise RefusedError(422, f"{error}.") from None
             count = len(files) + (at.reference is not None)
             record = session.checked(count, needed(self.test.clips[files[0]]["seconds"]))
             self.record(
@@ -258,19 +259,3 @@ def check_played(played: object, count: int, need: float) -> list[float]:
     if min(values) < need - 0.05:
         raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
     return values
-
-
-def check_answer(trial: Trial, answer: object) -> Any:
-    """The answer, if it is one that this trial asks for."""
-    if trial.task in CHOICES:
-        if answer not in CHOICES[trial.task]:
-            raise RefusedError(422, f"answer must be one of {', '.join(CHOICES[trial.task])}.")
-        return answer
-    low, high = SCALES[trial.task]
-    several = trial.task == "mushra"
-    scores = answer if isinstance(answer, list) else [answer]
-    if isinstance(answer, list) != several or len(scores) != len(trial.slots):
-        raise RefusedError(422, f"answer must be {'a list of ' if several else ''}{len(trial.slots)} score.")
-    if any(type(score) is not int or not low <= score <= high for score in scores):
-        raise RefusedError(422, f"scores are whole numbers from {low} to {high}.")
-    return answer

@@ -39,7 +39,8 @@ from transformers import (
 )
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, staged
+from audioldm.paths import inside, sha256, staged
+from audioldm.tables import read_text
 
 Module = TypeVar("Module")
 Class = TypeVar("Class", bound=type)
@@ -57,6 +58,8 @@ LARGEST = 2**24
 """a number in a configuration above this is a mistake"""
 LONGEST_JSON = 64 * 2**20
 """bytes"""
+PICKLE, LONGEST_PICKLE = b"\x80\x02", 16 * 2**30
+"""how weights begin that torch wrote before 2020, and the bytes of the longest that are read"""
 COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """buffers that transformers saves or not, by its version"""
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -299,7 +302,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LONGEST_JSON:
         raise AudioLDMError(f"{path} is too long for JSON settings.", "Copy the model folder again.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError, OSError) as error:
         raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
     if not isinstance(content, dict):
@@ -380,17 +383,33 @@ def damaged(path: Path, error: Exception) -> AudioLDMError:
 
 
 def weight_hash(path: Path) -> str:
-    """Hex digest of a weight file whose length is the one of its header: an endless one is not read.
+    """Hex digest of a weight file that is as long as what it holds: one that is endless or padded is not read.
 
     Raises AudioLDMError for another.
     """
-    if path.suffix == ".safetensors":
-        try:
+    try:
+        if path.suffix == ".safetensors":
             with open_tensors(path, "pt"):
                 pass
-        except DAMAGE as error:
-            raise damaged(path, error) from None
+        else:
+            check_length(path)
+    except (*DAMAGE, zipfile.BadZipFile) as error:
+        raise damaged(path, error) from None
     return sha256(path)
+
+
+def check_length(path: Path) -> None:
+    """ValueError for what neither is torch's archive, as long as its members, nor begins as a pickle."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            if file.read(2) != PICKLE or path.stat().st_size > LONGEST_PICKLE:
+                raise ValueError("neither torch's archive nor a pickle of weights")
+            return
+        with zipfile.ZipFile(file) as archive:
+            length = sum(item.compress_size + 2**10 + 2 * len(item.filename) for item in archive.infolist())
+    if path.stat().st_size > length + 2**20:
+        raise ValueError("it is longer than what it holds")
 
 
 def refusal(path: Path, error: pickle.UnpicklingError) -> tuple[str, str]:
@@ -442,12 +461,6 @@ def pad_header(path: Path) -> None:
             copy.write((length + spaces).to_bytes(8, "little") + header + b" " * spaces)
             shutil.copyfileobj(file, copy)
     os.replace(longer, path)
-
-
-def sha256(path: Path | str) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_digest(*modules: nn.Module) -> str:

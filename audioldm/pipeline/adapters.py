@@ -17,7 +17,7 @@ from audioldm.adapters.words import Words, merge_words, unmerge_words
 from audioldm.components import Components, Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
-from audioldm.nets.folder import sha256
+from audioldm.paths import sha256
 
 Named = str | Path | tuple[str | Path, float]
 """FILE[:WEIGHT], or a file and its weight"""

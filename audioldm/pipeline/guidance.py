@@ -23,7 +23,7 @@ from audioldm.diffusion.edit import start_level
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component, sha256, state_digest, weight_file
+from audioldm.nets.folder import load_component, state_digest, weight_file, weight_hash
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.nets.vae import decode, encoder_digest
@@ -61,7 +61,7 @@ class TargetClass:
                 f"guidance_class={label!r} is not a class of {place}.",
                 f"Known: {', '.join(net.config.classes)}.",
             )
-        return cls(net.requires_grad_(False), label, sha256(weight_file(folder)))
+        return cls(net.requires_grad_(False), label, weight_hash(weight_file(folder)))
 
     def settings(self) -> dict[str, Any]:
         """For a sidecar."""

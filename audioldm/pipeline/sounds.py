@@ -19,8 +19,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import CANCEL, Reader, mono, opened, resample, strongest
-from audioldm.datasets.manifest import LOUDEST, SILENT_PEAK
+from audioldm.datasets.decode import CANCEL, Reader, check_level, mono, opened, resample, strongest
+from audioldm.datasets.manifest import SILENT_PEAK
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
@@ -96,10 +96,7 @@ def read(path: str | Path) -> Sound:
     if length < SHORTEST * rate:
         raise AudioLDMError(f"{path} has {length / rate:.4f} s.", f"Give {SHORTEST} s or more.")
     sound = Sound(np.concatenate(blocks), rate, subtype)
-    if (peak := float(np.abs(sound.floats()).max())) > LOUDEST:
-        raise AudioLDMError(
-            f"{path} peaks at {peak:.1e} of full scale: it is no sound.", "Give another file."
-        )
+    check_level(path, float(np.abs(sound.floats()).max()))
     return sound
 
 

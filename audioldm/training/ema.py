@@ -6,7 +6,7 @@ deviation of that density over t.   Two such averages are followed and stored no
 accuracy, a linear combination of what was stored.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import write_bytes
+from audioldm.progress import counted
 from audioldm.training.distributed import like, local, whole
 
 open_tensors: Any = safe_open
@@ -226,33 +227,23 @@ def stored_averages(folder: Path | str, *, at: int | None = None) -> list[tuple[
     return stored
 
 
-def synthesise(
-    folder: Path | str, *, width: float, at: int | None = None, on_average: Callable[[], None] = lambda: None
-) -> dict[str, Tensor]:
-    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32.
-
-    ``on_average`` is called once for each stored one.
-    """
+def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
+    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
     stored = stored_averages(folder, at=at)
     steps = torch.tensor([step for _, _, step in stored])
     exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
-    return weighted_sum(stored, weights.tolist(), on_average)
+    return weighted_sum(stored, weights.tolist())
 
 
-def weighted_sum(
-    stored: Sequence[tuple[Path, str, int]],
-    weights: Sequence[float],
-    on_average: Callable[[], None] = lambda: None,
-) -> dict[str, Tensor]:
+def weighted_sum(stored: Sequence[tuple[Path, str, int]], weights: Sequence[float]) -> dict[str, Tensor]:
     """Sum in float64 of the stored averages by their weights, as float32; counters are those of the last one."""
     total: dict[str, Tensor] = {}
-    for (path, name, _), weight in zip(stored, weights, strict=True):
+    for (path, name, _), weight in zip(counted(stored, "averages"), weights, strict=True):
         with open_tensors(path, "pt") as file:
             for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
                 value, part = file.get_tensor(key), key.removeprefix(f"{name}/")
                 if value.is_floating_point():
                     value = total.get(part, torch.zeros(())) + weight * value.double()
                 total[part] = value
-        on_average()
     return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}

@@ -28,6 +28,7 @@ from audioldm import __version__
 from audioldm.datasets.shards import expand
 from audioldm.errors import AudioLDMError
 from audioldm.paths import alive, staged, sweep, sync, write_text
+from audioldm.tables import read_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -208,7 +209,7 @@ def goes_on(before: str, now: str) -> bool:
 def read_provenance(path: Path) -> dict[str, Any]:
     """What a run was begun with.   Raises AudioLDMError for a file that no training wrote."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         fine = isinstance(content.get("data", {}), dict) and isinstance(content.get("resumed", []), list)
     except (ValueError, RecursionError, AttributeError):
         fine = False

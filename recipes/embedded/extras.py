@@ -40,10 +40,10 @@ from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode
 from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import save_component, sha256, weight_file
+from audioldm.nets.folder import save_component, weight_file
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.nets.vae import encode
-from audioldm.paths import staged
+from audioldm.paths import sha256, staged
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel

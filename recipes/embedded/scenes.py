@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import decode
-from audioldm.datasets.manifest import Row, sha256
+from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.paths import sha256
 
 from .phrasing import captions, usable
 from .rendering import LONGEST, RATE, Clip, chooser, fit, length

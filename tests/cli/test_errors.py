@@ -1,5 +1,8 @@
 """A fault that nobody expected is one line with exit code 1, and its trace with --debug."""
 
+import subprocess
+import sys
+
 import pytest
 
 from audioldm.cli import generate as module
@@ -46,3 +49,36 @@ def test_nothing_that_steers_a_terminal_is_printed(text):
 def test_a_name_in_broken_bytes_is_one_line(command, capsys, tmp_path):
     assert command("generate", "--prompts", f"{tmp_path}/\udcff.txt") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (Panic("index out of bounds"), 1, "unexpected Panic: index out of bounds"),
+        (SystemExit("usage: no such word"), 1, "unexpected RuntimeError: usage: no such word"),
+        (SystemExit(3), 3, ""),
+        (RecursionError("maximum depth"), 1, "unexpected RecursionError"),
+    ],
+)
+def test_what_is_no_exception_is_one_line_too(command, capsys, monkeypatch, error, code, expected):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(module, "check", fail)
+    assert command("generate", "rain") == code
+    err = capsys.readouterr().err
+    assert expected in err and err.count("\n") == bool(expected)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_ends_without_a_trace(closed, tmp_path):
+    words = f"{sys.executable} -m audioldm generate - --dry-run {closed} 2>{tmp_path}/err"
+    done = subprocess.run(
+        ["bash", "-c", f"({words}) </dev/null"], capture_output=True, text=True, timeout=120
+    )
+    said = done.stderr + (tmp_path / "err").read_text()
+    assert done.returncode == 2 and "Traceback" not in said and "holds no prompt" in said

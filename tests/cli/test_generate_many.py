@@ -1,6 +1,7 @@
 """Many prompts: what fails alone is lost alone, what is there is not made again, a faster mode is named."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,19 @@ def test_a_faster_mode_is_written_down_with_its_number_type(command, tiny_model,
     assert command("generate", "rain", "-m", tiny_model, "-o", tmp_path, "--mode", "fast", *QUICK) == 0
     settings = json.loads((tmp_path / "rain_seed0.json").read_text())["settings"]
     assert (settings["mode"], settings["dtype"]) == ("fast", "bfloat16")
+
+
+def test_resume_sweeps_what_a_killed_run_left_even_where_all_is_there(generate, out):
+    quick = ("--steps", "1", "--seconds", "0.2", "--set", "figure=false")
+    assert generate("rain", quick=quick)[0] == 0
+    left = out / ".rain_seed0.json.999999999-0123abcd.part"
+    left.write_text("half")
+    assert generate("rain", "--resume", quick=quick)[0] == 0 and not left.exists()
+
+
+def test_resume_makes_a_clip_again_that_is_no_file(generate, out):
+    quick = ("--steps", "1", "--seconds", "0.2", "--set", "figure=false")
+    assert generate("rain", quick=quick)[0] == 0
+    (sound := out / "rain_seed0.wav").unlink()
+    os.mkfifo(sound)
+    assert generate("rain", "--resume", quick=quick)[0] == 0 and sound.is_file()

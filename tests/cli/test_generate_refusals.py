@@ -152,3 +152,12 @@ def test_debug_shows_the_traceback(command):
 
     with pytest.raises(AudioLDMError):
         command("generate", "", "--debug")
+
+
+@pytest.mark.parametrize("ending", ["aiff", "opus", "WMA"])
+def test_an_ending_that_is_not_written_is_refused(generate, tmp_path, ending):
+    code, _, err = generate("rain", "-o", tmp_path / f"x.{ending}", "--dry-run")
+    assert code == 2 and f"{ending.lower()} is not written. Use wav" in err
+    (tmp_path / "p.csv").write_text(f"prompt,out\nrain,x.{ending}\n")
+    code, _, err = generate("--prompts", tmp_path / "p.csv", "--dry-run")
+    assert code == 2 and f"{ending.lower()} is not written. Use wav" in err

@@ -1,12 +1,20 @@
 """The bar of a long run never says that more is done than there is."""
 
 import json
+import random
 import re
 import sys
+import time
 
+import numpy as np
 import pytest
+import soundfile
 
-from audioldm.cli.console import progress
+from audioldm.cli.console import progress, waiting
+from audioldm.listening.folder import load
+from audioldm.listening.study import Study
+from audioldm.progress import counted
+from notebooks.simulated_raters import take
 
 
 def test_the_total_grows_where_a_clip_is_drawn_again(monkeypatch, capsys):
@@ -52,3 +60,50 @@ def test_a_training_tells_its_speed_and_draws_one_bar_on_a_terminal(
         json.loads(line) for line in (tmp_path / "runs/tiny/vae/metrics.jsonl").read_text().split("\n")[:-1]
     ]
     assert any({"speed/samples_per_s", "speed/data_wait", "speed/peak_gb"} <= row.keys() for row in rows)
+
+
+@pytest.fixture
+def lines(monkeypatch, capsys):
+    """What a terminal would have shown."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    return lambda: capsys.readouterr().err
+
+
+def test_what_is_counted_has_a_bar_with_rate_and_time_left_and_a_bar_within_it_is_the_same(lines):
+    with waiting("outer"), waiting("inner"):
+        for unit in ("MB", "nets"):
+            for _ in counted(range(5), unit, lambda item: 2.0):
+                time.sleep(0.12)
+    shown = lines()
+    assert "inner" not in shown and "10/10 nets" in shown
+    assert re.search(r"outer .*4/10 MB, [\d.]+ MB/s .*0:00:0\d", shown), shown
+
+
+def test_loading_exporting_reporting_and_analysing_have_bars(
+    command, lines, monkeypatch, tmp_path, tiny_model
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("-m", tiny_model, "-o", "out", "--steps", "1", "--seconds", "0.64", "--set", "figure=false")
+    assert command("generate", "rain", *words) == 0
+    shown = lines()
+    assert "/4 libraries" in shown and re.search(r"[\d.]+/[\d.]+ MB", shown) and "/4 nets" in shown
+    assert command("export", tiny_model, "-o", "model") == 0
+    assert "writing model" in (shown := lines()) and "3/3 nets" in shown
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            wave = np.sin(np.arange(16000) / (9 + number + 2 * (name == "a"))) / 4
+            soundfile.write(tmp_path / name / f"clip{number}.wav", wave, 16000)
+    assert command("listen", "prepare", "a=a", "b=b", "-o", "test", "--seed", "1") == 0
+    assert "4/4 prompts" in lines()
+    study = Study(load(tmp_path / "test"))
+    take(study, {"a": 1.0, "b": -1.0}, rng=random.Random(0))
+    study.close()
+    assert command("listen", "analyse", "test", "--resamples", "100", "--keep-all") == 0
+    assert re.search("analysing.*clips", shown := lines()) and "1/1 figures" in shown
+    assert command("train", "tiny/vae", "batches=1", "batch_size=2", "val_every=1", "run_dir=run") == 0
+    assert "reading the data and the nets" in lines()
+    assert command("report", "run") == 0
+    assert re.search(r"drawing.*\d/\d previews", lines())

@@ -2,11 +2,16 @@
 
 import io
 import json
+import os
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 import soundfile
+
+from audioldm import tables
+from audioldm.errors import AudioLDMError
 
 QUICK = ("--steps", "1", "--seconds", "0.2", "--set", "figure=false", "--json")
 
@@ -164,3 +169,53 @@ def test_a_negative_prompt_without_guidance_is_told(generate):
 def test_control_characters_cannot_reach_the_terminal(generate):
     code, printed, err = generate("rain\x1b[2J", "--negative", "\x1b]0;x\x07", "--guidance", "1", "--dry-run")
     assert code == 0 and "\x1b" not in printed + err and r"\x1b" in printed
+
+
+def test_empty_lines_are_counted_and_named(generate, tmp_path):
+    for name, text, told in (
+        ("a.txt", "rain\n\n \nwind\n", "2 empty lines are left out: 2, 3."),
+        ("a.jsonl", '{"prompt": "rain"}\n\n{"prompt": "wind"}\n', "an empty line is left out: 2."),
+        ("a.csv", "prompt,seed\nrain,1\n,\n\nwind,2\n", "2 empty lines are left out: 3, 4."),
+    ):
+        (tmp_path / name).write_text(text)
+        code, printed, err = generate("--prompts", tmp_path / name, "--dry-run")
+        assert code == 0 and printed.count("\n") == 2 and f"{tmp_path / name}: {told}" in err, err
+    (tmp_path / "a.txt").write_text("rain\nwind\n")
+    assert "empty" not in generate("--prompts", tmp_path / "a.txt", "--dry-run")[2]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "cp1252")])
+def test_an_audio_prompt_is_found_however_its_name_is_composed(generate, tmp_path, forms):
+    told, stored = forms
+    name = unicodedata.normalize("NFC", "café.wav")
+    file = os.fsdecode(name.encode("cp1252")) if stored == "cp1252" else unicodedata.normalize(stored, name)
+    soundfile.write(os.fsencode(tmp_path / file), np.sin(np.arange(16000) / 9) / 2, 16000, format="WAV")
+    cell = tmp_path / unicodedata.normalize(told, name)
+    (tmp_path / "p.csv").write_text(f"prompt,audio_prompt\nrain,{cell}\n", encoding="utf-8")
+    code, printed, err = generate("--prompts", tmp_path / "p.csv", "--dry-run")
+    assert code == 0 and "audio_prompt=" in printed, err
+    assert generate("rain", "--audio-prompt", cell, "--dry-run")[0] == 0
+
+
+@pytest.mark.parametrize("peak", [1e30, 2e3])
+def test_an_audio_prompt_beyond_every_level_is_no_sound(generate, out, tmp_path, peak):
+    wave = (peak * np.sin(np.arange(16000) / 9)).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", wave, 16000, subtype="FLOAT")
+    code, _, err = generate("rain", "--audio-prompt", tmp_path / "loud.wav")
+    assert code == 2 and "of full scale: it is no sound" in err and not out.exists()
+
+
+def test_prompts_that_never_end_are_refused(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "LONGEST_TEXT", 2**20)
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
+    (tmp_path / "long.txt").touch()
+    os.truncate(tmp_path / "long.txt", 2**40)
+    for name, told in (("pipe", "is no file"), ("endless", "is no file"), ("long", "is too long for a text")):
+        code, _, err = generate("--prompts", tmp_path / f"{name}.txt", "--dry-run")
+        assert code == 2 and told in err
+    with (
+        open("/dev/zero", "rb", buffering=0) as zeros,
+        pytest.raises(AudioLDMError, match="standard input is too"),
+    ):
+        tables.read_text(zeros, "standard input")

@@ -42,19 +42,25 @@ def test_every_number_of_a_command_has_its_range():
 
 @pytest.mark.parametrize(
     "word",
-    ["batches=0", "batches=-3", "batch_size=0", "task.lr=nan", "seed=-1", "seconds=inf", "val_every=0"],
-)
+    [
+        "batches=0", "batches=-3", "batch_size=0", "task.lr=nan", "seed=-1", "seconds=inf", "val_every=0",
+        "trainer.max_epochs=0", "trainer.max_epochs=-2", "trainer.max_epochs=1.5", "+trainer.max_steps=0",
+        "+trainer.limit_train_batches=0", "+trainer.limit_train_batches=-1", "+trainer.min_epochs=0",
+    ],
+)  # fmt: skip
 def test_a_dry_run_of_a_training_refuses_numbers_out_of_range(command, capsys, word):
     assert command("train", "tiny/vae", word, "--dry-run") == 2
-    assert capsys.readouterr().err.startswith(f"audioldm: {word.partition('=')[0]}=")
+    assert capsys.readouterr().err.startswith(f"audioldm: {word.partition('=')[0].lstrip('+')}=")
 
 
-@pytest.mark.parametrize(
-    "word", ["trainer.max_epochs=0", "+trainer.max_steps=0", "+trainer.limit_train_batches=0"]
-)
-def test_a_training_of_no_batch_is_no_success(command, capsys, monkeypatch, tmp_path, word):
+@pytest.mark.parametrize("word", ["trainer.max_epochs=-1", "trainer.max_epochs=1", "+trainer.max_steps=7"])
+def test_a_dry_run_of_a_training_takes_what_is_in_range(command, word):
+    assert command("train", "tiny/vae", word, "--dry-run") == 0
+
+
+def test_a_training_of_no_batch_is_no_success(command, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert command("train", "tiny/vae", word, "batches=2") == 2
+    assert command("train", "tiny/vae", "+trainer.max_time='00:00:00:00'", "batches=2") == 2
     assert "Not one batch was trained" in capsys.readouterr().err
 
 

@@ -8,7 +8,8 @@ import torch
 from audioldm.control.controls import IP_ADAPTER, SHIPPED, MapControl, check_fits, load_net, shipped
 from audioldm.control.maps import MAPS
 from audioldm.convert.reference import EMBEDDED
-from audioldm.nets.folder import sha256, weight_file
+from audioldm.nets.folder import weight_file
+from audioldm.paths import sha256
 from audioldm.pipeline.audioldm import AudioLDM
 
 NAMES = sorted({place.parent.name for place in SHIPPED.glob("*/config.json")} - {IP_ADAPTER})

@@ -38,6 +38,8 @@ REFUSED = {
     "words": ("0,-20\nsoon,-10\n", "line 2: 'soon,-10' is no seconds,value"),
     "falling": ("0,-20\n2,-20\n1,-20\n", "do not rise"),
     "out of range": ("0,-20\n1,900\n", "line 2: loudness of 900 dB at 1 s cannot be"),
+    "a huge cell": ("0,-20\n" + 140_000 * "1" + ",-20\n", "line 2: no cells between separators"),
+    "an open quotation": ('0,-20\n"1,-20\n', "line 2: a quotation mark is not closed"),
     "one column": ("0,-20\n1\n", "is no seconds,value"),
 }
 
@@ -70,3 +72,15 @@ def test_what_is_no_control_is_refused(text):
     with pytest.raises(AudioLDMError):
         MapSource.parse(text)
     assert MapSource.parse("pitch=C:/a.wav").path.name == "a.wav"
+
+
+def test_a_drawing_may_have_the_separators_of_other_countries(tmp_path):
+    plain = drawn(tmp_path, "seconds,dB\n0,-40\n1.5,-20\n")
+    for text in (
+        "seconds;dB\n0;-40\n1,5;-20\n",
+        "sep=;\nseconds;dB\r\n0;-40\r\n1,5;-20\r\n",
+        "0\t-40\r1.5\t-20\r",
+    ):
+        assert torch.equal(drawn(tmp_path, text), plain)
+    (tmp_path / "curve.csv").write_bytes(b"\xef\xbb\xbf0,-40\n1.5,-20\n")
+    assert torch.equal(MapSource("loudness", tmp_path / "curve.csv").curve(SPEC), plain)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import sha256, weight_file
+from audioldm.nets.folder import weight_file
+from audioldm.paths import sha256
 from audioldm.pipeline.audioldm import AudioLDM
 
 QUICK = {"seconds": 0.32, "steps": 1, "sampler": "ddim", "guidance": 1.0}

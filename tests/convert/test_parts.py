@@ -14,7 +14,8 @@ from audioldm.convert.reference import find_part, open_model, open_part
 from audioldm.convert.run import t5_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import PretrainedClap, SmallClap
-from audioldm.nets.folder import save_component, sha256
+from audioldm.nets.folder import save_component
+from audioldm.paths import sha256
 
 WAVE = 0.3 * torch.randn(2, 1, 24000, generator=torch.Generator().manual_seed(0))
 TEXTS = ["a dog", "rain"]

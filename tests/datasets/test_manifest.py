@@ -12,6 +12,7 @@ from audioldm.datasets.check import check
 from audioldm.datasets.loudness import loudness
 from audioldm.datasets.manifest import Row, read, split_of, write
 from audioldm.errors import AudioLDMError
+from audioldm.progress import listening
 
 
 def rows_of(paths):
@@ -72,14 +73,15 @@ def test_no_manifest_and_no_such_split(tmp_path):
 def test_every_kind_of_bad_file_is_named_and_left_out(tmp_path):
     made = bad_sounds(tmp_path)
     calls = []
-    report = check(rows_of(made.values()), on_row=lambda: calls.append(1))
+    with listening(lambda unit, done, total: calls.append((unit, done, total))):
+        report = check(rows_of(made.values()))
     assert [row.path for row in report.rows] == [str(made["good"])]
     assert {(finding.kind, finding.path) for finding in report.findings} == {
         ("corrupt" if kind == "cut" else kind, str(path)) for kind, path in made.items() if kind != "good"
     }
     assert report.counts() == {"corrupt": 2, "duplicate": 1, "nan": 1, "silent": 1, "missing": 1}
     assert str(made["good"]) in next(str(f) for f in report.findings if f.kind == "duplicate")
-    assert len(calls) == len(made)
+    assert calls == [("sounds", done, len(made)) for done in range(len(made) + 1)]
 
 
 def test_good_rows_are_measured(tmp_path):

@@ -12,7 +12,7 @@ from sounds import save
 from audioldm.datasets import manifest
 from audioldm.datasets.cache import Encoded, read_index, read_shards, write_index, write_latents
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, published, staged, sweep, workspace, write_text
+from audioldm.paths import inside, published, sha256, staged, sweep, workspace, write_text
 
 NAMES = (
     "../secret.wav",
@@ -147,3 +147,16 @@ def test_every_library_s_full_disk_is_one_line(folder: Path):
         assert caught.value.code == 1
     with pytest.raises(RuntimeError), staged(folder / "x.bin"):
         raise RuntimeError("os error 2")
+
+
+def test_what_has_no_end_is_not_hashed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "holes").touch()
+    os.truncate(tmp_path / "holes", 2**40)
+    for name in ("pipe", "endless", "holes"):
+        with pytest.raises(OSError, match=r"no file|next to nothing"):
+            sha256(tmp_path / name)
+    (tmp_path / "few").write_bytes(b"rain")
+    os.truncate(tmp_path / "few", 2**20)
+    assert len(sha256(tmp_path / "few")) == 64

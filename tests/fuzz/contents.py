@@ -229,7 +229,7 @@ TARGETS = (
 
 def forget_hashes(copy: Path) -> None:
     """Let a model and the key of a test be changed without being told apart by their hashes: what they hold is read."""
-    from audioldm.nets.folder import sha256
+    from audioldm.paths import sha256
 
     for name, field, value in (
         ("audioldm.json", "sha256", lambda: {}),
@@ -240,7 +240,7 @@ def forget_hashes(copy: Path) -> None:
         ),
     ):
         path = copy / name
-        with contextlib.suppress(ValueError, OSError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, OSError, TypeError, AttributeError, RecursionError):
             if path.is_file() and path.stat().st_size < 10**6:
                 path.write_text(json.dumps(json.loads(path.read_text()) | {field: value()}))
 

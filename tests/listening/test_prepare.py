@@ -16,6 +16,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.listening import stimuli
 from audioldm.listening.folder import load
 from audioldm.listening.prepare import Choices, gather, prepare
+from audioldm.progress import listening
 
 SINE = np.sin(2 * np.pi * 997 * np.arange(2 * stimuli.RATE) / stimuli.RATE).astype(np.float32)
 
@@ -303,11 +304,11 @@ def test_answers_that_came_meanwhile_are_kept(systems, tmp_path):
     two = {name: systems[name] for name in ("old", "new")}
     before = prepare(two, tmp_path / "test", Choices(seed=1)).about["key_sha256"]
 
-    def answered(done, total):
+    def answered(unit, done, total):
         (tmp_path / "test" / "responses.jsonl").write_text("")
 
-    with pytest.raises(AudioLDMError, match="holds answers"):
-        prepare(two, tmp_path / "test", Choices(seed=2), force=True, progress=answered)
+    with pytest.raises(AudioLDMError, match="holds answers"), listening(answered):
+        prepare(two, tmp_path / "test", Choices(seed=2), force=True)
     assert load(tmp_path / "test").about["key_sha256"] == before
     assert [path.name for path in tmp_path.iterdir()] == ["test"]
 

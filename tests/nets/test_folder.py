@@ -1,6 +1,8 @@
 """Components on disk: exact round trips, and one clear line for each kind of damage."""
 
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -8,10 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder
-from audioldm.nets.folder import load_component, save_component, weight_file
+from audioldm.nets.folder import load_component, save_component, weight_file, weight_hash
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
+from audioldm.paths import sha256
 
 BUILDS = {
     "vae": lambda: build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4),
@@ -77,3 +80,26 @@ def test_damage_is_told_in_one_line(tmp_path):
     config.unlink()
     with refused("is missing"):
         load_component(tmp_path)
+
+
+def test_a_file_that_is_longer_than_its_weights_is_refused_unread(tmp_path):
+    whole = tmp_path / "whole.bin"
+    torch.save({"weight": torch.randn(1000)}, whole)
+    assert weight_hash(whole) == sha256(whole)
+    torch.save(
+        {"weight": torch.randn(1000)}, old := tmp_path / "old.bin", _use_new_zipfile_serialization=False
+    )
+    assert weight_hash(old) == sha256(old)
+    (tmp_path / "zeros.bin").touch()
+    (tmp_path / "padded.bin").write_bytes(whole.read_bytes())
+    (tmp_path / "padded_old.bin").write_bytes(old.read_bytes())
+    for name in ("zeros", "padded", "padded_old"):
+        os.truncate(tmp_path / f"{name}.bin", 64 * 2**30)
+    with open(tmp_path / "before.bin", "wb") as file:  # an archive is found from its end
+        file.seek(64 * 2**30)
+        file.write(whole.read_bytes())
+    began = time.monotonic()
+    for name in ("zeros", "padded", "padded_old", "before"):
+        with pytest.raises(AudioLDMError, match=f"{name}.bin cannot be read"):
+            weight_hash(tmp_path / f"{name}.bin")
+    assert time.monotonic() - began < 5, "64 GiB take longer"

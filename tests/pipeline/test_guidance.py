@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import sha256
+from audioldm.paths import sha256
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.guidance import GuidanceConfig, clap_score
 

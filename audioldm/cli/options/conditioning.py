@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.console import say
 from audioldm.cli.options import Between, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
+from audioldm.paths import find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,11 +170,12 @@ def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prom
     name, shares = weighted(text, place, [1.0 if alone else 0.5], Between(0, 1))
     if len(shares) > 1:
         raise AudioLDMError(f"{place}={text} has {len(shares)} shares.", "Give one.")
-    if not Path(name).is_file():
+    path = find(name)
+    if not path.is_file():
         raise AudioLDMError(f"{place}={name} is not a file.", "Name a sound file, such as ref.wav.")
     if alone and shares[0] != 1:
         raise AudioLDMError(f"{place}={text} leaves {1 - shares[0]:g} to a prompt.", "Give one, or no share.")
-    return Path(name), shares[0]
+    return path, shares[0]
 
 
 def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_device
-from audioldm.cli.console import say, warned
+from audioldm.cli.console import say, waiting, warned
 from audioldm.cli.options import Between, DryRun, Force, Group, option, out_option, setting, weighted
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span, parse_schedule
+from audioldm.progress import counted
 
 if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
@@ -71,8 +73,25 @@ def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
         pipe.adapt(*adapters)
 
 
+LIBRARIES = (
+    "torch",
+    "transformers.models.clap.modeling_clap",
+    "diffusers.models.unets.unet_2d_condition",
+    "audioldm.pipeline.audioldm",
+)
+"""modules that take a second or more to import, in the order of their imports"""
+
+
 def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
     """The pipeline of ``model``, or of the embedded one for None; says the licence of weights that are imported."""
+    with waiting("loading torch and the model"):
+        for name in counted(LIBRARIES, "libraries"):
+            import_module(name)
+        return opened(model, device=device, dtype=dtype, **choices)
+
+
+def opened(model: str | None, *, device: str, dtype: str | None, **choices: Any) -> "AudioLDM":
+    """As ``load``, once the libraries are there."""
     import diffusers
     import torch
     import transformers

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
-from audioldm.datasets.manifest import SPLITS, Row, sha256, split_of
+from audioldm.datasets.manifest import SPLITS, Row, split_of
 from audioldm.datasets.prepare.shared import OTHER, WRONG, AnyPath, Findings, is_sound, note, remark, walk
 from audioldm.errors import AudioLDMError
-from audioldm.paths import locate
+from audioldm.paths import locate, sha256
 from audioldm.tables import (
     Omission,
     Record,

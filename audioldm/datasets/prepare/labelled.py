@@ -28,7 +28,7 @@ from audioldm.datasets.prepare.shared import (
 )
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
-from audioldm.tables import Record, lines, read_text
+from audioldm.tables import Record, filled, lines, read_text
 
 PHRASES: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).with_name("phrases.json").read_text(encoding="utf-8")
@@ -188,8 +188,8 @@ SEGMENTS = {
 
 def segments(path: Path) -> Iterator[Record]:
     """The lines of a list of AudioSet, which is no table: only its last column is quoted."""
-    for number, line in enumerate(lines(read_text(path)), start=1):
-        if line.strip() and not line.startswith("#"):
+    for number, line in filled(lines(read_text(path)), path):
+        if not line.startswith("#"):
             yield Record(f"{path}:{number}", {"line": line})
 
 

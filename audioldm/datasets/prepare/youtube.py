@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
+from audioldm.progress import counted
 
 ADDRESS = "https://www.youtube.com/watch?v={video}"
 JOURNAL = "fetch.jsonl"
@@ -109,14 +110,13 @@ def fetch(
     address: str = ADDRESS,
     tries: int = 3,
     wait: float = 5.0,
-    on_clip: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
     """Get every clip that ``folder`` has not; findings are "gone" (permanent) and "later" (passing)."""
     check_programs()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known, findings, in_a_row = journal(folder), list[Finding](), 0
-    for clip in clips:
+    for clip in counted(clips, "clips"):
         fate, why = known.get(clip.name, ("", ""))
         if not inside(folder, clip.name).is_file():
             if fate != "permanent":
@@ -131,7 +131,6 @@ def fetch(
                     "The same command goes on later.",
                 )
                 raise AudioLDMError(what, hint, code=1)
-        on_clip()
     return findings
 
 

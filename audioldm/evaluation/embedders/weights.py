@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 
+LARGEST = 8 * 2**30
+"""bytes of a published file"""
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -70,14 +73,25 @@ def digest(*paths: Path) -> str:
     """sha256 of a file, or of several one after the other."""
     total = hashlib.sha256()
     for path in paths:
-        total.update(path.read_bytes())
+        update(total, path)
     return total.hexdigest()
+
+
+def update(total: "hashlib._Hash", path: Path) -> None:
+    """Go on by a file, in blocks.   Raises AudioLDMError for one that is longer than published weights are."""
+    if path.stat().st_size > LARGEST:
+        raise AudioLDMError(f"{path} has {path.stat().st_size} bytes.", "Get the published file again.")
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
 
 
 def git_blob(path: Path) -> str:
     """git's hash of a file: sha1 over "blob", its size, a zero byte and its content."""
     header = f"blob {path.stat().st_size}\0".encode()
-    return hashlib.sha1(header + path.read_bytes(), usedforsecurity=False).hexdigest()
+    total = hashlib.sha1(header, usedforsecurity=False)
+    update(total, path)
+    return total.hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ import torch
 from audioldm.adapters.files import read
 from audioldm.control.controls import load_net, shipped
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import sha256, weight_file
+from audioldm.nets.folder import weight_file
 from audioldm.nets.unet import build_unet
+from audioldm.paths import sha256
 from audioldm.pipeline.audioldm import AudioLDM
 from recipes.embedded import extras
 from recipes.embedded.captions import kind

@@ -1,0 +1,49 @@
+"""How far long work is: who does it counts, and who shows it listens."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Listener = Callable[[str, float, float], None]
+"""takes a unit, how much of it is done, and how much there is"""
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Within, ``listener`` is told of everything that is counted."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def is_heard() -> bool:
+    """Whether anybody listens."""
+    return _listener.get() is not None
+
+
+def counted(
+    items: Collection[Item], unit: str, size: Callable[[Item], float] = lambda item: 1.0
+) -> Iterator[Item]:
+    """The items, each ``size`` units large; whoever listens is told before each, and at the end.
+
+    >>> with listening(lambda unit, done, total: print(f"{done:g} of {total:g} {unit}")):
+    ...     letters = list(counted("ab", "letters"))
+    0 of 2 letters
+    1 of 2 letters
+    2 of 2 letters
+    """
+    tell, done = _listener.get(), 0.0
+    if tell is None:
+        yield from items
+        return
+    sizes = [size(item) for item in items]
+    for item, amount in zip(items, sizes, strict=True):
+        tell(unit, done, sum(sizes))
+        yield item
+        done += amount
+    tell(unit, done, done)
