@@ -21,6 +21,7 @@ from audioldm.engines import Clap, Engine, Mode
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import check_texts, unread_words
 from audioldm.nets.istft_vocoder import ISTFTVocoder
+from audioldm.nets.prior import Prior
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 from audioldm.signal.invert import refine_phase as refine
@@ -153,6 +154,8 @@ class Components:
     """a licence that whoever imports these weights must read"""
     controls: tuple[Control, ...] = ()
     """maps that every sound follows, and sounds that it attends to"""
+    prior: Prior | None = None
+    """draws the vector of a sound from that of a prompt, for a U-Net that was trained on sound alone"""
     engine: Engine = field(default=None, repr=False)  # type: ignore[assignment]
     """how the nets are run; made here unless those of another model are shared"""
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, GPT2Config, GPT2LMHeadModel
 
-from audioldm.nets.clap import MelEncoder, TwoTowers
-from audioldm.nets.folder import register, state_digest
+from audioldm.nets.clap import MelEncoder, TwoTowers, clap_digest
+from audioldm.nets.folder import register
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 """places of the special tokens in every vocabulary"""
+LONGEST = 24
+"""tokens of a caption, its ends among them"""
 
 
 class TiedOutput(nn.Module):
@@ -38,31 +40,29 @@ class Captioner(ModelMixin, ConfigMixin):
     """Writes a caption of what CLAP hears, and says whether a caption and a sound belong together.
 
     ``vocabulary`` are the tokens of CLAP's tokenizer that it can write, the four special ones first; everything below
-    counts tokens by their place in it.   ``dim`` is D, ``frames`` E, 0 for a CLAP without frames.   ``clap`` is the
-    digest of the audio tower that it knows (``clap_digest``).
+    counts tokens by their place in it.   ``inputs`` are D and E, E 0 for a CLAP without frames; ``layers`` those of the
+    Q-Former and of the decoder, whose heads are 32 wide.   ``clap`` is the
+    ``clap_digest`` of the CLAP that it knows.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         vocabulary: Sequence[int],
-        dim: int = 256,
-        frames: int = 1024,
+        inputs: Sequence[int] = (256, 1024),
         width: int = 160,
-        heads: int = 5,
         queries: int = 8,
-        layers: int = 2,
-        decoder_layers: int = 3,
-        longest: int = 24,
+        layers: Sequence[int] = (2, 3),
         clap: str = "",
     ) -> None:
         super().__init__()
+        (dim, frames), heads = inputs, max(1, width // 32)
         shape: dict[str, Any] = {"vocab_size": len(vocabulary), "bos_token_id": BEGIN, "eos_token_id": END}
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
                 vocab_size=len(vocabulary),
                 hidden_size=width,
-                num_hidden_layers=layers,
+                num_hidden_layers=layers[0],
                 num_attention_heads=heads,
                 intermediate_size=4 * width,
                 encoder_hidden_size=width,
@@ -72,9 +72,9 @@ class Captioner(ModelMixin, ConfigMixin):
         )
         self.decoder: Any = GPT2LMHeadModel(
             GPT2Config(
-                n_positions=queries + longest + 1,
+                n_positions=queries + LONGEST + 1,
                 n_embd=width,
-                n_layer=decoder_layers,
+                n_layer=layers[1],
                 n_head=heads,
                 pad_token_id=PAD,
                 **shape,
@@ -122,7 +122,7 @@ class Captioner(ModelMixin, ConfigMixin):
         written: Tensor = self.decoder.generate(
             inputs_embeds=inputs,
             attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device),
-            max_new_tokens=self.config.longest - 1,
+            max_new_tokens=LONGEST - 1,
             num_beams=beams,
             do_sample=False,
             suppress_tokens=[PAD, BEGIN, UNKNOWN],
@@ -132,7 +132,7 @@ class Captioner(ModelMixin, ConfigMixin):
     def tokens(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """Texts as tokens (B, L) on the net's device; what the vocabulary lacks is UNKNOWN."""
         places = {token: place for place, token in enumerate(self.config.vocabulary)}
-        rows = tokenizer(list(texts), truncation=True, max_length=self.config.longest)["input_ids"]
+        rows = tokenizer(list(texts), truncation=True, max_length=LONGEST)["input_ids"]
         ids = [torch.tensor([places.get(token, UNKNOWN) for token in row]) for row in rows]
         return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD).to(self.device)
 
@@ -151,11 +151,6 @@ def sound_features(clap: TwoTowers, wave: Tensor) -> tuple[Tensor, Tensor | None
     return nnf.normalize(tower.pooled(frames).float(), dim=-1), frames.float()
 
 
-def clap_digest(clap: TwoTowers) -> str:
-    """What a net that reads CLAP's space is tied to: a digest of both towers."""
-    return state_digest(clap.audio_encoder, clap.text_encoder)[:16]
-
-
 def build_captioner(clap: TwoTowers, captions: Iterable[str], *, most: int = 4000, **sizes: Any) -> Captioner:
     """A captioner on ``clap`` with the ``most`` frequent tokens of ``captions``."""
     tokenizer, tower = clap.tokenizer, clap.audio_encoder
@@ -164,5 +159,5 @@ def build_captioner(clap: TwoTowers, captions: Iterable[str], *, most: int = 400
     counts = Counter(token for row in ids for token in row)
     words = [token for token, _ in counts.most_common(most) if token not in special]
     frames = tower.head[0].in_features // 2 if isinstance(tower, MelEncoder) else 0
-    built: Captioner = Captioner([*special, *words], clap.dim, frames, clap=clap_digest(clap), **sizes)
+    built: Captioner = Captioner([*special, *words], (clap.dim, frames), clap=clap_digest(clap), **sizes)
     return built

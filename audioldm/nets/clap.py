@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase, digits
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torchaudio.functional as taf
@@ -24,10 +24,11 @@ from transformers import (
 )
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import register, save_component
+from audioldm.nets.folder import load_component, register, save_component, state_digest
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
+InSpace = TypeVar("InSpace", bound=nn.Module)
 MAX_TOKENS = 77
 """tokens of a prompt that the small text tower has positions for"""
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -254,6 +255,26 @@ class NoClap(nn.Module):
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
         """Nothing to write."""
+
+
+def clap_digest(clap: TwoTowers | NoClap) -> str:
+    """What a net that lives in CLAP's space is tied to: a digest of the text tower, which every CLAP has."""
+    return "" if isinstance(clap, NoClap) else state_digest(clap.text_encoder)[:16]
+
+
+def load_in_space(folder: Path, kind: type[InSpace], clap: TwoTowers | NoClap, recipe: str) -> InSpace:
+    """A net of ``kind`` from the folder that ``recipe`` exported, where ``clap`` is.
+
+    Raises AudioLDMError where it was trained on another CLAP.
+    """
+    net: Any = load_component(folder, kind)
+    if net.config.clap not in ("", clap_digest(clap)):
+        raise AudioLDMError(
+            f"{folder} was trained on another CLAP than this model's.",
+            f"Name its model by --model, or train again: audioldm train {recipe}.",
+        )
+    placed: InSpace = net.to(clap.device).requires_grad_(False)
+    return placed
 
 
 def build_text_encoder(

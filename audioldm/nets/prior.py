@@ -3,6 +3,9 @@
 B batch, D width of CLAP's space.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from diffusers import PriorTransformer
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -17,7 +20,10 @@ from audioldm.diffusion.prediction import Denoiser, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.nets.folder import register
 
+SHIPPED = Path(__file__).parents[1] / "_embedded" / "prior"
 SCHEDULE = schedule.cosine()
+OTHER = 2**62
+"""added to a clip's seed, so that its vector and its latent do not begin with the same numbers"""
 
 
 @register
@@ -61,7 +67,7 @@ class Prior(ModelMixin, ConfigMixin):
         text: Tensor,
         empty: Tensor,
         *,
-        seeds: list[int],
+        seeds: Sequence[int],
         steps: int = 16,
         scale: float = 1.5,
         sampler: str = "dpmpp_2m",
@@ -72,6 +78,9 @@ class Prior(ModelMixin, ConfigMixin):
         """
         place, sigmas = text.device, grids.trailing(SCHEDULE, steps)
         pair = guidance.Pair(self.denoiser(text), self.denoiser(empty.expand_as(text)))
-        noise = draw(text.shape[1:], generators(seeds), device=place) * sigmas[0].item()
+        noise = (
+            draw(text.shape[1:], generators([seed + OTHER for seed in seeds]), device=place)
+            * sigmas[0].item()
+        )
         x0 = SAMPLERS[sampler](guidance.classifier_free(pair, scale), noise, sigmas)
         return nnf.normalize(x0, dim=-1)

@@ -56,7 +56,7 @@ class AudioLDM(Components):
         """
         settings = self.defaults.merged(**options)
         # 1. Encode the prompts, and the one to steer away from.
-        conditions = encode(self, prompts, settings.negative, timeline)
+        conditions = encode(self, prompts, settings.negative, timeline, seeds=seeds)
         # 2. Draw noise for the latent, each clip from its own seed.
         shape = latent_shape(self, settings.seconds, loop=loop)
         run = Run.of(self, settings, shape, seeds, guidance_config, on_step)

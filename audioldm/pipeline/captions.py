@@ -13,9 +13,8 @@ from audioldm.datasets.audio_text import AudioText
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.nets.captioner import Captioner, clap_digest, sound_features
-from audioldm.nets.clap import TwoTowers
-from audioldm.nets.folder import load_component
+from audioldm.nets.captioner import Captioner, sound_features
+from audioldm.nets.clap import TwoTowers, load_in_space
 from audioldm.signal.level import normalise_peak
 from audioldm.spec import SPECS
 
@@ -48,13 +47,7 @@ class Captioning:
     @staticmethod
     def load(folder: Path, clap: TwoTowers, *, beams: int = 4) -> Captioning:
         """From the folder that a recipe exported.   Raises AudioLDMError where it was trained on another CLAP."""
-        captioner: Captioner = load_component(folder, Captioner)
-        if captioner.config.clap not in ("", clap_digest(clap)):
-            raise AudioLDMError(
-                f"{folder} was trained on another CLAP than this model's.",
-                "Name its model by --model, or train again: audioldm train caption/captioner.",
-            )
-        return Captioning(captioner.to(clap.device), clap, beams)
+        return Captioning(load_in_space(folder, Captioner, clap, "caption/captioner"), clap, beams)
 
     @torch.no_grad()
     def __call__(self, waves: Tensor) -> list[Caption]:

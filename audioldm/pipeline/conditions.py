@@ -35,15 +35,38 @@ def encode(
     prompts: str | Condition | Sequence[str | Condition],
     negative: str = "",
     timeline: Sequence[Span] | None = None,
+    *,
+    seeds: Sequence[int] = (),
 ) -> Conditions:
-    """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead."""
+    """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead.
+
+    A model's prior draws from ``seeds``; without them texts stay texts.
+    """
     prompts = [prompts] if isinstance(prompts, str | Condition) else prompts
     both = together(parts, [negative, *prompts])
     empty = both.rows(slice(0, 1)).trimmed().repeat(len(prompts))
     if not timeline:
-        return Conditions((both.rows(slice(1, None)).trimmed(),), empty)
-    rows = tuple(parts.encode_text([span.prompt]).repeat(len(prompts)) for span in timeline)
-    return Conditions(rows, empty, tuple(timeline))
+        condition = both.rows(slice(1, None)).trimmed()
+        return Conditions((sound_vectors(parts, condition, empty, prompts, seeds),), empty)
+    spans = [(parts.encode_text([span.prompt]).repeat(len(prompts)), span.prompt) for span in timeline]
+    rows = [sound_vectors(parts, row, empty, [text] * len(prompts), seeds) for row, text in spans]
+    return Conditions(tuple(rows), empty, tuple(timeline))
+
+
+@torch.no_grad()
+def sound_vectors(
+    parts: Components,
+    condition: Condition,
+    empty: Condition,
+    prompts: Sequence[str | Condition],
+    seeds: Sequence[int],
+) -> Condition:
+    """With a prior, each text's vector gives way to that of a sound that it may mean; other rows stay."""
+    if parts.prior is None or not seeds or condition.film is None or empty.film is None:
+        return condition
+    drawn = parts.prior.sample(condition.film, parts.clap.embed_text([""])[0], seeds=seeds)
+    texts = torch.tensor([isinstance(prompt, str) for prompt in prompts], device=drawn.device)
+    return replace(condition, film=torch.where(texts[:, None], drawn.to(condition.film), condition.film))
 
 
 def together(parts: Components, prompts: Sequence[str | Condition]) -> Condition:

@@ -23,7 +23,7 @@ SAME = 0.9
 
 
 class CaptionerTraining(TrainingModule):
-    """Loss: cross-entropy of the next token + ``match_weight`` * that of whether sound and caption belong together.
+    """Loss: cross-entropy of the next token + that of whether sound and caption belong together.
 
     In the first ``pretrain`` batches the decoder sees no sound, but the vectors of texts (captions of the batch, and
     as many of ``texts``), moved by the mean difference of the two modalities and blurred by ``noise`` times their
@@ -40,19 +40,13 @@ class CaptionerTraining(TrainingModule):
         pretrain: int = 0,
         noise: float = 0.5,
         drop_frames: float = 0.3,
-        match_weight: float = 1.0,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.captioner, self.texts = captioner, list(texts)
         self.frozen = [clap.requires_grad_(False)]
         """in a list, so that no checkpoint holds it"""
-        self.pretrain, self.noise, self.drop_frames, self.match_weight = (
-            pretrain,
-            noise,
-            drop_frames,
-            match_weight,
-        )
+        self.pretrain, self.noise, self.drop_frames = pretrain, noise, drop_frames
         self.gap: Tensor
         self.register_buffer("gap", torch.zeros(clap.dim))
 
@@ -90,7 +84,7 @@ class CaptionerTraining(TrainingModule):
         logits, targets = self.matches(sequence, vector, text, batch.captions, rng)
         match = nnf.binary_cross_entropy_with_logits(logits, targets)
         return {
-            "loss": caption + self.match_weight * match,
+            "loss": caption + match,
             "caption": caption.detach(),
             "match": match.detach(),
         }

@@ -8,8 +8,7 @@ from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
 from audioldm.diffusion import objective
-from audioldm.nets.captioner import clap_digest
-from audioldm.nets.clap import TwoTowers
+from audioldm.nets.clap import TwoTowers, clap_digest
 from audioldm.nets.prior import SCHEDULE, Prior
 from audioldm.training.module import Terms, TrainingModule
 

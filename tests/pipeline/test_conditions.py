@@ -73,3 +73,29 @@ def test_scores_are_cosines_and_do_not_know_loudness(pipe):
     torch.testing.assert_close(clap_scores(pipe, 3 * waves, asked), scores, rtol=0, atol=1e-5)
     own = conditions.clap_of(pipe, waves)
     torch.testing.assert_close(clap_scores(pipe, waves, own), torch.ones(3))
+
+
+def test_a_prior_gives_texts_the_vectors_of_sounds_and_leaves_ready_conditions(tiny_model):
+    from dataclasses import replace
+
+    from audioldm.nets.prior import Prior
+    from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.conditions import encode
+
+    plain = AudioLDM.from_pretrained(tiny_model)
+    torch.manual_seed(0)
+    pipe = replace(plain, prior=Prior(16, 32, 2, 1).eval())
+    ready = plain.encode_text(["rain"])
+    before = encode(plain, ["rain", ready], "noise", seeds=[1, 2])
+    after = encode(pipe, ["rain", ready], "noise", seeds=[1, 2])
+    assert torch.equal(after.empty.film, before.empty.film)
+    assert torch.equal(after.rows[0].film[1], ready.film[0])
+    assert not torch.allclose(after.rows[0].film[0], ready.film[0], atol=0.1)
+    assert torch.equal(encode(pipe, ["rain"], "noise").rows[0].film, ready.film), (
+        "without seeds nothing is drawn"
+    )
+    quick = {"seconds": 0.64, "steps": 1}
+    one, same, other = (pipe("rain", seeds=[seed], **quick) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, plain("rain", seeds=[1], **quick))
+    assert not torch.equal(one, other)

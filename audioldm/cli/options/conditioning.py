@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from audioldm.control.controls import Control
     from audioldm.control.source import MapSource
+    from audioldm.nets.prior import Prior
     from audioldm.pipeline.audioldm import AudioLDM
 
 SHIPPED = Path("own")
@@ -42,6 +43,11 @@ class SoundConditions(Group):
         "  Repeatable.",
         "MAP=FILE[:SCALE]",
     )
+    prior: Path | None = option(
+        None,
+        "Draw a sound's vector from the prompt's, for a U-Net trained on sound alone: of caption/prior, or 'own'.",
+        "FOLDER",
+    )
     control_net: list[Path] = setting(
         [],
         "The net of a --control, of control/t2i_adapter or control/controlnet; the embedded model has its own.  "
@@ -64,11 +70,10 @@ class SoundConditions(Group):
             )
         if self.control_net and not self.control:
             raise AudioLDMError("control_net has no map to read.", "Give --control MAP=FILE.")
-        named = {*self.control_net, self.ip_adapter} - {None, SHIPPED}
-        if absent := sorted(folder for folder in named if folder and not folder.exists()):
-            raise AudioLDMError(
-                f"{absent[0]} is not there.", "Train it: audioldm recipes control/t2i_adapter."
-            )
+        nets = dict.fromkeys((*self.control_net, self.ip_adapter), "control/t2i_adapter")
+        for folder, recipe in (nets | {self.prior: "caption/prior"}).items():
+            if folder not in (None, SHIPPED) and not folder.exists():
+                raise AudioLDMError(f"{folder} is not there.", f"Train it: audioldm recipes {recipe}.")
         return check_maps(self.control) if self.control else []
 
     def apply(
@@ -76,6 +81,8 @@ class SoundConditions(Group):
     ) -> "AudioLDM":
         """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
         pipe = with_micro(pipe, self.micro)
+        if self.prior is not None:
+            pipe = replace(pipe, prior=load_prior(pipe, self.prior))
         if not maps and self.ip_adapter is None:
             return pipe
         from audioldm.control.controls import MapControl
@@ -131,6 +138,18 @@ def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
         )
     controls = (replace(one, facts=facts) if isinstance(one, MicroControl) else one for one in pipe.controls)
     return replace(pipe, controls=tuple(controls))
+
+
+def load_prior(pipe: "AudioLDM", folder: Path) -> "Prior":
+    """The prior in ``folder``, or the embedded model's.   Raises AudioLDMError where it does not fit."""
+    from audioldm.nets.clap import load_in_space
+    from audioldm.nets.prior import SHIPPED as OWN
+    from audioldm.nets.prior import Prior
+
+    place = OWN if folder == SHIPPED else folder
+    if not (place / "config.json").is_file():
+        raise AudioLDMError(f"There is no prior in {place}.", "Train one: audioldm train caption/prior.")
+    return load_in_space(place, Prior, pipe.clap, "caption/prior")
 
 
 def check_maps(texts: list[str]) -> "list[MapSource]":
