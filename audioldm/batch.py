@@ -115,7 +115,7 @@ class LatentBatch:
     """Cached posteriors and conditions. mean, std (B, C, T, F), never scaled; text, audio (B, D) unit vectors.
 
     tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them; curve (B, frames) or (B,
-    frames, bins) is what a control is trained on.
+    frames, bins) is what a control is trained on; facts (B, 5) are ``control.micro.UNITS`` of each window.
     """
 
     mean: Tensor
@@ -125,10 +125,11 @@ class LatentBatch:
     tokens: Tensor | None = None
     mask: Tensor | None = None
     curve: Tensor | None = None
+    facts: Tensor | None = None
 
     def map(self, function) -> "LatentBatch":  # type: ignore[no-untyped-def]
         """Apply ``function`` to each part that is present."""
-        parts = (self.mean, self.std, self.text, self.audio, self.tokens, self.mask, self.curve)
+        parts = (self.mean, self.std, self.text, self.audio, self.tokens, self.mask, self.curve, self.facts)
         return LatentBatch(*(None if part is None else function(part) for part in parts))  # type: ignore[arg-type]
 
     def to(self, device) -> "LatentBatch":  # type: ignore[no-untyped-def]

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import progress, say, show_json, show_text, would
 from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option, out_option
+from audioldm.cli.options.groups import ModelOptions
 from audioldm.cli.score import (
     Captions,
     Choice,
@@ -142,6 +143,52 @@ class Prompts(Command):
         return rows, unread
 
 
+class Bits(AsJson, Command):
+    """Bits per dimension of latents: DDPM's bound with both fixed variances, and with the learned one if there is one.
+
+    Latents are continuous, so these are bits of a density: differences mean something, single numbers do not.
+
+    \b
+    Examples:
+      audioldm evaluate bits data/latents/embedded_val
+      audioldm evaluate bits data/latents/embedded_val -m runs/finetune/learned_variance/model --times 256
+    """
+
+    latents: Path = argument(..., "What audioldm data encode wrote.", "FOLDER")
+    windows: int = option(64, "Windows, from the first on.", Between(2))
+    times: int = option(64, "Times of each; the first is always among them.", Between(2, 1000))
+    seed: int = option(0, "Seed of times and noise.", Between(0, 2**62 - 1))
+    model: ModelOptions = ModelOptions()
+
+    def run(self) -> None:
+        self.model.check()
+        from audioldm.datasets.latents import LatentDataset, collate_latents
+        from audioldm.evaluation.bits import bits
+
+        data, pipe = LatentDataset(self.latents, seed=self.seed), self.model.load()
+        count = min(self.windows, len(data))
+        with progress(count, "bits") as advance:
+            batches = (collate_latents([data[place]]) for place in range(count))
+            rows = bits(pipe, batches, times=self.times, seed=self.seed, on_window=advance)
+        fixed = rows["fixed small"]
+        table = {
+            name: {
+                "bits": float(row.mean()),
+                "against_small": float((row - fixed).mean()),
+                "error": float((row - fixed).std() / count**0.5),
+            }
+            for name, row in rows.items()
+        }
+        if self.as_json:
+            show_json(
+                {"model": pipe.name, "windows": count, "times": self.times, "bits_per_dimension": table}
+            )
+            return
+        print(f"{'variance':<22} {'bits/dim':>9}  {'against fixed small':>20}")
+        for name, row in table.items():
+            print(f"{name:<22} {row['bits']:>9.4f}  {row['against_small']:>+10.4f} +- {row['error']:.4f}")
+
+
 class Protocol(Force, Command):
     """Write a protocol file: hashes of clips and captions, with a hash of the list, and no caption itself.
 
@@ -207,6 +254,6 @@ class Embedders(AsJson, Command):
 
 app = group(
     __doc__,
-    {"score": Score, "prompts": Prompts, "protocol": Protocol, "embedders": Embedders},
+    {"score": Score, "prompts": Prompts, "bits": Bits, "protocol": Protocol, "embedders": Embedders},
     cls=ScoreByDefault,
 )

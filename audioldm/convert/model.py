@@ -15,6 +15,7 @@ import torch
 from transformers import SpeechT5HifiGan
 
 from audioldm.components import Components, Sampling
+from audioldm.control.micro import MicroConditioning, MicroControl
 from audioldm.convert.checkpoint import TITLES, Checkpoint, read_checkpoint, read_tango
 from audioldm.convert.folder import (
     MAX_TOKENS,
@@ -31,8 +32,16 @@ from audioldm.convert.unet import UNetShape
 from audioldm.diffusion.schedule import audioldm, from_betas, scaled_linear
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
-from audioldm.nets.folder import class_name, read_json, save_component, weight_file, weight_hash
+from audioldm.nets.folder import (
+    class_name,
+    load_component,
+    read_json,
+    save_component,
+    weight_file,
+    weight_hash,
+)
 from audioldm.nets.text_encoder import LONGEST, AudioLDM2TextEncoder
+from audioldm.nets.unet import learns_variance
 from audioldm.nets.vae import stride_of
 from audioldm.paths import published, write_text
 from audioldm.progress import counted
@@ -45,7 +54,9 @@ TANGO = Sampling(sampler="ddpm", grid="leading", guidance=3.0)
 LICENCE, TANGO_LICENCE = "CC-BY-NC-SA-4.0", "research, non-commercial"
 NOTICE = "The published AudioLDM weights are licensed CC-BY-NC-SA-4.0: not for commercial use, share alike."
 TANGO_NOTICE = "The published Tango weights are for research, not for commercial use; see their model card."
-HASHED = (*NETS, "text_encoder", "audio_encoder", "text_encoder_2", "projection_model", "language_model")
+HASHED = (
+    *NETS, "text_encoder", "audio_encoder", "text_encoder_2", "projection_model", "language_model", "micro"
+)  # fmt: skip
 ABOUT = {"name": str, "spec": dict, "defaults": dict, "about": dict, "sha256": dict}
 """what ``audioldm.json`` holds"""
 REQUIRED = ("seconds", "steps", "sampler", "grid", "guidance")
@@ -206,6 +217,10 @@ def open_folder(folder: Path) -> Components:
     if (model.vae.config.latent_channels, stride_of(model.vae)) != (spec.latent_channels, spec.stride):
         raise AudioLDMError(f"{folder}: its VAE and its spec differ.", AGAIN)
     more = {key: about[key] for key in ("defaults", "name", "about")}
+    if (folder / "micro").is_dir():
+        more["controls"] = (
+            MicroControl(load_component(folder / "micro", MicroConditioning).requires_grad_(False), {}),
+        )
     return replace(model, schedule=schedule, prediction=prediction, hashes=hashes, **more)
 
 
@@ -265,6 +280,9 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
         model.clap.save(stage, dtype=dtype)
         if model.token_encoder is not None:
             model.token_encoder.save(stage, dtype=dtype)
+        for control in model.controls:
+            if isinstance(control, MicroControl):
+                save_component(control.net, stage / "micro", dtype=dtype)
         write_scheduler(stage / "scheduler", model.schedule, model.prediction)
         hashes = {part: weight_hash(weight_file(stage / part)) for part in HASHED if (stage / part).is_dir()}
         content = {
@@ -278,7 +296,8 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
 def index_of(model: Components) -> dict[str, Any]:
     """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
     hifigan = isinstance(model.vocoder, SpeechT5HifiGan)
-    stock = hifigan and model.token_encoder is None
+    plain = not model.controls and not learns_variance(model.unet)
+    stock = hifigan and model.token_encoder is None and plain
     index: dict[str, Any] = {
         "_class_name": "AudioLDMPipeline" if stock else "AudioLDM",
         "scheduler": ["diffusers", "DDIMScheduler"],

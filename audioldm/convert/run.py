@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.components import Components, Sampling
+from audioldm.control.micro import MicroConditioning, MicroControl
 from audioldm.datasets.cache import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import fill, read_weights, state_digest, weight_hash
+from audioldm.nets.folder import fill, load_component, read_weights, state_digest, weight_hash
 from audioldm.nets.text_encoder import T5TextEncoder
-from audioldm.nets.unet import kind_of
+from audioldm.nets.unet import kind_of, with_variance
 from audioldm.nets.vae import encoder_digest
 from audioldm.spec import SPECS
 from audioldm.tables import read_text
@@ -74,7 +75,12 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
     shadows = [c["shadows"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadows")]
     averages = [shadow["ema"] for shadow in shadows if "ema" in shadow]
-    return fill(lambda: built(settings["task"][name]), averages[0] if averages else state, file)
+
+    def build() -> Any:
+        net = built(settings["task"][name])
+        return with_variance(net) if name == "unet" and settings["task"].get("learned_variance") else net
+
+    return fill(build, averages[0] if averages else state, file)
 
 
 def built(node: Any) -> Any:
@@ -121,6 +127,8 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         prediction = settings["task"]["prediction"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AudioLDMError(f"{run}/config.yaml has no usable schedule ({error}).", "Restore it.") from None
+    micro = run / "model" / "micro"
+    facts = [load_component(micro, MicroConditioning).requires_grad_(False)] if micro.is_dir() else []
     return Components(
         unet,
         vae,
@@ -131,6 +139,7 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         schedule=schedule,
         prediction=prediction,
         defaults=replace(TRAINED, seconds=index["seconds"]),
+        controls=tuple(MicroControl(net, {}) for net in facts),
         about={"latents": {key: index[key] for key in ("windows", "seconds", "split", "scaling_factor")}},
     )
 

@@ -112,6 +112,22 @@ class AudioText(Dataset[Item]):
         samples = self.spec.samples(self.lengths[self.ids[index]])
         return window(clip.float() / SCALE, samples, rng)[None], caption
 
+    def facts(self, index: int, epoch: int) -> Tensor:
+        """(5,): start, seconds, rate, loudness and clipping of what window ``index`` of draw ``epoch`` is cut from.
+
+        Of two mixed clips, those of the first.
+        """
+        row, wave, rng = (
+            self.rows[index],
+            self.clip(index).float() / SCALE,
+            generator(self.seed, epoch, index),
+        )
+        if self.captions == "random":
+            draw(len(row.captions), rng)
+        start = crop_start(wave, self.spec.samples(self.lengths[self.ids[index]]), rng) / self.spec.rate
+        seconds, loudness = len(wave) / self.spec.rate, 0.0 if row.loudness is None else row.loudness
+        return torch.tensor([start, seconds, row.rate, loudness, row.clipping])
+
     def clip(self, index: int) -> Tensor:
         """The whole clip of a row as int16; without a cache, the last one stays for its next window."""
         if self.clips is not None:
@@ -143,12 +159,21 @@ def window(wave: Tensor, samples: int, rng: Generator) -> Tensor:
     spare = len(wave) - samples
     if spare <= 0:
         return torch.nn.functional.pad(wave - wave.mean(), (0, -spare)) if spare else wave
+    start = crop_start(wave, samples, rng)
+    return wave[start : start + samples]
+
+
+def crop_start(wave: Tensor, samples: int, rng: Generator) -> int:
+    """Where ``window`` begins in a wave (N,): 0 for a short one."""
+    spare = len(wave) - samples
+    if spare <= 0:
+        return 0
     starts = torch.randint(spare + 1, (STARTS,), generator=rng).tolist()
     crops = [wave[start : start + samples] for start in starts]
     powers = [float(crop.square().mean()) for crop in crops]
     enough = ENOUGH**2 * float(wave.square().mean())
     first = next((place for place, power in enumerate(powers) if power >= enough), powers.index(max(powers)))
-    return crops[first]
+    return int(starts[first])
 
 
 def varied(wave: Tensor, row: int, draw: int, *, speed: float) -> Tensor:

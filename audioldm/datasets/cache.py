@@ -32,7 +32,7 @@ class Encoded:
     """One window: mean, std (C, T, F), audio (D,), text (captions, D), and the source it came from.
 
     ``tokens`` is a text encoder's sequence (L, E) for each caption, where there is one; ``labels`` are the manifest's;
-    ``maps`` are what a control is trained on, by name, (frames,) or (frames, bands).
+    ``maps`` are what a control is trained on, (frames,) or (frames, bands); ``facts`` (5,) are ``LatentBatch``'s.
     """
 
     mean: Tensor
@@ -43,6 +43,7 @@ class Encoded:
     tokens: tuple[Tensor, ...] = ()
     labels: tuple[str, ...] = ()
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Tensor | None = None
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
@@ -199,6 +200,9 @@ def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
     if sequences:
         lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
         tensors |= {"tokens": torch.cat(sequences).half(), "token_offset": lengths.cumsum(0)}
+    facts = [window.facts for window in windows if window.facts is not None]
+    if facts:
+        tensors["facts"] = torch.stack(facts)
     for name in windows[0].maps:
         tensors[f"{MAP}{name}"] = torch.stack([window.maps[name] for window in windows]).half()
     with staged(path) as stage:

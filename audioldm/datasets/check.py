@@ -141,7 +141,14 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     if result.clipped >= CLIPPED_SHARE:
         notes.append(Finding("clipped", row.path, f"{100 * result.clipped:.2g} % of its samples"))
     seconds, level = round(result.samples / rate, 6), round(result.level, 2)
-    row = replace(row, sha256=digest, seconds=seconds, loudness=level)
+    row = replace(
+        row,
+        sha256=digest,
+        seconds=seconds,
+        loudness=level,
+        rate=float(rate),
+        clipping=round(result.clipped, 6),
+    )
     return row, notes, f"{rate}/{result.digest}"
 
 

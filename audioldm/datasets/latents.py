@@ -99,7 +99,8 @@ class LatentDataset(Dataset[LatentBatch]):
         mean, std = shard["mean"][place].float(), shard["std"][place].float()
         drawn = None if self.map is None else shard[self.map][place].float()
         text, audio = shard["text"][pick].clone(), shard["audio"][place].clone()
-        return LatentBatch(mean, std, text, audio, tokens, curve=drawn)
+        facts = shard["facts"][place].clone() if "facts" in shard else None
+        return LatentBatch(mean, std, text, audio, tokens, curve=drawn, facts=facts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "shards": None}
@@ -114,15 +115,17 @@ def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     mean, std, text, audio = (
         torch.stack([getattr(item, name) for item in items]) for name in ("mean", "std", "text", "audio")
     )
-    maps = [item.curve for item in items if item.curve is not None]
-    drawn = torch.stack(maps) if maps else None
+    maps, known = (
+        [part for item in items if (part := getattr(item, name)) is not None] for name in ("curve", "facts")
+    )
+    drawn, facts = (torch.stack(parts) if parts else None for parts in (maps, known))
     sequences = [item.tokens for item in items if item.tokens is not None]
     if not sequences:
-        return LatentBatch(mean, std, text, audio, curve=drawn)
+        return LatentBatch(mean, std, text, audio, curve=drawn, facts=facts)
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
-    return LatentBatch(mean, std, text, audio, tokens, mask, drawn)
+    return LatentBatch(mean, std, text, audio, tokens, mask, drawn, facts)
 
 
 def labels_of(folder: Path | str) -> list[str]:

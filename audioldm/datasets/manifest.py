@@ -42,6 +42,10 @@ class Row:
     """sha256 of the clips that a composed scene is put together from"""
     weight: float = 1.0
     """how often the clip is drawn, beside others of its source; captions that say little have less"""
+    rate: float = 0.0
+    """of the file, in Hz; 0 is not known"""
+    clipping: float = 0.0
+    """share of samples that are cut off"""
 
 
 def is_number(value: Any, least: float = -math.inf) -> bool:
@@ -62,7 +66,7 @@ FIELDS: dict[str, Check] = {
     "path": NAME,
     **dict.fromkeys(("licence", "source", "sha256", "author", "group"), TEXT),
     **dict.fromkeys(("captions", "labels", "parts"), TEXTS),
-    **dict.fromkeys(("start", "weight"), NUMBER),
+    **dict.fromkeys(("start", "weight", "rate", "clipping"), NUMBER),
     "seconds": (lambda value: value is None or is_number(value, 0), NUMBER[1]),
     "loudness": (lambda value: value is None or is_number(value), NUMBER[1]),
     "fold": (lambda value: is_number(value) and isinstance(value, int), "no whole number"),

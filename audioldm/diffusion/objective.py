@@ -40,18 +40,21 @@ def draw_t(
     *,
     generator: Generator | None = None,
     kind: Draw = "uniform",
+    levels: tuple[float, float] = (0.0, 1.0),
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Training times (count,), drawn on the generator's device: whole in [0, T-1], or for a FlowPath real in (0, T].
+
+    ``levels`` (low, high) are the shares of the schedule's time that they lie between.
 
     >>> from audioldm.diffusion.schedule import audioldm
     >>> seeded = Generator().manual_seed(0)
     >>> draw_t(4, audioldm(), generator=seeded, kind="low_discrepancy").sort().values.tolist()
     [220, 470, 720, 970]
     """
-    u = unit_draw(count, kind, generator=generator)
+    u = levels[0] + (levels[1] - levels[0]) * unit_draw(count, kind, generator=generator)
     if isinstance(schedule, FlowPath):
-        return schedule.shifted((1 - u) * schedule.length).to(device, torch.float32)
+        return schedule.shifted((levels[0] + levels[1] - u) * schedule.length).to(device, torch.float32)
     return (u * schedule.length).long().clamp(max=schedule.length - 1).to(device)
 
 
@@ -134,6 +137,19 @@ def loss(
     x_t = add_noise(z, t, noise, schedule)
     error = (net_call(x_t, t) - target(z, t, noise, schedule, prediction)).square().flatten(1).mean(1)
     return error * weight(t, schedule, prediction=prediction, weighting=weighting).to(error)
+
+
+def preference(errors: Tensor, reference: Tensor, *, beta: float = 2000.0) -> Tensor:
+    """-log sigmoid(-beta ((win - ref win) - (lose - ref lose))) per pair (B,).   Wallace et al. 2023 (DPO) eq. 14.
+
+    ``errors`` and ``reference`` (2, B) are the losses of the net and of the one that it began as, the preferred
+    sample's first, at the same times and noise; ``beta`` holds T.   At the begin it is log 2.
+
+    >>> preference(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]])).exp()
+    tensor([2.])
+    """
+    gain = errors - reference
+    return -torch.nn.functional.logsigmoid(-beta * (gain[0] - gain[1]))
 
 
 def loss_by_bin(losses: Tensor, t: Tensor, schedule: Path, *, bins: int = 10) -> Tensor:

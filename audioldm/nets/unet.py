@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from audioldm.batch import Condition
 
@@ -94,6 +94,28 @@ def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
     return UNet2DConditionModel(cross_attention_dim=width, **settings)
 
 
+def with_variance(unet: LatentUNet) -> LatentUNet:
+    """``unet`` with twice the output channels, the new ones 0 at first: the shares of ``posterior.log_variance``.
+
+    Improved DDPM (arXiv:2102.09672) sec. 3.1.   In place; one that has them is left as it is.
+    """
+    if not learns_variance(unet):
+        old: Any = unet.conv_out
+        wide = nn.Conv2d(old.in_channels, 2 * old.out_channels, old.kernel_size, padding=old.padding).to(
+            old.weight
+        )
+        for name, value in wide.named_parameters():
+            value.data.zero_()[: old.out_channels] = getattr(old, name).data
+        unet.conv_out = wide
+        unet.register_to_config(out_channels=wide.out_channels)
+    return unet
+
+
+def learns_variance(unet: LatentUNet) -> bool:
+    """Whether a U-Net says its variance beside its prediction."""
+    return bool(unet.config.out_channels == 2 * unet.config.in_channels)
+
+
 def kind_of(unet: LatentUNet) -> Kind:
     """How a loaded U-Net is conditioned."""
     width = unet.config.cross_attention_dim
@@ -116,11 +138,15 @@ def multiple_of(unet: LatentUNet) -> int:
     return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def net_call(unet: LatentUNet) -> NetCall:
-    """The U-Net as a function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)."""
+def net_call(unet: LatentUNet, *, variance: bool = False) -> NetCall:
+    """The U-Net as a function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F).
+
+    With ``variance`` the answer is all that it says, (B, 2C, T, F) of one that learned its variance.
+    """
     kind = kind_of(unet)
     two = isinstance(unet, AudioLDM2UNet2DConditionModel) and len(widths_of(unet)) == 2
 
+    channels = None if variance else unet.config.in_channels
     needed = {"film": kind != "cross", "tokens": kind != "film", "tokens2": two}
 
     def call(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
@@ -136,6 +162,6 @@ def net_call(unet: LatentUNet) -> NetCall:
             class_labels=condition.film if needed["film"] else None,
             **(second if two else {}),
             **residuals,
-        ).sample
+        ).sample[:, :channels]
 
     return call

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audioldm.batch import Condition
 from audioldm.components import Components, SamplingOptions
+from audioldm.control.micro import MicroControl
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.run import OnStep
 
@@ -78,7 +79,8 @@ def resample_silent(generate: Call) -> Call:
                 parts, list(texts), seeds=list(others), on_step=part_of(on_step, batches, total), **options
             )
 
-        for attempt in range((0 if parts.controls else retries) + 1):
+        controlled = any(not isinstance(control, MicroControl) for control in parts.controls)
+        for attempt in range((0 if controlled else retries) + 1):
             total = batches + ceil(len(rows) / size)
             for start in range(0, len(rows), size):
                 group = rows[start : start + size]

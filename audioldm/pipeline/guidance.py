@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.components import Components
 from audioldm.diffusion import guidance as wrappers
+from audioldm.diffusion.edit import start_level
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.table import choose
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component, weight_file, weight_hash
+from audioldm.nets.folder import load_component, state_digest, weight_file, weight_hash
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.nets.vae import decode, encoder_digest
@@ -114,6 +116,11 @@ class GuidanceConfig:
     Far larger moves raise the score too, by loud sounds that only this CLAP finds nearer.
     """
 
+    refiner: Components | None = None
+    """a model of the same latents that answers in the place of the first at the lowest noise levels (SDXL sec. 2.5)"""
+    refine: float = 0.2
+    """the share of the schedule's time that is the refiner's"""
+
     classifier: TargetClass | None = None
     """a class of a classifier of noisy latents to steer to (classifier guidance)"""
     classifier_scale: float = 1.0
@@ -147,6 +154,12 @@ class GuidanceConfig:
         changed = {f"guidance_{n}": getattr(self, n) for n in names if getattr(self, n) != getattr(plain, n)}
         if self.weak is not None:
             changed["guidance_weak"] = {"name": self.weak.name, "sha256": self.weak.hashes}
+        if self.refiner is not None:
+            changed["refiner"] = {
+                "name": self.refiner.name,
+                "sha256": self.refiner.hashes,
+                "refine": self.refine,
+            }
         if self.classifier is not None:
             changed["guidance_classifier"] = {**self.classifier.settings(), "scale": self.classifier_scale}
         return changed
@@ -154,9 +167,17 @@ class GuidanceConfig:
     def steer(
         self, parts: Components, condition: Condition, empty: Condition, scale: float, sigmas: Tensor
     ) -> Denoiser:
-        """The Denoiser of ``parts`` under ``condition``, guided; ``sigmas`` is the grid of the run."""
+        """The Denoiser of ``parts`` under ``condition``, guided; ``sigmas`` is the grid of the run.
+
+        A refiner takes over below its noise level.
+        """
+        if self.refiner is not None:
+            check_same_latents(parts, self.refiner, "refiner")
+            alone = replace(self, refiner=None)
+            first, last = (alone.steer(net, condition, empty, scale, sigmas) for net in (parts, self.refiner))
+            return wrappers.interval(first, last, low=start_level(parts.schedule, self.refine), high=inf)
         if self.weak is not None:
-            check_same_latents(parts, self.weak)
+            check_same_latents(parts, self.weak, "guidance_weak")
             pair = wrappers.Pair(parts.denoiser(condition), self.weak.denoiser(condition))
         else:
             pair = parts.denoisers(condition, empty)
@@ -217,15 +238,17 @@ def clap_score(parts: Components, condition: Condition) -> Callable[[Tensor], Te
     return score
 
 
-def check_same_latents(parts: Components, weak: Components) -> None:
-    """Raise AudioLDMError unless ``weak`` has the same latents and is conditioned in the same way."""
-    for part in ("vae", "text_encoder"):
-        if parts.hashes.get(part) != weak.hashes.get(part):
+def check_same_latents(parts: Components, other: Components, option: str) -> None:
+    """Raise AudioLDMError unless ``other`` has the same latents and is conditioned in the same way."""
+    for part, net in (("vae", "vae"), ("text_encoder", "clap")):
+        # the same weights may lie in another number type
+        alike = parts.hashes.get(part) == other.hashes.get(part)
+        if not alike and state_digest(getattr(parts, net)) != state_digest(getattr(other, net)):
             raise AudioLDMError(
-                f"guidance_weak={weak.name} has another {part} than {parts.name}.",
-                "Name an earlier or smaller model of the same latents.",
+                f"{option}={other.name} has another {part} than {parts.name}.",
+                "Name a model of the same latents.",
             )
-    if torch.device(parts.device) != torch.device(weak.device):
+    if torch.device(parts.device) != torch.device(other.device):
         raise AudioLDMError(
-            f"guidance_weak is on {weak.device}, the model on {parts.device}.", "Load both alike."
+            f"{option} is on {other.device}, the model on {parts.device}.", "Load both alike."
         )

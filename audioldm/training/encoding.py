@@ -119,6 +119,7 @@ class WindowBatch:
     sources: list[str]
     labels: list[tuple[str, ...]]
     maps: dict[str, Tensor] = field(default_factory=dict)
+    facts: list[Tensor | None] = field(default_factory=list)
 
     def pin_memory(self) -> "WindowBatch":
         """A copy that a GPU can fetch by itself; DataLoader asks for it."""
@@ -147,7 +148,7 @@ class Windows(Dataset[WindowBatch]):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        waves, texts, labels, names = [], [], [], []
+        waves, texts, labels, names, facts = [], [], [], [], []
         for place, row, draw in self.batches[index]:
             source = self.sources[place]
             wave = varied(source.data[(row, draw)][0], row, draw, speed=self.cuts.speed)
@@ -156,11 +157,12 @@ class Windows(Dataset[WindowBatch]):
             texts.append(about[0])
             labels.append(about[1])
             names.append(source.rows[row].source)
+            facts.append(source.data.facts(row, draw) if isinstance(source.data, AudioText) else None)
         maps = {
             name: torch.stack([MAPS[name].analyse(wave[0], self.spec) for wave in waves])
             for name in self.cuts.maps
         }
-        return WindowBatch(torch.stack(waves), texts, names, labels, maps)
+        return WindowBatch(torch.stack(waves), texts, names, labels, maps, facts)
 
     def loader(self, workers: int, *, pin: bool) -> DataLoader[WindowBatch]:
         """The batches in order, made by ``workers`` processes."""
@@ -250,7 +252,7 @@ def taken_apart(
         yield Encoded(
             mean[i], std[i], sound, text if any(texts) else sound[None], batch.sources[i],
             tuple(part for part in tokens if part is not None), batch.labels[i],
-            {name: map[i] for name, map in batch.maps.items()},
+            {name: map[i] for name, map in batch.maps.items()}, batch.facts[i],
         )  # fmt: skip
     if on_windows is not None:
         on_windows(len(batch.texts))

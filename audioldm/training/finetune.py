@@ -6,6 +6,7 @@ what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from audioldm.adapters.files import write
 from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch, choose_rows
+from audioldm.control.micro import MicroControl
 from audioldm.datasets.draws import generator
 from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
@@ -69,6 +71,11 @@ class OfModel(LatentDiffusion):
         self.pipe, self.prompt, self.model, self.streams = pipe, prompt, model, streams
         self.strict_loading = False
         self.unet.requires_grad_(False)
+        known = next((one for one in pipe.controls if isinstance(one, MicroControl)), None)
+        if known is not None:
+            self.micro = known.net
+        elif self.micro is not None:
+            self.pipe = replace(pipe, controls=(MicroControl(self.micro, {}),))
 
     def base(self, *parts: str) -> dict[str, str]:
         """sha256 of the weights that are learned upon."""
@@ -152,6 +159,10 @@ class FineTune(OfModel):
         self.adapter: Adapter | None = None
         if kind == FULL:
             self.unet.requires_grad_(True)
+        elif {"micro", "learned_variance"} & {name for name, value in settings.items() if value}:
+            raise AudioLDMError(
+                f"kind={kind} leaves the U-Net as it is.", "Use task.kind=full for micro and variances."
+            )
         else:
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             rng = generator(self.seed, 0, 0)

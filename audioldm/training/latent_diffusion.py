@@ -1,5 +1,6 @@
 """Trains the latent U-Net.   cached posterior -> latent -> noised -> predicted.   Rombach 2022; AudioLDM sec. 3."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -7,16 +8,19 @@ from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch, choose_rows
-from audioldm.diffusion import objective
+from audioldm.control.micro import MicroConditioning, with_facts
+from audioldm.diffusion import objective, posterior
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.errors import AudioLDMError
-from audioldm.nets.unet import NetCall, net_call
+from audioldm.nets.unet import NetCall, net_call, with_variance
 from audioldm.training.module import Terms, TrainingModule
 
 Trained = Literal["eps", "v", "x0", "flow"]
 """what a U-Net can be trained to predict"""
 Streams = tuple[int, int, int]
 """of two token sequences that lie one behind the other: the first one's length, and the width of each"""
+SAMPLE = 256
+"""windows whose median facts are the usual ones"""
 Draws = tuple[Tensor, Tensor, Tensor, Condition]
 """latents z (B, C, T, F), timesteps t (B,), noise (B, C, T, F), condition"""
 
@@ -29,6 +33,11 @@ class LatentDiffusion(TrainingModule):
     here, once, and nowhere else.   ``draw`` spreads a batch's timesteps, see ``objective.unit_draw``.
     ``empty`` (D,) is CLAP's embedding of the empty prompt.
     ``empty_tokens`` (L, E) is the sequence encoder's answer to it, for a U-Net that attends to tokens.
+
+    ``levels`` are the shares of the schedule's time that are trained on: (0, 0.2) makes a refiner (SDXL sec. 2.5).
+    ``offset_noise`` adds to the noise so much of a draw that all frames and bins of a channel have in common
+    (Guttenberg 2023, "Diffusion with Offset Noise").   ``learned_variance`` widens the U-Net and adds the bound
+    (``posterior.hybrid``).   ``micro`` conditions on what each window was cut from (``control.micro``).
     """
 
     recordable = True
@@ -47,16 +56,27 @@ class LatentDiffusion(TrainingModule):
         drop: float = 0.1,
         draw: objective.Draw = "low_discrepancy",
         empty_tokens: Tensor | None = None,
+        levels: Sequence[float] = (0.0, 1.0),
+        offset_noise: float = 0.0,
+        learned_variance: bool = False,
+        micro: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if not 0 <= levels[0] < levels[1] <= 1:
+            raise AudioLDMError(
+                f"levels={list(levels)} are no range of time.", "Use two of 0 to 1, such as [0,0.2]."
+            )
         width = unet.config.get("projection_class_embeddings_input_dim") or empty.shape[-1]
         if empty.shape[-1] != width:
             raise AudioLDMError(
                 f"The cache has embeddings of {empty.shape[-1]} numbers; this U-Net takes {width}.",
                 "Encode with the CLAP that it is for, or set task.unet.film_dim.",
             )
-        self.unet: Any = unet
+        self.levels, self.offset_noise = (float(levels[0]), float(levels[1])), offset_noise
+        self.sample_loss = posterior.hybrid if learned_variance else objective.loss
+        self.unet: Any = with_variance(unet) if learned_variance else unet
+        self.micro = MicroConditioning(int(width)) if micro else None
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
         self.draw_kind: objective.Draw = draw
         self.scaling_factor, self.text_prob, self.drop = scaling_factor, text_prob, drop
@@ -72,12 +92,26 @@ class LatentDiffusion(TrainingModule):
 
     def components(self) -> dict[str, torch.nn.Module]:
         """What is exported."""
-        return {"unet": self.unet}
+        return {"unet": self.unet} if self.micro is None else {"unet": self.unet, "micro": self.micro}
 
     def on_fit_start(self) -> None:
         """The schedule's table goes where the batches are."""
         super().on_fit_start()
         self.schedule = self.schedule.to(self.device)
+        if self.micro is None or any(self.micro.config.usual):
+            return
+        if self.recorded:
+            raise AudioLDMError("speed.graph=true does not record task.micro.", "Set speed.graph=false.")
+        data = self.trainer.datamodule.train  # type: ignore[attr-defined]
+        places = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[
+            :SAMPLE
+        ].tolist()
+        facts = [data[place].facts for place in places]
+        if any(fact is None for fact in facts):
+            raise AudioLDMError(
+                "The data does not say what its windows were cut from.", "Encode it again with --force."
+            )
+        self.micro.register_to_config(usual=torch.stack(facts).abs().median(0).values.tolist())
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """E[w(t) ||target - net(z_t, t, c)||^2] over z ~ q(z|x), t and noise.   Rombach 2022 eq. 2."""
@@ -101,8 +135,8 @@ class LatentDiffusion(TrainingModule):
         self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, call: NetCall | None = None
     ) -> Terms:
         """The loss, its share of each sample (B,) and the timesteps (B,); ``call`` takes the place of the U-Net."""
-        net = call or net_call(self.unet)
-        losses = objective.loss(
+        net = call or net_call(self.unet, variance=True)
+        losses = self.sample_loss(
             lambda x, steps: net(x, steps, condition),
             z,
             t,
@@ -123,10 +157,19 @@ class LatentDiffusion(TrainingModule):
             )
         z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
         condition = self.condition(batch, rng, drop=drop)
+        if self.micro is not None:
+            usual = z.new_tensor([self.micro.config.usual])
+            condition = with_facts(condition, self.micro, usual if batch.facts is None else batch.facts)
         t = self.rank_slice(
-            lambda n: objective.draw_t(n, self.schedule, generator=rng, kind=self.draw_kind), len(z)
+            lambda n: objective.draw_t(
+                n, self.schedule, generator=rng, kind=self.draw_kind, levels=self.levels
+            ),
+            len(z),
         )
-        return z, t.to(z.device), self.randn(z, rng), condition
+        noise = self.randn(z, rng)
+        if self.offset_noise:
+            noise = noise + self.offset_noise * self.randn(z[:, :, :1, :1], rng)
+        return z, t.to(z.device), noise, condition
 
     def condition(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Condition:
         """The sound's or the caption's embedding, and its tokens; the empty prompt's for a share ``drop`` of rows."""
@@ -146,7 +189,8 @@ class LatentDiffusion(TrainingModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, as AudioLDM."""
-        return self.optimise(self.unet.parameters())
+        micro = [] if self.micro is None else [*self.micro.parameters()]
+        return self.optimise([*self.unet.parameters(), *micro])
 
 
 def separated(joined: Condition, length: int, first: int, second: int) -> Condition:

@@ -32,7 +32,8 @@ class InMemory(Dataset[LatentBatch]):
 
     def __init__(self, windows: Iterator[Encoded]) -> None:
         self.items = [
-            LatentBatch(w.mean, w.std, w.text[0], w.audio, w.tokens[0] if w.tokens else None) for w in windows
+            LatentBatch(w.mean, w.std, w.text[0], w.audio, w.tokens[0] if w.tokens else None, facts=w.facts)
+            for w in windows
         ]
 
     def __len__(self) -> int:

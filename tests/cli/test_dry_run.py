@@ -12,6 +12,7 @@ SHORT = {
     "recipes": "a list",
     "doctor": "a list",
     "evaluate embedders": "a list",
+    "evaluate bits": "numbers of a cache: a minute",
     "evaluate protocol": "reads a table",
     "data attribution": "reads a table",
     "data listen": "some sounds, drawn: seconds",

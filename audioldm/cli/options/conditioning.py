@@ -55,6 +55,13 @@ class SoundConditions(Group):
         "FOLDER",
     )
 
+    micro: list[str] = option(
+        [],
+        "Make it as if cut from such a clip: start, seconds, rate, loudness or clipping; for a model trained with "
+        "task.micro.  Repeatable.",
+        "FACT=NUMBER",
+    )
+
     def check(self) -> "list[MapSource]":
         """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""
         if self.ip_adapter is not None and self.audio_prompt is None:
@@ -73,6 +80,7 @@ class SoundConditions(Group):
         self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
     ) -> "AudioLDM":
         """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
+        pipe = with_micro(pipe, self.micro)
         if self.prior is not None:
             pipe = replace(pipe, prior=load_prior(pipe, self.prior))
         if not maps and self.ip_adapter is None:
@@ -88,7 +96,7 @@ class SoundConditions(Group):
             controls.append(MapControl(net, curve, pipe.spec, asked.scale, str(asked.path)))
         if self.ip_adapter is not None and reference is not None:
             controls.append(ip_adapter_control(pipe, self.ip_adapter, *reference))
-        return replace(pipe, controls=tuple(controls))
+        return replace(pipe, controls=(*pipe.controls, *controls))
 
     def nets(self, pipe: "AudioLDM", maps: list[str]) -> dict[str, Any]:
         """The net of each map: one that was named, else the one that comes with the model.   Raises AudioLDMError."""
@@ -115,6 +123,21 @@ class SoundConditions(Group):
                 )
             check_fits(nets[name], pipe.unet, pipe.spec, pipe.name)
         return nets
+
+
+def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
+    """``pipe`` with these facts in place of its usual ones.   Raises AudioLDMError."""
+    if not texts:
+        return pipe
+    from audioldm.control.micro import MicroControl, parse_facts
+
+    facts = parse_facts(texts)
+    if not any(isinstance(control, MicroControl) for control in pipe.controls):
+        raise AudioLDMError(
+            f"{pipe.name} was not trained with micro-conditioning.", "Train one: recipe sdxl/micro."
+        )
+    controls = (replace(one, facts=facts) if isinstance(one, MicroControl) else one for one in pipe.controls)
+    return replace(pipe, controls=tuple(controls))
 
 
 def load_prior(pipe: "AudioLDM", folder: Path) -> "Prior":

@@ -167,6 +167,12 @@ class Guidance(Group):
     guidance_weak: str | None = setting(
         None, "Autoguidance: steer away from this worse model of the same latents.", "FOLDER"
     )
+    refiner: str | None = option(
+        None, "A model of the same latents for the lowest noise levels: recipe sdxl/refiner.", "FOLDER"
+    )
+    refine: float = setting(
+        0.2, "With --refiner: its share of the schedule's time.", Between(0, 1, above=True)
+    )
     guidance_clap: float = setting(
         0.0, "Strength of the CLAP score's gradient, such as 30; takes memory and time.", Between(0)
     )
@@ -210,6 +216,7 @@ class Guidance(Group):
         from audioldm.pipeline.guidance import GuidanceConfig
 
         weak = model.load(self.guidance_weak) if model and self.guidance_weak else None
+        refiner = model.load(self.refiner) if model and self.refiner else None
         target = None
         if model and self.guidance_classifier is not None and self.guidance_class is not None:
             from audioldm.pipeline.guidance import TargetClass
@@ -222,6 +229,8 @@ class Guidance(Group):
             threshold=self.guidance_threshold,
             extra_prompts=tuple((text, weights[0]) for text, weights in also),
             weak=weak,
+            refiner=refiner,
+            refine=self.refine,
             clap=self.guidance_clap,
             classifier=target,
             classifier_scale=self.guidance_classifier_scale,

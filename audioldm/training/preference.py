@@ -1,0 +1,165 @@
+"""Trains a model on what it drew itself and a reward preferred: expert iteration, and Diffusion-DPO beside it.
+
+The reward is the model's own CLAP, so nothing that reads CLAP may judge the result.   N candidates, B batch.
+"""
+
+from copy import deepcopy
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+
+from audioldm.batch import Condition, LatentBatch
+from audioldm.components import Components
+from audioldm.datasets.latents import collate_latents
+from audioldm.diffusion import objective
+from audioldm.errors import AudioLDMError
+from audioldm.nets.unet import net_call
+from audioldm.paths import staged
+from audioldm.pipeline.conditions import clap_scores
+from audioldm.pipeline.draws import silent
+from audioldm.training.finetune import FineTune, metadata_of
+from audioldm.training.module import Terms
+
+CUT_OFF = 1e-4
+"""Share of samples at full scale or beyond from which on a clip counts as clipped."""
+REFUSED = -1.0
+
+
+def reward(parts: Components, waves: Tensor, vectors: Tensor) -> Tensor:
+    """CLAP's cosine (N,) of waves (N, samples) and captions (N, D); REFUSED for silent and clipped ones."""
+    scores = clap_scores(parts, waves, vectors).cpu()
+    scores[silent(waves)] = REFUSED
+    scores[(waves.abs() >= 1).float().mean(1) > CUT_OFF] = REFUSED
+    return scores
+
+
+class Preference(FineTune):
+    """Draws ``clips`` sounds for each of ``captions`` captions of the data before training, and learns from the best.
+
+    ``method`` expert: the U-Net's loss on the ``keep`` share of each caption's clips that the reward prefers, and with
+    weight ``real`` on the data (0.5: half and half), as in reward-ranked fine-tuning (Dong et al. 2023,
+    arXiv:2304.06767).   dpo: Diffusion-DPO (Wallace et al. 2023) of each caption's best clip against its worst.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Literal["expert", "dpo"] = "expert",
+        captions: int = 128,
+        clips: int = 10,
+        keep: float = 0.1,
+        real: float = 0.5,
+        beta: float = 2000.0,
+        draw_batch: int = 32,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        if self.empty_tokens is not None:
+            raise AudioLDMError(
+                f"{self.pipe.name} is conditioned on tokens.", "Use a model of a CLAP vector."
+            )
+        if clips < 2 or not 0 < keep < 1 or not 0 <= real < 1 or method not in ("expert", "dpo"):
+            raise AudioLDMError(
+                f"method={method}, clips={clips}, keep={keep:g}, real={real:g}.",
+                "Use expert or dpo, 2 or more clips, shares between 0 and 1.",
+            )
+        self.method, self.real, self.beta, self.draw_batch = method, real, beta, draw_batch
+        self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
+        self.sounds: dict[str, Tensor] = {}
+        self.before = [deepcopy(self.unet).requires_grad_(False)] if method == "dpo" else []
+        """in a list, so that it is neither trained nor stored"""
+
+    def on_fit_start(self) -> None:
+        """Draw the candidates before the model changes, or read those that an earlier start of this run drew."""
+        super().on_fit_start()
+        path = self.run_dir / "drawn.safetensors"
+        identity = {"captions": self.captions, "clips": self.clips, "best": self.best, "seed": self.seed}
+        about = {name: str(value) for name, value in {**identity, **self.pipe.hashes}.items()}
+        if not path.exists() or metadata_of(path) != about:
+            if self.batch_count:
+                what = f"{path} does not hold the draws that this run began with"
+                raise AudioLDMError(f"{what}, and the model has changed.", "Begin again with --fresh.")
+            with staged(path) as stage:
+                drawn = self.candidates(self.trainer.datamodule.train)  # type: ignore[attr-defined]
+                save_file(drawn, stage, metadata=about)
+        self.sounds = load_file(path)
+        self.before = [net.to(self.device) for net in self.before]
+
+    @torch.no_grad()
+    def candidates(self, data: Any) -> dict[str, Tensor]:
+        """Best and worst scaled latents (captions, kept or 1, C, T, F) by the reward, the vectors, and all rewards."""
+        rng = Generator().manual_seed(self.seed)
+        items = collate_latents(
+            [data[int(i)] for i in torch.randperm(len(data), generator=rng)[: self.captions]]
+        )
+        training, pipe = self.unet.training, self.pipe.to(self.device)
+        empty, seconds = pipe.encode_text([""]), items.mean.shape[2] * pipe.spec.seconds_per_latent
+        latents, scores = [], []
+        vectors = items.text.to(self.device).repeat_interleave(self.clips, 0)
+        for first in range(0, len(vectors), self.draw_batch):
+            film = vectors[first : first + self.draw_batch]
+            seeds = range(self.seed + first, self.seed + first + len(film))
+            latent = pipe.sample(
+                Condition(film=film), empty.repeat(len(film)), seeds=list(seeds), seconds=seconds
+            )
+            waves = pipe.decode(latent, seconds=seconds, refine_phase=pipe.defaults.refine_phase)
+            latents.append(latent.cpu())
+            scores.append(reward(pipe, waves, film))
+        self.unet.train(training)
+        scores_of = torch.cat(scores).unflatten(0, (-1, self.clips))
+        order, whole = (
+            scores_of.argsort(1, descending=True),
+            torch.cat(latents).unflatten(0, (-1, self.clips)),
+        )
+        each = torch.arange(len(order))[:, None]
+        return {
+            "best": whole[each, order[:, : self.best]].contiguous(), "worst": whole[each, order[:, -1:]].contiguous(),
+            "text": items.text, "rewards": scores_of,
+        }  # fmt: skip
+
+    def pick(self, rows: int, rng: Generator) -> tuple[LatentBatch, LatentBatch]:
+        """``rows`` captions by chance: one of the best clips of each, unscaled, and its worst."""
+        place = torch.randint(len(self.sounds["best"]), (rows,), generator=rng, device=rng.device).cpu()
+        slot = torch.randint(self.sounds["best"].shape[1], (rows,), generator=rng, device=rng.device).cpu()
+        text = self.sounds["text"][place].to(self.device)
+        pair = (self.sounds["best"][place, slot], self.sounds["worst"][place, 0])
+        means = [latent.to(self.device) / self.scaling_factor for latent in pair]
+        best, worst = (LatentBatch(mean, torch.zeros_like(mean), text, text) for mean in means)
+        return best, worst
+
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """Expert: (1 - real) E[loss | best] + real E[loss | data].   DPO: ``objective.preference``."""
+        rng = self.batch_generator()
+        best, worst = self.pick(len(batch.mean), rng)
+        if self.method == "expert":
+            terms = self.losses(best, rng, drop=self.drop)
+            if self.real:
+                data = self.losses(batch, rng, drop=self.drop)["loss"]
+                terms["loss"] = (1 - self.real) * terms["loss"] + self.real * data
+            return terms
+        z, t, noise, condition = self.draw(best, rng, drop=0.0)
+        both, times = torch.cat([z, worst.mean * self.scaling_factor]), torch.cat([t, t])
+        inputs = (both, times, torch.cat([noise, noise]), condition.joined(condition))
+        with torch.no_grad():
+            reference = self.errors(*inputs, net=self.before[0])
+        losses = objective.preference(
+            self.errors(*inputs, net=self.unet).unflatten(0, (2, -1)),
+            reference.unflatten(0, (2, -1)),
+            beta=self.beta,
+        )
+        return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
+
+    def errors(self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, *, net: Any) -> Tensor:
+        """The net's own loss of each row (2B,)."""
+        call = net_call(net, variance=True)
+        return self.sample_loss(
+            lambda x, steps: call(x, steps, condition),
+            z,
+            t,
+            noise,
+            self.schedule,
+            self.prediction,
+            self.weighting,
+        )
