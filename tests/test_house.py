@@ -1,6 +1,7 @@
 """The rules of the house, each counted once: who imports whom, which words, how long, who prints.
 
-``LIMITS`` holds ratchets: a number may fall and then is lowered here; it rises only with a feature (the last: students, captions, priors, micro-conditioning, serving, ONNX).
+``LIMITS`` holds ratchets: a number may fall and then is lowered here; it rises
+only with a feature (the last: students, captions, priors, micro-conditioning, serving, ONNX).
 """
 
 import ast

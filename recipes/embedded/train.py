@@ -33,7 +33,7 @@ RUNS = Path("runs/embedded")
 MODEL = Path("runs/embedded/release")
 PART_BYTES = 15 * 2**20
 START_UP = 45  # seconds that imports, data and export take beside the training itself
-DEFAULTS = "--steps 20 --guidance 2.5 --refine-phase 0 --retry-silent 3 --name embedded-v1 --dtype float16"
+DEFAULTS = "--steps 20 --guidance 2.5 --refine-phase 0 --retry-silent 3 --name embedded-v2 --dtype float16"
 
 
 def command(*words: str) -> list[str]:
