@@ -28,7 +28,7 @@ LIMITS = {
     "files with one importer": 46,
     "functions over 60 lines": 0,
     "functions over complexity 15": 0,
-    "functions with 8 or more arguments": 14,
+    "functions with 8 or more arguments": 15,
     "complexity, 95th percentile": 8,
     "function lines, 95th percentile": 27,
 }

@@ -34,6 +34,7 @@ from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder, gains, tones
 from audioldm.nets.unet import kind_of, multiple_of, net_call
 from audioldm.nets.vae import decode
+from audioldm.paths import write_text
 from audioldm.signal.invert import energies
 from audioldm.spec import AudioSpec
 
@@ -224,7 +225,7 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
     shutil.move(folder / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
     shutil.rmtree(folder / "tokenizer")
     about = {**describe(model), "runtime": places, "graphs": [vars(row) for row in rows]}
-    (folder / "model.json").write_text(json.dumps(about))
+    write_text(folder / "model.json", json.dumps(about))
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     return rows
 
