@@ -77,6 +77,7 @@ def test_metadata(ours: Path, unet, key: str):
     survives(ours, unet)
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 @pytest.mark.parametrize("layout", ["audioldm", "kohya", "peft"])
 @pytest.mark.parametrize("kind", ["lora", "loha", "lokr", "dora"])
 def test_weights(unet, moved, tmp_path, kind: str, layout: str):

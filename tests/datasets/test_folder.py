@@ -49,6 +49,7 @@ def test_metadata_csv_comes_first_and_other_files_still_count(tmp_path):
     assert made["some horn.wav"].captions == ("some horn",)
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 def test_the_only_table_of_captions_counts_whatever_its_name_separator_and_encoding(tmp_path):
     save(tmp_path / "001.wav")
     save(tmp_path / "002.wav", sine(2.0))

@@ -39,6 +39,7 @@ def test_a_manifest_moves_with_its_folder(tmp_path):
     assert [row.path for row in read(tmp_path / "new" / "m.jsonl")] == [str(tmp_path / "new" / "a.wav")]
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 @pytest.mark.parametrize(
     ("line", "word"),
     [

@@ -56,6 +56,7 @@ def test_a_comma_without_quotes_loses_nothing(tmp_path: Path):
     )
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 def test_short_and_empty_rows(tmp_path: Path):
     rows, omitted = table(tmp_path, "file_name,caption,split\na.wav\n\n,,\nb.wav,,val\nc.wav,x,,,\n")
     assert rows == [{"file_name": "b.wav", "split": "val"}, {"file_name": "c.wav", "caption": "x"}]
@@ -81,6 +82,7 @@ def test_separators(tmp_path: Path, separator: str):
     ]
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 def test_json_lines(tmp_path: Path):
     text = '{"a": 1}\n[1]\n{"a": \n\n{"a": "x\u2028y"}\n' + "[" * 100_000 + "\n"
     rows, omitted = table(tmp_path, text, "t.jsonl")

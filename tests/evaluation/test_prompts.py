@@ -112,6 +112,7 @@ def test_clips_made_elsewhere_are_judged_without_a_model(tmp_path: Path, command
     assert command(*words, "--force", "-m", "any") == 2
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 def test_a_list_as_people_write_it(tmp_path: Path) -> None:
     path = tmp_path / "list.tsv"
     lines = [

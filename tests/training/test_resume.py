@@ -51,6 +51,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
             train("tiny/vae", tmp_path, *other).fit()
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 def test_what_no_training_wrote_in_its_folder_is_named_or_left_out(tmp_path):
     run("tiny/vae", tmp_path, 2)
     path = tmp_path / "provenance.json"
