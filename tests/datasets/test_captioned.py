@@ -54,6 +54,7 @@ def test_audiocaps_video_of_two_lists_is_in_the_later_split(audiocaps):
     assert {row.split for row in rows if row.group == "youtube/7fmOlUlwoNg"} == {"test"}
 
 
+@pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
 def test_clotho(tmp_path):
     """Zenodo 4783391, unpacked: captions and metadata beside a folder of each split; one table is in Latin-1."""
     for name, split, hertz in (
