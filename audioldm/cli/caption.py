@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_device, check_free
-from audioldm.cli.console import printable, progress, say, waiting
-from audioldm.cli.options import AsJson, Between, Command, Force, argument, option
+from audioldm.cli.console import printable, progress, say, waiting, would
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, option
 from audioldm.cli.options.groups import load, model_option
 from audioldm.errors import AudioLDMError
 
@@ -16,7 +16,7 @@ SHIPPED = Path(__file__).parents[1] / "_embedded" / "captioner"
 TRAIN = "Train one (audioldm train caption/captioner) and name it: --captioner FOLDER."
 
 
-class Caption(Force, AsJson, Command):
+class Caption(Force, DryRun, AsJson, Command):
     """Say in words what is to be heard in sound files, and how well the words fit.
 
     A long file is heard in windows of 5.12 s; its caption is that of the window that it fits best. With --filter the
@@ -24,14 +24,14 @@ class Caption(Force, AsJson, Command):
 
     \b
     Examples:
-      audioldm caption my_sounds/*.wav
-      audioldm caption field.wav take2.mp3 --csv captions.csv
-      audioldm caption data/raw/mine.jsonl --filter data/raw/mine_filtered.jsonl
+      audioldm caption my_sounds/*.wav --captioner runs/caption/captioner/model/captioner
+      audioldm caption field.wav take2.mp3 --captioner runs/caption/captioner/model/captioner --csv captions.csv
+      audioldm caption data/raw/mine.jsonl --captioner runs/caption/captioner/model/captioner --filter better.jsonl
     """
 
     files: list[Path] = argument(..., "Sound files.", "FILES...")
     captioner: Path | None = option(
-        None, "A net of caption/captioner.  [default: the embedded model's]", "FOLDER"
+        None, "A net of caption/captioner.  [default: the embedded model's, where it has one]", "FOLDER"
     )
     model: str | None = model_option("The model whose CLAP it was trained on.")
     csv: Path | None = option(None, "Write file, caption, match and start as a table.", "FILE.csv")
@@ -41,16 +41,10 @@ class Caption(Force, AsJson, Command):
     device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
 
     def run(self) -> None:
-        check_device(self.device)
-        check_free(*(path for path in (self.csv, self.jsonl, self.filter) if path), force=self.force)
-        folder = self.captioner or SHIPPED
-        if not (folder / "config.json").is_file():
-            missing = (
-                "The embedded model has no captioner" if self.captioner is None else f"{folder} holds none"
-            )
-            raise AudioLDMError(f"{missing}.", TRAIN)
-        if self.filter is not None and [path.suffix for path in self.files] != [".jsonl"]:
-            raise AudioLDMError(f"--filter reads one manifest, not {self.files[0]}.", "Give one .jsonl.")
+        folder = self.check()
+        if self.dry_run:
+            would(self.plan())
+            return
         with waiting("loading torch and the model"):
             from audioldm.pipeline.captions import Captioning
 
@@ -72,6 +66,30 @@ class Caption(Force, AsJson, Command):
                 code=1,
             )
 
+    def check(self) -> Path:
+        """The captioner's folder.   Raises AudioLDMError for what no run could do."""
+        check_device(self.device)
+        check_free(*(path for path in (self.csv, self.jsonl, self.filter) if path), force=self.force)
+        folder = self.captioner or SHIPPED
+        if not (folder / "config.json").is_file():
+            missing = (
+                "The embedded model has no captioner" if self.captioner is None else f"{folder} holds none"
+            )
+            raise AudioLDMError(f"{missing}.", TRAIN)
+        if self.filter is not None and [path.suffix for path in self.files] != [".jsonl"]:
+            raise AudioLDMError(f"--filter reads one manifest, not {self.files[0]}.", "Give one .jsonl.")
+        return folder
+
+    def plan(self) -> str:
+        """What a dry run says."""
+        if self.filter is None:
+            present = sum(path.is_file() for path in self.files)
+            return f"{present} of {len(self.files)} files would be captioned"
+        from audioldm.datasets import manifest
+
+        train = sum(row.split == "train" for row in manifest.read(self.files[0]))
+        return f"{train} captions of {self.files[0]} would be compared with new ones, in {self.filter}"
+
     def captions(self, captioning: "Captioning") -> list[dict[str, Any]]:
         """Each file with its caption, printed as soon as it is there; one that cannot be read is named and left out."""
         rows = []
@@ -91,18 +109,14 @@ class Caption(Force, AsJson, Command):
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """The tables that were asked for."""
-        import csv
-        import io
         import json
 
+        from audioldm.evaluation.table import csv_text
         from audioldm.paths import write_text
 
+        head = ["file", "text", "match", "start"]
         if self.csv is not None:
-            text = io.StringIO()
-            table = csv.DictWriter(text, ["file", "text", "match", "start"], lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
-            write_text(self.csv, text.getvalue())
+            write_text(self.csv, csv_text(head, ([row[name] for name in head] for row in rows)))
         if self.jsonl is not None:
             write_text(self.jsonl, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 

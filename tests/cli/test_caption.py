@@ -78,3 +78,16 @@ def test_filter_keeps_the_better_caption_of_train_rows(
     changed = "1 of 1" in capsys.readouterr().out
     assert train["captions"] == ([new["text"]] if changed else ["rain"])
     assert command("caption", wave, "--filter", tmp_path / "c.jsonl", *words) == 2
+
+
+def test_a_dry_run_of_the_filter_counts_train_rows_and_writes_nothing(
+    command, captioner, wave, tmp_path, capsys
+):
+    rows = [
+        {"path": wave.name, "captions": ["rain"], "split": split, "group": split}
+        for split in ("train", "val")
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("caption", tmp_path / "a.jsonl", "--captioner", captioner, "--filter", tmp_path / "b.jsonl")
+    assert command(*words, "--dry-run") == 0
+    assert "1 captions of" in capsys.readouterr().err and not (tmp_path / "b.jsonl").exists()

@@ -8,6 +8,8 @@ from audioldm.cli import app as commands
 SHORT = {
     "app": "serves until it is stopped",
     "listen serve": "serves until it is stopped",
+    "serve": "serves until it is stopped",
+    "mcp": "serves until it is stopped",
     "samplers": "a list",
     "recipes": "a list",
     "doctor": "a list",
@@ -52,6 +54,7 @@ def test_long_work_has_a_dry_run(name):
         (("listen", "prepare", "a=sounds", "b=sounds", "-o", "t"), "a test of a, b (ab) would be made in t"),
         (("evaluate", "sounds", "sounds", "--unpaired", "-o", "report"), "would be scored against 2 of sounds"),
         (("export", "{model}", "-o", "m"), "would be written to m"),
+        (("caption", "sounds/tone 0.wav", "no.wav", "--captioner", "captioner"), "1 of 2 files would be captioned"),
         (("bench", "-m", "{model}", "--steps", "3"), "1 clips of 'a dog barking', 3 times after a warm-up"),
     ],
 )  # fmt: skip
@@ -65,6 +68,8 @@ def test_a_dry_run_says_what_and_leaves_nothing(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sounds").mkdir()
+    (tmp_path / "captioner").mkdir()
+    (tmp_path / "captioner" / "config.json").write_text("{}")
     for number, hertz in enumerate((220, 330)):
         tone = 0.2 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000)
         soundfile.write(tmp_path / "sounds" / f"tone {number}.wav", tone, 16000)

@@ -1,10 +1,13 @@
 """Every command line that README, docs, recipes and help texts show: parsed, and run or marked why not."""
 
+import io
 import json
 import re
 import shlex
 import shutil
+import sys
 from dataclasses import dataclass
+from glob import glob
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,12 @@ import typer
 from audioldm.cli import app as commands
 from audioldm.cli.app import run
 from audioldm.cli.options import read_settings
+from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
+from audioldm.nets.captioner import build_captioner
+from audioldm.nets.clap import clap_digest
+from audioldm.nets.folder import save_component
+from audioldm.nets.prior import Prior
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -25,14 +33,15 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "recipes").rglob("*.yaml")),
 ]
-ENDS = (">", "|", "&&", "2>", "||", ";", "\\")
+ENDS = ("<", ">", "|", "&&", "2>", "||", ";", "\\")
 
 NOT_RUN = {
     r"^(app|serve|mcp|listen serve)": "serves until it is stopped: tests/app, tests/serve and tests/listening drive it",
     r"^train.*(task\.model=|data\.shards|KIND|RECIPE)": "needs a model of another recipe: tests/recipes trains it",
     r"^(ema|report)": "needs a training: tests/cli/test_ema.py and tests/training make one",
-    r"--adapter|--merge|^adapter": "needs a trained adapter: tests/pipeline/test_adapting.py makes one",
-    r"guidance_class": "needs a trained classifier: tests/pipeline/test_classes.py makes one",
+    r"--adapter|--merge|^adapter": "needs a trained adapter: tests/pipeline/test_adapters.py makes one",
+    r"guidance_class": "needs a trained classifier: tests/pipeline/test_classifier_guidance.py makes one",
+    r"--micro": "needs a model that knows what recordings were like: tests/training/test_tricks.py trains one",
     r"control_net|--ip-adapter runs": "needs a trained net: tests/cli/test_control_flags.py makes one",
     r"--control pitch|--mode compiled": "minutes of compiling, or another processor: tests/pipeline runs it",
     r"-m \S*(/audioldm|\.ckpt|tango)|^export (cvssp|\S*\.ckpt)": "needs the network: tests/convert reads such files",
@@ -180,6 +189,14 @@ def place(tmp_path_factory, tiny_model):
     )
     shutil.copytree(tiny_model, folder / "runs" / "my_model")
     shutil.copytree(tiny_model, folder / "out" / "model")
+    shutil.copytree(tiny_model, folder / "runs" / "sdxl" / "refiner" / "model")
+    shutil.copy(folder / "data/raw/mine.jsonl", folder / "data/raw/opensounds.jsonl")
+    clap = open_part(tiny_model, "clap")
+    captioner = build_captioner(clap, ["a dog barking", "rain"], width=16, queries=2, layers=(1, 1))
+    prior = Prior(clap.dim, 32, 2, 1, clap=clap_digest(clap))
+    for net, name in ((captioner, "captioner"), (prior, "prior")):
+        save_component(net.eval(), folder / "runs" / "caption" / name / "model" / name)
+    (folder / "lines.txt").write_text("rain\nwind\n")
     return folder
 
 
@@ -193,6 +210,9 @@ def test_an_example_runs(example, place, command, tiny_model, monkeypatch, capsy
         words = quick(words, tiny_model)
     elif words[0] == "train":
         words = [*words, "--dry-run"]
+    elif words[0] == "caption":
+        words = [file for word in words for file in sorted(glob(word)) or [word]]
+        words = [*words, "-m", str(tiny_model), "--force"]
     elif words[0] == "generate" and "--dry-run" in words:
         words = [*words, "--force"]  # another example may have made these clips
     elif words[:3] == ["data", "prepare", "folder"] or words[:2] == ["data", "listen"]:
@@ -203,9 +223,15 @@ def test_an_example_runs(example, place, command, tiny_model, monkeypatch, capsy
             == 0
         )
     if (stated := re.match(r'echo "(.*)" \|', example.line)) is not None:
-        import io
-
         monkeypatch.setattr("sys.stdin", io.StringIO(stated[1]))
+    if (read := re.search(r" < (\S+)", example.line)) is not None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(Path(read[1]).read_text()))
+    if "--stream" in words:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
+        code, streamed = command(*words), sys.stdout.buffer.getvalue()
+        assert code == 0, capsys.readouterr().err
+        assert streamed.startswith(b"RIFF") and len(streamed) > 100
+        return
     code = command(*words)
     out, err = capsys.readouterr()
     assert code == 0, err
@@ -225,6 +251,8 @@ def quick(words: list[str], tiny_model: Path) -> list[str]:
         if words[0] in ("generate", "bench") or words[:2] == ["edit", "continue"]
         else []
     )
+    if "--stream" in words:
+        return words
     words += ["--set", "figure=false"] if words[0] == "generate" and "--replay" not in words else []
     words += ["--repeat", "1"] if words[0] == "bench" else ["--force"]
     words += ["-n", "1"] if words[0] == "edit" and "-n" in words else []

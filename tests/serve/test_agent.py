@@ -59,7 +59,7 @@ def test_what_cannot_be_is_a_sentence(tiny_model, tmp_path):
 
 def test_a_sound_is_described_where_there_is_a_captioner(tiny_model, tmp_path):
     pipe = AudioLDM.from_pretrained(tiny_model)
-    captioner = build_captioner(pipe.clap, ["a dog barking", "rain"], width=16, heads=2, queries=2)
+    captioner = build_captioner(pipe.clap, ["a dog barking", "rain"], width=16, queries=2, layers=(1, 1))
     save_component(captioner.eval(), tmp_path / "captioner")
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 5), 16000)
 
