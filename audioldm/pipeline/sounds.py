@@ -87,16 +87,18 @@ def read(path: str | Path) -> Sound:
             most = min(LONGEST * file.rate, MOST_VALUES // file.channels)
             blocks, length = blocks_of(file, most)
             rate, subtype = file.rate, file.subtype
+        if length > most:
+            raise AudioLDMError(
+                f"{path} has {length / rate:.0f} s.", f"Cut it to {most / rate:.0f} s or less."
+            )
+        if not blocks:
+            raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
+        if length < SHORTEST * rate:
+            raise AudioLDMError(f"{path} has {length / rate:.4f} s.", f"Give {SHORTEST} s or more.")
+        sound = Sound(np.concatenate(blocks), rate, subtype)
+        check_level(path, float(np.abs(sound.floats()).max()))
     except AudioLDMError as error:  # wrong use: nothing has begun
         raise AudioLDMError(error.message, error.hint) from error
-    if length > most:
-        raise AudioLDMError(f"{path} has {length / rate:.0f} s.", f"Cut it to {most / rate:.0f} s or less.")
-    if not blocks:
-        raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
-    if length < SHORTEST * rate:
-        raise AudioLDMError(f"{path} has {length / rate:.4f} s.", f"Give {SHORTEST} s or more.")
-    sound = Sound(np.concatenate(blocks), rate, subtype)
-    check_level(path, float(np.abs(sound.floats()).max()))
     return sound
 
 
