@@ -148,5 +148,6 @@ class LatentDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Noised latents (B, C, T, F) at times (B,) -> (B, P)."""
-        logits: Tensor = self.head(net_call(self.encoder)(x, t, condition))
+        # all of its channels: they are features here, not a noise and its variance
+        logits: Tensor = self.head(net_call(self.encoder, variance=True)(x, t, condition))
         return logits.flatten(1)
