@@ -153,8 +153,7 @@ class Range:
         """
         text, *more = key.removeprefix("int ").split(" or -1")
         low, high = map(float, text[1:-1].split(","))
-        inwards = {"(": inf, ")": -inf, "[": low, "]": high}
-        ends = nextafter(low, inwards[text[0]]), nextafter(high, inwards[text[-1]])
+        ends = low if "[" in text else nextafter(low, inf), high if "]" in text else nextafter(high, -inf)
         return cls(key.removeprefix("int "), key.startswith("int "), *ends, bool(more))
 
     def complaint(self, value: Any) -> str:
@@ -163,8 +162,7 @@ class Range:
             return "not a number"
         if self.whole and isinstance(value, float):
             return "not a whole number"
-        within = self.low <= value <= self.high or (self.unlimited and value == -1)
-        return "" if within else "out of range"
+        return "" if self.low <= value <= self.high or (self.unlimited and value == -1) else "out of range"
 
 
 @lru_cache

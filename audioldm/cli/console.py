@@ -69,6 +69,13 @@ def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -
         yield
 
 
+def is_watched() -> bool:
+    """Whether stderr is a terminal, or is to be taken for one."""
+    from rich.console import Console
+
+    return Console(stderr=True).is_terminal
+
+
 @contextmanager
 def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress", "Task"]]:
     """A line with a bar, rate, time left and time taken, and its task; nothing without a terminal."""
@@ -116,11 +123,12 @@ def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress",
 def waiting(what: str) -> Iterator[None]:
     """A bar over what the work within counts (``audioldm.progress.counted``), one after the other.
 
-    Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one.
+    Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
+    without a terminal nothing is counted.
     """
     from audioldm.progress import is_heard, listening
 
-    if is_heard():
+    if not is_watched() or is_heard():
         yield
         return
     with bar(f"{what} ...", None, "") as (shown, task):
