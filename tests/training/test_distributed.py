@@ -1,17 +1,13 @@
 """Two processes over gloo see what one sees: the same rows once a pass, and the same gradients."""
 
-import dataclasses
 import multiprocessing
-import os
 import socket
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from audioldm import recipes
 from tests.training.test_kill import make_cache
 
 BASE = [
@@ -24,6 +20,9 @@ BASE = [
 ]
 CPUS = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=2"]
 DDP, FSDP = ["trainer=ddp", *CPUS], ["trainer=fsdp", *CPUS]
+SCRIPT = Path(__file__).with_name("one_process.py")
+# by its path: pytest alone imports these modules by name
+CALL = "import runpy; runpy.run_path(script)['train'](*call)"
 KINDS = {
     "vae": ["tiny/vae", "task.adversarial_start=0", "task.vae.channels=[8,8]", "task.discriminator.width=4"],
     "vocoder": [
@@ -35,49 +34,6 @@ KINDS = {
 }  # fmt: skip
 
 
-class Note(L.Callback):
-    """What this process saw and computed in each batch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.rows += [float(v) for v in batch.mean.sum((1, 2, 3))] if hasattr(batch, "mean") else batch.ids
-        whole = {}
-        for name, p in module.named_parameters():
-            if p.grad is not None:
-                whole[name] = p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad.clone()
-        torch.save({"rows": self.rows, "gradients": whole}, f"{self.path}.{trainer.global_rank}")
-
-
-def double(experiment) -> None:
-    """Float64 throughout: an L1 loss turns the rounding of float32 into flipped signs."""
-    experiment.module.double()
-    collate = experiment.data.collate
-
-    def wide(items):
-        batch = collate(items)
-        parts = {k: v.double() for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
-        return dataclasses.replace(batch, **parts)
-
-    experiment.data.collate = wide
-
-
-def train(name: str, settings: list[str], path: Path, place: tuple[int, int, int] | None) -> None:
-    """One process; ``place`` is (rank, world, port) as torchrun would set it."""
-    if place is not None:
-        rank, world, port = place
-        os.environ |= {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
-            "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
-        }  # fmt: skip
-    cfg = recipes.load(name, settings)
-    experiment = recipes.build(cfg)
-    experiment.trainer.callbacks.insert(0, Note(path))
-    double(experiment)
-    experiment.fit()
-
-
 def run(kind: str, tmp_path: Path, world: int, *more: str) -> list[dict]:
     """The notes of every process; four clips a batch in all."""
     name, *parts = KINDS[kind]
@@ -87,9 +43,12 @@ def run(kind: str, tmp_path: Path, world: int, *more: str) -> list[dict]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
+    # from a server that has run no backward pass: what autograd started in this process a fork would not have
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["audioldm.recipes", "lightning"])
     places = [None] if world == 1 else [(rank, world, port) for rank in range(world)]
-    processes = [fork.Process(target=train, args=(name, settings, path, place)) for place in places]
+    calls = [{"script": str(SCRIPT), "call": (name, settings, path, place)} for place in places]
+    processes = [server.Process(target=exec, args=(CALL, names)) for names in calls]
     for process in processes:
         process.start()
     for process in processes:
