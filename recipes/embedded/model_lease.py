@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import Pool
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def decoded(task: tuple[Path, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
 def read_parts(folder: Path, need: int, workers: int) -> list[tuple[Tensor, dict[str, Any]]]:
     """The sounds and rows of ``need`` parts; waits until they are there."""
     clips: list[tuple[Tensor, dict[str, Any]]] = []
-    with Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPool(workers) as pool:
         for number in range(need):
             part = folder / f"part{number}"
             while not (part / "done").exists():

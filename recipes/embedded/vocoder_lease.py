@@ -15,7 +15,7 @@ import copy
 import json
 import math
 import time
-from multiprocessing import Pool
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Parts:
 
     def __init__(self, folder: Path, workers: int) -> None:
         self.folder, self.seen, self.pending = folder, set(), []
-        self.pool = Pool(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self.pool = ThreadPool(workers)
 
     def look(self) -> None:
         """Start decoding what is new."""

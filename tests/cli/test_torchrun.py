@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,6 +31,7 @@ def workers(process):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_prompt_file_and_a_lost_worker_is_made_good(tmp_path, tiny_model, command):
     prompts = tmp_path / "prompts.csv"
     prompts.write_text("prompt\n" + "".join(f"rain number {i}\n" for i in range(6)))
