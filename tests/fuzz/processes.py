@@ -40,7 +40,10 @@ class Work:
 
     def line(self, world: World, room: Path, *more: str) -> list[str]:
         """The words for a room."""
-        names = {name: getattr(world, name) for name in ("model", "clips", "tables", "adapter", "made", "run", "test")}
+        names = {
+            name: getattr(world, name)
+            for name in ("model", "clips", "tables", "adapter", "made", "run", "test")
+        }
         return [word.format(out=room / "out", room=room, **names) for word in (*self.words, *more)]
 
 
