@@ -42,8 +42,9 @@ def counted(
         yield from items
         return
     sizes = [size(item) for item in items]
+    total = sum(sizes)
     for item, amount in zip(items, sizes, strict=True):
-        tell(unit, done, sum(sizes))
+        tell(unit, done, total)
         yield item
         done += amount
-    tell(unit, done, done)
+    tell(unit, total, total)

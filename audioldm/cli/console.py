@@ -136,7 +136,8 @@ def waiting(what: str) -> Iterator[None]:
         def show(unit: str, done: float, total: float) -> None:
             if (unit, total) != (task.fields["unit"], task.total):
                 shown.reset(task.id, total=total, unit=unit)
-            shown.update(task.id, completed=done)
+            # the end is always drawn, however soon the next thing is counted
+            shown.update(task.id, completed=done, refresh=done >= total)
 
         with listening(show):
             yield
