@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, say, show_json, show_text, would
+from audioldm.cli.console import say, show_json, show_text, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option, out_option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.cli.score import (
@@ -117,8 +117,8 @@ class Prompts(Command):
             about["clips"] = str(self.folder)
             findings += existing.findings + existing.others(asked)
         source = existing or judge.generated(generation.clips(cast("AudioLDM", pipe), self.out))
-        with progress(seeds * len(asked), "clips") as step:
-            results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds, step=step))
+        with waiting("judging"):
+            results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds))
         findings += [f"{result.name}: {result.error}" for result in results if result.error]
         rows, unread = self.judge_real(real, asked, pipe, yamnet)
         findings += unread
@@ -138,8 +138,8 @@ class Prompts(Command):
 
         if pipe is None or not real:
             return [], []
-        with progress(len(real), "real clips") as step:
-            *rows, unread = judge.evaluate_real(real, asked, self.generation.codec(pipe), yamnet, step)
+        with waiting("judging"):
+            *rows, unread = judge.evaluate_real(real, asked, self.generation.codec(pipe), yamnet)
         return rows, unread
 
 
@@ -164,12 +164,13 @@ class Bits(AsJson, Command):
         self.model.check()
         from audioldm.datasets.latents import LatentDataset, collate_latents
         from audioldm.evaluation.bits import bits
+        from audioldm.progress import counted
 
         data, pipe = LatentDataset(self.latents, seed=self.seed), self.model.load()
         count = min(self.windows, len(data))
-        with progress(count, "bits") as advance:
-            batches = (collate_latents([data[place]]) for place in range(count))
-            rows = bits(pipe, batches, times=self.times, seed=self.seed, on_window=advance)
+        with waiting("bits"):
+            batches = (collate_latents([data[place]]) for place in counted(range(count), "windows"))
+            rows = bits(pipe, batches, times=self.times, seed=self.seed)
         fixed = rows["fixed small"]
         table = {
             name: {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_free, check_parts
-from audioldm.cli.console import progress, show_json, show_text, would
+from audioldm.cli.console import show_json, show_text, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option, out_option
 from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
@@ -168,12 +168,11 @@ class Comparing(Group):
         return [load_embedder(name, path or None, threads=self.threads) for name, _, path in pairs]
 
     def complete(self, compared: "Comparison") -> None:
-        """Give a comparison its cache, its bars and the other real clips."""
+        """Give a comparison its cache and the other real clips."""
         from audioldm.evaluation.clip_set import Cache
         from audioldm.evaluation.embedders.weights import cache_folder
 
         compared.cache = Cache(self.cache or cache_folder() / "embeddings")
-        compared.progress = lambda what, total: progress(total, what)
         if self.others is not None:
             compared.others = Choice(split="any").clips(self.others)
 
@@ -230,7 +229,8 @@ class Score(Command):
         compared, about = (of_model if self.generated is None else of_folders)(self, place, real)
         check_writable(out)
         self.comparing.complete(compared)
-        report = compared.run(embedders, about | {"versions": versions()})
+        with waiting("embedding"):
+            report = compared.run(embedders, about | {"versions": versions()})
         subjects = (about.get("model") or about["generated"], about.get("manifest") or about["reference"])
         page = as_html(report, compared, title=" against ".join(map(str, subjects)))
         files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
@@ -285,8 +285,7 @@ def of_model(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparis
     rate = clips.check_files(real, "reference")
     pipe = generation.load()
     generated = generation.clips(pipe, options.out)
-    with progress(seeds * len(real), "generating") as step:
-        generated.on_clip = step
+    with waiting("generating"):
         runs = [generated.like(real, run=run) for run in range(seeds)]
     length = float(generated.settings.get("seconds") or pipe.defaults.seconds)
     about = {
@@ -303,8 +302,8 @@ def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Pat
     """The reference after the VAE and the vocoder of ``pipe``."""
     from audioldm.evaluation.generation import round_trips
 
-    with progress(len(real), "VAE and vocoder") as step:
-        return round_trips(pipe, real, seconds, out / "roundtrip", step=step)
+    with waiting("VAE and vocoder"):
+        return round_trips(pipe, real, seconds, out / "roundtrip")
 
 
 def other_clips(manifest: Path, real: "list[Clip]") -> "list[Clip]":

@@ -4,7 +4,7 @@ Ho et al. 2020 (DDPM) eq. 5; Nichol & Dhariwal 2021 sec. 3.   Latents are contin
 only differences mean something.   B batch, n windows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, Tensor
@@ -28,12 +28,7 @@ def times_of(count: int, schedule_length: int, rng: Generator) -> Tensor:
 
 @torch.no_grad()
 def bits(
-    parts: Components,
-    batches: Iterator[LatentBatch],
-    *,
-    times: int = 64,
-    seed: int = 0,
-    on_window: Callable[[], None] = lambda: None,
+    parts: Components, batches: Iterable[LatentBatch], *, times: int = 64, seed: int = 0
 ) -> dict[str, Tensor]:
     """Name of a variance -> bits per dimension of every window (n,), under its caption, by ``times`` times each.
 
@@ -56,7 +51,6 @@ def bits(
                 rows.setdefault(name, []).append((values * weights).sum())
                 if name == "fixed small":
                     rows.setdefault(FIRST, []).append(values[0])
-            on_window()
     return {name: torch.stack(values) for name, values in rows.items()}
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders import Embedder, Embeddings
 from audioldm.paths import staged
+from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
 
 SILENT_DBFS = -60.0
@@ -188,17 +189,10 @@ def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
     return wave, rate, facts
 
 
-def embed_clips(
-    clips: Sequence[Clip],
-    embedder: Embedder,
-    frame: Frame,
-    *,
-    cache: Cache,
-    step: Callable[[], None] = lambda: None,
-) -> ClipSet:
+def embed_clips(clips: Sequence[Clip], embedder: Embedder, frame: Frame, *, cache: Cache) -> ClipSet:
     """Every clip once through the embedder, or from the cache; only embeddings stay in memory."""
     facts, rows, logits, tags = [], [], [], []
-    for clip in clips:
+    for clip in counted(clips, "clips"):
         wave, rate, fact = read_clip(clip)
         path = cache.path(fact.sha256, f"{frame}; {RESAMPLER}", embedder)
         embeddings = cache.read(path)
@@ -212,7 +206,6 @@ def embed_clips(
         if embeddings.logits is not None:
             logits.append(embeddings.logits.double().mean(dim=0))
             tags.append(embeddings.scores.amax(dim=0))
-        step()
     return ClipSet(
         list(clips), facts, rows, torch.stack(logits) if logits else None, torch.stack(tags) if tags else None
     )

@@ -1,7 +1,6 @@
 """One comparison of generated with real sounds: its rows, and all that has to be said with them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +14,8 @@ from audioldm.evaluation.embedders import Embedder
 from audioldm.evaluation.scores import Scores
 from audioldm.evaluation.tag_bridge import bridge_to
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-"""(what, how many) to a context that gives the function to call for each"""
 SHORT = 0.5
 """seconds below which embedders, which look at about a second, see mostly padding"""
-
-
-@contextmanager
-def no_progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show nothing."""
-    yield lambda: None
 
 
 @dataclass(frozen=True)
@@ -91,12 +82,10 @@ class Comparison:
     others: Sequence[Clip] = ()
     trip: Sequence[Clip] = ()
     cache: Cache = field(default_factory=lambda: Cache(None))
-    progress: Progress = no_progress
 
-    def embed(self, what: str, clips: Sequence[Clip], embedder: Embedder) -> ClipSet:
-        """A set through an embedder, with progress."""
-        with self.progress(f"{embedder.name}: {what}", len(clips)) as step:
-            return embed_clips(clips, embedder, self.frame, cache=self.cache, step=step)
+    def embed(self, clips: Sequence[Clip], embedder: Embedder) -> ClipSet:
+        """A set through an embedder."""
+        return embed_clips(clips, embedder, self.frame, cache=self.cache)
 
     def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:
         """All rows of all embedders.   AudioLDMError for a set that is all silent or all the same sound."""
@@ -119,11 +108,11 @@ class Comparison:
         if columns := getattr(embedder, "columns", ()):
             yield from self.opinions(embedder, columns, report)
             return
-        real = self.embed("reference", self.real, embedder)
+        real = self.embed(self.real, embedder)
         real.check("reference")
         results, shuffled = [], []
         for number, clips in enumerate(self.runs, start=1):
-            generated = self.embed(f"generated {number}", clips, embedder)
+            generated = self.embed(clips, embedder)
             generated.check("generated")
             if number == 1:
                 first = generated
@@ -144,14 +133,14 @@ class Comparison:
             yield Line("ground truth, shuffled captions", len(real), wrong)
         yield from self.floor(first, real, embedder)
         if self.trip:
-            trip = self.embed("VAE round trip", self.trip, embedder)
+            trip = self.embed(self.trip, embedder)
             yield Line("VAE round trip", len(trip), self.scores(trip, real, embedder)[0])
 
     def opinions(self, embedder: Embedder, columns: Sequence[str], report: Report) -> Iterator[Line]:
         """Rows of an embedder whose numbers are scores themselves: means of each set."""
         names = [*(f"generated, set {i + 1}" for i in range(len(self.runs))), "ground truth"]
         for number, (name, clips) in enumerate(zip(names, (*self.runs, self.real), strict=True), start=1):
-            rated = self.embed(name, clips, embedder)
+            rated = self.embed(clips, embedder)
             values = dict(zip(columns, rated.pooled.T, strict=True))
             yield Line(name, len(rated), {key: scores.mean(part) for key, part in values.items()})
             if number <= len(self.runs):
@@ -171,7 +160,7 @@ class Comparison:
     def floor(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> Iterator[Line]:
         """What two real sets measure: other real clips at the same n, or else two halves with the generated beside."""
         if len(self.others) >= len(real):
-            others = self.embed("other real clips", list(self.others)[: len(real)], embedder)
+            others = self.embed(list(self.others)[: len(real)], embedder)
             yield Line("real/real floor", len(others), scores.distances(others, real))
         elif len(real) >= 4:
             order = split_by_group(real.clips)

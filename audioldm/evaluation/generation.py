@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from audioldm.datasets.decode import encode, read_mono, resample
 from audioldm.evaluation.clips import Clip
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 
@@ -30,7 +31,6 @@ class GeneratedClips:
     folder: Path
     settings: dict[str, Any]
     batch_size: int | None = None
-    on_clip: Callable[[], None] = lambda: None
     new: int = field(default=0, init=False)
     reused: int = field(default=0, init=False)
 
@@ -48,8 +48,8 @@ class GeneratedClips:
         missing = [pair for pair in dict.fromkeys(pairs) if not self.path(*pair).is_file()]
         self.reused += len(pairs) - len(missing)
         size = self.batch_size or (1 if self.pipe.device.type == "cpu" else 16)
-        for start in range(0, len(missing), size):
-            part = missing[start : start + size]
+        parts = [missing[start : start + size] for start in range(0, len(missing), size)]
+        for part in counted(parts, "clips", len):
             waves = self.pipe(
                 [prompt for prompt, _ in part],
                 seeds=[seed for _, seed in part],
@@ -59,7 +59,6 @@ class GeneratedClips:
             for pair, wave in zip(part, waves, strict=True):
                 encode(self.path(*pair), wave.cpu().float(), self.pipe.spec.rate)
                 self.new += 1
-                self.on_clip()
         return [self.path(*pair) for pair in pairs]
 
     def waves(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tensor]:
@@ -92,17 +91,10 @@ class Codec:
         return wave.cpu().float()
 
 
-def round_trips(
-    pipe: AudioLDM,
-    real: Sequence[Clip],
-    seconds: float,
-    folder: Path,
-    *,
-    step: Callable[[], None] = lambda: None,
-) -> list[Clip]:
+def round_trips(pipe: AudioLDM, real: Sequence[Clip], seconds: float, folder: Path) -> list[Clip]:
     """The references after the model's mel, VAE and vocoder, each at its own loudness, as files in ``folder``."""
     codec, clips = Codec(pipe, seconds), []
-    for clip in real:
+    for clip in counted(real, "clips"):
         wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
         wave = resample(wave, rate, pipe.spec.rate)[: pipe.spec.samples(seconds)]
         path = folder / f"{clip.id.replace('/', '_')}.wav"
@@ -111,5 +103,4 @@ def round_trips(
         trip = normalise_peak(codec.round_trip(normalise_peak(wave)))[: len(wave)]
         encode(path, trip * (peak / 0.5), pipe.spec.rate)
         clips.append(replace(clip, path=path, start=0.0, seconds=None))
-        step()
     return clips

@@ -24,6 +24,7 @@ from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.evaluation.table import csv_text, markdown
 from audioldm.metrics.interval import wilson
 from audioldm.paths import inside
+from audioldm.progress import counted, listening
 from audioldm.signal.level import normalise_peak
 from audioldm.tables import filled, lines, read_text
 
@@ -205,18 +206,14 @@ def generated(clips: GeneratedClips) -> ClipSource:
 
 
 def evaluate_prompts(
-    prompts: Iterable[Prompt],
-    source: ClipSource,
-    yamnet: YamNet,
-    *,
-    seeds: int,
-    step: Callable[[], None] = lambda: None,
+    prompts: Sequence[Prompt], source: ClipSource, yamnet: YamNet, *, seeds: int
 ) -> Iterator[Result]:
     """Each prompt's clips; a prompt that fails, or a clip that cannot be read, says why and ends nothing."""
-    for prompt in prompts:
+    for prompt in counted(prompts, "prompts"):
         result = Result(prompt.text)
         try:
-            clips = source(prompt.text, seeds)
+            with listening(lambda *_: None):  # the prompts are counted, not the clips of each
+                clips = source(prompt.text, seeds)
             if not clips:
                 result.error = "no clip"
         except AudioLDMError as error:
@@ -227,12 +224,11 @@ def evaluate_prompts(
                 result.clips.append(Judged.of(path.name, scores, prompt.classes, seed))
             except AudioLDMError as error:
                 result.error = str(error)
-            step()
         yield result
 
 
 def evaluate_real(
-    clips: Sequence[Clip], prompts: Sequence[Prompt], codec: Codec, yamnet: YamNet, step: Callable[[], None]
+    clips: Sequence[Clip], prompts: Sequence[Prompt], codec: Codec, yamnet: YamNet
 ) -> tuple[Result, Result, list[str]]:
     """Real clips, those of them that are right through the codec, and one line for each that cannot be read.
 
@@ -244,7 +240,7 @@ def evaluate_real(
     every = tuple(dict.fromkeys(name for prompt in prompts for name in prompt.classes))
     real, trip, findings = Result("real clips"), Result("those right when real, after VAE and vocoder"), []
     rate = codec.spec.rate
-    for clip in clips:
+    for clip in counted(clips, "real clips"):
         try:
             wave = decode(clip.path, rate, start=clip.start, seconds=clip.seconds)
             wave = wave[: codec.spec.samples(codec.seconds)]
@@ -257,7 +253,6 @@ def evaluate_real(
                 trip.clips.append(Judged.of(clip.id, scores, judged.right))
         except AudioLDMError as error:
             findings.append(f"{clip.path}: {error}")
-        step()
     return real, trip, findings
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audioldm.cli.app import run
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, would
+from audioldm.cli.console import progress, waiting, would
 from audioldm.cli.evaluate import seeds_option
 from audioldm.cli.options import Command, group, option, out_option
 from audioldm.cli.score import Generation, Reporting, json_text
@@ -116,14 +116,12 @@ class Esc10Classifier:
     real: Tally
 
     @classmethod
-    def train(
-        cls, rows: Sequence[Row], yamnet: YamNet, *, progress: Callable[[int, int], None] | None = None
-    ) -> "Esc10Classifier":
+    def train(cls, rows: Sequence[Row], yamnet: YamNet) -> "Esc10Classifier":
         """Train on folds 1-3 of ``rows`` and try on fold 4; other folds are not used."""
         check(rows)
         train = [row for row in rows if row.fold in TRAIN_FOLDS]
         test = [row for row in rows if row.fold == TEST_FOLD]
-        x = embed_rows([*train, *test], yamnet, progress=progress)
+        x = embed_rows([*train, *test], yamnet)
         classifier = fit_linear(x[: len(train)], [row.labels[0] for row in train])
         predicted = classifier.predict(x[len(train) :].double().numpy())
         return cls(classifier, yamnet, len(train), Tally.of([row.labels[0] for row in test], predicted))
@@ -299,8 +297,8 @@ class Esc10(Command):
             self.generation.check()
             would(f"{total} clips would be recognised by a classifier of {len(rows)} real ones")
             return
-        with progress(len(rows), "real clips") as step:
-            classifier = Esc10Classifier.train(rows, YamNet(), progress=lambda *_: step())
+        with waiting("real clips"):
+            classifier = Esc10Classifier.train(rows, YamNet())
         clips, settings = self.clips()
         with progress(total, "generated clips") as step:
 

@@ -151,9 +151,7 @@ def test_a_patch_is_the_same_alone_and_in_a_long_wave(yamnet: YamNet) -> None:
 def test_manifest_rows_become_pooled_embeddings(yamnet: YamNet, tmp_path: Path) -> None:
     paths = [str(encode(tmp_path / f"{i}.wav", noise(2.0, seed=i), RATE)) for i in range(2)]
     rows = [Row(paths[0], ("noise",)), Row(paths[1], ("noise",), start=0.5, seconds=1.0)]
-    calls: list[tuple[int, int]] = []
-    pooled = embed_rows(rows, yamnet, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 2), (2, 2)]
+    pooled = embed_rows(rows, yamnet)
     assert pooled.shape == (2, 1024)
     part = (noise(2.0, seed=1)[8000:24000] * 32768).round() / 32768  # the file has 16 bits
     torch.testing.assert_close(pooled[1], yamnet.embed(part).pooled, rtol=0, atol=1e-2)

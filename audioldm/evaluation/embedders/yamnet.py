@@ -6,7 +6,7 @@ imitate 8-bit arithmetic; those nodes are taken out, so the network runs as it w
 
 import csv
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from audioldm.datasets.manifest import Row, read
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import digest, package_folder
+from audioldm.progress import counted
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -192,16 +193,9 @@ def load_row(row: Row, rate: int = RATE) -> Tensor:
     return decode(row.path, rate, start=row.start, seconds=row.seconds)
 
 
-def embed_rows(
-    rows: Sequence[Row], yamnet: YamNet, *, progress: Callable[[int, int], None] | None = None
-) -> Tensor:
-    """Mean embeddings (n, 1024) of manifest rows; ``progress`` gets (done, total)."""
-    pooled = []
-    for done, row in enumerate(rows, start=1):
-        pooled.append(yamnet.embed(load_row(row)).pooled)
-        if progress is not None:
-            progress(done, len(rows))
-    return torch.stack(pooled)
+def embed_rows(rows: Sequence[Row], yamnet: YamNet) -> Tensor:
+    """Mean embeddings (n, 1024) of manifest rows."""
+    return torch.stack([yamnet.embed(load_row(row)).pooled for row in counted(rows, "clips")])
 
 
 def audio_teacher(manifests: Sequence[str]) -> dict[str, Tensor]:

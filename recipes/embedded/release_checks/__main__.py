@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audioldm.cli.console import progress
+from audioldm.cli.console import waiting
 from audioldm.cli.options.groups import load
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import resample
@@ -25,10 +25,10 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import prompts as judge
 from audioldm.evaluation.clips import from_rows
-from audioldm.evaluation.comparison import Progress, no_progress
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.evaluation.tag_bridge import TagBridge
+from audioldm.progress import counted
 from audioldm.tables import read_text
 from recipes.embedded.esc10 import PROMPTS, Esc10Classifier, Tally, check
 from recipes.embedded.vocoder_bars import classes_of
@@ -45,7 +45,6 @@ class ReleaseChecks:
     rows: Sequence[Row]
     clips: GeneratedClips
     yamnet: YamNet
-    progress: Progress = no_progress
     seeds: int = prompts.SEEDS
     captions: int = sounds.CAPTIONS
     pairs: int = pitch.PAIRS
@@ -85,29 +84,22 @@ class ReleaseChecks:
             seeds.append(seed)
         asked += [row.captions[0] for row in self.open]
         seeds += range(len(self.open))
-        with self.progress("generating", len(asked)) as step:
-            self.clips.on_clip = step
-            return self.clips.waves(asked, seeds)
+        return self.clips.waves(asked, seeds)
 
     @cached_property
     def generated_waves(self) -> list[Tensor]:
         """The generated clips, framed."""
         return [self.framing(wave, self.clips.pipe.spec.rate) for wave in self.files]
 
-    def embed(self, what: str, waves: Sequence[Tensor]) -> Tagged:
-        """YAMNet's view of waves, with progress."""
-        with self.progress(f"embedding {what}", len(waves)) as step:
-            return Tagged.of(waves, self.yamnet, step)
-
     @cached_property
     def real(self) -> Tagged:
         """The held-out sounds, embedded."""
-        return self.embed("held-out sounds", self.real_waves)
+        return Tagged.of(self.real_waves, self.yamnet)
 
     @cached_property
     def generated(self) -> Tagged:
         """The generated clips, embedded."""
-        return self.embed("generated clips", self.generated_waves)
+        return Tagged.of(self.generated_waves, self.yamnet)
 
     @cached_property
     def halves(self) -> tuple[Tagged, Tagged, list[Tensor]]:
@@ -118,7 +110,7 @@ class ReleaseChecks:
                 self.rows, per_class=len(self.fold) // len(PROMPTS), opensounds=len(self.open)
             )
         )
-        return self.embed("one real half", first), self.embed("the other half", second), first
+        return Tagged.of(first, self.yamnet), Tagged.of(second, self.yamnet), first
 
     @cached_property
     def codec(self) -> Codec:
@@ -132,12 +124,7 @@ class ReleaseChecks:
 
     def through(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """VAE and vocoder, of each."""
-        back = []
-        with self.progress("VAE and vocoder", len(waves)) as step:
-            for wave in waves:
-                back.append(self.round_trip(wave))
-                step()
-        return back
+        return [self.round_trip(wave) for wave in counted(waves, "round trips")]
 
     @cached_property
     def trip_waves(self) -> list[Tensor]:
@@ -147,14 +134,13 @@ class ReleaseChecks:
     @cached_property
     def trip(self) -> Tagged:
         """The same, embedded."""
-        return self.embed("round trips", self.trip_waves)
+        return Tagged.of(self.trip_waves, self.yamnet)
 
     @cached_property
     def classifier(self) -> Esc10Classifier:
         """ESC-10's, of real sounds."""
         rows = sounds.of_source(self.rows, sounds.ESC10)
-        with self.progress("embedding ESC-10", len(rows)) as step:
-            return Esc10Classifier.train(rows, self.yamnet, progress=lambda *_: step())
+        return Esc10Classifier.train(rows, self.yamnet)
 
     @cached_property
     def fold_trip(self) -> Tally:
@@ -172,42 +158,30 @@ class ReleaseChecks:
             rows = [row for row in sounds.of_source(self.rows, sounds.ESC10) if label in row.labels]
             real[label] = [self.framing.of_row(row) for row in rows]
         return (
-            {label: self.embed(f"{label} (generated)", part).embeddings for label, part in generated.items()},
-            {label: self.embed(f"{label} (real)", part).embeddings for label, part in real.items()},
+            {label: Tagged.of(part, self.yamnet).embeddings for label, part in generated.items()},
+            {label: Tagged.of(part, self.yamnet).embeddings for label, part in real.items()},
         )
 
     def esc10(self) -> list[Check]:
         """Recognition of the class names as trained."""
-        with self.progress("generating", self.seeds * len(PROMPTS)) as step:
-            self.clips.on_clip = step
-            return [prompts.recognition(self.classifier, self.clips, self.fold_trip, seeds=self.seeds)]
+        return [prompts.recognition(self.classifier, self.clips, self.fold_trip, seeds=self.seeds)]
 
     def paraphrases(self) -> list[Check]:
         """Recognition of the same classes in other words."""
-        seeds = self.other_seeds
-        with self.progress("generating", 2 * seeds * len(PROMPTS)) as step:
-            self.clips.on_clip = step
-            return [
-                prompts.recognition(
-                    self.classifier, self.clips, self.fold_trip, wordings=prompts.WORDINGS, seeds=seeds
-                )
-            ]
+        sides = self.classifier, self.clips, self.fold_trip
+        return [prompts.recognition(*sides, wordings=prompts.WORDINGS, seeds=self.other_seeds)]
 
     def open_prompts(self) -> list[Check]:
         """Prompts of any kind; without a list, nothing."""
         if self.listing is None:
             return []
         asked, _ = judge.read_prompts(self.listing, self.yamnet.class_names)
-        with self.progress("generating", self.other_seeds * len(asked)) as step:
-            source = judge.generated(self.clips)
-            results = list(
-                judge.evaluate_prompts(asked, source, self.yamnet, seeds=self.other_seeds, step=step)
-            )
+        source = judge.generated(self.clips)
+        results = list(judge.evaluate_prompts(asked, source, self.yamnet, seeds=self.other_seeds))
         kinds = {row.captions[0]: tuple(classes_of(row.captions[0])) for row in self.open}
         known = [judge.Prompt(caption, classes) for caption, classes in kinds.items() if classes]
         clips = from_rows([row for row in self.open if kinds[row.captions[0]]])
-        with self.progress("real clips of known kinds", len(clips)) as step:
-            real, trip, _ = judge.evaluate_real(clips, known, self.codec, self.yamnet, step)
+        real, trip, _ = judge.evaluate_real(clips, known, self.codec, self.yamnet)
         return [prompts.open_prompts(results, real, trip)]
 
     def level(self) -> list[Check]:
@@ -224,7 +198,7 @@ class ReleaseChecks:
     def distance(self) -> list[Check]:
         """Fréchet and kernel distances, of all held-out sounds and of the open ones alone."""
         first, second, waves = self.halves
-        other = self.embed("round trips of the half", self.through(waves))
+        other = Tagged.of(self.through(waves), self.yamnet)
         parts = (self.real, self.generated, first, second, self.trip, other)
         sets = likeness.Sets(*(part.embeddings for part in parts))
         alone = sets.part(slice(len(self.fold), None))
@@ -243,24 +217,18 @@ class ReleaseChecks:
         """Nearest training clips."""
         train = [row for row in self.rows if row.split == "train"]
         search = likeness.CopySearch(train, self.framing, device=self.device)
-        with self.progress("searching for copies", len(train)) as step:
-            values, nearest = search([*self.generated_waves, *self.real_waves, *self.trip_waves], step)
+        values, nearest = search([*self.generated_waves, *self.real_waves, *self.trip_waves])
         generated, real, trip = values.chunk(3)
         return [likeness.copies(generated, nearest[: len(generated)], real, trip)]
 
     def pitch(self) -> list[Check]:
         """Low and high notes."""
-        with self.progress("generating notes", 2 * self.pairs) as step:
-            self.clips.on_clip = step
-            return [
-                pitch.follows_words(self.clips, self.framing, self.rows, self.round_trip, count=self.pairs)
-            ]
+        return [pitch.follows_words(self.clips, self.framing, self.rows, self.round_trip, count=self.pairs)]
 
     def vocoder(self) -> list[Check]:
         """Vocoder and round trip."""
         rows = [*self.fold, *self.open]
-        with self.progress("vocoder on real mels", len(rows)) as step:
-            checks = codec.vocoder(self.codec, [self.framing.bare(row) for row in rows], step)
+        checks = codec.vocoder(self.codec, [self.framing.bare(row) for row in rows])
         return [*checks, codec.tags_stay(self.real, self.trip)]
 
     def run(self, only: Sequence[str] = ()) -> Iterator[tuple[str, list[Check]]]:
@@ -380,17 +348,17 @@ def run(options: argparse.Namespace) -> None:
     clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
 
     checks = ReleaseChecks(
-        rows, clips, yamnet, lambda what, total: progress(total, what),
-        seeds=options.seeds, captions=options.captions, pairs=options.pairs, device=str(pipe.device),
-        other_seeds=options.other_seeds, listing=options.prompts,
+        rows, clips, yamnet, seeds=options.seeds, captions=options.captions, pairs=options.pairs,
+        device=str(pipe.device), other_seeds=options.other_seeds, listing=options.prompts,
     )  # fmt: skip
     results: list[Check] = []
     begin = time.monotonic()
-    for name, answers in checks.run(wanted):
-        results += answers
-        print(f"{name}: {time.monotonic() - begin:.0f} s from the start", file=sys.stderr)
-        for answer in answers:
-            print(table([answer]).splitlines()[-1], file=sys.stderr)
+    with waiting("checks"):
+        for name, answers in checks.run(wanted):
+            results += answers
+            print(f"{name}: {time.monotonic() - begin:.0f} s from the start", file=sys.stderr)
+            for answer in answers:
+                print(table([answer]).splitlines()[-1], file=sys.stderr)
     report: dict[str, Any] = {"about": about(checks), "checks": [result.as_dict() for result in results]}
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     shown = table(results, [f"{pipe.name}, {checks.framing}", ""])

@@ -1,6 +1,6 @@
 """What the vocoder and the VAE lose, on real held-out sounds.   N samples at the model's rate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from audioldm.datasets.decode import resample
 from audioldm.evaluation.generation import Codec
 from audioldm.losses.spectral import multi_resolution_stft
 from audioldm.nets.hifigan import vocode
+from audioldm.progress import counted
 from audioldm.signal.invert import griffin_lim, refine_phase
 
 from .check import Check
@@ -18,7 +19,7 @@ ROUNDS = 32
 """of Griffin-Lim, the vocoder's rival"""
 
 
-def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None]) -> list[Check]:
+def vocoder(codec: Codec, waves: Sequence[Tensor]) -> list[Check]:
     """Multi-resolution STFT distance and log-mel L1 of the vocoder over those of Griffin-Lim from the same mels.
 
     ``waves`` (N,) at 16 kHz hold sound alone: silence that fills up a window would be counted as something right.
@@ -26,7 +27,7 @@ def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None]) 
     totals = torch.zeros(3, 2, dtype=torch.float64)
     spec, pipe = codec.spec, codec.pipe
     rng = torch.Generator().manual_seed(SEED)
-    for wave in waves:
+    for wave in counted(waves, "mels"):
         wave = resample(wave, RATE, spec.rate)
         real = wave[None, None, : len(wave) // spec.hop * spec.hop].to(pipe.device)
         mel = codec.mel(real)
@@ -39,7 +40,6 @@ def vocoder(codec: Codec, waves: Sequence[Tensor], on_clip: Callable[[], None]) 
         for place, sound in enumerate((refined, rival, bare)):
             totals[place, 0] += float(multi_resolution_stft(sound, real))
             totals[place, 1] += float((codec.mel(sound) - mel).abs().mean())
-        on_clip()
     (stft, mel), (rival_stft, rival_mel), (bare_stft, bare_mel) = (totals / len(waves)).tolist()
     detail = f"phase refinement {codec.refine_phase}, Griffin-Lim {ROUNDS} rounds"
     spectra = {"vocoder": stft, "Griffin-Lim": rival_stft, "without phase refinement": bare_stft}

@@ -11,6 +11,7 @@ from audioldm.evaluation.embedders.yamnet import load_row
 from audioldm.metrics.coverage import mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.metrics.kernel import kad
+from audioldm.progress import counted
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
@@ -104,16 +105,14 @@ class CopySearch:
         self.mel = LogMel(spec).to(device)
         self.frames = spec.frames(framing.seconds) // POOL[0] * POOL[0]
 
-    def __call__(
-        self, waves: Sequence[Tensor], on_row: Callable[[], None] = lambda: None
-    ) -> tuple[Tensor, list[Row]]:
+    def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, list[Row]]:
         """Highest correlation of each 16 kHz wave (n,), and the row that has it."""
         sharp = torch.cat([self.image(wave)[:, : self.frames] for wave in waves])
         coarse = pooled(sharp)
         best = torch.full((len(waves), CANDIDATES), -2.0)
         where = torch.zeros(len(waves), CANDIDATES, dtype=torch.long)
         places: list[tuple[int, int]] = []
-        for part in self.chunks(on_row):
+        for part in self.chunks():
             wide = torch.cat([pooled(self.window(image, start)) for _, start, image in part])
             scores = shifted_correlation(coarse, wide).amax(dim=-1).cpu()
             index = torch.arange(len(places), len(places) + len(part)).expand(len(waves), -1)
@@ -148,14 +147,13 @@ class CopySearch:
         padded = torch.nn.functional.pad(image, (0, 0, SHIFT, SHIFT + self.frames), value=floor)
         return padded[:, start : start + self.frames + 2 * SHIFT]
 
-    def chunks(self, on_row: Callable[[], None]) -> Iterator[list[tuple[int, int, Tensor]]]:
+    def chunks(self) -> Iterator[list[tuple[int, int, Tensor]]]:
         """(row, first frame, image) of every window of every training clip, CHUNK at a time."""
         part: list[tuple[int, int, Tensor]] = []
-        for index, row in enumerate(self.rows):
+        for index, row in enumerate(counted(self.rows, "training clips")):
             image = self.image(load_row(row, self.framing.rate))
             starts = range(0, max(1, image.shape[1] - self.frames + 2 * SHIFT), 2 * SHIFT)
             part += [(index, start, image) for start in starts]
-            on_row()
             if len(part) >= CHUNK:
                 yield part
                 part = []

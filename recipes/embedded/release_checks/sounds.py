@@ -1,6 +1,6 @@
 """Where the sounds of the checks come from: held-out rows, disjoint halves, one framing for all.   N samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import shuffled
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet, load_row
+from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
 from recipes.embedded.esc10 import PROMPTS, TEST_FOLD, TRAIN_FOLDS
 
@@ -56,16 +57,13 @@ class Tagged:
     mean: Tensor
 
     @classmethod
-    def of(
-        cls, waves: Sequence[Tensor], yamnet: YamNet, on_clip: Callable[[], None] = lambda: None
-    ) -> "Tagged":
+    def of(cls, waves: Sequence[Tensor], yamnet: YamNet) -> "Tagged":
         """Embed each 16 kHz wave once."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for wave in waves:
+        for wave in counted(waves, "sounds"):
             embeddings = yamnet.embed(wave)
             scores = embeddings.scores
             parts.append((embeddings.pooled, scores.amax(dim=0), scores.mean(dim=0)))
-            on_clip()
         return cls(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
     def __getitem__(self, index: slice | Tensor) -> "Tagged":
