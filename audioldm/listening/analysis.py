@@ -1,9 +1,12 @@
-"""What the answers say, careless raters apart: means with intervals, tests, strengths, agreement."""
+"""What the answers say, careless raters apart: means with intervals, tests, strengths, agreement.
+
+R raters, P prompts; a table (R, P) holds NaN where a rater did not judge a prompt.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain, combinations
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,14 +14,8 @@ from scipy import stats
 
 from audioldm.listening.design import DAMAGED, PAIRED, Kind, Task, plan
 from audioldm.listening.folder import Test, answers_of
-from audioldm.metrics.crossed import Estimate, Floats, Resamples, cells, crossed_mean, interval
-from audioldm.metrics.ratings import (
-    Scale,
-    bradley_terry,
-    holm,
-    krippendorff_alpha,
-    signed_rank,
-)
+from audioldm.metrics.crossed import Estimate, Floats, Resamples, crossed_mean, interval
+from audioldm.metrics.ratings import Scale, bradley_terry, holm, krippendorff_alpha, signed_rank
 
 CATCH_SHARE = 0.75
 """A rater must pass at least this share of the trials with a right answer."""
@@ -29,10 +26,13 @@ HIDDEN_REFERENCE_SHARE = 0.15
 """BS.1534-3: who rates the hidden reference below 90 on more than 15 % of the pages does not count."""
 CONSTANT_FROM = 8
 """As many main trials with one and the same answer are no judgements."""
-MIDDLE = 0.5
+SLACK = {"ab": 0, "abx": 0, "quality": 1, "relevance": 1, "mushra": 10}
+"""Scores that differ by no more are alike."""
+AGREEMENT: dict[Task, Scale] = {"ab": "ordinal", "abx": "nominal", "mushra": "interval"}
+"""Scale of Krippendorff's alpha; that of quality and relevance is ordinal."""
 STRENGTH_DRAWS = 2000
-Units = dict[tuple[str, ...], dict[int, float]]
-"""what is rated -> rater -> value"""
+Names = tuple[str, ...]
+"""a system, or a sorted pair"""
 
 
 @dataclass(frozen=True)
@@ -48,45 +48,28 @@ class Judgement:
     seconds: float | None = None
 
     @property
-    def preferred(self) -> str | None:
-        """ab: the better version, None for no difference."""
+    def choice(self) -> str | None:
+        """ab, abx: the version of the button, None for no difference."""
         return None if self.answer == "tie" else self.versions["AB".index(self.answer)]
 
-    def share(self, version: str) -> float:
-        """ab: 1 where this version was preferred, 0 where the other was, a half for no difference."""
-        return MIDDLE if self.preferred is None else float(self.preferred == version)
-
     @property
-    def right(self) -> bool:
-        """abx: whether X was named."""
-        return self.versions["AB".index(self.answer)] == self.versions[2]
-
-    @property
-    def scores(self) -> dict[str, int]:
-        """quality, relevance, mushra: version to score."""
-        answers = self.answer if isinstance(self.answer, list) else [self.answer]
-        return dict(zip(self.versions, answers, strict=True))
-
-    @property
-    def key(self) -> tuple[str, str, frozenset[str]]:
-        """What a repeat shares with its first time."""
-        return self.task, self.prompt, frozenset(self.versions)
+    def values(self) -> dict[Names, float]:
+        """ab: 1 where the pair's first is preferred, 0.5 for no difference.  abx: 1 where X is named.  Else scores."""
+        if self.task not in PAIRED:
+            scores = self.answer if isinstance(self.answer, list) else [self.answer]
+            return {(name,): float(score) for name, score in zip(self.versions, scores, strict=True)}
+        pair = tuple(sorted(set(self.versions)))
+        if self.choice is None:
+            return {pair: 0.5}
+        return {pair: float(self.choice == (pair[0] if self.task == "ab" else self.versions[2]))}
 
     @property
     def passed(self) -> bool:
         """Whether a catch trial got its right answer."""
         if self.task == "ab":
-            return self.preferred is not None and not self.preferred.startswith(DAMAGED)
-        return self.right if self.task == "abx" else bool(self.answer <= POOR_SCORE)
-
-    def like(self, again: "Judgement") -> bool:
-        """Whether both say the same: the same choice, or scores within a tenth of the scale (5-point: within 1)."""
-        if self.task == "ab":
-            return self.preferred == again.preferred
-        if self.task == "abx":
-            return self.right == again.right
-        slack = 10 if self.task == "mushra" else 1
-        return all(abs(score - again.scores[name]) <= slack for name, score in self.scores.items())
+            return self.choice is not None and not self.choice.startswith(DAMAGED)
+        [value] = self.values.values()
+        return value == 1 if self.task == "abx" else value <= POOR_SCORE
 
 
 @dataclass
@@ -99,7 +82,6 @@ class Screened:
     judgements: list[Judgement] = field(default_factory=list)
     device: str = ""
     volume_passed: bool = True
-    simulated: bool = False
     reasons: list[str] = field(default_factory=list)
 
     def of_kind(self, kind: Kind) -> list[Judgement]:
@@ -115,9 +97,13 @@ class Screened:
     @property
     def repeats(self) -> tuple[int, int]:
         """Trials asked twice: answered alike, asked."""
-        first = {item.key: item for item in reversed(self.of_kind("main"))}
-        pairs = [(first[item.key], item) for item in self.of_kind("repeat") if item.key in first]
-        return sum(before.like(again) for before, again in pairs), len(pairs)
+        first = {(item.task, item.prompt, *item.values): item.values for item in self.of_kind("main")}
+        alike = [
+            all(abs(value - before[name]) <= SLACK[item.task] for name, value in item.values.items())
+            for item in self.of_kind("repeat")
+            if (before := first.get((item.task, item.prompt, *item.values)))
+        ]
+        return sum(alike), len(alike)
 
     def row(self) -> dict[str, Any]:
         """For tables and JSON."""
@@ -125,7 +111,7 @@ class Screened:
         return {
             "rater": self.number,
             "name": self.name,
-            "device": "simulated" if self.simulated else self.device,
+            "device": self.device,
             "answers": len([item for item in self.judgements if item.kind != "training"]),
             "of": self.trials,
             "catches": "{}/{}".format(*self.catches),
@@ -144,17 +130,16 @@ def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
         if event["event"] == "join":
             total = sum(trial.kind != "training" for trial in plan(test.design, number))
             raters[number] = Screened(number, event["name"], total)
-        elif event["event"] == "volume":
-            raters[number].device = event["device"]
-            raters[number].volume_passed = event["right"]
-        else:
-            versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
-            what: dict[str, Any] = {
-                name: event[name] for name in ("rater", "kind", "task", "prompt", "answer")
-            }
-            item = Judgement(**what, versions=versions, seconds=event.get("seconds"))
-            raters[number].judgements.append(item)
-            raters[number].simulated |= event.get("source") == "simulated"
+            continue
+        rater = raters[number]
+        if event["event"] == "volume":
+            rater.device, rater.volume_passed = event["device"], event["right"]
+            continue
+        if event.get("source") == "simulated":
+            rater.device = "simulated"
+        versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
+        what: dict[str, Any] = {name: event[name] for name in ("rater", "kind", "task", "prompt", "answer")}
+        rater.judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
     answered = [rater for rater in raters.values() if rater.judgements]
     for rater in answered:
         rater.reasons = [] if keep_all else reasons(rater, test)
@@ -165,7 +150,7 @@ def reasons(rater: Screened, test: Test) -> list[str]:
     """Why not to count a rater; an unfinished session is no reason."""
     ok, asked = rater.catches
     main = rater.of_kind("main")
-    pages = [item.scores[str(test.design.reference)] for item in main if item.task == "mushra"]
+    pages = [item.values[str(test.design.reference),] for item in main if item.task == "mushra"]
     low = sum(score < HIDDEN_REFERENCE for score in pages)
     rules = {
         f"passed {ok} of {asked} catch trials": ok < CATCH_SHARE * asked,
@@ -206,7 +191,7 @@ class Outcome:
     friedman_p: float | None = None
     by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)
     """prompt -> system or pair -> mean"""
-    scores: dict[str, list[int]] = field(default_factory=dict)
+    scores: dict[str, list[float]] = field(default_factory=dict)
     """system -> every score, for the box plot"""
     first_button: float | None = None
     """ab: share of choices that fell on A; far from one half is a habit, not a judgement"""
@@ -216,50 +201,6 @@ class Outcome:
         content = {name: value for name, value in asdict(self).items() if name != "scores"}
         return content | {"alpha": None if np.isnan(self.alpha) else round(self.alpha, 4)}
 
-    def add_prompts(self, name: str, means: Floats, prompts: dict[str, int]) -> None:
-        """Note the mean of each prompt (P,), NaN where there is none."""
-        for prompt, i in prompts.items():
-            if not np.isnan(means[i]):
-                self.by_prompt.setdefault(prompt, {})[name] = round(float(means[i]), 4)
-
-
-class Crossing:
-    """The raters and prompts of a task's main judgements, numbered, with one set of draws for every interval."""
-
-    def __init__(self, judgements: Sequence[Judgement], *, resamples: int, rng: np.random.Generator) -> None:
-        self.judgements = judgements
-        self.raters = {name: i for i, name in enumerate(sorted({item.rater for item in judgements}))}
-        self.prompts = {name: i for i, name in enumerate(sorted({item.prompt for item in judgements}))}
-        self.shape = (len(self.raters), len(self.prompts))
-        self.draws = Resamples.draw(*self.shape, n=resamples, rng=rng)
-
-    def by_versions(self) -> list[tuple[tuple[str, ...], list[Judgement]]]:
-        """The judgements of each pair of systems, whatever their sides."""
-        groups: dict[tuple[str, ...], list[Judgement]] = {}
-        for item in self.judgements:
-            groups.setdefault(tuple(sorted(set(item.versions))), []).append(item)
-        return sorted(groups.items())
-
-    def where(self, items: Sequence[Judgement]) -> tuple[list[int], list[int]]:
-        """Numbers of rater and prompt of each."""
-        return [self.raters[item.rater] for item in items], [self.prompts[item.prompt] for item in items]
-
-    def estimate(self, items: Sequence[Judgement], values: Sequence[float]) -> tuple[Estimate, Floats]:
-        """The mean of ``values`` with its interval, and the mean of each prompt (P,), NaN where there is none."""
-        total, count = cells(values, *self.where(items), self.shape)
-        answers = count.sum(axis=0)
-        empty = np.full(answers.shape, np.nan)
-        by_prompt = np.divide(total.sum(axis=0), answers, out=empty, where=answers > 0)
-        return crossed_mean(total, count, self.draws), by_prompt
-
-    def alpha(self, units: Units, scale: Scale) -> float:
-        """Krippendorff's alpha."""
-        table = np.full((len(self.raters), max(1, len(units))), np.nan)
-        for column, ratings in enumerate(units.values()):
-            for rater, value in ratings.items():
-                table[self.raters[rater], column] = value
-        return krippendorff_alpha(table, scale)
-
 
 def outcome(
     task: Task, judgements: Sequence[Judgement], *, resamples: int, rng: np.random.Generator
@@ -268,55 +209,78 @@ def outcome(
     main = [item for item in judgements if item.kind == "main" and item.task == task]
     if not main:
         return None
-    crossing = Crossing(main, resamples=resamples, rng=rng)
-    result = Outcome(task, *crossing.shape, answers=len(main))
-    (pairs if task in PAIRED else rating)(result, crossing)
-    adjusted = holm([line.p for line in result.pairs if line.p is not None])
-    for line, p in zip(result.pairs, adjusted, strict=True):
+    raters = sorted({item.rater for item in main})
+    prompts = sorted({item.prompt for item in main})
+    tables: dict[Names, Floats] = {}
+    for item in main:
+        for names, value in item.values.items():
+            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
+            table[raters.index(item.rater), prompts.index(item.prompt)] = value
+    tables = dict(sorted(tables.items()))
+    alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
+    result = Outcome(task, len(raters), len(prompts), len(main), alpha)
+    draws = Resamples.draw(len(raters), len(prompts), n=resamples, rng=rng)
+    (paired if task in PAIRED else rated)(result, tables, draws)
+    p_values = np.array([line.p for line in result.pairs], dtype=np.float64)
+    for line, p in zip(result.pairs, holm(p_values), strict=True):
         line.p_holm = float(p)
+    if task == "ab":
+        result.systems = strengths(tables, draws)
+        sides = [item.answer for item in main if item.answer != "tie"]
+        result.first_button = sides.count("A") / len(sides) if sides else None
+    lines = result.pairs if task in PAIRED else result.systems
+    means = {line.name: prompt_means(table) for line, table in zip(lines, tables.values(), strict=True)}
+    for i, prompt in enumerate(prompts):
+        result.by_prompt[prompt] = {
+            name: round(float(mean[i]), 4) for name, mean in means.items() if not np.isnan(mean[i])
+        }
     return result
 
 
-def pairs(result: Outcome, crossing: Crossing) -> None:
-    """ab: shares with ties split, Wilcoxon over prompts, strengths.   abx: shares of right answers against guessing."""
-    units: Units = {}
-    preferred = result.task == "ab"
-    for (a, b), items in crossing.by_versions():
-        values = [item.share(a) if preferred else float(item.right) for item in items]
-        estimate, by_prompt = crossing.estimate(items, values)
-        counts = Counter(values)
+def prompt_means(table: Floats) -> Floats:
+    """The mean of each prompt (P,), NaN where there is none."""
+    count = (~np.isnan(table)).sum(axis=0)
+    return np.divide(np.nansum(table, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def mean_line(name: str, table: Floats, draws: Resamples, p: float | None = None, **extra: Any) -> Line:
+    """The mean of a table with its interval."""
+    known = ~np.isnan(table)
+    estimate = crossed_mean(np.nan_to_num(table), known.astype(np.float64), draws)
+    return Line(name, estimate, int(known.sum()), p, extra=extra)
+
+
+def wilcoxon(table: Floats, middle: float) -> float:
+    """p that the means of the prompts lie around ``middle``."""
+    means = prompt_means(table)
+    return signed_rank((means[~np.isnan(means)] - middle).round(9)).p
+
+
+def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> None:
+    """ab: shares with ties split, Wilcoxon over prompts.   abx: shares of right answers against guessing."""
+    for (a, b), table in tables.items():
+        ones, halves, zeros = (int((table == value).sum()) for value in (1.0, 0.5, 0.0))
         extra: dict[str, Any] = {"a": a, "b": b}
-        if preferred:
-            name, p = f"{a} over {b}", signed_rank(by_prompt[~np.isnan(by_prompt)] - MIDDLE).p
-            extra |= {"wins": counts[1.0], "ties": counts[MIDDLE], "losses": counts[0.0]}
+        if result.task == "ab":
+            name, p = f"{a} over {b}", wilcoxon(table, 0.5)
+            extra |= {"wins": ones, "ties": halves, "losses": zeros}
         else:
-            name = f"{a} or {b}"
-            p = float(stats.binomtest(counts[1.0], len(items), alternative="greater").pvalue)
-            extra |= {"right": counts[1.0]}
-        result.pairs.append(Line(name, estimate, len(items), p, extra=extra))
-        result.add_prompts(name, by_prompt, crossing.prompts)
-        for item, value in zip(items, values, strict=True):
-            units.setdefault((item.prompt, a, b), {})[item.rater] = value
-    result.alpha = crossing.alpha(units, "ordinal" if preferred else "nominal")
-    if preferred:
-        result.systems = strengths(crossing)
-        decided = [item.answer for item in crossing.judgements if item.answer != "tie"]
-        result.first_button = decided.count("A") / len(decided) if decided else None
+            p = float(stats.binomtest(ones, ones + zeros, alternative="greater").pvalue)
+            name, extra["right"] = f"{a} or {b}", ones
+        result.pairs.append(mean_line(name, table, draws, p, **extra))
 
 
-def strengths(crossing: Crossing) -> list[Line]:
+def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
     """Bradley-Terry log-strengths of all systems, with intervals from the same draws of raters and prompts."""
-    names = sorted({name for item in crossing.judgements for name in item.versions})
-    place = {name: i for i, name in enumerate(names)}
-    wins = np.zeros((*crossing.shape, len(names), len(names)))
-    raters, prompts = crossing.where(crossing.judgements)
-    for item, rater, prompt in zip(crossing.judgements, raters, prompts, strict=True):
-        a, b = (place[name] for name in item.versions)
-        wins[rater, prompt, a, b] += item.share(item.versions[0])
-        wins[rater, prompt, b, a] += item.share(item.versions[1])
-    draws = Resamples(crossing.draws.raters[:STRENGTH_DRAWS], crossing.draws.prompts[:STRENGTH_DRAWS])
+    names = sorted({name for pair in tables for name in pair})
+    shape = next(iter(tables.values())).shape
+    wins = np.zeros((*shape, len(names), len(names)))
+    for pair, table in tables.items():
+        a, b = map(names.index, pair)
+        wins[:, :, a, b], wins[:, :, b, a] = np.nan_to_num(table), np.nan_to_num(1 - table)
+    few = Resamples(draws.raters[:STRENGTH_DRAWS], draws.prompts[:STRENGTH_DRAWS])
     value = bradley_terry(wins.sum(axis=(0, 1)))
-    low, high = interval(bradley_terry(draws.totals(wins)))
+    low, high = interval(bradley_terry(few.totals(wins)))
     played = (wins + np.swapaxes(wins, 2, 3)).sum(axis=(0, 1, 3))
     return [
         Line(name, Estimate(float(value[i]), float(low[i]), float(high[i])), int(played[i]))
@@ -324,50 +288,18 @@ def strengths(crossing: Crossing) -> list[Line]:
     ]
 
 
-Ratings = dict[str, dict[tuple[int, str], list[int]]]
-"""system -> (rater, prompt) -> scores"""
-
-
-def rating(result: Outcome, crossing: Crossing) -> None:
-    """quality, relevance, mushra: means and medians, paired differences, Friedman, agreement."""
-    scores: Ratings = {}
-    units: Units = {}
-    for item in crossing.judgements:
-        for name, score in item.scores.items():
-            scores.setdefault(name, {}).setdefault((item.rater, item.prompt), []).append(score)
-            units.setdefault((item.prompt, name), {})[item.rater] = score
-    result.alpha = crossing.alpha(units, "interval" if result.task == "mushra" else "ordinal")
-    at = {(item.rater, item.prompt): item for item in crossing.judgements}
-    means = []
-    for name, values in sorted(scores.items()):
-        every = list(chain(*values.values()))
-        estimate, by_prompt = crossing.estimate(
-            [at[k] for k in values], list(map(float, map(np.mean, values.values())))
-        )
-        quartiles = np.quantile(every, [0.25, 0.5, 0.75]).tolist()
-        result.systems.append(Line(name, estimate, len(every), extra={"quartiles": quartiles}))
-        result.scores[name] = every
-        result.add_prompts(name, by_prompt, crossing.prompts)
-        means.append(by_prompt)
-    rating_pairs(result, crossing, scores, at)
-    result.friedman_p = friedman(np.stack(means, axis=1))
-
-
-def friedman(table: Floats) -> float | None:
-    """p that the columns of (P, K) differ, over its whole rows; None for fewer than three, or for equal ones."""
-    full = table[~np.isnan(table).any(axis=1)]
-    if table.shape[1] < 3 or not np.ptp(full, axis=1).any():
-        return None
-    return float(stats.friedmanchisquare(*full.T).pvalue)
-
-
-def rating_pairs(
-    result: Outcome, crossing: Crossing, scores: Ratings, at: dict[tuple[int, str], Judgement]
-) -> None:
-    """Differences of two systems where one rater rated both on one prompt."""
-    for a, b in combinations(sorted(scores), 2):
-        if shared := [k for k in scores[a] if k in scores[b]]:
-            gaps = [float(np.mean(scores[a][k]) - np.mean(scores[b][k])) for k in shared]
-            estimate, by_prompt = crossing.estimate([at[k] for k in shared], gaps)
-            p = signed_rank(by_prompt[~np.isnan(by_prompt)].round(9)).p
-            result.pairs.append(Line(f"{a} - {b}", estimate, len(shared), p, extra={"a": a, "b": b}))
+def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> None:
+    """quality, relevance, mushra: means and quartiles; differences where one rater rated both; Friedman."""
+    for (name,), table in tables.items():
+        scores = table[~np.isnan(table)]
+        quartiles = np.quantile(scores, [0.25, 0.5, 0.75]).tolist()
+        result.systems.append(mean_line(name, table, draws, quartiles=quartiles))
+        result.scores[name] = scores.tolist()
+    for (a,), (b,) in combinations(tables, 2):
+        gaps = tables[a,] - tables[b,]
+        if not np.isnan(gaps).all():
+            result.pairs.append(mean_line(f"{a} - {b}", gaps, draws, wilcoxon(gaps, 0.0), a=a, b=b))
+    means = np.stack([prompt_means(table) for table in tables.values()], axis=1)
+    full = means[~np.isnan(means).any(axis=1)]
+    if len(tables) > 2 and np.ptp(full, axis=1).any():
+        result.friedman_p = float(stats.friedmanchisquare(*full.T).pvalue)

@@ -1,6 +1,4 @@
-"""Plots of a listening test: every axis has its unit, every point its interval.   Returns matplotlib figures."""
-
-from typing import Any
+"""Plots of a listening test: every axis has its unit, every point its interval."""
 
 import numpy as np
 
@@ -16,85 +14,80 @@ UNITS = {
     "ab": "share of preferences (ties split)",
     "abx": "share of right answers (0.5 is guessing)",
 }
+Limits = tuple[float, float] | None
 
 
 def figures(outcome: Outcome) -> dict[str, Picture]:
     """Every plot of one task, by name."""
-    plots = {}
-    if outcome.task in ("ab", "abx"):
-        plots["shares"] = forest(outcome.pairs, UNITS[outcome.task], middle=0.5, limits=(0, 1))
-    if outcome.task == "ab":
-        plots["strengths"] = forest(outcome.systems, "Bradley-Terry log-strength (nat, mean 0)", middle=0.0)
-    if outcome.scores:
-        limits = (-2, 102) if outcome.task == "mushra" else (0.8, 5.2)
-        plots["means"] = forest(outcome.systems, UNITS[outcome.task], limits=limits)
-        plots["scores"] = boxes(outcome, limits)
-        plots["differences"] = forest(outcome.pairs, f"difference of {UNITS[outcome.task]}", middle=0.0)
-    plots["prompts"] = by_prompt(outcome)
-    return plots
+    unit = UNITS[outcome.task]
+    if not outcome.scores:
+        plots = {"shares": forest(outcome.pairs, unit, 0.5, (0, 1))}
+        if outcome.task == "ab":
+            plots["strengths"] = forest(outcome.systems, "Bradley-Terry log-strength (nat, mean 0)", 0.0)
+        return plots | {"prompts": by_prompt(outcome, (-0.02, 1.02))}
+    limits = (-2, 102) if outcome.task == "mushra" else (0.8, 5.2)
+    return {
+        "means": forest(outcome.systems, unit, None, limits),
+        "scores": boxes(outcome, limits),
+        "differences": forest(outcome.pairs, f"difference of {unit}", 0.0),
+        "prompts": by_prompt(outcome, None),
+    }
 
 
-def canvas(width: float, height: float) -> tuple[Picture, Any]:
-    """A figure with one pair of axes."""
-    figure = Picture(figsize=(width, height))
+def canvas(height: float, names: list[str], unit: str, limits: Limits) -> Picture:
+    """A figure with a row for each name, the first at the bottom."""
+    figure = Picture(figsize=(7, height))
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e8ed")
     axes.set_axisbelow(True)
-    return figure, axes
+    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel=unit)
+    axes.set_yticks(range(len(names)), labels=names, fontsize=10 if height < 8 else 8)
+    if limits is not None:
+        axes.set_xlim(*limits)
+    return figure
 
 
-def forest(
-    lines: list[Line], unit: str, *, middle: float | None = None, limits: tuple[float, float] | None = None
-) -> Picture:
+def forest(lines: list[Line], unit: str, middle: float | None, limits: Limits = None) -> Picture:
     """Each line's mean and 95 % interval, best on top."""
-    figure, axes = canvas(7, 1.1 + 0.42 * len(lines))
     ordered = sorted(lines, key=lambda line: line.estimate.mean)
+    names = [f"{line.name} (n={line.n})" for line in ordered]
+    unit = f"{unit}\nmean and 95 % interval over raters and prompts"
+    figure = canvas(1.1 + 0.42 * len(lines), names, unit, limits)
+    [axes] = figure.axes
     for y, line in enumerate(ordered):
         mean = line.estimate
         axes.plot([mean.low, mean.high], [y, y], color=BLUE, linewidth=2, solid_capstyle="butt")
         axes.plot(mean.mean, y, "o", color=BLUE, markersize=6)
     if middle is not None:
         axes.axvline(middle, color=GREY, linewidth=1, linestyle="--")
-    axes.set(ylim=(-0.6, len(lines) - 0.4), xlabel=f"{unit}\nmean and 95 % interval over raters and prompts")
-    if limits is not None:
-        axes.set_xlim(*limits)
-    axes.set_yticks(range(len(ordered)), labels=[f"{line.name} (n={line.n})" for line in ordered])
     return figure
 
 
-def boxes(outcome: Outcome, limits: tuple[float, float]) -> Picture:
+def boxes(outcome: Outcome, limits: Limits) -> Picture:
     """Single scores: quartiles, whiskers to the extremes, every answer as a dot."""
-    names = sorted(outcome.scores, key=lambda name: float(np.median(outcome.scores[name])))
-    figure, axes = canvas(7, 1.1 + 0.5 * len(names))
+    scores = sorted(outcome.scores.items(), key=lambda item: float(np.median(item[1])))
+    unit = f"{UNITS[outcome.task]}\nmedian, quartiles, extremes and every answer"
+    figure = canvas(1.1 + 0.5 * len(scores), [name for name, _ in scores], unit, limits)
+    [axes] = figure.axes
     rng = np.random.default_rng(0)
-    for y, name in enumerate(names):
-        scores = np.array(outcome.scores[name], dtype=float)
-        axes.plot(scores, y + rng.uniform(-0.18, 0.18, len(scores)), ".", color=GREY, markersize=3, alpha=0.6)
+    for y, (_, values) in enumerate(scores):
+        axes.plot(values, y + rng.uniform(-0.18, 0.18, len(values)), ".", color=GREY, markersize=3, alpha=0.6)
     axes.boxplot(
-        [outcome.scores[name] for name in names], positions=range(len(names)), orientation="horizontal",
+        [values for _, values in scores], positions=range(len(scores)), orientation="horizontal",
         whis=(0, 100), widths=0.5, medianprops={"color": BLUE, "linewidth": 2}, manage_ticks=False,
     )  # fmt: skip
-    axes.set(xlim=limits, ylim=(-0.6, len(names) - 0.4))
-    axes.set_xlabel(f"{UNITS[outcome.task]}\nmedian, quartiles, extremes and every answer")
-    axes.set_yticks(range(len(names)), labels=names)
     return figure
 
 
-def by_prompt(outcome: Outcome) -> Picture:
+def by_prompt(outcome: Outcome, limits: Limits) -> Picture:
     """Mean of each prompt: which prompts carry the result."""
     names = sorted({name for means in outcome.by_prompt.values() for name in means})
     prompts = sorted(outcome.by_prompt, key=lambda prompt: outcome.by_prompt[prompt].get(names[0], np.nan))
-    figure, axes = canvas(7, 1.3 + 0.28 * len(prompts))
+    unit = f"{UNITS[outcome.task]}\nmean over raters, prompt by prompt"
+    figure = canvas(1.3 + 0.28 * len(prompts), prompts, unit, limits)
     for name in names:
-        places = [(outcome.by_prompt[prompt].get(name), y) for y, prompt in enumerate(prompts)]
-        known = [(value, y) for value, y in places if value is not None]
-        axes.plot([value for value, _ in known], [y for _, y in known], "o", markersize=5, label=name)
-    axes.set(
-        ylim=(-0.6, len(prompts) - 0.4), xlabel=f"{UNITS[outcome.task]}\nmean over raters, prompt by prompt"
-    )
-    axes.set_yticks(range(len(prompts)), labels=prompts, fontsize=8)
-    if outcome.task in ("ab", "abx"):
-        axes.set_xlim(-0.02, 1.02)
+        means = [outcome.by_prompt[prompt].get(name, np.nan) for prompt in prompts]
+        figure.axes[0].plot(means, range(len(prompts)), "o", markersize=5, label=name)
     figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure

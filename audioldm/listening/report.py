@@ -22,6 +22,7 @@ from audioldm.pipeline.outputs import publish
 from audioldm.progress import counted
 
 FEW_RATERS = 6
+Table = tuple[list[str], list[list[str]]]
 
 
 @dataclass
@@ -55,8 +56,8 @@ class Result:
 
     def text(self) -> str:
         """A few lines for the terminal, as Markdown tables."""
-        counted = len(self.raters) - len(self.excluded)
-        lines = [f"{self.title} ({self.method}): {counted} of {len(self.raters)} raters counted"]
+        count = len(self.raters) - len(self.excluded)
+        lines = [f"{self.title} ({self.method}): {count} of {len(self.raters)} raters counted"]
         lines += [f"  left out: rater {r.number} {r.name}: {'; '.join(r.reasons)}" for r in self.excluded]
         for each in self.outcomes:
             lines += ["", f"{each.task}: {headline(each)}"]
@@ -79,43 +80,46 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def tables(result: Outcome) -> list[tuple[list[str], list[list[str]]]]:
+def tables(result: Outcome) -> list[Table]:
     """Heads and rows of a task's tables: its systems, its pairs."""
 
-    def rows(lines: list[Line], *more: str) -> list[list[str]]:
-        return [
+    def table(first: str, mean: str, lines: list[Line]) -> Table:
+        head = [first, mean, "95 % interval", "n", *(cells(lines[0]) if lines else ())]
+        rows = [
             [line.name, number(line.estimate.mean), f"{number(line.estimate.low)} to {number(line.estimate.high)}",
-             str(line.n), *(cell(line, name) for name in more)]
+             str(line.n), *cells(line).values()]
             for line in lines
         ]  # fmt: skip
+        return head, rows
 
-    quartiles = ["median (IQR)"] if result.scores else []
-    counts = ["wins", "ties", "losses"] if result.task == "ab" else []
     value = "log-strength" if result.task == "ab" else "mean"
     of_pairs = {"ab": "share", "abx": "right"}.get(result.task, "difference")
-    parts = [
-        (["system", value, "95 % interval", "n", *quartiles], rows(result.systems, *quartiles)),
-        (["pair", of_pairs, "95 % interval", "n", *TESTS, *counts], rows(result.pairs, *TESTS, *counts)),
-    ]
-    return [part for part in parts if part[1]]
+    both = [table("system", value, result.systems), table("pair", of_pairs, result.pairs)]
+    return [part for part in both if part[1]]
 
 
-TESTS = ("p", "p (Holm)")
-
-
-def cell(line: Line, column: str) -> str:
-    """What a line has in a column beside its mean."""
-    if column == "median (IQR)":
+def cells(line: Line) -> dict[str, str]:
+    """What a line has beside its mean, by column."""
+    more: dict[str, str] = {}
+    if line.p is not None:
+        more = {"p": number(line.p), "p (Holm)": number(line.p_holm)}
+    if "quartiles" in line.extra:
         low, middle, high = line.extra["quartiles"]
-        return f"{middle:g} ({low:g} to {high:g})"
-    return number(line.p if column == "p" else line.p_holm) if column in TESTS else str(line.extra[column])
+        more["median (IQR)"] = f"{middle:g} ({low:g} to {high:g})"
+    return more | {name: str(line.extra[name]) for name in ("wins", "ties", "losses") if name in line.extra}
 
 
 def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed: int = 0) -> Result:
     """Screen the raters, unblind, and analyse each task.   AudioLDMError where no answer counts."""
     raters, cut = screen(test, keep_all=keep_all)
     kept = [rater for rater in raters if not rater.reasons]
-    check_counted(test, raters, kept)
+    if not any(rater.of_kind("main") for rater in raters):
+        raise AudioLDMError(
+            f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
+        )
+    if not any(rater.of_kind("main") for rater in kept):
+        reasons = "; ".join(f"rater {rater.number}: {', '.join(rater.reasons)}" for rater in raters)
+        raise AudioLDMError(f"No rater passed the screening ({reasons}).", "--keep-all counts them.", code=1)
     rng = np.random.default_rng(seed)
     judgements = [item for rater in kept for item in rater.judgements]
     tasks = [
@@ -128,28 +132,17 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
     return result
 
 
-def check_counted(test: Test, raters: list[Screened], kept: list[Screened]) -> None:
-    """Raise AudioLDMError where no answer counts."""
-    if not any(rater.of_kind("main") for rater in raters):
-        raise AudioLDMError(
-            f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
-        )
-    if not any(rater.of_kind("main") for rater in kept):
-        reasons = "; ".join(f"rater {rater.number}: {', '.join(rater.reasons)}" for rater in raters)
-        raise AudioLDMError(f"No rater passed the screening ({reasons}).", "--keep-all counts them.", code=1)
-
-
-def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
+def notes(test: Test, result: Result, count: int, cut: int) -> list[str]:
     """What a reader must know before believing the numbers."""
-    simulated, design = sum(rater.simulated for rater in result.raters), test.design
-    few = f"{counted} raters: intervals of so few raters are too narrow."
-    if counted == 1:
+    simulated = sum(rater.device == "simulated" for rater in result.raters)
+    few = f"{count} raters: intervals of so few raters are too narrow."
+    if count == 1:
         few = "One rater: the intervals are over prompts only and say nothing about other listeners."
+    anchors_lack = test.design.method == "mushra" and len(test.design.anchors) < 2
     rules = {
         f"{simulated} of {len(result.raters)} raters are simulated: no ears took part in their answers.": simulated,
-        few: counted < FEW_RATERS,
-        "Not BS.1534: it asks for a low and a mid anchor.": design.method == "mushra"
-        and len(design.anchors) < 2,
+        few: count < FEW_RATERS,
+        "Not BS.1534: it asks for a low and a mid anchor.": anchors_lack,
         f"{cut} line(s) of the log were cut off by a crash and do not count.": cut,
     }
     sides = [each.first_button for each in result.outcomes if each.first_button is not None]
@@ -159,16 +152,13 @@ def notes(test: Test, result: Result, counted: int, cut: int) -> list[str]:
 
 def save(test: Test, result: Result, folder: Path) -> Path:
     """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page."""
-    plots: dict[str, dict[str, Picture]] = {
-        each.task: figures(each) for each in counted(result.outcomes, "figures")
-    }
+    plots = {each.task: figures(each) for each in counted(result.outcomes, "figures")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioLDMError(f"{folder} cannot be made: {error.strerror}.", "Use another --out.") from error
-    summary = json.dumps(result.summary(), indent=1, ensure_ascii=False) + "\n"
     contents: dict[Path, bytes | str] = {
-        folder / "summary.json": summary,
+        folder / "summary.json": json.dumps(result.summary(), indent=1, ensure_ascii=False) + "\n",
         folder / "answers.csv": answers_csv(result),
         folder / "report.html": page(test, result, plots, folder),
     }
@@ -190,12 +180,12 @@ def answers_csv(result: Result) -> str:
     return csv_text(head, rows)
 
 
-def page(test: Test, result: Result, plots: dict[str, dict[str, Picture]], folder: Path) -> str:
-    """One HTML page with the plots inside; the players use the test's own sounds beside it."""
-    counted = len(result.raters) - len(result.excluded)
+def page(test: Test, result: Result, plots: dict[Any, dict[str, Picture]], folder: Path) -> str:
+    """One HTML page with the plots inside; the players use the test's sounds by links relative to ``folder``."""
+    design = test.design
     sections = [
-        f"<p>Method {result.method}, {counted} of {len(result.raters)} raters counted, "
-        f"{len(test.design.systems)} systems, {len(test.design.prompts)} prompts, at {test.about['lufs']:g} LUFS. "
+        f"<p>Method {result.method}, {len(result.raters) - len(result.excluded)} of {len(result.raters)} raters "
+        f"counted, {len(design.systems)} systems, {len(design.prompts)} prompts, at {test.about['lufs']:g} LUFS. "
         f"Intervals: 95 %, bootstrap over raters and prompts together, {result.settings['resamples']} draws. "
         "p: Wilcoxon signed ranks over prompts (abx: binomial), Holm over all pairs.</p>",
         *(f'<p class="warn">{html.text(note)}</p>' for note in result.notes),
@@ -205,25 +195,23 @@ def page(test: Test, result: Result, plots: dict[str, dict[str, Picture]], folde
         parts += [f"<p>{html.figure(picture, name)}</p>" for name, picture in plots[each.task].items()]
         sections.append(html.section(each.task, f"<p>{html.text(headline(each))}.</p>", *parts))
     head = ["rater", "device", "answers", "catches passed", "repeats alike", "median s", ""]
-    rows = [
+    raters = [
         [f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
          row["repeats_alike"], number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted"]
         for row in map(Screened.row, result.raters)
     ]  # fmt: skip
-    sections.append(html.section("Raters", html.table(head, rows)))
-    sections.append(html.section("Clips", players(test, folder)))
-    return html.page(result.title, *sections)
+    sections.append(html.section("Raters", html.table(head, raters)))
 
-
-def players(test: Test, folder: Path) -> str:
-    """Every clip under its own name; relative links, so that the test's folder can move."""
     place = os.path.relpath((test.folder / "audio").resolve(), folder.resolve())
-    names, shown = test.names, [*test.design.systems, *test.design.anchors]
+    versions = [*design.systems, *design.anchors]
 
     def player(version: str, prompt: str) -> Markup:
-        source = html.text(f"{place}/{names[version, prompt]}")
+        source = html.text(f"{place}/{test.names[version, prompt]}")
         return Markup(f'<audio controls preload="none" src="{source}"></audio>')
 
-    captions = zip(test.design.prompts, test.design.captions, strict=True)
-    rows = [[caption or prompt, *(player(name, prompt) for name in shown)] for prompt, caption in captions]
-    return html.table(["prompt", *shown], rows)
+    clips = [
+        [caption or prompt, *(player(version, prompt) for version in versions)]
+        for prompt, caption in zip(design.prompts, design.captions, strict=True)
+    ]
+    sections.append(html.section("Clips", html.table(["prompt", *versions], clips)))
+    return html.page(result.title, *sections)
