@@ -7,7 +7,7 @@ that over the raters every condition comes at every place, and after every other
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -29,8 +29,6 @@ PAIRED: tuple[Task, ...] = ("ab", "abx")
 DAMAGED = "damaged:"
 """Before a system's name: its clip made bad on purpose, for training and catch trials."""
 ANCHOR = "anchor"
-
-
 SCALES: dict[Task, tuple[int, int]] = {"quality": (1, 5), "relevance": (1, 5), "mushra": (0, 100)}
 CHOICES: dict[Task, tuple[str, ...]] = {"ab": ("A", "B", "tie"), "abx": ("A", "B")}
 
@@ -105,7 +103,7 @@ def plan(design: Design, rater: int) -> list[Trial]:
 
 
 def part(design: Design, task: Task, rater: int) -> list[Trial]:
-    """The trials of one task."""
+    """The trials of one task; pairs asked again have their sides changed."""
     # every rater has an own shuffle, but what balances sides and orders below counts on with the rater's number
     rng = random.Random(hashlib.sha256(f"{design.secret}|{task}|{rater}".encode()).digest())
     # a window that moves on with the raters, so that all prompts are heard equally often
@@ -115,8 +113,10 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     rng.shuffle(blocks)
     trials = [trial for trials in blocks for trial in trials]
     if design.repeats:
-        again = rng.sample(trials, min(design.repeats, len(trials)))
-        trials += [repeated(trial) for trial in again]
+        for trial in rng.sample(trials, min(design.repeats, len(trials))):
+            first, *rest = trial.slots
+            slots = (rest[0], first, *rest[1:]) if task in PAIRED else trial.slots
+            trials.append(replace(trial, kind="repeat", slots=slots))
     if task != "mushra":  # its hidden reference is a catch on every page
         for i in range(design.catch):
             lowest = min(1, len(trials))
@@ -124,23 +124,18 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     return practice(design, task, rng) + trials
 
 
-def conditions(design: Design, task: Task) -> list[Condition]:
-    """What is compared: systems one by one, pairs of them, or all with the hidden reference and the anchors."""
-    if task in PAIRED:
-        return list(combinations(design.systems, 2))
-    if task == "mushra":
-        return [(name,) for name in dict.fromkeys((str(design.reference), *design.anchors, *design.systems))]
-    return [(name,) for name in design.systems]
-
-
 def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
-    """The trials about prompt ``number``."""
-    prompt, compared = design.prompts[number], conditions(design, task)
+    """The trials about prompt ``number``: systems one by one, pairs of them, or all on a page with the anchors."""
+    prompt = design.prompts[number]
+    compared: list[Condition] = [(name,) for name in design.systems]
+    if task in PAIRED:
+        compared = list(combinations(design.systems, 2))
+    if task == "mushra":
+        compared = [(n,) for n in dict.fromkeys((str(design.reference), *design.anchors, *design.systems))]
     rows = williams_square(len(compared))
     order = [compared[i] for i in rows[(rater + number) % len(rows)]]
     if task == "mushra":
-        names = tuple(name for condition in order for name in condition)
-        return [Trial("main", task, prompt, names, reference=design.reference)]
+        return [Trial("main", task, prompt, tuple(name for (name,) in order), reference=design.reference)]
     shown = None if task in ("quality", "abx") else prompt
     # a new round through the square turns every side, so that no order goes with one side
     turn = rater + number + (rater // len(rows) if len(rows) > 1 else 0)
@@ -156,16 +151,6 @@ def sided(task: Task, condition: Condition, turn: int) -> Condition:
         return condition
     pair = condition if turn % 2 == 0 else condition[::-1]
     return (*pair, pair[turn // 2 % 2]) if task == "abx" else pair
-
-
-def repeated(trial: Trial) -> Trial:
-    """The same trial once more, pairs with their sides changed: how well does a rater agree with themselves?"""
-    slots = trial.slots
-    if trial.task == "ab":
-        slots = slots[::-1]
-    if trial.task == "abx":
-        slots = (slots[1], slots[0], slots[2])
-    return Trial("repeat", trial.task, trial.prompt, slots, trial.reference, trial.caption_of)
 
 
 def catch(design: Design, task: Task, rng: random.Random, kind: Kind, turn: int) -> Trial:
@@ -196,20 +181,17 @@ def practice(design: Design, task: Task, rng: random.Random) -> list[Trial]:
     trials: list[Trial] = []
     for i in range(design.training):
         number = rng.randrange(len(design.prompts))
-        if task == "mushra":
-            page = block(design, task, rng.randrange(1000), number)[0]
-            trials.append(Trial("training", task, page.prompt, page.slots, page.reference))
-        elif i % 2 == 0:
+        if task != "mushra" and i % 2 == 0:
             trials.append(catch(design, task, rng, "training", rng.randrange(4)))
-        else:
-            plain = rng.choice(block(design, task, rng.randrange(1000), number))
-            trials.append(Trial("training", task, plain.prompt, plain.slots, caption_of=plain.caption_of))
+            continue
+        plain = block(design, task, rng.randrange(1000), number)
+        trials.append(replace(plain[0] if task == "mushra" else rng.choice(plain), kind="training"))
     return trials
 
 
 def versions(design: Design) -> Sequence[str]:
     """Every version of a prompt's clip that some trial may play."""
-    tasks = METHODS[design.method]
-    damaged = [DAMAGED + name for name in ([design.reference] if design.reference else design.systems)]
-    wanted = damaged if any(task in ("ab", "abx", "quality") for task in tasks) else []
-    return (*design.systems, *design.anchors, *wanted)
+    damaged: list[str] = []
+    if {"ab", "abx", "quality"} & set(METHODS[design.method]):
+        damaged = [DAMAGED + name for name in ([design.reference] if design.reference else design.systems)]
+    return (*design.systems, *design.anchors, *damaged)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,22 +88,30 @@ def read_part(path: Path) -> dict[str, Any]:
 
 
 def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
-    """The events of the log, in order, and how many cut-off lines it has.
+    """The events of the log, in order, and how many of its lines are cut off.
 
-    AudioLDMError where the log was made with another key, or holds lines that no rater can have caused.
+    A line that is cut off is the trace of a crash: its answer was never confirmed, and the rater was asked again.
+    AudioLDMError where the log is of another key, or holds events that no rater can have caused.
     """
-    events, cut = read_events(test.responses)
+    path, events, cut = test.responses, list[dict[str, Any]](), 0
+    if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST_TEXT):
+        raise AudioLDMError(f"{path} is no log of answers.", "Restore the file.")
     trials, names = dict[int, list[Trial]](), test.names
-    for event in events:
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict):
+            cut += bool(line.strip())
+            continue
         if not follows(test.design, event, trials, names):
-            raise AudioLDMError(
-                f"{test.responses} holds an event of an unknown kind: {event}.", "Restore the file."
-            )
+            raise AudioLDMError(f"{path} holds an event of an unknown kind: {event}.", "Restore the file.")
         if event["key"] != test.about["key_sha256"][:16]:
             raise AudioLDMError(
-                f"{test.responses} holds answers to another test.",
-                "Keep each test's answers in its own folder.",
+                f"{path} holds answers to another test.", "Keep each test's answers in its own folder."
             )
+        events.append(event)
     return events, cut
 
 
@@ -124,14 +131,10 @@ def follows(
         return False
     at = plans[event["trial"]]
     files = [names.get((slot, at.prompt)) for slot in at.slots]
+    asked = {"kind": at.kind, "task": at.task, "prompt": at.prompt, "stimuli": files}
     with suppress(ValueError):
         check_answer(at, event.get("answer"))
-        return [event[name] for name in ("kind", "task", "prompt", "stimuli")] == [
-            at.kind,
-            at.task,
-            at.prompt,
-            files,
-        ]
+        return all(event[name] == value for name, value in asked.items())
     return False
 
 
@@ -142,7 +145,6 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         try:
             self.process = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
             self.process.acquire()
@@ -156,48 +158,19 @@ class Store:
             raise AudioLDMError(
                 f"{path} cannot be written: {error.strerror}.", "Check the folder."
             ) from error
-        self.lock = threading.Lock()
 
     def append(self, event: dict[str, Any]) -> None:
         """Write one line and wait until it is on the medium; OSError (a full disk) leaves earlier lines whole."""
         line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with self.lock:
-            if self.torn():
+        if size := os.fstat(self.file).st_size:
+            os.lseek(self.file, size - 1, os.SEEK_SET)
+            if os.read(self.file, 1) != b"\n":  # the last line was cut off, by a crash or a full disk
                 line = b"\n" + line
-            written = 0
-            while written < len(line):
-                written += os.write(self.file, line[written:])
-            os.fsync(self.file)
-
-    def torn(self) -> bool:
-        """Whether the last line was cut off, by a crash or a full disk."""
-        if os.fstat(self.file).st_size == 0:
-            return False
-        os.lseek(self.file, -1, os.SEEK_END)
-        return os.read(self.file, 1) != b"\n"
+        while line:
+            line = line[os.write(self.file, line) :]
+        os.fsync(self.file)
 
     def close(self) -> None:
         """Let go of the file."""
         os.close(self.file)
         self.process.release()
-
-
-def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """All events in order, and how many lines were cut off and do not count.
-
-    A line that is cut off is the trace of a crash: its answer was never confirmed, and the rater was asked again.
-    """
-    events: list[dict[str, Any]] = []
-    cut = 0
-    if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST_TEXT):
-        raise AudioLDMError(f"{path} is no log of answers.", "Restore the file.")
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict):
-            events.append(event)
-        elif line.strip():
-            cut += 1
-    return events, cut

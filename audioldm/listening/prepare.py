@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,16 @@ class Choices:
     def rules(self, systems: dict[str, Path]) -> Iterator[tuple[bool, str, str]]:
         """Whether a rule is broken, what to say then, and what to do; each may count on those before it."""
         known, count, anchors = ", ".join(systems), len(systems), ", ".join(stimuli.ANCHOR_HZ)
-        yield (
-            self.method not in METHODS,
-            f"method={self.method!r} is not a method.",
-            f"Use one of {', '.join(METHODS)}.",
-        )
+        strange = self.method not in METHODS
+        yield strange, f"method={self.method!r} is not a method.", f"Use one of {', '.join(METHODS)}."
         yield not systems, "There is no system to rate.", "Give a folder of clips for each."
         alone = METHODS[self.method][0] in PAIRED and count < 2
         yield alone, f"{self.method} compares systems; {count} is there.", "Give 2 or more."
         strange = self.reference not in (None, *systems)
         yield strange, f"reference={self.reference!r} is not a system.", f"Use one of {known}."
         for name in systems:
-            yield not is_name(name), f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
+            wrong = not name.strip() or not name.isprintable() or ":" in name or name in stimuli.ANCHOR_HZ
+            yield wrong, f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
         for name in self.anchors:
             yield name not in stimuli.ANCHOR_HZ, f"anchor={name!r} is unknown.", f"Use {anchors}."
         for label in ("per_rater", "training", "catch", "repeats"):
@@ -75,11 +73,6 @@ class Choices:
             lone, slots = self.reference is None or count < 2, count + len(self.anchors)
             yield lone, "mushra needs a reference and a system.", "Name the original's folder by --reference."
             yield slots > MOST_SLOTS, f"{slots} signals on a page.", f"Use {MOST_SLOTS} or fewer."
-
-
-def is_name(name: str) -> bool:
-    """Whether a system may be called so."""
-    return bool(name.strip()) and name.isprintable() and ":" not in name and name not in stimuli.ANCHOR_HZ
 
 
 @dataclass(frozen=True)
@@ -96,20 +89,6 @@ def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bo
     Captions come from ``captions`` (CSV with id and caption, or a manifest), else from the JSON beside each clip.
     """
     folders = {name: clips_of(folder) for name, folder in systems.items()}
-    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in matched(folders, common)}
-    if captions is None:
-        return Sources(files, {prompt: common_prompt(paths) for prompt, paths in files.items()})
-    table = read_captions(captions)
-    if missing := [prompt for prompt in files if prompt not in table]:
-        raise AudioLDMError(
-            f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
-            "Add a line for each clip.",
-        )
-    return Sources(files, {prompt: table[prompt] for prompt in files})
-
-
-def matched(folders: dict[str, dict[str, Path]], common: bool) -> list[str]:
-    """The clips that every system has.   Raises AudioLDMError where one lacks some, unless ``common``, or all."""
     every = set().union(*folders.values())
     shared = sorted(every.intersection(*folders.values()))
     if len(every) > len(shared) and not common:
@@ -121,7 +100,16 @@ def matched(folders: dict[str, dict[str, Path]], common: bool) -> list[str]:
         )
     if not shared:
         raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
-    return shared
+    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
+    if captions is None:
+        return Sources(files, {prompt: common_prompt(paths) for prompt, paths in files.items()})
+    table = read_captions(captions)
+    if missing := [prompt for prompt in files if prompt not in table]:
+        raise AudioLDMError(
+            f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
+            "Add a line for each clip.",
+        )
+    return Sources(files, {prompt: table[prompt] for prompt in files})
 
 
 def clips_of(folder: Path) -> dict[str, Path]:
@@ -142,15 +130,13 @@ def clips_of(folder: Path) -> dict[str, Path]:
 
 def common_prompt(paths: dict[str, Path]) -> str:
     """The prompt in the JSON files beside the clips of one prompt; they must agree."""
-    sides: dict[str, Path] = {}
-    for path in paths.values():
-        sides.setdefault(recordings.prompt_of(path), path.with_suffix(".json"))
-    prompts = [prompt for prompt in sides if prompt]
+    prompts = {
+        text: path.with_suffix(".json") for path in paths.values() if (text := recordings.prompt_of(path))
+    }
     if len(prompts) > 1:
-        one, other = prompts[:2]
+        (one, first), (other, second) = list(prompts.items())[:2]
         raise AudioLDMError(
-            f"{sides[one]} says {one!r}, {sides[other]} says {other!r}.",
-            "Clips of one name must have one prompt.",
+            f"{first} says {one!r}, {second} says {other!r}.", "Clips of one name must have one prompt."
         )
     return next(iter(prompts), "")
 
@@ -162,77 +148,6 @@ def read_captions(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".jsonl":
         return {Path(row.path).stem: row.captions[0] for row in manifest.read(path) if row.captions}
     return recordings.read_captions(path)
-
-
-@dataclass
-class Maker:
-    """Writes sounds and remembers what each blind file is."""
-
-    folder: Path
-    design: Design
-    clips: dict[str, dict[str, Any]] = field(default_factory=dict)
-    cut: list[str] = field(default_factory=list)
-
-    def add(self, prompt: str, files: dict[str, Path], *, cut: bool) -> None:
-        """Read, cut to one length, level and write every version of one prompt."""
-        waves = self.one_length(prompt, {name: stimuli.read(path) for name, path in files.items()}, cut=cut)
-        sounds = {name: stimuli.version(name, waves, self.design.reference) for name in versions(self.design)}
-        for name, stimulus in stimuli.level(sounds).items():
-            blind = stimuli.blind_name(self.design.secret, name, prompt)
-            content = stimuli.pcm16(stimulus.wave)
-            (self.folder / "audio" / blind).write_bytes(content)
-            self.clips[blind] = {
-                "version": name, "prompt": prompt, "source": str(files[name]) if name in files else None,
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "seconds": round(len(stimulus.wave) / stimuli.RATE, 4),
-                "lufs_before": stimulus.lufs, "gain_db": stimulus.gain_db,
-            }  # fmt: skip
-
-    def one_length(
-        self, prompt: str, waves: dict[str, stimuli.Wave], *, cut: bool
-    ) -> dict[str, stimuli.Wave]:
-        """All cut to the shortest."""
-        shortest, longest = min(map(len, waves.values())), max(map(len, waves.values()))
-        if shortest < SHORTEST_SECONDS * stimuli.RATE:
-            raise AudioLDMError(
-                f"A clip of {prompt!r} lasts {shortest / stimuli.RATE:.2f} s.",
-                f"Use clips of {SHORTEST_SECONDS:g} s or more.",
-            )
-        if longest > shortest * (1 + UNEVEN) and not cut:
-            raise AudioLDMError(
-                f"The clips of {prompt!r} last {shortest / stimuli.RATE:.2f} to {longest / stimuli.RATE:.2f} s.",
-                "Make them of one length, or use --cut to cut all to the shortest.",
-            )
-        if longest > shortest:
-            self.cut.append(prompt)
-        return {name: wave[:shortest] for name, wave in waves.items()}
-
-    def minutes(self) -> int:
-        """How long a rater will take: every clip once and a half, and 5 s to decide."""
-        seconds = float(np.mean([clip["seconds"] for clip in self.clips.values()]))
-        slots = [len(trial.slots) + (trial.reference is not None) for trial in plan(self.design, 0)]
-        return max(1, round(sum(1.5 * n * seconds + 5 for n in slots) / 60))
-
-    def write_descriptions(self, title: str) -> None:
-        """test.json and key.json; the first names the hash of the second."""
-        key = {"format": FORMAT, "design": asdict(self.design), "clips": self.clips}
-        text = json.dumps(key, indent=1, ensure_ascii=False)
-        path = self.folder / "key.json"
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
-        off = [c["lufs_before"] + c["gain_db"] - stimuli.TARGET_LUFS for c in self.clips.values()]
-        off = [gap for gap in off if abs(gap) > 0.5]
-        public = {
-            "format": FORMAT, "title": title, "method": self.design.method, "systems": len(self.design.systems),
-            "prompts": len(self.design.prompts), "rate": stimuli.RATE, "lufs": stimuli.TARGET_LUFS,
-            "clips": len(self.clips), "clips_below_target": len(off),
-            "largest_headroom_db": round(-min(off), 2) if off else 0.0,
-            "prompts_cut_to_one_length": len(self.cut), "trials_per_rater": len(plan(self.design, 0)),
-            "minutes_per_rater": self.minutes(), "key_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        }  # fmt: skip
-        (self.folder / "test.json").write_text(
-            json.dumps(public, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
 
 
 def prepare(
@@ -254,14 +169,28 @@ def prepare(
     sources = gather(systems, captions, common=choices.common)
     design = designed(systems, sources, choices)
     with staged(out, folder=True, replace=True) as folder:
-        maker = Maker(folder, design)
         (folder / "audio").mkdir()
+        clips, shortened = dict[str, dict[str, Any]](), 0
         for prompt, files in counted(sources.files.items(), "prompts"):
-            maker.add(prompt, files, cut=choices.cut)
-        common = {f"beeps{count}": stimuli.beeps(count) for count in BEEPS}
-        for name, wave in {"volume": stimuli.volume_noise(), **common}.items():
+            waves = {name: stimuli.read(path) for name, path in files.items()}
+            shortest = check_lengths(prompt, list(map(len, waves.values())), choices)
+            shortened += max(map(len, waves.values())) > shortest
+            waves = {name: wave[:shortest] for name, wave in waves.items()}
+            sounds = {name: stimuli.version(name, waves, design.reference) for name in versions(design)}
+            for name, stimulus in stimuli.level(sounds).items():
+                blind, content = stimuli.blind_name(design.secret, name, prompt), stimuli.pcm16(stimulus.wave)
+                (folder / "audio" / blind).write_bytes(content)
+                clips[blind] = {
+                    "version": name, "prompt": prompt, "source": str(files[name]) if name in files else None,
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "seconds": round(len(stimulus.wave) / stimuli.RATE, 4),
+                    "lufs_before": stimulus.lufs, "gain_db": stimulus.gain_db,
+                }  # fmt: skip
+        for name, wave in {
+            "volume": stimuli.volume_noise(), **{f"beeps{count}": stimuli.beeps(count) for count in BEEPS},
+        }.items():  # fmt: skip
             (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
-        maker.write_descriptions(choices.title)
+        describe(folder, design, clips, title=choices.title, prompts_cut_to_one_length=shortened)
         check_free(out, force=force)  # it may have got answers meanwhile
     return load(out)
 
@@ -299,8 +228,44 @@ def designed(systems: dict[str, Path], sources: Sources, choices: Choices) -> De
     )  # fmt: skip
     main = sum(trial.kind == "main" for trial in plan(base, 0)) // len(METHODS[choices.method])
     tenth = max(1, round(main / 10))
-    return replace(
-        base,
-        catch=max(2, tenth) if choices.catch is None else choices.catch,
-        repeats=tenth if choices.repeats is None else choices.repeats,
+    catch = max(2, tenth) if choices.catch is None else choices.catch
+    return replace(base, catch=catch, repeats=tenth if choices.repeats is None else choices.repeats)
+
+
+def check_lengths(prompt: str, samples: list[int], choices: Choices) -> int:
+    """The samples that all clips of a prompt have.   Raises AudioLDMError for short or, but for cut, uneven ones."""
+    shortest, longest = (size / stimuli.RATE for size in (min(samples), max(samples)))
+    if shortest < SHORTEST_SECONDS:
+        raise AudioLDMError(
+            f"A clip of {prompt!r} lasts {shortest:.2f} s.", f"Use clips of {SHORTEST_SECONDS:g} s or more."
+        )
+    if longest > shortest * (1 + UNEVEN) and not choices.cut:
+        raise AudioLDMError(
+            f"The clips of {prompt!r} last {shortest:.2f} to {longest:.2f} s.",
+            "Make them of one length, or use --cut to cut all to the shortest.",
+        )
+    return min(samples)
+
+
+def describe(folder: Path, design: Design, clips: dict[str, dict[str, Any]], **more: Any) -> None:
+    """Write test.json and key.json; the first names the hash of the second."""
+    key = json.dumps(
+        {"format": FORMAT, "design": asdict(design), "clips": clips}, indent=1, ensure_ascii=False
     )
+    (folder / "key.json").touch(mode=0o600)
+    (folder / "key.json").write_text(key, encoding="utf-8")
+    gaps = [clip["lufs_before"] + clip["gain_db"] - stimuli.TARGET_LUFS for clip in clips.values()]
+    gaps = [gap for gap in gaps if abs(gap) > 0.5]
+    trials = plan(design, 0)
+    # every clip once and a half, and 5 s to decide
+    mean = float(np.mean([clip["seconds"] for clip in clips.values()]))
+    seconds = sum(1.5 * mean * (len(trial.slots) + (trial.reference is not None)) + 5 for trial in trials)
+    public = {
+        "format": FORMAT, "method": design.method, "systems": len(design.systems), "prompts": len(design.prompts),
+        "rate": stimuli.RATE, "lufs": stimuli.TARGET_LUFS, "clips": len(clips), "clips_below_target": len(gaps),
+        "largest_headroom_db": round(-min(gaps), 2) if gaps else 0.0, "trials_per_rater": len(trials),
+        "minutes_per_rater": max(1, round(seconds / 60)), "key_sha256": hashlib.sha256(key.encode()).hexdigest(),
+        **more,
+    }  # fmt: skip
+    text = json.dumps(public, indent=1, ensure_ascii=False)
+    (folder / "test.json").write_text(text, encoding="utf-8")

@@ -24,10 +24,11 @@ PAGE = Path(__file__).with_name("page")
 STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/tasks.js": ("tasks.js", "text/javascript; charset=utf-8"),
-    "/player.js": ("player.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in ("app", "tasks", "player")
+    },
 }
+STATE = re.compile(r"/api/state/([A-Za-z2-7]{5}-[A-Za-z2-7]{5})")
 AUDIO = re.compile(r"/audio/([A-Z2-7]{5}-[A-Z2-7]{5})/(?:(\d{1,5})/(\d{1,2}|ref)|(volume|beeps)(?:/\d)?)")
 MOST_BYTES = 16_384
 """of a request's body: an answer has a few hundred"""
@@ -44,7 +45,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-LOCAL = ("localhost", "127.0.0.1", "::1")
+Reply = tuple[bytes, str]
+"""a body and its kind"""
 
 
 class Server(ThreadingHTTPServer):
@@ -113,10 +115,8 @@ class Server(ThreadingHTTPServer):
 
 def is_local(host: str) -> bool:
     """Whether only this machine can reach ``host``."""
-    if host in LOCAL:
-        return True
     try:
-        return ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -149,38 +149,27 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "audioldm-listen"
     sys_version = ""
     timeout = TIMEOUT_SECONDS
-    unread = False
-    """whether the request has a body that is still on the line"""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the log of answers is the log."""
 
     def do_GET(self) -> None:
-        """The page, the sounds and the state."""
-        self.reply(self.get)
-
-    def do_HEAD(self) -> None:
-        """As GET, without the body."""
-        self.reply(self.get)
-
-    def do_POST(self) -> None:
-        """Join, volume, answer."""
-        self.reply(self.post)
-
-    def reply(self, work: Callable[[str], tuple[bytes, str]]) -> None:
-        """Do the work and send what it gives; a refusal becomes its status and one line of JSON."""
-        self.unread = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        """Do what is asked and send what it gives; a refusal becomes its status and one line of JSON."""
+        path, post = self.path.partition("?")[0], self.command == "POST"
+        has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
         try:
             self.check_origin()
-            status, (content, kind) = 200, work(self.path.partition("?")[0])
+            status, (content, kind) = 200, self.post(path) if post else self.get(path)
         except RefusedError as refusal:
-            status, content, kind = refusal.status, as_json({"error": str(refusal)}), "application/json"
+            status, (content, kind) = refusal.status, as_json({"error": str(refusal)})
         except OSError as error:
             self.server.failure(f"{self.path}: {error}")
-            status, content, kind = 500, as_json({"error": "The test's computer failed."}), "application/json"
-        # what was refused, or not read, may still be on the line
-        self.close_connection |= self.unread or status != 200
+            status, (content, kind) = 500, as_json({"error": "The test's computer failed."})
+        # a body that was refused, or that nobody reads, may still be on the line
+        self.close_connection |= status != 200 or (has_body and not post)
         self.send(status, content, kind)
+
+    do_HEAD = do_POST = do_GET  # noqa: N815
 
     def send(self, status: int, content: bytes, kind: str) -> None:
         """The status, the headers and, but for HEAD, the content."""
@@ -202,38 +191,32 @@ class Handler(BaseHTTPRequestHandler):
         if origin is not None and origin != f"http://{host}":
             raise RefusedError(403, "Another site may not ask here.")
 
-    def get(self, path: str) -> tuple[bytes, str]:
-        """What a GET gives."""
+    def get(self, path: str) -> Reply:
+        """The page, what it shows first, a rater's state, or a sound."""
+        study = self.server.study
         if path in STATIC:
             name, kind = STATIC[path]
             return (PAGE / name).read_bytes(), kind
         if path == "/api/test":
-            return as_json(self.described()), "application/json"
-        if match := re.fullmatch(r"/api/state/([A-Za-z2-7]{5}-[A-Za-z2-7]{5})", path):
-            return as_json(self.server.study.state(match[1])), "application/json"
+            about = study.test.about
+            names = ("title", "method", "trials_per_rater", "minutes_per_rater")
+            shown = {name: about[name] for name in names} | {"id": about["key_sha256"][:12]}
+            return as_json({**shown, "tasks": METHODS[about["method"]], "devices": DEVICES})
+        if match := STATE.fullmatch(path):
+            return as_json(study.state(match[1]))
         if match := AUDIO.fullmatch(path):
             code, trial, slot, check = match.groups()
-            study = self.server.study
             file = study.check_sound(code, check) if check else study.audio(code, int(trial), slot)
             return file.read_bytes(), "audio/wav"
         raise RefusedError(404, "There is nothing here.")
 
-    def described(self) -> dict[str, Any]:
-        """What the welcome page shows."""
-        about = self.server.study.test.about
-        names = ("title", "method", "trials_per_rater", "minutes_per_rater")
-        tasks = METHODS[about["method"]]
-        shown = {name: about[name] for name in names}
-        return {**shown, "id": about["key_sha256"][:12], "tasks": tasks, "devices": DEVICES}
-
-    def post(self, path: str) -> tuple[bytes, str]:
-        """What a POST changes."""
+    def post(self, path: str) -> Reply:
+        """Join, volume check or answer: the rater's new state."""
         study, body = self.server.study, self.body()
         code = body.get("code")
         if path == "/api/join":
-            if not hmac.compare_digest(
-                str(body.get("key", "")).encode("utf-8", "replace"), self.server.key.encode()
-            ):
+            key = str(body.get("key", "")).encode("utf-8", "replace")
+            if not hmac.compare_digest(key, self.server.key.encode()):
                 raise RefusedError(403, "This link is not complete; ask for it again.")
             code = study.join(body.get("name", ""))
         elif path == "/api/volume":
@@ -243,35 +226,32 @@ class Handler(BaseHTTPRequestHandler):
             study.answer(code, body.get("trial"), body.get("answer"), session)
         else:
             raise RefusedError(404, "There is nothing here.")
-        return as_json(study.state(code)), "application/json"
+        return as_json(study.state(code))
 
     def body(self) -> dict[str, Any]:
         """The JSON object a request carries."""
         if self.headers.get_content_type() != "application/json":
             raise RefusedError(415, "Send application/json.")
         length = self.headers.get("Content-Length", "")
-        if not re.fullmatch(r"[0-9]{1,9}", length):
+        if not re.fullmatch(r"[0-9]{1,9}", length) or "Transfer-Encoding" in self.headers:
             raise RefusedError(411, "Send a Content-Length.")
         if int(length) > MOST_BYTES:
             raise RefusedError(413, f"Send at most {MOST_BYTES} bytes.")
+        raw = self.rfile.read(int(length))
         try:
-            raw = self.rfile.read(int(length))
-            self.unread = False
-            if len(raw) < int(length):
-                raise RefusedError(400, "The body is cut off.")
-            content = json.loads(raw)
+            content = json.loads(raw) if len(raw) == int(length) else None
         except (ValueError, RecursionError) as error:
             raise RefusedError(400, f"This is not JSON: {error}.") from error
         if not isinstance(content, dict):
-            raise RefusedError(400, "Send a JSON object.")
+            raise RefusedError(400, "Send a whole JSON object.")
         return content
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Errors of the protocol itself, in the same form as ours."""
         self.close_connection = True
-        self.send(code, as_json({"error": message or HTTPStatus(code).phrase}), "application/json")
+        self.send(code, *as_json({"error": message or HTTPStatus(code).phrase}))
 
 
-def as_json(content: dict[str, Any]) -> bytes:
-    """Bytes of a JSON object."""
-    return json.dumps(content, ensure_ascii=True).encode()
+def as_json(content: dict[str, Any]) -> Reply:
+    """A JSON object."""
+    return json.dumps(content).encode(), "application/json"

@@ -90,11 +90,10 @@ def level(waves: dict[str, Wave]) -> dict[str, Stimulus]:
     gains = {name: min(TARGET_LUFS - value, LARGEST_GAIN_DB) for name, value in lufs.items()}
     peaks = [20 * np.log10(np.abs(wave).max()) + gains[name] for name, wave in faded.items()]
     headroom = min(0.0, PEAK_DBFS - float(max(peaks)))
+    gains = {name: gain + headroom for name, gain in gains.items()}
     return {
         name: Stimulus(
-            (wave * 10 ** ((gains[name] + headroom) / 20)).astype(np.float32),
-            round(lufs[name], 2),
-            round(gains[name] + headroom, 2),
+            (wave * 10 ** (gains[name] / 20)).astype(np.float32), round(lufs[name], 2), round(gains[name], 2)
         )
         for name, wave in faded.items()
     }
@@ -104,16 +103,13 @@ def fade(wave: Wave) -> Wave:
     """10 ms raised-cosine ramps at both ends, so that no clip starts or ends with a click."""
     n = min(round(FADE_SECONDS * RATE), len(wave) // 2)
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / max(n, 1))).astype(np.float32)
-    shaped = wave.copy()
-    shaped[:n] *= ramp
-    shaped[len(wave) - n :] *= ramp[::-1]
-    return shaped
+    return wave * np.concatenate([ramp, np.ones(len(wave) - 2 * n, dtype=np.float32), ramp[::-1]])
 
 
-def pcm16(wave: Wave, rate: int = RATE) -> bytes:
+def pcm16(wave: Wave) -> bytes:
     """A WAV file of 16-bit integers: no player scales it, unlike an array of floats."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave, rate, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, wave, RATE, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
@@ -127,9 +123,9 @@ def blind_name(secret: str, *parts: str) -> str:
     return f"{digest.hexdigest()}.wav"
 
 
-def volume_noise(seconds: float = 8.0) -> Wave:
-    """Pink noise at the test's loudness, to set the volume by; its ends fit together in a loop."""
-    n = round(seconds * RATE)
+def volume_noise() -> Wave:
+    """8 s of pink noise at the test's loudness, to set the volume by; its ends fit together in a loop."""
+    n = 8 * RATE
     rng = np.random.default_rng(0)
     hertz = np.fft.rfftfreq(n, 1 / RATE)
     shape = np.where((hertz >= 50) & (hertz <= 10_000), 1 / np.sqrt(np.maximum(hertz, 1)), 0)
@@ -139,8 +135,8 @@ def volume_noise(seconds: float = 8.0) -> Wave:
     return np.asarray(wave * 10 ** (gain / 20), dtype=np.float32)
 
 
-def beeps(count: int, *, dbfs: float = -45.0) -> Wave:
-    """``count`` quiet tones of 1 kHz, 0.25 s each: who hears them all has sound, and not too little of it."""
-    tone = fade(np.sin(2 * np.pi * 1000 * np.arange(RATE // 4) / RATE).astype(np.float32)) * 10 ** (dbfs / 20)
+def beeps(count: int) -> Wave:
+    """Tones of 1 kHz, 0.25 s, -45 dBFS: who hears all ``count`` has sound, and not too little of it."""
+    tone = fade(np.sin(2 * np.pi * 1000 * np.arange(RATE // 4) / RATE).astype(np.float32)) * 10 ** (-45 / 20)
     gap = np.zeros(RATE // 4, dtype=np.float32)
-    return np.concatenate([part for _ in range(count) for part in (gap, tone)] + [gap]).astype(np.float32)
+    return np.concatenate([*[gap, tone] * count, gap]).astype(np.float32)

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,13 @@ class Rater:
     answered: int = 0
     volume_tries: int = 0
     volume_done: bool = False
-    last: dict[str, Any] = field(default_factory=dict)
-    """the last accepted answer: the same one sent again is no mistake"""
+    last: tuple[int, Any] | None = None
+    """the last accepted answer and its trial: the same one sent again is no mistake"""
+
+    @property
+    def beeps(self) -> int:
+        """How many beeps this try of the volume check plays: 2 to 5."""
+        return 2 + hashlib.sha256(f"{self.code} {self.volume_tries}".encode()).digest()[0] % 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,11 @@ class Session:
         """For the log; refused where one of ``count`` clips was played for less than ``need`` seconds."""
         played, seconds = self.played, self.seconds
         if self.source == "page" or played is not None:
-            played = check_played(played, count, need)
+            if not isinstance(played, list) or len(played) != count:
+                raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
+            played = [round(number(value, "heard"), 2) for value in played]
+            if min(played) < need - 0.05:
+                raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
         if seconds is not None:
             seconds = round(number(seconds, "seconds"), 2)
         switches = int(number(self.switches, "switches"))
@@ -86,23 +95,22 @@ class Study:
 
     def replay(self, event: dict[str, Any]) -> None:
         """Take up where the log ends."""
-        code = self.code_of(int(event["rater"]))
-        rater = self.raters.setdefault(
-            code, Rater(event["rater"], code, plan(self.test.design, event["rater"]))
-        )
+        code = self.code_of(event["rater"])
+        if code not in self.raters:
+            self.raters[code] = Rater(event["rater"], code, plan(self.test.design, event["rater"]))
+        rater = self.raters[code]
         if event["event"] == "volume":
             rater.volume_tries += 1
             rater.volume_done = event["right"] or rater.volume_tries >= VOLUME_TRIES
         if event["event"] == "answer":
             rater.answered = event["trial"] + 1
-            rater.last = {"trial": event["trial"], "answer": event["answer"]}
+            rater.last = event["trial"], event["answer"]
 
     def code_of(self, number: int) -> str:
         """What rater ``number`` proves to be that rater with: 50 bits."""
         secret = self.test.design.secret.encode()
-        digest = hmac.digest(secret, f"rater {number}".encode(), "sha256")
-        text = base64.b32encode(digest).decode()[:10]
-        return f"{text[:5]}-{text[5:]}"
+        text = base64.b32encode(hmac.digest(secret, f"rater {number}".encode(), "sha256")).decode()
+        return f"{text[:5]}-{text[5:10]}"
 
     def rater(self, code: object) -> Rater:
         """The rater of a code, or a refusal."""
@@ -119,28 +127,25 @@ class Study:
             number = len(self.raters)
             if number >= MOST_RATERS:
                 raise RefusedError(403, "This test has all the raters it can take.")
-            self.record({"event": "join", "rater": number, "name": name.strip()})
+            self.record("join", number, name=name.strip())
             return self.code_of(number)
 
-    def record(self, event: dict[str, Any]) -> None:
+    def record(self, event: str, rater: int, **content: Any) -> None:
         """Write down, then act on it; a disk that is full changes nothing here."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = {"event": event, "rater": rater, **content}
         try:
-            self.store.append({**event, "time": stamp, "key": self.test.about["key_sha256"][:16]})
+            self.store.append({**line, "time": stamp, "key": self.test.about["key_sha256"][:16]})
         except OSError as error:
             raise RefusedError(507, f"The answer could not be written: {error.strerror}.") from error
-        self.replay(event)
+        self.replay(line)
 
     def state(self, code: object) -> dict[str, Any]:
         """What the page shows next; it tells neither systems nor which trials are catches or repeats."""
         with self.lock:
             rater = self.rater(code)
             counted = [trial.kind != "training" for trial in rater.trials]
-            state: dict[str, Any] = {
-                "code": rater.code,
-                "total": sum(counted),
-                "done": sum(counted[: rater.answered]),
-            }
+            state = {"code": rater.code, "total": sum(counted), "done": sum(counted[: rater.answered])}
             if rater.answered >= len(rater.trials):
                 return {**state, "phase": "done"}
             if not rater.volume_done:
@@ -150,27 +155,35 @@ class Study:
     def shown(self, rater: Rater) -> dict[str, Any]:
         """The trial a rater is at, as the page may know it."""
         trial, index = rater.trials[rater.answered], rater.answered
+        before = rater.trials[index - 1] if index else None
         tasks = METHODS[self.test.design.method]
-        seconds = self.test.clips[self.blind(trial)[0]]["seconds"]
         practice = trial.kind == "training"
         return {
             "index": index,
             "task": trial.task,
             "practice": practice,
-            "first": index == 0 or rater.trials[index - 1].task != trial.task,
-            "practice_over": not practice and index > 0 and rater.trials[index - 1].kind == "training",
+            "first": before is None or before.task != trial.task,
+            "practice_over": not practice and before is not None and before.kind == "training",
             "part": tasks.index(trial.task) + 1,
             "parts": len(tasks),
             "caption": self.captions[trial.caption_of] if trial.caption_of is not None else "",
             "slots": len(trial.slots),
             "reference": trial.reference is not None,
-            "seconds": seconds,
-            "need_seconds": needed(seconds),
+            "seconds": self.seconds(trial),
+            "need_seconds": self.needed(trial),
         }
 
     def blind(self, trial: Trial) -> list[str]:
         """The file of each slot."""
         return [self.names[name, trial.prompt] for name in trial.slots]
+
+    def seconds(self, trial: Trial) -> float:
+        """How long the clips of a trial are."""
+        return float(self.test.clips[self.blind(trial)[0]]["seconds"])
+
+    def needed(self, trial: Trial) -> float:
+        """How many seconds of each clip must be played."""
+        return round(min(HEARD_SECONDS, 0.9 * self.seconds(trial)), 3)
 
     def volume(self, code: object, *, device: object, beeps: object) -> None:
         """The volume check's answer: how many beeps the rater counted, through what."""
@@ -182,51 +195,41 @@ class Study:
                 raise RefusedError(422, f"device must be one of {', '.join(DEVICES)}.")
             if type(beeps) is not int or not 0 <= beeps <= 9:
                 raise RefusedError(422, "heard must be a number of beeps from 0 to 9.")
-            played = self.beeps(rater)
-            self.record(
-                {"event": "volume", "rater": rater.number, "device": device, "played": played}
-                | {"heard": beeps, "right": beeps == played}
-            )
-
-    def beeps(self, rater: Rater) -> int:
-        """How many beeps this try plays: 2 to 5."""
-        return 2 + hashlib.sha256(f"{rater.code} {rater.volume_tries}".encode()).digest()[0] % 4
+            content = {"device": device, "played": rater.beeps, "heard": beeps, "right": beeps == rater.beeps}
+            self.record("volume", rater.number, **content)
 
     def answer(self, code: object, trial: object, answer: object, session: Session | None = None) -> None:
         """Accept the answer to the trial a rater is at, or refuse and change nothing."""
         session = session or Session()
         with self.lock:
             rater = self.rater(code)
-            if rater.last and (trial, answer) == (rater.last["trial"], rater.last["answer"]):
+            if (trial, answer) == rater.last:
                 return
             if type(trial) is not int or trial != rater.answered or trial >= len(rater.trials):
                 raise RefusedError(409, "This trial is not the next one.")
             if not rater.volume_done and session.source == "page":
                 raise RefusedError(409, "The volume check comes first.")
             at = rater.trials[trial]
-            files = self.blind(at)
             try:
                 check_answer(at, answer)
             except ValueError as error:
                 raise RefusedError(422, f"{error}.") from None
-            count = len(files) + (at.reference is not None)
-            record = session.checked(count, needed(self.test.clips[files[0]]["seconds"]))
+            record = session.checked(len(at.slots) + (at.reference is not None), self.needed(at))
             self.record(
-                {"event": "answer", "rater": rater.number, "trial": trial, "kind": at.kind, "task": at.task}
-                | {"prompt": at.prompt, "caption_of": at.caption_of, "stimuli": files, "answer": answer}
-                | record
-            )
+                "answer", rater.number, trial=trial, kind=at.kind, task=at.task, prompt=at.prompt,
+                caption_of=at.caption_of, stimuli=self.blind(at), answer=answer, **record,
+            )  # fmt: skip
 
     def audio(self, code: object, trial: int, slot: str) -> Path:
         """The file behind a button: ``slot`` is 0, 1, ..., or ref; only the present trial and the next are open."""
         with self.lock:
             rater = self.rater(code)
-            if not rater.answered <= trial <= rater.answered + 1 or trial >= len(rater.trials):
-                raise RefusedError(404, "No such sound.")
-            at = rater.trials[trial]
-            names = {str(i): name for i, name in enumerate(self.blind(at))}
-            if at.reference is not None:
-                names["ref"] = self.names[at.reference, at.prompt]
+            names: dict[str, str] = {}
+            if rater.answered <= trial <= rater.answered + 1 and trial < len(rater.trials):
+                at = rater.trials[trial]
+                names = {str(i): name for i, name in enumerate(self.blind(at))}
+                if at.reference is not None:
+                    names["ref"] = self.names[at.reference, at.prompt]
             if slot not in names:
                 raise RefusedError(404, "No such sound.")
             return self.test.folder / "audio" / names[slot]
@@ -235,13 +238,8 @@ class Study:
         """The file of the volume check: ``volume`` or ``beeps``."""
         with self.lock:
             rater = self.rater(code)
-            name = f"beeps{self.beeps(rater)}" if what == "beeps" else "volume"
+            name = f"beeps{rater.beeps}" if what == "beeps" else "volume"
             return self.test.folder / "audio" / f"{name}.wav"
-
-
-def needed(seconds: float) -> float:
-    """How much of a clip of this length must be heard."""
-    return round(min(HEARD_SECONDS, 0.9 * seconds), 3)
 
 
 def number(value: object, name: str) -> float:
@@ -249,13 +247,3 @@ def number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
         raise RefusedError(422, f"{name} must be a number from 0 to a million.")
     return float(value)
-
-
-def check_played(played: object, count: int, need: float) -> list[float]:
-    """Seconds per clip, each enough."""
-    if not isinstance(played, list) or len(played) != count:
-        raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
-    values = [round(number(value, "heard"), 2) for value in played]
-    if min(values) < need - 0.05:
-        raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
-    return values

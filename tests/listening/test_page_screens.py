@@ -20,7 +20,7 @@ def test_every_screen_fits(serve, visit, screen):
         page.get_by_role("button", name="Begin").click()
         expect(page.get_by_role("button", name="Play noise")).to_be_enabled()
         fits(page)
-        count = server.study.beeps(server.study.rater(code_of(page)))
+        count = server.study.rater(code_of(page)).beeps
         server.study.volume(code_of(page), device="loudspeakers", beeps=count)
         page.reload()
         expect(page.get_by_role("button", name="Start")).to_be_visible()

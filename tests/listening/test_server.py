@@ -46,9 +46,7 @@ def raw(server, data):
 def joined(server):
     code = post(server, "/api/join", {"name": ""})[1]["code"]
     study = server.study
-    post(
-        server, "/api/volume", {"code": code, "device": "headphones", "heard": study.beeps(study.rater(code))}
-    )
+    post(server, "/api/volume", {"code": code, "device": "headphones", "heard": study.rater(code).beeps})
     return code
 
 
@@ -82,7 +80,7 @@ def test_a_test_over_http(serve):
     status, state = post(server, "/api/join", {"name": "Ada"})
     assert (status, state["phase"]) == (200, "volume")
     code = state["code"]
-    played = server.study.beeps(server.study.rater(code))
+    played = server.study.rater(code).beeps
     reply, sound = ask(server, "GET", f"/audio/{code}/beeps/0")
     assert reply.headers["Content-Type"] == "audio/wav"
     assert sound == (server.study.test.folder / "audio" / f"beeps{played}.wav").read_bytes()

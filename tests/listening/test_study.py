@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.folder import Store, answers_of, load, read_events
+from audioldm.listening.folder import Store, answers_of, load
 from audioldm.listening.study import VOLUME_TRIES, RefusedError, Session, Study
 from notebooks.simulated_raters import take
 
@@ -22,7 +22,7 @@ WORTH = {"original": 2.0, "new": 1.0, "old": -1.0}
 
 
 def pass_volume(study, code):
-    study.volume(code, device="headphones", beeps=study.beeps(study.rater(code)))
+    study.volume(code, device="headphones", beeps=study.rater(code).beeps)
 
 
 def played(study, code):
@@ -241,7 +241,7 @@ while True:
     process.send_signal(signal.SIGKILL)
     told += process.stdout.readlines()
     process.wait()
-    kept = {(e["rater"], e["trial"]) for e in read_events(test.responses)[0] if e["event"] == "answer"}
+    kept = {(e["rater"], e["trial"]) for e in answers_of(test)[0] if e["event"] == "answer"}
     assert len(told) >= 25
     assert {tuple(map(int, line.split())) for line in told if line.endswith("\n")} <= kept
 
@@ -273,5 +273,5 @@ def test_a_log_of_another_test_is_refused(study, make):
 def test_time_stamps_are_utc(study):
     run = study()
     run.join()
-    stamp = read_events(run.test.responses)[0][0]["time"]
+    stamp = answers_of(run.test)[0][0]["time"]
     assert abs(time.time() - time.mktime(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 60
