@@ -94,13 +94,11 @@ class Prompts(Command):
 
     def run(self) -> None:
         reports, generation, seeds = self.check(), self.generation, self.seeds
-        import torch
-
         from audioldm.evaluation import prompts as judge
         from audioldm.evaluation.embedders.yamnet import YamNet
         from audioldm.pipeline.outputs import publish, versions
 
-        yamnet = YamNet(threads=torch.get_num_threads())
+        yamnet = YamNet()
         asked, findings = judge.read_prompts(self.file, yamnet.class_names)
         asked = asked[: self.limit]
         real = Choice(split="any").clips(self.real) if self.real else []

@@ -150,7 +150,6 @@ class Comparing(Group):
         Between(0, above=True),
     )
     embedder: list[str] = option([], "See audioldm evaluate embedders.  [default: yamnet]", "NAME[=WEIGHTS]")
-    threads: int = option(2, "CPU threads of the tagger.", Between(1, 1024))
     cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", "DIR")
 
     def framed_by(self, protocol: "Protocol | None") -> "Comparing":
@@ -165,7 +164,7 @@ class Comparing(Group):
         from audioldm.evaluation.embedders import load_embedder
 
         pairs = [name.partition("=") for name in self.embedder or ["yamnet"]]
-        return [load_embedder(name, path or None, threads=self.threads) for name, _, path in pairs]
+        return [load_embedder(name, path or None) for name, _, path in pairs]
 
     def complete(self, compared: "Comparison") -> None:
         """Give a comparison its cache and the other real clips."""

@@ -32,6 +32,7 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.diffusion import objective
 from audioldm.diffusion.schedule import audioldm_zero_snr
+from audioldm.evaluation.embedders.yamnet import class_names
 from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
 from audioldm.losses.latent import info_nce, kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid
@@ -48,7 +49,7 @@ from audioldm.training.graphed import RecordedStep
 from recipes.embedded.phrasing import captions as joined
 from recipes.embedded.phrasing import usable
 from recipes.embedded.sound_bank import PEAK, gained
-from recipes.embedded.tagger import Tagger, class_names
+from recipes.embedded.tagger import Tagger
 
 RATE, HOP, FRAMES = 16000, 160, 512
 WINDOW = FRAMES * HOP

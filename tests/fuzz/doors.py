@@ -59,8 +59,6 @@ def evaluate(world: World, sound: Sound, room: Path) -> Result:
         "0.7",
         "--cache",
         world.folder / "home" / "embeddings",
-        "--threads",
-        "1",
         "-o",
         room / "out",
     )

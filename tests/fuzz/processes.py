@@ -149,8 +149,6 @@ WORKS = (
             "0.6",
             "-o",
             "{out}",
-            "--threads",
-            "1",
             "--cache",
             "{room}/cache",
         ),

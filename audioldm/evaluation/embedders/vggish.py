@@ -4,37 +4,32 @@ Hershey et al. (arXiv:1609.09430).   The weights are torchvggish's file (Apache-
 there is no PCA and no last ReLU, patches do not overlap, and the level is the clip's own.
 """
 
-from pathlib import Path
-
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.evaluation.embedders.weights import Network, WeightFile
 from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
-FILE = WeightFile(
-    "vggish-10086976.pth",
-    "10086976",
-    "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-)
-OFFSET = 0.01
 LAYERS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
 """output channels of the 3 x 3 convolutions; 0 halves both axes"""
 
 
 def patches(wave: Tensor) -> Tensor:
-    """Log-mel patches (P, 96, 64) of a wave (N,); below 0.975 s it gets zeros, the rest of a last patch is left out.
-
-    >>> import torch
-    >>> patches(torch.zeros(160000)).shape
-    torch.Size([10, 96, 64])
-    """
+    """Log-mel patches (P, 96, 64) of a wave (N,); below 0.975 s it gets zeros, the rest of a last patch is left out."""
     wave = nnf.pad(wave, (0, max(0, SHORTEST - len(wave))))
-    return log_mel(wave, OFFSET).unfold(0, PATCH, PATCH).transpose(1, 2)
+    return log_mel(wave, 0.01).unfold(0, PATCH, PATCH).transpose(1, 2)
 
 
-class Net(nn.Module):
-    """The layers under their published names."""
+class VGGish(Network):
+    """The embedder, one row a patch."""
+
+    name, rate, dim, by_patch = "vggish", RATE, 128, True
+    front = "vggish-torch/2: 0.96 s patches, no overlap, no PCA, no last ReLU"
+    file = WeightFile(
+        "vggish-10086976.pth",
+        "10086976",
+        "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,22 +43,7 @@ class Net(nn.Module):
             nn.Linear(512 * 4 * 6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 128)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(P, 96, 64) to (P, 128); channels vary fastest, as in TensorFlow."""
-        x = self.features(x[:, None])
-        x = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
-        return x
-
-
-class VGGish(Network):
-    """The embedder."""
-
-    name, rate, dim, by_patch = "vggish", RATE, 128, True
-    front = "vggish-torch/2: 0.96 s patches, no overlap, no PCA, no last ReLU"
-
-    def __init__(self, path: str | Path | None = None, *, file: WeightFile = FILE) -> None:
-        super().__init__(Net(), file, path)
-
-    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
-        """One row a patch."""
-        return (self.net(patches(wave)),)
+    def forward(self, wave: Tensor) -> tuple[Tensor]:
+        """(N,) to (P, 128); channels vary fastest, as in TensorFlow."""
+        x = self.features(patches(wave)[:, None])
+        return (self.embeddings(x.permute(0, 2, 3, 1).flatten(1)),)

@@ -1,11 +1,11 @@
-"""Published weight files: where they are looked for, the hash that they must have, and how they are read."""
+"""Published weight files: where they are looked for, the hash that they must have, and the nets that they are of."""
 
 import hashlib
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,11 @@ LARGEST = 8 * 2**30
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file; ``sha256`` may be the beginning of the digest where only that is published.
-
-    ``blob`` is git's own hash of the content, for a file that is published in a repository and nowhere digested.
-    """
+    """A published file; ``digest`` begins its sha256, or is "git blob" and git's hash where no other is published."""
 
     name: str
-    sha256: str
+    digest: str
     url: str
-    blob: str = ""
 
     def find(self, path: str | Path | None = None) -> Path:
         """``path``, or the file in $AUDIOLDM_WEIGHTS, ``weights`` in our cache, or torch.hub's, with the right hash.
@@ -41,13 +37,14 @@ class WeightFile:
             place = fetched
         if place.is_dir():
             place = place / self.name
-        kind, expected = ("git blob", self.blob) if self.blob else ("sha256", self.sha256)
+        *blob, expected = self.digest.rsplit(" ", 1)
+        kind = "git blob" if blob else "sha256"
         if not place.is_file():
             raise AudioLDMError(
                 f"{self.name} ({kind} {expected}) is not at {place}.",
                 f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE.",
             )
-        actual = git_blob(place) if self.blob else digest(place)
+        actual = git_blob(place) if blob else digest(place)
         if not actual.startswith(expected):
             raise AudioLDMError(
                 f"{place} has {kind} {actual[:16]}..., not {expected[:16]}....",
@@ -61,37 +58,29 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
 
 
-def package_folder(name: str) -> Path | None:
-    """The folder of an installed package, which is not imported; None where it is not installed."""
+def package_folder(name: str, install: str = 'pip install "audioldm[eval]"') -> Path:
+    """The folder of an installed package, which is not imported.   Raises AudioLDMError where it is not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        return None
+        raise AudioLDMError(f"The package {name} is not installed.", f"Run: {install}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def digest(*paths: Path) -> str:
-    """sha256 of a file, or of several one after the other."""
-    total = hashlib.sha256()
+def digest(*paths: Path, kind: str = "sha256", begin: bytes = b"") -> str:
+    """Hash of ``begin`` and the files after it.   Raises AudioLDMError for one longer than published weights are."""
+    total = hashlib.new(kind, begin, usedforsecurity=False)
     for path in paths:
-        update(total, path)
+        if (size := path.stat().st_size) > LARGEST:
+            raise AudioLDMError(f"{path} has {size} bytes.", "Get the published file again.")
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                total.update(block)
     return total.hexdigest()
-
-
-def update(total: "hashlib._Hash", path: Path) -> None:
-    """Go on by a file, in blocks.   Raises AudioLDMError for one that is longer than published weights are."""
-    if path.stat().st_size > LARGEST:
-        raise AudioLDMError(f"{path} has {path.stat().st_size} bytes.", "Get the published file again.")
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            total.update(block)
 
 
 def git_blob(path: Path) -> str:
     """git's hash of a file: sha1 over "blob", its size, a zero byte and its content."""
-    header = f"blob {path.stat().st_size}\0".encode()
-    total = hashlib.sha1(header, usedforsecurity=False)
-    update(total, path)
-    return total.hexdigest()
+    return digest(path, kind="sha1", begin=f"blob {path.stat().st_size}\0".encode())
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -110,47 +99,35 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def load_strict(
-    net: torch.nn.Module, state: dict[str, Tensor], path: Path, *, unused: tuple[str, ...] = ()
-) -> None:
-    """Every parameter from the file, and every tensor of the file used but those that begin with ``unused``."""
-    state = {key: value for key, value in state.items() if not key.startswith(unused or ("\0",))}
-    expected = net.state_dict()
-    lacking, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shaped = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
-    if lacking or extra or shaped:
-        raise AudioLDMError(
-            f"{path} is another network: {len(lacking)} tensors lack ({lacking[:2]}), {len(extra)} are unknown "
-            f"({extra[:2]}), {len(shaped)} have other shapes ({shaped[:2]}).",
-            "Use the published file.",
-        )
-    net.load_state_dict(state)
+class Network(nn.Module):
+    """An embedder with the layers of one published file, under its names.
 
-
-class Network:
-    """An embedder that is a torch net with the weights of one published file; ``path`` is the file or its folder.
-
-    A subclass has ``forward``, from a wave (N,) to rows (P, D) and, of a tagger, logits (P, K).
+    ``forward`` takes a wave (N,) at ``rate`` Hz to rows (P, D) and, of a tagger, logits (P, K).
     """
 
+    name: str
+    rate: int
+    dim: int
+    front: str
     by_patch = False
-    unused: tuple[str, ...] = ()
+    file: WeightFile
+    sha256 = ""
+    unused: ClassVar[tuple[str, ...]] = ()
     """beginnings of tensors' names that the file has and the net does not need"""
 
-    def __init__(self, net: nn.Module, file: WeightFile, path: str | Path | None) -> None:
-        place = file.find(path)
-        self.net, self.sha256 = net.eval(), digest(place)
-        load_strict(self.net, self.read(place), place, unused=self.unused)
+    def load(self, path: str | Path | None = None) -> Self:
+        """With the file's weights; ``path`` is the file or its folder.   Raises AudioLDMError."""
+        place = self.file.find(path)
+        self.sha256 = digest(place)
+        state = {key: value for key, value in self.read(place).items() if not key.startswith(self.unused)}
+        self.load_state_dict(state, assign=True)
+        return self.eval()
 
     def read(self, path: Path) -> dict[str, Tensor]:
         """The file's tensors under the net's names."""
         return read_state(path)
 
-    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
-        """Rows, and logits where there are any."""
-        raise NotImplementedError
-
     @torch.no_grad()
     def embed(self, wave: Tensor) -> Embeddings:
         """A wave (N,) at ``rate`` Hz."""
-        return Embeddings(*self.forward(checked(wave)))
+        return Embeddings(*self(checked(wave)))

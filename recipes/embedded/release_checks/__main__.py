@@ -299,7 +299,6 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--batch-size", type=int, help="clips made at once (default: 1 on a CPU, else 16)")
     line.add_argument("--device", default="auto")
     line.add_argument("--dtype", default="float32")
-    line.add_argument("--threads", type=int, default=1, help="CPU threads of the tagger")
     line.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return line
 
@@ -342,7 +341,7 @@ def run(options: argparse.Namespace) -> None:
     rows = sounds.hold_out(rows, groups_of(options.held)) if options.held else rows
     check(sounds.of_source(rows, sounds.ESC10))
     check_writable(options.out)
-    yamnet = YamNet(threads=options.threads)
+    yamnet = YamNet()
     pipe = load(options.model, device=options.device, dtype=options.dtype)
     settings = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     clips = GeneratedClips(pipe, options.out / "clips", settings, batch_size=options.batch_size)
