@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from audioldm.cli.options import Between, Command, option, out_option
+from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.errors import AudioLDMError
 
@@ -26,7 +26,7 @@ class Serve(Command):
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
     port: int = option(7860, "Port; 0 takes a free one.", Between(0, 65535))
-    out: Path = out_option("out/app", "DIR", "Folder for uploads and results.")
+    out: Path = option(Path("out/app"), "Folder for uploads and results.", "-o", "DIR")
     longest: float = option(60.0, "Longest sound of a request.", "SECONDS", Between(0, 1800, above=True))
     waiting: int = option(32, "Requests that may wait; more are turned away.", Between(1))
     sounds: Path | None = option(None, "Train on folders below this one.  [default: no training]")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import show_json, show_text, warned
-from audioldm.cli.options import AsJson, Command, Force, argument, group, option, out_option
+from audioldm.cli.options import AsJson, Command, Force, argument, group, option
 from audioldm.cli.options.groups import load, model_option
 from audioldm.errors import AudioLDMError
 
@@ -56,7 +56,7 @@ class Convert(Force, Command):
     """
 
     file: Path = argument(..., FILE)
-    out: Path = out_option(..., "PATH", "File to write; for peft a folder.")
+    out: Path = option(..., "File to write; for peft a folder.", "-o", "PATH")
     to: Literal["audioldm", "kohya", "peft"] = option("audioldm", "Layout.")
     model: str | None = model_option("The model it is for.")
 

@@ -60,7 +60,7 @@ def measure(pipe: "AudioLDM", options: Bench, step: Callable[[], None]) -> dict[
 
     from audioldm.pipeline import timing
 
-    settings, size = options.sampling.settings(), options.batch_size
+    settings, size = options.sampling.named(), options.batch_size
 
     def run() -> None:
         pipe([options.prompt] * size, seeds=range(size), batch_size=size, **settings)

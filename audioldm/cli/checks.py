@@ -1,5 +1,7 @@
-"""Refusals before work: numbers, devices, samplers and places that no run could use."""
+"""Refusals before work: numbers, devices, samplers, places and packages that no run could use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from audioldm.cli.options import Between
@@ -29,14 +31,13 @@ def check_device(device: str) -> None:
         raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")
 
 
-def check_free(*paths: Path, force: bool = False) -> None:
+def check_free(*paths: Path | None, force: bool = False) -> None:
     """Raise AudioLDMError if one of ``paths`` exists, unless it may be overwritten."""
-    present = [] if force else [path for path in paths if path.exists()]
+    present = [] if force else [path for path in paths if path is not None and path.exists()]
     if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
-        raise AudioLDMError(
-            f"{present[0]} is already there{more}.", "Pass --force to replace it, or name another place."
-        )
+        hint = "Pass --force to replace it, or name another place."
+        raise AudioLDMError(f"{present[0]} is already there{more}.", hint)
 
 
 def check_parts(*, sampler: str | None = None, grid: str | None = None, device: str = "cpu") -> None:
@@ -52,9 +53,17 @@ def check_parts(*, sampler: str | None = None, grid: str | None = None, device: 
     if grid is not None:
         choose(GRIDS, grid, "grid")
     kind, _, index = device.partition(":")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise AudioLDMError(
-            f"device={device} is not here: torch sees {torch.cuda.device_count()}.", "Use --device cpu."
-        )
+    if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
+        raise AudioLDMError(f"device={device} is not here: torch sees {count}.", "Use --device cpu.")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise AudioLDMError("device=mps is not here.", "Use --device cpu.")
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Within, a package that is not installed becomes the command that installs the extra ``name``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        hint = f'Run: pip install "audioldm[{name}]"'
+        raise AudioLDMError(f"{error.name} is not installed.", hint) from None

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,28 +36,12 @@ class Clip:
     share: float = 0.0
     """how far it is on the way to a second prompt"""
 
-
-@dataclass(frozen=True)
-class Files:
-    """Where one clip goes."""
-
-    audio: Path
-    sidecar: Path
-    figure: Path | None
-
-    def all(self) -> list[Path]:
-        """Every path, the sound first."""
-        return [path for path in (self.audio, self.figure, self.sidecar) if path is not None]
-
-
-def files_of(clip: Clip, output: Output) -> Files:
-    """The paths of ``clip``."""
-    base = output.folder / clip.stem
-    return Files(
-        audio=base.with_name(f"{base.name}.{SUFFIX[clip.audio_format]}"),
-        sidecar=base.with_name(f"{base.name}.json"),
-        figure=base.with_name(f"{base.name}.png") if output.figure else None,
-    )
+    def files(self, output: Output) -> dict[str, Path]:
+        """Where it goes: its audio, figure and sidecar; without a figure where none is drawn."""
+        kinds = {"audio": SUFFIX[self.audio_format], "figure": "png", "sidecar": "json"}
+        stem = output.folder / self.stem
+        paths = {name: stem.with_name(f"{stem.name}.{kind}") for name, kind in kinds.items()}
+        return {name: path for name, path in paths.items() if output.figure or name != "figure"}
 
 
 def plain(text: str, most: int) -> str:
@@ -88,45 +73,46 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
             begin, number = (prompts.seed, place) if row.seed is None else (row.seed, place % prompts.n)
             first = begin + number * prompts.rerank
             seeds = range(first, first + prompts.rerank)
-            groups.append(
-                [replace(clip_of(row, seed, mark, title, prompts, output), share=share) for seed in seeds]
-            )
+            clips = (clip_of(row, seed, mark, title, prompts, output) for seed in seeds)
+            groups.append([replace(clip, share=share) for clip in clips])
     check_names(groups, output)
     return groups
 
 
 def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output: Output) -> Clip:
     """One candidate of a row."""
-    text, marks = row.prompt or title, [mark]
+    text, like = row.prompt or title, ""
     if row.audio_prompt is not None:
         sound = row.audio_prompt[0].stem
-        text, marks = (
-            row.prompt or f"audio prompt {sound}",
-            [f"like_{plain(sound, 24)}" if row.prompt else "", mark],
-        )
-    name, audio_format = Path(stem_of(text, seed, *marks)), output.audio_format or "wav"
-    if place := row.out or output.file_name:
-        name, audio_format = named_file(Path(place), output.audio_format)
+        text = row.prompt or f"audio prompt {sound}"
+        like = f"like_{plain(sound, 24)}" if row.prompt else ""
+    name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
     if row.out and prompts.n > 1:
-        name = name.with_name(f"{name.name}_seed{seed}")
-    inside(output.folder, name.as_posix(), where=f"{row.place}, out")
-    return Clip(row.prompt, seed, name.as_posix(), text, audio_format, row.settings, row.audio_prompt)
+        name += f"_seed{seed}"
+    inside(output.folder, name, where=f"{row.place}, out")
+    return Clip(row.prompt, seed, name, text, audio_format, row.settings, row.audio_prompt)
 
 
-def named_file(name: Path, audio_format: str | None) -> tuple[Path, str]:
-    """A file's name without its ending, and the format, which the ending chooses where nothing else does."""
-    ending = name.suffix.lstrip(".").lower()
+def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
+    """A clip's name without ending and its format, of a table's ``out``, else of --out if it is a file, or ``stem``.
+
+    The ending chooses the format where nothing else does.
+    """
+    place, audio_format = out or (output.out.name if output.is_file else ""), output.audio_format
+    ending = Path(place).suffix.lstrip(".").lower()
+    if not place:
+        return stem, audio_format or "wav"
     if ending in UNWRITTEN:
-        raise AudioLDMError(f"{name}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
+        raise AudioLDMError(f"{place}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
     if ending not in FORMATS:
-        return name, audio_format or "wav"
+        return Path(place).as_posix(), audio_format or "wav"
     if SUFFIX[audio_format or ending] != ending:
-        raise AudioLDMError(f"{name} does not end as format={audio_format} does.", "Leave out --format.")
-    return name.with_suffix(""), audio_format or ending
+        raise AudioLDMError(f"{place} does not end as format={audio_format} does.", "Leave out --format.")
+    return Path(place).with_suffix("").as_posix(), audio_format or ending
 
 
 def check_names(groups: list[list[Clip]], output: Output) -> None:
-    """Refuse two clips of one name."""
+    """Refuse two clips of one name, and a format that this machine cannot write."""
     if output.is_file and len(groups) > 1:
         raise AudioLDMError(
             f"out={output.out} is one file, but {len(groups)} clips are to be made.", "Name a folder."
@@ -139,15 +125,17 @@ def check_names(groups: list[list[Clip]], output: Output) -> None:
                 "Give them other seeds, or names in a column out.",
             )
         names[clip.stem] = clip
+        if clip.audio_format == "m4a" and shutil.which("ffmpeg") is None:
+            raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
 
 
 def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
     """Raise AudioLDMError unless every file can be written, and none is there already (but for --force)."""
     from audioldm.pipeline.outputs import check_writable
 
-    paths = [path for group in groups for clip in group for path in files_of(clip, output).all()]
-    if output.out.suffix.lstrip(".").lower() in UNWRITTEN:
-        named_file(output.out, None)
+    if (ending := output.out.suffix.lstrip(".").lower()) in UNWRITTEN:
+        raise AudioLDMError(f"{output.out}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
+    paths = (path for group in groups for clip in group for path in clip.files(output).values())
     check_free(*paths, force=output.force)
     check_writable(output.folder)
 
@@ -157,22 +145,21 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
 
     Raises AudioLDMError where it is whole but was made with other settings, unless --force may overwrite it.
     """
-    files = files_of(clip, output)
+    files = clip.files(output)
     try:
-        record = json.loads(read_text(files.sidecar))
-        whole = record["sound"]["sha256"] == sha256(files.audio)
+        record = json.loads(read_text(files["sidecar"]))
+        whole = record["sound"]["sha256"] == sha256(files["audio"])
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
     except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    if not whole or not all(path.exists() for path in files.all()):
+    if not whole or not all(path.exists() for path in files.values()):
         return False
-    now = {"prompt": clip.prompt, "seed": clip.seed, **json.loads(json.dumps(options))}
+    now = {"prompt": clip.prompt, "seed": clip.seed, **options}
     other = sorted(name for name in {*before, *now} - {"batch_size"} if before.get(name) != now.get(name))
     if other and not output.force:
         was = ", ".join(f"{name}={before.get(name, 'default')}" for name in other)
-        raise AudioLDMError(
-            f"{files.audio} is there, but made with {was}.", "Use --force to make it again, or another --out."
-        )
+        hint = "Use --force to make it again, or another --out."
+        raise AudioLDMError(f"{files['audio']} is there, but made with {was}.", hint)
     return not other
 
 

@@ -20,7 +20,7 @@ import typer
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, show_findings, show_json, show_text, waiting, would
 from audioldm.cli.encode import Encode
-from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option, out_option
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option
 from audioldm.cli.prepare import Prepare, examine, record, show
 from audioldm.errors import AudioLDMError
 
@@ -46,7 +46,7 @@ class Check(Force, AsJson, Command):
 
     sources: list[Path] = argument(..., "Manifests, or folders of sounds.", "JSONL|DIR...")
     strict: bool = option(False, "Exit with 1 if anything is found.")
-    out: Path | None = out_option(None, "JSONL", "Write the sound rows here.")
+    out: Path | None = option(None, "Write the sound rows here.", "-o", "JSONL")
     report: Path | None = option(None, "Write every finding here.", "JSONL")
     workers: int = option(0, "Processes that read at once; 0 reads in this one.", Between(0, 4096))
     dry_run: bool = option(False, "Count the rows, read no sound.")
@@ -90,7 +90,7 @@ class Listen(Force, Command):
     """
 
     manifest: Path = argument(..., "The manifest to hear.", "JSONL")
-    out: Path = out_option("out/listen.html", "HTML", "The page.")
+    out: Path = option(Path("out/listen.html"), "The page.", "-o", "HTML")
     n: int = option(24, "How many rows, drawn at random.", "-n", "--number", Between(1))
     seed: int = option(0, "Decides which rows.", Between(0))
     split: str | None = option(None, "Only rows of this split.")
@@ -139,7 +139,7 @@ class Attribution(Command):
     """
 
     manifests: list[Path] = argument(..., "Manifests that a model was trained on.")
-    out: Path | None = out_option(None, "FILE", "Markdown file; else standard output.")
+    out: Path | None = option(None, "Markdown file; else standard output.", "-o", "FILE")
 
     def run(self) -> None:
         from audioldm.datasets.manifest import read
@@ -170,7 +170,7 @@ class Shard(Force, DryRun, Command):
     """
 
     manifest: Path = argument(..., "Manifest made by `audioldm data prepare`.")
-    out: Path = out_option(..., "DIR", "Folder of the shards.")
+    out: Path = option(..., "Folder of the shards.", "-o", "DIR")
     clips: int = option(1000, "Clips a shard; each reader needs a shard of its own.", Between(1))
     split: str = option("train", "Rows of this split.")
 

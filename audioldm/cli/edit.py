@@ -16,21 +16,14 @@ Examples:
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import SUFFIX, Clip, check_outputs, stem_of
+from audioldm.cli.clips import Clip, check_names, check_outputs, file_of, stem_of
 from audioldm.cli.console import progress, say, waiting
-from audioldm.cli.options import Between, Command, Group, argument, changed, group, option
-from audioldm.cli.options.groups import (
-    SEEDS,
-    Guidance,
-    ModelOptions,
-    Output,
-    Steps,
-    schedule_setting,
-)
-from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
+from audioldm.cli.making import Making
+from audioldm.cli.options import Between, argument, changed, group, option
+from audioldm.cli.options.groups import Takes
+from audioldm.cli.results import save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 
@@ -41,38 +34,23 @@ if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
     from audioldm.pipeline.spans import Span
 
-LOSSLESS = ("wav", "flac")
-SPLICE = "; --splice keeps those outside of a region"
 SECONDS = Between(0, 1800)
 
 
-class Takes(Group):
-    """What all edits take."""
-
-    panel = "Edit"
-    n: int = option(1, "Takes of the edit.", "-n", "--number", Between(1, 10_000))
-    seed: int = option(0, "Seed of the first take; the next ones have seed+1, ...", SEEDS)
-    schedule: str | None = schedule_setting()
-    steps: Steps = Steps()
-    guidance: Guidance = Guidance()
-    output: Output = Output()
-    model: ModelOptions = ModelOptions()
-
-
-class Edit(Command):
+class Edit(Making):
     """One edit of files."""
 
     panel = "Edit"
-    name: ClassVar[str]
-    maker: ClassVar[str] = ""
-    """of ``audioldm.pipeline.edit``, where it is not the name"""
-    passes: ClassVar[tuple[str, ...]] = ()
-    """fields that the function takes as they are"""
-    how: Takes = Takes()
+    takes: Takes = Takes()
+
+    @classmethod
+    def name(cls) -> str:
+        """On the command line and in results."""
+        return cls.__name__.lower()
 
     def files(self) -> list[Path]:
         """The sounds that it reads."""
-        return [vars(self)["file"]]
+        return [path for path in vars(self).values() if isinstance(path, Path)]
 
     def text(self) -> str:
         """The prompt as the results are named after it."""
@@ -80,11 +58,8 @@ class Edit(Command):
 
     def keywords(self) -> dict[str, Any]:
         """What the function takes beside sounds, prompt and settings; the sidecar shows it."""
-        return {name: vars(self)[name] for name in self.passes}
-
-    def added(self) -> tuple[float, float]:
-        """Seconds before and after the sound."""
-        return 0.0, 0.0
+        names = type(self).__annotations__.keys() - {"first", "second"}
+        return {name: value for name, value in vars(self).items() if name in names}
 
     def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
         """What the function edits, in its order."""
@@ -95,97 +70,93 @@ class Edit(Command):
         """Whether the new part is put into the file itself."""
         return bool(vars(self).get("splice"))
 
-    def options(self) -> dict[str, Any]:
-        """The options that make one take, by which ``--replay`` makes it again."""
-        output = options_alone(self.how.output, self.audio_format)
-        return changed(replace(self, how=replace(self.how, n=1, seed=0, output=output)))
-
-    @property
-    def audio_format(self) -> str:
-        """The format, by name or by the ending of the file."""
-        output = self.how.output
-        return output.audio_format or (output.out.suffix[1:].lower() if output.is_file else "wav")
-
-    def run(self) -> None:
-        results = Results(self.how.output.as_json)
-        for result in self.results():
-            results.add(result)
-        results.close()
-
     def results(self) -> Iterator[dict[str, Any]]:
-        """Make and save every take; gives what was saved of each.   A dry run only lists them."""
-        how = self.how
-        prompt, clips = self.check()
+        """Make and save every take."""
+        prompt, clips, keywords = self.prompted(), self.plan(), self.keywords()
         with waiting("loading torch and the model"), loading():
-            from audioldm.components import warn_of_unused
             from audioldm.pipeline import edit, sounds
             from audioldm.pipeline.canvas import check_regions
 
             files = [sounds.read(path) for path in self.files()]
-            check_parts(sampler=how.steps.sampler, grid=how.steps.grid, device=how.model.device)
-            how.guidance.check(how.steps.sampler)
-            if regions := self.keywords().get("regions"):
+            self.check_libraries()
+            if regions := keywords.get("regions"):
                 check_regions(regions, files[0].seconds)
             self.tell(dict(zip(self.files(), files, strict=True)))
-            if how.output.dry_run:
-                warn_of_unused(how.guidance.negative, how.guidance.guidance)
-                list_clips([(clip, self.options()) for clip in clips], how.output, "takes")
+            if self.output.dry_run:
+                self.show_plan([(clip, self.options(clip)) for clip in clips], "takes")
                 return
-            pipe = how.model.load()
-            config = how.guidance.config(how.model)
-        settings = {**vars(pipe.defaults), **how.steps.settings(), **how.guidance.settings()}
+            pipe, config, settings = self.load()
         del settings["seconds"]
-        config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=how.guidance.negative)
         record = self.record({**settings, **config.settings()})
-        function: Callable[..., Tensor] = getattr(edit, self.maker or self.name)
+        function: Callable[..., Tensor] = getattr(edit, MAKERS.get(self.name(), self.name()))
         subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], prompt)
         with progress(len(clips) * 100, "hundredths") as advance:
             for clip in clips:
                 wave = function(
                     pipe, *subjects, seed=clip.seed, guidance_config=config, on_step=hundredths(advance),
-                    **self.keywords(), **settings,
+                    **keywords, **settings,
                 )  # fmt: skip
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = wave if file is None else file.mono(pipe.spec.rate)
-                yield save(pipe, clip, wave.float().cpu().numpy(), record, how.output, file=file)
+                about = {**record, "options": self.options(clip)}
+                yield save(pipe, clip, wave.float().cpu().numpy(), about, self.output, file=file)
+
+    def options(self, clip: Clip) -> dict[str, Any]:
+        """The options that make one take, by which ``--replay`` makes it again."""
+        takes = replace(self.takes, n=1, seed=0)
+        return changed(replace(self, takes=takes, output=self.output.alone(clip.audio_format)))
 
     def tell(self, files: "dict[Path, Sound]") -> None:
         """What becomes of the channels of each file, and what it is that nobody would edit."""
         for path, sound in files.items():
             for note in sound.notes(splice=self.splices):
-                more = SPLICE if "become one" in note and hasattr(self, "splice") else ""
-                say(f"{path}: {note}{more}.")
+                splice = "become one" in note and hasattr(self, "splice")
+                say(f"{path}: {note}{'; --splice keeps those outside of a region' if splice else ''}.")
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What the sidecar says of how the takes were made."""
         from audioldm.paths import sha256
 
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
-        settings = {
-            **settings, "edit": self.name, "inputs": inputs, "splice": self.splices, "schedule": self.how.schedule,
-            **self.keywords(),
-        }  # fmt: skip
-        return {"command": f"edit {self.name}", "settings": settings, "options": self.options()}
+        about = {
+            "edit": self.name(),
+            "inputs": inputs,
+            "splice": self.splices,
+            "schedule": self.takes.schedule,
+        }
+        return {"command": f"edit {self.name()}", "settings": {**settings, **about, **self.keywords()}}
 
-    def check(self) -> "tuple[str | list[Span], list[Clip]]":
-        """The prompt, or prompts over time, and the takes, once it is sure that their files can be written."""
+    def prompted(self) -> "str | list[Span]":
+        """The prompt, or prompts over time."""
         from audioldm.pipeline.spans import parse_schedule
 
-        output, schedule = self.how.output, self.how.schedule
-        output.check()
-        self.how.model.check()
-        if self.text() and schedule:
+        self.check()
+        if self.takes.schedule is None:
+            return self.text()
+        if self.text():
             raise AudioLDMError(f"prompt={self.text()!r} and schedule were both given.", "Give one of them.")
-        if self.splices:
-            self.check_splice()
-        clips = self.plan()
-        check_outputs([[clip] for clip in clips], output)
-        return self.text() if schedule is None else parse_schedule(schedule), clips
+        return parse_schedule(self.takes.schedule)
 
-    def check_splice(self) -> None:
+    def plan(self) -> list[Clip]:
+        """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
+        takes, text = self.takes, self.text() or self.takes.schedule or ""
+        title = " ".join([*(path.stem for path in self.files()), self.name(), text])
+        clips = [
+            Clip(text, seed, stem, title, audio_format)
+            for seed in range(takes.seed, takes.seed + takes.n)
+            for stem, audio_format in [file_of(None, stem_of(title, seed), self.output)]
+        ]
+        groups = [[clip] for clip in clips]
+        check_names(groups, self.output)
+        if self.splices:
+            self.check_splice(clips[0].audio_format)
+        check_outputs(groups, self.output)
+        return clips
+
+    def check_splice(self, audio_format: str) -> None:
         """Refuse to put a part into the file where there is no part, or the file could not stay as it was."""
-        output = self.how.output
-        if not self.keywords().get("regions") and not any(self.added()):
+        output, keywords = self.output, self.keywords()
+        if not any(keywords.get(name) for name in ("regions", "before", "after")):
             raise AudioLDMError(
                 "--splice needs a region to put into the file.", "Give --from and --to in seconds."
             )
@@ -193,33 +164,19 @@ class Edit(Command):
             raise AudioLDMError(
                 "--normalize and --lufs would change what --splice keeps.", "Leave out one of them."
             )
-        if self.audio_format not in LOSSLESS:
-            raise AudioLDMError(
-                f"format={self.audio_format} would change what --splice keeps.", "Use wav or flac."
-            )
-
-    def plan(self) -> list[Clip]:
-        """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file."""
-        how, output = self.how, self.how.output
-        text, ending = self.text() or how.schedule or "", output.out.suffix[1:].lower()
-        title = " ".join([*(path.stem for path in self.files()), self.name, text])
-        audio_format = self.audio_format
-        if output.is_file and (how.n > 1 or SUFFIX[audio_format] != ending):
-            raise AudioLDMError(f"out={output.out} is one {output.out.suffix[1:]} file.", "Name a folder.")
-        check_format(audio_format)
-        return [
-            Clip(text, seed, output.out.stem if output.is_file else stem_of(title, seed), title, audio_format)
-            for seed in range(how.seed, how.seed + how.n)
-        ]
+        if audio_format not in ("wav", "flac"):
+            what = f"format={audio_format} would change what --splice keeps."
+            raise AudioLDMError(what, "Use wav or flac.")
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         """``file`` with the new parts of ``wave`` in it."""
         from audioldm.pipeline.canvas import FADE
         from audioldm.pipeline.sounds import splice_into
 
-        before, after = self.added()
+        keywords = self.keywords()
+        before, after = keywords.get("before", 0.0), keywords.get("after", 0.0)
         ends = [(0.0, before), (before + file.seconds, before + file.seconds + after)]
-        new = [*(self.keywords().get("regions") or ()), *(end for end in ends if end[1] > end[0])]
+        new = [*(keywords.get("regions") or ()), *(end for end in ends if end[1] > end[0])]
         return splice_into(file.padded(before, after), wave, pipe.spec.rate, new, fade=FADE)
 
 
@@ -247,14 +204,6 @@ def rounds_option() -> Any:
     return option(1, help, Between(1, 100))
 
 
-def splice_option() -> Any:
-    """The file's own samples outside the new part."""
-    help = (
-        "Put the new part into the file itself: its rate, channels and width, every other sample as it was."
-    )
-    return option(False, help)
-
-
 class OneFile(Edit):
     """An edit of one sound by one prompt."""
 
@@ -262,12 +211,20 @@ class OneFile(Edit):
     prompt: str = argument("", "What to hear, in quotes.")
 
 
-class Regional(OneFile):
+class Spliced(OneFile):
+    """An edit that can be put into the file."""
+
+    splice: bool = option(
+        False,
+        "Put the new part into the file itself: its rate, channels and width, every other sample as it was.",
+    )
+
+
+class Regional(Spliced):
     """An edit of a whole sound, or of regions."""
 
     begin: list[float] = option([], "Begin of a region.  Repeatable.", "--from", "SECONDS", Between(0))
     end: list[float] = option([], "End of the region of each --from.", "--to", "SECONDS", Between(0))
-    splice: bool = splice_option()
 
     def keywords(self) -> dict[str, Any]:
         """Also (from, to) of every region, None without any."""
@@ -281,21 +238,6 @@ class Regional(OneFile):
         return {**super().keywords(), "regions": pairs or None}
 
 
-class Growing(OneFile):
-    """An edit that makes a sound longer."""
-
-    maker = "outpaint"
-    rounds: int = rounds_option()
-    splice: bool = splice_option()
-
-    def keywords(self) -> dict[str, Any]:
-        """How far it grows at each end."""
-        before, after = self.added()
-        if before + after == 0:
-            raise AudioLDMError("0 s before and 0 s after add nothing.", "Use more than 0 seconds.")
-        return {"before": before, "after": after, "rounds": self.rounds}
-
-
 class Transfer(Regional):
     """Make a sound like the prompt, keeping its course: noise up to --strength, then denoise (SDEdit).
 
@@ -307,7 +249,6 @@ class Transfer(Regional):
       audioldm edit transfer walk.wav --set schedule="0-2 steps in snow; 2-5 steps in mud"
     """
 
-    name, passes = "transfer", ("strength", "invert", "source")
     strength: float = strength_option(0.5)
     invert: bool = option(False, "Begin from the sound's own noise (DDIM inversion), not from new.")
     source: str = option("", "With --invert: what the sound is, in words.", "TEXT")
@@ -322,7 +263,6 @@ class Inpaint(Regional):
       audioldm edit inpaint sea.wav "sea waves" --from 1 --to 2 --from 6 --to 7.5 --rounds 5
     """
 
-    name, passes = "inpaint", ("rounds",)
     rounds: int = rounds_option()
 
     def keywords(self) -> dict[str, Any]:
@@ -332,7 +272,7 @@ class Inpaint(Regional):
         return super().keywords()
 
 
-class Outpaint(Growing):
+class Outpaint(Spliced):
     """Let a sound begin earlier or go on longer.
 
     \b
@@ -340,15 +280,18 @@ class Outpaint(Growing):
       audioldm edit outpaint thunder.wav "thunder and rain" --before 2 --after 4
     """
 
-    name = "outpaint"
     before: float = option(0.0, "How much earlier to begin.", "SECONDS", SECONDS)
     after: float = option(0.0, "How much longer to go on.", "SECONDS", SECONDS)
+    rounds: int = rounds_option()
 
-    def added(self) -> tuple[float, float]:
-        return self.before, self.after
+    def keywords(self) -> dict[str, Any]:
+        """There must be something to add."""
+        if self.before + self.after == 0:
+            raise AudioLDMError("0 s before and 0 s after add nothing.", "Use more than 0 seconds.")
+        return super().keywords()
 
 
-class Continue(Growing):
+class Continue(Spliced):
     """Let a sound go on.
 
     \b
@@ -357,11 +300,12 @@ class Continue(Growing):
       audioldm edit continue rain.wav "rain falling" --seconds 8 --splice -n 4
     """
 
-    name = "continue"
     seconds: float = option(5.0, "How much longer to go on.", Between(0, 1800, above=True))
+    rounds: int = rounds_option()
 
-    def added(self) -> tuple[float, float]:
-        return 0.0, self.seconds
+    def keywords(self) -> dict[str, Any]:
+        """As outpainting takes them."""
+        return {"before": 0.0, "after": self.seconds, "rounds": self.rounds}
 
 
 class Upscale(OneFile):
@@ -373,7 +317,6 @@ class Upscale(OneFile):
       audioldm edit upscale old.mp3 "a violin" --cutoff 4000
     """
 
-    name, passes = "upscale", ("cutoff",)
     cutoff: float | None = option(
         None, "Make what is above.  [default: where the sound's band ends]", "HZ", Between(0, above=True)
     )
@@ -387,7 +330,6 @@ class Vary(Regional):
       audioldm edit vary footstep.wav -n 8 --strength 0.4
     """
 
-    name, passes = "vary", ("strength",)
     strength: float = strength_option(0.6)
 
 
@@ -400,7 +342,6 @@ class Denoise(OneFile):
       audioldm edit denoise field.wav "a bird singing" --strength 0.4
     """
 
-    name, passes = "denoise", ("strength", "resynthesise")
     strength: float = strength_option(0.0)
     resynthesise: bool = option(False, "Give the model's sound, not the input turned down.")
 
@@ -414,7 +355,6 @@ class Morph(Edit):
       audioldm edit morph dog.wav rooster.wav --at 0.5 --prompts "a dog barking" "a rooster crowing"
     """
 
-    name, passes = "morph", ("prompts", "at", "strength")
     first: Path = argument(..., "Sound file: any format, rate, channels, length.")
     second: Path = argument(..., "The other sound file.")
     prompts: tuple[str, str] = option(("", ""), "What each is, in words.  [default: by CLAP]", "FIRST SECOND")
@@ -423,11 +363,8 @@ class Morph(Edit):
     )
     strength: float = strength_option(0.6)
 
-    def files(self) -> list[Path]:
-        return [self.first, self.second]
-
     def text(self) -> str:
-        if self.how.schedule is not None:
+        if self.takes.schedule is not None:
             raise AudioLDMError("A morph has two prompts and no schedule.", "Use --prompts FIRST SECOND.")
         return " ".join(filter(None, self.prompts))
 
@@ -444,7 +381,6 @@ class Mix(Edit):
       audioldm edit mix rain.wav dog.wav --strength 0.3 --prompt "a dog barking in the rain"
     """
 
-    name = "mix"
     sounds: list[Path] = argument(..., "Two sound files or more.", "FILES...")
     gain: list[float] = option([], "Gain of each file.  Repeatable.", "DB", Between(-120, 120))
     at: list[float] = option([], "When each file begins.  Repeatable.", "SECONDS", SECONDS)
@@ -467,6 +403,8 @@ class Mix(Edit):
 
 
 EDITS: dict[str, type[Edit]] = {
-    kind.name: kind for kind in (Transfer, Inpaint, Outpaint, Continue, Upscale, Vary, Denoise, Morph, Mix)
+    kind.name(): kind for kind in (Transfer, Inpaint, Outpaint, Continue, Upscale, Vary, Denoise, Morph, Mix)
 }
+MAKERS = {"continue": "outpaint"}
+"""edits that are not made by the function of their name"""
 app = group(__doc__, EDITS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.console import progress, say, show_text, would
-from audioldm.cli.options import Between, Command, DryRun, Force, argument, option, out_option
+from audioldm.cli.options import Between, Command, DryRun, Force, argument, option
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS
 
@@ -31,7 +31,7 @@ class Encode(Force, DryRun, Command):
     """
 
     manifests: list[str] = argument(..., "Manifests, or `synthetic` for the synthetic sounds.")
-    out: Path = out_option(..., "DIR", "Folder of the cache.")
+    out: Path = option(..., "Folder of the cache.", "-o", "DIR")
     vae: str = option(..., "The autoencoder: run, folder, hub id or file.", "REF")
     clap: str = option(..., "The CLAP: run, folder, hub id or LAION's .pt.", "REF")
     spec: str = option("16k_64", "Front end of the autoencoder: 16k_64 or 48k_256.")

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import say, show_json, show_text, waiting, would
-from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option, out_option
+from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.cli.score import (
     Captions,
@@ -79,7 +79,7 @@ class Prompts(Command):
     real: Path | None = option(
         None, "Real clips (folder or manifest) for the real and the codec's row.", "PLACE"
     )
-    out: Path = out_option("out/prompts", "DIR", "Clips and reports go here.")
+    out: Path = option(Path("out/prompts"), "Clips and reports go here.", "-o", "DIR")
     generation: Generation = Generation()
     reporting: Reporting = Reporting()
 
@@ -200,7 +200,7 @@ class Protocol(Force, Command):
     """
 
     source: Path = argument(..., "A manifest (.jsonl), or AudioCaps' test.csv.")
-    out: Path = out_option(..., "FILE", "The protocol (.json).")
+    out: Path = option(..., "The protocol (.json).", "-o", "FILE")
     split: str = split_option()
     captions: Captions = captions_option()
     seconds: float | None = option(None, "Length of every clip.  [default: open]", Between(0, above=True))

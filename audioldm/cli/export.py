@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from audioldm.cli.checks import check_free, check_parts
 from audioldm.cli.console import say, show_text, waiting, would
-from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, out_option, setting
+from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, setting
 from audioldm.cli.options.groups import PublishedOptions, Sampling, adapt, load
 from audioldm.errors import AudioLDMError
 
@@ -54,7 +54,7 @@ class Export(Force, DryRun, Command):
     """
 
     ref: str | None = argument(None, "Model to write anew: folder, hub id or original .ckpt.")
-    out: Path | None = out_option(None, "PATH", "Folder, or original checkpoint (.ckpt), to write.")
+    out: Path | None = option(None, "Folder, or original checkpoint (.ckpt), to write.", "-o", "PATH")
     onnx: Path | None = option(None, "Write ONNX graphs and their page to this folder instead.", "DIR")
     web: Path | None = option(None, "Copy onnxruntime-web from here.  [default: from its CDN]", "DIR")
     name: str | None = option(None, "The model's name.")
@@ -106,7 +106,7 @@ class Export(Force, DryRun, Command):
                 model = joined(named, self.published)
             else:
                 model = replaced(load(ref, device="cpu", dtype="float32", **vars(self.published)), named)
-        defaults = model.defaults.merged(**self.defaults.settings())
+        defaults = model.defaults.merged(**self.defaults.named())
         model = replace(model, name=self.name or model.name, defaults=defaults)
         if self.merge:
             adapt(model, self.merge)  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def write_onnx(request: Export, out: Path) -> None:
         model = load(request.ref, device="cpu", dtype="float32", **vars(request.published))
         if request.merge:  # a student of few steps says how it is sampled
             adapt(model, request.merge)
-        model = replace(model, defaults=model.defaults.merged(**request.defaults.settings()))
+        model = replace(model, defaults=model.defaults.merged(**request.defaults.named()))
     with waiting(f"writing {out}"), published(out) as stage:
         rows = export_onnx(model, stage, web=request.web)
     print("graph       MB    error  onnxruntime ms  torch ms")

@@ -1,5 +1,7 @@
 """``audioldm generate``: prompts in, sounds out."""
 
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,15 +9,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli import stream
-from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, check_outputs, files_of, is_finished, plan, process_slice
-from audioldm.cli.console import progress, say, waiting
-from audioldm.cli.options import Command, argument, changed, option
-from audioldm.cli.options.conditioning import AudioPrompt, SoundConditions, read_audio_prompt, sound_embedding
-from audioldm.cli.options.groups import Guidance, ManyOutputs, ModelOptions, Prompts, Sampling
+from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
+from audioldm.cli.console import progress, say, waiting, warned
+from audioldm.cli.making import Making
+from audioldm.cli.options import argument, changed, option
+from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
+from audioldm.cli.options.groups import Guidance, ModelOptions, Output, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
-from audioldm.cli.results import Results, check_format, list_clips, options_alone, save
+from audioldm.cli.results import save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sweep
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
     from audioldm.pipeline.spans import Span
 
 
-class Generate(Command):
+class ManyOutputs(Output):
+    """Also what may be there from an earlier run."""
+
+    resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
+    replay: Path | None = option(
+        None, "Make the sound of a .json again, and say whether it is the same.", "FILE.json"
+    )
+
+
+class Generate(Making):
     """Make sounds from text.
 
     For each clip: PROMPT_seedN.wav, .png (waveform and log-mel) and .json (every setting, model and weight
@@ -80,105 +90,71 @@ class Generate(Command):
         prompts = replace(self.prompts, prompts=None, n=1, seed=0, rerank=1, batch_size=1)
         if prompts.interpolate_to is not None:
             prompts = replace(prompts, interpolate_to=f"{prompts.shares()[0]}:{clip.share:g}")
-        output = options_alone(self.output, clip.audio_format)
+        output = self.output.alone(clip.audio_format)
         options = changed(prompts, self.sampling, self.guidance, self.conditions, output, self.model)
         options |= clip.settings
         if clip.audio_prompt is not None:
             options["audio_prompt"] = f"{clip.audio_prompt[0]}:{clip.audio_prompt[1]!r}"
         return options
 
-    def run(self) -> None:
-        output = self.output
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Make and save the best of each group of candidates."""
+        output, rerank = self.output, self.prompts.rerank
         if output.replay is not None:
             from audioldm.cli.replay import replay
 
-            replay(self, output.replay)
+            yield from replay(self, output.replay)
             return
-        check(self)
+        self.check()
         if self.stream:
-            stream.check(self)
-            spans = self.prompts.spans(prompted=self.prompt is not None)
-            if spans is None and self.prompt is None:
-                raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
-            stream.stream(Session.load(self, [], spans), spans)
+            stream(self)
             return
-        rows, spans, title = rows_of(self)
+        rows, spans, title = self.rows()
         groups = process_slice(plan(rows, self.prompts, output, title=title))
-        for name in sorted({group[0].audio_format for group in groups}):
-            check_format(name)
         maps = self.conditions.check()
-        groups = to_make(groups, self)
+        groups = self.to_make(groups)
         if output.dry_run:
-            dry_run(groups, self)
+            self.check_libraries()
+            best = f"clips, each the best of {rerank}," if rerank > 1 else "clips"
+            self.show_plan([(group[0], self.options(group[0])) for group in groups], best)
         elif not groups:
             say("every clip is there already.")
-        elif failures := Session.load(self, maps, spans).run(groups):
+        else:
+            yield from Session.load(self, maps, spans).results(groups)
+
+    def rows(self) -> "tuple[list[Row], list[Span] | None, str]":
+        """What to make, the schedule that all have in common, and what clips without a prompt are named after."""
+        prompts, conditions, title = self.prompts, self.conditions, self.guidance.guidance_class
+        prompted = self.prompt is not None or prompts.prompts is not None
+        spans = prompts.spans(prompted=prompted)
+        alone = not prompted and (conditions.audio_prompt or title) is not None
+        reference = read_audio_prompt(conditions.audio_prompt, alone=alone)
+        if spans is not None:
+            if reference is not None:
+                raise AudioLDMError("schedule does not go with --audio-prompt.", "Leave one out.")
+            return [Row(prompts.schedule or "", "schedule")], spans, ""
+        if alone:
+            if (other := prompts.interpolate_to) is not None:
+                raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
+            return [Row("", "audio-prompt", audio_prompt=reference)], None, title or ""
+        rows = read_rows(self.prompt, prompts.prompts)
+        if conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
             raise AudioLDMError(
-                f"{failures} of {len(groups)} clips failed.", "--resume makes what is missing.", code=1
+                "A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt."
             )
+        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
 
-
-def check(request: Generate) -> None:
-    """Refuse what no run could use, before anything heavy is imported."""
-    request.output.check()
-    request.model.check()
-
-
-def check_libraries(request: Generate) -> None:
-    """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
-    check_parts(sampler=request.sampling.sampler, grid=request.sampling.grid, device=request.model.device)
-    request.guidance.check(request.sampling.sampler)
-
-
-def rows_of(request: Generate) -> tuple[list[Row], "list[Span] | None", str]:
-    """What to make: rows, the schedule that they have in common, and what clips without a prompt are named after."""
-    prompt, prompts, conditions = request.prompt, request.prompts, request.conditions
-    prompted = prompt is not None or prompts.prompts is not None
-    spans, title = prompts.spans(prompted=prompted), request.guidance.guidance_class
-    alone = not prompted and (conditions.audio_prompt or title) is not None
-    reference = read_audio_prompt(conditions.audio_prompt, alone=alone)
-    if spans is not None:
-        if reference is not None:
-            raise AudioLDMError("schedule does not go with --audio-prompt.", "Leave one out.")
-        return [Row(prompts.schedule or "", "schedule")], spans, ""
-    if not alone:
-        return prompted_rows(request, reference), None, ""
-    if (other := prompts.interpolate_to) is not None:
-        raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
-    return [Row("", "audio-prompt", audio_prompt=reference)], None, title or ""
-
-
-def prompted_rows(request: Generate, reference: AudioPrompt | None) -> list[Row]:
-    """The rows of prompts; ``reference`` is the audio prompt of those that have none of their own."""
-    rows = read_rows(request.prompt, request.prompts.prompts)
-    if request.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
-        raise AudioLDMError("A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt.")
-    return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows]
-
-
-def to_make(groups: list[list[Clip]], request: Generate) -> list[list[Clip]]:
-    """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
-    output = request.output
-    if not output.resume:
-        check_outputs(groups, output)
-        return groups
-    if request.prompts.rerank > 1:
-        raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
-    for folder in {files_of(group[0], output).audio.parent for group in groups}:
-        sweep(folder)
-    return [group for group in groups if not is_finished(group[0], output, request.options(group[0]))]
-
-
-def dry_run(groups: list[list[Clip]], request: Generate) -> None:
-    """Print what would be made."""
-    check_libraries(request)
-    from audioldm.components import warn_of_unused
-
-    clips = [(group[0], request.options(group[0])) for group in groups]
-    for _, options in clips:
-        warn_of_unused(options.get("negative"), options.get("guidance"))
-    best = f"clips, each the best of {request.prompts.rerank}," if request.prompts.rerank > 1 else "clips"
-    list_clips(clips, request.output, best)
+    def to_make(self, groups: list[list[Clip]]) -> list[list[Clip]]:
+        """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
+        output = self.output
+        if not output.resume:
+            check_outputs(groups, output)
+            return groups
+        if self.prompts.rerank > 1:
+            raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
+        for folder in {group[0].files(output)["audio"].parent for group in groups}:
+            sweep(folder)
+        return [group for group in groups if not is_finished(group[0], output, self.options(group[0]))]
 
 
 @dataclass(frozen=True)
@@ -196,38 +172,33 @@ class Session:
     @classmethod
     def load(cls, request: Generate, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
         """Load the model, its guidance and its controls.   Raises AudioLDMError for what they cannot do."""
-        sampling, guidance, conditions = request.sampling, request.guidance, request.conditions
+        prompts, conditions = request.prompts, request.conditions
         with waiting("loading torch and the model"), loading():
-            check_libraries(request)
-            pipe = request.model.load()
-            config = guidance.config(request.model)
-            if request.prompts.rerank > 1:
+            request.check_libraries()
+            pipe, config, settings = request.load()
+            if prompts.rerank > 1:
                 from audioldm.pipeline.conditions import check_can_hear
 
                 check_can_hear(pipe, "rerank")
-        settings = {**vars(pipe.defaults), **sampling.settings(), **guidance.settings()}
-        settings |= request.prompts.length(pipe, spans, sampling.seconds)
-        config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
+        settings |= prompts.length(pipe, spans, request.sampling.seconds)
         reference = read_audio_prompt(conditions.audio_prompt, alone=False)
         pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
         return cls(request, pipe, settings, config, spans, {})
 
-    def run(self, groups: list[list[Clip]]) -> int:
-        """Make, save and print the best of each group; returns how many failed."""
+    def results(self, groups: list[list[Clip]]) -> Iterator[dict[str, Any]]:
+        """Make and save the best of each group.   Raises AudioLDMError at the end where some failed."""
         clips = [clip for group in groups for clip in group]
-        results, failures = Results(self.request.output.as_json), 0
+        rerank, failures = self.request.prompts.rerank, 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
             waves = self.waves(clips, advance)
-            for group in iter(lambda: list(islice(waves, self.request.prompts.rerank)), []):
-                candidates = [(clip, wave, machine) for clip, wave, machine in group if wave is not None]
-                if not candidates:
+            for group in iter(lambda: list(islice(waves, rerank)), []):
+                if candidates := [(clip, wave, place) for clip, wave, place in group if wave is not None]:
+                    yield self.save(candidates)
+                else:
                     failures += 1
-                    continue
-                clip, wave, record = self.best(candidates)
-                results.add(save(self.pipe, clip, wave, record, self.request.output))
-                warn_of_silence(clip, wave)
-        results.close()
-        return failures
+        if failures:
+            what = f"{failures} of {len(groups)} clips failed."
+            raise AudioLDMError(what, "--resume makes what is missing.", code=1)
 
     def settings_of(self, clip: Clip) -> dict[str, Any]:
         """The settings of one clip by the pipeline's names."""
@@ -273,11 +244,11 @@ class Session:
                 loop=self.request.prompts.loop, **self.settings_of(batch[0]),
             )  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise AudioLDMError(
+            what, hint = (
                 f"Out of memory with batch_size={len(batch)}.",
                 "Use --set batch_size=1 or less --seconds.",
-                code=1,
-            ) from error
+            )
+            raise AudioLDMError(what, hint, code=1) from error
         return waves.float().cpu().numpy()
 
     def condition(self, clip: Clip) -> "str | Condition":
@@ -286,48 +257,49 @@ class Session:
 
         other, _ = self.request.prompts.shares()
         path, share = clip.audio_prompt or (None, 0.0)
-        mixed = path is not None and self.request.conditions.ip_adapter is None
-        if not other and not mixed:
+        if self.request.conditions.ip_adapter is not None:
+            path = None
+        if not other and path is None:
             return clip.prompt
         condition = self.pipe.encode_text([clip.prompt])
         if other and (film := self.pipe.encode_text([other]).film) is not None:
             condition = between(self.pipe, condition, film, clip.share)
-        if mixed and path is not None:
+        if path is not None:
             if path not in self.embeddings:
                 self.embeddings[path] = sound_embedding(self.pipe, path)
             condition = between(self.pipe, condition, self.embeddings[path], share)
         return condition
 
-    def best(
-        self, candidates: list[tuple[Clip, "Wave", dict[str, int]]]
-    ) -> tuple[Clip, "Wave", dict[str, Any]]:
-        """The candidate that CLAP finds nearest to its condition, and its sidecar; a single one is not compared."""
+    def save(self, candidates: list[tuple[Clip, "Wave", dict[str, int]]]) -> dict[str, Any]:
+        """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
+        from torch import from_numpy, stack
+
+        from audioldm.pipeline.conditions import clap_scores
+        from audioldm.pipeline.draws import silent
+
         ranks: dict[str, Any] = {}
-        place = 0
+        clip, wave, machine = candidates[0]
         if len(candidates) > 1:
-            import torch
-
-            from audioldm.pipeline.conditions import clap_scores
-
-            waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
-            condition = self.condition(candidates[0][0])
+            waves = stack([from_numpy(wave) for _, wave, _ in candidates])
+            condition = self.condition(clip)
             film = None if isinstance(condition, str) else condition.film
-            asked = self.pipe.clap.embed_text([candidates[0][0].prompt]) if film is None else film
-            scores = clap_scores(self.pipe, waves, asked).tolist()
-            place = scores.index(max(scores))
+            scores = clap_scores(
+                self.pipe, waves, self.pipe.clap.embed_text([clip.prompt]) if film is None else film
+            ).tolist()
             listed = [
-                {"seed": one.seed, "clap": score}
-                for (one, _, _), score in zip(candidates, scores, strict=True)
+                {"seed": one[0].seed, "clap": score} for one, score in zip(candidates, scores, strict=True)
             ]
-            ranks = {"rerank": {"kept": candidates[place][0].seed, "candidates": listed}}
-        clip, wave, machine = candidates[place]
+            clip, wave, machine = candidates[scores.index(max(scores))]
+            ranks = {"rerank": {"kept": clip.seed, "candidates": listed}}
         settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
-        options = self.request.options(clip)
-        return (
-            clip,
-            wave,
-            {"command": "generate", "settings": settings, "options": options, "machine": machine},
-        )
+        about = {"command": "generate", "settings": settings, "options": self.request.options(clip)}
+        result = save(self.pipe, clip, wave, {**about, "machine": machine}, self.request.output)
+        if silent(from_numpy(wave)[None]):
+            say(
+                f"{clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, "
+                "--set retry_silent=8 or less --guidance."
+            )
+        return result
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
@@ -345,14 +317,34 @@ class Session:
         return record
 
 
-def warn_of_silence(clip: Clip, wave: "Wave") -> None:
-    """Say that a clip holds nothing to hear."""
-    from torch import from_numpy
-
-    from audioldm.pipeline.draws import silent
-
-    if silent(from_numpy(wave)[None]):
-        say(
-            f"{clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, "
-            "--set retry_silent=8 or less --guidance."
+def stream(request: Generate) -> None:
+    """Write the sound of every prompt behind the one before to standard output, each piece as soon as it is there."""
+    prompts, prompt = request.prompts, request.prompt
+    parts = changed(prompts, request.conditions, request.output)
+    if others := sorted(parts.keys() - {"seed", "schedule"}):
+        raise AudioLDMError(f"--stream does not go with {', '.join(others)}.", "Leave one out.")
+    if sys.stdout.isatty():
+        raise AudioLDMError(
+            "--stream writes sound, and standard output is a terminal.",
+            "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -",
         )
+    spans = prompts.spans(prompted=prompt is not None)
+    text = prompt if spans is None else prompts.schedule
+    if text is None:
+        raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
+    texts = sys.stdin if text == "-" else [text]
+    session, out = Session.load(request, [], spans), sys.stdout.buffer
+    rate, unknown = session.pipe.spec.rate, 2**32 - 1  # players read on to the end of a WAV of this length
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    out.write(struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown))
+    for place, text in enumerate(text for text in map(str.strip, texts) if text):
+        with warned():
+            for piece in session.pipe.stream(
+                text,
+                seed=prompts.seed + place,
+                timeline=spans,
+                guidance_config=session.config,
+                **session.settings,
+            ):
+                out.write((piece.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes())
+                out.flush()

@@ -23,7 +23,6 @@ from audioldm.cli.options import (
     argument,
     group,
     option,
-    out_option,
 )
 from audioldm.errors import AudioLDMError
 
@@ -77,7 +76,7 @@ class Prepare(Force, DryRun, Command):
     systems: list[str] = argument(
         ..., "Each system's clips; clips of one file name are one prompt.", "NAME=FOLDER"
     )
-    out: Path = out_option(..., "TEST", "The test's folder, to be made.")
+    out: Path = option(..., "The test's folder, to be made.", "-o", "TEST")
     captions: Path | None = option(
         None, "CSV with id,caption, or a manifest.  [default: the JSON beside each clip]", "FILE"
     )
@@ -184,7 +183,7 @@ class Analyse(AsJson, Command):
     """
 
     test: Path = argument(..., "The folder that `prepare` made.", "TEST")
-    out: Path | None = out_option(None, "DIR", "Where to.  [default: TEST/analysis]")
+    out: Path | None = option(None, "Where to.  [default: TEST/analysis]", "-o", "DIR")
     keep_all: bool = option(False, "Exclude no rater.")
     resamples: int = option(10_000, "Bootstrap draws over raters and prompts.", Between(100, 1_000_000))
     seed: int = option(0, "Of the bootstrap.", Between(0))

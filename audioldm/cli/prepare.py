@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, show_findings, show_json, show_text, waiting
-from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option, out_option
+from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Prepare(Force, AsJson, Command):
     name: str = argument("", "Which reader; --list shows them all.", "SOURCE")
     places: list[str] = argument([], "Folder, table, tars or name of the data.", "[PLACE]...")
     place: str = option("", "The same as PLACE.", "--from", "PLACE")
-    out: Path | None = out_option(None, "JSONL", "The manifest.  [default: data/raw/SOURCE.jsonl]")
+    out: Path | None = option(None, "The manifest.  [default: data/raw/SOURCE.jsonl]", "-o", "JSONL")
     youtube: bool = option(False, "Get missing clips by yt-dlp into --audio.")
     workers: int = option(-1, "Processes that read at once.  [default: cores]", Between(-1, 4096))
     dry_run: bool = option(False, "Read the lists; count rows, write nothing.")

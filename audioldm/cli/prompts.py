@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from audioldm import tables
-from audioldm.cli.options import Leaf, leaves
+from audioldm.cli.options import leaves
 from audioldm.cli.options.conditioning import AudioPrompt, read_audio_prompt
 from audioldm.cli.options.groups import Guidance, Prompts, Sampling
 from audioldm.errors import AudioLDMError
 
 USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
 SETTINGS = ("seconds", "steps", "guidance", "negative")
-NUMBERS = {
-    leaf.name: leaf for part in (Prompts, Sampling, Guidance) for leaf in leaves(part) if leaf.about.within
-}
+NUMBERS = {leaf.name: leaf for part in (Prompts, Sampling, Guidance) for leaf in leaves(part) if leaf.within}
 COLUMNS = ("prompt", "seed", *SETTINGS, "audio_prompt", "out")
 
 
@@ -32,30 +30,26 @@ class Row:
 
 
 def read_rows(prompt: str | None, file: str | None) -> list[Row]:
-    """The prompts asked for, in order: ``prompt`` ("-" is standard input), or the rows of ``file``."""
+    """The prompts asked for, in order: ``prompt`` ("-" is standard input), or the rows of ``file``.
+
+    A file is .txt (one prompt a line), .csv, .tsv or .jsonl.   Raises AudioLDMError that names the first bad row.
+    """
     if prompt not in (None, "-"):
         if file is not None:
-            raise AudioLDMError(
-                f"prompt={prompt!r} and --prompts {file} were both given.", "Give one of them."
-            )
+            what = f"prompt={prompt!r} and --prompts {file} were both given."
+            raise AudioLDMError(what, "Give one of them.")
         return [read_row({"prompt": prompt}, "prompt")]
     if prompt is None and file is None and sys.stdin.isatty():
         raise AudioLDMError("There is no prompt.", USE)
-    if file not in (None, "-"):
-        return read_file(Path(file))
-    stream = getattr(sys.stdin, "buffer", None)
-    text = sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
-    return read_table(text, Path("standard input"), kind_of(text))
-
-
-def read_file(path: Path) -> list[Row]:
-    """Rows of a .txt (one prompt a line), .csv, .tsv or .jsonl file."""
-    if path.suffix.lower() not in (".txt", *tables.TABLES):
-        raise AudioLDMError(
-            f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind.",
-            "Use .txt, .csv, .tsv or .jsonl.",
-        )
-    return read_table(tables.read_text(path), path, path.suffix.lower())
+    if file in (None, "-"):
+        stream = getattr(sys.stdin, "buffer", None)
+        text = sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
+        return read_table(text, Path("standard input"), kind_of(text))
+    path = Path(file)
+    if (kind := path.suffix.lower()) not in (".txt", *tables.TABLES):
+        what = f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind."
+        raise AudioLDMError(what, "Use .txt, .csv, .tsv or .jsonl.")
+    return read_table(tables.read_text(path), path, kind)
 
 
 def kind_of(text: str) -> str:
@@ -67,13 +61,11 @@ def kind_of(text: str) -> str:
 
 
 def read_table(text: str, path: Path, kind: str) -> list[Row]:
-    """Every row of a text.   Raises AudioLDMError that names the first bad row, and counts the others."""
+    """Every row of a text."""
     lines = tables.lines(text)
     if kind == ".txt":
-        records = [
-            tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in tables.filled(lines, path)
-        ]
-        table = tables.Table(["prompt"], records)
+        cells = [(f"{path}:{number}", {"prompt": line}) for number, line in tables.filled(lines, path)]
+        table = tables.Table(["prompt"], [tables.Record(*cell) for cell in cells])
     else:
         table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, "")
         if table.columns:
@@ -96,10 +88,8 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
 def check_columns(names: list[str], place: str) -> None:
     """Refuse columns that are unknown or double, and a table without prompts."""
     if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
-        raise AudioLDMError(
-            f"{place}: column {', '.join(map(repr, unknown))} is unknown.",
-            f"Known: {', '.join(COLUMNS)} (or caption for prompt).",
-        )
+        known = f"Known: {', '.join(COLUMNS)} (or caption for prompt)."
+        raise AudioLDMError(f"{place}: column {', '.join(map(repr, unknown))} is unknown.", known)
     if len(set(names)) < len(names):
         raise AudioLDMError(f"{place}: columns {names} name one thing twice.", "Leave one out.")
     if not {"prompt", "caption", "audio_prompt"} & set(names):
@@ -111,38 +101,29 @@ def read_row(cells: dict[str, Any], place: str) -> Row:
     if {"prompt", "caption"} <= cells.keys():
         raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
     cells = {"prompt" if name == "caption" else name: value for name, value in cells.items()}
-    values = {name: read_cell(name, value, place) for name, value in cells.items()}
+    values = {name: read_cell(name, value, f"{place}: {name}") for name, value in cells.items()}
     prompt, reference = values.get("prompt") or "", values.get("audio_prompt")
     if tables.is_null(prompt) and not (reference and not prompt):
         where = place if place == "prompt" else f"{place}: prompt"
         raise AudioLDMError(f"{where}={cells.get('prompt', '')!r} is empty.", USE)
-    return Row(
-        prompt,
-        place,
-        values.get("seed"),
-        {name: values[name] for name in SETTINGS if values.get(name) is not None},
-        read_audio_prompt(reference, alone=not prompt, place=f"{place}: audio_prompt"),
-        values.get("out"),
-    )
+    settings = {name: values[name] for name in SETTINGS if values.get(name) is not None}
+    audio_prompt = read_audio_prompt(reference, alone=not prompt, place=f"{place}: audio_prompt")
+    return Row(prompt, place, values.get("seed"), settings, audio_prompt, values.get("out"))
 
 
 def read_cell(name: str, value: Any, place: str) -> Any:
-    """A cell by the type of its column; None where it is empty."""
+    """A cell by the type of its column, in the range of its option; None where it is empty."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if leaf := NUMBERS.get(name):
-        return read_number(leaf, value, f"{place}: {name}")
-    if not tables.is_text(value):
-        raise AudioLDMError(f"{place}: {name}={value!r} is no text.")
-    return value.strip()
-
-
-def read_number(leaf: Leaf, value: Any, place: str) -> float:
-    """A number of a cell, in the range of its option."""
+    leaf = NUMBERS.get(name)
+    if leaf is None:
+        if not tables.is_text(value):
+            raise AudioLDMError(f"{place}={value!r} is no text.")
+        return value.strip()
     if isinstance(value, list | dict | bool):
         raise AudioLDMError(f"{place}={value!r} is no number.")
     try:
-        number: float = leaf.bare(value if isinstance(value, str) else str(value))
+        number = leaf.bare(str(value))
     except ValueError as error:
         kind = "whole number" if leaf.bare is int else "number"
         raise AudioLDMError(f"{place}={value!r} is no {kind}.", "Leave it empty for the default.") from error

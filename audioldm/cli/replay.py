@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli import generate
 from audioldm.cli.clips import check_outputs, plan
 from audioldm.cli.console import progress, say
 from audioldm.cli.edit import EDITS, Edit
+from audioldm.cli.generate import Generate, Session
+from audioldm.cli.making import Making
 from audioldm.cli.options import Between, Group, changed, restored, setting
-from audioldm.cli.options.groups import SEEDS, ModelOptions, Output
-from audioldm.cli.results import Results, save
+from audioldm.cli.options.groups import SEEDS
 from audioldm.errors import AudioLDMError
 from audioldm.tables import read_text
 
@@ -22,63 +22,53 @@ if TYPE_CHECKING:
 
 PLACE = Path("out/replay")
 """Where it writes unless ``--out`` names another place"""
+EARLIER = ("audio_format", "normalize", "lufs")
+"""of the options of output, those that are as they were"""
 
 
-def replay(request: "generate.Generate", path: Path) -> None:
+def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
     """Make the sound of a sidecar of generate or edit again, and say how far it is from the first.
 
     ``request`` says where it goes, and may say what computes it.   Raises AudioLDMError.
     """
-    output, model = request.output, request.model
     if request.prompt is not None or request.prompts.prompts is not None:
         raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
     record = read_sidecar(path)
-    again = edited if record["command"] in {f"edit {name}" for name in EDITS} else generated
-    place = replace(output, out=PLACE if output.out == Path("out") else output.out)
-    results = Results(output.as_json)
-    for result in again(record, place, model):
-        results.add(result)
-        compare(path, record, result)
-    results.close()
-
-
-def generated(record: dict[str, Any], output: Output, model: ModelOptions) -> Iterator[dict[str, Any]]:
-    """The clip of ``audioldm generate``, in the place of its batch that it had."""
-    request = restored(generate.Generate, {**record["options"], **changed(model)})
-    prompt = record["prompt"] if record["prompt"] and request.prompts.schedule is None else None
-    request = replace(request, prompt=prompt, output=placed(request.output, output))
-    generate.check(request)
-    rows, spans, title = generate.rows_of(request)
-    [group] = plan(
-        [replace(rows[0], seed=record["seed"], out=None)], request.prompts, request.output, title=title
-    )
-    check_outputs([group], request.output)
-    if output.dry_run:
-        generate.dry_run([group], request)
-        return
-    session = generate.Session.load(request, request.conditions.check(), spans)
-    machine, steps = record["machine"], session.settings_of(group[0])["steps"]
-    with threads(machine["threads"]), progress(steps * machine["batch_size"]) as advance:
-        wave = session.sample(group * machine["batch_size"], advance)[machine["batch_row"]]
-    of_batch = {name: machine[name] for name in ("batch_size", "batch_row")}
-    _, wave, about = session.best([(group[0], wave, of_batch)])
-    yield save(session.pipe, group[0], wave, about, request.output)
-
-
-def edited(record: dict[str, Any], output: Output, model: ModelOptions) -> Iterator[dict[str, Any]]:
-    """The take of ``audioldm edit``; says which of its inputs have changed since."""
-    kind: type[Edit] = EDITS[record["command"].removeprefix("edit ")]
-    edit = restored(kind, {**record["options"], **changed(model)})
-    how = replace(edit.how, seed=record["seed"], output=placed(edit.how.output, output))
+    kind = EDITS.get(record["command"].removeprefix("edit "))
+    again: Making = restored(kind or Generate, {**record["options"], **changed(request.model)})
+    out = PLACE if request.output.out == Path("out") else request.output.out
+    before = {name: getattr(again.output, name) for name in EARLIER}
+    again = replace(again, output=replace(request.output, out=out, replay=None, **before))
     with threads(record["machine"]["threads"]):
-        yield from replace(edit, how=how).results()
+        if isinstance(again, Edit):
+            results = replace(again, takes=replace(again.takes, seed=record["seed"])).results()
+        else:
+            assert isinstance(again, Generate)
+            results = generated(again, record)
+        for result in results:
+            yield result
+            compare(path, record, result)
 
 
-def placed(before: Output, now: Output) -> Any:
-    """How the first sound was written, where and how this one goes."""
-    return replace(
-        before, **{name: getattr(now, name) for name in ("out", "force", "figure", "dry_run", "as_json")}
-    )
+def generated(request: Generate, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The clip of ``audioldm generate``, in the place of its batch that it had."""
+    if request.prompts.schedule is None:
+        request = replace(request, prompt=record["prompt"] or None)
+    request.check()
+    rows, spans, title = request.rows()
+    row = replace(rows[0], seed=record["seed"], out=None)
+    [group] = plan([row], request.prompts, request.output, title=title)
+    check_outputs([group], request.output)
+    if request.output.dry_run:
+        request.check_libraries()
+        request.show_plan([(group[0], request.options(group[0]))], "clips")
+        return
+    session = Session.load(request, request.conditions.check(), spans)
+    place = {name: record["machine"][name] for name in ("batch_size", "batch_row")}
+    size, steps = place["batch_size"], session.settings_of(group[0])["steps"]
+    with progress(steps * size) as advance:
+        wave = session.sample(group * size, advance)[place["batch_row"]]
+    yield session.save([(group[0], wave, place)])
 
 
 @contextmanager

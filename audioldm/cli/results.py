@@ -6,16 +6,15 @@ N samples; waves are (N,) float32.
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.clips import Clip, files_of
-from audioldm.cli.console import printable, say
+from audioldm.cli.clips import Clip
+from audioldm.cli.console import say
 from audioldm.cli.options.groups import FORMATS, Output
 from audioldm.errors import AudioLDMError
 
@@ -48,12 +47,10 @@ class Level:
     samples: int
     gain_db: float = 0.0
 
-
-def decibels(amplitude: float) -> float:
-    """20 log10 of an amplitude above 0."""
-    from math import log10
-
-    return 20 * log10(max(amplitude, 1e-12))
+    @property
+    def room_db(self) -> float:
+        """From the true peak up to the ceiling."""
+        return CEILING_DB - 20 * log10(max(self.true_peak, 1e-12))
 
 
 def true_peak(wave: "Wave", rate: int) -> float:
@@ -76,20 +73,18 @@ def levelled(wave: "Wave", rate: int, output: Output) -> tuple["Wave", Level]:
 
     if not np.isfinite(wave).all():
         raise AudioLDMError("The sound is not finite.", "Use --set dtype=float32 or less --guidance.", code=1)
-    size = np.abs(wave)
-    peak = true_peak(wave, rate)
-    gain, most = 0.0, CEILING_DB - decibels(peak)
-    if peak > 0 and output.normalize:
-        gain = NORMAL_DB - decibels(peak)
-    elif peak > 0 and output.lufs is not None:
+    size, gain = np.abs(wave), 0.0
+    level = Level(float(size.max(initial=0.0)), true_peak(wave, rate), int((size >= 1).sum()), wave.size)
+    if level.true_peak > 0 and output.normalize:
+        gain = level.room_db + NORMAL_DB - CEILING_DB
+    elif level.true_peak > 0 and output.lufs is not None:
         import torch
 
         from audioldm.datasets.loudness import loudness
 
         gain = output.lufs - loudness(torch.from_numpy(wave), rate)
-    gain = min(gain, most)
-    level = Level(float(size.max(initial=0.0)), peak, int((size >= 1).sum()), wave.size, round(gain, 4))
-    return (wave * np.float32(10 ** (level.gain_db / 20)) if gain else wave), level
+    level = replace(level, gain_db=round(min(gain, level.room_db), 4))
+    return (wave * np.float32(10 ** (level.gain_db / 20)) if level.gain_db else wave), level
 
 
 def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
@@ -97,6 +92,8 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
     import numpy as np
     import soundfile
 
+    if audio_format == "m4a":
+        return m4a_bytes(audio_bytes(wave, rate, "wav"))
     kind, subtype = FORMATS[audio_format]
     data: npt.NDArray[Any] = wave if subtype == "FLOAT" else wave.clip(-1, 1)
     if subtype == "PCM_16":
@@ -104,22 +101,13 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
         data = np.rint(data * 32767).astype(np.int16)
     elif subtype == "PCM_24":
         data = (np.rint(data.astype(np.float64) * 8388607) * 256).astype(np.int32)
-    if audio_format == "m4a":
-        return m4a_bytes(audio_bytes(wave, rate, "wav"))
     buffer = io.BytesIO()
     soundfile.write(buffer, data, rate, format=kind, subtype=subtype)
     return buffer.getvalue()
 
 
-def check_format(audio_format: str) -> None:
-    """Raise AudioLDMError where this machine cannot write a format."""
-    if audio_format == "m4a" and shutil.which("ffmpeg") is None:
-        raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
-
-
 def m4a_bytes(wav: bytes) -> bytes:
     """AAC in MP4, by ffmpeg."""
-    check_format("m4a")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "sound.m4a")
         words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
@@ -144,28 +132,27 @@ def save(
     """
     from audioldm.pipeline import outputs, sounds
 
-    files = files_of(clip, output)
+    files, more = clip.files(output), dict[str, Any]()
     if file is None:
         wave, level = levelled(wave, pipe.spec.rate, output)
         audio = audio_bytes(wave, pipe.spec.rate, clip.audio_format)
     else:
         level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=file.gain_db)
         audio = sounds.file_bytes(file, clip.audio_format)
+        more = {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
     sidecar = describe(pipe, clip, record, level)
-    sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest()}
-    if file is not None:
-        sidecar["sound"] |= {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
-    text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
-    contents = {files.sidecar: text.encode("utf-8", "replace")}
-    if files.figure:
+    sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest(), **more}
+    contents: dict[Path, bytes | str] = {
+        files["sidecar"]: json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
+    }
+    if "figure" in files:
         from audioldm.cli import figure
 
-        contents[files.figure] = figure.draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
-    outputs.publish({**contents, files.audio: audio})
+        contents[files["figure"]] = figure.draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
+    outputs.publish({**contents, files["audio"]: audio})
     if file is None:
-        warn_of_level(files.audio, level, output)
-    paths = {"audio": files.audio, "figure": files.figure, "sidecar": files.sidecar}
-    return {**{name: str(path) if path else None for name, path in paths.items()}, **sidecar}
+        warn_of_level(files["audio"], level, output)
+    return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
 def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level) -> dict[str, Any]:
@@ -176,88 +163,31 @@ def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level)
     from audioldm.pipeline import outputs
 
     cuda = pipe.device.type == "cuda"
-    settings = {
-        **record.get("settings", {}),
-        "device": str(pipe.device),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-        "mode": pipe.mode,
-    }
+    device = torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability()
+    adapters = {"adapters": pipe.adapted.settings()} if pipe.adapted else {}
+    number = str(pipe.dtype).removeprefix("torch.")
+    made_by = {"device": str(pipe.device), "dtype": number, "mode": pipe.mode}
+    machine = {"device": device, "threads": torch.get_num_threads(), "batch_size": 1, "batch_row": 0}
+    rate = pipe.spec.rate
+    about = {"rate_hz": rate, "seconds": level.samples / rate, "format": clip.audio_format}
     return {
         "prompt": clip.prompt,
         "seed": clip.seed,
         **record,
-        "settings": settings,
-        "model": {
-            "name": pipe.name,
-            **pipe.origin(),
-            "sha256": pipe.hashes,
-            **({"adapters": pipe.adapted.settings()} if pipe.adapted else {}),
-        },
-        "machine": {
-            "device": torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability(),
-            "threads": torch.get_num_threads(),
-            "batch_size": 1,
-            "batch_row": 0,
-            **record.get("machine", {}),
-        },
-        "sound": {
-            "rate_hz": pipe.spec.rate,
-            "seconds": level.samples / pipe.spec.rate,
-            "format": clip.audio_format,
-            **asdict(level),
-        },
+        "settings": {**record.get("settings", {}), **made_by},
+        "model": {"name": pipe.name, **pipe.origin(), "sha256": pipe.hashes, **adapters},
+        "machine": {**machine, **record.get("machine", {})},
+        "sound": {**about, **asdict(level)},
         "versions": outputs.versions(),
     }
 
 
 def warn_of_level(path: Path, level: Level, output: Output) -> None:
     """Say in one line that a clip was scaled down, that a loudness is out of reach, or that the vocoder clipped."""
-    at_ceiling = level.gain_db >= CEILING_DB - decibels(level.true_peak) - 1e-3
-    if output.lufs is not None and level.gain_db and at_ceiling:
+    if output.lufs is not None and level.gain_db and level.gain_db >= level.room_db - 1e-3:
         say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
-    elif level.true_peak > 10 ** (CEILING_DB / 20) and not output.normalize and output.lufs is None:
+    elif level.room_db < 0 and not output.normalize and output.lufs is None:
         say(
             f"{path}: true peak {level.true_peak:.3g} of full scale, so it is {-level.gain_db:.1f} dB quieter "
             f"(gain_db in its .json). Lower --guidance for a less driven sound, or choose --lufs."
         )
-
-
-@dataclass
-class Results:
-    """What a command leaves: the paths of each clip as it is done, or with ``as_json`` all sidecars at the end."""
-
-    as_json: bool
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, result: dict[str, Any]) -> None:
-        """One clip, the sound first."""
-        self.rows.append(result)
-        for name in ("audio", "figure", "sidecar") if not self.as_json else ():
-            if result[name]:
-                print(printable(result[name]), flush=True)
-
-    def close(self) -> None:
-        """The end."""
-        if self.as_json:
-            print(json.dumps(self.rows, indent=2, ensure_ascii=False))
-
-
-def list_clips(clips: "Sequence[tuple[Clip, dict[str, Any]]]", output: Output, what: str) -> None:
-    """Print what would be made: the file of each clip and the options that are not the model's own."""
-    rows = [
-        {"audio": str(files_of(clip, output).audio), "prompt": clip.prompt, "seed": clip.seed, **options}
-        for clip, options in clips
-    ]
-    if output.as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    for row in rows:
-        names = [name for name in row if name not in ("audio", "prompt", "audio_format")]
-        rest = "".join(f"  {name}={row[name]}" for name in names)
-        print(printable(f"{row['audio']}  {row['prompt']!r}{rest}"))
-    say(f"dry run: {len(rows)} {what} would be made.")
-
-
-def options_alone(output: Output, audio_format: str) -> Output:
-    """The options of output that decide how a clip sounds; the rest as it is by default."""
-    return Output(audio_format=audio_format, normalize=output.normalize, lufs=output.lufs)

@@ -6,7 +6,7 @@ from typing import Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import show_text, waiting
-from audioldm.cli.options import Between, Command, Force, argument, option, out_option
+from audioldm.cli.options import Between, Command, Force, argument, option
 from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
 
@@ -104,7 +104,7 @@ class Ema(Force, Command):
     """
 
     folder: Path = argument(..., "Run folder of a U-Net trained with callbacks.power_ema.every=N.")
-    out: Path = out_option(..., "DIR", "Run-like folder to write; `audioldm export --ldm` takes it.")
+    out: Path = option(..., "Run-like folder to write; `audioldm export --ldm` takes it.", "-o", "DIR")
     width: float = option(
         0.1, "Width of the average relative to the training's length.", Between(0, 0.288, above=True)
     )
@@ -143,7 +143,7 @@ class Report(Command):
 
     folder: Path = argument(..., "Folder of a run, such as runs/tiny/vae.", "RUN")
     against: Path | None = option(None, "Another run: its curves dashed, settings that differ.", "RUN")
-    out: Path | None = out_option(None, "FILE", "The page.  [default: RUN/report.html]")
+    out: Path | None = option(None, "The page.  [default: RUN/report.html]", "-o", "FILE")
 
     def run(self) -> None:
         for folder in (self.folder, self.against):

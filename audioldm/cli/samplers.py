@@ -61,15 +61,11 @@ def described_settings() -> dict[str, dict[str, str]]:
 
     described = {}
     for leaf in leaves(Generate):
-        if leaf.about.kind != "setting":
-            continue
-        within, default = leaf.about.within, leaf.default
-        notes = [
-            "" if within is None else str(within),
-            "" if default in (None, [], "") else f"default {default}",
-        ]
-        range_of = f"[{'; '.join(filter(None, notes))}]".replace("[]", "")
-        described[leaf.name] = {"form": leaf.form, "line": leaf.about.help, "range": range_of}
+        if leaf.kind == "setting":
+            notes = [] if leaf.within is None else [str(leaf.within)]
+            notes += [] if leaf.default in (None, [], "") else [f"default {leaf.default}"]
+            range_of = f"[{'; '.join(notes)}]" if notes else ""
+            described[leaf.name] = {"form": leaf.form, "line": leaf.help, "range": range_of}
     return described
 
 
@@ -86,11 +82,9 @@ def rows(table: "Mapping[str, Entry]") -> dict[str, dict[str, object]]:
 
 def section(title: str, table: "Mapping[str, Entry]") -> str:
     """One table as text: a line of what it is and its paper, and its options where it has some."""
-    calls = "calls" in title
-    width = max(len(name) for name in table) + 2
-    lines = [title]
+    width, lines = max(map(len, table)) + 2, [title]
     for name, entry in table.items():
-        cost = f"   [{entry.calls}]" if calls else ""
+        cost = f"   [{entry.calls}]" if "calls" in title else ""
         lines.append(f"  {name:<{width}}{entry.line}   {entry.paper}{cost}")
         if options := entry.options() if "NAME[" in title else {}:
             shown = ", ".join(f"{option}={value:g}" for option, value in options.items())

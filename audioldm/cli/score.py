@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_free, check_parts
 from audioldm.cli.console import show_json, show_text, waiting, would
-from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option, out_option
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, option
 from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 
@@ -46,7 +46,7 @@ class Generation(Group):
     def settings(self) -> dict[str, Any]:
         """What is not left to the model, by the pipeline's names."""
         guidance = {} if self.guidance is None else {"guidance": self.guidance}
-        return {**self.sampling.settings(), **guidance}
+        return {**self.sampling.named(), **guidance}
 
     def check(self) -> None:
         """Refuse what no model could do; imports torch."""
@@ -192,7 +192,7 @@ class Score(Command):
 
     generated: Path | None = argument(None, "Folder of generated clips.")
     reference: Path | None = argument(None, "Folder or manifest (.jsonl) of real clips.")
-    out: Path = out_option("out/evaluation", "DIR", "Clips and reports go here.")
+    out: Path = option(Path("out/evaluation"), "Clips and reports go here.", "-o", "DIR")
     seeds: int = option(1, "Runs of --model with other seeds.", Between(1, 1000))
     choice: Choice = Choice()
     comparing: Comparing = Comparing()

@@ -6,7 +6,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.options import Between, Command, option, out_option
+from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions, Output
 from audioldm.errors import AudioLDMError
 
@@ -25,7 +25,7 @@ class Agent(Command):
       audioldm mcp -o sounds --longest 30
     """
 
-    out: Path = out_option("out/mcp", "DIR", "Folder for the sounds.")
+    out: Path = option(Path("out/mcp"), "Folder for the sounds.", "-o", "DIR")
     longest: float = option(60.0, "Longest sound.", "SECONDS", Between(0, 600, above=True))
     captioner: Path | None = option(
         None, "What describes sounds.  [default: the embedded model's, if it has one]", "FOLDER"

@@ -17,7 +17,7 @@ from audioldm.cli.app import run
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import progress, waiting, would
 from audioldm.cli.evaluate import seeds_option
-from audioldm.cli.options import Command, group, option, out_option
+from audioldm.cli.options import Command, group, option
 from audioldm.cli.score import Generation, Reporting, json_text
 from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
@@ -253,7 +253,7 @@ class Esc10(Command):
 
     manifest: Path = option(..., "ESC-10's manifest, with folds 1 to 4.", "JSONL")
     folder: Path | None = option(None, "Measure clips that exist, in DIR/dog_bark/*.wav and so on.", "DIR")
-    out: Path | None = out_option(None, "DIR", "Keep clips and reports here.")
+    out: Path | None = option(None, "Keep clips and reports here.", "-o", "DIR")
     seeds: int = seeds_option(20)
     generation: Generation = Generation()
     reporting: Reporting = Reporting()

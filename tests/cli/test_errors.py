@@ -26,7 +26,7 @@ def test_an_unexpected_fault_is_one_line(command, capsys, monkeypatch, error, ex
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(module, "check", fail)
+    monkeypatch.setattr(module.Generate, "check", fail)
     assert command("generate", "rain") == 1
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and expected in err
@@ -68,7 +68,7 @@ def test_what_is_no_exception_is_one_line_too(command, capsys, monkeypatch, erro
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(module, "check", fail)
+    monkeypatch.setattr(module.Generate, "check", fail)
     assert command("generate", "rain") == code
     err = capsys.readouterr().err
     assert expected in err and err.count("\n") == bool(expected)

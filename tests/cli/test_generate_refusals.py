@@ -31,7 +31,7 @@ BAD_REQUESTS = {
     "resume with rerank": (("rain", "--resume", "--set", "rerank=2"), "resume"),
     "unknown format": (("rain", "--format", "opus"), "flac"),
     "unknown key": (("rain", "--set", "stepss=3"), "'stepss' is no setting here"),
-    "key without value": (("rain", "--set", "rerank"), "Known: schedule"),
+    "key without value": (("rain", "--set", "rerank"), "Known: loop"),
     "value of another type": (("rain", "--set", "rerank=many"), "Write rerank=N"),
     "device of another kind": (("rain", "--device", "cpu:0"), "device='cpu:0'"),
     "two loudnesses": (("rain", "--normalize", "--lufs", "-23"), "both say how loud"),

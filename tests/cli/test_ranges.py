@@ -37,7 +37,7 @@ def test_every_number_of_a_command_has_its_range():
         if numbers_of(leaf)
     }
     assert len(options) > 60
-    assert sorted(name for name, leaf in options.items() if leaf.about.within is None) == []
+    assert sorted(name for name, leaf in options.items() if leaf.within is None) == []
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """How commands declare what they take: frozen dataclasses whose fields are options, arguments and keys of ``--set``.
 
 A group may hold other groups; those that several commands share are in this folder.   A command is a group that runs.
-``changed`` and ``restored`` write a group to a sidecar and read it back.
 """
 
+import json
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
 from dataclasses import fields as all_fields
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -22,13 +22,15 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
-)  # fmt: skip
+)
 
 import typer
 
 from audioldm.errors import AudioLDMError
 
 T = TypeVar("T", bound="Group")
+Kind = Literal["option", "argument", "setting"]
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,9 @@ class Between:
         return f"{self.low:g} to {self.high:g}" if self.high < math.inf else f"{self.low:g} or more"
 
 
-Kind = Literal["option", "argument", "setting"]
-
-
 @dataclass(frozen=True)
-class About:
-    """What the command line knows of a field beside its type and default."""
+class Leaf:
+    """One field of a group: what ``option`` says of it, then its name, type, default and panel."""
 
     help: str
     names: tuple[str, ...] = ()
@@ -64,6 +63,81 @@ class About:
     within: Between | None = None
     kind: Kind = "option"
     hidden: bool = False
+    name: str = ""
+    hint: Any = None
+    default: Any = None
+    panel: str | None = None
+
+    def parameter(self) -> Parameter:
+        """As a keyword of typer's."""
+        silent = self.default in (None, MISSING, "", []) or self.default is False
+        shown = not silent and "[default" not in self.help
+        about: dict[str, Any] = {"help": self.help, "metavar": self.metavar, "show_default": shown}
+        if self.kind == "argument":
+            note = typer.Argument(**about)
+        else:
+            is_long = any(name.startswith("--") for name in self.names)
+            names = (*self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
+            note = typer.Option(*names, hidden=self.hidden, rich_help_panel=self.panel, **about)
+        default = Parameter.empty if self.default is MISSING else self.default
+        kind = Parameter.KEYWORD_ONLY
+        return Parameter(self.name, kind, default=default, annotation=Annotated[self.hint, note])
+
+    @property
+    def bare(self) -> Any:
+        """The type without None."""
+        if get_origin(self.hint) in (Union, types.UnionType):
+            return next(part for part in get_args(self.hint) if part is not type(None))
+        return self.hint
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be repeated."""
+        return get_origin(self.bare) is list
+
+    @property
+    def item(self) -> Any:
+        """The type of one value."""
+        return get_args(self.bare)[0] if self.is_list else self.bare
+
+    @property
+    def form(self) -> str:
+        """How a value is written."""
+        if get_origin(self.item) is Literal:
+            return "|".join(map(str, get_args(self.item)))
+        kinds = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
+        return self.metavar or kinds.get(self.item, "TEXT")
+
+    def check(self, value: Any, place: str = "") -> None:
+        """Raise AudioLDMError for numbers out of range; None is the model's own."""
+        if self.within is not None and value is not None:
+            name = self.name if self.kind == "setting" else self.name.replace("_", "-")
+            for number in value if isinstance(value, list | tuple) else [value]:
+                self.within.check(place or name, number)
+
+    def read(self, value: Any, kind: Any = None) -> Any:
+        """A value, or one item of it, from its text or from JSON.   Raises AudioLDMError."""
+        try:
+            return typed(value, kind or self.bare)
+        except (ValueError, KeyError, TypeError) as error:
+            hint = f"Write {self.name}={self.form}."
+            raise AudioLDMError(f"{self.name}={value!r} cannot be.", hint) from error
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """A text, or what JSON held, as a ``kind``.   Raises ValueError, KeyError or TypeError where it is of another."""
+    parts, origin = get_args(kind), get_origin(kind)
+    if origin is Literal:
+        return dict(zip(map(str, parts), parts, strict=True))[value]
+    if origin in (list, tuple):
+        values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
+        kinds = parts * len(values) if origin is list else parts
+        return origin(typed(*pair) for pair in zip(values, kinds, strict=True))
+    if isinstance(value, str):
+        return TRUTHS[value.lower()] if kind is bool else kind(value)
+    if type(value) not in {float: (int, float)}.get(kind, (kind,)):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
 
 
 def option(
@@ -80,7 +154,7 @@ def option(
     values: dict[str, Any] = {} if default is ... else {"default": default}
     if isinstance(default, list):
         values = {"default_factory": default.copy}
-    return field(**values, metadata={"about": About(help, names, form, within, kind, hidden)})
+    return field(**values, metadata={"leaf": Leaf(help, names, form, within, kind, hidden)})
 
 
 def argument(default: Any, help: str, *notes: str | Between) -> Any:
@@ -93,11 +167,6 @@ def setting(default: Any, help: str, *notes: str | Between) -> Any:
     return option(default, help, *notes, kind="setting")
 
 
-def out_option(default: Any, form: str, help: str) -> Any:
-    """Where results go."""
-    return option(Path(default) if isinstance(default, str) else default, help, "-o", form)
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Group:
     """Options that belong together; every subclass is a frozen dataclass."""
@@ -107,6 +176,10 @@ class Group:
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
+
+    def named(self) -> dict[str, Any]:
+        """The values that were given where the default is None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Command(Group):
@@ -142,16 +215,18 @@ class AsJson(Group):
     as_json: bool = option(False, "Print JSON.", "--json")
 
 
-SET = About("Any other setting; audioldm samplers lists them.  Repeatable.", ("--set",), "KEY=VALUE")
-
-
 def function_of(command: type[Command]) -> Callable[..., None]:
     """A command as typer takes it: every field a parameter, the settings together one ``--set``."""
     every = list(leaves(command))
-    keys = {leaf.name: leaf for leaf in every if leaf.about.kind == "setting"}
+    keys = {leaf.name: leaf for leaf in every if leaf.kind == "setting"}
     visible = [leaf.parameter() for leaf in every if leaf.name not in keys]
     if keys:
-        visible.append(Leaf("set", list[str], [], SET, "Sampling").parameter())
+        help = "Any other setting; audioldm samplers lists them.  Repeatable."
+        visible.append(
+            Leaf(
+                help, name="set", metavar="KEY=VALUE", hint=list[str], default=[], panel="Sampling"
+            ).parameter()
+        )
 
     def run(**values: Any) -> None:
         values |= read_settings(values.pop("set", None) or [], keys)
@@ -174,130 +249,33 @@ def group(help: str | None, commands: Mapping[str, type[Command]], **details: An
     return app
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """One field of a group that is no group itself."""
-
-    name: str
-    hint: Any
-    default: Any
-    about: About
-    panel: str | None
-
-    def parameter(self) -> Parameter:
-        """As a keyword of typer's."""
-        about, default = self.about, self.default
-        silent = any(default is nothing for nothing in (None, MISSING, False)) or default in ("", [])
-        shown = not silent and "[default" not in about.help
-        details: dict[str, Any] = {"help": about.help, "metavar": about.metavar, "show_default": shown}
-        if about.kind == "argument":
-            note = typer.Argument(**details)
-        else:
-            long = (
-                []
-                if any(name.startswith("--") for name in about.names)
-                else [f"--{self.name.replace('_', '-')}"]
-            )
-            note = typer.Option(
-                *about.names, *long, hidden=about.hidden, rich_help_panel=self.panel, **details
-            )
-        return Parameter(
-            self.name, Parameter.KEYWORD_ONLY, default=Parameter.empty if default is MISSING else default,
-            annotation=Annotated[self.hint, note],
-        )  # fmt: skip
-
-    @property
-    def bare(self) -> Any:
-        """The type without None."""
-        if get_origin(self.hint) in (Union, types.UnionType):
-            return next(part for part in get_args(self.hint) if part is not type(None))
-        return self.hint
-
-    @property
-    def is_list(self) -> bool:
-        """Whether it may be repeated."""
-        return get_origin(self.bare) is list
-
-    @property
-    def item(self) -> Any:
-        """The type of one value."""
-        return get_args(self.bare)[0] if self.is_list else self.bare
-
-    @property
-    def form(self) -> str:
-        """How a value is written."""
-        if self.about.metavar:
-            return self.about.metavar
-        if get_origin(self.item) is Literal:
-            return "|".join(map(str, get_args(self.item)))
-        return {bool: "true|false", int: "N", float: "X", Path: "PATH"}.get(self.item, "TEXT")
-
-    def check(self, value: Any, place: str = "") -> None:
-        """Raise AudioLDMError for numbers out of range; None is the model's own."""
-        if self.about.within is not None and value is not None:
-            name = self.name if self.about.kind == "setting" else self.name.replace("_", "-")
-            for number in value if isinstance(value, list | tuple) else [value]:
-                self.about.within.check(place or name, number)
-
-    def read(self, value: Any, kind: Any = None) -> Any:
-        """A value, or one item of it, from its text or from JSON.   Raises AudioLDMError."""
-        try:
-            return typed(value, kind or self.bare)
-        except (ValueError, KeyError, TypeError) as error:
-            raise AudioLDMError(
-                f"{self.name}={value!r} cannot be.", f"Write {self.name}={self.form}."
-            ) from error
-
-
-TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def typed(value: Any, kind: Any) -> Any:
-    """A text, or what JSON held, as a ``kind``.   Raises ValueError, KeyError or TypeError where it is of another."""
-    parts, origin = get_args(kind), get_origin(kind)
-    if origin is Literal:
-        return dict(zip(map(str, parts), parts, strict=True))[value]
-    if origin in (list, tuple):
-        values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
-        kinds = parts * len(values) if origin is list else parts
-        return origin(typed(*pair) for pair in zip(values, kinds, strict=True))
-    if isinstance(value, str):
-        return TRUTHS[value.lower()] if kind is bool else kind(value)
-    if type(value) not in {float: (int, float)}.get(kind, (kind,)):
-        raise ValueError(f"{value!r} is no {kind.__name__}")
-    return kind(value)
-
-
 def leaves(group: type[Group]) -> Iterator[Leaf]:
     """The fields of a group: its own, those of its bases, then those of the groups in it."""
     hints, inner = get_type_hints(group), list[Any]()
-    order = list(
-        dict.fromkeys(name for base in group.__mro__ for name in vars(base).get("__annotations__", ()))
-    )
+    order = [name for base in group.__mro__ for name in vars(base).get("__annotations__", ())]
     for one in sorted(all_fields(group), key=lambda one: order.index(one.name)):
-        hint = hints[one.name]
-        if is_dataclass(hint):
+        if is_dataclass(hint := hints[one.name]):
             inner.append(hint)
-        elif "about" in one.metadata:
-            yield Leaf(one.name, hint, default_of(one), one.metadata["about"], group.panel)
+        elif "leaf" in one.metadata:
+            leaf, default = one.metadata["leaf"], default_of(one)
+            yield replace(leaf, name=one.name, hint=hint, default=default, panel=group.panel)
     for part in inner:
         yield from leaves(part)
 
 
 def default_of(one: "Field[Any]") -> Any:
     """A field's default."""
-    factory = one.default_factory
-    return one.default if one.default is not MISSING or factory is MISSING else factory()
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def build(group: type[T], values: dict[str, Any]) -> T:
     """A group from the values of its fields; what is missing has its default."""
-    hints = get_type_hints(group)
-    parts = {
-        one.name: build(hints[one.name], values) if is_dataclass(hints[one.name]) else values[one.name]
-        for one in all_fields(group)
-        if is_dataclass(hints[one.name]) or one.name in values
-    }
+    hints, parts = get_type_hints(group), dict[str, Any]()
+    for one in all_fields(group):
+        if is_dataclass(hints[one.name]):
+            parts[one.name] = build(hints[one.name], values)
+        elif one.name in values:
+            parts[one.name] = values[one.name]
     return group(**parts)
 
 
@@ -310,15 +288,8 @@ def changed(*groups: Group) -> dict[str, Any]:
             if isinstance(value, Group):
                 values |= changed(value)
             elif value != default_of(one):
-                values[one.name] = plain(value)
+                values[one.name] = json.loads(json.dumps(value, default=str))
     return values
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def restored(group: type[T], values: dict[str, Any]) -> T:
@@ -355,13 +326,12 @@ def weighted(
     """
     name, colon, tail = text.rpartition(":")
     try:
-        numbers = [float(part) for part in tail.split(",")]
+        numbers = [float(part) for part in tail.split(",")] if colon else default
     except ValueError:
-        name, numbers = text, default
-    if not colon:
-        name, numbers = text, default
-    if not name.strip():
+        colon, numbers = "", default
+    name = (name if colon else text).strip()
+    if not name:
         raise AudioLDMError(f"{option}={text!r} is empty.", "Give a name, then perhaps a colon and a number.")
     for number in numbers:
-        (between or Between(-math.inf)).check(f"{option} {name.strip()}", number)
-    return name.strip(), list(dict.fromkeys(numbers))
+        (between or Between(-math.inf)).check(f"{option} {name}", number)
+    return name, list(dict.fromkeys(numbers))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from audioldm.control.controls import Control
     from audioldm.control.source import MapSource
-    from audioldm.nets.prior import Prior
     from audioldm.pipeline.audioldm import AudioLDM
 
 SHIPPED = Path("own")
@@ -54,7 +53,6 @@ class SoundConditions(Group):
         "Repeatable.",
         "FOLDER",
     )
-
     micro: list[str] = option(
         [],
         "Make it as if cut from such a clip: start, seconds, rate, loudness or clipping; for a model trained with "
@@ -74,15 +72,23 @@ class SoundConditions(Group):
         for folder, recipe in (nets | {self.prior: "caption/prior"}).items():
             if folder not in (None, SHIPPED) and not folder.exists():
                 raise AudioLDMError(f"{folder} is not there.", f"Train it: audioldm recipes {recipe}.")
-        return check_maps(self.control) if self.control else []
+        if not self.control:
+            return []
+        from audioldm.control.source import MapSource
+
+        maps = [MapSource.parse(text) for text in self.control]
+        for asked in maps:
+            asked.check()
+        return maps
 
     def apply(
         self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
     ) -> "AudioLDM":
         """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
-        pipe = with_micro(pipe, self.micro)
+        if self.micro:
+            pipe = with_micro(pipe, self.micro)
         if self.prior is not None:
-            pipe = replace(pipe, prior=load_prior(pipe, self.prior))
+            pipe = with_prior(pipe, self.prior)
         if not maps and self.ip_adapter is None:
             return pipe
         from audioldm.control.controls import MapControl
@@ -90,9 +96,9 @@ class SoundConditions(Group):
         controls: list[Control] = []
         nets = self.nets(pipe, [asked.name for asked in maps])
         for asked in maps:
-            net = nets[asked.name].to(pipe.device, pipe.dtype)
             curve = asked.curve(pipe.spec)
             warn_of_length(asked, len(curve) * pipe.spec.hop / pipe.spec.rate, seconds)
+            net = nets[asked.name].to(pipe.device, pipe.dtype)
             controls.append(MapControl(net, curve, pipe.spec, asked.scale, str(asked.path)))
         if self.ip_adapter is not None and reference is not None:
             controls.append(ip_adapter_control(pipe, self.ip_adapter, *reference))
@@ -113,22 +119,20 @@ class SoundConditions(Group):
                 warn_of_base(net, pipe, folder)
         others = f"; the control_net named reads {', '.join(nets)}" if nets else ""
         for name in maps:
-            place = shipped(name, pipe.hashes.get("unet")) if name not in nets else None
-            if place is not None:
+            if name not in nets:
+                place = shipped(name, pipe.hashes.get("unet"))
+                if place is None:
+                    raise AudioLDMError(
+                        f"No net reads {name} for {pipe.name}{others}.",
+                        f"Train one (audioldm train control/t2i_adapter data.map={name}) and --set control_net=FOLDER.",
+                    )
                 nets[name] = load_net(place)
-            elif name not in nets:
-                raise AudioLDMError(
-                    f"No net reads {name} for {pipe.name}{others}.",
-                    f"Train one (audioldm train control/t2i_adapter data.map={name}) and --set control_net=FOLDER.",
-                )
             check_fits(nets[name], pipe.unet, pipe.spec, pipe.name)
         return nets
 
 
 def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
     """``pipe`` with these facts in place of its usual ones.   Raises AudioLDMError."""
-    if not texts:
-        return pipe
     from audioldm.control.micro import MicroControl, parse_facts
 
     facts = parse_facts(texts)
@@ -140,26 +144,15 @@ def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
     return replace(pipe, controls=tuple(controls))
 
 
-def load_prior(pipe: "AudioLDM", folder: Path) -> "Prior":
-    """The prior in ``folder``, or the embedded model's.   Raises AudioLDMError where it does not fit."""
+def with_prior(pipe: "AudioLDM", folder: Path) -> "AudioLDM":
+    """``pipe`` with the prior in ``folder``, or the embedded model's.   Raises AudioLDMError where it does not fit."""
+    from audioldm.nets import prior
     from audioldm.nets.clap import load_in_space
-    from audioldm.nets.prior import SHIPPED as OWN
-    from audioldm.nets.prior import Prior
 
-    place = OWN if folder == SHIPPED else folder
+    place = prior.SHIPPED if folder == SHIPPED else folder
     if not (place / "config.json").is_file():
         raise AudioLDMError(f"There is no prior in {place}.", "Train one: audioldm train caption/prior.")
-    return load_in_space(place, Prior, pipe.clap, "caption/prior")
-
-
-def check_maps(texts: list[str]) -> "list[MapSource]":
-    """``MAP=FILE[:SCALE]`` words as maps whose files are there."""
-    from audioldm.control.source import MapSource
-
-    maps = [MapSource.parse(text) for text in texts]
-    for asked in maps:
-        asked.check()
-    return maps
+    return replace(pipe, prior=load_in_space(place, prior.Prior, pipe.clap, "caption/prior"))
 
 
 def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "Control":
@@ -169,10 +162,8 @@ def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float)
 
     place = shipped(IP_ADAPTER, pipe.hashes.get("unet")) if folder == SHIPPED else folder
     if place is None:
-        raise AudioLDMError(
-            f"{pipe.name} has no net of its own for --ip-adapter.",
-            "Train one: audioldm train control/ip_adapter.",
-        )
+        hint = "Train one: audioldm train control/ip_adapter."
+        raise AudioLDMError(f"{pipe.name} has no net of its own for --ip-adapter.", hint)
     net = load_net(place)
     if not isinstance(net, IPAdapter):
         raise AudioLDMError(f"ip-adapter={folder} holds a {type(net).__name__}.", "Train control/ip_adapter.")
@@ -206,32 +197,27 @@ def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":
     try:
         wave = decode(path, pipe.spec.rate)
     except AudioLDMError as error:
-        raise AudioLDMError(
-            f"audio-prompt: {error.message}", "Name a sound file that can be read."
-        ) from error
+        hint = "Name a sound file that can be read."
+        raise AudioLDMError(f"audio-prompt: {error.message}", hint) from error
     if wave.numel() < pipe.spec.n_fft or not bool(wave.abs().max() > 0):
-        raise AudioLDMError(
-            f"audio-prompt={path} is silent or shorter than {pipe.spec.n_fft} samples.", "Use another."
-        )
+        why = f"is silent or shorter than {pipe.spec.n_fft} samples"
+        raise AudioLDMError(f"audio-prompt={path} {why}.", "Use another.")
     return clap_of(pipe, wave[None])
 
 
 def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
     """One line where a net was trained with other weights than those that it is to steer."""
-    unet = pipe.hashes.get("unet")
-    if net.config.base and unet and net.config.base != unet:
+    base, unet = net.config.base, pipe.hashes.get("unet")
+    if base and unet and base != unet:
         say(
-            f"{folder} was trained with another U-Net ({net.config.base[:12]}...) than that of {pipe.name} "
+            f"{folder} was trained with another U-Net ({base[:12]}...) than that of {pipe.name} "
             f"({unet[:12]}...); it may not steer."
         )
 
 
 def warn_of_length(asked: "MapSource", length: float, seconds: float) -> None:
     """One line where a control is longer or shorter than the clip by more than a frame or so."""
-    if length > seconds + 0.1:
-        rest = f"what is after {seconds:.2f} s is not used"
-    elif length < seconds - 0.1:
-        rest = f"after {length:.2f} s nothing steers"
-    else:
-        return
-    say(f"control {asked.name}={asked.path} lasts {length:.2f} s, the clip {seconds:.2f} s: {rest}.")
+    if abs(length - seconds) > 0.1:
+        longer = f"what is after {seconds:.2f} s is not used"
+        rest = longer if length > seconds else f"after {length:.2f} s nothing steers"
+        say(f"control {asked.name}={asked.path} lasts {length:.2f} s, the clip {seconds:.2f} s: {rest}.")

@@ -6,9 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from audioldm.cli.checks import check_device
+from audioldm.cli.checks import check_device, check_parts
 from audioldm.cli.console import say, waiting, warned
-from audioldm.cli.options import Between, DryRun, Force, Group, option, out_option, setting, weighted
+from audioldm.cli.options import Between, DryRun, Force, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span, parse_schedule
 from audioldm.progress import counted
@@ -17,10 +17,23 @@ if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.guidance import GuidanceConfig
 
+LIBRARIES = (
+    "torch",
+    "transformers.models.clap.modeling_clap",
+    "diffusers.models.unets.unet_2d_condition",
+    "audioldm.pipeline.audioldm",
+)
+"""modules that take a second or more to import, in the order of their imports"""
+
 
 def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original .ckpt.") -> Any:
     """A model by reference."""
     return option(None, f"{help}  [default: the embedded model]", "-m", "--model", "REF")
+
+
+def device_option() -> Any:
+    """What computes."""
+    return option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
 
 
 class PublishedOptions(Group):
@@ -45,7 +58,7 @@ class ModelOptions(Group):
     adapter: list[str] = option(
         [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", "FILE[:WEIGHT]"
     )
-    device: str = option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
+    device: str = device_option()
     mode: Literal["exact", "fast"] = option(
         "exact", "exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md."
     )
@@ -73,47 +86,32 @@ def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
         pipe.adapt(*adapters)
 
 
-LIBRARIES = (
-    "torch",
-    "transformers.models.clap.modeling_clap",
-    "diffusers.models.unets.unet_2d_condition",
-    "audioldm.pipeline.audioldm",
-)
-"""modules that take a second or more to import, in the order of their imports"""
-
-
 def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
     """The pipeline of ``model``, or of the embedded one for None; says the licence of weights that are imported."""
     with waiting("loading torch and the model"):
         for name in counted(LIBRARIES, "libraries"):
             import_module(name)
-        return opened(model, device=device, dtype=dtype, **choices)
+        import diffusers
+        import torch
+        import transformers
 
+        from audioldm.engines import keep_freed_memory
+        from audioldm.pipeline.audioldm import AudioLDM
 
-def opened(model: str | None, *, device: str, dtype: str | None, **choices: Any) -> "AudioLDM":
-    """As ``load``, once the libraries are there."""
-    import diffusers
-    import torch
-    import transformers
-
-    from audioldm.engines import keep_freed_memory
-    from audioldm.pipeline.audioldm import AudioLDM
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()  # their advice is for programmers
-        library.utils.logging.disable_progress_bar()
-    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if place == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's processes take a GPU each
-        place = f"cuda:{os.environ['LOCAL_RANK']}"
-    if place == "cpu":
-        keep_freed_memory()
-    with warned():
-        pipe = AudioLDM.from_pretrained(
-            model, device=place, dtype=getattr(torch, dtype) if dtype else None, **choices
-        )
-    if pipe.notice:
-        say(f"{pipe.name}: {pipe.notice}")
-    return pipe
+        for library in (diffusers, transformers):
+            library.utils.logging.set_verbosity_error()  # their advice is for programmers
+            library.utils.logging.disable_progress_bar()
+        place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if place == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's processes take a GPU each
+            place = f"cuda:{os.environ['LOCAL_RANK']}"
+        if place == "cpu":
+            keep_freed_memory()
+        kind = getattr(torch, dtype) if dtype else None
+        with warned():
+            pipe = AudioLDM.from_pretrained(model, device=place, dtype=kind, **choices)
+        if pipe.notice:
+            say(f"{pipe.name}: {pipe.notice}")
+        return pipe
 
 
 class Steps(Group):
@@ -129,9 +127,9 @@ class Steps(Group):
         None, "Rounds that bring the vocoder's sound to its mel; 0 is none.", Between(0, 1000)
     )
 
-    def settings(self) -> dict[str, Any]:
-        """What is not left to the model, by the pipeline's names."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+    def check(self, device: str = "cpu") -> None:
+        """Refuse unknown samplers and grids, and a device that is not here; imports torch."""
+        check_parts(sampler=self.sampler, grid=self.grid, device=device)
 
 
 class Sampling(Steps):
@@ -188,13 +186,12 @@ class Guidance(Group):
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
-        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
-            low, high = self.guidance_interval
+        low, high = self.guidance_interval or (0, 1)
+        if low >= high:
             raise AudioLDMError(f"guidance_interval={low:g},{high:g} is empty.", "Give LOW below HIGH.")
-        if self.guidance_threshold is not None:
-            quantile, floor = self.guidance_threshold
-            Between(0, 1).check("guidance_threshold's QUANTILE", quantile)
-            Between(0, above=True).check("guidance_threshold's FLOOR", floor)
+        quantile, floor = self.guidance_threshold or (1, 1)
+        Between(0, 1).check("guidance_threshold's QUANTILE", quantile)
+        Between(0, above=True).check("guidance_threshold's FLOOR", floor)
         if self.guidance_weak is not None and self.negative:
             raise AudioLDMError(
                 f"negative={self.negative!r} and guidance_weak both say what to move away from.", "Give one."
@@ -212,28 +209,25 @@ class Guidance(Group):
         self.config(None).check(sampler=sampler, scale=self.guidance)
 
     def config(self, model: "ModelOptions | None") -> "GuidanceConfig":
-        """The pipeline's GuidanceConfig; weak model and classifier are loaded by ``model``, None leaves them out."""
-        from audioldm.pipeline.guidance import GuidanceConfig
+        """The pipeline's GuidanceConfig; other models are loaded by ``model``, None leaves them out."""
+        from audioldm.pipeline.guidance import GuidanceConfig, TargetClass
 
-        weak = model.load(self.guidance_weak) if model and self.guidance_weak else None
-        refiner = model.load(self.refiner) if model and self.refiner else None
-        target = None
-        if model and self.guidance_classifier is not None and self.guidance_class is not None:
-            from audioldm.pipeline.guidance import TargetClass
-
-            target = TargetClass.load(self.guidance_classifier, self.guidance_class)
+        nets: dict[str, Any] = {}
+        if model is not None:
+            references = {"weak": self.guidance_weak, "refiner": self.refiner}
+            nets = {name: model.load(place) for name, place in references.items() if place}
+            if self.guidance_classifier is not None and self.guidance_class is not None:
+                nets["classifier"] = TargetClass.load(self.guidance_classifier, self.guidance_class)
         also = [weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts]
         return GuidanceConfig(
             method=self.guidance_method,
             interval=self.guidance_interval,
             threshold=self.guidance_threshold,
             extra_prompts=tuple((text, weights[0]) for text, weights in also),
-            weak=weak,
-            refiner=refiner,
             refine=self.refine,
             clap=self.guidance_clap,
-            classifier=target,
             classifier_scale=self.guidance_classifier_scale,
+            **nets,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -245,12 +239,16 @@ class Guidance(Group):
 SEEDS = Between(0, 2**62 - 1)
 
 
-def schedule_setting() -> Any:
-    """Prompts that change over time; edits have it, too."""
-    return setting(None, "Prompts over time instead of one.", '"0-5 rain; 5-12 thunder"')
+class Takes(Group):
+    """How many sounds, and prompts that change over time."""
+
+    panel = "Edit"
+    n: int = option(1, "Clips of each prompt, or takes of the edit.", "-n", "--number", Between(1, 1_000_000))
+    seed: int = option(0, "Seed of the first; the next ones have seed+1, seed+2, ...", SEEDS)
+    schedule: str | None = setting(None, "Prompts over time instead of one.", '"0-5 rain; 5-12 thunder"')
 
 
-class Prompts(Group):
+class Prompts(Takes):
     """Prompts, how many clips of each, and how a clip goes on in time."""
 
     panel = "Prompt"
@@ -260,14 +258,11 @@ class Prompts(Group):
         "negative, audio_prompt, out; - is standard input.",
         "FILE",
     )
-    n: int = option(1, "Clips per prompt.", "-n", "--number", Between(1, 1_000_000))
-    seed: int = option(0, "Seed of the first clip; the next ones have seed+1, seed+2, ...", SEEDS)
     interpolate_to: str | None = option(
         None,
         "From the prompt towards this one: a clip of the same seed for each SHARE.  [default: 0.5]",
         "TEXT[:SHARE,...]",
     )
-    schedule: str | None = schedule_setting()
     loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
     rerank: int = setting(
         1,
@@ -319,7 +314,7 @@ class Output(Force, DryRun):
     """What to do with every clip."""
 
     panel = "Output"
-    out: Path = out_option("out", "PATH", "Folder, or for one clip a file such as rain.mp3.")
+    out: Path = option(Path("out"), "Folder, or for one clip a file such as rain.mp3.", "-o", "PATH")
     audio_format: str | None = option(
         None, "Sound file format.  [default: wav]", "--format", "|".join(FORMATS)
     )
@@ -343,20 +338,10 @@ class Output(Force, DryRun):
         return self.out.suffix.lstrip(".").lower() in FORMATS and not self.out.is_dir()
 
     @property
-    def file_name(self) -> str:
-        """The name of the sound file that ``out`` is, "" for a folder."""
-        return self.out.name if self.is_file else ""
-
-    @property
     def folder(self) -> Path:
         """The folder that results go to."""
         return self.out.parent if self.is_file else self.out
 
-
-class ManyOutputs(Output):
-    """Also what may be there from an earlier run."""
-
-    resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
-    replay: Path | None = option(
-        None, "Make the sound of a .json again, and say whether it is the same.", "FILE.json"
-    )
+    def alone(self, audio_format: str) -> "Output":
+        """The options that decide how a clip sounds; the rest as it is by default."""
+        return Output(audio_format=audio_format, normalize=self.normalize, lufs=self.lufs)
