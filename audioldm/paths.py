@@ -36,7 +36,13 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     '/srv/data/a/b.wav'
     """
     root = Path(folder).absolute()
-    if is_foreign(name) or not (links or stays(root / name, root)):
+    forms = (PurePosixPath(name), PureWindowsPath(name))
+    stays = bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
+    try:
+        stays = stays and (links or (root / name).resolve().is_relative_to(root.resolve()))
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
+        stays = False
+    if not stays:
         raise AudioLDMError(
             f"{where or folder}: the path {name!r} leads out of {folder}.",
             "Remove or correct this entry: only what lies in that folder is read or written.",
@@ -44,26 +50,10 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     return root / name
 
 
-def is_foreign(name: str) -> bool:
-    """Whether a name is none of a file below a folder, on any system."""
-    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-    rooted = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    return not name or "\0" in name or ".." in parts or rooted
-
-
-def stays(path: Path, root: Path) -> bool:
-    """Whether a path lies below ``root`` when its links are followed."""
-    try:
-        return path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
-        return False
-
-
 def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
-    """The file in ``folder`` that a table calls ``name``; the plain path where there is none.
+    """The file in ``folder`` that a table calls ``name``, in any of its ``spellings``; the plain path if none is there.
 
-    Tried are the name as it is, with slashes for backslashes, composed and decomposed (NFC, NFD), and in the bytes of
-    Windows-1252.  Raises AudioLDMError for a name that leads out of the folder.
+    Raises AudioLDMError for a name that leads out of the folder.
     """
     path = inside(folder, name, where=where, links=links)
     places = (inside(folder, form, where=where, links=links) for form in spellings(name))
@@ -71,23 +61,17 @@ def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool
 
 
 def find(name: str) -> Path:
-    """The file that a user calls ``name``, wherever it is, in the ways of ``locate``."""
+    """The file that a user calls ``name``, wherever it is, in any of its ``spellings``."""
     return next((Path(form) for form in spellings(name) if os.path.lexists(form)), Path(name))
 
 
 def spellings(name: str) -> list[str]:
-    """How a file may be called that a text calls ``name``, the name itself first; bytes as Python spells them."""
-    forms = [
-        form
-        for text in (name, name.replace("\\", "/"))
-        for form in (
-            text,
-            unicodedata.normalize("NFC", text),
-            unicodedata.normalize("NFD", text),
-            text.encode("cp1252", "ignore").decode("utf-8", "surrogateescape"),
-        )
-    ]
-    return [form for form in dict.fromkeys(forms) if form]
+    """A file name as it is, with slashes for backslashes, composed and decomposed (NFC, NFD), and in cp1252's bytes."""
+    out = list[str]()
+    for text in (name, name.replace("\\", "/")):
+        out += [text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]
+        out.append(text.encode("cp1252", "ignore").decode("utf-8", "surrogateescape"))
+    return [form for form in dict.fromkeys(out) if form]
 
 
 @contextmanager
@@ -99,64 +83,89 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
     for that instant, and comes back in the next run if this one is killed in it.
     """
     path = Path(path)
+    aside = path.with_name(f".{path.name}.old")
     if replace:
-        restore(path)
+        restore(aside, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _swept:
         sweep(path.parent)
         _swept.add(path.parent)
-    stage = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    stage = stage_of(path)
     try:
         if folder:
             stage.mkdir()
         yield stage
         for file in files_in(stage):
             sync(file)
-        (swap if replace else os.replace)(stage, path)
+        if replace and path.exists():
+            path.replace(aside)
+        os.replace(stage, path)
         sync(path.parent)
     except Exception as error:
-        if why := full(error):
-            raise AudioLDMError(
-                f"{path} could not be written: {why}.",
-                "Free some space and run it again; what was there is as it was.",
-                code=1,
-            ) from error
-        raise
+        code = re.search(r"os error (\d+)", str(error))  # libraries have errors of their own for a full disk
+        number = error.errno if isinstance(error, OSError) else int(code[1]) if code else None
+        if number not in FULL:
+            raise
+        raise AudioLDMError(
+            f"{path} could not be written: {os.strerror(number)}.",
+            "Free some space and run it again; what was there is as it was.",
+            code=1,
+        ) from error
     finally:
+        if replace:
+            restore(aside, path)
         discard(stage)
+
+
+def stage_of(path: Path) -> Path:
+    """A new name beside ``path`` that ``sweep`` knows."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+
+
+def restore(aside: Path, path: Path) -> None:
+    """Bring back a folder that stands aside, or remove it where its successor is there."""
+    if aside.is_dir() and path.exists():
+        discard(aside)
+    elif aside.is_dir():
+        aside.replace(path)
 
 
 def discard(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-def swap(stage: Path, path: Path) -> None:
-    """Put ``stage`` in the place of ``path``, which stands aside until it is there."""
+@contextmanager
+def published(folder: str | Path) -> Iterator[Path]:
+    """A new folder to write to; at the end its files are on the disk and take their places in ``folder``.
+
+    An absent or empty one appears at once.   In another, which may hold what is not ours, file replaces file, those at
+    the top, which describe the others, last.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        with staged(folder, folder=True) as stage:
+            yield stage
+        return
+    sweep(folder)
+    stage = stage_of(folder / "work")
+    stage.mkdir()
     try:
-        if path.exists():
-            path.replace(aside_of(path))
-        stage.replace(path)
-        sync(path.parent)
+        yield stage
+        files = files_in(stage)
+        for file in files:
+            sync(file)
+        for file in sorted(files, key=lambda file: file.parent == stage):
+            target = folder / file.relative_to(stage)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        for place in {folder / file.parent.relative_to(stage) for file in files}:
+            sync(place)
     finally:
-        restore(path)
-
-
-def restore(path: Path) -> None:
-    """Bring back what stood aside, or remove it where its successor is there."""
-    aside = aside_of(path)
-    if aside.is_dir() and path.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-    elif aside.is_dir():
-        aside.replace(path)
-
-
-def aside_of(path: Path) -> Path:
-    """Where a folder stands while another takes its place."""
-    return path.with_name(f".{path.name}.old")
+        discard(stage)
 
 
 def sha256(path: str | Path) -> str:
@@ -173,56 +182,6 @@ def sha256(path: str | Path) -> str:
 def files_in(path: Path) -> list[Path]:
     """A file, or all files below a folder, sorted."""
     return sorted(file for file in (path, *path.rglob("*")) if file.is_file())
-
-
-def full(error: Exception) -> str:
-    """Why the disk took no more, "" where an error says something else; libraries have errors of their own for it.
-
-    >>> full(OSError(28, "x")), full(ValueError("I/O error (os error 28)")), full(ValueError("28"))
-    ('No space left on device', 'No space left on device', '')
-    """
-    said = re.search(r"os error (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
-    return os.strerror(number) if number in FULL else ""
-
-
-@contextmanager
-def published(folder: str | Path) -> Iterator[Path]:
-    """A new folder to write to; at the end its files are on the disk and take their places in ``folder``.
-
-    An absent or empty one appears at once.   In another, which may hold what is not ours, file replaces file, those at
-    the top, which describe the others, last.
-    """
-    folder = Path(folder)
-    if not folder.is_dir() or not any(folder.iterdir()):
-        with staged(folder, folder=True) as stage:
-            yield stage
-        return
-    with workspace(folder) as stage:
-        yield stage
-        files = files_in(stage)
-        for file in files:
-            sync(file)
-        for file in sorted(files, key=lambda file: file.parent == stage):
-            target = folder / file.relative_to(stage)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-        for place in {folder / file.parent.relative_to(stage) for file in files}:
-            sync(place)
-
-
-@contextmanager
-def workspace(folder: str | Path) -> Iterator[Path]:
-    """A new folder below ``folder`` that is gone afterwards; one that a killed run left is removed by ``sweep``."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    path = folder / f".work.{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -244,27 +203,20 @@ def as_bytes(text: str) -> bytes:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk; where a system cannot, go on."""
-    try:
+    with suppress(OSError):  # Windows opens no folders
         handle = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    with suppress(OSError):
-        os.fsync(handle)
-    os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sweep(folder: str | Path) -> list[Path]:
     """Remove what killed runs left of ``staged`` in ``folder``: stages whose process is gone.  Returns their paths."""
-    stale = [
-        path
-        for path in (Path(folder).glob(".*.part") if Path(folder).is_dir() else ())
-        if (match := STAGE.fullmatch(path.name)) and not alive(int(match["pid"]))
-    ]
+    parts = Path(folder).glob(".*.part") if Path(folder).is_dir() else ()
+    stale = [p for p in parts if (match := STAGE.fullmatch(p.name)) and not alive(int(match["pid"]))]
     for path in stale:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        discard(path)
     return stale
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,24 +25,15 @@ LONGEST_RECORD = 200
 
 
 @dataclass(frozen=True)
-class Omission:
-    """Something that was not taken, ``where`` it stands (FILE:LINE), and why."""
-
-    where: str
-    reason: str
-    cells: dict[str, Any] = field(default_factory=dict)
-    """what was read of it, by column"""
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
-
-
-@dataclass(frozen=True)
 class Record:
-    """One row: where it stands (FILE:LINE), and its cells by column; empty cells are absent."""
+    """One row: where it stands (FILE:LINE), its cells by column (empty ones are absent), and why it was left out."""
 
     where: str
     cells: dict[str, Any]
+    fault: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.fault}"
 
 
 @dataclass(frozen=True)
@@ -51,24 +42,7 @@ class Table:
 
     columns: list[str]
     records: list[Record] = field(default_factory=list)
-    omitted: list[Omission] = field(default_factory=list)
-
-    def check(self, path: Path, need: Sequence[str]) -> None:
-        """Raise AudioLDMError where a column is missing or comes twice."""
-        if lost := [name for name in need if name not in self.columns]:
-            raise AudioLDMError(
-                f"{path} has no columns {lost}; it has {self.columns}.", "Is this the right file?"
-            )
-        if twice := sorted({name for name in self.columns if name and self.columns.count(name) > 1}):
-            raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
-
-    def add(self, where: str, cells: Sequence[str], fault: str) -> None:
-        """Keep a row, or leave it out for its ``fault``."""
-        values = {name: cell for name, cell in zip(self.columns, cells, strict=False) if cell}
-        if fault:
-            self.omitted.append(Omission(where, fault, values))
-        else:
-            self.records.append(Record(where, values))
+    omitted: list[Record] = field(default_factory=list)
 
 
 def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
@@ -91,41 +65,34 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
             raw = source if isinstance(source, bytes) else limited(source, name)
     except OSError as error:
         raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
-    text, known = decoded(raw, name)
-    if not known:
-        warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)
-    return text
-
-
-def limited(file: BinaryIO, name: str) -> bytes:
-    """All that is left of a file.   Raises AudioLDMError where that is too long for a text."""
-    blocks, length = list[bytes](), 0
-    with suppress(OSError):  # what is no file on a disk has no size
-        length = os.fstat(file.fileno()).st_size - LONGEST_TEXT
-    while length <= 0 and (block := file.read(2**20)):
-        blocks.append(block)
-        length = sum(map(len, blocks)) - LONGEST_TEXT
-    if length > 0:
-        raise AudioLDMError(
-            f"{name} is too long for a text.", f"Name one of {LONGEST_TEXT >> 20} MiB or less."
-        )
-    return b"".join(blocks)
-
-
-def decoded(raw: bytes, name: str) -> tuple[str, bool]:
-    """The text of bytes, and whether they say their encoding.   Raises AudioLDMError for what is no text."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", errors="replace"), True
+        return raw.decode("utf-16", errors="replace")
     with suppress(UnicodeDecodeError):
-        return raw.decode("utf-8-sig"), True
+        return raw.decode("utf-8-sig")
     try:
-        return raw.decode("cp1252"), False
+        text = raw.decode("cp1252")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise AudioLDMError(
             f"{name}:{line} is text neither in UTF-8 nor in Windows-1252 (byte 0x{raw[error.start]:02x}).",
             "Save it as UTF-8.",
         ) from None
+    warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)
+    return text
+
+
+def limited(file: BinaryIO, name: str) -> bytes:
+    """All that is left of a file.   Raises AudioLDMError where that is too long for a text."""
+    raw, size = bytearray(), 0
+    with suppress(OSError):  # what is no file on a disk has no size
+        size = os.fstat(file.fileno()).st_size
+    while max(size, len(raw)) <= LONGEST_TEXT and (block := file.read(2**20)):
+        raw += block
+    if max(size, len(raw)) > LONGEST_TEXT:
+        raise AudioLDMError(
+            f"{name} is too long for a text.", f"Name one of {LONGEST_TEXT >> 20} MiB or less."
+        )
+    return bytes(raw)
 
 
 def lines(text: str) -> list[str]:
@@ -154,71 +121,72 @@ def warn_of_blank(numbers: Sequence[int], name: str | Path) -> None:
         warnings.warn(AudioLDMWarning(f"{name}: {what} left out: {listed}."), stacklevel=3)
 
 
-def read_table(path: str | Path, *, need: Sequence[str] = (), text: str = "") -> Table:
+def read_table(path: str | Path, *, need: Sequence[str] = (), text: Collection[str] = ()) -> Table:
     """The rows of a CSV, TSV or JSONL file; those of another shape are omitted and named.
 
-    ``need`` are columns that must be there.  ``text`` is a column of free text: as the last one of a CSV file it may
-    hold separators without quotation marks.  Raises AudioLDMError for a file that is no such table.
+    ``need`` are columns that must be there.  ``text`` are names of free text: such a column, as the last one of a CSV
+    file, may hold separators without quotation marks.  Raises AudioLDMError for a file that is no such table.
     """
     path = Path(path)
-    if path.suffix.lower() not in TABLES or not path.is_file():
-        what = f"There is no table {path}." if path.suffix.lower() in TABLES else f"{path} is no table."
+    kind = path.suffix.lower()
+    if kind not in TABLES or not path.is_file():
+        what = f"There is no table {path}." if kind in TABLES else f"{path} is no table."
         raise AudioLDMError(what, f"Name a file ending in {', '.join(TABLES)}.")
     rows = lines(read_text(path))
-    table = json_lines(path, rows) if path.suffix.lower() == ".jsonl" else separated(path, rows, text)
-    table.check(path, need)
+    table = json_lines(path, rows) if kind == ".jsonl" else separated(path, rows, text)
+    if lost := [name for name in need if name not in table.columns]:
+        raise AudioLDMError(
+            f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
+        )
+    if twice := sorted({name for name in table.columns if name and table.columns.count(name) > 1}):
+        raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
     return table
-
-
-def columns_of(path: str | Path) -> list[str]:
-    """The column names of a CSV or TSV file, of its first line alone."""
-    with open(path, "rb") as file:
-        raw = file.read(2**16)
-    if len(raw) == 2**16:  # without the last line, which may end within a letter
-        raw = raw[: max(raw.rfind(b"\n"), raw.rfind(b"\r")) + 1]
-    return separated(Path(path), lines(decoded(raw, str(path))[0])[:2], "").columns
 
 
 def json_lines(path: Path, rows: Sequence[str]) -> Table:
     """One object a line."""
     table, columns = Table([]), dict[str, None]()
     for number, row in filled(rows, path):
+        where = f"{path}:{number}"
         try:
             value = json.loads(row)
         except (ValueError, RecursionError) as error:
-            table.omitted.append(Omission(f"{path}:{number}", f"no JSON ({error})"))
+            table.omitted.append(Record(where, {}, f"no JSON ({error})"))
             continue
         if isinstance(value, dict):
             columns |= dict.fromkeys(value)
-            table.records.append(Record(f"{path}:{number}", value))
+            table.records.append(Record(where, value))
         else:
-            table.omitted.append(Omission(f"{path}:{number}", 'no object such as {"file_name": "a.wav"}'))
+            table.omitted.append(Record(where, {}, "no object in braces"))
     table.columns.extend(columns)
     return table
 
 
-def separated(path: Path, rows: Sequence[str], text: str) -> Table:
+def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
     """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
     start, separator = header(rows)
     table, blank = Table([]), list[int]()
     for number, raw, fault in records(rows, start, separator):
-        if not fault and not table.columns:
-            table.columns.extend(map(str.strip, raw))
-        elif fault or any(map(str.strip, raw)):
-            is_free = [text] == table.columns[-1:] and '"' not in rows[number - 1]
-            cells = cells_of(raw, len(table.columns) if is_free else len(raw), separator)
-            table.add(f"{path}:{number}", cells, fault or misshapen(cells, len(table.columns), separator))
-        else:
+        cells, width = [cell.strip() for cell in raw], len(table.columns)
+        if not fault and not width:
+            table.columns.extend(cells)
+            continue
+        if not fault and not any(cells):
             blank.append(number)
+            continue
+        is_free = table.columns[-1:] and table.columns[-1] in text and '"' not in rows[number - 1]
+        if len(cells) > width and is_free:
+            cells[width - 1 :] = [separator.join(raw[width - 1 :]).strip()]
+        if not fault and len(cells) < width:
+            fault = f"a short row: {len(cells)} cells for {width} columns"
+        elif not fault and any(cells[width:]):
+            fault = f"{len(cells)} cells for {width} columns: put quotation marks round a text with"
+            fault += f' "{separator}" in it'
+        values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
+        (table.omitted if fault else table.records).append(Record(f"{path}:{number}", values, fault))
     if table.records:
         warn_of_blank(blank, path)
     return table
-
-
-def cells_of(raw: Sequence[str], columns: int, separator: str) -> list[str]:
-    """At most so many cells of a row, those beyond put back into the last: its text has separators in it."""
-    tail = [separator.join(raw[columns - 1 :])] if len(raw) > columns else raw[columns - 1 :]
-    return [cell.strip() for cell in (*raw[: columns - 1], *tail)]
 
 
 def header(rows: Sequence[str]) -> tuple[int, str]:
@@ -228,16 +196,6 @@ def header(rows: Sequence[str]) -> tuple[int, str]:
     if match := re.fullmatch(r"sep=([,;|\t])", first.strip(" ")):
         return start + 1, match[1]
     return start, max(",;\t|", key=first.count)
-
-
-def misshapen(cells: Sequence[str], columns: int, separator: str) -> str:
-    """Why cells do not make a row of so many columns; "" if they do, empty ones beyond the last aside."""
-    if len(cells) < columns:
-        return f"a short row: {len(cells)} cells for {columns} columns"
-    if any(cells[columns:]):
-        why = f"{len(cells)} cells for {columns} columns: put quotation marks round a text"
-        return f'{why} with "{separator}" in it'
-    return ""
 
 
 def records(rows: Sequence[str], start: int, separator: str) -> Iterator[tuple[int, list[str], str]]:
@@ -276,20 +234,20 @@ def is_null(value: Any) -> bool:
 
 def texts_of(value: Any) -> tuple[str, ...]:
     """A text, or a list of texts, as a tuple of those that say something.  Raises ValueError for anything else."""
-    values = value if isinstance(value, list | tuple) else [value]
-    if wrong := [item for item in values if not is_text(item) and not is_null(item)]:
+    values = [item for item in (value if isinstance(value, list | tuple) else [value]) if not is_null(item)]
+    if wrong := [item for item in values if not is_text(item)]:
         raise ValueError(f"{wrong[0]!r} is no text")
-    return tuple(item.strip() for item in values if not is_null(item))
+    return tuple(item.strip() for item in values)
 
 
-def number_of(value: Any, *, least: float = 0.0) -> float | None:
-    """A number, None for an empty cell.  Raises ValueError for anything else, and for what is below ``least``."""
+def number_of(value: Any) -> float | None:
+    """A number of 0 or more, None for an empty cell.  Raises ValueError for anything else."""
     if is_null(value):
         return None
     try:
         number = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and number >= least):
-        raise ValueError(f"{value!r} is no number of {least:g} or more")
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{value!r} is no number of 0 or more")
     return number

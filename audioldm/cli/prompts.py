@@ -67,7 +67,7 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
         cells = [(f"{path}:{number}", {"prompt": line}) for number, line in tables.filled(lines, path)]
         table = tables.Table(["prompt"], [tables.Record(*cell) for cell in cells])
     else:
-        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, "")
+        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
         if table.columns:
             check_columns(table.columns, str(path))
     rows: list[Row] = []

@@ -5,90 +5,57 @@ writes to a pipe leaves open state nothing.
 """
 
 import os
-import struct
 import zlib
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 OPEN_SIZE = 2**32 - 2**16
 CUT = "cut off before its end"
 MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Every byte with its bits in the opposite order."""
+CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int]] = {
+    b"RIFF": (12, 4, 4, "little", 2),
+    b"RF64": (12, 4, 4, "little", 2),
+    b"FORM": (12, 4, 4, "big", 2),
+    b"riff": (40, 16, 8, "little", 8),
+    b"caff": (8, 4, 8, "big", 1),
+}
+"""First bytes of a file -> where its chunks begin, bytes of a chunk's name and size, their order, its alignment"""
+AU: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
 
 
-def flaw_of(path: str | Path) -> str:
-    """What is wrong with a file's container, "" for nothing and for formats that this does not know."""
-    with open(path, "rb") as file:
-        head, total = file.read(4), os.fstat(file.fileno()).st_size
-        file.seek(0)
-        if head == b"OggS":
-            return ogg_flaw(file)
-        size = stated_size(file, head)
+def flaw_of(file: BinaryIO) -> str:
+    """What is wrong with the container of a file at its beginning, "" for nothing and for formats not known here."""
+    head, total = file.read(4), file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if head == b"OggS":
+        return ogg_flaw(file)
+    size = stated_end(file, head)
     return CUT if size is not None and size > total else ""
 
 
-def stated_size(file: BinaryIO, head: bytes) -> int | None:
+def stated_end(file: BinaryIO, head: bytes) -> int | None:
     """Where a file's sound ends by its header, in bytes; None if it does not say."""
-    return ENDS[head](file) if head in ENDS else None
-
-
-def wave64_end(file: BinaryIO) -> int | None:
-    """Of Sony Wave64, whose sizes hold their chunk's head and are rounded up to 8."""
-    file.seek(40)
-    while len(chunk := file.read(24)) == 24:
-        size = int.from_bytes(chunk[16:], "little")
-        if chunk[:4] == b"data":
-            return file.tell() - 24 + size
-        file.seek(max(0, size - 24) + -size % 8, os.SEEK_CUR)
-    return None
-
-
-def au_end(file: BinaryIO, layout: str) -> int | None:
-    """Of Sun AU."""
-    file.seek(4)
-    start, size = struct.unpack(layout, file.read(8).ljust(8, b"\0"))
-    return None if size == 2**32 - 1 else int(start + size)
-
-
-def caf_end(file: BinaryIO) -> int | None:
-    """Of Apple CAF; a size of -1 is open."""
-    file.seek(8)
-    while len(chunk := file.read(12)) == 12:
-        size = int.from_bytes(chunk[4:], "big", signed=True)
-        if chunk[:4] == b"data":
-            return None if size < 0 else file.tell() + size
-        file.seek(max(0, size), os.SEEK_CUR)
-    return None
-
-
-def riff_end(file: BinaryIO, order: Literal["little", "big"] = "little") -> int | None:
-    """Of a RIFF, RF64 or AIFF file; RF64 keeps its size in ``ds64``."""
+    if head in AU:
+        sizes = file.read(12)
+        start, size = (int.from_bytes(sizes[at : at + 4], AU[head]) for at in (4, 8))
+        return None if size == 2**32 - 1 else start + size
+    if head not in CHUNKS:
+        return None
+    begin, name, width, order, align = CHUNKS[head]
     wide = 0
-    file.seek(12)
-    while len(chunk := file.read(8)) == 8:
-        size = int.from_bytes(chunk[4:], order)
+    file.seek(begin)
+    while len(chunk := file.read(name + width)) == name + width:
+        size = int.from_bytes(chunk[name:], order, signed=head == b"caff")
+        size -= len(chunk) if head == b"riff" else 0
         if chunk[:4] in (b"data", b"SSND"):
-            stated = wide if size == 2**32 - 1 else size if size < OPEN_SIZE else 0
-            return file.tell() + stated if stated else None
+            if width == 4:
+                size = wide if size == 2**32 - 1 else size if size < OPEN_SIZE else 0
+            return file.tell() + size if size > 0 else None
+        begin = file.tell()
         if chunk[:4] == b"ds64":
-            wide = int.from_bytes(file.read(size)[8:16], "little")
-            continue
-        file.seek(size + size % 2, os.SEEK_CUR)
+            wide = int.from_bytes(file.read(16)[8:], "little")
+        file.seek(begin + max(0, size) + -size % align)
     return None
-
-
-ENDS: dict[bytes, Callable[[BinaryIO], int | None]] = {
-    b"RIFF": riff_end,
-    b"RF64": riff_end,
-    b"FORM": partial(riff_end, order="big"),
-    b"riff": wave64_end,
-    b".snd": partial(au_end, layout=">II"),
-    b"dns.": partial(au_end, layout="<II"),
-    b"caff": caf_end,
-}
-"""First bytes of a file -> where its sound ends by its header"""
 
 
 def ogg_flaw(file: BinaryIO) -> str:
@@ -96,25 +63,20 @@ def ogg_flaw(file: BinaryIO) -> str:
     last, numbers = 0, dict[bytes, int]()
     while head := file.read(27):
         place = file.tell() - len(head)
-        if flaw := page_flaw(file, head):
-            return flaw.format(place=place)
+        table = file.read(head[26]) if len(head) == 27 else b""
+        body = file.read(sum(table))
+        if head[:4] != b"OggS"[: len(head)]:
+            return f"damaged at byte {place}"
+        if len(head) < 27 or len(table) < head[26] or len(body) < sum(table):
+            return CUT
+        page = head[:22] + bytes(4) + head[26:] + table + body
+        if checksum(page) != int.from_bytes(head[22:26], "little"):
+            return f"damaged at byte {place}"
         stream, number, last = head[14:18], int.from_bytes(head[18:22], "little"), head[5]
         if number != numbers.get(stream, number - 1) + 1:
             return f"damaged at byte {place}: a part is missing"
         numbers[stream] = number
     return "" if last & 4 else CUT
-
-
-def page_flaw(file: BinaryIO, head: bytes) -> str:
-    """What is wrong with the page of Ogg that begins with ``head``; ``file`` is then at its end."""
-    table = file.read(head[26]) if len(head) == 27 else b""
-    body = file.read(sum(table))
-    if head[:4] != b"OggS"[: len(head)]:
-        return "damaged at byte {place}"
-    if len(head) < 27 or len(table) < head[26] or len(body) < sum(table):
-        return CUT
-    page = head[:22] + bytes(4) + head[26:] + table + body
-    return "" if checksum(page) == int.from_bytes(head[22:26], "little") else "damaged at byte {place}"
 
 
 def checksum(page: bytes) -> int:

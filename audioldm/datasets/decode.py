@@ -68,6 +68,7 @@ DEMUXERS = "mov,matroska,aac,asf,wav,amr,ac3,ape,wv,tta,mp3,ogg,flac,caf"
 """Containers that ffmpeg may open: no play lists, which name other files."""
 FFMPEG = ("-v", "error", "-nostdin", "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS)
 CHANGE = "Replace or remove this file."
+NO_SOUND = ("the file is empty", "it is a web page")
 
 Samples = npt.NDArray[np.generic]
 
@@ -82,28 +83,30 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 class Reader:
     """An open sound file: its rate in Hz, channels, libsndfile's subtype, and ``frames``, None if it states none."""
 
-    def __init__(self, path: str | Path, file: soundfile.SoundFile) -> None:
-        self.path, self.file, self.begun = path, file, False
+    def __init__(self, path: str | Path, source: bytes | str | io.BytesIO) -> None:
+        self.path, self.source, self.begun = path, source, False
+        self.file = file = _Stream(source)
         self.rate, self.channels, self.subtype = int(file.samplerate), int(file.channels), str(file.subtype)
         exact = file.format in ("FLAC", "OGG") or self.subtype.startswith(EXACT)
-        known = file.frames < 2**62
-        self.frames = int(file.frames) if known and exact else None
+        self.frames = int(file.frames) if exact and file.frames < 2**62 else None
         if not RATES[0] <= self.rate <= RATES[1]:
-            raise unreadable(self.path, f"its rate is {self.rate} Hz")
+            raise unreadable(path, f"its rate is {self.rate} Hz")
         if not 1 <= self.channels <= MOST_CHANNELS:
-            raise unreadable(self.path, f"it has {self.channels} channels")
+            raise unreadable(path, f"it has {self.channels} channels")
 
     def blocks(
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
     ) -> Iterator[Samples]:
         """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
-        first, total = self.span(start, seconds)
-        done = 0
+        if not all(isfinite(part) and part >= 0 for part in (start, seconds or 0.0)):
+            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
+        first, size, done = round(start * self.rate), max(1, BLOCK // self.channels), 0
+        rest = 2**62 if self.frames is None else max(0, self.frames - first)
+        total = rest if seconds is None else min(rest, round(seconds * self.rate))
         try:
-            self.rewind()
-            self.skip(first)
+            self.go_to(first, size)
             while done < total and len(
-                block := self.file.read(min(self.size, total - done), dtype=dtype, always_2d=True)
+                block := self.file.read(min(size, total - done), dtype=dtype, always_2d=True)
             ):
                 done += len(block)
                 yield block
@@ -112,66 +115,55 @@ class Reader:
         if self.frames is not None and done < total:
             raise AudioLDMError(f"{self.path} is cut off: {done} of {total} samples.", CHANGE, code=1)
 
-    def span(self, start: float, seconds: float | None) -> tuple[int, int]:
-        """First sample and number of samples of a part; the number is huge where only the file's end ends it."""
-        if not all(isfinite(part) and part >= 0 for part in (start, seconds or 0.0)):
-            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
-        first = round(start * self.rate)
-        rest = 2**62 if self.frames is None else max(0, self.frames - first)
-        return first, rest if seconds is None else min(rest, round(seconds * self.rate))
-
-    def rewind(self) -> None:
-        """Go to the beginning, by opening the file again where it cannot jump."""
-        if self.begun and self.frames is not None:
-            self.file.seek(0)
-        elif self.begun:
-            source = self.file.name
-            self.file.close()
-            if hasattr(source, "seek"):
-                source.seek(0)
-            self.file = _Stream(source)
-        self.begun = True
-
-    @property
-    def size(self) -> int:
-        """Samples of a block."""
-        return max(1, BLOCK // self.channels)
-
-    def skip(self, count: int) -> None:
-        """Go on by ``count`` samples, by reading them where the file cannot jump."""
+    def go_to(self, first: int, size: int) -> None:
+        """Go to a sample; where the file cannot jump, by opening it again and reading what is before."""
         if self.frames is not None:
-            self.file.seek(min(count, self.frames))
+            self.file.seek(min(first, self.frames))
             return
-        while count > 0 and (got := len(self.file.read(min(self.size, count), always_2d=True))):
-            count -= got
+        if self.begun:
+            self.file.close()
+            if isinstance(self.source, io.BytesIO):
+                self.source.seek(0)
+            self.file = _Stream(self.source)
+        self.begun = True
+        while first > 0 and (got := len(self.file.read(min(size, first), always_2d=True))):
+            first -= got
 
 
 @contextmanager
-def opened(path: str | Path, *, most: int | None = None) -> Iterator[Reader]:
+def opened(path: str | Path, *, content: bytes | None = None, most: int | None = None) -> Iterator[Reader]:
     """A sound file to be read.  Raises AudioLDMError for one that is missing, damaged, or no sound.
 
-    Of what only ffmpeg reads, little more than ``most`` samples (all channels together) are decoded: the rest is
-    missing without a word, so whoever has a limit counts.
+    With ``content`` the file's bytes are these, and ``path`` is what messages call it.  Of what only ffmpeg reads,
+    little more than ``most`` samples (all channels together) are decoded: the rest is missing without a word, so
+    whoever has a limit counts.
     """
-    if not Path(path).is_file():
+    if content is None and not Path(path).is_file():
         raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
-    name = os.fsencode(path) if os.name == "posix" else str(path)
     with ExitStack() as stack:
         try:
-            if Path(path).suffix.lower() in FOREIGN:
+            raw = io.BytesIO(content) if content is not None else stack.enter_context(open(path, "rb"))
+            head = raw.read(256)
+            raw.seek(0)
+            flaw = flaw_of(raw)
+        except OSError as error:
+            raise unreadable(path, error.strerror or "it cannot be opened") from error
+        if flaw:
+            raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
+        name = os.fsencode(path) if os.name == "posix" else str(path)
+        is_foreign = content is None and Path(path).suffix.lower() in FOREIGN
+        try:
+            if is_foreign:
                 raise soundfile.LibsndfileError(1)
-            file = _Stream(name)
+            reader = Reader(path, name if content is None else io.BytesIO(content))
         except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-            why = reason(path, error)
-            if why in ("the file is empty", "it is a web page") or not likely_sound(path):
+            why = reason(head, error)
+            riff = head[:4] == b"RIFF" and head[8:12] == b"WAVE" and len(head) > 12  # of an unknown codec
+            video = head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3"
+            if content is not None or why in NO_SOUND or not (is_foreign or riff or video):
                 raise unreadable(path, why) from error
             room = stack.enter_context(tempfile.TemporaryDirectory(prefix="audioldm-"))
-            file = _Stream(str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most)))
-        else:
-            if flaw := flaw_of(path):
-                file.close()
-                raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
-        reader = Reader(path, file)
+            reader = Reader(path, str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most)))
         stack.callback(lambda: reader.file.close())
         yield reader
 
@@ -179,15 +171,6 @@ def opened(path: str | Path, *, most: int | None = None) -> Iterator[Reader]:
 def unreadable(path: str | Path, why: str) -> AudioLDMError:
     """The line about a file that is no sound."""
     return AudioLDMError(f"Cannot read audio from {path}: {why}.", CHANGE, code=1)
-
-
-def likely_sound(path: str | Path) -> bool:
-    """Whether ffmpeg is worth a try: by the ending, or by a RIFF file whose codec libsndfile does not know."""
-    with open(path, "rb") as file:
-        head = file.read(16)
-    riff = head[:4] == b"RIFF" and head[8:12] == b"WAVE" and head[12:16] != b""
-    known = riff or head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3"
-    return known or Path(path).suffix.lower() in FOREIGN
 
 
 def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
@@ -215,14 +198,13 @@ def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
     return target
 
 
-def reason(path: str | Path, error: Exception) -> str:
+def reason(head: bytes, error: Exception) -> str:
     """libsndfile's reason, but for files that it misjudges: it says of a web page named .mp3 that there is no file."""
-    with open(path, "rb") as file:
-        head = file.read(256).lstrip().lower()
+    head = head.lstrip().lower()
     if not head:
-        return "the file is empty"
+        return NO_SOUND[0]
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page"
+        return NO_SOUND[1]
     said = str(error).rpartition(": ")[2].removeprefix("Error : ").strip(" .")
     if isinstance(error, soundfile.LibsndfileError):
         said = error.error_string.strip(" .")
@@ -234,10 +216,9 @@ def read_mono(
 ) -> tuple[Tensor, int]:
     """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory.
 
-    With ``content`` the file's bytes are these, and ``path`` is what messages call it.   Raises AudioLDMError for a
-    file that is missing, damaged, or no sound.
+    ``content`` is that of ``opened``.   Raises AudioLDMError for a file that is missing, damaged, or no sound.
     """
-    with opened(path) if content is None else held(path, content) as file:
+    with opened(path, content=content) as file:
         mixer = Mixer(file.channels)
         waves = [mixer.add(torch.from_numpy(block)) for block in file.blocks(start, seconds)]
         strongest = mixer.strongest()
@@ -257,17 +238,6 @@ def check_level(path: str | Path, peak: float) -> None:
         raise AudioLDMError(
             f"{path} peaks at {peak:.1e} of full scale: it is no sound.", "Give another file.", code=1
         )
-
-
-@contextmanager
-def held(name: str | Path, content: bytes) -> Iterator[Reader]:
-    """A sound whose bytes are in memory."""
-    try:
-        file = _Stream(io.BytesIO(content))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise unreadable(name, str(error).rpartition(": ")[2] or "format not recognised") from error
-    with file:
-        yield Reader(name, file)
 
 
 CANCEL = "its channels cancel each other (antiphase); channel {} is used instead of their mean"
@@ -323,21 +293,18 @@ def resample(wave: Tensor, source: int, target: int) -> Tensor:
     """
     if source == target or wave.shape[-1] == 0:
         return wave
-    length = ceil(wave.shape[-1] * target / source)
+    length, samples = ceil(wave.shape[-1] * target / source), wave.shape[-1]
     ratio = Fraction(target, source).limit_denominator(LARGEST_RATIO)
-    out = torch.cat(list(pieces(wave, ratio.denominator, ratio.numerator)), dim=-1)
-    return torch.nn.functional.pad(out, (0, max(0, length - out.shape[-1])))[..., :length]
-
-
-def pieces(wave: Tensor, source: int, target: int) -> Iterator[Tensor]:
-    """The resampled wave in pieces of LONG samples; each is computed with what the filter reaches on both sides."""
-    step = LONG // source * source
-    reach = source * (ceil(2 * RESAMPLE["lowpass_filter_width"] / min(source, target)) + 1)
-    for start in range(0, wave.shape[-1], step):
+    new, old = ratio.numerator, ratio.denominator
+    step, pieces = LONG // old * old, list[Tensor]()
+    reach = old * (ceil(2 * RESAMPLE["lowpass_filter_width"] / min(old, new)) + 1)  # of the filter
+    for start in range(0, samples, step):
         before = min(start, reach)
-        part = resampler(source, target, wave.dtype)(wave[..., start - before : start + step + reach])
-        part = part[..., before * target // source :]
-        yield part if start + step >= wave.shape[-1] else part[..., : step * target // source]
+        piece = resampler(old, new, wave.dtype)(wave[..., start - before : start + step + reach])
+        end = None if start + step >= samples else (before + step) * new // old
+        pieces.append(piece[..., before * new // old : end])
+    out = torch.cat(pieces, dim=-1)
+    return torch.nn.functional.pad(out, (0, max(0, length - out.shape[-1])))[..., :length]
 
 
 @lru_cache(maxsize=16)

@@ -11,7 +11,7 @@ from typing import Any
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, locate, sha256, write_text
-from audioldm.tables import filled, is_text, lines, read_text
+from audioldm.tables import is_text, json_lines, lines, read_text
 
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
@@ -54,21 +54,21 @@ def is_number(value: Any, least: float = -math.inf) -> bool:
     return number and least <= value and abs(value) <= sys.float_info.max
 
 
-Check = tuple[Callable[[Any], bool], str]
-TEXT: Check = is_text, "no text"
-NAME: Check = lambda value: isinstance(value, str), "no text"
-"""of a file, which may be in bytes of another encoding"""
-TEXTS: Check = (
-    lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"
-)  # fmt: skip
-NUMBER: Check = lambda value: is_number(value, 0), "no number that it can have"
-FIELDS: dict[str, Check] = {
-    "path": NAME,
-    **dict.fromkeys(("licence", "source", "sha256", "author", "group"), TEXT),
-    **dict.fromkeys(("captions", "labels", "parts"), TEXTS),
-    **dict.fromkeys(("start", "weight", "rate", "clipping"), NUMBER),
-    "seconds": (lambda value: value is None or is_number(value, 0), NUMBER[1]),
-    "loudness": (lambda value: value is None or is_number(value), NUMBER[1]),
+def is_amount(value: Any) -> bool:
+    """Whether a value is a number of 0 or more."""
+    return is_number(value, 0)
+
+
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "path": (lambda value: isinstance(value, str), "no text"),  # it may be in bytes of another encoding
+    **dict.fromkeys(("licence", "source", "sha256", "author", "group"), (is_text, "no text")),
+    **dict.fromkeys(
+        ("captions", "labels", "parts"),
+        (lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"),
+    ),
+    **dict.fromkeys(("start", "weight", "rate", "clipping"), (is_amount, "no number that it can have")),
+    "seconds": (lambda value: value is None or is_amount(value), "no number that it can have"),
+    "loudness": (lambda value: value is None or is_number(value), "no number that it can have"),
     "fold": (lambda value: is_number(value) and isinstance(value, int), "no whole number"),
     "split": (lambda value: value in SPLITS, f"not one of {', '.join(SPLITS)}"),
 }
@@ -87,16 +87,10 @@ class Finding:
         return f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else "")
 
 
-def read(
-    path: str | Path,
-    *,
-    split: str | None = None,
-    absolute: bool = True,
-    findings: list[Finding] | None = None,
-) -> list[Row]:
+def read(path: str | Path, *, split: str | None = None, findings: list[Finding] | None = None) -> list[Row]:
     """The rows of a manifest (of one ``split`` if given); relative paths lie in the manifest's own folder.
 
-    ``absolute`` allows the paths that ``write`` gives to sounds elsewhere on this machine; nothing but a sound is read
+    Paths may be absolute, as ``write`` gives them to sounds elsewhere on this machine; nothing but a sound is read
     there, and nothing is written or removed.  Lines that are wrong are added to ``findings``, or refused without it.
     """
     path = Path(path)
@@ -104,38 +98,42 @@ def read(
         raise AudioLDMError(f"There is no manifest at {path}.", "Make one with `audioldm data prepare`.")
     if split is not None and split not in SPLITS:
         raise AudioLDMError(f"split={split!r} is not a split.", f"Use one of {', '.join(SPLITS)}.")
-    rows = []
-    for number, line in filled(lines(read_text(path)), path):
+    table, rows = json_lines(path, lines(read_text(path))), list[Row]()
+    for record in (*table.omitted, *table.records):
+        why = record.fault or fault_of(record.cells)
         try:
-            rows.append(parse(line, where=f"{path}:{number}", folder=path.parent, absolute=absolute))
+            if not why:
+                rows.append(row_of(record.cells, record.where, path.parent))
+                continue
         except AudioLDMError as error:
-            if findings is None:
-                raise
-            findings.append(
-                Finding("line", f"{path}:{number}", error.message.removeprefix(f"{path}:{number}"))
-            )
+            why = error.message.removeprefix(f"{record.where}: ").rstrip(".")
+        if findings is None:
+            raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
+        findings.append(Finding("line", record.where, why))
     return [row for row in rows if split is None or row.split == split]
 
 
-def parse(line: str, *, where: str, folder: Path, absolute: bool = True) -> Row:
-    """One manifest line as a Row; every mistake names the line."""
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise AudioLDMError(f"{where} is not JSON: {error}.", "Write one object per line.") from error
-    if not isinstance(values, dict) or not isinstance(values.get("path"), str) or "captions" not in values:
-        raise AudioLDMError(f"{where} has no text 'path' and list 'captions'.", "Each line needs both.")
+def fault_of(values: dict[str, Any]) -> str:
+    """Why an object of a manifest is no row; "" for one that is."""
+    if not isinstance(values.get("path"), str) or "captions" not in values:
+        return "it has no text 'path' and list 'captions'"
     if unknown := sorted(set(values) - set(FIELDS)):
-        raise AudioLDMError(f"{where} has unknown fields {unknown}.", f"Known: {sorted(FIELDS)}.")
-    for name, value in values.items():
-        fits, why = FIELDS[name]
-        if not fits(value):
-            raise AudioLDMError(f"{where}: {name}={value!r} is {why}.", "Correct this line.")
+        return f"unknown fields {unknown}; known are {sorted(FIELDS)}"
+    faults = (
+        f"{name}={value!r} is {FIELDS[name][1]}"
+        for name, value in values.items()
+        if not FIELDS[name][0](value)
+    )
+    return next(faults, "")
+
+
+def row_of(values: dict[str, Any], where: str, folder: Path) -> Row:
+    """An object without faults as a row.   Raises AudioLDMError for a relative path that leads out of ``folder``."""
     content: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     row = Row(**content)
-    if absolute and Path(row.path).is_absolute():
-        return row
-    return replace(row, path=str(locate(folder, row.path, where=where)))
+    return (
+        row if Path(row.path).is_absolute() else replace(row, path=str(locate(folder, row.path, where=where)))
+    )
 
 
 def write(rows: Iterable[Row], path: str | Path) -> Path:
@@ -149,11 +147,7 @@ def write(rows: Iterable[Row], path: str | Path) -> Path:
 def json_line(values: dict[str, Any]) -> str:
     """One line of JSON; a file name whose bytes are no UTF-8 is kept by escapes."""
     line = json.dumps(values, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(values)
-    return line + "\n"
+    return f"{line if is_text(line) else json.dumps(values)}\n"
 
 
 def _portable(path: str, folder: Path) -> str:

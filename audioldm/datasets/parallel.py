@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TypeVar
@@ -14,8 +13,8 @@ from audioldm.datasets.manifest import Finding, Row
 from audioldm.progress import counted
 
 Result = TypeVar("Result")
-WINDOW = 4
-"""Items that wait at each process; after a crash they are tried again one by one."""
+PART = 16
+"""Rows a process that are given out together; after a crash the rest of them is tried again one by one."""
 
 
 def sound_results(
@@ -41,19 +40,26 @@ def each(
     if processes < 1:
         yield from map(guarded, rows)
         return
-    done = 0
-    while done < len(rows):
-        pool = spawned(processes)
-        try:
-            for result in ordered(pool, guarded, rows[done:], WINDOW * processes):
-                yield result
-                done += 1
-        except BrokenProcessPool:
-            suspects = rows[done : done + WINDOW * processes]
-            yield from alone(guarded, suspects)
-            done += len(suspects)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = spawned(processes)
+    try:
+        for begin in range(0, len(rows), PART * processes):
+            part, done = rows[begin : begin + PART * processes], 0
+            try:
+                for result in pool.map(guarded, part):
+                    yield result
+                    done += 1
+            except BrokenProcessPool:
+                pool = spawned(1)
+                for row in part[done:]:
+                    try:
+                        yield pool.submit(guarded, row).result()
+                    except BrokenProcessPool:
+                        yield Finding("failed", row.path, "it ended the process that read it: out of memory?")
+                        pool = spawned(1)
+                pool.shutdown(wait=False)
+                pool = spawned(processes)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def attempt(work: Callable[[Row], Result], row: Row) -> Result | Finding:
@@ -78,28 +84,3 @@ def end_with_parent() -> None:
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()
-
-
-def ordered(
-    pool: ProcessPoolExecutor, work: Callable[[Row], Result], rows: Sequence[Row], window: int
-) -> Iterator[Result]:
-    """Results in order, at most ``window`` rows ahead of the one that is waited for."""
-    source = iter(rows)
-    waiting: list[Future[Result]] = [pool.submit(work, row) for row in islice(source, window)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(work, row) for row in islice(source, 1)]
-
-
-def alone(work: Callable[[Row], Result], rows: Sequence[Row]) -> Iterator[Result | Finding]:
-    """Each row in a process that works on nothing else, so that one which ends its process is known."""
-    pool = spawned(1)
-    try:
-        for row in rows:
-            try:
-                yield pool.submit(work, row).result()
-            except BrokenProcessPool:
-                yield Finding("failed", row.path, "it ended the process that read it: out of memory?")
-                pool = spawned(1)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -51,7 +51,7 @@ def from_folder(folder: Path) -> list[Clip]:
 
 def read_captions(path: Path) -> dict[str, str]:
     """id -> caption of a table with these columns; AudioLDMError for a row that is not read whole."""
-    table = read_table(path, need=("id", "caption"), text="caption")
+    table = read_table(path, need=("id", "caption"), text=("caption",))
     if table.omitted:
         raise AudioLDMError(f"{table.omitted[0]}.", "Correct this row: its caption would be lost.")
     return {

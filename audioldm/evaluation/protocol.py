@@ -88,7 +88,7 @@ def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
 def of_audiocaps(path: Path, *, name: str = "audiocaps-test", seconds: float = 10.0) -> Protocol:
     """AudioCaps' test CSV: one caption a clip, the one with the lowest ``audiocap_id``; recordings are youtube ids."""
     columns = ("audiocap_id", "youtube_id", "start_time", "caption")
-    table = read_table(path, need=columns, text="caption")
+    table = read_table(path, need=columns, text=("caption",))
     wrong = [str(omission) for omission in table.omitted]
     for record in table.records:
         if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal()):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from audioldm.datasets.decode import held
+from audioldm.datasets.decode import opened
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
@@ -121,7 +121,7 @@ def preview(kind: str, step: int, event: Any) -> str:
     """A picture, or a sound with its spectrogram."""
     if kind == "images":
         return html.image(event.encoded_image_string, f"log-mel at batch {step}", 'style="width:100%" ')
-    with held(f"the preview of batch {step}", event.encoded_audio_string) as file:
+    with opened(f"the preview of batch {step}", content=event.encoded_audio_string) as file:
         wave = torch.from_numpy(np.concatenate(list(file.blocks())).mean(axis=1))
         return html.spectrogram(wave, file.rate) + html.player(wave, file.rate)
 

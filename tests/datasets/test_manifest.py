@@ -43,8 +43,8 @@ def test_a_manifest_moves_with_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("{", "not JSON"),
-        ("[]", "path"),
+        ("{", "no JSON"),
+        ("[]", "no object"),
         ('{"captions": []}', "path"),
         ('{"path": "a", "captions": "one text"}', "list of texts"),
         ('{"path": "a", "captions": [1]}', "list of texts"),

@@ -87,8 +87,10 @@ def test_damaged_and_foreign_parquet_files_are_named(mirror, tmp_path):
     with pytest.raises(AudioLDMError, match="no column 'sound'"):
         list(packed.parquet([path], "sound"))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(AudioLDMError, match="no parquet file"):
-        list(packed.parquet([path]))
+    (sample,) = packed.parquet([path])
+    assert "no parquet" in sample.fault
+    with pytest.raises(AudioLDMError, match=r"x has no sounds; missing: .*no parquet"):
+        packed.unpack([sample], tmp_path / "out", source="x", findings=[])
 
 
 def tar(path, members):

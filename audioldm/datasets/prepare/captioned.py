@@ -1,29 +1,14 @@
 """Data sets with written captions: AudioCaps, Clotho, WavCaps, MACS, MusicCaps, from their authors' files."""
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import Row, split_of
-from audioldm.datasets.prepare.shared import (
-    CLIP_SECONDS,
-    YOUTUBE,
-    AnyPath,
-    Findings,
-    Sounds,
-    by_split,
-    content_of,
-    items,
-    licence,
-    note,
-    rows_of,
-    table,
-    texts,
-    youtube_names,
-)
+from audioldm.datasets.prepare import shared
+from audioldm.datasets.prepare.shared import AnyPath, Findings, Sounds, rows_of, table, youtube_row
 from audioldm.datasets.prepare.youtube import Clip
 from audioldm.errors import AudioLDMError
 from audioldm.tables import Record, texts_of
@@ -37,11 +22,13 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
     """
     sounds, clips, splits = Sounds(audio or folder), dict[tuple[str, str], dict[str, Any]](), dict[str, str]()
     need = ("audiocap_id", "youtube_id", "start_time", "caption")
-    for split, path in by_split(Path(folder), {f"{split}.csv": split for split in ("train", "val", "test")}):
-        for record in table(path, need, findings, text="caption"):
+    for split, path in shared.by_split(
+        Path(folder), {f"{name}.csv": name for name in ("train", "val", "test")}
+    ):
+        for record in table(path, need, findings, text=("caption",)):
             line = record.cells
             if lost := [name for name in need if name not in line]:
-                note(findings, record.where, f"no {lost[0]}")
+                shared.note(findings, record.where, f"no {lost[0]}")
                 continue
             key = video, start = line["youtube_id"], line["start_time"]
             clip = clips.setdefault(key, {"video": video, "start": start, "captions": [], "ids": []})
@@ -51,24 +38,16 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
 
     def row(clip: dict[str, Any]) -> Row:
         video, captions = clip["video"], tuple(dict.fromkeys(clip["captions"]))
-        place = sounds.place(*youtube_names(video, float(clip["start"])), *clip["ids"])
+        place = sounds.place(*shared.youtube_names(video, float(clip["start"])), *clip["ids"])
         return youtube_row(place, video, captions, split=splits[video], source="audiocaps")
 
-    return list(
-        rows_of((Record(f"{folder}: {clip['video']}", clip) for clip in clips.values()), row, findings)
-    )
-
-
-def youtube_row(place: str, video: str, captions: tuple[str, ...], **more: Any) -> Row:
-    """A clip of a video."""
-    author, group = f"https://youtu.be/{video}", f"youtube/{video}"
-    return Row(place, captions, licence=YOUTUBE, author=author, group=group, **more)
+    return rows_of((Record(f"{folder}: {clip['video']}", clip) for clip in clips.values()), row, findings)
 
 
 def clips(rows: Sequence[Row]) -> list[Clip]:
     """The clips to fetch from YouTube: those of rows whose sound is not there."""
     lost = [Path(row.path).name.rsplit("_", 1) for row in rows if not Path(row.path).is_file()]
-    return [Clip(video, float(start), CLIP_SECONDS) for video, start in lost]
+    return [Clip(video, float(start), shared.CLIP_SECONDS) for video, start in lost]
 
 
 CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "test"}
@@ -76,38 +55,32 @@ CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "tes
 
 def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     """Clotho v2: 15 to 30 s with five captions each (Zenodo 4783391, unpacked; Drossos et al. 2020)."""
-    out = list[Row]()
-    for name in CLOTHO_SPLITS:
-        for captions in sorted(Path(folder).rglob(f"clotho_captions_{name}.csv"))[:1]:
-            row = clotho_reader(Path(folder), name, findings)
-            out += rows_of(table(captions, ("file_name", "caption_1"), findings), row, findings)
-    if not out:
-        raise AudioLDMError(f"{folder} holds no clotho_captions_*.csv.", "Name Clotho's folder.")
-    return out
+    folder, out = Path(folder), list[Row]()
 
-
-def clotho_reader(folder: Path, name: str, findings: Findings) -> Callable[[dict[str, str]], Row]:
-    """What makes a row of a line of one of Clotho's captions, with the metadata of that part."""
-    facts = dict[str, dict[str, str]]()
-    for about in sorted(folder.rglob(f"clotho_metadata_{name}.csv"))[:1]:
-        facts = {
-            line.cells.get("file_name", ""): line.cells for line in table(about, ("file_name",), findings)
-        }
-    places = [path for path in sorted(folder.rglob("*")) if path.is_dir() and name in path.name]
-    sounds = Sounds(*(places or [folder]))
-
-    def row(line: dict[str, str]) -> Row:
+    def row(line: dict[str, str], facts: dict[str, dict[str, str]], sounds: Sounds, split: str) -> Row:
         file = line["file_name"]
         fact = facts.get(file, {})
         number, labels = fact.get("sound_id", ""), map(str.strip, fact.get("keywords", "").split(";"))
+        captions = dict.fromkeys(texts_of([line.get(f"caption_{i}") for i in range(1, 6)]))
         return Row(
-            sounds.place(file), texts(line, [f"caption_{i}" for i in range(1, 6)]), tuple(filter(None, labels)),
-            split=CLOTHO_SPLITS[name], licence=licence(fact.get("license", "")), source="clotho",
-            author=fact.get("manufacturer", ""),
+            sounds.place(file), tuple(captions), tuple(filter(None, labels)), split=split, source="clotho",
+            licence=shared.licence(fact.get("license", "")), author=fact.get("manufacturer", ""),
             group=f"freesound/{number}" if number.isdigit() else f"clotho/{file}",
         )  # fmt: skip
 
-    return row
+    for name, split in CLOTHO_SPLITS.items():
+        for captions in sorted(folder.rglob(f"clotho_captions_{name}.csv"))[:1]:
+            about = sorted(folder.rglob(f"clotho_metadata_{name}.csv"))[:1]
+            facts = [line.cells for path in about for line in table(path, ("file_name",), findings)]
+            places = [path for path in sorted(folder.rglob("*")) if path.is_dir() and name in path.name]
+            make = partial(
+                row, split=split, sounds=Sounds(*(places or [folder])),
+                facts={fact.get("file_name", ""): fact for fact in facts},
+            )  # fmt: skip
+            out += rows_of(table(captions, ("file_name", "caption_1"), findings), make, findings)
+    if not out:
+        raise AudioLDMError(f"{folder} holds no clotho_captions_*.csv.", "Name Clotho's folder.")
+    return out
 
 
 WAVCAPS = {
@@ -129,7 +102,7 @@ def wavcaps(
     lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
     if not lists:
         raise AudioLDMError(f"{folder} holds no *_final.json.", "Name the folder that holds json_files.")
-    banned = set(map(stem_of, chain.from_iterable(map(blacklist, map(Path, exclude)))))
+    banned = {stem_of(name) for path in map(Path, exclude) for name in blacklist(path)}
     sounds = Sounds(audio or folder)
 
     def row(item: dict[str, Any], name: str, prefix: str) -> Row | None:
@@ -138,13 +111,13 @@ def wavcaps(
         return None if stem in banned else Row(
             sounds.place(stem), texts_of(item["caption"]), split=split_of(group, val=val, test=0.0),
             licence="WavCaps: academic use", source=f"wavcaps/{name}", group=group,
-            author=str(next(filter(None, (item.get("author"), item.get("href"))), "")),
+            author=str(item.get("author") or item.get("href") or ""),
         )  # fmt: skip
 
     out = list[Row]()
     for path in lists:
         name, prefix = WAVCAPS[path.stem]
-        records = items(path, content_of(path), "data")
+        records = shared.items(path, shared.content_of(path), "data")
         out += rows_of(records, partial(row, name=name, prefix=prefix), findings)
     return out
 
@@ -158,19 +131,15 @@ def blacklist(path: Path) -> list[str]:
     """Every id in a blacklist: a JSON list, or lists under the parts' names."""
     if not path.is_file():
         raise AudioLDMError(f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists.")
-    content = content_of(path)
+    content = shared.content_of(path)
     lists = content.values() if isinstance(content, dict) else [content]
     return [str(name) for names in lists if isinstance(names, list) for name in names]
 
 
 def macs(
-    folder: AnyPath,
-    *,
-    audio: AnyPath | None = None,
-    val: float = 0.1,
-    test: float = 0.1,
+    folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.1, test: float = 0.1,
     findings: Findings = None,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """MACS: urban scenes of 10 s with two to five captions (MACS.yaml; Martín-Morató and Mesaros 2021).
 
     The sounds are TAU Urban Acoustic Scenes 2019.  A place's recordings share a split: "airport-oslo-0-1-a.wav" is of
@@ -191,7 +160,7 @@ def macs(
             split=split_of(group, val=val, test=test), licence="TAU: non-commercial", author="Tampere University",
         )  # fmt: skip
 
-    return list(rows_of(items(path, content_of(path, yaml.safe_load), "files"), row, findings))
+    return rows_of(shared.items(path, shared.content_of(path, yaml.safe_load), "files"), row, findings)
 
 
 def musiccaps(
@@ -205,12 +174,10 @@ def musiccaps(
 
     def row(line: dict[str, str]) -> Row:
         video, test = line["ytid"], line["is_audioset_eval"] == "True"
-        place = sounds.place(*youtube_names(video, float(line["start_s"]), float(line["end_s"])))
+        place = sounds.place(*shared.youtube_names(video, float(line["start_s"]), float(line["end_s"])))
         split = "test" if test else split_of(f"youtube/{video}", val=val, test=0.0)
-        labels = tuple(ast.literal_eval(line["aspect_list"]))
-        return youtube_row(
-            place, video, texts_of(line["caption"]), labels=labels, split=split, source="musiccaps"
-        )
+        labels, captions = tuple(ast.literal_eval(line["aspect_list"])), texts_of(line["caption"])
+        return youtube_row(place, video, captions, labels=labels, split=split, source="musiccaps")
 
     need = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
-    return list(rows_of(table(Path(folder) / "musiccaps-public.csv", need, findings), row, findings))
+    return rows_of(table(Path(folder) / "musiccaps-public.csv", need, findings), row, findings)

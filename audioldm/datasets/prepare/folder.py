@@ -1,6 +1,7 @@
 """Any folder of sounds, with captions from a metadata file, from text files beside the sounds, or from file names."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -8,25 +9,21 @@ from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import SPLITS, Row, split_of
-from audioldm.datasets.prepare.shared import OTHER, WRONG, AnyPath, Findings, is_sound, note, remark, walk
+from audioldm.datasets.prepare.shared import WRONG, AnyPath, Findings, is_sound, note, reason_of, walk
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate, sha256
-from audioldm.tables import (
-    Omission,
-    Record,
-    columns_of,
-    is_null,
-    is_text,
-    lines,
-    number_of,
-    read_table,
-    read_text,
-    texts_of,
-)
+from audioldm.tables import is_null, is_text, lines, number_of, read_table, read_text, separated, texts_of
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
 CAPTION_COLUMNS = ("captions", "caption", "text")
+
+OTHER = (
+    "", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xml", ".html", ".htm", ".pdf", ".lab",
+    ".png", ".jpg", ".jpeg", ".gif", ".svg", ".rtf", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".tar", ".gz", ".py",
+    ".sh", ".log", ".parquet", ".npy", ".npz", ".pt", ".ini", ".toml", ".lnk", ".url", ".db", ".bib", ".tex", ".asd",
+)  # fmt: skip
+"""Endings of files that nobody takes for sounds."""
 
 Sound = tuple[Path, dict[str, Any]]
 """a file, and what metadata says of it"""
@@ -47,21 +44,24 @@ def folder(
     place = Path(place).absolute()
     if not place.is_dir():
         raise AudioLDMError(f"There is no folder {place}.", "Name a folder of sounds.")
-    named, broken = metadata(place, findings)
+    tables = [place / name for name in METADATA if (place / name).is_file()] or caption_tables(
+        place, findings
+    )
+    if len(tables) > 1:
+        names = " and ".join(path.name for path in tables)
+        raise AudioLDMError(
+            f"{place} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
+        )
+    named, broken = sounds_of(tables[0], place, findings) if tables else ([], set())
     known, files = {path for path, _ in named} | broken, list(walk(place))
     sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
-    remark_endings(files, findings)
+    for path in files:
+        if not is_sound(path) and (why := ending(path)):
+            note(findings, path, why, "ending", strict=False)
     if not sounds and not findings:
         raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
     usual = {"licence": licence, "author": author, "source": source or place.name}
     return to_rows(sounds, place, usual, val, test, findings)
-
-
-def remark_endings(files: Iterable[Path], findings: Findings) -> None:
-    """Name the files that are not read and may be sounds."""
-    for path in files:
-        if not is_sound(path) and (why := ending(path)):
-            remark(findings, path, why, "ending")
 
 
 def ending(path: Path) -> str:
@@ -104,7 +104,9 @@ def to_rows(
         )
     out = []
     for path, fields in sounds:
-        group = sha256(path) if path.is_file() else str(path.relative_to(folder))
+        group = str(path.relative_to(folder))
+        with suppress(OSError):  # the check names what cannot be read
+            group = sha256(path)
         values = {**usual, "split": split_of(group, val=val, test=test), **fields}
         try:
             values.setdefault("captions", captions(path))
@@ -135,75 +137,42 @@ def clean(stem: str) -> str:
     return " ".join(words).lower() if any(len(word) > 1 for word in words) else ""
 
 
-def metadata(folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
-    """The sounds of the folder's metadata.csv or metadata.jsonl, or of its only caption table, and those left out."""
-    tables = [folder / name for name in METADATA if (folder / name).is_file()]
-    tables = tables or caption_tables(folder, findings)
-    if len(tables) > 1:
-        names = " and ".join(path.name for path in tables)
-        raise AudioLDMError(
-            f"{folder} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
-        )
-    return sounds_of(tables[0], folder, findings) if tables else ([], set())
-
-
 def caption_tables(folder: Path, findings: Findings) -> list[Path]:
     """The tables that name files and captions; others in the folder are not about the sounds."""
     tables = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
-            continue
-        try:
-            head = set(columns_of(path))
-        except AudioLDMError as error:
-            note(findings, path, error.message)
-            continue
-        if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS}:
-            tables.append(path)
+        if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    head = set(separated(path, lines(read_text(path))[:2], ()).columns)
+            except AudioLDMError as error:
+                note(findings, path, error.message)
+                continue
+            tables += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
     return tables
-
-
-def caption_column(file: Path) -> str:
-    """The last column of a table, where it is one of captions: it may hold commas that nobody quoted."""
-    if file.suffix.lower() == ".jsonl" or not file.is_file():
-        return ""
-    column = (columns_of(file) or [""])[-1]
-    return column if column in CAPTION_COLUMNS else ""
 
 
 def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
     out, broken = list[Sound](), set[Path]()
-    table = read_table(file, text=caption_column(file))
+    table = read_table(file, text=CAPTION_COLUMNS)
     if unread := [name for name in table.columns if name and name not in COLUMNS]:
-        remark(findings, file, f"columns {unread} are not read", "column")
-    rows: list[Omission | Record] = [*table.omitted, *table.records]
-    for row in rows:
-        path, fields, why = sound_of(row, folder)
+        note(findings, file, f"columns {unread} are not read", "column", strict=False)
+    for row in (*table.omitted, *table.records):
+        path, why = None, row.fault
+        try:
+            name = next((row.cells[column] for column in FILE_COLUMNS if column in row.cells), None)
+            if not isinstance(name, str):
+                raise ValueError(f"names no file; it has {sorted(row.cells)}")
+            path = locate(folder, name, where=row.where, links=True)
+            if not why:
+                out.append((path, fields_of(row.cells)))
+        except WRONG as error:
+            why = why or reason_of(error).removeprefix(f"{row.where}: ")
         if why:
             note(findings, row.where, why)
             broken |= {path} if path else set()
-        elif path:
-            out.append((path, fields))
     return out, broken
-
-
-def sound_of(row: Omission | Record, folder: Path) -> tuple[Path | None, dict[str, Any], str]:
-    """The file and the fields of a row, and why it is left out."""
-    path, why = None, row.reason if isinstance(row, Omission) else ""
-    try:
-        path = path_of(row.cells, folder, row.where)
-        return path, {} if why else fields_of(row.cells), why
-    except WRONG as error:
-        return path, {}, why or getattr(error, "message", str(error)).removeprefix(f"{row.where}: ")
-
-
-def path_of(cells: dict[str, Any], folder: Path, where: str) -> Path:
-    """The file that a row is about, below ``folder``."""
-    name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
-    if not isinstance(name, str):
-        raise ValueError(f"names no file; it has {sorted(cells)}")
-    return locate(folder, name, where=where, links=True)
 
 
 def split_name(value: str) -> str:

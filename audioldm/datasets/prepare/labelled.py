@@ -5,27 +5,14 @@ A class becomes a phrase that holds for every clip of it (``phrases.json``): no 
 
 import json
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.manifest import Row, split_of
-from audioldm.datasets.prepare.shared import (
-    YOUTUBE,
-    AnyPath,
-    Findings,
-    Sounds,
-    by_split,
-    content_of,
-    licence,
-    listing,
-    remark,
-    rows_of,
-    table,
-    words,
-    youtube_names,
-)
+from audioldm.datasets.prepare import shared
+from audioldm.datasets.prepare.shared import AnyPath, Findings, Sounds, rows_of, table, words
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.tables import Record, filled, lines, read_text
@@ -41,59 +28,38 @@ ESC10_CREDIT = re.compile(
 ESC10_AUTHOR = "ESC-10 by K. J. Piczak"
 
 
-def esc10_authors(file: Path) -> dict[str, str]:
-    """File name -> author, by ESC-10's list of them."""
-    if not file.is_file():
-        return {}
-    credit = filter(None, map(ESC10_CREDIT.match, lines(read_text(file))))
-    return {hit["file"]: f"{hit['author']} (Freesound), {ESC10_AUTHOR}" for hit in credit}
-
-
-def class_of(path: Path) -> str:
-    """ESC-10's class of a clip in "001 - Dog bark" and its neighbours."""
-    return path.parent.name.split(" - ", 1)[1]
-
-
 def fold_split(fold: int, test_fold: int, val_fold: int | None) -> str:
     """The split of a fold."""
     return "test" if fold == test_fold else "val" if fold == val_fold else "train"
 
 
 def esc10(
-    folder: AnyPath,
-    *,
-    test_fold: int = 4,
-    val_fold: int | None = None,
-    val: float = 0.1,
+    folder: AnyPath, *, test_fold: int = 4, val_fold: int | None = None, val: float = 0.1,
     findings: Findings = None,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """ESC-10 (CC BY 3.0): 400 clips of 5 s in 10 classes and 5 folds, several captions a class (Piczak 2015).
 
     One fold is the test set, and either one fold or a share ``val`` of the other folds' recordings is for validation.
     All clips of one Freesound recording share a split.
     """
-    folder = Path(folder).absolute()
+    folder, out = Path(folder).absolute(), list[Row]()
     if not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Name ESC-10's folder.")
-    listed = folder / "LICENSE-and-attribution.md"
-    authors = esc10_authors(listed)
-
-    def row(path: Path, clip: re.Match[str]) -> Row:
-        name, fold, group = class_of(path), int(clip["fold"]), f"freesound/{clip['freesound']}"
+    credits = folder / "LICENSE-and-attribution.md"
+    hits = filter(None, map(ESC10_CREDIT.match, lines(read_text(credits)) if credits.is_file() else ()))
+    authors = {hit["file"]: f"{hit['author']} (Freesound), {ESC10_AUTHOR}" for hit in hits}
+    for path in sorted(folder.glob("[0-9][0-9][0-9] - */*")):
+        name, clip = path.parent.name.split(" - ", 1)[1], ESC10_CLIP.fullmatch(path.name)
+        if name not in ESC10 or clip is None:
+            shared.note(findings, path, "no clip of ESC-10 is called so", strict=False)
+            continue
+        fold, group = int(clip["fold"]), f"freesound/{clip['freesound']}"
         split = fold_split(fold, test_fold, val_fold)
         if split == "train" and val_fold is None:
             split = split_of(group, val=val, test=0.0)
-        return Row(
-            str(path), ESC10[name], (name.lower(),), split=split, licence="CC-BY-3.0", source="esc10",
-            author=authors.get(path.name, ESC10_AUTHOR), fold=fold, group=group,
-        )  # fmt: skip
-
-    out = []
-    for path in sorted(folder.glob("[0-9][0-9][0-9] - */*")):
-        if class_of(path) in ESC10 and (clip := ESC10_CLIP.fullmatch(path.name)):
-            out.append(row(path, clip))
-        else:
-            remark(findings, path, "no clip of ESC-10 is called so")
+        author = authors.get(path.name, ESC10_AUTHOR)
+        row = Row(str(path), ESC10[name], (name.lower(),), split=split, licence="CC-BY-3.0", source="esc10")
+        out.append(replace(row, author=author, fold=fold, group=group))
     if not out:
         raise AudioLDMError(
             f"{folder} holds no ESC-10 clips.",
@@ -103,13 +69,9 @@ def esc10(
 
 
 def esc50(
-    folder: AnyPath,
-    *,
-    only_esc10: bool = False,
-    test_fold: int = 5,
-    val_fold: int = 4,
+    folder: AnyPath, *, only_esc10: bool = False, test_fold: int = 5, val_fold: int = 4,
     findings: Findings = None,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """ESC-50: 2,000 clips of 5 s in 50 classes (meta/esc50.csv and audio; Piczak 2015).
 
     ``only_esc10`` keeps the ten classes of ESC-10.
@@ -129,7 +91,7 @@ def esc50(
         )  # fmt: skip
 
     need = ("filename", "fold", "category", "esc10", "src_file")
-    return list(rows_of(table(Path(folder) / "meta" / "esc50.csv", need, findings), row, findings))
+    return rows_of(table(Path(folder) / "meta" / "esc50.csv", need, findings), row, findings)
 
 
 def urbansound8k(
@@ -153,7 +115,7 @@ def urbansound8k(
         )  # fmt: skip
 
     need = ("slice_file_name", "fsID", "salience", "fold", "class")
-    return list(rows_of(table(folder / "metadata" / "UrbanSound8K.csv", need, findings), row, findings))
+    return rows_of(table(folder / "metadata" / "UrbanSound8K.csv", need, findings), row, findings)
 
 
 def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
@@ -163,16 +125,16 @@ def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     second caption.
     """
     folder, out = Path(folder).absolute(), list[Row]()
-    for part, path in by_split(folder / "FSD50K.ground_truth", {"dev.csv": "dev", "eval.csv": "eval"}):
+    for part, path in shared.by_split(folder / "FSD50K.ground_truth", {"dev.csv": "dev", "eval.csv": "eval"}):
         about = folder / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json"
-        facts = content_of(about) if about.is_file() else {}
+        facts = shared.content_of(about) if about.is_file() else {}
 
         def row(line: dict[str, str], part: str = part, facts: Any = facts) -> Row:
             names, fact = [words(label) for label in line["labels"].split(",")], facts.get(line["fname"], {})
+            captions = dict.fromkeys((f"the sound of {names[0]}", f"sounds of {shared.listing(names[:3])}"))
             return Row(
-                str(inside(folder / f"FSD50K.{part}_audio", f"{line['fname']}.wav")),
-                tuple(dict.fromkeys((f"the sound of {names[0]}", f"sounds of {listing(names[:3])}"))), tuple(names),
-                split=line["split"] if part == "dev" else "test", licence=licence(fact.get("license", "")),
+                str(inside(folder / f"FSD50K.{part}_audio", f"{line['fname']}.wav")), tuple(captions), tuple(names),
+                split=line["split"] if part == "dev" else "test", licence=shared.licence(fact.get("license", "")),
                 source="fsd50k", author=fact.get("uploader", ""), group=f"freesound/{line['fname']}",
             )  # fmt: skip
 
@@ -184,13 +146,6 @@ def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
 SEGMENTS = {
     "balanced_train_segments.csv": "train", "unbalanced_train_segments.csv": "train", "eval_segments.csv": "test",
 }  # fmt: skip
-
-
-def segments(path: Path) -> Iterator[Record]:
-    """The lines of a list of AudioSet, which is no table: only its last column is quoted."""
-    for number, line in filled(lines(read_text(path)), path):
-        if not line.startswith("#"):
-            yield Record(f"{path}:{number}", {"line": line})
 
 
 def audioset(
@@ -205,21 +160,21 @@ def audioset(
     sounds, out = Sounds(audio or folder), list[Row]()
 
     def row(cells: dict[str, str], split: str) -> Row | None:
-        """A line reads `video, start, end, "class,class"`."""
+        """Of a line such as `video, start, end, "class,class"`, which is no CSV: only its last column is quoted."""
         video, start, end, mids = cells["line"].split(", ", 3)
-        place, group = sounds.find(*youtube_names(video, float(start), float(end))), f"youtube/{video}"
-        if place is None:
-            return None
+        place = sounds.find(*shared.youtube_names(video, float(start), float(end)))
         labels = [*filter(None, map(names.get, mids.strip().strip('"').split(",")))]
-        phrases = dict.fromkeys((listing(labels), f"the sound of {listing(labels)}") if labels else ())
-        return Row(
-            str(place), tuple(phrases), tuple(labels), licence=YOUTUBE, source="audioset", group=group,
-            split=split if split == "test" else split_of(group, val=val, test=0.0),
-            author=f"https://youtu.be/{video}",
+        phrase = shared.listing(labels) if labels else ""
+        split = split if split == "test" else split_of(f"youtube/{video}", val=val, test=0.0)
+        return None if place is None else shared.youtube_row(
+            str(place), video, (phrase, f"the sound of {phrase}") if labels else (), labels=tuple(labels),
+            source="audioset", split=split,
         )  # fmt: skip
 
-    for split, path in by_split(Path(folder), SEGMENTS):
-        out += rows_of(segments(path), partial(row, split=split), findings)
+    for split, path in shared.by_split(Path(folder), SEGMENTS):
+        listed = [item for item in filled(lines(read_text(path)), path) if not item[1].startswith("#")]
+        records = [Record(f"{path}:{number}", {"line": line}) for number, line in listed]
+        out += rows_of(records, partial(row, split=split), findings)
     if not out:
         raise AudioLDMError(
             f"None of AudioSet's clips is below {sounds.folders[0]}.",

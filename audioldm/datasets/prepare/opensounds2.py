@@ -5,14 +5,15 @@ of that file, where the clip begins in it, how long it is and its gain, caption,
 it ``opensounds2.repositories.json`` gives each repository's commit.
 """
 
-import hashlib
 import json
 import lzma
+import os
 import re
 import shutil
+import subprocess
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.decode import decode, encode
-from audioldm.datasets.manifest import Finding, Row, split_of
-from audioldm.datasets.prepare.repositories import HOST, fetch
-from audioldm.datasets.prepare.shared import AnyPath, Findings, note, remark, rows_of, table
+from audioldm.datasets.manifest import Row, split_of
+from audioldm.datasets.prepare.shared import AnyPath, Findings, note, reason_of, rows_of, table
 from audioldm.errors import AudioLDMError
-from audioldm.paths import inside, write_bytes, write_text
+from audioldm.paths import inside, sha256, write_bytes
 from audioldm.tables import Record
 
 RATE = 16000
@@ -33,11 +33,17 @@ WEAK = re.compile(
     r"|a notification chime|upbeat instrumental|instrumental video|a menu |a reverberant impulse)"
 )
 """Beginnings of captions that name an event of a program, not a sound."""
-SUMS = "sha256.jsonl"
-"""Beside the sounds: the sha256 of each file as it was first made."""
 LIST = "opensounds2.jsonl.xz"
 MOST_BYTES = 64 * 2**20
-FADE = RATE // 200
+HOST = "https://github.com"
+GIT_SECONDS = 3600.0
+"""the longest that one step of git may take"""
+GIT = (
+    "git", "-c", "core.autocrlf=false", "-c", "core.symlinks=false", "-c", "core.hooksPath=/dev/null",
+    "-c", "advice.detachedHead=false", "-c", "gc.auto=0", "--literal-pathspecs",
+)  # fmt: skip
+"""bytes as they are committed, and nothing of the repository is run"""
+ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 def opensounds2(
@@ -49,49 +55,58 @@ def opensounds2(
     Without a place the project's own list is fetched; another list is FILE.jsonl.xz, and a folder holds manifest.jsonl
     and audio-NNN.tar.  Licence and attribution are each file's own.  Captions that name an event of a program ("a video
     game sound, X") are left out, or drawn with the weight ``weak``.  Clips of one group share a split.  What is there
-    is not made again; bytes other than listed, or than at first, are left out and named.
+    is not made again; bytes other than listed are left out and named.
     """
     place, to = Path(place) if place else tracked(), Path(to).absolute()
     if not 0 <= weak <= 1:
         raise AudioLDMError(f"weak={weak} is not a weight.", "Use 0 to leave them out, or up to 1.")
-    wanted, sums, packed = clips(place, weak, findings), Sums(to, findings), place.is_dir()
-    known = clips_of(tracked()) if packed else {}
+    packed = place.is_dir()
+    need = ("path", "caption", *(("tar",) if packed else ("repository", "original_path", "sha256")))
+    listed = table(place / "manifest.jsonl", need, findings) if packed else index(place)
+    wanted = [record for record in listed if weak or not is_weak(record.cells)]
+    if len(wanted) < len(listed):
+        note(findings, place, f"{len(listed) - len(wanted)} weak captions", "weak", strict=False)
+    missing, clips = list[Record](), dict[str, str]()
+    for record in list(wanted):
+        try:
+            if lost := [name for name in need if not isinstance(record.cells.get(name), str)]:
+                raise ValueError(f"no text {lost[0]}")
+            if not file_of(record, to, packed).is_file():
+                missing.append(record)
+        except (AudioLDMError, ValueError) as error:
+            wanted.remove(record)
+            note(findings, record.where, reason_of(error))
     if packed:
-        unpack(place, sums, wanted)
+        clips = clips_of(tracked())
+        unpack(place, to, missing, findings)
     else:
-        clone(commits(place), sums, wanted, host)
+        clone(commits(place), to, missing, host, findings)
 
     def row(cells: dict[str, Any]) -> Row | None:
         group, kind = f"opensounds2/{cells['group']}", cells["path"].split("/")[0]
-        path = cells["path"] if packed else flac(cells["path"])
-        if (digest := sums.known.get(path)) is None:
+        path = file_of(Record("", cells), to, packed)
+        if not path.is_file():
             return None
-        if packed:
-            refuse_other(digest, cells.get("sha256") or known.get(path, ""))
-        source, original = (cells[name] for name in ("source", "original_path"))
+        if packed and (why := other(sha256(path), cells.get("sha256") or clips.get(cells["path"], ""))):
+            raise ValueError(why)
         return Row(
-            str(inside(to, path)), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
-            split=split_of(group, val=val, test=test), licence=cells["licence"], sha256=digest,
-            weight=weak if is_weak(cells) else 1.0, author=f"{cells['attribution']} ({source}: {original})",
+            str(path), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
+            split=split_of(group, val=val, test=test), licence=cells["licence"], weight=weak if is_weak(cells) else 1.0,
+            author=f"{cells['attribution']} ({cells['source']}: {cells['original_path']})",
         )  # fmt: skip
 
-    return list(rows_of(wanted, row, findings))
+    return rows_of(wanted, row, findings)
 
 
-def clips(place: Path, weak: float, findings: Findings) -> list[Record]:
-    """The clips of a folder or a list; those of weak captions only if they have a weight."""
-    need = ("tar", "path", "caption")
-    listed = table(place / "manifest.jsonl", need, findings) if place.is_dir() else index(place)
-    wanted = [record for record in listed if weak or not is_weak(record.cells)]
-    if len(wanted) < len(listed):
-        remark(findings, place, f"{len(listed) - len(wanted)} weak captions", "weak")
-    return wanted
+def file_of(record: Record, to: Path, packed: bool = False) -> Path:
+    """Where a clip is, or is made.   Raises AudioLDMError for a name that leads out of ``to``."""
+    path = record.cells["path"]
+    return inside(to, path if packed else f"{path.rsplit('.', 1)[0]}.flac", where=record.where)
 
 
-def refuse_other(digest: str, listed: str) -> None:
-    """Raise ValueError unless a sha256 begins as it is listed."""
-    if not digest.startswith(listed):
-        raise ValueError(f"sha256 {digest[:12]} instead of {listed[:12]}")
+def other(digest: str, listed: str) -> str:
+    """That a sha256 does not begin as it is listed; "" if it does."""
+    return "" if digest.startswith(listed) else f"sha256 {digest[:12]} instead of {listed[:12]}"
 
 
 def is_weak(cells: dict[str, Any]) -> bool:
@@ -113,8 +128,7 @@ def tracked() -> Path:
 def index(path: Path) -> list[Record]:
     """The clips of a list.   Raises AudioLDMError."""
     try:
-        lines = lzma.decompress(path.read_bytes()).decode().splitlines()
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().splitlines()]
         cells = [row | {"source": f"github.com/{row['repository']}"} for row in rows]
     except (OSError, lzma.LZMAError, ValueError, TypeError, KeyError) as error:
         raise AudioLDMError(f"{path} is no list of clips ({error}).", f"Name a folder, or {LIST}.") from None
@@ -135,121 +149,103 @@ def clips_of(path: Path) -> dict[str, str]:
     return {record.cells["path"]: record.cells["clip"] for record in index(path)} if path.is_file() else {}
 
 
-def flac(path: str) -> str:
-    """The name of a clip that is made here."""
-    return f"{path.rsplit('.', 1)[0]}.flac"
-
-
-class Sums:
-    """The sha256 of the sounds below ``to`` as they were first made; what is left out goes to ``findings``."""
-
-    def __init__(self, to: Path, findings: Findings) -> None:
-        self.to, self.findings = to, findings
-        listed = table(to / SUMS, (), findings) if (to / SUMS).is_file() else []
-        self.known = {record.cells["path"]: record.cells["sha256"] for record in listed}
-
-    def missing(self, path: str, where: str) -> bool:
-        """Whether a sound is still to be made; a name that leads out is left out."""
-        try:
-            target = inside(self.to, path, where=where)
-        except AudioLDMError as error:
-            note(self.findings, where, error.message)
-            return False
-        return not (target.is_file() and path in self.known)
-
-    def agree(self, path: str, content: bytes, where: str) -> bool:
-        """Remember a sound's sha256; whether it is the one of the first time."""
-        digest = hashlib.sha256(content).hexdigest()
-        if self.known.setdefault(path, digest) == digest:
-            return True
-        reason = f"sha256 {digest[:12]} instead of {self.known.pop(path)[:12]}"
-        note(self.findings, where, reason, "changed")
-        return False
-
-    def write(self) -> None:
-        """Keep what is known."""
-        lines = [json.dumps({"path": path, "sha256": self.known[path]}) + "\n" for path in sorted(self.known)]
-        write_text(self.to / SUMS, "".join(lines))
-
-
-def clone(pinned: dict[str, str], sums: Sums, records: list[Record], host: str) -> None:
-    """Make the listed clips that are missing, one repository after the other; each is deleted when it is done."""
+def clone(pinned: dict[str, str], to: Path, records: list[Record], host: str, findings: Findings) -> None:
+    """Make the listed clips, one repository after the other; each is deleted when it is done."""
     todo = defaultdict[str, list[Record]](list)
     for record in records:
-        if sums.missing(flac(record.cells["path"]), record.where):
-            todo[record.cells["repository"]].append(record)
+        todo[record.cells["repository"]].append(record)
     for repository, parts in sorted(todo.items()):
-        folder = sums.to / "repositories" / repository.replace("/", "+")
+        folder = to / "repositories" / repository.replace("/", "+")
+        paths = {record.cells["original_path"] for record in parts}
         try:
-            paths = {record.cells["original_path"] for record in parts}
-            there = set(fetch(repository, pinned[repository], paths, folder, host=host))
+            there = fetch(f"{host}/{repository}", pinned[repository], paths, folder)
         except (AudioLDMError, KeyError) as error:
             reason = error.message if isinstance(error, AudioLDMError) else "no commit is listed"
-            note(sums.findings, repository, f"{len(parts)} sounds not made: {reason}", "later")
+            note(findings, repository, f"{len(parts)} sounds not made: {reason}", "later")
             continue
         for record in parts:
             if record.cells["original_path"] in there:
-                cut(record, folder, sums)
+                cut(record, folder, to, findings)
             else:
-                note(sums.findings, record.where, "its commit has no such file", "missing")
-        sums.write()
+                note(findings, record.where, "its commit has no such file", "missing")
         shutil.rmtree(folder)
 
 
-def cut(record: Record, folder: Path, sums: Sums) -> None:
+def fetch(address: str, commit: str, paths: Iterable[str], folder: Path) -> set[str]:
+    """Put those of ``paths`` that a commit of a git repository holds below ``folder``; their names.
+
+    What is downloaded is that one commit without its history, its trees, and the named files; a second call goes on.
+    Raises AudioLDMError where the commit cannot be had.
+    """
+    wanted = {path for path in paths if inside(folder, path)}
+    folder.mkdir(parents=True, exist_ok=True)
+    git(folder, "init", "--quiet")
+    for key, value in (("url", address), ("promisor", "true"), ("partialclonefilter", "blob:none")):
+        git(folder, "config", f"remote.origin.{key}", value)
+    git(folder, "fetch", "--quiet", "--depth=1", "--no-tags", "--filter=blob:none", "origin", commit)
+    names = git(folder, "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split(b"\0")
+    there = wanted.intersection(map(os.fsdecode, names))
+    if there:
+        words = ("checkout", "--quiet", commit, "--pathspec-from-file=-", "--pathspec-file-nul")
+        git(folder, *words, data=b"\0".join(map(os.fsencode, sorted(there))))
+    return there
+
+
+def git(folder: Path, *words: str, data: bytes = b"") -> bytes:
+    """What git prints, run on the repository and working tree ``folder``.   Raises AudioLDMError."""
+    quiet: dict[str, Any] = {"capture_output": True, "timeout": GIT_SECONDS, "env": os.environ | ENVIRONMENT}
+    try:
+        done = subprocess.run([*GIT, "-C", str(folder), *words], input=data, **quiet)
+    except FileNotFoundError:
+        raise AudioLDMError("There is no git.", "Install it, or name a folder of the set.") from None
+    except subprocess.TimeoutExpired:
+        what = f"git {words[0]} took over {GIT_SECONDS:g} s."
+        raise AudioLDMError(what, "Run the same command again.") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        what = f"git {words[0]} failed: {said[-1]}."
+        raise AudioLDMError(what, "Run the same command again later.", code=1)
+    return bytes(done.stdout)
+
+
+def cut(record: Record, folder: Path, to: Path, findings: Findings) -> None:
     """One clip out of its original, as FLAC at 16 kHz; bytes other than listed are left out."""
     cells = record.cells
-    original, path = folder / cells["original_path"], flac(cells["path"])
-    with original.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    original = folder / cells["original_path"]
     try:
-        refuse_other(digest, cells["sha256"])
-    except ValueError as error:
-        note(sums.findings, record.where, str(error), "changed")
-        return
-    try:
+        if why := other(sha256(original), cells["sha256"]):
+            note(findings, record.where, why, "changed")
+            return
         # whole: a place in an MP3 is not found exactly
         wave = decode(original, RATE)
         begin, length = (round(cells[name] * RATE) for name in ("start", "seconds"))
         wave = (wave - wave.mean())[begin : begin + length] * cells["gain"]
-        encode(inside(sums.to, path), faded(wave).clamp(-1, 1), RATE, "flac")
+        encode(file_of(record, to), faded(wave).clamp(-1, 1), RATE, "flac")
     except (AudioLDMError, KeyError, TypeError) as error:
-        note(sums.findings, record.where, str(getattr(error, "message", error)), "corrupt")
-        return
-    sums.agree(path, inside(sums.to, path).read_bytes(), path)
+        note(findings, record.where, str(getattr(error, "message", error)), "corrupt")
 
 
 def faded(wave: Tensor) -> Tensor:
     """A wave (N,) with 5 ms of fade at both ends."""
-    ramp = torch.linspace(0, 1, min(FADE, len(wave) // 2))
+    ramp = torch.linspace(0, 1, min(RATE // 200, len(wave) // 2))
     shape = torch.ones(len(wave))
     shape[: len(ramp)], shape[len(wave) - len(ramp) :] = ramp, ramp.flip(0)
     return wave * shape
 
 
-def unpack(folder: Path, sums: Sums, records: list[Record]) -> None:
-    """Write the listed members of the tars that are missing."""
-    by_tar = defaultdict[str, set[str]](set)
+def unpack(folder: Path, to: Path, records: list[Record], findings: Findings) -> None:
+    """Write the listed plain members of the tars below ``to``; what is damaged or not there is noted."""
+    by_tar = defaultdict[str, dict[str, Path]](dict)
     for record in records:
-        if sums.missing(record.cells["path"], record.where):
-            by_tar[record.cells["tar"]].add(record.cells["path"])
-    for name, paths in sorted(by_tar.items()):
-        for path, content in members(inside(folder, name), paths, sums.findings):
-            if sums.agree(path, content, f"{name}!{path}"):
-                write_bytes(inside(sums.to, path), content)
-        sums.write()
-
-
-def members(path: Path, wanted: set[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the wanted plain files of a tar; what is damaged or missing is noted."""
-    lost = set(wanted)
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for item in filter(tarfile.TarInfo.isreg, tar):
-                if item.name in lost and item.size <= MOST_BYTES:
-                    lost.discard(item.name)
-                    yield item.name, tar.extractfile(item).read()  # type: ignore[union-attr]  # a plain file
-    except (tarfile.TarError, OSError, EOFError) as error:
-        note(findings, path, f"it cannot be read: {error}", "missing")
-    if lost and findings is not None:
-        findings += [Finding("missing", f"{path}!{name}", "not in the tar") for name in sorted(lost)]
+        by_tar[record.cells["tar"]][record.cells["path"]] = file_of(record, to, packed=True)
+    for name, lost in sorted(by_tar.items()):
+        path = folder / name
+        try:
+            with tarfile.open(inside(folder, name), "r:") as tar:
+                for item in filter(tarfile.TarInfo.isreg, tar):
+                    if item.size <= MOST_BYTES and (target := lost.pop(item.name, None)):
+                        write_bytes(target, tar.extractfile(item).read())  # type: ignore[union-attr]
+        except (tarfile.TarError, OSError, EOFError, AudioLDMError) as error:
+            note(findings, path, f"it cannot be read: {error}", "missing")
+        for member in sorted(lost):
+            note(findings, f"{path}!{member}", "not in the tar", "missing", strict=False)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
-from tarfile import TarInfo
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
@@ -21,7 +20,7 @@ from audioldm.datasets.manifest import Row, split_of
 from audioldm.datasets.prepare.shared import WRONG, AnyPath, Findings, note
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes
-from audioldm.tables import is_null, lines, read_text
+from audioldm.tables import is_text, lines, read_text, texts_of
 
 CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in range(1, 6)))
 LABELS = ("labels", "label", "category", "class", "tags")
@@ -34,6 +33,8 @@ MAGIC = (
 )  # fmt: skip
 BATCH = 16
 """parquet rows in memory at once"""
+MOST_BYTES = 2**29
+"""of a tar's member; a larger one is passed over, and its sample named as one without a sound"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Sample:
     """One packed sound: its bytes, where it was (for messages), every field beside it, and why there is no sound."""
 
     where: str
-    audio: bytes | None
+    audio: Any
     fields: Mapping[str, Any] = field(default_factory=dict)
     split: str = ""
     fault: str = ""
@@ -61,42 +62,20 @@ class Sample:
                 return Sample(where, None, line, split, str(error))
         return Sample(where, audio, line, split)
 
-    @property
-    def sound(self) -> bytes:
-        """Its bytes; none where the field of its sound holds something else."""
-        return self.audio if isinstance(self.audio, bytes) else b""
-
     def texts(self, names: Sequence[str]) -> tuple[str, ...]:
         """What the fields ``names`` hold: texts, or lists of texts."""
         cells = [self.fields.get(name) for name in names]
         values = [item for cell in cells for item in (cell if isinstance(cell, list | tuple) else [cell])]
-        return tuple(
-            dict.fromkeys(item.strip() for item in values if isinstance(item, str) and not is_null(item))
-        )
+        return tuple(dict.fromkeys(texts_of([item for item in values if is_text(item)])))
 
     def first(self, *names: str) -> str:
         """The first of the fields ``names`` that says something."""
         return next((str(self.fields[name]) for name in names if self.fields.get(name)), "")
 
 
-def ending(audio: bytes) -> str:
-    """The file ending of a sound, by its first bytes.
-
-    >>> ending(b"fLaC"), ending(b"what")
-    ('.flac', '.bin')
-    """
-    return next((suffix for magic, suffix in MAGIC if audio.startswith(magic)), ".bin")
-
-
 def parquet_rows(
-    place: AnyPath,
-    *,
-    to: AnyPath = "",
-    hub: str = "",
-    audio_column: str = "audio",
-    source: str = "",
-    **shared: Any,
-) -> list[Row]:
+    place: AnyPath, *, to: AnyPath = "", hub: str = "", audio_column: str = "audio", source: str = "", **shared: Any
+) -> list[Row]:  # fmt: skip
     """Parquet files of a folder with a column of sounds, such as a hub mirror; --hub REPO fetches them first."""
     if hub:
         fetch_parquet(hub, place)
@@ -119,7 +98,7 @@ def datasets_rows(
     **shared: Any,
 ) -> list[Row]:  # fmt: skip
     """Anything that the library `datasets` opens: a saved folder, an audio folder, a repository of the hub."""
-    samples = opened(name, config=config or None, column=audio_column)
+    samples = opened(name, config or None, audio_column)
     return unpack(samples, to, source=source or Path(name).name, **shared)
 
 
@@ -132,55 +111,49 @@ def unpack(
     A split that the samples name wins; else it follows from the hash of the recording (or of the bytes).
     """
     folder, columns = Path(folder).absolute(), (caption_column,) if caption_column else CAPTIONS
-    folder.mkdir(parents=True, exist_ok=True)
     rows, texts = dict[str, Row](), dict[str, list[str]]()
     for sample in samples:
-        if not sample.sound:
+        audio = sample.audio
+        if not isinstance(audio, bytes) or not audio:
             note(findings, sample.where, sample.fault or "no sound in this row", "missing")
             continue
-        row = written(sample, folder, source, {"author": author, "licence": licence})
-        texts.setdefault(row.path, []).extend(sample.texts(columns))
-        rows[row.path] = row
+        digest = hashlib.sha256(audio).hexdigest()
+        ending = next((suffix for magic, suffix in MAGIC if audio.startswith(magic)), ".bin")
+        place = folder / f"{digest[:32]}{ending}"
+        if not place.is_file() or place.stat().st_size != len(audio):
+            write_bytes(place, audio)
+        group = f"{source}/{sample.first(*GROUPS) or digest}"
+        split = SPLIT_NAMES.get((sample.first("split") or sample.split).lower())
+        texts.setdefault(str(place), []).extend(sample.texts(columns))
+        rows[str(place)] = Row(
+            str(place), (), sample.texts(LABELS), source=source, group=group,
+            split=split or split_of(group, val=val, test=test), author=sample.first("author") or author,
+            licence=sample.first("licence", "license") or licence,
+        )  # fmt: skip
     if not rows:
-        raise AudioLDMError(f"{source} has no sounds.", "Is there a column or member with audio?", code=1)
-
-    def completed(row: Row) -> Row:
-        split = row.split or split_of(row.group, val=val, test=test)
-        return replace(row, captions=tuple(dict.fromkeys(texts[row.path])), split=split)
-
-    return [completed(row) for row in rows.values()]
-
-
-def written(sample: Sample, folder: Path, source: str, usual: Mapping[str, str]) -> Row:
-    """Write a sample's sound, if it is not there; what its fields say, else ``usual``, as a row without captions."""
-    audio = sample.sound
-    digest = hashlib.sha256(audio).hexdigest()
-    place = folder / f"{digest[:32]}{ending(audio)}"
-    if not place.is_file() or place.stat().st_size != len(audio):
-        write_bytes(place, audio)
-    return Row(
-        str(place), (), sample.texts(LABELS), source=source, group=f"{source}/{sample.first(*GROUPS) or digest}",
-        split=SPLIT_NAMES.get((sample.first("split") or sample.split).lower(), ""),
-        author=sample.first("author") or usual["author"],
-        licence=sample.first("licence", "license") or usual["licence"],
-    )  # fmt: skip
+        why = f"; {findings[0]}" if findings else ""
+        raise AudioLDMError(
+            f"{source} has no sounds{why}.", "Is there a column or member with audio?", code=1
+        )
+    return [replace(row, captions=tuple(dict.fromkeys(texts[path]))) for path, row in rows.items()]
 
 
 def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
-    """The rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes."""
-    pq = needed("pyarrow.parquet")
+    """The rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes.
+
+    Of a file that is damaged the last sample says so, as of ``webdataset``'s tars.
+    """
+    pq, damage = needed("pyarrow.parquet"), (OSError, needed("pyarrow").ArrowException)
     for path in sorted(map(Path, paths)):
+        split = path.name.split("-")[0] if path.name.split("-")[0] in SPLIT_NAMES else path.parent.name
         try:
             file = pq.ParquetFile(path)
-        except (OSError, needed("pyarrow").ArrowInvalid) as error:
-            raise AudioLDMError(
-                f"{path} is no parquet file: {error}", "Download it again.", code=1
-            ) from error
-        check_column(path, column, file.schema_arrow.names)
-        split = path.name.split("-")[0] if path.name.split("-")[0] in SPLIT_NAMES else path.parent.name
-        batches = file.iter_batches(batch_size=BATCH)
-        for number, line in enumerate(line for batch in batches for line in batch.to_pylist()):
-            yield Sample.of(f"{path}:{number}", line, column, split, path.parent)
+            check_column(path, column, file.schema_arrow.names)
+            batches = file.iter_batches(batch_size=BATCH)
+            for number, line in enumerate(line for batch in batches for line in batch.to_pylist()):
+                yield Sample.of(f"{path}:{number}", line, column, split, path.parent)
+        except damage as error:
+            yield Sample(str(path), None, fault=f"this file is damaged, or no parquet: {error}")
 
 
 def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
@@ -201,20 +174,12 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
             with tarfile.open(path) as tar:
-                for key, group in groupby(
-                    filter(TarInfo.isreg, tar), key=lambda item: split_name(item.name)[0]
-                ):
-                    yield joined(
-                        f"{path}!{key}", {split_name(item.name)[1]: bytes_of(tar, item) for item in group}
-                    )
+                plain = (item for item in tar if item.isreg() and item.size <= MOST_BYTES)
+                for key, group in groupby(plain, key=lambda item: split_name(item.name)[0]):
+                    files = {split_name(item.name)[1]: tar.extractfile(item).read() for item in group}  # type: ignore[union-attr]
+                    yield joined(f"{path}!{key}", files)
         except (tarfile.TarError, EOFError, OSError) as error:
             yield Sample(str(path), None, fault=f"this tar is damaged: {error}")
-
-
-def bytes_of(tar: tarfile.TarFile, item: TarInfo) -> bytes:
-    """What a plain file of a tar holds."""
-    file = tar.extractfile(item)
-    return file.read() if file else b""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -241,29 +206,24 @@ def joined(where: str, members: Mapping[str, bytes]) -> Sample:
     return Sample(where, audio, fields)
 
 
-def opened(name: str, *, config: str | None = None, column: str = "audio") -> Iterator[Sample]:
+def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
     """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
     datasets = needed("datasets")
     folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
-    for split, part in open_splits(datasets, name, config).items():
+    try:
+        saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
+        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
+    except Exception as error:  # the library raises whatever its readers raise
+        what = f"`datasets` cannot open {name}: {error}"
+        raise AudioLDMError(what, "Check the name and the network.", code=1) from error
+    parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
+    for split, part in parts.items():
         check_column(name, column, part.column_names)
         part = part.cast_column(column, datasets.Audio(decode=False))
         names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
         for number, line in enumerate(part):
             line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
             yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
-
-
-def open_splits(datasets: Any, name: str, config: str | None) -> dict[str, Any]:
-    """Name -> split of what the library `datasets` opens.   Raises AudioLDMError."""
-    try:
-        saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
-        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
-    except Exception as error:  # the library raises whatever its readers raise
-        raise AudioLDMError(
-            f"`datasets` cannot open {name}: {error}", "Check the name and the network.", code=1
-        ) from error
-    return splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
 
 
 def fetch_parquet(repository: str, folder: AnyPath) -> None:
@@ -278,16 +238,14 @@ def fetch_parquet(repository: str, folder: AnyPath) -> None:
     }
     try:
         place = snapshot_download(repository, **files)
-    except (RepositoryNotFoundError, GatedRepoError) as error:
-        what, hint = "cannot be had, now or later", "Check the name, or log in."
-        raise AudioLDMError(f"{repository} {what}: {error}".splitlines()[0], hint, code=1) from error
-    except (OSError, HfHubHTTPError, ValueError) as error:
+    except (OSError, HfHubHTTPError, ValueError, RepositoryNotFoundError, GatedRepoError) as error:
         what, hint = "could not be fetched", "The same command goes on later."
+        if isinstance(error, RepositoryNotFoundError | GatedRepoError):
+            what, hint = "cannot be had, now or later", "Check the name, or log in."
         raise AudioLDMError(f"{repository} {what}: {error}".splitlines()[0], hint, code=1) from error
     if not any(Path(place).rglob("*.parquet")):
-        raise AudioLDMError(
-            f"{repository} has no parquet files.", "Use `audioldm data prepare datasets`.", code=1
-        )
+        what, hint = "has no parquet files", "Use `audioldm data prepare datasets`."
+        raise AudioLDMError(f"{repository} {what}.", hint, code=1)
 
 
 def needed(module: str) -> Any:

@@ -17,69 +17,55 @@ from audioldm.tables import Record, read_table, read_text
 Findings = list[Finding] | None
 """Where what is left out is noted; None refuses it."""
 AnyPath = str | Path
-WRONG = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    SyntaxError,
-    RecursionError,
-    AudioLDMError,
-)
+WRONG = (ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError, AudioLDMError)
 """What a record of another shape makes its reader raise."""
-OTHER = (
-    "", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xml", ".html", ".htm", ".pdf", ".lab",
-    ".png", ".jpg", ".jpeg", ".gif", ".svg", ".rtf", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".tar", ".gz", ".py",
-    ".sh", ".log", ".parquet", ".npy", ".npz", ".pt", ".ini", ".toml", ".lnk", ".url", ".db", ".bib", ".tex", ".asd",
-)  # fmt: skip
-"""Endings of files that nobody takes for sounds."""
 LICENCE_URLS = (
     (r"publicdomain/zero/(?P<v>[\d.]+)", "CC0-{v}"),
     (r"licenses/sampling\+/(?P<v>[\d.]+)", "CC-Sampling+-{v}"),
     (r"licenses/(?P<k>by(?:-nc)?(?:-sa|-nd)?)/(?P<v>[\d.]+)", "CC-{k}-{v}"),
 )
-YOUTUBE = "YouTube (none stated)"
-"""The licence of a clip from YouTube: the lists say nothing about the rights of the sound."""
 CLIP_SECONDS = 10
 
 
-def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row") -> None:
-    """Add what is left out to ``findings``; without a list, refuse it."""
-    if findings is None:
-        raise AudioLDMError(f"{where}: {reason}.", "Correct this row.")
-    findings.append(Finding(kind, str(where), reason))
-
-
-def remark(findings: Findings, where: AnyPath, reason: str, kind: str = "row") -> None:
-    """Add what is passed over without harm to ``findings``, where there is a list."""
+def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row", *, strict: bool = True) -> None:
+    """Add what is left out to ``findings``; without a list, refuse it, or if not ``strict`` pass over it."""
     if findings is not None:
-        note(findings, where, reason, kind)
+        findings.append(Finding(kind, str(where), reason))
+    elif strict:
+        raise AudioLDMError(f"{where}: {reason}.", "Correct this row.")
 
 
-def table(path: AnyPath, need: Sequence[str], findings: Findings, *, text: str = "") -> list[Record]:
+def reason_of(error: Exception) -> str:
+    """What one of the errors WRONG says of a record."""
+    text = f"no {error}" if isinstance(error, KeyError) else getattr(error, "message", str(error))
+    return str(text).strip(" .")
+
+
+def table(
+    path: AnyPath, need: Sequence[str], findings: Findings, *, text: Sequence[str] = ()
+) -> list[Record]:
     """The rows of a table of a data set; those of another shape are added to ``findings``."""
     if not Path(path).is_file():
         raise AudioLDMError(f"There is no table {path}.", "Is this the data set's own folder?")
     rows = read_table(path, need=need, text=text)
     for item in rows.omitted:
-        note(findings, item.where, item.reason)
+        note(findings, item.where, item.fault)
     return rows.records
 
 
 def rows_of(
     records: Iterable[Record], make: Callable[[dict[str, Any]], Row | None], findings: Findings
-) -> Iterator[Row]:
+) -> list[Row]:
     """What ``make`` makes of the records' cells; those that it cannot use are added to ``findings``."""
+    out = list[Row]()
     for record in records:
         try:
             row = make(record.cells)
         except WRONG as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "message", str(error))
-            note(findings, record.where, str(reason).strip(" ."))
+            note(findings, record.where, reason_of(error))
         else:
-            if row is not None:
-                yield row
+            out += [row] if row else []
+    return out
 
 
 def by_split(folder: Path, files: Mapping[str, str]) -> list[tuple[str, Path]]:
@@ -128,9 +114,9 @@ def is_sound(path: Path) -> bool:
 
 
 class Sounds:
-    """The sound files below some folders, found by file name or by name without its ending."""
+    """The sound files below a folder, by file name or by name without its ending."""
 
-    def __init__(self, *folders: str | Path) -> None:
+    def __init__(self, *folders: AnyPath) -> None:
         self.folders = [Path(folder).absolute() for folder in folders]
         for folder in self.folders:
             if not folder.is_dir():
@@ -147,8 +133,7 @@ class Sounds:
 
     def place(self, *names: str) -> str:
         """As ``find``, or where it should have been: the check then names it as missing."""
-        path = self.find(*names)
-        return str(path if path is not None else inside(self.folders[0], names[0]))
+        return str(self.find(*names) or inside(self.folders[0], names[0]))
 
 
 def youtube_names(video: str, start: float, end: float | None = None) -> list[str]:
@@ -164,6 +149,12 @@ def youtube_names(video: str, start: float, end: float | None = None) -> list[st
     return whole + [f"{prefix}{video}_{span}" for span in spans for prefix in ("", "Y")]
 
 
+def youtube_row(place: str, video: str, captions: Sequence[str], **more: Any) -> Row:
+    """A clip of a video; the lists say nothing about the rights of its sound."""
+    author, group = f"https://youtu.be/{video}", f"youtube/{video}"
+    return Row(place, tuple(captions), licence="YouTube (none stated)", author=author, group=group, **more)
+
+
 def licence(url: str) -> str:
     """A Creative Commons address as a short name; any other text as it is.
 
@@ -174,8 +165,7 @@ def licence(url: str) -> str:
     """
     for pattern, name in LICENCE_URLS:
         if hit := re.search(pattern, url):
-            kind = hit.groupdict().get("k", "").upper()
-            return name.format(k=kind, v=hit["v"])
+            return name.format(k=hit.groupdict().get("k", "").upper(), v=hit["v"])
     return url
 
 
@@ -197,8 +187,3 @@ def listing(parts: Iterable[str]) -> str:
     """
     *first, last = list(dict.fromkeys(parts))
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def texts(line: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
-    """The cells of ``names`` that hold something, each once."""
-    return tuple(dict.fromkeys(line[name] for name in names if line.get(name)))

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.progress import counted
+from audioldm.tables import lines, read_text
 
 ADDRESS = "https://www.youtube.com/watch?v={video}"
 JOURNAL = "fetch.jsonl"
@@ -68,93 +70,63 @@ def verdict(said: str) -> str:
     return "permanent" if PERMANENT.search(said) and not PASSING.search(said) else "passing"
 
 
-def journal(folder: Path) -> dict[str, tuple[str, str]]:
+def journal(path: Path) -> dict[str, tuple[str, str]]:
     """clip name -> (what became of it, why); a line that was cut off is passed over."""
-    path = folder / JOURNAL
     out: dict[str, tuple[str, str]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        if line.endswith("}"):
-            with suppress(ValueError, KeyError, TypeError, RecursionError):
-                entry = json.loads(line)
-                out[str(entry["clip"])] = str(entry["fate"]), str(entry["why"])
+    for line in lines(read_text(path)) if path.is_file() else []:
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            entry = json.loads(line)
+            out[str(entry["clip"])] = str(entry["fate"]), str(entry["why"])
     return out
 
 
-def note(folder: Path, clip: Clip, fate: str, why: str = "") -> None:
-    """Add a line to the journal, on disk before the next clip begins."""
-    with open(folder / JOURNAL, "ab+") as file:
-        whole = True
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            whole = file.read(1) == b"\n"  # a killed run may have left half a line
-        line = json.dumps({"clip": clip.name, "fate": fate, "why": why})
-        file.write(f"{'' if whole else os.linesep}{line}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def check_programs() -> None:
-    """Raise AudioLDMError where yt-dlp or ffmpeg is missing."""
+def fetch(
+    clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS, tries: int = 3, wait: float = 5.0
+) -> list[Finding]:
+    """Get every clip that ``folder`` has not; findings are "gone" (permanent) and "later" (passing)."""
     if importlib.util.find_spec("yt_dlp") is None:
         raise AudioLDMError("yt-dlp is not installed.", 'Run: pip install "audioldm[data]"')
     if shutil.which("ffmpeg") is None:
         raise AudioLDMError(
             "The program ffmpeg is not installed.", "Run `apt-get install ffmpeg` (Debian, Ubuntu)."
         )
-
-
-def fetch(
-    clips: Sequence[Clip],
-    folder: str | Path,
-    *,
-    address: str = ADDRESS,
-    tries: int = 3,
-    wait: float = 5.0,
-) -> list[Finding]:
-    """Get every clip that ``folder`` has not; findings are "gone" (permanent) and "later" (passing)."""
-    check_programs()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    known, findings, in_a_row = journal(folder), list[Finding](), 0
-    for clip in counted(clips, "clips"):
-        fate, why = known.get(clip.name, ("", ""))
-        if not inside(folder, clip.name).is_file():
-            if fate != "permanent":
-                fate, why = _tried(clip, folder, address, tries, wait)
-                note(folder, clip, fate, why)
+    known, findings, in_a_row = journal(folder / JOURNAL), list[Finding](), 0
+    with open(folder / JOURNAL, "a", encoding="utf-8") as file:
+        for clip in counted(clips, "clips"):
+            fate, why = known.get(clip.name, ("", ""))
+            if inside(folder, clip.name).is_file():
+                in_a_row = 0
+                continue
+            for attempt in range(tries if fate != "permanent" else 0):
+                time.sleep(wait * 2 ** (attempt - 1) if attempt else 0)
+                fate, why = attempted(clip, folder, address)
+                if fate != "passing":
+                    break
+            if (fate, why) != known.get(clip.name):
+                # the empty line ends what a killed run may have left; on the disk before the next clip begins
+                file.write("\n" + json.dumps({"clip": clip.name, "fate": fate, "why": why}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             if fate != "done":
                 findings.append(Finding("gone" if fate == "permanent" else "later", clip.name, why))
             in_a_row = in_a_row + 1 if fate == "passing" else 0
             if in_a_row == GIVE_UP:
-                what, hint = (
-                    f"{GIVE_UP} clips in a row could not be had: {why}",
-                    "The same command goes on later.",
-                )
-                raise AudioLDMError(what, hint, code=1)
+                what = f"{GIVE_UP} clips in a row could not be had: {why}"
+                raise AudioLDMError(what, "The same command goes on later.", code=1)
     return findings
 
 
-def _tried(clip: Clip, folder: Path, address: str, tries: int, wait: float) -> tuple[str, str]:
-    """The fate of one clip after up to ``tries`` attempts, each ``wait`` times longer apart."""
-    fate, why = "passing", ""
-    for attempt in range(tries):
-        if attempt:
-            time.sleep(wait * 2 ** (attempt - 1))
-        fate, why = _once(clip, folder, address)
-        if fate != "passing":
-            break
-    return fate, why
-
-
-def _once(clip: Clip, folder: Path, address: str) -> tuple[str, str]:
-    """One attempt: into a folder of its own, then in one move to its place."""
+def attempted(clip: Clip, folder: Path, address: str) -> tuple[str, str]:
+    """The fate of one attempt: into a folder of its own, then in one move to its place."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         command = [sys.executable, "-m", "yt_dlp", *OPTIONS, "--output", f"{part}/sound.%(ext)s"]
         command += ["--download-sections", f"*{clip.start:g}-{clip.start + clip.seconds:g}"]
         command += ["--", address.format(video=clip.video)]
-        quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        quiet: dict[str, Any] = {"capture_output": True, "errors": "replace", "stdin": subprocess.DEVNULL}
         try:
-            done: subprocess.CompletedProcess[str] = subprocess.run(command, timeout=SECONDS, **quiet)  # type: ignore[call-overload]
+            done = subprocess.run(command, timeout=SECONDS, **quiet)
         except subprocess.TimeoutExpired:
             return "passing", f"nothing came in {SECONDS:g} s"
         clip_file = Path(part) / "sound.flac"
