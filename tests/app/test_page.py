@@ -179,3 +179,15 @@ def test_a_mistake_is_a_sentence_on_the_page(visitor, tmp_path):
     page.get_by_role("tab", name="Edit").click()
     page.locator("#sound input[type=file]").set_input_files(str(tmp_path / "fake.wav"))
     expect(page.get_by_text("Cannot read audio from the file")).to_be_visible()
+
+
+def test_an_uploaded_page_or_drawing_runs_no_script(visitor, address, tmp_path):
+    page, shown = visitor, []
+    page.on("dialog", lambda dialog: (shown.append(dialog.message), dialog.dismiss()))
+    for name, kind in (("x.html", "text/html"), ("x.svg", "image/svg+xml")):
+        script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+        file = {"name": name, "mimeType": kind, "buffer": script}
+        sent = page.request.post(f"{address}/gradio_api/upload", multipart={"files": file})
+        (path,) = sent.json()
+        reply = page.goto(f"{address}/gradio_api/file={path}")
+        assert reply.status == 403 and not page.locator("script").count() and not shown

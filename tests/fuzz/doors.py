@@ -7,7 +7,7 @@ from pathlib import Path
 
 import soundfile
 from harness import Case, Result, called, command
-from world import QUICK, World
+from world import QUICK, TRAIN, World
 from zoo import Sound, zoo
 
 REFUSED, TAKEN, EITHER = (1, 2), (0,), (0, 1, 2)
@@ -92,15 +92,8 @@ def real_training(world: World, sound: Sound, room: Path) -> Result:
     (room / "m.jsonl").write_text(
         "".join(json.dumps({"path": f"in/{name}", "captions": ["x"]}) + "\n" for name in names)
     )
-    words = (
-        "data=manifests",
-        f"data.manifests=[{room}/m.jsonl]",
-        "batches=2",
-        "batch_size=4",
-        "seconds=0.32",
-    )
-    more = ("threads=1", "val_every=2", "callbacks.listen=null", f"run_dir={room}/run")
-    return command("train", "tiny/vae", *words, *more)
+    words = ("data=manifests", f"data.manifests=[{room}/m.jsonl]", "batches=3", f"run_dir={room}/run")
+    return command("train", "tiny/vae", *TRAIN, *words)
 
 
 def pass_on(world: World, sound: Sound, room: Path) -> Result:

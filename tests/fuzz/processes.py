@@ -23,7 +23,7 @@ SAME = (".wav", ".flac", ".opus", ".html", ".jsonl", ".safetensors", ".md", ".pn
 """Endings of files whose bytes are the same each time; others hold a time"""
 TIMED = ("provenance.json", "report.html", "report.md")
 """say how long it took, or what came from a cache"""
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -373,7 +373,7 @@ def cases(world: World) -> list[Case]:
         def kill(room: Path, work: Work = work, rng: np.random.Generator = rng) -> Result:
             return killed(work, world, kills, room, rng)
 
-        out.append(Case("kill -9", f"{work.name} x{kills}", kill, (0,), limit=600, count=kills))
+        out.append(Case("kill -9", f"{work.name} x{kills}", kill, (0,), limit=3000, count=kills))
     for number, work in enumerate(WORKS * 5 if world.large else world.some(quick, 5, "starved")):
         rng = np.random.default_rng([world.seed, number, 1])
         for kind, deed in (("full disk", without_room), ("little memory", without_memory)):
@@ -381,5 +381,5 @@ def cases(world: World) -> list[Case]:
             def starve(room: Path, work: Work = work, rng: np.random.Generator = rng, deed=deed) -> Result:
                 return deed(work, world, room, rng)
 
-            out.append(Case(kind, f"{work.name} {number}", starve, limit=200))
+            out.append(Case(kind, f"{work.name} {number}", starve, limit=1000))
     return out

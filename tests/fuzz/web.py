@@ -121,7 +121,7 @@ def request(rng: Rng) -> bytes:
 
 def asked(address: tuple[str, int], raw: bytes, *, read: bool = True) -> bytes:
     """What a connection answers until it is closed; b"" for nothing."""
-    with socket.create_connection(address, timeout=8) as line:
+    with socket.create_connection(address, timeout=60) as line:
         try:
             line.sendall(raw)
             line.shutdown(socket.SHUT_WR)
@@ -157,7 +157,7 @@ def serving(world: World, room: Path, deed: Callable[[tuple[str, int]], str]) ->
             wrong = wrong or f"afterwards it does not serve: {reply[:200]!r}"
     finally:
         server.stop()
-    for _ in range(200):
+    for _ in range(3000):
         if threading.active_count() <= threads:
             break
         threading.Event().wait(0.02)
@@ -200,7 +200,7 @@ def many_connections(world: World, room: Path, rng: Rng) -> Result:
     def deed(address: tuple[str, int]) -> str:
         lines = []
         for _ in range(300):
-            line = socket.create_connection(address, timeout=8)
+            line = socket.create_connection(address, timeout=60)
             line.sendall(b"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1\r\n"[: int(rng.integers(0, 44))])
             lines.append(line)
         running = threading.active_count()
@@ -226,7 +226,7 @@ def endless_bodies(world: World, room: Path, rng: Rng) -> Result:
             reply = asked(address, raw + smuggled)
             if reply.count(b"HTTP/1.1") > 1:
                 return f"a body was read as a request: {reply[:400]!r}"
-            with socket.create_connection(address, timeout=8) as line:
+            with socket.create_connection(address, timeout=60) as line:
                 try:
                     line.sendall(raw)
                     for _ in range(2000):
@@ -393,5 +393,5 @@ def cases(world: World) -> list[Case]:
             def run(room: Path, deed: Any = deed, rng: Rng = rng) -> Result:
                 return deed(world, room, rng)
 
-            out.append(Case(f"HTTP: {name}", str(number), run, (0,), limit=120, count=count))
+            out.append(Case(f"HTTP: {name}", str(number), run, (0,), limit=600, count=count))
     return out
