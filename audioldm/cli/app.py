@@ -145,8 +145,14 @@ def run(arguments: list[str], commands: typer.Typer = app) -> int:
     return code if isinstance(code, int) else 0
 
 
-MEMORY = ("out of memory", "allocate memory", "not enough memory")
-"""How libraries say that they got no memory."""
+MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a primitive",
+)
+"""How libraries say that they got no memory; the last is oneDNN's."""
 
 
 def say_error(error: BaseException) -> int:

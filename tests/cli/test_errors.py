@@ -15,6 +15,7 @@ from audioldm.cli.console import printable
         (ValueError("two\nlines\x1b[0m"), r"unexpected ValueError: two. Run it again with --debug"),
         (RuntimeError(""), "unexpected RuntimeError"),
         (MemoryError(), "the memory is full (MemoryError). Ask for less"),
+        (RuntimeError("could not create a primitive"), "the memory is full (could not create a primitive)"),
         (
             RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
             "the memory is full (unable to mmap",
