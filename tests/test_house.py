@@ -229,7 +229,7 @@ def test_import_contracts_hold():
 
 PLANTED = {
     "diffusion/noise.py": ("import diffusers", "audioldm.diffusion.noise -> diffusers"),
-    "diffusion/steps.py": ("from audioldm.nets import vae", "audioldm.diffusion -> audioldm.nets"),
+    "diffusion/samplers.py": ("from audioldm.nets import vae", "audioldm.diffusion -> audioldm.nets"),
     "components.py": ("import audioldm.convert.hub", "audioldm.components -> audioldm.convert"),
     "engines.py": ("import audioldm.components", "audioldm.engines -> audioldm.components"),
     "convert/hub.py": ("import audioldm.pipeline.audioldm", "audioldm.convert -> audioldm.pipeline"),

@@ -75,7 +75,7 @@ class Edit(Making):
         prompt, clips, keywords = self.prompted(), self.plan(), self.keywords()
         with waiting("loading torch and the model"), loading():
             from audioldm.pipeline import edit, sounds
-            from audioldm.pipeline.canvas import check_regions
+            from audioldm.pipeline.edit import check_regions
 
             files = [sounds.read(path) for path in self.files()]
             self.check_libraries()
@@ -170,7 +170,7 @@ class Edit(Making):
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         """``file`` with the new parts of ``wave`` in it."""
-        from audioldm.pipeline.canvas import FADE
+        from audioldm.pipeline.edit import FADE
         from audioldm.pipeline.sounds import splice_into
 
         keywords = self.keywords()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.diffusion.prediction import Denoiser, spread
-from audioldm.diffusion.steps import Sampler
+from audioldm.diffusion.samplers import Sampler
 
 Critic = Callable[[Tensor], Tensor]
 """noised latents (B, ...) -> logits (B, P): how real each of P places is"""

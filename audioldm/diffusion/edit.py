@@ -53,16 +53,6 @@ def time_mask(regions: Sequence[tuple[float, float]], frames: int, seconds_per_f
     return mask
 
 
-def band_mask(first: int, bins: int) -> Tensor:
-    """(bins,), 1 from bin ``first`` upwards."""
-    return (torch.arange(bins) >= first).float()
-
-
-def noised(known: Tensor, mask: Tensor, sigma: float, noise: Tensor) -> Tensor:
-    """Where masked sampling starts: ``sigma`` times noise, plus ``known`` where it stays."""
-    return (1 - mask) * known + sigma * noise
-
-
 def inpaint(denoise: Denoiser, known: Tensor, mask: Tensor) -> Denoiser:
     """A denoiser that knows the answer outside the mask.   Lugmayr et al. 2022 (RePaint) eq. 8, said on x0.
 

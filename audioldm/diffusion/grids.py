@@ -27,14 +27,10 @@ def check_steps(steps: int, most: int | None = None) -> None:
         )
 
 
-def to_zero(sigmas: Tensor) -> Tensor:
-    """Append the 0 at which every grid ends."""
-    return torch.cat([sigmas, sigmas.new_zeros(1)])
-
-
 def at_times(schedule: Path, t: Tensor) -> Tensor:
-    """The grid through whole times ``t``, descending."""
-    return to_zero(schedule.sigmas[t.long()])
+    """The grid through whole times ``t``, descending, and 0."""
+    sigmas = schedule.sigmas
+    return torch.cat([sigmas[t.long()], sigmas.new_zeros(1)])
 
 
 def on_curve(schedule: Path, steps: int, curve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
@@ -44,11 +40,11 @@ def on_curve(schedule: Path, steps: int, curve: Callable[[Tensor, Tensor, Tensor
     ahead = sigmas[-1:] if sigmas[-1] >= HIGHEST else sigmas[:0]
     finite = sigmas[: len(sigmas) - len(ahead)]
     u = torch.linspace(0, 1, steps - len(ahead), dtype=torch.float64)
-    return to_zero(torch.cat([ahead, curve(u, finite[-1], finite[0])]))
+    return torch.cat([ahead, curve(u, finite[-1], finite[0]), sigmas.new_zeros(1)])
 
 
 def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
-    """Times floor(i T / steps) + offset, never the last; AudioLDM's own (offset 1).   Lin et al. 2024 tab. 2.
+    """Even times from the clean end, floor(i T / steps) + offset, never the last.   Song et al. 2021, arXiv:2010.02502.
 
     Equal to diffusers where ``steps`` divides T; elsewhere diffusers rounds T / steps down and leaves out the noisiest.
 
@@ -63,17 +59,17 @@ def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
 
 
 def published(schedule: Path, steps: int) -> Tensor:
-    """``leading`` that ends at the schedule's lowest level instead of 0, as AudioLDM and diffusers' DDIM do.
+    """``leading`` down to the lowest trained level, not 0; AudioLDM's own.   Liu et al. 2023, arXiv:2301.12503.
 
-    The latent keeps the noise of the lowest trained level, 4 % of its amplitude with AudioLDM's schedule.   With as
-    many steps as times the lowest level is visited, and 0 is the end.
+    The latent keeps the noise of that level, 4 % of its amplitude with AudioLDM's schedule.   With as many steps as
+    times it is visited, and 0 is the end.
     """
     sigmas = leading(schedule, steps)
     return sigmas if steps == schedule.length else torch.cat([sigmas[:-1], schedule.sigmas[:1]])
 
 
 def trailing(schedule: Path, steps: int) -> Tensor:
-    """Times T - 1, T - 1 - T/steps, ...: always the last, never the first.   Lin et al. 2024 sec. 3.3."""
+    """Even times from the noisy end, T - 1, T - 1 - T/steps, ...   Lin et al. 2024, arXiv:2305.08891 sec. 3.3."""
     check_steps(steps, schedule.length)
     ratio = schedule.length / steps
     return at_times(
@@ -82,27 +78,27 @@ def trailing(schedule: Path, steps: int) -> Tensor:
 
 
 def linspace(schedule: Path, steps: int) -> Tensor:
-    """Times evenly from the last to the first, both included.   Nichol & Dhariwal 2021 sec. 4."""
+    """Even times with both ends.   Nichol & Dhariwal 2021, arXiv:2102.09672 sec. 4."""
     check_steps(steps, schedule.length)
     return at_times(schedule, torch.linspace(schedule.length - 1, 0, steps, dtype=torch.float64).round())
 
 
 def karras(schedule: Path, steps: int, *, rho: float = 7.0) -> Tensor:
-    """Even steps of sigma^(1/rho): short ones at low noise.   Karras et al. 2022 (EDM) eq. 5."""
+    """Even steps of sigma^(1/rho): short ones at low noise.   Karras et al. 2022 (EDM), arXiv:2206.00364 eq. 5."""
     return on_curve(
         schedule, steps, lambda u, high, low: torch.lerp(high ** (1 / rho), low ** (1 / rho), u) ** rho
     )
 
 
 def exponential(schedule: Path, steps: int) -> Tensor:
-    """Even steps of log sigma (so of log SNR) at real times.   Lu et al. 2022 (DPM-Solver)."""
+    """Even steps of log sigma (so of log SNR) at real times.   Lu et al. 2022 (DPM-Solver), arXiv:2206.00927."""
     return on_curve(schedule, steps, lambda u, high, low: torch.lerp(high.log(), low.log(), u).exp())
 
 
 def snr(schedule: Path, steps: int) -> Tensor:
-    """Even steps of log SNR at whole, different times: ``exponential`` for a net that knows whole times only.
+    """Even steps of log SNR at whole, different times.   Lu et al. 2022 (DPM-Solver), arXiv:2206.00927.
 
-    Lu et al. 2022 (DPM-Solver).   Where the even steps would use a time twice, neighbours are taken.
+    Where the even steps would use a time twice, neighbours are taken.
     """
     length = schedule.length
     check_steps(steps, length)
@@ -114,9 +110,9 @@ def snr(schedule: Path, steps: int) -> Tensor:
 
 
 def aligned(schedule: Path, steps: int) -> Tensor:
-    """The table ALIGNED, its log sigma stretched to the ends of the schedule and interpolated to ``steps`` steps.
+    """The Align-Your-Steps table, its log sigma stretched to the schedule.   Sabour et al. 2024, arXiv:2404.14507.
 
-    Sabour et al. 2024.   Optimal for the model that it was made for; here it lends its shape.
+    Optimal for the model that it was made for; here it lends its shape.
     """
     table = torch.tensor(ALIGNED, dtype=torch.float64).log()
 
@@ -131,20 +127,14 @@ def aligned(schedule: Path, steps: int) -> Tensor:
     return on_curve(schedule, steps, curve)
 
 
-DPM, LIN = "Lu et al. 2022 (DPM-Solver), arXiv:2206.00927", "Lin et al. 2024, arXiv:2305.08891"
-DDIM, AUDIOLDM = "Song et al. 2021 (DDIM), arXiv:2010.02502", "Liu et al. 2023 (AudioLDM), arXiv:2301.12503"
-EDM, AYS = (
-    "Karras et al. 2022 (EDM), arXiv:2206.00364",
-    "Sabour et al. 2024 (Align Your Steps), arXiv:2404.14507",
-)
 GRIDS: dict[str, Entry] = {
-    "leading": Entry(leading, "Even times from the clean end, plus 1.", DDIM, limits={"offset": (0, 1)}),
-    "published": Entry(published, "leading, ending at the lowest trained level; AudioLDM's own.", AUDIOLDM),
-    "trailing": Entry(trailing, "Even times from the noisy end; good for few steps.", LIN),
-    "linspace": Entry(linspace, "Even times with both ends.", "Nichol & Dhariwal 2021, arXiv:2102.09672"),
-    "karras": Entry(karras, "Even sigma^(1/rho): short steps at low noise.", EDM, limits={"rho": (1, 100)}),
-    "exponential": Entry(exponential, "Even log sigma at real times.", DPM),
-    "snr": Entry(snr, "Even log SNR at whole times.", DPM),
-    "aligned": Entry(aligned, "The shape of the Align-Your-Steps table.", AYS),
+    "leading": Entry(leading, limits={"offset": (0, 1)}),
+    "published": Entry(published),
+    "trailing": Entry(trailing),
+    "linspace": Entry(linspace),
+    "karras": Entry(karras, limits={"rho": (1, 100)}),
+    "exponential": Entry(exponential),
+    "snr": Entry(snr),
+    "aligned": Entry(aligned),
 }
 """Grids by name."""

@@ -47,10 +47,10 @@ def combined(pair: Pair, combine: Combine) -> Denoiser:
 
 
 def classifier_free(pair: Pair, scale: float) -> Denoiser:
-    """Extrapolate from uncond to cond; scale 1 is cond alone and never calls uncond.   Ho & Salimans 2022 eq. 6.
+    """Away from the empty prompt.   Ho & Salimans 2022, arXiv:2207.12598 eq. 6.
 
-    With a negative prompt in place of none, guidance steers away from it; with a weaker net under the same condition,
-    it is autoguidance (Karras et al. 2024).
+    Scale 1 is cond alone and never calls uncond.   With a negative prompt in place of none, guidance steers away from
+    it; with a weaker net under the same condition, it is autoguidance.
     """
     if scale == 1:
         return pair.cond
@@ -58,7 +58,7 @@ def classifier_free(pair: Pair, scale: float) -> Denoiser:
 
 
 def compose(pair: Pair, scale: float, others: Sequence[tuple[Denoiser, float]]) -> Denoiser:
-    """Classifier-free guidance by several prompts with weights; a negative one avoids it.   Liu et al. 2022."""
+    """Several prompts with weights; a negative one is avoided.   Liu et al. 2022, arXiv:2206.01714."""
 
     def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
         x0 = uncond + scale * (cond - uncond)
@@ -70,7 +70,7 @@ def compose(pair: Pair, scale: float, others: Sequence[tuple[Denoiser, float]]) 
 
 
 def rescale(pair: Pair, scale: float, *, phi: float = 0.7) -> Denoiser:
-    """Classifier-free guidance with each sample's spread brought back to that of cond.   Lin et al. 2024.
+    """Classifier-free, each sample's spread brought back to that of cond (phi).   Lin et al. 2024, arXiv:2305.08891.
 
     ``phi`` mixes the two: 0 is plain.   Done on x0, the one prediction that all schedules have.
     """
@@ -84,7 +84,7 @@ def rescale(pair: Pair, scale: float, *, phi: float = 0.7) -> Denoiser:
 
 
 def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> Denoiser:
-    """``guided`` where low <= sigma <= high, ``cond`` elsewhere.   Kynkaanniemi et al. 2024."""
+    """Guide where low <= sigma <= high; ``cond`` elsewhere.   Kynkaanniemi et al. 2024, arXiv:2404.07724."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         inside = (sigma >= low) & (sigma <= high)
@@ -103,7 +103,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def apg(pair: Pair, scale: float, *, eta: float = 0.0, radius: float = inf) -> Denoiser:
-    """Guidance with its part along cond times eta and its length cut at ``radius``.   Sadat et al. 2025 Alg. 1.
+    """The part along the answer times eta, the length cut at radius.   Sadat et al. 2025, arXiv:2410.02416 Alg. 1.
 
     eta 1 and no radius is plain guidance.   The paper's momentum is state between steps, so it is left out.
     """
@@ -118,9 +118,10 @@ def apg(pair: Pair, scale: float, *, eta: float = 0.0, radius: float = inf) -> D
 
 
 def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
-    """CFG++ for Euler and DDIM on the grid ``sigmas``: x0 is guided, the noise put back is not.   Chung et al. 2025.
+    """Guide x0, renoise with uncond's noise.   Chung et al. 2025, arXiv:2406.08070.
 
-    Its step x0_guided + next eps_uncond is plain guidance of scale / (1 - next / now); ``scale`` is in [0, 1].
+    For Euler and DDIM on the grid ``sigmas``: their step x0_guided + next eps_uncond is plain guidance of
+    scale / (1 - next / now); ``scale`` is in [0, 1].
     """
     levels, after = double(sigmas)[:-1], double(sigmas)[1:]
     strengths = scale / (1 - after / levels)
@@ -134,7 +135,7 @@ def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
 
 
 def cfg_zero_star(pair: Pair, scale: float, *, zero_above: float = inf) -> Denoiser:
-    """CFG-Zero*: fit uncond's flow velocity to cond's first; above ``zero_above`` do not move.   Fan et al. 2025."""
+    """Fit uncond's flow velocity to cond's; above zero_above do not move.   Fan et al. 2025, arXiv:2503.18886."""
 
     def combine(x: Tensor, sigma: Tensor, *answers: Tensor) -> Tensor:
         s = spread(sigma, x)
@@ -148,7 +149,7 @@ def cfg_zero_star(pair: Pair, scale: float, *, zero_above: float = inf) -> Denoi
 
 
 def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: float = 1.0) -> Denoiser:
-    """Clip each x0 at its own quantile of |x0| and scale it back to ``floor``.   Saharia et al. 2022 sec. 2.3.
+    """Clip x0 at its own quantile of |x0|, scale it back to floor.   Saharia et al. 2022, arXiv:2205.11487 sec. 2.3.
 
     Samples whose quantile is below ``floor`` are only clipped there; for latents give the largest honest value.
     """
@@ -164,7 +165,11 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
 def uphill(x0: Tensor, x: Tensor, value: Tensor, sigma: Tensor, scale: float, limit: float | None) -> Tensor:
     """x0 plus scale sigma^2 times the slope of ``value`` (B,) at x, its root mean square at most ``limit``."""
     (slope,) = torch.autograd.grad(value, x, torch.ones_like(value))
-    return x0.detach() + cut(scale * spread(sigma, x) ** 2 * slope, limit)
+    move = scale * spread(sigma, x) ** 2 * slope
+    if limit is not None:
+        size = move.flatten(1).square().mean(1).sqrt()
+        move = move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
+    return x0.detach() + move
 
 
 def classifier(
@@ -174,10 +179,10 @@ def classifier(
     *,
     limit: float | None = None,
 ) -> Denoiser:
-    """Add scale sigma^2 grad_x log p(y | x; sigma).   Dhariwal & Nichol 2021; Song et al. 2021 eq. 14.
+    """Up the gradient of a noise-aware classifier.   Dhariwal & Nichol 2021, arXiv:2105.05233.
 
-    ``log_prob`` (x (B, ...), sigma (B,)) -> (B,) must have been trained on noisy x; scale 1 is Bayes' rule. ``limit``
-    cuts the root mean square of each sample's move.
+    Adds scale sigma^2 grad_x log p(y | x; sigma) (Song et al. 2021 eq. 14).   ``log_prob`` (x (B, ...), sigma (B,)) ->
+    (B,) must have been trained on noisy x; scale 1 is Bayes' rule; ``limit`` cuts the root mean square of the move.
     """
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
@@ -192,10 +197,10 @@ def classifier(
 def reward(
     denoise: Denoiser, value: Callable[[Tensor], Tensor], scale: float = 1.0, *, limit: float | None = None
 ) -> Denoiser:
-    """Add scale sigma^2 grad_x value(x0(x)): a CLAP score of the decoded x0, say.   Chung et al. 2023 (DPS).
+    """Up the gradient of a value of x0, such as a CLAP score.   Chung et al. 2023 (DPS), arXiv:2209.14687.
 
-    ``value`` (x0 (B, ...)) -> (B,) needs no noisy training, since the gradient runs back through the net. ``limit``
-    cuts the root mean square of each sample's move.
+    ``value`` (x0 (B, ...)) -> (B,) needs no noisy training: the gradient runs back through the net.   ``limit`` is as
+    for ``classifier``.
     """
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
@@ -208,33 +213,18 @@ def reward(
     return guided
 
 
-def cut(move: Tensor, limit: float | None) -> Tensor:
-    """``move`` (B, ...) with the root mean square of each sample at most ``limit``."""
-    if limit is None:
-        return move
-    size = move.flatten(1).square().mean(1).sqrt()
-    return move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
-
-
-HO, LIU = "Ho & Salimans 2022, arXiv:2207.12598", "Liu et al. 2022, arXiv:2206.01714"
-LIN, KYN = "Lin et al. 2024, arXiv:2305.08891", "Kynkaanniemi et al. 2024, arXiv:2404.07724"
-SADAT, CHUNG = "Sadat et al. 2025, arXiv:2410.02416", "Chung et al. 2025, arXiv:2406.08070"
-FAN, KARRAS = "Fan et al. 2025, arXiv:2503.18886", "Karras et al. 2024, arXiv:2406.02507"
-SAHARIA, BEATS = "Saharia et al. 2022, arXiv:2205.11487", "Dhariwal & Nichol 2021, arXiv:2105.05233"
-DPS, APG = "Chung et al. 2023 (DPS), arXiv:2209.14687", "Drop the part along the answer (adaptive projected)."
-PHI, RADIUS = {"phi": (0.0, 1.0)}, {"radius": (1e-6, inf)}
 GUIDANCE: dict[str, Entry] = {
-    "classifier_free": Entry(classifier_free, "Away from the empty prompt.", HO),
-    "negative": Entry(classifier_free, "Away from a given prompt.", LIU),
-    "compose": Entry(compose, "Several prompts with weights.", LIU),
-    "rescale": Entry(rescale, "Classifier-free, spread kept (phi).", LIN, limits=PHI),
-    "interval": Entry(interval, "Guide at middle noise only.", KYN),
-    "apg": Entry(apg, APG, SADAT, limits=RADIUS),
-    "cfg_plus_plus": Entry(cfg_plus_plus, "Guide x0, renoise with uncond's noise.", CHUNG),
-    "cfg_zero_star": Entry(cfg_zero_star, "Fit uncond's velocity first.", FAN),
-    "autoguidance": Entry(classifier_free, "Away from a weaker net.", KARRAS),
-    "dynamic_threshold": Entry(dynamic_threshold, "Clip x0 at its quantile.", SAHARIA),
-    "classifier": Entry(classifier, "Up the gradient of a noise-aware classifier.", BEATS),
-    "reward": Entry(reward, "Up the gradient of a value of x0, such as a CLAP score.", DPS),
+    "classifier_free": Entry(classifier_free),
+    "negative": Entry(classifier_free, "Away from a given prompt.   Liu et al. 2022, arXiv:2206.01714."),
+    "compose": Entry(compose),
+    "rescale": Entry(rescale, limits={"phi": (0.0, 1.0)}),
+    "interval": Entry(interval),
+    "apg": Entry(apg, limits={"radius": (1e-6, inf)}),
+    "cfg_plus_plus": Entry(cfg_plus_plus),
+    "cfg_zero_star": Entry(cfg_zero_star),
+    "autoguidance": Entry(classifier_free, "Away from a weaker net.   Karras et al. 2024, arXiv:2406.02507."),
+    "dynamic_threshold": Entry(dynamic_threshold),
+    "classifier": Entry(classifier),
+    "reward": Entry(reward),
 }
 """Guidance by name."""

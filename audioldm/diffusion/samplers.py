@@ -1,70 +1,494 @@
-"""All samplers by name, with one signature: (denoise, x, sigmas, *, noise=None, on_step=None) -> x.
+"""Samplers by name, with one signature: (denoise, x, sigmas, *, noise=None, on_step=None) -> x.
 
-``x`` (B, ...) starts at level sigmas[0] (that is sigmas[0] times unit noise) and comes back at level sigmas[-1];
-nothing is kept between calls.   ``noise`` is for the stochastic ones; some take more options of their own.
+``x`` (B, ...) starts at level sigmas[0] (sigmas[0] times unit noise) and comes back at level sigmas[-1]; nothing
+is kept between calls.   They solve the probability-flow ODE dx/dsigma = (x - x0) / sigma, or an SDE with the same
+marginals, most by a rule of one step.   In x / alpha coordinates DDPM's posterior, DDIM's step and k-diffusion's
+ancestral Euler step are one formula,
+
+    x_next = x0 + (down / now) (x - x0) + up n,   up^2 + down^2 = next^2,   up = eta next sqrt(1 - next^2 / now^2).
+
+The exponential ones have, with h = log(now / next) and g = 1 + eta (eta 0 is the ODE, eta 1 the reverse SDE),
+
+    x_next = (next / now) e^(-eta h) x + integral of g e^(-g (h - u)) x0(u) du + next sqrt(1 - e^(-2 eta h)) n.
+
+On the straight path, u = sigma / (1 + sigma) in [0, 1], x_u = x / (1 + sigma) = (1 - u) x0 + u eps and dx_u/du is
+(x_u - x0) / u.
 """
 
-from audioldm.diffusion.solvers import (
-    adaptive,
-    consistency,
-    ddim,
-    ddpm,
-    dpmpp_2m,
-    dpmpp_2m_sde,
-    dpmpp_3m_sde,
-    euler,
-    euler_ancestral,
-    flow_euler,
-    flow_midpoint,
-    heun,
-    plms,
-    unipc,
-    ve_sde,
-    vp_sde,
-)
-from audioldm.diffusion.table import Entry
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise
+from math import exp, expm1, factorial, log, sqrt
+from typing import Any, NamedTuple, Protocol
 
-DDPM, DDIM = "Ho et al. 2020, arXiv:2006.11239", "Song et al. 2021, arXiv:2010.02502"
-EDM, DPM = "Karras et al. 2022, arXiv:2206.00364", "Lu et al. 2022, arXiv:2211.01095"
-SDE, UNIPC = "Song et al. 2021, arXiv:2011.13456", "Zhao et al. 2023, arXiv:2302.04867"
-PNDM, LCM = "Liu et al. 2022, arXiv:2202.09778", "Song et al. 2023, arXiv:2303.01469"
-FLOW, MATCHING = "Liu et al. 2023, arXiv:2209.03003", "Lipman et al. 2023, arXiv:2210.02747"
+import torch
+from torch import Tensor
+
+from audioldm.diffusion.noise import Noise
+from audioldm.diffusion.prediction import Denoiser, spread
+from audioldm.diffusion.schedule import HIGHEST
+from audioldm.diffusion.score import langevin
+from audioldm.diffusion.table import Entry
+from audioldm.errors import AudioLDMError
+
+OnStep = Callable[[int, float, Tensor, Tensor], None]
+"""(step, sigma, x (B, ...) at sigma, x0 (B, ...) as now believed) -> None"""
+Net = Callable[[Tensor, float | Tensor], Tensor]
+"""a Denoiser that also takes one level for all samples: (x (B, ...), sigma or (B,)) -> x0 (B, ...)"""
+
+
+class Sampler(Protocol):
+    """From x (B, ...) at sigmas[0] down the grid (n + 1,) to x at sigmas[-1].   Raises ValueError for a wrong grid.
+
+    ``noise`` is for the stochastic ones; ``options`` are each sampler's own.
+    """
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Tensor: ...
+
+
+def sampler(loop: Callable[..., Tensor]) -> Sampler:
+    """The sampler of a bare ``loop``, whose state is float32 or better; gradients are off, the answer has x's type.
+
+    The loop's grid is a list of floats; its ``noise`` and ``on_step`` are always there to be called.
+    """
+
+    @wraps(loop)
+    @torch.no_grad()
+    def sample(
+        denoise: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Tensor:
+        levels = sigmas.double().tolist()
+        if sigmas.ndim != 1 or len(sigmas) < 2:
+            raise ValueError(f"sigmas has shape {tuple(sigmas.shape)}; give (n + 1,) noise levels, n >= 1.")
+        if not (bool(sigmas.isfinite().all()) and bool((sigmas.diff() < 0).all()) and levels[-1] >= 0):
+            shown = [round(level, 4) for level in levels]
+            raise ValueError(f"sigmas must be finite, descend and stay above 0, not {shown}.")
+        state = x.to(torch.promote_types(x.dtype, torch.float32))
+
+        def net(x: Tensor, sigma: float | Tensor) -> Tensor:
+            level = sigma if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
+            return denoise(x, level).to(x.dtype)
+
+        def next_noise() -> Tensor:
+            if noise is None:
+                raise ValueError(
+                    "this sampler is stochastic: give noise=, such as PerSample(generators, shape)."
+                )
+            return noise().to(state)
+
+        report = on_step or (lambda *_: None)
+        return loop(net, state, levels, noise=next_noise, on_step=report, **options).to(x.dtype)
+
+    return sample
+
+
+class Point(NamedTuple):
+    """A noise level on the way down, x (B, ...) there, and the x0 (B, ...) that the net saw in it."""
+
+    sigma: float
+    x: Tensor
+    x0: Tensor
+
+    @property
+    def slope(self) -> Tensor:
+        """dx/dsigma of the probability flow, which is the noise."""
+        return (self.x - self.x0) / self.sigma
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a rule may use to go on from ``at`` to the level ``nxt``; ``past`` are three points before, newest first."""
+
+    at: Point
+    nxt: float
+    past: Sequence[Point]
+    denoise: Net
+    noise: Noise
+
+    @property
+    def ratio(self) -> float:
+        """The next level over this one."""
+        return self.nxt / self.at.sigma
+
+    @property
+    def length(self) -> float:
+        """The step in log sigma, of a level that is not 0."""
+        return log(self.at.sigma / self.nxt)
+
+
+def rule(function: Callable[..., Tensor]) -> Sampler:
+    """The sampler that asks the net once at each level and lets ``function(step, **options)`` go on to the next."""
+
+    @wraps(function)
+    def loop(
+        denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, **options: Any
+    ) -> Tensor:
+        past: list[Point] = []
+        for i, (now, nxt) in enumerate(pairwise(sigmas)):
+            at = Point(now, x, denoise(x, now))
+            on_step(i, *at)
+            x = function(Step(at, nxt, past, denoise, noise), **options)
+            past = [at, *past[:2]]
+        return x
+
+    return sampler(loop)
+
+
+def ancestral(step: Step, eta: float) -> Tensor:
+    """The formula of the first order."""
+    nxt, (now, x, x0) = step.nxt, step.at
+    up = min(nxt, eta * nxt * sqrt(1 - step.ratio**2))
+    x = x0 + (sqrt(nxt**2 - up**2) / now) * (x - x0)
+    return x + up * step.noise() if up > 0 else x
+
+
+@rule
+def euler(step: Step) -> Tensor:
+    """Euler's method on the probability-flow ODE: DDIM with eta 0.   Karras et al. 2022, arXiv:2206.00364 sec. 3."""
+    return ancestral(step, 0.0)
+
+
+@rule
+def ddim(step: Step, *, eta: float = 0.0) -> Tensor:
+    """Deterministic (eta 0) to ancestral (eta 1, which is DDPM).   Song et al. 2021, arXiv:2010.02502 eq. 12 and 16."""
+    return ancestral(step, eta)
+
+
+@rule
+def euler_ancestral(step: Step, *, eta: float = 1.0) -> Tensor:
+    """Euler to below the next level, then noise up to it: as ddim.   Song 2021, arXiv:2010.02502; k-diffusion."""
+    return ancestral(step, eta)
+
+
+@rule
+def ddpm(step: Step, *, large: float = 0.0) -> Tensor:
+    """Draw from the posterior q(x_next | x, x0) of each step.   Ho et al. 2020, arXiv:2006.11239 Alg. 2 and eq. 7.
+
+    ``large`` mixes the log variances: 0 is fixed-small (beta tilde), 1 fixed-large (beta).
+    """
+    nxt, (now, x, x0) = step.nxt, step.at
+    x = x0 + step.ratio**2 * (x - x0)
+    if nxt == 0:
+        return x
+    small, times = (now**2 - nxt**2) * step.ratio**2, (1 + nxt**2) / (1 + now**2) * (now / nxt) ** 2
+    return x + sqrt(small) * times ** (large / 2) * step.noise()
+
+
+@rule
+def consistency(step: Step) -> Tensor:
+    """Jump to x0, add noise, jump again; for consistency and LCM nets.   Song et al. 2023, arXiv:2303.01469 Alg. 1."""
+    return step.at.x0 + step.nxt * step.noise() if step.nxt > 0 else step.at.x0
+
+
+def trapezium(step: Step) -> Tensor:
+    """The mean of the slopes here and where the slope here leads."""
+    guess = step.at.x + (step.nxt - step.at.sigma) * step.at.slope
+    return 0.5 * (step.at.slope + (guess - step.denoise(guess, step.nxt)) / step.nxt)
+
+
+@rule
+def heun(step: Step) -> Tensor:
+    """Second order, two calls per step, one in the step to 0.   Karras et al. 2022, arXiv:2206.00364 Alg. 1."""
+    return step.at.x + (step.nxt - step.at.sigma) * trapezium(step) if step.nxt > 0 else step.at.x0
+
+
+@rule
+def plms(step: Step) -> Tensor:
+    """Adams-Bashforth on eps for even steps (PNDM); the first step is Heun's.   Liu et al. 2022, arXiv:2202.09778.
+
+    Second order on any smooth grid; the higher order of its name needs steps even in sigma.
+    """
+    weights = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+    slopes = [point.slope for point in (step.at, *step.past)]
+    first = not step.past and step.nxt > 0
+    slope = trapezium(step) if first else weighted_sum(weights[len(slopes) - 1], slopes)
+    return step.at.x + (step.nxt - step.at.sigma) * slope
+
+
+def weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
+    """The sum of ``parts`` (B, ...), each times its weight."""
+    return sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0]))
+
+
+def curvature(reach: float) -> float:
+    """The integral over a step of H e^-(H - Hu) u^2 du, u from 0 to 1, H = ``reach``."""
+    return 1 - 2 / reach * (1 + expm1(-reach) / reach)
+
+
+def exponential(
+    step: Step, eta: float, order: int, quadratic: Callable[[float], float] = curvature
+) -> Tensor:
+    """The exponential step with x0 as a polynomial through the last ``order`` answers, as many as there are."""
+    x, x0, past = step.at.x, step.at.x0, step.past[: order - 1]
+    if step.nxt == 0:
+        return x0
+    reach = (1 + eta) * step.length
+    whole = -expm1(-reach)
+    average = whole * x0
+    if past:
+        ratio = log(past[0].sigma / step.at.sigma) / step.length
+        slope = (x0 - past[0].x0) / ratio
+        if len(past) == 1:
+            average = average + 0.5 * whole * slope
+        else:
+            ratio_before = log(past[1].sigma / past[0].sigma) / step.length
+            slope_before = (past[0].x0 - past[1].x0) / ratio_before
+            square = (slope - slope_before) / (ratio + ratio_before)
+            average = average + (1 - whole / reach) * (slope + ratio * square) + quadratic(reach) * square
+    x = step.ratio * exp(-eta * step.length) * x + average
+    return x + step.nxt * sqrt(-expm1(-2 * eta * step.length)) * step.noise() if eta > 0 else x
+
+
+@rule
+def dpmpp_2m(step: Step) -> Tensor:
+    """Second order from the last two answers, one call per step.   Lu et al. 2022, arXiv:2211.01095 Alg. 2."""
+    return exponential(step, 0.0, 2)
+
+
+@rule
+def dpmpp_2m_sde(step: Step, *, eta: float = 1.0) -> Tensor:
+    """DPM++ 2M on the reverse SDE, midpoint form; eta 0 is DPM++ 2M.   Lu et al. 2022, arXiv:2211.01095 app. B."""
+    return exponential(step, eta, 2)
+
+
+@rule
+def dpmpp_3m_sde(step: Step, *, eta: float = 1.0, quadratic: Callable[[float], float] = curvature) -> Tensor:
+    """DPM++ on the reverse SDE: x0 as a parabola through three answers.   Lu et al. 2022, arXiv:2211.01095 app. B.
+
+    Third order where the first two steps, which know less, are short; second order otherwise.   ``quadratic`` weighs
+    the parabola's square term: k-diffusion has half of the integral (second order), diffusers 0.42 another number that
+    does not vanish with the step (first order); either can be passed in.
+    """
+    return exponential(step, eta, 3, quadratic)
+
+
+def flow(step: Step, middle: bool) -> Tensor:
+    """One step in the time u of the straight path, with the slope at its begin or in its ``middle``."""
+    nxt, (now, x, x0) = step.nxt, step.at
+    u, u_next = now / (1 + now), nxt / (1 + nxt)
+    x_u = x / (1 + now)
+    slope = (x_u - x0) / u
+    if middle:
+        half = x_u + (u_next - u) / 2 * slope
+        at = (u + u_next) / 2
+        sigma = min(at / (1 - at), HIGHEST)
+        slope = (half - step.denoise(half * (1 + sigma), sigma)) / at
+    return (x_u + (u_next - u) * slope) * (1 + nxt)
+
+
+@rule
+def flow_euler(step: Step) -> Tensor:
+    """Euler in the time of the straight path; the same steps as Euler in sigma.   Liu et al. 2023, arXiv:2209.03003."""
+    return flow(step, middle=False)
+
+
+@rule
+def flow_midpoint(step: Step) -> Tensor:
+    """The midpoint rule in the time of the straight path, two calls a step.   Lipman et al. 2023, arXiv:2210.02747."""
+    return flow(step, middle=True)
+
+
+@rule
+def ve_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
+    """Reverse VE-SDE, each step followed by Langevin corrections.   Song et al. 2021, arXiv:2011.13456 Alg. 2."""
+    nxt, (now, x, x0) = step.nxt, step.at
+    if nxt == 0:
+        return x0
+    x = x + (1 - step.ratio**2) * (x0 - x) + sqrt(now**2 - nxt**2) * step.noise()
+    return langevin(step.denoise, x, nxt, noise=step.noise, rounds=rounds, size=size)
+
+
+@rule
+def vp_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
+    """Reverse VP-SDE, each step followed by Langevin corrections.   Song et al. 2021, arXiv:2011.13456 Alg. 3.
+
+    x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, with 1 - beta the ratio of alpha_bar.
+    """
+    nxt, (now, x, x0) = step.nxt, step.at
+    if nxt == 0:
+        return x0
+    # 1 / alpha at nxt; sqrt(1 - beta)
+    scale, shrink = sqrt(1 + nxt**2), sqrt((1 + nxt**2) / (1 + now**2))
+    beta = 1 - shrink**2
+    drift = (2 - shrink) * x + beta * (1 + now**2) * (x0 - x) / now**2
+    x = shrink * drift + scale * sqrt(beta) * step.noise()
+    return langevin(step.denoise, x, nxt, noise=step.noise, rounds=rounds, size=size)
+
+
+def integrals(step: float, count: int) -> list[float]:
+    """The ``count`` integrals over a step of e^-(h-u) (u/h)^k du, k = 1 .. count, h = ``step``."""
+    phi, values = expm1(-step) / -step - 1, []
+    for k in range(1, count + 1):
+        values.append(-phi * factorial(k))
+        phi = phi / -step - 1 / factorial(k + 1)
+    return values
+
+
+def update(
+    now: float, nxt: float, x: Tensor, x0: Tensor, others: list[tuple[float, Tensor]], *, half: bool
+) -> Tensor:
+    """The exponential step from ``now`` to ``nxt`` with x0 interpolated through ``others``.   Zhao et al. 2023.
+
+    ``others`` are (level, x0 there); ``half`` replaces one other's exact weight by (1 - e^-h) / 2, the paper's B2(h).
+    """
+    if nxt == 0:
+        return x0
+    x_next = x0 + (nxt / now) * (x - x0)
+    if not others:
+        return x_next
+    step = log(now / nxt)
+    places = torch.tensor([log(now / sigma) / step for sigma, _ in others], dtype=torch.float64)
+    powers = torch.arange(1, len(others) + 1, dtype=torch.float64)
+    exact = torch.tensor(integrals(step, len(others)), dtype=torch.float64)
+    weights = torch.linalg.solve(places[None] ** powers[:, None], exact).tolist()
+    if half:
+        weights = [-expm1(-step) / 2 / places.item()]
+    return x_next + weighted_sum(weights, [other - x0 for _, other in others])
+
+
+@sampler
+def unipc(
+    denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, order: int = 2
+) -> Tensor:
+    """Predict, then correct with the next answer, needed anyway: order + 1.   Zhao et al. 2023, arXiv:2302.04867.
+
+    The order rises from 1 over the first steps, and falls to 1 over the last ones if the grid ends at 0.
+    """
+    if order not in (1, 2, 3):
+        raise ValueError(f"order={order} is none of 1, 2, 3.")
+    steps = len(sigmas) - 1
+    known: list[tuple[float, Tensor]] = []
+    start, rank = x, 0
+    for i, (now, nxt) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, now)
+        on_step(i, now, x, x0)
+        if i:
+            others = [*known[1:rank], (now, x0)]
+            x = update(sigmas[i - 1], now, start, known[0][1], others, half=rank == 1)
+        known = [(now, x0), *known[:2]]
+        rank = min(order, i + 1, steps - i if sigmas[-1] == 0 else order)
+        start = x
+        x = update(now, nxt, x, x0, known[1:rank], half=rank == 2)
+    return x
+
+
+STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+PLACES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+"""Dormand & Prince 1980: 5th order, with a 4th-order answer to compare; the last slope is the next step's first."""
+
+
+@sampler
+def adaptive(
+    denoise: Net,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    noise: Noise,
+    on_step: OnStep,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    most: int = 1000,
+) -> Tensor:
+    """Dormand-Prince 5(4) on dx/dlog sigma; chooses its steps by error.   Song et al. 2021, arXiv:2011.13456 app. D.4.
+
+    Of ``sigmas`` only the ends count: it runs from the first to the last positive one, then takes x0 if the last is 0.
+    Each sample has its own level and step, so a sample's result does not depend on its batch.
+    """
+    ends = torch.tensor([sigma for sigma in sigmas if sigma > 0], dtype=torch.float64).log().to(x)
+    now, end = ends[0].expand(len(x)).clone(), ends[-1]
+    step = (end - now) / 10
+
+    def slope_at(x: Tensor, logs: Tensor) -> Tensor:
+        return x - denoise(x, logs.exp())
+
+    first = slope_at(x, now)
+    for i in range(most):
+        if bool((now <= end).all()):
+            return denoise(x, now.exp()) if sigmas[-1] == 0 else x
+        on_step(i, float(now.max().exp()), x, x - first)
+        last_one = now + step <= end
+        step = torch.where(last_one, end - now, step)
+        slopes, h = [first], spread(step, x)
+        for weights, place in zip(STAGES, PLACES, strict=True):
+            new = x + h * weighted_sum(weights, slopes)
+            slopes.append(slope_at(new, now + place * step))
+        scale = atol + rtol * torch.maximum(x.abs(), new.abs())
+        error = (h * weighted_sum(ERROR, slopes) / scale).flatten(1).square().mean(1).sqrt()
+        good = error <= 1
+        keep = good.reshape(-1, *[1] * (x.ndim - 1))
+        x, first = torch.where(keep, new, x), torch.where(keep, slopes[-1], first)
+        now = torch.where(good, torch.where(last_one, end, now + step), now)
+        step = step * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
+    raise AudioLDMError(
+        f"the adaptive solver took {most} steps and is not done.", "Raise rtol or atol.", code=1
+    )
+
+
+@sampler
+def ddim_invert(
+    denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, rounds: int = 0
+) -> Tensor:
+    """DDIM run upwards: x (B, ...) at sigmas[-1] to x at sigmas[0], on the grid that ``ddim`` will come down by.
+
+    Song et al. 2021 (DDIM) sec. 4.3.   Each step takes its slope where it starts; ``rounds`` repeats it with the slope
+    where it ends, which is DDIM's own, until the way down undoes it (Pan et al. 2023, AIDI).
+    """
+    for i, (low, high) in enumerate(pairwise(sigmas[::-1])):
+        x0 = denoise(x, low if low > 0 else high)
+        guess = x + (high - low) * (x - x0) / (low or high)
+        for _ in range(rounds):
+            x0 = denoise(guess, high)
+            guess = x + (high - low) * (guess - x0) / high
+        on_step(i, high, guess, x0)
+        x = guess
+    return x
+
+
 ETA = {"eta": (0.0, 1.0)}
 # 2 size^2 of the way to x0 a round: beyond 1 it would overshoot
 LANGEVIN = {"rounds": (0, 100), "size": (0, 0.7)}
-
 SAMPLERS: dict[str, Entry] = {
-    "ddpm": Entry(
-        ddpm, "Ancestral: draws from the posterior of each step.", DDPM, True, limits={"large": (0, 1)}
-    ),
-    "ddim": Entry(ddim, "Deterministic (eta 0) to ancestral (eta 1).", DDIM, limits=ETA),
-    "euler": Entry(euler, "Euler steps on the probability-flow ODE.", EDM),
-    "euler_ancestral": Entry(
-        euler_ancestral, "Euler down, then noise up.", EDM + " (k-diffusion)", True, limits=ETA
-    ),
-    "heun": Entry(heun, "Second order, two calls per step.", EDM, calls="2"),
-    "dpmpp_2m": Entry(dpmpp_2m, "Second order from two remembered answers.", DPM),
-    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, "DPM++ 2M on the reverse SDE.", DPM, True),
-    "dpmpp_3m_sde": Entry(dpmpp_3m_sde, "DPM++ with three remembered answers on the reverse SDE.", DPM, True),
-    "unipc": Entry(unipc, "Predictor and corrector that share their calls.", UNIPC, limits={"order": (1, 3)}),
-    "plms": Entry(plms, "Adams-Bashforth on the noise (PNDM).", PNDM, calls="1, first step 2"),
+    "ddpm": Entry(ddpm, stochastic=True, limits={"large": (0, 1)}),
+    "ddim": Entry(ddim, limits=ETA),
+    "euler": Entry(euler),
+    "euler_ancestral": Entry(euler_ancestral, stochastic=True, limits=ETA),
+    "heun": Entry(heun, calls="2"),
+    "dpmpp_2m": Entry(dpmpp_2m),
+    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, stochastic=True),
+    "dpmpp_3m_sde": Entry(dpmpp_3m_sde, stochastic=True),
+    "unipc": Entry(unipc, limits={"order": (1, 3)}),
+    "plms": Entry(plms, calls="1, first step 2"),
     "adaptive": Entry(
-        adaptive,
-        "Dormand-Prince 5(4); chooses its steps by error.",
-        SDE + " app. D.4",
-        calls="6 per try",
-        limits={"rtol": (1e-8, 1), "atol": (1e-8, 1), "most": (1, 100_000)},
+        adaptive, calls="6 per try", limits={"rtol": (1e-8, 1), "atol": (1e-8, 1), "most": (1, 100_000)}
     ),
-    "consistency": Entry(consistency, "Jump to x0 and renoise; for consistency and LCM nets.", LCM, True),
-    "flow_euler": Entry(flow_euler, "Euler in the time of the straight path.", FLOW),
-    "flow_midpoint": Entry(
-        flow_midpoint, "Midpoint rule in the time of the straight path.", MATCHING, calls="2"
-    ),
-    "ve_sde": Entry(
-        ve_sde, "Reverse VE-SDE with a Langevin corrector.", SDE, True, "1 + rounds", limits=LANGEVIN
-    ),
-    "vp_sde": Entry(
-        vp_sde, "Reverse VP-SDE with a Langevin corrector.", SDE, True, "1 + rounds", limits=LANGEVIN
-    ),
+    "consistency": Entry(consistency, stochastic=True),
+    "flow_euler": Entry(flow_euler),
+    "flow_midpoint": Entry(flow_midpoint, calls="2"),
+    "ve_sde": Entry(ve_sde, stochastic=True, calls="1 + rounds", limits=LANGEVIN),
+    "vp_sde": Entry(vp_sde, stochastic=True, calls="1 + rounds", limits=LANGEVIN),
 }
 """Samplers by name."""

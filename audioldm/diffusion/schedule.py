@@ -6,29 +6,14 @@ Samplers work on ``x = x_t / alpha = x0 + (sigma / alpha) eps``. The ratio sigma
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, pi
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 HIGHEST = 2.0**20
 """Stands for an infinite noise level: what a schedule with zero terminal SNR ends at (alpha_bar = 2^-40)."""
-
-
-class Path(Protocol):
-    """What samplers, objectives and grids need of a schedule; both classes below have it."""
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def sigmas(self) -> Tensor: ...
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
-    def sigma_at(self, t: Tensor) -> Tensor: ...
-    def t_at(self, sigma: Tensor) -> Tensor: ...
-    def alpha_of(self, sigma: Tensor) -> Tensor: ...
-
-
 WITHOUT_DOUBLES = ("mps",)
 """Kinds of devices that have no float64: what needs it is computed on the CPU."""
 
@@ -164,13 +149,15 @@ class FlowPath:
     def t_at(self, sigma: Tensor) -> Tensor:
         """Time of a noise level: T sigma / (1 + sigma); T itself for HIGHEST and above."""
         sigma = sigma.double()
-        return torch.where(
-            sigma >= HIGHEST, torch.full_like(sigma, self.length), self.length * sigma / (1 + sigma)
-        )
+        return torch.where(sigma >= HIGHEST, self.length, self.length * sigma / (1 + sigma))
 
     def alpha_of(self, sigma: Tensor) -> Tensor:
         """Factor 1 - u = 1 / (1 + sigma)."""
         return 1 / (1 + sigma)
+
+
+Path = NoiseSchedule | FlowPath
+"""What samplers, objectives and grids take."""
 
 
 def from_betas(betas: Tensor) -> NoiseSchedule:
@@ -199,15 +186,9 @@ def audioldm() -> NoiseSchedule:
 
 def cosine(offset: float = 0.008, *, length: int = 1000, largest: float = 0.999) -> NoiseSchedule:
     """Cumulated alphas as cos^2 of a line, betas cut at ``largest``.   Nichol & Dhariwal 2021 eq. 17."""
-
-    def bar(u: float) -> float:
-        return cos((u + offset) / (1 + offset) * pi / 2) ** 2
-
-    return from_betas(
-        torch.tensor(
-            [min(1 - bar((i + 1) / length) / bar(i / length), largest) for i in range(length)]
-        ).double()
-    )
+    bar = [cos((i / length + offset) / (1 + offset) * pi / 2) ** 2 for i in range(length + 1)]
+    betas = [min(1 - after / before, largest) for before, after in pairwise(bar)]
+    return from_betas(torch.tensor(betas).double())
 
 
 def sigmoid(start: float = -3.0, end: float = 3.0, *, tau: float = 1.0, length: int = 1000) -> NoiseSchedule:

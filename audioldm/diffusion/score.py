@@ -11,7 +11,6 @@ from torch import Tensor
 
 from audioldm.diffusion.noise import Noise
 from audioldm.diffusion.prediction import Denoiser, spread
-from audioldm.diffusion.steps import check_grid
 
 
 def score(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
@@ -49,7 +48,6 @@ def log_likelihood(
     x (B, ...) lies at the last positive level of ``sigmas``, which Heun's method climbs; the prior at the first is N(0,
     sigmas[0]^2 + data_std^2).   ``noise`` gives one probe for the whole path, used by its signs (+1, -1).
     """
-    check_grid(sigmas)
     levels = sigmas[sigmas > 0].flip(0).tolist()
     probe = noise().to(x).sign()
     gain = x.new_zeros(x.shape[0])

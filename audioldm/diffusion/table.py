@@ -1,7 +1,4 @@
-"""A named choice with the one line and the paper that a listing shows, and options written behind its name.
-
-A choice is ``NAME`` or ``NAME:OPTION=NUMBER,...``, such as ``ddim:eta=1`` or ``karras:rho=5``.
-"""
+"""A named choice, its options written behind its name: ``ddim:eta=1``, ``karras:rho=5``."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -18,13 +15,13 @@ from audioldm.errors import AudioLDMError
 class Entry:
     """A function under a name; calling the entry calls the function.
 
-    >>> Entry(abs, "Absolute value.", "school")(-2)
-    2
+    >>> Entry(abs)(-2), Entry(abs, "Absolute value.   School.").paper
+    (2, 'School')
     """
 
     run: Callable[..., Any]
-    line: str
-    paper: str
+    about: str = ""
+    """a line for listings, three spaces, the paper; else the first line of the function's docstring"""
     stochastic: bool = False
     calls: str = "1"
     """denoiser calls per step"""
@@ -34,6 +31,16 @@ class Entry:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         return self.run(*args, **kwargs)
+
+    @property
+    def line(self) -> str:
+        """What it does."""
+        return (self.about or self.run.__doc__ or "").split("\n")[0].split("   ")[0]
+
+    @property
+    def paper(self) -> str:
+        """Where it comes from."""
+        return (self.about or self.run.__doc__ or "").split("\n")[0].split("   ")[1].removesuffix(".")
 
     def options(self) -> dict[str, float]:
         """The numbers that may be written behind the name, with their defaults: keyword-only, a number as default."""
@@ -47,18 +54,17 @@ class Entry:
 def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., Any]:
     """The function that ``choice`` names, with its options filled in; AudioLDMError says what is wrong with it.
 
-    >>> choose({"power": Entry(lambda x, *, n=2: x**n, "A power.", "school")}, "power:n=3", "function")(2)
+    >>> choose({"power": Entry(lambda x, *, n=2: x**n)}, "power:n=3", "function")(2)
     8
     """
     name, colon, rest = choice.partition(":")
     if name not in table:
         raise AudioLDMError(f"{what}={name!r} is unknown.", f"Known: {', '.join(sorted(table))}.")
-    entry = table[name]
     options = {}
     for part in rest.split(",") if colon else []:
         key, _, text = part.partition("=")
-        options[key.strip()] = number(entry, key.strip(), text, f"{what}={choice}")
-    return partial(entry.run, **options)
+        options[key.strip()] = number(table[name], key.strip(), text, f"{what}={choice}")
+    return partial(table[name].run, **options)
 
 
 def number(entry: Entry, key: str, text: str, place: str) -> float:
@@ -74,11 +80,7 @@ def number(entry: Entry, key: str, text: str, place: str) -> float:
     except ValueError:
         value = nan
     if not low <= value <= most:
-        raise AudioLDMError(f"{place}: {key}={text!r} cannot be.", f"Give {wanted(options[key], low, high)}.")
+        kind = "a whole number" if isinstance(options[key], int) else "a number"
+        wanted = f"{kind}, {low:g} to {high:g}" if isfinite(high) else f"{kind}, {low:g} or more"
+        raise AudioLDMError(f"{place}: {key}={text!r} cannot be.", f"Give {wanted}.")
     return value
-
-
-def wanted(default: float, low: float, high: float) -> str:
-    """What numbers an option takes, in words."""
-    kind = "a whole number" if isinstance(default, int) else "a number"
-    return f"{kind}, {low:g} to {high:g}" if isfinite(high) else f"{kind}, {low:g} or more"

@@ -50,20 +50,19 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     release(parts)
     if not named:
         return
-    files, words, changes = list[tuple[Path, Adapter | Words]](), list[Words](), list[tuple[Adapter, float]]()
-    applied = list[Applied]()
+    applied, sampling = list[Applied](), dict[str, Any]()
+    words, changes = list[Words](), list[tuple[Adapter, float]]()
     for path, weight in map(parse, named):
         one = read(path, parts.unet)
-        word = one.word if isinstance(one, Words) else None
-        files.append((path, one))
-        applied.append(Applied(str(path), sha256(path), one.kind, rank_of(one), weight, word))
-        check_base(parts, applied[-1], one)
+        word, rank = (one.word, len(one.rows)) if isinstance(one, Words) else (None, one.rank)
+        check_base(parts, str(path), one, weight)
+        sampling |= sampling_of(path, one)  # the last one counts
+        applied.append(Applied(str(path), sha256(path), one.kind, rank, weight, word))
         if isinstance(one, Words):
             words.append(one)
         else:
             changes.append((one, weight))
     inject.check(parts.unet, changes)
-    sampling = sampling_of(files)
     defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
     parts.engine.adapted = Adapted(tuple(applied), inject.merge(parts.unet, changes), vocabulary, defaults)
@@ -71,15 +70,13 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     parts.engine.reset()
 
 
-def sampling_of(adapters: Sequence[tuple[Path, Adapter | Words]]) -> dict[str, Any]:
-    """How the adapters want to be sampled: a student of few steps says so in its file.   The last one counts."""
-    settings: dict[str, Any] = {}
-    for path, adapter in adapters:
-        try:
-            settings |= json.loads(adapter.about.get("sampling", "{}"))
-            Sampling().merged(**settings)
-        except (ValueError, TypeError, AudioLDMError) as error:
-            raise AudioLDMError(f"{path}: its sampling cannot be read ({error}).", "Copy it again.") from None
+def sampling_of(path: Path, adapter: Adapter | Words) -> dict[str, Any]:
+    """How an adapter wants to be sampled: a student of few steps says so in its file."""
+    try:
+        settings: dict[str, Any] = json.loads(adapter.about.get("sampling", "{}"))
+        Sampling().merged(**settings)
+    except (ValueError, TypeError, AudioLDMError) as error:
+        raise AudioLDMError(f"{path}: its sampling cannot be read ({error}).", "Copy it again.") from None
     return settings
 
 
@@ -99,39 +96,20 @@ def release(parts: Components) -> None:
         parts.engine.reset()
 
 
-def rank_of(adapter: Adapter | Words) -> int:
-    """The rank, or how many rows a word has."""
-    return len(adapter.rows) if isinstance(adapter, Words) else adapter.rank
-
-
-def check_word(parts: Components, applied: Applied) -> None:
-    """Refuse a word with a weight, and one for a model that has no CLAP."""
-    if applied.weight != 1:
-        raise AudioLDMError(
-            f"adapter={applied.file}:{applied.weight:g}: a word has no weight.",
-            f"Leave it out: {applied.file}.",
-        )
-    if isinstance(parts.clap, NoClap):
-        raise AudioLDMError(
-            f"adapter={applied.file} is a word of CLAP, and {parts.name} has no CLAP.", "Leave it out."
-        )
-
-
-def check_base(parts: Components, applied: Applied, adapter: Adapter | Words) -> None:
+def check_base(parts: Components, file: str, adapter: Adapter | Words, weight: float) -> None:
     """Refuse what cannot be, and warn where the adapter was trained on other weights than the pipeline's."""
     if isinstance(adapter, Words):
-        check_word(parts, applied)
+        if weight != 1:
+            raise AudioLDMError(f"adapter={file}:{weight:g}: a word has no weight.", f"Leave it out: {file}.")
+        if isinstance(parts.clap, NoClap):
+            why = f"adapter={file} is a word of CLAP, and {parts.name} has no CLAP."
+            raise AudioLDMError(why, "Leave it out.")
+    notes = []
     if adapter.base and not adapter.base.keys() & parts.hashes.keys():
-        warnings.warn(
-            f"{applied.file} does not say whether it was trained on {parts.name}.",
-            AdapterWarning,
-            stacklevel=4,
-        )
+        notes.append(f"{file} does not say whether it was trained on {parts.name}.")
     for part, digest in adapter.base.items():
-        if parts.hashes.get(part, digest) != digest:
-            warnings.warn(
-                f"{applied.file} was trained on another {part} ({digest[:12]}...) than that of {parts.name} "
-                f"({parts.hashes[part][:12]}...); it may sound wrong.",
-                AdapterWarning,
-                stacklevel=4,
-            )
+        if (known := parts.hashes.get(part, digest)) != digest:
+            other = f"another {part} ({digest[:12]}...) than that of {parts.name} ({known[:12]}...)"
+            notes.append(f"{file} was trained on {other}; it may sound wrong.")
+    for note in notes:
+        warnings.warn(note, AdapterWarning, stacklevel=4)

@@ -30,6 +30,7 @@ class Conditions:
     timeline: tuple[Span, ...] = ()
 
 
+@torch.no_grad()
 def encode(
     parts: Components,
     prompts: str | Condition | Sequence[str | Condition],
@@ -40,33 +41,24 @@ def encode(
 ) -> Conditions:
     """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead.
 
-    A model's prior draws from ``seeds``; without them texts stay texts.
+    A model's prior draws from ``seeds`` the vector of a sound that a text may mean; without them texts stay texts.
     """
     prompts = [prompts] if isinstance(prompts, str | Condition) else prompts
+    count, texts = len(prompts), [isinstance(prompt, str) for prompt in prompts]
     both = together(parts, [negative, *prompts])
-    empty = both.rows(slice(0, 1)).trimmed().repeat(len(prompts))
+    empty = both.rows(slice(0, 1)).trimmed().repeat(count)
+
+    def drawn(condition: Condition, texts: Sequence[bool]) -> Condition:
+        if parts.prior is None or not seeds or condition.film is None or empty.film is None:
+            return condition
+        sounds = parts.prior.sample(condition.film, parts.clap.embed_text([""])[0], seeds=seeds)
+        rows = torch.tensor(texts, device=sounds.device)[:, None]
+        return replace(condition, film=torch.where(rows, sounds.to(condition.film), condition.film))
+
     if not timeline:
-        condition = both.rows(slice(1, None)).trimmed()
-        return Conditions((sound_vectors(parts, condition, empty, prompts, seeds),), empty)
-    spans = [(parts.encode_text([span.prompt]).repeat(len(prompts)), span.prompt) for span in timeline]
-    rows = [sound_vectors(parts, row, empty, [text] * len(prompts), seeds) for row, text in spans]
-    return Conditions(tuple(rows), empty, tuple(timeline))
-
-
-@torch.no_grad()
-def sound_vectors(
-    parts: Components,
-    condition: Condition,
-    empty: Condition,
-    prompts: Sequence[str | Condition],
-    seeds: Sequence[int],
-) -> Condition:
-    """With a prior, each text's vector gives way to that of a sound that it may mean; other rows stay."""
-    if parts.prior is None or not seeds or condition.film is None or empty.film is None:
-        return condition
-    drawn = parts.prior.sample(condition.film, parts.clap.embed_text([""])[0], seeds=seeds)
-    texts = torch.tensor([isinstance(prompt, str) for prompt in prompts], device=drawn.device)
-    return replace(condition, film=torch.where(texts[:, None], drawn.to(condition.film), condition.film))
+        return Conditions((drawn(both.rows(slice(1, None)).trimmed(), texts),), empty)
+    spans = [parts.encode_text([span.prompt]).repeat(count) for span in timeline]
+    return Conditions(tuple(drawn(span, [True] * count) for span in spans), empty, tuple(timeline))
 
 
 def together(parts: Components, prompts: Sequence[str | Condition]) -> Condition:
@@ -86,10 +78,8 @@ def between(parts: Components, condition: Condition, other: Tensor, share: float
     Raises AudioLDMError for a model that is conditioned on tokens.
     """
     if condition.film is None or condition.tokens is not None:
-        raise AudioLDMError(
-            f"{parts.name} is conditioned on tokens, which cannot be mixed.",
-            "Use a model that is conditioned on a CLAP vector.",
-        )
+        why = f"{parts.name} is conditioned on tokens, which cannot be mixed."
+        raise AudioLDMError(why, "Use a model that is conditioned on a CLAP vector.")
     if share == 0:
         return condition
     start, end = (nnf.normalize(vector, dim=-1) for vector in (condition.film, other.to(condition.film)))

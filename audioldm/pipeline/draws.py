@@ -1,7 +1,7 @@
 """Clips drawn from their seeds, in batches, and once more where one came out silent.   B batch, N samples."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from math import ceil
 from typing import Any, TypeVar, cast
 
@@ -67,24 +67,22 @@ def resample_silent(generate: Call) -> Call:
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Tensor:
-        prompts = as_many(prompts, seeds)
+        prompts = [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
         check_draws(prompts, seeds, batch_size)
         size = batch_size or (1 if parts.device.type == "cpu" else len(prompts))
         retries = parts.defaults.merged(retry_silent=options.get("retry_silent")).retry_silent
-        waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
-
-        def draw(group: list[int], attempt: int, total: int) -> Tensor:
-            texts, others = zip(*((prompts[row], seed_of(seeds[row], attempt)) for row in group), strict=True)
-            return generate(
-                parts, list(texts), seeds=list(others), on_step=part_of(on_step, batches, total), **options
-            )
-
         controlled = any(not isinstance(control, MicroControl) for control in parts.controls)
+        waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
         for attempt in range((0 if controlled else retries) + 1):
             total = batches + ceil(len(rows) / size)
             for start in range(0, len(rows), size):
                 group = rows[start : start + size]
-                batch = draw(group, attempt, total)
+                report = on_step and partial(batch_step, on_step, batches, total)
+                texts, draws = (
+                    [prompts[row] for row in group],
+                    [seed_of(seeds[row], attempt) for row in group],
+                )
+                batch = generate(parts, texts, seeds=draws, on_step=report, **options)
                 waves = waves if len(waves) else batch.new_zeros(len(seeds), batch.shape[1])
                 waves[group] = batch
                 batches += 1
@@ -94,26 +92,16 @@ def resample_silent(generate: Call) -> Call:
     return cast(Call, call)
 
 
-def as_many(
-    prompts: str | Condition | Sequence[str | Condition], seeds: Sequence[int]
-) -> Sequence[str | Condition]:
-    """One prompt for each seed."""
-    return [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
-
-
-def part_of(on_step: OnStep | None, before: int, batches: int) -> OnStep | None:
-    """``on_step`` for one of ``batches`` batches, ``before`` of which are over."""
-    if on_step is None:
-        return None
-    return lambda step, steps: on_step(before * steps + step, batches * steps)
+def batch_step(on_step: OnStep, before: int, batches: int, step: int, steps: int) -> None:
+    """Report a step of one of ``batches`` batches, ``before`` of which are over."""
+    on_step(before * steps + step, batches * steps)
 
 
 def check_draws(prompts: Sequence[str | Condition], seeds: Sequence[int], batch_size: int | None) -> None:
     """Raise AudioLDMError where prompts and seeds are not as many, or a number is out of range."""
     if len(prompts) != len(seeds) or not prompts:
-        raise AudioLDMError(
-            f"{len(prompts)} prompts but {len(seeds)} seeds.", "Give one seed for each prompt."
-        )
+        why = f"{len(prompts)} prompts but {len(seeds)} seeds."
+        raise AudioLDMError(why, "Give one seed for each prompt.")
     if wrong := [seed for seed in seeds if not 0 <= seed < MOST_SEEDS]:
         raise AudioLDMError(f"seed={wrong[0]} is not a seed.", "Use 0 or more, below 2^62.")
     if batch_size is not None and batch_size < 1:

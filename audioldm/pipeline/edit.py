@@ -2,39 +2,37 @@
 
 Every edit takes ``EditOptions``: a seed, a guidance configuration, and the settings of ``Sampling``.   What an edit
 keeps is the input after the VAE, the vocoder and the phase refinement (its round trip); ``sounds.splice_into`` puts the
-untouched original back.
+untouched original back.   C channels, T latent frames, F bins, N samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.components import Components
+from audioldm.batch import Condition
+from audioldm.components import Components, SamplingOptions
 from audioldm.diffusion import edit
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
-from audioldm.pipeline.canvas import (
-    FADE,
-    Canvas,
-    EditOptions,
-    Prompt,
-    Regions,
-    check_regions,
-    check_strength,
-    conditions_of,
-    filled,
-    samples_of,
-)
-from audioldm.pipeline.conditions import sound_condition
+from audioldm.pipeline.conditions import Conditions, encode, sound_condition
+from audioldm.pipeline.guidance import GuidanceConfig
+from audioldm.pipeline.run import OnStep, Run
+from audioldm.pipeline.spans import Span
+from audioldm.signal.level import peak_of
 from audioldm.signal.mel import filterbank
 from audioldm.signal.splice import attenuate, bandwidth, crossover, splice
 
+PEAK, MAX_GAIN = 0.5, 20.0
+"""The level that the models learned at (``signal.level.normalise_peak``)."""
+FADE = 0.03
+"""Seconds of cross-fade outside a region."""
 NOISE_PROMPT = "noise, hiss, hum"
 """What ``denoise`` steers away from."""
 FULL = 0.95
@@ -45,6 +43,118 @@ QUANTILE_TO_MEAN = 6 / 8.686
 """6 dB in nepers."""
 DEEPEST = 26 / 8.686
 """26 dB in nepers: what spectral subtraction turns a band down by at most; deeper cuts leave musical noise."""
+
+Prompt = str | Condition | Sequence[Span]
+"""Words, a condition of one row, or words over time."""
+Regions = Sequence[tuple[float, float]]
+"""(from, to) in seconds."""
+
+
+class EditOptions(SamplingOptions, total=False):
+    """What every edit takes beside its own settings; what is None or left out comes from the model's ``defaults``."""
+
+    seed: int
+    guidance_config: GuidanceConfig | None
+    on_step: OnStep | None
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A sound (N,) at the model's rate, brought to the level that the model knows: its latent (1, C, T, F), its run."""
+
+    run: Run
+    latent: Tensor
+    samples: int
+    gain: float
+    mean: float
+
+    @classmethod
+    def of(
+        cls, parts: Components, wave: Tensor, run: Run | None = None, **options: Unpack[EditOptions]
+    ) -> Canvas:
+        """Encode ``wave`` (N,); the seed's noise is the one that generation would draw.
+
+        Raises AudioLDMError for an empty or not finite wave and for settings, ValueError for another shape.
+        """
+        if wave.ndim != 1:
+            raise ValueError(f"an edit takes one mono wave (N,), not {tuple(wave.shape)}.")
+        if wave.numel() == 0 or not bool(wave.isfinite().all()):
+            raise AudioLDMError("The sound to edit is empty or not finite.", "Give another file.")
+        mean = float(wave.mean())
+        gain = PEAK / max(peak_of(wave - mean), PEAK / MAX_GAIN)
+        latent = longform.encode(parts, (wave - mean) * gain)
+        if run is None:
+            seed = options.pop("seed", 0)
+            guidance, on_step = options.pop("guidance_config", None), options.pop("on_step", None)
+            settings = parts.defaults.merged(**options)
+            run = Run.of(parts, settings, latent.shape[1:], [seed], guidance, on_step)
+        return cls(run, latent, wave.shape[0], gain, mean)
+
+    @property
+    def parts(self) -> Components:
+        """The model."""
+        return self.run.parts
+
+    def conditions(self, prompt: Prompt) -> Conditions:
+        """What an edit is conditioned on."""
+        negative = self.run.settings.negative
+        if isinstance(prompt, str | Condition):
+            return encode(self.parts, [prompt], negative)
+        return encode(self.parts, [""], negative, prompt)
+
+    def mask(self, regions: Regions) -> Tensor:
+        """(T, 1), 1 in ``regions``; frames beyond the sound's end are as its last one.   Raises AudioLDMError."""
+        spec, seconds = self.parts.spec, self.samples / self.parts.spec.rate
+        check_regions(regions, seconds)
+        mask = edit.time_mask(regions, self.latent.shape[2], spec.seconds_per_latent)
+        last = spec.latent_frames(seconds)
+        mask[last:] = mask[last - 1]
+        return mask.to(self.latent)
+
+    def filled(self, prompt: Prompt, mask: Tensor, *, rounds: int = 1) -> Tensor:
+        """The latent with its masked part sampled anew; a mask of all ones is generation."""
+        conditions = self.conditions(prompt)
+        x = (1 - mask) * self.latent + float(self.run.sigmas[0]) * self.run.noise()
+        inside = edit.inpaint(self.run.denoiser(conditions), self.latent, mask)
+        return mask * self.run.sample(inside, x, rounds=rounds) + (1 - mask) * self.latent
+
+    def raw(self, latent: Tensor) -> Tensor:
+        """A latent to (N,) as the model gives it."""
+        seconds, refine_phase = self.samples / self.parts.spec.rate, self.run.settings.refine_phase
+        return longform.decode(self.parts, latent, seconds=seconds, refine_phase=refine_phase)[0]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """A latent of this canvas to (N,) at the level of the sound that came in."""
+        return self.raw(latent) / self.gain + self.mean
+
+    def roundtrip(self) -> Tensor:
+        """What is left of the sound (N,) after the codec alone."""
+        return self.decode(self.latent)
+
+    def spliced(self, latent: Tensor, regions: Regions, base: Tensor | None = None) -> Tensor:
+        """``latent`` decoded inside the regions; outside ``base``, or the round trip (attention moves it a little)."""
+        edited, spec = self.decode(latent), self.parts.spec
+        places = [(spec.samples(begin), spec.samples(end)) for begin, end in regions]
+        base = self.roundtrip() if base is None else base
+        return splice(base, edited, places, fade=spec.samples(FADE), power=False)
+
+
+def check_strength(strength: float) -> None:
+    """Raise AudioLDMError for a strength outside [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise AudioLDMError(f"strength={strength:g} is not in 0 to 1.", "0 keeps the sound, 1 ignores it.")
+
+
+def check_regions(regions: Regions, seconds: float) -> None:
+    """Raise AudioLDMError for regions that are empty or lie outside the sound."""
+    if not regions:
+        raise AudioLDMError("There is no region to make anew.", "Give --from and --to in seconds.")
+    for begin, end in regions:
+        if not 0 <= begin < end:
+            raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
+        if begin >= seconds:
+            why = f"region {begin:g}-{end:g} s begins after the sound's {seconds:g} s."
+            raise AudioLDMError(why, "Use audioldm edit continue.")
 
 
 def transfer(
@@ -65,22 +175,20 @@ def transfer(
     ``regions`` leaves the rest as it is.
     """
     check_strength(strength)
-    canvas = Canvas.of(parts, wave)
-    run = canvas.run(**options)
-    conditions, rounds = conditions_of(run, prompt), run.settings.refine_phase
+    canvas = Canvas.of(parts, wave, **options)
+    run, conditions = canvas.run, canvas.conditions(prompt)
     if strength == 1 and not invert and regions is None:
-        return canvas.raw(run.sample(run.denoiser(conditions), run.start()), refine_phase=rounds)
+        return canvas.raw(run.sample(run.denoiser(conditions), run.start()))
     sigmas = run.tail(strength)
     denoise = run.denoiser(conditions, sigmas=sigmas)
     if invert:
-        x = run.invert(canvas.latent, conditions_of(run, source).rows[0], sigmas)
+        x = run.invert(canvas.latent, canvas.conditions(source).rows[0], sigmas)
     else:
         x = run.noised(canvas.latent, sigmas)
     if regions is None:
-        return canvas.decode(run.sample(denoise, x, sigmas), refine_phase=rounds)
-    check_regions(regions, canvas.seconds)
+        return canvas.decode(run.sample(denoise, x, sigmas))
     inside = edit.inpaint(denoise, canvas.latent, canvas.mask(regions))
-    return canvas.spliced(run.sample(inside, x, sigmas), regions, refine_phase=rounds)
+    return canvas.spliced(run.sample(inside, x, sigmas), regions)
 
 
 def inpaint(
@@ -97,14 +205,10 @@ def inpaint(
     ``rounds`` > 1 takes every step so often (calls of the net grow as much).   Regions that are the whole sound give
     what generation gives.
     """
-    canvas = Canvas.of(parts, wave)
-    run = canvas.run(**options)
-    check_regions(regions, canvas.seconds)
+    canvas = Canvas.of(parts, wave, **options)
     mask = canvas.mask(regions)
-    latent = filled(run, conditions_of(run, prompt), canvas.latent, mask, rounds=rounds)
-    if bool((mask == 1).all()):
-        return canvas.raw(latent, refine_phase=run.settings.refine_phase)
-    return canvas.spliced(latent, regions, refine_phase=run.settings.refine_phase)
+    latent = canvas.filled(prompt, mask, rounds=rounds)
+    return canvas.raw(latent) if bool((mask == 1).all()) else canvas.spliced(latent, regions)
 
 
 def outpaint(
@@ -124,15 +228,12 @@ def outpaint(
     if min(before, after) < 0 or before + after == 0:
         raise AudioLDMError(f"before={before:g} and after={after:g} add nothing.", "Use more than 0 seconds.")
     rate, head, end = parts.spec.rate, parts.spec.samples(before), parts.spec.samples(after)
-    canvas = Canvas.of(parts, mirrored(wave, head, end))
-    run = canvas.run(**options)
-    new = [(0.0, before), (before + wave.shape[0] / rate, (head + wave.shape[0] + end) / rate)]
+    canvas = Canvas.of(parts, mirrored(wave, head, end), **options)
+    new = [(0.0, before), (before + len(wave) / rate, (head + len(wave) + end) / rate)]
     regions = [region for region in new if region[1] > region[0]]
-    latent = filled(run, conditions_of(run, prompt), canvas.latent, canvas.mask(regions), rounds=rounds)
-    refine_phase, fade = run.settings.refine_phase, parts.spec.samples(FADE)
-    base = nnf.pad(Canvas.of(parts, wave).roundtrip(refine_phase=refine_phase), (head, end))
-    edited = canvas.decode(latent, refine_phase=refine_phase)
-    return splice(base, edited, samples_of(parts, regions), fade=fade, power=False)
+    latent = canvas.filled(prompt, canvas.mask(regions), rounds=rounds)
+    base = nnf.pad(Canvas.of(parts, wave, canvas.run).roundtrip(), (head, end))
+    return canvas.spliced(latent, regions, base)
 
 
 def vary(
@@ -168,20 +269,19 @@ def morph(
     if at is not None and not 0 <= at <= 1:
         raise AudioLDMError(f"at={at:g} is not in 0 to 1.", "0 is the first sound, 1 the second.")
     length = min(first.shape[-1], second.shape[-1])
-    canvases = [Canvas.of(parts, wave[:length]) for wave in (first, second)]
-    run = canvases[0].run(**options)
-    sigmas, frames = run.tail(strength), canvases[0].frames
+    canvas = Canvas.of(parts, first[:length], **options)
+    other, run, frames = Canvas.of(parts, second[:length], canvas.run), canvas.run, canvas.latent.shape[2]
+    sigmas = run.tail(strength)
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
     noisy, denoisers = list[Tensor](), list[Denoiser]()
-    for canvas, prompt, wave in zip(canvases, prompts, (first, second), strict=True):
-        condition = conditions_of(run, prompt, wave[:length])
-        noisy.append(run.invert(canvas.latent, condition.rows[0], sigmas))
-        denoisers.append(run.guided(condition.rows[0], condition.empty, sigmas))
+    for one, prompt, wave in zip((canvas, other), prompts, (first, second), strict=True):
+        conditions = canvas.conditions(sound_condition(parts, wave[:length]) if prompt == "" else prompt)
+        noisy.append(run.invert(one.latent, conditions.rows[0], sigmas))
+        denoisers.append(run.guided(conditions.rows[0], conditions.empty, sigmas))
     both = longform.over_time(parts, denoisers, frames, shares=torch.stack([1 - path, path]))
     x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
-    raw = canvases[0].raw(run.sample(both, x, sigmas), refine_phase=run.settings.refine_phase)
     share = nnf.interpolate(path[None, None], length, mode="linear", align_corners=True)[0, 0]
-    return raw / (canvases[0].gain ** (1 - share) * canvases[1].gain ** share)
+    return canvas.raw(run.sample(both, x, sigmas)) / (canvas.gain ** (1 - share) * other.gain**share)
 
 
 def mix(
@@ -197,10 +297,8 @@ def mix(
     """The sum of sounds, each at its gain (dB) and offset (seconds); ``strength`` above 0 renders it as one scene."""
     gains, offsets = gains or [0.0] * len(waves), offsets or [0.0] * len(waves)
     if not len(waves) == len(gains) == len(offsets):
-        raise AudioLDMError(
-            f"{len(waves)} sounds, {len(gains)} gains and {len(offsets)} offsets.",
-            "Give one of each per sound.",
-        )
+        counts = f"{len(waves)} sounds, {len(gains)} gains and {len(offsets)} offsets."
+        raise AudioLDMError(counts, "Give one of each per sound.")
     begins = [parts.spec.samples(offset) for offset in offsets]
     total = torch.zeros(max(begin + wave.shape[0] for begin, wave in zip(begins, waves, strict=True)))
     for begin, wave, gain in zip(begins, waves, gains, strict=True):
@@ -221,19 +319,35 @@ def upscale(
     Latent bins that lie wholly below the cutoff are known (AudioLDM, arXiv:2301.12503 sec. 3.4).   The result's low
     band is the input's own, sample for sample through one crossover; the new band's level continues the old one's.
     """
-    cutoff = band_edge(parts, wave) if cutoff is None else cutoff
-    if not 0 < cutoff < parts.spec.fmax:
-        raise AudioLDMError(
-            f"cutoff={cutoff:g} Hz is not between 0 and the model's {parts.spec.fmax:g} Hz.",
-            "Choose another.",
-        )
-    canvas = Canvas.of(parts, wave)
-    run = canvas.run(**options)
-    first = bands_below(parts, cutoff) // parts.spec.stride
-    mask = edit.band_mask(first, canvas.latent.shape[-1]).to(canvas.latent)
-    latent = filled(run, conditions_of(run, prompt), canvas.latent, mask)
-    high = canvas.decode(latent, refine_phase=run.settings.refine_phase)
-    return crossover(wave.float(), high * continued_gain(parts, wave, high, cutoff), cutoff, parts.spec.rate)
+    spec = parts.spec
+    cutoff = band_edge(wave, spec.rate, spec.fmax) if cutoff is None else cutoff
+    if not 0 < cutoff < spec.fmax:
+        why = f"cutoff={cutoff:g} Hz is not between 0 and the model's {spec.fmax:g} Hz."
+        raise AudioLDMError(why, "Choose another.")
+    canvas = Canvas.of(parts, wave, **options)
+    last, octave = (
+        # the mel bands that lie wholly below
+        int((filterbank(spec)[:, round(hertz / spec.rate * spec.n_fft) :].sum(1) == 0).sum())
+        for hertz in (cutoff, cutoff / 2)
+    )
+    mask = (torch.arange(canvas.latent.shape[-1]) >= last // spec.stride).to(canvas.latent)
+    high = canvas.decode(canvas.filled(prompt, mask))
+    # bring the new band to the level of the old one in the octave below the cutoff
+    bands, edge = slice(min(octave, last - 1), last), 10 ** (LARGEST_STEP / 20)
+    target, level = (mel_of(parts, w)[..., bands].exp().square().mean().sqrt() for w in (wave, high))
+    gain = float((target / level).clamp(1 / edge, edge))
+    return crossover(wave.float(), high * gain, cutoff, spec.rate)
+
+
+def band_edge(wave: Tensor, rate: int, most: float) -> float:
+    """Where the sound's band ends, in Hz.   Raises AudioLDMError where it has all of the model's band, or none."""
+    edge = bandwidth(wave, rate)
+    if edge <= 0:
+        raise AudioLDMError("The sound is silent: it has no band to continue.", "Give one that can be heard.")
+    if edge >= FULL * most:
+        why = f"The sound reaches {edge:.0f} Hz: it has the model's whole band."
+        raise AudioLDMError(why, "Give --cutoff in Hz to remake what is above.")
+    return edge
 
 
 def denoise(
@@ -258,19 +372,15 @@ def denoise(
         options["negative"] = options.get("negative") or NOISE_PROMPT
     mel = mel_of(parts, wave.float())
     gated = attenuate(wave.float(), without(mel, steady_noise(mel)), mel, parts.spec)
-    canvas = Canvas.of(parts, gated)
-    run = canvas.run(**options)
-    refine_phase = run.settings.refine_phase
-    sigmas = run.tail(strength)
+    canvas = Canvas.of(parts, gated, **options)
+    run, sigmas = canvas.run, canvas.run.tail(strength)
     if len(sigmas) < 2:
-        return canvas.roundtrip(refine_phase=refine_phase) if resynthesise else gated
-    denoiser = run.denoiser(conditions_of(run, prompt), sigmas=sigmas)
-    latent = run.sample(denoiser, run.noised(canvas.latent, sigmas), sigmas)
-    clean = canvas.decode(latent, refine_phase=refine_phase)
+        return canvas.roundtrip() if resynthesise else gated
+    denoiser = run.denoiser(canvas.conditions(prompt), sigmas=sigmas)
+    clean = canvas.decode(run.sample(denoiser, run.noised(canvas.latent, sigmas), sigmas))
     if resynthesise:
         return clean
-    before = canvas.roundtrip(refine_phase=refine_phase)
-    return attenuate(gated, mel_of(parts, clean), mel_of(parts, before), parts.spec)
+    return attenuate(gated, mel_of(parts, clean), mel_of(parts, canvas.roundtrip()), parts.spec)
 
 
 def steady_noise(mel: Tensor, *, quiet: float = 0.1) -> Tensor:
@@ -292,34 +402,6 @@ def mel_of(parts: Components, wave: Tensor) -> Tensor:
     """The log-mel (1, 1, T, F) of a wave (N,), with silence up to a whole frame and to the least a frame needs."""
     size = max(parts.spec.frames(wave.shape[0] / parts.spec.rate) * parts.spec.hop, parts.spec.n_fft)
     return longform.mel_between(parts, nnf.pad(wave, (0, size - wave.shape[0])), 0, size)
-
-
-def bands_below(parts: Components, hertz: float) -> int:
-    """Mel bands that lie wholly below ``hertz``."""
-    first = round(hertz / parts.spec.rate * parts.spec.n_fft)
-    return int((filterbank(parts.spec)[:, first:].sum(1) == 0).sum())
-
-
-def band_edge(parts: Components, wave: Tensor) -> float:
-    """Where the sound's band ends, in Hz.   Raises AudioLDMError where it has all of the model's band, or none."""
-    edge = bandwidth(wave, parts.spec.rate)
-    if edge <= 0:
-        raise AudioLDMError("The sound is silent: it has no band to continue.", "Give one that can be heard.")
-    if edge >= FULL * parts.spec.fmax:
-        raise AudioLDMError(
-            f"The sound reaches {edge:.0f} Hz: it has the model's whole band.",
-            "Give --cutoff in Hz to remake what is above.",
-        )
-    return edge
-
-
-def continued_gain(parts: Components, wave: Tensor, high: Tensor, cutoff: float) -> float:
-    """The factor that brings ``high`` to the level of ``wave`` in the octave below ``cutoff``, at most LARGEST_STEP."""
-    last = bands_below(parts, cutoff)
-    first = min(bands_below(parts, cutoff / 2), last - 1)
-    target, level = (mel_of(parts, w)[..., first:last].exp().square().mean().sqrt() for w in (wave, high))
-    edge = 10 ** (LARGEST_STEP / 20)
-    return float((target / level).clamp(1 / edge, edge))
 
 
 def mirrored(wave: Tensor, head: int, end: int) -> Tensor:

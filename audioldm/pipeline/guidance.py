@@ -52,40 +52,27 @@ class TargetClass:
         folder = Path(place).parent if Path(place).is_file() else Path(place)
         net: Any = load_component(folder)
         if not isinstance(net, NoisyClassifier):
-            raise AudioLDMError(
-                f"guidance_classifier={place} holds a {type(net).__name__}.",
-                "Name what `audioldm train embedded/classifier` exported: RUN/model/classifier.",
-            )
+            why = f"guidance_classifier={place} holds a {type(net).__name__}."
+            use = "Name what `audioldm train embedded/classifier` exported: RUN/model/classifier."
+            raise AudioLDMError(why, use)
         if label not in net.config.classes:
-            raise AudioLDMError(
-                f"guidance_class={label!r} is not a class of {place}.",
-                f"Known: {', '.join(net.config.classes)}.",
-            )
+            why = f"guidance_class={label!r} is not a class of {place}."
+            raise AudioLDMError(why, f"Known: {', '.join(net.config.classes)}.")
         return cls(net.requires_grad_(False), label, weight_hash(weight_file(folder)))
-
-    def settings(self) -> dict[str, Any]:
-        """For a sidecar."""
-        return {"class": self.label, "sha256": self.sha256}
 
     def log_prob(self, parts: Components) -> Callable[[Tensor, Tensor], Tensor]:
         """log p(class | x; sigma) (B,) for the latents of ``parts``, which must have as many channels."""
-        config = self.net.config
-        if config.latent_channels != parts.spec.latent_channels:
+        config, channels = self.net.config, parts.spec.latent_channels
+        if config.latent_channels != channels:
             raise AudioLDMError(
-                f"The classifier knows latents of {config.latent_channels} channels, {parts.name} has "
-                f"{parts.spec.latent_channels}.",
+                f"The classifier knows latents of {config.latent_channels} channels, {parts.name} has {channels}.",
                 "Train one on a cache of this model's latents: recipe embedded/classifier.",
             )
         # an encoder that was cast to other numbers is taken on trust
-        if (
-            config.encoder
-            and parts.vae.dtype == torch.float32
-            and config.encoder != encoder_digest(parts.vae)
-        ):
-            warnings.warn(
-                f"The classifier was trained on latents of another encoder than {parts.name}'s: train it anew.",
-                stacklevel=2,
-            )
+        exact = parts.vae.dtype == torch.float32
+        if config.encoder and exact and config.encoder != encoder_digest(parts.vae):
+            why = f"The classifier was trained on latents of another encoder than {parts.name}'s: train it anew."
+            warnings.warn(why, stacklevel=2)
         index, net = list(config.classes).index(self.label), self.net.to(parts.device)
         return lambda x, sigma: net.log_prob(x, sigma, index)
 
@@ -128,40 +115,36 @@ class GuidanceConfig:
     classifier_limit: float = 1.0
     """largest root mean square that the classifier may move x0 by at a step; a latent's own is about 1"""
 
-    @property
-    def name(self) -> str:
-        """The method without its options."""
-        return self.method.partition(":")[0]
-
     def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")
-        if self.name == "cfg_plus_plus":
-            check_plus_plus(sampler, scale)
-        if self.extra_prompts and self.name != "classifier_free":
-            raise AudioLDMError(
-                f"guidance_method={self.method} knows one prompt only.", "Leave out guidance_extra_prompts."
-            )
+        if self.method == "cfg_plus_plus":
+            if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+                why = f"guidance_method=cfg_plus_plus does not go with sampler={sampler}."
+                raise AudioLDMError(why, f"Use {', '.join(NOISELESS)}.")
+            if scale is not None and scale > 1:
+                why = f"guidance={scale:g} is too much for cfg_plus_plus."
+                raise AudioLDMError(why, "Use 0 to 1, such as 0.6.")
+        if self.extra_prompts and self.method != "classifier_free":
+            why = f"guidance_method={self.method} knows one prompt only."
+            raise AudioLDMError(why, "Leave out guidance_extra_prompts.")
         if self.weak is not None and negative:
-            raise AudioLDMError(
-                f"negative={negative!r} and guidance_weak both say what to move away from.", "Give one."
-            )
+            why = f"negative={negative!r} and guidance_weak both say what to move away from."
+            raise AudioLDMError(why, "Give one.")
 
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""
-        plain = GuidanceConfig()
-        names = ("method", "interval", "threshold", "extra_prompts", "clap")
-        changed = {f"guidance_{n}": getattr(self, n) for n in names if getattr(self, n) != getattr(plain, n)}
+        plain, changed = GuidanceConfig(), dict[str, Any]()
+        for name in ("method", "interval", "threshold", "extra_prompts", "clap"):
+            if (value := getattr(self, name)) != getattr(plain, name):
+                changed[f"guidance_{name}"] = value
         if self.weak is not None:
             changed["guidance_weak"] = {"name": self.weak.name, "sha256": self.weak.hashes}
-        if self.refiner is not None:
-            changed["refiner"] = {
-                "name": self.refiner.name,
-                "sha256": self.refiner.hashes,
-                "refine": self.refine,
-            }
-        if self.classifier is not None:
-            changed["guidance_classifier"] = {**self.classifier.settings(), "scale": self.classifier_scale}
+        if (net := self.refiner) is not None:
+            changed["refiner"] = {"name": net.name, "sha256": net.hashes, "refine": self.refine}
+        if (aim := self.classifier) is not None:
+            scale = self.classifier_scale
+            changed["guidance_classifier"] = {"class": aim.label, "sha256": aim.sha256, "scale": scale}
         return changed
 
     def steer(
@@ -184,21 +167,20 @@ class GuidanceConfig:
             # without guidance a method needs one side only
             pair = replace(pair, both=None) if scale == 1 else pair
         if self.extra_prompts:
-            rows = condition.count()
-            others = [
-                (parts.denoiser(parts.encode_text([text] * rows), controlled=0), weight)
-                for text, weight in self.extra_prompts
+            texts = [
+                (parts.encode_text([text] * condition.count()), weight) for text, weight in self.extra_prompts
             ]
+            others = [(parts.denoiser(other, controlled=0), weight) for other, weight in texts]
             guided = wrappers.compose(pair, scale, others)
         else:
             combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
-            guided = combine(pair, scale, **({"sigmas": sigmas} if self.name == "cfg_plus_plus" else {}))
-        return self.wrapped(parts, condition, guided, pair.cond)
-
-    def wrapped(self, parts: Components, condition: Condition, guided: Denoiser, cond: Denoiser) -> Denoiser:
-        """``guided`` within its interval, and after the gradients and the threshold."""
+            guided = combine(pair, scale, **({"sigmas": sigmas} if self.method == "cfg_plus_plus" else {}))
         if self.interval is not None:
-            guided = wrappers.interval(guided, cond, low=self.interval[0], high=self.interval[1])
+            guided = wrappers.interval(guided, pair.cond, low=self.interval[0], high=self.interval[1])
+        return self.pushed(parts, condition, guided)
+
+    def pushed(self, parts: Components, condition: Condition, guided: Denoiser) -> Denoiser:
+        """``guided`` after the gradients and the threshold."""
         if self.classifier is not None:
             log_prob = self.classifier.log_prob(parts)
             guided = wrappers.classifier(guided, log_prob, self.classifier_scale, limit=self.classifier_limit)
@@ -208,17 +190,6 @@ class GuidanceConfig:
             quantile, floor = self.threshold
             guided = wrappers.dynamic_threshold(guided, quantile=quantile, floor=floor)
         return guided
-
-
-def check_plus_plus(sampler: str | None, scale: float | None) -> None:
-    """Raise AudioLDMError for a sampler that CFG++ is no step of, or a scale that it has not."""
-    if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
-        raise AudioLDMError(
-            f"guidance_method=cfg_plus_plus does not go with sampler={sampler}.",
-            f"Use {', '.join(NOISELESS)}.",
-        )
-    if scale is not None and scale > 1:
-        raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6.")
 
 
 def clap_score(parts: Components, condition: Condition) -> Callable[[Tensor], Tensor]:

@@ -13,14 +13,10 @@ from torch.nn import functional as nnf
 
 from audioldm.components import Components
 from audioldm.diffusion.prediction import Denoiser
-from audioldm.diffusion.windows import blend, plateau, shares_of, starts, windowed
+from audioldm.diffusion.windows import blend, plateau, starts, windowed
 from audioldm.nets.unet import multiple_of
 from audioldm.nets.vae import encode as encode_mel
-from audioldm.pipeline.spans import Span
 from audioldm.signal.mel import log_mel
-
-FADE = 0.5
-"""Seconds over which neighbouring prompts of a schedule cross-fade."""
 
 
 def window_frames(parts: Components) -> int:
@@ -54,11 +50,6 @@ def over_time(
         return denoisers[0]
     shares = torch.ones(1, frames) if shares is None else shares
     return windowed(denoisers, shares, window=window, circular=loop)
-
-
-def span_shares(parts: Components, spans: Sequence[Span], frames: int) -> Tensor:
-    """How much each span counts in every latent frame (P, frames)."""
-    return shares_of([(s.begin, s.end) for s in spans], frames, parts.spec.seconds_per_latent, FADE)
 
 
 def tile_weights(window: int, scale: int) -> tuple[Tensor, int]:

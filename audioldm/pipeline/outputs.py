@@ -22,9 +22,8 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise AudioLDMError(
-            f"out={folder} cannot be written: {error.strerror}.", "Choose another folder with --out."
-        ) from error
+        why = f"out={folder} cannot be written: {error.strerror}."
+        raise AudioLDMError(why, "Choose another folder with --out.") from error
 
 
 def versions() -> dict[str, str]:
@@ -35,10 +34,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "audioldm": audioldm.__version__, **packages}
 
 
-@cache
-def sweep_once(folder: Path) -> None:
-    """Remove what killed runs left in ``folder``, the first time that something is written there."""
-    sweep(folder)
+sweep_once = cache(sweep)
 
 
 def publish(contents: Mapping[Path, bytes | str]) -> None:
@@ -54,9 +50,8 @@ def publish(contents: Mapping[Path, bytes | str]) -> None:
         for path, part in staged.items():
             os.replace(part, path)
     except OSError as error:
-        raise AudioLDMError(
-            f"{path} cannot be written: {error.strerror}.", "Check the disk and --out.", code=1
-        ) from error
+        why = f"{path} cannot be written: {error.strerror}."
+        raise AudioLDMError(why, "Check the disk and --out.", code=1) from error
     finally:
         for part in staged.values():
             part.unlink(missing_ok=True)

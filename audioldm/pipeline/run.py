@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -15,15 +16,17 @@ from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser
-from audioldm.diffusion.samplers import SAMPLERS
-from audioldm.diffusion.solvers import ddim_invert
+from audioldm.diffusion.samplers import SAMPLERS, ddim_invert
 from audioldm.diffusion.table import choose
+from audioldm.diffusion.windows import shares_of
 from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.longform import over_time, span_shares
+from audioldm.pipeline.longform import over_time
 
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
+FADE = 0.5
+"""Seconds over which neighbouring prompts of a timeline cross-fade."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,18 @@ class Run:
         return self.guidance.steer(self.parts, condition, empty, self.settings.guidance, grid)
 
     def denoiser(
-        self, conditions: Conditions, *, loop: bool = False, sigmas: Tensor | None = None
+        self,
+        conditions: Conditions,
+        *,
+        loop: bool = False,
+        sigmas: Tensor | None = None,
+        wrap: Callable[[Denoiser], Denoiser] = lambda denoise: denoise,
     ) -> Denoiser:
-        """The guided net under ``conditions``, for any number of frames."""
-        frames = self.noise.shape[1]
-        guided = [self.guided(condition, conditions.empty, sigmas) for condition in conditions.rows]
-        shares = span_shares(self.parts, conditions.timeline, frames) if conditions.timeline else None
+        """The guided net under ``conditions``, for any number of frames; ``wrap`` goes around it in each window."""
+        spec, frames = self.parts.spec, self.noise.shape[1]
+        guided = [wrap(self.guided(condition, conditions.empty, sigmas)) for condition in conditions.rows]
+        spans = [(span.begin, span.end) for span in conditions.timeline]
+        shares = shares_of(spans, frames, spec.seconds_per_latent, FADE) if spans else None
         return over_time(self.parts, guided, frames, shares=shares, loop=loop)
 
     def sample(
@@ -103,12 +112,9 @@ class Run:
             if self.on_step is not None:
                 self.on_step(step, steps)
 
-        def run(x: Tensor, sigmas: Tensor) -> Tensor:
-            return sampler(denoise, x, sigmas, noise=self.noise, on_step=report)
-
+        run = partial(sampler, denoise, noise=self.noise, on_step=report)
         x = run(x, levels) if rounds == 1 else edit.repaint(run, x, levels, noise=self.noise, rounds=rounds)
-        end = self.sigmas[-1]
-        return x * self.parts.schedule.alpha_of(end).float()  # 1 unless the grid ends above 0
+        return x * self.parts.schedule.alpha_of(self.sigmas[-1]).float()  # 1 unless the grid ends above 0
 
     def invert(self, latent: Tensor, condition: Condition, sigmas: Tensor) -> Tensor:
         """The noisy latent at sigmas[0] that DDIM under ``condition``, unguided, would bring to ``latent``."""

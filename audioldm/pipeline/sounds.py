@@ -84,13 +84,15 @@ def read(path: str | Path) -> Sound:
         raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
     try:
         with opened(path, most=MOST_VALUES) as file:
-            most = min(LONGEST * file.rate, MOST_VALUES // file.channels)
-            blocks, length = blocks_of(file, most)
-            rate, subtype = file.rate, file.subtype
-        if length > most:
-            raise AudioLDMError(
-                f"{path} has {length / rate:.0f} s.", f"Cut it to {most / rate:.0f} s or less."
+            most, rate, subtype = (
+                min(LONGEST * file.rate, MOST_VALUES // file.channels),
+                file.rate,
+                file.subtype,
             )
+            blocks, length = blocks_of(file, most)
+        if length > most:
+            why = f"{path} has {length / rate:.0f} s."
+            raise AudioLDMError(why, f"Cut it to {most / rate:.0f} s or less.")
         if not blocks:
             raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
         if length < SHORTEST * rate:
@@ -129,17 +131,12 @@ def splice_into(
     base = torch.from_numpy(sound.floats().T.copy())
     mixed = splice(base, gain * wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T
     touched = mixed != base.numpy().T
-    data = np.where(touched, as_stored(mixed, sound), sound.data).astype(sound.data.dtype)
+    if sound.data.dtype == np.int32:  # rounded to its width and left-justified
+        bits = BITS[sound.subtype]
+        steps = np.rint(mixed * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+        mixed = steps * 2.0 ** (32 - bits)
+    data = np.where(touched, mixed, sound.data).astype(sound.data.dtype)
     return replace(sound, data=data, gain_db=round(20 * log10(gain), 4))
-
-
-def as_stored(values: npt.NDArray[np.float64], sound: Sound) -> npt.NDArray[np.float64]:
-    """Floats in [-1, 1] as ``sound`` stores them: rounded to its width and left-justified, or as they are."""
-    if sound.data.dtype != np.int32:
-        return values
-    bits = BITS[sound.subtype]
-    steps = np.rint(values * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
-    return steps * 2.0 ** (32 - bits)
 
 
 def file_bytes(sound: Sound, audio_format: str) -> bytes:

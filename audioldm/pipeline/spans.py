@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from audioldm.errors import AudioLDMError
 
+FORM = 'Write "0-5 rain; 5-12 thunder", in seconds.'
+
 
 @dataclass(frozen=True)
 class Span:
@@ -25,19 +27,14 @@ def parse_schedule(text: str) -> list[Span]:
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s+(\S.*)", part)
         if match is None:
-            raise AudioLDMError(
-                f"schedule: {part!r} is not FROM-TO PROMPT.", 'Write "0-5 rain; 5-12 thunder", in seconds.'
-            )
-        span = Span(float(match[1]), float(match[2]), match[3])
-        expected = spans[-1].end if spans else 0.0
+            raise AudioLDMError(f"schedule: {part!r} is not FROM-TO PROMPT.", FORM)
+        span, expected = Span(float(match[1]), float(match[2]), match[3]), spans[-1].end if spans else 0.0
         if span.begin != expected:
-            raise AudioLDMError(
-                f"schedule: {part!r} begins at {span.begin:g} s, not at {expected:g} s.",
-                "Start at 0, and let each part begin where the one before ends.",
-            )
+            why = f"schedule: {part!r} begins at {span.begin:g} s, not at {expected:g} s."
+            raise AudioLDMError(why, "Start at 0, and let each part begin where the one before ends.")
         if span.end <= span.begin:
             raise AudioLDMError(f"schedule: {part!r} ends before it begins.", "Give FROM below TO.")
         spans.append(span)
     if not spans:
-        raise AudioLDMError("schedule is empty.", 'Write "0-5 rain; 5-12 thunder", in seconds.')
+        raise AudioLDMError("schedule is empty.", FORM)
     return spans

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Unpack
 
@@ -15,14 +16,7 @@ from audioldm.diffusion.windows import Front, starts
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.conditions import encode
 from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.longform import (
-    decode,
-    latent_shape,
-    over_time,
-    span_shares,
-    tile_weights,
-    window_frames,
-)
+from audioldm.pipeline.longform import decode, latent_shape, tile_weights, window_frames
 from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
 
@@ -45,28 +39,19 @@ def stream(
     """
     settings = parts.defaults.merged(**options)
     if SAMPLERS[settings.sampler.partition(":")[0]].calls != "1":
-        raise AudioLDMError(
-            f"sampler={settings.sampler} cannot stream.", "Use one of one call a step, such as ddim."
-        )
-    conditions, shape = (
-        encode(parts, [prompt], settings.negative, timeline),
-        latent_shape(parts, settings.seconds),
-    )
-    frames, window = shape[1], window_frames(parts)
-
-    def run() -> Run:
-        """Each run draws the same noise."""
-        return Run.of(parts, settings, shape, [seed], guidance_config)
-
+        why = f"sampler={settings.sampler} cannot stream."
+        raise AudioLDMError(why, "Use one of one call a step, such as ddim.")
+    conditions = encode(parts, [prompt], settings.negative, timeline)
+    shape, window = latent_shape(parts, settings.seconds), window_frames(parts)
+    # each run draws the same noise
+    run, frames = partial(Run.of, parts, settings, shape, [seed], guidance_config), shape[1]
     first = run()
     if frames <= window:
         latent = first.sample(first.denoiser(conditions), first.start())
         yield decode(parts, latent, seconds=settings.seconds, refine_phase=settings.refine_phase)[0]
         return
     front = Front(starts(frames, window, max(1, window // 2)), window, first.sigmas)
-    guided = [front.kept(first.guided(condition, conditions.empty)) for condition in conditions.rows]
-    shares = span_shares(parts, conditions.timeline, frames) if conditions.timeline else None
-    denoise = over_time(parts, guided, frames, shares=shares)
+    denoise = first.denoiser(conditions, wrap=front.kept)
     scale = parts.spec.stride * parts.spec.hop
     weights, stride = tile_weights(window, scale)
     begins = starts(frames, window, min(stride, frames // 2))

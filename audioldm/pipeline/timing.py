@@ -57,12 +57,9 @@ def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> 
         return call
 
     functions = parts.engine.functions
-    parts.engine.functions = Functions(
-        watched("text", functions.embed_text),
-        watched("unet", functions.unet),
-        watched("vae", functions.decode),
-        watched("vocoder", functions.vocode),
-    )
+    names = {"embed_text": "text", "unet": "unet", "decode": "vae", "vocode": "vocoder"}
+    watched_functions = {name: watched(part, getattr(functions, name)) for name, part in names.items()}
+    parts.engine.functions = Functions(**watched_functions)
     try:
         run()
     finally:

@@ -15,7 +15,7 @@ from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.canvas import FADE
+from audioldm.pipeline.edit import FADE
 from audioldm.serve.jobs import Job, Jobs, OnStep, ignore
 
 EDITS = {"transfer": "transfer", "inpaint": "inpaint", "continue": "outpaint", "upscale": "upscale", "vary": "vary",

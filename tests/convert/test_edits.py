@@ -6,7 +6,7 @@ from torch import Generator
 
 from audioldm.pipeline import edit
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.canvas import Canvas
+from audioldm.pipeline.edit import Canvas
 
 EDITS = {
     "transfer": lambda pipe, wave, **s: edit.transfer(pipe, wave, "rain", strength=0.6, **s),
@@ -48,7 +48,7 @@ def test_the_laws_of_strength_and_mask(folder, wave):
     sound = edit.transfer(folder, wave, "rain", strength=1.0, **options)
     torch.testing.assert_close(sound, plain, **near)
     torch.testing.assert_close(edit.inpaint(folder, wave, "rain", regions=[(0, 9)], **options), plain, **near)
-    trip = Canvas.of(folder, wave).roundtrip(refine_phase=0)
+    trip = Canvas.of(folder, wave, refine_phase=0).roundtrip()
     assert torch.equal(edit.transfer(folder, wave, "rain", strength=0.0, refine_phase=0, **options), trip)
     kept = edit.inpaint(folder, wave, "rain", regions=[(0.2, 0.3)], refine_phase=0, **options)
     assert torch.equal(kept[:2000], trip[:2000])

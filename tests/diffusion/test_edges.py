@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from audioldm.diffusion import grids, noise, schedule
 from audioldm.diffusion import samplers as A
 from audioldm.diffusion.prediction import as_denoiser, spread
-from audioldm.diffusion.solvers import ddim_invert
+from audioldm.diffusion.samplers import ddim_invert
 
 SCHEDULE = schedule.audioldm()
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from audioldm.diffusion import samplers as A
-from audioldm.diffusion import solvers
 
 HIGH, LOW = 10.0, 0.1
 
@@ -74,8 +73,8 @@ def test_order_on_a_mixture_whose_denoiser_is_not_linear(name, mixture, normal):
 @pytest.mark.parametrize(
     ("quadratic", "order"),
     [
-        (solvers.curvature, 3),
-        (lambda reach: solvers.curvature(reach) / 2, 2),  # k-diffusion's
+        (A.curvature, 3),
+        (lambda reach: A.curvature(reach) / 2, 2),  # k-diffusion's
         (lambda reach: (1 - exp(-reach) - reach) / reach**2 - 0.5, 1),  # diffusers 0.42's
     ],
 )
@@ -98,7 +97,7 @@ def test_the_curvature_is_its_integral():
     for reach in (0.3, 2.0):
         u = torch.linspace(0, 1, 200_001, dtype=torch.float64)
         numeric = torch.trapezoid(reach * torch.exp(-reach * (1 - u)) * u**2, u).item()
-        assert solvers.curvature(reach) == pytest.approx(numeric, rel=1e-8)
+        assert A.curvature(reach) == pytest.approx(numeric, rel=1e-8)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])

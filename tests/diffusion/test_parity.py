@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from audioldm.diffusion import samplers as A
-from audioldm.diffusion import solvers
 from audioldm.diffusion.prediction import as_denoiser, spread
 from audioldm.diffusion.schedule import HIGHEST, FlowPath, audioldm, zero_terminal_snr
 
@@ -151,7 +150,7 @@ BY_SIGMA = {
     "dpmpp_3m_sde, eta 0, their coefficient": (
         "DPMSolverMultistepScheduler",
         {"solver_order": 3, **PLAIN},
-        partial(A.dpmpp_3m_sde, eta=0.0, quadratic=lambda reach: solvers.curvature(reach) / 2),
+        partial(A.dpmpp_3m_sde, eta=0.0, quadratic=lambda reach: A.curvature(reach) / 2),
         True,
         False,
     ),

@@ -6,7 +6,7 @@ import torch
 from audioldm.diffusion import samplers as A
 from audioldm.diffusion import score as V
 from audioldm.diffusion.prediction import spread
-from audioldm.diffusion.solvers import ddim_invert
+from audioldm.diffusion.samplers import ddim_invert
 
 
 def grid(high, low, steps):
