@@ -3,11 +3,12 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Generator, Tensor, nn
 
-from audioldm.adapters.delta import DELTAS, STARTS, largest_rank
+from audioldm.adapters.delta import DELTAS, STARTS
 from audioldm.adapters.targets import find, weights_of
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 
@@ -26,9 +27,7 @@ class Layer:
 
     def delta(self, weight: Tensor) -> Tensor:
         """The change, of the shape of ``weight``; computed in its type or the factors' own, whichever is finer."""
-        dtype = weight.dtype
-        for value in self.factors.values():
-            dtype = torch.promote_types(dtype, value.dtype)
+        dtype = reduce(torch.promote_types, (v.dtype for v in self.factors.values()), weight.dtype)
         factors = {name: value.to(weight.device, dtype) for name, value in self.factors.items()}
         return DELTAS[self.kind](weight.to(dtype), factors, self.scale)
 
@@ -75,16 +74,12 @@ def start(
     layers, small = {}, []
     for name in find(net, targets):
         weight = weights[name]
-        most = largest_rank(tuple(weight.shape))
+        most = min(len(weight), weight[0].numel())
         if most < rank:
             small.append(f"{name} ({most})")
         factors = STARTS[kind](weight.detach().cpu().float(), min(rank, most), generator)
         layers[name] = Layer(kind, factors, alpha / rank)
     if small and kind != "lokr":  # which takes the rank that its own halves can have
-        warnings.warn(
-            f"rank={rank} is more than {len(small)} of {len(layers)} layers can have, such as {small[0]}; "
-            "they get the most that they can.",
-            AdapterWarning,
-            stacklevel=2,
-        )
+        why = f"rank={rank} is more than {len(small)} of {len(layers)} layers can have, such as {small[0]}"
+        warnings.warn(f"{why}; they get the most that they can.", AdapterWarning, stacklevel=2)
     return Adapter(kind, layers, rank, alpha, tuple(targets))

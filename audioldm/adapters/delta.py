@@ -11,13 +11,11 @@ dora    m (W + D) / |W + D| - W         Liu et al. 2024 (arXiv:2402.09353) eq. 5
 
 import math
 from collections.abc import Callable, Mapping
-from math import isqrt
 
 import torch
 from torch import Generator, Tensor
 
 Factors = Mapping[str, Tensor]
-Shape = tuple[int, ...]
 
 
 def lora(weight: Tensor, factors: Factors, scale: float) -> Tensor:
@@ -81,37 +79,26 @@ DELTAS: dict[str, Callable[[Tensor, Factors, float], Tensor]] = {
 
 
 def start_lora(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
-    """Random ``down``, zero ``up``: no change yet.   Shapes (r, in, *kernel) and (out, r, 1, 1) for a convolution."""
+    """Random ``down``, zero ``up``.   Shapes (r, in, *kernel) and (out, r, 1, 1) for a convolution."""
     out, *rest = weight.shape
-    return {
-        "lora_down": uniform((rank, *rest), generator),
-        "lora_up": torch.zeros(out, rank, *(1 for _ in rest[1:])),
-    }
+    down = uniform((rank, *rest), generator)
+    return {"lora_down": down, "lora_up": torch.zeros(out, rank, *(1 for _ in rest[1:]))}
 
 
 def start_loha(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
     """Three random factors and a zero one, with LyCORIS' deviations 0.1, 1 and 1."""
     out, width = weight.shape[0], weight[0].numel()
-
-    def normal(*shape: int, std: float) -> Tensor:
-        return std * torch.randn(*shape, generator=generator)
-
     return {
-        "hada_w1_a": normal(out, rank, std=0.1),
-        "hada_w1_b": normal(rank, width, std=1.0),
+        "hada_w1_a": 0.1 * torch.randn(out, rank, generator=generator),
+        "hada_w1_b": torch.randn(rank, width, generator=generator),
         "hada_w2_a": torch.zeros(out, rank),
-        "hada_w2_b": normal(rank, width, std=1.0),
+        "hada_w2_b": torch.randn(rank, width, generator=generator),
     }
 
 
-def start_lokr(
-    weight: Tensor, rank: int, generator: Generator, *, factor: int | None = None
-) -> dict[str, Tensor]:
-    """Random w1, zero w2; w2 has low rank where ``rank`` is below half of its longer side, else it is whole.
-
-    ``factor`` is the largest first side of the two factorisations; None splits as evenly as possible.
-    """
-    (rows, out), (columns, inside) = (factorise(n, factor) for n in weight.shape[:2])
+def start_lokr(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
+    """Random w1, zero w2; w2 has low rank where ``rank`` is below half of its longer side, else it is whole."""
+    (rows, out), (columns, inside) = (factorise(n) for n in weight.shape[:2])
     kernel, factors = weight.shape[2:], {"lokr_w1": uniform((rows, columns), generator)}
     if rank < max(out, inside) / 2:
         factors["lokr_w2_a"] = uniform((out, rank), generator)
@@ -135,23 +122,17 @@ STARTS: dict[str, Callable[[Tensor, int, Generator], dict[str, Tensor]]] = {
 """Kind to factors (float32) whose change is exactly 0."""
 
 
-def largest_rank(shape: Shape) -> int:
-    """The rank at which two factors can already give every matrix of this shape."""
-    return min(shape[0], math.prod(shape[1:]))
+def factorise(number: int) -> tuple[int, int]:
+    """Two factors, the smaller first and as large as possible.
 
-
-def factorise(number: int, limit: int | None = None) -> tuple[int, int]:
-    """Two factors, the smaller first and as large as possible: at most ``limit``, and at most the square root.
-
-    >>> factorise(160), factorise(192, 4), factorise(7)
-    ((10, 16), (4, 48), (1, 7))
+    >>> factorise(160), factorise(7)
+    ((10, 16), (1, 7))
     """
-    most = min(isqrt(number), limit or number)
-    small = next(d for d in range(most, 0, -1) if number % d == 0)
+    small = next(d for d in range(math.isqrt(number), 0, -1) if number % d == 0)
     return small, number // small
 
 
-def uniform(shape: Shape, generator: Generator) -> Tensor:
+def uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Between -1 and 1 over the root of the inputs' number: torch's own start of a linear layer."""
     bound = 1 / math.sqrt(math.prod(shape[1:]))
     return bound * (2 * torch.rand(*shape, generator=generator) - 1)

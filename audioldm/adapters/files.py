@@ -9,8 +9,6 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +59,7 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
     Raises AudioLDMError where it is missing, damaged, or no adapter.
     """
     tensors, about = load(path)
-    with content_of(path):
+    try:
         if about.get("format", "").startswith("audioldm-adapter"):
             return read_native(path, tensors, about)
         if any(key.startswith(KOHYA) for key in tensors):
@@ -70,11 +68,11 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
             return from_kohya(tensors, net)
         if any(part in key for key in tensors for part in (".lora_A", ".hada_w1_a", ".lokr_w")):
             return from_peft(tensors, peft_config(path, about))
+    except CONTENT as error:
+        raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
     first = next(iter(sorted(tensors)), "nothing")
-    raise AudioLDMError(
-        f"{path} is no adapter: it holds {first!r}.",
-        "Known: files of audioldm train personal/..., kohya, peft.",
-    )
+    use = "Known: files of audioldm train personal/..., kohya, peft."
+    raise AudioLDMError(f"{path} is no adapter: it holds {first!r}.", use)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -85,24 +83,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
             tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise AudioLDMError(
-            f"{path} cannot be read ({reason(error)}): not safetensors, truncated or corrupt.",
-            "Copy it again.",
-        ) from None
+        why = f"{path} cannot be read ({reason(error)}): not safetensors, truncated or corrupt."
+        raise AudioLDMError(why, "Copy it again.") from None
     for key, value in tensors.items():
         if not value.is_floating_point():
             raise AudioLDMError(f"{path}: {key!r} is {describe(value)}, no weight.", "Copy it again.")
         check_finite(key, value, path)
     return tensors, about
-
-
-@contextmanager
-def content_of(path: Path) -> Iterator[None]:
-    """Within, what a file's content makes Python raise is one line."""
-    try:
-        yield
-    except CONTENT as error:
-        raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
 
 
 def table(text: str) -> dict[str, Any]:
@@ -117,49 +104,26 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
     """What ``write`` wrote."""
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
-    base, facts = table(about["base"]), table(about["about"])
-    if about["kind"] == "textual_inversion":
+    base, facts, kind = table(about["base"]), table(about["about"]), about["kind"]
+    if kind == "textual_inversion":
         check_word(about["word"])
-        return Words(about["word"], vectors_of(tensors), base, facts)
-    kinds = kinds_of(path, about["kind"])
-    rank, alpha = int(about["rank"]), float(about["alpha"])
+        if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
+            raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
+        return Words(about["word"], tensors["words"], base, facts)
+    if unknown := sorted(set(kind.split("+")) - DELTAS.keys()):
+        raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
+    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
     if rank < 1 or not math.isfinite(alpha):
         raise ValueError(f"{rank=}, {alpha=}")
-    factors = grouped(tensors, "unet.")
-    layers = {name: layer_of(name, parts, alpha / rank) for name, parts in factors.items()}
-    if kinds != {layer.kind for layer in layers.values()}:
-        raise ValueError(f"kind={about['kind']}")
-    return Adapter(about["kind"], layers, rank, alpha, targets_of(about["targets"]), base, facts)
-
-
-def vectors_of(tensors: dict[str, Tensor]) -> Tensor:
-    """The rows of a word.   Raises ValueError where there are none."""
-    words = tensors["words"]
-    if words.dim() != 2 or 0 in words.shape:
-        raise ValueError(f"words of shape {tuple(words.shape)}")
-    return words
-
-
-def kinds_of(path: Path, text: str) -> set[str]:
-    """The kinds of layers that a file says it has."""
-    kinds = set(text.split("+"))
-    if unknown := sorted(kinds - DELTAS.keys()):
-        raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    return kinds
-
-
-def layer_of(name: str, factors: dict[str, Tensor], scale: float) -> Layer:
-    """A layer with the scale that is beside its factors, else with ``scale``."""
-    scale = float(factors.pop("scale", scale))
-    return Layer(kind_of(factors, name), factors, scale)
-
-
-def targets_of(text: str) -> tuple[str, ...]:
-    """The names of layers in a JSON list.   Raises ValueError."""
-    targets = json.loads(text)
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise ValueError(f"targets={text[:40]}")
-    return tuple(targets)
+        raise ValueError(f"targets={about['targets'][:40]}")
+    layers = {}
+    for name, factors in grouped(tensors, "unet.").items():
+        scale = float(factors.pop("scale", alpha / rank))
+        layers[name] = Layer(kind_of(factors, name), factors, scale)
+    if set(kind.split("+")) != {layer.kind for layer in layers.values()}:
+        raise ValueError(f"{kind=}")
+    return Adapter(kind, layers, rank, alpha, tuple(targets), base, facts)
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
@@ -169,11 +133,8 @@ def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
         return read_json(beside)
     if "lora_adapter_metadata" in about:
         return {key.removeprefix("unet."): v for key, v in table(about["lora_adapter_metadata"]).items()}
-    warnings.warn(
-        f"{path} has no adapter_config.json beside it: alpha is taken to be the rank.",
-        AdapterWarning,
-        stacklevel=3,
-    )
+    why = f"{path} has no adapter_config.json beside it: alpha is taken to be the rank."
+    warnings.warn(why, AdapterWarning, stacklevel=3)
     return {}
 
 

@@ -143,19 +143,13 @@ def unmerge(net: nn.Module, before: dict[str, Tensor]) -> None:
 
 def check(net: nn.Module, weighted: Sequence[Weighted]) -> None:
     """Raise AudioLDMError where an adapter does not fit ``net``; nothing is changed by then."""
-    weights = weights_of(net)
-    for adapter, _ in weighted:
-        for name, layer in adapter.layers.items():
-            if name not in weights:
-                raise AudioLDMError(
-                    f"This model has no layer {name!r}, which the adapter changes.",
-                    "Use the model that it was trained on.",
-                )
-            weight = torch.empty(weights[name].shape, device="meta")
-            try:
-                layer.delta(weight)
-            except (ValueError, RuntimeError, KeyError, IndexError, TypeError):
-                raise AudioLDMError(
-                    f"The adapter does not fit {name!r}, whose weight has the shape {tuple(weight.shape)}.",
-                    "Use the model that it was trained on.",
-                ) from None
+    weights, use = weights_of(net), "Use the model that it was trained on."
+    for name, layer in ((name, layer) for adapter, _ in weighted for name, layer in adapter.layers.items()):
+        if name not in weights:
+            raise AudioLDMError(f"This model has no layer {name!r}, which the adapter changes.", use)
+        weight = torch.empty(weights[name].shape, device="meta")
+        try:
+            layer.delta(weight)
+        except (ValueError, RuntimeError, KeyError, IndexError, TypeError):
+            why = f"The adapter does not fit {name!r}, whose weight has the shape {tuple(weight.shape)}."
+            raise AudioLDMError(why, use) from None

@@ -43,10 +43,8 @@ def kind_of(factors: Iterable[str], where: str) -> str:
     """Which kind these factors are of; AudioLDMError for one that is not known here."""
     names = set(factors)
     if other := sorted(name for name in names if not name.startswith(FACTORS)):
-        raise AudioLDMError(
-            f"{where} has {other[0]!r}, which is not supported.",
-            "Save it without Tucker (conv) decomposition, biases or norms.",
-        )
+        use = "Save it without Tucker (conv) decomposition, biases or norms."
+        raise AudioLDMError(f"{where} has {other[0]!r}, which is not supported.", use)
     for kind, needed in KINDS.items():
         if any(some <= names for some in needed):
             return kind
@@ -79,11 +77,8 @@ def grouped(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, dict[str
         name, factor = key.removeprefix(prefix).removesuffix(".weight").rsplit(".", 1)
         groups.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = tensors[key]
     if others:
-        warnings.warn(
-            f"{len(others)} keys are not of the U-Net and left out, such as {others[0]}.",
-            AdapterWarning,
-            stacklevel=3,
-        )
+        why = f"{len(others)} keys are not of the U-Net and left out, such as {others[0]}."
+        warnings.warn(why, AdapterWarning, stacklevel=3)
     return groups
 
 
@@ -92,10 +87,8 @@ def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
     known, layers = {name.replace(".", "_"): name for name in layers_of(net)}, {}
     for flat, factors in grouped(tensors, KOHYA).items():
         if flat not in known:
-            raise AudioLDMError(
-                f"This model has no layer for {KOHYA}{flat}.",
-                "Use an adapter of this U-Net, in diffusers' names of layers.",
-            )
+            use = "Use an adapter of this U-Net, in diffusers' names of layers."
+            raise AudioLDMError(f"This model has no layer for {KOHYA}{flat}.", use)
         alpha, rank = factors.pop("alpha", None), rank_of(factors)
         scale = 1.0 if alpha is None or rank is None else float(alpha) / rank
         floats = {name: value.float() for name, value in factors.items()}
@@ -147,37 +140,25 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """peft's weights and its adapter_config.json; every scale is multiplied in, so that alpha is the rank."""
     kinds = {layer.kind for layer in adapter.layers.values()}
     if len(kinds) > 1:
-        raise AudioLDMError(
-            f"peft has no adapter of kinds {', '.join(sorted(kinds))} together.", "Use kohya."
-        )
-    names = {ours: theirs for theirs, ours in PEFT_NAMES.items()}
-    out = {}
+        why = f"peft has no adapter of kinds {', '.join(sorted(kinds))} together."
+        raise AudioLDMError(why, "Use kohya.")
+    names, kind = {ours: theirs for theirs, ours in PEFT_NAMES.items()}, kinds.pop()
+    out, ranks, low = {}, dict[str, int](), kind in ("lora", "dora")
     for name, layer in adapter.layers.items():
+        rank = rank_of(layer.factors) or adapter.rank
+        ranks |= {name: rank} if rank != adapter.rank else {}
         for factor, value in folded(layer).items():
             weight = ".weight" if factor in ("lora_down", "lora_up") else ""
-            if factor == "dora_scale":
-                value = with_axes(value, layer.factors["lora_down"].dim())
+            if factor == "dora_scale" and (axes := layer.factors["lora_down"].dim()) > 2:
+                value = value.reshape(1, -1, *[1] * (axes - 2))
             out[f"base_model.model.{name}.{names.get(factor, factor)}{weight}"] = value.contiguous()
-    return out, settings_of_peft(adapter, kinds.pop())
-
-
-def with_axes(value: Tensor, axes: int) -> Tensor:
-    """A scale of DoRA for a convolution has its weight's axes."""
-    return value.reshape(1, -1, *[1] * (axes - 2)) if axes > 2 else value
-
-
-def settings_of_peft(adapter: Adapter, kind: str) -> dict[str, Any]:
-    """adapter_config.json of an adapter of one kind."""
-    ranks = {name: rank_of(layer.factors) or adapter.rank for name, layer in adapter.layers.items()}
-    other = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
-    low = "lora_up" in next(iter(adapter.layers.values())).factors
-    return {
+    return out, {
         "peft_type": PEFT_KINDS[kind],
         "r": adapter.rank,
         "lora_alpha" if low else "alpha": adapter.rank,
         "target_modules": sorted(adapter.layers),
-        "rank_pattern": other,
-        "alpha_pattern": dict(other),
+        "rank_pattern": ranks,
+        "alpha_pattern": dict(ranks),
         **({"use_dora": kind == "dora", "bias": "none"} if low else {}),
         "base_model_name_or_path": None,
         "task_type": None,

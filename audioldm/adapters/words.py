@@ -50,26 +50,16 @@ class Appended(nn.Module):
 def check_word(word: str) -> None:
     """Raise AudioLDMError unless ``word`` is a placeholder: <letters-and-digits>."""
     if not re.fullmatch(r"<[a-z0-9_-]+>", word):
-        raise AudioLDMError(
-            f"word={word!r} is no placeholder.", "Use small letters in angle brackets: <mine>."
-        )
-
-
-def tokens_of(word: str, count: int) -> list[str]:
-    """What the placeholder becomes in the vocabulary.
-
-    >>> tokens_of("<mine>", 2)
-    ['<mine-0>', '<mine-1>']
-    """
-    return [f"{word[:-1]}-{i}>" for i in range(count)]
+        use = "Use small letters in angle brackets: <mine>."
+        raise AudioLDMError(f"word={word!r} is no placeholder.", use)
 
 
 def with_words(tokenizer: Any, word: str, count: int) -> Any:
-    """A copy of the tokenizer that reads ``word`` as ``count`` new tokens, and keeps doing so when it is saved."""
+    """A copy of the tokenizer that reads <mine> as ``count`` new tokens <mine-0> ..., also when it is saved."""
     from tokenizers import AddedToken, normalizers
 
     check_word(word)
-    names, new = tokens_of(word, count), copy.deepcopy(tokenizer)
+    names, new = [f"{word[:-1]}-{i}>" for i in range(count)], copy.deepcopy(tokenizer)
     if names[0] in new.get_vocab():
         raise AudioLDMError(f"The model knows the word {word} already.", "Choose another word.")
     raw = new.backend_tokenizer
@@ -116,7 +106,8 @@ def merge_words(clap: Any, additions: Sequence[Words]) -> Vocabulary:
         for words in additions:
             table = begin(clap, words)
             clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
-            replace_table(clap, torch.cat([table.weight, words.rows.to(table.weight)]), table.padding_idx)
+            rows = torch.cat([table.weight, words.rows.to(table.weight)])
+            set_table(clap, nn.Embedding.from_pretrained(rows, freeze=True, padding_idx=table.padding_idx))
     except AudioLDMError:
         unmerge_words(clap, before)
         raise
@@ -126,29 +117,23 @@ def merge_words(clap: Any, additions: Sequence[Words]) -> Vocabulary:
 def unmerge_words(clap: Any, before: Vocabulary) -> None:
     """The tokenizer and the table of before."""
     clap.tokenizer = before.tokenizer
-    place = clap.text_encoder.get_input_embeddings().weight
-    clap.text_encoder.set_input_embeddings(before.table.to(place.device))
-    clap.text_encoder.config.vocab_size = len(before.table.weight)
+    set_table(clap, before.table.to(clap.text_encoder.get_input_embeddings().weight.device))
 
 
-def replace_table(clap: Any, rows: Tensor, padding: int | None) -> None:
-    """A table with other rows in the text tower."""
-    table = nn.Embedding.from_pretrained(rows, freeze=True, padding_idx=padding)
+def set_table(clap: Any, table: nn.Embedding) -> None:
+    """Another table in the text tower."""
     clap.text_encoder.set_input_embeddings(table)
-    clap.text_encoder.config.vocab_size = len(rows)
+    clap.text_encoder.config.vocab_size = len(table.weight)
 
 
 def begin(clap: Any, words: Words) -> nn.Embedding:
     """The table of ``clap``, once it is sure that the words' rows can follow its own."""
     table = clap.text_encoder.get_input_embeddings()
-    if words.rows.dim() != 2 or words.rows.shape[1] != table.weight.shape[1]:
-        raise AudioLDMError(
-            f"The word {words.word} is of width {words.rows.shape[-1]}, the model's words {table.weight.shape[1]}.",
-            "Use the model that it was trained on.",
-        )
-    if len(clap.tokenizer) != len(table.weight):
-        raise AudioLDMError(
-            f"The tokenizer has {len(clap.tokenizer)} words, the text tower {len(table.weight)}.",
-            "New words need a model whose two agree.",
-        )
+    width, known = table.weight.shape[1], len(table.weight)
+    if words.rows.dim() != 2 or words.rows.shape[1] != width:
+        why = f"The word {words.word} is of width {words.rows.shape[-1]}, the model's words {width}."
+        raise AudioLDMError(why, "Use the model that it was trained on.")
+    if len(clap.tokenizer) != known:
+        why = f"The tokenizer has {len(clap.tokenizer)} words, the text tower {known}."
+        raise AudioLDMError(why, "New words need a model whose two agree.")
     return table

@@ -15,7 +15,7 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.control.ip_adapter import IPAdapter, widths_of
 from audioldm.control.maps import pictures
-from audioldm.control.residual import ControlNet, T2IAdapter, filled, joined, scaled
+from audioldm.control.residual import ControlNet, T2IAdapter, each, joined
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json
@@ -60,22 +60,26 @@ class MapControl:
         picture = pictures(self.net.config.map, self.curve[None], self.spec)
 
         def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
-            size = x.shape[2] * self.spec.stride
+            stride, size, led = self.spec.stride, x.shape[2] * self.spec.stride, slice(rows)
             begin, frames = WINDOW.get() or (0, x.shape[2])
-            whole = fitted(picture.to(x), frames * self.spec.stride)
-            visible, share = (part.roll(-begin * self.spec.stride, 2)[:, :, :size] for part in whole)
-            led = slice(rows)
+            whole = fitted(picture.to(x), frames * stride)
+            visible, share = (part.roll(-begin * stride, 2)[:, :, :size] for part in whole)
             visible = visible.expand(len(x[led]), -1, -1, -1)
             added = self.net.residuals(x[led], t[led], condition.rows(led), visible)
-            added = filled(scaled(added, self.scale * share), len(x))
-            return call(x, t, condition, **joined(residuals, added))
+
+            def weighed(part: Tensor) -> Tensor:
+                """By the frames of its level; nothing for the rows that are not led."""
+                part = part * nnf.adaptive_avg_pool2d(self.scale * share, (part.shape[2], 1))
+                return nnf.pad(part, (0, 0) * (part.dim() - 1) + (0, len(x) - len(part)))
+
+            return call(x, t, condition, **joined(residuals, each(added, weighed)))
 
         return called
 
     def settings(self) -> dict[str, Any]:
         """For a sidecar."""
-        kind = type(self.net).__name__
-        return {"map": self.net.config.map, "from": self.source, "scale": self.scale, "net": kind}
+        config, kind = self.net.config, type(self.net).__name__
+        return {"map": config.map, "from": self.source, "scale": self.scale, "net": kind}
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,5 @@ def check_fits(
     else:
         fits = list(net.config.widths) == widths_of(unet) and dim in (None, net.config.dim)
     if not fits:
-        raise AudioLDMError(
-            f"The {type(net).__name__} was trained for another U-Net than {name}'s.",
-            "Train one on this model: audioldm recipes control/t2i_adapter.",
-        )
+        why = f"The {type(net).__name__} was trained for another U-Net than {name}'s."
+        raise AudioLDMError(why, "Train one on this model: audioldm recipes control/t2i_adapter.")

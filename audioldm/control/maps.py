@@ -46,9 +46,8 @@ def frames(wave: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def mel_of(wave: Tensor, spec: AudioSpec) -> Tensor:
-    """Log-mel (T, F)."""
-    short = max(0, spec.n_fft - wave.shape[-1])
-    return log_mel(nnf.pad(wave, (0, short))[None, None], spec)[0, 0]
+    """Log-mel (T, F); a wave shorter than a window is padded."""
+    return log_mel(nnf.pad(wave, (0, max(0, spec.n_fft - wave.shape[-1])))[None, None], spec)[0, 0]
 
 
 def loudness(wave: Tensor, spec: AudioSpec) -> Tensor:

@@ -59,9 +59,8 @@ def with_facts(condition: Condition, net: MicroConditioning, facts: Tensor) -> C
     pushes away from the absent prompt and not from the facts.
     """
     if condition.film is None:
-        raise AudioLDMError(
-            "The facts of a clip are added to a vector, and this U-Net reads none.", "Use one with film."
-        )
+        why = "The facts of a clip are added to a vector, and this U-Net reads none."
+        raise AudioLDMError(why, "Use one with film.")
     return replace(condition, film=condition.film + net(facts).to(condition.film))
 
 
@@ -74,13 +73,13 @@ class MicroControl:
 
     def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
         """``call`` with the facts in every row, guided or not."""
+        usual = dict(zip(UNITS, self.net.config.usual, strict=True))
         row = torch.tensor(
-            [[{**dict(zip(UNITS, self.net.config.usual, strict=True)), **self.facts}[n] for n in UNITS]]
+            [[{**usual, **self.facts}[name] for name in UNITS]], device=self.net.inside.weight.device
         )
-        device = self.net.inside.weight.device
 
         def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
-            return call(x, t, with_facts(condition, self.net, row.to(device)), **residuals)
+            return call(x, t, with_facts(condition, self.net, row), **residuals)
 
         return called
 

@@ -13,7 +13,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
-from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
 from audioldm.nets.folder import register
@@ -29,16 +28,6 @@ def each(residuals: Residuals, function: Callable[[Tensor], Tensor]) -> Residual
         name: [function(part) for part in value] if isinstance(value, list) else function(value)
         for name, value in residuals.items()
     }
-
-
-def scaled(residuals: Residuals, share: Tensor) -> Residuals:
-    """Residuals times ``share`` (1, 1, frames, 1) of the mel, averaged to the frames of each level."""
-    return each(residuals, lambda part: part * nnf.adaptive_avg_pool2d(share, (part.shape[2], 1)))
-
-
-def filled(residuals: Residuals, rows: int) -> Residuals:
-    """Residuals of the first rows, and nothing for those that follow, up to ``rows``."""
-    return each(residuals, lambda part: nnf.pad(part, (0, 0) * (part.dim() - 1) + (0, rows - len(part))))
 
 
 def joined(one: Residuals, other: Residuals) -> Residuals:
@@ -112,8 +101,7 @@ class ControlNet(ModelMixin, ConfigMixin):
         h = net.conv_in(x) + self.see(picture)
         skips = [h]
         for block in net.down_blocks:
-            more = context if getattr(block, "has_cross_attention", False) else {}
-            h, outputs = block(hidden_states=h, temb=emb, **more)
+            h, outputs = block(hidden_states=h, temb=emb, **(context if attends(block) else {}))
             skips += outputs
         added = [zero(s) for zero, s in zip(self.zero, skips, strict=True)]
         if net.mid_block is not None:
@@ -135,6 +123,11 @@ class ControlNet(ModelMixin, ConfigMixin):
         tokens, mask = (None, None) if kind == "film" else (condition.tokens, condition.mask)
         bias = None if mask is None else (1 - mask[:, None].to(x)) * -10000.0
         return emb, {"encoder_hidden_states": tokens, "encoder_attention_mask": bias}
+
+
+def attends(block: nn.Module) -> bool:
+    """Whether a block of a U-Net holds transformers."""
+    return bool(getattr(block, "has_cross_attention", False))
 
 
 def skips_of(unet: UNet2DConditionModel) -> list[tuple[int, int]]:
@@ -187,8 +180,7 @@ class T2IAdapter(ModelMixin, ConfigMixin):
 
         ``sizes``: width and layers.
         """
-        first, *rest = unet.down_blocks
-        if getattr(first, "has_cross_attention", False) or not all(b.has_cross_attention for b in rest):
+        if [attends(block) for block in unet.down_blocks] != [False, *[True] * (len(unet.down_blocks) - 1)]:
             raise ValueError("the adapter knows U-Nets with attention on every level but the first")
         levels = tuple(unet.config.block_out_channels)
         return cls(levels=levels, map=map, stride=stride, base=base, **sizes)

@@ -32,9 +32,8 @@ class MapSource:
         """
         name, _, rest = text.partition("=")
         if not name.strip() or not rest.strip():
-            raise AudioLDMError(
-                f"control={text!r} is no MAP=FILE.", "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
-            )
+            use = "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
+            raise AudioLDMError(f"control={text!r} is no MAP=FILE.", use)
         known(name.strip())
         path, _, tail = rest.rpartition(":")
         try:
@@ -48,10 +47,8 @@ class MapSource:
     def check(self) -> None:
         """Refuse a file that is not there, or that cannot hold this map."""
         if not self.path.is_file():
-            raise AudioLDMError(
-                f"control {self.name}={self.path} is not a file.",
-                "Name a sound file, or a CSV of time,value.",
-            )
+            why = f"control {self.name}={self.path} is not a file."
+            raise AudioLDMError(why, "Name a sound file, or a CSV of time,value.")
         if self.name == "edges" and self.path.suffix.lower() == ".csv":
             raise AudioLDMError("control edges are a picture, not a curve.", "Take them from a sound file.")
 
@@ -59,21 +56,17 @@ class MapSource:
         """The curve (T,), or edges (T, F), in the map's unit; as long as the sound or the drawing."""
         if self.path.suffix.lower() == ".csv":
             return read_curve(self.path, self.name, spec)
+        where = f"control {self.name}={self.path}"
         try:
             wave = decode(self.path, spec.rate)
         except AudioLDMError as error:
             raise AudioLDMError(f"control {self.name}: {error.message}", "Name a sound file.") from error
         if wave.numel() < spec.hop or not bool((wave - wave.mean()).abs().max() > 1e-4):
-            raise AudioLDMError(
-                f"control {self.name}={self.path} is silent: there is nothing to follow.",
-                "Use another file, or draw the silence in a CSV if you mean it.",
-            )
+            use = "Use another file, or draw the silence in a CSV if you mean it."
+            raise AudioLDMError(f"{where} is silent: there is nothing to follow.", use)
         curve = MAPS[self.name].analyse(normalise_peak(wave[None])[0], spec)
         if self.name != "loudness" and not bool((curve > 0).any()):
-            raise AudioLDMError(
-                f"control {self.name}={self.path}: it has no {self.name}.",
-                "Use a clearer recording, or draw a CSV.",
-            )
+            raise AudioLDMError(f"{where}: it has no {self.name}.", "Use a clearer recording, or draw a CSV.")
         return curve
 
 
@@ -86,10 +79,8 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
     length = max(1, spec.frames(float(times[-1])))
     at = (torch.arange(length) + 0.5) * spec.hop / spec.rate
     if name == "onset":
-        curve = torch.zeros(length)
         place = (times * spec.rate / spec.hop).long().clamp(max=length - 1)
-        curve[place] = values.float()
-        return curve
+        return torch.zeros(length).index_put((place,), values.float())
     after = torch.searchsorted(times, at.double()).clamp(max=len(times) - 1)
     before = (after - 1).clamp(min=0)
     share = ((at - times[before]) / (times[after] - times[before]).clamp(min=1e-9)).clamp(0, 1)
@@ -100,38 +91,32 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
 
 
 def read_points(path: Path, name: str) -> tuple[Tensor, Tensor]:
-    """Rising times in seconds and values (n,), float64, of the rows of a CSV."""
-    texts = lines(read_text(path))
+    """Rising times in seconds and values (n,), float64, of the rows of a CSV; a header in the first row is skipped."""
+    texts, kind, points, first = lines(read_text(path)), MAPS[name], list[tuple[float, float]](), True
     start, separator = header(texts)
-    rows = []
     for number, row, why in records(texts, start, separator):
+        place = f"{path}, line {number}"
         if why:
-            raise AudioLDMError(f"{path}, line {number}: {why}.", "Write two numbers a row.")
-        if any(row):  # where a comma does not separate, it is the sign in a number
-            rows.append((number, row if separator == "," else [cell.replace(",", ".") for cell in row]))
-    points = [p for p in (point_of(*row, path, name, row is rows[0]) for row in rows) if p is not None]
+            raise AudioLDMError(f"{place}: {why}.", "Write two numbers a row.")
+        if not any(row):
+            continue
+        # where a comma does not separate, it is the sign in a number
+        row = row if separator == "," else [cell.replace(",", ".") for cell in row]
+        titles, first = first, False
+        try:
+            time, value = float(row[0]), float(row[1]) if len(row) > 1 or name != "onset" else 1.0
+        except (ValueError, IndexError):
+            if titles:
+                continue
+            why = f"{place}: {','.join(row)!r} is no seconds,value."
+            raise AudioLDMError(why, "Write two numbers a row.") from None
+        if not (math.isfinite(time) and kind.low <= value <= kind.high):
+            why = f"{place}: {name} of {value:g} {kind.unit} at {time:g} s cannot be."
+            raise AudioLDMError(why, f"Use {kind.low:g} to {kind.high:g} {kind.unit}: {kind.line}.")
+        points.append((time, value))
     if not points:
         raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
     times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
     if not bool((times.diff() > 0).all()) or times[0] < 0:
         raise AudioLDMError(f"control {name}={path}: its times do not rise from 0.", "Sort the rows by time.")
     return times, values
-
-
-def point_of(number: int, row: list[str], path: Path, name: str, first: bool) -> tuple[float, float] | None:
-    """Seconds and value of one row; None for a header in the first one."""
-    try:
-        time, value = float(row[0]), float(row[1]) if len(row) > 1 or name != "onset" else 1.0
-    except (ValueError, IndexError):
-        if first:
-            return None
-        raise AudioLDMError(
-            f"{path}, line {number}: {','.join(row)!r} is no seconds,value.", "Write two numbers a row."
-        ) from None
-    kind = MAPS[name]
-    if not (math.isfinite(time) and kind.low <= value <= kind.high):
-        raise AudioLDMError(
-            f"{path}, line {number}: {name} of {value:g} {kind.unit} at {time:g} s cannot be.",
-            f"Use {kind.low:g} to {kind.high:g} {kind.unit}: {kind.line}.",
-        )
-    return time, value

@@ -14,8 +14,7 @@ RANGE_DB = 80
 
 def mel_decibels(wave: npt.NDArray[np.float32], spec: AudioSpec) -> npt.NDArray[np.float64]:
     """Log-mel of ``wave`` in dB re a magnitude of 1, (T, F); a clip shorter than a window is padded."""
-    short = max(0, spec.n_fft - wave.size)
-    padded = torch.from_numpy(np.pad(wave, (0, short)))
+    padded = torch.from_numpy(np.pad(wave, (0, max(0, spec.n_fft - wave.size))))
     return np.asarray(log_mel(padded[None, None].float(), spec)[0, 0].numpy() * DECIBELS_PER_NEPER)
 
 

@@ -76,8 +76,6 @@ def test_factorisation_is_exact_and_as_even_as_can_be():
         small, large = factorise(number)
         assert small * large == number and small <= large
         assert not any(number % d == 0 for d in range(small + 1, int(number**0.5) + 1))
-        small, large = factorise(number, 4)
-        assert small * large == number and small <= 4
 
 
 def test_factors_of_another_weight_are_refused():

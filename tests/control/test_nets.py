@@ -13,7 +13,6 @@ from audioldm.control.controls import (
     fitted,
     joined,
     load_net,
-    scaled,
 )
 from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.residual import ControlNet, T2IAdapter
@@ -148,9 +147,10 @@ def test_a_control_shorter_than_the_clip_leaves_the_rest_alone_and_a_longer_one_
     short, whole = torch.linspace(-40, -10, 32), torch.linspace(-40, -10, 64)
     picture, share = fitted(torch.ones(1, 1, 32, 64), 64)
     assert picture[:, :, 32:].abs().sum() == 0 and share[0, 0, :, 0].tolist() == [1.0] * 32 + [0.0] * 32
-    found = scaled(net.residuals(x, t, told, picture), share)["down_intrablock_additional_residuals"]
-    assert all(not part[:, :, part.shape[2] // 2 :].any() and part.any() for part in found)
-    call = net_call(unet)
+    call, added = net_call(unet), []
+    steered(lambda *_, **residuals: added.append(residuals), [MapControl(net, short, SPEC)], unet)(x, t, told)
+    (parts,) = (residuals["down_intrablock_additional_residuals"] for residuals in added)
+    assert all(not part[:, :, part.shape[2] // 2 :].any() and part.any() for part in parts)
     longer = torch.cat([whole, torch.full((500,), -3.0)])
     made = [steered(call, [MapControl(net, c, SPEC)], unet)(x, t, told) for c in (whole, longer, short)]
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
