@@ -1,7 +1,7 @@
 """The page: prompts, an edit with a drawn region, a training on own sounds, takes to compare, history."""
 
+import html
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from audioldm.app import view
 from audioldm.app.gate import Gate
 from audioldm.app.studio import Studio, Take
-from audioldm.app.training import MOST, News, Trainer, TrainRequest, kinds
-from audioldm.app.view import History
+from audioldm.app.training import MOST, Trainer, TrainRequest, kinds
+from audioldm.cli import figure
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation import html
+from audioldm.evaluation.html import figure as picture_html
+from audioldm.evaluation.html import image
+from audioldm.evaluation.picture import Picture
+from audioldm.evaluation.run_report import Points, smooth
+from audioldm.pipeline.sounds import Sound
 from audioldm.serve.jobs import Done, Progress
 from audioldm.serve.service import EDITS, EditRequest
 
@@ -38,40 +41,38 @@ button.playback, .playback { color: var(--body-text-color); }
 .history-box { overflow-x: auto; }
 """
 Update = dict[str, Any]
+History = list[dict[str, Any]]
 Work = Callable[[dict[str, Any]], Iterator[Any]]
-MODEL: Update = {"concurrency_limit": 1, "concurrency_id": "model"}
+COLUMNS = ("what", "prompt", "seed", "seconds")
+"""of the history"""
+MODEL: Update = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
 """One request computes at a time, for all visitors together."""
 QUIET: Update = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-@dataclass(frozen=True)
 class Tab:
-    """Fields by the names that requests call them, the buttons, the line of news, and a player for each take."""
+    """Fields by the names that requests call them, and below them the buttons, the line of news, and the players."""
 
-    fields: dict[str, Any]
-    start: gr.Button
-    stop: gr.Button
-    status: gr.Markdown
-    players: list[Any]
-
-    @classmethod
-    def of(cls, fields: dict[str, Any], start: str, stop: str, takes: int) -> "Tab":
-        """What stands below the fields."""
+    def __init__(self, fields: dict[str, Any], start: str, stop: str, takes: int) -> None:
+        self.fields = fields
         with gr.Row():
-            buttons = gr.Button(start, variant="primary"), gr.Button(stop, variant="secondary")
-        status = gr.Markdown("", elem_classes="status", container=True, min_height=24)
-        return cls(fields, *buttons, status, players(takes))
-
-    def answers(self, values: Sequence[Any]) -> dict[str, Any]:
-        """What was filled in, by name; an empty field has its default."""
-        pairs = zip(self.fields.items(), values, strict=True)
-        return {name: part.value if value is None else value for (name, part), value in pairs}
+            self.start, self.stop = gr.Button(start, variant="primary"), gr.Button(stop, variant="secondary")
+        self.status = gr.Markdown("", elem_classes="status", container=True, min_height=24)
+        self.players: list[Any] = []
+        with gr.Row():
+            for place in range(takes):
+                label = f"Take {place + 1}"
+                with gr.Column(min_width=280):
+                    player = gr.Audio(label=label, interactive=False, visible=False, buttons=["download"])
+                    self.players += [player, gr.HTML("", visible=False, elem_classes="picture")]
 
     def runner(self, act: Callable[..., Iterator[Any]], *more: str) -> Callable[..., Iterator[Any]]:
         """``act(answers, *rest)`` as Gradio calls it and names its parameters: one of each field, then ``more``."""
 
         def run(*values: Any) -> Iterator[Any]:
-            yield from act(self.answers(values[: len(self.fields)]), *values[len(self.fields) :])
+            pairs = zip(self.fields.items(), values, strict=False)
+            answers = {name: part.value if value is None else value for (name, part), value in pairs}
+            yield from act(answers, *values[len(self.fields) :])
 
         names = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in (*self.fields, *more)]
         run.__signature__ = Signature(names)  # type: ignore[attr-defined]
@@ -81,11 +82,10 @@ class Tab:
         """Start by the button or by Enter in a prompt alone, stop by the other button."""
         run = self.runner(partial(updates, studio, work), "past")
         inputs, outputs = [*self.fields.values(), history], [self.status, history, *self.players]
-        common: Update = {"show_progress": "hidden", **MODEL}
-        events: list[Any] = [self.start.click(run, inputs, outputs, api_name=api_name, **common)]
+        events: list[Any] = [self.start.click(run, inputs, outputs, api_name=api_name, **MODEL)]
         if api_name == "generate":
-            prompt = self.fields["prompt"]
-            events.append(prompt.submit(run, inputs, outputs, api_visibility="private", **common))
+            enter = self.fields["prompt"].submit
+            events.append(enter(run, inputs, outputs, api_visibility="private", **MODEL))
         self.stop.click(lambda: "Cancelled.", None, self.status, cancels=events, queue=False, **QUIET)
 
 
@@ -103,9 +103,9 @@ def build(studio: Studio, trainer: Trainer) -> gr.Blocks:
             with gr.Tab("Train", id="train"):
                 train_tab(page, trainer)
             with gr.Tab("History", id="history"):
-                table = gr.HTML(view.rows_of([]), elem_id="history")
+                table = gr.HTML("<p>Nothing yet.</p>", elem_id="history")
                 files = gr.Files(label="Sounds and sidecars", interactive=False, elem_id="files")
-        history.change(view.shown, history, [table, files], **QUIET)
+        history.change(history_html, history, [table, files], **QUIET)
     page.queue(max_size=studio.limits.waiting, default_concurrency_limit=1)
     return page
 
@@ -166,7 +166,7 @@ def generate_tab(studio: Studio, history: gr.State) -> None:
         "prompt": prompt, "negative": negative, "seconds": seconds, "takes": takes, "seed": seed, "steps": steps,
         "guidance": guidance, "sampler": sampler,
     }  # fmt: skip
-    tab = Tab.of(fields, "Generate", "Cancel", limits.takes)
+    tab = Tab(fields, "Generate", "Cancel", limits.takes)
     tab.wire(studio, history, lambda answers: studio.generate(**answers), "generate")
 
 
@@ -194,7 +194,7 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
         "kind": kind, "path": sound, "prompt": prompt, "begin": begin, "end": end, "strength": strength,
         "seconds": longer, "splice": splice, "takes": takes, "seed": seed, "steps": steps, "guidance": guidance,
     }  # fmt: skip
-    tab = Tab.of(fields, "Apply the edit", "Cancel", limits.takes)
+    tab = Tab(fields, "Apply the edit", "Cancel", limits.takes)
 
     def work(answers: dict[str, Any]) -> Iterator[Any]:
         settings = {name: answers.pop(name) for name in ("steps", "guidance")}
@@ -202,7 +202,7 @@ def edit_tab(studio: Studio, history: gr.State) -> None:
 
     def opened(path: str | None) -> tuple[str, str]:
         try:
-            return view.selectable(studio.opened(path), studio.pipe.spec.rate) if path else "", ""
+            return selectable(studio.opened(path), studio.pipe.spec.rate) if path else "", ""
         except AudioLDMError as error:
             return "", f"{error}"
 
@@ -235,14 +235,13 @@ def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
     fields = {"folder": folder, "kind": kind, "prompt": prompt, "compare": compare, "batches": batches,
               "batch_size": size, "seed": seed}  # fmt: skip
     curve = gr.HTML("", elem_classes="curve", elem_id="curve")
-    tab = Tab.of(fields, "Train", "Stop", 2)
+    tab = Tab(fields, "Train", "Stop", 2)
     file = gr.File(label="Adapter, for audioldm generate --adapter", visible=False, interactive=False)
     outputs = [tab.status, curve, file, *tab.players]
 
     def start(answers: dict[str, Any]) -> Iterator[list[Any]]:
         try:
-            answers["folder"] = answers["folder"] or ""
-            trainer.start(TrainRequest(**answers))
+            trainer.start(TrainRequest(**{**answers, "folder": answers["folder"] or ""}))
         except AudioLDMError as error:
             yield [f"{error}", *[gr.skip()] * (len(outputs) - 1)]
             return
@@ -257,36 +256,19 @@ def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
 
 def progress(trainer: Trainer) -> Iterator[list[Any]]:
     """Updates of the page while the training goes on: the line, the curve, at last the adapter and both takes."""
-    skips, points = [gr.skip()] * 4, None
+    points = None
     for news in trainer.watch():
-        if isinstance(news, News):
-            same, points = news.curve == points, news.curve
-            hidden = gr.update(value=None, visible=False)
-            yield [news.line, gr.skip() if same else view.curve(points), hidden, *skips]
-        else:
-            adapter, takes = news.result.adapter, news.result.takes
-            download = gr.update(value=str(adapter) if adapter else None, visible=adapter is not None)
-            names = [
-                f"{name}, seed {take.seed}" for name, take in zip(("Before", "After"), takes, strict=True)
-            ]
-            yield [gr.skip(), gr.skip(), download, *visible(takes, names, 2)]
-
-
-def players(count: int) -> list[Any]:
-    """A player and a picture for each take, hidden until there is one."""
-    parts: list[Any] = []
-    with gr.Row():
-        for place in range(count):
-            label = f"Take {place + 1}"
-            with gr.Column(min_width=280):
-                parts.append(gr.Audio(label=label, interactive=False, visible=False, buttons=["download"]))
-                parts.append(gr.HTML("", visible=False, elem_classes="picture"))
-    return parts
+        drawn = gr.skip() if news.curve == points else curve_html(news.curve)
+        points, adapter = news.curve, news.adapter
+        file = gr.update(value=str(adapter) if adapter else None, visible=adapter is not None)
+        shown = visible(news.takes, ("Before", "After"), 2) if news.takes else [gr.skip()] * 4
+        yield [news.line, drawn, file, *shown]
 
 
 def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) -> Iterator[list[Any]]:
     """Updates of the page while ``work(answers)`` goes on: the line, the history, the takes."""
-    still: list[Any] = [gr.skip()] * (1 + 2 * studio.limits.takes)
+    count = studio.limits.takes
+    still: list[Any] = [gr.skip()] * (1 + 2 * count)
     yield ["Waiting for the model.", *still]
     try:
         for news in work(answers):
@@ -294,11 +276,8 @@ def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) 
                 yield [f"Step {news.done} of {news.steps}.", *still]
             elif isinstance(news, Done):
                 takes: list[Take] = news.result
-                names = [f"Take {place + 1}, seed {take.seed}" for place, take in enumerate(takes)]
-                yield [
-                    finished(takes), past + [view.line(take) for take in takes],
-                    *visible(takes, names, studio.limits.takes),
-                ]  # fmt: skip
+                names = [f"Take {place + 1}" for place in range(len(takes))]
+                yield [finished(takes), past + [take.record for take in takes], *visible(takes, names, count)]
     except AudioLDMError as error:
         yield [f"{error}", *still]
     except Exception as error:
@@ -308,23 +287,60 @@ def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) 
 
 def finished(takes: list[Take]) -> str:
     """The last line of a request, with what became of the upload's channels and what was not used."""
-    notes = takes[0].record["settings"].get("notes") or []
-    return " ".join(
-        [
-            f"Done: {len(takes)} of {len(takes)}.",
-            *(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes),
-        ]
-    )
+    notes = takes[0].record["settings"]["notes"]
+    lines = [f"Done: {len(takes)} of {len(takes)}.", *(f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes)]
+    return " ".join(lines)
 
 
-def visible(takes: list[Take], names: list[str], count: int) -> list[Update]:
+def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]:
     """``count`` players: those with a take shown, the others hidden."""
     parts: list[Update] = []
     for take, name in zip(takes, names, strict=True):
-        picture = html.image(
-            take.figure.read_bytes(), f"Waveform and log-mel of {name[:1].lower()}{name[1:]}"
-        )
-        parts.append(gr.update(value=str(take.audio), visible=True, label=name))
+        label = f"{name}, seed {take.seed}"
+        png = Path(take.record["figure"]).read_bytes()
+        picture = image(png, f"Waveform and log-mel of {label[:1].lower()}{label[1:]}")
+        parts.append(gr.update(value=str(take.audio), visible=True, label=label))
         parts.append(gr.update(value=picture, visible=True))
-    hidden = [gr.update(value=None, visible=False)] * 2
-    return parts + hidden * (count - len(takes))
+    return parts + [gr.update(value=None, visible=False)] * 2 * (count - len(takes))
+
+
+def history_html(past: History) -> tuple[str, list[str]]:
+    """The records of the takes so far as a table, newest first, and their files."""
+    rows = []
+    for record in past[::-1]:
+        cells = (
+            record["settings"].get("edit", "generate"),
+            record["prompt"],
+            record["seed"],
+            record["sound"]["seconds"],
+        )
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+    table = f'<table class="history"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    box = f'<div class="history-box" tabindex="0" role="region" aria-label="History">{table}</div>'
+    return box, [record[kind] for record in past[::-1] for kind in ("audio", "sidecar")]
+
+
+def selectable(sound: Sound, rate: int) -> str:
+    """The waveform of an upload, on which a region can be drawn; the model hears it at ``rate`` Hz."""
+    picture = image(
+        figure.strip(sound.mono(rate).numpy()),
+        f"Waveform, {sound.seconds:.1f} seconds: drag to select a region",
+    )
+    return f'<div id="wave" data-seconds="{sound.seconds:.4f}">{picture}<div class="shade"></div></div>'
+
+
+def curve_html(points: Points) -> str:
+    """The loss of a training, batch by batch, and its running mean."""
+    if not points:
+        return ""
+    batches, losses = zip(*points, strict=True)
+    picture = Picture(figsize=(9, 2.6))
+    axes = picture.subplots()
+    axes.plot(batches, losses, linewidth=0.6, color="#93c5fd")
+    axes.plot(batches, smooth(losses), linewidth=1.4, color="#1d4ed8")
+    axes.set(xlabel="batch", ylabel="loss")
+    axes.grid(alpha=0.3)
+    return picture_html(
+        picture, f"Loss of {len(points)} batches, {losses[0]:.3g} at first, {losses[-1]:.3g} now"
+    )

@@ -69,18 +69,15 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class News:
-    """How far a training is: a line for people, and (batch, loss) so far."""
+    """How far a training is: a line for people, and (batch, loss) so far.
+
+    At the end also the same prompt and seed by the model before and after, and a copy of the adapter, if there is one.
+    """
 
     line: str
     curve: Points = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The same prompt and seed by the model before and after, and a copy of the adapter (None: a whole model)."""
-
-    takes: list[Take]
-    adapter: Path | None
+    takes: list[Take] = field(default_factory=list)
+    adapter: Path | None = None
 
 
 class Training:
@@ -88,18 +85,23 @@ class Training:
 
     def __init__(self, trainer: "Trainer", request: TrainRequest) -> None:
         self.trainer, self.request = trainer, request
-        self.ended, self.stopping = Event(), False
-        self.result: Comparison | None = None
-        self.error: str | None = None
+        self.ended, self.stopping, self.error = Event(), False, ""
+        self.takes: list[Take] = []
+        self.adapter: Path | None = None
         words = trainer.words(request)
-        self.folder = trainer.studio.out / "training" / run_name(request.kind, words, trainer.place(request))
+        # the same settings and files have the same folder, so that a request goes on where it was stopped
+        stats = [
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(trainer.place(request))
+        ]
+        digest = hashlib.sha256(json.dumps([words, stats]).encode()).hexdigest()[:12]
+        self.folder = (trainer.studio.out / "training" / f"{request.kind}_{digest}").absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "log.txt"
         command = [sys.executable, "-m", "audioldm", "train", f"personal/{request.kind}", *words]
         with self.log.open("wb") as log:
             # its own session: Ctrl-C in the server's terminal is passed on by the server, once
             self.process = subprocess.Popen(
-                [*command, f"run_dir={quoted(self.folder.absolute())}"],
+                [*command, f"run_dir={quoted(self.folder)}"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=os.name == "posix",
                 env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             )  # fmt: skip
@@ -108,10 +110,11 @@ class Training:
     def follow(self) -> None:
         """Wait for the process, then make the two sounds."""
         try:
-            if (code := self.process.wait()) and not self.stopping:
-                self.error = self.complaint(code)
-            elif not self.stopping:
-                self.result = self.compared()
+            code = self.process.wait()
+            if not self.stopping:
+                if code:
+                    raise AudioLDMError(self.complaint(code))
+                self.compare()
         except AudioLDMError as error:
             self.error = str(error)
         except Exception as error:
@@ -125,29 +128,29 @@ class Training:
     def complaint(self, code: int) -> str:
         """The command's last line, without paths of this machine."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in re.split(r"[\r\n]+", text) if line.startswith("audioldm: ")]
-        line = lines[-1].removeprefix("audioldm: ") if lines else f"The training ended with code {code}."
+        lines = re.findall(r"^audioldm: ([^\r\n]+)", text.replace("\r", "\n"), re.M)
+        line = str(lines[-1]) if lines else f"The training ended with code {code}."
         for path in (self.trainer.root, self.trainer.studio.out.absolute()):
             line = line.replace(f"{path}{os.sep}", "").replace(str(path), "the folder")
         return line
 
-    def compared(self) -> Comparison:
-        """The prompt's sound without and with what was learned, of one seed, and a copy of the adapter."""
-        studio, options = self.trainer.studio, self.trainer.options
-        file = self.folder / "model" / "adapter.safetensors"
-        learned = replace(options, adapter=[*options.adapter, str(file)]).load() if file.is_file() else (
-            options.load(str(self.folder / "model"))
-        )  # fmt: skip
-        takes = []
+    def compare(self) -> None:
+        """Make the prompt's sound without and with what was learned, of one seed, and a copy of the adapter."""
+        studio, options, takes = self.trainer.studio, self.trainer.options, list[Take]()
+        file, model = self.folder / "model" / "adapter.safetensors", str(self.folder / "model")
+        if file.is_file():
+            learned = replace(options, adapter=[*options.adapter, str(file)]).load()
+        else:
+            learned = options.load(model)
         for one in (studio, replace(studio, pipe=learned)):
             seconds = min(one.pipe.defaults.seconds, one.limits.seconds)
-            events = one.generate(self.request.audible, seconds=seconds, takes=1, seed=self.request.seed)
-            takes += [take for event in events if isinstance(event, Done) for take in event.result]
-        if not file.is_file():
-            return Comparison(takes, None)
-        copy = studio.results / uuid4().hex / f"{self.request.kind}.safetensors"
-        copy.parent.mkdir(parents=True)
-        return Comparison(takes, Path(shutil.copy(file, copy)))
+            *_, done = one.generate(self.request.audible, seconds=seconds, takes=1, seed=self.request.seed)
+            takes += done.result if isinstance(done, Done) else []
+        if file.is_file():
+            copy = studio.results / uuid4().hex / f"{self.request.kind}.safetensors"
+            copy.parent.mkdir(parents=True)
+            self.adapter = Path(shutil.copy(file, copy))
+        self.takes = takes
 
     def stop(self) -> None:
         """End the process as a scheduler would: its state is saved, and the same request goes on from it."""
@@ -158,21 +161,23 @@ class Training:
         """How far it is now."""
         metrics = self.folder / "metrics.jsonl"
         series = read_run(self.folder) if metrics.is_file() and metrics.stat().st_size else {}
-        curve = series.get("train/loss", [])
-        batch, speed = int(curve[-1][0]) if curve else 0, series.get("speed/samples_per_s", [])
+        curve, speed = series.get("train/loss", []), series.get("speed/samples_per_s", [])
+        batch = int(curve[-1][0]) if curve else 0
         if self.error:
-            return News(self.error, curve)
-        if self.result is not None:
-            return News(f"Done: {self.request.batches} batches; before and after have one seed.", curve)
-        if self.stopping:
+            line = self.error
+        elif self.takes:
+            line = f"Done: {self.request.batches} batches; before and after have one seed."
+        elif self.stopping:
             where = f" after batch {batch}" if batch else ""
-            return News(f"Stopped{where}. The same request goes on from the last state.", curve)
-        if self.process.poll() == 0:
-            return News("Making the sounds before and after.", curve)
-        if not curve:
-            return News("Reading and encoding the sounds.")
-        rate = f", {speed[-1][1]:.3g} sounds/s" if speed else ""
-        return News(f"Batch {batch} of {self.request.batches}, loss {curve[-1][1]:.3g}{rate}.", curve)
+            line = f"Stopped{where}. The same request goes on from the last state."
+        elif self.process.poll() == 0:
+            line = "Making the sounds before and after."
+        elif not curve:
+            line = "Reading and encoding the sounds."
+        else:
+            rate = f", {speed[-1][1]:.3g} sounds/s" if speed else ""
+            line = f"Batch {batch} of {self.request.batches}, loss {curve[-1][1]:.3g}{rate}."
+        return News(line, curve, self.takes, self.adapter)
 
 
 @dataclass
@@ -231,17 +236,13 @@ class Trainer:
             self.current.stop()
             self.current.ended.wait(60)
 
-    def watch(self) -> Iterator[News | Done[Comparison]]:
-        """What is new of the current training until it ends, its result last; nothing where there was none."""
-        training, before = self.current, None
-        while training is not None:
+    def watch(self) -> Iterator[News]:
+        """What is new of the current training until it ends; nothing where there was none."""
+        training, before, ended = self.current, None, False
+        while training is not None and not ended:
             ended = training.ended.wait(POLL_SECONDS)
             if (news := training.news()) != before or ended:
                 yield (before := news)
-            if ended:
-                if training.result is not None:
-                    yield Done(training.result)
-                return
 
 
 def kinds() -> list[str]:
@@ -258,9 +259,3 @@ def quoted(value: str | Path) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return str(QuotedString(str(value), Quote.single).with_quotes())
-
-
-def run_name(kind: str, words: list[str], place: Path) -> str:
-    """The same for the same settings and files, so that a request goes on where it was stopped."""
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(place)]
-    return f"{kind}_{hashlib.sha256(json.dumps([words, stats]).encode()).hexdigest()[:12]}"

@@ -209,32 +209,40 @@ def outcome(
     main = [item for item in judgements if item.kind == "main" and item.task == task]
     if not main:
         return None
-    raters = sorted({item.rater for item in main})
-    prompts = sorted({item.prompt for item in main})
-    tables: dict[Names, Floats] = {}
-    for item in main:
-        for names, value in item.values.items():
-            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
-            table[raters.index(item.rater), prompts.index(item.prompt)] = value
-    tables = dict(sorted(tables.items()))
+    tables = tabulate(main)
+    raters, prompts = len({item.rater for item in main}), sorted({item.prompt for item in main})
     alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
-    result = Outcome(task, len(raters), len(prompts), len(main), alpha)
-    draws = Resamples.draw(len(raters), len(prompts), n=resamples, rng=rng)
+    result = Outcome(task, raters, len(prompts), len(main), alpha)
+    draws = Resamples.draw(raters, len(prompts), n=resamples, rng=rng)
     (paired if task in PAIRED else rated)(result, tables, draws)
     p_values = np.array([line.p for line in result.pairs], dtype=np.float64)
     for line, p in zip(result.pairs, holm(p_values), strict=True):
         line.p_holm = float(p)
-    if task == "ab":
-        result.systems = strengths(tables, draws)
-        sides = [item.answer for item in main if item.answer != "tie"]
-        result.first_button = sides.count("A") / len(sides) if sides else None
+    result.first_button = share_of_a(main) if task == "ab" else None
     lines = result.pairs if task in PAIRED else result.systems
     means = {line.name: prompt_means(table) for line, table in zip(lines, tables.values(), strict=True)}
     for i, prompt in enumerate(prompts):
-        result.by_prompt[prompt] = {
-            name: round(float(mean[i]), 4) for name, mean in means.items() if not np.isnan(mean[i])
-        }
+        known = {name: float(mean[i]) for name, mean in means.items() if not np.isnan(mean[i])}
+        result.by_prompt[prompt] = {name: round(mean, 4) for name, mean in known.items()}
     return result
+
+
+def share_of_a(judgements: Sequence[Judgement]) -> float | None:
+    """Share of button A among the choices; None where there is none."""
+    sides = [item.answer for item in judgements if item.answer != "tie"]
+    return sides.count("A") / len(sides) if sides else None
+
+
+def tabulate(judgements: Sequence[Judgement]) -> dict[Names, Floats]:
+    """A table (R, P) for each system or pair, raters and prompts in their order."""
+    raters = sorted({item.rater for item in judgements})
+    prompts = sorted({item.prompt for item in judgements})
+    tables: dict[Names, Floats] = {}
+    for item in judgements:
+        for names, value in item.values.items():
+            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
+            table[raters.index(item.rater), prompts.index(item.prompt)] = value
+    return dict(sorted(tables.items()))
 
 
 def prompt_means(table: Floats) -> Floats:
@@ -268,6 +276,8 @@ def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> No
             p = float(stats.binomtest(ones, ones + zeros, alternative="greater").pvalue)
             name, extra["right"] = f"{a} or {b}", ones
         result.pairs.append(mean_line(name, table, draws, p, **extra))
+    if result.task == "ab":
+        result.systems = strengths(tables, draws)
 
 
 def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:

@@ -1,7 +1,6 @@
 """``audioldm mcp``: the model as tools for an agent, over standard input and output (Model Context Protocol)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,79 +46,20 @@ class Agent(Command):
         build(Service(self.model.load(), Limits(seconds=self.longest)), self.out, captioner).run()
 
 
-@dataclass(frozen=True)
-class Tools:
-    """What the agent may do; docstrings and parameters are what it is told."""
-
-    service: "Service"
-    out: Path
-    captioning: Any = None
-
-    def generate(
-        self,
-        prompt: str,
-        seconds: float | None = None,
-        seed: int = 0,
-        negative: str | None = None,
-        steps: int | None = None,
-    ) -> dict[str, Any]:
-        """Make a sound from words; the same seed gives the same sound. Returns the file that was written."""
-        named = {"seconds": seconds, "negative": negative, "steps": steps}
-        settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-        result = self.service.generating(prompt, seed=seed, **settings).future.result()
-        return self.written(result, prompt.strip(), prompt.strip(), seed, settings)
-
-    def edit(
-        self, file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
-        seconds: float = 0.0, seed: int = 0,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Edit a sound file. kind is transfer, inpaint (from begin to end), continue (by seconds), upscale, vary or
-        denoise; all times are in seconds.
-        """
-        from audioldm.serve.service import EditRequest
-
-        request = EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
-        edit = self.service.prepared(request)
-        result = self.service.editing(edit, seed=seed).future.result()
-        return self.written(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, edit.record())
-
-    def describe(self, file: str) -> dict[str, Any]:
-        """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
-        from audioldm.serve.jobs import Job
-
-        job = Job(lambda items, on_step: [vars(self.captioning.of_file(items[0]))], present(file))
-        caption: dict[str, Any] = self.service.jobs.submit(job).future.result()
-        return caption
-
-    def written(
-        self, result: "Result", prompt: str, title: str, seed: int, settings: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Save a sound with its sidecar, and say where."""
-        from audioldm.cli.clips import Clip, stem_of
-        from audioldm.cli.results import save
-
-        clip = Clip(prompt, seed, stem_of(title, seed), title)
-        output = Output(out=self.out, figure=False, force=True)
-        wave = result.wave.float().cpu().numpy()
-        record = save(self.service.pipe, clip, wave, {"settings": settings}, output)
-        place, seconds = Path(record["audio"]).absolute(), record["sound"]["seconds"]
-        return {"file": str(place), "seconds": seconds, "seed": seed, "notes": result.notes}
-
-
 def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
-    """The server of the tools; without a captioner's folder, nothing is described."""
+    """The server of the tools; without a captioner's folder, nothing is described.
+
+    What the tools say and take is what the agent is told: their docstrings and parameters.
+    """
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
-    captioning = None
-    if captioner is not None:
-        from audioldm.pipeline.captions import Captioning
+    from audioldm.serve.service import EditRequest
 
-        captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
 
-    def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` whose refusals reach the agent, which may then ask again."""
+    def tool(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Offer a function; its refusals reach the agent, which may then ask again."""
 
         @wraps(function)
         def call(*values: Any, **named: Any) -> Any:
@@ -128,13 +68,58 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
             except AudioLDMError as error:
                 raise ToolError(str(error)) from error
 
-        return call
+        server.tool()(call)
+        return function
 
-    tools = Tools(service, out, captioning)
-    functions: list[Callable[..., Any]] = [tools.generate, tools.edit]
-    for function in functions + [tools.describe] * (captioning is not None):
-        server.tool()(speaking(function))
+    def saved(
+        result: "Result", prompt: str, title: str, seed: int, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        output = Output(out=out, figure=False, force=True)
+        record = service.save(result, prompt, title, seed, settings, output)
+        place, seconds = Path(record["audio"]).absolute(), record["sound"]["seconds"]
+        return {"file": str(place), "seconds": seconds, "seed": seed, "notes": result.notes}
+
+    @tool
+    def generate(
+        prompt: str, seconds: float | None = None, seed: int = 0, negative: str | None = None, steps: int | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Make a sound from words; the same seed gives the same sound. Returns the file that was written."""
+        named = {"seconds": seconds, "negative": negative, "steps": steps}
+        settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        result = service.generating(prompt, seed=seed, **settings).future.result()
+        return saved(result, prompt.strip(), prompt.strip(), seed, settings)
+
+    @tool
+    def edit(
+        file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
+        seconds: float = 0.0, seed: int = 0,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Edit a sound file. kind is transfer, inpaint (from begin to end), continue (by seconds), upscale, vary or
+        denoise; all times are in seconds.
+        """
+        request = EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
+        edit = service.prepared(request)
+        result = service.editing(edit, seed=seed).future.result()
+        return saved(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, edit.record())
+
+    if captioner is not None:
+        tool(describer(service, captioner))
     return server
+
+
+def describer(service: "Service", captioner: Path) -> Callable[[str], dict[str, Any]]:
+    """The tool that describes sounds by the captioner of a folder."""
+    from audioldm.pipeline.captions import Captioning
+    from audioldm.serve.jobs import Job
+
+    captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
+
+    def describe(file: str) -> dict[str, Any]:
+        """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
+        job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
+        return dict(service.jobs.submit(job).future.result())
+
+    return describe
 
 
 def present(file: str) -> str:

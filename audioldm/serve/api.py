@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.middleware import Middleware
 from torch import Tensor
 
@@ -41,22 +41,21 @@ class Settings(BaseModel):
     negative_prompt: str | None = Field(None, description="What to steer away from.")
     guidance_scale: float | None = None
     num_inference_steps: int | None = None
-    seed: int | None = Field(
-        None, description="The same seed, the same sound; none draws one (header X-Seed)."
+    seed: Annotated[int, BeforeValidator(lambda seed: secrets.randbelow(2**31) if seed is None else seed)] = (
+        Field(
+            None,
+            validate_default=True,
+            description="The same seed, the same sound; none draws one (header X-Seed).",
+        )
     )
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, seconds: float | None = None) -> dict[str, Any]:
         """As the pipeline names them."""
         named = {
-            "negative": self.negative_prompt,
-            "guidance": self.guidance_scale,
-            "steps": self.num_inference_steps,
-        }
+            "negative": self.negative_prompt, "guidance": self.guidance_scale, "steps": self.num_inference_steps,
+            "seconds": seconds,
+        }  # fmt: skip
         return {name: value for name, value in named.items() if value is not None}
-
-    def number(self) -> int:
-        """The seed."""
-        return secrets.randbelow(2**31) if self.seed is None else self.seed
 
 
 class Generate(Settings):
@@ -89,28 +88,26 @@ class API:
     async def generate(self, asked: Generate, request: Request) -> Response:
         """A sound from words: bytes of the format asked for, its seed in X-Seed."""
         self.check(asked)
-        if asked.stream and asked.response_format != "wav":
-            raise AudioLDMError("stream goes with response_format wav.", "Leave one of them out.")
-        seed, settings = asked.number(), asked.settings()
-        if asked.audio_length is not None:
-            settings["seconds"] = asked.audio_length
+        settings = asked.settings(asked.audio_length)
         if asked.stream:
-            return await self.stream(asked.input, seed, settings)
+            return await self.stream(asked, settings)
         return await self.reply(
-            request, self.service.generating(asked.input, seed=seed, **settings), asked, seed
+            request, self.service.generating(asked.input, seed=asked.seed, **settings), asked
         )
 
-    async def stream(self, prompt: str, seed: int, settings: dict[str, Any]) -> Response:
+    async def stream(self, asked: Generate, settings: dict[str, Any]) -> Response:
         """WAV whose header leaves the length open, and then 16-bit samples piece by piece, as they are made."""
+        if asked.response_format != "wav":
+            raise AudioLDMError("stream goes with response_format wav.", "Leave one of them out.")
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Tensor | None]()
 
         def put(piece: Tensor | None) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        job, rate = self.service.streaming(prompt, put, seed=seed, **settings), self.service.pipe.spec.rate
+        job = self.service.streaming(asked.input, put, seed=asked.seed, **settings)
         job.future.add_done_callback(lambda _: put(None))
-        piece = await pieces.get()
-        if piece is None:
+        rate, first = self.service.pipe.spec.rate, await pieces.get()
+        if first is None:
             job.future.result()
 
         async def content(piece: Tensor | None) -> AsyncIterator[bytes]:
@@ -125,21 +122,21 @@ class API:
                 job.stop()
 
         self.counts["replies_200"] += 1
-        return StreamingResponse(content(piece), media_type=KINDS["wav"], headers={"X-Seed": str(seed)})
+        headers = {"X-Seed": str(asked.seed)}
+        return StreamingResponse(content(first), media_type=KINDS["wav"], headers=headers)
 
     async def edit(self, request: Request, asked: Annotated[Edit, Form()]) -> Response:
         """An edit of an uploaded sound: multipart/form-data with the sound as ``audio``."""
         self.check(asked)
-        seed = asked.number()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "upload")
             path.write_bytes(await asked.audio.read())
             wanted = EditRequest(
                 asked.kind, str(path), asked.input, asked.begin, asked.end, asked.strength,
-                asked.audio_length, seed=seed,
+                asked.audio_length, seed=asked.seed,
             )  # fmt: skip
-            edit = await asyncio.to_thread(lambda: self.service.prepared(wanted, **asked.settings()))
-        return await self.reply(request, self.service.editing(edit, seed=seed), asked, seed)
+            edit = await asyncio.to_thread(self.service.prepared, wanted, **asked.settings())
+        return await self.reply(request, self.service.editing(edit, seed=asked.seed), asked)
 
     async def models(self) -> dict[str, Any]:
         """The served model."""
@@ -156,60 +153,43 @@ class API:
     async def metrics(self) -> Response:
         """Counters in the text format of Prometheus."""
         jobs = self.service.jobs
-        gauges = {"waiting": len(jobs.waiting), "running": len(jobs.running)}
+        values = {"waiting": len(jobs.waiting), "running": len(jobs.running)}
         counters = {**{f"jobs_{name}": value for name, value in jobs.counts.items()}, **self.counts}
-        lines = [f"# TYPE audioldm_{name} gauge\naudioldm_{name} {value}" for name, value in gauges.items()]
-        lines += [
-            f"# TYPE audioldm_{name}_total counter\naudioldm_{name}_total {value:g}"
-            for name, value in sorted(counters.items())
+        values |= {f"{name}_total": value for name, value in sorted(counters.items())}
+        lines = [
+            f"# TYPE audioldm_{name} {'counter' if name.endswith('_total') else 'gauge'}\naudioldm_{name} {value:g}"
+            for name, value in values.items()
         ]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     def check(self, asked: Settings) -> None:
         """Refuse another model's name."""
-        if asked.model not in (None, "", self.service.pipe.name):
-            raise AudioLDMError(
-                f"model={asked.model!r} is not served here.", f"Served: {self.service.pipe.name}."
-            )
+        name = self.service.pipe.name
+        if asked.model not in (None, "", name):
+            raise AudioLDMError(f"model={asked.model!r} is not served here.", f"Served: {name}.")
 
-    async def reply(self, request: Request, job: Job, asked: Settings, seed: int) -> Response:
+    async def reply(self, request: Request, job: Job, asked: Settings) -> Response:
         """The sound of a job, which is stopped if nobody waits any more."""
-        result = await finished(job, request)
+        future = asyncio.wrap_future(job.future)
+        while not (await asyncio.wait([future], timeout=0.5))[0]:
+            if await request.is_disconnected():
+                job.stop()
+                raise Stopped
+        result: Result = future.result()
         rate, kind = self.service.pipe.spec.rate, asked.response_format
         self.counts["replies_200"] += 1
         self.counts["sound_seconds"] += len(result.wave) / rate  # type: ignore[assignment]
-        headers = {"X-Seed": str(seed), "X-Notes": json.dumps(result.notes)}
+        headers = {"X-Seed": str(asked.seed), "X-Notes": json.dumps(result.notes)}
         wave, _ = await asyncio.to_thread(levelled, result.wave.float().cpu().numpy(), rate, Output())
         content = await asyncio.to_thread(audio_bytes, wave, rate, kind)
         return Response(content, media_type=KINDS[kind], headers=headers)
 
 
-async def finished(job: Job, request: Request) -> Result:
-    """What a job gave.   Raises what it raised; where the client is gone, stops it and raises Stopped."""
-    future = asyncio.wrap_future(job.future)
-    while not future.done():
-        await asyncio.wait([future], timeout=0.5)
-        if not future.done() and await request.is_disconnected():
-            job.stop()
-            raise Stopped
-    result: Result = await future
-    return result
-
-
 def wav_header(rate: int) -> bytes:
     """The 44 bytes of RIFF WAVE for one channel of 16 bits, of any length."""
     most = 0xFFFFFFFF
-    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
-                       b"data", most)  # fmt: skip
-
-
-def sentence(error: RequestValidationError) -> str:
-    """What is wrong with a request's fields, in one line."""
-    parts = []
-    for one in error.errors():
-        place = ".".join(str(part) for part in one["loc"][1:]) or "the body"
-        parts.append(f"{place}: {one['msg'][:1].lower()}{one['msg'][1:]}")
-    return "; ".join(parts) + ". See /docs."
+    form = (b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", most)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", *form)
 
 
 def build(service: Service, *, host: str, token: str = "") -> FastAPI:
@@ -235,15 +215,19 @@ def build(service: Service, *, host: str, token: str = "") -> FastAPI:
     app.get("/metrics", response_class=PlainTextResponse)(api.metrics)
 
     async def refused(_: Request, error: Exception) -> Response:
-        status = 503 if isinstance(error, BusyError) else 499 if isinstance(error, Stopped) else 422
-        text = sentence(error) if isinstance(error, RequestValidationError) else str(error)
-        if isinstance(error, AudioLDMError) and error.code == 1 and status == 422:
+        """One line of what is wrong, and the status that says whose fault it is."""
+        status, text = 422, str(error)
+        if isinstance(error, BusyError | Stopped):
+            status = 503 if isinstance(error, BusyError) else 499
+        elif isinstance(error, AudioLDMError) and error.code == 1:
             status = 500
-        headers = {"Retry-After": "1"} if status == 503 else None
+        elif isinstance(error, RequestValidationError):
+            places = [".".join(map(str, one["loc"][1:])) or "the body" for one in error.errors()]
+            faults = [one["msg"][:1].lower() + one["msg"][1:] for one in error.errors()]
+            text = "; ".join(map(": ".join, zip(places, faults, strict=True))) + ". See /docs."
         api.counts[f"replies_{status}"] += 1
-        return JSONResponse({"error": text}, status, headers)
+        return JSONResponse({"error": text}, status, {"Retry-After": "1"} if status == 503 else None)
 
     for kind in (AudioLDMError, RequestValidationError, Stopped):
         app.add_exception_handler(kind, refused)
-
     return app

@@ -28,20 +28,18 @@ class Gate:
     """
 
     def __init__(self, app: Any, *, host: str, token: str = "", most: int | None = None) -> None:
-        self.app, self.host, self.local = app, host, is_local(host)
-        self.token, self.most = token, most
+        self.app, self.host, self.token, self.most = app, host, token, most
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with its status and one line."""
-        if scope["type"] != "http":
-            if scope["type"] != "websocket":
-                await self.app(scope, receive, send)
-            return
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if (refusal := self.refusal(scope, headers)) is not None:
-            await refuse(send, *refusal)
-        else:
-            await self.answer(scope, receive, send, headers)
+        if scope["type"] == "http":
+            headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            if refusal := self.refusal(scope, headers):
+                await refuse(send, *refusal)
+            else:
+                await self.answer(scope, receive, send, headers)
+        elif scope["type"] != "websocket":
+            await self.app(scope, receive, send)
 
     async def answer(self, scope: Message, receive: Receive, send: Send, headers: dict[bytes, str]) -> None:
         """Let the application answer."""
@@ -49,37 +47,30 @@ class Gate:
 
     def refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
         """Why a request is not answered: a name that was rebound to this machine, another site, no token, its size."""
-        host = headers.get(b"host", "")
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if not self.is_own(host_name(host)):
             return 421, "This server does not answer to that name."
-        origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:
             return 403, "Another site may not ask here."
-        if self.token and scope["path"] not in OPEN and not self.knows_token(headers):
-            return 401, "Send the server's token as Authorization: Bearer TOKEN."
-        return None if self.most is None else self.oversize(headers, self.most)
-
-    def knows_token(self, headers: dict[bytes, str]) -> bool:
-        """Whether a request has the server's token."""
         sent = headers.get(b"authorization", "").encode("latin-1")
-        return hmac.compare_digest(sent, f"Bearer {self.token}".encode())
-
-    def oversize(self, headers: dict[bytes, str], most: int) -> tuple[int, str] | None:
-        """The refusal of a body that is too long, or does not say how long it is."""
+        known = not self.token or hmac.compare_digest(sent, f"Bearer {self.token}".encode())
+        if not known and scope["path"] not in OPEN:
+            return 401, "Send the server's token as Authorization: Bearer TOKEN."
         length = headers.get(b"content-length", "0")
-        if b"transfer-encoding" in headers or not length.isdecimal():
+        if self.most is not None and (b"transfer-encoding" in headers or not length.isdecimal()):
             return 411, "Send a Content-Length."
-        return (413, f"Send at most {most} bytes.") if int(length) > most else None
+        if self.most is not None and int(length) > self.most:
+            return 413, f"Send at most {self.most} bytes."
+        return None
 
     def is_own(self, name: str) -> bool:
         """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
-        if self.local:
+        if is_local(self.host):
             return is_local(name)
         try:
-            ip_address(name)
+            return bool(ip_address(name))
         except ValueError:
             return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
-        return True
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:

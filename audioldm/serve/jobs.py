@@ -6,11 +6,10 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Condition, Event, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from audioldm.errors import AudioLDMError
 
-T = TypeVar("T")
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
 Work = Callable[[list[Any], OnStep], Sequence[Any]]
@@ -34,14 +33,10 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Done(Generic[T]):
+class Done:
     """What the work gave."""
 
-    result: T
-
-
-def ignore(done: int, steps: int) -> None:
-    """Nobody watches."""
+    result: Any
 
 
 @dataclass(eq=False)
@@ -51,7 +46,7 @@ class Job:
     work: Work
     item: Any
     key: Hashable = None
-    on_step: OnStep = ignore
+    on_step: OnStep | None = None
     future: "Future[Any]" = field(default_factory=Future)
     stopping: Event = field(default_factory=Event)
 
@@ -95,25 +90,21 @@ class Jobs:
         self.thread.join()
 
     def run(self) -> None:
-        """Do batch after batch; each is what waits when the last is done."""
-        while group := self.next_group():
+        """Do the oldest job and those like it, again and again until the queue is closed and empty."""
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.waiting or self.closing)
+                if not self.waiting:
+                    return
+                first = self.waiting[0]
+                alike = [job for job in self.waiting if first.key is not None and job.key == first.key]
+                group = alike[: self.batch] or [first]
+                self.waiting = deque(job for job in self.waiting if job not in group)
             self.running = [job for job in group if job.future.set_running_or_notify_cancel()]
             if self.running:
                 self.counts["batches"] += 1
                 self.finish(self.running)
             self.running = []
-
-    def next_group(self) -> list[Job]:
-        """The oldest job and those like it, as soon as there is one; none at the end."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.waiting or self.closing)
-            if not self.waiting:
-                return []
-            first = self.waiting[0]
-            alike = [job for job in self.waiting if first.key is not None and job.key == first.key]
-            group = alike[: self.batch] or [first]
-            self.waiting = deque(job for job in self.waiting if job not in group)
-            return group
 
     def finish(self, group: list[Job]) -> None:
         """Do jobs together; where that fails each is done alone, so that only what fails alone is lost."""
@@ -122,7 +113,8 @@ class Jobs:
             if all(job.stopping.is_set() for job in group):
                 raise Stopped
             for job in group:
-                job.on_step(done, steps)
+                if job.on_step:
+                    job.on_step(done, steps)
 
         try:
             results = group[0].work([job.item for job in group], on_step)
@@ -140,8 +132,8 @@ class Jobs:
             job.future.set_result(result)
 
 
-def watch(submits: Sequence[Callable[[OnStep], Job]]) -> Iterator[Progress | Done[list[Any]]]:
-    """Submit jobs; progress after every step of theirs, then all results; what one raises is raised here.
+def watch(submits: Sequence[Callable[..., Job]]) -> Iterator[Progress | Done]:
+    """Submit jobs by ``submit(on_step=...)``; progress after every step, then all results; what one raises is raised.
 
     Closing the iterator stops the jobs at their next step and waits until they have stopped.
 
@@ -150,20 +142,16 @@ def watch(submits: Sequence[Callable[[OnStep], Job]]) -> Iterator[Progress | Don
     >>> list(watch([lambda on_step: jobs.submit(Job(work, "sound", on_step=on_step))]))
     [Progress(done=1, steps=2), Done(result=['sound'])]
     """
-    news: SimpleQueue[tuple[int, int, int] | None] = SimpleQueue()
+    news: SimpleQueue[tuple[int, int, int] | Future[Any]] = SimpleQueue()
     jobs: list[Job] = []
     done = [0] * len(submits)
     try:
         for place, submit in enumerate(submits):
-            jobs.append(submit(lambda step, steps, place=place: news.put((place, step, steps))))  # type: ignore[misc]
-            jobs[-1].future.add_done_callback(lambda _: news.put(None))
-        ended = 0
-        while ended < len(jobs):
-            if (step := news.get()) is None:
-                ended += 1
-                for job in jobs:
-                    if job.future.done():
-                        job.future.result()
+            jobs.append(submit(on_step=lambda step, steps, place=place: news.put((place, step, steps))))
+            jobs[-1].future.add_done_callback(news.put)
+        while not all(job.future.done() for job in jobs) or not news.empty():
+            if isinstance(step := news.get(), Future):
+                step.result()
                 continue
             done[step[0]] = step[1]
             yield Progress(sum(done), len(jobs) * step[2])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, chain
 from math import ceil, log
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,21 @@ from typing import Any
 from torch import Tensor
 
 from audioldm.cli.checks import check_numbers, check_parts
+from audioldm.cli.clips import Clip, stem_of
 from audioldm.cli.console import warned
+from audioldm.cli.options.groups import Output
+from audioldm.cli.results import save
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.edit import FADE
-from audioldm.serve.jobs import Job, Jobs, OnStep, ignore
+from audioldm.serve.jobs import Job, Jobs, OnStep
 
 EDITS = {"transfer": "transfer", "inpaint": "inpaint", "continue": "outpaint", "upscale": "upscale", "vary": "vary",
          "denoise": "denoise"}  # fmt: skip
 """Edits by name and the functions of ``pipeline.edit`` that make them"""
+Regions = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class EditRequest:
         """Seconds that the sound becomes longer."""
         return self.seconds if self.kind == "continue" else 0.0
 
-    def regions(self, seconds: float) -> list[tuple[float, float]]:
+    def regions(self, seconds: float) -> Regions:
         """The region, where there is one, within a sound of so many seconds."""
         return [(self.begin, min(self.end, seconds))] if self.end > self.begin else []
 
@@ -83,14 +88,19 @@ class EditRequest:
         if self.splice and not (self.end > self.begin or self.added):
             raise AudioLDMError("There is no region to put into the file.", "Select one on the waveform.")
 
-    def options(self, regions: list[tuple[float, float]]) -> dict[str, Any]:
+    def options(self, regions: Regions) -> dict[str, Any]:
         """Keywords of the edit's function."""
         if self.kind == "inpaint":
             return {"regions": regions}
         if self.kind == "continue":
             return {"after": self.seconds}
-        partial = {"regions": regions or None} if self.kind in ("transfer", "vary") else {}
-        return {"strength": self.strength, **partial} if self.kind != "upscale" else {}
+        region = {"regions": regions or None} if self.kind in ("transfer", "vary") else {}
+        return {"strength": self.strength, **region} if self.kind != "upscale" else {}
+
+    def apply(self, pipe: AudioLDM, wave: Tensor, regions: Regions, **settings: Any) -> Tensor:
+        """The edit of a wave (N,) at the model's rate."""
+        function: Callable[..., Tensor] = getattr(edit, EDITS[self.kind])
+        return function(pipe, wave, self.prompt.strip(), **self.options(regions), **settings)
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class Edit:
     settings: dict[str, Any]
 
     @property
-    def regions(self) -> list[tuple[float, float]]:
+    def regions(self) -> Regions:
         """The region, where there is one."""
         return self.request.regions(self.sound.seconds)
 
@@ -124,55 +134,47 @@ class Service:
     limits: Limits = Limits()
     jobs: Jobs = field(default_factory=Jobs)
 
-    def generating(self, prompt: str, *, seed: int, on_step: OnStep = ignore, **settings: Any) -> Job:
+    def generating(self, prompt: str, *, seed: int, on_step: OnStep | None = None, **settings: Any) -> Job:
         """Submit a sound of ``prompt``; settings as for the pipeline.   Raises AudioLDMError."""
-        item = self.asked(prompt, seed, settings)
-        work, key = partial(self.sample, settings), (self.pipe, *sorted(settings.items()))
-        return self.jobs.submit(Job(work, item, key, on_step))
+        prompt = self.checked(prompt, seed, settings)
+        key = (self.pipe, *sorted(settings.items()))
+        return self.jobs.submit(Job(partial(self.sample, settings), (prompt, seed), key, on_step))
 
     def streaming(self, prompt: str, emit: Callable[[Tensor], None], *, seed: int, **settings: Any) -> Job:
         """Submit a sound whose pieces (N,) go to ``emit`` as they are done; the job gives their samples in all."""
-        item = self.asked(prompt, seed, settings)
+        prompt = self.checked(prompt, seed, settings)
 
         def work(items: list[Any], on_step: OnStep) -> list[int]:
             total = 0
-            for piece in self.pipe.stream(item[0], seed=seed, **settings):
+            for piece in self.pipe.stream(prompt, seed=seed, **settings):
                 total += len(piece)
                 on_step(total, total)
                 emit(piece)
             return [total]
 
-        return self.jobs.submit(Job(work, item))
+        return self.jobs.submit(Job(work, None))
 
-    def asked(self, prompt: str, seed: int, settings: dict[str, Any]) -> tuple[str, int]:
-        """A prompt and a seed that were checked, with their settings.   Raises AudioLDMError."""
-        prompt = prompt.strip()
-        if not prompt:
+    def checked(self, prompt: str, seed: int, settings: dict[str, Any]) -> str:
+        """A prompt that can be asked for with these settings.   Raises AudioLDMError."""
+        if not prompt.strip():
             raise AudioLDMError("The prompt is empty.", "Say what you want to hear.")
         self.check(**{"seconds": self.pipe.defaults.seconds, "takes": 1, "seed": seed, **settings})
-        return prompt, seed
+        return prompt.strip()
 
     def sample(self, settings: dict[str, Any], items: list[Any], on_step: OnStep) -> list[Result]:
         """Sounds of (prompt, seed)s that have their settings in common, as one batch."""
-        asked = len(items)
+        count = len(items)
         if self.pipe.mode == "fast":  # which records the nets anew for each size: let there be few
-            items = items + items[-1:] * (4 ** ceil(log(asked, 4)) - asked)
-        conditions, notes = [], list[list[str]]()
-        for prompt, _ in items:
-            notes.append([])
-            with warned(notes[-1].append):
+            items = items + items[-1:] * (4 ** ceil(log(count, 4)) - count)
+        conditions, notes, shared = [], [list[str]() for _ in items], list[str]()
+        for (prompt, _), mine in zip(items, notes, strict=True):
+            with warned(mine.append):
                 conditions.append(self.pipe.encode_text([prompt]))
-        shared: list[str] = []
+        seeds = [seed for _, seed in items]
         with warned(shared.append):
-            waves = self.pipe(
-                conditions,
-                seeds=[seed for _, seed in items],
-                batch_size=len(items),
-                on_step=on_step,
-                **settings,
-            )
+            waves = self.pipe(conditions, seeds=seeds, batch_size=len(items), on_step=on_step, **settings)
         results = [Result(wave, [*mine, *shared]) for wave, mine in zip(waves, notes, strict=True)]
-        return results[:asked]
+        return results[:count]
 
     def prepared(self, request: EditRequest, **settings: Any) -> Edit:
         """Check an edit and read its sound; settings as for the pipeline.   Raises AudioLDMError."""
@@ -182,25 +184,21 @@ class Service:
         self.check(seconds=length, takes=request.takes, seed=request.seed, **settings)
         return Edit(request, sound, settings)
 
-    def editing(self, edit: Edit, *, seed: int, on_step: OnStep = ignore) -> Job:
+    def editing(self, edit: Edit, *, seed: int, on_step: OnStep | None = None) -> Job:
         """Submit one take of an edit."""
-        return self.jobs.submit(Job(self.edited, (edit, seed), on_step=on_step))
+        request, sound, rate, notes = edit.request, edit.sound, self.pipe.spec.rate, list[str]()
 
-    def edited(self, items: list[Any], on_step: OnStep) -> list[Result]:
-        """One take of an edit."""
-        [(one, seed)] = items
-        request, sound, rate, notes = one.request, one.sound, self.pipe.spec.rate, list[str]()
-        function = getattr(edit, EDITS[request.kind])
-        with warned(notes.append):
-            wave = function(
-                self.pipe, sound.mono(rate), request.prompt.strip(), seed=seed, on_step=on_step,
-                **request.options(one.regions), **one.settings,
-            )  # fmt: skip
-        if not request.splice:
-            return [Result(wave, notes)]
-        new = [(sound.seconds, sound.seconds + request.added)] if request.added else one.regions
-        file = sounds.splice_into(sound.padded(0, request.added), wave, rate, new, fade=FADE)
-        return [Result(file.mono(rate), notes, file)]
+        def work(items: list[Any], on_step: OnStep) -> list[Result]:
+            settings = {**edit.settings, "seed": seed, "on_step": on_step}
+            with warned(notes.append):
+                wave = request.apply(self.pipe, sound.mono(rate), edit.regions, **settings)
+            if not request.splice:
+                return [Result(wave, notes)]
+            new = [(sound.seconds, sound.seconds + request.added)] if request.added else edit.regions
+            file = sounds.splice_into(sound.padded(0, request.added), wave, rate, new, fade=FADE)
+            return [Result(file.mono(rate), notes, file)]
+
+        return self.jobs.submit(Job(work, None, on_step=on_step))
 
     def opened(self, path: str | None) -> sounds.Sound:
         """An uploaded sound, recognised by its content and not by its name; refused before it fills the memory."""
@@ -212,30 +210,30 @@ class Service:
             values = self.limits.decoded_mb * 2**17
             with decode.opened(path, most=values) as file:
                 most = min(self.limits.seconds * file.rate, values / file.channels)
-                self.check_size(file.frames or 0, most, file.rate)
-                count = 0
-                for block in file.blocks(dtype="int16"):
-                    count += len(block)
-                    self.check_size(count, most, file.rate)
+                counts = accumulate(map(len, file.blocks(dtype="int16")))
+                for frames in chain([file.frames or 0], counts):  # a header may say nothing, or lie
+                    if frames > most:
+                        size = f"{frames / file.rate:.0f} s or more, more than {most / file.rate:g} s"
+                        raise AudioLDMError(f"The sound has {size}.", "Cut it first.")
             return sounds.read(path)
         except AudioLDMError as error:
             message = error.message.replace(str(path), "the file")  # nobody is shown a path of this machine
             raise AudioLDMError(message[:1].upper() + message[1:], error.hint) from error
 
-    def check_size(self, frames: int, most: float, rate: int) -> None:
-        """Refuse a sound of more frames than ``most``."""
-        if frames > most:
-            raise AudioLDMError(
-                f"The sound has {frames / rate:.0f} s or more, more than {most / rate:g} s.", "Cut it first."
-            )
-
     def check(self, *, seconds: float, takes: int, seed: int, **settings: Any) -> None:
         """Refuse what is beyond the limits or makes no sense."""
         steps, guidance = settings.get("steps"), settings.get("guidance")
         check_numbers(n=takes, seconds=seconds, steps=steps, guidance=guidance, seed=seed)
-        check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"), device="cpu")
+        check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"))
         for name, value in {"seconds": seconds, "takes": takes, "steps": steps or 0}.items():
             if value > (most := getattr(self.limits, name)):
                 raise AudioLDMError(
                     f"{name}={value:g} is more than {most:g}.", "Ask for less, or use the command line."
                 )
+
+    def save(
+        self, result: Result, prompt: str, title: str, seed: int, settings: dict[str, Any], output: Output
+    ) -> dict[str, Any]:
+        """Write a sound, its picture and its sidecar; the sidecar's record with their paths."""
+        clip, wave = Clip(prompt, seed, stem_of(title, seed), title), result.wave.float().cpu().numpy()
+        return save(self.pipe, clip, wave, {"settings": settings}, output, file=result.file)

@@ -12,7 +12,6 @@ import torch
 
 from audioldm import AudioLDM
 from audioldm.datasets.decode import resample
-from audioldm.pipeline import edit
 from audioldm.serve.service import EDITS, EditRequest
 
 Inputs = dict[str, dict[str, tuple[Any, ...]]]
@@ -182,11 +181,9 @@ class Edit(Node):
         request = EditRequest(kind, None, prompt, begin, end, strength, added)
         request.check()
         waves = resample(audio["waveform"].float().mean(1), audio["sample_rate"], pipe.spec.rate)
-        function, settings = getattr(edit, EDITS[kind]), options(steps, guidance, negative)
         regions = request.regions(waves.shape[1] / pipe.spec.rate)
-        edited = [
-            function(pipe, wave, prompt, seed=seed, **request.options(regions), **settings) for wave in waves
-        ]
+        settings = {"seed": seed, **options(steps, guidance, negative)}
+        edited = [request.apply(pipe, wave, regions, **settings) for wave in waves]
         return as_audio(torch.stack(edited), pipe.spec.rate)
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_takes_have_their_own_seeds_files_and_sidecars(studio):
     takes = last(studio.generate("rain", **{**ASK, "takes": 3, "seed": 5}))
     assert [take.seed for take in takes] == [5, 6, 7]
     assert len({take.audio.read_bytes() for take in takes}) == 3
-    record = json.loads(takes[1].sidecar.read_text())
+    record = json.loads(Path(takes[1].record["sidecar"]).read_text())
     assert (record["prompt"], record["seed"], record["settings"]["steps"]) == ("rain", 6, 2)
     again = last(studio.generate("rain", **{**ASK, "seed": 6}))
     assert again[0].audio.read_bytes() == takes[1].audio.read_bytes()
@@ -161,7 +162,7 @@ def test_antiphase_is_heard_and_told(studio, tmp_path):
     soundfile.write(tmp_path / "wide.wav", np.stack([wave, -wave], 1), 16000)
     assert studio.opened(str(tmp_path / "wide.wav")).mono(16000).abs().max() > 0.05
     (take,) = last(edited(studio, "vary", str(tmp_path / "wide.wav")))
-    notes = json.loads(take.sidecar.read_text())["settings"]["notes"]
+    notes = json.loads(Path(take.record["sidecar"]).read_text())["settings"]["notes"]
     assert "antiphase" in notes[0] and "2 channels become one" in notes[1]
 
 

@@ -9,9 +9,8 @@ import pytest
 from gradio_client import Client
 
 from audioldm.adapters.files import read
-from audioldm.app.training import News, Trainer, TrainRequest, kinds
+from audioldm.app.training import Trainer, TrainRequest, kinds
 from audioldm.errors import AudioLDMError
-from audioldm.serve.jobs import Done
 
 SHORT = TrainRequest("my dogs", prompt="a dog, {barking} = '1'", batches=4, batch_size=2, seed=3)
 
@@ -27,17 +26,17 @@ def idle(trainer):
 def test_train_watch_and_hear_both(idle):
     assert idle.folders() == ["broken", "my dogs"]
     training = idle.start(SHORT)
-    *news, done = idle.watch()
-    assert isinstance(done, Done), news[-1].line
-    assert [batch for batch, _ in news[-1].curve] == [1, 2, 3, 4]
-    assert any(one.line.startswith("Batch ") for one in news if isinstance(one, News)) or len(news) > 1
-    before, after = done.result.takes
+    *news, last = idle.watch()
+    assert last.line.startswith("Done: 4 batches"), last.line
+    assert [batch for batch, _ in last.curve] == [1, 2, 3, 4]
+    assert any(one.line.startswith("Batch ") for one in news) or len(news) > 1
+    before, after = last.takes
     assert before.record["prompt"] == after.record["prompt"] == SHORT.prompt
     assert before.seed == after.seed == 3
     assert before.audio.read_bytes() != after.audio.read_bytes()
     assert "adapters" not in before.record["model"]
     assert after.record["model"]["adapters"][0]["kind"] == "lora"
-    assert read(done.result.adapter).about["prompt"] == SHORT.prompt
+    assert read(last.adapter).about["prompt"] == SHORT.prompt
     settings = (training.folder / "config.yaml").read_text(encoding="utf-8")
     assert "batches: 4" in settings and "seed: 3" in settings
 
@@ -102,10 +101,10 @@ def test_every_kind_has_its_recipe(idle):
 def test_a_whole_model_and_a_word_are_heard_too(idle):
     for kind in ("textual_inversion", "dreambooth"):
         idle.start(replace(SHORT, kind=kind, batches=1))
-        *news, done = idle.watch()
-        assert isinstance(done, Done), news[-1].line
-        assert (done.result.adapter is None) == (kind == "dreambooth")
-        before, after = done.result.takes
+        *_, last = idle.watch()
+        assert last.line.startswith("Done: "), last.line
+        assert (last.adapter is None) == (kind == "dreambooth")
+        before, after = last.takes
         assert before.audio.read_bytes() != after.audio.read_bytes()
 
 

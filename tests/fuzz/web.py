@@ -281,8 +281,7 @@ def gated(world: World, room: Path, rng: Rng) -> Result:
             else str(folder).encode() + body
         )
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for piece in (shown[:7], shown[7:]):
-            await send({"type": "http.response.body", "body": piece, "more_body": piece is not shown[7:]})
+        await send({"type": "http.response.body", "body": shown, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     for local in (True, False):
