@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from audioldm.paths import stays
 from audioldm.serve import gate
 from audioldm.serve.gate import HEADERS, Message, Receive, Send, refuse
 
@@ -27,9 +26,13 @@ class Gate(gate.Gate):
     def refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
         """Why a request is not answered: also a file to keep back."""
         _, equals, name = unquote(scope["path"]).partition("file=")
-        path = Path(name.replace(ALIAS, self.folder, 1))
-        served = not equals or (path.suffix.lower() in SERVED and stays(path, Path(self.folder)))
-        return super().refusal(scope, headers) or (None if served else (403, "That file is not served."))
+        try:
+            path = Path(name.replace(ALIAS, self.folder, 1)).resolve()
+            served = path.is_relative_to(Path(self.folder).resolve()) and path.suffix.lower() in SERVED
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
+            served = False
+        file = (403, "That file is not served.") if equals and not served else None
+        return super().refusal(scope, headers) or file
 
     async def answer(self, scope: Message, receive: Receive, send: Send, headers: dict[bytes, str]) -> None:
         """Let the page answer under its alias: real paths on the way in, none of this machine's on the way out."""
