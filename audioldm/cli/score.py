@@ -168,7 +168,7 @@ class Comparing(Group):
 
     def complete(self, compared: "Comparison") -> None:
         """Give a comparison its cache and the other real clips."""
-        from audioldm.evaluation.clip_set import Cache
+        from audioldm.evaluation.clips import Cache
         from audioldm.evaluation.embedders.weights import cache_folder
 
         compared.cache = Cache(self.cache or cache_folder() / "embeddings")
@@ -248,7 +248,7 @@ def json_text(report: Any) -> str:
 def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
     """Clips that exist against clips that exist."""
     from audioldm.evaluation import clips
-    from audioldm.evaluation.clip_set import Frame
+    from audioldm.evaluation.clips import Frame
     from audioldm.evaluation.comparison import Comparison
 
     comparing, paired = options.comparing, not options.comparing.unpaired
@@ -273,7 +273,7 @@ def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Compar
 def of_model(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
     """Clips that a model makes now, or made before with the same settings."""
     from audioldm.evaluation import clips
-    from audioldm.evaluation.clip_set import Frame
+    from audioldm.evaluation.clips import Frame
     from audioldm.evaluation.comparison import Comparison
 
     generation, seeds = options.generation, options.seeds

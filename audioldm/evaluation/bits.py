@@ -1,10 +1,10 @@
 """Bits per dimension of latents under a model: the bound that DDPM trains, with fixed and with learned variances.
 
 Ho et al. 2020 (DDPM) eq. 5; Nichol & Dhariwal 2021 sec. 3.   Latents are continuous, so these are bits of a density:
-only differences mean something.   B batch, n windows.
+only differences mean something.   n windows.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Generator, Tensor
@@ -14,9 +14,7 @@ from audioldm.components import Components
 from audioldm.diffusion import objective, posterior
 from audioldm.diffusion.prediction import to_x0
 from audioldm.errors import AudioLDMError
-from audioldm.nets.unet import learns_variance, net_call
-
-FIRST = "of it, the first step"
+from audioldm.nets.unet import net_call
 
 
 def times_of(count: int, schedule_length: int, rng: Generator) -> Tensor:
@@ -37,44 +35,27 @@ def bits(
     """
     if parts.token_encoder is not None:
         raise AudioLDMError(f"{parts.name} is conditioned on tokens.", "Use a model of a CLAP vector.")
-    rng = Generator().manual_seed(seed)
-    # the net's whole answer, so not as fast modes run it
-    call, schedule, rows = net_call(parts.unet, variance=True), parts.schedule, dict[str, list[Tensor]]()
-    for batch in batches:
-        drawn = batch.mean + batch.std * torch.randn(batch.mean.shape, generator=rng)
-        for z, text in zip(drawn * parts.vae.config.scaling_factor, batch.text, strict=True):
-            t = times_of(times, schedule.length, rng)
-            noise = torch.randn(times, *z.shape, generator=rng)
-            weights = torch.tensor([1.0] + [(schedule.length - 1) / (times - 1)] * (times - 1))
-            terms = terms_of(parts, call, z.expand(times, *z.shape), t, noise, text)
-            for name, values in terms.items():
-                rows.setdefault(name, []).append((values * weights).sum())
-                if name == "fixed small":
-                    rows.setdefault(FIRST, []).append(values[0])
-    return {name: torch.stack(values) for name, values in rows.items()}
-
-
-def terms_of(
-    parts: Components, call: Callable[..., Tensor], z: Tensor, t: Tensor, noise: Tensor, text: Tensor
-) -> dict[str, Tensor]:
-    """Name of a variance -> the bound's terms (B,) of one window z (B, C, T, F) at times t (B,)."""
-    schedule, device = parts.schedule, parts.device
-    x_t = objective.add_noise(z, t, noise, schedule)
-    condition = Condition(film=text.to(device).expand(len(t), -1))
+    rng, schedule, device = Generator().manual_seed(seed), parts.schedule, parts.device
+    call = net_call(parts.unet, variance=True)  # the net's whole answer, so not as fast modes run it
     for control in parts.controls:
         call = control.around(call, parts.unet)
-    answer = call(x_t.to(device), t.to(device), condition).float().cpu()
-    value, shares = (
-        answer[:, : z.shape[1]],
-        {"fixed small": z.new_tensor(-1.0), "fixed large": z.new_tensor(1.0)},
-    )
-    if learns_variance(parts.unet):
-        shares["learned"] = answer[:, z.shape[1] :]
-    alpha, sigma = schedule.coefficients(t)
-    guess = to_x0(value, x_t, alpha=alpha, sigma=sigma, prediction=parts.prediction)
-    return {
-        name: posterior.bound_term(
-            z, x_t, t, guess, posterior.log_variance(share.expand(z.shape), t, schedule), schedule
-        )
-        for name, share in shares.items()
-    }
+    weights = torch.tensor([1.0] + [(schedule.length - 1) / (times - 1)] * (times - 1))
+    rows: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        drawn = batch.mean + batch.std * torch.randn(batch.mean.shape, generator=rng)
+        for latent, text in zip(drawn * parts.vae.config.scaling_factor, batch.text, strict=True):
+            t, z = times_of(times, schedule.length, rng), latent.expand(times, *latent.shape)
+            x_t = objective.add_noise(z, t, torch.randn(z.shape, generator=rng), schedule)
+            condition = Condition(film=text.to(device).expand(times, -1))
+            answer = call(x_t.to(device), t.to(device), condition).float().cpu()
+            value, *learned = answer.split(z.shape[1], dim=1)
+            alpha, sigma = schedule.coefficients(t)
+            guess = to_x0(value, x_t, alpha=alpha, sigma=sigma, prediction=parts.prediction)
+            shares = {"fixed small": torch.tensor(-1.0), "fixed large": torch.tensor(1.0)}
+            for name, share in (shares | dict(zip(["learned"], learned, strict=False))).items():
+                variance = posterior.log_variance(share.expand(z.shape), t, schedule)
+                terms = posterior.bound_term(z, x_t, t, guess, variance, schedule)
+                rows.setdefault(name, []).append((terms * weights).sum())
+                if name == "fixed small":
+                    rows.setdefault("of it, the first step", []).append(terms[0])
+    return {name: torch.stack(values) for name, values in rows.items()}

@@ -1,23 +1,42 @@
-"""The sounds that are compared: which ones, what is wrong with them, which belong together."""
+"""The sounds that are compared: which ones, whether they can be, and what an embedder makes of them.
+
+n clips, P patches, D width, K classes, N samples.
+"""
 
 import hashlib
 import json
+import zipfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
+from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened, read_mono, resample
+from audioldm.datasets.loudness import loudness
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
+from audioldm.evaluation.embedders import Embedder, Embeddings
+from audioldm.paths import staged
+from audioldm.progress import counted
+from audioldm.signal.level import normalise_peak
 from audioldm.tables import read_table, read_text
 
 CAPTION_FILE = "captions.csv"
-POLICIES = ("first", "all", "hash")
-UNEVEN = 0.1
-"""share by which the longest clips of two sets may differ"""
+SILENT_DBFS = -60.0
+FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
+TARGET_LUFS = -23.0
+GAINS = {
+    "peak": "mean removed, peak 0.5",
+    "none": "own gain",
+    "lufs": f"{TARGET_LUFS:g} LUFS within 20 dB",
+}
+RESAMPLER = "torchaudio sinc_interp_kaiser, width 64"
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,8 @@ def from_folder(folder: Path) -> list[Clip]:
             f"{folder} holds no sound files (such as .wav, .flac, .ogg).", "Name the folder of the clips."
         )
     captions = read_captions(folder / CAPTION_FILE) if (folder / CAPTION_FILE).is_file() else {}
-    return unique(
-        [Clip(path.stem, path, captions.get(path.stem) or prompt_of(path)) for path in paths], str(folder)
-    )
+    clips = [Clip(path.stem, path, captions.get(path.stem) or prompt_of(path)) for path in paths]
+    return unique(clips, str(folder))
 
 
 def read_captions(path: Path) -> dict[str, str]:
@@ -62,22 +80,25 @@ def read_captions(path: Path) -> dict[str, str]:
 def prompt_of(path: Path) -> str:
     """The prompt in the JSON file that ``audioldm generate`` wrote beside a clip, or nothing."""
     sidecar = path.with_suffix(".json")
-    if not sidecar.is_file():
-        return ""
-    try:
-        content = json.loads(read_text(sidecar))
-    except (ValueError, RecursionError) as error:
-        raise AudioLDMError(
-            f"{sidecar} is not JSON: {error}.", "Remove it, or make the clip again."
-        ) from error
-    prompt = content.get("prompt") if isinstance(content, dict) else None
+    prompt = (
+        read_object(sidecar, "Remove it, or make the clip again.").get("prompt") if sidecar.is_file() else ""
+    )
     return prompt if isinstance(prompt, str) else ""
+
+
+def read_object(path: Path, hint: str) -> dict[str, Any]:
+    """A file's JSON object.   Raises AudioLDMError with ``hint`` for anything else."""
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise AudioLDMError(f"{path} is not JSON: {error}.", hint) from error
+    if not isinstance(content, dict):
+        raise AudioLDMError(f"{path} holds no JSON object.", hint)
+    return content
 
 
 def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:
     """Manifest rows as clips.   ``captions``: the first, all (one clip each), or one by the hash of the id."""
-    if captions not in POLICIES:
-        raise AudioLDMError(f"captions={captions!r} is unknown.", f"Known: {', '.join(POLICIES)}.")
     clips = []
     for row in rows:
         name = Path(row.path).stem + (f"@{row.start:g}" if row.start else "")
@@ -131,26 +152,17 @@ def check_files(clips: Sequence[Clip], what: str) -> int:
 
 
 def length_of(clip: Clip) -> tuple[int, float]:
-    """Rate in Hz and seconds of a clip's file, which is decoded where its header does not say."""
+    """Rate in Hz and seconds of a clip, whose file is decoded where its header does not say."""
     with opened(clip.path) as file:
         frames = sum(map(len, file.blocks())) if file.frames is None else file.frames
-        return file.rate, frames / file.rate
-
-
-def longest(clips: Sequence[Clip]) -> float:
-    """Seconds of the longest clip."""
-
-    def seconds(clip: Clip) -> float:
-        rest = length_of(clip)[1] - clip.start
-        return rest if clip.seconds is None else min(rest, clip.seconds)
-
-    return max(map(seconds, clips))
+        rest = frames / file.rate - clip.start
+        return file.rate, rest if clip.seconds is None else min(rest, clip.seconds)
 
 
 def common_length(generated: Sequence[Clip], real: Sequence[Clip]) -> float:
     """The length that both sets get where none is asked for: the generated clips' own, if the real ones are like it."""
-    ours, theirs = longest(generated), longest(real)
-    if abs(ours - theirs) > UNEVEN * max(ours, theirs):
+    ours, theirs = (max(length_of(clip)[1] for clip in clips) for clips in (generated, real))
+    if abs(ours - theirs) > 0.1 * max(ours, theirs):
         raise AudioLDMError(
             f"Generated clips last up to {ours:.3g} s, references up to {theirs:.3g} s.",
             "Give --crop SECONDS: both are cut, or filled with zeros, to that length.",
@@ -158,25 +170,183 @@ def common_length(generated: Sequence[Clip], real: Sequence[Clip]) -> float:
     return ours
 
 
-def paired(generated: Sequence[Clip], real: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
-    """Both sets in the order of their ids; ids that only one of them has are an error."""
-    ours, theirs = {clip.id: clip for clip in generated}, {clip.id: clip for clip in real}
-    lone, lacking = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
-    if lone or lacking:
-        shown = ", ".join([*lone, *lacking][:3])
-        raise AudioLDMError(
-            f"{len(lone)} generated clips have no reference and {len(lacking)} references no clip ({shown}, ...).",
-            "Give both the same names, or --unpaired for the metrics that need no pairs.",
+def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[list[list[Clip]], list[Clip]]:
+    """Every set and the references in the order of their ids, captioned as the references are.
+
+    Raises AudioLDMError for ids that only one of two sets has.
+    """
+    theirs, ordered = {clip.id: clip for clip in real}, []
+    for run in runs:
+        ours = {clip.id: clip for clip in run}
+        lone, lacking = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+        if lone or lacking:
+            shown = ", ".join([*lone, *lacking][:3])
+            raise AudioLDMError(
+                f"{len(lone)} generated clips have no reference and {len(lacking)} references no clip ({shown}, ...).",
+                "Give both the same names, or --unpaired for the metrics that need no pairs.",
+            )
+        pairs = [(ours[name], theirs[name].caption) for name in sorted(ours)]
+        ordered.append([replace(clip, caption=caption or clip.caption) for clip, caption in pairs])
+    return ordered, [theirs[name] for name in sorted(theirs)]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every clip of both sets gets: one length (None: its own) and one gain."""
+
+    seconds: float | None
+    gain: str = "peak"
+
+    def __call__(self, wave: Tensor, rate: int) -> Tensor:
+        """A wave (N,) cut or filled with zeros, with the gain."""
+        if self.seconds is not None:
+            samples = round(self.seconds * rate)
+            wave = torch.nn.functional.pad(wave, (0, max(0, samples - len(wave))))[:samples]
+        if self.gain == "peak":
+            return normalise_peak(wave)
+        level = loudness(wave, rate) if self.gain == "lufs" else -float("inf")
+        return (
+            wave if level == -float("inf") else wave * 10 ** (max(-20.0, min(20.0, TARGET_LUFS - level)) / 20)
         )
-    order = sorted(ours)
-    return [ours[name] for name in order], [theirs[name] for name in order]
+
+    def __str__(self) -> str:
+        length = "own length" if self.seconds is None else f"{self.seconds:g} s, zeros at the end"
+        return f"{length}; {GAINS[self.gain]}"
 
 
-def paired_runs(runs: Sequence[list[Clip]], real: Sequence[Clip]) -> tuple[list[list[Clip]], list[Clip]]:
-    """Every set and the references in the order of their ids, captioned as the references are."""
-    ordered = paired(runs[0], real)[1]
-    captions = {clip.id: clip.caption for clip in ordered}
-    return [
-        [replace(clip, caption=captions[clip.id] or clip.caption) for clip in paired(run, real)[0]]
-        for run in runs
-    ], ordered
+@dataclass(frozen=True)
+class Facts:
+    """What the samples alone say; ``sha256`` is of the file and the part of it."""
+
+    seconds: float
+    peak: float
+    rms_dbfs: float
+    silent: bool
+    clipped: bool
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """A whole set in the space of one embedder."""
+
+    clips: list[Clip]
+    facts: list[Facts]
+    rows: list[Tensor]
+    """(P, D) a clip, float64"""
+    logits: Tensor | None
+    """mean over patches (n, K)"""
+    tags: Tensor | None
+    """largest probability over patches (n, K)"""
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def pooled(self) -> Tensor:
+        """Mean embedding of each clip (n, D)."""
+        return torch.stack([part.mean(dim=0) for part in self.rows])
+
+    def subset(self, index: Sequence[int]) -> "ClipSet":
+        """The clips at these places."""
+        at = list(index)
+        return ClipSet(
+            [self.clips[i] for i in at],
+            [self.facts[i] for i in at],
+            [self.rows[i] for i in at],
+            None if self.logits is None else self.logits[at],
+            None if self.tags is None else self.tags[at],
+        )
+
+    def census(self, frame: Frame) -> dict[str, int]:
+        """Silent, clipped and double clips, and those that the frame fills up or cuts, counted."""
+        length = frame.seconds or max(fact.seconds for fact in self.facts)
+        return {
+            "n": len(self),
+            "silent": sum(fact.silent for fact in self.facts),
+            "clipped": sum(fact.clipped for fact in self.facts),
+            "duplicates": len(self) - len({fact.sha256 for fact in self.facts}),
+            "shorter": sum(fact.seconds < length - 0.01 for fact in self.facts),
+            "cut": sum(fact.seconds > 1.1 * length for fact in self.facts),
+        }
+
+    def check(self, what: str) -> None:
+        """AudioLDMError for a set that no distance can be taken of: all silent, or all the same sound."""
+        if all(fact.silent for fact in self.facts):
+            raise AudioLDMError(f"All {len(self)} {what} clips are silent.", "Silence has no score.", code=1)
+        if bool((self.pooled == self.pooled[0]).all()):
+            hint = "A distance needs different ones."
+            raise AudioLDMError(f"All {len(self)} {what} clips are the same sound.", hint, code=1)
+
+
+@dataclass
+class Cache:
+    """Embeddings in ``folder`` (None keeps nothing), an ``.npz`` for each clip and net; a broken file is remade."""
+
+    folder: Path | None
+    hits: int = field(default=0, init=False)
+    misses: int = field(default=0, init=False)
+
+    def __call__(self, identity: Sequence[str], make: Callable[[], Embeddings]) -> Embeddings:
+        """Those under the hash of ``identity``, or new ones; it holds all that decides them: sound, framing, net."""
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        path = None if self.folder is None else self.folder / key[:2] / f"{key}.npz"
+        if path is not None and path.is_file():
+            try:
+                with np.load(path, allow_pickle=False) as content:
+                    embeddings = Embeddings(**{name: torch.from_numpy(content[name]) for name in content})
+            except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+                path.unlink(missing_ok=True)
+            else:
+                self.hits += 1
+                return embeddings
+        self.misses += 1
+        embeddings = make()
+        if path is not None:
+            with staged(path) as stage, stage.open("wb") as file:
+                np.savez(
+                    file, **{n: part.numpy() for n, part in embeddings._asdict().items() if part is not None}
+                )
+        return embeddings
+
+
+def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
+    """Samples (N,), rate and facts of a clip; one without samples is an error."""
+    wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
+    if not len(wave):
+        raise AudioLDMError(f"{clip.path} has no samples.", "Remove or remake it.", code=1)
+    level = 10 * float(wave.double().square().mean().clamp_min(1e-20).log10())
+    with clip.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = Facts(
+        seconds=len(wave) / rate,
+        peak=round(float(wave.abs().max()), 5),
+        rms_dbfs=round(level, 2),
+        silent=level < SILENT_DBFS,
+        clipped=float((wave.abs() >= FULL_SCALE).float().mean()) > CLIPPED_SHARE,
+        sha256=f"{digest}/{clip.start:g}/{clip.seconds}",
+    )
+    return wave, rate, facts
+
+
+def embed_wave(wave: Tensor, rate: int, embedder: Embedder, frame: Frame) -> Embeddings:
+    """A wave (N,), framed, through the embedder: float32."""
+    rows, logits = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
+    return Embeddings(rows.float(), None if logits is None else logits.float())
+
+
+def embed_clips(clips: Sequence[Clip], embedder: Embedder, frame: Frame, *, cache: Cache) -> ClipSet:
+    """Every clip once through the embedder, or from the cache; only embeddings stay in memory."""
+    facts, rows, logits, tags = [], [], [], []
+    for clip in counted(clips, "clips"):
+        wave, rate, fact = read_clip(clip)
+        identity = (fact.sha256, f"{frame}; {RESAMPLER}", embedder.name, embedder.sha256, embedder.front)
+        embeddings = cache(identity, partial(embed_wave, wave, rate, embedder, frame))
+        facts.append(fact)
+        patches = embeddings.rows.double()
+        rows.append(patches if embedder.by_patch else patches.mean(dim=0, keepdim=True))
+        if embeddings.logits is not None:
+            logits.append(embeddings.logits.double().mean(dim=0))
+            tags.append(embeddings.scores.amax(dim=0))
+    tables = (torch.stack(part) if part else None for part in (logits, tags))
+    return ClipSet(list(clips), facts, rows, *tables)

@@ -1,21 +1,176 @@
-"""One comparison of generated with real sounds: its rows, and all that has to be said with them."""
+"""One comparison of generated with real sounds: every number of two sets, its rows, and what has to be said with them.
+
+n generated, m reference clips, K classes.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.evaluation import scores
-from audioldm.evaluation.clip_set import RESAMPLER, Cache, ClipSet, Frame, embed_clips
-from audioldm.evaluation.clips import Clip
+from audioldm.evaluation.clips import RESAMPLER, Cache, Clip, ClipSet, Frame, embed_clips
 from audioldm.evaluation.embedders import Embedder
-from audioldm.evaluation.scores import Scores
-from audioldm.evaluation.tag_bridge import bridge_to
+from audioldm.evaluation.tag_bridge import TagBridge
+from audioldm.metrics import agreement, divergence
+from audioldm.metrics.coverage import coverage, mean_pairwise_cosine_distance
+from audioldm.metrics.frechet import frechet_rows, infinity
+from audioldm.metrics.interval import bootstrap_mean
+from audioldm.metrics.kernel import kad, kid
 
+NEIGHBOURS = 5
+SPLITS = 10
+RECALL = 10
+SUBSETS = 2000
+"""clips that all subsets of one size hold together, so that a large set costs no more than a small one"""
+FEWEST = 24
+"""clips from which a line in 1/n is drawn"""
 SHORT = 0.5
 """seconds below which embedders, which look at about a second, see mostly padding"""
+ABOUT = {
+    "FD": "Fréchet distance, lower is nearer; biased by n, compare at one n only",
+    "FD_inf": "the same at 1/n = 0, both sets thinned without replacement",
+    "KAD": "100 x unbiased Gaussian MMD², bandwidth = median distance within the reference",
+    "KID": "unbiased cubic MMD², x 100",
+    "KL": "KL(reference || generated) in nats, softmax of mean logits, no epsilon, mean over pairs",
+    "KL_rev": "KL(generated || reference)",
+    "IS": f"Inception score, {SPLITS} splits (fewer for small n); of multi-label tags: secondary",
+    "precision": f"share of generated clips within a real clip's ball (k = {NEIGHBOURS})",
+    "recall": "share of real clips within a generated clip's ball",
+    "density": "how often real balls hold generated clips; may exceed 1",
+    "coverage": "share of real balls that hold a generated clip",
+    "diversity": "mean pairwise cosine distance within the set",
+    "tag_top1": "share of pairs whose reference's first tag is the generated clip's first",
+    "tag_top5": "... is among its first five",
+    "bridge": "tag bridge: caption to class names by MiniLM, times tags",
+    "clap": "mean cosine of caption and sound",
+    "DNSMOS_SIG": "opinion score of speech, 1 to 5, by a network; for speech only (BAK background, OVR overall)",
+    f"bridge_R@{RECALL}": "share of captions that find their clip among the best ten",
+    f"clap_R@{RECALL}": "the same by CLAP",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with an interval (means only), a standard error (extrapolations) or a deviation (seeds)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    error: float | None = None
+    r2: float | None = None
+    points: tuple[tuple[int, float], ...] | None = None
+    """(n, distance) of an extrapolation"""
+
+    def __str__(self) -> str:
+        text = f"{self.value:.4g}"
+        if self.low is not None:
+            text += f" [{self.low:.3g}, {self.high:.3g}]"
+        if self.error is not None:
+            text += f" ± {self.error:.2g}"
+        return text + (f" (R² {self.r2:.2f})" if self.r2 is not None else "")
+
+
+bridge_to = lru_cache(maxsize=1)(TagBridge)
+Scores = dict[str, Score]
+ByClip = dict[str, Tensor]
+
+
+def generator() -> torch.Generator:
+    """A fresh one: every score draws from its own, so that leaving one out changes no other."""
+    return torch.Generator().manual_seed(0)
+
+
+def mean(values: Tensor) -> Score:
+    """A mean with its bootstrap interval over clips."""
+    return Score(float(values.double().mean()), *bootstrap_mean(values, generator=generator()))
+
+
+def at_infinity(generated: ClipSet, real: ClipSet) -> Scores:
+    """Clips are drawn, and all their rows with them, more often where they are few; nothing for very few."""
+    fewest = min(len(generated), len(real))
+    if fewest < FEWEST:
+        return {}
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        parts = ([side.rows[int(i)] for i in index[:, 0]] for side, index in ((generated, a), (real, b)))
+        return frechet_rows(*(torch.cat(part) for part in parts))
+
+    a, b = (torch.arange(len(side))[:, None] for side in (generated, real))
+    line = infinity(a, b, distance, generator=generator(), draws=max(1, min(16, SUBSETS // fewest)))
+    points = tuple(zip(line.counts, line.distances, strict=True))
+    return {"FD_inf": Score(line.value, error=line.error, r2=line.r2, points=points)}
+
+
+def distances(generated: ClipSet, real: ClipSet, *, extrapolate: bool = True) -> Scores:
+    """What needs no pairs; FD is over all rows: one a clip, or one a patch where the embedder says so."""
+    x, y = generated.pooled, real.pooled
+    cubic, deviation = kid(x, y, generator=generator())
+    scores = {"FD": Score(frechet_rows(torch.cat(generated.rows), torch.cat(real.rows)))}
+    scores |= at_infinity(generated, real) if extrapolate else {}
+    scores |= {"KAD": Score(kad(x, y)), "KID": Score(100 * cubic, error=100 * deviation or None)}
+    if min(len(x), len(y)) > NEIGHBOURS:
+        scores |= {name: Score(value) for name, value in vars(coverage(x, y, k=NEIGHBOURS)).items()}
+    return scores | variety(generated)
+
+
+def variety(clips: ClipSet) -> Scores:
+    """What needs no reference."""
+    scores = {"diversity": Score(mean_pairwise_cosine_distance(clips.pooled))}
+    if clips.logits is not None:
+        splits = max(1, min(SPLITS, len(clips) // 10))
+        value, _ = divergence.inception_score(clips.logits, splits=splits, generator=generator())
+        scores["IS"] = Score(value)
+    return scores
+
+
+def pair_scores(generated: ClipSet, real: ClipSet) -> tuple[Scores, ByClip]:
+    """What needs a reference for every clip; with the values of each clip."""
+    if generated.logits is None or real.logits is None:
+        return {}, {}
+    kl = divergence.kl_of_logits(real.logits, generated.logits)
+    back = divergence.kl_of_logits(generated.logits, real.logits)
+    scores = {"KL": mean(kl), "KL_rev": mean(back)}
+    for k in (1, 5):
+        scores[f"tag_top{k}"] = Score(agreement.tag_accuracy(generated.logits, real.logits, among=k))
+    return scores, {"kl": kl, "kl_rev": back}
+
+
+def text_scores(table: Tensor, captions: Sequence[str], name: str) -> tuple[Scores, Scores, ByClip]:
+    """Text against sound, table (n, n): the scores, the shuffled captions' scores, the values of each clip."""
+    if len(set(captions)) < 2:
+        return {}, {}, {}
+    right, wrong = agreement.matched_and_shuffled(table.double(), captions)
+    scores = {name: mean(right)}
+    if len(captions) > RECALL:
+        scores[f"{name}_R@{RECALL}"] = Score(agreement.recall_at(table, captions, RECALL))
+    return scores, {name: mean(wrong)}, {name: right, f"{name}_shuffled": wrong}
+
+
+def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
+    """Scores against the captions, where there are captions and the embedder can compare."""
+    captions = [clip.caption for clip in clips.clips]
+    if all(captions) and hasattr(embedder, "embed_text"):
+        table = embedder.embed_text(captions).double() @ nnf.normalize(clips.pooled, dim=1).T
+        return text_scores(table, captions, "clap")
+    if all(captions) and clips.tags is not None and hasattr(embedder, "class_names"):
+        table = bridge_to(tuple(embedder.class_names)).scores(captions, clips.tags)
+        return text_scores(table, captions, "bridge")
+    return {}, {}, {}
+
+
+def over_seeds(runs: Sequence[Scores]) -> Scores:
+    """Mean and deviation (n - 1) of each score over runs with other seeds; one run stays as it is."""
+    if len(runs) == 1:
+        return dict(runs[0])
+    scores = {}
+    for name in runs[0]:
+        values = torch.tensor([run[name].value for run in runs if name in run], dtype=torch.float64)
+        scores[name] = Score(float(values.mean()), error=float(values.std()) if len(values) > 1 else None)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -52,19 +207,16 @@ class Report:
         rows = {name: [line.as_dict() for line in lines] for name, lines in self.lines.items()}
         return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": rows}
 
-    def note_clips(self, clips: ClipSet, run: int, values: dict[str, Tensor]) -> None:
+    def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
         """The clips' single values; a second embedder adds its columns."""
-        known = {(row["set"], row["id"]): row for row in self.clips}
+        rows = {(row["set"], row["id"]): row for row in self.clips}
         for place, (clip, fact) in enumerate(zip(clips.clips, clips.facts, strict=True)):
-            row = known.get((run, clip.id))
-            if row is None:
-                row = {
-                    "id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path),
-                    "seconds": round(fact.seconds, 3), "peak": round(fact.peak, 5), "rms_dbfs": round(fact.rms_dbfs, 2),
-                    "silent": fact.silent, "clipped": fact.clipped, "sha256": fact.sha256.split("/")[0],
-                }  # fmt: skip
+            if (run, clip.id) not in rows:
+                facts = {**vars(fact), "seconds": round(fact.seconds, 3), "sha256": fact.sha256.split("/")[0]}
+                row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path), **facts}
+                rows[run, clip.id] = row
                 self.clips.append(row)
-            row |= {name: round(float(value[place]), 6) for name, value in values.items()}
+            rows[run, clip.id] |= {name: round(float(value[place]), 6) for name, value in values.items()}
 
 
 @dataclass
@@ -89,25 +241,23 @@ class Comparison:
 
     def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:
         """All rows of all embedders.   AudioLDMError for a set that is all silent or all the same sound."""
-        report = Report(dict(about))
-        report.about["framing"], report.about["resampler"] = str(self.frame), RESAMPLER
-        report.about["embedders"] = [
-            {"name": e.name, "sha256": e.sha256, "dim": e.dim, "rate": e.rate, "front": e.front}
-            for e in embedders
+        nets = [
+            {key: getattr(net, key) for key in ("name", "sha256", "dim", "rate", "front")}
+            for net in embedders
         ]
+        conditions = {"framing": str(self.frame), "resampler": RESAMPLER, "embedders": nets}
+        report = Report(about | conditions)
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
             report.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
-            report.lines[embedder.name] = list(self.lines(embedder, report))
+            lines = self.opinions if hasattr(embedder, "columns") else self.lines
+            report.lines[embedder.name] = list(lines(embedder, report))
         report.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
-        report.about["scores"] = scores.ABOUT
+        report.about["scores"] = ABOUT
         return report
 
     def lines(self, embedder: Embedder, report: Report) -> Iterator[Line]:
         """The rows of one embedder."""
-        if columns := getattr(embedder, "columns", ()):
-            yield from self.opinions(embedder, columns, report)
-            return
         real = self.embed(self.real, embedder)
         real.check("reference")
         results, shuffled = [], []
@@ -121,14 +271,14 @@ class Comparison:
             results.append(right)
             shuffled.append(wrong)
             report.note_clips(generated, number, values)
-        yield Line("generated", len(first), scores.over_seeds(results))
+        yield Line("generated", len(first), over_seeds(results))
         if len(results) > 1:
             for number, result in enumerate(results, start=1):
                 yield Line(f"generated, set {number}", len(first), result)
         if shuffled[0]:
-            yield Line("generated, shuffled captions", len(first), scores.over_seeds(shuffled))
+            yield Line("generated, shuffled captions", len(first), over_seeds(shuffled))
         right, wrong, _ = caption_scores(real, embedder)
-        yield Line("ground truth", len(real), scores.own_scores(real) | right)
+        yield Line("ground truth", len(real), variety(real) | right)
         if wrong:
             yield Line("ground truth, shuffled captions", len(real), wrong)
         yield from self.floor(first, real, embedder)
@@ -136,44 +286,37 @@ class Comparison:
             trip = self.embed(self.trip, embedder)
             yield Line("VAE round trip", len(trip), self.scores(trip, real, embedder)[0])
 
-    def opinions(self, embedder: Embedder, columns: Sequence[str], report: Report) -> Iterator[Line]:
+    def opinions(self, embedder: Embedder, report: Report) -> Iterator[Line]:
         """Rows of an embedder whose numbers are scores themselves: means of each set."""
-        names = [*(f"generated, set {i + 1}" for i in range(len(self.runs))), "ground truth"]
-        for number, (name, clips) in enumerate(zip(names, (*self.runs, self.real), strict=True), start=1):
-            rated = self.embed(clips, embedder)
-            values = dict(zip(columns, rated.pooled.T, strict=True))
-            yield Line(name, len(rated), {key: scores.mean(part) for key, part in values.items()})
-            if number <= len(self.runs):
+        for number, clips in enumerate((*self.runs, self.real), start=1):
+            rated, last = self.embed(clips, embedder), number > len(self.runs)
+            values = dict(zip(getattr(embedder, "columns"), rated.pooled.T, strict=True))  # noqa: B009
+            name = "ground truth" if last else f"generated, set {number}"
+            yield Line(name, len(rated), {key: mean(part) for key, part in values.items()})
+            if not last:
                 report.note_clips(rated, number, values)
 
-    def scores(
-        self, generated: ClipSet, real: ClipSet, embedder: Embedder
-    ) -> tuple[Scores, Scores, dict[str, Tensor]]:
+    def scores(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
         """All scores of one set, those of shuffled captions, and the values of each clip."""
-        result = scores.distances(generated, real)
         right, wrong, values = caption_scores(generated, embedder)
-        if self.pairs:
-            paired, each = scores.pair_scores(generated, real)
-            result, values = result | paired, values | each
-        return result | right, wrong, values
+        pairs, each = pair_scores(generated, real) if self.pairs else ({}, {})
+        return distances(generated, real) | pairs | right, wrong, values | each
 
     def floor(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> Iterator[Line]:
         """What two real sets measure: other real clips at the same n, or else two halves with the generated beside."""
         if len(self.others) >= len(real):
-            others = self.embed(list(self.others)[: len(real)], embedder)
-            yield Line("real/real floor", len(others), scores.distances(others, real))
+            others = self.embed(self.others[: len(real)], embedder)
+            yield Line("real/real floor", len(others), distances(others, real))
         elif len(real) >= 4:
             order = split_by_group(real.clips)
             half = len(order) // 2
-            a, b = real.subset(order[:half]), real.subset(order[half : 2 * half])
-            yield Line("real/real floor, halves", half, scores.distances(a, b, extrapolate=False))
+            a, b = real.subset(order[:half]), real.subset(order[half:])
+            yield Line("real/real floor, halves", half, distances(a, b, extrapolate=False))
             part = generated.subset(range(min(half, len(generated))))
-            yield Line("generated, to one half", half, scores.distances(part, b, extrapolate=False))
+            yield Line("generated, to one half", half, distances(part, b, extrapolate=False))
 
     def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""
-        generated_counts, real_counts = generated.census(self.frame), real.census(self.frame)
-        report.census = {"generated": generated_counts, "reference": real_counts}
         rows = sum(map(len, generated.rows))
         same = {fact.sha256 for fact in generated.facts} & {fact.sha256 for fact in real.facts}
         notes = {
@@ -181,13 +324,13 @@ class Comparison:
             "does not hold; read both beside the floor": rows < 2 * embedder.dim,
             f"{len(same)} generated clips are reference clips": same,
         }
-        for name, counts, reasons in (
-            ("generated", generated_counts, ("silent", "clipped", "duplicates", "cut")),
-            ("reference", real_counts, ("silent", "cut")),
+        for name, clips, reasons in (
+            ("generated", generated, ("silent", "clipped", "duplicates", "cut")),
+            ("reference", real, ("silent", "cut")),
         ):
+            counts = report.census[name] = clips.census(self.frame)
             notes |= {f"{counts[key]} of {counts['n']} {name} clips: {key}": counts[key] for key in reasons}
-        known = report.warnings
-        report.warnings += [note for note, holds in notes.items() if holds and note not in known]
+        report.warnings += [note for note, holds in notes.items() if holds and note not in report.warnings]
 
 
 def split_by_group(clips: Sequence[Clip]) -> list[int]:
@@ -200,17 +343,3 @@ def split_by_group(clips: Sequence[Clip]) -> list[int]:
         min(sides, key=len).extend(members)
     half = min(map(len, sides))
     return [*sides[0][:half], *sides[1][:half]]
-
-
-def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, dict[str, Tensor]]:
-    """Scores against the captions, where there are captions and the embedder can compare."""
-    captions = [clip.caption for clip in clips.clips]
-    if not all(captions):
-        return {}, {}, {}
-    if hasattr(embedder, "embed_text"):
-        table = embedder.embed_text(captions).double() @ nnf.normalize(clips.pooled, dim=1).T
-        return scores.text_scores(table, captions, "clap")
-    if clips.tags is not None and hasattr(embedder, "class_names"):
-        table = bridge_to(tuple(embedder.class_names)).scores(captions, clips.tags)
-        return scores.text_scores(table, captions, "bridge")
-    return {}, {}, {}

@@ -23,8 +23,7 @@ from audioldm.signal.mel import LogMel
 class GeneratedClips:
     """Clips by prompt and seed, kept in ``folder`` under a hash of everything that decides their sound.
 
-    The key covers the weights' hashes, adapters, settings, prompt and seed; a clip goes through its 16-bit file even
-    when it is new, so that a second run reads the same samples.
+    A clip goes through its 16-bit file even when it is new, so that a second run reads the same samples.
     """
 
     pipe: AudioLDM
@@ -35,7 +34,7 @@ class GeneratedClips:
     reused: int = field(default=0, init=False)
 
     def path(self, prompt: str, seed: int) -> Path:
-        """Where the clip lies."""
+        """Where the clip lies: by the weights' hashes, adapters, settings, prompt and seed."""
         pipe = self.pipe
         adapters = [pipe.adapted.settings()] if pipe.adapted else []
         identity = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype), prompt, seed]
@@ -44,22 +43,18 @@ class GeneratedClips:
 
     def paths(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Path]:
         """A file for each prompt with its seed; what is missing is generated, never more than a batch in memory."""
-        pairs = list(zip(prompts, seeds, strict=True))
-        missing = [pair for pair in dict.fromkeys(pairs) if not self.path(*pair).is_file()]
-        self.reused += len(pairs) - len(missing)
+        places = {pair: self.path(*pair) for pair in zip(prompts, seeds, strict=True)}
+        missing = [pair for pair, path in places.items() if not path.is_file()]
+        self.reused += len(prompts) - len(missing)
         size = self.batch_size or (1 if self.pipe.device.type == "cpu" else 16)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
         for part in counted(parts, "clips", len):
-            waves = self.pipe(
-                [prompt for prompt, _ in part],
-                seeds=[seed for _, seed in part],
-                batch_size=size,
-                **self.settings,
-            )
+            texts, numbers = zip(*part, strict=True)
+            waves = self.pipe(list(texts), seeds=list(numbers), batch_size=size, **self.settings)
             for pair, wave in zip(part, waves, strict=True):
-                encode(self.path(*pair), wave.cpu().float(), self.pipe.spec.rate)
+                encode(places[pair], wave.cpu().float(), self.pipe.spec.rate)
                 self.new += 1
-        return [self.path(*pair) for pair in pairs]
+        return [places[pair] for pair in zip(prompts, seeds, strict=True)]
 
     def waves(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tensor]:
         """The same as waves (N,) at the model's rate."""
@@ -67,12 +62,9 @@ class GeneratedClips:
 
     def like(self, real: Sequence[Clip], *, run: int) -> list[Clip]:
         """A clip for each reference's caption; clip i of run r has seed r * n + i."""
-        seeds = [run * len(real) + i for i in range(len(real))]
-        paths = self.paths([clip.caption for clip in real], seeds)
-        return [
-            Clip(clip.id, path, clip.caption, group=clip.group)
-            for clip, path in zip(real, paths, strict=True)
-        ]
+        paths = self.paths([clip.caption for clip in real], [run * len(real) + i for i in range(len(real))])
+        pairs = zip(real, paths, strict=True)
+        return [Clip(clip.id, path, clip.caption, group=clip.group) for clip, path in pairs]
 
 
 class Codec:

@@ -33,6 +33,8 @@ IGNORED = "Silence"
 LISTING = "clips.jsonl"
 Scores = dict[str, float]
 """class -> mean over the clip"""
+ClipSource = Callable[[str, int], list[tuple[int, Path]]]
+"""(prompt, number of seeds) -> (seed, file) of each clip"""
 
 
 def class_scores(wave: Tensor, rate: int, yamnet: YamNet) -> Scores:
@@ -53,18 +55,13 @@ def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
     return [name for name in highest(scores) if scores[name] >= LEAST and fits(name, classes)]
 
 
-def fits(name: str, classes: Sequence[str]) -> bool:
-    """Whether one of ``classes`` begins a class name."""
-    return any(begins(name, each) for each in classes)
+def fits(name: str, classes: Iterable[str]) -> bool:
+    """Whether a class name begins with the whole words of one of ``classes``, whatever the case.
 
-
-def begins(name: str, beginning: str) -> bool:
-    """Whether a class name begins with these whole words, whatever the case.
-
-    >>> begins("Rain on surface", "rain"), begins("Raindrop", "rain"), begins("Dishes, pots, and pans", "Dishes, pots")
+    >>> fits("Rain on surface", ["rain"]), fits("Raindrop", ["rain"]), fits("Dishes, pots, and pans", ["Dishes, pots"])
     (True, False, True)
     """
-    return re.match(re.escape(beginning) + r"(?!\w)", name, re.IGNORECASE) is not None
+    return any(re.match(re.escape(each) + r"(?!\w)", name, re.IGNORECASE) for each in classes)
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,12 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         clips = [{**vars(clip), "right": bool(clip.right)} for clip in self.clips]
-        row = {"name": self.name, **share([self]), "clips": clips}
-        return row | ({"error": self.error} if self.error else {})
+        return {
+            "name": self.name,
+            **share([self]),
+            "clips": clips,
+            **({"error": self.error} if self.error else {}),
+        }
 
 
 def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[str]]:
@@ -116,18 +117,16 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
     for number, line in filled(lines(read_text(path)), path):
         text, _, names = line.partition("\t")
         asked = [name.strip() for name in names.split("|") if name.strip()]
-        classes = tuple(name for name in asked if any(begins(each, name) for each in known))
+        classes = tuple(name for name in asked if any(fits(each, [name]) for each in known))
         unknown += [f"{name} ({path}:{number})" for name in asked if name not in classes]
         if text.strip() and classes:
             prompts.append(Prompt(text.strip(), classes))
         else:
-            findings.append(
-                f"{path}:{number}: expected a prompt, a tab and classes of AudioSet, not {line[:60]!r}"
-            )
+            expected = "expected a prompt, a tab and classes of AudioSet"
+            findings.append(f"{path}:{number}: {expected}, not {line[:60]!r}")
     if unknown:
-        findings.append(
-            f"{len(unknown)} names that no class begins with count for nothing: {', '.join(unknown)}"
-        )
+        listed = ", ".join(unknown)
+        findings.append(f"{len(unknown)} names that no class begins with count for nothing: {listed}")
     if not prompts:
         raise AudioLDMError(f"{path} has no prompt that can be used.", next(iter(findings), "It is empty."))
     return prompts, findings
@@ -153,9 +152,7 @@ class ClipFolder:
         for place, sound, text in records(folder):
             try:
                 record = json.loads(text)
-                prompt, seed = record["prompt"], record["seed"]
-                name = str(sound.relative_to(folder)) if sound else record["path"]
-                path = inside(folder, name)
+                prompt, seed, path = record["prompt"], record["seed"], inside(folder, sound or record["path"])
                 if not isinstance(prompt, str) or type(seed) is not int:
                     raise TypeError("prompt is no text or seed no whole number")
             except (AudioLDMError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -177,27 +174,20 @@ class ClipFolder:
     def others(self, prompts: Iterable[Prompt]) -> list[str]:
         """A line about the clips of prompts that are not asked for."""
         extra = sorted(self.by_prompt.keys() - {prompt.text for prompt in prompts})
-        return (
-            [f"left out: {len(extra)} prompts that the list does not have, {extra[0]!r} first"]
-            if extra
-            else []
-        )
+        left = f"left out: {len(extra)} prompts that the list does not have, "
+        return [f"{left}{extra[0]!r} first"] if extra else []
 
 
-def records(folder: Path) -> Iterator[tuple[str, Path | None, str]]:
-    """Where it stands, the sound file beside it (None where it names its own), and the JSON text of every record."""
+def records(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Where it stands, the sound file beside it ("" where it names its own), and the JSON text of every record."""
     listing = folder / LISTING
     if listing.is_file():
         for number, line in filled(lines(read_text(listing)), listing):
-            yield f"{listing}:{number}", None, line
+            yield f"{listing}:{number}", "", line
         return
     for sound in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
         sidecar = sound.with_suffix(".json")
-        yield str(sound), sound, read_text(sidecar) if sidecar.is_file() else ""
-
-
-ClipSource = Callable[[str, int], list[tuple[int, Path]]]
-"""(prompt, number of seeds) -> (seed, file) of each clip"""
+        yield str(sound), sound.name, read_text(sidecar) if sidecar.is_file() else ""
 
 
 def generated(clips: GeneratedClips) -> ClipSource:
@@ -214,8 +204,7 @@ def evaluate_prompts(
         try:
             with listening(lambda *_: None):  # the prompts are counted, not the clips of each
                 clips = source(prompt.text, seeds)
-            if not clips:
-                result.error = "no clip"
+            result.error = "" if clips else "no clip"
         except AudioLDMError as error:
             clips, result.error = [], str(error)
         for seed, path in clips:
@@ -258,19 +247,16 @@ def evaluate_real(
 
 def share(results: Iterable[Result]) -> dict[str, Any]:
     """Right clips of all clips with Wilson's 95 % interval, the mean of the prompts' shares and of the fits."""
-    kept = [result.clips for result in results if result.clips]
-    clips = [clip for part in kept for clip in part]
-    if not clips:
-        return {"right": 0, "n": 0, "share": None, "interval95": None, "mean_of_prompts": None, "fit": None}
-    hits, n = sum(bool(clip.right) for clip in clips), len(clips)
-    by_prompt = [sum(bool(clip.right) for clip in part) / len(part) for part in kept]
+    rights = [[bool(clip.right) for clip in result.clips] for result in results if result.clips]
+    fit = [clip.fit for result in results for clip in result.clips]
+    hits, n = sum(map(sum, rights)), len(fit)
     return {
         "right": hits,
         "n": n,
-        "share": hits / n,
-        "interval95": wilson(hits, n),
-        "mean_of_prompts": sum(by_prompt) / len(by_prompt),
-        "fit": sum(clip.fit for clip in clips) / n,
+        "share": hits / n if n else None,
+        "interval95": wilson(hits, n) if n else None,
+        "mean_of_prompts": sum(sum(part) / len(part) for part in rights) / len(rights) if n else None,
+        "fit": sum(fit) / n if n else None,
     }
 
 
@@ -297,7 +283,7 @@ class Report:
 
     def markdown(self) -> str:
         """Right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
-        rows: list[list[object]] = []
+        rows = []
         for result in [*self.results, *self.real]:
             tags = Counter(next(iter(clip.tags)) for clip in result.clips).most_common(2)
             note = ", ".join(f"{name} {count}" for name, count in tags)
@@ -321,7 +307,7 @@ class Report:
 def cells(results: Sequence[Result]) -> list[object]:
     """Right of n, share, interval and fit."""
     total = share(results)
-    if total["share"] is None:
+    if not total["n"]:
         return [None] * 4
     low, high = total["interval95"]
     return [f"{total['right']} of {total['n']}", total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]

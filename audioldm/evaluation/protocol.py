@@ -9,13 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.clips import from_rows
+from audioldm.evaluation.clips import from_rows, read_object
 from audioldm.paths import write_text
-from audioldm.tables import is_text, read_table, read_text
+from audioldm.tables import is_text, read_table
 
 YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
 
@@ -60,8 +59,7 @@ class Protocol:
 
 def item_key(name: str, start: float, caption: str) -> str:
     """20 hexadecimal digits of sha256(recording, start in whole milliseconds, caption)."""
-    identity = f"{name}\t{round(start * 1000)}\t{caption}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:20]
+    return hashlib.sha256(f"{name}\t{round(start * 1000)}\t{caption}".encode()).hexdigest()[:20]
 
 
 def key_of(row: Row, caption: str) -> str:
@@ -72,9 +70,9 @@ def key_of(row: Row, caption: str) -> str:
     """
     if row.group.startswith(YOUTUBE):
         return item_key(row.group, 0.0, caption)
-    if row.source.startswith(OPENSOUNDS):
-        return item_key(OPENSOUNDS + Path(row.path).stem, row.start, caption)
-    return item_key(row.sha256 or row.group, row.start, caption)
+    stem = OPENSOUNDS + Path(row.path).stem
+    name = stem if row.source.startswith(OPENSOUNDS) else row.sha256 or row.group
+    return item_key(name, row.start, caption)
 
 
 def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
@@ -85,53 +83,43 @@ def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
     return replace(template, items=tuple(keys))
 
 
-def of_audiocaps(path: Path, *, name: str = "audiocaps-test", seconds: float = 10.0) -> Protocol:
+def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
     """AudioCaps' test CSV: one caption a clip, the one with the lowest ``audiocap_id``; recordings are youtube ids."""
     columns = ("audiocap_id", "youtube_id", "start_time", "caption")
     table = read_table(path, need=columns, text=("caption",))
     wrong = [str(omission) for omission in table.omitted]
-    for record in table.records:
-        if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal()):
-            wrong.append(record.where)
+    wrong += [
+        record.where
+        for record in table.records
+        if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal())
+    ]
     if wrong or not table.records:
-        first_fault = next(iter(wrong), "it has no rows")
-        raise AudioLDMError(
-            f"{path} is no AudioCaps CSV: {first_fault}.", f"Its columns: {', '.join(columns)}."
-        )
-    first: dict[tuple[str, str], dict[str, str]] = {}
+        fault = next(iter(wrong), "it has no rows")
+        raise AudioLDMError(f"{path} is no AudioCaps CSV: {fault}.", f"Its columns: {', '.join(columns)}.")
+    lowest: dict[tuple[str, str], str] = {}
     for row in sorted((record.cells for record in table.records), key=lambda row: int(row["audiocap_id"])):
-        first.setdefault((row["youtube_id"], row["start_time"]), row)
-    keys = (item_key(YOUTUBE + row["youtube_id"], 0.0, row["caption"]) for row in first.values())
+        lowest.setdefault((row["youtube_id"], row["start_time"]), row["caption"])
+    keys = (item_key(YOUTUBE + video, 0.0, caption) for (video, _), caption in lowest.items())
     about = "AudioCaps test, one caption a clip: the one with the lowest audiocap_id"
-    return Protocol(name, about, "first", seconds, "peak", tuple(sorted(keys)))
+    return Protocol(name, about, "first", 10.0, "peak", tuple(sorted(keys)))
 
 
 def read(path: Path) -> Protocol:
     """A protocol file; a list that is not the one of its hash is refused."""
-    if not path.is_file():
-        raise AudioLDMError(f"There is no protocol {path}.", "See data/protocols, or make one.")
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise AudioLDMError(f"{path} is not JSON: {error}.", "Get the file again.") from error
+    content = read_object(path, "Get the file again, or make one.")
     names = {*(field.name for field in fields(Protocol)), "sha256"}
-    if not isinstance(content, dict) or content.keys() != names:
+    if content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
-    if not well_typed(content):
+    seconds, items = content["seconds"], content["items"]
+    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
+    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
+    if not (length and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
         raise AudioLDMError(f"{path} is no protocol: a field has another type.", "Get the file again.")
     expected = content.pop("sha256")
-    protocol = Protocol(**{**content, "items": tuple(content["items"])})
+    protocol = Protocol(**{**content, "items": tuple(items)})
     if protocol.sha256 != expected:
         raise AudioLDMError(
             f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}.",
             "Get the file again.",
         )
     return protocol
-
-
-def well_typed(content: dict[str, Any]) -> bool:
-    """Whether every field of a protocol is of its type, and its length one that a clip can have."""
-    seconds, items = content["seconds"], content["items"]
-    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
-    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
-    return length and isinstance(items, list) and all(map(is_text, [*texts, *items]))

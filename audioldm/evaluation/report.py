@@ -19,14 +19,14 @@ BY_CLIP = ("kl", "bridge", "clap")
 def as_html(report: Report, compared: Comparison, *, title: str) -> str:
     """The whole page."""
     warnings = "".join(f'<p class="warn">{html.text(line)}</p>' for line in report.warnings)
-    sections = [warnings, conditions(report)]
-    for name, lines in report.lines.items():
-        sections.append(
-            html.section(f"Scores by {name}", html.table(*score_table(lines)), charts(name, lines))
-        )
-    sections.append(cards(report, compared.runs[0], compared.real if compared.pairs else ()))
+    tables = (
+        html.section(f"Scores by {name}", html.table(*score_table(lines)), charts(name, lines))
+        for name, lines in report.lines.items()
+    )
+    shown = cards(report, compared.runs[0], compared.real if compared.pairs else ())
     meanings = html.table(["score", "meaning"], list(report.about["scores"].items()))
-    return html.page(title, *sections, html.section("What the scores mean", meanings))
+    meanings = html.section("What the scores mean", meanings)
+    return html.page(title, warnings, conditions(report), *tables, shown, meanings)
 
 
 def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
@@ -38,17 +38,16 @@ def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 
 def conditions(report: Report) -> str:
     """Everything that decides the numbers."""
-    settings = [
-        (key, html.plain(value)) for key, value in report.about.items() if key not in ("scores", "embedders")
-    ]
+    about = report.about
+    settings = [(key, html.plain(about[key])) for key in about if key not in ("scores", "embedders")]
     sets = [[name, *counts.values()] for name, counts in report.census.items()]
     heads = ["set", *next(iter(report.census.values()), {})]
-    used = [[e["name"], e["rate"], e["dim"], e["sha256"], e["front"]] for e in report.about["embedders"]]
+    nets = [list(net.values()) for net in about["embedders"]]
     return html.section(
         "Conditions",
         html.table(["setting", "value"], settings),
         html.table(heads, sets),
-        html.table(["embedder", "rate (Hz)", "width", "sha256 of the weights", "front end"], used),
+        html.table(["embedder", "sha256 of the weights", "width", "rate (Hz)", "front end"], nets),
     )
 
 
@@ -57,8 +56,8 @@ def charts(name: str, lines: Sequence[Line]) -> str:
     by_score = {key: [line for line in lines if key in line.scores] for key in DISTANCES}
     shown = {key: part for key, part in by_score.items() if len(part) > 1}
     parts = [html.figure(bars(shown, len(lines)), f"distances by {name}")] if shown else []
-    if any(line.scores["FD_inf"].points for line in by_score["FD_inf"]):
-        parts.append(html.figure(extrapolation(lines), f"FD by {name} against 1/n"))
+    if drawn := [line for line in by_score["FD_inf"] if line.scores["FD_inf"].points]:
+        parts.append(html.figure(extrapolation(drawn), f"FD by {name} against 1/n"))
     return "".join(parts)
 
 
@@ -69,10 +68,8 @@ def bars(shown: dict[str, list[Line]], rows: int) -> Picture:
     for axes, (key, part) in zip(panels, shown.items(), strict=True):
         scores = [line.scores[key] for line in part]
         colours = ["#c2410c" if line.name.startswith("generated") else "#3f6b8f" for line in part]
-        names, errors = (
-            [f"{line.name} (n={line.n})" for line in part],
-            [score.error or 0.0 for score in scores],
-        )
+        names = [f"{line.name} (n={line.n})" for line in part]
+        errors = [score.error or 0.0 for score in scores]
         axes.barh(names, [score.value for score in scores], xerr=errors, color=colours)
         axes.set_title(key, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
@@ -85,11 +82,8 @@ def extrapolation(lines: Sequence[Line]) -> Picture:
     figure = Picture(figsize=(6.5, 3.2))
     axes = figure.subplots()
     for line in lines:
-        score = line.scores.get("FD_inf")
-        if score is None or not score.points:
-            continue
-        x = [1 / n for n, _ in score.points]
-        y = [distance for _, distance in score.points]
+        score = line.scores["FD_inf"]
+        x, y = zip(*((1 / n, distance) for n, distance in score.points or ()), strict=True)
         slope = (sum(y) / len(y) - score.value) / (sum(x) / len(x))
         (dots,) = axes.plot(x, y, "o", markersize=4, label=line.name)
         axes.plot([0, max(x)], [score.value, score.value + slope * max(x)], color=dots.get_color())
@@ -99,33 +93,35 @@ def extrapolation(lines: Sequence[Line]) -> Picture:
     return figure
 
 
-def examples(report: Report, count: int) -> list[tuple[str, dict[str, Any]]]:
+def examples(report: Report) -> list[tuple[str, dict[str, Any]]]:
     """Clips to hear: the worst ones by KL or by caption, then evenly spread ones."""
     first = [row for row in report.clips if row["set"] == 1]
     key = next((name for name in BY_CLIP if first and name in first[0]), None)
     if key is None:
-        return [("", row) for row in first[:count]]
+        return [("", row) for row in first[:SHOWN]]
+    half = SHOWN // 2
     order = sorted(first, key=lambda row: row[key], reverse=key == "kl")
-    half = count // 2
-    rest = order[half:]
-    step = max(1, len(rest) // (count - half))
-    spread = [(f"rank {half + i + 1} by {key}", rest[i]) for i in range(0, len(rest), step)]
-    return [*((f"worst by {key}", row) for row in order[:half]), *spread[: count - half]]
+    step = max(1, (len(order) - half) // half)
+    spread = [(f"rank {i + 1} by {key}", order[i]) for i in range(half, len(order), step)]
+    return [*((f"worst by {key}", row) for row in order[:half]), *spread[:half]]
 
 
 def cards(report: Report, generated: Sequence[Clip], real: Sequence[Clip]) -> str:
     """Cards with players and spectrograms, the reference under the generated clip."""
-    ours, theirs = {clip.id: clip for clip in generated}, {clip.id: clip for clip in real}
+    sides = {
+        "generated": {clip.id: clip for clip in generated},
+        "reference": {clip.id: clip for clip in real},
+    }
     parts = []
-    for reason, row in examples(report, SHOWN):
+    for reason, row in examples(report):
         values = ", ".join(f"{name} {row[name]:.3g}" for name in BY_CLIP if name in row)
         sounds = []
-        for label, clip in (("generated", ours.get(row["id"])), ("reference", theirs.get(row["id"]))):
-            if clip is not None:
+        for label, clips in sides.items():
+            if clip := clips.get(row["id"]):
                 wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
                 sounds.append(f'<div class="small">{label}</div>{html.spectrogram(wave, rate)}')
                 sounds.append(html.player(wave, rate))
-        note = "; ".join(part for part in (row["id"], reason, values) if part)
+        note = "; ".join(filter(None, (row["id"], reason, values)))
         parts.append(html.card(row["caption"] or row["id"], note, *sounds))
     scale = f"Spectrograms: log-mel, {html.TOP - html.RANGE:g} to {html.TOP:g} dB everywhere."
     return html.section("Clips", f'<p class="small">{scale}</p><div class="clips">{"".join(parts)}</div>')
@@ -133,8 +129,8 @@ def cards(report: Report, generated: Sequence[Clip], real: Sequence[Clip]) -> st
 
 def as_text(report: Report) -> str:
     """Conditions, one Markdown table an embedder, warnings."""
-    lines = [f"{key:<12} {html.plain(value)}" for key, value in report.about.items() if key != "scores"]
-    lines += [f"{name:<12} {html.plain(counts)}" for name, counts in report.census.items()]
+    facts = {key: value for key, value in (report.about | report.census).items() if key != "scores"}
+    lines = [f"{key:<12} {html.plain(value)}" for key, value in facts.items()]
     for name, part in report.lines.items():
         lines += ["", f"by {name}", "", markdown(*score_table(part))]
     lines += [f"warning: {line}" for line in report.warnings]
@@ -143,5 +139,5 @@ def as_text(report: Report) -> str:
 
 def as_csv(report: Report) -> str:
     """One line a generated clip."""
-    names = dict.fromkeys(name for row in report.clips for name in row)
-    return csv_text(list(names), [[row.get(name, "") for name in names] for row in report.clips])
+    names = list(dict.fromkeys(name for row in report.clips for name in row))
+    return csv_text(names, [[row.get(name, "") for name in names] for row in report.clips])

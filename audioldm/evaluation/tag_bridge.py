@@ -5,7 +5,6 @@ CLAP's towers one by one (YAMNet for sound, MiniLM for text), so it does not gra
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -36,9 +35,3 @@ def sentence_vectors(texts: Sequence[str]) -> Tensor:
     """MiniLM's unit vectors (n, 384), in order."""
     vectors = minilm_embeddings(texts)
     return torch.stack([vectors[text] for text in texts])
-
-
-@lru_cache(maxsize=4)
-def bridge_to(class_names: tuple[str, ...]) -> TagBridge:
-    """The bridge to a tagger's classes, made once."""
-    return TagBridge(class_names)

@@ -52,7 +52,7 @@ def test_wrong_runs_are_told(runs: list[Path], command, capsys, tmp_path: Path) 
     assert command("report", tmp_path / "none") == 2
     assert "There is no run" in capsys.readouterr().err
     assert command("report", tmp_path) == 2
-    assert "no metrics.jsonl" in capsys.readouterr().err
+    assert "metrics.jsonl cannot be read" in capsys.readouterr().err
     (runs[0] / "metrics.jsonl").write_text("")
     assert command("report", runs[0]) == 2
     assert "is empty" in capsys.readouterr().err

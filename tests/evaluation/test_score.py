@@ -18,7 +18,7 @@ from audioldm.datasets.manifest import Row
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import clips
-from audioldm.evaluation.clip_set import Cache, Frame, embed_clips
+from audioldm.evaluation.clips import Cache, Frame, embed_clips
 from audioldm.evaluation.comparison import Comparison, split_by_group
 from audioldm.evaluation.embedders import Embeddings
 from audioldm.spec import SPECS
@@ -74,7 +74,7 @@ def noisy(snr: float):  # type: ignore[no-untyped-def]
 
 
 def compared(made: Path, real: Path, embedder: Bands | None = None, cache: Path | None = None):  # type: ignore[no-untyped-def]
-    ours, theirs = clips.paired(clips.from_folder(made), clips.from_folder(real))
+    (ours,), theirs = clips.paired_runs([clips.from_folder(made)], clips.from_folder(real))
     compare = Comparison([ours], theirs, Frame(1.0), cache=Cache(cache))
     return compare.run([embedder or Bands()], {})
 
@@ -175,7 +175,7 @@ def test_references_among_the_generated_are_told(real: Path) -> None:
 
 def test_short_frames_are_told(real: Path, tmp_path: Path) -> None:
     made = degraded(real, tmp_path / "made", noisy(20.0))
-    ours, theirs = clips.paired(clips.from_folder(made), clips.from_folder(real))
+    (ours,), theirs = clips.paired_runs([clips.from_folder(made)], clips.from_folder(real))
     report = Comparison([ours], theirs, Frame(0.05)).run([Bands()], {})
     assert any("mostly padding" in line for line in report.warnings)
     assert any("28 of 28 generated clips: cut" in line for line in report.warnings)
