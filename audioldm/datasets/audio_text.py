@@ -27,20 +27,6 @@ ENOUGH = 0.5
 """A crop is loud enough at half the clip's own RMS; the first such crop is taken, so quiet parts still occur."""
 
 
-class Epoch:
-    """The current epoch, in shared memory so that persistent workers see it change."""
-
-    def __init__(self) -> None:
-        self.value: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-
-    def set(self, epoch: int) -> None:
-        """Begin ``epoch``."""
-        self.value.fill_(epoch)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-
 class AudioText(Dataset[Item]):
     """Windows of ``seconds`` from the rows' clips, each with one of its captions.
 
@@ -48,20 +34,13 @@ class AudioText(Dataset[Item]):
     ``mixup`` is the chance that a second row of the same length is mixed in, its caption joined.
     ``cache`` decodes every clip once to 16-bit samples (1.9 MB a minute at 16 kHz), in memory or in a store that all
     trainings share; the samples are the same without it.  ``captions`` is "random" or "first".  Call ``set_epoch``
-    before each epoch for new draws.
+    before each epoch for new draws; persistent workers see it too.
     """
 
     def __init__(
-        self,
-        rows: Sequence[Row],
-        spec: AudioSpec,
-        seconds: float | Sequence[float],
-        *,
-        seed: int,
-        cache: bool = True,
-        captions: str = "random",
-        mixup: float = 0.0,
-    ) -> None:
+        self, rows: Sequence[Row], spec: AudioSpec, seconds: float | Sequence[float], *, seed: int,
+        cache: bool = True, captions: str = "random", mixup: float = 0.0,
+    ) -> None:  # fmt: skip
         if not rows:
             raise AudioLDMError("There are no rows to train on.", "Check the manifest and its splits.")
         if captions not in CAPTIONS:
@@ -72,24 +51,18 @@ class AudioText(Dataset[Item]):
             raise AudioLDMError(f"seconds={seconds} is not a length.", "Use more than 0.")
         if not 0 <= mixup <= 1:
             raise AudioLDMError(f"mixup={mixup} is not a chance.", "Use 0 to 1.")
-        self.rows = list(rows)
-        self.spec = spec
+        self.rows, self.spec, self.seed, self.captions, self.mixup = list(rows), spec, seed, captions, mixup
         self.lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
         self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
         """each row's bucket, for BucketDraws"""
-        self.alike = {
-            bucket: [i for i, other in enumerate(self.ids) if other == bucket] for bucket in set(self.ids)
-        }
-        self.mixup = mixup
-        self.seed = seed
-        self.captions = captions
-        self.epoch = Epoch()
+        self.alike = {b: [i for i, other in enumerate(self.ids) if other == b] for b in set(self.ids)}
+        self.epoch: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self.clips = Store(self.rows, spec.rate) if cache else None
         self.last: tuple[int, Tensor] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of ``epoch``."""
-        self.epoch.set(epoch)
+        self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,36 +70,30 @@ class AudioText(Dataset[Item]):
     def __getitem__(self, index: int | tuple[int, int]) -> Item:
         """Row ``index`` in the current epoch, or row and draw number in one."""
         index, epoch = index if isinstance(index, tuple) else (index, int(self.epoch))
-        wave, caption = self.crop(index, generator(self.seed, epoch, index))
+        wave, caption, _ = self.crop(index, generator(self.seed, epoch, index))
         if (other := self.partner(index, epoch)) is not None:
             rng = generator(self.seed + 2, epoch, index)
-            second, also = self.crop(other, rng)
+            second, also, _ = self.crop(other, rng)
             wave, caption = mixed(wave, second, share(rng)), both(caption, also)
         return wave, caption, self.rows[index].path
 
-    def crop(self, index: int, rng: Generator) -> tuple[Tensor, str]:
-        """A window (1, N) of one row, and one of its captions."""
-        row = self.rows[index]
-        caption = row.captions[draw(len(row.captions), rng) if self.captions == "random" else 0]
-        clip = self.clip(index)
-        samples = self.spec.samples(self.lengths[self.ids[index]])
-        return window(clip.float() / SCALE, samples, rng)[None], caption
+    def crop(self, index: int, rng: Generator) -> tuple[Tensor, str, int]:
+        """A window (1, N) of one row, one of its captions, and where in the clip it begins."""
+        captions = self.rows[index].captions
+        caption = captions[draw(len(captions), rng) if self.captions == "random" else 0]
+        wave, samples = self.clip(index).float() / SCALE, self.spec.samples(self.lengths[self.ids[index]])
+        start = crop_start(wave, samples, rng)
+        return cut(wave, start, samples)[None], caption, start
 
     def facts(self, index: int, epoch: int) -> Tensor:
         """(5,): start, seconds, rate, loudness and clipping of what window ``index`` of draw ``epoch`` is cut from.
 
         Of two mixed clips, those of the first.
         """
-        row, wave, rng = (
-            self.rows[index],
-            self.clip(index).float() / SCALE,
-            generator(self.seed, epoch, index),
-        )
-        if self.captions == "random":
-            draw(len(row.captions), rng)
-        start = crop_start(wave, self.spec.samples(self.lengths[self.ids[index]]), rng) / self.spec.rate
-        seconds, loudness = len(wave) / self.spec.rate, 0.0 if row.loudness is None else row.loudness
-        return torch.tensor([start, seconds, row.rate, loudness, row.clipping])
+        row, rate = self.rows[index], self.spec.rate
+        _, _, start = self.crop(index, generator(self.seed, epoch, index))
+        loudness = 0.0 if row.loudness is None else row.loudness
+        return torch.tensor([start / rate, len(self.clip(index)) / rate, row.rate, loudness, row.clipping])
 
     def clip(self, index: int) -> Tensor:
         """The whole clip of a row as int16; without a cache, the last one stays for its next window."""
@@ -138,10 +105,8 @@ class AudioText(Dataset[Item]):
 
     def partner(self, index: int, epoch: int) -> int | None:
         """The row that is mixed into ``index`` in draw ``epoch``; None for most of them, and for the row itself."""
-        if not self.mixup:
-            return None
         rng = generator(self.seed + 1, epoch, index)
-        if float(torch.rand((), generator=rng)) >= self.mixup:
+        if not self.mixup or float(torch.rand((), generator=rng)) >= self.mixup:
             return None
         alike = self.alike[self.ids[index]]
         other = alike[draw(len(alike), rng)]
@@ -156,10 +121,13 @@ def window(wave: Tensor, samples: int, rng: Generator) -> Tensor:
     >>> window(torch.tensor([1.0, 2.0, 3.0]), 5, generator(0, 0, 0))
     tensor([-1.,  0.,  1.,  0.,  0.])
     """
-    spare = len(wave) - samples
-    if spare <= 0:
-        return torch.nn.functional.pad(wave - wave.mean(), (0, -spare)) if spare else wave
-    start = crop_start(wave, samples, rng)
+    return cut(wave, crop_start(wave, samples, rng), samples)
+
+
+def cut(wave: Tensor, start: int, samples: int) -> Tensor:
+    """``samples`` of (N,) from ``start``; a short wave without its mean, with zeros at the end."""
+    if (spare := len(wave) - samples) < 0:
+        return torch.nn.functional.pad(wave - wave.mean(), (0, -spare))
     return wave[start : start + samples]
 
 
@@ -168,12 +136,10 @@ def crop_start(wave: Tensor, samples: int, rng: Generator) -> int:
     spare = len(wave) - samples
     if spare <= 0:
         return 0
-    starts = torch.randint(spare + 1, (STARTS,), generator=rng).tolist()
-    crops = [wave[start : start + samples] for start in starts]
-    powers = [float(crop.square().mean()) for crop in crops]
+    starts: list[int] = torch.randint(spare + 1, (STARTS,), generator=rng).tolist()
+    powers = [float(wave[start : start + samples].square().mean()) for start in starts]
     enough = ENOUGH**2 * float(wave.square().mean())
-    first = next((place for place, power in enumerate(powers) if power >= enough), powers.index(max(powers)))
-    return int(starts[first])
+    return starts[next((i for i, power in enumerate(powers) if power >= enough), powers.index(max(powers)))]
 
 
 def varied(wave: Tensor, row: int, draw: int, *, speed: float) -> Tensor:
@@ -213,15 +179,14 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
         raise AudioLDMError(
             f"No rows come from {empty}.", f"Sources here: {sorted({row.source for row in rows})}."
         )
-    chances = {name: share / sum(shares.values()) for name, share in shares.items()} | {"": 0.0}
     sums = Counter[str]()
     for row, name in zip(rows, names, strict=True):
         sums[name] += row.weight  # type: ignore[assignment]  # a Counter adds any numbers
     values = [
-        chances[name] * row.weight / sums[name] if sums[name] else 0.0
+        row.weight * shares.get(name, 0.0) / (sums[name] or 1.0)
         for row, name in zip(rows, names, strict=True)
     ]
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64) / sum(shares.values())
 
 
 def source_of(row: Row, names: Iterable[str]) -> str:

@@ -52,28 +52,14 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self,
-        ids: Sequence[int],
-        sizes: Mapping[int, int],
-        *,
-        seed: int,
-        place: Place = BEGIN,
-        shuffle: bool = True,
-        passes: int | None = None,
-    ) -> None:
+        self, ids: Sequence[int], sizes: Mapping[int, int], *, seed: int, place: Place = BEGIN,
+        shuffle: bool = True, passes: int | None = None,
+    ) -> None:  # fmt: skip
         if not ids:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.rows = {
-            bucket: [row for row, bucket_id in enumerate(ids) if bucket_id == bucket]
-            for bucket in sorted(set(ids))
-        }
-        self.sizes, self.seed, self.place, self.shuffle, self.passes = (
-            dict(sizes),
-            seed,
-            place,
-            shuffle,
-            passes,
-        )
+        self.rows = {b: [row for row, other in enumerate(ids) if other == b] for b in sorted(set(ids))}
+        self.sizes, self.seed, self.place = dict(sizes), seed, place
+        self.shuffle, self.passes = shuffle, passes
         self.steps = sum(-(-len(rows) // (sizes[bucket] * place.world)) for bucket, rows in self.rows.items())
         self.plan: tuple[int, list[list[int]]] | None = None
 
@@ -81,12 +67,8 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         """The batches of pass ``number``, for all processes together."""
 
         def mixed(items: list[Any], index: int) -> list[Any]:
-            rng = generator(self.seed, number, index)
-            return (
-                [items[i] for i in torch.randperm(len(items), generator=rng).tolist()]
-                if self.shuffle
-                else items
-            )
+            order = torch.randperm(len(items), generator=generator(self.seed, number, index)).tolist()
+            return [items[i] for i in order] if self.shuffle else items
 
         out = list[list[int]]()
         for bucket, rows in self.rows.items():

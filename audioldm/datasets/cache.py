@@ -58,26 +58,23 @@ def key_of(settings: Mapping[str, Any]) -> str:
 def ingredient(what: str, file: Path | str, prefixes: Sequence[str] = ()) -> dict[str, Any]:
     """A file that a cache is made from, and its hash: of all bytes, or of the tensors whose names begin so."""
     path = Path(file).absolute()
-    return {"what": what, "file": str(path), "prefixes": list(prefixes), "sha256": _digest(path, prefixes)}
-
-
-def _digest(path: Path, prefixes: Sequence[str]) -> str:
+    about = {"what": what, "file": str(path), "prefixes": list(prefixes)}
     if not prefixes:
-        return sha256(path)
+        return {**about, "sha256": sha256(path)}
     digest = hashlib.sha256()
-    with safe_open(path, "pt") as file:
-        for name in sorted(file.keys()):
+    with safe_open(path, "pt") as tensors:
+        for name in sorted(tensors.keys()):
             if name.startswith(tuple(prefixes)):
                 digest.update(name.encode())
-                digest.update(file.get_tensor(name).contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+                digest.update(tensors.get_tensor(name).contiguous().view(torch.uint8).numpy().tobytes())
+    return {**about, "sha256": digest.hexdigest()}
 
 
 def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
     """Refuse a cache one of whose ingredients is here and has changed; one that is elsewhere is taken on trust."""
     for item in index.get("made_of", []):
         path = Path(item["file"])
-        if path.is_file() and _digest(path, item["prefixes"]) != item["sha256"]:
+        if path.is_file() and ingredient(item["what"], path, item["prefixes"])["sha256"] != item["sha256"]:
             raise AudioLDMError(
                 f"{folder} is stale: its {item['what']} {path} has changed since it was made.",
                 "Encode again with --force.",
@@ -109,14 +106,11 @@ def index_at(path: Path) -> dict[str, Any]:
     """The index in a file, of a cache that may be cut off."""
     try:
         index = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        if not (isinstance(index["shards"], list) and isinstance(index["windows"], int)):
+            raise ValueError("it is no index of latents")
+        return dict(index)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
-    whole = isinstance(index, dict) and all(
-        isinstance(index.get(name), kind) for name, kind in (("shards", list), ("windows", int))
-    )
-    if not whole:
-        raise _damaged(path, "it is no index of latents")
-    return dict(index)
 
 
 def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
@@ -154,9 +148,8 @@ def write_latents(
 
     def write(shard: list[Encoded]) -> None:
         """A shard, then the index that lists it."""
-        index["shards"].append(
-            _write_shard(shard, folder / f"latents-{len(index['shards']):05d}.safetensors")
-        )
+        entry = _write_shard(shard, folder / f"latents-{len(index['shards']):05d}.safetensors")
+        index["shards"].append(entry)
         index["sources"] += [window.source for window in shard]
         index["labels"] += [list(window.labels) for window in shard]
         index["windows"] += len(shard)
@@ -164,10 +157,11 @@ def write_latents(
 
     with ThreadPoolExecutor(1) as writer:  # one shard at a time, while the next is encoded
         writing: Future[None] | None = None
-        for shard in shards_of(windows):
-            if writing is not None:
-                writing.result()
-            writing = writer.submit(write, shard)
+        for _, alike in groupby(windows, key=lambda window: window.mean.shape):
+            while shard := list(islice(alike, SHARD)):
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(write, shard)
         if writing is not None:
             writing.result()
     if not index["shards"]:
@@ -177,13 +171,6 @@ def write_latents(
     index["complete"] = True
     write_index(folder, index)
     return index
-
-
-def shards_of(windows: Iterable[Encoded]) -> Iterator[list[Encoded]]:
-    """Lists of up to SHARD windows of one length."""
-    for _, alike in groupby(windows, key=lambda window: window.mean.shape):
-        while shard := list(islice(alike, SHARD)):
-            yield shard
 
 
 def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
@@ -200,15 +187,15 @@ def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
     if sequences:
         lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
         tensors |= {"tokens": torch.cat(sequences).half(), "token_offset": lengths.cumsum(0)}
-    facts = [window.facts for window in windows if window.facts is not None]
-    if facts:
+    if facts := [window.facts for window in windows if window.facts is not None]:
         tensors["facts"] = torch.stack(facts)
     for name in windows[0].maps:
         tensors[f"{MAP}{name}"] = torch.stack([window.maps[name] for window in windows]).half()
     with staged(path) as stage:
         save_file(tensors, stage)
-        size, digest = stage.stat().st_size, sha256(stage)
-    return {"name": path.name, "windows": len(windows), "bytes": size, "sha256": digest}
+        return {
+            "name": path.name, "windows": len(windows), "bytes": stage.stat().st_size, "sha256": sha256(stage),
+        }  # fmt: skip
 
 
 def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str, Tensor]]:
@@ -217,20 +204,18 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str
     ``verify`` reads each file once and compares its hash, so that no bit flips unseen.
     """
     for entry in read_index(folder)["shards"]:
-        entry = entry if isinstance(entry, dict) else {"name": entry}  # a cache of format 1 knows only names
-        if not isinstance(entry.get("name"), str):
+        if not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
             raise _damaged(Path(folder) / "index.json", "a shard has no name")
         path = inside(folder, entry["name"], where=Path(folder) / "index.json")
         size = path.stat().st_size if path.is_file() else 0
-        if size != entry.get("bytes", size or -1):
-            raise _damaged(path, f"it has {size} of {entry.get('bytes', 'its')} bytes")
-        if verify and "sha256" in entry and sha256(path) != entry["sha256"]:
+        if size != entry.get("bytes"):
+            raise _damaged(path, f"it has {size} of {entry.get('bytes')} bytes")
+        if verify and sha256(path) != entry.get("sha256"):
             raise _damaged(path, "its bytes are not those that were written")
         try:
-            shard = load_file(path)
+            yield load_file(path)
         except (SafetensorError, OSError) as error:
             raise _damaged(path, str(error)) from error
-        yield shard
 
 
 def _damaged(path: Path, why: str) -> AudioLDMError:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,37 +78,46 @@ class FlatTops:
         return (int(self.flat.sum()) + self.beyond) / max(1, self.samples)
 
 
-class Measures(NamedTuple):
-    """What was measured of one clip, in one pass over its blocks."""
+@dataclass(frozen=True)
+class Measures:
+    """What was measured of a clip in one pass over its blocks; (kind, detail) of what makes it unfit, if anything."""
 
-    samples: int
-    finite: bool
-    low: float
-    high: float
+    seconds: float
     clipped: float
     level: float
     digest: str
     strongest: int | None
+    flaw: tuple[str, str] | None
 
 
 def measure(file: Reader, start: float, seconds: float | None, channel: int | None = None) -> Measures:
     """Measure a part of a file, of the mean of its channels or of one of them."""
     mixer, tops, meter = Mixer(file.channels), FlatTops(file.channels), Loudness(file.rate)
-    digest, samples, finite, low, high = hashlib.sha256(), 0, True, float("inf"), -float("inf")
+    digest, samples, low, high = hashlib.sha256(f"{file.rate}".encode()), 0, float("inf"), -float("inf")
+    flaw = None
     for array in file.blocks(start, seconds):
         block = torch.from_numpy(array)
         mean = mixer.add(block)
         wave = mean if channel is None else block[:, channel]
-        finite = finite and bool(torch.isfinite(block).all())
-        if not finite:
-            break
+        if not torch.isfinite(block).all():
+            nan = ("nan", "samples that are not finite numbers")
+            return Measures(0.0, 0.0, 0.0, "", None, nan)
         low, high = min(low, float(wave.min())), max(high, float(wave.max()))
         tops.add(block)
         meter.add(wave)
         digest.update((wave.double() * 32767).round().short().numpy().tobytes())
         samples += len(wave)
-    level = meter.value() if finite else 0.0
-    return Measures(samples, finite, low, high, tops.share(), level, digest.hexdigest(), mixer.strongest())
+    peak, swing = max(-low, high), (high - low) / 2
+    if samples == 0:
+        flaw = "corrupt", "no samples"
+    elif peak > LOUDEST:
+        flaw = "level", f"peak {peak:.1e}"
+    elif peak < SILENT_PEAK or (swing < SILENT_PEAK and samples > 1):
+        flaw = "silent", f"peak {peak:.1e}" if peak < SILENT_PEAK else f"a constant of {low:.2g}"
+    elif samples < SHORTEST * file.rate:
+        flaw = "short", f"{samples} samples"
+    about = samples / file.rate, tops.share(), meter.value(), digest.hexdigest(), mixer.strongest()
+    return Measures(*about, flaw)
 
 
 def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
@@ -128,44 +136,18 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     try:
         with opened(row.path) as file:
             rate, result = file.rate, measure(file, row.start, row.seconds)
-            strongest = result.strongest
-            if strongest is not None:
-                result = measure(file, row.start, row.seconds, strongest)
+            if (channel := result.strongest) is not None:
+                result = measure(file, row.start, row.seconds, channel)
     except AudioLDMError as error:
         return unfit("corrupt", error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is "))
-    if why := flaw(result, rate):
-        return unfit(*why)
-    notes = []
-    if strongest is not None:
-        notes.append(Finding("antiphase", row.path, CANCEL.format(strongest + 1)))
+    if result.flaw:
+        return unfit(*result.flaw)
+    notes = [] if channel is None else [Finding("antiphase", row.path, CANCEL.format(channel + 1))]
     if result.clipped >= CLIPPED_SHARE:
         notes.append(Finding("clipped", row.path, f"{100 * result.clipped:.2g} % of its samples"))
-    seconds, level = round(result.samples / rate, 6), round(result.level, 2)
-    row = replace(
-        row,
-        sha256=digest,
-        seconds=seconds,
-        loudness=level,
-        rate=float(rate),
-        clipping=round(result.clipped, 6),
-    )
-    return row, notes, f"{rate}/{result.digest}"
-
-
-def flaw(result: Measures, rate: int) -> tuple[str, str] | None:
-    """The kind and detail of what makes a clip unfit; None for a clip that is fit."""
-    if not result.finite:
-        return "nan", "samples that are not finite numbers"
-    if result.samples == 0:
-        return "corrupt", "no samples"
-    peak, swing = max(-result.low, result.high), (result.high - result.low) / 2
-    if peak > LOUDEST:
-        return "level", f"peak {peak:.1e}"
-    if peak < SILENT_PEAK or (swing < SILENT_PEAK and result.samples > 1):
-        return "silent", f"peak {peak:.1e}" if peak < SILENT_PEAK else f"a constant of {result.low:.2g}"
-    if result.samples < SHORTEST * rate:
-        return "short", f"{result.samples} samples"
-    return None
+    seconds, level, clipping = round(result.seconds, 6), round(result.level, 2), round(result.clipped, 6)
+    row = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=float(rate), clipping=clipping)
+    return row, notes, result.digest
 
 
 def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
@@ -189,9 +171,8 @@ def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
             continue
         keys = ((row.sha256, str(row.start), str(row.seconds)), (samples,))
         twin = known.get(keys[0]) or known.get(keys[1])
-        if twin is not None and (
-            keys[0] in known or twin.sha256 != row.sha256
-        ):  # parts of a hum may be alike
+        # other parts of one hum may be alike
+        if twin is not None and (keys[0] in known or twin.sha256 != row.sha256):
             findings.append(Finding("duplicate", row.path, f"same as {twin.path}"))
             continue
         known.update(dict.fromkeys(keys, row))

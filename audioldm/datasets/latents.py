@@ -8,6 +8,7 @@ stored in the index.
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -112,20 +113,19 @@ class LatentDataset(Dataset[LatentBatch]):
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     """Stack windows of one length to a batch; token sequences are padded to the longest, with a mask (B, L)."""
-    mean, std, text, audio = (
-        torch.stack([getattr(item, name) for item in items]) for name in ("mean", "std", "text", "audio")
-    )
-    maps, known = (
-        [part for item in items if (part := getattr(item, name)) is not None] for name in ("curve", "facts")
-    )
-    drawn, facts = (torch.stack(parts) if parts else None for parts in (maps, known))
-    sequences = [item.tokens for item in items if item.tokens is not None]
-    if not sequences:
-        return LatentBatch(mean, std, text, audio, curve=drawn, facts=facts)
+    parts = {name: [getattr(item, name) for item in items] for name in ("mean", "std", "text", "audio")}
+    parts |= {
+        name: values
+        for name in ("curve", "facts")
+        if (values := [part for item in items if (part := getattr(item, name)) is not None])
+    }
+    batch = LatentBatch(**{name: torch.stack(values) for name, values in parts.items()})
+    if not (sequences := [item.tokens for item in items if item.tokens is not None]):
+        return batch
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
-    return LatentBatch(mean, std, text, audio, tokens, mask, drawn, facts)
+    return replace(batch, tokens=tokens, mask=mask)
 
 
 def labels_of(folder: Path | str) -> list[str]:
@@ -159,9 +159,7 @@ class LabelledLatents(Dataset[LabelledItem]):
 
     def __init__(self, folder: Path | str, classes: Sequence[str], *, seed: int) -> None:
         self.latents = LatentDataset(folder, seed=seed)
-        labels = labels_of(folder)
-        unknown = sorted(set(labels) - set(classes))
-        if unknown:
+        if unknown := sorted(set(labels := labels_of(folder)) - set(classes)):
             raise AudioLDMError(
                 f"{folder} has the label {unknown[0]!r}, which is not trained.",
                 f"Known: {', '.join(classes)}.",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from glob import glob
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from audioldm.tables import lines, read_text
 
 SOUNDS = tuple(suffix.lstrip(".") for suffix in SUFFIXES)
 DAMAGE = (OSError, tarfile.TarError, ValueError, EOFError)
-END = bytes(tarfile.BLOCKSIZE)
 
 
 def expand(shards: Sequence[str]) -> list[str]:
@@ -52,11 +51,8 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
     """
     folder = Path(folder)
     if lost := [row.path for row in rows if not Path(row.path).is_file()]:
-        raise AudioLDMError(
-            f"{len(lost)} of {len(rows)} files are missing, such as {lost[0]}.",
-            "Run `audioldm data check` on the manifest.",
-            code=1,
-        )
+        what = f"{len(lost)} of {len(rows)} files are missing, such as {lost[0]}."
+        raise AudioLDMError(what, "Run `audioldm data check` on the manifest.", code=1)
     paths, counter = [], counted(rows, "clips")
     for start in range(0, len(rows), clips):
         path = folder / f"shard-{start // clips:05d}.tar"
@@ -72,14 +68,13 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
 
 def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
     """The members of one row."""
-    with opened(verified(row)):  # only sounds go into a shard, whatever a manifest names
+    with opened(verified(row)), open(row.path, "rb") as file:  # only sounds, whatever a manifest names
         sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
-    sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
-    with open(row.path, "rb") as file:
+        sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
         tar.addfile(sound, file)
-    text = "\n".join(" ".join(caption.split()) for caption in row.captions).encode()
-    about = json.dumps({"start": row.start, "seconds": row.seconds, "source": row.source}).encode()
-    for name, content in ((f"{key}.txt", text), (f"{key}.json", about)):
+    text = "\n".join(" ".join(caption.split()) for caption in row.captions)
+    about = json.dumps({"start": row.start, "seconds": row.seconds, "source": row.source})
+    for name, content in ((f"{key}.txt", text.encode()), (f"{key}.json", about.encode())):
         member = tarfile.TarInfo(name)
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
@@ -112,10 +107,13 @@ class Sample:
 
 def samples(shard: str) -> Iterator[Sample]:
     """Every sample in order.  Raises AudioLDMError for a shard that is damaged, cut off or missing."""
-    if os.path.lexists(shard) and not Path(shard).is_file():
+    path = Path(shard)
+    if os.path.lexists(shard) and not path.is_file():
         raise unreadable(shard, "it is no file")
     try:
-        for sample in (local if is_local(shard) else streamed)(shard):
+        about = os.stat(shard) if shard.endswith(".tar") and path.is_file() else None
+        every = streamed(shard) if about is None else laid_out(shard, about.st_size, about.st_mtime_ns)
+        for sample in every:
             if set(SOUNDS).isdisjoint(sample.parts) or "txt" not in sample.parts:
                 raise AudioLDMError(f"{shard}: {sample.key} lacks its sound or its .txt.", code=1)
             yield sample
@@ -123,26 +121,17 @@ def samples(shard: str) -> Iterator[Sample]:
         raise unreadable(shard, error) from None
 
 
-def is_local(shard: str) -> bool:
-    """Whether it is a .tar file that is here."""
-    return shard.endswith(".tar") and Path(shard).is_file()
-
-
-def local(shard: str) -> Iterator[Sample]:
-    """The samples of a .tar file, to be read where they lie."""
-    about = os.stat(shard)
-    yield from laid_out(shard, about.st_size, about.st_mtime_ns)
-
-
 @lru_cache(maxsize=64)
 def laid_out(shard: str, size: int, changed: int) -> list[Sample]:
-    """The samples of a .tar file by its headers; remembered of the last 64 files (about 1 kB a sample)."""
+    """The samples of a .tar file by its headers, to be read where they lie; remembered of the last 64 files."""
     with tarfile.open(shard, "r:") as tar:
         members = [(*split(item.name), (item.offset_data, item.size)) for item in tar if item.isreg()]
         end = tar.offset
     with open(shard, "rb") as file:
         file.seek(end)
-        if file.read(len(END)) != END:  # tarfile takes a damaged header for the end
+        if file.read(tarfile.BLOCKSIZE) != bytes(
+            tarfile.BLOCKSIZE
+        ):  # tarfile takes a damaged header for the end
             raise tarfile.ReadError(f"no header and no end at byte {end}")
     groups = groupby((member for member in members if member[0]), key=lambda member: member[0])
     return [Sample(shard, key, {suffix: place for _, suffix, place in parts}) for key, parts in groups]
@@ -199,12 +188,9 @@ class Shards(IterableDataset[Batch]):
         # The loader begins with its first worker, the run where it was.
         number = (number + self.place.start) % workers
         place, streams = self.place.rank * workers + number, self.place.world * workers
-        mine = self.shards[place::streams]
-        if not mine:
-            raise AudioLDMError(
-                f"{len(self.shards)} shards are too few for {streams} readers.",
-                "Write smaller shards, or use fewer workers.",
-            )
+        if not (mine := self.shards[place::streams]):
+            what = f"{len(self.shards)} shards are too few for {streams} readers."
+            raise AudioLDMError(what, "Write smaller shards, or use fewer workers.")
         past = (self.place.start - number + workers - 1) // workers * self.batch_size
         waiting: list[tuple[Tensor, str, str]] = []
         for draws, sample in self.stream(mine, place, past):
@@ -217,16 +203,15 @@ class Shards(IterableDataset[Batch]):
     def stream(self, shards: Sequence[str], place: int, past: int = 0) -> Iterator[tuple[int, Sample]]:
         """(draw number, sample) without end, shuffled, from the pass on that draw ``past`` is in."""
         size = sum(1 for shard in shards for _ in samples(shard)) if past else 0
-        number = past // size if size else 0
-        count = number * size
-        while True:
-            before = count
+        begin = past // size if size else 0
+        draws = begin * size
+        for number in count(begin):
+            before = draws
             for sample in self.shuffled(shards, generator(self.seed, number, 100 + place)):
-                yield count, sample
-                count += 1
-            if count == before:
+                yield draws, sample
+                draws += 1
+            if draws == before:
                 raise AudioLDMError(f"{shards[0]} holds no clip.", "Write the shards again.", code=1)
-            number += 1
 
     def shuffled(self, shards: Sequence[str], rng: Generator) -> Iterator[Sample]:
         """One pass over the samples of all shards, through the buffer."""

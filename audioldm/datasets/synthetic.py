@@ -38,16 +38,6 @@ def chirp(time: Tensor, begin: float, end: float) -> Tensor:
     return torch.sin(2 * pi * phase)
 
 
-def rising(time: Tensor, rng: Generator) -> Tensor:
-    """A chirp from the low band to the high one."""
-    return chirp(time, between(*LOW, rng), between(*HIGH, rng))
-
-
-def falling(time: Tensor, rng: Generator) -> Tensor:
-    """A chirp from the high band to the low one."""
-    return chirp(time, between(*HIGH, rng), between(*LOW, rng))
-
-
 def white(time: Tensor, rng: Generator) -> Tensor:
     """Gaussian noise, peak 1."""
     noise = torch.randn(len(time), generator=rng, dtype=torch.float64)
@@ -75,8 +65,14 @@ Maker = Callable[[Tensor, Generator], Tensor]
 SOUNDS: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "low tone": (lambda time, rng: tone(time, LOW, rng), ("a low tone", "a steady low tone")),
     "high tone": (lambda time, rng: tone(time, HIGH, rng), ("a high tone", "a steady high tone")),
-    "rising chirp": (rising, ("a rising chirp", "a tone gliding upwards")),
-    "falling chirp": (falling, ("a falling chirp", "a tone gliding downwards")),
+    "rising chirp": (
+        lambda time, rng: chirp(time, between(*LOW, rng), between(*HIGH, rng)),
+        ("a rising chirp", "a tone gliding upwards"),
+    ),
+    "falling chirp": (
+        lambda time, rng: chirp(time, between(*HIGH, rng), between(*LOW, rng)),
+        ("a falling chirp", "a tone gliding downwards"),
+    ),
     "white noise": (white, ("white noise", "steady hissing noise")),
     "low rumble": (rumble, ("a low rumble", "low rumbling noise")),
     "clicks": (clicks, ("repeated clicks", "a series of short clicks")),
