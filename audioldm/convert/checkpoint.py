@@ -8,19 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from audioldm.convert import unet
 from audioldm.convert.conditioners import all_conditioners, clap_nets, is_clap, t5_net
-from audioldm.convert.first_stage import is_vocoder, unwrapped, vae_net, vocoder_net
+from audioldm.convert.first_stage import unwrapped, vae_net, vocoder_net
+from audioldm.convert.folder import DEFAULT, ROBERTA, T5, TOKENIZERS, Choices, Weights
 from audioldm.convert.names import Net, below, unexplained
 from audioldm.convert.unet import UNetShape
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State, fill, read_json, read_weights, save_component
 
-Weights = Literal["ema", "raw"]
 PARTS = (
     ("unet", r"model\.diffusion_model\."),
     ("ema", r"model_ema\."),
@@ -35,6 +35,8 @@ TITLES = {
     "text_encoder_2": "T5 encoder", "projection_model": "GPT-2 of AudioLDM 2", "language_model": "GPT-2 of AudioLDM 2",
 }  # fmt: skip
 """what messages call a net"""
+PUBLISHED_HEADS = 8
+"""what converted folders carry as attention_head_dim; diffusers runs it as 8 heads at every level"""
 SCHEDULE = re.compile(
     r"betas|logvar|lvlb_weights|(alphas_cumprod(_prev)?)|sqrt_\w*alphas_cumprod\w*|log_one_minus_alphas_cumprod"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
@@ -51,7 +53,7 @@ TANGO_HEAD = 64
 
 @dataclass
 class Checkpoint:
-    """The nets that a file holds, by the names of component folders, and what it says besides."""
+    """A ``Source``: the nets that a file holds, by the names of component folders, and what it says besides."""
 
     path: Path
     nets: dict[str, Net] = field(default_factory=dict)
@@ -61,20 +63,27 @@ class Checkpoint:
     betas: Tensor | None = None
     weights: Weights = "raw"
     """which weights the U-Net has"""
+    choices: Choices = DEFAULT
 
     @property
     def unet_shape(self) -> UNetShape | None:
         """The U-Net's, if there is one."""
         return self.nets["unet"].config["shape"] if "unet" in self.nets else None
 
+    def has(self, name: str) -> bool:
+        """Whether the file holds such a net."""
+        return name in self.nets
+
     def build(self, name: str, **change: Any) -> Any:
         """A net, with other settings where ``change`` says so.   Raises AudioLDMError for one that is not there."""
         if name not in self.nets:
             raise AudioLDMError(f"{self.path} has no {TITLES[name]}.", "Name a file that has one.")
         net = self.nets[name]
+        if name == "unet" and self.choices.heads == "as-published":
+            change = {"heads": PUBLISHED_HEADS, **change}
         module = fill(lambda: net.make(**{**net.config, **change}), net.state, self.path)
         if name == "vae":
-            module.register_to_config(scaling_factor=self.scale)  # type: ignore[operator]
+            module.register_to_config(scaling_factor=self.scale)
         return module
 
     def save(self, folder: Path) -> list[Path]:
@@ -83,22 +92,43 @@ class Checkpoint:
             save_component(self.build(name), folder / name)
         return [folder / name for name in self.nets]
 
+    def tokenizer(self, kind: str) -> Path:
+        """Where a tokenizer is: below the one that was named, beside the file, or in the hub's cache.
+
+        RoBERTa's is the named folder itself or ``tokenizer`` beside the file; T5's ``tokenizer_2`` in either, or the
+        named folder itself where it is the only one.
+        """
+        beside = self.path.parent / ("tokenizer" if kind == ROBERTA else "tokenizer_2")
+        named = None if self.choices.tokenizer is None else Path(self.choices.tokenizer)
+        places = [beside] if named is None else [named, beside]
+        if named is not None and kind == T5:
+            places = [named / beside.name, *([] if self.has("text_encoder") else [named]), beside]
+        folder = next((place for place in places if place.is_dir()), None)
+        if folder is not None:
+            return folder
+        from audioldm.convert.hub import fetch_files
+
+        return fetch_files(kind, TOKENIZERS[kind][0], instead=f"into {beside}").folder
+
+    def extractor(self) -> Any:
+        """None: it is LAION's."""
+
 
 def unet_net(state: State, shape: UNetShape, heads: Sequence[int]) -> Net:
     """A U-Net in diffusers' names."""
     return Net(state, unet.build, {"shape": shape, "heads": tuple(heads)})
 
 
-def read_checkpoint(path: Path, *, weights: Weights = "ema") -> Checkpoint:
-    """Read and translate ``path``.   ``weights``: the moving average where there is one, or the raw ones.
+def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
+    """Read and translate ``path``.
 
     Raises AudioLDMError for a file that is damaged, of another kind, or has a key that no rule explains.
     """
-    state = tensors(read_weights(path), path)
+    state = tensors(path)
     if any(key.startswith(unet.PREFIX) for key in state):
-        return whole_checkpoint(path, state, weights)
+        return whole_checkpoint(path, state, choices)
     state = unwrapped(state)
-    if is_vocoder(state):
+    if any(key.startswith("conv_pre.") for key in state):
         nets = {"vocoder": vocoder_net(state, path)}
     elif "encoder.conv_in.weight" in state and "quant_conv.weight" in state:
         inner = below(state, "vocoder.")
@@ -111,27 +141,26 @@ def read_checkpoint(path: Path, *, weights: Weights = "ema") -> Checkpoint:
             f"{path} is no known checkpoint: its first key is {next(iter(state), 'none')!r}.",
             "Known: AudioLDM and its training repository (LDM, VAE, HiFi-GAN), LAION-CLAP.",
         )
-    return Checkpoint(path, nets)
+    return Checkpoint(path, nets, choices=choices)
 
 
-def tensors(content: Mapping[str, Any], path: Path) -> State:
+def tensors(path: Path) -> State:
     """The weights of a file: below ``state_dict``, below ``generator`` (HiFi-GAN), or the table itself."""
-    for name in ("state_dict", "generator", "model"):
-        if isinstance(content.get(name), dict):
-            content = content[name]
-            break
+    content: Mapping[str, Any] = read_weights(path)
+    inner = (content[name] for name in ("state_dict", "generator", "model") if name in content)
+    content = next((part for part in inner if isinstance(part, dict)), content)
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise AudioLDMError(f"{path} holds no tensors.", "Name a file of weights.")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def whole_checkpoint(path: Path, state: State, weights: Weights) -> Checkpoint:
+def whole_checkpoint(path: Path, state: State, choices: Choices) -> Checkpoint:
     """A latent diffusion checkpoint with all its nets."""
     parts = sort(state)
     raw, average = parts["unet"], unet.average(state)
-    used: Weights = "ema" if average and weights == "ema" else "raw"
-    if used == "ema":
+    weights: Weights = "ema" if average and choices.weights == "ema" else "raw"
+    if weights == "ema":
         if missing := sorted(raw.keys() - average.keys()):  # half of one and half of the other is no model
             raise AudioLDMError(
                 f"The moving average lacks {missing[0]!r} ({len(missing)} of {len(raw)} keys).",
@@ -146,7 +175,7 @@ def whole_checkpoint(path: Path, state: State, weights: Weights) -> Checkpoint:
         nets["vocoder"] = vocoder_net(parts["vocoder"], path)
     encoders, unread = all_conditioners(state, parts["score"])
     scale = float(state["scale_factor"].flatten()[0]) if "scale_factor" in state else 1.0
-    return Checkpoint(path, nets | encoders, unread, scale, state.get("betas"), used)
+    return Checkpoint(path, nets | encoders, unread, scale, state.get("betas"), weights, choices)
 
 
 def sort(state: State) -> dict[str, State]:
@@ -168,7 +197,7 @@ def is_tango(folder: Path) -> bool:
     return (folder / TANGO_MAIN).is_file()
 
 
-def read_tango(folder: Path) -> Checkpoint:
+def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
     """All nets of a Tango.   AudioLDMError for a file that is missing or of another kind, or a key without a place.
 
     Its main file holds ``unet.`` and ``text_encoder.`` in diffusers' and transformers' names, its second AudioLDM's
@@ -179,7 +208,7 @@ def read_tango(folder: Path) -> Checkpoint:
             f"{folder / missing[0]} is missing.", f"Tango needs {', '.join(TANGO_FILES)} in one folder."
         )
     path = folder / TANGO_MAIN
-    main = tensors(read_weights(path), path)
+    main = tensors(path)
     if any(key.startswith(TANGO_RESIZED) for key in main):
         raise AudioLDMError(
             f"{path} is a Tango that was started from Stable Diffusion's weights ({TANGO_RESIZED}*).",
@@ -195,4 +224,4 @@ def read_tango(folder: Path) -> Checkpoint:
     shape = unet.read_diffusers_shape(state)
     heads = [max(1, width // TANGO_HEAD) for width in shape.channels]
     nets = {"unet": unet_net(state, shape, heads), "text_encoder_2": t5_net(below(main, "text_encoder."))}
-    return Checkpoint(path, first_stage | nets, scale=float(scale))
+    return Checkpoint(path, first_stage | nets, scale=float(scale), choices=choices)

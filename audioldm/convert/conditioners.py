@@ -41,7 +41,7 @@ GPT_KEYS = {
     "start_of_sequence_tokens.weight", "end_of_sequence_tokens.weight", "model.wte.weight",
     "input_sequence_embed_linear.0.weight", "input_sequence_embed_linear.1.weight",
 }  # fmt: skip
-GPT_MASK = (r"h\.\d+\.attn\.(?:masked_)?bias",)
+GPT_MASK = re.compile(r"h\.\d+\.attn\.(?:masked_)?bias")
 """the causal mask: old transformers saved it"""
 T5_KEYS = {"shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"}
 
@@ -98,7 +98,8 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
     if is_clap(inner) or inner.keys() >= T5_KEYS:
         refuse_others(part, MODEL, prefix)
         new = clap_nets(inner, prefix + "model.") if is_clap(inner) else {"text_encoder_2": t5_net(inner)}
-        if "text_encoder_2" in nets.keys() & new.keys() and not alike(nets["text_encoder_2"].state, inner):
+        other = nets["text_encoder_2"].state if "text_encoder_2" in nets.keys() & new.keys() else inner
+        if other.keys() != inner.keys() or not all(torch.equal(other[key], inner[key]) for key in inner):
             raise AudioLDMError(
                 f"The checkpoint has two T5 encoders that differ, the second below {prefix + 'model.'!r}.",
                 "Both are frozen in AudioLDM 2: this is not one of its files.",
@@ -117,11 +118,6 @@ def refuse_others(state: State, known: re.Pattern[str], prefix: str) -> None:
     """Refuse keys that do not match."""
     if strange := sorted(key for key in state if not known.fullmatch(key)):
         raise unexplained(prefix + strange[0])
-
-
-def alike(one: State, two: State) -> bool:
-    """Whether two tables hold the same."""
-    return one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
 
 
 def is_clap(state: State) -> bool:
@@ -157,12 +153,8 @@ def clap_config(state: State) -> dict[str, Any]:
         "layer_norm_eps": 1e-5,  # RoBERTa's; transformers' default for CLAP, 1e-12, is BERT's
     }
     dim = size("text_projection.2.weight")
-    return {
-        "text_config": text,
-        "audio_config": audio,
-        "projection_dim": dim,
-        "projection_hidden_act": "relu",
-    }
+    parts = {"text_config": text, "audio_config": audio}
+    return {**parts, "projection_dim": dim, "projection_hidden_act": "relu"}
 
 
 def convert_clap(state: State, prefix: str = "") -> State:
@@ -183,7 +175,9 @@ def clap_nets(state: State, prefix: str = "") -> Nets:
     towers = {"text": ClapTextModelWithProjection, "audio": ClapAudioModelWithProjection}
 
     def net(side: str) -> Net:
-        part = {k: v for k, v in whole.items() if k.startswith((f"{side}_model.", f"{side}_projection."))}
+        part = {
+            key: value for key, value in whole.items() if key.startswith((f"{side}_model.", f"{side}_proj"))
+        }
         return Net(part, lambda **c: towers[side](getattr(ClapConfig(**c), f"{side}_config")), config)
 
     return {f"{side}_encoder": net(side) for side in towers}
@@ -236,7 +230,7 @@ def gpt_nets(state: State, prefix: str) -> Nets:
         "n_head": max(1, width // GPT_HEAD),
         "n_inner": shapes.size("h.0.mlp.c_fc.weight", axis=1),
     }
-    gpt = rename(inner, {"**": "**"}, part="GPT-2", prefix=f"{prefix}model.", drop=GPT_MASK)
+    gpt = {key: value for key, value in inner.items() if not GPT_MASK.fullmatch(key)}
     return {
         "projection_model": Net(new, AudioLDM2ProjectionModel, before),
         "language_model": Net(gpt, lambda **c: GPT2Model(GPT2Config(**c)), config),

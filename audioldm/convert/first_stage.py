@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from audioldm.nets.folder import State, modern_attention, read_json
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.vae import build_vae
 
-VAE, VOCODER = "VAE", "vocoder"
 PREFIX = "first_stage_model."
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 INNER = ("norm1", "norm2", "conv1", "conv2")
@@ -35,7 +33,7 @@ CONFIG = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
 
 def vae_net(state: State) -> Net:
     """An autoencoder in CompVis names.   Raises AudioLDMError where a tensor of it is missing."""
-    shapes = Shapes(state, VAE)
+    shapes = Shapes(state, "VAE")
     levels = range(max(1, shapes.count("encoder.down.")))
     channels = tuple(shapes.size(f"encoder.down.{i}.block.0.conv1.weight", 4) for i in levels)
     config = {
@@ -44,9 +42,8 @@ def vae_net(state: State) -> Net:
         "layers": shapes.count("encoder.down.0.block."),
         "groups": min(32, channels[0]),
     }
-    # the attention's 1 x 1 convolutions become matrices
-    ours = modern_attention(rename(state, vae_names(len(channels)), part=VAE, prefix=PREFIX, drop=TRAINING))
-    return Net(ours, build_vae, config)
+    ours = rename(state, vae_names(len(channels)), part="VAE", prefix=PREFIX, drop=TRAINING)
+    return Net(modern_attention(ours), build_vae, config)
 
 
 def vae_names(levels: int) -> dict[str, str]:
@@ -73,13 +70,9 @@ def unwrapped(state: Mapping[str, Tensor]) -> State:
     return {re.sub(r"^(_orig_mod\.|module\.)+", "", key): value for key, value in state.items()}
 
 
-def plain(state: Mapping[str, Tensor]) -> State:
-    """A generator's weights without the wrappers of training, weight norm among them.
-
-    w = g v / |v|, the norm over all axes but the first.   Salimans & Kingma 2016.
-    """
-    state = unwrapped(state)
-    shapes, folded = Shapes(state, VOCODER), State()
+def without_weight_norm(state: Mapping[str, Tensor]) -> State:
+    """A generator's weights, folded: w = g v / |v|, the norm over all axes but the first.   Salimans & Kingma 2016."""
+    shapes, folded = Shapes(state, "vocoder"), State()
     for key, value in state.items():
         if match := re.fullmatch(r"(.+)\.(weight_v|parametrizations\.weight\.original1)", key):
             size = ("weight_g", "parametrizations.weight.original0")[match[2] != "weight_v"]
@@ -96,8 +89,8 @@ def vocoder_net(state: State, path: Path) -> Net:
     Its input normalisation is the identity (mean 0, scale 1).   Raises AudioLDMError where a tensor of it is missing,
     or the rates cannot be known.
     """
-    state = plain(state)
-    shapes = Shapes(state, VOCODER)
+    state = without_weight_norm(unwrapped(state))
+    shapes = Shapes(state, "vocoder")
     before, stages = shapes.tensor("conv_pre.weight", 3), shapes.count("ups.")
     widths = tuple(shapes.size(f"ups.{i}.weight", 3, axis=-1) for i in range(stages))
     branches = shapes.count("resblocks.") // max(stages, 1)
@@ -113,11 +106,12 @@ def vocoder_net(state: State, path: Path) -> Net:
         )
     kernels = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in range(branches))
     mels, (rates, rate, dilations) = before.shape[1], config
-    more = {"mean": torch.zeros(mels), "scale": torch.ones(mels)}
-    ours = {**rename(state, VOCODER_NAMES, part=VOCODER, prefix=f"{PREFIX}vocoder."), **more}
-    names = ("mels", "channels", "upsample", "upsample_kernels", "kernels", "dilations", "rate")
-    values = (mels, before.shape[0], rates, widths, kernels, dilations, rate)
-    return Net(ours, build_hifigan, dict(zip(names, values, strict=True)))
+    ours = rename(state, VOCODER_NAMES, part="vocoder", prefix=f"{PREFIX}vocoder.")
+    sizes = {
+        "mels": mels, "channels": before.shape[0], "upsample": rates, "upsample_kernels": widths,
+        "kernels": kernels, "dilations": dilations, "rate": rate,
+    }  # fmt: skip
+    return Net({**ours, "mean": torch.zeros(mels), "scale": torch.ones(mels)}, build_hifigan, sizes)
 
 
 def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]] | None:
@@ -125,16 +119,10 @@ def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...]
     config = read_json(path) if path.is_file() else {}
     if CONFIG[0] not in config:
         return None
-    hint = "Use HiFi-GAN's own configuration."
-    if missing := [key for key in CONFIG if key not in config]:
-        raise AudioLDMError(f"{path} lacks {', '.join(missing)}.", hint)
-    rates, rate, dilations = (config[key] for key in CONFIG)
     try:
+        rates, rate, dilations = (config[key] for key in CONFIG)
         return tuple(map(int, rates)), int(rate), tuple(tuple(map(int, d)) for d in dilations)
-    except (TypeError, ValueError):
-        raise AudioLDMError(f"{path} has values that are no numbers.", hint) from None
-
-
-def is_vocoder(state: Mapping[str, Any]) -> bool:
-    """Whether these keys are a HiFi-GAN generator's."""
-    return any(key.startswith("conv_pre.") for key in state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AudioLDMError(
+            f"{path} has no usable {', '.join(CONFIG)} ({error}).", "Use HiFi-GAN's own configuration."
+        ) from None

@@ -1,4 +1,4 @@
-"""Where the nets of a model come from, a folder or an original checkpoint, and what is put together from them.
+"""Where the nets of a model come from, and what is put together from them: CLAP, T5, AudioLDM 2's GPT-2.
 
 Folders are those of this project, of diffusers and of transformers; a net is called as its component folder is.
 """
@@ -26,15 +26,13 @@ from transformers import (
 )
 
 from audioldm.convert import unet
-from audioldm.convert.checkpoint import Checkpoint, Weights
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder, NoClap, PretrainedClap, SmallClap
 from audioldm.nets.folder import class_name, load_component, read_json, reason
 from audioldm.nets.text_encoder import LENGTH, AudioLDM2TextEncoder, T5TextEncoder
 
 Heads = Literal["original", "as-published"]
-PUBLISHED_HEADS = 8
-"""what converted folders carry as attention_head_dim; diffusers runs it as 8 heads at every level"""
+Weights = Literal["ema", "raw"]
 MAX_TOKENS = 512
 """RoBERTa's longest text, and Tango's longest prompt"""
 ROBERTA, T5 = "FacebookAI/roberta-base", "google/flan-t5-large"
@@ -67,11 +65,11 @@ class Choices:
     """folder of RoBERTa's vocab.json and merges.txt, for checkpoints, which have none; T5's in ``tokenizer_2``"""
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("heads", self.heads, get_args(Heads)), ("weights", self.weights, get_args(Weights))
-        ):  # fmt: skip
-            if value not in known:
-                raise AudioLDMError(f"{name}={value!r} is unknown.", f"Known: {', '.join(known)}.")
+        for name, known in (("heads", get_args(Heads)), ("weights", get_args(Weights))):
+            if getattr(self, name) not in known:
+                raise AudioLDMError(
+                    f"{name}={getattr(self, name)!r} is unknown.", f"Known: {', '.join(known)}."
+                )
         if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
             raise AudioLDMError(
                 f"tokenizer={self.tokenizer} is no folder.",
@@ -79,8 +77,11 @@ class Choices:
             )
 
 
+DEFAULT = Choices()
+
+
 class Source(Protocol):
-    """Where nets come from."""
+    """Where nets come from: a folder, or a checkpoint of the original code."""
 
     def has(self, name: str) -> bool: ...
     def build(self, name: str) -> Any: ...
@@ -106,25 +107,20 @@ class Folder:
 
     def build(self, name: str) -> Any:
         """A component."""
-        place = self.place(name)
-        heads = published_heads(place) if name == "unet" and self.heads == "original" else None
-        return load_component(
-            place, CLASSES[name], **({} if heads is None else {"attention_head_dim": heads})
-        )
+        place, changes = self.place(name), {}
+        if name == "unet" and self.heads == "original" and (heads := published_heads(place)):
+            changes = {"attention_head_dim": heads}
+        return load_component(place, CLASSES[name], **changes)
 
     def tokenizer(self, kind: str) -> Path:
         """The folder of the CLAP's or the T5's tokenizer."""
-        name = "tokenizer" if kind == ROBERTA else "tokenizer_2"
-        alone = self.place("text_encoder" if kind == ROBERTA else "text_encoder_2") == self.path
-        return self.path if alone else self.path / name
+        name, net = ("tokenizer", "text_encoder") if kind == ROBERTA else ("tokenizer_2", "text_encoder_2")
+        return self.path if self.place(net) == self.path else self.path / name
 
     def extractor(self) -> Any:
         """The feature extractor of the CLAP's audio tower; None, which is LAION's, where there is no file."""
-        places = [
-            self.path / name / file for name in ("audio_encoder", "feature_extractor") for file in EXTRACTORS
-        ]
-        if self.place("text_encoder") == self.path:
-            places = [self.path / file for file in EXTRACTORS]
+        names = ("",) if self.place("text_encoder") == self.path else ("audio_encoder", "feature_extractor")
+        places = (self.path / name / file for name in names for file in EXTRACTORS)
         folder = next((place.parent for place in places if place.is_file()), None)
         try:
             return folder and ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
@@ -132,47 +128,6 @@ class Folder:
             raise AudioLDMError(
                 f"{folder} holds no feature extractor ({reason(error)}).", "Download it again."
             ) from None
-
-
-@dataclass(frozen=True)
-class Original:
-    """The nets of an original checkpoint, which has no tokenizers."""
-
-    checkpoint: Checkpoint
-    choices: Choices = Choices()
-
-    def has(self, name: str) -> bool:
-        """Whether the file holds such a net."""
-        return name in self.checkpoint.nets
-
-    def build(self, name: str) -> Any:
-        """A net."""
-        published = name == "unet" and self.choices.heads == "as-published"
-        return self.checkpoint.build(name, **({"heads": PUBLISHED_HEADS} if published else {}))
-
-    def tokenizer(self, kind: str) -> Path:
-        """Where a tokenizer is: below the one that was named, beside the file, or in the hub's cache.
-
-        RoBERTa's is the named folder itself or ``tokenizer`` beside the file; T5's ``tokenizer_2`` in either, or the
-        named folder itself where it is the only one.
-        """
-        beside = self.checkpoint.path.parent / ("tokenizer" if kind == ROBERTA else "tokenizer_2")
-        named = None if self.choices.tokenizer is None else Path(self.choices.tokenizer)
-        places = [beside] if named is None else [named, beside]
-        if named is not None and kind == T5:
-            places = [named / beside.name, *([] if self.has("text_encoder") else [named]), beside]
-        folder = next((place for place in places if place.is_dir()), None)
-        if folder is not None:
-            return folder
-        from audioldm.convert.hub import fetch_files
-
-        names = (
-            ("vocab.json", "merges.txt") if kind == ROBERTA else ("tokenizer.json", "tokenizer_config.json")
-        )
-        return fetch_files(kind, names, instead=f"into {beside}").folder
-
-    def extractor(self) -> Any:
-        """None: it is LAION's."""
 
 
 def published_heads(folder: Path) -> tuple[int, ...] | None:
@@ -206,7 +161,7 @@ def clap_of(source: Source) -> SmallClap | PretrainedClap | NoClap:
 
 
 def t5_of(source: Source, *, longest: int | None = None) -> T5TextEncoder:
-    """The T5 of a source; ``longest`` None is what the tokenizer says."""
+    """The T5 of a source with its tokenizer, which says where texts are cut unless ``longest`` does."""
     net = source.build("text_encoder_2")
     reader = load_tokenizer(source.tokenizer(T5), net.config.vocab_size, T5)
     return T5TextEncoder(net, reader, longest=longest or min(reader.model_max_length, MAX_TOKENS))
@@ -243,9 +198,9 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
         tokenizer(["a"], padding=True, truncation=True, max_length=8, return_tensors="pt")
         if kind == ROBERTA:  # its two files alone do not say it, and stock pipelines pad to it
             tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
+    except AudioLDMError:
+        raise
     except Exception as error:  # the tokenizers library raises bare exceptions
-        if isinstance(error, AudioLDMError):
-            raise
         raise AudioLDMError(f"{folder} holds no tokenizer ({reason(error)}).", "Download it again.") from None
     if len(tokenizer) > vocabulary:
         raise AudioLDMError(

@@ -70,25 +70,23 @@ def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
 
 def fetch_parts(ref: str, parts: Sequence[str], names: Sequence[str], what: str) -> Snapshot:
     """Components, and Tango's files if it is one; pickles only of those components that have no safetensors."""
-    safe = [name for part in parts for name in (*settings(part), *weights(part, ".safetensors"))]
+    safe = [name for part in parts for name in patterns(part, ".safetensors")]
     snapshot = fetch_files(ref, (*names, *TANGO_FILES, *safe), what=what)
     bare = [part for part in parts if (snapshot.folder / part / "config.json").is_file()]
     if bare := [part for part in bare if not has_weights(snapshot.folder / part)]:
-        pickles = [name for part in bare for name in weights(part, ".bin")]
+        pickles = [name for part in bare for name in patterns(part, ".bin")]
         snapshot = fetch_files(f"{snapshot.repo}@{snapshot.revision}", pickles, what=what)
     return snapshot
 
 
-def settings(part: str) -> list[str]:
-    """A component's configuration, tokenizer and feature extractor."""
+def patterns(part: str, suffix: str) -> list[str]:
+    """A component's configuration, tokenizer, feature extractor, and weights of one kind, whole or in shards."""
+    own = f"{part}/".lstrip("/")
+    stems = [name.removesuffix(suffix) for name in NAMES if name.endswith(suffix)]
+    ends = (suffix, f"{suffix}.index.json", f"-*-of-*{suffix}")
+    weights = [f"{own}{stem}{end}" for stem in stems for end in ends]
     beside = [f"{place}{name}" for place in BESIDE.get(part, ()) for name in (*TOKENIZER, *EXTRACTORS)]
-    return [*(f"{part}/{name}".lstrip("/") for name in ("config.json", *EXTRACTORS)), *beside]
-
-
-def weights(part: str, suffix: str) -> list[str]:
-    """Patterns of a component's weights of one kind, whole or in shards."""
-    stems = [f"{part}/{name}".lstrip("/").removesuffix(suffix) for name in NAMES if name.endswith(suffix)]
-    return [f"{stem}{end}" for stem in stems for end in (suffix, f"{suffix}.index.json", f"-*-of-*{suffix}")]
+    return [*(f"{own}{name}" for name in ("config.json", *EXTRACTORS)), *beside, *weights]
 
 
 def has_weights(folder: Path) -> bool:
@@ -117,22 +115,23 @@ def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: s
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=wanted))
     except HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
-    except RevisionNotFoundError:
-        raise AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.") from None
-    except RepositoryNotFoundError as error:
-        line = str(error).strip().splitlines()[0][:160]
-        raise AudioLDMError(
-            f"{repo} has no such model or file, or needs a login ({line}).", f"See {page}."
-        ) from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
-        offline = constants.HF_HUB_OFFLINE
-        line = "HF_HUB_OFFLINE is set" if offline else str(error).strip().splitlines()[0][:160]
-        raise AudioLDMError(
-            f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line}).",
-            f"{'Unset it' if offline else 'Run again to resume'}, or copy {what or ', '.join(wanted)} "
-            f"from {page}/tree/main {instead}.",
-            code=1,
-        ) from None
+        line, offline = str(error).strip().splitlines()[0][:160], constants.HF_HUB_OFFLINE
+        if isinstance(error, RevisionNotFoundError):
+            problem = AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.")
+        elif isinstance(error, RepositoryNotFoundError):
+            problem = AudioLDMError(
+                f"{repo} has no such model or file, or needs a login ({line}).", f"See {page}."
+            )
+        else:
+            line = "HF_HUB_OFFLINE is set" if offline else line
+            again = "Unset it" if offline else "Run again to resume"
+            problem = AudioLDMError(
+                f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line}).",
+                f"{again}, or copy {what or ', '.join(wanted)} from {page}/tree/main {instead}.",
+                code=1,
+            )
+        raise problem from None
     return Snapshot(folder, repo, folder.name)
 
 

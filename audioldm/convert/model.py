@@ -9,27 +9,18 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import SpeechT5HifiGan
 
 from audioldm.components import Components, Sampling
 from audioldm.control.micro import MicroConditioning, MicroControl
-from audioldm.convert.checkpoint import TITLES, Checkpoint, read_checkpoint, read_tango
-from audioldm.convert.folder import (
-    MAX_TOKENS,
-    NETS,
-    Choices,
-    Folder,
-    Original,
-    Source,
-    clap_of,
-    token_encoder_of,
-)
-from audioldm.convert.scheduler import read_scheduler, write_scheduler
+from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, TITLES, Checkpoint, read_checkpoint, read_tango
+from audioldm.convert.folder import MAX_TOKENS, NETS, Choices, Folder, Source, clap_of, token_encoder_of
 from audioldm.convert.unet import UNetShape
-from audioldm.diffusion.schedule import audioldm, from_betas, scaled_linear
+from audioldm.diffusion.prediction import Prediction
+from audioldm.diffusion.schedule import NoiseSchedule, audioldm, from_betas, linear, scaled_linear
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
 from audioldm.nets.folder import (
@@ -62,15 +53,18 @@ ABOUT = {"name": str, "spec": dict, "defaults": dict, "about": dict, "sha256": d
 REQUIRED = ("seconds", "steps", "sampler", "grid", "guidance")
 """defaults that a model folder must name"""
 AGAIN = "Copy the model folder again."
+MOST_STEPS = 100_000
+"""of a schedule"""
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}  # ours: diffusers'
 
 
 def open_checkpoint(path: Path, choices: Choices) -> Components:
     """The model of an original ``.ckpt`` or ``.pth``, with both CLAP towers and its encoders of tokens."""
-    checkpoint = read_checkpoint(path, weights=choices.weights)
+    checkpoint = read_checkpoint(path, choices)
     shape = checkpoint.unet_shape
     more = {"weights": checkpoint.weights, "heads": choices.heads, "scaling_factor": checkpoint.scale}
     return replace(
-        of_checkpoint(checkpoint, choices),
+        of_checkpoint(checkpoint, LONGEST),
         schedule=audioldm() if checkpoint.betas is None else from_betas(checkpoint.betas),
         name=path.stem,
         defaults=SUCCESSORS if shape is not None and len(shape.contexts) > 1 else Sampling(),
@@ -82,36 +76,33 @@ def open_checkpoint(path: Path, choices: Choices) -> Components:
 
 def open_tango(folder: Path, choices: Choices) -> Components:
     """The model of Tango's folder, without CLAP; FLAN-T5's tokenizer is ``tokenizer_2`` inside, or the hub's."""
-    checkpoint = read_tango(folder)
-    files = [folder / name for name in ("pytorch_model_main.bin", "pytorch_model_vae.bin")]
+    checkpoint = read_tango(folder, replace(choices, heads="original"))
     return replace(
-        of_checkpoint(checkpoint, replace(choices, heads="original"), longest=MAX_TOKENS),
+        of_checkpoint(checkpoint, MAX_TOKENS),
         schedule=scaled_linear(0.00085, 0.012),
         prediction="v",
         name=folder.name,
         defaults=TANGO,
         about={"source": str(folder), "licence": TANGO_LICENCE, "scaling_factor": checkpoint.scale},
-        hashes={path.name: weight_hash(path) for path in files},
+        hashes={name: weight_hash(folder / name) for name in (TANGO_MAIN, TANGO_VAE)},
         notice=TANGO_NOTICE,
     )
 
 
-def of_checkpoint(checkpoint: Checkpoint, choices: Choices, *, longest: int = LONGEST) -> Components:
+def of_checkpoint(checkpoint: Checkpoint, longest: int) -> Components:
     """The nets of a checkpoint with their tokenizers.   Raises AudioLDMError where it cannot generate."""
     if (problem := obstacle(checkpoint)) is not None:
         raise problem
-    return of_source(Original(checkpoint, choices), alone=choices.heads == "original", longest=longest)
+    return of_source(checkpoint, alone=checkpoint.choices.heads == "original", longest=longest)
 
 
 def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
     """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    nets: dict[str, Any] = {
-        name: clap_of(source) if name == "clap" else source.build(name)
-        for name in counted((*NETS, "clap"), "nets")
-    }
-    unet, vae, vocoder, clap = nets.values()
+    unet, vae, vocoder, clap = (
+        clap_of(source) if name == "clap" else source.build(name) for name in counted((*NETS, "clap"), "nets")
+    )
     spec = spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)
@@ -142,20 +133,15 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
 
 def lacking_tokens(checkpoint: Checkpoint, shape: UNetShape) -> str:
     """Which token sequences a U-Net needs and the file does not give, in words; "" where it gives them."""
-    widths = token_widths(checkpoint)
+    nets = checkpoint.nets
+    widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
+    if "language_model" in nets and "text_encoder" in nets:
+        widths.insert(0, nets["language_model"].config["n_embd"])
     needed = [width for width in shape.contexts if width]
     if not needed or needed == widths:
         return ""
     gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
     return f"({', '.join(map(str, needed))} wide); the file {gives}"
-
-
-def token_widths(checkpoint: Checkpoint) -> list[int]:
-    """The widths of the token sequences that a checkpoint's encoders give, in the U-Net's order."""
-    nets = checkpoint.nets
-    widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
-    both = "language_model" in nets and "text_encoder" in nets
-    return [nets["language_model"].config["n_embd"], *widths] if both else widths
 
 
 def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
@@ -210,28 +196,29 @@ def open_folder(folder: Path) -> Components:
     schedule, prediction = read_scheduler(folder / "scheduler")
     model = of_source(Folder(folder), alone=index.get("texts", "alone") == "alone", spec=about["spec"])
     config, spec = model.vocoder.config, model.spec
-    if hasattr(config, "upsample_rates") and math.prod(config.upsample_rates) != spec.hop:
-        raise AudioLDMError(
-            f"{folder}: its vocoder and its spec differ in the hop.", "Copy the folder again."
-        )
+    if math.prod(getattr(config, "upsample_rates", (spec.hop,))) != spec.hop:
+        raise AudioLDMError(f"{folder}: its vocoder and its spec differ in the hop.", AGAIN)
     if (model.vae.config.latent_channels, stride_of(model.vae)) != (spec.latent_channels, spec.stride):
         raise AudioLDMError(f"{folder}: its VAE and its spec differ.", AGAIN)
     more = {key: about[key] for key in ("defaults", "name", "about")}
-    if (folder / "micro").is_dir():
-        more["controls"] = (
-            MicroControl(load_component(folder / "micro", MicroConditioning).requires_grad_(False), {}),
-        )
-    return replace(model, schedule=schedule, prediction=prediction, hashes=hashes, **more)
+    return replace(
+        model, schedule=schedule, prediction=prediction, hashes=hashes, controls=micro_of(folder), **more
+    )
+
+
+def micro_of(folder: Path) -> tuple[MicroControl, ...]:
+    """The micro-conditioning of a model folder, if it has one."""
+    if not (folder / "micro").is_dir():
+        return ()
+    return (MicroControl(load_component(folder / "micro", MicroConditioning).requires_grad_(False), {}),)
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """``audioldm.json``, with an AudioSpec and Sampling in it; AudioLDMError where something is missing or wrong."""
     about = {"about": {}, "sha256": {}, **read_json(path)}
     for key, kind in ABOUT.items():
-        if key not in about:
-            raise AudioLDMError(f"{path} lacks {key}.", AGAIN)
-        if not isinstance(about[key], kind):
-            raise AudioLDMError(f"{path}: {key}={about[key]!r:.60} is not valid.", AGAIN)
+        if not isinstance(about.get(key), kind):
+            raise AudioLDMError(f"{path}: {key}={about.get(key)!r:.60} is not valid.", AGAIN)
     if missing := [key for key in REQUIRED if key not in about["defaults"]]:
         raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
     about["spec"] = typed(AudioSpec, about["spec"], path)
@@ -256,16 +243,36 @@ def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
     """The sha256 of every weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
     parts = [part for part in HASHED if part in expected or (folder / part).is_dir() or part in NETS]
     files = {part: weight_file(folder / part) for part in parts}
-    megabytes = counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6)
-    hashes = {part: weight_hash(file) for part, file in megabytes}
-    for part, digest in hashes.items():
-        if part in expected and digest != expected[part]:
-            raise AudioLDMError(
-                f"{files[part]} is truncated or was changed: its sha256 is {digest[:12]}..., "
-                f"not {str(expected[part])[:12]}....",
-                AGAIN,
-            )
+    hashes = {}
+    for part, file in counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6):
+        hashes[part] = weight_hash(file)
+        if hashes[part] != expected.get(part, hashes[part]):
+            changed = f"its sha256 is {hashes[part][:12]}..., not {str(expected[part])[:12]}..."
+            raise AudioLDMError(f"{file} is truncated or was changed: {changed}.", AGAIN)
     return hashes
+
+
+def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
+    """A schedule and what the net predicts, from our own or a published ``scheduler_config.json``."""
+    path = folder / "scheduler_config.json"
+    config = read_json(path)
+    ours = {theirs: name for name, theirs in PREDICTIONS.items()}
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in [*ours]:
+        raise AudioLDMError(f"{path}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
+    name, betas = config.get("beta_schedule", "linear"), config.get("trained_betas")
+    ends = betas if betas is not None else [config.get("beta_start"), config.get("beta_end")]
+    length = len(ends) if isinstance(betas, list) else config.get("num_train_timesteps", 1000)
+    numbers = isinstance(ends, list) and all(isinstance(n, int | float) and 0 <= n <= 1 for n in ends)
+    if not numbers or type(length) is not int or not 2 <= length <= MOST_STEPS:
+        raise AudioLDMError(f"{path}: the betas are no numbers between 0 and 1, or too many.", AGAIN)
+    prediction = cast(Prediction, ours[kind])
+    if betas is not None:
+        return from_betas(torch.tensor(betas, dtype=torch.float64)), prediction
+    shapes = {"linear": linear, "scaled_linear": scaled_linear}
+    if name not in [*shapes]:
+        raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
+    return shapes[name](*map(float, ends), length=length), prediction
 
 
 def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -283,12 +290,17 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
         for control in model.controls:
             if isinstance(control, MicroControl):
                 save_component(control.net, stage / "micro", dtype=dtype)
-        write_scheduler(stage / "scheduler", model.schedule, model.prediction)
         hashes = {part: weight_hash(weight_file(stage / part)) for part in HASHED if (stage / part).is_dir()}
         content = {
             "format": 1, "name": model.name, "spec": asdict(model.spec), "defaults": asdict(model.defaults),
             "about": model.about, "sha256": hashes,
         }  # fmt: skip
+        scheduler = {  # every schedule by its betas, which any diffusers scheduler takes as trained_betas
+            "_class_name": "DDIMScheduler", "num_train_timesteps": model.schedule.length,
+            "trained_betas": model.schedule.betas.tolist(), "prediction_type": PREDICTIONS[model.prediction],
+            "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
+        }  # fmt: skip
+        write_text(stage / "scheduler" / "scheduler_config.json", json.dumps(scheduler))
         write_text(stage / "model_index.json", json.dumps(index_of(model), indent=1))
         write_text(stage / "audioldm.json", json.dumps(content, indent=1))
 

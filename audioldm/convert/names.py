@@ -7,8 +7,7 @@ have the same ones in the same order.   A key is a module's path, a dot, and the
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import count as integers
+from itertools import count
 from typing import Any
 
 from torch import Tensor
@@ -38,16 +37,11 @@ class Shapes:
 
     def tensor(self, key: str, dims: int = 0) -> Tensor:
         """One tensor, of ``dims`` dimensions unless 0.   Raises AudioLDMError."""
-        named = repr(self.prefix + key)
-        if key not in self.state:
-            raise AudioLDMError(
-                f"The {self.part} lacks {named}.", "The file is incomplete or of another kind."
-            )
-        value = self.state[key]
+        what, value = f"The {self.part} %s {self.prefix + key!r}", self.state.get(key)
+        if value is None:
+            raise AudioLDMError(f"{what % 'lacks'}.", "The file is incomplete or of another kind.")
         if value.dim() != dims > 0 or 0 in value.shape:
-            raise AudioLDMError(
-                f"The {self.part} has {named} of shape {tuple(value.shape)}.", "The file is damaged."
-            )
+            raise AudioLDMError(f"{what % 'has'} of shape {tuple(value.shape)}.", "The file is damaged.")
         return value
 
     def size(self, key: str, dims: int = 2, axis: int = 0) -> int:
@@ -61,13 +55,19 @@ class Shapes:
         2
         """
         keys = {key[len(prefix) :].partition(".")[0] for key in self.state if key.startswith(prefix)}
-        return next(n for n in integers() if str(n) not in keys)
+        return next(n for n in count() if str(n) not in keys)
 
 
 def rename(
-    state: Mapping[str, Tensor], names: Names, *, part: str, prefix: str = "", drop: Sequence[str] = ()
+    state: Mapping[str, Tensor],
+    names: Names,
+    *,
+    part: str,
+    prefix: str = "",
+    drop: Sequence[str] = (),
+    back: bool = False,
 ) -> State:
-    """Every key of ``state`` by the table; keys that a pattern in ``drop`` matches whole are left out.
+    """Every key of ``state`` by the table, or ``back`` by it; what a pattern in ``drop`` matches whole is left out.
 
     ``prefix`` is what was taken off the keys before, so that messages have the names of the file.   Raises
     AudioLDMError where the table does not know a key, or two keys become one.
@@ -76,42 +76,31 @@ def rename(
     >>> list(rename({"mid.attn_1.q.bias": zeros(1)}, {"mid.attn_*.q": "mid.attentions.*.to_q"}, part="VAE"))
     ['mid.attentions.1.to_q.bias']
     """
+    if back:
+        names = {ours: theirs for theirs, ours in names.items()}
     renamed: State = {}
     for key, value in state.items():
         if any(re.fullmatch(pattern, key) for pattern in drop):
             continue
         path, _, leaf = key.rpartition(".")
-        new = translate(path, names)
-        if new is None:
-            raise unexplained(prefix + key)
-        if f"{new}.{leaf}" in renamed:
+        new = f"{translate(path, names, prefix + key)}.{leaf}"
+        if new in renamed:
             raise AudioLDMError(
                 f"The {part} has {prefix + key!r} twice under different names.", "It is damaged."
             )
-        renamed[f"{new}.{leaf}"] = value
+        renamed[new] = value
     return renamed
 
 
-def translate(path: str, names: Names) -> str | None:
-    """A module's path by the table, or None."""
+def translate(path: str, names: Names, key: str) -> str:
+    """A module's path by the table.   Raises AudioLDMError, with the ``key``, for one that it does not know."""
     if path in names:
         return names[path]
     for theirs, ours in names.items():
-        if "*" in theirs and (match := compiled(theirs).fullmatch(path)):
-            groups = iter(match.groups())
-            return re.sub(r"\*\*?", lambda _: next(groups), ours)  # noqa: B023
-    return None
-
-
-@cache
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A path of the table as a regular expression."""
-    return re.compile(re.escape(pattern).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)"))
-
-
-def reverse(names: Names) -> dict[str, str]:
-    """The table from our names to the original's."""
-    return {ours: theirs for theirs, ours in names.items()}
+        pattern = re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")
+        if "*" in theirs and (match := re.fullmatch(pattern, path)):
+            return re.sub(r"\*\*?", "{}", ours).format(*match.groups())
+    raise unexplained(key)
 
 
 def unexplained(key: str) -> AudioLDMError:

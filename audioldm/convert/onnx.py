@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ from audioldm.nets.unet import kind_of, multiple_of, net_call
 from audioldm.nets.vae import decode
 from audioldm.paths import write_text
 from audioldm.signal.invert import energies
-from audioldm.spec import AudioSpec
 
 OPSET = 18
 SMALLEST = 4096
@@ -59,58 +59,23 @@ SHA384 = {
 """What they are, which the browser checks"""
 
 
-class Text(nn.Module):
-    """Tokens (1, L) and their mask to CLAP's unit vector (1, D)."""
+class Call(nn.Module):
+    """A function of tensors as a net, with the nets that it calls."""
 
-    def __init__(self, model: Components) -> None:
+    def __init__(self, function: Callable[..., Tensor], net: nn.Module) -> None:
         super().__init__()
-        self.tower = clap_of(model).text_encoder
+        self.function, self.net = function, net
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Embed."""
-        return nnf.normalize(self.tower(tokens, attention_mask=mask).text_embeds, dim=-1)
-
-
-class Step(nn.Module):
-    """The U-Net's answer (B, C, T, F) to x (B, C, T, F), its times (B,) and CLAP's vectors (B, D)."""
-
-    def __init__(self, model: Components) -> None:
-        super().__init__()
-        self.unet = model.unet
-
-    def forward(self, x: Tensor, t: Tensor, film: Tensor) -> Tensor:
-        """Predict."""
-        return net_call(self.unet)(x, t, Condition(film=film))
-
-
-class Decoder(nn.Module):
-    """Scaled latent (1, C, T, F) to a log-mel (1, 1, T, F)."""
-
-    def __init__(self, model: Components) -> None:
-        super().__init__()
-        self.vae = model.vae
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Decode."""
-        return decode(self.vae, latent)
-
-
-class Vocoder(nn.Module):
-    """Log-mel (1, 1, T, F) to a wave (1, 1, N)."""
-
-    def __init__(self, model: Components) -> None:
-        super().__init__()
-        self.vocoder = model.vocoder
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Vocode."""
-        return vocode(self.vocoder, mel)  # type: ignore[arg-type]
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
 
 
 class RealVocoder(nn.Module):
     """``ISTFTVocoder`` in real numbers: Fourier transforms are convolutions, for ONNX has no complex ones."""
 
-    basis: Tensor
+    window: Tensor
+    bins: Tensor
+    time: Tensor
 
     def __init__(self, model: Components, frames: int) -> None:
         super().__init__()
@@ -118,7 +83,10 @@ class RealVocoder(nn.Module):
         self.vocoder, self.spec, self.frames = model.vocoder, model.spec, frames
         # this also fills the tables that a trace must not make
         _, self.noise = self.vocoder.sources(torch.zeros(1, frames, self.spec.mels), None)
-        self.register_buffer("basis", fourier(self.spec), persistent=False)
+        # what the transforms' basis is computed from when a graph is loaded: it would be the largest of its weights
+        self.register_buffer("window", torch.hann_window(self.spec.win))
+        self.register_buffer("bins", torch.arange(self.spec.n_fft // 2 + 1))
+        self.register_buffer("time", torch.arange(self.spec.n_fft))
 
     def forward(self, mel: Tensor) -> Tensor:
         """Vocode."""
@@ -126,41 +94,32 @@ class RealVocoder(nn.Module):
         real, imag = self.vocoder.bins(mel, tones(mel, spec), self.noise)
         bins = spec.n_fft // 2 + 1
         twice = torch.ones(bins).index_fill(0, torch.arange(1, bins - 1), 2.0) / spec.n_fft
-        window = self.basis[0, 0]  # of 0 Hz: its cosine is 1
-        weight = nnf.conv_transpose1d(
-            torch.ones(1, 1, self.frames), window.square()[None, None], stride=spec.hop
-        )
+        angle = (self.bins[:, None] * self.time % spec.n_fft).float() * (2 * torch.pi / spec.n_fft)
+        basis = (torch.cat([angle.cos(), -angle.sin()]) * self.window)[:, None]
+        ones, square = torch.ones(1, 1, self.frames), self.window.square()[None, None]
+        weight = nnf.conv_transpose1d(ones, square, stride=spec.hop)
 
         def inverse(real: Tensor, imag: Tensor) -> Tensor:
             both = torch.cat([real * twice, imag * twice], dim=-1).transpose(1, 2)
-            whole = nnf.conv_transpose1d(both, self.basis, stride=spec.hop) / weight.clamp(min=1e-8)
+            whole = nnf.conv_transpose1d(both, basis, stride=spec.hop) / weight.clamp(min=1e-8)
             return whole[..., spec.pad : spec.pad + self.frames * spec.hop]
 
         wave = inverse(real, imag)
         for _ in range(self.vocoder.config.corrections):
             padded = nnf.pad(wave, (spec.pad, spec.pad), mode="reflect")
-            real, imag = nnf.conv1d(padded, self.basis, stride=spec.hop).transpose(1, 2).chunk(2, dim=-1)
+            real, imag = nnf.conv1d(padded, basis, stride=spec.hop).transpose(1, 2).chunk(2, dim=-1)
             size = (real.square() + imag.square()).sqrt()
             factor = gains(size, energies(mel, spec), spec)
             wave = inverse(real * factor, imag * factor)
         return wave
 
 
-def fourier(spec: AudioSpec) -> Tensor:
-    """Hann's window times cosines, then times minus sines, of each bin: (2 K, 1, n_fft)."""
-    time, bins = torch.arange(spec.n_fft), torch.arange(spec.n_fft // 2 + 1)
-    turns = (bins[:, None] * time % spec.n_fft).double() * (2 * torch.pi / spec.n_fft)
-    waves = torch.cat([turns.cos(), -turns.sin()]) * torch.hann_window(spec.win, dtype=torch.float64)
-    return waves[:, None].float()
-
-
 @dataclass(frozen=True)
 class Graph:
-    """A net to write, the names of its inputs, inputs to try it on, and which of them may have more rows."""
+    """A net to write, inputs to try it on, and whether it may be run on more rows."""
 
     net: nn.Module
-    names: Sequence[str]
-    example: tuple[Tensor, ...]
+    example: dict[str, Tensor]
     rows: bool = False
 
 
@@ -173,23 +132,30 @@ def clap_of(model: Components) -> TwoTowers:
 
 def graphs(model: Components) -> dict[str, Graph]:
     """The four nets of a model at its own length.   Raises AudioLDMError for a model that is not of that kind."""
-    clap = clap_of(model)
-    seconds, spec = model.defaults.seconds, model.spec
-    shape = spec.latent_shape(seconds, multiple_of(model.unet))
-    rng = torch.Generator().manual_seed(0)
-    latent = torch.randn(1, *shape, generator=rng)
+    clap, tower, call = clap_of(model), clap_of(model).text_encoder, net_call(model.unet)
+    shape = model.spec.latent_shape(model.defaults.seconds, multiple_of(model.unet))
+    latent = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     words = clap.tokenizer(
         "a dog barking", padding="max_length", max_length=clap.max_tokens, return_tensors="pt"
     )
-    film = clap.embed_text(["a dog barking", ""])
-    pair = torch.cat([latent, latent])
-    mel = decode(model.vae, latent)
+    film, mel = clap.embed_text(["a dog barking", ""]), decode(model.vae, latent)
+    pair = {"x": torch.cat([latent, latent]), "t": torch.tensor([500.0, 500.0]), "film": film}
+
+    def embed(tokens: Tensor, mask: Tensor) -> Tensor:
+        return nnf.normalize(tower(tokens, attention_mask=mask).text_embeds, dim=-1)
+
+    def step(x: Tensor, t: Tensor, film: Tensor) -> Tensor:
+        return call(x, t, Condition(film=film))
+
     real = isinstance(model.vocoder, ISTFTVocoder)
+    vocoder = (
+        RealVocoder(model, mel.shape[2]) if real else Call(partial(vocode, model.vocoder), model.vocoder)
+    )
     return {
-        "text": Graph(Text(model), ("tokens", "mask"), (words.input_ids, words.attention_mask)),
-        "unet": Graph(Step(model), ("x", "t", "film"), (pair, torch.tensor([500.0, 500.0]), film), rows=True),
-        "decoder": Graph(Decoder(model), ("latent",), (latent,)),
-        "vocoder": Graph(RealVocoder(model, mel.shape[2]) if real else Vocoder(model), ("mel",), (mel,)),
+        "text": Graph(Call(embed, tower), {"tokens": words.input_ids, "mask": words.attention_mask}),
+        "unet": Graph(Call(step, model.unet), pair, rows=True),
+        "decoder": Graph(Call(partial(decode, model.vae), model.vae), {"latent": latent}),
+        "vocoder": Graph(vocoder, {"mel": mel}),
     }
 
 
@@ -244,11 +210,12 @@ def write(graph: Graph, path: Path) -> None:
     """Trace a net."""
     register_custom_op_symbolic("aten::frac", frac, OPSET)
     register_custom_op_symbolic("aten::sinc", sinc, OPSET)
-    axes = {name: {0: "rows"} for name in (*graph.names, "out")} if graph.rows else None
+    names = list(graph.example)
+    axes = {name: {0: "rows"} for name in (*names, "out")} if graph.rows else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of shapes that are fixed, as they shall be
         torch.onnx.export(
-            graph.net.eval(), graph.example, str(path), input_names=list(graph.names), output_names=["out"],
+            graph.net.eval(), tuple(graph.example.values()), str(path), input_names=names, output_names=["out"],
             dynamic_axes=axes, opset_version=OPSET, dynamo=False, do_constant_folding=False,
         )  # fmt: skip
 
@@ -269,56 +236,44 @@ def sinc(g: Any, x: Any) -> Any:
 def shrink(path: Path, int8: Sequence[str]) -> None:
     """Write the weights of a graph as float16, or with a scale as 8 bits where a name has a part of ``int8``.
 
-    A large constant is written once, as it is.
+    They are made float32 once, when the graph is loaded.   A large constant is written once, as it is.
     """
     model = onnx.load(str(path))
-    weights, nodes, names = [], [], {}
+    weights, nodes = [], []
+
+    def widened(name: str, value: Any, to: str) -> None:
+        weights.append(numpy_helper.from_array(value, name))
+        nodes.append(helper.make_node("Cast", [name], [to], to=TensorProto.FLOAT))
+
     for weight in model.graph.initializer:
-        value = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or value.size < SMALLEST or weight.name == "basis":
+        value, name = numpy_helper.to_array(weight), weight.name
+        if weight.data_type != TensorProto.FLOAT or value.size < SMALLEST:
             weights.append(weight)
-        elif value.ndim == 2 and any(part in weight.name for part in int8):
+        elif value.ndim == 2 and any(part in name for part in int8):
             scale = np.abs(value).max(axis=1, keepdims=True) / 127 + np.float32(1e-12)
-            weights += stored(np.rint(value / scale).astype(np.int8), f"{weight.name}.int8")
-            weights += stored(scale, f"{weight.name}.scale")
-            nodes.append(widened(f"{weight.name}.int8", f"{weight.name}.whole"))
-            nodes.append(
-                helper.make_node("Mul", [f"{weight.name}.whole", f"{weight.name}.scale"], [weight.name])
-            )
+            weights.append(numpy_helper.from_array(scale, f"{name}.scale"))
+            widened(f"{name}.int8", np.rint(value / scale).astype(np.int8), f"{name}.whole")
+            nodes.append(helper.make_node("Mul", [f"{name}.whole", f"{name}.scale"], [name]))
         else:
-            weights += stored(value.astype(np.float16), f"{weight.name}.half")
-            nodes.append(widened(f"{weight.name}.half", weight.name))
+            widened(f"{name}.half", value.astype(np.float16), name)
     kept: dict[bytes, str] = {}
+    names: dict[str, str] = {}
     for node in model.graph.node:
-        value = numpy_helper.to_array(node.attribute[0].t) if is_constant(node) else np.zeros(0)
+        constant = node.op_type == "Constant" and node.attribute[0].name == "value"
+        value = numpy_helper.to_array(node.attribute[0].t) if constant else np.zeros(0)
         if value.size < SMALLEST:
             nodes.append(node)
             continue
-        key = value.tobytes() + str(value.shape).encode()
+        key, name = value.tobytes() + str(value.shape).encode(), node.output[0]
         if key not in kept:
-            weights += stored(value, node.output[0])
-        names[node.output[0]] = kept.setdefault(key, node.output[0])
+            weights.append(numpy_helper.from_array(value, name))
+        names[name] = kept.setdefault(key, name)
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
     whole = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, weights)
     onnx.save(
         helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version), str(path)
     )
-
-
-def stored(value: Any, name: str) -> list[onnx.TensorProto]:
-    """An array under a name."""
-    return [numpy_helper.from_array(value, name)]
-
-
-def widened(name: str, to: str) -> onnx.NodeProto:
-    """A weight as float32, once, when the graph is loaded."""
-    return helper.make_node("Cast", [name], [to], to=TensorProto.FLOAT)
-
-
-def is_constant(node: onnx.NodeProto) -> bool:
-    """Whether a node is a tensor that never changes."""
-    return node.op_type == "Constant" and node.attribute[0].name == "value"
 
 
 def compare(name: str, graph: Graph, path: Path) -> Row:
@@ -328,8 +283,8 @@ def compare(name: str, graph: Graph, path: Path) -> Row:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    inputs = {key: value.numpy() for key, value in zip(graph.names, graph.example, strict=True)}
-    right, torch_ms = timed(lambda: graph.net(*graph.example).numpy())
+    inputs = {key: value.numpy() for key, value in graph.example.items()}
+    right, torch_ms = timed(lambda: graph.net(*graph.example.values()).numpy())
     answer, onnx_ms = timed(lambda: session.run(None, inputs)[0])
     error = float(np.abs(answer - right).max() / np.abs(right).max())
     return Row(name, path.stat().st_size / 1e6, error, onnx_ms, torch_ms)

@@ -17,7 +17,7 @@ from audioldm.components import Components
 from audioldm.convert import first_stage, unet
 from audioldm.convert.conditioners import CLAP_NAMES
 from audioldm.convert.first_stage import VOCODER_NAMES, vae_names
-from audioldm.convert.names import rename, reverse
+from audioldm.convert.names import rename
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import PretrainedClap
@@ -38,8 +38,7 @@ def save_checkpoint(model: Components, path: Path) -> None:
 
 def original_state(model: Components) -> State:
     """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
-    shape = unet_shape(model)
-    clap = model.clap
+    shape, clap = unet_shape(model), model.clap
     if not isinstance(clap, PretrainedClap) or clap.audio_encoder is None:
         raise AudioLDMError(
             f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds.",
@@ -50,17 +49,15 @@ def original_state(model: Components) -> State:
         raise AudioLDMError(
             f"{model.name} has a vocoder that the original code does not know.", "Export to a folder."
         )
-    vae = model.vae.state_dict()
-    names = reverse(vae_names(len(model.vae.config.block_out_channels)))
-    first = rename(vae, names, part="VAE")
-    attention = (".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")
-    first = {
-        k: v[..., None, None] if ".attn_1." in k and k.endswith(attention) else v for k, v in first.items()
-    }
+    names = vae_names(len(model.vae.config.block_out_channels))
+    first = rename(model.vae.state_dict(), names, part="VAE", back=True)
+    for key, value in first.items():  # its attention's matrices are 1 x 1 convolutions there
+        if ".attn_1." in key and value.dim() == 2:
+            first[key] = value[..., None, None]
     parts: list[tuple[str, Mapping[str, Tensor]]] = [
-        (unet.PREFIX, rename(model.unet.state_dict(), reverse(unet.names(shape)), part="U-Net")),
+        (unet.PREFIX, rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True)),
         (first_stage.PREFIX, first),
-        (f"{first_stage.PREFIX}vocoder.", rename(vocoder, reverse(VOCODER_NAMES), part="vocoder")),
+        (f"{first_stage.PREFIX}vocoder.", rename(vocoder, VOCODER_NAMES, part="vocoder", back=True)),
         (CLAP_PREFIX, clap_state(clap)),
         ("", schedule_state(model.schedule)),
         ("", {"scale_factor": torch.tensor(float(model.vae.config.scaling_factor))}),
@@ -78,10 +75,9 @@ def unet_shape(model: Components) -> unet.UNetShape:
         raise AudioLDMError(
             f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", "Export to a folder."
         )
-    heads = config.attention_head_dim
-    if model.prediction != "eps" or tuple(
-        heads if isinstance(heads, list | tuple) else (heads,)
-    ) != unet.heads(channels):
+    heads: Any = config.attention_head_dim
+    heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
+    if model.prediction != "eps" or heads != unet.heads(channels):
         raise AudioLDMError(
             f"{model.name} predicts {model.prediction} with heads {heads}, which the original code cannot know.",
             "Export to a folder.",
@@ -93,12 +89,8 @@ def unet_shape(model: Components) -> unet.UNetShape:
 
 def clap_state(clap: PretrainedClap) -> State:
     """Both towers in LAION's names, with all that its file has besides."""
-    theirs = rename(
-        {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()},
-        reverse(CLAP_NAMES),
-        part="CLAP",
-        drop=(COMPUTED,),
-    )
+    towers = {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()}
+    theirs = rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True)
     state: State = {}
     for key, value in theirs.items():
         if ".attn.query." in key:
@@ -106,26 +98,26 @@ def clap_state(clap: PretrainedClap) -> State:
             state[key.replace("query", "qkv")] = torch.cat(parts)
         elif ".attn.key." not in key and ".attn.value." not in key:
             state[key] = value
-    config, width = clap.audio_encoder.config, clap.dim
+    config, width, front, sound = clap.audio_encoder.config, clap.dim, clap.extractor, "audio_branch."
     places = clap.text_encoder.config.max_position_embeddings
-    sound = "audio_branch."
     state |= {"text_branch.embeddings.position_ids": torch.arange(places)[None]}
     state |= {f"logit_scale_{side}": torch.tensor(math.log(1 / 0.07)) for side in "at"}
-    state |= {
-        f"{sound}spectrogram_extractor.stft.{k}": v
-        for k, v in fourier(clap.extractor.fft_window_size).items()
-    }
-    state[f"{sound}logmel_extractor.melW"] = mel_filters(clap.extractor)
-    state |= {f"{sound}{k}": v for k, v in shift_masks(config).items()}
+    for key, value in fourier(front.fft_window_size).items():
+        state[f"{sound}spectrogram_extractor.stft.{key}"] = value
+    state[f"{sound}logmel_extractor.melW"] = taf.melscale_fbanks(
+        front.fft_window_size // 2 + 1, float(front.frequency_min), float(front.frequency_max),
+        front.feature_size, front.sampling_rate, norm="slaney", mel_scale="slaney",
+    )  # fmt: skip
+    state |= {f"{sound}{key}": value for key, value in shift_masks(config).items()}
     grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
     ratio = config.spec_size // config.num_mel_bins
-    state[f"{sound}tscam_conv.weight"] = torch.zeros(CLASSES, config.hidden_size, max(1, grid // ratio), 3)
-    state |= {f"{sound}{k}": torch.zeros(CLASSES) for k in ("tscam_conv.bias", "head.bias")}
-    state[f"{sound}head.weight"] = torch.zeros(CLASSES, CLASSES)
-    for side in ("text", "audio"):
-        for layer in (0, 3):
-            state[f"{side}_transform.sequential.{layer}.weight"] = torch.zeros(width, width)
-            state[f"{side}_transform.sequential.{layer}.bias"] = torch.zeros(width)
+    zeros = {
+        "tscam_conv.weight": (CLASSES, config.hidden_size, max(1, grid // ratio), 3),
+        "tscam_conv.bias": (CLASSES,), "head.weight": (CLASSES, CLASSES), "head.bias": (CLASSES,),
+    }  # fmt: skip
+    state |= {f"{sound}{key}": torch.zeros(shape) for key, shape in zeros.items()}
+    for layer in (f"{side}_transform.sequential.{i}" for side in ("text", "audio") for i in (0, 3)):
+        state |= {f"{layer}.weight": torch.zeros(width, width), f"{layer}.bias": torch.zeros(width)}
     return state
 
 
@@ -135,14 +127,6 @@ def fourier(size: int) -> State:
     window = torch.hann_window(size, dtype=torch.float64)
     waves = {"conv_real.weight": turns.cos() * window, "conv_imag.weight": -turns.sin() * window}
     return {key: value[:, None].float() for key, value in waves.items()}
-
-
-def mel_filters(extractor: Any) -> Tensor:
-    """CLAP's Slaney mel filters (frequencies, bins)."""
-    return taf.melscale_fbanks(
-        extractor.fft_window_size // 2 + 1, float(extractor.frequency_min), float(extractor.frequency_max),
-        extractor.feature_size, extractor.sampling_rate, norm="slaney", mel_scale="slaney",
-    )  # fmt: skip
 
 
 def shift_masks(config: Any) -> State:
@@ -156,11 +140,8 @@ def shift_masks(config: Any) -> State:
         bands = torch.zeros(size, dtype=torch.long)
         bands[-window:], bands[-(window // 2) :] = 1, 2
         regions = 3 * bands[:, None] + bands[None]
-        tiles = (
-            regions.view(size // window, window, size // window, window)
-            .transpose(1, 2)
-            .reshape(-1, window**2)
-        )
+        tiles = regions.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2)
+        tiles = tiles.reshape(-1, window**2)
         mask = torch.where(tiles[:, None] == tiles[:, :, None], 0.0, -100.0)
         masks |= {f"layers.{layer}.blocks.{block}.attn_mask": mask for block in range(1, depth, 2)}
     return masks

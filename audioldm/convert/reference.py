@@ -15,7 +15,7 @@ from torch import nn
 
 from audioldm.components import Components
 from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, is_tango, read_checkpoint, read_tango
-from audioldm.convert.folder import Choices, Folder, Original, Source, clap_of, t5_of
+from audioldm.convert.folder import DEFAULT, Choices, Folder, Source, clap_of, t5_of
 from audioldm.convert.model import open_checkpoint, open_diffusers, open_folder, open_tango
 from audioldm.convert.run import open_run_checkpoint, run_of
 from audioldm.errors import AudioLDMError
@@ -23,7 +23,6 @@ from audioldm.nets.clap import NoClap, SmallClap
 from audioldm.nets.folder import SUFFIXES, class_name, find_weights, read_json
 from audioldm.nets.text_encoder import LONGEST
 
-DEFAULT = Choices()
 Kind = Literal["unet", "vae", "vocoder", "clap", "text_encoder"]
 EMBEDDED = Path(__file__).parents[1] / "_embedded"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
@@ -39,8 +38,8 @@ ALONE = {"clap": ("ClapModel",), "text_encoder": ("T5EncoderModel",)}
 def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
     """The model that ``ref`` names, float32 on the CPU; None is the embedded one.
 
-    ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError where there is
-    none, or it is of an unknown kind.
+    ``choices`` are those of ``convert.folder.Choices``: heads, weights, tokenizer.   Raises AudioLDMError where there
+    is none, or it is of an unknown kind.
     """
     options, path = Choices(**choices), EMBEDDED if ref in (None, "embedded") else Path(str(ref))
     if is_tango(home := path.parent if path.is_file() else path):
@@ -57,10 +56,9 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
         if isinstance(model.clap, SmallClap):  # a folder of this project
             raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
         return model
+    check_ref(path, str(ref))
     if path.is_file():
-        check_suffix(path)
         return open_checkpoint(path, options)
-    check_hub_id(str(ref))
     from audioldm.convert.hub import fetch_model
 
     snapshot = fetch_model(str(ref))
@@ -69,15 +67,12 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
     return replace(model, name=snapshot.repo, about=about)
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse a file that is no weight file."""
-    if path.suffix not in SUFFIXES:
-        raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(SUFFIXES)}.")
-
-
-def check_hub_id(ref: str) -> None:
-    """Refuse what is neither here nor the name of a repository."""
-    if Path(ref).suffix in SUFFIXES or not HUB_ID.fullmatch(ref):
+def check_ref(path: Path, ref: str) -> None:
+    """Refuse a file that is no weight file, and what is neither here nor the name of a repository."""
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(SUFFIXES)}.")
+    elif Path(ref).suffix in SUFFIXES or not HUB_ID.fullmatch(ref):
         raise AudioLDMError(
             f"{ref} is not a model folder, a checkpoint, or a hub id.",
             "Name a folder that holds model_index.json, a .ckpt file, or owner/name.",
@@ -106,14 +101,16 @@ class Part:
 
     def open(self) -> Any:
         """The part's module.   Raises AudioLDMError."""
-        name: str = FOLDERS[self.kind][0]
-        source: Source = Folder(self.path, self.choices.heads)
+        name = FOLDERS[self.kind][0]
+        source: Source
         if self.path.is_file() and run_of(self.path) is not None:
             return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else name)
         if self.path.is_file():
-            source = Original(read_checkpoint(self.path, weights=self.choices.weights), self.choices)
+            source = read_checkpoint(self.path, self.choices)
         elif is_tango(self.path):
-            source = Original(read_tango(self.path), self.choices)
+            source = read_tango(self.path, self.choices)
+        else:
+            source = Folder(self.path, self.choices.heads)
         if self.kind == "clap":
             return clap_of(source)
         return t5_of(source, longest=LONGEST) if self.kind == "text_encoder" else source.build(name)
@@ -127,34 +124,28 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
     if kind not in get_args(Kind):
         raise AudioLDMError(f"kind={kind!r} is no part of a model.", f"Known: {', '.join(get_args(Kind))}.")
     options, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
+    if not path.is_dir():
+        check_ref(path, str(ref))
+    if not path.exists():
+        from audioldm.convert.hub import fetch_part
+
+        return Part(kind, fetch_part(str(ref), FOLDERS[kind]).folder, str(ref), options)
     if path.is_file():
-        check_suffix(path)
-        if (
-            is_tango(path.parent) or (path.parent / "config.json").is_file()
-        ):  # the weights of a component folder
-            path = path.parent
-        else:
+        if not is_tango(path.parent) and not (path.parent / "config.json").is_file():
             return Part(kind, path, str(ref), options)
-    if path.is_dir():
-        for folder in (path / "model", path, path.parent):
-            if holds(folder, kind) and (folder != path.parent or path.name in FOLDERS[kind]):
-                return Part(kind, folder, str(ref), options)
-        return Part(kind, own_folder(path, kind), str(ref), options)
-    check_hub_id(str(ref))
-    from audioldm.convert.hub import fetch_part
-
-    return Part(kind, fetch_part(str(ref), FOLDERS[kind]).folder, str(ref), options)
+        path = path.parent  # the weights of a component folder
+    for folder in (path / "model", path, path.parent):
+        inside = (folder / FOLDERS[kind][0] / "config.json").is_file()
+        if inside and (folder != path.parent or path.name in FOLDERS[kind]):
+            return Part(kind, folder, str(ref), options)
+    check_alone(path, kind)
+    return Part(kind, path, str(ref), options)
 
 
-def holds(folder: Path, kind: Kind) -> bool:
-    """Whether ``folder`` has the component folders of a part."""
-    return (folder / FOLDERS[kind][0] / "config.json").is_file()
-
-
-def own_folder(path: Path, kind: Kind) -> Path:
-    """``path`` if it is the folder of the part itself.   Raises AudioLDMError."""
+def check_alone(path: Path, kind: Kind) -> None:
+    """Refuse a folder that is not the part itself."""
     if is_tango(path):
-        return path
+        return
     if not (path / "config.json").is_file():
         run = (path / "config.yaml").is_file()
         raise AudioLDMError(
@@ -166,7 +157,6 @@ def own_folder(path: Path, kind: Kind) -> Path:
     name = class_name(read_json(path / "config.json"))
     if kind in ALONE and name not in ALONE[kind]:
         raise AudioLDMError(f"{path} holds a {name}, no {' or '.join(ALONE[kind])}.", "Name another folder.")
-    return path
 
 
 def open_part(
@@ -179,7 +169,7 @@ def open_part(
 ) -> Any:
     """The part of a model that ``ref`` names, in eval mode: a U-Net, VAE or vocoder, a ``Clap``, a ``T5TextEncoder``.
 
-    ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices`` are those of ``convert.model.Choices``.
+    ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices`` are those of ``convert.folder.Choices``.
     Raises AudioLDMError where there is none, or it is of another kind.
     """
     net = find_part(ref, kind, **choices).open()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.components import Components, Sampling
-from audioldm.control.micro import MicroConditioning, MicroControl
+from audioldm.convert.model import micro_of
 from audioldm.datasets.cache import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import fill, load_component, read_weights, state_digest, weight_hash
+from audioldm.nets.folder import fill, read_weights, state_digest, weight_hash
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.unet import kind_of, with_variance
 from audioldm.nets.vae import encoder_digest
@@ -73,14 +73,14 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     if not isinstance(weights, dict):
         raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
     state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-    shadows = [c["shadows"] for c in callbacks.values() if isinstance(c, dict) and c.get("shadows")]
-    averages = [shadow["ema"] for shadow in shadows if "ema" in shadow]
+    for shadows in (item.get("shadows") for item in callbacks.values() if isinstance(item, dict)):
+        state = (shadows or {}).get("ema", state)
 
     def build() -> Any:
         net = built(settings["task"][name])
         return with_variance(net) if name == "unet" and settings["task"].get("learned_variance") else net
 
-    return fill(build, averages[0] if averages else state, file)
+    return fill(build, state, file)
 
 
 def built(node: Any) -> Any:
@@ -127,8 +127,6 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         prediction = settings["task"]["prediction"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AudioLDMError(f"{run}/config.yaml has no usable schedule ({error}).", "Restore it.") from None
-    micro = run / "model" / "micro"
-    facts = [load_component(micro, MicroConditioning).requires_grad_(False)] if micro.is_dir() else []
     return Components(
         unet,
         vae,
@@ -139,7 +137,7 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         schedule=schedule,
         prediction=prediction,
         defaults=replace(TRAINED, seconds=index["seconds"]),
-        controls=tuple(MicroControl(net, {}) for net in facts),
+        controls=micro_of(run / "model"),
         about={"latents": {key: index[key] for key in ("windows", "seconds", "split", "scaling_factor")}},
     )
 

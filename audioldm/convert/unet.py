@@ -13,7 +13,6 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
 from audioldm.nets.unet import LatentUNet, build_unet
 
-PART = "U-Net"
 PREFIX = "model.diffusion_model."
 
 RESNET = {
@@ -60,7 +59,7 @@ class UNetShape:
 
 def read_shape(state: State) -> UNetShape:
     """The shape of a U-Net in CompVis names (without ``PREFIX``)."""
-    shapes = Shapes(state, PART, PREFIX)
+    shapes = Shapes(state, "U-Net", PREFIX)
     downs = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", key)) for key in state)
     levels = downs + 1
     layers = (shapes.count("input_blocks.") - levels) // levels
@@ -114,7 +113,7 @@ def names(shape: UNetShape) -> dict[str, str]:
 
 def convert(state: State, shape: UNetShape) -> State:
     """diffusers' names for a U-Net in CompVis names (without ``PREFIX``)."""
-    return rename(state, names(shape), part=PART, prefix=PREFIX)
+    return rename(state, names(shape), part="U-Net", prefix=PREFIX)
 
 
 def average(state: State) -> State:
@@ -141,7 +140,7 @@ def heads(channels: tuple[int, ...]) -> tuple[int, ...]:
 
 def read_diffusers_shape(state: State) -> UNetShape:
     """The shape of a U-Net of Stable Diffusion's family in diffusers' names, as Tango has it."""
-    shapes, middle = Shapes(state, PART, "unet."), "mid_block.attentions.0"
+    shapes, middle = Shapes(state, "U-Net", "unet."), "mid_block.attentions.0"
     levels = range(max(1, shapes.count("down_blocks.")))
     return UNetShape(
         channels=tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels),

@@ -57,29 +57,17 @@ class Captioner(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         (dim, frames), heads = inputs, max(1, width // 32)
-        shape: dict[str, Any] = {"vocab_size": len(vocabulary), "bos_token_id": BEGIN, "eos_token_id": END}
-        self.qformer = Blip2QFormerModel(
-            Blip2QFormerConfig(
-                vocab_size=len(vocabulary),
-                hidden_size=width,
-                num_hidden_layers=layers[0],
-                num_attention_heads=heads,
-                intermediate_size=4 * width,
-                encoder_hidden_size=width,
-                cross_attention_frequency=1,
-                use_qformer_text_input=True,
-            )
-        )
-        self.decoder: Any = GPT2LMHeadModel(
-            GPT2Config(
-                n_positions=queries + LONGEST + 1,
-                n_embd=width,
-                n_layer=layers[1],
-                n_head=heads,
-                pad_token_id=PAD,
-                **shape,
-            )
-        )
+        reader = Blip2QFormerConfig(
+            vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=layers[0], num_attention_heads=heads,
+            intermediate_size=4 * width, encoder_hidden_size=width, cross_attention_frequency=1,
+            use_qformer_text_input=True,
+        )  # fmt: skip
+        writer = GPT2Config(
+            vocab_size=len(vocabulary), n_positions=queries + LONGEST + 1, n_embd=width, n_layer=layers[1],
+            n_head=heads, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END,
+        )  # fmt: skip
+        self.qformer = Blip2QFormerModel(reader)
+        self.decoder: Any = GPT2LMHeadModel(writer)
         self.decoder.lm_head = TiedOutput(self.decoder.transformer.wte)
         self.query_tokens = nn.Parameter(torch.randn(1, queries, width) * 0.02)
         self.of_vector = nn.Linear(dim, width)

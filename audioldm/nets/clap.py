@@ -37,12 +37,8 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 def check_texts(texts: Sequence[str]) -> None:
     """Refuse texts with half of a surrogate pair, which JSON and consoles can bring and no tokenizer takes."""
     for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise AudioLDMError(
-                f"prompt={text!r} holds half a character.", "Write it anew in UTF-8."
-            ) from error
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise AudioLDMError(f"prompt={text!r} holds half a character.", "Write it anew in UTF-8.")
 
 
 def unread_words(encoder: Any, text: str) -> tuple[int, list[str]]:
@@ -103,7 +99,7 @@ class TwoTowers(nn.Module):
 
     def audio_vectors(self, wave: Tensor) -> Tensor:
         """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D)."""
-        raise NotImplementedError
+        return self.audio_encoder(wave)
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
         """Write ``text_encoder``, ``tokenizer`` and, if there is one, ``audio_encoder`` below ``folder``."""
@@ -134,15 +130,11 @@ class MelEncoder(ModelMixin, ConfigMixin):
         self.mel = LogMel(SPECS[spec])
         stages: list[nn.Module] = []
         for inside, outside in zip((1, *widths), widths, strict=False):
-            stages += [
-                nn.Conv2d(inside, outside, 3, stride=2, padding=1),
-                nn.GroupNorm(8, outside),
-                nn.GELU(),
-                nn.Conv2d(outside, outside, 3, padding=1, groups=outside),
-                nn.Conv2d(outside, outside, 1),
-                nn.GroupNorm(8, outside),
-                nn.GELU(),
-            ]
+            halve = nn.Conv2d(inside, outside, 3, stride=2, padding=1)
+            depth = nn.Conv2d(outside, outside, 3, padding=1, groups=outside)
+            mix = nn.Conv2d(outside, outside, 1)
+            stages += [halve, nn.GroupNorm(8, outside), nn.GELU()]
+            stages += [depth, mix, nn.GroupNorm(8, outside), nn.GELU()]
         self.stages = nn.Sequential(*stages)
         bins = -(-SPECS[spec].mels // 2 ** len(widths))
         self.head = nn.Sequential(nn.Linear(2 * widths[-1] * bins, hidden), nn.GELU(), nn.Linear(hidden, dim))
@@ -183,10 +175,6 @@ class SmallClap(TwoTowers):
                 "Use two towers that were trained together.",
             )
 
-    def audio_vectors(self, wave: Tensor) -> Tensor:
-        """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D)."""
-        return self.audio_encoder(wave)
-
 
 class PretrainedClap(TwoTowers):
     """LAION's CLAP in transformers' classes, with the feature extractor of its audio tower.
@@ -195,14 +183,11 @@ class PretrainedClap(TwoTowers):
     """
 
     def __init__(
-        self,
-        text_encoder: Any,
-        tokenizer: Any,
-        audio_encoder: Any = None,
-        extractor: Any = None,
+        self, text_encoder: Any, tokenizer: Any, audio_encoder: Any = None, extractor: Any = None
     ) -> None:
         super().__init__(text_encoder, tokenizer, audio_encoder)
-        self.extractor = extractor or published_extractor()
+        # LAION's own, whose other settings are transformers' defaults
+        self.extractor = extractor or ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
         self.rate = int(self.extractor.sampling_rate)
 
     @classmethod
@@ -234,12 +219,6 @@ class PretrainedClap(TwoTowers):
         super().save(folder, dtype=dtype)
         if self.audio_encoder is not None:
             self.extractor.save_pretrained(Path(folder) / "audio_encoder")
-
-
-def published_extractor() -> ClapFeatureExtractor:
-    """The front end of LAION's unfused CLAPs: 48 kHz, 10 s, 64 slaney mels of 50 to 14000 Hz, short sounds repeated."""
-    # the rest is what transformers has for them
-    return ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
 
 
 class NoClap(nn.Module):
@@ -354,14 +333,6 @@ def wrap_tokenizer(raw: Any) -> PreTrainedTokenizerFast:
     raw.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A {eos}", special_tokens=[(name, raw.token_to_id(name)) for name in (bos, eos)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token=bos,
-        cls_token=bos,
-        pad_token=pad,
-        eos_token=eos,
-        sep_token=eos,
-        unk_token=unk,
-        mask_token=mask,
-        model_max_length=MAX_TOKENS,
-    )
+    roles = {"bos": bos, "cls": bos, "pad": pad, "eos": eos, "sep": eos, "unk": unk, "mask": mask}
+    names = {f"{role}_token": name for role, name in roles.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=MAX_TOKENS, **names)

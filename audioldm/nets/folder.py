@@ -25,7 +25,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.configuration_utils import ConfigMixin
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -45,8 +45,6 @@ from audioldm.tables import read_text
 Module = TypeVar("Module")
 Class = TypeVar("Class", bound=type)
 State = dict[str, Tensor]
-COMPONENTS: dict[str, Any] = {}
-"""every class that ``load_component`` builds, by name"""
 NAMES = tuple(
     f"{stem}{suffix}"
     for suffix in (".safetensors", ".bin")
@@ -58,8 +56,6 @@ LARGEST = 2**24
 """a number in a configuration above this is a mistake"""
 LONGEST_JSON = 64 * 2**20
 """bytes"""
-PICKLE, LONGEST_PICKLE = b"\x80\x02", 16 * 2**30
-"""how weights begin that torch wrote before 2020, and the bytes of the longest that are read"""
 COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """buffers that transformers saves or not, by its version"""
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -72,24 +68,33 @@ PAIRS = (
 DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
-
-
 DAMAGE = (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError)
 """what libraries raise for a damaged weight file"""
-open_tensors: Any = safe_open
+COMPONENTS: dict[str, Any] = {
+    component.__name__: component
+    for component in (
+        AutoencoderKL, UNet2DConditionModel, AudioLDM2UNet2DConditionModel, AudioLDM2ProjectionModel, GPT2Model,
+        SpeechT5HifiGan, ClapModel, T5EncoderModel, ClapTextModelWithProjection, ClapAudioModelWithProjection,
+    )
+}  # fmt: skip
+"""every class that ``load_component`` builds, by name"""
+
+
+class Named:
+    """Replaces a class that a training saved in its checkpoint as the key of a table."""
+
+
+HARMLESS: list[Any] = [
+    (Named, f"{package}.callbacks.{name}")
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for name in ("model_checkpoint.ModelCheckpoint", "lr_monitor.LearningRateMonitor")
+]
 
 
 def register(component: Class) -> Class:
     """Let ``load_component`` build this diffusers or transformers class; usable as a decorator."""
     COMPONENTS[component.__name__] = component
     return component
-
-
-for library_class in (
-    AutoencoderKL, UNet2DConditionModel, AudioLDM2UNet2DConditionModel, AudioLDM2ProjectionModel, SpeechT5HifiGan,
-    GPT2Model, ClapModel, T5EncoderModel, ClapTextModelWithProjection, ClapAudioModelWithProjection,
-):  # fmt: skip
-    register(library_class)
 
 
 def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **changes: Any) -> Module:
@@ -109,7 +114,12 @@ def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **c
     if not issubclass(component, kind):
         wanted = " or ".join(c.__name__ for c in (kind if isinstance(kind, tuple) else (kind,)))
         raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", "Name another folder.")
-    state = {k.removeprefix(prefix): v for k, v in read_state(folder).items() if k.startswith(prefix)}
+    state = {
+        key.removeprefix(prefix): value
+        for path in find_weights(folder)
+        for key, value in read_weights(path).items()
+        if isinstance(value, Tensor) and key.startswith(prefix)
+    }
     module: Module = fill(lambda: build(component, config, folder), state, folder)
     return module
 
@@ -125,7 +135,9 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     check_range(config, place)
     if not issubclass(component, ConfigMixin):
         module = component(component.config_class.from_dict(dict(config)))
-        check_pairs(module.config)
+        for names in PAIRS:  # transformers passes over what one of two lists has more
+            if len({len(getattr(module.config, name, ())) for name in names}) > 1:
+                raise ValueError(f"{' and '.join(names)} differ in length")
         return module
     hints = typing.get_type_hints(component.__init__)
     for key in hints.keys() & config.keys():
@@ -135,19 +147,8 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     return component.from_config(dict(config))
 
 
-def check_pairs(config: Any) -> None:
-    """Raise ValueError for lists of other lengths: transformers passes over what one of them has more."""
-    for names in PAIRS:
-        if len({len(getattr(config, name, ())) for name in names}) > 1:
-            raise ValueError(f"{' and '.join(names)} differ in length")
-
-
 def leaves(hint: Any) -> set[Any]:
-    """The types that a hint allows inside its containers.
-
-    >>> sorted(t.__name__ for t in leaves(tuple[int, ...] | float | None))
-    ['NoneType', 'float', 'int']
-    """
+    """The types that a hint allows inside its containers: int, float and None of ``tuple[int, ...] | float | None``."""
     inner = [part for part in typing.get_args(hint) if part is not Ellipsis]
     return set().union(*map(leaves, inner)) if inner else {hint}
 
@@ -163,10 +164,8 @@ def fits(value: Any, allowed: set[Any]) -> bool:
 
 def check_range(value: Any, place: Path, key: str = "", depth: int = 0) -> None:
     """Refuse numbers that no model has: above ``LARGEST`` they would take all memory or never end."""
-    items = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    )
-    for name, item in items:
+    items: Any = value.items() if isinstance(value, Mapping) else ()
+    for name, item in enumerate(value) if isinstance(value, list) else items:
         check_range(item, place, f"{key}.{name}".strip("."), depth + 1)
     if depth > 16 or (isinstance(value, int | float) and not 0 <= value <= LARGEST):
         raise AudioLDMError(f"{place}/config.json: {key} is out of range.", "Copy it again.")
@@ -225,19 +224,19 @@ def reason(error: BaseException) -> str:
 
 
 def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """``state`` in the names of the libraries of today, with the buffers that these compute."""
+    """``state`` in the names of the libraries of today, with the buffers that these compute.
+
+    A weight that the module has under two names may be under one of them in a file: T5's words are.
+    """
     expected = module.state_dict()
-    state = {key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)}
-    state |= {key: value for key, value in expected.items() if key.endswith(COMPUTED) and key not in state}
-    state |= twins(module, state)
-    return modern_attention(state) if isinstance(module, AutoencoderKL) else state
-
-
-def twins(module: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """The names of weights that a file holds under another: T5 has its words under two."""
     names = [(key, id(value)) for key, value in module.named_parameters(remove_duplicate=False)]
     tensors = {number: state[key] for key, number in reversed(names) if key in state}
-    return {key: tensors[number] for key, number in names if key not in state and number in tensors}
+    state = {
+        **{key: value for key, value in expected.items() if key.endswith(COMPUTED)},
+        **{key: tensors[number] for key, number in names if number in tensors},
+        **{key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)},
+    }
+    return modern_attention(state) if isinstance(module, AutoencoderKL) else state
 
 
 def modern_attention(state: Mapping[str, Tensor]) -> State:
@@ -333,25 +332,6 @@ def weight_file(folder: Path | str) -> Path:
     return find_weights(folder)[0]
 
 
-def read_state(folder: Path | str) -> State:
-    """All tensors of a component folder."""
-    state: State = {}
-    for path in find_weights(folder):
-        state.update({key: value for key, value in read_weights(path).items() if isinstance(value, Tensor)})
-    return state
-
-
-class Named:
-    """Replaces a class that a training saved in its checkpoint as the key of a table."""
-
-
-HARMLESS: list[Any] = [
-    (Named, f"{package}.callbacks.{name}")
-    for package in ("pytorch_lightning", "lightning.pytorch")
-    for name in ("model_checkpoint.ModelCheckpoint", "lr_monitor.LearningRateMonitor")
-]
-
-
 def read_weights(path: Path) -> dict[str, Any]:
     """Everything in a weight file, on the CPU.   A pickle is opened with ``weights_only=True`` or not at all.
 
@@ -365,7 +345,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        raise AudioLDMError(*refusal(path, error)) from None
+        raise refusal(path, error) from None
     except DAMAGE as error:
         raise damaged(path, error) from None
     if not isinstance(content, dict):
@@ -383,47 +363,24 @@ def damaged(path: Path, error: Exception) -> AudioLDMError:
 
 
 def weight_hash(path: Path) -> str:
-    """Hex digest of a weight file that is as long as what it holds: one that is endless or padded is not read.
-
-    Raises AudioLDMError for another.
-    """
+    """Hex digest of a weight file.   Raises AudioLDMError for one that is endless or holds next to nothing."""
     try:
-        if path.suffix == ".safetensors":
-            with open_tensors(path, "pt"):
-                pass
-        else:
-            check_length(path)
-    except (*DAMAGE, zipfile.BadZipFile) as error:
+        return sha256(path)
+    except OSError as error:
         raise damaged(path, error) from None
-    return sha256(path)
 
 
-def check_length(path: Path) -> None:
-    """ValueError for what neither is torch's archive, as long as its members, nor begins as a pickle."""
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            file.seek(0)
-            if file.read(2) != PICKLE or path.stat().st_size > LONGEST_PICKLE:
-                raise ValueError("neither torch's archive nor a pickle of weights")
-            return
-        with zipfile.ZipFile(file) as archive:
-            length = sum(item.compress_size + 2**10 + 2 * len(item.filename) for item in archive.infolist())
-    if path.stat().st_size > length + 2**20:
-        raise ValueError("it is longer than what it holds")
-
-
-def refusal(path: Path, error: pickle.UnpicklingError) -> tuple[str, str]:
+def refusal(path: Path, error: pickle.UnpicklingError) -> AudioLDMError:
     """What is wrong with a pickle that torch refused, and what to do."""
-    if code := re.search(
-        r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)", str(error)
-    ):
-        return (
-            f"{path} is refused: it is a pickle that would run {code[1].rstrip('.,')!r} when opened, not weights only.",
-            "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
+    code = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)", str(error))
+    if code is None:
+        return AudioLDMError(
+            f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights.",
+            f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.",
         )
-    return (
-        f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights.",
-        f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.",
+    return AudioLDMError(
+        f"{path} is refused: it is a pickle that would run {code[1].rstrip('.,')!r} when opened, not weights only.",
+        "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from originals import prefixed, unet_state, vae_state, vocoder_state, weight_normed, whole
 
 from audioldm.convert.checkpoint import read_checkpoint
+from audioldm.convert.folder import Choices
 from audioldm.convert.model import LICENCE
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_weights
@@ -183,7 +184,7 @@ def test_half_an_average_is_no_model(pipe, tmp_path):
     path = saved(whole(pipe, average=average), tmp_path / "m.ckpt")
     with refused(r"moving average lacks .*Use the raw weights"):
         read_checkpoint(path)
-    assert read_checkpoint(path, weights="raw").weights == "raw"
+    assert read_checkpoint(path, Choices(weights="raw")).weights == "raw"
     strange = {**whole(pipe), "model_ema.other": torch.zeros(1)}
     with refused("no rule explains: 'model_ema.other'"):
         read_checkpoint(saved(strange, tmp_path / "n.ckpt"))

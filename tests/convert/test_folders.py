@@ -9,7 +9,7 @@ from diffusers import AudioLDMPipeline, DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from audioldm.components import Sampling
-from audioldm.convert.scheduler import read_scheduler
+from audioldm.convert.model import read_scheduler
 from audioldm.diffusion.grids import GRIDS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import weight_file

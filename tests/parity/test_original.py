@@ -95,7 +95,7 @@ def test_unet(answers, report, record_property, size):
     unet = read_checkpoint(path).build("unet")
     ours = net_call(unet)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
     report(f"U-Net {size}, heads {tuple(unet.config.attention_head_dim)}", ours, theirs["out"])
-    eight = read_checkpoint(path).build_unet(heads=8)
+    eight = read_checkpoint(path).build("unet", heads=8)
     wrong = net_call(eight)(inputs["x"], inputs["t"], Condition(film=inputs["film"]))
     rms = float((wrong - theirs["out"]).norm() / theirs["out"].norm())
     record_property("heads", [f"U-Net {size}", "its output, root mean square", rms])
