@@ -100,9 +100,10 @@ def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
     """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    unet, vae, vocoder, clap = (
+    nets: list[Any] = [
         clap_of(source) if name == "clap" else source.build(name) for name in counted((*NETS, "clap"), "nets")
-    )
+    ]
+    unet, vae, vocoder, clap = nets
     spec = spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)

@@ -50,7 +50,7 @@ class NormedSiLU(nn.GroupNorm):
         """(B, C, H, W) to the same shape, channels-last."""
         from audioldm.nets import kernels
 
-        return kernels.group_norm(x, self, silu=True)
+        return kernels.normed(x, self, silu=True)[0]
 
 
 class FusedResnet(ResnetBlock2D):
@@ -63,9 +63,9 @@ class FusedResnet(ResnetBlock2D):
         shift = None
         if temb is not None and self.time_emb_proj is not None:
             shift = self.time_emb_proj(nnf.silu(temb))
-        x = kernels.group_norm(input_tensor, self.norm1, silu=True)
+        x, _ = kernels.normed(input_tensor, self.norm1, silu=True)
         x = nnf.conv2d(x, self.conv1.weight, padding=self.conv1.padding)
-        x = kernels.group_norm(x, self.norm2, silu=True, bias=self.conv1.bias, shift=shift)
+        x, _ = kernels.normed(x, self.norm2, silu=True, bias=self.conv1.bias, shift=shift)
         x = nnf.conv2d(x, self.conv2.weight, padding=self.conv2.padding)
         if self.conv_shortcut is None:
             return kernels.add(x, input_tensor, self.conv2.bias)
@@ -82,12 +82,8 @@ class FusedUpsample(Upsample2D):
             return super().forward(hidden_states, output_size)
         x = hidden_states.permute(0, 2, 3, 1)
         batch, height, width, channels = x.shape
-        x = (
-            x[:, :, None, :, None]
-            .expand(-1, -1, 2, -1, 2, -1)
-            .reshape(batch, 2 * height, 2 * width, channels)
-        )
-        return self.conv(x.permute(0, 3, 1, 2))
+        x = x[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
+        return self.conv(x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2))
 
 
 class FusedTransformer(Transformer2DModel):
@@ -104,7 +100,7 @@ class FusedTransformer(Transformer2DModel):
         from audioldm.nets import kernels
 
         batch, channels, height, width = hidden_states.shape
-        x = kernels.group_norm(hidden_states, self.norm, silu=False).permute(0, 2, 3, 1).flatten(1, 2)
+        x = kernels.normed(hidden_states, self.norm, silu=False)[0].permute(0, 2, 3, 1).flatten(1, 2)
         x = nnf.linear(x, self.proj_in.weight.flatten(1), self.proj_in.bias)
         for block in self.transformer_blocks:
             x = block(x, encoder_hidden_states, encoder_attention_mask)
@@ -146,33 +142,20 @@ def attend(
 def alone(attention: Attention) -> bool:
     """Whether an attention is projections without biases and a softmax, and nothing else."""
     parts = attention.to_q, attention.to_k, attention.to_v
-    return all(
-        (
-            *(type(part) is nn.Linear and part.bias is None for part in parts),
-            len({part.weight.shape for part in parts}) == 1,
-            attention.group_norm is None,
-            attention.norm_q is None,
-            attention.spatial_norm is None,
-            not attention.residual_connection,
-            attention.rescale_output_factor == 1,
-        )
-    )
+    linear = all(type(part) is nn.Linear and part.bias is None for part in parts)
+    more = (attention.group_norm, attention.norm_q, attention.spatial_norm)
+    plain = not attention.residual_connection and attention.rescale_output_factor == 1
+    return linear and plain and more == (None, None, None) and len({part.weight.shape for part in parts}) == 1
 
 
 def plain_resnet(block: ResnetBlock2D) -> bool:
     """Whether a residual block is norms, SiLU and convolutions, at most with a vector added between."""
-    layers = (block.conv1, block.conv2, block.conv_shortcut)
-    return all(
-        (
-            block.upsample is None,
-            block.downsample is None,
-            block.output_scale_factor == 1,
-            block.time_embedding_norm == "default",
-            not block.skip_time_act,
-            isinstance(block.nonlinearity, nn.SiLU),
-            all(layer is None or layer.bias is not None for layer in layers),
-        )
+    biases = all(
+        layer is None or layer.bias is not None for layer in (block.conv1, block.conv2, block.conv_shortcut)
     )
+    same_size = block.upsample is None and block.downsample is None and block.output_scale_factor == 1
+    added = block.time_embedding_norm == "default" and not block.skip_time_act
+    return same_size and added and biases and isinstance(block.nonlinearity, nn.SiLU)
 
 
 def plain_upsample(layer: Upsample2D) -> bool:

@@ -6,9 +6,9 @@ between which it chooses bin by bin, and phases that go on from frame to frame, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import log, pi
+from typing import NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -27,16 +27,14 @@ LOUDEST = 7.0
 """Log-magnitude of a full-scale tone is 5.5."""
 HEADS = 6
 """A bin's share of tones, its correction, and two complex numbers: along the tone's phase, and beside it."""
-
-
-# A net that sees one frame like the next makes one frame like the next: without a clock it can only make tones at
-# multiples of the hop rate.   ``tones`` is the clock.
 LOBE_FLOOR = 1e-4
 """Of a tone's peak: what its spectrum is taken to be far from it."""
 
+# A net that sees one frame like the next makes one frame like the next: without a clock it can only make tones at
+# multiples of the hop rate.   ``tones`` is the clock.
 
-@dataclass(frozen=True)
-class Bands:
+
+class Bands(NamedTuple):
     """The filterbank as tables in float32."""
 
     bank: Tensor
@@ -53,9 +51,17 @@ class Bands:
 
 @lru_cache(maxsize=8)
 def bands(spec: AudioSpec, device: torch.device) -> Bands:
-    """The tables of a spec, on a device; kept, since a recorded or compiled net may copy nothing to it."""
+    """The tables of a spec, on a device; kept, since a recorded or compiled net may copy nothing to it.
+
+    The triangles' feet and tops are evenly spaced on Slaney's mel scale.
+    """
+
+    def mel(hertz: float) -> float:
+        return 15 + 27 * log(hertz / 1000) / log(6.4) if hertz >= 1000 else hertz * 3 / 200
+
     with torch.inference_mode(False), torch.no_grad():
-        points = slaney_points(spec)
+        even = torch.linspace(mel(spec.fmin), mel(spec.fmax), spec.mels + 2, dtype=torch.float64)
+        points = torch.where(even < 15, even * 200 / 3, 1000 * ((even - 15) * (log(6.4) / 27)).exp()).float()
         bank = filterbank(spec).float()
         bins = torch.arange(spec.n_fft // 2 + 1) * (spec.rate / spec.n_fft)
         nearest = (bins[:, None] - points[None, 1:-1]).abs().argmin(1)
@@ -63,23 +69,7 @@ def bands(spec: AudioSpec, device: torch.device) -> Bands:
         return Bands(*(table.to(device) for table in tables))
 
 
-def slaney_points(spec: AudioSpec) -> Tensor:
-    """Feet and tops of the triangles in Hz, (F + 2,): evenly spaced on Slaney's mel scale.
-
-    >>> slaney_points(AudioSpec())[[0, 1, -1]].round().tolist()
-    [0.0, 46.0, 8000.0]
-    """
-
-    def mel(hertz: float) -> float:
-        return 15 + 27 * log(hertz / 1000) / log(6.4) if hertz >= 1000 else hertz * 3 / 200
-
-    points = torch.linspace(mel(spec.fmin), mel(spec.fmax), spec.mels + 2, dtype=torch.float64)
-    hertz = torch.where(points < 15, points * 200 / 3, 1000 * ((points - 15) * (log(6.4) / 27)).exp())
-    return hertz.float()
-
-
-@dataclass(frozen=True)
-class Tones:
+class Tones(NamedTuple):
     """The tone that governs each band, (B, T, F) each: the nearest band uphill that is louder than both neighbours."""
 
     hertz: Tensor
@@ -106,9 +96,8 @@ def tones(mel: Tensor, spec: AudioSpec, first: Tensor | None = None) -> Tones:
     sides = nnf.pad(smooth, (1, 1))
     lower, upper = sides[..., :-2], sides[..., 2:]
     index = torch.arange(spec.mels, device=mel.device)
-    top = (
-        index + (upper > torch.maximum(smooth, lower)).long() - (lower > torch.maximum(smooth, upper)).long()
-    )
+    uphill, downhill = upper > torch.maximum(smooth, lower), lower > torch.maximum(smooth, upper)
+    top = index + uphill.long() - downhill.long()
     for _ in range((spec.mels - 1).bit_length()):
         top = top.gather(-1, top)
     moment = nnf.pad(smooth * table.hertz, (1, 1))
@@ -177,7 +166,7 @@ def gains(magnitude: Tensor, target: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def in_pieces(wave: Tensor, piece: Callable[[slice], Tensor], *, hop: int, chunk: int, side: int) -> Tensor:
-    """``wave`` (..., frames * hop) made ``chunk`` frames at once; ``piece`` is given ``side`` more on either side."""
+    """``wave`` (..., frames * hop) made ``chunk`` frames at once; ``piece`` takes ``side`` more on either side."""
     frames = wave.shape[-1] // hop
     for begin in range(0, frames, chunk):
         end = min(begin + chunk, frames)
@@ -236,9 +225,8 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         self.head = nn.Linear(width, HEADS * bins)
         with torch.no_grad():
             self.head.weight.mul_(0.5)
-            start = torch.tensor(
-                [-1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-            )  # mostly noise's spectrum, the tones' phases
+            # mostly noise's spectrum, the tones' phases
+            start = torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
             self.head.bias.copy_(start.repeat_interleave(bins))
 
     def forward(self, mel: Tensor, seed: Tensor | None = None) -> Tensor:
@@ -258,8 +246,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         track, noise = self.sources(mel, None)
 
         def piece(part: slice) -> Tensor:
-            tone = Tones(track.hertz[:, part], track.magnitude[:, part], track.turns[:, part])
-            return self.decode(mel[:, part], tone, noise[:, part])
+            return self.decode(mel[:, part], Tones(*(table[:, part] for table in track)), noise[:, part])
 
         return in_pieces(mel.new_empty(len(mel), frames * hop), piece, hop=hop, chunk=chunk, side=self.side)
 
@@ -291,10 +278,9 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         real = ways[0] * cos - ways[1] * sin + ways[2]
         imag = ways[0] * sin + ways[1] * cos + ways[3]
         loud = loud * (real.square() + imag.square() + 1e-6).rsqrt()
-        loud = torch.cat([loud[..., 0::2, None], -nnf.pad(loud[..., 1::2, None], (0, 0, 0, 1))], -1).flatten(
-            -2
-        )
-        loud = loud[..., : real.shape[-1]]  # phases are told at a frame's centre, n_fft / 2 after its begin
+        # phases are those at a frame's centre, n_fft / 2 after its begin
+        pairs = [loud[..., 0::2, None], -nnf.pad(loud[..., 1::2, None], (0, 0, 0, 1))]
+        loud = torch.cat(pairs, -1).flatten(-2)[..., : real.shape[-1]]
         return loud * real, loud * imag
 
     def corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
@@ -316,7 +302,6 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         x = self.norm_in(x + self.read_bins((torch.cat([rough, sharp], dim=-1) / STD).to(kind)))
         for block in self.blocks:
             x = block(x)
-        with torch.autocast(
-            mel.device.type, enabled=False
-        ):  # a log-magnitude in bfloat16 is some percent off
+        # a log-magnitude in bfloat16 is some percent off
+        with torch.autocast(mel.device.type, enabled=False):
             return self.head(self.norm_out(x.to(kind)))

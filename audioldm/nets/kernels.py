@@ -157,18 +157,6 @@ def add_norm_kernel(x, y, weight, offset, out, rows, channels, eps, P: tl.conste
     tl.store(out + place, (value * scale[None, :] + plus[None, :]).to(out.dtype.element_ty), mask=mask)
 
 
-def group_norm(
-    x: Tensor,
-    norm: torch.nn.GroupNorm,
-    *,
-    silu: bool,
-    bias: Tensor | None = None,
-    shift: Tensor | None = None,
-) -> Tensor:
-    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU; the answer is channels-last."""
-    return normed(x, norm, silu=silu, bias=bias, shift=shift)[0]
-
-
 def normed(
     x: Tensor,
     norm: torch.nn.GroupNorm,
@@ -177,13 +165,12 @@ def normed(
     bias: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``group_norm``, and its ``TABLE`` (B, 5, C)."""
+    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; and its ``TABLE`` (B, 5, C)."""
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
     size = channels // norm.num_groups
-    wanted = triton.cdiv(PROGRAMS, batch * columns)
-    splits = max(1, min(wanted, MOST_SPLITS, pixels // 16))
+    splits = max(1, min(triton.cdiv(PROGRAMS, batch * columns), MOST_SPLITS, pixels // 16))
     part = x.new_empty(batch, splits, 2, channels, dtype=torch.float32)
     scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
     y = torch.empty_like(x)

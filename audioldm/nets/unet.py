@@ -58,18 +58,14 @@ class UNetSizes:
         attends = self.attention or [level > 0 for level in range(len(self.channels))]
         down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
         return {
-            "sample_size": self.sample_size,
-            "in_channels": self.latent_channels,
-            "out_channels": self.latent_channels,
+            "sample_size": self.sample_size, "in_channels": self.latent_channels, "out_channels": self.latent_channels,
             "down_block_types": tuple(down),
             "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
-            "block_out_channels": tuple(self.channels),
-            "layers_per_block": self.layers,
+            "block_out_channels": tuple(self.channels), "layers_per_block": self.layers,
             "attention_head_dim": self.heads or tuple(max(1, n // self.head_channels) for n in self.channels),
-            "transformer_layers_per_block": self.depth,
-            "norm_num_groups": self.groups,
+            "transformer_layers_per_block": self.depth, "norm_num_groups": self.groups,
             "use_linear_projection": self.linear,
-        }
+        }  # fmt: skip
 
 
 def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
@@ -82,11 +78,8 @@ def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
     shape = UNetSizes(**sizes)
     settings = shape.settings()
     if kind != "cross":
-        settings |= {
-            "class_embed_type": "simple_projection",
-            "class_embeddings_concat": True,
-            "projection_class_embeddings_input_dim": shape.film_dim,
-        }
+        settings |= {"class_embed_type": "simple_projection", "class_embeddings_concat": True}
+        settings["projection_class_embeddings_input_dim"] = shape.film_dim
     if shape.contexts is not None:
         widths = [tuple(shape.contexts)] * len(shape.channels)
         return AudioLDM2UNet2DConditionModel(cross_attention_dim=widths, **settings)
@@ -101,9 +94,8 @@ def with_variance(unet: LatentUNet) -> LatentUNet:
     """
     if not learns_variance(unet):
         old: Any = unet.conv_out
-        wide = nn.Conv2d(old.in_channels, 2 * old.out_channels, old.kernel_size, padding=old.padding).to(
-            old.weight
-        )
+        wide = nn.Conv2d(old.in_channels, 2 * old.out_channels, old.kernel_size, padding=old.padding)
+        wide.to(old.weight)
         for name, value in wide.named_parameters():
             value.data.zero_()[: old.out_channels] = getattr(old, name).data
         unet.conv_out = wide
@@ -145,7 +137,6 @@ def net_call(unet: LatentUNet, *, variance: bool = False) -> NetCall:
     """
     kind = kind_of(unet)
     two = isinstance(unet, AudioLDM2UNet2DConditionModel) and len(widths_of(unet)) == 2
-
     channels = None if variance else unet.config.in_channels
     needed = {"film": kind != "cross", "tokens": kind != "film", "tokens2": two}
 
@@ -153,15 +144,14 @@ def net_call(unet: LatentUNet, *, variance: bool = False) -> NetCall:
         for name, needs in needed.items():
             if needs and getattr(condition, name) is None:
                 raise ValueError(f"this U-Net is conditioned on {NAMES[name]}, but the condition has none")
-        second = {"encoder_hidden_states_1": condition.tokens2, "encoder_attention_mask_1": condition.mask2}
-        return unet(
-            x,
-            t,
-            encoder_hidden_states=condition.tokens if needed["tokens"] else None,
-            encoder_attention_mask=condition.mask if needed["tokens"] else None,
-            class_labels=condition.film if needed["film"] else None,
-            **(second if two else {}),
-            **residuals,
-        ).sample[:, :channels]
+        inputs = {"encoder_hidden_states": None, "class_labels": condition.film if needed["film"] else None}
+        if needed["tokens"]:
+            inputs |= {"encoder_hidden_states": condition.tokens, "encoder_attention_mask": condition.mask}
+        if two:
+            inputs |= {
+                "encoder_hidden_states_1": condition.tokens2,
+                "encoder_attention_mask_1": condition.mask2,
+            }
+        return unet(x, t, **inputs, **residuals).sample[:, :channels]
 
     return call
