@@ -9,16 +9,8 @@ from math import isqrt
 from typing import Any
 
 import torch
+import transformers
 from diffusers import AudioLDM2ProjectionModel
-from transformers import (
-    ClapAudioModelWithProjection,
-    ClapConfig,
-    ClapTextModelWithProjection,
-    GPT2Config,
-    GPT2Model,
-    T5Config,
-    T5EncoderModel,
-)
 
 from audioldm.convert.names import Net, Shapes, below, prefixes, rename, unexplained
 from audioldm.errors import AudioLDMError
@@ -172,15 +164,15 @@ def convert_clap(state: State, prefix: str = "") -> State:
 def clap_nets(state: State, prefix: str = "") -> Nets:
     """Both towers of a CLAP in LAION's names."""
     whole, config = convert_clap(state, prefix), clap_config(state)
-    towers = {"text": ClapTextModelWithProjection, "audio": ClapAudioModelWithProjection}
 
     def net(side: str) -> Net:
+        tower = getattr(transformers, f"Clap{side.title()}ModelWithProjection")
         part = {
             key: value for key, value in whole.items() if key.startswith((f"{side}_model.", f"{side}_proj"))
         }
-        return Net(part, lambda **c: towers[side](getattr(ClapConfig(**c), f"{side}_config")), config)
+        return Net(part, lambda **c: tower(getattr(transformers.ClapConfig(**c), f"{side}_config")), config)
 
-    return {f"{side}_encoder": net(side) for side in towers}
+    return {f"{side}_encoder": net(side) for side in ("text", "audio")}
 
 
 def t5_net(state: State) -> Net:
@@ -199,7 +191,7 @@ def t5_net(state: State) -> Net:
         "relative_attention_num_buckets": buckets,
         "feed_forward_proj": "gated-gelu" if gated else "relu",
     }
-    return Net(state, lambda **c: T5EncoderModel(T5Config(**c)), config)
+    return Net(state, lambda **c: transformers.T5EncoderModel(transformers.T5Config(**c)), config)
 
 
 def gpt_nets(state: State, prefix: str) -> Nets:
@@ -233,5 +225,5 @@ def gpt_nets(state: State, prefix: str) -> Nets:
     gpt = {key: value for key, value in inner.items() if not GPT_MASK.fullmatch(key)}
     return {
         "projection_model": Net(new, AudioLDM2ProjectionModel, before),
-        "language_model": Net(gpt, lambda **c: GPT2Model(GPT2Config(**c)), config),
+        "language_model": Net(gpt, lambda **c: transformers.GPT2Model(transformers.GPT2Config(**c)), config),
     }

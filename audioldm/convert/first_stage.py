@@ -22,10 +22,7 @@ VOCODER_NAMES = {
     "conv_pre": "conv_pre", "conv_post": "conv_post", "ups.*": "upsampler.*",
     "resblocks.*.convs1.*": "resblocks.*.convs1.*", "resblocks.*.convs2.*": "resblocks.*.convs2.*",
 }  # fmt: skip
-RATES = {
-    (16, 16, 8, 4, 4): ((5, 4, 2, 2, 2), 16000),
-    (12, 10, 8, 4, 4): ((6, 5, 4, 2, 2), 48000),
-}
+RATES = {(16, 16, 8, 4, 4): ((5, 4, 2, 2, 2), 16000), (12, 10, 8, 4, 4): ((6, 5, 4, 2, 2), 48000)}
 """upsampling rates and sampling rate of the published vocoders, by their kernels"""
 CONFIG = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
 """what HiFi-GAN's own JSON says that its weights do not"""

@@ -7,23 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from diffusers import (
-    AudioLDM2ProjectionModel,
-    AudioLDM2UNet2DConditionModel,
-    AutoencoderKL,
-    UNet2DConditionModel,
-)
+import diffusers
+import transformers
 from torch import nn
-from transformers import (
-    AutoTokenizer,
-    ClapFeatureExtractor,
-    ClapModel,
-    ClapTextModelWithProjection,
-    GPT2Model,
-    PreTrainedTokenizerFast,
-    RobertaTokenizer,
-    T5EncoderModel,
-)
 
 from audioldm.convert import unet
 from audioldm.errors import AudioLDMError
@@ -42,14 +28,18 @@ TOKENIZERS = {
 }
 """files of which one group must be there"""
 NETS = {
-    "unet": (UNet2DConditionModel, AudioLDM2UNet2DConditionModel),
-    "vae": AutoencoderKL,
+    "unet": (diffusers.UNet2DConditionModel, diffusers.AudioLDM2UNet2DConditionModel),
+    "vae": diffusers.AutoencoderKL,
     "vocoder": nn.Module,
 }
 CLASSES: dict[str, Any] = {
-    **NETS, "text_encoder": (ClapTextModelWithProjection, ClapModel), "audio_encoder": nn.Module,
-    "text_encoder_2": T5EncoderModel, "projection_model": AudioLDM2ProjectionModel, "language_model": GPT2Model,
-}  # fmt: skip
+    **NETS,
+    "text_encoder": (transformers.ClapTextModelWithProjection, transformers.ClapModel),
+    "audio_encoder": nn.Module,
+    "text_encoder_2": transformers.T5EncoderModel,
+    "projection_model": diffusers.AudioLDM2ProjectionModel,
+    "language_model": transformers.GPT2Model,
+}
 EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -65,16 +55,12 @@ class Choices:
     """folder of RoBERTa's vocab.json and merges.txt, for checkpoints, which have none; T5's in ``tokenizer_2``"""
 
     def __post_init__(self) -> None:
-        for name, known in (("heads", get_args(Heads)), ("weights", get_args(Weights))):
-            if getattr(self, name) not in known:
-                raise AudioLDMError(
-                    f"{name}={getattr(self, name)!r} is unknown.", f"Known: {', '.join(known)}."
-                )
+        for name, value, known in (("heads", self.heads, Heads), ("weights", self.weights, Weights)):
+            if value not in get_args(known):
+                raise AudioLDMError(f"{name}={value!r} is unknown.", f"Known: {', '.join(get_args(known))}.")
         if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
-            raise AudioLDMError(
-                f"tokenizer={self.tokenizer} is no folder.",
-                "Name one with vocab.json, or T5's tokenizer.json.",
-            )
+            hint = "Name one with vocab.json, or T5's tokenizer.json."
+            raise AudioLDMError(f"tokenizer={self.tokenizer} is no folder.", hint)
 
 
 DEFAULT = Choices()
@@ -123,11 +109,10 @@ class Folder:
         places = (self.path / name / file for name in names for file in EXTRACTORS)
         folder = next((place.parent for place in places if place.is_file()), None)
         try:
-            return folder and ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+            return folder and transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         except Exception as error:
-            raise AudioLDMError(
-                f"{folder} holds no feature extractor ({reason(error)}).", "Download it again."
-            ) from None
+            why = f"{folder} holds no feature extractor ({reason(error)})."
+            raise AudioLDMError(why, "Download it again.") from None
 
 
 def published_heads(folder: Path) -> tuple[int, ...] | None:
@@ -150,9 +135,9 @@ def clap_of(source: Source) -> SmallClap | PretrainedClap | NoClap:
     if not source.has("text_encoder") and source.has("text_encoder_2"):
         return NoClap()
     text = source.build("text_encoder")
-    config = text.config.text_config if isinstance(text, ClapModel) else text.config
+    config = text.config.text_config if isinstance(text, transformers.ClapModel) else text.config
     tokenizer = load_tokenizer(source.tokenizer(ROBERTA), config.vocab_size)
-    if isinstance(text, ClapModel):  # AudioLDM 2's, or transformers' own
+    if isinstance(text, transformers.ClapModel):  # AudioLDM 2's, or transformers' own
         return PretrainedClap.from_clap(text, tokenizer, source.extractor())
     audio = source.build("audio_encoder") if source.has("audio_encoder") else None
     if isinstance(audio, MelEncoder):
@@ -190,9 +175,8 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
     if not any(all((folder / name).is_file() for name in group) for group in TOKENIZERS[kind]):
         files = TOKENIZERS[kind][0]
         lost = next((name for name in files if not (folder / name).is_file()), files[0])
-        raise AudioLDMError(
-            f"{folder / lost} is missing.", f"Put the tokenizer of {kind} into {folder}: {', '.join(files)}."
-        )
+        hint = f"Put the tokenizer of {kind} into {folder}: {', '.join(files)}."
+        raise AudioLDMError(f"{folder / lost} is missing.", hint)
     try:
         tokenizer = tokenizer_class(folder, kind).from_pretrained(folder, local_files_only=True)
         tokenizer(["a"], padding=True, truncation=True, max_length=8, return_tensors="pt")
@@ -213,9 +197,11 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
 def tokenizer_class(folder: Path, kind: str) -> Any:
     """The class that reads the files of ``folder``."""
     if kind == T5:
-        return AutoTokenizer
+        return transformers.AutoTokenizer
     if not (folder / "tokenizer.json").is_file():
-        return RobertaTokenizer
+        return transformers.RobertaTokenizer
     read_json(folder / "tokenizer.json")
     named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
-    return RobertaTokenizer if named.startswith("Roberta") else PreTrainedTokenizerFast
+    return (
+        transformers.RobertaTokenizer if named.startswith("Roberta") else transformers.PreTrainedTokenizerFast
+    )

@@ -71,15 +71,13 @@ class Resolution(nn.Module):
         """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
         with torch.autocast(wave.device.type, enabled=False):
             window = self.window.to(torch.promote_types(self.window.dtype, torch.float32))
-            hop = self.n_fft // 4
             values = torch.stft(
-                wave[:, 0].to(window), self.n_fft, hop, window=window, return_complex=True
+                wave[:, 0].to(window), self.n_fft, self.n_fft // 4, window=window, return_complex=True
             ).transpose(1, 2)
+            picture = values.abs()[:, None]
             if self.phases:
                 picture = torch.view_as_real(values).permute(0, 3, 1, 2)
                 picture = picture * (picture.square().sum(1, keepdim=True) + 1e-4) ** -0.25
-            else:
-                picture = values.abs()[:, None]
         return _run(self.layers, self.last, picture)
 
 
@@ -96,12 +94,9 @@ class WaveDiscriminator(nn.Module):
         phases: bool = False,
     ) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(
-            [
-                *(Period(p, period_width) for p in periods),
-                *(Resolution(n, resolution_width, phases=phases) for n in resolutions),
-            ]
-        )
+        folded = [Period(period, period_width) for period in periods]
+        seen = [Resolution(n_fft, resolution_width, phases=phases) for n_fft in resolutions]
+        self.parts = nn.ModuleList([*folded, *seen])
 
     def forward(self, wave: Tensor) -> Outputs:
         """(B, 1, N) to one (logits, features) a part."""
@@ -115,10 +110,8 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = [1] + [width * min(2**i, 8) for i in range(depth + 1)]
         strides = [2] * depth + [1]
-        self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, 4, s, 1))
-            for a, b, s in zip(widths, widths[1:], strides, strict=False)
-        )
+        sizes = zip(widths, widths[1:], strides, strict=False)
+        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, 4, s, 1)) for a, b, s in sizes)
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, mel: Tensor) -> Outputs:
@@ -138,13 +131,8 @@ class LatentDiscriminator(nn.Module):
         self.encoder: Any = deepcopy(unet).requires_grad_(True)
         self.encoder.up_blocks, self.encoder.conv_norm_out = nn.ModuleList(), None
         self.encoder.conv_out = nn.Identity()
-        self.head = nn.Sequential(
-            nn.GroupNorm(1, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, 1, 1),
-        )
+        last = (nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, 1, 1))
+        self.head = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), *last)
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Noised latents (B, C, T, F) at times (B,) -> (B, P)."""

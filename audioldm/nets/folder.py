@@ -17,26 +17,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
+import diffusers
 import torch
-from diffusers import (
-    AudioLDM2ProjectionModel,
-    AudioLDM2UNet2DConditionModel,
-    AutoencoderKL,
-    UNet2DConditionModel,
-)
+import transformers
 from diffusers.configuration_utils import ConfigMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import (
-    ClapAudioModelWithProjection,
-    ClapModel,
-    ClapTextModelWithProjection,
-    GPT2Model,
-    SpeechT5HifiGan,
-    T5EncoderModel,
-)
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256, staged
@@ -60,22 +48,22 @@ COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """buffers that transformers saves or not, by its version"""
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """diffusers' names in an autoencoder's attention before and since version 0.17"""
-PAIRS = (
-    ("upsample_rates", "upsample_kernel_sizes"),
-    ("resblock_kernel_sizes", "resblock_dilation_sizes"),
-)
+PAIRS = (("upsample_rates", "upsample_kernel_sizes"), ("resblock_kernel_sizes", "resblock_dilation_sizes"))
 """lists of a vocoder's configuration, of which one belongs to the other"""
 DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
 DAMAGE = (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError)
 """what libraries raise for a damaged weight file"""
+AGAIN, ANOTHER = "Copy the model folder again.", "Name another folder."
 COMPONENTS: dict[str, Any] = {
-    component.__name__: component
-    for component in (
-        AutoencoderKL, UNet2DConditionModel, AudioLDM2UNet2DConditionModel, AudioLDM2ProjectionModel, GPT2Model,
-        SpeechT5HifiGan, ClapModel, T5EncoderModel, ClapTextModelWithProjection, ClapAudioModelWithProjection,
+    name: getattr(library, name)
+    for library, names in (
+        (diffusers, ("AutoencoderKL", "UNet2DConditionModel", "AudioLDM2UNet2DConditionModel",
+                     "AudioLDM2ProjectionModel")),
+        (transformers, ("SpeechT5HifiGan", "GPT2Model", "ClapModel", "T5EncoderModel", "ClapTextModelWithProjection",
+                        "ClapAudioModelWithProjection")),
     )
+    for name in names
 }  # fmt: skip
 """every class that ``load_component`` builds, by name"""
 
@@ -113,7 +101,7 @@ def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **c
     component = COMPONENTS[name]
     if not issubclass(component, kind):
         wanted = " or ".join(c.__name__ for c in (kind if isinstance(kind, tuple) else (kind,)))
-        raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", "Name another folder.")
+        raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", ANOTHER)
     state = {
         key.removeprefix(prefix): value
         for path in find_weights(folder)
@@ -203,7 +191,8 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-        if any(min(*m.stride, *m.dilation) < 1 for m in module.modules() if isinstance(m, CONVOLUTIONS)):
+        layers = [m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d)]
+        if any(min(*layer.stride, *layer.dilation) < 1 for layer in layers):
             raise ValueError("a stride or dilation is below 1")
     except AudioLDMError:
         raise
@@ -236,7 +225,7 @@ def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
         **{key: tensors[number] for key, number in names if number in tensors},
         **{key: value for key, value in state.items() if key in expected or not key.endswith(COMPUTED)},
     }
-    return modern_attention(state) if isinstance(module, AutoencoderKL) else state
+    return modern_attention(state) if isinstance(module, diffusers.AutoencoderKL) else state
 
 
 def modern_attention(state: Mapping[str, Tensor]) -> State:
@@ -255,10 +244,8 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], place: Path) -> 
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
-        raise AudioLDMError(
-            f"{place} {what} ({len(missing)} missing, {len(extra)} unknown).",
-            "Its config.json does not belong to it.",
-        )
+        what += f" ({len(missing)} missing, {len(extra)} unknown)"
+        raise AudioLDMError(f"{place} {what}.", "Its config.json does not belong to it.")
     for key, value in expected.items():
         if value.shape != state[key].shape or value.is_floating_point() != state[key].is_floating_point():
             raise AudioLDMError(
@@ -285,10 +272,6 @@ def aligned(state: Mapping[str, Tensor]) -> State:
     A matrix product may round by where its operands lie (MKL on AMD does, modulo 16), and a file puts them anywhere:
     the same weights from another file would give another sound, if only in the last bit.   All, because one view that
     is left would hold the whole file in memory beside the copies.
-
-    >>> store = torch.arange(40.0)
-    >>> aligned({"weight": store[1:33]})["weight"].data_ptr() % 16
-    0
     """
     astray = any(value.data_ptr() % 16 for value in state.values())
     return {key: value.clone() if astray else value for key, value in state.items()}
@@ -298,14 +281,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object.   Raises AudioLDMError for a file that is missing, too long, or something else."""
     if not path.is_file():
         raise AudioLDMError(f"{path} is missing.", "Is this a model folder? Name another with -m.")
-    if path.stat().st_size > LONGEST_JSON:
-        raise AudioLDMError(f"{path} is too long for JSON settings.", "Copy the model folder again.")
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path)) if path.stat().st_size <= LONGEST_JSON else "too long"
     except (ValueError, RecursionError, OSError) as error:
-        raise AudioLDMError(f"{path} is not valid JSON ({error}).", "Copy the model folder again.") from None
+        raise AudioLDMError(f"{path} is not valid JSON ({error}).", AGAIN) from None
     if not isinstance(content, dict):
-        raise AudioLDMError(f"{path} holds no JSON object.", "Copy the model folder again.")
+        raise AudioLDMError(f"{path} holds no JSON object.", AGAIN)
     return content
 
 
@@ -322,9 +303,7 @@ def find_weights(folder: Path | str) -> list[Path]:
                 raise AudioLDMError(f"{index} has no weight_map.", "Download the folder again.")
             # the hub's are links
             return [inside(folder, shard, where=index, links=True) for shard in sorted(set(shards.values()))]
-    raise AudioLDMError(
-        f"{folder} has no weights (none of {', '.join(NAMES)}).", "Download the folder again."
-    )
+    raise AudioLDMError(f"{folder} has no weights ({', '.join(NAMES)}).", "Download the folder again.")
 
 
 def weight_file(folder: Path | str) -> Path:
@@ -349,17 +328,15 @@ def read_weights(path: Path) -> dict[str, Any]:
     except DAMAGE as error:
         raise damaged(path, error) from None
     if not isinstance(content, dict):
-        raise AudioLDMError(
-            f"{path} holds a {type(content).__name__}, not a table of weights.", "Name a checkpoint."
-        )
+        kind = type(content).__name__
+        raise AudioLDMError(f"{path} holds a {kind}, not a table of weights.", "Name a checkpoint.")
     return content
 
 
 def damaged(path: Path, error: Exception) -> AudioLDMError:
     """The line about a weight file that is none any more."""
-    return AudioLDMError(
-        f"{path} cannot be read ({reason(error)}): truncated or corrupt.", "Download it again."
-    )
+    why = f"{path} cannot be read ({reason(error)}): truncated or corrupt."
+    return AudioLDMError(why, "Download it again.")
 
 
 def weight_hash(path: Path) -> str:

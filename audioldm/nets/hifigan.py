@@ -79,15 +79,14 @@ def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int =
     frames, hop = mel.shape[-2], prod(vocoder.config.upsample_rates)
     if torch.is_grad_enabled():
         return trimmed(vocoder(mel[:, 0])[:, None], frames * hop)
-    side = reach(vocoder)
-    if frames <= chunk + 2 * side:
-        return trimmed(generate(vocoder, mel), frames * hop)
 
     def piece(part: slice) -> Tensor:
         return trimmed(generate(vocoder, mel[:, :, part]), (part.stop - part.start) * hop)
 
-    wave = mel.new_empty(len(mel), 1, frames * hop)
-    return in_pieces(wave, piece, hop=hop, chunk=chunk, side=side)
+    side = reach(vocoder)
+    if frames <= chunk + 2 * side:
+        return piece(slice(0, frames))
+    return in_pieces(mel.new_empty(len(mel), 1, frames * hop), piece, hop=hop, chunk=chunk, side=side)
 
 
 def trimmed(wave: Tensor, length: int) -> Tensor:
@@ -135,8 +134,7 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
 
 def residual(block: Any, x: Tensor, total: Tensor | None) -> Tensor:
     """One of HiFi-GAN's residual blocks on (B, C, 1, T), in memory of its own; with ``total`` the two's sum."""
-    layers = list(zip(block.convs1, block.convs2, strict=True))
-    for first, second in layers:
+    for first, second in zip(block.convs1, block.convs2, strict=True):
         inside = flat(first, x, slope=block.leaky_relu_slope)
         x = flat(second, inside, slope=block.leaky_relu_slope, plus=x)
     return x if total is None else total.add_(x)

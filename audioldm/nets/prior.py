@@ -39,19 +39,12 @@ class Prior(ModelMixin, ConfigMixin):
         self, dim: int = 256, width: int = 160, heads: int = 5, layers: int = 4, clap: str = ""
     ) -> None:
         super().__init__()
+        self.scale = dim**0.5
+        """length of x0"""
         self.net = PriorTransformer(
-            num_attention_heads=heads,
-            attention_head_dim=width // heads,
-            num_layers=layers,
-            embedding_dim=dim,
-            num_embeddings=0,
-            encoder_hid_proj_type=None,
-        )
-
-    @property
-    def scale(self) -> float:
-        """Length of x0."""
-        return float(self.config.dim**0.5)
+            num_attention_heads=heads, attention_head_dim=width // heads, num_layers=layers, embedding_dim=dim,
+            num_embeddings=0, encoder_hid_proj_type=None,
+        )  # fmt: skip
 
     def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
         """The clean vector, times ``scale``."""
@@ -76,11 +69,8 @@ class Prior(ModelMixin, ConfigMixin):
 
         ``empty`` (D,) is the vector of the empty prompt, which guidance of ``scale`` leads away from.
         """
-        place, sigmas = text.device, grids.trailing(SCHEDULE, steps)
+        sigmas = grids.trailing(SCHEDULE, steps)
         pair = guidance.Pair(self.denoiser(text), self.denoiser(empty.expand_as(text)))
-        noise = (
-            draw(text.shape[1:], generators([seed + OTHER for seed in seeds]), device=place)
-            * sigmas[0].item()
-        )
-        x0 = SAMPLERS[sampler](guidance.classifier_free(pair, scale), noise, sigmas)
+        noise = draw(text.shape[1:], generators([seed + OTHER for seed in seeds]), device=text.device)
+        x0 = SAMPLERS[sampler](guidance.classifier_free(pair, scale), noise * sigmas[0].item(), sigmas)
         return nnf.normalize(x0, dim=-1)

@@ -80,23 +80,18 @@ class AudioLDM2TextEncoder(nn.Module):
         t5 = self.t5.encode(texts)
         vectors = torch.cat([self.clap.embed_text([text]) for text in texts])
         if self.alone:
-            rows = [t5.rows(slice(i, i + 1)).trimmed() for i in range(len(texts))]
-            sequences = [
-                self.generate(vectors[i : i + 1], row.tokens, row.mask) * (texts[i] != "")  # type: ignore[arg-type]
-                for i, row in enumerate(rows)
-            ]
+            sequences = []
+            for i, text in enumerate(texts):
+                row: Any = t5.rows(slice(i, i + 1)).trimmed()
+                sequences.append(self.generate(vectors[i : i + 1], row.tokens, row.mask) * (text != ""))
             first = torch.cat(sequences)
-        else:
-            first = self.generate(vectors, *self.padded(texts))
+        else:  # T5's states of the padding, too, which GPT-2 masks but counts
+            reader, model = self.t5.tokenizer, self.t5.model
+            tokens = reader(
+                list(texts), padding=True, truncation=True, max_length=self.t5.longest, return_tensors="pt"
+            ).to(model.device)
+            first = self.generate(vectors, model(**tokens).last_hidden_state, tokens.attention_mask)
         return Condition(None, first, first.new_ones(first.shape[:2]).long(), t5.tokens, t5.mask)
-
-    def padded(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """T5's states (B, L, E) with those of the padding, which GPT-2 masks but counts, and the mask (B, L)."""
-        t5 = self.t5
-        tokens = t5.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=t5.longest, return_tensors="pt"
-        ).to(t5.model.device)
-        return t5.model(**tokens).last_hidden_state, tokens.attention_mask
 
     def generate(self, vectors: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """CLAP's vectors (B, D), T5's tokens (B, L, E) and their mask to what GPT-2 appends (B, ``length``, G)."""

@@ -20,11 +20,7 @@ from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.spec import AudioSpec
 
 pytestmark = pytest.mark.slow
-SIZES = {
-    "s": (128, 256, 384, 640),
-    "m": (192, 384, 576, 960),
-    "l": (256, 512, 768, 1280),
-}
+SIZES = {"s": (128, 256, 384, 640), "m": (192, 384, 576, 960), "l": (256, 512, 768, 1280)}
 LIMIT = 1e-4
 """float32 in other orders of summation"""
 PROMPT = "a dog barking in the rain"
