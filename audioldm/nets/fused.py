@@ -63,9 +63,9 @@ class FusedResnet(ResnetBlock2D):
         shift = None
         if temb is not None and self.time_emb_proj is not None:
             shift = self.time_emb_proj(nnf.silu(temb))
-        x, _ = kernels.normed(input_tensor, self.norm1, silu=True)
+        x = kernels.normed(input_tensor, self.norm1, silu=True)[0]
         x = nnf.conv2d(x, self.conv1.weight, padding=self.conv1.padding)
-        x, _ = kernels.normed(x, self.norm2, silu=True, bias=self.conv1.bias, shift=shift)
+        x = kernels.normed(x, self.norm2, silu=True, bias=self.conv1.bias, shift=shift)[0]
         x = nnf.conv2d(x, self.conv2.weight, padding=self.conv2.padding)
         if self.conv_shortcut is None:
             return kernels.add(x, input_tensor, self.conv2.bias)
