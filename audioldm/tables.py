@@ -5,7 +5,9 @@ import json
 import math
 import os
 import re
+import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +20,10 @@ LONGEST_TEXT = 2**30
 """bytes"""
 LINE_END = re.compile(r"\r\n|\n|\r")
 TABLES = (".csv", ".tsv", ".jsonl")
-NULLS = frozenset({"nan", "NaN", "NAN", "None", "none", "null", "NULL", "<NA>", "NaT"})
-"""Cells that programs write for "nothing"."""
+UTF_16 = {rb"\xff\xfe|\xfe\xff": "utf-16", rb"[^\0]\0": "utf-16-le", rb"\0[^\0]": "utf-16-be"}
+"""How bytes in UTF-16 begin, with a mark or with a letter of ASCII."""
+NULLS = frozenset({"nan", "none", "null", "<na>", "n/a", "#n/a", "nat"})
+"""Cells that programs write for "nothing", in any case."""
 LONGEST_RECORD = 200
 """Lines of one record of a CSV file; a quotation mark that stays open longer was never closed."""
 
@@ -65,8 +69,9 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
             raw = source if isinstance(source, bytes) else limited(source, name)
     except OSError as error:
         raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", errors="replace")
+    for start, encoding in UTF_16.items():
+        if re.match(start, raw, re.DOTALL):
+            return raw.decode(encoding, errors="replace")
     with suppress(UnicodeDecodeError):
         return raw.decode("utf-8-sig")
     try:
@@ -149,7 +154,7 @@ def json_lines(path: Path, rows: Sequence[str]) -> Table:
     for number, row in filled(rows, path):
         where = f"{path}:{number}"
         try:
-            value = json.loads(row)
+            value = json.loads(row, object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:
             table.omitted.append(Record(where, {}, f"no JSON ({error})"))
             continue
@@ -162,6 +167,13 @@ def json_lines(path: Path, rows: Sequence[str]) -> Table:
     return table
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.   Raises ValueError where a name comes twice: one of the values would be lost."""
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} comes twice")
+    return dict(pairs)
+
+
 def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
     """A header, then rows, separated by the one of , ; | and tab that the header has most of."""
     start, separator = header(rows)
@@ -169,14 +181,15 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
     for number, raw, fault in records(rows, start, separator):
         cells, width = [cell.strip() for cell in raw], len(table.columns)
         if not fault and not width:
-            table.columns.extend(cells)
+            last = max((place for place, cell in enumerate(cells, 1) if cell), default=0)
+            table.columns.extend(cells[:last])
             continue
         if not fault and not any(cells):
             blank.append(number)
             continue
         is_free = table.columns[-1:] and table.columns[-1] in text and '"' not in rows[number - 1]
         if len(cells) > width and is_free:
-            cells[width - 1 :] = [separator.join(raw[width - 1 :]).strip()]
+            cells[width - 1 :] = [separator.join(raw[width - 1 :]).strip().rstrip(separator)]
         if not fault and len(cells) < width:
             fault = f"a short row: {len(cells)} cells for {width} columns"
         elif not fault and any(cells[width:]):
@@ -226,9 +239,9 @@ def is_text(value: Any) -> bool:
 
 
 def is_null(value: Any) -> bool:
-    """True of nothing at all, of an empty text, and of what programs write for nothing."""
+    """True of nothing at all, of a text of spaces and punctuation only, and of what programs write for nothing."""
     if isinstance(value, str):
-        return not value.strip() or value.strip() in NULLS
+        return value.strip().lower() in NULLS or all(unicodedata.category(sign)[0] in "ZCP" for sign in value)
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -197,7 +197,7 @@ def fetched(reader: "Reader", inputs: Sequence[str], options: dict[str, Any]) ->
 def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
     """What a dry run knows: rows by split, sounds that are missing, and what was left out."""
     show_findings(findings)
-    missing = sum(not Path(row.path).is_file() for row in rows)
+    missing = sum(not os.path.isfile(row.path) for row in rows)
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     show_text(

@@ -1,10 +1,10 @@
 """Every clip read and judged before anything trains on it: missing, broken, silent, clipped, double or leaking."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,13 +16,15 @@ from audioldm.datasets.parallel import sound_results
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256
 
-NOTES = ("clipped", "antiphase", "ending", "column", "weak")
+NOTES = ("clipped", "antiphase", "ending", "column", "weak", "part")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
 CLIPPED_SHARE = 1e-4
 """A clip is called clipped if so many of its samples lie in flat tops at full scale, or beyond it."""
 FULL_SCALE = 0.99
 FLAT = 3
 """Samples in a row at the clip's own extreme: a flat top."""
+SLACK = 0.05
+"""Seconds by which a part may end before it should, and nobody is told."""
 SHORTEST = 0.01
 """Seconds; shorter clips hold no sound."""
 
@@ -128,7 +130,7 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
 
     if not row.captions or not all(caption.strip() for caption in row.captions):
         return unfit("caption", "no caption")
-    if not Path(row.path).is_file():
+    if not os.path.isfile(row.path):
         return unfit("missing")
     digest = sha256(row.path)
     if row.sha256 and row.sha256 != digest:
@@ -145,6 +147,8 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     notes = [] if channel is None else [Finding("antiphase", row.path, CANCEL.format(channel + 1))]
     if result.clipped >= CLIPPED_SHARE:
         notes.append(Finding("clipped", row.path, f"{100 * result.clipped:.2g} % of its samples"))
+    if row.seconds is not None and result.seconds < row.seconds - SLACK:
+        notes.append(Finding("part", row.path, f"{result.seconds:.3f} of {row.seconds:g} s are there"))
     seconds, level, clipping = round(result.seconds, 6), round(result.level, 2), round(result.clipped, 6)
     row = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=float(rate), clipping=clipping)
     return row, notes, result.digest

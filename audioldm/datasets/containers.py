@@ -1,7 +1,7 @@
 """Whether a sound file is whole, by the sizes and check sums of its container; libsndfile reads damaged ones silently.
 
-RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Sun AU, Ogg (RFC 3533).  Sizes that a program which
-writes to a pipe leaves open state nothing.
+RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Sun AU, Ogg (RFC 3533), MP3 by its Xing header.  Sizes that a
+program which writes to a pipe leaves open state nothing.
 """
 
 import os
@@ -10,6 +10,7 @@ from typing import BinaryIO, Literal
 
 OPEN_SIZE = 2**32 - 2**16
 CUT = "cut off before its end"
+MORE = "more than one sound: what begins at byte {place} would not be read"
 MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Every byte with its bits in the opposite order."""
 CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int]] = {
@@ -20,6 +21,8 @@ CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int]] = {
     b"caff": (8, 4, 8, "big", 1),
 }
 """First bytes of a file -> where its chunks begin, bytes of a chunk's name and size, their order, its alignment"""
+MP3_SLACK = 4096
+"""Bytes; some encoders count a frame more or less."""
 AU: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
 
 
@@ -29,8 +32,29 @@ def flaw_of(file: BinaryIO) -> str:
     file.seek(0)
     if head == b"OggS":
         return ogg_flaw(file)
-    size = stated_end(file, head)
-    return CUT if size is not None and size > total else ""
+    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+        end, start, slack = mp3_end(file), b"\xff", MP3_SLACK
+    else:
+        end, start, slack = stated_end(file, head), head, 0
+    if end is None or abs(end - total) <= slack:
+        return ""
+    file.seek(end + end % 2 * (start in (b"RIFF", b"FORM")))
+    return CUT if end > total else MORE.format(place=end) if file.read(4)[: len(start)] == start else ""
+
+
+def mp3_end(file: BinaryIO) -> int | None:
+    """Where an MP3 file ends by the Xing or Info header of its encoder; None if there is none."""
+    head = file.read(10)
+    tag = sum((byte & 127) << 7 * place for place, byte in enumerate(head[:5:-1])) + 10
+    begin = tag if head[:3] == b"ID3" else 0
+    file.seek(begin)
+    frame = file.read(64)
+    for place in (36, 21, 13):  # after the frame's header and what belongs to its channels
+        flags = int.from_bytes(frame[place + 4 : place + 8])
+        if frame[place : place + 4] in (b"Xing", b"Info") and flags & 2:
+            at = place + 8 + 4 * (flags & 1)
+            return begin + int.from_bytes(frame[at : at + 4])
+    return None
 
 
 def stated_end(file: BinaryIO, head: bytes) -> int | None:
@@ -72,6 +96,8 @@ def ogg_flaw(file: BinaryIO) -> str:
         page = head[:22] + bytes(4) + head[26:] + table + body
         if checksum(page) != int.from_bytes(head[22:26], "little"):
             return f"damaged at byte {place}"
+        if head[5] & 2 and last & 4:
+            return MORE.format(place=place)
         stream, number, last = head[14:18], int.from_bytes(head[18:22], "little"), head[5]
         if number != numbers.get(stream, number - 1) + 1:
             return f"damaged at byte {place}: a part is missing"

@@ -112,7 +112,7 @@ def test_bad_files_are_found_by_the_check(tmp_path):
         ({"file_name": "a.wav", "caption": 3}, "3"),
         ({"file_name": "a.wav", "caption": "x", "start": "early"}, "early"),
         ({"file_name": "a.wav", "caption": "x", "seconds": -1}, "-1"),
-        ({"file_name": "a.wav", "caption": "x", "split": "dev"}, "dev"),
+        ({"file_name": "a.wav", "caption": "x", "split": "third"}, "third"),
         ([], "no object"),
     ],
 )

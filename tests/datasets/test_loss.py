@@ -33,7 +33,7 @@ def test_a_table_with_every_mistake_loses_the_wrong_rows_alone(sounds: Path):
         "a.wav,,,a dog, then a cat",
         "b.wav",
         "c.wav,,,nan",
-        "d.wav,dev,,x",
+        "d.wav,third,,x",
     ]
     rows += ["e.wav,,early,x", "../out.wav,,,x", "g.wav,,0.01,fine", ",,,x", 'h.wav,,,"x" y']
     (sounds / "metadata.csv").write_text("\r\n".join(rows))

@@ -31,7 +31,9 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
                 shared.note(findings, record.where, f"no {lost[0]}")
                 continue
             key = video, start = line["youtube_id"], line["start_time"]
-            clip = clips.setdefault(key, {"video": video, "start": start, "captions": [], "ids": []})
+            clip = clips.setdefault(
+                key, {"where": record.where, "video": video, "start": start, "captions": [], "ids": []}
+            )
             clip["captions"] += texts_of(line["caption"])
             clip["ids"].append(line["audiocap_id"])
             splits[video] = split
@@ -41,7 +43,7 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
         place = sounds.place(*shared.youtube_names(video, float(clip["start"])), *clip["ids"])
         return youtube_row(place, video, captions, split=splits[video], source="audiocaps")
 
-    return rows_of((Record(f"{folder}: {clip['video']}", clip) for clip in clips.values()), row, findings)
+    return rows_of((Record(clip["where"], clip) for clip in clips.values()), row, findings)
 
 
 def clips(rows: Sequence[Row]) -> list[Clip]:

@@ -1,18 +1,40 @@
 """Any folder of sounds, with captions from a metadata file, from text files beside the sounds, or from file names."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import SPLITS, Row, split_of
-from audioldm.datasets.prepare.shared import WRONG, AnyPath, Findings, is_sound, note, reason_of, walk
+from audioldm.datasets.prepare.shared import (
+    SPLIT_NAMES,
+    WRONG,
+    AnyPath,
+    Findings,
+    is_sound,
+    note,
+    reason_of,
+    walk,
+)
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate, sha256
-from audioldm.tables import is_null, is_text, lines, number_of, read_table, read_text, separated, texts_of
+from audioldm.tables import (
+    TABLES,
+    is_null,
+    is_text,
+    json_lines,
+    lines,
+    number_of,
+    read_table,
+    read_text,
+    separated,
+    texts_of,
+)
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
@@ -70,6 +92,8 @@ def ending(path: Path) -> str:
         return ""
     if path.suffix.lower() not in OTHER:
         return f"{path.suffix} is no ending of a sound that can be read"
+    if path.stem.lower() == "metadata" and path.name not in METADATA:
+        return f"of metadata only {' and '.join(METADATA)} are read"
     with suppress(AudioLDMError, OSError):
         if not path.suffix:
             with opened(path):
@@ -97,31 +121,33 @@ def listed(
 def to_rows(
     sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float, findings: Findings,
 ) -> list[Row]:  # fmt: skip
-    """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing."""
+    """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing; one row for each part."""
     if val < 0 or test < 0 or val + test >= 1:
         raise AudioLDMError(
             f"val={val} and test={test} leave nothing to train on.", "Use shares that sum to below 1."
         )
-    out = []
+    known = dict[tuple[str, float, float | None], Row]()
     for path, fields in sounds:
         group = str(path.relative_to(folder))
         with suppress(OSError):  # the check names what cannot be read
             group = sha256(path)
         values = {**usual, "split": split_of(group, val=val, test=test), **fields}
         try:
-            values.setdefault("captions", captions(path))
+            row = Row(path=str(path), group=group, **({"captions": captions(path)} | values))
         except AudioLDMError as error:
             note(findings, path, error.message)
             continue
-        out.append(Row(path=str(path), group=group, **values))
-    return out
+        key = str(path), row.start, row.seconds
+        said = known[key].captions if key in known else ()
+        known[key] = replace(row, captions=tuple(dict.fromkeys((*said, *row.captions))))
+    return list(known.values())
 
 
 def captions(path: Path) -> tuple[str, ...]:
-    """The lines of the .txt file beside a sound, else its cleaned name, else nothing."""
-    beside = path.with_suffix(".txt")
-    if beside.is_file():
-        return tuple(line.strip() for line in lines(read_text(beside)) if not is_null(line))
+    """The lines of the text file beside a sound (of a.wav: a.txt or a.wav.txt), else its cleaned name, else nothing."""
+    for beside in (path.with_suffix(".txt"), path.with_suffix(".TXT"), path.with_name(f"{path.name}.txt")):
+        if os.path.isfile(beside):
+            return tuple(line.strip() for line in lines(read_text(beside)) if not is_null(line))
     name = clean(path.stem)
     return (name,) if name else ()
 
@@ -141,10 +167,12 @@ def caption_tables(folder: Path, findings: Findings) -> list[Path]:
     """The tables that name files and captions; others in the folder are not about the sounds."""
     tables = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        if (kind := path.suffix.lower()) in TABLES and path.is_file():
             try:
                 with warnings.catch_warnings(action="ignore"):
-                    head = set(separated(path, lines(read_text(path))[:2], ()).columns)
+                    first = lines(read_text(path))[:2]
+                table = json_lines(path, first) if kind == ".jsonl" else separated(path, first, ())
+                head = set(map(column_name, table.columns))
             except AudioLDMError as error:
                 note(findings, path, error.message)
                 continue
@@ -156,17 +184,17 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
     """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
     out, broken = list[Sound](), set[Path]()
     table = read_table(file, text=CAPTION_COLUMNS)
-    if unread := [name for name in table.columns if name and name not in COLUMNS]:
+    if unread := [name for name in table.columns if column_name(name) not in COLUMNS]:
         note(findings, file, f"columns {unread} are not read", "column", strict=False)
     for row in (*table.omitted, *table.records):
-        path, why = None, row.fault
+        path, why, cells = None, row.fault, {column_name(name): cell for name, cell in row.cells.items()}
         try:
-            name = next((row.cells[column] for column in FILE_COLUMNS if column in row.cells), None)
+            name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
             if not isinstance(name, str):
-                raise ValueError(f"names no file; it has {sorted(row.cells)}")
+                raise ValueError(f"names no file; it has {sorted(cells)}")
             path = locate(folder, name, where=row.where, links=True)
             if not why:
-                out.append((path, fields_of(row.cells)))
+                out.append((path, fields_of(cells)))
         except WRONG as error:
             why = why or reason_of(error).removeprefix(f"{row.where}: ")
         if why:
@@ -175,11 +203,20 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
     return out, broken
 
 
-def split_name(value: str) -> str:
+def column_name(name: str) -> str:
+    """A column's name in small letters, with lines for spaces.
+
+    >>> column_name("File Name")
+    'file_name'
+    """
+    return name.strip().lower().replace(" ", "_")
+
+
+def split_name(value: Any) -> str:
     """One of the splits.   Raises ValueError."""
-    if value not in SPLITS:
+    if (split := SPLIT_NAMES.get(str(value).strip().lower())) is None:
         raise ValueError(f"{value!r} is not one of {', '.join(SPLITS)}")
-    return value
+    return split
 
 
 def one_text(value: Any) -> str:

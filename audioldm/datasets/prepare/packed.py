@@ -17,7 +17,7 @@ from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Row, split_of
-from audioldm.datasets.prepare.shared import WRONG, AnyPath, Findings, note
+from audioldm.datasets.prepare.shared import SPLIT_NAMES, WRONG, AnyPath, Findings, note
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes
 from audioldm.tables import is_text, lines, read_text, texts_of
@@ -25,9 +25,6 @@ from audioldm.tables import is_text, lines, read_text, texts_of
 CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in range(1, 6)))
 LABELS = ("labels", "label", "category", "class", "tags")
 GROUPS = ("group", "youtube_id", "ytid", "sound_id", "freesound_id")
-SPLIT_NAMES = {
-    "train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test", "eval": "test",
-}  # fmt: skip
 MAGIC = (
     (b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"FORM", ".aiff"), (b"\xff", ".mp3"),
 )  # fmt: skip
@@ -177,9 +174,9 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
                 plain = (item for item in tar if item.isreg() and item.size <= MOST_BYTES)
                 for key, group in groupby(plain, key=lambda item: split_name(item.name)[0]):
                     files = {split_name(item.name)[1]: tar.extractfile(item).read() for item in group}  # type: ignore[union-attr]
-                    yield joined(f"{path}!{key}", files)
+                    yield from joined(f"{path}!{key}", files)
         except (tarfile.TarError, EOFError, OSError) as error:
-            yield Sample(str(path), None, fault=f"this tar is damaged: {error}")
+            yield Sample(str(path), None, fault=f"this tar is damaged: {str(error).splitlines()[0]}")
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -193,17 +190,18 @@ def split_name(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}", f".{suffix.lower()}"
 
 
-def joined(where: str, members: Mapping[str, bytes]) -> Sample:
-    """The members of one key as a sample."""
-    audio = next((data for suffix, data in members.items() if suffix in SUFFIXES + FOREIGN), None)
+def joined(where: str, members: Mapping[str, bytes]) -> Iterator[Sample]:
+    """The members of one key as a sample for each sound."""
     try:
-        about = json.loads(read_text(members.get(".json", b"{}")))
+        about = json.loads(read_text(members.get(".json", b"{}"), f"{where}.json"))
         fields: dict[str, Any] = dict(about) if isinstance(about, dict) else {}
         if ".txt" in members:
-            fields.setdefault("captions", lines(read_text(members[".txt"])))
+            fields.setdefault("captions", lines(read_text(members[".txt"], f"{where}.txt")))
     except WRONG as error:
-        return Sample(where, None, fault=str(error))
-    return Sample(where, audio, fields)
+        yield Sample(where, None, fault=str(error))
+        return
+    sounds = [data for suffix, data in members.items() if suffix in SUFFIXES + FOREIGN]
+    yield from (Sample(where, audio, fields) for audio in sounds or [b""])
 
 
 def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:

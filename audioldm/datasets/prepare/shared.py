@@ -25,6 +25,9 @@ LICENCE_URLS = (
     (r"licenses/(?P<k>by(?:-nc)?(?:-sa|-nd)?)/(?P<v>[\d.]+)", "CC-{k}-{v}"),
 )
 CLIP_SECONDS = 10
+SPLIT_NAMES = {
+    "train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test", "eval": "test",
+}  # fmt: skip
 
 
 def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row", *, strict: bool = True) -> None:
