@@ -19,7 +19,7 @@ from audioldm.metrics import agreement, divergence
 from audioldm.metrics.coverage import coverage, mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows, infinity
 from audioldm.metrics.interval import bootstrap_mean
-from audioldm.metrics.kernel import kad, kid
+from audioldm.metrics.kernel import kad
 
 NEIGHBOURS = 5
 SPLITS = 10
@@ -34,7 +34,6 @@ ABOUT = {
     "FD": "Fréchet distance, lower is nearer; biased by n, compare at one n only",
     "FD_inf": "the same at 1/n = 0, both sets thinned without replacement",
     "KAD": "100 x unbiased Gaussian MMD², bandwidth = median distance within the reference",
-    "KID": "unbiased cubic MMD², x 100",
     "KL": "KL(reference || generated) in nats, softmax of mean logits, no epsilon, mean over pairs",
     "KL_rev": "KL(generated || reference)",
     "IS": f"Inception score, {SPLITS} splits (fewer for small n); of multi-label tags: secondary",
@@ -108,12 +107,11 @@ def at_infinity(generated: ClipSet, real: ClipSet) -> Scores:
 def distances(generated: ClipSet, real: ClipSet, *, extrapolate: bool = True) -> Scores:
     """What needs no pairs; FD is over all rows: one a clip, or one a patch where the embedder says so."""
     x, y = generated.pooled, real.pooled
-    cubic, deviation = kid(x, y, generator=generator())
     scores = {"FD": Score(frechet_rows(torch.cat(generated.rows), torch.cat(real.rows)))}
     scores |= at_infinity(generated, real) if extrapolate else {}
-    scores |= {"KAD": Score(kad(x, y)), "KID": Score(100 * cubic, error=100 * deviation or None)}
+    scores["KAD"] = Score(kad(x, y))
     if min(len(x), len(y)) > NEIGHBOURS:
-        scores |= {name: Score(value) for name, value in vars(coverage(x, y, k=NEIGHBOURS)).items()}
+        scores |= {name: Score(value) for name, value in coverage(x, y, k=NEIGHBOURS).items()}
     return scores | variety(generated)
 
 

@@ -261,7 +261,7 @@ def mean_line(name: str, table: Floats, draws: Resamples, p: float | None = None
 def wilcoxon(table: Floats, middle: float) -> float:
     """p that the means of the prompts lie around ``middle``."""
     means = prompt_means(table)
-    return signed_rank((means[~np.isnan(means)] - middle).round(9)).p
+    return signed_rank((means[~np.isnan(means)] - middle).round(9))
 
 
 def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> None:

@@ -15,14 +15,10 @@ def matched_and_shuffled(scores: Tensor, keys: Sequence[Hashable]) -> tuple[Tens
     >>> right.tolist(), [round(x, 6) for x in wrong.tolist()]
     ([1.0, 0.800000011920929], [0.4, 0.2])
     """
-    n = len(keys)
-    if scores.shape != (n, n):
-        raise ValueError(f"scores is {tuple(scores.shape)} for {n} keys; (n, n) was due.")
-    other = torch.tensor([[a != b for b in keys] for a in keys])
+    other = ~same_key(scores, keys)
     if not other.any(dim=0).all():
         raise ValueError("every text has the same key; there is none to shuffle with.")
-    wrong = torch.where(other, scores, torch.zeros_like(scores)).sum(dim=0) / other.sum(dim=0)
-    return scores.diagonal().clone(), wrong
+    return scores.diagonal().clone(), (scores * other).sum(dim=0) / other.sum(dim=0)
 
 
 def recall_at(scores: Tensor, keys: Sequence[Hashable], k: int) -> float:
@@ -31,16 +27,18 @@ def recall_at(scores: Tensor, keys: Sequence[Hashable], k: int) -> float:
     >>> recall_at(torch.tensor([[0.1, 0.9], [0.2, 0.3]]), ["a", "b"], 1)
     0.5
     """
-    n = len(keys)
-    if scores.shape != (n, n) or not 1 <= k <= n:
-        raise ValueError(f"scores is {tuple(scores.shape)} for {n} keys and k={k}.")
-    same = torch.tensor([[a == b for b in keys] for a in keys])
     best = scores.topk(k, dim=1).indices
-    return float(same.gather(1, best).any(dim=1).double().mean())
+    return float(same_key(scores, keys).gather(1, best).any(dim=1).double().mean())
+
+
+def same_key(scores: Tensor, keys: Sequence[Hashable]) -> Tensor:
+    """Which texts and sounds share a key, (n, n)."""
+    if scores.shape != (len(keys), len(keys)):
+        raise ValueError(f"scores is {tuple(scores.shape)} for {len(keys)} keys; (n, n) was due.")
+    return torch.tensor([[a == b for b in keys] for a in keys])
 
 
 def tag_accuracy(generated: Tensor, reference: Tensor, *, among: int = 1) -> float:
     """Share of pairs whose reference's first tag is among the generated sound's ``among`` first; scores (n, K)."""
-    first = reference.argmax(dim=1)
     best = generated.topk(among, dim=1).indices
-    return float((best == first[:, None]).any(dim=1).double().mean())
+    return float((best == reference.argmax(dim=1)[:, None]).any(dim=1).double().mean())

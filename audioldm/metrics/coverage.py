@@ -3,41 +3,30 @@
 n generated and m real rows, D wide.   A real row's ball reaches to its ``k``-th nearest neighbour among real rows.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Precision and density rise with fidelity, recall and coverage with variety; density may exceed 1."""
+def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]:
+    """Precision and density rise with fidelity, recall and coverage with variety; density may exceed 1.
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> Coverage:
-    """Kynkäänniemi et al. (arXiv:1904.06991) eq. 1-2 for precision and recall; Naeem et al. (arXiv:2002.09797) eq. 5-6.
+    Kynkäänniemi et al. (arXiv:1904.06991) eq. 1-2 for precision and recall; Naeem et al. (arXiv:2002.09797) eq. 5-6.
 
     >>> points = torch.arange(6.0)[:, None]
     >>> coverage(points, points, k=1)
-    Coverage(precision=1.0, recall=1.0, density=2.6666666666666665, coverage=1.0)
+    {'precision': 1.0, 'recall': 1.0, 'density': 2.6666666666666665, 'coverage': 1.0}
     """
     if min(len(generated), len(real)) <= k or k < 1:
         raise ValueError(f"k={k} needs more than k rows; there are {len(generated)} and {len(real)}.")
     x, y = generated.double(), real.double()
     across = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-    inside_real = across <= radii(y, k)[None, :]
-    inside_made = across <= radii(x, k)[:, None]
-    return Coverage(
-        precision=float(inside_real.any(dim=1).double().mean()),
-        recall=float(inside_made.any(dim=0).double().mean()),
-        density=float(inside_real.double().sum(dim=1).mean() / k),
-        coverage=float(inside_real.any(dim=0).double().mean()),
-    )
+    near_real, near_generated = across <= radii(y, k)[None, :], across <= radii(x, k)[:, None]
+    return {
+        "precision": float(near_real.any(dim=1).double().mean()),
+        "recall": float(near_generated.any(dim=0).double().mean()),
+        "density": float(near_real.double().sum(dim=1).mean() / k),
+        "coverage": float(near_real.any(dim=0).double().mean()),
+    }
 
 
 def radii(rows: Tensor, k: int) -> Tensor:
@@ -54,6 +43,5 @@ def mean_pairwise_cosine_distance(rows: Tensor) -> float:
     """
     if rows.ndim != 2 or len(rows) < 2:
         raise ValueError(f"rows has shape {tuple(rows.shape)}; give (n, D) with n of 2 or more.")
-    unit = torch.nn.functional.normalize(rows.double(), dim=1)
-    n = len(unit)
+    unit, n = torch.nn.functional.normalize(rows.double(), dim=1), len(rows)
     return float(1 - (unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))

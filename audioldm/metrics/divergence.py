@@ -1,4 +1,4 @@
-"""Distances between what a classifier says of two sounds.   n clips, K classes; logits or probabilities (n, K)."""
+"""Distances between what a classifier says of two sounds.   n clips, K classes; logits (n, K)."""
 
 import torch
 from torch import Generator, Tensor
@@ -28,15 +28,16 @@ def inception_score(
     """
     n = len(logits)
     if logits.ndim != 2 or not 1 <= splits <= n:
-        raise ValueError(
-            f"logits are {tuple(logits.shape)} with {splits} splits; give (n, K), splits up to n."
-        )
+        raise ValueError(f"logits are {tuple(logits.shape)}, splits {splits}; give (n, K), splits up to n.")
     order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
-    scores = []
-    for part in (
+    parts = (
         logits[order].double().log_softmax(dim=1).tensor_split([i * n // splits for i in range(1, splits)])
-    ):
-        mean = part.exp().mean(dim=0)
-        scores.append((part.exp() * part - torch.xlogy(part.exp(), mean)).sum(dim=1).mean().exp())
-    each = torch.stack(scores)
+    )
+    each = torch.stack([kl_to_mean(part).mean().exp() for part in parts])
     return float(each.mean()), float(each.std(correction=0))
+
+
+def kl_to_mean(log_p: Tensor) -> Tensor:
+    """KL of each row of log probabilities (n, K) to the mean of their probabilities, (n,)."""
+    p = log_p.exp()
+    return (p * log_p - torch.xlogy(p, p.mean(dim=0))).sum(dim=1)

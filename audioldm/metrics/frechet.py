@@ -54,24 +54,15 @@ def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
     (2.0, 0.0, 1.0)
     """
     if len(counts) != len(distances) or len(set(counts)) < 2 or len(counts) < 3:
-        raise ValueError(
-            f"{len(counts)} counts and {len(distances)} distances; give 3 pairs or more at 2 different counts."
-        )
+        raise ValueError(f"counts {counts}, {len(distances)} distances; give 3 pairs or more at 2 counts.")
     fit = linregress([1 / count for count in counts], distances)
     r2 = float(fit.rvalue) ** 2 if max(distances) > min(distances) else 1.0
-    return Extrapolation(
-        float(fit.intercept), float(fit.intercept_stderr), r2, tuple(counts), tuple(distances)
-    )
+    value, error = float(fit.intercept), float(fit.intercept_stderr)
+    return Extrapolation(value, error, r2, tuple(counts), tuple(distances))
 
 
 def infinity(
-    rows: Tensor,
-    reference: Tensor,
-    distance: Distance,
-    *,
-    generator: Generator,
-    points: int = 12,
-    draws: int = 1,
+    rows: Tensor, reference: Tensor, distance: Distance, *, generator: Generator, draws: int = 1
 ) -> Extrapolation:
     """The distance of ``rows`` (n, D) to ``reference`` (m, D) with the bias of few clips taken out of both sets.
 
@@ -81,9 +72,9 @@ def infinity(
     clip, since the frames of one clip are not independent.   Each point is the mean over ``draws`` pairs of subsets.
     """
     n = min(len(rows), len(reference))
-    if points < 3 or n < 12:
-        raise ValueError(f"{n} clips and {points} points; 12 clips and 3 points are the least.")
-    counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, points, dtype=torch.float64).tolist()]
+    if n < 12:
+        raise ValueError(f"{n} clips; 12 are the least.")
+    counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, 12, dtype=torch.float64).tolist()]
     distances = []
     for count in counts:
         values = []

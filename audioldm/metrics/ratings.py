@@ -3,7 +3,6 @@
 The interval of a mean over raters and prompts is in ``crossed.py``.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
-Scale = Literal["nominal", "ordinal", "interval", "ratio"]
+Scale = Literal["nominal", "ordinal", "interval"]
 
 EXACT_PAIRS = 200
 """Up to here the signed-rank distribution is summed exactly; its table grows with the third power."""
@@ -30,37 +29,23 @@ def krippendorff_alpha(values: npt.ArrayLike, scale: Scale = "interval") -> floa
     if table.ndim != 2:
         raise ValueError(f"values has shape {table.shape}; give (raters, units).")
     levels = np.unique(table[~np.isnan(table)])
-    counts = np.stack([(table == level).sum(axis=0) for level in levels], axis=1) if len(levels) else None
-    if counts is None or len(levels) < 2:
-        return float("nan")
+    counts = (table[:, :, None] == levels).sum(axis=0)
     counts = counts[counts.sum(axis=1) > 1].astype(np.float64)  # (U, L), pairable units
-    if not len(counts):
-        return float("nan")
     coincidence = np.einsum("ul,um,u->lm", counts, counts, 1 / (counts.sum(axis=1) - 1))
     coincidence -= np.diag((counts / (counts.sum(axis=1, keepdims=True) - 1)).sum(axis=0))
     totals = coincidence.sum(axis=0)
     distance = squared_distance(levels, totals, scale)
     expected = float(totals @ distance @ totals)
-    if expected == 0:
-        return float("nan")
     observed = float((coincidence * distance).sum())
-    return 1 - observed * (float(totals.sum()) - 1) / expected
+    return 1 - observed * (float(totals.sum()) - 1) / expected if expected else float("nan")
 
 
 def squared_distance(levels: Floats, totals: Floats, scale: Scale) -> Floats:
     """Krippendorff's difference function between ``levels`` (L,), which occur ``totals`` (L,) times: (L, L)."""
-    a, b = levels[:, None], levels[None, :]
-    if scale == "nominal":
-        return np.asarray(a != b, dtype=np.float64)
-    if scale == "interval":
-        return np.square(a - b)
-    if scale == "ratio":
-        total = a + b
-        return np.square(np.divide(a - b, total, out=np.zeros_like(total), where=total != 0))
     if scale == "ordinal":
-        reach = np.cumsum(totals) - totals / 2  # where the middle of each level lies among all ratings
-        return np.square(reach[:, None] - reach[None, :])
-    raise ValueError(f"scale={scale!r} is not a scale; use nominal, ordinal, interval or ratio.")
+        levels = np.cumsum(totals) - totals / 2  # where the middle of each level lies among all ratings
+    gaps = levels[:, None] - levels[None, :]
+    return np.asarray(gaps != 0, dtype=np.float64) if scale == "nominal" else np.square(gaps)
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
@@ -73,54 +58,32 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
     adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return adjusted
 
 
-@dataclass(frozen=True)
-class SignedRank:
-    """Wilcoxon's test of "as often above as below 0"."""
+def signed_rank(differences: npt.ArrayLike) -> float:
+    """P value of Wilcoxon's signed-rank test of "as often above as below 0", two-sided.
 
-    statistic: float
-    """sum of the ranks of the differences above 0"""
-    p: float
-    """two-sided"""
-    n: int
-    """differences that are not 0"""
-
-
-def signed_rank(differences: npt.ArrayLike) -> SignedRank:
-    """Wilcoxon's signed-rank test, two-sided; differences of 0 are left out and ties share their mean rank.
-
-    Exact up to 200 differences (ties included), then the normal approximation with ties and continuity corrected.
-    Wilcoxon (1945), Biometrics Bulletin 1:80.
+    Differences of 0 are left out and ties share their mean rank.   Exact up to 200 differences (ties included), then
+    the normal approximation with ties and continuity corrected.   Wilcoxon (1945), Biometrics Bulletin 1:80.
 
     >>> signed_rank([1.0, 2.0, 3.0, 4.0, 5.0])
-    SignedRank(statistic=15.0, p=0.0625, n=5)
+    0.0625
     """
     d = np.asarray(differences, dtype=np.float64)
     d = d[d != 0]
     if not len(d):
-        return SignedRank(0.0, 1.0, 0)
-    ranks = stats.rankdata(np.abs(d))
-    statistic = float(ranks[d > 0].sum())
-    if len(d) <= EXACT_PAIRS:
-        return SignedRank(statistic, exact_tail(ranks, statistic), len(d))
-    p = stats.wilcoxon(d, zero_method="wilcox", correction=True, method="approx").pvalue
-    return SignedRank(statistic, float(p), len(d))
-
-
-def exact_tail(ranks: Floats, statistic: float) -> float:
-    """Two-sided p of a sum of ``ranks``, each taken or not with probability 1/2."""
-    doubled = np.rint(2 * ranks).astype(int)  # mean ranks are halves
-    chance = np.zeros(doubled.sum() + 1)
+        return 1.0
+    if len(d) > EXACT_PAIRS:
+        return float(stats.wilcoxon(d, zero_method="wilcox", correction=True, method="approx").pvalue)
+    doubled = np.rint(2 * stats.rankdata(np.abs(d))).astype(int)  # mean ranks are halves
+    chance = np.zeros(doubled.sum() + 1)  # of each sum of ranks, every one taken or not with probability 1/2
     chance[0] = 1.0
     for rank in doubled:
-        shifted = np.concatenate([np.zeros(rank), chance[:-rank]])
-        chance = (chance + shifted) / 2
-    reached = round(2 * statistic)
+        chance = (chance + np.concatenate([np.zeros(rank), chance[:-rank]])) / 2
+    reached = doubled[d > 0].sum()
     return min(1.0, 2 * float(min(chance[: reached + 1].sum(), chance[reached:].sum())))
 
 

@@ -71,7 +71,7 @@ def test_preference_by_hand(study):
     assert found.by_prompt == {
         name: {pair.name: m} for name, m in zip(found.by_prompt, table.mean(0), strict=True)
     }
-    assert pair.p == signed_rank(table.mean(0) - 0.5).p
+    assert pair.p == signed_rank(table.mean(0) - 0.5)
     assert found.alpha == pytest.approx(krippendorff_alpha(table, "ordinal"))
     draws = Resamples.draw(2, 4, n=4000, rng=np.random.default_rng(0)).totals(table) / 8
     assert (pair.estimate.low, pair.estimate.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]))

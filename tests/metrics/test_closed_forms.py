@@ -10,7 +10,7 @@ from audioldm.metrics.coverage import coverage
 from audioldm.metrics.divergence import inception_score, kl_of_logits
 from audioldm.metrics.frechet import frechet_rows, infinity, line
 from audioldm.metrics.interval import bootstrap_mean
-from audioldm.metrics.kernel import cubic, gaussian, kad, kid, median_bandwidth, mmd_squared
+from audioldm.metrics.kernel import kad, median_bandwidth, mmd_squared
 
 P = [0.05, 0.1, 0.2, 0.05, 0.15, 0.25, 0.08, 0.12]
 Q = [0.3, 0.1, 0.2, 0.1, 0.1, 0.02, 0.08, 0.1]
@@ -114,7 +114,7 @@ def test_inception_score_from_one_to_the_number_of_classes() -> None:
 
 
 def test_mmd_is_its_double_sum_and_ignores_order() -> None:
-    x, y, kernel = draw(9, 4), draw(7, 4, seed=1), gaussian(1.7)
+    x, y = draw(9, 4), draw(7, 4, seed=1)
 
     def k(a: torch.Tensor, b: torch.Tensor) -> float:
         return math.exp(-float((a - b).square().sum()) / (2 * 1.7**2))
@@ -123,10 +123,10 @@ def test_mmd_is_its_double_sum_and_ignores_order() -> None:
     yy = [k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j]
     xy = [k(a, b) for a in x for b in y]
     expected = sum(xx) / len(xx) + sum(yy) / len(yy) - 2 * sum(xy) / len(xy)
-    assert mmd_squared(x, y, kernel) == pytest.approx(expected, rel=1e-12)
-    assert mmd_squared(x.flip(0), y, kernel) == pytest.approx(expected, rel=1e-12)
+    assert mmd_squared(x, y, 1.7) == pytest.approx(expected, rel=1e-12)
+    assert mmd_squared(x.flip(0), y, 1.7) == pytest.approx(expected, rel=1e-12)
     # An offset of 300 would cost digits if squared norms were subtracted.
-    assert mmd_squared(x + 300, y + 300, kernel) == pytest.approx(expected, rel=1e-9)
+    assert mmd_squared(x + 300, y + 300, 1.7) == pytest.approx(expected, rel=1e-9)
 
 
 def test_mmd_of_gaussians_has_a_closed_form() -> None:
@@ -142,7 +142,7 @@ def test_mmd_of_gaussians_has_a_closed_form() -> None:
     )
     values = torch.tensor(
         [
-            mmd_squared(s * draw(60, 1, seed=i) + gap, t * draw(60, 1, seed=1000 + i), gaussian(width))
+            mmd_squared(s * draw(60, 1, seed=i) + gap, t * draw(60, 1, seed=1000 + i), width)
             for i in range(150)
         ]
     )
@@ -158,17 +158,10 @@ def test_unbiased_means_zero_on_average_and_sometimes_below() -> None:
 def test_the_bandwidth_is_the_references() -> None:
     near, far = draw(20, 5), 4 * draw(20, 5, seed=1)
     assert median_bandwidth(far) == pytest.approx(float(torch.pdist(far).quantile(0.5)), rel=1e-12)
-    assert kad(near, far) == 100 * mmd_squared(near, far, gaussian(median_bandwidth(far)))
+    assert kad(near, far) == 100 * mmd_squared(near, far, median_bandwidth(far))
     assert kad(near, far) != pytest.approx(kad(far, near), rel=0.05)
     with pytest.raises(ValueError, match="equal rows"):
         kad(near, torch.ones(5, 5))
-
-
-def test_kid_of_all_rows_is_the_plain_estimate() -> None:
-    x, y = draw(30, 6), draw(30, 6, seed=1) + 1
-    assert kid(x, y, generator=rng()) == (mmd_squared(x, y, cubic), 0.0)
-    mean, deviation = kid(x, y, subsets=300, size=15, generator=rng())
-    assert mean == pytest.approx(mmd_squared(x, y, cubic), abs=4 * deviation / math.sqrt(300))
 
 
 def test_coverage_tells_fidelity_from_variety() -> None:
@@ -176,11 +169,11 @@ def test_coverage_tells_fidelity_from_variety() -> None:
     same = coverage(draw(200, 4, seed=1), real)
     narrow = coverage(0.1 * draw(200, 4, seed=1), real)
     wide = coverage(5 * draw(200, 4, seed=1), real)
-    assert narrow.precision > 0.95 and narrow.recall < 0.1 and narrow.coverage < 0.5
-    assert wide.precision < 0.3 and wide.density < 0.3
-    assert same.coverage > 0.9 and 0.8 < same.density < 1.25
+    assert narrow["precision"] > 0.95 and narrow["recall"] < 0.1 and narrow["coverage"] < 0.5
+    assert wide["precision"] < 0.3 and wide["density"] < 0.3
+    assert same["coverage"] > 0.9 and 0.8 < same["density"] < 1.25
     # Naeem et al., lemma 2: for equal distributions and large n the expected coverage is 1 - C(...) ~ 1 - 1 / 2^k.
-    assert same.coverage == pytest.approx(1 - 0.5**5, abs=0.06)
+    assert same["coverage"] == pytest.approx(1 - 0.5**5, abs=0.06)
     with pytest.raises(ValueError, match="more than k rows"):
         coverage(real[:5], real)
 

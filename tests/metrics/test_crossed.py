@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audioldm.metrics.crossed import Estimate, Resamples, cells, crossed_mean, interval, power
+from audioldm.metrics.crossed import Resamples, crossed_mean, interval, power
 
 
 def pigeonhole_variance(table):
@@ -34,15 +34,14 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     for _ in range(300):
         table = rng.normal(0, 0.7, (12, 1)) + rng.normal(0, 0.7, (1, 20)) + rng.normal(0, 1, (12, 20))
         draws = Resamples.draw(12, 20, n=300, rng=rng)
-        covered += not crossed_mean(table, np.ones_like(table), draws).excludes(0.0)
+        estimate = crossed_mean(table, np.ones_like(table), draws)
+        covered += estimate.low <= 0 <= estimate.high
     # percentile intervals of 12 raters are a little narrow, those of the pigeonhole a little wide
     assert 0.88 <= covered / 300 <= 0.99
 
 
-def test_cells_and_incomplete_tables():
-    total, count = cells([1.0, 3.0, 5.0], [0, 0, 1], [0, 0, 1], (2, 2))
-    assert total.tolist() == [[4, 0], [0, 5]]
-    assert count.tolist() == [[2, 0], [0, 1]]
+def test_incomplete_tables():
+    total, count = np.array([[4.0, 0.0], [0.0, 5.0]]), np.array([[2.0, 0.0], [0.0, 1.0]])
     found = crossed_mean(total, count, Resamples.draw(2, 2, n=500, rng=np.random.default_rng(0)))
     assert found.mean == 3
     assert (found.low, found.high) == (2, 5), "a draw without answers is left out"
@@ -63,11 +62,10 @@ def test_same_generator_same_interval():
     draws = [Resamples.draw(5, 6, n=50, rng=np.random.default_rng(9)) for _ in range(2)]
     assert (draws[0].raters == draws[1].raters).all()
     assert interval(np.arange(101.0)) == pytest.approx([2.5, 97.5])
-    assert Estimate(0.6, 0.51, 0.7).excludes(0.5)
 
 
 def test_power_grows_and_false_alarms_are_few():
-    ask = {"rng": np.random.default_rng(0), "tests": 200, "resamples": 200}
+    ask = {"rng": np.random.default_rng(0), "tests": 200}
     few, more, alarms = power(6, 10, 0.7, **ask), power(12, 40, 0.7, **ask), power(12, 40, 0.5, **ask)
     # measured with 400 tests: .49, .95, .04; the standard error of 200 tests is at most .035
     assert few < 0.62
