@@ -53,7 +53,7 @@ def lines_of_training(words: list[str]) -> tuple[Counter[str], Counter[str]]:
     import diffusers.models.autoencoders.autoencoder_kl  # noqa: F401   # tracing what only imports takes long
     import torch.utils.tensorboard  # noqa: F401
 
-    import audioldm.cli.training
+    import audioldm.cli.runs
     import audioldm.training.previews
     import audioldm.training.run_folder
     import audioldm.training.vae  # noqa: F401

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+from audioldm.cli.checks import extra
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.errors import AudioLDMError
@@ -39,12 +40,8 @@ class Serve(Command):
             raise AudioLDMError(
                 f"sounds={root} is no folder.", "Name the folder that holds folders of sounds."
             )
-        try:
+        with extra("app"):
             from audioldm.app import page
-        except ModuleNotFoundError as error:
-            raise AudioLDMError(
-                f"{error.name} is not installed.", 'Run: pip install "audioldm[app]"'
-            ) from None
         from audioldm.app.studio import Studio
         from audioldm.app.training import Trainer
         from audioldm.serve.jobs import Jobs

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import show_json, show_text, warned
+from audioldm.cli.console import show_text, warned
 from audioldm.cli.options import AsJson, Command, Force, argument, group, option
 from audioldm.cli.options.groups import load, model_option
 from audioldm.errors import AudioLDMError
@@ -35,15 +35,22 @@ class Show(AsJson, Command):
     model: str | None = model_option("The model it is for.")
 
     def run(self) -> None:
-        table = facts(opened(self.file, self.model)) | {"bytes": self.file.stat().st_size}
-        if self.as_json:
-            show_json(table)
-            return
+        from audioldm.adapters.words import Words
+
+        adapter = opened(self.file, self.model)
+        table: dict[str, Any] = {"kind": adapter.kind, "parameters": adapter.parameters}
+        if isinstance(adapter, Words):
+            table |= {"word": adapter.word, "rank": len(adapter.rows)}
+        else:
+            table |= {"rank": adapter.rank, "alpha": adapter.alpha, "layers": len(adapter.layers)}
+            table |= {"targets": list(adapter.targets)}
+        table |= {"base": adapter.base, **adapter.about, "bytes": self.file.stat().st_size}
+        lines = []
         for name, value in table.items():
-            listed = isinstance(value, list)
-            show_text(
-                f"{name}: {', '.join(value[:12]) + (' ...' if len(value) > 12 else '') if listed else value}"
-            )
+            if isinstance(value, list):
+                value = ", ".join(value[:12]) + (" ..." if len(value) > 12 else "")
+            lines.append(f"{name}: {value}")
+        self.show(table, "\n".join(lines))
 
 
 class Convert(Force, Command):
@@ -85,19 +92,6 @@ def opened(file: Path, model: str | None) -> "Adapter | Words":
     net = load(model, device="cpu").unet if kohya else None
     with warned():
         return files.read(file, net)
-
-
-def facts(adapter: "Adapter | Words") -> dict[str, Any]:
-    """Kind, size, targets, base, and what the file says of its training."""
-    from audioldm.adapters.words import Words
-
-    table: dict[str, Any] = {"kind": adapter.kind, "parameters": adapter.parameters}
-    if isinstance(adapter, Words):
-        table |= {"word": adapter.word, "rank": len(adapter.rows)}
-    else:
-        table |= {"rank": adapter.rank, "alpha": adapter.alpha, "layers": len(adapter.layers)}
-        table |= {"targets": list(adapter.targets)}
-    return {**table, "base": adapter.base, **adapter.about}
 
 
 app = group(__doc__, {"show": Show, "convert": Convert})

@@ -41,7 +41,6 @@ COMMANDS = {
 
 @cache
 def load_command(name: str) -> Any:
-    """A command, or a group of commands."""
     module, attribute = COMMANDS[name].split(":")
     part = getattr(import_module(module), attribute)
     if not isinstance(part, typer.Typer):
@@ -79,7 +78,6 @@ class LazyGroup(TyperGroup):
         self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]   # typer guesses by these names
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of this name, if there is one."""
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
 
@@ -93,7 +91,6 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
     if wanted:
         print(f"audioldm {audioldm.__version__}")
         raise typer.Exit
@@ -184,7 +181,6 @@ def say_usage(error: typer.TyperException, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of the console script."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by who started it
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.checks import check_parts
-from audioldm.cli.console import progress, show_json, waiting, would
+from audioldm.cli.console import progress, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, option
 from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.cli.startup import loading
@@ -35,68 +34,59 @@ class Bench(DryRun, AsJson, Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        sampling, model, repeat = self.sampling, self.model, self.repeat
+        sampling, model = self.sampling, self.model
         model.check()
         with waiting("loading torch and the model"), loading():
-            check_parts(sampler=sampling.sampler, grid=sampling.grid, device=model.device)
+            sampling.check(model.device)
             if self.dry_run:
                 settings = changed(sampling, model) or "the model's own settings"
-                would(
-                    f"{self.batch_size} clips of {self.prompt!r}, {repeat} times after a warm-up; {settings}"
-                )
+                what = f"{self.batch_size} clips of {self.prompt!r}, {self.repeat} times after a warm-up"
+                would(f"{what}; {settings}")
                 return
             pipe = model.load()
-        with progress(repeat + 1, "runs") as step:
-            result = measure(pipe, self, step)
-        if self.as_json:
-            show_json(result)
-        else:
-            print(table(result))
+        with progress(self.repeat + 1, "runs") as step:
+            result = self.measure(pipe, step)
+        self.show(result, table(result))
 
+    def measure(self, pipe: "AudioLDM", step: Callable[[], None]) -> dict[str, Any]:
+        """Medians by part over the runs, with operations, peak share and memory."""
+        import torch
 
-def measure(pipe: "AudioLDM", options: Bench, step: Callable[[], None]) -> dict[str, Any]:
-    """Medians by part over the runs, with operations, peak share and memory."""
-    import torch
+        from audioldm.pipeline import timing
 
-    from audioldm.pipeline import timing
+        settings, size = self.sampling.named(), self.batch_size
 
-    settings, size = options.sampling.named(), options.batch_size
+        def run() -> None:
+            pipe([self.prompt] * size, seeds=range(size), batch_size=size, **settings)
+            step()
 
-    def run() -> None:
-        pipe([options.prompt] * size, seeds=range(size), batch_size=size, **settings)
-        step()
+        # warms up; recorded graphs hide their operations
+        counted = timing.trace(pipe, run, count=pipe.mode == "exact")
+        runs = [timing.trace(pipe, run) for _ in range(self.repeat)]
+        length, peak = pipe.defaults.merged(**settings).seconds, timing.matmul_rate(pipe.device, pipe.dtype)
+        whole = median(timing.shares(spans)["all"] for spans in runs)
 
-    # warms up; recorded graphs hide their operations
-    counted = timing.trace(pipe, run, count=pipe.mode == "exact")
-    runs = [timing.trace(pipe, run) for _ in range(options.repeat)]
-    length, peak = (
-        settings.get("seconds") or pipe.defaults.seconds,
-        timing.matmul_rate(pipe.device, pipe.dtype),
-    )
-    whole = median(timing.shares(spans)["all"] for spans in runs)
+        def row(part: str) -> dict[str, Any]:
+            flops = sum(span.flops for span in counted if span.part == part)
+            times = [timing.shares(spans)[part] for spans in runs]
+            return {
+                "s": median(times), "least_s": min(times), "most_s": max(times),
+                "calls": sum(span.part == part for span in runs[-1]), "gflop": flops / 1e9,
+                "of_peak": flops / median(times) / peak if flops else None,
+            }  # fmt: skip
 
-    def row(part: str) -> dict[str, Any]:
-        flops = sum(span.flops for span in counted if span.part == part)
-        times = [timing.shares(spans)[part] for spans in runs]
         return {
-            "s": median(times), "least_s": min(times), "most_s": max(times),
-            "calls": sum(span.part == part for span in runs[-1]), "gflop": flops / 1e9,
-            "of_peak": flops / median(times) / peak if flops else None,
+            "model": pipe.name, "mode": pipe.mode, "dtype": str(pipe.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(), "clips": size, "seconds": length,
+            "steps": pipe.defaults.merged(**settings).steps, "s": whole,
+            "real_time_factor": whole / (length * size), "clips_per_minute": 60 * size / whole,
+            "peak_mib": timing.peak_mib(pipe.device), "peak_gflop_per_s": peak / 1e9,
+            "parts": {part: row(part) for part in timing.PARTS},
         }  # fmt: skip
-
-    return {
-        "model": pipe.name, "mode": pipe.mode, "dtype": str(pipe.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(), "clips": size, "seconds": length,
-        "steps": settings.get("steps") or pipe.defaults.steps, "s": whole,
-        "real_time_factor": whole / (length * size), "clips_per_minute": 60 * size / whole,
-        "peak_mib": timing.peak_mib(pipe.device), "peak_gflop_per_s": peak / 1e9,
-        "parts": {part: row(part) for part in timing.PARTS},
-    }  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
     lines = [
         f"{result['model']}, {result['mode']} ({result['dtype']}) on {result['device']}, {result['threads']} threads: "
         f"{result['clips']} x {result['seconds']:g} s, {result['steps']} steps",

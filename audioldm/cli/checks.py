@@ -1,27 +1,12 @@
-"""Refusals before work: numbers, devices, samplers, places and packages that no run could use."""
+"""Refusals before work: devices, samplers, places and packages that no run could use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from audioldm.cli.options import Between
 from audioldm.errors import AudioLDMError
 
-RANGES = {
-    "n": Between(1, 1_000_000),
-    "seconds": Between(0, 600, above=True),
-    "steps": Between(1, 1000),
-    "guidance": Between(0),
-    "seed": Between(0, 2**62 - 1),
-}
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def check_numbers(**numbers: float | None) -> None:
-    """Raise AudioLDMError for a number that no run could use; None is the model's own."""
-    for name, value in numbers.items():
-        if value is not None:
-            RANGES[name].check(name, value)
 
 
 def check_device(device: str) -> None:

@@ -80,7 +80,6 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
 
 
 def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output: Output) -> Clip:
-    """One candidate of a row."""
     text, like = row.prompt or title, ""
     if row.audio_prompt is not None:
         sound = row.audio_prompt[0].stem

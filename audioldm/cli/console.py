@@ -3,11 +3,12 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from audioldm.errors import AudioLDMWarning
+from audioldm.progress import is_heard, listening
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
@@ -25,30 +26,39 @@ def printable(text: str) -> str:
     )
 
 
-def say(message: str) -> None:
-    """One line on stderr that begins with the program's name."""
-    print(f"audioldm: {printable(message)}", file=sys.stderr, flush=True)
+def escaped(text: object) -> str:
+    """Lines, each printable, with an end."""
+    return "\n".join(map(printable, str(text).removesuffix("\n").split("\n"))) + "\n"
+
+
+def json_text(result: Any) -> str:
+    return json.dumps(result, indent=1, ensure_ascii=False) + "\n"
 
 
 def show_text(text: object) -> None:
     """A result for people, on stdout."""
-    print("\n".join(map(printable, str(text).split("\n"))), flush=True)
+    print(escaped(text), end="", flush=True)
+
+
+def show_json(result: Any) -> None:
+    """A result for programs, on stdout."""
+    print(json_text(result), end="", flush=True)
+
+
+def note(*lines: object) -> None:
+    """Lines beside the result, on stderr."""
+    for line in lines:
+        print(printable(str(line)), file=sys.stderr, flush=True)
+
+
+def say(message: str) -> None:
+    """One line on stderr that begins with the program's name."""
+    note(f"audioldm: {message}")
 
 
 def would(what: str) -> None:
     """The last line of a dry run: what would be made."""
     say(f"dry run: {what}; nothing was written.")
-
-
-def show_json(result: Any) -> None:
-    """A result for programs, on stdout."""
-    print(json.dumps(result, indent=1, ensure_ascii=False))
-
-
-def show_findings(findings: Iterable[object]) -> None:
-    """One line on stderr for each thing that was left out."""
-    for finding in findings:
-        print(printable(str(finding)), file=sys.stderr)
 
 
 @contextmanager
@@ -69,29 +79,14 @@ def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -
         yield
 
 
-def is_watched() -> bool:
-    """Whether stderr is a terminal, or is to be taken for one."""
-    from rich.console import Console
-
-    return Console(stderr=True).is_terminal
-
-
 @contextmanager
 def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress", "Task"]]:
     """A line with a bar, rate, time left and time taken, and its task; nothing without a terminal."""
+    from rich import progress as parts
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class Rate(parts.ProgressColumn):
         """How much of how much, and units a second."""
 
         def render(self, task: "Task") -> Text:
@@ -100,20 +95,17 @@ def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress",
             return Text(f"{done}{unit}" if speed is None else f"{done}{unit}, {speed:.3g} {unit}/s")
 
     console = Console(stderr=True)
+    times = (parts.TimeRemainingColumn(), parts.TimeElapsedColumn())
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
+        parts.SpinnerColumn(),
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
         Rate(),
-        TimeRemainingColumn(),
-        TimeElapsedColumn(),
+        *times,
     )
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),
+    quiet, redirect = not console.is_terminal, sys.stdout.isatty()
+    with parts.Progress(
+        *columns, console=console, transient=True, disable=quiet, redirect_stdout=redirect
     ) as shown:
         shown.add_task(what, total=total, unit=unit)
         yield shown, shown.tasks[0]
@@ -126,9 +118,7 @@ def waiting(what: str) -> Iterator[None]:
     Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
     without a terminal nothing is counted.
     """
-    from audioldm.progress import is_heard, listening
-
-    if not is_watched() or is_heard():
+    if is_heard():
         yield
         return
     with bar(f"{what} ...", None, "") as (shown, task):
@@ -139,8 +129,11 @@ def waiting(what: str) -> Iterator[None]:
             # the end is always drawn, however soon the next thing is counted
             shown.update(task.id, completed=done, refresh=done >= total)
 
-        with listening(show):
+        if shown.disable:
             yield
+        else:
+            with listening(show):
+                yield
 
 
 @contextmanager

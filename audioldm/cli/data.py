@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import printable, progress, show_findings, show_json, show_text, waiting, would
+from audioldm.cli.console import escaped, note, progress, show_json, show_text, waiting, would
 from audioldm.cli.encode import Encode
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option
 from audioldm.cli.prepare import Prepare, examine, record, show
@@ -26,9 +26,6 @@ from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
-
-
-FACTS = ("split", "source", "licence", "author", "labels", "seconds", "loudness", "path")
 
 
 class Check(Force, AsJson, Command):
@@ -52,18 +49,16 @@ class Check(Force, AsJson, Command):
     dry_run: bool = option(False, "Count the rows, read no sound.")
 
     def run(self) -> None:
-        if self.out is not None:
-            check_free(self.out, force=self.force)
+        check_free(self.out, force=self.force)
         from audioldm.datasets import manifest
         from audioldm.datasets.prepare.folder import folder
 
-        findings: list[manifest.Finding] = []
-        rows = []
+        findings, rows = list[manifest.Finding](), list[manifest.Row]()
         for path in self.sources:
             read = folder if path.is_dir() else manifest.read
             rows += read(path, findings=findings)
         if self.dry_run:
-            show_findings(findings)
+            note(*findings)
             would(f"{len(rows)} rows would be checked, {len(findings)} are left out already")
             return
         result = examine(rows, findings, self.workers)
@@ -125,7 +120,8 @@ def card(row: "Row") -> str:
         parts = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
     except AudioLDMError as error:
         parts = [f'<p class="warn">{html.text(error)}</p>']
-    facts = [(name, html.plain(value)) for name in FACTS if (value := getattr(row, name))]
+    names = ("split", "source", "licence", "author", "labels", "seconds", "loudness", "path")
+    facts = [(name, html.plain(value)) for name in names if (value := getattr(row, name))]
     first, *others = row.captions or ("(no caption)",)
     return html.card(first, "; ".join(others), *parts, html.table(["", ""], facts))
 
@@ -148,16 +144,13 @@ class Attribution(Command):
         clips: dict[tuple[str, str], Counter[str]] = {}
         for row in (row for path in self.manifests for row in read(path, split="train")):
             clips.setdefault((row.source, row.licence), Counter())[row.author or "unnamed"] += 1
-        lines = [
-            "# Attribution",
-            "",
-            "Training clips by source and licence; each author with the number of clips.",
-        ]
+        text = (
+            "# Attribution\n\nTraining clips by source and licence; each author with the number of clips.\n"
+        )
         for (source, licence), authors in sorted(clips.items()):
             names = "; ".join(f"{author} ({count})" for author, count in sorted(authors.items()))
-            lines += ["", f"## {source}, {licence}: {authors.total()} clips", "", names]
-        text = "\n".join(map(printable, [*lines, ""]))
-        show_text(text if self.out is None else write_text(self.out, text))
+            text += f"\n## {source}, {licence}: {authors.total()} clips\n\n{names}\n"
+        show_text(text if self.out is None else write_text(self.out, escaped(text)))
 
 
 class Shard(Force, DryRun, Command):
@@ -182,9 +175,8 @@ class Shard(Force, DryRun, Command):
         check_free(*out.glob("*.tar"), force=self.force)
         rows = read(self.manifest, split=self.split)
         if not rows:
-            raise AudioLDMError(
-                f"{self.manifest} has no row of split {self.split!r}.", "Choose another --split."
-            )
+            what = f"{self.manifest} has no row of split {self.split!r}."
+            raise AudioLDMError(what, "Choose another --split.")
         if self.dry_run:
             would(f"{len(rows)} clips would be written below {out}")
             return

@@ -11,7 +11,6 @@ from typing import Any
 import typer
 
 import audioldm
-from audioldm.cli.console import show_json
 from audioldm.cli.options import AsJson, Command
 
 PROGRAMS = {
@@ -32,30 +31,25 @@ class Doctor(AsJson, Command):
 
     def run(self) -> None:
         report = examine()
-        if self.as_json:
-            show_json(report)
-        else:
-            print(table(report))
+        self.show(report, table(report))
         if None in report["needed"].values():
             raise typer.Exit(1)
 
 
 def examine() -> dict[str, Any]:
-    """Everything that the report shows."""
     needed, extras = declared()
-    versions = {name: version_of(name) for name in needed}
     optional = {extra: {name: version_of(name) for name in names} for extra, names in extras.items()}
     return {
         "audioldm": audioldm.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "needed": versions,
+        "needed": {name: version_of(name) for name in needed},
         "optional": optional,
-        "add": {extra: command(extra) for extra, parts in optional.items() if None in parts.values()},
+        "add": {extra: command(f"[{extra}]") for extra, parts in optional.items() if None in parts.values()},
         "programs": {name: shutil.which(name) for name in PROGRAMS},
         "devices": devices(),
         "codecs": codecs(),
-        "caches": {name: {"path": str(path), "bytes": size(path)} for name, path in caches().items()},
+        "caches": caches(),
         "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
     }
 
@@ -76,11 +70,10 @@ def declared() -> tuple[list[str], dict[str, list[str]]]:
 
 
 def command(extra: str = "") -> str:
-    """The command that adds an extra, or the package itself: from the checkout where there is one."""
+    """The command that adds ``[extra]``, or the package itself: from the checkout where there is one."""
     root = Path(audioldm.__file__).parents[1]
-    part = f"[{extra}]" if extra else ""
     is_checkout = (root / "pyproject.toml").is_file()
-    return f'pip install -e "{root}{part}"' if is_checkout else f'pip install "audioldm{part}"'
+    return f'pip install -e "{root}{extra}"' if is_checkout else f'pip install "audioldm{extra}"'
 
 
 def version_of(name: str) -> str | None:
@@ -92,7 +85,6 @@ def version_of(name: str) -> str | None:
 
 
 def devices() -> list[str]:
-    """What torch can compute on."""
     if not version_of("torch"):
         return []
     import torch
@@ -113,53 +105,39 @@ def codecs() -> list[str]:
     return [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in soundfile.available_formats()]
 
 
-def caches() -> dict[str, Path]:
-    """Where downloads are: networks that evaluate, and published models."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
-    if not version_of("huggingface_hub"):
-        return {"embedders": cache}
-    from huggingface_hub.constants import HF_HUB_CACHE
+def caches() -> dict[str, dict[str, Any]]:
+    """Where downloads are (published models, networks that evaluate), and their bytes; None without a folder."""
+    folders = {"embedders": Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"}
+    if version_of("huggingface_hub"):
+        from huggingface_hub.constants import HF_HUB_CACHE
 
-    return {"hub": Path(HF_HUB_CACHE), "embedders": cache}
-
-
-def size(folder: Path) -> int | None:
-    """Bytes of all files below ``folder``, links not followed; None where there is no folder."""
-    if not folder.is_dir():
-        return None
-    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sum(path.lstat().st_size for path in files if path.exists())
+        folders["hub"] = Path(HF_HUB_CACHE)
+    sizes: dict[str, dict[str, Any]] = {}
+    for name, folder in folders.items():
+        # links are not followed
+        files = (Path(place, file) for place, _, files in os.walk(folder) for file in files)
+        count = sum(path.lstat().st_size for path in files if path.exists()) if folder.is_dir() else None
+        sizes[name] = {"path": str(folder), "bytes": count}
+    return sizes
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines, with the command that adds each missing part."""
+    sections = {"needed": {name: text or f"MISSING: {command()}" for name, text in report["needed"].items()}}
+    for extra, parts in report["optional"].items():
+        add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
+        sections[f"extra {extra}{add}"] = {name: version or "-" for name, version in parts.items()}
+    sections["programs"] = {
+        name: place or f"- for {PROGRAMS[name]}: apt-get install {name}"
+        for name, place in report["programs"].items()
+    }
+    offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
+    sections[f"caches{offline}"] = {
+        name: f"{one['path']}   " + ("empty" if one["bytes"] is None else f"{one['bytes'] / 1e6:,.0f} MB")
+        for name, one in report["caches"].items()
+    }
     lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
-    for title, rows in {**packages(report), **places(report)}.items():
+    for title, rows in sections.items():
         lines += ["", title, *(f"  {name:<22}{text}" for name, text in rows.items())]
     return "\n".join(
         [*lines, "", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
     )
-
-
-def packages(report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """What is installed, by section."""
-    needed = {name: version or f"MISSING: {command()}" for name, version in report["needed"].items()}
-    sections = {"needed": needed}
-    for extra, parts in report["optional"].items():
-        add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
-        sections[f"extra {extra}{add}"] = {name: version or "-" for name, version in parts.items()}
-    return sections
-
-
-def places(report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Programs and caches."""
-    offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
-    programs = {
-        name: place or f"- for {PROGRAMS[name]}: apt-get install {name}"
-        for name, place in report["programs"].items()
-    }
-    caches = {
-        name: f"{one['path']}   " + ("empty" if one["bytes"] is None else f"{one['bytes'] / 1e6:,.0f} MB")
-        for name, one in report["caches"].items()
-    }
-    return {"programs": programs, f"caches{offline}": caches}

@@ -2,18 +2,11 @@
 
 Results are named after the input, the edit, the prompt and the seed, and come with a picture and every
 setting, as those of generate. They have the model's rate and one channel, except with --splice.
-
-\b
-Examples:
-  audioldm edit transfer guitar.wav "a church bell"
-  audioldm edit inpaint talk.flac "birds singing" --from 2.5 --to 3.1 --splice
-  audioldm edit upscale old.mp3
-  audioldm edit inpaint --help
 """
 
 # Each edit is a command whose ``keywords`` are what the function of its name in ``audioldm.pipeline.edit`` takes.
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.clips import Clip, check_names, check_outputs, file_of, stem_of
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.making import Making
-from audioldm.cli.options import Between, argument, changed, group, option
+from audioldm.cli.options import POSITIVE, SHARE, Between, argument, changed, group, option
 from audioldm.cli.options.groups import Takes
 from audioldm.cli.results import save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
+from audioldm.paths import sha256
+from audioldm.pipeline.spans import parse_schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.sounds import Sound
-    from audioldm.pipeline.spans import Span
 
 SECONDS = Between(0, 1800)
 
@@ -45,15 +39,12 @@ class Edit(Making):
 
     @classmethod
     def name(cls) -> str:
-        """On the command line and in results."""
         return cls.__name__.lower()
 
     def files(self) -> list[Path]:
-        """The sounds that it reads."""
         return [path for path in vars(self).values() if isinstance(path, Path)]
 
     def text(self) -> str:
-        """The prompt as the results are named after it."""
         return str(vars(self)["prompt"])
 
     def keywords(self) -> dict[str, Any]:
@@ -67,12 +58,19 @@ class Edit(Making):
 
     @property
     def splices(self) -> bool:
-        """Whether the new part is put into the file itself."""
         return bool(vars(self).get("splice"))
 
+    def options(self, clip: Clip) -> dict[str, Any]:
+        """The options that make one take, by which ``--replay`` makes it again."""
+        takes = replace(self.takes, n=1, seed=0)
+        return changed(replace(self, takes=takes, output=self.output.alone(clip.audio_format)))
+
     def results(self) -> Iterator[dict[str, Any]]:
-        """Make and save every take."""
-        prompt, clips, keywords = self.prompted(), self.plan(), self.keywords()
+        self.check()
+        schedule, prompt, keywords = self.takes.schedule, self.text(), self.keywords()
+        if schedule is not None and prompt:
+            raise AudioLDMError(f"prompt={prompt!r} and schedule were both given.", "Give one of them.")
+        clips, asked = self.plan(), prompt if schedule is None else parse_schedule(schedule)
         with waiting("loading torch and the model"), loading():
             from audioldm.pipeline import edit, sounds
             from audioldm.pipeline.edit import check_regions
@@ -81,95 +79,55 @@ class Edit(Making):
             self.check_libraries()
             if regions := keywords.get("regions"):
                 check_regions(regions, files[0].seconds)
-            self.tell(dict(zip(self.files(), files, strict=True)))
+            for path, sound in dict(zip(self.files(), files, strict=True)).items():
+                for note in sound.notes(splice=self.splices):
+                    could = "become one" in note and hasattr(self, "splice")
+                    say(f"{path}: {note}{'; --splice keeps those outside of a region' if could else ''}.")
             if self.output.dry_run:
                 self.show_plan([(clip, self.options(clip)) for clip in clips], "takes")
                 return
             pipe, config, settings = self.load()
         del settings["seconds"]
-        record = self.record({**settings, **config.settings()})
-        function: Callable[..., Tensor] = getattr(edit, MAKERS.get(self.name(), self.name()))
-        subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], prompt)
-        with progress(len(clips) * 100, "hundredths") as advance:
+        inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
+        about = {"edit": self.name(), "inputs": inputs, "splice": self.splices, "schedule": schedule}
+        made_by = {**settings, **config.settings(), **about, **keywords}
+        record: dict[str, Any] = {"command": f"edit {self.name()}", "settings": made_by}
+        function = getattr(edit, MAKERS.get(self.name(), self.name()))
+        subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], asked)
+        with progress(len(clips), "takes") as advance:
             for clip in clips:
                 wave = function(
-                    pipe, *subjects, seed=clip.seed, guidance_config=config, on_step=hundredths(advance),
-                    **keywords, **settings,
+                    pipe, *subjects, seed=clip.seed, guidance_config=config,
+                    on_step=lambda _, steps: advance(1 / steps), **keywords, **settings,
                 )  # fmt: skip
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = wave if file is None else file.mono(pipe.spec.rate)
-                about = {**record, "options": self.options(clip)}
-                yield save(pipe, clip, wave.float().cpu().numpy(), about, self.output, file=file)
-
-    def options(self, clip: Clip) -> dict[str, Any]:
-        """The options that make one take, by which ``--replay`` makes it again."""
-        takes = replace(self.takes, n=1, seed=0)
-        return changed(replace(self, takes=takes, output=self.output.alone(clip.audio_format)))
-
-    def tell(self, files: "dict[Path, Sound]") -> None:
-        """What becomes of the channels of each file, and what it is that nobody would edit."""
-        for path, sound in files.items():
-            for note in sound.notes(splice=self.splices):
-                splice = "become one" in note and hasattr(self, "splice")
-                say(f"{path}: {note}{'; --splice keeps those outside of a region' if splice else ''}.")
-
-    def record(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """What the sidecar says of how the takes were made."""
-        from audioldm.paths import sha256
-
-        inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
-        about = {
-            "edit": self.name(),
-            "inputs": inputs,
-            "splice": self.splices,
-            "schedule": self.takes.schedule,
-        }
-        return {"command": f"edit {self.name()}", "settings": {**settings, **about, **self.keywords()}}
-
-    def prompted(self) -> "str | list[Span]":
-        """The prompt, or prompts over time."""
-        from audioldm.pipeline.spans import parse_schedule
-
-        self.check()
-        if self.takes.schedule is None:
-            return self.text()
-        if self.text():
-            raise AudioLDMError(f"prompt={self.text()!r} and schedule were both given.", "Give one of them.")
-        return parse_schedule(self.takes.schedule)
+                result = {**record, "options": self.options(clip)}
+                yield save(pipe, clip, wave.float().cpu().numpy(), result, self.output, file=file)
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
-        takes, text = self.takes, self.text() or self.takes.schedule or ""
+        takes, text, output = self.takes, self.text() or self.takes.schedule or "", self.output
         title = " ".join([*(path.stem for path in self.files()), self.name(), text])
         clips = [
             Clip(text, seed, stem, title, audio_format)
             for seed in range(takes.seed, takes.seed + takes.n)
-            for stem, audio_format in [file_of(None, stem_of(title, seed), self.output)]
+            for stem, audio_format in [file_of(None, stem_of(title, seed), output)]
         ]
         groups = [[clip] for clip in clips]
-        check_names(groups, self.output)
+        check_names(groups, output)
         if self.splices:
-            self.check_splice(clips[0].audio_format)
-        check_outputs(groups, self.output)
+            if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
+                raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
+            if output.normalize or output.lufs is not None:
+                what = "--normalize and --lufs would change what --splice keeps."
+                raise AudioLDMError(what, "Leave out one of them.")
+            if (kind := clips[0].audio_format) not in ("wav", "flac"):
+                raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
+        check_outputs(groups, output)
         return clips
 
-    def check_splice(self, audio_format: str) -> None:
-        """Refuse to put a part into the file where there is no part, or the file could not stay as it was."""
-        output, keywords = self.output, self.keywords()
-        if not any(keywords.get(name) for name in ("regions", "before", "after")):
-            raise AudioLDMError(
-                "--splice needs a region to put into the file.", "Give --from and --to in seconds."
-            )
-        if output.normalize or output.lufs is not None:
-            raise AudioLDMError(
-                "--normalize and --lufs would change what --splice keeps.", "Leave out one of them."
-            )
-        if audio_format not in ("wav", "flac"):
-            what = f"format={audio_format} would change what --splice keeps."
-            raise AudioLDMError(what, "Use wav or flac.")
-
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
-        """``file`` with the new parts of ``wave`` in it."""
         from audioldm.pipeline.edit import FADE
         from audioldm.pipeline.sounds import splice_into
 
@@ -180,26 +138,11 @@ class Edit(Making):
         return splice_into(file.padded(before, after), wave, pipe.spec.rate, new, fade=FADE)
 
 
-def hundredths(advance: Callable[..., None]) -> Callable[[int, int], None]:
-    """An ``on_step`` that moves the bar of one take by 100 in all, however many steps there are."""
-    before = 0
-
-    def on_step(done: int, steps: int) -> None:
-        nonlocal before
-        now = 100 * done // steps
-        advance(now - before)
-        before = now
-
-    return on_step
-
-
 def strength_option(default: float, help: str = "0 keeps the sound, 1 ignores it.") -> Any:
-    """How much of the sound is made anew."""
-    return option(default, help, Between(0, 1))
+    return option(default, help, SHARE)
 
 
 def rounds_option() -> Any:
-    """RePaint's repetitions."""
     help = "Times that every step is taken, so that new and old agree (RePaint)."
     return option(1, help, Between(1, 100))
 
@@ -214,16 +157,13 @@ class OneFile(Edit):
 class Spliced(OneFile):
     """An edit that can be put into the file."""
 
-    splice: bool = option(
-        False,
-        "Put the new part into the file itself: its rate, channels and width, every other sample as it was.",
-    )
+    splice: bool = option(False, "Put the new part into the file itself; every other sample stays as it was.")
 
 
 class Regional(Spliced):
     """An edit of a whole sound, or of regions."""
 
-    begin: list[float] = option([], "Begin of a region.  Repeatable.", "--from", "SECONDS", Between(0))
+    begin: list[float] = option([], "Begin of a region.", "--from", "SECONDS", Between(0))
     end: list[float] = option([], "End of the region of each --from.", "--to", "SECONDS", Between(0))
 
     def keywords(self) -> dict[str, Any]:
@@ -266,7 +206,6 @@ class Inpaint(Regional):
     rounds: int = rounds_option()
 
     def keywords(self) -> dict[str, Any]:
-        """There must be a region."""
         if not self.begin and not self.end:
             raise AudioLDMError("There is no region to make anew.", "Give --from and --to in seconds.")
         return super().keywords()
@@ -285,7 +224,6 @@ class Outpaint(Spliced):
     rounds: int = rounds_option()
 
     def keywords(self) -> dict[str, Any]:
-        """There must be something to add."""
         if self.before + self.after == 0:
             raise AudioLDMError("0 s before and 0 s after add nothing.", "Use more than 0 seconds.")
         return super().keywords()
@@ -304,7 +242,6 @@ class Continue(Spliced):
     rounds: int = rounds_option()
 
     def keywords(self) -> dict[str, Any]:
-        """As outpainting takes them."""
         return {"before": 0.0, "after": self.seconds, "rounds": self.rounds}
 
 
@@ -317,9 +254,7 @@ class Upscale(OneFile):
       audioldm edit upscale old.mp3 "a violin" --cutoff 4000
     """
 
-    cutoff: float | None = option(
-        None, "Make what is above.  [default: where the sound's band ends]", "HZ", Between(0, above=True)
-    )
+    cutoff: float | None = option(None, "Make what is above.  [default: where the band ends]", "HZ", POSITIVE)
 
 
 class Vary(Regional):
@@ -358,9 +293,7 @@ class Morph(Edit):
     first: Path = argument(..., "Sound file: any format, rate, channels, length.")
     second: Path = argument(..., "The other sound file.")
     prompts: tuple[str, str] = option(("", ""), "What each is, in words.  [default: by CLAP]", "FIRST SECOND")
-    at: float | None = option(
-        None, "Where between the two: 0 to 1.  [default: from one to the other]", Between(0, 1)
-    )
+    at: float | None = option(None, "Where between them.  [default: from one to the other]", SHARE)
     strength: float = strength_option(0.6)
 
     def text(self) -> str:
@@ -382,8 +315,8 @@ class Mix(Edit):
     """
 
     sounds: list[Path] = argument(..., "Two sound files or more.", "FILES...")
-    gain: list[float] = option([], "Gain of each file.  Repeatable.", "DB", Between(-120, 120))
-    at: list[float] = option([], "When each file begins.  Repeatable.", "SECONDS", SECONDS)
+    gain: list[float] = option([], "Gain of each file.", "DB", Between(-120, 120))
+    at: list[float] = option([], "When each file begins.", "SECONDS", SECONDS)
     prompt: str = option("", "The scene, in words.  [default: by CLAP]", "TEXT")
     strength: float = strength_option(0.0, "0 is the sum; more renders it again as one scene, 1 ignores it.")
 
@@ -391,7 +324,6 @@ class Mix(Edit):
         return self.sounds
 
     def keywords(self) -> dict[str, Any]:
-        """Gains and begins, one a file."""
         for name, values in (("gain", self.gain), ("at", self.at)):
             if values and len(values) != len(self.sounds):
                 counts = f"{len(self.sounds)} files but {len(values)} --{name}."

@@ -1,20 +1,17 @@
 """``audioldm data encode``: the latent cache that the U-Net learns from."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.console import progress, say, show_text, would
-from audioldm.cli.options import Between, Command, DryRun, Force, argument, option
+from audioldm.cli.options import POSITIVE, SHARE, Between, Command, DryRun, Force, argument, option
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS
 
 if TYPE_CHECKING:
     from audioldm.training.encoding import Cuts, Job, Nets, Source
-
-SHARE = Between(0, 1)
 
 
 class Encode(Force, DryRun, Command):
@@ -35,77 +32,18 @@ class Encode(Force, DryRun, Command):
     vae: str = option(..., "The autoencoder: run, folder, hub id or file.", "REF")
     clap: str = option(..., "The CLAP: run, folder, hub id or LAION's .pt.", "REF")
     spec: str = option("16k_64", "Front end of the autoencoder: 16k_64 or 48k_256.")
-    seconds: float = option(5.12, "Length of a window.", Between(0, above=True))
-    windows: list[int] = option(
-        [],
-        "Windows per clip, each at another random place; once, or once a manifest.  [default: 1]",
-        Between(1),
-    )
-    speed: float = option(
-        0.0, "All windows of a clip but its first play up to this share faster or slower.", Between(0, 0.99)
-    )
+    seconds: float = option(5.12, "Length of a window.", POSITIVE)
+    windows: list[int] = option([], "Windows of a clip, at random places; once or each manifest.", Between(1))
+    speed: float = option(0.0, "Windows but the first play up to this faster or slower.", Between(0, 0.99))
     batch_size: int = option(0, "Windows encoded at once; 0 is 1 on a CPU and 64 on a GPU.", Between(0, 4096))
-    workers: int = option(
-        -1, "Processes that cut windows; -1 is none on a CPU, and as many as cores for a GPU.", Between(-1)
-    )
-    buckets: str = option(
-        "", "Window lengths instead of one: each clip takes the shortest that holds it.", "A,B"
-    )
+    workers: int = option(-1, "Processes that cut; -1 is none on a CPU, else all cores.", Between(-1))
+    buckets: str = option("", "Several window lengths: each clip takes the shortest that holds it.", "A,B")
     mixup: float = option(0.0, "Chance that a second clip is mixed into a window, its caption joined.", SHARE)
     t5: str = option("", "Keep this T5 encoder's token sequences, too.", "FOLDER|NAME")
     maps: str = option("", "Keep these maps, for controls: loudness, pitch, onset, centroid, edges.", "A,B")
     split: str = option("train", "Rows of this split.")
     seed: int = option(0, "Decides the places.", Between(0))
     device: str = option("cpu", "cpu or cuda.")
-
-    def cuts(self) -> "Cuts":
-        """How windows are cut.   Raises AudioLDMError for what cannot be."""
-        from audioldm.control.maps import known
-        from audioldm.training.encoding import Cuts
-
-        if len(self.windows) not in (0, 1, len(self.manifests)):
-            raise AudioLDMError(
-                f"{len(self.windows)} --windows for {len(self.manifests)} manifests.",
-                "Give one, or one each, in their order.",
-            )
-        if self.spec not in SPECS:
-            raise AudioLDMError(f"spec={self.spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
-        try:
-            lengths = tuple(float(part) for part in parts_of(self.buckets))
-        except ValueError:
-            raise AudioLDMError(
-                f"buckets={self.buckets!r} are no lengths.", "Write seconds: 2.56,5.12,10.24."
-            ) from None
-        for name in (maps := parts_of(self.maps)):
-            known(name)
-        return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
-
-    def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
-        """What decides the cache beside the files that it is made of."""
-        from audioldm.nets.folder import state_digest
-        from audioldm.nets.vae import encoder_digest
-
-        settings = {
-            "seconds": max(cuts.buckets or (cuts.seconds,)), "buckets": list(cuts.buckets), "mixup": cuts.mixup,
-            "stride": nets.spec.stride, "latent_channels": nets.spec.latent_channels, "manifests": self.manifests,
-            "split": self.split, "windows_a_clip": self.windows or [1], "speed": cuts.speed, "seed": cuts.seed,
-            "encoder": encoder_digest(nets.vae), "clap": state_digest(nets.clap.audio_encoder),
-        }  # fmt: skip
-        settings |= {"maps": list(cuts.maps)} if cuts.maps else {}
-        return settings | ({"spec": self.spec} if self.spec != "16k_64" else {})
-
-    def ingredients(self) -> list[dict[str, Any]]:
-        """The files that decide a cache, with their hashes."""
-        from audioldm.convert.reference import find_part
-        from audioldm.datasets.cache import ingredient
-
-        out = [ingredient("manifest", name) for name in self.manifests if Path(name).is_file()]
-        for file in find_part(self.vae, "vae").files:
-            prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
-            out.append(ingredient("VAE", file, prefixes))
-        out += [ingredient("CLAP", file) for file in find_part(self.clap, "clap").files]
-        files = find_part(self.t5, "text_encoder").files if self.t5 else ()
-        return out + [ingredient("T5", file) for file in files]
 
     def run(self) -> None:
         cuts, out = self.cuts(), self.out
@@ -132,13 +70,32 @@ class Encode(Force, DryRun, Command):
             about["null"] = nets.clap.embed_text([""])[0].tolist()
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             self.encode(sources, windows[done:], cuts, nets, about)
-            warn_of_cut(nets.known, t5 or nets.clap)
+            warn_of_cut(list(nets.known), t5 or nets.clap)
         elif "scaling_factor" in read_index(out):
             show_text(f"{out} is whole already: {read_index(out)['windows']} windows")
             return
         index = {**read_index(out), **measure(out)}
         write_index(out, index)
         show_text(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+
+    def cuts(self) -> "Cuts":
+        """How windows are cut.   Raises AudioLDMError for what cannot be."""
+        from audioldm.control.maps import known
+        from audioldm.training.encoding import Cuts
+
+        if len(self.windows) not in (0, 1, len(self.manifests)):
+            what = f"{len(self.windows)} --windows for {len(self.manifests)} manifests."
+            raise AudioLDMError(what, "Give one, or one each, in their order.")
+        if self.spec not in SPECS:
+            raise AudioLDMError(f"spec={self.spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
+        try:
+            lengths = tuple(map(float, parts_of(self.buckets)))
+        except ValueError:
+            what = f"buckets={self.buckets!r} are no lengths."
+            raise AudioLDMError(what, "Write seconds: 2.56,5.12,10.24.") from None
+        for name in (maps := parts_of(self.maps)):
+            known(name)
+        return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
 
     def nets(self) -> "tuple[Nets, Any]":
         """The nets on the device, and the T5 whose sequences are kept, None without one."""
@@ -153,10 +110,34 @@ class Encode(Force, DryRun, Command):
         spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
         return Nets(vae, clap, spec, text_encoder(clap, t5)), t5
 
+    def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
+        from audioldm.nets.folder import state_digest
+        from audioldm.nets.vae import encoder_digest
+
+        settings = {
+            "seconds": max(cuts.buckets or (cuts.seconds,)), "buckets": list(cuts.buckets), "mixup": cuts.mixup,
+            "stride": nets.spec.stride, "latent_channels": nets.spec.latent_channels, "manifests": self.manifests,
+            "split": self.split, "windows_a_clip": self.windows or [1], "speed": cuts.speed, "seed": cuts.seed,
+            "encoder": encoder_digest(nets.vae), "clap": state_digest(nets.clap.audio_encoder),
+        }  # fmt: skip
+        settings |= {"maps": list(cuts.maps)} if cuts.maps else {}
+        return settings | ({"spec": self.spec} if self.spec != "16k_64" else {})
+
+    def ingredients(self) -> list[dict[str, Any]]:
+        from audioldm.convert.reference import find_part
+        from audioldm.datasets.cache import ingredient
+
+        out = [ingredient("manifest", name) for name in self.manifests if Path(name).is_file()]
+        for file in find_part(self.vae, "vae").files:
+            prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
+            out.append(ingredient("VAE", file, prefixes))
+        out += [ingredient("CLAP", file) for file in find_part(self.clap, "clap").files]
+        files = find_part(self.t5, "text_encoder").files if self.t5 else ()
+        return out + [ingredient("T5", file) for file in files]
+
     def encode(
         self, sources: "list[Source]", todo: "list[Job]", cuts: "Cuts", nets: "Nets", about: dict[str, Any]
     ) -> None:
-        """Encode these windows into the cache."""
         from audioldm.datasets.cache import write_latents
         from audioldm.training.encoding import GPU_BATCH, Windows, encoded
 
@@ -168,18 +149,15 @@ class Encode(Force, DryRun, Command):
             write_latents(done, self.out, about=about)
 
 
-def warn_of_cut(captions: Iterable[str], encoder: Any) -> None:
-    """One line where captions are longer than their encoder reads."""
+def warn_of_cut(captions: list[str], encoder: Any) -> None:
     from audioldm.nets.clap import unread_words
 
-    every = list(captions)
-    if cut := [text for text in every if unread_words(encoder, text)[1]]:
+    if cut := [text for text in captions if unread_words(encoder, text)[1]]:
         say(
-            f"warning: {len(cut)} of {len(every)} captions are longer than the text encoder reads; their last words "
+            f"warning: {len(cut)} of {len(captions)} captions are longer than the text encoder reads; their last words "
             f"were left out: {cut[0][:80]!r} and so on."
         )
 
 
 def parts_of(text: str) -> list[str]:
-    """The parts of "a,b"."""
     return [part.strip() for part in text.split(",") if part.strip()]

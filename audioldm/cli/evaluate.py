@@ -1,36 +1,253 @@
-"""Measure a model.
-
-\b
-Examples:
-  audioldm evaluate GENERATED REFERENCE             the same as audioldm evaluate score
-  audioldm evaluate --model MODEL --manifest data/raw/esc10.jsonl
-  audioldm evaluate prompts FILE.tsv -m MODEL
-"""
+"""Measure a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from typer.core import TyperGroup
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import say, show_json, show_text, waiting, would
-from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option
-from audioldm.cli.options.groups import ModelOptions
-from audioldm.cli.score import (
-    Captions,
-    Choice,
-    Gain,
-    Generation,
-    Reporting,
-    Score,
-    captions_option,
-    split_option,
+from audioldm.cli.console import json_text, say, show_text, waiting, would
+from audioldm.cli.options import (
+    POSITIVE,
+    AsJson,
+    Between,
+    Command,
+    DryRun,
+    Force,
+    Group,
+    argument,
+    group,
+    option,
 )
+from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.evaluation.clips import Clip
+    from audioldm.evaluation.comparison import Comparison
+    from audioldm.evaluation.generation import GeneratedClips
+    from audioldm.evaluation.protocol import Protocol as ClipList
     from audioldm.pipeline.audioldm import AudioLDM
+
+Captions = Literal["first", "all", "hash"]
+Gain = Literal["peak", "none", "lufs"]
+
+
+def split_option() -> Any:
+    return option("test", "Split of a manifest; any takes all rows.")
+
+
+def captions_option() -> Any:
+    return option("first", "Which captions of a manifest's clip.")
+
+
+class Generation(Group):
+    guidance: float | None = option(None, "Guidance scale.  [default: the model's]", Between(0))
+    batch_size: int | None = option(None, "Clips at once.  [default: 1 on a CPU, else 16]", Between(1, 4096))
+    model: ModelOptions = ModelOptions()
+    sampling: Sampling = Sampling()
+
+    def settings(self) -> dict[str, Any]:
+        guidance = {} if self.guidance is None else {"guidance": self.guidance}
+        return {**self.sampling.named(), **guidance}
+
+    def check(self) -> None:
+        self.sampling.check(self.model.device)
+
+    def load(self) -> "AudioLDM":
+        self.check()
+        return self.model.load()
+
+    def length(self, pipe: "AudioLDM") -> float:
+        return float(self.sampling.seconds or pipe.defaults.seconds)
+
+    def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
+        from audioldm.evaluation.generation import GeneratedClips
+
+        return GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
+
+
+class Reporting(Force, DryRun, AsJson):
+    """What is printed, and what may be overwritten."""
+
+
+class Choice(Group):
+    manifest: Path | None = option(None, "Captions and real clips for --model.", "JSONL")
+    split: str = split_option()
+    captions: Captions = captions_option()
+    protocol: Path | None = option(None, "Take exactly this list of clips and captions.", "FILE")
+    allow_missing: bool = option(False, "Score what there is of a protocol; n says so.")
+    limit: int | None = option(None, "At most so many clips, by hash.", Between(2))
+
+    def listed(self) -> "ClipList | None":
+        from audioldm.evaluation import protocol
+
+        return None if self.protocol is None else protocol.read(self.protocol)
+
+    def clips(self, place: Path) -> "list[Clip]":
+        from audioldm.datasets import manifest
+        from audioldm.evaluation import clips
+
+        if place.suffix != ".jsonl":
+            return clips.from_folder(place)
+        listed = self.listed()
+        rows = manifest.read(place, split=None if self.split == "any" or listed else self.split)
+        if listed is not None:
+            rows = listed.select(rows, allow_missing=self.allow_missing)
+        if self.limit is not None and self.limit < len(rows):
+            rows = clips.shuffled(rows)[: self.limit]
+        if len(rows) < 2:
+            raise AudioLDMError(f"{place} has {len(rows)} rows in split {self.split}.", "Use --split any.")
+        return clips.from_rows(rows, captions=self.captions)
+
+    def about(self) -> dict[str, Any]:
+        about: dict[str, Any] = {"captions": self.captions, "split": self.split}
+        if (listed := self.listed()) is not None:
+            about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
+        return about
+
+
+class Comparing(Group):
+    also: list[Path] = option([], "Clips of other seeds, same names.  Gives mean ± sd.", "DIR")
+    others: Path | None = option(None, "Other real clips for the real/real floor.", "PLACE")
+    codec: str | None = option(None, "Model whose VAE and vocoder give the round-trip row.", "REF")
+    unpaired: bool = option(False, "No pairs: leave KL and tags out.")
+    gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
+    crop: float | None = option(None, "Length of every clip.  [default: the clips']", "SECONDS", POSITIVE)
+    embedder: list[str] = option([], "See audioldm evaluate embedders.  [default: yamnet]", "NAME[=WEIGHTS]")
+    cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", "DIR")
+
+
+class Score(Command):
+    """Score generated clips against real ones: FD, FD∞, KAD, KL, IS, coverage, tag bridge, CLAP, with real rows beside.
+
+    Clips are paired by file name. Captions come from the manifest, from captions.csv (id, caption) in the folder,
+    or from the sidecars that audioldm generate writes. It refuses rather than guesses.
+
+    \b
+    Examples:
+      audioldm evaluate out/clips real/clips
+      audioldm evaluate out/clips data/raw/mine.jsonl --embedder yamnet --embedder clap=weights/clap-htsat-unfused
+      audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --seeds 3 -o out/report
+      audioldm evaluate --model out/mine --manifest data/raw/esc10.jsonl --protocol data/protocols/esc10-fold4.json
+    """
+
+    generated: Path | None = argument(None, "Folder of generated clips.")
+    reference: Path | None = argument(None, "Folder or manifest (.jsonl) of real clips.")
+    out: Path = option(Path("out/evaluation"), "Clips and reports go here.", "-o", "DIR")
+    seeds: int = option(1, "Runs of --model with other seeds.", Between(1, 1000))
+    choice: Choice = Choice()
+    comparing: Comparing = Comparing()
+    generation: Generation = Generation()
+    reporting: Reporting = Reporting()
+
+    def check(self) -> Path:
+        """Refuse too little, too much, or what is there; returns the place of the real clips."""
+        self.generation.model.check()
+        model = self.generation.model.model
+        if (self.generated is None) == (model is None):
+            raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")
+        real = self.reference if model is None else self.choice.manifest
+        if real is None:
+            hint = "Give REFERENCE, or --manifest with --model."
+            raise AudioLDMError("There is nothing to compare with.", hint)
+        check_free(self.out / "report.json", force=self.reporting.force)
+        return real
+
+    def run(self) -> None:
+        place, out, comparing = self.check(), self.out, self.comparing
+        from audioldm.evaluation.clips import Cache
+        from audioldm.evaluation.embedders import load_embedder
+        from audioldm.evaluation.embedders.weights import cache_folder
+        from audioldm.evaluation.report import as_csv, as_html, as_text
+        from audioldm.pipeline.outputs import check_writable, publish, versions
+
+        real = self.choice.clips(place)
+        if self.reporting.dry_run:
+            self.generation.check()
+            would(f"clips would be scored against {len(real)} of {place}, in {out}")
+            return
+        pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
+        embedders = [load_embedder(name, weights or None) for name, _, weights in pairs]
+        compared, about = (of_model if self.generated is None else of_folders)(self, place, real)
+        check_writable(out)
+        compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
+        if comparing.others is not None:
+            compared.others = Choice(split="any").clips(comparing.others)
+        with waiting("embedding"):
+            report = compared.run(embedders, about | {"versions": versions()})
+        subjects = (about.get("model") or about["generated"], about.get("manifest") or about["reference"])
+        page = as_html(report, compared, title=" against ".join(map(str, subjects)))
+        files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
+        files["report.json"] = json_text(report.as_dict())
+        publish({out / name: content for name, content in files.items()})
+        self.reporting.show(report.as_dict(), f"{as_text(report)}{out / 'report.html'}")
+
+    def frame(self, seconds: float | None) -> Any:
+        """Length, else ``seconds``, and gain of every clip, of the protocol where none is asked for."""
+        from audioldm.evaluation.clips import Frame
+
+        listed, comparing = self.choice.listed(), self.comparing
+        crop, gain = (listed.seconds, listed.gain) if listed is not None else (None, "peak")
+        return Frame(comparing.crop or crop or seconds, comparing.gain or gain)  # type: ignore[arg-type]
+
+
+def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
+    from audioldm.evaluation import clips
+    from audioldm.evaluation.comparison import Comparison
+
+    comparing, paired = options.comparing, not options.comparing.unpaired
+    folders = [*([options.generated] if options.generated else []), *comparing.also]
+    runs = [clips.from_folder(folder) for folder in folders]
+    if paired:
+        runs, real = clips.paired_runs(runs, real)
+    rates = [clips.check_files(run, "generated") for run in runs]
+    about = {
+        "generated": str(folders[0]), "reference": str(place), **options.choice.about(), "seeds": len(runs),
+        "rate": rates[0], "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
+    }  # fmt: skip
+    frame = options.frame(clips.common_length(runs[0], real))
+    compared = Comparison(runs, real, frame, pairs=paired)
+    if comparing.codec is not None:
+        pipe = options.generation.model.load(comparing.codec)
+        compared.trip = through_codec(pipe, real, frame.seconds or 10.0, options.out)
+        about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
+    return compared, about
+
+
+def of_model(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
+    """Clips that a model makes now, or made before with the same settings."""
+    from audioldm.datasets.manifest import read
+    from audioldm.evaluation import clips
+    from audioldm.evaluation.comparison import Comparison
+
+    generation, seeds = options.generation, options.seeds
+    if lacking := [clip.id for clip in real if not clip.caption.strip()]:
+        what = f"{len(lacking)} clips have no caption, {lacking[0]} first."
+        raise AudioLDMError(what, "Caption every row.")
+    rate = clips.check_files(real, "reference")
+    pipe = generation.load()
+    generated = generation.clips(pipe, options.out)
+    with waiting("generating"):
+        runs = [generated.like(real, run=run) for run in range(seeds)]
+    length = generation.length(pipe)
+    about = {
+        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
+        "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(place), **options.choice.about(),
+        "seeds": seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
+    }  # fmt: skip
+    trip = through_codec(pipe, real, length, options.out)
+    # for the real/real floor: the manifest's other splits, but no recording of the reference
+    used = {clip.group for clip in real}
+    rows = [row for row in clips.shuffled(read(place)) if (row.group or row.path) not in used]
+    return Comparison(runs, real, options.frame(length), trip=trip, others=clips.from_rows(rows)), about
+
+
+def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Path) -> "list[Clip]":
+    from audioldm.evaluation.generation import round_trips
+
+    with waiting("VAE and vocoder"):
+        return round_trips(pipe, real, seconds, out / "roundtrip")
 
 
 class ScoreByDefault(TyperGroup):
@@ -44,7 +261,6 @@ class ScoreByDefault(TyperGroup):
 
 
 def seeds_option(default: int) -> Any:
-    """How many clips of a prompt."""
     return option(default, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
 
 
@@ -63,22 +279,13 @@ class Prompts(Command):
       audioldm evaluate prompts prompts.tsv --clips out/elsewhere
     """
 
-    file: Path = argument(
-        ...,
-        "A prompt, a tab, and the AudioSet classes (or their first words) that count as right, joined by |.",
-        "FILE.tsv",
-    )
+    file: Path = argument(..., "Lines of prompt, tab, and the AudioSet classes that are right.", "FILE.tsv")
     seeds: int = seeds_option(8)
     limit: int | None = option(None, "Only the first so many prompts.", Between(1))
     folder: Path | None = option(
-        None,
-        "Judge clips that exist: prompt and seed from DIR/clips.jsonl or the JSON beside each clip.",
-        "--clips",
-        "DIR",
+        None, "Judge existing clips, with clips.jsonl or a JSON each.", "--clips", "DIR"
     )
-    real: Path | None = option(
-        None, "Real clips (folder or manifest) for the real and the codec's row.", "PLACE"
-    )
+    real: Path | None = option(None, "Real clips for the real and the codec's row.", "PLACE")
     out: Path = option(Path("out/prompts"), "Clips and reports go here.", "-o", "DIR")
     generation: Generation = Generation()
     reporting: Reporting = Reporting()
@@ -96,6 +303,7 @@ class Prompts(Command):
         reports, generation, seeds = self.check(), self.generation, self.seeds
         from audioldm.evaluation import prompts as judge
         from audioldm.evaluation.embedders.yamnet import YamNet
+        from audioldm.evaluation.generation import Codec
         from audioldm.pipeline.outputs import publish, versions
 
         yamnet = YamNet()
@@ -110,16 +318,21 @@ class Prompts(Command):
         embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
         about = {"list": str(self.file), "seeds": seeds, "embedder": embedder, "versions": versions()}
         pipe = generation.load() if existing is None or real else None
-        about |= generation.about(pipe) if pipe else {}
+        if pipe is not None:
+            settings = {**vars(pipe.defaults), **generation.settings(), "dtype": str(pipe.dtype)}
+            about |= {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
         if existing is not None:
             about["clips"] = str(self.folder)
             findings += existing.findings + existing.others(asked)
         source = existing or judge.generated(generation.clips(cast("AudioLDM", pipe), self.out))
         with waiting("judging"):
             results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds))
-        findings += [f"{result.name}: {result.error}" for result in results if result.error]
-        rows, unread = self.judge_real(real, asked, pipe, yamnet)
-        findings += unread
+            findings += [f"{result.name}: {result.error}" for result in results if result.error]
+            rows: list[Any] = []
+            if pipe is not None and real:
+                codec = Codec(pipe, generation.length(pipe))
+                *rows, unread = judge.evaluate_real(real, asked, codec, yamnet)
+                findings += unread
         report = judge.Report(results, rows, about, findings)
         publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
         for finding in findings:
@@ -127,18 +340,6 @@ class Prompts(Command):
         print(report.json() if self.reporting.as_json else report.markdown(), end="")
         if not any(result.clips for result in results):
             raise AudioLDMError("No prompt gave a clip.", f"See {reports[0]}.", code=1)
-
-    def judge_real(
-        self, real: "list[Clip]", asked: Any, pipe: "AudioLDM | None", yamnet: Any
-    ) -> tuple[list[Any], list[str]]:
-        """The rows of real clips, and what could not be read."""
-        from audioldm.evaluation import prompts as judge
-
-        if pipe is None or not real:
-            return [], []
-        with waiting("judging"):
-            *rows, unread = judge.evaluate_real(real, asked, self.generation.codec(pipe), yamnet)
-        return rows, unread
 
 
 class Bits(AsJson, Command):
@@ -155,7 +356,7 @@ class Bits(AsJson, Command):
     latents: Path = argument(..., "What audioldm data encode wrote.", "FOLDER")
     windows: int = option(64, "Windows, from the first on.", Between(2))
     times: int = option(64, "Times of each; the first is always among them.", Between(2, 1000))
-    seed: int = option(0, "Seed of times and noise.", Between(0, 2**62 - 1))
+    seed: int = option(0, "Seed of times and noise.", SEEDS)
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
@@ -169,23 +370,16 @@ class Bits(AsJson, Command):
         with waiting("bits"):
             batches = (collate_latents([data[place]]) for place in counted(range(count), "windows"))
             rows = bits(pipe, batches, times=self.times, seed=self.seed)
-        fixed = rows["fixed small"]
-        table = {
-            name: {
-                "bits": float(row.mean()),
-                "against_small": float((row - fixed).mean()),
-                "error": float((row - fixed).std() / count**0.5),
-            }
-            for name, row in rows.items()
-        }
-        if self.as_json:
-            show_json(
-                {"model": pipe.name, "windows": count, "times": self.times, "bits_per_dimension": table}
+        table, lines = {}, [f"{'variance':<22} {'bits/dim':>9}  {'against fixed small':>20}"]
+        for name, row in rows.items():
+            difference = row - rows["fixed small"]
+            bits_of, against, error = map(
+                float, (row.mean(), difference.mean(), difference.std() / count**0.5)
             )
-            return
-        print(f"{'variance':<22} {'bits/dim':>9}  {'against fixed small':>20}")
-        for name, row in table.items():
-            print(f"{name:<22} {row['bits']:>9.4f}  {row['against_small']:>+10.4f} +- {row['error']:.4f}")
+            table[name] = {"bits": bits_of, "against_small": against, "error": error}
+            lines.append(f"{name:<22} {bits_of:>9.4f}  {against:>+10.4f} +- {error:.4f}")
+        about = {"model": pipe.name, "windows": count, "times": self.times, "bits_per_dimension": table}
+        self.show(about, "\n".join(lines))
 
 
 class Protocol(Force, Command):
@@ -203,7 +397,7 @@ class Protocol(Force, Command):
     out: Path = option(..., "The protocol (.json).", "-o", "FILE")
     split: str = split_option()
     captions: Captions = captions_option()
-    seconds: float | None = option(None, "Length of every clip.  [default: open]", Between(0, above=True))
+    seconds: float | None = option(None, "Length of every clip.  [default: open]", POSITIVE)
     gain: Gain = option("peak", "Level of every clip.")
 
     def run(self) -> None:
@@ -244,11 +438,10 @@ class Embedders(AsJson, Command):
             else:
                 facts = {field: getattr(embedder, field) for field in ("sha256", "rate", "dim")}
                 states[name] = {"ready": True, **facts}
-        if self.as_json:
-            show_json(states)
-            return
-        for name, state in states.items():
-            print(f"{name:<16} {state.get('needs') or 'ready, sha256 ' + state['sha256']}")
+        words = {
+            name: state.get("needs") or f"ready, sha256 {state['sha256']}" for name, state in states.items()
+        }
+        self.show(states, "\n".join(f"{name:<16} {text}" for name, text in words.items()))
 
 
 app = group(

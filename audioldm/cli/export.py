@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from audioldm.cli.checks import check_free, check_parts
+from audioldm.cli.checks import check_free, extra
 from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, setting
 from audioldm.cli.options.groups import PublishedOptions, Sampling, adapt, load
@@ -15,19 +15,11 @@ if TYPE_CHECKING:
 
 
 class Parts(Group):
-    """Parts of a model, each a run, a folder, a file or a hub id."""
-
     ldm: str | None = option(None, "U-Net: a run or a checkpoint of one.", "REF")
     vae: str | None = option(None, "VAE.", "REF")
     vocoder: str | None = option(None, "Vocoder.", "REF")
     clap: str | None = option(None, "CLAP, such as a run, laion/clap-htsat-unfused or LAION's .pt.", "REF")
-    t5: str | None = option(
-        None, "T5 of a U-Net that attends to tokens.  [default: the one of its latents]", "REF"
-    )
-
-    def named(self) -> dict[str, str]:
-        """Those that were given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+    t5: str | None = option(None, "T5 of a U-Net that attends to tokens.  [default: its latents']", "REF")
 
 
 class Defaults(Sampling):
@@ -61,7 +53,7 @@ class Export(Force, DryRun, Command):
     dtype: Literal["float32", "float16", "bfloat16"] = option(
         "float32", "Number type of the weights in a folder."
     )
-    merge: list[str] = option([], "Write this adapter into the weights.  Repeatable.", "FILE[:WEIGHT]")
+    merge: list[str] = option([], "Write this adapter into the weights.", "FILE[:WEIGHT]")
     parts: Parts = Parts()
     defaults: Defaults = Defaults()
     published: PublishedOptions = PublishedOptions()
@@ -79,14 +71,12 @@ class Export(Force, DryRun, Command):
         model = self.out if self.out.is_file() else self.out / "model_index.json"
         check_free(model, force=self.force)
         if self.ref is None and len(named - {"t5"}) < 4:
-            raise AudioLDMError(
-                "Not all parts were named.", "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
-            )
+            hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
+            raise AudioLDMError("Not all parts were named.", hint)
         if self.ref is not None and named & {"ldm", "t5"}:
-            raise AudioLDMError(
-                "Both a REF and its U-Net or T5 were named.", "With a REF: --vae, --vocoder or --clap."
-            )
-        check_parts(sampler=self.defaults.sampler, grid=self.defaults.grid)
+            hint = "With a REF: --vae, --vocoder or --clap."
+            raise AudioLDMError("Both a REF and its U-Net or T5 were named.", hint)
+        self.defaults.check()
 
     def run(self) -> None:
         self.check()
@@ -100,6 +90,11 @@ class Export(Force, DryRun, Command):
             return
         if ref is not None and not named and not self.merge and write_nets(ref, out):
             return
+        import torch
+
+        from audioldm.convert.model import save_model
+        from audioldm.convert.original import save_checkpoint
+
         with waiting("loading torch and the model"):
             model: Components
             if ref is None:
@@ -112,16 +107,17 @@ class Export(Force, DryRun, Command):
             adapt(model, self.merge)  # type: ignore[arg-type]
             model.about["merged"] = model.adapted.settings() if model.adapted else []
         with waiting(f"writing {out}"):
-            save(model, out, self.dtype)
+            if out.suffix == ".ckpt":
+                save_checkpoint(model, out)
+            else:
+                save_model(model, out, dtype=getattr(torch, self.dtype))
         show_text(out)
 
 
 def write_onnx(request: Export, out: Path) -> None:
     """Write the graphs of a model with its adapters and defaults, and print how each compares with torch."""
-    try:
+    with extra("onnx"):
         from audioldm.convert.onnx import export_onnx
-    except ModuleNotFoundError as error:
-        raise AudioLDMError(f"{error.name} is not installed.", 'Run: pip install "audioldm[onnx]"') from None
     from audioldm.paths import published
 
     with waiting("loading torch and the model"):
@@ -135,19 +131,6 @@ def write_onnx(request: Export, out: Path) -> None:
     for row in rows:
         print(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {row.onnx_ms:15.1f} {row.torch_ms:9.1f}")
     print(out)
-
-
-def save(model: "Components", out: Path, dtype: str) -> None:
-    """Write a checkpoint where ``out`` ends in .ckpt, else a folder."""
-    import torch
-
-    from audioldm.convert.model import save_model
-    from audioldm.convert.original import save_checkpoint
-
-    if out.suffix == ".ckpt":
-        save_checkpoint(model, out)
-    else:
-        save_model(model, out, dtype=getattr(torch, dtype))
 
 
 def write_nets(ref: str, out: Path) -> bool:
@@ -170,7 +153,6 @@ def write_nets(ref: str, out: Path) -> bool:
 
 
 def replaced(model: "Components", named: dict[str, str]) -> "Components":
-    """``model`` with other parts instead of its own, if they fit."""
     from audioldm.convert.model import spec_of
     from audioldm.convert.reference import open_part
     from audioldm.nets.vae import stride_of
@@ -181,15 +163,12 @@ def replaced(model: "Components", named: dict[str, str]) -> "Components":
     new = replace(model, **parts)
     spec = spec_of(new.vocoder, stride_of(new.vae), new.vae.config.latent_channels)
     if spec != model.spec or new.clap.dim != model.clap.dim:  # type: ignore[union-attr]
-        raise AudioLDMError(
-            f"{', '.join(named.values())} does not fit {model.name}: its mel, latent or CLAP vector has another shape.",
-            "Name parts of a model of the same shape.",
-        )
+        what = f"{', '.join(named.values())} does not fit {model.name}: its mel, latents or CLAP are of another shape."
+        raise AudioLDMError(what, "Name parts of a model of the same shape.")
     return new
 
 
 def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
-    """The model of a run's U-Net and three other parts."""
     from audioldm.convert.reference import open_part
     from audioldm.convert.run import join_run, run_of, t5_of
     from audioldm.pipeline.audioldm import AudioLDM

@@ -35,12 +35,8 @@ if TYPE_CHECKING:
 
 
 class ManyOutputs(Output):
-    """Also what may be there from an earlier run."""
-
     resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
-    replay: Path | None = option(
-        None, "Make the sound of a .json again, and say whether it is the same.", "FILE.json"
-    )
+    replay: Path | None = option(None, "Make the sound of a .json again, and compare.", "FILE.json")
 
 
 class Generate(Making):
@@ -75,9 +71,7 @@ class Generate(Making):
     """
 
     prompt: str | None = argument(None, "What to hear, in quotes; - reads prompts from standard input.")
-    stream: bool = option(
-        False, "Write a WAV to standard output while it is made; of -, a sound for each line as it comes."
-    )
+    stream: bool = option(False, "Write a WAV to standard output while it is made; of -, line by line.")
     prompts: Prompts = Prompts()
     sampling: Sampling = Sampling()
     guidance: Guidance = Guidance()
@@ -98,7 +92,6 @@ class Generate(Making):
         return options
 
     def results(self) -> Iterator[dict[str, Any]]:
-        """Make and save the best of each group of candidates."""
         output, rerank = self.output, self.prompts.rerank
         if output.replay is not None:
             from audioldm.cli.replay import replay
@@ -201,7 +194,6 @@ class Session:
             raise AudioLDMError(what, "--resume makes what is missing.", code=1)
 
     def settings_of(self, clip: Clip) -> dict[str, Any]:
-        """The settings of one clip by the pipeline's names."""
         settings = {**self.settings, **clip.settings}
         if self.request.prompts.loop and "seconds" in clip.settings:
             settings |= self.request.prompts.length(self.pipe, None, clip.settings["seconds"])

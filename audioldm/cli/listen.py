@@ -12,18 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from audioldm.cli.console import say, show_json, show_text, waiting, would
-from audioldm.cli.options import (
-    AsJson,
-    Between,
-    Command,
-    DryRun,
-    Force,
-    Group,
-    argument,
-    group,
-    option,
-)
+from audioldm.cli.console import say, show_text, waiting, would
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, group, option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -32,8 +22,6 @@ if TYPE_CHECKING:
 
 
 class TestOptions(Group):
-    """How the test is to be."""
-
     method: Literal["ab", "acr-quality", "acr-relevance", "acr", "abx", "mushra"] = option(
         "ab",
         "ab: which of two (caption shown).  acr-quality: 1 to 5, no caption.  acr-relevance: 1 to 5, fit to the "
@@ -41,21 +29,16 @@ class TestOptions(Group):
     )
     title: str = option("Listening test", "What raters read on top of the page.")
     reference: str | None = option(None, "The system that is the original; mushra needs it.", "NAME")
-    anchor: list[str] = option(
-        [], "mushra: anchor3500, anchor1750, or none; may be repeated.  [default: anchor3500]"
-    )
+    anchor: list[str] = option([], "mushra: anchor3500, anchor1750 or none.  [default: anchor3500]")
     per_rater: int = option(0, "Prompts each rater hears; 0 is all.", Between(0))
     training: int = option(2, "Practice trials before each part.", Between(0))
-    catch: int | None = option(
-        None, "Trials with a right answer, per part.  [default: a tenth, 2 or more]", Between(0)
-    )
+    catch: int | None = option(None, "Trials with a right answer, per part.  [default: a tenth]", Between(0))
     repeats: int | None = option(None, "Trials asked twice, per part.  [default: a tenth]", Between(0))
     cut: bool = option(False, "Cut the clips of a prompt to the shortest.")
     common: bool = option(False, "Leave out prompts that a system lacks.")
     seed: int | None = option(None, "Makes the same test again.  [default: drawn]", Between(0))
 
     def choices(self) -> "Choices":
-        """As ``listening.prepare`` takes them."""
         from audioldm.listening.prepare import Choices
 
         options = dict(vars(self))
@@ -73,13 +56,9 @@ class Prepare(Force, DryRun, Command):
       audioldm listen prepare original=real vae=out/vae --method mushra --reference original -o listen/vae
     """
 
-    systems: list[str] = argument(
-        ..., "Each system's clips; clips of one file name are one prompt.", "NAME=FOLDER"
-    )
+    systems: list[str] = argument(..., "Clips of each; those of one name are one prompt.", "NAME=FOLDER")
     out: Path = option(..., "The test's folder, to be made.", "-o", "TEST")
-    captions: Path | None = option(
-        None, "CSV with id,caption, or a manifest.  [default: the JSON beside each clip]", "FILE"
-    )
+    captions: Path | None = option(None, "CSV of id,caption, or a manifest.  [default: the JSONs]", "FILE")
     raters: int = option(12, "Raters you hope for: the power that is printed.", Between(1, 1000))
     test: TestOptions = TestOptions()
 
@@ -113,7 +92,6 @@ def name_systems(words: list[str]) -> dict[str, Path]:
 
 
 def described(test: "Test", raters: int) -> Iterator[str]:
-    """The test, what one should know of it, and what it can find out."""
     import numpy as np
 
     from audioldm.metrics.crossed import power
@@ -149,9 +127,7 @@ class Serve(Command):
     """
 
     test: Path = argument(..., "The folder that `prepare` made.", "TEST")
-    host: str = option(
-        "127.0.0.1", "Address to listen at; any but this machine's own lets others join by the link."
-    )
+    host: str = option("127.0.0.1", "Address to listen at; others let others join by the link.")
     port: int = option(8765, "Port; 0 takes a free one.", Between(0, 65535))
 
     def run(self) -> None:
@@ -197,10 +173,7 @@ class Analyse(AsJson, Command):
             loaded = load(self.test)
             result = work(loaded, keep_all=self.keep_all, resamples=self.resamples, seed=self.seed)
             written = save(loaded, result, self.out or self.test / "analysis")
-        if self.as_json:
-            show_json(result.summary())
-            return
-        show_text(f"{result.text()}written: {written}")
+        self.show(result.summary(), f"{result.text()}written: {written}")
 
 
 app = group(__doc__, {"prepare": Prepare, "serve": Serve, "analyse": Analyse})

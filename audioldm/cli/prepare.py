@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import printable, show_findings, show_json, show_text, waiting
-from audioldm.cli.options import AsJson, Between, Command, Force, Group, argument, option
+from audioldm.cli.console import note, show_json, show_text, waiting
+from audioldm.cli.options import SHARE, AsJson, Between, Command, Force, Group, argument, option
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ SOURCES = {
 }
 """Source -> its reader in audioldm.datasets.prepare; the reader's parameters are the options that the source takes."""
 YOUTUBE = ("audiocaps", "musiccaps")
+SHOWN = 20
+"""findings of one kind that are printed one by one"""
 OWN = ("folder", "table", "parquet", "webdataset", "datasets")
 """Sources without a place of their own in data/raw: --out must be named."""
 
@@ -53,8 +54,8 @@ class SourceOptions(Group):
     licence: str | None = option(None, "Licence of sounds whose row gives none.")
     author: str | None = option(None, "Author of sounds whose row gives none.")
     source: str | None = option(None, "Name of the source in each row.", "--source")
-    val: float | None = option(None, "Share of recordings to validate on, by hash.", Between(0, 1))
-    test: float | None = option(None, "Share of recordings to test on, by hash.", Between(0, 1))
+    val: float | None = option(None, "Share of recordings to validate on, by hash.", SHARE)
+    test: float | None = option(None, "Share of recordings to test on, by hash.", SHARE)
     test_fold: int | None = option(None, "The fold to test on.", Between(1, 10))
     val_fold: int | None = option(None, "The fold to validate on.", Between(1, 10))
     only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
@@ -65,10 +66,6 @@ class SourceOptions(Group):
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
     hub: str | None = option(None, "parquet: fetch this hub data set.", "REPO")
-
-    def named(self) -> dict[str, Any]:
-        """Those that were given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Prepare(Force, AsJson, Command):
@@ -98,35 +95,65 @@ class Prepare(Force, AsJson, Command):
     listing: bool = option(False, "Every source, its options.", "--list")
     reading: SourceOptions = SourceOptions()
 
-    @property
-    def inputs(self) -> list[str]:
-        """Where the data is."""
-        return [*self.places, *([self.place] if self.place else [])]
-
     def run(self) -> None:
+        from audioldm.datasets import manifest
+
         if self.listing:
-            show_sources()
+            for source in SOURCES:
+                reader = reader_of(source)
+                print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
+                print(f"{'':13} {' '.join(flags(source, reader).values())}")
             return
-        name, inputs, named = self.name, self.inputs, self.reading.named()
-        reader, out = checked(self), self.out or Path(f"data/raw/{self.name}.jsonl")
+        name, named, findings = self.name, self.reading.named(), list[manifest.Finding]()
+        inputs = [*self.places, *([self.place] if self.place else [])]
+        reader, out = self.reader(inputs), self.out or Path(f"data/raw/{name}.jsonl")
         if self.dry_run and "to" in options_of(reader):
-            raise AudioLDMError(
-                f"{name} is packed: its rows are known when it is unpacked.", "Leave out --dry-run."
-            )
+            what = f"{name} is packed: its rows are known when it is unpacked."
+            raise AudioLDMError(what, "Leave out --dry-run.")
         if not self.dry_run and self.out is None and name in OWN:
             raise AudioLDMError(f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl.")
         check_free(out, force=self.force or self.dry_run)
-        findings = fetched(reader, inputs, named) if self.youtube and not self.dry_run else []
+        if self.youtube and not self.dry_run:
+            from audioldm.datasets.prepare import captioned, youtube
+
+            folder = Path(named.get("audio") or inputs[0])
+            folder.mkdir(parents=True, exist_ok=True)
+            clips = captioned.clips(reader(*inputs, **named, findings=[]))
+            with waiting("fetching"):
+                findings += youtube.fetch(clips, folder)
         rows = reader(*inputs, **named, findings=findings)
-        if self.dry_run:
-            planned(rows, findings)
+        if not self.dry_run:
+            workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
+            finish(rows, findings, out, self.as_json, workers=workers)
             return
-        workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
-        finish(rows, findings, out, self.as_json, workers=workers)
+        note(*findings)
+        missing = sum(not os.path.isfile(row.path) for row in rows)
+        splits = Counter(row.split for row in rows)
+        counts = ", ".join(f"{split} {splits[split]}" for split in manifest.SPLITS)
+        left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
+        show_text(f"{len(rows)} rows ({counts}); {left}")
+
+    def reader(self, inputs: list[str]) -> "Reader":
+        if not self.name:
+            raise AudioLDMError("There is no source.", f"Use one of {', '.join(SOURCES)}.")
+        name, named = self.name, self.reading.named()
+        reader = reader_of(name)
+        known = flags(name, reader)
+        if strange := [key for key in (*named, *(["youtube"] if self.youtube else [])) if key not in known]:
+            what = f"{name} takes no --{strange[0].replace('_', '-')}."
+            raise AudioLDMError(what, f"It takes {', '.join(known.values())}.")
+        parameters = list(inspect.signature(reader).parameters.values())
+        if not inputs and parameters[0].default is inspect.Parameter.empty:
+            raise AudioLDMError(f"{name} needs the place of its data.", "Name it: --from PLACE.")
+        if len(inputs) > 1 and all(item.kind != inspect.Parameter.VAR_POSITIONAL for item in parameters):
+            raise AudioLDMError(f"{name} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
+        for key in ("val", "test"):
+            if not 0 <= named.get(key, 0.0) < 1:
+                raise AudioLDMError(f"{key}={named[key]} is not a share.", "Use 0 or more, below 1.")
+        return reader
 
 
 def reader_of(source: str) -> "Reader":
-    """The function that reads a source."""
     if source not in SOURCES:
         raise AudioLDMError(f"{source!r} is not a source.", f"Use one of {', '.join(SOURCES)}.")
     module, name = SOURCES[source].split(":")
@@ -135,7 +162,6 @@ def reader_of(source: str) -> "Reader":
 
 
 def options_of(reader: Callable[..., Any]) -> set[str]:
-    """The names of the options that a reader takes."""
     from audioldm.datasets.prepare import packed
 
     kinds = inspect.Parameter
@@ -147,66 +173,8 @@ def options_of(reader: Callable[..., Any]) -> set[str]:
 
 
 def flags(source: str, reader: Callable[..., Any]) -> dict[str, str]:
-    """Option -> how it is written, of one source."""
     names = sorted(options_of(reader) | ({"youtube"} if source in YOUTUBE else set()))
     return {name: f"--{name.replace('_', '-')}" for name in names}
-
-
-def show_sources() -> None:
-    """Print every source with what it reads and its options."""
-    for source in SOURCES:
-        reader = reader_of(source)
-        print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
-        print(f"{'':13} {' '.join(flags(source, reader).values())}")
-
-
-def checked(options: Prepare) -> "Reader":
-    """The source's reader, if it takes these places and options."""
-    if not options.name:
-        raise AudioLDMError("There is no source.", f"Use one of {', '.join(SOURCES)}.")
-    name, inputs, named = options.name, options.inputs, options.reading.named()
-    reader = reader_of(name)
-    known = flags(name, reader)
-    if strange := [key for key in (*named, *(["youtube"] if options.youtube else [])) if key not in known]:
-        raise AudioLDMError(
-            f"{name} takes no --{strange[0].replace('_', '-')}.", f"It takes {', '.join(known.values())}."
-        )
-    parameters = list(inspect.signature(reader).parameters.values())
-    if not inputs and parameters[0].default is inspect.Parameter.empty:
-        raise AudioLDMError(f"{name} needs the place of its data.", "Name it: --from PLACE.")
-    kinds = [item.kind for item in parameters]
-    if len(inputs) > 1 and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        raise AudioLDMError(f"{name} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
-    for key in ("val", "test"):
-        if not 0 <= named.get(key, 0.0) < 1:
-            raise AudioLDMError(f"{key}={named[key]} is not a share.", "Use 0 or more, below 1.")
-    return reader
-
-
-def fetched(reader: "Reader", inputs: Sequence[str], options: dict[str, Any]) -> "list[Finding]":
-    """Fetch the clips that are missing from YouTube into --audio, with a bar."""
-    from audioldm.datasets.prepare import captioned, youtube
-
-    folder = Path(options.get("audio") or inputs[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    clips = captioned.clips(reader(*inputs, **options, findings=[]))
-    with waiting("fetching"):
-        return youtube.fetch(clips, folder)
-
-
-def planned(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
-    """What a dry run knows: rows by split, sounds that are missing, and what was left out."""
-    show_findings(findings)
-    missing = sum(not os.path.isfile(row.path) for row in rows)
-    splits = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
-    counts = ", ".join(f"{split} {count}" for split, count in splits.items())
-    show_text(
-        f"{len(rows)} rows ({counts}); {missing} sounds missing; {len(findings)} left out; nothing written"
-    )
-
-
-SHOWN = 20
-"""findings of one kind that are printed one by one"""
 
 
 def finish(
@@ -221,7 +189,7 @@ def finish(
         raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
     manifest.write(report.rows, out)
     if empty := [split for split in manifest.SPLITS if not any(row.split == split for row in report.rows)]:
-        print(f"note: no clip is in {' or '.join(empty)}", file=sys.stderr)
+        note(f"note: no clip is in {' or '.join(empty)}")
 
 
 def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int = 0) -> "Report":
@@ -238,36 +206,27 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
 
     All of them go to ``rest``, if that is given and there are more.
     """
-    counts, shown = Counter[str](), []
+    counts = Counter[str]()
     for finding in report.findings:
         counts[finding.kind] += 1
         if counts[finding.kind] <= SHOWN or rest is None:
-            shown.append(finding)
-    show_findings(shown)
-    if rest is not None and len(shown) < len(report.findings):
+            note(finding)
+    if rest is not None and max(counts.values(), default=0) > SHOWN:
         record(report, rest)
-        print(f"... and more; all {len(report.findings)} are in {rest}", file=sys.stderr)
+        note(f"... and more; all {len(report.findings)} are in {rest}")
     if counts:
-        print(
-            f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}",
-            file=sys.stderr,
-        )
-    show_summary(report.summary(), as_json)
-
-
-def show_summary(summary: dict[str, Any], as_json: bool) -> None:
-    """What there is, on stdout."""
+        note(f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
+    summary = report.summary()
     if as_json:
         show_json(summary)
         return
     for key, value in summary.items():
-        counts = value.items() if isinstance(value, dict) else ()
-        text = ", ".join(f"{name or '(none)'} {count}" for name, count in counts) if counts else value or ""
-        print(f"{key:9} {printable(str(text)) or 'none'}")
+        counted = value.items() if isinstance(value, dict) else ()
+        text = ", ".join(f"{name or '(none)'} {count}" for name, count in counted) if counted else value
+        show_text(f"{key:9} {text or 'none'}")
 
 
 def record(report: "Report", path: Path) -> None:
-    """Every finding as one line of JSON."""
     from audioldm.datasets.manifest import json_line
     from audioldm.paths import write_text
 

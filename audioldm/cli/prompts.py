@@ -14,6 +14,7 @@ from audioldm.errors import AudioLDMError
 USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
 SETTINGS = ("seconds", "steps", "guidance", "negative")
 NUMBERS = {leaf.name: leaf for part in (Prompts, Sampling, Guidance) for leaf in leaves(part) if leaf.within}
+"""the options that are numbers, each with its range"""
 COLUMNS = ("prompt", "seed", *SETTINGS, "audio_prompt", "out")
 
 
@@ -61,7 +62,6 @@ def kind_of(text: str) -> str:
 
 
 def read_table(text: str, path: Path, kind: str) -> list[Row]:
-    """Every row of a text."""
     lines = tables.lines(text)
     if kind == ".txt":
         cells = [(f"{path}:{number}", {"prompt": line}) for number, line in tables.filled(lines, path)]
@@ -97,7 +97,6 @@ def check_columns(names: list[str], place: str) -> None:
 
 
 def read_row(cells: dict[str, Any], place: str) -> Row:
-    """One row with every cell checked."""
     if {"prompt", "caption"} <= cells.keys():
         raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
     cells = {"prompt" if name == "caption" else name: value for name, value in cells.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.clips import check_outputs, plan
 from audioldm.cli.console import progress, say
@@ -16,9 +16,6 @@ from audioldm.cli.options import Between, Group, changed, restored, setting
 from audioldm.cli.options.groups import SEEDS
 from audioldm.errors import AudioLDMError
 from audioldm.tables import read_text
-
-if TYPE_CHECKING:
-    from audioldm.pipeline.sounds import Sound
 
 PLACE = Path("out/replay")
 """Where it writes unless ``--out`` names another place"""
@@ -73,7 +70,6 @@ def generated(request: Generate, record: dict[str, Any]) -> Iterator[dict[str, A
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """As many threads as the first sound was made with."""
     import torch
 
     before = torch.get_num_threads()
@@ -106,42 +102,35 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             raise ValueError("a batch without its row")
     except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise AudioLDMError(
-            f"replay={path} is no sidecar of a clip ({reason}).", "Name the .json beside a sound."
-        ) from error
-    return record | {"seed": machine.seed, "machine": {**record["machine"], **vars(machine)}}
+        what = f"replay={path} is no sidecar of a clip ({reason})."
+        raise AudioLDMError(what, "Name the .json beside a sound.") from error
+    return record
 
 
 def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
     """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
+    import numpy as np
+
+    from audioldm.pipeline import sounds
+
     if result["sound"]["sha256"] == record["sound"]["sha256"]:
         say(f"{path}: the same bytes.")
         return
-    from audioldm.pipeline import sounds
-
-    before = path.with_suffix(Path(result["audio"]).suffix)
+    place = path.with_suffix(Path(result["audio"]).suffix)
     try:
-        apart = difference(*(sounds.read(place) for place in (Path(result["audio"]), before)))
+        now, before = sounds.read(result["audio"]), sounds.read(place)
+        if now.data.shape == before.data.shape:
+            apart = np.abs(np.rint((now.floats() - before.floats()) * 2**15))
+            share, most = (apart > 0).mean(), int(apart.max(initial=0))
+            how = f"{share:.2%} of the samples differ, by at most {most} of 32768"
+        else:
+            how = f"{len(now.data)} samples, not {len(before.data)}"
     except (AudioLDMError, OSError) as error:
-        apart = f"{before} cannot be compared ({error})"
-    was, now = facts(record), facts(json.loads(json.dumps(result)))
-    names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
-    changes = "; ".join(f"{name} was {was.get(name)!r}, is {now.get(name)!r}" for name in names)
-    say(f"{path}: other bytes: {apart}. Different: {changes[:800] or 'nothing that is recorded'}.")
-
-
-def facts(record: dict[str, Any]) -> dict[str, Any]:
-    """What may differ between two sidecars of one sound, by dotted names."""
-    parts = ("versions", "machine", "settings", "model")
-    return {f"{part}.{name}": value for part in parts for name, value in record.get(part, {}).items()}
-
-
-def difference(sound: "Sound", other: "Sound") -> str:
-    """How far two sounds are from each other in steps of 16 bits, in words."""
-    import numpy as np
-
-    if sound.data.shape != other.data.shape:
-        return f"{len(sound.data)} samples, not {len(other.data)}"
-    apart = np.abs(np.rint((sound.floats() - other.floats()) * 2**15))
-    most = int(apart.max(initial=0))
-    return f"{(apart > 0).mean():.2%} of the samples differ, by at most {most} of 32768"
+        how = f"{place} cannot be compared ({error})"
+    changes = []
+    for part in ("versions", "machine", "settings", "model"):
+        old, new = record.get(part, {}), json.loads(json.dumps(result[part]))
+        for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            changes.append(f"{part}.{name} was {old.get(name)!r}, is {new.get(name)!r}")
+    listed = "; ".join(changes)[:800] or "nothing that is recorded"
+    say(f"{path}: other bytes: {how}. Different: {listed}.")

@@ -49,7 +49,6 @@ class Level:
 
     @property
     def room_db(self) -> float:
-        """From the true peak up to the ceiling."""
         return CEILING_DB - 20 * log10(max(self.true_peak, 1e-12))
 
 
@@ -107,7 +106,6 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
 
 
 def m4a_bytes(wav: bytes) -> bytes:
-    """AAC in MP4, by ffmpeg."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "sound.m4a")
         words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]

@@ -1,14 +1,21 @@
 """Commands about trainings: the recipes, a run, the average of its weights, and a page about it."""
 
+import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.checks import check_free
-from audioldm.cli.console import show_text, waiting
+from audioldm.cli.checks import check_free, extra
+from audioldm.cli.console import note, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option
 from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from audioldm.recipes import Experiment
 
 
 class Train(Command):
@@ -37,23 +44,122 @@ class Train(Command):
     fresh: bool = option(False, "Drop the run's checkpoint and start again.")
 
     def run(self) -> None:
-        try:
+        with extra("train"):
             from audioldm import recipes
-            from audioldm.cli import training
-        except ModuleNotFoundError as error:
-            raise AudioLDMError(
-                f"Training needs {error.name}.", 'Run: pip install "audioldm[train]"'
-            ) from None
-        with training.stoppable(self.recipe):
-            sweep = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
-            configs = [recipes.load(self.recipe, words) for words in sweep]
-            if self.dry_run or self.cfg:
-                for cfg in configs:
-                    training.print_plan(cfg, sizes=self.dry_run)
-            elif self.multirun:
-                training.train_each(configs, sweep, fresh=self.fresh)
-            else:
-                training.train(configs[0], self.overrides, fresh=self.fresh)
+            from audioldm.training.signals import Stopped, handled
+        try:
+            with handled():
+                runs = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
+                configs = [recipes.load(self.recipe, words) for words in runs]
+                if self.dry_run or self.cfg:
+                    for cfg in configs:
+                        print_plan(cfg, sizes=self.dry_run)
+                elif self.multirun:
+                    train_each(configs, runs, fresh=self.fresh)
+                else:
+                    train(configs[0], self.overrides, fresh=self.fresh)
+        except Stopped as error:
+            state = (
+                f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
+            )
+            what = f"{self.recipe} was stopped by {error.name}; its {state}."
+            raise AudioLDMError(what, "Type the same command to resume.", code=error.code) from None
+
+
+def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
+    """One training: on stderr how fast it went and how to hear it, its components' folder on stdout."""
+    from audioldm import recipes
+    from audioldm.training.callbacks import read_metrics, speed_of
+
+    if cfg.batch_size == "auto":
+        recipes.resolve_batch_size(cfg)
+    with waiting("reading the data and the nets"):
+        experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
+    fit(cfg, experiment)
+    folder, module = Path(cfg.run_dir), experiment.module
+    if cfg.debug == "profile":
+        print((folder / "fit-profile.txt").read_text(encoding="utf-8"))
+    if cfg.debug == "overfit":
+        compare_ends(read_metrics(folder / "metrics.jsonl"))
+    if speed := speed_of(folder / "metrics.jsonl"):
+        note(f"{module.batch_count} batches: {speed}")
+    if hasattr(module, "hint"):
+        note(f"hear it: {module.hint(folder / 'model')}")
+    print(f"{cfg.run_dir}/model")
+
+
+def train_each(configs: "Sequence[DictConfig]", runs: Sequence[Sequence[str]], *, fresh: bool) -> None:
+    """Every run of a sweep; a mistake in one is a line, and the others go on.   Raises AudioLDMError at the end."""
+    failures = 0
+    for cfg, overrides in zip(configs, runs, strict=True):
+        try:
+            train(cfg, overrides, fresh=fresh)
+        except AudioLDMError as error:
+            say(f"{cfg.run_dir}: {error}")
+            failures += 1
+    if failures:
+        raise AudioLDMError(f"{failures} of {len(runs)} runs failed.", "The others are done.", code=1)
+
+
+def print_plan(cfg: "DictConfig", *, sizes: bool) -> None:
+    """The configuration; with ``sizes`` those of its nets, and what is missing, on stderr."""
+    from omegaconf import OmegaConf
+
+    from audioldm import recipes
+
+    print(OmegaConf.to_yaml(cfg))
+    if not sizes:
+        return
+    for part, count in recipes.parameters(cfg).items():
+        note(f"{part}: {count / 1e6:.3f} M parameters")
+    for path in recipes.missing(cfg):
+        note(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)")
+    state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
+    note(f"would {'resume' if state.exists() else 'begin'} {cfg.run_dir}: {cfg.batches} batches")
+
+
+def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
+    """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
+    from audioldm import recipes
+    from audioldm.training.memory import out_of_memory, release
+
+    try:
+        experiment.fit()
+        if not experiment.module.batch_count:
+            what = "Not one batch was trained; nothing was exported."
+            raise AudioLDMError(what, "Let `batches` alone say where it ends.")
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        hint = "Free some space and type the same command to resume."
+        raise AudioLDMError(f"The disk takes no more ({error}).", hint, code=1) from None
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    # outside the handler: its traceback would hold the batch in memory
+    experiment.module.trainer = None
+    del experiment
+    release()
+    size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
+    raise AudioLDMError(
+        f"Out of memory at batch_size={cfg.batch_size}.",
+        f"batch_size={size} fits; with accumulate={-(-cfg.batch_size // size)} a step is as large as before. The last "
+        "good state is kept, but other settings need another run_dir or --fresh.",
+        code=1,
+    )
+
+
+def compare_ends(metrics: Sequence[dict[str, float]]) -> None:
+    """Of a run over one batch: the loss at first and at last.   Raises AudioLDMError where it did not fall."""
+    rows = [row for row in metrics if any(name.startswith("train/") for name in row)]
+    loss = next(name for name in rows[0] if name.startswith("train/") and "norm" not in name)
+    few = max(1, len(rows) // 10)
+    first, last = (sum(row[loss] for row in part) / few for part in (rows[:few], rows[-few:]))
+    note(f"{loss} on one batch: {first:.4g} at first, {last:.4g} at last ({len(rows)} batches)")
+    if not last < 0.95 * first:  # a twentieth: the noise of the draws moves it by less
+        hint = "The part does not learn: try another task.lr first."
+        raise AudioLDMError(f"{loss} did not fall on a single batch.", hint, code=1)
 
 
 LEADING = "# @package"
@@ -86,7 +192,6 @@ class Recipes(Command):
 
 
 def summary(path: Path) -> str:
-    """The first comment line after the ``@package`` line."""
     comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     return next((line.lstrip("# ").strip() for line in comments if not line.startswith(LEADING)), "")
 
@@ -105,9 +210,7 @@ class Ema(Force, Command):
 
     folder: Path = argument(..., "Run folder of a U-Net trained with callbacks.power_ema.every=N.")
     out: Path = option(..., "Run-like folder to write; `audioldm export --ldm` takes it.", "-o", "DIR")
-    width: float = option(
-        0.1, "Width of the average relative to the training's length.", Between(0, 0.288, above=True)
-    )
+    width: float = option(0.1, "Of the average, relative to the training.", Between(0, 0.288, above=True))
     at: int | None = option(None, "As if training had ended at this step; else the last.", Between(1))
 
     def run(self) -> None:

@@ -17,10 +17,9 @@ PAUSE = 0.05
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """No search for garbage while libraries and weights are loaded: there is none, and it takes a fifth of the time.
+    """No search for garbage while libraries and weights are loaded: a fifth of the time, for nothing.
 
-    Afterwards what is loaded is never searched again (``gc.freeze``).   In a process that lives longer (torch is there
-    already) the collector is left alone.
+    What is loaded is never searched again (``gc.freeze``).   A longer process (torch is there) is left alone.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -36,8 +35,7 @@ def loading() -> Iterator[None]:
 def leave(code: int) -> NoReturn:
     """End the process as ``sys.exit`` does, without taking 8,000 modules apart: a twentieth of a command's time.
 
-    Everything that was registered for the end runs, and the streams are written out.   While other threads are at work,
-    or if writing fails, Python ends it in its own way.
+    While other threads are at work, or if writing fails, Python ends it in its own way.
     """
     if threading.active_count() > 1 or sys.gettrace() is not None:
         sys.exit(code)

@@ -5,6 +5,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audioldm.cli.checks import extra
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions, Output
 from audioldm.errors import AudioLDMError
@@ -33,12 +34,8 @@ class Agent(Command):
 
     def run(self) -> None:
         self.model.check()
-        try:
+        with extra("mcp"):
             import mcp  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise AudioLDMError(
-                f"{error.name} is not installed.", 'Run: pip install "audioldm[mcp]"'
-            ) from None
         from audioldm.cli.caption import SHIPPED
         from audioldm.serve.service import Limits, Service
 

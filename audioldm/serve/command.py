@@ -3,6 +3,7 @@
 import os
 import secrets
 
+from audioldm.cli.checks import extra
 from audioldm.cli.console import say, waiting
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
@@ -37,14 +38,10 @@ class Serve(Command):
 
     def run(self) -> None:
         self.model.check()
-        try:
+        with extra("serve"):
             import uvicorn
 
             from audioldm.serve.api import build
-        except ModuleNotFoundError as error:
-            raise AudioLDMError(
-                f"{error.name} is not installed.", 'Run: pip install "audioldm[serve]"'
-            ) from None
         from audioldm.serve.jobs import Jobs
         from audioldm.serve.service import Limits, Service
 

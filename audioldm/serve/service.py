@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from audioldm.cli.checks import check_numbers, check_parts
+from audioldm.cli.checks import check_parts
 from audioldm.cli.clips import Clip, stem_of
 from audioldm.cli.console import warned
 from audioldm.cli.options.groups import Output
+from audioldm.cli.prompts import NUMBERS
 from audioldm.cli.results import save
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
@@ -223,7 +224,9 @@ class Service:
     def check(self, *, seconds: float, takes: int, seed: int, **settings: Any) -> None:
         """Refuse what is beyond the limits or makes no sense."""
         steps, guidance = settings.get("steps"), settings.get("guidance")
-        check_numbers(n=takes, seconds=seconds, steps=steps, guidance=guidance, seed=seed)
+        numbers = {"n": takes, "seconds": seconds, "steps": steps, "guidance": guidance, "seed": seed}
+        for name, number in numbers.items():
+            NUMBERS[name].check(number)
         check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"))
         for name, value in {"seconds": seconds, "takes": takes, "steps": steps or 0}.items():
             if value > (most := getattr(self.limits, name)):

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from audioldm.cli.app import run
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import progress, waiting, would
-from audioldm.cli.evaluate import seeds_option
+from audioldm.cli.console import json_text, progress, waiting, would
+from audioldm.cli.evaluate import Generation, Reporting, seeds_option
 from audioldm.cli.options import Command, group, option
-from audioldm.cli.score import Generation, Reporting, json_text
 from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row

@@ -26,6 +26,7 @@ from typing import (
 
 import typer
 
+from audioldm.cli.console import escaped, json_text
 from audioldm.errors import AudioLDMError
 
 T = TypeVar("T", bound="Group")
@@ -53,6 +54,10 @@ class Between:
         return f"{self.low:g} to {self.high:g}" if self.high < math.inf else f"{self.low:g} or more"
 
 
+SHARE = Between(0, 1)
+POSITIVE = Between(0, above=True)
+
+
 @dataclass(frozen=True)
 class Leaf:
     """One field of a group: what ``option`` says of it, then its name, type, default and panel."""
@@ -69,10 +74,10 @@ class Leaf:
     panel: str | None = None
 
     def parameter(self) -> Parameter:
-        """As a keyword of typer's."""
+        help = self.text
         silent = self.default in (None, MISSING, "", []) or self.default is False
-        shown = not silent and "[default" not in self.help
-        about: dict[str, Any] = {"help": self.help, "metavar": self.metavar, "show_default": shown}
+        shown = not silent and "[default" not in help
+        about: dict[str, Any] = {"help": help, "metavar": self.metavar, "show_default": shown}
         if self.kind == "argument":
             note = typer.Argument(**about)
         else:
@@ -84,6 +89,11 @@ class Leaf:
         return Parameter(self.name, kind, default=default, annotation=Annotated[self.hint, note])
 
     @property
+    def text(self) -> str:
+        repeats = self.is_list and self.kind != "argument"
+        return f"{self.help}  Repeatable." if repeats else self.help
+
+    @property
     def bare(self) -> Any:
         """The type without None."""
         if get_origin(self.hint) in (Union, types.UnionType):
@@ -92,17 +102,14 @@ class Leaf:
 
     @property
     def is_list(self) -> bool:
-        """Whether it may be repeated."""
         return get_origin(self.bare) is list
 
     @property
     def item(self) -> Any:
-        """The type of one value."""
         return get_args(self.bare)[0] if self.is_list else self.bare
 
     @property
     def form(self) -> str:
-        """How a value is written."""
         if get_origin(self.item) is Literal:
             return "|".join(map(str, get_args(self.item)))
         kinds = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
@@ -193,7 +200,6 @@ class Command(Group):
         cls.function = staticmethod(function_of(cls))
 
     def run(self) -> None:
-        """Do it."""
         raise NotImplementedError
 
 
@@ -214,6 +220,9 @@ class AsJson(Group):
 
     as_json: bool = option(False, "Print JSON.", "--json")
 
+    def show(self, report: Any, text: str) -> None:
+        print(json_text(report) if self.as_json else escaped(text), end="", flush=True)
+
 
 def function_of(command: type[Command]) -> Callable[..., None]:
     """A command as typer takes it: every field a parameter, the settings together one ``--set``."""
@@ -221,7 +230,7 @@ def function_of(command: type[Command]) -> Callable[..., None]:
     keys = {leaf.name: leaf for leaf in every if leaf.kind == "setting"}
     visible = [leaf.parameter() for leaf in every if leaf.name not in keys]
     if keys:
-        help = "Any other setting; audioldm samplers lists them.  Repeatable."
+        help = "Any other setting; audioldm samplers lists them."
         visible.append(
             Leaf(
                 help, name="set", metavar="KEY=VALUE", hint=list[str], default=[], panel="Sampling"
@@ -242,7 +251,6 @@ def function_of(command: type[Command]) -> Callable[..., None]:
 
 
 def group(help: str | None, commands: Mapping[str, type[Command]], **details: Any) -> typer.Typer:
-    """A group of commands; ``help`` is what it says of itself."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=help, **details)
     for name, command in commands.items():
         app.command(name)(command.function)
@@ -264,7 +272,6 @@ def leaves(group: type[Group]) -> Iterator[Leaf]:
 
 
 def default_of(one: "Field[Any]") -> Any:
-    """A field's default."""
     return one.default if one.default_factory is MISSING else one.default_factory()
 
 

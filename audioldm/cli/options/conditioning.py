@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.console import say
-from audioldm.cli.options import Between, Group, option, setting, weighted
+from audioldm.cli.options import SHARE, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 from audioldm.paths import find
 
@@ -22,14 +22,8 @@ AudioPrompt = tuple[Path, float]
 
 
 class SoundConditions(Group):
-    """An audio prompt, maps to follow, and the nets that read them."""
-
     panel = "Conditioning on sound"
-    audio_prompt: str | None = option(
-        None,
-        "Sound like this file; with a prompt, SHARE (0 to 1) is the file's part.  [default: 0.5, alone 1]",
-        "FILE[:SHARE]",
-    )
+    audio_prompt: str | None = option(None, "Sound like this file, by SHARE.  [default: 0.5]", "FILE[:SHARE]")
     ip_adapter: Path | None = option(
         None,
         "Attend to --audio-prompt beside the text, SHARE being its scale: a net of control/ip_adapter, or "
@@ -38,25 +32,17 @@ class SoundConditions(Group):
     )
     control: list[str] = option(
         [],
-        "Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value."
-        "  Repeatable.",
+        "Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value.",
         "MAP=FILE[:SCALE]",
     )
     prior: Path | None = option(
-        None,
-        "Draw a sound's vector from the prompt's, for a U-Net trained on sound alone: of caption/prior, or 'own'.",
-        "FOLDER",
+        None, "Draw a sound's vector from the prompt: caption/prior or own.", "FOLDER"
     )
-    control_net: list[Path] = setting(
-        [],
-        "The net of a --control, of control/t2i_adapter or control/controlnet; the embedded model has its own.  "
-        "Repeatable.",
-        "FOLDER",
-    )
+    control_net: list[Path] = setting([], "Net of a --control: control/t2i_adapter or controlnet.", "FOLDER")
     micro: list[str] = option(
         [],
         "Make it as if cut from such a clip: start, seconds, rate, loudness or clipping; for a model trained with "
-        "task.micro.  Repeatable.",
+        "task.micro.",
         "FACT=NUMBER",
     )
 
@@ -177,7 +163,7 @@ def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prom
     """``FILE[:SHARE]``, once it is sure that the file is there; ``alone`` says that there is no text."""
     if text is None:
         return None
-    name, shares = weighted(text, place, [1.0 if alone else 0.5], Between(0, 1))
+    name, shares = weighted(text, place, [1.0 if alone else 0.5], SHARE)
     if len(shares) > 1:
         raise AudioLDMError(f"{place}={text} has {len(shares)} shares.", "Give one.")
     path = find(name)

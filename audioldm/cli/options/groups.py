@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_device, check_parts
 from audioldm.cli.console import say, waiting, warned
-from audioldm.cli.options import Between, DryRun, Force, Group, option, setting, weighted
+from audioldm.cli.options import POSITIVE, SHARE, Between, DryRun, Force, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span, parse_schedule
 from audioldm.progress import counted
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.guidance import GuidanceConfig
 
+NAMED = "NAME[:OPTION=N,...]"
+Pair = tuple[float, float] | None
 LIBRARIES = (
     "torch",
     "transformers.models.clap.modeling_clap",
@@ -27,48 +29,29 @@ LIBRARIES = (
 
 
 def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original .ckpt.") -> Any:
-    """A model by reference."""
     return option(None, f"{help}  [default: the embedded model]", "-m", "--model", "REF")
 
 
 def device_option() -> Any:
-    """What computes."""
     return option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
 
 
 class PublishedOptions(Group):
-    """How a published model is read."""
-
-    heads: Literal["original", "as-published"] = setting(
-        "original", "Attention heads of a published model: of its training, or the 8 of converted folders."
-    )
-    weights: Literal["ema", "raw"] = setting(
-        "ema", "Of a .ckpt: the moving average if it has one, or the weights."
-    )
-    tokenizer: Path | None = setting(
-        None, "Folder with RoBERTa's vocab.json and merges.txt for a .ckpt; T5's in tokenizer_2/ inside."
-    )
+    heads: Literal["original", "as-published"] = setting("original", "Heads of a published model.")
+    weights: Literal["ema", "raw"] = setting("ema", "Of a .ckpt: its moving average, or its weights.")
+    tokenizer: Path | None = setting(None, "Vocabulary files for a .ckpt; T5's in tokenizer_2/.", "FOLDER")
 
 
 class ModelOptions(Group):
-    """The model and what computes it."""
-
     panel = "Model and device"
     model: str | None = model_option()
-    adapter: list[str] = option(
-        [], "LoRA, learned word, ... of personal/ recipes.  Repeatable.", "FILE[:WEIGHT]"
-    )
+    adapter: list[str] = option([], "LoRA, learned word, ... of personal/ recipes.", "FILE[:WEIGHT]")
     device: str = device_option()
-    mode: Literal["exact", "fast"] = option(
-        "exact", "exact: a seed keeps its bytes. fast: bfloat16. See docs/speed.md."
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
-        None, "Number type of the networks; mode fast has bfloat16."
-    )
+    mode: Literal["exact", "fast"] = option("exact", "fast is bfloat16: docs/speed.md.")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = setting(None, "Number type of the networks.")
     published: PublishedOptions = PublishedOptions()
 
     def check(self) -> None:
-        """Refuse an unknown device."""
         check_device(self.device)
 
     def load(self, model: str | None = None) -> "AudioLDM":
@@ -81,7 +64,6 @@ class ModelOptions(Group):
 
 
 def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
-    """Put adapters on ``pipe``; what there is to warn of goes to stderr."""
     with warned():
         pipe.adapt(*adapters)
 
@@ -119,13 +101,9 @@ class Steps(Group):
 
     panel = "Sampling"
     steps: int | None = option(None, "Denoising steps.", Between(1, 1000))
-    sampler: str | None = option(
-        None, "Such as ddim or dpmpp_2m; see audioldm samplers.", "NAME[:OPTION=N,...]"
-    )
+    sampler: str | None = option(None, "Such as ddim; see audioldm samplers.", NAMED)
     grid: str | None = setting(None, "Noise levels to visit.", "NAME[:OPTION=N,...]")
-    refine_phase: int | None = setting(
-        None, "Rounds that bring the vocoder's sound to its mel; 0 is none.", Between(0, 1000)
-    )
+    refine_phase: int | None = setting(None, "Rounds that bring the sound to its mel.", Between(0, 1000))
 
     def check(self, device: str = "cpu") -> None:
         """Refuse unknown samplers and grids, and a device that is not here; imports torch."""
@@ -133,56 +111,25 @@ class Steps(Group):
 
 
 class Sampling(Steps):
-    """``Steps``, and the length."""
-
     seconds: float | None = option(None, "Length of each clip, up to 600.", Between(0, 600, above=True))
-    retry_silent: int | None = setting(
-        None, "How often a clip that came out silent is sampled again; 0 is never.", Between(0, 100)
-    )
+    retry_silent: int | None = setting(None, "How often a silent clip is sampled again.", Between(0, 100))
 
 
 class Guidance(Group):
-    """Its scale, the negative prompt, and everything else about it."""
-
     panel = "Guidance"
     guidance: float | None = option(None, "How strictly to follow the prompt; 1 is no guidance.", Between(0))
     negative: str = option("", "What not to hear.", "TEXT")
-    guidance_method: str = setting(
-        "classifier_free", "How the two answers of the U-Net are combined.", "NAME[:OPTION=N,...]"
-    )
-    guidance_interval: tuple[float, float] | None = setting(
-        None, "Guide only at noise levels (sigma) from LOW to HIGH.", "LOW,HIGH", Between(0)
-    )
-    guidance_threshold: tuple[float, float] | None = setting(
-        None,
-        "Dynamic thresholding: cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.",
-        "QUANTILE,FLOOR",
-        Between(0),
-    )
-    guidance_extra_prompts: list[str] = setting(
-        [], "A further prompt; a negative weight avoids it.  Repeatable.", "TEXT[:WEIGHT]"
-    )
-    guidance_weak: str | None = setting(
-        None, "Autoguidance: steer away from this worse model of the same latents.", "FOLDER"
-    )
-    refiner: str | None = option(
-        None, "A model of the same latents for the lowest noise levels: recipe sdxl/refiner.", "FOLDER"
-    )
-    refine: float = setting(
-        0.2, "With --refiner: its share of the schedule's time.", Between(0, 1, above=True)
-    )
-    guidance_clap: float = setting(
-        0.0, "Strength of the CLAP score's gradient, such as 30; takes memory and time.", Between(0)
-    )
-    guidance_classifier: Path | None = setting(
-        None, "Classifier guidance: what `audioldm train embedded/classifier` exported.", "FOLDER"
-    )
-    guidance_class: str | None = setting(
-        None, "Which of its classes to steer to; without a prompt it names the clip.", "NAME"
-    )
-    guidance_classifier_scale: float = setting(
-        1.0, "Strength of the classifier's gradient; 1 is Bayes' rule.", Between(0)
-    )
+    guidance_method: str = setting("classifier_free", "How the U-Net's two answers are combined.", NAMED)
+    guidance_interval: Pair = setting(None, "Guide only at these noise levels.", "LOW,HIGH", Between(0))
+    guidance_threshold: Pair = setting(None, "Threshold |x0|: 0.995,3.", "QUANTILE,FLOOR", Between(0))
+    guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
+    guidance_weak: str | None = setting(None, "Autoguidance: a worse model of the same latents.", "FOLDER")
+    refiner: str | None = option(None, "A model for the lowest noise levels: recipe sdxl/refiner.", "FOLDER")
+    refine: float = setting(0.2, "The refiner's share of the schedule's time.", Between(0, 1, above=True))
+    guidance_clap: float = setting(0.0, "Strength of the CLAP score's gradient, such as 30.", Between(0))
+    guidance_classifier: Path | None = setting(None, "What recipe embedded/classifier exported.", "FOLDER")
+    guidance_class: str | None = setting(None, "The class to steer to; without a prompt, the name.", "NAME")
+    guidance_classifier_scale: float = setting(1.0, "Strength of its gradient; 1 is Bayes' rule.", Between(0))
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
@@ -190,8 +137,8 @@ class Guidance(Group):
         if low >= high:
             raise AudioLDMError(f"guidance_interval={low:g},{high:g} is empty.", "Give LOW below HIGH.")
         quantile, floor = self.guidance_threshold or (1, 1)
-        Between(0, 1).check("guidance_threshold's QUANTILE", quantile)
-        Between(0, above=True).check("guidance_threshold's FLOOR", floor)
+        SHARE.check("guidance_threshold's QUANTILE", quantile)
+        POSITIVE.check("guidance_threshold's FLOOR", floor)
         if self.guidance_weak is not None and self.negative:
             raise AudioLDMError(
                 f"negative={self.negative!r} and guidance_weak both say what to move away from.", "Give one."
@@ -231,7 +178,6 @@ class Guidance(Group):
         )
 
     def settings(self) -> dict[str, Any]:
-        """Scale and negative prompt by the pipeline's names."""
         scale = {} if self.guidance is None else {"guidance": self.guidance}
         return {**scale, "negative": self.negative}
 
@@ -240,8 +186,6 @@ SEEDS = Between(0, 2**62 - 1)
 
 
 class Takes(Group):
-    """How many sounds, and prompts that change over time."""
-
     panel = "Edit"
     n: int = option(1, "Clips of each prompt, or takes of the edit.", "-n", "--number", Between(1, 1_000_000))
     seed: int = option(0, "Seed of the first; the next ones have seed+1, seed+2, ...", SEEDS)
@@ -249,8 +193,6 @@ class Takes(Group):
 
 
 class Prompts(Takes):
-    """Prompts, how many clips of each, and how a clip goes on in time."""
-
     panel = "Prompt"
     prompts: str | None = option(
         None,
@@ -258,17 +200,9 @@ class Prompts(Takes):
         "negative, audio_prompt, out; - is standard input.",
         "FILE",
     )
-    interpolate_to: str | None = option(
-        None,
-        "From the prompt towards this one: a clip of the same seed for each SHARE.  [default: 0.5]",
-        "TEXT[:SHARE,...]",
-    )
+    interpolate_to: str | None = option(None, "To this prompt, by SHARE.  [default: 0.5]", "TEXT[:SHARE,...]")
     loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
-    rerank: int = setting(
-        1,
-        "Candidates for each clip, of which the one is kept that CLAP finds nearest to the prompt.",
-        Between(1, 1000),
-    )
+    rerank: int = setting(1, "Make so many, and keep the one that CLAP finds nearest.", Between(1, 1000))
     batch_size: int = setting(1, "Clips made at once.", Between(1, 4096))
 
     def spans(self, *, prompted: bool) -> list[Span] | None:
@@ -285,7 +219,7 @@ class Prompts(Takes):
         """The second prompt and the places on the way to it; ("", [0.0]) without one."""
         if self.interpolate_to is None:
             return "", [0.0]
-        return weighted(self.interpolate_to, "interpolate-to", [0.5], Between(0, 1))
+        return weighted(self.interpolate_to, "interpolate-to", [0.5], SHARE)
 
     def length(self, pipe: "AudioLDM", spans: list[Span] | None, seconds: float | None) -> dict[str, Any]:
         """The seconds where they are not the model's: as asked for, of the schedule, or of whole frames of a loop."""
@@ -311,22 +245,17 @@ FORMATS = {
 
 
 class Output(Force, DryRun):
-    """What to do with every clip."""
-
     panel = "Output"
     out: Path = option(Path("out"), "Folder, or for one clip a file such as rain.mp3.", "-o", "PATH")
     audio_format: str | None = option(
         None, "Sound file format.  [default: wav]", "--format", "|".join(FORMATS)
     )
     normalize: bool = option(False, "Scale each clip to a true peak of -1 dB, not only down from above 0.")
-    lufs: float | None = option(
-        None, "Scale each clip to this loudness (BS.1770), such as -23.", "LUFS", Between(-70, 0)
-    )
+    lufs: float | None = option(None, "Scale to this loudness, such as -23.", "LUFS", Between(-70, 0))
     as_json: bool = option(False, "Print JSON.", "--json", hidden=True)
     figure: bool = setting(True, "Draw waveform and log-mel of each clip as PNG.")
 
     def check(self) -> None:
-        """Refuse what no clip could be written as."""
         if self.audio_format is not None and self.audio_format not in FORMATS:
             raise AudioLDMError(f"format={self.audio_format!r} is unknown.", f"Known: {', '.join(FORMATS)}.")
         if self.normalize and self.lufs is not None:
@@ -334,12 +263,10 @@ class Output(Force, DryRun):
 
     @property
     def is_file(self) -> bool:
-        """Whether ``out`` names a sound file and not a folder."""
         return self.out.suffix.lstrip(".").lower() in FORMATS and not self.out.is_dir()
 
     @property
     def folder(self) -> Path:
-        """The folder that results go to."""
         return self.out.parent if self.is_file else self.out
 
     def alone(self, audio_format: str) -> "Output":
