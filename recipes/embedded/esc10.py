@@ -22,11 +22,12 @@ from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders.yamnet import RATE, YamNet, embed_rows
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.table import markdown
 from audioldm.metrics.interval import wilson
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.outputs import publish
+from recipes.embedded.tagger import embed_rows
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

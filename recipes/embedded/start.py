@@ -12,10 +12,12 @@ from pathlib import Path
 
 import torch
 
-from audioldm.evaluation.embedders.yamnet import YamNet, audio_teacher
+from audioldm.datasets.manifest import read
+from audioldm.evaluation.embedders.yamnet import YamNet
 from audioldm.nets.clap import build_small_clap
 from audioldm.nets.minilm import minilm_tokenizer, minilm_word_embeddings
 from audioldm.training.clap import text_teacher, write_table
+from recipes.embedded.tagger import embed_rows
 
 WIDTH = 128
 
@@ -28,7 +30,8 @@ def main() -> None:
     parser.add_argument("manifests", nargs="+")
     parser.add_argument("--sounds", nargs="+", default=None)
     args, out = parser.parse_args(), Path("data/start")
-    names = [name.lower() for name in YamNet().class_names]  # AudioSet's, to learn from besides the captions
+    yamnet = YamNet()
+    names = [name.lower() for name in yamnet.class_names]  # AudioSet's, to learn from besides the captions
     frames = ("{}", "the sound of {}", "{} in the distance", "{} and {}", "{} followed by {}")
     pairs = zip(names, [*names[97:], *names[:97]], strict=True)  # each with some other name
     extra = [frame.format(*pair) for pair in pairs for frame in frames]
@@ -36,7 +39,11 @@ def main() -> None:
     torch.manual_seed(0)
     clap = build_small_clap(minilm_tokenizer(), width=WIDTH, word_embeddings=minilm_word_embeddings(WIDTH))
     clap.save(out / "clap", dtype=torch.float16)
-    write_table(audio_teacher(args.sounds or args.manifests), out / "yamnet.safetensors")
+    rows = {
+        row.path: row for path in args.sounds or args.manifests for row in read(path) if row.split != "test"
+    }
+    vectors = embed_rows(list(rows.values()), yamnet)
+    write_table(dict(zip(rows, vectors, strict=True)), out / "yamnet.safetensors")
 
 
 if __name__ == "__main__":

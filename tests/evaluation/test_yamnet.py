@@ -10,9 +10,6 @@ import pytest
 import torch
 import torchaudio.functional as audio
 
-from audioldm.datasets import manifest
-from audioldm.datasets.decode import encode
-from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import checked
 from audioldm.evaluation.embedders import yamnet as module
@@ -20,8 +17,6 @@ from audioldm.evaluation.embedders.yamnet import (
     BATCH,
     RATE,
     YamNet,
-    audio_teacher,
-    embed_rows,
     kaldi_bank,
     patches,
 )
@@ -137,17 +132,3 @@ def test_a_patch_is_the_same_alone_and_in_a_long_wave(yamnet: YamNet) -> None:
     alone = yamnet.embed(wave[i * 7680 : i * 7680 + 15600]).rows
     torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-4)  # float32 sums in another order
     torch.testing.assert_close(yamnet.embed(wave).rows, together, rtol=0, atol=0)
-
-
-@needs_weights
-def test_manifest_rows_become_pooled_embeddings(yamnet: YamNet, tmp_path: Path) -> None:
-    paths = [str(encode(tmp_path / f"{i}.wav", noise(2.0, seed=i), RATE)) for i in range(2)]
-    rows = [Row(paths[0], ("noise",)), Row(paths[1], ("noise",), start=0.5, seconds=1.0)]
-    pooled = embed_rows(rows, yamnet)
-    assert pooled.shape == (2, 1024)
-    part = (noise(2.0, seed=1)[8000:24000] * 32768).round() / 32768  # the file has 16 bits
-    torch.testing.assert_close(pooled[1], yamnet.embed(part).pooled, rtol=0, atol=1e-2)
-    listing = manifest.write([*rows, Row(paths[0] + "x", ("held out",), split="test")], tmp_path / "m.jsonl")
-    teacher = audio_teacher([str(listing)])
-    assert list(teacher) == paths, "test rows teach nothing"
-    torch.testing.assert_close(torch.stack(list(teacher.values())), pooled, rtol=0, atol=0)

@@ -91,8 +91,4 @@ def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
     make = getattr(import_module(f"{__name__}.{module}"), kind)
     if name in PACKAGED:
         return cast(Embedder, make())
-    if name == "clap":
-        return cast(Embedder, make(path))
-    with torch.device("meta"):
-        net = make(*[name] * (module in ("panns", "musicnn")))
-    return cast(Embedder, net.load(path))
+    return cast(Embedder, make(path, *[name] * (module in ("panns", "musicnn"))))

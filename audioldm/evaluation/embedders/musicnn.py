@@ -4,11 +4,11 @@ Pons and Serra (arXiv:1909.06654).   The weights come inside the package ``music
 TensorFlow is not needed: the network is written here.
 """
 
+from math import prod
 from pathlib import Path
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
 
@@ -29,6 +29,17 @@ MODELS = {
 """by the songs they were trained on: MagnaTagATune, or the Million Song Dataset"""
 
 
+FILTERS = (
+    (7, 38, 204), (7, 67, 204), (128, 1, 51), (64, 1, 51), (32, 1, 51), (7, 561, 64), (7, 64, 64), (7, 64, 64)
+)  # fmt: skip
+"""frames, bands and number of each convolution's filters"""
+
+
+def numbered(name: str, i: int) -> str:
+    """A layer's name as TensorFlow counts."""
+    return f"{name}_{i}" if i else name
+
+
 def patches(wave: Tensor) -> Tensor:
     """Log-mel patches (P, 187, 96) of a wave (N,), zeros up to one patch; the rest of a last patch is left out.
 
@@ -44,46 +55,33 @@ class Musicnn(Network):
     rate, dim = RATE, 200
     front = "musicnn/1: 3 s patches, no overlap, penultimate layer"
 
-    def __init__(self, name: str = "musicnn") -> None:
-        super().__init__()
+    def __init__(self, path: str | Path | None = None, name: str = "musicnn") -> None:
         model, sha256 = MODELS[name]
         self.name, self.file = (
             name,
             WeightFile(f"{model}/.data-00000-of-00001", sha256, "the package musicnn==0.1.0"),
         )
-        front = [(1, 204, (7, 38)), (1, 204, (7, 67)), (1, 51, (128, 1)), (1, 51, (64, 1)), (1, 51, (32, 1))]
-        middle = [(1, 64, (7, 561)), (1, 64, (7, 64)), (1, 64, (7, 64))]
-        self.batch_normalization = nn.BatchNorm2d(1, eps=1e-3)
-        for i, (inside, outside, size) in enumerate(front + middle):
-            setattr(self, f"conv2d_{i}" if i else "conv2d", nn.Conv2d(inside, outside, size))
-            setattr(self, f"batch_normalization_{i + 1}", nn.BatchNorm2d(outside, eps=1e-3))
-        self.batch_normalization_9 = nn.BatchNorm1d(1506, eps=1e-3)
-        self.dense = nn.Linear(1506, 200)
-        self.batch_normalization_10 = nn.BatchNorm1d(200, eps=1e-3)
-        self.dense_1 = nn.Linear(200, 50)
+        super().__init__(path or package_folder("musicnn", INSTALL))
 
     def layer(self, i: int, x: Tensor) -> Tensor:
         """Convolution i over zeros that keep the frames, ReLU, batch norm, the most over frequency: (B, C, T)."""
-        conv: nn.Conv2d = getattr(self, f"conv2d_{i}" if i else "conv2d")
-        extra = conv.kernel_size[0] - 1
-        x = nnf.pad(x, (0, 0, extra // 2, extra - extra // 2))
-        return getattr(self, f"batch_normalization_{i + 1}")(nnf.relu(conv(x))).amax(dim=3)
+        weight, bias = (self.tensors[f"{numbered('conv2d', i)}.{part}"] for part in ("weight", "bias"))
+        extra = weight.shape[2] - 1
+        x = nnf.conv2d(nnf.pad(x, (0, 0, extra // 2, extra - extra // 2)), weight, bias).relu()
+        return self.norm(x, f"batch_normalization_{i + 1}").amax(dim=3)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) to the penultimate layer (P, 200) and logits (P, 50)."""
-        x = self.batch_normalization(patches(wave)[:, None])
+        x = self.norm(patches(wave)[:, None], "batch_normalization")
         layers = [torch.cat([self.layer(i, x) for i in range(5)], dim=1)]
         for i in (5, 6, 7):
             output = self.layer(i, layers[-1].transpose(1, 2)[:, None])
             layers.append(output if i == 5 else output + layers[-1])
         features = torch.cat(layers, dim=1)
         pooled = torch.stack([features.amax(dim=2), features.mean(dim=2)], dim=2).flatten(1)
-        x = self.batch_normalization_10(nnf.relu(self.dense(self.batch_normalization_9(pooled))))
-        return x, self.dense_1(x)
-
-    def load(self, path: str | Path | None = None) -> Self:
-        """With the weights of the installed package, or of a folder that holds its MTT_musicnn and MSD_musicnn."""
-        return super().load(path or package_folder("musicnn", INSTALL))
+        x = self.linear(self.norm(pooled, "batch_normalization_9"), "dense").relu()
+        x = self.norm(x, "batch_normalization_10")
+        return x, self.linear(x, "dense_1")
 
     def read(self, path: Path) -> dict[str, Tensor]:
         """The weights out of TensorFlow's data file, whose hash is known, and so its layout: float32, layers by name.
@@ -91,17 +89,20 @@ class Musicnn(Network):
         A layer's parts come in the order of TensorFlow's names; each trained one is followed by Adam's two moments, and
         Adam's two powers stand before the convolutions.
         """
-        values, at = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32), 0
-        state = self.state_dict()
-        for layer in sorted({key.rpartition(".")[0] for key in state}):
+        values, at, tensors = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32), 0, {}
+        shapes: dict[str, list[tuple[int, ...]]] = {
+            "dense": [(200,), (1506, 200)],
+            "dense_1": [(50,), (200, 50)],
+        }
+        for i, (high, wide, width) in enumerate(FILTERS):
+            shapes[numbered("conv2d", i)] = [(width,), (high, wide, 1, width)]
+        for i, width in enumerate((1, *(width for *_, width in FILTERS), 1506, 200)):
+            shapes[numbered("batch_normalization", i)] = [(width,)] * 4
+        for layer, parts in sorted(shapes.items()):
             at += 2 if layer == "conv2d" else 0
-            for part in ("bias", "weight", "running_mean", "running_var"):
-                if (key := f"{layer}.{part}") not in state:
-                    continue
-                shape = state[key].shape
-                value = values[at : at + shape.numel()]
-                at += shape.numel() * (1 if part.startswith("running") else 3)
-                if len(shape) == 4:
-                    value = value.view(*shape[2:], shape[1], shape[0]).permute(3, 2, 0, 1)
-                state[key] = value.view(shape[1], shape[0]).T if len(shape) == 2 else value
-        return state
+            for part, shape in zip(("bias", "weight", "running_mean", "running_var"), parts, strict=False):
+                value = values[at : at + prod(shape)].view(shape)
+                at += value.numel() * (1 if part.startswith("running") else 3)
+                # TensorFlow's channels come last
+                tensors[f"{layer}.{part}"] = value.permute(3, 2, 0, 1) if len(shape) == 4 else value.t()
+        return tensors

@@ -5,7 +5,7 @@ torchopenl3's conversion (Apache-2.0) of the published ones.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
 
@@ -18,7 +18,6 @@ PAD = (N_FFT - RATE % HOP) // 2
 """zeros at each end of a window, so that it has ceil(48000 / 242) frames"""
 AT_ONCE = 8
 """windows at once: one has 13 MB in its first layer"""
-WIDTHS = (64, 64, 128, 128, 256, 256, 512)
 MEL = MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=256, center=False, norm="slaney", mel_scale="htk")
 
 
@@ -44,25 +43,14 @@ class OpenL3(Network):
         "git blob a37a08222ebf9d8a88a84beeae76ad909dac0bc6",
         "https://github.com/torchopenl3/torchopenl3-models/raw/master/torchopenl3_mel256_env_512.pth.tar",
     )
-    # the file writes its Fourier transform and its mel bank as layers; ours are torchaudio's
-    unused = ("speclayer.",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batch_normalization_1 = nn.BatchNorm2d(1, eps=1e-3)
-        for i, (inside, width) in enumerate(zip((1, *WIDTHS), WIDTHS, strict=False), 1):
-            setattr(self, f"conv2d_{i}", nn.Conv2d(inside, width, 3, padding=1))
-            setattr(self, f"batch_normalization_{i + 1}", nn.BatchNorm2d(width, eps=1e-3))
-        self.audio_embedding_layer = nn.Conv2d(512, 512, 3, padding=1)
 
     def vectors(self, windows: Tensor) -> Tensor:
         """(P, 48000) to (P, 512): the most over all of frequency and time."""
-        x = self.batch_normalization_1(log_mel(windows))
-        for i in range(1, len(WIDTHS) + 1):
-            x = nnf.relu(getattr(self, f"batch_normalization_{i + 1}")(getattr(self, f"conv2d_{i}")(x)))
+        x = self.norm(log_mel(windows), "batch_normalization_1")
+        for i in range(1, 8):
+            x = self.norm(self.conv(x, f"conv2d_{i}"), f"batch_normalization_{i + 1}").relu()
             x = nnf.max_pool2d(x, 2) if i % 2 == 0 else x
-        x = self.audio_embedding_layer(x)
-        return x.amax(dim=(2, 3))
+        return self.conv(x, "audio_embedding_layer").amax(dim=(2, 3))
 
     def forward(self, wave: Tensor) -> tuple[Tensor]:
         """(N,) to (P, 512)."""

@@ -4,14 +4,14 @@ Hershey et al. (arXiv:1609.09430).   The weights are torchvggish's file (Apache-
 there is no PCA and no last ReLU, patches do not overlap, and the level is the clip's own.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.evaluation.embedders.weights import Network, WeightFile
 from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
-LAYERS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
-"""output channels of the 3 x 3 convolutions; 0 halves both axes"""
+POOLED = {0: True, 3: True, 6: False, 8: True, 11: False, 13: True}
+"""convolution, by its number in the file, to whether both axes are halved after it"""
 
 
 def patches(wave: Tensor) -> Tensor:
@@ -31,19 +31,12 @@ class VGGish(Network):
         "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
     )
 
-    def __init__(self) -> None:
-        super().__init__()
-        stages: list[nn.Module] = []
-        width = 1
-        for channels in LAYERS:
-            stages += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()] if channels else [nn.MaxPool2d(2)]
-            width = channels or width
-        self.features = nn.Sequential(*stages)
-        self.embeddings = nn.Sequential(
-            nn.Linear(512 * 4 * 6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 128)
-        )
-
     def forward(self, wave: Tensor) -> tuple[Tensor]:
         """(N,) to (P, 128); channels vary fastest, as in TensorFlow."""
-        x = self.features(patches(wave)[:, None])
-        return (self.embeddings(x.permute(0, 2, 3, 1).flatten(1)),)
+        x = patches(wave)[:, None]
+        for i, pooled in POOLED.items():
+            x = self.conv(x, f"features.{i}").relu()
+            x = nnf.max_pool2d(x, 2) if pooled else x
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        x = self.linear(self.linear(x, "embeddings.0").relu(), "embeddings.2").relu()
+        return (self.linear(x, "embeddings.4"),)

@@ -5,10 +5,11 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
@@ -44,7 +45,8 @@ class WeightFile:
                 f"{self.name} ({kind} {expected}) is not at {place}.",
                 f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE.",
             )
-        actual = git_blob(place) if blob else digest(place)
+        header = f"blob {place.stat().st_size}\0".encode()
+        actual = digest(place, kind="sha1", begin=header) if blob else digest(place)
         if not actual.startswith(expected):
             raise AudioLDMError(
                 f"{place} has {kind} {actual[:16]}..., not {expected[:16]}....",
@@ -78,11 +80,6 @@ def digest(*paths: Path, kind: str = "sha256", begin: bytes = b"") -> str:
     return total.hexdigest()
 
 
-def git_blob(path: Path) -> str:
-    """git's hash of a file: sha1 over "blob", its size, a zero byte and its content."""
-    return digest(path, kind="sha1", begin=f"blob {path.stat().st_size}\0".encode())
-
-
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.pth`` file, with or without a ``model`` around them; no pickled code is run.
 
@@ -99,10 +96,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-class Network(nn.Module):
-    """An embedder with the layers of one published file, under its names.
+class Network:
+    """An embedder that is a function of a wave and of one published file's tensors, by the names that they have there.
 
-    ``forward`` takes a wave (N,) at ``rate`` Hz to rows (P, D) and, of a tagger, logits (P, K).
+    ``forward`` takes a wave (N,) at ``rate`` Hz to rows (P, D) and, of a tagger, logits (P, K).   ``path`` is the file
+    or its folder; raises AudioLDMError.
     """
 
     name: str
@@ -111,23 +109,34 @@ class Network(nn.Module):
     front: str
     by_patch = False
     file: WeightFile
-    sha256 = ""
-    unused: ClassVar[tuple[str, ...]] = ()
-    """beginnings of tensors' names that the file has and the net does not need"""
 
-    def load(self, path: str | Path | None = None) -> Self:
-        """With the file's weights; ``path`` is the file or its folder.   Raises AudioLDMError."""
+    def __init__(self, path: str | Path | None = None) -> None:
         place = self.file.find(path)
-        self.sha256 = digest(place)
-        state = {key: value for key, value in self.read(place).items() if not key.startswith(self.unused)}
-        self.load_state_dict(state, assign=True)
-        return self.eval()
+        self.sha256, self.tensors = digest(place), self.read(place)
 
     def read(self, path: Path) -> dict[str, Tensor]:
-        """The file's tensors under the net's names."""
+        """The file's tensors."""
         return read_state(path)
+
+    def conv(self, x: Tensor, name: str) -> Tensor:
+        """A convolution over zeros that keep the size."""
+        return nnf.conv2d(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"), padding="same")
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """A linear layer."""
+        return nnf.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
+
+    def norm(self, x: Tensor, name: str, eps: float = 1e-3) -> Tensor:
+        """Batch norm by the file's statistics."""
+        parts = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, weight, bias = (self.tensors[f"{name}.{part}"] for part in parts)
+        return nnf.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """Rows, and logits where there are any."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def embed(self, wave: Tensor) -> Embeddings:
         """A wave (N,) at ``rate`` Hz."""
-        return Embeddings(*self(checked(wave)))
+        return Embeddings(*self.forward(checked(wave)))

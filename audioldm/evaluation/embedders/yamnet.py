@@ -6,21 +6,17 @@ arithmetic; those are left out, so the network runs as it was trained.
 
 import csv
 import zipfile
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.compliance.kaldi import get_mel_banks
 
-from audioldm.datasets.decode import decode
-from audioldm.datasets.manifest import Row, read
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import digest, package_folder
-from audioldm.progress import counted
 
 RATE = 16000
 WINDOW, HOP, N_FFT = 400, 160, 512  # 25 ms, 10 ms
@@ -64,48 +60,45 @@ def patches(wave: Tensor) -> Tensor:
     return mel.unfold(-2, PATCH, PATCH_HOP).transpose(-1, -2)
 
 
-class Net(nn.Module):
+class Net:
     """MobileNet v1 by the graph in ``archive``: convolutions with ReLU, the mean of each channel, a classifier."""
 
-    def __init__(self, archive: Path) -> None:
-        super().__init__()
+    def __init__(self, archive: Path, device: torch.device | str = "cpu") -> None:
         package_folder("onnx")
         import onnx
 
         with zipfile.ZipFile(archive) as files:
             names = {Path(name).name: name for name in files.namelist()}
             graph = onnx.load_model_from_string(files.read(names["model.onnx"])).graph
-            weights = files.read(names["model.data"])
+            content = files.read(names["model.data"])
 
-        def parameter(name: str) -> nn.Parameter:
+        def parameter(name: str) -> Tensor:
             tensor = tensors[name.removesuffix("_qdq")]
             place = {entry.key: entry.value for entry in tensor.external_data}
             start = int(place.get("offset", 0))
-            content = weights[start : start + int(place["length"])] if place else tensor.raw_data
-            values = torch.frombuffer(bytearray(content), dtype=torch.float32)
-            return nn.Parameter(values.view(*tensor.dims), requires_grad=False)
+            raw = content[start : start + int(place["length"])] if place else tensor.raw_data
+            return torch.frombuffer(bytearray(raw), dtype=torch.float32).view(*tensor.dims).to(device)
 
         tensors = {tensor.name: tensor for tensor in graph.initializer}
-        stages: list[nn.Module] = []
-        self.classifier = nn.Linear(1024, 521)
-        for node in graph.node:
-            options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == "Gemm":
-                self.classifier.weight, self.classifier.bias = map(parameter, node.input[1:])
-            elif node.op_type == "Conv":
-                weight, bias = map(parameter, node.input[1:])
-                groups, (top, left, bottom, right) = options["group"], options["pads"]
-                inside, outside = groups * weight.shape[1], weight.shape[0]
-                conv = nn.Conv2d(inside, outside, options["kernel_shape"], options["strides"], groups=groups)
-                conv.weight, conv.bias = weight, bias
-                stages += [nn.ZeroPad2d((left, right, top, bottom)), conv, nn.ReLU()]
-        self.stages = nn.Sequential(*stages)
+        self.layers = [
+            (
+                [parameter(name) for name in node.input[1:]],
+                {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
+            )
+            for node in graph.node
+            if node.op_type in ("Conv", "Gemm")
+        ]
 
     @torch.no_grad()
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(P, 96, 64) to embeddings (P, 1024) and logits (P, 521)."""
-        embedding = self.stages(patches[:, None]).mean((2, 3))
-        return embedding, self.classifier(embedding)
+        x, (*convolutions, (classifier, _)) = patches[:, None], self.layers
+        for (weight, bias), options in convolutions:
+            top, left, bottom, right = options["pads"]
+            x = nnf.pad(x, (left, right, top, bottom))
+            x = nnf.conv2d(x, weight, bias, options["strides"], groups=options["group"]).relu()
+        embedding = x.mean((2, 3))
+        return embedding, nnf.linear(embedding, *classifier)
 
 
 class YamNet:
@@ -139,19 +132,3 @@ def class_names(folder: Path) -> list[str]:
     """The 521 AudioSet display names, in the order of the logits, from the package's folder of data."""
     with (folder / "yamnet_class_map.csv").open(newline="", encoding="utf-8") as file:
         return [row["display_name"] for row in csv.DictReader(file)]
-
-
-def load_row(row: Row, rate: int = RATE) -> Tensor:
-    """The row's part of its file as a mono wave (N,) at ``rate`` Hz."""
-    return decode(row.path, rate, start=row.start, seconds=row.seconds)
-
-
-def embed_rows(rows: Sequence[Row], yamnet: YamNet) -> Tensor:
-    """Mean embeddings (n, 1024) of manifest rows."""
-    return torch.stack([yamnet.embed(load_row(row)).pooled for row in counted(rows, "clips")])
-
-
-def audio_teacher(manifests: Sequence[str]) -> dict[str, Tensor]:
-    """Mean embeddings (1024,) of the manifests' train and val clips, by path: a teacher for the small CLAP."""
-    rows = {row.path: row for path in manifests for row in read(path) if row.split != "test"}
-    return dict(zip(rows, embed_rows(list(rows.values()), YamNet()), strict=True))

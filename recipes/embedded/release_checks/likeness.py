@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.manifest import Row
-from audioldm.evaluation.embedders.yamnet import load_row
 from audioldm.metrics.coverage import mean_pairwise_cosine_distance
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.metrics.kernel import kad
 from audioldm.progress import counted
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
+from recipes.embedded.tagger import load_row
 
 from .check import Check
 from .sounds import Framing

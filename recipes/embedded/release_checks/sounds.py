@@ -10,10 +10,11 @@ from audioldm.datasets.decode import resample
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import shuffled
-from audioldm.evaluation.embedders.yamnet import RATE, YamNet, load_row
+from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
 from recipes.embedded.esc10 import PROMPTS, TEST_FOLD, TRAIN_FOLDS
+from recipes.embedded.tagger import load_row
 
 ESC10, OPENSOUNDS, OPENSOUNDS2 = "esc10", "opensounds", "opensounds2"
 CAPTIONS = 200

@@ -9,6 +9,8 @@ import pytest
 import soundfile
 import torch
 
+from audioldm.datasets.decode import encode
+from audioldm.datasets.manifest import Row
 from recipes.embedded import model_lease
 from recipes.embedded.captions import kind, wordings
 from recipes.embedded.model_lease import Windows, read_parts, train_vae
@@ -102,9 +104,9 @@ def test_wordings_keep_the_caption_first_and_repeat_nothing() -> None:
     assert kind(texts[0]) == "an alto saxophone playing"
 
 
-def test_tags_of_many_sounds_at_once_are_yamnets() -> None:
+def test_tags_of_many_sounds_at_once_and_of_rows_are_yamnets(tmp_path) -> None:
     yamnet = pytest.importorskip("audioldm.evaluation.embedders.yamnet")
-    from recipes.embedded.tagger import Tagger
+    from recipes.embedded.tagger import Tagger, embed_rows
 
     wave = 0.1 * torch.randn(2, 40000, generator=torch.Generator().manual_seed(0))
     embeddings, logits = Tagger(yamnet.data_folder() / yamnet.ARCHIVE, "cpu")(wave)
@@ -113,3 +115,7 @@ def test_tags_of_many_sounds_at_once_are_yamnets() -> None:
         # two libraries' convolutions: rounding of float32, 5e-5 was seen
         torch.testing.assert_close(logits[row], alone.logits, atol=1e-3, rtol=0)
         torch.testing.assert_close(embeddings[row], alone.rows, atol=1e-3, rtol=1e-3)
+    path = encode(tmp_path / "a.wav", wave[0], 16000)
+    (pooled,) = embed_rows([Row(str(path), ("noise",), start=0.5, seconds=1.0)], yamnet.YamNet())
+    part = (wave[0, 8000:24000] * 32768).round() / 32768  # the file has 16 bits
+    torch.testing.assert_close(pooled, yamnet.YamNet().embed(part).pooled, rtol=0, atol=1e-2)
