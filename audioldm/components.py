@@ -27,11 +27,18 @@ from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
-ORIGIN = ("source", "revision", "licence", "heads", "weights")
-
-
 LONGEST = 600.0
 """seconds; more is taken for a slip of the keyboard"""
+LIMITS = {
+    "seconds": (0.0, LONGEST, "a length of sound", f"Use more than 0 and at most {LONGEST:g}."),
+    "steps": (1, 1000, "a number of steps", "Use 1 to 1000."),
+    "guidance": (0.0, math.inf, "a guidance scale", "Use 0 or more; 1 is no guidance."),
+    "refine_phase": (0, 1000, "a number of rounds", "Use 0 to 1000."),
+    "retry_silent": (0, 100, "a number of draws", "Use 0 to 100."),
+}
+"""Least and most of a setting, what it is, and what to use."""
+STUDENT = "consistency"
+"""The sampler of models that were distilled to few steps."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -71,7 +78,11 @@ class Sampling:
     """how often a clip that came out silent is drawn again"""
 
     def __post_init__(self) -> None:
-        check_sampling(**vars(self))
+        for name, (least, most, what, hint) in LIMITS.items():
+            value = getattr(self, name)
+            empty = name == "seconds" and value == 0
+            if not (least <= value <= most and math.isfinite(value)) or empty:
+                raise AudioLDMError(f"{name}={value:g} is not {what}.", hint)
 
     def merged(self, **options: Any) -> "Sampling":
         """These settings with ``options`` instead; None keeps a setting.   Raises TypeError for an unknown one."""
@@ -82,43 +93,17 @@ class Sampling:
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
-LIMITS = {
-    "seconds": (0.0, LONGEST, "a length of sound", f"Use more than 0 and at most {LONGEST:g}."),
-    "steps": (1, 1000, "a number of steps", "Use 1 to 1000."),
-    "guidance": (0.0, math.inf, "a guidance scale", "Use 0 or more; 1 is no guidance."),
-    "refine_phase": (0, 1000, "a number of rounds", "Use 0 to 1000."),
-    "retry_silent": (0, 100, "a number of draws", "Use 0 to 100."),
-}
-"""Least and most of a setting, what it is, and what to use."""
-
-
-def check_sampling(**settings: Any) -> None:
-    """Raise AudioLDMError for a number that no run could use; None is not checked."""
-    for name, (least, most, what, hint) in LIMITS.items():
-        value = settings.get(name)
-        if value is None:
-            continue
-        empty = name == "seconds" and value == 0
-        if not (least <= value <= most and math.isfinite(value)) or empty:
-            raise AudioLDMError(f"{name}={value:g} is not {what}.", hint)
-
-
-STUDENT = "consistency"
-"""The sampler of models that were distilled to few steps."""
-
-
 def warn_of_student(defaults: Sampling, settings: Sampling) -> None:
     """AudioLDMWarning where a model that was distilled to few steps (its sampler says so) is sampled in another way."""
     if not defaults.sampler.startswith(STUDENT):
         return
-    most, other = 2 * defaults.steps, []
-    if not settings.sampler.startswith(STUDENT):
-        other.append(f"sampler={settings.sampler}")
-    if settings.guidance != defaults.guidance:
-        other.append(f"guidance={settings.guidance:g}")
-    if settings.steps > most:
-        other.append(f"steps={settings.steps}")
-    if other:
+    most = 2 * defaults.steps
+    usual = {
+        f"sampler={settings.sampler}": settings.sampler.startswith(STUDENT),
+        f"guidance={settings.guidance:g}": settings.guidance == defaults.guidance,
+        f"steps={settings.steps}": settings.steps <= most,
+    }
+    if other := [name for name, same in usual.items() if not same]:
         why = f"this model was distilled: {', '.join(other)} makes it worse"
         use = f"use {defaults.sampler}, 1 to {most} steps and guidance {defaults.guidance:g}"
         warnings.warn(f"{why}; {use}, or the model without its adapter.", AudioLDMWarning, stacklevel=3)
@@ -160,16 +145,13 @@ class Components:
     """how the nets are run; made here unless those of another model are shared"""
 
     def __post_init__(self) -> None:
-        nets = (self.unet, self.vae, self.vocoder, self.clap)
-        engine: Engine | None = self.engine
-        if engine is None:
-            object.__setattr__(self, "engine", Engine(nets))
-        elif engine.nets != nets:  # one of them was replaced
-            object.__setattr__(self, "engine", Engine(nets, engine.mode, engine.dtype))
+        nets, engine = (self.unet, self.vae, self.vocoder, self.clap), self.engine
+        if engine is None or engine.nets != nets:  # the first, or one of them was replaced
+            how = () if engine is None else (engine.mode, engine.dtype)
+            object.__setattr__(self, "engine", Engine(nets, *how))
 
     @property
     def device(self) -> torch.device:
-        """Where the U-Net is."""
         return self.unet.device
 
     @property
@@ -179,7 +161,6 @@ class Components:
 
     @property
     def mode(self) -> Mode:
-        """How the nets are run."""
         return self.engine.mode
 
     @property
@@ -189,7 +170,8 @@ class Components:
 
     def origin(self) -> dict[str, Any]:
         """Where imported weights came from, their licence, and how they were read; empty for other models."""
-        return {key: self.about[key] for key in ORIGIN if key in self.about}
+        names = ("source", "revision", "licence", "heads", "weights")
+        return {key: self.about[key] for key in names if key in self.about}
 
     def encode_text(self, prompts: Sequence[str]) -> Condition:
         """Prompts as the U-Net's condition, one row each; AudioLDMWarning names words that are not read."""
@@ -198,9 +180,9 @@ class Components:
             longest, words = unread_words(self.token_encoder or self.clap, prompt)
             if words:
                 ends = f"{' '.join(words[:8])[:80]!r} to {words[-1][-20:]!r}"
-                why = f"the last {len(words)} words of the prompt are not read: {ends}"
+                why = f"the last {len(words)} words of the prompt are not read: {ends}."
                 warnings.warn(
-                    f"the text encoder reads {longest} tokens; {why}.", AudioLDMWarning, stacklevel=2
+                    f"the text encoder reads {longest} tokens; {why}", AudioLDMWarning, stacklevel=2
                 )
         tokens = Condition() if self.token_encoder is None else self.token_encoder.encode(prompts)
         if kind_of(self.unet) == "cross":
@@ -210,13 +192,9 @@ class Components:
     def denoiser(self, condition: Condition, *, controlled: int | None = None) -> Denoiser:
         """The U-Net under one condition as a function (x, sigma) -> x0; controls act on ``controlled`` first rows."""
         call = steered(self.engine.functions.unet, self.controls, self.unet, controlled)
-        inside = condition.to(self.device, self.dtype)
-        return as_denoiser(
-            lambda x, t: call(x, t, inside),
-            self.schedule.to(self.device),
-            prediction=self.prediction,
-            dtype=self.dtype,
-        )
+        inside, schedule = condition.to(self.device, self.dtype), self.schedule.to(self.device)
+        net = lambda x, t: call(x, t, inside)  # noqa: E731
+        return as_denoiser(net, schedule, prediction=self.prediction, dtype=self.dtype)
 
     def denoisers(self, condition: Condition, empty: Condition) -> Pair:
         """The U-Net under two conditions of B rows, for guidance, which asks both by one call of 2B.
@@ -240,9 +218,8 @@ class Components:
             sound = refine(sound, mel.float(), self.spec, rounds=refine_phase, generator=rng)
         wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
         if not bool(wave.isfinite().all()):
-            raise AudioLDMError(
-                "The model gave a sound with NaN or infinity.", "Try --set dtype=float32.", code=1
-            )
+            why = "The model gave a sound with NaN or infinity."
+            raise AudioLDMError(why, "Try --set dtype=float32.", code=1)
         return wave
 
 

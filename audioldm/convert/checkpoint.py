@@ -5,7 +5,7 @@ diffusion, VAE and HiFi-GAN files, LAION's CLAP, Tango's folder (arXiv:2304.1373
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,6 @@ SCHEDULE = re.compile(
 TANGO_MAIN, TANGO_VAE, TANGO_CONFIG = "pytorch_model_main.bin", "pytorch_model_vae.bin", "vae_config.json"
 TANGO_FILES = (TANGO_CONFIG, TANGO_VAE, TANGO_MAIN)
 """what is needed of Tango; its ``pytorch_model_stft.bin`` holds mel filters, which follow from the sampling rate"""
-TANGO_RESIZED = "group_in."
-"""layers of the variant that starts from Stable Diffusion's own weights, whose latents have 4 channels"""
 TANGO_HEAD = 64
 """channels of one attention head in Stable Diffusion 2"""
 
@@ -67,11 +65,9 @@ class Checkpoint:
 
     @property
     def unet_shape(self) -> UNetShape | None:
-        """The U-Net's, if there is one."""
         return self.nets["unet"].config["shape"] if "unet" in self.nets else None
 
     def has(self, name: str) -> bool:
-        """Whether the file holds such a net."""
         return name in self.nets
 
     def build(self, name: str, **change: Any) -> Any:
@@ -87,7 +83,6 @@ class Checkpoint:
         return module
 
     def save(self, folder: Path) -> list[Path]:
-        """Write every net as a component folder."""
         for name in self.nets:
             save_component(self.build(name), folder / name)
         return [folder / name for name in self.nets]
@@ -112,11 +107,6 @@ class Checkpoint:
 
     def extractor(self) -> Any:
         """None: it is LAION's."""
-
-
-def unet_net(state: State, shape: UNetShape, heads: Sequence[int]) -> Net:
-    """A U-Net in diffusers' names."""
-    return Net(state, unet.build, {"shape": shape, "heads": tuple(heads)})
 
 
 def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
@@ -162,13 +152,12 @@ def whole_checkpoint(path: Path, state: State, choices: Choices) -> Checkpoint:
     weights: Weights = "ema" if average and choices.weights == "ema" else "raw"
     if weights == "ema":
         if missing := sorted(raw.keys() - average.keys()):  # half of one and half of the other is no model
-            raise AudioLDMError(
-                f"The moving average lacks {missing[0]!r} ({len(missing)} of {len(raw)} keys).",
-                "Use the raw weights (--weights raw).",
-            )
+            why = f"The moving average lacks {missing[0]!r} ({len(missing)} of {len(raw)} keys)."
+            raise AudioLDMError(why, "Use the raw weights (--weights raw).")
         raw = {**raw, **average}
     shape = unet.read_shape(raw)
-    nets = {"unet": unet_net(unet.convert(raw, shape), shape, unet.heads(shape.channels))}
+    config = {"shape": shape, "heads": unet.heads(shape.channels)}
+    nets = {"unet": Net(unet.convert(raw, shape), unet.build, config)}
     if parts["vae"]:
         nets["vae"] = vae_net(parts["vae"])
     if parts["vocoder"]:
@@ -204,16 +193,10 @@ def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
     autoencoder with the vocoder in the original's, and a JSON file the scale.
     """
     if missing := [name for name in TANGO_FILES if not (folder / name).is_file()]:
-        raise AudioLDMError(
-            f"{folder / missing[0]} is missing.", f"Tango needs {', '.join(TANGO_FILES)} in one folder."
-        )
+        hint = f"Tango needs {', '.join(TANGO_FILES)} in one folder."
+        raise AudioLDMError(f"{folder / missing[0]} is missing.", hint)
     path = folder / TANGO_MAIN
     main = tensors(path)
-    if any(key.startswith(TANGO_RESIZED) for key in main):
-        raise AudioLDMError(
-            f"{path} is a Tango that was started from Stable Diffusion's weights ({TANGO_RESIZED}*).",
-            "Known: those with a U-Net of 8 latent channels, such as declare-lab/tango.",
-        )
     if strange := sorted(k for k in main if not k.startswith(("unet.", "text_encoder."))):
         raise unexplained(strange[0])
     first_stage = read_checkpoint(folder / TANGO_VAE).nets
@@ -222,6 +205,7 @@ def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
         raise AudioLDMError(f"{folder / TANGO_CONFIG} has no scale_factor.", "Download the folder again.")
     state = below(main, "unet.")
     shape = unet.read_diffusers_shape(state)
-    heads = [max(1, width // TANGO_HEAD) for width in shape.channels]
-    nets = {"unet": unet_net(state, shape, heads), "text_encoder_2": t5_net(below(main, "text_encoder."))}
+    heads = tuple(max(1, width // TANGO_HEAD) for width in shape.channels)
+    nets = {"unet": Net(state, unet.build, {"shape": shape, "heads": heads})}
+    nets["text_encoder_2"] = t5_net(below(main, "text_encoder."))
     return Checkpoint(path, first_stage | nets, scale=float(scale), choices=choices)

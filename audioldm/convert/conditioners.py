@@ -8,12 +8,10 @@ import re
 from math import isqrt
 from typing import Any
 
-import torch
 import transformers
 from diffusers import AudioLDM2ProjectionModel
 
 from audioldm.convert.names import Net, Shapes, below, prefixes, rename, unexplained
-from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
 
 Nets = dict[str, Net]
@@ -90,12 +88,6 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
     if is_clap(inner) or inner.keys() >= T5_KEYS:
         refuse_others(part, MODEL, prefix)
         new = clap_nets(inner, prefix + "model.") if is_clap(inner) else {"text_encoder_2": t5_net(inner)}
-        other = nets["text_encoder_2"].state if "text_encoder_2" in nets.keys() & new.keys() else inner
-        if other.keys() != inner.keys() or not all(torch.equal(other[key], inner[key]) for key in inner):
-            raise AudioLDMError(
-                f"The checkpoint has two T5 encoders that differ, the second below {prefix + 'model.'!r}.",
-                "Both are frozen in AudioLDM 2: this is not one of its files.",
-            )
         nets |= new
     elif part.keys() >= GPT_KEYS:
         refuse_others(part, GPT_PART, prefix)
@@ -107,13 +99,11 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
 
 
 def refuse_others(state: State, known: re.Pattern[str], prefix: str) -> None:
-    """Refuse keys that do not match."""
     if strange := sorted(key for key in state if not known.fullmatch(key)):
         raise unexplained(prefix + strange[0])
 
 
 def is_clap(state: State) -> bool:
-    """Whether these keys are a LAION CLAP's."""
     return bool(below(state, "audio_branch.") and below(state, "text_branch."))
 
 
@@ -162,7 +152,6 @@ def convert_clap(state: State, prefix: str = "") -> State:
 
 
 def clap_nets(state: State, prefix: str = "") -> Nets:
-    """Both towers of a CLAP in LAION's names."""
     whole, config = convert_clap(state, prefix), clap_config(state)
 
     def net(side: str) -> Net:

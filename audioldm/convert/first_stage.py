@@ -104,10 +104,8 @@ def vocoder_net(state: State, path: Path) -> Net:
     kernels = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in range(branches))
     mels, (rates, rate, dilations) = before.shape[1], config
     ours = rename(state, VOCODER_NAMES, part="vocoder", prefix=f"{PREFIX}vocoder.")
-    sizes = {
-        "mels": mels, "channels": before.shape[0], "upsample": rates, "upsample_kernels": widths,
-        "kernels": kernels, "dilations": dilations, "rate": rate,
-    }  # fmt: skip
+    sizes = {"mels": mels, "channels": before.shape[0], "rate": rate, "dilations": dilations}
+    sizes |= {"upsample": rates, "upsample_kernels": widths, "kernels": kernels}
     return Net({**ours, "mean": torch.zeros(mels), "scale": torch.ones(mels)}, build_hifigan, sizes)
 
 
@@ -120,6 +118,5 @@ def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...]
         rates, rate, dilations = (config[key] for key in CONFIG)
         return tuple(map(int, rates)), int(rate), tuple(tuple(map(int, d)) for d in dilations)
     except (KeyError, TypeError, ValueError) as error:
-        raise AudioLDMError(
-            f"{path} has no usable {', '.join(CONFIG)} ({error}).", "Use HiFi-GAN's own configuration."
-        ) from None
+        hint = "Use HiFi-GAN's own configuration."
+        raise AudioLDMError(f"{path} has no usable {', '.join(CONFIG)} ({error}).", hint) from None

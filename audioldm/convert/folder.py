@@ -83,16 +83,13 @@ class Folder:
     heads: Heads = "as-published"
 
     def place(self, name: str) -> Path:
-        """The folder of a component."""
         alone = (self.path / "config.json").is_file() and not (self.path / name / "config.json").is_file()
         return self.path if alone else self.path / name
 
     def has(self, name: str) -> bool:
-        """Whether there is such a component folder."""
         return (self.path / name).is_dir()
 
     def build(self, name: str) -> Any:
-        """A component."""
         place, changes = self.place(name), {}
         if name == "unet" and self.heads == "original" and (heads := published_heads(place)):
             changes = {"attention_head_dim": heads}
@@ -187,15 +184,12 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise AudioLDMError(f"{folder} holds no tokenizer ({reason(error)}).", "Download it again.") from None
     if len(tokenizer) > vocabulary:
-        raise AudioLDMError(
-            f"The tokenizer {folder} has {len(tokenizer)} entries, its text encoder {vocabulary}.",
-            f"Use the tokenizer of {kind}, or the one that the model was trained with.",
-        )
+        why = f"The tokenizer {folder} has {len(tokenizer)} entries, its text encoder {vocabulary}."
+        raise AudioLDMError(why, f"Use the tokenizer of {kind}, or the one that the model was trained with.")
     return tokenizer
 
 
 def tokenizer_class(folder: Path, kind: str) -> Any:
-    """The class that reads the files of ``folder``."""
     if kind == T5:
         return transformers.AutoTokenizer
     if not (folder / "tokenizer.json").is_file():

@@ -22,7 +22,7 @@ from huggingface_hub.file_download import repo_folder_name
 from audioldm.convert.checkpoint import TANGO_FILES, TANGO_MAIN
 from audioldm.convert.folder import EXTRACTORS
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import NAMES, find_weights
+from audioldm.nets.folder import NAMES
 
 HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]
 """the base class of every failure of the hub's HTTP client, whichever client it uses"""
@@ -51,31 +51,33 @@ class Snapshot:
 
 def fetch_model(ref: str) -> Snapshot:
     """All files of a diffusers model, or of Tango, that are needed, and no other.   Raises AudioLDMError."""
-    snapshot = fetch_parts(ref, (*PARTS, *MORE), TOP, f"{', '.join(TOP)} and {', '.join(PARTS)}")
-    if not any((snapshot.folder / name).is_file() for name in (TOP[0], TANGO_MAIN)):
-        raise AudioLDMError(
-            f"{ref} has no model_index.json.", "Name a repository of a diffusers model, or of Tango."
-        )
-    return snapshot
+    what = f"{', '.join(TOP)} and {', '.join(PARTS)}"
+    return fetch_parts(ref, (*PARTS, *MORE), TOP, what=what, needed=(TOP[0], TANGO_MAIN))
 
 
 def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
     """The files of one part: of these component folders, or of a repository that is the part itself."""
-    snapshot = fetch_parts(ref, (*folders, ""), (), f"the files of {folders[0]}")
-    there = (snapshot.folder / place for place in (f"{folders[0]}/config.json", "config.json", TANGO_MAIN))
-    if not any(path.is_file() for path in there):
-        raise AudioLDMError(f"{ref} holds no {folders[0]}.", "Name a repository that has one.")
-    return snapshot
+    needed = (f"{folders[0]}/config.json", "config.json", TANGO_MAIN)
+    return fetch_parts(ref, (*folders, ""), (), what=f"the files of {folders[0]}", needed=needed)
 
 
-def fetch_parts(ref: str, parts: Sequence[str], names: Sequence[str], what: str) -> Snapshot:
-    """Components, and Tango's files if it is one; pickles only of those components that have no safetensors."""
+def fetch_parts(
+    ref: str, parts: Sequence[str], names: Sequence[str], *, what: str, needed: Sequence[str]
+) -> Snapshot:
+    """Components, and Tango's files if it is one; pickles only of those components that have no safetensors.
+
+    Raises AudioLDMError where none of the ``needed`` files is there.
+    """
     safe = [name for part in parts for name in patterns(part, ".safetensors")]
     snapshot = fetch_files(ref, (*names, *TANGO_FILES, *safe), what=what)
-    bare = [part for part in parts if (snapshot.folder / part / "config.json").is_file()]
-    if bare := [part for part in bare if not has_weights(snapshot.folder / part)]:
+    folders = {
+        part: snapshot.folder / part for part in parts if (snapshot.folder / part / "config.json").is_file()
+    }
+    if bare := [part for part, folder in folders.items() if not any(folder.glob("*.safetensors"))]:
         pickles = [name for part in bare for name in patterns(part, ".bin")]
         snapshot = fetch_files(f"{snapshot.repo}@{snapshot.revision}", pickles, what=what)
+    if not any((snapshot.folder / place).is_file() for place in needed):
+        raise AudioLDMError(f"{ref} has no {needed[0]}.", "Name a repository that has one.")
     return snapshot
 
 
@@ -87,14 +89,6 @@ def patterns(part: str, suffix: str) -> list[str]:
     weights = [f"{own}{stem}{end}" for stem in stems for end in ends]
     beside = [f"{place}{name}" for place in BESIDE.get(part, ()) for name in (*TOKENIZER, *EXTRACTORS)]
     return [*(f"{own}{name}" for name in ("config.json", *EXTRACTORS)), *beside, *weights]
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether the weights of a component are there."""
-    try:
-        return all(path.is_file() for path in find_weights(folder))
-    except AudioLDMError:
-        return False
 
 
 def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: str = INTO_FOLDER) -> Snapshot:

@@ -24,7 +24,6 @@ from audioldm.diffusion.schedule import NoiseSchedule, audioldm, from_betas, lin
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
 from audioldm.nets.folder import (
-    class_name,
     load_component,
     read_json,
     save_component,
@@ -42,7 +41,7 @@ SUCCESSORS = Sampling(guidance=3.5)
 """how AudioLDM 2's original samples; its U-Nets have more than one transformer a block"""
 TANGO = Sampling(sampler="ddpm", grid="leading", guidance=3.0)
 """how Tango's own code samples: diffusers' DDPMScheduler"""
-LICENCE, TANGO_LICENCE = "CC-BY-NC-SA-4.0", "research, non-commercial"
+LICENCE = "CC-BY-NC-SA-4.0"
 NOTICE = "The published AudioLDM weights are licensed CC-BY-NC-SA-4.0: not for commercial use, share alike."
 TANGO_NOTICE = "The published Tango weights are for research, not for commercial use; see their model card."
 HASHED = (
@@ -83,7 +82,11 @@ def open_tango(folder: Path, choices: Choices) -> Components:
         prediction="v",
         name=folder.name,
         defaults=TANGO,
-        about={"source": str(folder), "licence": TANGO_LICENCE, "scaling_factor": checkpoint.scale},
+        about={
+            "source": str(folder),
+            "licence": "research, non-commercial",
+            "scaling_factor": checkpoint.scale,
+        },
         hashes={name: weight_hash(folder / name) for name in (TANGO_MAIN, TANGO_VAE)},
         notice=TANGO_NOTICE,
     )
@@ -170,12 +173,6 @@ def open_diffusers(folder: Path, choices: Choices) -> Components:
     if kind not in ("AudioLDMPipeline", "AudioLDM2Pipeline"):
         raise AudioLDMError(f"{folder} is a {kind}.", "Known: AudioLDMPipeline, AudioLDM2Pipeline.")
     successor = kind == "AudioLDM2Pipeline"
-    named = class_name(read_json(folder / "text_encoder_2" / "config.json")) if successor else ""
-    if successor and named != "T5EncoderModel":
-        raise AudioLDMError(
-            f"{folder} reads its prompt with a {named}: it speaks text, from phonemes.",
-            "Known of AudioLDM 2: those with a T5EncoderModel (sound and music).",
-        )
     schedule, prediction = read_scheduler(folder / "scheduler")
     parts = HASHED if successor else (*NETS, "text_encoder")
     return replace(
@@ -296,11 +293,11 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
             "format": 1, "name": model.name, "spec": asdict(model.spec), "defaults": asdict(model.defaults),
             "about": model.about, "sha256": hashes,
         }  # fmt: skip
-        scheduler = {  # every schedule by its betas, which any diffusers scheduler takes as trained_betas
-            "_class_name": "DDIMScheduler", "num_train_timesteps": model.schedule.length,
-            "trained_betas": model.schedule.betas.tolist(), "prediction_type": PREDICTIONS[model.prediction],
-            "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
-        }  # fmt: skip
+        # every schedule by its betas, which any diffusers scheduler takes as trained_betas
+        steps = {"num_train_timesteps": model.schedule.length, "trained_betas": model.schedule.betas.tolist()}
+        usual = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+        kind = {"_class_name": "DDIMScheduler", "prediction_type": PREDICTIONS[model.prediction]}
+        scheduler = {**kind, **steps, **usual}
         write_text(stage / "scheduler" / "scheduler_config.json", json.dumps(scheduler))
         write_text(stage / "model_index.json", json.dumps(index_of(model), indent=1))
         write_text(stage / "audioldm.json", json.dumps(content, indent=1))

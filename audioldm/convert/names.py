@@ -85,9 +85,7 @@ def rename(
         path, _, leaf = key.rpartition(".")
         new = f"{translate(path, names, prefix + key)}.{leaf}"
         if new in renamed:
-            raise AudioLDMError(
-                f"The {part} has {prefix + key!r} twice under different names.", "It is damaged."
-            )
+            raise AudioLDMError(f"The {part} has {prefix + key!r} under two names.", "It is damaged.")
         renamed[new] = value
     return renamed
 
@@ -105,10 +103,8 @@ def translate(path: str, names: Names, key: str) -> str:
 
 def unexplained(key: str) -> AudioLDMError:
     """The error for a key that no table knows."""
-    return AudioLDMError(
-        f"The checkpoint has a key that no rule explains: {key!r}.",
-        "This is not one of the known checkpoints; please report the key.",
-    )
+    hint = "This is not one of the known checkpoints; please report the key."
+    return AudioLDMError(f"The checkpoint has a key that no rule explains: {key!r}.", hint)
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:

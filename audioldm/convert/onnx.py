@@ -89,7 +89,6 @@ class RealVocoder(nn.Module):
         self.register_buffer("time", torch.arange(self.spec.n_fft))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Vocode."""
         mel, spec = mel[:, 0], self.spec
         real, imag = self.vocoder.bins(mel, tones(mel, spec), self.noise)
         bins = spec.n_fft // 2 + 1
@@ -124,7 +123,6 @@ class Graph:
 
 
 def clap_of(model: Components) -> TwoTowers:
-    """The towers that a model is conditioned by.   Raises AudioLDMError for one that attends to tokens."""
     if kind_of(model.unet) != "film" or not isinstance(model.clap, TwoTowers):
         raise AudioLDMError(f"{model.name} attends to tokens.", "ONNX is for models of CLAP's vector.")
     return model.clap
@@ -207,7 +205,6 @@ def copied(name: str, folder: Path, web: Path | None) -> dict[str, str]:
 
 
 def write(graph: Graph, path: Path) -> None:
-    """Trace a net."""
     register_custom_op_symbolic("aten::frac", frac, OPSET)
     register_custom_op_symbolic("aten::sinc", sinc, OPSET)
     names = list(graph.example)
@@ -221,7 +218,6 @@ def write(graph: Graph, path: Path) -> None:
 
 
 def frac(g: Any, x: Any) -> Any:
-    """x - floor(x), for x of 0 or more."""
     return g.op("Sub", x, g.op("Floor", x))
 
 
@@ -277,7 +273,6 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
 
 
 def compare(name: str, graph: Graph, path: Path) -> Row:
-    """Run a graph by onnxruntime beside torch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -291,7 +286,6 @@ def compare(name: str, graph: Graph, path: Path) -> Row:
 
 
 def timed(work: Callable[[], Any], rounds: int = 5) -> tuple[Any, float]:
-    """What ``work`` gives, and the milliseconds of the quickest round."""
     best = float("inf")
     for _ in range(rounds):
         begin = time.perf_counter()

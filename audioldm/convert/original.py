@@ -40,15 +40,12 @@ def original_state(model: Components) -> State:
     """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
     shape, clap = unet_shape(model), model.clap
     if not isinstance(clap, PretrainedClap) or clap.audio_encoder is None:
-        raise AudioLDMError(
-            f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds.",
-            "Export to a folder, or take the original .ckpt as the base.",
-        )
+        why = f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds."
+        raise AudioLDMError(why, "Export to a folder, or take the original .ckpt as the base.")
     vocoder = {k: v for k, v in model.vocoder.state_dict().items() if k not in ("mean", "scale")}
     if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
-        raise AudioLDMError(
-            f"{model.name} has a vocoder that the original code does not know.", "Export to a folder."
-        )
+        hint = "Export to a folder."
+        raise AudioLDMError(f"{model.name} has a vocoder that the original code does not know.", hint)
     names = vae_names(len(model.vae.config.block_out_channels))
     first = rename(model.vae.state_dict(), names, part="VAE", back=True)
     for key, value in first.items():  # its attention's matrices are 1 x 1 convolutions there
@@ -72,9 +69,8 @@ def unet_shape(model: Components) -> unet.UNetShape:
     attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
     film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
     if not film or model.token_encoder is not None or config.use_linear_projection or attention[0]:
-        raise AudioLDMError(
-            f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", "Export to a folder."
-        )
+        hint = "Export to a folder."
+        raise AudioLDMError(f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", hint)
     heads: Any = config.attention_head_dim
     heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
     if model.prediction != "eps" or heads != unet.heads(channels):
@@ -104,18 +100,20 @@ def clap_state(clap: PretrainedClap) -> State:
     state |= {f"logit_scale_{side}": torch.tensor(math.log(1 / 0.07)) for side in "at"}
     for key, value in fourier(front.fft_window_size).items():
         state[f"{sound}spectrogram_extractor.stft.{key}"] = value
-    state[f"{sound}logmel_extractor.melW"] = taf.melscale_fbanks(
-        front.fft_window_size // 2 + 1, float(front.frequency_min), float(front.frequency_max),
-        front.feature_size, front.sampling_rate, norm="slaney", mel_scale="slaney",
-    )  # fmt: skip
+    span = (float(front.frequency_min), float(front.frequency_max))
+    sizes = (front.fft_window_size // 2 + 1, *span, front.feature_size, front.sampling_rate)
+    filters = taf.melscale_fbanks(*sizes, norm="slaney", mel_scale="slaney")
+    state[f"{sound}logmel_extractor.melW"] = filters
     state |= {f"{sound}{key}": value for key, value in shift_masks(config).items()}
     grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
     ratio = config.spec_size // config.num_mel_bins
-    zeros = {
-        "tscam_conv.weight": (CLASSES, config.hidden_size, max(1, grid // ratio), 3),
-        "tscam_conv.bias": (CLASSES,), "head.weight": (CLASSES, CLASSES), "head.bias": (CLASSES,),
-    }  # fmt: skip
-    state |= {f"{sound}{key}": torch.zeros(shape) for key, shape in zeros.items()}
+    last = (CLASSES, config.hidden_size, max(1, grid // ratio), 3)
+    zeros = {"tscam_conv": last, "head": (CLASSES, CLASSES)}
+    for layer, shape in zeros.items():
+        state[f"{sound}{layer}.weight"], state[f"{sound}{layer}.bias"] = (
+            torch.zeros(shape),
+            torch.zeros(CLASSES),
+        )
     for layer in (f"{side}_transform.sequential.{i}" for side in ("text", "audio") for i in (0, 3)):
         state |= {f"{layer}.weight": torch.zeros(width, width), f"{layer}.bias": torch.zeros(width)}
     return state

@@ -49,9 +49,8 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
             return open_folder(folder)
     if path.is_dir():
         if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
-            raise AudioLDMError(
-                f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm ...."
-            )
+            hint = "Join its parts: audioldm export --ldm ...."
+            raise AudioLDMError(f"{path} is a run, not a whole model.", hint)
         model = open_diffusers(path, options)
         if isinstance(model.clap, SmallClap):  # a folder of this project
             raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
@@ -73,10 +72,8 @@ def check_ref(path: Path, ref: str) -> None:
         if path.suffix not in SUFFIXES:
             raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(SUFFIXES)}.")
     elif Path(ref).suffix in SUFFIXES or not HUB_ID.fullmatch(ref):
-        raise AudioLDMError(
-            f"{ref} is not a model folder, a checkpoint, or a hub id.",
-            "Name a folder that holds model_index.json, a .ckpt file, or owner/name.",
-        )
+        hint = "Name a folder that holds model_index.json, a .ckpt file, or owner/name."
+        raise AudioLDMError(f"{ref} is not a model folder, a checkpoint, or a hub id.", hint)
 
 
 @dataclass(frozen=True)

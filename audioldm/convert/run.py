@@ -30,7 +30,6 @@ TRAINED = Sampling(steps=25, sampler="dpmpp_2m", grid="trailing", guidance=3.0)
 
 
 def run_of(file: Path) -> Path | None:
-    """The run folder of a training checkpoint."""
     run = file.parent.parent
     return run if (run / "config.yaml").is_file() else None
 
@@ -41,9 +40,8 @@ def run_settings(run: Path) -> dict[str, Any]:
 
     path = run / "config.yaml"
     if not path.is_file():
-        raise AudioLDMError(
-            f"{path} is missing.", "Name the folder that `audioldm train` printed, without /model."
-        )
+        hint = "Name the folder that `audioldm train` printed, without /model."
+        raise AudioLDMError(f"{path} is missing.", hint)
     try:
         settings = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -104,21 +102,15 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
 
     Raises AudioLDMError where its latents were not made with this VAE, this CLAP or this T5.
     """
-    settings = run_settings(run)
-    index = index_of(run)
-    for what, digest in (
-        ("encoder", encoder_digest(vae)),
-        ("clap", "" if clap.audio_encoder is None else state_digest(clap.audio_encoder)),
-    ):
+    settings, index = run_settings(run), index_of(run)
+    hears = "" if clap.audio_encoder is None else state_digest(clap.audio_encoder)
+    for what, digest in {"encoder": encoder_digest(vae), "clap": hears}.items():
         if digest != index[what]:
-            raise AudioLDMError(
-                f"The U-Net's latents were not made with this {what}.",
-                "Encode and train again, or name the right part.",
-            )
+            hint = "Encode and train again, or name the right part."
+            raise AudioLDMError(f"The U-Net's latents were not made with this {what}.", hint)
     if (kind_of(unet) == "film") != (t5 is None):
-        raise AudioLDMError(
-            "The U-Net and the T5 do not belong together.", "Name the T5 of its latents: --t5."
-        )
+        hint = "Name the T5 of its latents: --t5."
+        raise AudioLDMError("The U-Net and the T5 do not belong together.", hint)
     vae.register_to_config(scaling_factor=index["scaling_factor"])
     spec = SPECS[index.get("spec", "16k_64")]
     try:

@@ -65,10 +65,8 @@ def read_shape(state: State) -> UNetShape:
     layers = (shapes.count("input_blocks.") - levels) // levels
     ends = [level * (layers + 1) + layers for level in range(levels)]
     channels = tuple(shapes.size(f"input_blocks.{n}.0.out_layers.3.weight", 4) for n in ends)
-    keys = (
-        f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight"
-        for j in range(1, shapes.count("middle_block.") - 1)
-    )
+    middle = range(1, shapes.count("middle_block.") - 1)
+    keys = (f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight" for j in middle)
     widths = (shapes.size(key, axis=1) for key in keys)
     return UNetShape(
         channels=channels,
@@ -158,10 +156,8 @@ def build(shape: UNetShape, heads: Sequence[int] | int) -> LatentUNet:
     """A U-Net of a checkpoint's shape with these heads a level.   Raises AudioLDMError for the shape of no model."""
     above = [True] * (len(shape.channels) - 1)
     if shape.attention not in ((False, *above), (*above, False)):
-        raise AudioLDMError(
-            f"The U-Net has attention at levels {shape.attention}.",
-            "Known: at every level but the first, or but the last.",
-        )
+        hint = "Known: at every level but the first, or but the last."
+        raise AudioLDMError(f"The U-Net has attention at levels {shape.attention}.", hint)
     widths = [width for width in shape.contexts if width is not None]
     if not widths and shape.film_dim is None:
         raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")

@@ -31,7 +31,6 @@ class TiedOutput(nn.Module):
         self.words = [words]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary)."""
         return nnf.linear(hidden, self.words[0].weight)
 
 
@@ -57,17 +56,15 @@ class Captioner(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         (dim, frames), heads = inputs, max(1, width // 32)
-        reader = Blip2QFormerConfig(
-            vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=layers[0], num_attention_heads=heads,
-            intermediate_size=4 * width, encoder_hidden_size=width, cross_attention_frequency=1,
-            use_qformer_text_input=True,
-        )  # fmt: skip
-        writer = GPT2Config(
-            vocab_size=len(vocabulary), n_positions=queries + LONGEST + 1, n_embd=width, n_layer=layers[1],
-            n_head=heads, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END,
-        )  # fmt: skip
-        self.qformer = Blip2QFormerModel(reader)
-        self.decoder: Any = GPT2LMHeadModel(writer)
+        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "encoder_hidden_size": width}
+        depth = {"num_hidden_layers": layers[0], "num_attention_heads": heads, "cross_attention_frequency": 1}
+        many = {"vocab_size": len(vocabulary)}
+        self.qformer = Blip2QFormerModel(
+            Blip2QFormerConfig(use_qformer_text_input=True, **sizes, **depth, **many)
+        )
+        sizes = {"n_positions": queries + LONGEST + 1, "n_embd": width, "n_layer": layers[1], "n_head": heads}
+        ends = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END}
+        self.decoder: Any = GPT2LMHeadModel(GPT2Config(**sizes, **ends, **many))
         self.decoder.lm_head = TiedOutput(self.decoder.transformer.wte)
         self.query_tokens = nn.Parameter(torch.randn(1, queries, width) * 0.02)
         self.of_vector = nn.Linear(dim, width)

@@ -68,19 +68,15 @@ class TwoTowers(nn.Module):
         self.dim: int = config.projection_dim
         self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
         if self.max_tokens < 3:
-            raise AudioLDMError(
-                f"The text tower has positions for {self.max_tokens} tokens.",
-                "Its config.json is not its own.",
-            )
+            why = f"The text tower has positions for {self.max_tokens} tokens."
+            raise AudioLDMError(why, "Its config.json is not its own.")
 
     @property
     def device(self) -> torch.device:
-        """Where the towers are."""
         return self.text_encoder.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number type of the towers."""
         return self.text_encoder.dtype
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
@@ -102,7 +98,6 @@ class TwoTowers(nn.Module):
         return self.audio_encoder(wave)
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        """Write ``text_encoder``, ``tokenizer`` and, if there is one, ``audio_encoder`` below ``folder``."""
         save_component(self.text_encoder, Path(folder) / "text_encoder", dtype=dtype)
         self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
         if self.audio_encoder is not None:
@@ -147,7 +142,6 @@ class MelEncoder(ModelMixin, ConfigMixin):
         return self
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Embed waveforms."""
         return self.pooled(self.frames(wave))
 
     def frames(self, wave: Tensor) -> Tensor:
@@ -170,10 +164,9 @@ class SmallClap(TwoTowers):
         super().__init__(text_encoder, tokenizer, audio_encoder)
         self.rate = SPECS[audio_encoder.config.spec].rate
         if audio_encoder.config.dim != self.dim:
-            raise AudioLDMError(
-                f"The text tower has dim={self.dim}, the audio tower {audio_encoder.config.dim}.",
-                "Use two towers that were trained together.",
-            )
+            other = f"the audio tower {audio_encoder.config.dim}"
+            hint = "Use two towers that were trained together."
+            raise AudioLDMError(f"The text tower has dim={self.dim}, {other}.", hint)
 
 
 class PretrainedClap(TwoTowers):
@@ -206,16 +199,13 @@ class PretrainedClap(TwoTowers):
         LAION's code takes 10 s from a random place of a longer sound; here the same sound has the same embedding.
         """
         if self.audio_encoder is None:
-            raise AudioLDMError(
-                "This model has no audio tower: its CLAP embeds text but not sound.",
-                "Use the original .ckpt, which has both towers, or a folder exported from it.",
-            )
+            hint = "Use the original .ckpt, which has both towers, or a folder exported from it."
+            raise AudioLDMError("This model has no audio tower: its CLAP embeds text but not sound.", hint)
         waves = list(wave[:, 0, : self.extractor.nb_max_samples].float().cpu().numpy())
         features = self.extractor(waves, sampling_rate=self.rate, return_tensors="pt").input_features
         return self.audio_encoder(features.to(self.device, self.dtype)).audio_embeds
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        """Write what ``TwoTowers.save`` writes, and the feature extractor beside the audio tower."""
         super().save(folder, dtype=dtype)
         if self.audio_encoder is not None:
             self.extractor.save_pretrained(Path(folder) / "audio_encoder")
@@ -248,36 +238,21 @@ def load_in_space(folder: Path, kind: type[InSpace], clap: TwoTowers | NoClap, r
     """
     net: Any = load_component(folder, kind)
     if net.config.clap not in ("", clap_digest(clap)):
-        raise AudioLDMError(
-            f"{folder} was trained on another CLAP than this model's.",
-            f"Name its model by --model, or train again: audioldm train {recipe}.",
-        )
-    placed: InSpace = net.to(clap.device).requires_grad_(False)
-    return placed
+        hint = f"Name its model by --model, or train again: audioldm train {recipe}."
+        raise AudioLDMError(f"{folder} was trained on another CLAP than this model's.", hint)
+    return net.to(clap.device).requires_grad_(False)
 
 
 def build_text_encoder(
     tokenizer: PreTrainedTokenizerFast, *, width: int = 128, layers: int = 2, heads: int = 4, dim: int = 256
 ) -> ClapTextModelWithProjection:
     """CLAP's own text architecture at small size, so that published pipelines can open it."""
-    return ClapTextModelWithProjection(
-        ClapTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-            projection_dim=dim,
-            projection_hidden_size=width,
-            max_position_embeddings=MAX_TOKENS + tokenizer.pad_token_id + 1,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            type_vocab_size=1,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-    )
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "projection_hidden_size": width}
+    depth = {"num_hidden_layers": layers, "num_attention_heads": heads, "projection_dim": dim}
+    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    words = {"vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS + tokenizer.pad_token_id + 1}
+    still = {"type_vocab_size": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return ClapTextModelWithProjection(ClapTextConfig(**words, **sizes, **depth, **ends, **still))
 
 
 def build_small_clap(
@@ -293,13 +268,11 @@ def build_small_clap(
 
     Raises AudioLDMError where their width is another.
     """
-    if word_embeddings is not None and word_embeddings.shape[1] != width:
-        raise AudioLDMError(
-            f"The word embeddings are {word_embeddings.shape[1]} wide, the text tower {width}.",
-            "Give both the same width.",
-        )
     text = build_text_encoder(tokenizer, width=width, layers=layers, dim=dim)
     if word_embeddings is not None:
+        if word_embeddings.shape[1] != width:
+            widths_are = f"{word_embeddings.shape[1]} wide, the text tower {width}"
+            raise AudioLDMError(f"The word embeddings are {widths_are}.", "Give both the same width.")
         with torch.no_grad():
             text.get_input_embeddings().weight.copy_(word_embeddings)
     return SmallClap(text, tokenizer, MelEncoder(widths=tuple(widths), dim=dim))

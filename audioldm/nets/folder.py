@@ -113,7 +113,6 @@ def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **c
 
 
 def class_name(config: Mapping[str, Any]) -> str:
-    """The class that a component's configuration names, or "None"."""
     named = config.get("_class_name") or config.get("architectures") or [None]
     return str(named[0] if isinstance(named, list) else named)
 
@@ -248,15 +247,12 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], place: Path) -> 
         raise AudioLDMError(f"{place} {what}.", "Its config.json does not belong to it.")
     for key, value in expected.items():
         if value.shape != state[key].shape or value.is_floating_point() != state[key].is_floating_point():
-            raise AudioLDMError(
-                f"{place}: {key!r} is {describe(state[key])}, its config.json says {describe(value)}.",
-                "Use the config.json that belongs to these weights.",
-            )
+            why = f"{place}: {key!r} is {describe(state[key])}, its config.json says {describe(value)}."
+            raise AudioLDMError(why, "Use the config.json that belongs to these weights.")
         check_finite(key, state[key], place)
 
 
 def describe(value: Tensor) -> str:
-    """Shape and kind of a tensor for a message."""
     return f"of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
 
 
@@ -307,7 +303,6 @@ def find_weights(folder: Path | str) -> list[Path]:
 
 
 def weight_file(folder: Path | str) -> Path:
-    """The weight file of a component folder, or its first shard."""
     return find_weights(folder)[0]
 
 
@@ -334,7 +329,6 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, error: Exception) -> AudioLDMError:
-    """The line about a weight file that is none any more."""
     why = f"{path} cannot be read ({reason(error)}): truncated or corrupt."
     return AudioLDMError(why, "Download it again.")
 
@@ -351,10 +345,8 @@ def refusal(path: Path, error: pickle.UnpicklingError) -> AudioLDMError:
     """What is wrong with a pickle that torch refused, and what to do."""
     code = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)", str(error))
     if code is None:
-        return AudioLDMError(
-            f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights.",
-            f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.",
-        )
+        why = f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights."
+        return AudioLDMError(why, f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.")
     return AudioLDMError(
         f"{path} is refused: it is a pickle that would run {code[1].rstrip('.,')!r} when opened, not weights only.",
         "Ask its author for safetensors, or load it where you trust it and save the tensors again.",

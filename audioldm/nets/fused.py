@@ -24,7 +24,6 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def available() -> bool:
-    """Whether there is a Triton to compile the kernels with."""
     return find_spec("triton") is not None
 
 
@@ -47,7 +46,6 @@ class NormedSiLU(nn.GroupNorm):
     """A group norm and the SiLU that follows it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape, channels-last."""
         from audioldm.nets import kernels
 
         return kernels.normed(x, self, silu=True)[0]
@@ -57,7 +55,6 @@ class FusedResnet(ResnetBlock2D):
     """A residual block: three passes a norm, one for both biases and the sum."""
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """The parent's result, within rounding."""
         from audioldm.nets import kernels
 
         shift = None
@@ -77,7 +74,6 @@ class FusedUpsample(Upsample2D):
     """Nearest neighbours and a convolution, without diffusers' way through another layout for large batches."""
 
     def forward(self, hidden_states: Tensor, output_size: int | None = None, *_: Any, **__: Any) -> Tensor:
-        """The parent's result."""
         if output_size is not None:
             return super().forward(hidden_states, output_size)
         x = hidden_states.permute(0, 2, 3, 1)
@@ -96,7 +92,6 @@ class FusedTransformer(Transformer2DModel):
         encoder_attention_mask: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor]:
-        """The parent's result, within rounding."""
         from audioldm.nets import kernels
 
         batch, channels, height, width = hidden_states.shape
@@ -113,7 +108,6 @@ class FusedBlock(BasicTransformerBlock):
     """Self-attention, attention and a gated layer; each sum in one pass with the norm after it."""
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Vectors (B, T, C) to vectors; ``context`` (B, L, E) and ``mask`` (B, 1, L) as the parent takes them."""
         from audioldm.nets import kernels
 
         x, normed = kernels.add_norm(x, attend(self.attn1, self.norm1(x)), self.norm2)
@@ -159,7 +153,6 @@ def plain_resnet(block: ResnetBlock2D) -> bool:
 
 
 def plain_upsample(layer: Upsample2D) -> bool:
-    """Whether an upsampling is nearest neighbours and a convolution."""
     bare = layer.use_conv and not layer.use_conv_transpose and layer.norm is None
     return bare and layer.interpolate and layer.name == "conv"
 

@@ -41,17 +41,14 @@ class Prior(ModelMixin, ConfigMixin):
         super().__init__()
         self.scale = dim**0.5
         """length of x0"""
-        self.net = PriorTransformer(
-            num_attention_heads=heads, attention_head_dim=width // heads, num_layers=layers, embedding_dim=dim,
-            num_embeddings=0, encoder_hid_proj_type=None,
-        )  # fmt: skip
+        sizes = {"num_attention_heads": heads, "attention_head_dim": width // heads, "num_layers": layers}
+        none = {"num_embeddings": 0, "encoder_hid_proj_type": None}
+        self.net = PriorTransformer(embedding_dim=dim, **sizes, **none)
 
     def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """The clean vector, times ``scale``."""
         return self.net(x, t, text * self.scale).predicted_image_embedding
 
     def denoiser(self, text: Tensor) -> Denoiser:
-        """Under the condition of text vectors (B, D)."""
         return as_denoiser(lambda x, t: self(x, t, text), SCHEDULE, prediction="x0")
 
     @torch.no_grad()

@@ -37,7 +37,6 @@ class T5TextEncoder(nn.Module):
         return self.model(**tokens.to(self.model.device)).last_hidden_state[0].float()
 
     def encode(self, texts: Sequence[str]) -> Condition:
-        """Tokens (B, L, E) and their mask, filled up with zeros to the longest text."""
         parts = [self.embed(text) for text in texts]
         masks = [part.new_ones(len(part), dtype=torch.long) for part in parts]
         return Condition(
@@ -45,7 +44,6 @@ class T5TextEncoder(nn.Module):
         )
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        """Write ``text_encoder_2`` and ``tokenizer_2``, as diffusers names them, below ``folder``."""
         save_component(self.model, Path(folder) / "text_encoder_2", dtype=dtype)
         self.tokenizer.model_max_length = self.longest
         self.tokenizer.save_pretrained(Path(folder) / "tokenizer_2")
@@ -76,7 +74,6 @@ class AudioLDM2TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Condition:
-        """Both sequences with their masks."""
         t5 = self.t5.encode(texts)
         vectors = torch.cat([self.clap.embed_text([text]) for text in texts])
         if self.alone:
@@ -109,7 +106,6 @@ class AudioLDM2TextEncoder(nn.Module):
         return x[:, -self.length :]
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        """Write ``text_encoder_2``, ``tokenizer_2``, ``projection_model``, ``language_model``; CLAP writes itself."""
         self.t5.save(folder, dtype=dtype)
         save_component(self.projection, Path(folder) / "projection_model", dtype=dtype)
         self.gpt.config.max_new_tokens = self.length

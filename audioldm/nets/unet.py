@@ -57,15 +57,20 @@ class UNetSizes:
         """diffusers' arguments that do not depend on the conditioning."""
         attends = self.attention or [level > 0 for level in range(len(self.channels))]
         down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
+        latent = {name: self.latent_channels for name in ("in_channels", "out_channels")}
+        up = tuple(name.replace("Down", "Up") for name in reversed(down))
+        heads = self.heads or tuple(max(1, n // self.head_channels) for n in self.channels)
+        blocks = {"down_block_types": tuple(down), "up_block_types": up, "attention_head_dim": heads}
+        sizes = {"block_out_channels": tuple(self.channels), "layers_per_block": self.layers}
+        more = {"transformer_layers_per_block": self.depth, "use_linear_projection": self.linear}
         return {
-            "sample_size": self.sample_size, "in_channels": self.latent_channels, "out_channels": self.latent_channels,
-            "down_block_types": tuple(down),
-            "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
-            "block_out_channels": tuple(self.channels), "layers_per_block": self.layers,
-            "attention_head_dim": self.heads or tuple(max(1, n // self.head_channels) for n in self.channels),
-            "transformer_layers_per_block": self.depth, "norm_num_groups": self.groups,
-            "use_linear_projection": self.linear,
-        }  # fmt: skip
+            **latent,
+            **blocks,
+            **sizes,
+            **more,
+            "sample_size": self.sample_size,
+            "norm_num_groups": self.groups,
+        }
 
 
 def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:

@@ -5,6 +5,7 @@ Three spaces: log-mel (as ``signal.mel`` gives it); raw latent (what the encoder
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -21,11 +22,11 @@ def build_vae(
     *, channels: Sequence[int] = (128, 256, 512), latent_channels: int = 8, layers: int = 2, groups: int = 32
 ) -> AutoencoderKL:
     """A KL autoencoder that halves both axes at each level but the first. Defaults: AudioLDM's, 55.377 M parameters."""
-    vae = AutoencoderKL(
-        in_channels=1, out_channels=1, sample_size=512, scaling_factor=1.0, latent_channels=latent_channels,
-        down_block_types=("DownEncoderBlock2D",) * len(channels), up_block_types=("UpDecoderBlock2D",) * len(channels),
-        block_out_channels=tuple(channels), layers_per_block=layers, norm_num_groups=groups,
-    )  # fmt: skip
+    n = len(channels)
+    ends: dict[str, Any] = {"in_channels": 1, "out_channels": 1, "sample_size": 512, "scaling_factor": 1.0}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * n, "up_block_types": ("UpDecoderBlock2D",) * n}
+    sizes = {"block_out_channels": tuple(channels), "layers_per_block": layers, "norm_num_groups": groups}
+    vae = AutoencoderKL(**ends, **blocks, **sizes, latent_channels=latent_channels)
     with torch.no_grad():  # start at the data's mean instead of learning it through the whole decoder
         vae.decoder.conv_out.bias.fill_(MEL_MEAN)
         vae.decoder.conv_out.weight.mul_(MEL_STD)
