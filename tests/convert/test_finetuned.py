@@ -51,14 +51,13 @@ def test_a_fine_tuned_checkpoint_is_exported_bit_equal_to_every_layout(
             assert all(torch.equal(value, after[key]) for key, value in before.items()), part
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
-def test_a_model_of_two_token_sequences_is_fine_tuned(kind, command, pipe, sounds, tmp_path):
+def test_a_model_of_two_token_sequences_is_fine_tuned(command, pipe, sounds, tmp_path):
     """AudioLDM 2: each sequence reaches its attention as in generation, dropped ones are the empty prompt's."""
     relatives.two(pipe).save_pretrained(tmp_path / "two")
     words = [
         f"ref={tmp_path}/two", f"data.folder={sounds}", f"run_dir={tmp_path}/run", "data.seconds=0.64", "threads=1",
-        "data.windows=1", "batch_size=2", "batches=4", "val_every=4", "task.warmup=1", "task.lr=1e-3",
-        f"task.kind={kind}", "task.prior={prompt: a tone, clips: 1}",
+        "data.windows=1", "batch_size=2", "batches=2", "val_every=2", "task.warmup=1", "task.lr=1e-3",
+        "task.kind=lora", "task.prior={prompt: a tone, clips: 1}",
     ]  # fmt: skip
     experiment = recipes.build(recipes.load("finetune/audioldm", words))
     module, batch = experiment.module, next(iter(experiment.data.train_dataloader()))
@@ -73,9 +72,4 @@ def test_a_model_of_two_token_sequences_is_fine_tuned(kind, command, pipe, sound
             theirs = (whole if real is None else whole * real[..., None]).sum(1).sort(0).values
             torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=2e-2)  # the cache is float16
     assert command("train", "finetune/audioldm", *words) == 0
-    model = tmp_path / "run" / "model"
-    if kind == "lora":
-        assert read(model / "adapter.safetensors").base["unet"]
-    else:
-        again = AudioLDM.from_pretrained(model)
-        assert bool(again(["a tone"], seeds=[0], seconds=0.64, steps=2).isfinite().all())
+    assert read(tmp_path / "run" / "model" / "adapter.safetensors").base["unet"]

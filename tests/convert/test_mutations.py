@@ -19,57 +19,53 @@ HUGE, NAN = 10**12, float("nan")
 
 CONFIGS = {
     "unet/config.json": {
-        "block_out_channels": [None, 0, -1, [], [HUGE, 32], ["a", "b"], {"a": 1}],
-        "in_channels": [None, 0, -3, "4", HUGE],
-        "layers_per_block": [None, -1, 10**6, 1.5],
-        "attention_head_dim": [None, 0, 7, [1], "x"],
-        "norm_num_groups": [0, 3, "a"],
-        "norm_eps": [None, "x", NAN, [1e-5]],
-        "cross_attention_dim": [None, 5, [[]]],
-        "down_block_types": [None, [], ["Strange"], 3],
+        "block_out_channels": [None, 0, [], [HUGE, 32], ["a", "b"], {"a": 1}],
+        "in_channels": [0, -3, "4"],
+        "layers_per_block": [-1, 10**6, 1.5],
+        "attention_head_dim": [0, 7, [1]],
+        "norm_num_groups": [3, "a"],
+        "norm_eps": [None, NAN, [1e-5]],
+        "cross_attention_dim": [None, [[]]],
+        "down_block_types": [[], ["Strange"], 3],
         "transformer_layers_per_block": [10**9, None],
-        "act_fn": [None, 5, "strange"],
-        "class_embed_type": [None, "strange", 3],
-        "projection_class_embeddings_input_dim": [None, HUGE],
-        "_class_name": [None, "Mystery", ["UNet2DConditionModel"], 7],
+        "act_fn": [None, "strange"],
+        "class_embed_type": ["strange", 3],
+        "projection_class_embeddings_input_dim": [HUGE],
+        "_class_name": [None, "Mystery", 7],
     },
     "vae/config.json": {
         "scaling_factor": [None, "a", NAN],
-        "latent_channels": [0, HUGE, None],
-        "block_out_channels": [[8], None, "abc"],
-        "down_block_types": [[], ["DownEncoderBlock2D"] * 64],
+        "latent_channels": [0, HUGE],
+        "block_out_channels": [[8], "abc"],
+        "down_block_types": [["DownEncoderBlock2D"] * 64],
         "norm_num_groups": [0, None],
-        "act_fn": ["strange"],
     },
     "vocoder/config.json": {
         "upsample_rates": [None, [], [0, 0, 0, 0, 0], ["a"], [HUGE, 4, 2, 2, 2], [5, 4, 2, 2, 3]],
         "upsample_kernel_sizes": [[16], None],
         "resblock_kernel_sizes": [[], [-3]],
-        "resblock_dilation_sizes": [[[]], [[0, 0]], "a"],
-        "sampling_rate": [None, "a", HUGE],
-        "model_in_dim": [0, 63, None],
+        "resblock_dilation_sizes": [[[]], [[0, 0]]],
+        "sampling_rate": [None, HUGE],
+        "model_in_dim": [0, 63],
         "leaky_relu_slope": ["a", None],
     },
     "text_encoder/config.json": {
-        "hidden_size": [None, 0, 15, HUGE],
-        "num_attention_heads": [0, 3, None],
+        "hidden_size": [0, 15, HUGE],
+        "num_attention_heads": [0, 3],
         "num_hidden_layers": [HUGE, -1, "a"],
-        "vocab_size": [1, None, HUGE],
-        "max_position_embeddings": [0, 2, None],
-        "pad_token_id": [-5, 10**6, "a"],
+        "vocab_size": [1, None],
+        "max_position_embeddings": [0, 2],
+        "pad_token_id": [-5, 10**6],
         "hidden_act": ["strange", None],
-        "projection_dim": [0, None, 17],
     },
     "audio_encoder/config.json": {
         "widths": [None, [], [HUGE, 8], ["a"]],
-        "spec": [None, "strange", 3, ["16k_64"]],
-        "dim": [0, 15, "a", HUGE],
-        "hidden": [-1, None],
+        "spec": ["strange", ["16k_64"]],
+        "dim": [0, 15, HUGE],
     },
     "scheduler/scheduler_config.json": {
         "trained_betas": [[], "a", [None, 0.1], [NAN] * 1000, [[0.1]], {"a": 1}, [2.0] * 1000],
-        "prediction_type": [None, "strange", 4],
-        "num_train_timesteps": [None],
+        "prediction_type": [None, "strange", 4, []],
     },
     "audioldm.json": {
         "name": [None, 3],
@@ -81,7 +77,7 @@ CONFIGS = {
     "model_index.json": {"_class_name": [None, 5], "texts": [3]},
     "tokenizer/tokenizer_config.json": {
         "pad_token": [None],
-        "model_max_length": [None, "a"],
+        "model_max_length": ["a"],
         "tokenizer_class": [5],
     },
     "tokenizer/tokenizer.json": {
@@ -89,9 +85,6 @@ CONFIGS = {
         "version": [None],
     },
 }
-CASES = [
-    (file, key, value) for file, keys in CONFIGS.items() for key, values in keys.items() for value in values
-]
 TEXTS = {
     "empty": b"", "cut": b'{"a": [1, 2', "list": b"[1, 2]", "bytes": b"\xff\xfe\x00", "deep": b"[" * 100_000,
     "number": b"1e999", "nothing": b"null",
@@ -136,7 +129,7 @@ def survives(folder: Path) -> str:
 @pytest.mark.parametrize("file", FILES)
 def test_a_value_of_another_type_or_size(base: Path, tmp_path: Path, file: str):
     refused = 0
-    for i, (_, key, value) in enumerate(case for case in CASES if case[0] == file):
+    for i, (key, value) in enumerate((k, v) for k, values in CONFIGS[file].items() for v in values):
         folder = linked(base, tmp_path / str(i))
         content = json.loads((folder / file).read_text())
         replace(folder / file, json.dumps({**content, key: value}).encode())
@@ -144,20 +137,16 @@ def test_a_value_of_another_type_or_size(base: Path, tmp_path: Path, file: str):
     assert refused > 0 or file == "model_index.json", "no change mattered"
 
 
-@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("kind", [*TEXTS, "endless"])
 def test_a_file_that_is_no_settings(base: Path, tmp_path: Path, kind: str):
     for i, file in enumerate(FILES):
         folder = linked(base, tmp_path / str(i))
-        replace(folder / file, TEXTS[kind])
+        (folder / file).unlink()
+        if kind == "endless":
+            (folder / file).symlink_to("/dev/zero")
+        else:
+            (folder / file).write_bytes(TEXTS[kind])
         assert survives(folder), file
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_an_endless_file_is_not_read(base: Path, tmp_path: Path, file: str):
-    folder = linked(base, tmp_path / "m")
-    (folder / file).unlink()
-    (folder / file).symlink_to("/dev/zero")
-    assert survives(folder)
 
 
 def first_weight(state: dict) -> str:
@@ -176,35 +165,28 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("part", ["unet", "vae", "vocoder", "text_encoder", "audio_encoder"])
-def test_a_weight_of_other_content_is_named(base: Path, tmp_path: Path, part: str, kind: str):
-    folder = linked(base, tmp_path / "m")
-    path = weight_file(folder / part)
-    state = load_file(path)
+def test_a_weight_of_other_content_is_named(base: Path, tmp_path: Path, part: str):
+    state = load_file(weight_file(base / part))
     key = first_weight(state)
-    state = {name: value.clone() for name, value in state.items()}
-    path.unlink()
-    save_file({**state, key: WEIGHTS[kind](state[key])}, path)
-    assert repr(key) in survives(folder)
+    for kind, change in WEIGHTS.items():
+        folder = linked(base, tmp_path / kind)
+        path = weight_file(folder / part)
+        path.unlink()
+        save_file({**state, key: change(state[key])}, path)
+        assert repr(key) in survives(folder), kind
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 16, b"\0" * 64, (2**40).to_bytes(8, "little") + b"{}"])
-def test_a_weight_file_that_is_none(base: Path, tmp_path: Path, content: bytes):
+def test_a_weight_file_that_is_none(base: Path, tmp_path: Path):
     folder = linked(base, tmp_path / "m")
-    replace(weight_file(folder / "unet"), content)
-    assert "cannot be read" in survives(folder)
-
-
-def test_an_endless_weight_file_is_not_read_to_its_end(base: Path, tmp_path: Path):
-    folder = linked(base, tmp_path / "m")
-    path = weight_file(folder / "vae")
-    replace(path, path.read_bytes())
-    os.truncate(path, 2**40)
-    assert "cannot be read" in survives(folder)
-    replace(path, b"")
-    os.truncate(path, 2**40)
-    assert "cannot be read" in survives(folder)
+    path = weight_file(folder / "unet")
+    for content in (b"", b"\xff" * 16, b"\0" * 64, (2**40).to_bytes(8, "little") + b"{}"):
+        replace(path, content)
+        assert "cannot be read" in survives(folder)
+    for content in (weight_file(base / "unet").read_bytes(), b""):
+        replace(path, content)
+        os.truncate(path, 2**40)
+        assert "cannot be read" in survives(folder), "an endless file is not read to its end"
 
 
 @pytest.mark.parametrize(

@@ -81,18 +81,6 @@ def test_s_full_has_transformers_default_clap(published):
     assert ours == theirs
 
 
-HEADS = {
-    (128, 256, 384, 640): (4, 8, 12, 20),
-    (192, 384, 576, 960): (6, 12, 18, 30),
-    (256, 512, 768, 1280): (4, 8, 12, 20),
-}
-
-
-@pytest.mark.parametrize(("channels", "heads"), HEADS.items())
-def test_heads_of_s_m_and_l(channels, heads):
-    assert unet.heads(channels) == heads
-
-
 def translate(state: dict) -> None:
     parts = sort(state)
     unet.convert(parts["unet"], unet.read_shape(parts["unet"]))

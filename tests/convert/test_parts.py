@@ -80,7 +80,7 @@ def test_laions_clap_by_every_layout_is_the_same_two_towers(pipe, places, name, 
     assert equal(again.text_encoder, clap.text_encoder) and equal(again.audio_encoder, clap.audio_encoder)
 
 
-@pytest.mark.parametrize("name", CLAPS)
+@pytest.mark.parametrize("name", ["laion.pt", "transformers"])
 def test_data_encode_takes_any_clap(command, places, name, tmp_path, monkeypatch):
     monkeypatch.setattr("audioldm.training.encoding.ROUNDS", 1)
     words = ("--vae", places["ours"], "--seconds", "0.64", "--spec", "16k_64")
