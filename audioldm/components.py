@@ -197,19 +197,15 @@ class Components:
         return as_denoiser(net, schedule, prediction=self.prediction, dtype=self.dtype)
 
     def denoisers(self, condition: Condition, empty: Condition) -> Pair:
-        """The U-Net under two conditions of B rows, for guidance, which asks both by one call of 2B.
-
-        Controls act on the first alone: guidance then strengthens them as it does the prompt.
-        """
+        """The U-Net under two conditions of B rows, asked by one call of 2B; controls act on the first alone."""
         both = self.denoiser(condition.joined(empty), controlled=condition.count())
         return Pair(self.denoiser(condition), self.denoiser(empty, controlled=0), both)
 
     @torch.no_grad()
     def decode(self, latent: Tensor, *, seconds: float, refine_phase: int = 0) -> Tensor:
-        """Scaled latent (B, C, T, F) to waves (B, N), trimmed to ``seconds``.
+        """Scaled latent (B, C, T, F) to waves (B, N) of ``seconds``, brought to the mel in ``refine_phase`` rounds.
 
-        ``refine_phase`` rounds bring the sound to the mel; a small vocoder needs it.   Their noise is the same every
-        time, so this is a function of the latent.   Raises AudioLDMError where the sound is not finite.
+        Their noise is the same every time.   Raises AudioLDMError where the sound is not finite.
         """
         mel = self.engine.functions.decode(latent.to(self.dtype))
         sound = self.engine.functions.vocode(mel).float()

@@ -1,8 +1,4 @@
-"""Files of the original code, whole or one part: sorted into nets, translated, and built.
-
-Known: AudioLDM's six (s, m, l), AudioLDM 2's and its relatives' (48 kHz, T5), the training repository's latent
-diffusion, VAE and HiFi-GAN files, LAION's CLAP, Tango's folder (arXiv:2304.13731).
-"""
+"""Files of the original code and of its relatives, whole or one part: sorted into nets, translated, and built."""
 
 import re
 from collections.abc import Mapping
@@ -88,11 +84,7 @@ class Checkpoint:
         return [folder / name for name in self.nets]
 
     def tokenizer(self, kind: str) -> Path:
-        """Where a tokenizer is: below the one that was named, beside the file, or in the hub's cache.
-
-        RoBERTa's is the named folder itself or ``tokenizer`` beside the file; T5's ``tokenizer_2`` in either, or the
-        named folder itself where it is the only one.
-        """
+        """Where a tokenizer is: below the one that was named (T5's in ``tokenizer_2``), beside the file, or cached."""
         beside = self.path.parent / ("tokenizer" if kind == ROBERTA else "tokenizer_2")
         named = None if self.choices.tokenizer is None else Path(self.choices.tokenizer)
         places = [beside] if named is None else [named, beside]
@@ -110,10 +102,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
-    """Read and translate ``path``.
-
-    Raises AudioLDMError for a file that is damaged, of another kind, or has a key that no rule explains.
-    """
+    """Read and translate.   AudioLDMError for a file that is damaged or of another kind, or a key without a rule."""
     state = tensors(path)
     if any(key.startswith(unet.PREFIX) for key in state):
         return whole_checkpoint(path, state, choices)
@@ -187,10 +176,9 @@ def is_tango(folder: Path) -> bool:
 
 
 def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
-    """All nets of a Tango.   AudioLDMError for a file that is missing or of another kind, or a key without a place.
+    """All nets of a Tango (arXiv:2304.13731), in diffusers' and transformers' names but for VAE and vocoder.
 
-    Its main file holds ``unet.`` and ``text_encoder.`` in diffusers' and transformers' names, its second AudioLDM's
-    autoencoder with the vocoder in the original's, and a JSON file the scale.
+    AudioLDMError for a file that is missing or of another kind, or a key without a place.
     """
     if missing := [name for name in TANGO_FILES if not (folder / name).is_file()]:
         hint = f"Tango needs {', '.join(TANGO_FILES)} in one folder."

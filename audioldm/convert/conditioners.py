@@ -1,7 +1,6 @@
-"""What a latent diffusion checkpoint conditions its U-Net with: CLAP, T5, AudioLDM 2's GPT-2, or something unknown.
+"""What a latent diffusion checkpoint conditions its U-Net with, in transformers' names, sizes read from the weights.
 
-Each is translated to transformers' names; its sizes are read from the weights.   LAION-CLAP: arXiv:2211.06687.
-HTS-AT: arXiv:2202.00874.   Nets are called as the component folders of a model are.
+LAION-CLAP: arXiv:2211.06687.   HTS-AT: arXiv:2202.00874.   AudioLDM 2's GPT-2: arXiv:2308.05734.
 """
 
 import re
@@ -64,10 +63,7 @@ CLAP_UNUSED = (
 
 
 def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:
-    """The conditioners of a whole checkpoint, and the first key of each that is unknown.
-
-    CLAP comes from where it is for scoring (``score``), if it conditions nothing.
-    """
+    """The conditioners of a whole checkpoint and CLAP, which may only score, and the first key of each unknown one."""
     nets, unread = Nets(), list[str]()
     for prefix in prefixes(state, r"cond_stage_model(?:\.|s\.\d+\.)"):
         add_conditioner(nets, unread, below(state, prefix), prefix)
@@ -79,10 +75,7 @@ def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:
 
 
 def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) -> None:
-    """Find out what one conditioner is, translate it and add it.
-
-    AudioLDM 2 holds a T5 twice, for the U-Net and for GPT-2, frozen and alike.
-    """
+    """Translate and add one conditioner; AudioLDM 2 holds the same T5 twice, for the U-Net and for GPT-2."""
     part = {k: v for k, v in state.items() if not FRONT_END.fullmatch(k)}
     inner = below(part, "model.")
     if is_clap(inner) or inner.keys() >= T5_KEYS:
@@ -184,10 +177,7 @@ def t5_net(state: State) -> Net:
 
 
 def gpt_nets(state: State, prefix: str) -> Nets:
-    """AudioLDM 2's GPT-2 and the layers before it.
-
-    Of the 32 begins and ends of sequences two are used: 0 for CLAP, 1 for T5.
-    """
+    """AudioLDM 2's GPT-2 and the layers before it; of 32 begins and ends two are used: 0 for CLAP, 1 for T5."""
     shapes, inner = Shapes(state, "GPT-2", prefix), below(state, "model.")
     new: State = {}
     for theirs, ours in (("start", "sos_embed"), ("end", "eos_embed")):

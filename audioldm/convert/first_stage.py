@@ -83,8 +83,7 @@ def without_weight_norm(state: Mapping[str, Tensor]) -> State:
 def vocoder_net(state: State, path: Path) -> Net:
     """A HiFi-GAN; its own JSON beside ``path`` says the rates where the kernels are not published ones.
 
-    Its input normalisation is the identity (mean 0, scale 1).   Raises AudioLDMError where a tensor of it is missing,
-    or the rates cannot be known.
+    Raises AudioLDMError where a tensor of it is missing, or the rates cannot be known.
     """
     state = without_weight_norm(unwrapped(state))
     shapes = Shapes(state, "vocoder")

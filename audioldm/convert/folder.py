@@ -1,7 +1,4 @@
-"""Where the nets of a model come from, and what is put together from them: CLAP, T5, AudioLDM 2's GPT-2.
-
-Folders are those of this project, of diffusers and of transformers; a net is called as its component folder is.
-"""
+"""Where the nets of a model come from, each called as its component folder is, and the text encoders made of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +110,7 @@ class Folder:
 
 
 def published_heads(folder: Path) -> tuple[int, ...] | None:
-    """The heads that a converted U-Net was trained with, where its configuration says one number; else None.
-
-    The converter wrote ``attention_head_dim: 8`` for every size, which diffusers runs as 8 heads at every level.   A
-    list of numbers was written by somebody who knew.
-    """
+    """The heads that a U-Net was trained with whose converter wrote ``attention_head_dim: 8`` everywhere; else None."""
     config = read_json(folder / "config.json")
     number = config.get("num_attention_heads") or config.get("attention_head_dim")
     converted = config.get("class_embed_type") == "simple_projection" or "AudioLDM2" in class_name(config)
@@ -164,10 +157,9 @@ def token_encoder_of(
 
 
 def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
-    """A tokenizer for a text encoder of ``vocabulary`` rows, from any of the files that libraries save.
+    """A tokenizer for a text encoder of ``vocabulary`` rows; ``kind`` is the hub id of the published one.
 
-    ``kind`` is the hub id of the published one, for the messages.   Raises AudioLDMError where there is none, where it
-    cannot be read, and where it has more entries than the text encoder.
+    Raises AudioLDMError where there is none, it cannot be read, or it has more entries than the text encoder.
     """
     if not any(all((folder / name).is_file() for name in group) for group in TOKENIZERS[kind]):
         files = TOKENIZERS[kind][0]

@@ -1,7 +1,6 @@
-"""Models of the Hugging Face hub: fetched once, resumed when interrupted, pinned to the commit that was fetched.
+"""Models of the Hugging Face hub, fetched once: ``owner/name`` is the commit in the cache, else the newest.
 
-``owner/name`` is the commit that the cache holds, else the newest one, which is then kept; ``owner/name@main`` looks
-for a newer one; ``owner/name@COMMIT`` is that one.   The cache, resuming and checking are huggingface_hub's.
+``owner/name@main`` looks for a newer one; ``owner/name@COMMIT`` is that one.
 """
 
 from collections.abc import Sequence
@@ -64,10 +63,7 @@ def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
 def fetch_parts(
     ref: str, parts: Sequence[str], names: Sequence[str], *, what: str, needed: Sequence[str]
 ) -> Snapshot:
-    """Components, and Tango's files if it is one; pickles only of those components that have no safetensors.
-
-    Raises AudioLDMError where none of the ``needed`` files is there.
-    """
+    """Components, and Tango's files if it is one; pickles where there are no safetensors.   Raises AudioLDMError."""
     safe = [name for part in parts for name in patterns(part, ".safetensors")]
     snapshot = fetch_files(ref, (*names, *TANGO_FILES, *safe), what=what)
     folders = {
@@ -94,7 +90,7 @@ def patterns(part: str, suffix: str) -> list[str]:
 def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: str = INTO_FOLDER) -> Snapshot:
     """The files of a repository that match; the cache's, without asking, where it has them all.
 
-    Every failure is an AudioLDMError of one line that says which files (``what``) are missing and where they may be.
+    Raises AudioLDMError of one line that says which files (``what``) are missing and where they may be.
     """
     repo, _, revision = ref.partition("@")
     page, wanted = f"{constants.ENDPOINT}/{repo}", list(patterns)

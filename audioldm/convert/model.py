@@ -1,8 +1,6 @@
 """Whole models as components: original checkpoints, diffusers' and Tango's folders, and the folder of this project.
 
-A model folder is ``model_index.json`` and one folder a component, as diffusers lays it out, plus ``audioldm.json``: the
-AudioSpec, the defaults for generating, and the sha256 of every weight file.   What published files do not say (the mel
-front end, the heads) is derived.
+That is diffusers' layout, and ``audioldm.json``: AudioSpec, defaults for generating, sha256 of every weight file.
 """
 
 import json
@@ -164,10 +162,9 @@ def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
 
 
 def open_diffusers(folder: Path, choices: Choices) -> Components:
-    """The model of a diffusers folder, with the heads that its weights were trained with.
+    """The model of an AudioLDMPipeline's or AudioLDM2Pipeline's folder, with the heads that it was trained with.
 
-    Known: AudioLDMPipeline and AudioLDM2Pipeline; for the latter ``heads="as-published"`` also pads texts as that
-    pipeline does.
+    ``heads="as-published"`` also pads texts as AudioLDM2Pipeline does.
     """
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind not in ("AudioLDMPipeline", "AudioLDM2Pipeline"):
@@ -274,10 +271,9 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
 
 
 def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write every component and what describes them; weights are cast to ``dtype`` if given.
+    """Write every component, cast to ``dtype`` if given, and what describes them; the folder appears when it is whole.
 
-    Stock diffusers opens the folder as AudioLDMPipeline where the U-Net is conditioned on CLAP's vector alone.   It
-    takes its place when all is on the disk.
+    Stock diffusers opens it as AudioLDMPipeline where the U-Net is conditioned on CLAP's vector alone.
     """
     with published(folder) as stage:
         for name in counted(NETS, "nets"):

@@ -1,7 +1,6 @@
 """Names of modules by table, both ways: every key of a checkpoint is translated, left out by name, or an error.
 
-A table maps the original's module paths to ours.   ``*`` stands for a number, ``**`` for the rest of a path; both sides
-have the same ones in the same order.   A key is a module's path, a dot, and the name of one of its tensors.
+In a table ``*`` stands for a number, ``**`` for the rest of a path, the same ones in the same order on both sides.
 """
 
 import re
@@ -49,11 +48,7 @@ class Shapes:
         return int(self.tensor(key, dims).shape[axis])
 
     def count(self, prefix: str) -> int:
-        """How many numbers from 0 on follow ``prefix`` in the keys.
-
-        >>> Shapes(dict.fromkeys(["layers.0.w", "layers.0.b", "layers.1.w"]), "net").count("layers.")
-        2
-        """
+        """How many numbers from 0 on follow ``prefix`` in the keys."""
         keys = {key[len(prefix) :].partition(".")[0] for key in self.state if key.startswith(prefix)}
         return next(n for n in count() if str(n) not in keys)
 
@@ -67,10 +62,9 @@ def rename(
     drop: Sequence[str] = (),
     back: bool = False,
 ) -> State:
-    """Every key of ``state`` by the table, or ``back`` by it; what a pattern in ``drop`` matches whole is left out.
+    """Every key of ``state`` by the table, or ``back`` by it, but what a pattern in ``drop`` matches whole.
 
-    ``prefix`` is what was taken off the keys before, so that messages have the names of the file.   Raises
-    AudioLDMError where the table does not know a key, or two keys become one.
+    ``prefix`` was taken off the keys before.   AudioLDMError where a key is unknown, or two become one.
 
     >>> from torch import zeros
     >>> list(rename({"mid.attn_1.q.bias": zeros(1)}, {"mid.attn_*.q": "mid.attentions.*.to_q"}, part="VAE"))

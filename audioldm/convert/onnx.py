@@ -1,8 +1,6 @@
 """A model as four ONNX graphs of one length, which onnxruntime runs without torch, also in a browser.
 
-B batch, L tokens, D width of CLAP's space, C channels, T frames, F bins, K frequency bins, N samples.   Weights lie in
-the files as float16 or, of the layers named in ``INT8``, as whole numbers of 8 bits with a scale for each row; they
-become float32 when a graph is loaded.
+B batch, L tokens, D width of CLAP's space, C channels, T frames, F bins, K frequency bins, N samples.
 """
 
 import json
@@ -170,10 +168,10 @@ class Row:
 
 @torch.no_grad()
 def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> list[Row]:
-    """Write the graphs, ``model.json``, the tokenizer and the page to ``folder``, and compare each with torch.
+    """Write the graphs, ``model.json``, the tokenizer and the page to ``folder``, and compare each graph with torch.
 
-    ``web`` is a folder of onnxruntime-web that the page takes a copy of.   Raises AudioLDMError for a model that is not
-    conditioned on CLAP's vector, and where a file is missing.
+    ``web`` is a folder of onnxruntime-web to copy.   Raises AudioLDMError for a model that is not conditioned on CLAP's
+    vector, and where a file is missing.
     """
     places = {
         kind: {part: copied(file, folder, web) for part, file in files.items()}
@@ -230,10 +228,7 @@ def sinc(g: Any, x: Any) -> Any:
 
 
 def shrink(path: Path, int8: Sequence[str]) -> None:
-    """Write the weights of a graph as float16, or with a scale as 8 bits where a name has a part of ``int8``.
-
-    They are made float32 once, when the graph is loaded.   A large constant is written once, as it is.
-    """
+    """Write weights as float16, or as 8 bits with a scale a row where a name has a part of ``int8``."""
     model = onnx.load(str(path))
     weights, nodes = [], []
 
@@ -305,11 +300,10 @@ def describe(model: Components) -> dict[str, Any]:
 
 
 def plan(model: Components, settings: Sampling) -> dict[str, Any]:
-    """A sampler without its code: what it asks the net, and what it gives, as sums of what it was given before.
+    """A sampler without its code: run on unit vectors in place of sounds, whose sums it then gives.
 
-    It is run on unit vectors in place of sounds.   The vectors are, in this order, the answers x0 of each call, and
-    the noises: that at the begin, then those drawn on the way.   A call has the time t, the factors of these in x_t
-    (``x``), and x0 = a x_t + b out.   Raises AudioLDMError for a sampler that looks at what it is given.
+    The vectors are the answers x0 of each call, then the noises.   A call has the time t, their factors in x_t (``x``),
+    and x0 = a x_t + b out.   Raises AudioLDMError for a sampler that looks at what it is given.
     """
     sigmas = choose(GRIDS, settings.grid, "grid")(model.schedule, settings.steps)
     most = 8 * settings.steps + 8

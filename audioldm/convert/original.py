@@ -1,7 +1,6 @@
 """A model of AudioLDM's shape as a checkpoint of the original code: every key that its strict loader wants.
 
-What this project does not keep (numbers of the schedule, CLAP's front end and masks) is computed; AudioSet's classifier
-and the projections of CLAP's auxiliary loss, which no generation uses, are zeros.
+AudioSet's classifier and the projections of CLAP's auxiliary loss, which no generation uses, are zeros.
 """
 
 import math

@@ -1,9 +1,4 @@
-"""What a reference names, for ``-m``, ``--vae``, ``--clap``, ``--vocoder``, ``--ldm``, previews and recipes.
-
-A reference is "embedded"; a model folder, a component folder or a run folder; a folder of diffusers, transformers or
-Tango; an original checkpoint (.ckpt, .pth, .pt, .bin, .safetensors), LAION's CLAP among them; the checkpoint of a run
-of this project; or a hub id, ``owner/name`` or ``owner/name@REVISION``.
-"""
+"""What a reference names: a model, component or run folder, an original file, a run's checkpoint, or a hub id."""
 
 import re
 from dataclasses import dataclass, replace
@@ -36,10 +31,9 @@ ALONE = {"clap": ("ClapModel",), "text_encoder": ("T5EncoderModel",)}
 
 
 def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
-    """The model that ``ref`` names, float32 on the CPU; None is the embedded one.
+    """The model that ``ref`` names, float32 on the CPU; None is the embedded one.   ``choices``: see ``Choices``.
 
-    ``choices`` are those of ``convert.folder.Choices``: heads, weights, tokenizer.   Raises AudioLDMError where there
-    is none, or it is of an unknown kind.
+    Raises AudioLDMError where there is none, or it is of an unknown kind.
     """
     options, path = Choices(**choices), EMBEDDED if ref in (None, "embedded") else Path(str(ref))
     if is_tango(home := path.parent if path.is_file() else path):
@@ -114,10 +108,7 @@ class Part:
 
 
 def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
-    """Where the ``kind`` of ``ref`` is; a model of the hub is fetched as far as the part needs it.
-
-    Raises AudioLDMError where there is none.
-    """
+    """Where the ``kind`` of ``ref`` is, fetched from the hub as far as it is needed.   Raises AudioLDMError."""
     if kind not in get_args(Kind):
         raise AudioLDMError(f"kind={kind!r} is no part of a model.", f"Known: {', '.join(get_args(Kind))}.")
     options, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
@@ -166,8 +157,7 @@ def open_part(
 ) -> Any:
     """The part of a model that ``ref`` names, in eval mode: a U-Net, VAE or vocoder, a ``Clap``, a ``T5TextEncoder``.
 
-    ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices`` are those of ``convert.folder.Choices``.
-    Raises AudioLDMError where there is none, or it is of another kind.
+    ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices``: see ``Choices``.   Raises AudioLDMError.
     """
     net = find_part(ref, kind, **choices).open()
     if isinstance(net, NoClap):

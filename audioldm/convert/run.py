@@ -98,10 +98,7 @@ def built(node: Any) -> Any:
 
 
 def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5TextEncoder | None) -> Components:
-    """The model of a run's U-Net and the parts that it learned with.
-
-    Raises AudioLDMError where its latents were not made with this VAE, this CLAP or this T5.
-    """
+    """The model of a run's U-Net and parts.   AudioLDMError where its latents were not made with these."""
     settings, index = run_settings(run), index_of(run)
     hears = "" if clap.audio_encoder is None else state_digest(clap.audio_encoder)
     for what, digest in {"encoder": encoder_digest(vae), "clap": hears}.items():
@@ -135,10 +132,7 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
 
 
 def t5_of(run: Path, named: str | None = None) -> str | None:
-    """The T5 that a run's latents were made with, or the ``named`` one if it is the same; None without tokens.
-
-    Raises AudioLDMError where it is gone or another.
-    """
+    """The T5 of a run's latents, or the same one as ``named``; None without tokens.   Raises AudioLDMError."""
     index = index_of(run)
     item = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
     if item is None:

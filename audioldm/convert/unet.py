@@ -1,7 +1,6 @@
 """The U-Net of AudioLDM, AudioLDM 2 and Stable Diffusion's family: CompVis names and shapes to diffusers'.
 
-An input or output block holds a residual block, then ``T`` transformers where there is attention.   AudioLDM: T = 1
-without context.   AudioLDM 2: one self-attention transformer and one for each context.
+A block is a residual one, then transformers where there is attention: one, or in AudioLDM 2 one for each context.
 """
 
 import re

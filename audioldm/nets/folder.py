@@ -212,10 +212,7 @@ def reason(error: BaseException) -> str:
 
 
 def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """``state`` in the names of the libraries of today, with the buffers that these compute.
-
-    A weight that the module has under two names may be under one of them in a file: T5's words are.
-    """
+    """``state`` in the names of today's libraries, with the buffers that these compute and weights' second names."""
     expected = module.state_dict()
     names = [(key, id(value)) for key, value in module.named_parameters(remove_duplicate=False)]
     tensors = {number: state[key] for key, number in reversed(names) if key in state}
@@ -265,9 +262,8 @@ def check_finite(key: str, value: Tensor, place: Path) -> None:
 def aligned(state: Mapping[str, Tensor]) -> State:
     """``state`` with every tensor at a multiple of 16 bytes, all copied where one was not.
 
-    A matrix product may round by where its operands lie (MKL on AMD does, modulo 16), and a file puts them anywhere:
-    the same weights from another file would give another sound, if only in the last bit.   All, because one view that
-    is left would hold the whole file in memory beside the copies.
+    A matrix product may round by where its operands lie (MKL on AMD does): the same weights from another file would
+    give another sound.   All, because one view that is left would hold the whole file in memory beside the copies.
     """
     astray = any(value.data_ptr() % 16 for value in state.values())
     return {key: value.clone() if astray else value for key, value in state.items()}
@@ -307,7 +303,7 @@ def weight_file(folder: Path | str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Everything in a weight file, on the CPU.   A pickle is opened with ``weights_only=True`` or not at all.
+    """Everything in a weight file, on the CPU; a pickle is opened with ``weights_only=True`` or not at all.
 
     Raises AudioLDMError for a missing, truncated or foreign file, and for one that would run code when opened.
     """

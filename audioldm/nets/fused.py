@@ -1,9 +1,7 @@
 """diffusers' residual and transformer blocks for a GPU: channels-last throughout, with few passes between products.
 
-diffusers' blocks in bfloat16 spend more time on copies between layouts, biases, sums and norms than on products.   Here
-a convolution's bias goes into the norm or the sum that follows it, a norm and its activation are one pass, and the
-three projections of an attention are one product.   Needs Triton, which torch brings along for NVIDIA's cards.
-B batch, C channels, H rows, W columns, T = H W tokens.
+A convolution's bias goes into the norm or sum after it, a norm and its activation are one pass, three projections one
+product.   Needs Triton.   B batch, C channels, H rows, W columns, T = H W tokens.
 """
 
 import copy
@@ -28,10 +26,7 @@ def available() -> bool:
 
 
 def fuse(net: Net) -> Net:
-    """A copy of ``net`` with the same weights in the same memory, whose blocks run as this module says.
-
-    Blocks of another make stay as they are.   For inference only; weights that change need a new copy.
-    """
+    """A copy of ``net`` on the same weights with fused blocks, for inference; those of another make stay."""
     twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
     for module in list(twin.modules()):
         for kind, fits, block in BLOCKS:

@@ -63,12 +63,8 @@ CHUNK = 1024
 def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int = CHUNK) -> Tensor:
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
-    Without gradients it runs ``generate``, the same function sooner, and no more than ``chunk`` frames at once: each
-    piece sees ``reach`` frames on either side, so that the sound is the same and memory does not grow with it.
-
-    An odd rate with an even kernel gives extra samples (160 T + 32 for the published shape); they come off both ends,
-    which keeps the frames aligned with the front end that the vocoder was trained on.   An ``ISTFTVocoder`` makes one
-    hop a frame by itself.
+    Without gradients it runs ``generate``, ``chunk`` frames at once, and ``reach`` more on either side: the same
+    sound in bounded memory.   HiFi-GAN's extra samples (32 for the published shape) come off both ends.
     """
     if mel.dim() != 4 or mel.shape[1] != 1:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")
@@ -96,10 +92,9 @@ def trimmed(wave: Tensor, length: int) -> Tensor:
 
 
 def reach(vocoder: SpeechT5HifiGan) -> int:
-    """Frames to either side that a sample depends on, at most.   25 for the published shape, for instance.
+    """Frames to either side that a sample depends on, at most: 25 for the published shape.
 
-    Counted back from the end: half a kernel for every convolution, the longest branch of each stage, and a transposed
-    one divides what came after it by its stride.
+    From the end: half a kernel a convolution, the longest branch of each stage; a transposed one divides by its stride.
     """
     config = vocoder.config
     samples = 3
@@ -113,10 +108,9 @@ def reach(vocoder: SpeechT5HifiGan) -> int:
 
 
 def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
-    """The vocoder's own function of a log-mel (B, 1, T, F), untrimmed (B, 1, N), computed as pictures one row high.
+    """The vocoder's function of a log-mel (B, 1, T, F), untrimmed (B, 1, N), as channels-last pictures of one row.
 
-    Convolutions over time read channels-last memory as it is; as one-dimensional ones they copy it to and fro.   The
-    mean over the branches is taken in the next layer's weights: a leaky ReLU lets a positive factor through.
+    The mean over the branches is taken in the next layer's weights: a leaky ReLU lets a positive factor through.
     """
     config = vocoder.config
     x = (mel[:, 0] - vocoder.mean) / vocoder.scale if config.normalize_before else mel[:, 0]

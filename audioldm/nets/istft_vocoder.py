@@ -1,8 +1,7 @@
 """A vocoder that works at the hop rate and ends in an inverse STFT.   B batch, T frames, F mel bins, K bins, C width.
 
-The body is Vocos' (arXiv:2306.00814), ConvNeXt blocks; its losses are HiFi-GAN's (arXiv:2010.05646).   As FreeV
-(arXiv:2406.08196) it only corrects what the mel already says (``tones``): a spectrum of noise and one of tones,
-between which it chooses bin by bin, and phases that go on from frame to frame, which it may follow or leave.
+Vocos' body (arXiv:2306.00814), HiFi-GAN's losses (arXiv:2010.05646).   As FreeV (arXiv:2406.08196) it only corrects
+what the mel says: a spectrum of noise and one of tones, between which it chooses, and phases that go on.
 """
 
 from collections.abc import Callable
@@ -51,10 +50,7 @@ class Bands(NamedTuple):
 
 @lru_cache(maxsize=8)
 def bands(spec: AudioSpec, device: torch.device) -> Bands:
-    """The tables of a spec, on a device; kept, since a recorded or compiled net may copy nothing to it.
-
-    The triangles' feet and tops are evenly spaced on Slaney's mel scale.
-    """
+    """The tables of a spec (triangles even on Slaney's mel scale), kept: a recorded net may copy nothing there."""
 
     def mel(hertz: float) -> float:
         return 15 + 27 * log(hertz / 1000) / log(6.4) if hertz >= 1000 else hertz * 3 / 200
@@ -83,11 +79,9 @@ class Tones(NamedTuple):
 def tones(mel: Tensor, spec: AudioSpec, first: Tensor | None = None) -> Tones:
     """Tones of a log-mel (B, T, F) in float32; ``first`` (B, F) or (F,) are the turns before the first frame.
 
-    The triangles divided by their heights are hat functions, which reproduce straight lines: so the mean of three
-    tops, weighed with the bands, is the frequency of a tone that stands alone, exactly.   All bands of one hill share
-    one phase, which goes on from where the hill's top was a frame ago (a phase vocoder's identity phase locking:
-    Laroche & Dolson 1999).   That recursion, phase_t[m] = phase_(t-1)[top_t[m]] + hertz_t[m] hop / rate, composes, so
-    log2(T) rounds give all frames at once.
+    Triangles divided by their heights reproduce straight lines: the mean of three tops, weighed with the bands, is the
+    frequency of a tone that stands alone.   A hill's bands share one phase, which goes on from where its top was before
+    (identity phase locking: Laroche & Dolson 1999); that recursion composes, so log2(T) rounds give all frames.
     """
     table = bands(spec, mel.device)
     hats = mel.float().exp() / table.height
@@ -144,9 +138,7 @@ def lobe(mel_tones: Tones, spec: AudioSpec) -> Tensor:
 def prior(mel: Tensor, spec: AudioSpec, rounds: int = 6) -> Tensor:
     """Log of non-negative magnitudes (B, T, K) with about the bands of a log-mel (B, T, F), in float32.
 
-    FreeV (arXiv:2406.08196) takes the pseudo-inverse, which is negative beside every tone; this is the multiplicative
-    update of Lee & Seung 2001 (as ``signal.invert.fitted``) from a flat spectrum: the first round interpolates, each
-    further one sharpens.
+    Lee & Seung's multiplicative update (2001) from a flat spectrum; FreeV's pseudo-inverse is negative beside tones.
     """
     target = mel.float().exp()
     value = torch.ones_like(bands(spec, mel.device).share).expand(*mel.shape[:-1], -1)
@@ -156,10 +148,7 @@ def prior(mel: Tensor, spec: AudioSpec, rounds: int = 6) -> Tensor:
 
 
 def gains(magnitude: Tensor, target: Tensor, spec: AudioSpec) -> Tensor:
-    """What to multiply magnitudes (B, T, K) with so that their bands come near ``target`` (B, T, F), in float32.
-
-    Bins of no band get 0.
-    """
+    """Factors of magnitudes (B, T, K) that bring their bands near ``target`` (B, T, F), in float32; 0 in no band."""
     table = bands(spec, target.device)
     with torch.autocast(target.device.type, enabled=False):
         return target / (magnitude @ table.bank.T).clamp(min=1e-9) @ table.bank / table.share
@@ -195,11 +184,9 @@ class ConvNeXtBlock(nn.Module):
 
 @register
 class ISTFTVocoder(ModelMixin, ConfigMixin):
-    """Log-mel to waveform, exactly one hop a frame, a function of the mel alone.
+    """Log-mel to waveform, exactly one hop a frame, a function of the mel alone.   Defaults: 11.9 M parameters.
 
-    Defaults: the embedded model's, 11.9 M parameters.   ``noise`` channels of fixed pseudo-random numbers (of the
-    frame's index) are what noise is made from.   Spectra of noise that are drawn frame by frame do not fit together, so
-    that a sound made from them has other magnitudes: ``corrections`` rounds scale those of the sound to the mel.
+    Noise comes from ``noise`` channels of fixed pseudo-random numbers; ``corrections`` rounds scale it to the mel.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -230,11 +217,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
             self.head.bias.copy_(start.repeat_interleave(bins))
 
     def forward(self, mel: Tensor, seed: Tensor | None = None) -> Tensor:
-        """Log-mel (B, T, F) to a wave (B, T * hop).
-
-        ``seed`` (B,) of whole numbers varies the first phases and the noise from row to row, as training does; without
-        it they are always the same.
-        """
+        """Log-mel (B, T, F) to a wave (B, T * hop); ``seed`` (B,) varies the noise and first phases from row to row."""
         track, noise = self.sources(mel, seed)
         return self.decode(mel, track, noise)
 

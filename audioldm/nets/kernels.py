@@ -1,7 +1,6 @@
-"""Triton kernels for what lies between the products of a U-Net: norms, sums and gates, each in as few passes as it can.
+"""Triton kernels for what lies between the products of a U-Net: norms, sums and gates, in float32 and few passes.
 
-Everything is channels-last: the last axis in memory is C.   B batch, C channels, H rows, W columns, N vectors.
-Sums are float32, whatever the type of the tensors.
+All memory is channels-last.   B batch, C channels, H rows, W columns, N vectors.
 """
 
 # Triton's language has no types that mypy could check

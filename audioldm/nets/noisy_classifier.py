@@ -17,13 +17,8 @@ from audioldm.nets.folder import register
 class NoisyClassifier(ModelMixin, ConfigMixin):
     """A residual net over noisy scaled latents, conditioned on the noise level.   Dhariwal & Nichol 2021 sec. 4.1.
 
-    (x = x0 + sigma eps (B, C, T, F), sigma (B,)) to logits (B, K); any T.   It knows levels, not times, so any model of
-    the same latents may use it, whatever its schedule.   ``encoder`` is the digest of the VAE encoder whose latents it
-    knows (``nets.vae.encoder_digest``).
-
-    >>> net = NoisyClassifier(classes=["dog", "rain"], latent_channels=8, widths=(16, 32))
-    >>> net(torch.randn(3, 8, 32, 16), torch.tensor([0.1, 1.0, 1e6])).shape
-    torch.Size([3, 2])
+    (x = x0 + sigma eps (B, C, T, F), sigma (B,)) to logits (B, K), whatever the schedule.   ``encoder`` is the digest
+    of the VAE encoder whose latents it knows (``nets.vae.encoder_digest``).
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -50,11 +45,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         self.out = nn.Linear(2 * widths[-1], len(classes))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Logits.
-
-        The net sees x / (1 + sigma^2), the best linear guess at x0: as the noise grows, its gradient falls as fast as
-        the true posterior's, so that sigma^2 times it stays finite up to a terminal SNR of zero.
-        """
+        """Logits of x / (1 + sigma^2), the best linear guess at x0, whose gradient falls as the posterior's."""
         level = sigma.to(torch.promote_types(x.dtype, torch.float32))
         shrink = (1 / (1 + level**2)).to(x.dtype).reshape(-1, 1, 1, 1)
         # Karras et al. 2022: c_noise = log(sigma) / 4, in thousandths

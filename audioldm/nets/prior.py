@@ -1,7 +1,4 @@
-"""From a text's vector to a sound's in CLAP's space, by diffusion.   DALL-E 2 (arXiv:2204.06125) sec. 2.2.
-
-B batch, D width of CLAP's space.
-"""
+"""From a text's vector to a sound's in CLAP's space (B, D), by diffusion.   DALL-E 2 (arXiv:2204.06125) sec. 2.2."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +25,8 @@ OTHER = 2**62
 
 @register
 class Prior(ModelMixin, ConfigMixin):
-    """diffusers' PriorTransformer at small size: (x_t (B, D), t (B,), text (B, D)) to x0 (B, D).
+    """diffusers' PriorTransformer at small size: (x_t (B, D), t (B,), text (B, D)) to x0, a unit vector times sqrt(D).
 
-    x0 is a unit vector of sound times sqrt(D), so that its values have a deviation of about 1, as the noise has.
     ``clap`` is the digest of the CLAP whose space it knows.
     """
 
@@ -62,10 +58,7 @@ class Prior(ModelMixin, ConfigMixin):
         scale: float = 1.5,
         sampler: str = "dpmpp_2m",
     ) -> Tensor:
-        """Unit vectors of sounds (B, D) that text vectors (B, D) may mean, one for each seed.
-
-        ``empty`` (D,) is the vector of the empty prompt, which guidance of ``scale`` leads away from.
-        """
+        """Unit vectors of sounds (B, D) that texts' (B, D) may mean, one a seed; guidance leaves ``empty`` (D,)."""
         sigmas = grids.trailing(SCHEDULE, steps)
         pair = guidance.Pair(self.denoiser(text), self.denoiser(empty.expand_as(text)))
         noise = draw(text.shape[1:], generators([seed + OTHER for seed in seeds]), device=text.device)

@@ -52,9 +52,8 @@ class T5TextEncoder(nn.Module):
 class AudioLDM2TextEncoder(nn.Module):
     """Texts to two sequences: ``length`` vectors that GPT-2 generates (B, 8, G), and T5's tokens (B, L, E).
 
-    ``alone``: every text by itself and the empty one as zeros, as the original trains and generates.   Otherwise as
-    diffusers' pipeline does: texts are padded to the longest before GPT-2 reads them, so that each moves the others,
-    and GPT-2 goes on from the empty one too.   ``projection`` is ``AudioLDM2ProjectionModel``, ``gpt`` ``GPT2Model``.
+    ``alone``: every text by itself and the empty one as zeros, as the original does.   Otherwise, as in diffusers,
+    texts are padded to the longest before GPT-2 reads them, so that each moves the others.
     """
 
     def __init__(

@@ -1,9 +1,7 @@
 """The latent U-Net: one builder for FiLM, cross-attention, and both.   B batch, C channels, T frames, F bins.
 
-AudioLDM's "FiLM" is additive: the CLAP vector goes through one linear layer, is concatenated to the time embedding, and
-every residual block adds a projection of the two (arXiv:2301.12503 sec. 3; diffusers: class_embed_type
-"simple_projection", class_embeddings_concat).   Where there is no token context, the second attention of each
-transformer block attends to the latent itself.
+AudioLDM's "FiLM" is additive: a projection of the CLAP vector beside the time embedding (arXiv:2301.12503 sec. 3).
+Without token context the second attention of each transformer block attends to the latent itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +23,9 @@ LatentUNet: TypeAlias = UNet2DConditionModel | AudioLDM2UNet2DConditionModel
 class UNetSizes:
     """The sizes of a latent U-Net; as it stands, AudioLDM-S's.   Raises ValueError for contexts that no net can have.
 
-    ``head_channels`` is the width of one head; diffusers' argument ``attention_head_dim`` is, against its name, the
-    number of heads, so it is derived per level, unless ``heads`` gives it.   ``depth``: blocks a transformer.
-    ``attention`` says at which levels; None: on all but the first (Stable Diffusion's family: all but the last).
-    ``linear`` lets transformers go in and out through linear layers.
-
-    ``contexts`` gives AudioLDM 2's U-Net: after each residual block one transformer for each, in order; a context is
-    the width of the tokens that it attends to, or None for the latent itself.   (None, 768, 1024) is AudioLDM 2,
-    (None, 1024) its text-only relative, both of kind "cross"; (None, None) of kind "film" the 48 kHz AudioLDM.
+    ``head_channels`` is the width of one head, ``heads`` their number; ``depth`` blocks a transformer; ``attention`` at
+    which levels (None: all but the first); ``linear`` layers around transformers.   ``contexts`` is AudioLDM 2's:
+    one transformer each, the width of the tokens that it attends to, or None for the latent itself.
     """
 
     channels: Sequence[int] = (128, 256, 384, 640)
@@ -74,10 +67,7 @@ class UNetSizes:
 
 
 def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
-    """A U-Net of ``UNetSizes``, attending in the middle, too.   Defaults: AudioLDM-S, 185.04 M parameters.
-
-    Raises ValueError for an unknown kind, or more than two widths.
-    """
+    """A U-Net of ``UNetSizes``, attending in the middle, too.   Defaults: AudioLDM-S, 185.04 M.   Raises ValueError."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
     shape = UNetSizes(**sizes)
@@ -93,9 +83,9 @@ def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
 
 
 def with_variance(unet: LatentUNet) -> LatentUNet:
-    """``unet`` with twice the output channels, the new ones 0 at first: the shares of ``posterior.log_variance``.
+    """``unet``, in place, with twice the output channels, the new ones 0: the shares of ``posterior.log_variance``.
 
-    Improved DDPM (arXiv:2102.09672) sec. 3.1.   In place; one that has them is left as it is.
+    Improved DDPM (arXiv:2102.09672) sec. 3.1.
     """
     if not learns_variance(unet):
         old: Any = unet.conv_out
@@ -136,10 +126,7 @@ def multiple_of(unet: LatentUNet) -> int:
 
 
 def net_call(unet: LatentUNet, *, variance: bool = False) -> NetCall:
-    """The U-Net as a function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F).
-
-    With ``variance`` the answer is all that it says, (B, 2C, T, F) of one that learned its variance.
-    """
+    """The U-Net as function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F); 2C with ``variance``."""
     kind = kind_of(unet)
     two = isinstance(unet, AudioLDM2UNet2DConditionModel) and len(widths_of(unet)) == 2
     channels = None if variance else unet.config.in_channels
