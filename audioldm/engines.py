@@ -93,7 +93,6 @@ class Engine:
 
 
 def check_mode(mode: str) -> None:
-    """Raise AudioLDMError for a mode that there is not."""
     if mode not in MODES:
         raise AudioLDMError(f"mode={mode!r} is none of {', '.join(MODES)}.", "Use --mode exact.")
 
@@ -156,12 +155,10 @@ def fused(net: Net) -> Net:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` with its channels innermost, as fast convolutions read it."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def graphed(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """``function`` recorded on a GPU; elsewhere itself."""
     return Graphed(function) if device.type == "cuda" else function
 
 
@@ -184,8 +181,6 @@ WARM_UPS = 3
 
 @dataclass(frozen=True)
 class Recording:
-    """One CUDA graph with the memory that it reads and writes."""
-
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor | None, ...]
     output: Tensor

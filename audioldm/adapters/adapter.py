@@ -48,7 +48,6 @@ class Adapter:
 
     @property
     def parameters(self) -> int:
-        """Number of values in all factors."""
         return sum(value.numel() for layer in self.layers.values() for value in layer.factors.values())
 
 

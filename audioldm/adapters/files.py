@@ -101,7 +101,6 @@ def table(text: str) -> dict[str, Any]:
 
 
 def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
-    """What ``write`` wrote."""
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
     base, facts, kind = table(about["base"]), table(about["about"]), about["kind"]

@@ -24,8 +24,6 @@ Weighted = tuple[Adapter, float]
 
 @dataclass(frozen=True)
 class Applied:
-    """One adapter that a model runs with."""
-
     file: str
     sha256: str
     kind: str
@@ -46,7 +44,6 @@ class Adapted:
     """the model's own settings, where adapters brought others"""
 
     def settings(self) -> list[dict[str, Any]]:
-        """For a sidecar."""
         return [{k: v for k, v in asdict(one).items() if v is not None} for one in self.applied]
 
 
@@ -61,7 +58,6 @@ class Delta(nn.Module):
         )
 
     def forward(self, weight: Tensor) -> Tensor:
-        """strength * delta."""
         return self.strength * DELTAS[self.kind](weight, dict(self.factors.items()), self.scale)
 
 
@@ -73,7 +69,6 @@ class Stack(nn.Module):
         self.deltas = nn.ModuleList()
 
     def forward(self, weight: Tensor) -> Tensor:
-        """W + sum of strength * delta(W)."""
         out = weight
         for delta in self.deltas:
             out = out + delta(weight).to(weight.dtype)

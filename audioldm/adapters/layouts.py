@@ -52,7 +52,6 @@ def kind_of(factors: Iterable[str], where: str) -> str:
 
 
 def folded(layer: Layer) -> dict[str, Tensor]:
-    """The factors with the scale multiplied into one of them."""
     first = FOLD.get(layer.kind) or ("lokr_w1" if "lokr_w1" in layer.factors else "lokr_w1_a")
     return {**layer.factors, first: layer.scale * layer.factors[first]}
 

@@ -31,7 +31,6 @@ class Words:
 
     @property
     def parameters(self) -> int:
-        """Number of values learned."""
         return self.rows.numel()
 
 
@@ -43,7 +42,6 @@ class Appended(nn.Module):
         self.rows = nn.Parameter(rows.clone())
 
     def forward(self, table: Tensor) -> Tensor:
-        """(V, E) to (V + n, E)."""
         return torch.cat([table, self.rows.to(table.dtype)])
 
 
@@ -121,7 +119,6 @@ def unmerge_words(clap: Any, before: Vocabulary) -> None:
 
 
 def set_table(clap: Any, table: nn.Embedding) -> None:
-    """Another table in the text tower."""
     clap.text_encoder.set_input_embeddings(table)
     clap.text_encoder.config.vocab_size = len(table.weight)
 

@@ -77,7 +77,6 @@ class MapControl:
         return called
 
     def settings(self) -> dict[str, Any]:
-        """For a sidecar."""
         config, kind = self.net.config, type(self.net).__name__
         return {"map": config.map, "from": self.source, "scale": self.scale, "net": kind}
 
@@ -98,7 +97,6 @@ class AudioPromptControl:
         return self.net.around(call, unet, self.vector, self.scale, rows)
 
     def settings(self) -> dict[str, Any]:
-        """For a sidecar."""
         return {"sound": self.source, "scale": self.scale, "net": "IPAdapter"}
 
 

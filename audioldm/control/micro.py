@@ -44,7 +44,6 @@ class MicroConditioning(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.outside.bias)
 
     def forward(self, facts: Tensor) -> Tensor:
-        """The vectors."""
         values = (facts / facts.new_tensor(list(UNITS.values()))).abs()
         waves = get_timestep_embedding(
             values.flatten(), self.config.waves, flip_sin_to_cos=True, downscale_freq_shift=0
@@ -84,7 +83,6 @@ class MicroControl:
         return called
 
     def settings(self) -> dict[str, Any]:
-        """For a sidecar."""
         return {"facts": dict(self.facts)}
 
 

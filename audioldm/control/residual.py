@@ -23,7 +23,6 @@ Residuals = dict[str, Any]
 
 
 def each(residuals: Residuals, function: Callable[[Tensor], Tensor]) -> Residuals:
-    """``function`` of every tensor."""
     return {
         name: [function(part) for part in value] if isinstance(value, list) else function(value)
         for name, value in residuals.items()
@@ -126,7 +125,6 @@ class ControlNet(ModelMixin, ConfigMixin):
 
 
 def attends(block: nn.Module) -> bool:
-    """Whether a block of a U-Net holds transformers."""
     return bool(getattr(block, "has_cross_attention", False))
 
 

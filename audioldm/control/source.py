@@ -45,7 +45,6 @@ class MapSource:
         return cls(name.strip(), Path(path or rest), scale)
 
     def check(self) -> None:
-        """Refuse a file that is not there, or that cannot hold this map."""
         if not self.path.is_file():
             why = f"control {self.name}={self.path} is not a file."
             raise AudioLDMError(why, "Name a sound file, or a CSV of time,value.")

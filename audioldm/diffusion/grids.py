@@ -17,7 +17,6 @@ ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152
 
 
 def check_steps(steps: int, most: int | None = None) -> None:
-    """Refuse fewer than 1 step, or more than ``most``."""
     if steps < 1:
         raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 or more.")
     if most is not None and steps > most:

@@ -42,7 +42,6 @@ Combine = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def combined(pair: Pair, combine: Combine) -> Denoiser:
-    """The two answers of a pair made one."""
     return lambda x, sigma: combine(x, sigma, *pair(x, sigma))
 
 

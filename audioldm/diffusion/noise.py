@@ -1,7 +1,4 @@
-"""Noise that belongs to a sample and not to its place in a batch: one generator each, drawn on the CPU.
-
-B batch.
-"""
+"""Noise that belongs to a sample and not to its place in a batch: one generator each, drawn on the CPU."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,19 +20,16 @@ def seeds(numbers: Sequence[int]) -> list[Generator]:
 
 
 def draw(
-    shape: Sequence[int],
-    generators: Sequence[Generator],
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    shape: Sequence[int], generators: Sequence[Generator], *, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Standard normal noise (B, *shape), row i from generator i; drawn in float32 on the CPU, then cast and moved.
+    """Standard normal noise (B, *shape), row i from generator i; drawn in float32 on the CPU, then moved.
 
     >>> torch.equal(draw([4], seeds([7, 8]))[1:], draw([4], seeds([8])))
     True
     """
-    rows = [torch.randn(tuple(shape), generator=generator) for generator in generators]
-    return torch.stack(rows).to(device=device, dtype=dtype)
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(
+        device
+    )
 
 
 @dataclass(frozen=True)
@@ -45,8 +39,6 @@ class PerSample:
     generators: Sequence[Generator]
     shape: Sequence[int]
     device: torch.device | str = "cpu"
-    dtype: torch.dtype = torch.float32
 
     def __call__(self) -> Tensor:
-        """(B, *shape), new at each call."""
-        return draw(self.shape, self.generators, device=self.device, dtype=self.dtype)
+        return draw(self.shape, self.generators, device=self.device)

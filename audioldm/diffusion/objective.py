@@ -23,15 +23,17 @@ def unit_draw(count: int, kind: Draw = "uniform", *, generator: Generator | None
     random shift of an even grid, so that each batch covers all times, Kingma et al. 2021 (VDM) app. I.1.
     """
     device = torch.device("cpu") if generator is None else generator.device
-    if kind not in get_args(Draw):
-        raise ValueError(f"draw={kind!r} is none of {', '.join(get_args(Draw))}.")
     options: dict[str, Any] = {"generator": generator, "dtype": torch.float64, "device": device}
-    if kind == "uniform":
-        return torch.rand(count, **options)
-    if kind == "logit_normal":
-        return torch.randn(count, **options).sigmoid()
-    even = (torch.arange(count, dtype=torch.float64, device=device) / count + torch.rand(1, **options)) % 1
-    return even[torch.randperm(count, generator=generator, device=device)]
+    match kind:
+        case "uniform":
+            return torch.rand(count, **options)
+        case "logit_normal":
+            return torch.randn(count, **options).sigmoid()
+        case "low_discrepancy":
+            grid = torch.arange(count, dtype=torch.float64, device=device) / count
+            even = (grid + torch.rand(1, **options)) % 1
+            return even[torch.randperm(count, generator=generator, device=device)]
+    raise ValueError(f"draw={kind!r} is none of {', '.join(get_args(Draw))}.")
 
 
 def draw_t(
@@ -76,36 +78,17 @@ def error_ratio(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     return ((q * alpha - p * sigma) / sigma) ** 2
 
 
-def min_snr(snr: Tensor, *, gamma: float = 5.0) -> Tensor:
-    """Weigh the x0 error by min(SNR, gamma): so eps by min/SNR and v by min/(SNR + 1).   Hang et al. 2023."""
-    return snr.clamp(max=gamma)
-
-
-def p2(snr: Tensor, *, k: float = 1.0, gamma: float = 1.0) -> Tensor:
-    """Weigh the x0 error by SNR / (k + SNR)^gamma: less where only fine detail is left.   Choi et al. 2022."""
-    return snr / (k + snr) ** gamma
-
-
-def edm(snr: Tensor, *, data_std: float = 1.0) -> Tensor:
-    """Weigh the x0 error by (sigma^2 + std^2) / (sigma std)^2, sigma^2 = 1/SNR.   Karras et al. 2022 (EDM) tab. 1."""
-    return snr + 1 / data_std**2
-
-
 WEIGHTINGS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "uniform": None,
-    "min_snr": min_snr,
-    "p2": p2,
-    "edm": edm,
+    "min_snr": lambda snr: snr.clamp(max=5.0),  # so eps by min/SNR and v by min/(SNR + 1).   Hang et al. 2023
+    "p2": lambda snr: snr / (1 + snr),  # less where only fine detail is left.   Choi et al. 2022
+    "edm": lambda snr: snr + 1,  # (sigma^2 + std^2) / (sigma std)^2, std 1.   Karras et al. 2022 (EDM) tab. 1
 }
 """Weight of the x0 error as a function of SNR; None leaves the net's own error as it is."""
 
 
 def weight(
-    t: Tensor,
-    schedule: Path,
-    *,
-    prediction: Prediction = "eps",
-    weighting: Weighting | Callable[[Tensor], Tensor] = "uniform",
+    t: Tensor, schedule: Path, *, prediction: Prediction = "eps", weighting: Weighting = "uniform"
 ) -> Tensor:
     """Factor (B,) on the squared error of ``prediction``; one weighting weighs the same x0 error for every prediction.
 
@@ -113,11 +96,10 @@ def weight(
     >>> f"{weight(torch.tensor([0]), audioldm(), prediction='eps', weighting='min_snr').item():.5f}"  # 5 / 665.67
     '0.00751'
     """
-    if isinstance(weighting, str) and weighting not in WEIGHTINGS:
+    if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r} is none of {', '.join(WEIGHTINGS)}.")
-    function = WEIGHTINGS[weighting] if isinstance(weighting, str) else weighting
     alpha, sigma = schedule.coefficients(t)
-    if function is None:
+    if (function := WEIGHTINGS[weighting]) is None:
         return torch.ones_like(alpha)
     # zero terminal SNR: eps' factor 0/0 has the limit that it has just above
     alpha = alpha.clamp(min=2.0**-12)
@@ -131,7 +113,7 @@ def loss(
     noise: Tensor,
     schedule: Path,
     prediction: Prediction = "eps",
-    weighting: Weighting | Callable[[Tensor], Tensor] = "uniform",
+    weighting: Weighting = "uniform",
 ) -> Tensor:
     """Weighted mean squared error per sample (B,).   z, noise (B, ...); t (B,).   DDPM eq. 14."""
     x_t = add_noise(z, t, noise, schedule)

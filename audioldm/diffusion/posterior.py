@@ -3,7 +3,6 @@
 In x_t (not x / alpha) coordinates, one trained time back.   t (B,) whole numbers; x, x0 (B, ...).
 """
 
-from collections.abc import Callable
 from math import log, pi
 
 import torch
@@ -12,9 +11,6 @@ from torch import Tensor
 from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import NetCall, Prediction, spread, to_x0
 from audioldm.diffusion.schedule import NoiseSchedule
-
-HYBRID = 0.001
-"""lambda of Nichol & Dhariwal 2021 eq. 16, on the sum of all T terms"""
 
 
 def bars(t: Tensor, schedule: NoiseSchedule) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +71,7 @@ def hybrid(
     noise: Tensor,
     schedule: NoiseSchedule,
     prediction: Prediction = "eps",
-    weighting: objective.Weighting | Callable[[Tensor], Tensor] = "uniform",
+    weighting: objective.Weighting = "uniform",
 ) -> Tensor:
     """L_simple + 0.001 L_vlb per sample (B,) of a net with twice the channels.   Nichol & Dhariwal 2021 eq. 16.
 
@@ -87,4 +83,4 @@ def hybrid(
     alpha, sigma = schedule.coefficients(t)
     guess = to_x0(value.detach(), x_t, alpha=alpha, sigma=sigma, prediction=prediction)
     term = bound_term(z, x_t, t, guess, log_variance(share, t, schedule), schedule)
-    return simple + HYBRID * schedule.length * term
+    return simple + 0.001 * schedule.length * term

@@ -53,14 +53,6 @@ def to_x0(value: Tensor, x_t: Tensor, *, alpha: Tensor, sigma: Tensor, predictio
     return value if prediction == "x0" else (q * x_t - s * value) / (q * a - p * s)
 
 
-def to_eps(value: Tensor, x_t: Tensor, *, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """The noise that ``value`` implies at x_t.   Shapes as in ``to_x0``."""
-    a, s = spread(alpha, x_t), spread(sigma, x_t)
-    p, q = parts(prediction, a, s)
-    # the first two need no x_t, and so no alpha above 0
-    return value / q if prediction in ("eps", "score") else (a * value - p * x_t) / (q * a - p * s)
-
-
 def express(x0: Tensor, eps: Tensor, *, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
     """The pair (x0, eps) said as ``prediction``: what a net is trained on.   x0, eps (B, ...); alpha, sigma (B,)."""
     p, q = parts(prediction, spread(alpha, x0), spread(sigma, x0))
@@ -78,8 +70,14 @@ def convert(
     """
     if source == to:
         return value
-    x0 = to_x0(value, x_t, alpha=alpha, sigma=sigma, prediction=source)
-    eps = to_eps(value, x_t, alpha=alpha, sigma=sigma, prediction=source)
+    x0, a, s = (
+        to_x0(value, x_t, alpha=alpha, sigma=sigma, prediction=source),
+        spread(alpha, x_t),
+        spread(sigma, x_t),
+    )
+    p, q = parts(source, a, s)
+    # the first two need no x_t, and so no alpha above 0
+    eps = value / q if source in ("eps", "score") else (a * value - p * x_t) / (q * a - p * s)
     return express(x0, eps, alpha=alpha, sigma=sigma, prediction=to)
 
 

@@ -222,7 +222,6 @@ def plms(step: Step) -> Tensor:
 
 
 def weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
-    """The sum of ``parts`` (B, ...), each times its weight."""
     return sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0]))
 
 

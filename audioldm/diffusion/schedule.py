@@ -46,7 +46,6 @@ class NoiseSchedule:
 
     @property
     def length(self) -> int:
-        """T, the number of trained times."""
         return len(self.alphas_cumprod)
 
     def to(self, device: torch.device | str) -> "NoiseSchedule":
@@ -76,7 +75,6 @@ class NoiseSchedule:
         return alpha, sigma * alpha
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio alpha^2 / sigma^2 at t, float64."""
         alpha, sigma = self.coefficients(t)
         return (alpha / sigma) ** 2
 
@@ -137,7 +135,6 @@ class FlowPath:
         return 1 - u, u
 
     def snr(self, t: Tensor) -> Tensor:
-        """((1 - u) / u)^2."""
         alpha, sigma = self.coefficients(t)
         return (alpha / sigma) ** 2
 

@@ -29,17 +29,14 @@ class Entry:
     """lowest and highest value of an option; 0 or more where nothing is said"""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function."""
         return self.run(*args, **kwargs)
 
     @property
     def line(self) -> str:
-        """What it does."""
         return (self.about or self.run.__doc__ or "").split("\n")[0].split("   ")[0]
 
     @property
     def paper(self) -> str:
-        """Where it comes from."""
         return (self.about or self.run.__doc__ or "").split("\n")[0].split("   ")[1].removesuffix(".")
 
     def options(self) -> dict[str, float]:

@@ -72,28 +72,19 @@ def blend(
 
     ``weights`` has the parts' length (window * scale,).
     """
-    total: Tensor | None = None
-    mass = torch.zeros(length * scale)
-    for begin in begins:
+    total, mass = torch.empty(0), torch.zeros(length * scale)
+    for number, begin in enumerate(begins):
         piece = part(begin)
-        index = (torch.arange(len(weights)) + begin * scale) % (length * scale)
-        if total is None:
+        along = [1] * piece.ndim
+        along[dim] = -1
+        if number == 0:
             shape = list(piece.shape)
             shape[dim] = length * scale
             total = piece.new_zeros(shape)
-        trailing = piece.ndim - 1 - dim % piece.ndim
-        total.index_add_(dim, index.to(piece.device), piece * weights.to(piece).reshape(-1, *[1] * trailing))
+        index = (torch.arange(len(weights)) + begin * scale) % (length * scale)
+        total.index_add_(dim, index.to(piece.device), piece * weights.to(piece).reshape(along))
         mass.index_add_(0, index, weights)
-    assert total is not None, "begins is empty"
-    return total / mass.to(total).reshape(-1, *[1] * (total.ndim - 1 - dim % total.ndim))
-
-
-def weighted(parts: Sequence[Denoiser], shares: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-    """The sum of what the parts make of x (B, C, T, F) by their shares (P, T); one alone is left as it is."""
-    here = [(part, share) for part, share in zip(parts, shares, strict=True) if bool(share.any())]
-    if len(here) == 1:
-        return here[0][0](x, sigma)
-    return sum((share.to(x)[:, None] * part(x, sigma) for part, share in here), torch.zeros_like(x))
+    return total / mass.to(total).reshape(along)
 
 
 def windowed(
@@ -125,8 +116,17 @@ def windowed(
 
         def at(begin: int) -> Tensor:
             index = (torch.arange(size) + begin) % length
+            inside = x[:, :, index.to(x.device)]
+            here = [
+                (part, share)
+                for part, share in zip(parts, shares[:, index], strict=True)
+                if bool(share.any())
+            ]
             with window_at(begin, length):
-                return weighted(parts, shares[:, index], x[:, :, index.to(x.device)], sigma)
+                if len(here) == 1:
+                    return here[0][0](inside, sigma)
+                answers = (share.to(x)[:, None] * part(inside, sigma) for part, share in here)
+                return sum(answers, torch.zeros_like(inside))
 
         return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
 

@@ -81,12 +81,10 @@ def sampling_of(path: Path, adapter: Adapter | Words) -> dict[str, Any]:
 
 
 def sample_with(parts: Components, settings: dict[str, Any]) -> None:
-    """Give ``parts`` other defaults."""
     object.__setattr__(parts, "defaults", parts.defaults.merged(**settings))
 
 
 def release(parts: Components) -> None:
-    """Take every adapter off ``parts``."""
     if parts.adapted is not None:
         inject.unmerge(parts.unet, parts.adapted.weights)
         if parts.adapted.vocabulary is not None:

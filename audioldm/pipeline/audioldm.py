@@ -112,7 +112,6 @@ class AudioLDM(Components):
 
     @classmethod
     def of(cls, parts: Components) -> AudioLDM:
-        """The model of these parts."""
         return cls(**vars(parts))
 
     def to(

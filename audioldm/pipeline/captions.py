@@ -57,12 +57,10 @@ class Captioning:
         return [Caption(*pair) for pair in zip(texts, self.matches(sequence, texts), strict=True)]
 
     def sequence(self, waves: Tensor) -> Tensor:
-        """What the captioner looks at."""
         return self.captioner.sequence(*sound_features(self.clap, normalise_peak(waves.to(self.clap.device))))
 
     @torch.no_grad()
     def matches(self, sequence: Tensor, texts: Sequence[str]) -> list[float]:
-        """How well each text fits its sound, 0 to 1."""
         tokens = self.captioner.tokens(self.clap.tokenizer, texts)
         fits: list[float] = self.captioner.matching(sequence, tokens).sigmoid().tolist()
         return fits

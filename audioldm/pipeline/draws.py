@@ -93,7 +93,6 @@ def resample_silent(generate: Call) -> Call:
 
 
 def batch_step(on_step: OnStep, before: int, batches: int, step: int, steps: int) -> None:
-    """Report a step of one of ``batches`` batches, ``before`` of which are over."""
     on_step(before * steps + step, batches * steps)
 
 

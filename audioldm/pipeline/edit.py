@@ -92,11 +92,9 @@ class Canvas:
 
     @property
     def parts(self) -> Components:
-        """The model."""
         return self.run.parts
 
     def conditions(self, prompt: Prompt) -> Conditions:
-        """What an edit is conditioned on."""
         negative = self.run.settings.negative
         if isinstance(prompt, str | Condition):
             return encode(self.parts, [prompt], negative)
@@ -140,7 +138,6 @@ class Canvas:
 
 
 def check_strength(strength: float) -> None:
-    """Raise AudioLDMError for a strength outside [0, 1]."""
     if not 0 <= strength <= 1:
         raise AudioLDMError(f"strength={strength:g} is not in 0 to 1.", "0 keeps the sound, 1 ignores it.")
 

@@ -40,8 +40,6 @@ NOISELESS = ("euler", "ddim", "flow_euler")
 
 @dataclass(frozen=True)
 class TargetClass:
-    """One class of a classifier."""
-
     net: NoisyClassifier
     label: str
     sha256: str = ""

@@ -49,7 +49,6 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """Length."""
         return len(self.data) / self.rate
 
     def floats(self) -> npt.NDArray[np.float64]:

@@ -14,5 +14,4 @@ def normalise_peak(wave: Tensor, *, peak: float = 0.5, max_gain: float = 20.0) -
 
 
 def peak_of(wave: Tensor) -> float:
-    """Largest absolute sample."""
     return float(wave.abs().max()) if wave.numel() else 0.0

@@ -79,9 +79,9 @@ def test_a_sample_alone_is_the_sample_in_a_batch(name, dtype):
         return torch.tanh(x_t) * spread(t / 1000, x_t) + x_t.flatten(1).mean(1).reshape(-1, 1, 1, 1)
 
     def run(numbers):
-        source = noise.PerSample(noise.seeds(numbers), shape, dtype=dtype)
+        source = noise.PerSample(noise.seeds(numbers), shape)
         return A.SAMPLERS[name](
-            as_denoiser(net, SCHEDULE, prediction="v"), sigmas[0] * source(), sigmas, noise=source
+            as_denoiser(net, SCHEDULE, prediction="v"), (sigmas[0] * source()).to(dtype), sigmas, noise=source
         )
 
     together, alone = run([4, 0, 9]), run([0])

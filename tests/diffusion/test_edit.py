@@ -27,7 +27,8 @@ def known():
 
 
 def source():
-    return PerSample(seeds([3, 4]), SHAPE[1:], dtype=torch.float64)
+    draw = PerSample(seeds([3, 4]), SHAPE[1:])
+    return lambda: draw().double()
 
 
 def run(name, denoise, known, mask, steps=6):
