@@ -10,10 +10,10 @@ from audioldm.pipeline import edit
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.conditions import sound_condition
 from audioldm.pipeline.edit import Canvas
+from audioldm.pipeline.guidance import METHODS, GuidanceConfig
 from audioldm.pipeline.spans import Span
 from audioldm.signal.splice import lowpass
 
-SECONDS = 1.2
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def roundtrip(pipe, wave):
     return Canvas.of(pipe, wave, refine_phase=0).roundtrip()
 
 
-EDITS = {
+FROM_NOTHING = {
     "transfer": lambda pipe, wave, s: edit.transfer(pipe, wave, "a rooster", strength=s),
     "transfer inverted": lambda pipe, wave, s: edit.transfer(pipe, wave, "rain", strength=s, invert=True),
     "vary": lambda pipe, wave, s: edit.vary(pipe, wave, strength=s),
@@ -43,32 +43,48 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", FROM_NOTHING)
 def test_strength_0_is_the_round_trip(pipe, wave, name):
-    made = EDITS[name](pipe, wave, 0.0)
+    made = FROM_NOTHING[name](pipe, wave, 0.0)
     # morph mixes two latents and leaves the mean away: rounding, and the 0.02 of the fixture
     expected = roundtrip(pipe, wave) - (wave.mean() if "morph" in name else 0)
     assert torch.allclose(made, expected, atol=1e-5 if "morph" in name else 0)
-    assert not torch.allclose(EDITS[name](pipe, wave, 0.5), expected, atol=1e-3)
+    assert not torch.allclose(FROM_NOTHING[name](pipe, wave, 0.5), expected, atol=1e-3)
 
 
-# unguided is another path of the denoiser, not of the samplers
-@pytest.mark.parametrize(("sampler", "guidance"), [("ddim", 1.0), *((name, 3.0) for name in SAMPLERS)])
-def test_strength_1_and_a_mask_of_ones_are_generation(pipe, wave, sampler, guidance):
-    settings = {"sampler": sampler, "guidance": guidance, "steps": 3}
+WAYS = {
+    **{name: {"guidance_config": GuidanceConfig(method=name), "guidance": 3.0} for name in METHODS},
+    "cfg_plus_plus": {"guidance_config": GuidanceConfig(method="cfg_plus_plus"), "guidance": 0.6},
+    "no guidance": {"guidance": 1.0},
+    "interval": {"guidance_config": GuidanceConfig(interval=(0.3, 1.0))},
+    "threshold": {"guidance_config": GuidanceConfig(threshold=(0.95, 1.0))},
+    "further prompts": {"guidance_config": GuidanceConfig(extra_prompts=(("wind", 1.0), ("speech", -0.5)))},
+    "clap": {"guidance_config": GuidanceConfig(clap=1.0)},
+}
+RUNS = {
+    **{name: {"sampler": name} for name in SAMPLERS},
+    **{way: {"sampler": "ddim", **WAYS[way]} for way in WAYS},
+}
+RUNS["adaptive"] = {
+    "sampler": "adaptive:rtol=0.1,atol=0.1"
+}  # random weights are stiff: its own takes minutes
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_under_every_sampler_and_guidance_the_laws_hold(pipe, wave, name):
+    """A mask of ones and strength 1 are generation, what lies outside a region is the round trip to the bit."""
+    settings = {"guidance": 3.0, "steps": 3, **RUNS[name]}
     plain = pipe(["rain"], seeds=[5], seconds=len(wave) / 16000, **settings)[0]
     assert torch.equal(edit.transfer(pipe, wave, "rain", strength=1.0, seed=5, **settings), plain)
-    whole = edit.inpaint(pipe, wave, "rain", regions=[(0, 99)], seed=5, **settings)
-    assert torch.equal(whole, plain)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_edits_and_keeps(pipe, wave, sampler):
-    made = edit.inpaint(pipe, wave, "rain", regions=[(0.3, 0.5)], sampler=sampler, steps=3)
+    assert torch.equal(edit.inpaint(pipe, wave, "rain", regions=[(0, 99)], seed=5, **settings), plain)
+    made = edit.inpaint(pipe, wave, "rain", regions=[(0.3, 0.5)], **settings)
     before, fade = roundtrip(pipe, wave), round(edit.FADE * 16000)
     assert torch.equal(made[: 4800 - fade], before[: 4800 - fade])
     assert torch.equal(made[8000 + fade :], before[8000 + fade :])
     assert not torch.allclose(made[4800:8000], before[4800:8000], atol=1e-3)
+    ddim = edit.inpaint(pipe, wave, "rain", regions=[(0.3, 0.5)], guidance=3.0, steps=3, sampler="ddim")
+    # Euler, in sigma or on the straight path, is DDIM, and so is plain guidance
+    assert name in ("ddim", "euler", "flow_euler", "classifier_free") or not torch.equal(made, ddim)
 
 
 def test_several_regions_and_the_seed(pipe, wave):
@@ -139,7 +155,7 @@ def test_denoise_only_takes_away_and_mix_only_adds(pipe, wave):
     assert len(edit.mix(pipe, [wave, wave], "rain", offsets=[0, 0.2], strength=0.4)) == len(wave) + 3200
 
 
-@pytest.mark.parametrize("samples", [1, 700, 16000, 70_001])
+@pytest.mark.parametrize("samples", [1, 700, 30_001])
 def test_any_length_comes_back_as_long(pipe, samples):
     wave = 0.1 * torch.randn(samples, generator=Generator().manual_seed(0))
     for made in (
@@ -159,7 +175,7 @@ def test_long_sounds_meet_every_net_a_window_at_a_time(pipe, wave):
         for name, net in (("unet", pipe.unet), ("encoder", pipe.vae.encoder), ("vocoder", pipe.vocoder),
                           ("decoder", pipe.vae.decoder))
     ]  # fmt: skip
-    for repeats in (4, 12):
+    for repeats in (3, 6):
         edit.inpaint(pipe, wave.repeat(repeats), "rain", regions=[(1, 2)], steps=2)
     for hook in hooks:
         hook.remove()
