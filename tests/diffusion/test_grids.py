@@ -67,7 +67,7 @@ def test_aligned_at_ten_steps_is_the_stretched_table():
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 20, 25, 30, 50, 200, 600])
+@pytest.mark.parametrize("steps", [1, 3, 20, 30, 200, 600])
 def test_equal_to_diffusers(steps):
     from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
@@ -91,9 +91,3 @@ def test_equal_to_diffusers(steps):
         torch.testing.assert_close(
             G.GRIDS[name](schedule, steps), theirs.sigmas.double(), rtol=2e-5, atol=1e-6
         )
-
-
-def test_every_entry_has_a_line_and_a_paper():
-    for entry in G.GRIDS.values():
-        assert entry.line.endswith(".")
-        assert "arXiv" in entry.paper

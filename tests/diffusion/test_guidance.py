@@ -186,10 +186,3 @@ def test_guidance_leaves_its_inputs_alone(normal):
         assert not guided(x, sigma).requires_grad
     assert torch.equal(x, before)
     assert not x.requires_grad
-
-
-def test_every_entry_has_a_line_and_a_paper():
-    for table in (G.GUIDANCE, A.SAMPLERS):
-        for entry in table.values():
-            assert entry.line.endswith(".")
-            assert "arXiv" in entry.paper

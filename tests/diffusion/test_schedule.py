@@ -8,14 +8,6 @@ from audioldm.diffusion import schedule as S
 VP = [name for name in S.SCHEDULES if name != "flow"]
 
 
-def test_audioldm_golden_numbers():
-    bar = S.audioldm().alphas_cumprod
-    # constants of the released checkpoints' schedule, given to 10 digits
-    torch.testing.assert_close(
-        bar[[0, 499, 999]], torch.tensor([0.9985, 0.11584449081, 0.000142303975]).double(), rtol=1e-7, atol=0
-    )
-
-
 def test_audioldm_golden_numbers_to_all_digits():
     bar = S.audioldm().alphas_cumprod.tolist()
     assert bar[0] == pytest.approx(0.9985, rel=1e-14)
@@ -57,18 +49,6 @@ def test_coefficients_agree_with_sigma_at_any_real_time(t, name):
     alpha, sigma = schedule.coefficients(at)
     torch.testing.assert_close(sigma / alpha, schedule.sigma_at(at), rtol=1e-9, atol=0)
     torch.testing.assert_close(schedule.alpha_of(schedule.sigma_at(at)), alpha, rtol=1e-9, atol=0)
-
-
-def test_noise_comes_little_at_first_and_much_later():
-    bar = S.audioldm().alphas_cumprod
-    lost = (1 - bar) / 1
-    assert lost[99] < 0.2
-    assert bar[0] - bar[99] < bar[200] - bar[299]
-
-
-def test_cosine_adds_noise_more_evenly_than_linear():
-    # Nichol & Dhariwal fig. 3: the last quarter of linear is nearly pure noise
-    assert S.linear().alphas_cumprod[750] < 0.01 < 0.1 < S.cosine().alphas_cumprod[750]
 
 
 def test_zero_terminal_snr_keeps_the_first_and_ends_in_pure_noise():

@@ -40,8 +40,9 @@ def test_a_wrong_choice_says_what_is_known(choice, told):
 
 
 @pytest.mark.parametrize("table", [SAMPLERS, GRIDS, GUIDANCE], ids=["samplers", "grids", "guidance"])
-def test_limits_are_for_options_that_exist_and_hold_their_defaults(table):
+def test_every_entry_has_a_line_a_paper_and_limits_that_hold_its_defaults(table):
     for entry in table.values():
+        assert entry.line.endswith(".") and "arXiv" in entry.paper
         assert entry.limits.keys() <= entry.options().keys()
         assert all(low <= entry.options()[key] <= high for key, (low, high) in entry.limits.items())
 

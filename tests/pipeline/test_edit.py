@@ -15,7 +15,6 @@ from audioldm.pipeline.spans import Span
 from audioldm.signal.splice import lowpass
 
 
-
 @pytest.fixture(scope="module")
 def pipe(tiny_model):
     return AudioLDM.from_pretrained(tiny_model)
