@@ -94,23 +94,18 @@ def test_one_prompt_is_a_string_for_every_seed(tiny_model):
     assert torch.equal(waves, pipe(["rain", "rain"], seeds=[0, 1], **quick))
 
 
-def test_a_short_sound_that_the_embedded_model_loses_is_found(embedded: AudioLDM):
-    prompt, how = "a single footstep", {"seconds": 2.56, "refine_phase": 0, "steps": 10}
-    seeds = list(range(200, 206))
-    before = embedded([prompt] * 6, seeds=seeds, retry_silent=0, **how)
-    lost = silent(before)
-    assert lost, "no seed is silent any more: the reason to draw again has gone"
-    rows = [*lost, next(i for i in range(6) if i not in lost)]
-    after = embedded([prompt] * len(rows), seeds=[seeds[i] for i in rows], retry_silent=3, **how)
-    assert torch.equal(after[-1], before[rows[-1]])
-    assert len(silent(after)) < len(lost)
-    again = embedded([prompt], seeds=[seed_of(seeds[lost[0]], 1)], retry_silent=0, **how)
-    if not silent(again):
-        assert torch.equal(after[0], again[0])
+SEEDS = [205, 202]
+
+
+def test_a_short_sound_that_the_embedded_model_loses_is_found():
+    embedded, prompt = AudioLDM.from_pretrained(), "a single footstep"
+    how = {"seconds": 2.56, "refine_phase": 0, "steps": 10}
+    before = embedded([prompt] * len(SEEDS), seeds=SEEDS, retry_silent=0, **how)
+    assert silent(before) == [0], "the first seed is not silent any more: the reason to draw again has gone"
+    after = embedded([prompt] * len(SEEDS), seeds=SEEDS, retry_silent=3, **how)
+    assert torch.equal(after[1], before[1]) and not silent(after)
     controlled = replace(embedded, controls=(NoControl(),))
-    assert torch.equal(
-        controlled([prompt], seeds=[seeds[lost[0]]], retry_silent=3, **how)[0], before[lost[0]]
-    )
+    assert torch.equal(controlled([prompt], seeds=SEEDS[:1], retry_silent=3, **how)[0], before[0])
 
 
 class NoControl:
@@ -118,11 +113,3 @@ class NoControl:
 
     def around(self, call, unet, rows=None):
         return call
-
-    def settings(self):
-        return {}
-
-
-@pytest.fixture(scope="module")
-def embedded() -> AudioLDM:
-    return AudioLDM.from_pretrained()

@@ -42,7 +42,7 @@ def at_seams(pipe, wave, borders):
 def test_long_sound_has_no_seam_where_windows_begin_and_end(embedded, prompt):
     pipe, window = embedded, longform.window_frames(embedded)
     seconds = 2.5 * window * pipe.spec.seconds_per_latent
-    wave = pipe([prompt], seeds=[0], seconds=seconds, steps=6, refine_phase=2)[0]
+    wave = pipe([prompt], seeds=[0], seconds=seconds, steps=4, refine_phase=1)[0]
     assert len(wave) == pipe.spec.samples(seconds)
     frames = len(wave) // (pipe.spec.hop * pipe.spec.stride)
     begins = starts(frames, window, window // 2)
@@ -51,18 +51,16 @@ def test_long_sound_has_no_seam_where_windows_begin_and_end(embedded, prompt):
     assert seams.median() < elsewhere.quantile(0.75)
     assert seams.quantile(0.95) < 1.5 * elsewhere.quantile(0.95)
     # what the same statistic says of clips that were only put one after another
-    parts = pipe(
-        [prompt] * 3, seeds=[0, 1, 2], seconds=window * pipe.spec.seconds_per_latent, steps=6, refine_phase=2
-    )
-    glued = parts.flatten()
-    seams, elsewhere = at_seams(pipe, glued, [window, 2 * window])
+    short = window * pipe.spec.seconds_per_latent
+    glued = pipe([prompt] * 2, seeds=[0, 1], seconds=short, steps=4, refine_phase=1).flatten()
+    seams, elsewhere = at_seams(pipe, glued, [window])
     assert seams.max() > elsewhere.quantile(0.99), "glued clips do have seams: the statistic sees them"
 
 
 def test_a_loop_goes_over_into_its_begin(embedded):
     pipe, window = embedded, longform.window_frames(embedded)
     seconds = 1.5 * window * pipe.spec.seconds_per_latent
-    looped = pipe(["rain falling"], seeds=[0], seconds=seconds, loop=True, steps=6, refine_phase=2)[0]
+    looped = pipe(["rain falling"], seeds=[0], seconds=seconds, loop=True, steps=4, refine_phase=1)[0]
     frames = longform.loop_frames(pipe, seconds)
     assert len(looped) == frames * pipe.spec.stride * pipe.spec.hop
     twice = looped.repeat(2)
@@ -114,10 +112,10 @@ def test_the_mel_of_a_part_is_that_of_the_whole(pipe):
 
 def test_windows_of_the_codec_agree_with_the_whole(embedded):
     pipe, window = embedded, longform.window_frames(embedded)
-    wave = pipe(["rain falling"], seeds=[0], steps=4, refine_phase=2)[0].repeat(2)
+    wave = pipe(["rain falling"], seeds=[0], steps=2, refine_phase=0)[0].repeat(2)
     in_windows = longform.encode(pipe, 0.5 * wave / wave.abs().max())
-    long = longform.decode(pipe, in_windows, seconds=len(wave) / pipe.spec.rate, refine_phase=2)[0]
-    whole = pipe.decode(in_windows, seconds=len(wave) / pipe.spec.rate, refine_phase=2)[0]
+    long = longform.decode(pipe, in_windows, seconds=len(wave) / pipe.spec.rate, refine_phase=0)[0]
+    whole = pipe.decode(in_windows, seconds=len(wave) / pipe.spec.rate, refine_phase=0)[0]
     assert in_windows.shape[2] == 2 * window
     mels = [log_mel(w[None, None], pipe.spec) for w in (long, whole)]
     # the VAE attends to all it sees, so that windows differ a little: 0.25 nepers are 2 dB
