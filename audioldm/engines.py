@@ -98,11 +98,7 @@ def check_mode(mode: str) -> None:
 
 
 def emulated(dtype: torch.dtype) -> bool:
-    """Whether this processor has no instructions for ``dtype``, so that its products are not faster but slower.
-
-    >>> emulated(torch.float32)
-    False
-    """
+    """Whether this processor has no instructions for ``dtype``, so that its products are not faster but slower."""
     if dtype not in (torch.bfloat16, torch.float16) or not torch.backends.mkldnn.is_available():
         return False
     short = "bf16" if dtype == torch.bfloat16 else "fp16"
@@ -165,9 +161,8 @@ def graphed(function: Callable[..., Tensor], device: torch.device) -> Callable[.
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees for its next tensors, up to 512 MiB; nothing without glibc.
 
-    glibc returns every block above 32 MB to the system at once, and the next one costs a page fault for each 4 KiB: a
-    quarter of the time of a U-Net's call on a CPU.   It is the process's own affair, so no part of the library calls
-    it but the command line.
+    glibc returns blocks above 32 MB to the system at once, and the next costs a page fault for each 4 KiB: a quarter
+    of the time of a U-Net's call on a CPU.   No part of the library calls it but the command line.
     """
     if platform.libc_ver()[0] == "glibc":
         library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4  # as malloc.h numbers them
@@ -187,10 +182,9 @@ class Recording:
 
 
 class Graphed:
-    """A function of tensors, recorded for each combination of shapes that it meets and replayed from then on.
+    """A function of tensors, recorded for each combination of shapes that it meets (the last ``keep``) and replayed.
 
-    The last ``keep`` recordings are kept; each holds its own memory.   The function must not read a tensor's value on
-    the CPU, nor draw random numbers.   Weights may change in place, their storage may not.
+    The function must not read a tensor's value on the CPU, nor draw random numbers.   Weights may change in place.
     """
 
     def __init__(self, function: Callable[..., Tensor], *, keep: int = 4) -> None:

@@ -53,8 +53,7 @@ def half(factors: Factors, name: str) -> Tensor:
 def dora(weight: Tensor, factors: Factors, scale: float) -> Tensor:
     """Change of ``weight``: its direction moves by ``lora``, its rows' lengths are learned beside.
 
-    The length is a constant for the gradient, as in sec. 4.3 of the paper.   A row of zeros has no direction, and is
-    left at ``lora``.
+    The length is a constant for the gradient (sec. 4.3); a row of zeros has no direction, and is left at ``lora``.
     """
     moved = weight + lora(weight, factors, scale)
     length = row_norms(moved).detach()
@@ -123,11 +122,7 @@ STARTS: dict[str, Callable[[Tensor, int, Generator], dict[str, Tensor]]] = {
 
 
 def factorise(number: int) -> tuple[int, int]:
-    """Two factors, the smaller first and as large as possible.
-
-    >>> factorise(160), factorise(7)
-    ((10, 16), (1, 7))
-    """
+    """Two factors, the smaller first and as large as possible: 160 to (10, 16), 7 to (1, 7)."""
     small = next(d for d in range(math.isqrt(number), 0, -1) if number % d == 0)
     return small, number // small
 

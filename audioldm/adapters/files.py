@@ -54,10 +54,7 @@ def write(path: Path, adapter: Adapter | Words) -> None:
 
 
 def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
-    """Read a file of our own, of kohya (LyCORIS) or of peft; ``net`` is the U-Net it is for, which kohya's names need.
-
-    Raises AudioLDMError where it is missing, damaged, or no adapter.
-    """
+    """Read our own file, kohya's (LyCORIS) or peft's; kohya's names need ``net``, the U-Net.   Raises AudioLDMError."""
     tensors, about = load(path)
     try:
         if about.get("format", "").startswith("audioldm-adapter"):

@@ -76,10 +76,7 @@ class Stack(nn.Module):
 
 
 def attach(net: nn.Module, weighted: Sequence[Weighted]) -> list[nn.Parameter]:
-    """Put adapters on ``net`` and return their parameters; everything else of it is frozen.
-
-    Raises AudioLDMError where a layer is missing or has another shape.
-    """
+    """Put adapters on ``net``, all else frozen; returns their parameters.   Raises AudioLDMError as ``check``."""
     check(net, weighted)
     net.requires_grad_(False)
     layers, added = layers_of(net), []

@@ -64,10 +64,7 @@ def collected(layers: dict[str, Layer]) -> Adapter:
 
 
 def grouped(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, dict[str, Tensor]]:
-    """Layer to factors, in this project's names of factors, of the keys that begin with a prefix (or all keys).
-
-    What belongs to other nets is warned of and left out.
-    """
+    """Layer to factors, in our names, of keys that begin with a prefix; warns of the keys of other nets."""
     prefixes = tuple(prefix for prefix in prefixes if any(key.startswith(prefix) for key in tensors)) or ("",)
     groups: dict[str, dict[str, Tensor]] = {}
     others = [key for key in tensors if not key.startswith(prefixes)]

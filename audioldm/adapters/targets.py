@@ -35,10 +35,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def find(net: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the layers that any of ``patterns`` matches, in the net's order.
-
-    Raises AudioLDMError for a pattern that matches nothing, with the nearest names that there are.
-    """
+    """Names of the layers that ``patterns`` match, in order.   Raises AudioLDMError for one that matches nothing."""
     names = list(layers_of(net))
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
@@ -49,11 +46,7 @@ def find(net: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def near_misses(names: Sequence[str], pattern: str) -> list[str]:
-    """Ends of ``names`` that look most like ``pattern``, nearest first.
-
-    >>> near_misses(["down.0.attn1.to_q", "down.0.attn1.to_out.0", "down.0.conv1"], "to_qu")
-    ['to_q', 'to_out.0', 'attn1.to_q']
-    """
+    """Ends of ``names`` that look most like ``pattern``, nearest first."""
     ends = {".".join(parts[i:]) for parts in (name.split(".") for name in names) for i in range(len(parts))}
     return get_close_matches(pattern, sorted(end for end in ends if not end.isdigit()), n=5, cutoff=0.5)
 

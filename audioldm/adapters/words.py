@@ -1,9 +1,7 @@
 """New words of a text encoder: Textual Inversion, Gal et al. 2022 (arXiv:2208.01618) sec. 3.
 
 What is learned are rows of the embedding table, one or a few for a placeholder such as <mine>; nothing else changes.
-A U-Net conditioned on one pooled vector (FiLM) meets them only through it: prompt with <mine> -> frozen text tower ->
-unit vector -> U-Net.   So in one prompt the word can say no more than a direction in CLAP's space; what it has over
-such a direction is that it goes into sentences.   V vocabulary, n rows of a word, E width of the table.
+V vocabulary, n rows of a word, E width of the table.
 """
 
 import copy

@@ -1,7 +1,4 @@
-"""Controls around a U-Net's call: a map fitted to the clip and read by its net, a sound attended to.
-
-B batch, T latent frames, F mel bins.
-"""
+"""Controls around a U-Net's call: a map read by its net, a sound attended to.   B batch, T latent frames, F bins."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +113,7 @@ def load_net(place: Path | str) -> Any:
 
 
 def shipped(name: str, unet: str | None, *, folder: Path = SHIPPED) -> Path | None:
-    """The folder of the net for map ``name`` or IP_ADAPTER, if it was trained on the U-Net of this sha256.
-
-    None for every other model: a net is of no use to a U-Net that it was not trained with.
-    """
+    """The folder of the net for map ``name`` or IP_ADAPTER, if it was trained on the U-Net of this sha256, or None."""
     place = folder / name
     if not (place / "config.json").is_file():
         return None

@@ -1,7 +1,4 @@
-"""IP-Adapter: a sound as a prompt, through a second attention beside the text's.   arXiv:2308.06721 sec. 3.2.
-
-B batch, D width of CLAP's space, M tokens, W width of a level, L places of the latent.
-"""
+"""IP-Adapter: a sound as a prompt, through a second attention.   arXiv:2308.06721 sec. 3.2.   D width of CLAP."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,9 +30,8 @@ def widths_of(unet: UNet2DConditionModel) -> list[int]:
 class IPAdapter(ModelMixin, ConfigMixin):
     """CLAP's embedding of a sound as M tokens, and keys and values for each second attention of a U-Net.
 
-    The U-Net's own attention is left as it is and the new one is added to it: to that on the text where there is text,
-    and in a FiLM model, which has none, to the second attention on the latent itself: there the sound's tokens are the
-    only ones.   Values begin at zero: the U-Net's answer is then unchanged, bit by bit.
+    Its answer is added to that of the U-Net's own attention, on the text or, in a FiLM model, on the latent itself.
+    Values begin at zero: the U-Net's answer is then unchanged, bit by bit.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -65,10 +61,7 @@ class IPAdapter(ModelMixin, ConfigMixin):
         scale: float = 1.0,
         rows: int | None = None,
     ) -> NetCall:
-        """``call`` with the sound ``vector`` (B, D) or (1, D) attended to, in its first ``rows`` (None: all).
-
-        Each hook adds scale * W_o softmax(q k'^T / sqrt d) v' (eq. 5).
-        """
+        """``call`` with the sound ``vector`` (B or 1, D) attended to, in its first ``rows`` (None: all).   Eq. 5."""
         attentions = second_attentions(unet).values()
         if widths_of(unet) != list(self.config.widths):
             raise ValueError("this IP-Adapter was trained for another U-Net")

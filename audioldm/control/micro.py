@@ -27,10 +27,9 @@ seconds, rate in Hz, LUFS (its sign is dropped), and the share of its samples th
 
 @register
 class MicroConditioning(ModelMixin, ConfigMixin):
-    """Facts (B, 5) to vectors (B, dim) that are added to ``Condition.film``.   SDXL sec. 2.2.
+    """Facts (B, 5) to vectors (B, dim) that are added to ``Condition.film``; at first exactly 0.   SDXL sec. 2.2.
 
-    The last layer starts at zero, so before training the vector is exactly 0.   ``usual`` are the facts that a sound
-    is made with unless others are asked for: the medians of the training, without signs.
+    ``usual`` are the facts that a sound is made with unless others are asked for: the medians of the training.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]

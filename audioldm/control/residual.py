@@ -50,9 +50,8 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
 class ControlNet(ModelMixin, ConfigMixin):
     """A copy of the U-Net's encoder that sees the map too; zero convolutions bring it back.   arXiv:2302.05543 sec. 3.
 
-    diffusers' ControlNetModel knows neither AudioLDM's FiLM nor a context width per level, so the copy is of whatever
-    U-Net is given (``of``).   With ``depth`` only the first so many levels are copied, and then not the
-    middle: the map reaches the rest of the U-Net through its decoder's last skips.
+    diffusers' ControlNetModel knows neither FiLM nor a context width per level.   With ``depth`` only the first so many
+    levels are copied, and not the middle: the map reaches the U-Net through its decoder's last skips.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -145,10 +144,9 @@ def halved(x: Tensor, times: int) -> tuple[int, int]:
 
 @register
 class T2IAdapter(ModelMixin, ConfigMixin):
-    """A small pyramid over the map, added to the encoder's features once a level.   arXiv:2302.08453 sec. 3.2.
+    """A small pyramid over the map alone, added to the encoder's features once a level.   arXiv:2302.08453 sec. 3.2.
 
-    Its features depend on the map alone.   diffusers' T2IAdapter makes its first level at full size, but a first level
-    without attention takes the addition after its downsampling, so the sizes would not meet.
+    diffusers' makes its first level at full size; one without attention takes the addition after its downsampling.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]

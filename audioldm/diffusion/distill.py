@@ -1,7 +1,7 @@
 """Losses that make of a net of many steps one of few, its student.   x, x0 (B, ...), sigma (B,); losses (B,).
 
 A trained Denoiser says the mean of all clean samples that x may come from; a student says the one that the teacher's
-own way from x ends at.   It is a Denoiser like any other; of more than one call the sampler ``consistency`` makes use.
+own way from x ends at.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,7 @@ Critic = Callable[[Tensor], Tensor]
 
 
 def trajectory(sampler: Sampler, denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
-    """(n + 1, B, ...): x at each of ``sigmas`` (n + 1,) on the way down; the last is the end.
-
-    ``sampler`` is one that reports once a step.
-    """
+    """(n + 1, B, ...): x at each of ``sigmas`` (n + 1,), by a sampler that reports once a step; the last is the end."""
     states: list[Tensor] = []
     end = sampler(denoise, x, sigmas, on_step=lambda step, sigma, x, x0: states.append(x))
     return torch.stack([*states, end])
@@ -55,10 +52,10 @@ def consistency(
 
 
 def relativistic(critic: Critic, better: Tensor, worse: Tensor) -> Tensor:
-    """softplus(D(worse) - D(better)): the critic's with (real, fake), the student's with (fake, real).
+    """softplus(D(worse) - D(better)).   Jolicoeur-Martineau 2019 (arXiv:1807.00734) eq. 5; ARC 2025 eq. 5.
 
-    Jolicoeur-Martineau 2019 (arXiv:1807.00734) eq. 5; Novack et al. 2025 (ARC) eq. 5.   At the critic's optimum
-    D(a) - D(b) is the logarithm of p(a) q(b) / (q(a) p(b)), p real and q fake.
+    The critic's with (real, fake), the student's with (fake, real).   At the critic's optimum D(a) - D(b) is the
+    logarithm of p(a) q(b) / (q(a) p(b)), p real and q fake.
     """
     return nnf.softplus(critic(worse) - critic(better)).mean(1)
 

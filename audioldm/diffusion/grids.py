@@ -1,7 +1,4 @@
-"""Which noise levels a sampler visits: (schedule, steps) -> (steps + 1,) float64, descending.
-
-The last is 0; only ``published`` ends above it.
-"""
+"""Which noise levels a sampler visits: (schedule, steps) -> (steps + 1,), float64, falling to 0 (but ``published``)."""
 
 from collections.abc import Callable
 
@@ -46,10 +43,6 @@ def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
     """Even times from the clean end, floor(i T / steps) + offset, never the last.   Song et al. 2021, arXiv:2010.02502.
 
     Equal to diffusers where ``steps`` divides T; elsewhere diffusers rounds T / steps down and leaves out the noisiest.
-
-    >>> from audioldm.diffusion.schedule import audioldm
-    >>> len(leading(audioldm(), 30)), len(leading(audioldm(), 600))
-    (31, 601)
     """
     length = schedule.length
     check_steps(steps, length)

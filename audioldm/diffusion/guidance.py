@@ -1,7 +1,4 @@
-"""Guidance as functions that give a Denoiser.   x (B, ...), sigma (B,), x0 (B, ...).
-
-Most combine two answers of a net, with the condition and without it: a ``Pair``.
-"""
+"""Guidance as functions that give a Denoiser, most from a ``Pair``.   x (B, ...), sigma (B,), x0 (B, ...)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +14,7 @@ from audioldm.diffusion.table import Entry
 
 @dataclass(frozen=True)
 class Pair:
-    """A net with its condition and without it (or with a negative prompt, or a weaker net, in the second place).
-
-    >>> pair = Pair(lambda x, sigma: 2 * x, lambda x, sigma: x)
-    >>> classifier_free(pair, 3.0)(torch.ones(1, 1), torch.ones(1))
-    tensor([[4.]])
-    """
+    """A net with its condition and without it (or with a negative prompt, or a weaker net, in the second place)."""
 
     cond: Denoiser
     uncond: Denoiser
@@ -198,8 +190,7 @@ def reward(
 ) -> Denoiser:
     """Up the gradient of a value of x0, such as a CLAP score.   Chung et al. 2023 (DPS), arXiv:2209.14687.
 
-    ``value`` (x0 (B, ...)) -> (B,) needs no noisy training: the gradient runs back through the net.   ``limit`` is as
-    for ``classifier``.
+    ``value`` (x0 (B, ...)) -> (B,) needs no noisy training; ``limit`` is as for ``classifier``.
     """
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:

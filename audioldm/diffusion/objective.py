@@ -1,7 +1,4 @@
-"""From a clean latent to a number per sample: draw t, add noise, ask the net, weigh the error.
-
-B batch; z (B, C, T, F) but any (B, ...) works.
-"""
+"""From a clean latent to a number per sample: draw t, add noise, ask the net, weigh the error.   z (B, C, T, F)."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -48,11 +45,6 @@ def draw_t(
     """Training times (count,), drawn on the generator's device: whole in [0, T-1], or for a FlowPath real in (0, T].
 
     ``levels`` (low, high) are the shares of the schedule's time that they lie between.
-
-    >>> from audioldm.diffusion.schedule import audioldm
-    >>> seeded = Generator().manual_seed(0)
-    >>> draw_t(4, audioldm(), generator=seeded, kind="low_discrepancy").sort().values.tolist()
-    [220, 470, 720, 970]
     """
     u = levels[0] + (levels[1] - levels[0]) * unit_draw(count, kind, generator=generator)
     if isinstance(schedule, FlowPath):
@@ -90,12 +82,7 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor] | None] = {
 def weight(
     t: Tensor, schedule: Path, *, prediction: Prediction = "eps", weighting: Weighting = "uniform"
 ) -> Tensor:
-    """Factor (B,) on the squared error of ``prediction``; one weighting weighs the same x0 error for every prediction.
-
-    >>> from audioldm.diffusion.schedule import audioldm
-    >>> f"{weight(torch.tensor([0]), audioldm(), prediction='eps', weighting='min_snr').item():.5f}"  # 5 / 665.67
-    '0.00751'
-    """
+    """Factor (B,) on the squared error of ``prediction``; a weighting weighs the same x0 error for every prediction."""
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r} is none of {', '.join(WEIGHTINGS)}.")
     alpha, sigma = schedule.coefficients(t)
@@ -135,12 +122,7 @@ def preference(errors: Tensor, reference: Tensor, *, beta: float = 2000.0) -> Te
 
 
 def loss_by_bin(losses: Tensor, t: Tensor, schedule: Path, *, bins: int = 10) -> Tensor:
-    """Mean loss in each of ``bins`` equal ranges of t: (bins,), nan where no sample fell.   losses, t (B,).
-
-    >>> from audioldm.diffusion.schedule import audioldm
-    >>> loss_by_bin(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 10, 999]), audioldm(), bins=2).tolist()
-    [2.0, 5.0]
-    """
+    """Mean loss in each of ``bins`` equal ranges of t: (bins,), nan where no sample fell.   losses, t (B,)."""
     index = (t.double() * bins / schedule.length).long().clamp(0, bins - 1)
     total = losses.new_zeros(bins).index_add(0, index, losses.detach())
     return total / losses.new_zeros(bins).index_add(0, index, torch.ones_like(losses))

@@ -62,12 +62,7 @@ def express(x0: Tensor, eps: Tensor, *, alpha: Tensor, sigma: Tensor, prediction
 def convert(
     value: Tensor, x_t: Tensor, *, alpha: Tensor, sigma: Tensor, source: Prediction, to: Prediction
 ) -> Tensor:
-    """One prediction said as another.   Where ``source`` or ``to`` divides by alpha or sigma, it must be positive.
-
-    >>> x, one = torch.ones(1, 2), torch.tensor([0.6])
-    >>> convert(x, x, alpha=one, sigma=torch.tensor([0.8]), source="eps", to="x0").tolist()
-    [[0.3333333134651184, 0.3333333134651184]]
-    """
+    """One prediction said as another.   Where ``source`` or ``to`` divides by alpha or sigma, it must be positive."""
     if source == to:
         return value
     x0, a, s = (
@@ -84,10 +79,7 @@ def convert(
 def as_denoiser(
     net_call: NetCall, schedule: Path, *, prediction: Prediction = "eps", dtype: torch.dtype | None = None
 ) -> Denoiser:
-    """A trained net as a Denoiser: sigma becomes t, x is scaled by alpha, the answer becomes x0.
-
-    ``dtype`` is what the net is called in (bfloat16, say); all else stays in x's own type.
-    """
+    """A trained net, called in ``dtype``, as a Denoiser: sigma becomes t, x is scaled by alpha, the answer is x0."""
     parts(prediction, torch.ones(1), torch.ones(1))
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -39,10 +39,7 @@ Net = Callable[[Tensor, float | Tensor], Tensor]
 
 
 class Sampler(Protocol):
-    """From x (B, ...) at sigmas[0] down the grid (n + 1,) to x at sigmas[-1].   Raises ValueError for a wrong grid.
-
-    ``noise`` is for the stochastic ones; ``options`` are each sampler's own.
-    """
+    """From x (B, ...) at sigmas[0] down the grid (n + 1,) to x at sigmas[-1].   Raises ValueError for a wrong grid."""
 
     def __call__(
         self,

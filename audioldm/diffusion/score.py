@@ -1,7 +1,4 @@
-"""The score view: a Langevin corrector, and the likelihood by the probability-flow ODE.
-
-The score of the noisy density is (x0 - x) / sigma^2 (Tweedie).   B batch; sigmas (n + 1,), descending.
-"""
+"""A Langevin corrector, and the likelihood by the probability-flow ODE.   B batch; sigmas (n + 1,), descending."""
 
 from itertools import pairwise
 from math import log, pi

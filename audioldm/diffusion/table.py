@@ -49,11 +49,7 @@ class Entry:
 
 
 def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., Any]:
-    """The function that ``choice`` names, with its options filled in; AudioLDMError says what is wrong with it.
-
-    >>> choose({"power": Entry(lambda x, *, n=2: x**n)}, "power:n=3", "function")(2)
-    8
-    """
+    """The function that ``choice`` names, with its options filled in; AudioLDMError says what is wrong with it."""
     name, colon, rest = choice.partition(":")
     if name not in table:
         raise AudioLDMError(f"{what}={name!r} is unknown.", f"Known: {', '.join(sorted(table))}.")

@@ -68,10 +68,7 @@ def blend(
     dim: int,
     scale: int = 1,
 ) -> Tensor:
-    """The weighted mean of ``part(begin)``, each ``scale`` times as long along ``dim`` as its window; wraps at the end.
-
-    ``weights`` has the parts' length (window * scale,).
-    """
+    """The weighted mean of parts, each as long along ``dim`` as ``weights`` (window * scale,); wraps at the end."""
     total, mass = torch.empty(0), torch.zeros(length * scale)
     for number, begin in enumerate(begins):
         piece = part(begin)
@@ -136,9 +133,8 @@ def windowed(
 class Front:
     """Answers in windows, kept: a run over the first frames that a run over more of them goes on from.
 
-    A sampler that asks once a level and treats each frame by itself gives there what it gives over all frames, bit by
-    bit, because every window that those frames depend on was asked: two at the last level of ``sigmas``, one more at
-    each level above.   What lies beyond is 0, and is never looked at.
+    A sampler that asks once a level gives there what it gives over all frames, bit by bit: every window that those
+    frames depend on was asked, two at the last level of ``sigmas``, one more at each level above.   The rest is 0.
     """
 
     def __init__(self, begins: Sequence[int], window: int, sigmas: Tensor) -> None:
@@ -172,9 +168,6 @@ def shares_of(
     """How much each of P spans (from, to) in seconds, in order and without gaps, counts in every frame: (P, frames).
 
     Neighbours cross-fade linearly over ``fade`` seconds around their border; the first and the last reach the ends.
-
-    >>> shares_of([(0, 2), (2, 4)], 4, 1.0, 0.0).tolist()
-    [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
     """
     middle = (torch.arange(frames) + 0.5) * seconds_per_frame
     risen = [

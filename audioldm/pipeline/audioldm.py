@@ -28,11 +28,7 @@ from audioldm.pipeline.stream import stream
 
 @dataclass(frozen=True, eq=False)
 class AudioLDM(Components):
-    """A loaded model.
-
-    >>> pipe = AudioLDM.from_pretrained()  # doctest: +SKIP
-    >>> waves = pipe("rain falling", seeds=[0])  # doctest: +SKIP
-    """
+    """A loaded model."""
 
     @torch.no_grad()
     @resample_silent

@@ -1,7 +1,4 @@
-"""The conditions of a run: prompts, sounds, mixtures of both, prompts over time.
-
-B batch, N samples, D width of CLAP's space, where text and sound are unit vectors.
-"""
+"""The conditions of a run: prompts, sounds, mixtures of both, prompts over time.   N samples, D width of CLAP."""
 
 from __future__ import annotations
 

@@ -30,31 +30,21 @@ class Options(SamplingOptions, total=False):
 
 
 def silent(waves: Tensor) -> list[int]:
-    """Rows of waves (B, N) that hold nothing to hear.
-
-    >>> silent(torch.tensor([[0.0, 0.01], [0.3, -0.2]]))
-    [0]
-    """
+    """Rows of waves (B, N) that hold nothing to hear."""
     return (waves.abs().amax(dim=1) < SILENT).nonzero()[:, 0].tolist()
 
 
 def seed_of(seed: int, attempt: int) -> int:
-    """The seed of a further draw of the clip that has ``seed``, one that can be asked for; attempt 0 is ``seed``.
-
-    >>> seed_of(7, 0), seed_of(7, 1) == seed_of(7, 2)
-    (7, False)
-    """
+    """The seed of a further draw of the clip that has ``seed``, one that can be asked for; attempt 0 is ``seed``."""
     return seed if attempt == 0 else (seed + attempt * STRIDE) % MOST_SEEDS
 
 
 def resample_silent(generate: Call) -> Call:
     """Let ``generate``, a model's call for one batch, make any number of clips, and draw silent ones again.
 
-    On the CPU a batch is one clip unless ``batch_size`` says otherwise, because matrix kernels round differently for
-    other batch sizes: so a seed gives the same bytes however many clips are asked for.   A small model places a short
-    sound now and then nowhere in its window: such a clip is drawn again, at most ``retry_silent`` times, from seeds
-    that follow from its own, so that it is the same alone and among others.   What is still silent after that stays so,
-    and under controls, which may ask for silence, nothing is drawn again.
+    On the CPU a batch is one clip unless ``batch_size`` says otherwise: kernels round differently for other sizes, and
+    a seed gives the same bytes however many clips are asked for.   A silent clip is drawn again at most
+    ``retry_silent`` times, from seeds that follow from its own; under controls, which may ask for silence, never.
     """
 
     @wraps(generate)

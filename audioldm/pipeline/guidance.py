@@ -1,7 +1,4 @@
-"""How the sampler is guided: from a configuration to one guided Denoiser.
-
-B batch, D width of CLAP's space; x0 and latents (B, C, T, F).
-"""
+"""How the sampler is guided: from a configuration to one guided Denoiser.   x0 and latents (B, C, T, F)."""
 
 from __future__ import annotations
 
@@ -77,11 +74,7 @@ class TargetClass:
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance.
-
-    >>> GuidanceConfig(method="rescale:phi=0.7", interval=(0.3, 5.0)).settings()
-    {'guidance_method': 'rescale:phi=0.7', 'guidance_interval': (0.3, 5.0)}
-    """
+    """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance."""
 
     method: str = "classifier_free"
     """a name in METHODS, with options as ``choose`` reads them"""
@@ -148,10 +141,7 @@ class GuidanceConfig:
     def steer(
         self, parts: Components, condition: Condition, empty: Condition, scale: float, sigmas: Tensor
     ) -> Denoiser:
-        """The Denoiser of ``parts`` under ``condition``, guided; ``sigmas`` is the grid of the run.
-
-        A refiner takes over below its noise level.
-        """
+        """The Denoiser under ``condition``, guided on the run's grid; a refiner takes over below its noise level."""
         if self.refiner is not None:
             check_same_latents(parts, self.refiner, "refiner")
             alone = replace(self, refiner=None)

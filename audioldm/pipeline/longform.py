@@ -1,7 +1,4 @@
-"""Sound longer than the model's own window, prompts over time, and loops: memory is that of one window.
-
-B batch, C channels, T latent frames, F bins, N samples.
-"""
+"""Sound longer than the model's own window, and loops: memory is that of one window.   T latent frames, N samples."""
 
 from __future__ import annotations
 
@@ -89,10 +86,7 @@ def mel_between(parts: Components, wave: Tensor, begin: int, end: int) -> Tensor
 def decode(
     parts: Components, latent: Tensor, *, seconds: float | None, refine_phase: int, loop: bool = False
 ) -> Tensor:
-    """Scaled latent (B, C, T, F) to waves (B, N), a window at a time where T is longer than one, or in a circle.
-
-    ``seconds`` None is the latent's own length.
-    """
+    """Scaled latent (B, C, T, F) to waves (B, N) of ``seconds`` (None: all), in windows or in a circle."""
     frames = latent.shape[2]
     seconds = frames * parts.spec.seconds_per_latent if seconds is None else seconds
     if frames <= window_frames(parts) and not loop:

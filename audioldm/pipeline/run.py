@@ -97,10 +97,7 @@ class Run:
     def sample(
         self, denoise: Denoiser, x: Tensor, sigmas: Tensor | None = None, *, rounds: int = 1
     ) -> Tensor:
-        """From ``x`` at the grid's first level to a scaled latent (B, C, T, F); a grid of one level is no step.
-
-        ``rounds`` > 1 takes every step as often, with noise in between (RePaint).
-        """
+        """From ``x`` at the grid's first level to a scaled latent, every step ``rounds`` times (RePaint)."""
         levels = (self.sigmas if sigmas is None else sigmas).float()
         if len(levels) < 2:
             return x

@@ -1,7 +1,6 @@
-"""A sound file as it is, for edits that must leave its samples alone: any rate, channels and width.
+"""A sound file as it is, for edits that must leave its samples alone: any rate, channels and width.   N samples.
 
-N samples, C channels.   Whole-number formats are kept as left-justified int32, so that what is not edited comes back to
-the bit.
+Whole-number formats are kept as left-justified int32, so that what is not edited comes back to the bit.
 """
 
 from __future__ import annotations

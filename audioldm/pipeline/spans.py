@@ -18,11 +18,7 @@ class Span:
 
 
 def parse_schedule(text: str) -> list[Span]:
-    """``"0-5 rain; 5-12 thunder"`` as Spans that follow one another.   Raises AudioLDMError for a gap or a bad part.
-
-    >>> parse_schedule("0-2.5 rain; 2.5-4 loud thunder")
-    [Span(begin=0.0, end=2.5, prompt='rain'), Span(begin=2.5, end=4.0, prompt='loud thunder')]
-    """
+    """Read "0-5 rain; 5-12 thunder" as Spans that follow one another.   Raises AudioLDMError for a gap."""
     spans: list[Span] = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s+(\S.*)", part)

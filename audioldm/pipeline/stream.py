@@ -33,9 +33,8 @@ def stream(
 ) -> Iterator[Tensor]:
     """The pieces (N,) of one sound, each as soon as nothing can change it; joined, they are the sound of a call.
 
-    The windows of ``longform`` are gone through from the left: the first piece of a long sound waits for
-    n (n + 3) / 2 calls of the net in n steps, not for all.   Bit for bit what a call gives, without its
-    second draw of a silent clip.   Raises AudioLDMError for samplers that ask more than once a step.
+    The windows of ``longform`` are gone through from the left: the first piece waits for n (n + 3) / 2 calls of the net
+    in n steps.   No silent clip is drawn again.   Raises AudioLDMError for samplers that ask more than once a step.
     """
     settings = parts.defaults.merged(**options)
     if SAMPLERS[settings.sampler.partition(":")[0]].calls != "1":

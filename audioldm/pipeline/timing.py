@@ -36,10 +36,7 @@ def wait(device: torch.device) -> None:
 
 
 def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> list[Span]:
-    """The spans of ``run()``, last the whole as part "all"; ``count`` also counts operations, which is slower.
-
-    The model is observed through the functions of its engine, which are put back.
-    """
+    """The spans of ``run()``, last the whole as part "all"; ``count`` also counts operations, which is slower."""
     spans: list[Span] = []
     begin = time.perf_counter()
 
@@ -69,11 +66,7 @@ def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> 
 
 
 def shares(spans: list[Span]) -> dict[str, float]:
-    """Seconds by part; with "rest" they add up to "all".
-
-    >>> shares([Span("unet", 0.1, 0.4), Span("unet", 0.5, 0.75), Span("all", 0.0, 1.0)])["rest"]
-    0.45
-    """
+    """Seconds by part; with "rest" they add up to "all"."""
     seconds = dict.fromkeys((*PARTS, "all"), 0.0)
     for span in spans:
         seconds[span.part] += span.end - span.start
@@ -82,10 +75,7 @@ def shares(spans: list[Span]) -> dict[str, float]:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1024) -> float:
-    """Operations a second of a large matrix product here: the peak that shares are taken of; the best of ten.
-
-    After a second fewer will do: where a processor has no instructions for the type, one takes several.
-    """
+    """Operations a second of a large matrix product here, the best of at most ten in a second."""
     size = size * (8 if device.type == "cuda" else 1)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     a @ b

@@ -1,7 +1,4 @@
-"""A mel back to a waveform without a network, and phase refinement of a network's waveform.   Griffin & Lim 1984.
-
-B batch, N samples, T frames, F mel bins, K = n_fft/2+1 frequency bins.
-"""
+"""A mel back to a waveform without a network, and phase refinement.   T frames, F mel bins, K = n_fft/2+1 bins."""
 
 import math
 
@@ -31,10 +28,7 @@ def linear_magnitude(mel: Tensor, spec: AudioSpec) -> Tensor:
 def griffin_lim(
     mel: Tensor, spec: AudioSpec, *, iterations: int = 32, generator: Generator | None = None
 ) -> Tensor:
-    """A waveform (B, 1, T * hop) whose magnitudes come close to the mel's.   Griffin & Lim 1984 (ASSP 32), eq. 16.
-
-    It begins at random phases from ``generator``.
-    """
+    """A waveform (B, 1, T * hop) with about the mel's magnitudes, from random phases.   Griffin & Lim 1984 eq. 16."""
     magnitude = linear_magnitude(mel, spec)
     samples = mel.shape[-2] * spec.hop
     turns = torch.rand(magnitude.shape, generator=generator).to(mel)
@@ -47,11 +41,10 @@ def griffin_lim(
 def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, generator: Generator) -> Tensor:
     """A vocoder's wave (B, 1, T * hop) brought to the log-mel (B, 1, T, F) that it was made from.
 
-    It begins at the wave and noise from ``generator`` (one for all rows, so that a sound is the same alone and in a
-    batch), seven tenths of it, each with the mel's loudness: tones keep the vocoder's phases, and what is noise loses
-    the periodic texture that a small vocoder gives it.   A round fits the magnitudes to the mel, which keeps what lies
-    inside a band, takes phases that go on as they changed last (Perraudin et al. 2013, alg. 1), and makes both those of
-    a sound; 8 rounds are enough to hear.   Silence stays silence (``energies``).
+    It begins at the wave and seven tenths of noise (one for all rows, so a sound is the same alone and in a batch),
+    each with the mel's loudness: tones keep the vocoder's phases, noise loses the periodic texture of a small vocoder.
+    A round fits the magnitudes to the mel and takes phases that go on as they changed last (Perraudin et al. 2013,
+    alg. 1); 8 are enough to hear.   Silence stays silence (``energies``).
     """
     samples = mel.shape[-2] * spec.hop
     drawn = torch.randn(1, samples, generator=generator, device=generator.device).to(mel)
@@ -88,12 +81,7 @@ def fitted(magnitude: Tensor, mel: Tensor, spec: AudioSpec, steps: int) -> Tenso
 def energies(mel: Tensor, spec: AudioSpec) -> Tensor:
     """What a log-mel (..., T, F) says of the bands: its exponential, but nothing where it lies at its floor.
 
-    A log-mel ends there and does not say how far below it a sound is; in recordings that is digital silence, which the
-    floor itself, made sound, would fill with hiss.
-
-    >>> energies(torch.tensor([[-11.5, -11.3], [0.0, -1.0]]), AudioSpec())
-    tensor([[0.0000, 0.0000],
-            [1.0000, 0.3679]])
+    The floor itself, made sound, would fill digital silence with hiss.
     """
     return mel.exp().masked_fill(mel < math.log(spec.floor) + FLOOR, 0.0)
 

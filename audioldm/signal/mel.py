@@ -41,12 +41,7 @@ def magnitude(wave: Tensor, spec: AudioSpec, window: Tensor) -> Tensor:
 
 
 def log_mel(wave: Tensor, spec: AudioSpec) -> Tensor:
-    """Natural log of the magnitude mel, clamped at ``spec.floor``: (B, 1, N) to (B, 1, N // hop, F).
-
-    >>> from audioldm.spec import SPECS
-    >>> log_mel(torch.zeros(2, 1, 16000), SPECS["16k_64"]).shape
-    torch.Size([2, 1, 100, 64])
-    """
+    """Natural log of the magnitude mel, clamped at ``spec.floor``: (B, 1, N) to (B, 1, N // hop, F)."""
     return LogMel(spec).to(wave)(wave)
 
 
