@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from harness import Case, Result, called, command
 from mutations import mutate
-from world import QUICK, TRAIN, World
+from world import QUICK, RUN, TRAIN, World
 
 Use = Callable[[World, Path, Path], Result]
 """(world, the changed copy, room) -> what came of it"""
@@ -43,8 +43,8 @@ ADAPTED = uses("generate", "rain", "-m", "{model}", "--adapter", "{it}", "-o", "
 
 
 def resume(world: World, it: Path, room: Path) -> Result:
-    """Type the same training again, with more batches."""
-    return command("train", "tiny/vae", *TRAIN, "batches=3", f"run_dir={it}")
+    """Type the same training again beside its folder, with more batches."""
+    return command(*RUN, "batches=3")
 
 
 def stream(world: World, it: Path, room: Path) -> Result:
@@ -109,7 +109,7 @@ TARGETS = (
     Target(
         "listening tests",
         lambda w: w.test,
-        (uses("listen", "analyse", "{it}", "--resamples", "100", "-o", "{room}/out"),),
+        (uses("listen", "analyse", "{it}", "--keep-all", "--resamples", "100", "-o", "{room}/out"),),
         20,
         ("*.json", "*.jsonl", "audio/*.wav"),
     ),
@@ -167,7 +167,7 @@ TARGETS = (
             curve,
         ),
         30,
-        ("*.csv", "*.tsv", "*.txt"),
+        ("*.csv", "*.tsv", "*.txt", "clips.jsonl"),
     ),
     Target(
         "prompts",
@@ -252,8 +252,7 @@ def case(world: World, target: Target, number: int) -> Case:
     file = files[rng.integers(len(files))]
 
     def run(room: Path) -> Result:
-        copy = room / whole.name
-        (shutil.copy if whole.is_file() else shutil.copytree)(whole, copy)
+        copy = copied(whole, room)
         mutate(copy if whole.is_file() else copy / file.relative_to(whole), rng)
         forget_hashes(copy)
         return use(world, copy, room)
@@ -261,10 +260,25 @@ def case(world: World, target: Target, number: int) -> Case:
     return Case(target.kind, f"{number} {file.name}", run)
 
 
+def copied(whole: Path, room: Path) -> Path:
+    """A file or a folder in the room of a case."""
+    copy = room / whole.name
+    (shutil.copy if whole.is_file() else shutil.copytree)(whole, copy)
+    return copy
+
+
+def unchanged(world: World, target: Target, use: Use, number: int) -> Case:
+    """What was not changed is taken, or the changes would not reach what reads it."""
+    whole = target.source(world)
+    return Case(
+        target.kind, f"unchanged {number}", lambda room: use(world, copied(whole, room), room), codes=(0,)
+    )
+
+
 def cases(world: World) -> list[Case]:
-    """All targets."""
-    return [
-        case(world, target, number)
-        for target in TARGETS
-        for number in range(target.few * (20 if world.large else 1))
-    ]
+    """All targets, whole and changed."""
+    out = []
+    for target in TARGETS:
+        out += [unchanged(world, target, use, number) for number, use in enumerate(target.uses)]
+        out += [case(world, target, number) for number in range(target.few * (20 if world.large else 1))]
+    return out

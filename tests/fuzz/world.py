@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,16 @@ TRAIN = (
     "callbacks.bar=null",
     "logger=[csv]",
 )
+RUN = (
+    "train",
+    "tiny/vae",
+    *TRAIN,
+    "task.vae.channels=[8,8,16]",
+    "task.vae.latent_channels=4",
+    "task.vae.groups=4",
+    "run_dir=run",
+)
+"""An autoencoder of the tiny model's shape, in a folder that may be copied and trained on from beside it"""
 RATE = 16000
 
 
@@ -134,12 +145,14 @@ def derive(world: World) -> None:
     """What the package itself makes of the model and the clips."""
     for name in ("tables", "prompts", "protocol"):
         (world.material / name).mkdir()
-    rows = [f"clip{number}.wav,sound {number}" for number in range(4)]
+    rows = [f"clip{number}.wav,clip{number},sound {number}" for number in range(4)]
     for number in range(4):
         (world.tables / f"clip{number}.wav").write_bytes((world.clips / f"clip{number}.wav").read_bytes())
         (world.tables / f"clip{number}.txt").write_text(f"sound {number}")
-    (world.tables / "captions.csv").write_text("\n".join(["file_name,caption", *rows]) + "\n")
+    (world.tables / "captions.csv").write_text("\n".join(["file_name,id,caption", *rows]) + "\n")
     (world.tables / "asked.tsv").write_text("rain\tRain\na dog\tDog|Bark\n")
+    clips = [{"path": f"clip{number}.wav", "prompt": "rain", "seed": number} for number in range(4)]
+    (world.tables / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in clips))
     (world.tables / "curve.csv").write_text("time,value\n0,220\n0.5,440\n1,0\n")
     cells = {
         "prompt": "rain",
@@ -150,15 +163,17 @@ def derive(world: World) -> None:
         "negative": "wind",
         "out": "x",
     }
-    (world.prompts / "p.jsonl").write_text(f"{json.dumps(cells)}\n" * 2)
+    lines = [json.dumps(cells | {"out": name}) for name in "xy"]
+    (world.prompts / "p.jsonl").write_text("\n".join(lines) + "\n")
     for name, separator in (("p.csv", ","), ("p.tsv", "\t")):
         lines = [separator.join(cells), separator.join(map(str, cells.values()))]
         (world.prompts / name).write_text("\n".join(lines) + "\n")
     (world.prompts / "p.txt").write_text("rain\na dog\n")
     adapter(world)
     manifest = world.clips / "clips.jsonl"
+    os.chdir(world.material)
     for words in (
-        ("train", "tiny/vae", *TRAIN, "batches=2", f"run_dir={world.run}"),
+        (*RUN, "batches=2"),
         (
             "data",
             "encode",
