@@ -24,6 +24,8 @@ FIELDS: dict[str, dict[str, type]] = {
     "answer": {"trial": int, "kind": str, "task": str, "prompt": str, "stimuli": list},
 }
 """What each kind of event must hold, beside its rater and the key."""
+ABOUT = {"title": str, "method": str, "lufs": float, "trials_per_rater": int, "minutes_per_rater": int}
+"""What test.json must hold, beside the hash of the key."""
 AGAIN = "Copy the whole folder again."
 
 
@@ -56,6 +58,8 @@ def load(folder: str | Path) -> Test:
     about, key = read_part(folder / "test.json"), read_part(folder / "key.json")
     if hashlib.sha256((folder / "key.json").read_bytes()).hexdigest() != about.get("key_sha256"):
         raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", AGAIN)
+    if wrong := [name for name, kind in ABOUT.items() if type(about.get(name)) is not kind]:
+        raise AudioLDMError(f"{folder}/test.json has no {wrong[0]} of its kind.", AGAIN)
     try:
         settings: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in key["design"].items()
@@ -65,6 +69,8 @@ def load(folder: str | Path) -> Test:
         test.names  # noqa: B018 (every clip has a version and a prompt)
     except (AttributeError, KeyError, TypeError) as error:
         raise AudioLDMError(f"{folder}/key.json lacks {error}.", AGAIN) from error
+    if about["method"] != test.design.method:
+        raise AudioLDMError(f"{folder}/test.json has another method than its key.", AGAIN)
     for name, digest in counted(digests.items(), "clips"):
         path = inside(folder / "audio", name, where=folder / "key.json")
         if not path.is_file():

@@ -228,6 +228,9 @@ def test_captions_from_a_table_or_a_manifest(systems, tmp_path):
         (lambda f: (f / "key.json").unlink(), "There is no"),
         (lambda f: (f / "test.json").write_text("[]"), "another format"),
         (lambda f: (f / "test.json").write_text("{"), "is not JSON"),
+        (lambda f: change_public(f, lufs=None), "has no lufs"),
+        (lambda f: change_public(f, title=["a"]), "has no title"),
+        (lambda f: change_public(f, method="abx"), "another method"),
         (lambda f: min((f / "audio").glob("[0-9a-f]*.wav")).write_bytes(b"x"), "was changed|is missing"),
     ],
 )
@@ -236,6 +239,12 @@ def test_a_damaged_test_folder_is_refused(make, change, told):
     change(test.folder)
     with pytest.raises(AudioLDMError, match=told):
         load(test.folder)
+
+
+def change_public(folder, **fields):
+    """Fields of test.json are others."""
+    path = folder / "test.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def rewrite_key(folder, change):
