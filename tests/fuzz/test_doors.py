@@ -1,12 +1,14 @@
 """What is promised of the doors and no room's own tests hold."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from audioldm.datasets.manifest import read
+from audioldm.datasets.prepare import labelled
 
 QUICK = ("--steps", "2", "--seconds", "0.64", "--set", "figure=false")
 
@@ -56,3 +58,34 @@ def test_another_number_of_threads_changes_only_rounding(tiny_model, command, tm
     finally:
         torch.set_num_threads(before)
     assert np.abs(waves[0] - waves[1]).max() <= 2
+
+
+TABLES = {
+    "esc50": (
+        "meta/esc50.csv",
+        "filename,fold,category,esc10,src_file\n{name},1,dog,True,1\n{fine},1,dog,True,1\n",
+    ),
+    "urbansound8k": (
+        "metadata/UrbanSound8K.csv",
+        "slice_file_name,fsID,salience,fold,class\n{name},1,1,1,dog_bark\n{fine},1,1,1,dog_bark\n",
+    ),
+    "fsd50k": ("FSD50K.ground_truth/eval.csv", "fname,labels,mids\n{name},Rain,/m/0\n{fine},Rain,/m/0\n"),
+}
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/secret", "link/secret"])
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_published_table_names_no_sound_outside_of_its_folder(tmp_path, kind, name):
+    place, text = TABLES[kind]
+    table, findings = tmp_path / "set" / place, []
+    for folder in ("audio/fold1", "FSD50K.eval_audio"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / "link").symlink_to(tmp_path)
+    (tmp_path / "set" / "audio" / "link").symlink_to(tmp_path)
+    table.parent.mkdir()
+    ending = "" if kind == "fsd50k" else ".wav"
+    table.write_text(text.format(name=name + ending, fine=f"fine{ending}"))
+    (tmp_path / "secret.wav").write_bytes(b"nobody reads this")
+    rows = getattr(labelled, kind)(tmp_path / "set", findings=findings)
+    assert [Path(row.path).name for row in rows] == ["fine.wav"]
+    assert [finding.path for finding in findings] == [f"{table}:2"] and "leads out" in findings[0].detail
