@@ -1,6 +1,7 @@
 """The command ``audioldm``: which commands there are, how their help looks, and what becomes of a mistake."""
 
 import os
+import re
 import sys
 import threading
 from functools import cache
@@ -142,14 +143,11 @@ def run(arguments: list[str], commands: typer.Typer = app) -> int:
     return code if isinstance(code, int) else 0
 
 
-MEMORY = (
-    "out of memory",
-    "allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "could not create a primitive",
+MEMORY = re.compile(
+    "out of memory|allocate memory|not enough memory|bad_alloc|could not create a primitive|can't start new thread",
+    re.IGNORECASE,
 )
-"""How libraries say that they got no memory; the last is oneDNN's."""
+"""How libraries say that they got no memory; oneDNN makes no primitive."""
 
 
 def say_error(error: BaseException) -> int:
@@ -157,16 +155,23 @@ def say_error(error: BaseException) -> int:
     if isinstance(error, AudioLDMError):
         say(str(error))
         return error.code
-    kind = type(error).__name__
-    first = next(iter(str(error).strip().splitlines()), "")
+    error = without_memory(error) or error
+    kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         say(f"{place}{error.strerror or first or kind}.")
-    elif isinstance(error, MemoryError) or any(sign in first.lower() for sign in MEMORY):
+    elif without_memory(error):
         say(f"the memory is full ({first[:160] or kind}). Ask for less at once, or free some.")
     else:
         say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1
+
+
+def without_memory(error: BaseException | None) -> BaseException | None:
+    """The fault that says that memory was full: this one, or that in whose handling it came up."""
+    while error and not (isinstance(error, MemoryError) or MEMORY.search(str(error))):
+        error = error.__context__
+    return error
 
 
 def say_usage(error: typer.TyperException, arguments: list[str]) -> int:

@@ -9,6 +9,12 @@ from audioldm.cli import generate as module
 from audioldm.cli.console import printable
 
 
+def while_handling(first: Exception, second: Exception) -> Exception:
+    """A fault that came up because of another."""
+    second.__context__ = first
+    return second
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -16,6 +22,7 @@ from audioldm.cli.console import printable
         (RuntimeError(""), "unexpected RuntimeError"),
         (MemoryError(), "the memory is full (MemoryError). Ask for less"),
         (RuntimeError("could not create a primitive"), "the memory is full (could not create a primitive)"),
+        (while_handling(MemoryError(), RuntimeError("no loader")), "the memory is full (MemoryError)"),
         (
             RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
             "the memory is full (unable to mmap",

@@ -352,14 +352,28 @@ def halves(folder: Path, full: Path) -> list[str]:
     return [name for name, content in now.items() if content != whole.get(name, content)]
 
 
+CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS)
+"""How torch's C++ ends the process where it gets no memory for an exception, in its backward passes above all"""
+
+
 def without_memory(work: Work, world: World, room: Path, rng: np.random.Generator) -> Result:
-    """The system gives little memory: it is done, or one line says so."""
+    """The system gives little memory: it is done, or one line says so.
+
+    Where a library crashes, the same command must end well afterwards, as after a kill.
+    """
     log, more = room / "log", int(rng.uniform(4, 160)) * 2**20
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (address_space() + more, resource.RLIM_INFINITY))
 
-    return judged(ended(begin(work.line(world, room), log, limit)), log, f"{more >> 20} MiB more")
+    code = ended(begin(work.line(world, room), log, limit))
+    if code in CRASHES:
+        code = ended(begin(work.line(world, room, *work.again), log))
+        if code or leftovers(room):
+            return Result(
+                -1, "", f"{more >> 20} MiB more: a crash, and then {code}: {log.read_text()[-800:]}"
+            )
+    return judged(code, log, f"{more >> 20} MiB more")
 
 
 def cases(world: World) -> list[Case]:
