@@ -17,13 +17,6 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import net_call
 
 
-def times_of(count: int, schedule_length: int, rng: Generator) -> Tensor:
-    """Time 0, which alone may weigh as much as all others, and count - 1 spread evenly over the rest, (count,)."""
-    shift = torch.rand((), generator=rng, dtype=torch.float64)
-    even = (torch.arange(count - 1, dtype=torch.float64) + shift) / (count - 1)
-    return torch.cat([torch.zeros(1), 1 + (even * (schedule_length - 1)).floor()]).long()
-
-
 @torch.no_grad()
 def bits(
     parts: Components, batches: Iterable[LatentBatch], *, times: int = 64, seed: int = 0
@@ -44,7 +37,11 @@ def bits(
     for batch in batches:
         drawn = batch.mean + batch.std * torch.randn(batch.mean.shape, generator=rng)
         for latent, text in zip(drawn * parts.vae.config.scaling_factor, batch.text, strict=True):
-            t, z = times_of(times, schedule.length, rng), latent.expand(times, *latent.shape)
+            # time 0, which alone may weigh as much as all others, and the rest spread evenly
+            shift = torch.rand((), generator=rng, dtype=torch.float64)
+            even = (torch.arange(times - 1, dtype=torch.float64) + shift) / (times - 1)
+            t = torch.cat([torch.zeros(1), 1 + (even * (schedule.length - 1)).floor()]).long()
+            z = latent.expand(times, *latent.shape)
             x_t = objective.add_noise(z, t, torch.randn(z.shape, generator=rng), schedule)
             condition = Condition(film=text.to(device).expand(times, -1))
             answer = call(x_t.to(device), t.to(device), condition).float().cpu()

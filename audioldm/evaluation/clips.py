@@ -28,14 +28,7 @@ from audioldm.signal.level import normalise_peak
 from audioldm.tables import read_table, read_text
 
 CAPTION_FILE = "captions.csv"
-SILENT_DBFS = -60.0
-FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
-TARGET_LUFS = -23.0
-GAINS = {
-    "peak": "mean removed, peak 0.5",
-    "none": "own gain",
-    "lufs": f"{TARGET_LUFS:g} LUFS within 20 dB",
-}
+GAINS = {"peak": "mean removed, peak 0.5", "none": "own gain", "lufs": "-23 LUFS within 20 dB"}
 RESAMPLER = "torchaudio sinc_interp_kaiser, width 64"
 
 
@@ -122,12 +115,9 @@ def shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 def unique(clips: list[Clip], where: str) -> list[Clip]:
     """The clips, if no two share an id."""
-    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
-    if twice:
-        raise AudioLDMError(
-            f"{where} has {len(twice)} ids more than once, {twice[0]!r} first.",
-            "Give every clip its own name.",
-        )
+    if twice := [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]:
+        message = f"{where} has {len(twice)} ids more than once, {twice[0]!r} first."
+        raise AudioLDMError(message, "Give every clip its own name.")
     return clips
 
 
@@ -205,9 +195,7 @@ class Frame:
         if self.gain == "peak":
             return normalise_peak(wave)
         level = loudness(wave, rate) if self.gain == "lufs" else -float("inf")
-        return (
-            wave if level == -float("inf") else wave * 10 ** (max(-20.0, min(20.0, TARGET_LUFS - level)) / 20)
-        )
+        return wave if level == -float("inf") else wave * 10 ** (max(-20.0, min(20.0, -23.0 - level)) / 20)
 
     def __str__(self) -> str:
         length = "own length" if self.seconds is None else f"{self.seconds:g} s, zeros at the end"
@@ -216,7 +204,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the samples alone say; ``sha256`` is of the file and the part of it."""
+    """What the samples alone say: silent below -60 dB, clipped with 1 of 1000 at full scale; the file and its part."""
 
     seconds: float
     peak: float
@@ -322,8 +310,8 @@ def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
         seconds=len(wave) / rate,
         peak=round(float(wave.abs().max()), 5),
         rms_dbfs=round(level, 2),
-        silent=level < SILENT_DBFS,
-        clipped=float((wave.abs() >= FULL_SCALE).float().mean()) > CLIPPED_SHARE,
+        silent=level < -60,
+        clipped=float((wave.abs() >= 0.999).float().mean()) > 1e-3,
         sha256=f"{digest}/{clip.start:g}/{clip.seconds}",
     )
     return wave, rate, facts

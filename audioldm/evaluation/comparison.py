@@ -6,7 +6,7 @@ n generated, m reference clips, K classes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,12 +65,9 @@ class Score:
     """(n, distance) of an extrapolation"""
 
     def __str__(self) -> str:
-        text = f"{self.value:.4g}"
-        if self.low is not None:
-            text += f" [{self.low:.3g}, {self.high:.3g}]"
-        if self.error is not None:
-            text += f" ± {self.error:.2g}"
-        return text + (f" (R² {self.r2:.2f})" if self.r2 is not None else "")
+        interval = "" if self.low is None else f" [{self.low:.3g}, {self.high:.3g}]"
+        error = "" if self.error is None else f" ± {self.error:.2g}"
+        return f"{self.value:.4g}{interval}{error}" + ("" if self.r2 is None else f" (R² {self.r2:.2f})")
 
 
 bridge_to = lru_cache(maxsize=1)(TagBridge)
@@ -164,28 +161,22 @@ def over_seeds(runs: Sequence[Scores]) -> Scores:
     """Mean and deviation (n - 1) of each score over runs with other seeds; one run stays as it is."""
     if len(runs) == 1:
         return dict(runs[0])
-    scores = {}
-    for name in runs[0]:
-        values = torch.tensor([run[name].value for run in runs if name in run], dtype=torch.float64)
-        scores[name] = Score(float(values.mean()), error=float(values.std()) if len(values) > 1 else None)
-    return scores
+    values = {
+        name: torch.tensor([run[name].value for run in runs if name in run], dtype=torch.float64)
+        for name in runs[0]
+    }
+    return {
+        name: Score(float(v.mean()), error=float(v.std()) if len(v) > 1 else None)
+        for name, v in values.items()
+    }
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One row of the report: what was compared with the reference, how many clips, the scores."""
 
     name: str
     n: int
     scores: Scores
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; what is not known is absent, never -1."""
-        values = {
-            key: {part: value for part, value in vars(score).items() if value is not None}
-            for key, score in self.scores.items()
-        }
-        return {"row": self.name, "n": self.n, **values}
 
 
 @dataclass
@@ -201,8 +192,18 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        rows = {name: [line.as_dict() for line in lines] for name, lines in self.lines.items()}
+        """Ready for JSON; what is not known is absent, never -1."""
+
+        def known(score: Score) -> dict[str, Any]:
+            return {part: value for part, value in vars(score).items() if value is not None}
+
+        rows = {
+            name: [
+                {"row": row, "n": n, **{key: known(each) for key, each in scores.items()}}
+                for row, n, scores in lines
+            ]
+            for name, lines in self.lines.items()
+        }
         return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": rows}
 
     def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
@@ -256,30 +257,28 @@ class Comparison:
 
     def lines(self, embedder: Embedder, report: Report) -> Iterator[Line]:
         """The rows of one embedder."""
-        real = self.embed(self.real, embedder)
-        real.check("reference")
-        results, shuffled = [], []
-        for number, clips in enumerate(self.runs, start=1):
-            generated = self.embed(clips, embedder)
-            generated.check("generated")
-            if number == 1:
-                first = generated
-                self.warn(report, first, real, embedder)
-            right, wrong, values = self.scores(generated, real, embedder)
-            results.append(right)
-            shuffled.append(wrong)
-            report.note_clips(generated, number, values)
-        yield Line("generated", len(first), over_seeds(results))
-        if len(results) > 1:
-            for number, result in enumerate(results, start=1):
-                yield Line(f"generated, set {number}", len(first), result)
-        if shuffled[0]:
-            yield Line("generated, shuffled captions", len(first), over_seeds(shuffled))
+        real, sets = self.embed(self.real, embedder), [self.embed(clips, embedder) for clips in self.runs]
+        for name, each in (("reference", real), *(("generated", each) for each in sets)):
+            each.check(name)
+        self.warn(report, sets[0], real, embedder)
+        rights, wrongs, n = [], [], len(sets[0])
+        for number, each in enumerate(sets, start=1):
+            right, wrong, values = self.scores(each, real, embedder)
+            rights.append(right)
+            wrongs.append(wrong)
+            report.note_clips(each, number, values)
+        yield Line("generated", n, over_seeds(rights))
+        if len(sets) > 1:
+            yield from (
+                Line(f"generated, set {number}", n, right) for number, right in enumerate(rights, start=1)
+            )
+        if wrongs[0]:
+            yield Line("generated, shuffled captions", n, over_seeds(wrongs))
         right, wrong, _ = caption_scores(real, embedder)
         yield Line("ground truth", len(real), variety(real) | right)
         if wrong:
             yield Line("ground truth, shuffled captions", len(real), wrong)
-        yield from self.floor(first, real, embedder)
+        yield from self.floor(sets[0], real, embedder)
         if self.trip:
             trip = self.embed(self.trip, embedder)
             yield Line("VAE round trip", len(trip), self.scores(trip, real, embedder)[0])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,6 @@ class GeneratedClips:
     folder: Path
     settings: dict[str, Any]
     batch_size: int | None = None
-    new: int = field(default=0, init=False)
-    reused: int = field(default=0, init=False)
 
     def path(self, prompt: str, seed: int) -> Path:
         """Where the clip lies: by the weights' hashes, adapters, settings, prompt and seed."""
@@ -45,7 +43,6 @@ class GeneratedClips:
         """A file for each prompt with its seed; what is missing is generated, never more than a batch in memory."""
         places = {pair: self.path(*pair) for pair in zip(prompts, seeds, strict=True)}
         missing = [pair for pair, path in places.items() if not path.is_file()]
-        self.reused += len(prompts) - len(missing)
         size = self.batch_size or (1 if self.pipe.device.type == "cpu" else 16)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
         for part in counted(parts, "clips", len):
@@ -53,7 +50,6 @@ class GeneratedClips:
             waves = self.pipe(list(texts), seeds=list(numbers), batch_size=size, **self.settings)
             for pair, wave in zip(part, waves, strict=True):
                 encode(places[pair], wave.cpu().float(), self.pipe.spec.rate)
-                self.new += 1
         return [places[pair] for pair in zip(prompts, seeds, strict=True)]
 
     def waves(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tensor]:

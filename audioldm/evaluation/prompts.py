@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,10 @@ def class_scores(wave: Tensor, rate: int, yamnet: YamNet) -> Scores:
     return {name: score for name, score in named if name != IGNORED}
 
 
-def highest(scores: Scores) -> list[str]:
-    """The five highest classes."""
-    return sorted(scores, key=lambda name: -scores[name])[:HIGHEST]
-
-
 def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
     """The classes that make a clip right: among its five highest, with at least .2, and begun by one of ``classes``."""
-    return [name for name in highest(scores) if scores[name] >= LEAST and fits(name, classes)]
+    highest = nlargest(HIGHEST, scores, key=lambda name: scores[name])
+    return [name for name in highest if scores[name] >= LEAST and fits(name, classes)]
 
 
 def fits(name: str, classes: Iterable[str]) -> bool:
@@ -85,7 +82,9 @@ class Judged:
     @classmethod
     def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
         """By the rule."""
-        tags = {name: round(scores[name], 4) for name in highest(scores)}
+        tags = {
+            name: round(scores[name], 4) for name in nlargest(HIGHEST, scores, key=lambda name: scores[name])
+        }
         fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
         return cls(file, tags, round(fit, 4), right_classes(scores, classes), seed)
 
@@ -111,8 +110,6 @@ class Result:
 
 def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[str]]:
     """The prompts of a TSV (prompt, classes joined by ``|``), and one line for each row that cannot be used."""
-    if not path.is_file():
-        raise AudioLDMError(f"There is no file {path}.", "Give a TSV: prompt, tab, classes joined by |.")
     prompts, findings, unknown = [], [], []
     for number, line in filled(lines(read_text(path)), path):
         text, _, names = line.partition("\t")
@@ -147,9 +144,17 @@ class ClipFolder:
         """
         if not folder.is_dir():
             raise AudioLDMError(f"There is no folder {folder}.", "Name the folder of the clips.")
+        listing = folder / LISTING
+        if listing.is_file():
+            rows = filled(lines(read_text(listing)), listing)
+            records = [(f"{listing}:{number}", "", line) for number, line in rows]
+        else:
+            sounds = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+            sides = [(sound, sound.with_suffix(".json")) for sound in sounds]
+            records = [(str(s), s.name, read_text(side) if side.is_file() else "") for s, side in sides]
         by_prompt: dict[str, list[tuple[int, Path]]] = {}
         findings = []
-        for place, sound, text in records(folder):
+        for place, sound, text in records:
             try:
                 record = json.loads(text)
                 prompt, seed, path = record["prompt"], record["seed"], inside(folder, sound or record["path"])
@@ -176,18 +181,6 @@ class ClipFolder:
         extra = sorted(self.by_prompt.keys() - {prompt.text for prompt in prompts})
         left = f"left out: {len(extra)} prompts that the list does not have, "
         return [f"{left}{extra[0]!r} first"] if extra else []
-
-
-def records(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Where it stands, the sound file beside it ("" where it names its own), and the JSON text of every record."""
-    listing = folder / LISTING
-    if listing.is_file():
-        for number, line in filled(lines(read_text(listing)), listing):
-            yield f"{listing}:{number}", "", line
-        return
-    for sound in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-        sidecar = sound.with_suffix(".json")
-        yield str(sound), sound.name, read_text(sidecar) if sidecar.is_file() else ""
 
 
 def generated(clips: GeneratedClips) -> ClipSource:
@@ -283,6 +276,18 @@ class Report:
 
     def markdown(self) -> str:
         """Right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
+
+        def cells(results: Sequence[Result]) -> list[object]:
+            total = share(results)
+            low, high = total["interval95"] or (0.0, 0.0)
+            shown = [
+                f"{total['right']} of {total['n']}",
+                total["share"],
+                f"{low:.2f} to {high:.2f}",
+                total["fit"],
+            ]
+            return shown if total["n"] else [None] * 4
+
         rows = []
         for result in [*self.results, *self.real]:
             tags = Counter(next(iter(clip.tags)) for clip in result.clips).most_common(2)
@@ -302,12 +307,3 @@ class Report:
             for clip in result.clips
         ]
         return csv_text(["prompt", "seed", "file", "right", "fit", *tags], rows)
-
-
-def cells(results: Sequence[Result]) -> list[object]:
-    """Right of n, share, interval and fit."""
-    total = share(results)
-    if not total["n"]:
-        return [None] * 4
-    low, high = total["interval95"]
-    return [f"{total['right']} of {total['n']}", total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]

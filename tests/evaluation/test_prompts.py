@@ -184,7 +184,7 @@ def test_the_command_goes_on_where_it_stopped_and_has_real_rows(
     [
         (["--seeds", "0"], "seeds=0 is out of range"),
         (["--limit", "0"], "limit=0 is out of range"),
-        ([], "There is no file nothing.tsv"),
+        ([], "nothing.tsv cannot be read"),
     ],
 )
 def test_wrong_use_is_one_line(command, capsys, flags: list[str], message: str) -> None:
