@@ -283,7 +283,7 @@ class Prompts(Command):
     seeds: int = seeds_option(8)
     limit: int | None = option(None, "Only the first so many prompts.", Between(1))
     folder: Path | None = option(
-        None, "Judge existing clips, with clips.jsonl or a JSON each.", "--clips", "DIR"
+        None, "Judge existing clips, with captions.csv or a JSON each.", "--clips", "DIR"
     )
     real: Path | None = option(None, "Real clips for the real and the codec's row.", "PLACE")
     out: Path = option(Path("out/prompts"), "Clips and reports go here.", "-o", "DIR")
@@ -302,6 +302,7 @@ class Prompts(Command):
     def run(self) -> None:
         reports, generation, seeds = self.check(), self.generation, self.seeds
         from audioldm.evaluation import prompts as judge
+        from audioldm.evaluation.clips import from_folder
         from audioldm.evaluation.embedders.yamnet import YamNet
         from audioldm.evaluation.generation import Codec
         from audioldm.pipeline.outputs import publish, versions
@@ -310,7 +311,7 @@ class Prompts(Command):
         asked, findings = judge.read_prompts(self.file, yamnet.class_names)
         asked = asked[: self.limit]
         real = Choice(split="any").clips(self.real) if self.real else []
-        existing = judge.ClipFolder.read(self.folder) if self.folder is not None else None
+        existing = from_folder(self.folder) if self.folder is not None else None
         if self.reporting.dry_run:
             generation.check()
             would(f"{seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones")
@@ -323,8 +324,10 @@ class Prompts(Command):
             about |= {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
         if existing is not None:
             about["clips"] = str(self.folder)
-            findings += existing.findings + existing.others(asked)
-        source = existing or judge.generated(generation.clips(cast("AudioLDM", pipe), self.out))
+            source, left = judge.existing(existing, asked)
+            findings += left
+        else:
+            source = judge.generated(generation.clips(cast("AudioLDM", pipe), self.out))
         with waiting("judging"):
             results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds))
             findings += [f"{result.name}: {result.error}" for result in results if result.error]

@@ -6,7 +6,7 @@ at least .2, each class at its mean over the clip's patches, Silence left out.  
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
@@ -17,21 +17,19 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
-from audioldm.datasets.decode import SUFFIXES, decode, resample
+from audioldm.datasets.decode import decode, resample
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
 from audioldm.evaluation.table import csv_text, markdown
 from audioldm.metrics.interval import wilson
-from audioldm.paths import inside
 from audioldm.progress import counted, listening
 from audioldm.signal.level import normalise_peak
 from audioldm.tables import filled, lines, read_text
 
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
-LISTING = "clips.jsonl"
 Scores = dict[str, float]
 """class -> mean over the clip"""
 ClipSource = Callable[[str, int], list[tuple[int, Path]]]
@@ -129,63 +127,19 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
     return prompts, findings
 
 
-@dataclass(frozen=True)
-class ClipFolder:
-    """Clips that exist: (seed, file) of each prompt, by seed; ``findings`` says what could not be used."""
-
-    by_prompt: dict[str, list[tuple[int, Path]]]
-    findings: list[str]
-
-    @classmethod
-    def read(cls, folder: Path) -> "ClipFolder":
-        """From ``clips.jsonl`` in the folder (path, prompt and seed a line), else the JSON beside each sound file.
-
-        Files outside the folder are not read.
-        """
-        if not folder.is_dir():
-            raise AudioLDMError(f"There is no folder {folder}.", "Name the folder of the clips.")
-        listing = folder / LISTING
-        if listing.is_file():
-            rows = filled(lines(read_text(listing)), listing)
-            records = [(f"{listing}:{number}", "", line) for number, line in rows]
-        else:
-            sounds = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-            sides = [(sound, sound.with_suffix(".json")) for sound in sounds]
-            records = [(str(s), s.name, read_text(side) if side.is_file() else "") for s, side in sides]
-        by_prompt: dict[str, list[tuple[int, Path]]] = {}
-        findings = []
-        for place, sound, text in records:
-            try:
-                record = json.loads(text)
-                prompt, seed, path = record["prompt"], record["seed"], inside(folder, sound or record["path"])
-                if not isinstance(prompt, str) or type(seed) is not int:
-                    raise TypeError("prompt is no text or seed no whole number")
-            except (AudioLDMError, ValueError, KeyError, TypeError, RecursionError) as error:
-                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-                findings.append(f"{place}: its prompt and seed cannot be read ({reason})")
-            else:
-                by_prompt.setdefault(prompt.strip(), []).append((seed, path))
-        if not by_prompt:
-            raise AudioLDMError(
-                f"{folder} has no clip with a prompt and a seed.",
-                f"Give {LISTING} (path, prompt and seed a line), or a JSON file beside each clip.",
-            )
-        return cls({prompt: sorted(clips) for prompt, clips in by_prompt.items()}, findings)
-
-    def __call__(self, prompt: str, seeds: int) -> list[tuple[int, Path]]:
-        """The first ``seeds`` clips of a prompt, by seed."""
-        return self.by_prompt.get(prompt, [])[:seeds]
-
-    def others(self, prompts: Iterable[Prompt]) -> list[str]:
-        """A line about the clips of prompts that are not asked for."""
-        extra = sorted(self.by_prompt.keys() - {prompt.text for prompt in prompts})
-        left = f"left out: {len(extra)} prompts that the list does not have, "
-        return [f"{left}{extra[0]!r} first"] if extra else []
-
-
 def generated(clips: GeneratedClips) -> ClipSource:
     """A model's clips of seeds 0, 1, ..."""
     return lambda prompt, seeds: list(enumerate(clips.paths([prompt] * seeds, range(seeds))))
+
+
+def existing(clips: Sequence[Clip], prompts: Sequence[Prompt]) -> tuple[ClipSource, list[str]]:
+    """Clips by their captions, numbered in their order, and a line about those of prompts that are not asked for."""
+    paths: dict[str, list[Path]] = defaultdict(list)
+    for clip in clips:
+        paths[clip.caption.strip()].append(clip.path)
+    extra = sorted(paths.keys() - {prompt.text for prompt in prompts})
+    left = f"left out: {len(extra)} prompts that the list does not have, {next(iter(extra), '')!r} first"
+    return lambda prompt, seeds: list(enumerate(paths[prompt][:seeds])), [left] * bool(extra)
 
 
 def evaluate_prompts(

@@ -78,38 +78,24 @@ def test_clips_made_elsewhere_are_judged_without_a_model(tmp_path: Path, command
     rng = torch.Generator().manual_seed(0)
     for i in range(3):
         encode(folder / f"{i}.wav", 0.3 * torch.randn(20000, generator=rng), 16000)
-    encode(tmp_path / "outside.wav", 0.3 * torch.randn(20000, generator=rng), 16000)
-    rows = [
-        {"path": "0.wav", "prompt": "a loud hiss", "seed": 4},
-        {"path": "1.wav", "prompt": "a loud hiss", "seed": 0},
-        {"path": "2.wav", "prompt": "something else", "seed": 0},
-        {"path": "../outside.wav", "prompt": "a loud hiss", "seed": 1},
-        {"path": "0.wav", "prompt": "a loud hiss"},
-        {"path": "none.wav", "prompt": "a loud hiss", "seed": 9},
-    ]
-    (folder / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    (folder / "captions.csv").write_text("id,caption\n0,a loud hiss\n1,a loud hiss\n2,something else\n")
+    (folder / "3.wav").write_bytes(b"RIFF")
+    (folder / "3.json").write_text(json.dumps({"prompt": "a loud hiss", "seed": 3}))
     words = ("evaluate", "prompts", listing, "--clips", folder, "-o", out)
     assert command(*words, "--json") == 0
     printed, err = capsys.readouterr()
     report = json.loads(printed)
     hiss, dog = report["prompts"]
-    assert [(clip["seed"], clip["file"], clip["right"]) for clip in hiss["clips"]] == [
-        (0, "1.wav", True),
-        (4, "0.wav", True),
-    ]
+    assert [(clip["file"], clip["right"]) for clip in hiss["clips"]] == [("0.wav", True), ("1.wav", True)]
+    assert "3.wav" in hiss["error"] and "3.wav" in err
     assert dog["n"] == 0 and dog["error"] == "no clip"
     assert (report["total"]["n"], report["total"]["share"]) == (2, 1.0)
     assert "model" not in report and report["clips"] == str(folder)
-    for part in (
-        "clips.jsonl:4", "leads out of", "clips.jsonl:5", "no 'seed'", "clips.jsonl:7", "none.wav", "left out: 1"
-    ):  # fmt: skip
-        assert part in err
+    assert "left out: 1 prompts that the list does not have, 'something else' first" in err
     assert len((out / "clips.csv").read_text().splitlines()) == 3
-    (folder / "clips.jsonl").unlink()
-    assert command(*words, "--force") == 2
-    assert "no clip with a prompt and a seed" in capsys.readouterr().err
-    (folder / "1.json").write_text(json.dumps({"prompt": "a loud hiss", "seed": 3}))
-    assert command(*words, "--force") == 0
+    assert command(*words) == 2
+    assert "prompts.json is already there" in capsys.readouterr().err
+    assert command(*words, "--force", "--seeds", "1") == 0
     assert "| a loud hiss | 1 of 1 |" in capsys.readouterr().out
     assert command(*words, "--force", "-m", "any") == 2
 
