@@ -41,13 +41,14 @@ class Condition:
 
         Raises ValueError unless both have the same parts, with masks where the lengths differ.
         """
-        pairs = list(zip(self.parts(), other.parts(), strict=True))
+        pairs = zip(self.parts(), other.parts(), strict=True)
         if any((one is None) != (two is None) for one, two in pairs):
             raise ValueError("conditions of different parts cannot be joined")
         if self.mask is None and self.lengths() != other.lengths():
             raise ValueError("token sequences of different lengths need masks")
         longest = list(map(max, self.lengths(), other.lengths()))
-        return Condition(*map(stacked, self.padded(*longest).parts(), other.padded(*longest).parts()))
+        pairs = zip(self.padded(*longest).parts(), other.padded(*longest).parts(), strict=True)
+        return Condition(*(None if one is None or two is None else cat([one, two]) for one, two in pairs))
 
     def lengths(self) -> tuple[int, int]:
         """Tokens of either sequence; 0 for one that is absent."""
@@ -69,11 +70,6 @@ class Condition:
         return self.map(lambda part: part[index])
 
 
-def stacked(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """The rows of two parts; None where there is neither."""
-    return None if first is None or second is None else cat([first, second])
-
-
 def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
     """A part (B, L) or (B, L, D) with ``length`` tokens: cut, or filled with zeros."""
     if part is None or length is None or part.shape[1] == length:
@@ -84,13 +80,13 @@ def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
 
 def choose_rows(pick: Tensor, yes: Condition, no: Condition) -> Condition:
     """Row i of ``yes`` (or its only row) where ``pick`` (B,) is true, else of ``no``."""
-
-    def choose(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        if a is None or b is None:
-            return b
-        return where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
-
-    return Condition(*map(choose, yes.parts(), no.parts()))
+    pairs = zip(yes.parts(), no.parts(), strict=True)
+    return Condition(
+        *(
+            b if a is None or b is None else where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
+            for a, b in pairs
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,7 @@ class LatentBatch:
 
     def map(self, function) -> "LatentBatch":  # type: ignore[no-untyped-def]
         """Apply ``function`` to each part that is present."""
-        parts = (self.mean, self.std, self.text, self.audio, self.tokens, self.mask, self.curve, self.facts)
-        return LatentBatch(*(None if part is None else function(part) for part in parts))  # type: ignore[arg-type]
+        return LatentBatch(**{k: None if v is None else function(v) for k, v in vars(self).items()})  # type: ignore[arg-type]
 
     def to(self, device) -> "LatentBatch":  # type: ignore[no-untyped-def]
         """Move every part; pinned ones while the GPU goes on computing."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from glob import glob
 from itertools import product
-from math import inf, nextafter
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         OmegaConf.resolve(cfg)
     if missing := OmegaConf.missing_keys(cfg):
         raise AudioLDMError(f"{name}: no value for {', '.join(sorted(missing))}.", "Give it as key=value.")
-    for path, value in numbers(OmegaConf.to_container(cfg)):
-        refuse_out_of_range(path, value)
+    refuse_out_of_range(OmegaConf.to_container(cfg))
     return cfg
 
 
@@ -132,58 +130,36 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from numbers(value, f"{path}.{key}".strip("."))
 
 
-@dataclass(frozen=True)
-class Range:
-    """The numbers from ``low`` to ``high``, both included; ``whole`` ones only; ``text`` says so to a user."""
-
-    text: str
-    whole: bool
-    low: float
-    high: float
-    unlimited: bool = False
-    """whether -1 stands for no limit"""
-
-    @classmethod
-    def read(cls, key: str) -> "Range":
-        """From a text such as "int [1, inf)"; an open end is the next number inwards.
-
-        >>> closed, half = Range.read("[0, 1]"), Range.read("int [0, 1)")
-        >>> closed.complaint(1), half.complaint(1), half.complaint(0.5), closed.complaint(float("nan"))
-        ('', 'out of range', 'not a whole number', 'out of range')
-        """
-        text, *more = key.removeprefix("int ").split(" or -1")
-        low, high = map(float, text[1:-1].split(","))
-        ends = low if "[" in text else nextafter(low, inf), high if "]" in text else nextafter(high, -inf)
-        return cls(key.removeprefix("int "), key.startswith("int "), *ends, bool(more))
-
-    def complaint(self, value: Any) -> str:
-        """What is wrong with a value, or ""."""
-        if isinstance(value, str):
-            return "not a number"
-        if self.whole and isinstance(value, float):
-            return "not a whole number"
-        return "" if self.low <= value <= self.high or (self.unlimited and value == -1) else "out of range"
-
-
 @lru_cache
-def ranges() -> dict[str, Range]:
-    """Name of a number -> its range."""
+def ranges() -> dict[str, str]:
+    """Name of a number -> its range, such as "int [1, inf)"."""
     rows: Any = OmegaConf.load(CONF / "ranges.yaml")
-    return {name: Range.read(key) for key, row in rows.items() for name in row}
+    return {name: key for key, row in rows.items() for name in row}
 
 
-def refuse_out_of_range(path: str, value: Any) -> None:
+def refuse_out_of_range(cfg: Any) -> None:
     """AudioLDMError for a number outside its range, and for a word where a number belongs."""
-    allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
-    if allowed is None or value in (None, "auto") or isinstance(value, bool):
-        return
-    if wrong := allowed.complaint(value):
-        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {allowed.text}.")
+    for path, value in numbers(cfg):
+        allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
+        number = allowed and value not in (None, "auto") and not isinstance(value, bool)
+        if number and (wrong := complaint(allowed, value)):
+            raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {allowed.removeprefix('int ')}.")
 
 
-def one_line(error: Exception) -> str:
-    """Without the places that Hydra looked at."""
-    return " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
+def complaint(allowed: str, value: Any) -> str:
+    """What is wrong with a value for a range, whose -1 stands for no limit where it says "or -1"; or "".
+
+    >>> [complaint("[0, 1]", x) for x in (1, float("nan"))], [complaint("int [0, 1)", x) for x in (0, 1, 0.5)]
+    (['', 'out of range'], ['', 'out of range', 'not a whole number'])
+    """
+    interval, *unlimited = allowed.removeprefix("int ").split(" or -1")
+    if isinstance(value, str):
+        return "not a number"
+    if allowed.startswith("int") and isinstance(value, float):
+        return "not a whole number"
+    low, high = map(float, interval[1:-1].split(","))
+    inside = low <= value <= high and (value > low or "[" in interval) and (value < high or "]" in interval)
+    return "" if inside or (unlimited and value == -1) else "out of range"
 
 
 def build(
@@ -195,8 +171,8 @@ def build(
 ) -> Experiment:
     """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself.
 
-    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there; ``report``
-    takes a line for the user.
+    ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there; ``report`` takes a line for
+    the user.
     """
     import torch
 
@@ -211,7 +187,6 @@ def build(
         parts = instantiate(cfg, _convert_="all")
         module, trainer = parts["task"], parts["trainer"]
         parts["speed"].apply(module)
-        parts["data"].repeat = cfg.data_repeat
         if not module.automatic_optimization:
             # Lightning refuses both for a module that steps its own optimisers
             module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
@@ -232,8 +207,9 @@ def causes(recipe: str) -> Iterator[None]:
             cause = cause.__cause__
         if isinstance(cause, AudioLDMError):
             raise cause from None
-        hint = f"See `audioldm train {recipe} --cfg job`."
-        raise AudioLDMError(f"{recipe}: {one_line(error)}", hint) from error
+        # without the places that Hydra looked at
+        line = " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
+        raise AudioLDMError(f"{recipe}: {line}", f"See `audioldm train {recipe} --cfg job`.") from error
 
 
 def resolve_batch_size(cfg: DictConfig) -> None:
@@ -256,8 +232,8 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
     from audioldm.training.memory import LARGEST, probe
 
     forks = sys.platform == "linux" and cfg.trainer.accelerator == "cpu"
-    method = "fork" if forks else "spawn"
     settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
+    method = "fork" if forks else "spawn"
     return probe(partial(build, cfg), limit=limit or LARGEST, method=method, devices=1, **settings)
 
 
@@ -265,27 +241,23 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
     """Number of values of each net of a composed recipe, counted without making them; those on disk left out."""
     import torch
 
-    built = {}
+    counts = {}
     with torch.device("meta"), causes(cfg.recipe):
         for name in ("vae", "vocoder", "unet", "discriminator"):
             node = cfg.task.get(name)
             if node and "folder" not in node and "ref" not in node:
-                built[name] = instantiate(node)
-    return {name: sum(p.numel() for p in net.parameters()) for name, net in built.items()}
+                counts[name] = sum(p.numel() for p in instantiate(node).parameters())
+    return counts
 
 
 def missing(cfg: DictConfig) -> list[str]:
     """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
-    named = (
-        str(value)
-        for path, value in numbers(OmegaConf.to_container(cfg))
-        if isinstance(value, str) and path.rpartition(".")[2] in PLACES
-    )
-    here = (
+    pairs = numbers(OmegaConf.to_container(cfg))
+    named = {str(v): None for path, v in pairs if isinstance(v, str) and path.rpartition(".")[2] in PLACES}
+    return [
         path
         for path in named
         if not Path(path).is_relative_to(cfg.run_dir)
         and (path.startswith(("runs/", "data/")) or not re.fullmatch(r".*:.*|[\w.-]+/[\w.-]+", path))
-    )
-    lost = (path for path in here if not (glob(path) or Path(path).exists()))
-    return list(dict.fromkeys(lost))
+        and not (glob(path) or Path(path).exists())
+    ]

@@ -59,30 +59,17 @@ class AudioSpec:
 
     def __post_init__(self) -> None:
         if self.mels % self.stride:
-            raise AudioLDMError(
-                f"mels={self.mels} is not a multiple of stride={self.stride}.", "Change one of them."
-            )
+            wrong = f"mels={self.mels} is not a multiple of stride={self.stride}."
+            raise AudioLDMError(wrong, "Change one of them.")
         if (self.n_fft - self.hop) % 2:
-            raise AudioLDMError(
-                f"n_fft={self.n_fft} minus hop={self.hop} is odd.", "Make the difference even."
-            )
+            wrong = f"n_fft={self.n_fft} minus hop={self.hop} is odd."
+            raise AudioLDMError(wrong, "Make the difference even.")
         if self.fmax > self.rate / 2:
             raise AudioLDMError(f"fmax={self.fmax} Hz is above half of rate={self.rate} Hz.", "Lower fmax.")
 
 
 SPECS: dict[str, AudioSpec] = {
     "16k_64": AudioSpec(),
-    "48k_256": AudioSpec(
-        name="48k_256",
-        rate=48000,
-        n_fft=2048,
-        win=2048,
-        hop=480,
-        mels=256,
-        fmin=20.0,
-        fmax=24000.0,
-        latent_channels=16,
-        stride=8,
-    ),
+    "48k_256": AudioSpec("48k_256", 48000, 2048, 2048, 480, 256, 20.0, 24000.0, latent_channels=16, stride=8),
 }
 """AudioLDM's front ends by name: 16 kHz, and the 48 kHz one of its successor."""

@@ -24,9 +24,9 @@ from audioldm.nets.vae import encode
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
 from audioldm.training.data import DataModule
-from audioldm.training.graphed import RecordedStep
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.optim import adamw
+from audioldm.training.speed import RecordedStep
 from benchmarks.bench import Bench, release
 from benchmarks.measure import Row, paired, peak_mib
 from benchmarks.shapes import Nets

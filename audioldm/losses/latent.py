@@ -12,9 +12,7 @@ def info_nce(text: Tensor, audio: Tensor, scale: Tensor | float, *, same: Tensor
     other's negatives): the target spreads evenly over them (SupCon, arXiv:2004.11362).   Returns a scalar.
     """
     logits = scale * text @ audio.T
-    target = (
-        torch.eye(len(text), device=text.device, dtype=text.dtype) if same is None else same.to(text.dtype)
-    )
+    target = (torch.eye(len(text), device=text.device) if same is None else same).to(text.dtype)
     rows = target / target.sum(1, keepdim=True)
     columns = target.T / target.T.sum(1, keepdim=True)
     return 0.5 * (nnf.cross_entropy(logits, rows) + nnf.cross_entropy(logits.T, columns))

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 import warnings
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -11,11 +10,10 @@ from time import perf_counter
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, TQDMProgressBar
 from torch import Tensor
 
-from audioldm.batch import Batch, LatentBatch
+from audioldm.batch import Batch
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
@@ -42,58 +40,11 @@ class StopAfter(L.Callback):
 
 
 @dataclass(eq=False)
-class LossByTimestep(L.Callback):
-    """``train/loss_t0`` and so on: the loss in ``count`` equal ranges of t, a mean over ``every`` batches.
-
-    One batch meets few timesteps.   It reads "losses" (B,) and "t" (B,) of the step's terms.
-    """
-
-    count: int = 10
-    every: int = 20
-    sums: Tensor | None = None
-    """(2, count): the losses' sum and their number in each range, since the last report"""
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
-        """Add, and log every so often."""
-        if not isinstance(outputs, dict) or "losses" not in outputs:
-            return
-        self.add(outputs["losses"], outputs["t"], module.schedule.length)
-        if module.batch_count % self.every == 0:
-            module.log_dict({f"train/loss_t{i}": v for i, v in self.take().items()})
-
-    def add(self, losses: Tensor, t: Tensor, length: float) -> None:
-        """Losses (B,) at timesteps t (B,) in [0, length)."""
-        both = torch.stack([losses.detach(), torch.ones_like(losses)]).double()
-        before = both.new_zeros(2, self.count) if self.sums is None else self.sums.to(both)
-        index = (t.double() * self.count / length).long().clamp(0, self.count - 1)
-        self.sums = before.index_add(1, index, both)
-
-    def take(self) -> dict[int, Tensor]:
-        """The mean of each range that was met since the last time; begins anew.
-
-        >>> bins = LossByTimestep(2)
-        >>> bins.add(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 10, 999]), 1000)
-        >>> {i: float(mean) for i, mean in bins.take().items()}
-        {0: 2.0, 1: 5.0}
-        """
-        sums, self.sums = self.sums, None
-        return {} if sums is None else {i: total / n for i, (total, n) in enumerate(sums.T) if n > 0}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint, so that a resumed run reports the same means."""
-        return {"sums": self.sums}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Out of the checkpoint."""
-        self.sums = state_dict["sums"]
-
-
-@dataclass(eq=False)
 class Throughput(L.Callback):
     """``speed/samples_per_s``, ``speed/data_wait`` (share of the time) and ``speed/peak_gb``, every ``every`` batches.
 
-    Validations and what else happens between batches beside the data are not counted.   The peak is the GPU's
-    allocator's, or the process's resident memory.
+    Validations and what else happens between batches beside the data are not counted.   The peak, in 10^9 bytes, is
+    the GPU's allocator's, or the process's resident memory.
     """
 
     every: int = 20
@@ -110,35 +61,21 @@ class Throughput(L.Callback):
     on_train_start = on_validation_end = lap  # type: ignore[assignment]
 
     def on_train_batch_start(self, *args: Any) -> None:
-        """The batch has come."""
         self.waited += self.lap()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        """The step is over."""
         self.worked += self.lap()
-        self.samples += rows_of(batch) * trainer.world_size
+        first = batch[0] if isinstance(batch, tuple) else batch
+        self.samples += len(first.wave if isinstance(first, Batch) else first.mean) * trainer.world_size
         if module.batch_count % self.every == 0:
             seconds = max(self.waited + self.worked, 1e-9)
             values = {"samples_per_s": self.samples / seconds, "data_wait": self.waited / seconds}
-            values["peak_gb"] = peak_gb(module.device)
+            values["peak_gb"] = peak_mib(module.device) * 2**20 / 1e9
             module.log_dict({f"speed/{k}": v for k, v in values.items()}, prog_bar=True)
             self.samples, self.waited, self.worked = 0, 0.0, 0.0
         self.lap()
-
-
-def rows_of(batch: Any) -> int:
-    """Clips of a batch."""
-    first = batch[0] if isinstance(batch, tuple) else batch
-    if isinstance(first, Batch):
-        return len(first.wave)
-    return len(first.mean) if isinstance(first, LatentBatch) else 0
-
-
-def peak_gb(device: torch.device) -> float:
-    """Peak memory in 10^9 bytes."""
-    return peak_mib(device) * 2**20 / 1e9
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:
@@ -185,7 +122,6 @@ class Curves(L.Callback):
         write_text(path, "".join(json.dumps(r) + "\n" for r in rows if r["batch"] <= module.batch_count))
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
-        """Log, and write every so often."""
         for name, value in outputs.items() if isinstance(outputs, dict) else ():
             if isinstance(value, Tensor) and value.dim() == 0:
                 module.log(f"train/{name}", value, prog_bar=not name.startswith("norm"))
@@ -193,7 +129,6 @@ class Curves(L.Callback):
             self.write(trainer, module, "train/", "speed/")
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Once a validation."""
         if not trainer.sanity_checking:
             self.write(trainer, module, "val/")
 
@@ -229,6 +164,8 @@ class State(L.Callback):
             trainer.save_checkpoint(Path(self.folder) / LAST)
             self.saved = module.batch_count
 
+    on_train_end = save  # type: ignore[assignment]
+
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """What was just loaded is on the disk already; half an accumulated step is never written."""
         if self.every % module.accumulated:
@@ -237,9 +174,8 @@ class State(L.Callback):
                 "Change one of them.",
             )
         self.saved = module.batch_count
-        if threading.current_thread() is threading.main_thread():
-            # over Lightning's own for SIGTERM, which ends with code 0
-            self.handlers.enter_context(handled(self.grace.receive))
+        # over Lightning's own for SIGTERM, which ends with code 0
+        self.handlers.enter_context(handled(self.grace.receive))
 
     def on_train_batch_start(self, *args: Any) -> None:
         """From here on weights and optimiser change."""
@@ -250,14 +186,10 @@ class State(L.Callback):
         self.in_step = False
         validates = sum(trainer.num_val_batches) > 0 and module.batch_count % trainer.val_check_batch == 0
         if not validates:
-            self.save_or_stop(trainer, module)
+            self.on_validation_end(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """The one that was waited for."""
-        self.save_or_stop(trainer, module)
-
-    def save_or_stop(self, trainer: L.Trainer, module: Any) -> None:
-        """At a whole step; all processes stop at the same one."""
+        """At a whole step save, or stop; all processes stop at the same one."""
         if module.batch_count % self.every == 0:
             self.save(trainer, module)
         signalled = self.grace.received is not None
@@ -265,10 +197,6 @@ class State(L.Callback):
             signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
         if signalled and module.steps_now:
             raise Stopped(self.grace.received or 15)
-
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        """The last batch."""
-        self.save(trainer, module)
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         """Save for a signal that did not come in the middle of a step."""
@@ -280,7 +208,6 @@ class State(L.Callback):
         self.handlers.close()
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
-        """The handlers from before."""
         self.grace.end()
         self.handlers.close()
 
@@ -289,7 +216,6 @@ class Bar(TQDMProgressBar):
     """Lightning's bar over all batches of a run instead of an epoch's, on stderr; none where that is no terminal."""
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
-        """Nothing is drawn into a log."""
         super().setup(trainer, module, stage)
         if not sys.stderr.isatty():
             self.disable()
@@ -302,17 +228,14 @@ class Bar(TQDMProgressBar):
         )  # fmt: skip
 
     def init_train_tqdm(self) -> Tqdm:
-        """Of the run."""
         return self.drawn(0, "training")
 
     def init_validation_tqdm(self) -> Tqdm:
-        """Of one validation, below it."""
         return self.drawn(1, "validating")
 
     init_sanity_tqdm = init_validation_tqdm
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """At the batch that the run goes on from."""
         super().on_train_start(trainer, *args)
         bar, module = self.train_progress_bar, trainer.lightning_module
         bar.total, bar.initial, bar.n = module.batches, module.batch_count, module.batch_count
@@ -321,7 +244,6 @@ class Bar(TQDMProgressBar):
         """An epoch is no part of the bar."""
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Move it every so often."""
         if module.batch_count % self.refresh_rate == 0 or module.batch_count >= module.batches:
             self.train_progress_bar.n = module.batch_count
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
@@ -338,7 +260,6 @@ class Overfitting(L.Callback):
     worse: int = 0
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Compare."""
         value = float(trainer.callback_metrics.get(self.monitor, float("nan")))
         if value < self.lowest:
             self.lowest, self.lowest_batch, self.worse = value, module.batch_count, 0
@@ -354,11 +275,9 @@ class Overfitting(L.Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint."""
         return {"lowest": self.lowest, "lowest_batch": self.lowest_batch, "worse": self.worse}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Out of the checkpoint."""
         vars(self).update(state_dict)
 
 
@@ -377,7 +296,7 @@ class ExportFolder(L.Callback):
             with staged(self.folder, folder=True, replace=True) as new:
                 if hasattr(module, "write"):  # an adapter, a whole model
                     module.write(new)
-                    parts = {}
+                    return
                 for name, part in parts.items():
                     if isinstance(part, TwoTowers):
                         part.save(new)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import Batch
@@ -31,6 +31,9 @@ class CaptionerTraining(TrainingModule):
     after that has the sound's vector alone.
     """
 
+    part = "captioner"
+    gap: Tensor
+
     def __init__(
         self,
         captioner: Captioner,
@@ -47,25 +50,13 @@ class CaptionerTraining(TrainingModule):
         self.frozen = [clap.requires_grad_(False)]
         """in a list, so that no checkpoint holds it"""
         self.pretrain, self.noise, self.drop_frames = pretrain, noise, drop_frames
-        self.gap: Tensor
         self.register_buffer("gap", torch.zeros(clap.dim))
 
     @property
     def clap(self) -> TwoTowers:
-        """The frozen one."""
         return self.frozen[0]
 
-    @property
-    def averaged(self) -> nn.Module:
-        """What the moving average follows."""
-        return self.captioner
-
-    def components(self) -> dict[str, nn.Module]:
-        """What is exported."""
-        return {"captioner": self.captioner}
-
     def on_fit_start(self) -> None:
-        """CLAP goes where the batches are."""
         super().on_fit_start()
         self.clap.to(self.device)
 
@@ -83,11 +74,7 @@ class CaptionerTraining(TrainingModule):
         caption = self.cross_entropy(sequence, batch.captions)
         logits, targets = self.matches(sequence, vector, text, batch.captions, rng)
         match = nnf.binary_cross_entropy_with_logits(logits, targets)
-        return {
-            "loss": caption + match,
-            "caption": caption.detach(),
-            "match": match.detach(),
-        }
+        return {"loss": caption + match, "caption": caption.detach(), "match": match.detach()}
 
     @torch.no_grad()
     def encoded(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -99,8 +86,8 @@ class CaptionerTraining(TrainingModule):
         """Captions and their vectors, and as many of the texts that no sound belongs to."""
         if not self.texts:
             return captions, text
-        drawn = torch.randint(len(self.texts), (len(captions),), generator=rng, device=rng.device)
-        more = [self.texts[place] for place in drawn.tolist()]
+        places = torch.randint(len(self.texts), (len(captions),), generator=rng, device=rng.device)
+        more = [self.texts[place] for place in places.tolist()]
         with torch.no_grad():
             return [*captions, *more], torch.cat([text, self.clap.embed_text(more)])
 
@@ -128,10 +115,8 @@ class CaptionerTraining(TrainingModule):
         near = (10 * text @ vector.T).softmax(0)  # (texts, sounds)
         other_text = torch.multinomial((near * wrong).T + 1e-9 * wrong, 1, generator=rng)[:, 0]
         other_sound = torch.multinomial(near * wrong + 1e-9 * wrong, 1, generator=rng)[:, 0]
-        logits = self.captioner.matching(
-            torch.cat([sequence, sequence, sequence[other_sound]]),
-            torch.cat([tokens, tokens[other_text], tokens]),
-        )
+        sounds = torch.cat([sequence, sequence, sequence[other_sound]])
+        logits = self.captioner.matching(sounds, torch.cat([tokens, tokens[other_text], tokens]))
         return logits, torch.cat([logits.new_ones(rows), logits.new_zeros(2 * rows)])
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -145,10 +130,6 @@ class CaptionerTraining(TrainingModule):
             logits, targets = self.matches(sequence, vector, text, batch.captions, rng)
             right = ((logits > 0) == (targets > 0)).float().mean()
             self.log("val/match", right, batch_size=len(vector))
-
-    def configure_optimizers(self) -> Any:
-        """AdamW on the captioner alone."""
-        return self.optimise(self.captioner.parameters())
 
 
 def read_texts(path: str | Path) -> list[str]:

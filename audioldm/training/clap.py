@@ -45,15 +45,11 @@ class Teachers(nn.Module):
         target = torch.stack([self.tables[name][keys[i]] for i in known]).to(features)
         return cosine_distance(self.maps[name](features[known]), target)
 
-    def known_clips(self, paths: list[str]) -> int:
-        """How many of these clips the audio teacher knows."""
-        return sum(clip_key(path) in self.tables["audio"] for path in paths)
-
     def texts(self, count: int, rng: Generator) -> list[str]:
         """``count`` texts of the teacher's table, drawn at random, so that words no clip carries are learned."""
         known = list(self.tables["text"])
-        drawn = torch.randint(len(known), (count,), generator=rng, device=rng.device)
-        return [known[i] for i in drawn.tolist()]
+        places = torch.randint(len(known), (count,), generator=rng, device=rng.device)
+        return [known[place] for place in places.tolist()]
 
 
 class ClapTraining(TrainingModule):
@@ -61,6 +57,8 @@ class ClapTraining(TrainingModule):
 
     ``extra_texts`` more texts of the text teacher's table are learned from it at every batch, without a sound.
     """
+
+    part = "clap"
 
     def __init__(
         self,
@@ -77,9 +75,9 @@ class ClapTraining(TrainingModule):
         # ln(1/0.07), CLIP sec. 2.5
         self.log_scale = nn.Parameter(torch.tensor(2.66))
 
-    def components(self) -> dict[str, nn.Module]:
-        """What is exported."""
-        return {"clap": self.clap}
+    def configure_optimizers(self) -> Any:
+        """Of both towers, the scale and the teachers' maps."""
+        return self.optimise(self.parameters())
 
     def training_step(self, batch: Batch, index: int) -> Terms:
         """InfoNCE(text, audio) + teacher_weight * sum over teachers of 1 - cos.   CLIP fig. 3."""
@@ -119,8 +117,8 @@ class ClapTraining(TrainingModule):
         """A teacher that knows no clip of the data comes from others; refuse to train without it unnoticed."""
         data = getattr(self.trainer, "datamodule", None)
         rows = getattr(getattr(data, "train", None), "rows", None) or []
-        taught = self.teachers is not None and self.teachers.tables["audio"]
-        if self.teachers and taught and rows and not self.teachers.known_clips([row.path for row in rows]):
+        known = self.teachers.tables["audio"] if self.teachers else {}
+        if known and rows and not any(clip_key(row.path) in known for row in rows):
             raise AudioLDMError(
                 f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",
                 "Make the table from these manifests.",
@@ -135,10 +133,6 @@ class ClapTraining(TrainingModule):
         pairs = zip(best, batch.captions, strict=True)
         right = sum(batch.captions[b] == caption for b, caption in pairs) / len(best)
         self.log_dict({"val/contrast": terms["contrast"], "val/top1": right}, batch_size=len(best))
-
-    def configure_optimizers(self) -> Any:
-        """AdamW on both towers and on the teachers' maps."""
-        return self.optimise(self.parameters())
 
 
 def clip_key(path: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
@@ -19,7 +18,12 @@ Labelled = tuple[LatentBatch, Tensor]
 
 
 class ClassifierTraining(TrainingModule):
-    """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly."""
+    """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly.
+
+    The weights decay by 0.05, as Dhariwal & Nichol's.
+    """
+
+    part = "classifier"
 
     def __init__(
         self,
@@ -34,14 +38,8 @@ class ClassifierTraining(TrainingModule):
         self.classifier, self.schedule = classifier, schedule
         self.scaling_factor, self.decay = scaling_factor, decay
 
-    @property
-    def averaged(self) -> torch.nn.Module:
-        """What the moving average follows."""
-        return self.classifier
-
-    def components(self) -> dict[str, torch.nn.Module]:
-        """What is exported."""
-        return {"classifier": self.classifier}
+    def configure_optimizers(self) -> Any:
+        return self.optimise(self.classifier.parameters(), decay=self.decay)
 
     def training_step(self, batch: Labelled, index: int) -> Terms:
         """-log p(class | z_t).   Dhariwal & Nichol 2021 sec. 4.1."""
@@ -52,9 +50,8 @@ class ClassifierTraining(TrainingModule):
     def logits(self, batch: LatentBatch, rng: Generator) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of noised samples of the posteriors, and their times (B,)."""
         z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
-        t = self.rank_slice(
-            lambda n: objective.draw_t(n, self.schedule, generator=rng, kind="low_discrepancy"), len(z)
-        ).to(z.device)
+        about: Any = {"generator": rng, "kind": "low_discrepancy"}
+        t = self.rank_slice(lambda n: objective.draw_t(n, self.schedule, **about), len(z)).to(z.device)
         level = self.schedule.sigma_at(t)
         x = z + spread(level, z) * self.randn(z, rng)
         return self.classifier(x, level), t
@@ -68,17 +65,11 @@ class ClassifierTraining(TrainingModule):
             if not value.isnan():
                 self.log(f"val/right_t{quarter}", value, batch_size=len(logits))
 
-    def configure_optimizers(self) -> Any:
-        """AdamW; Dhariwal & Nichol decay by 0.05."""
-        return self.optimise(self.classifier.parameters(), decay=self.decay)
-
 
 def build_classifier(
     folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
 ) -> NoisyClassifier:
     """A classifier of the classes and of the latents of a cache."""
-    facts = latent_facts(folder)
-    net: NoisyClassifier = NoisyClassifier(
-        classes=class_names(folder), widths=tuple(widths), dropout=dropout, **facts
-    )
+    sizes = {"widths": tuple(widths), "dropout": dropout, **latent_facts(folder)}
+    net: NoisyClassifier = NoisyClassifier(classes=class_names(folder), **sizes)
     return net

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import torch
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
@@ -37,12 +36,11 @@ class Sizes:
 class ControlTraining(LatentDiffusion):
     """The U-Net of ``model`` answers, its weights unmoved; only the net that steers it learns.
 
-    ``model`` is a reference; None is the embedded one.
-
-    ``map`` is what a ControlNet or T2I-Adapter reads; an audio prompt hears each window's own CLAP vector while the
-    words are the caption's.
+    ``model`` is a reference; None is the embedded one.   ``map`` is what a ControlNet or T2I-Adapter reads; an audio
+    prompt hears each window's own CLAP vector while the words are the caption's.
     """
 
+    part = "control"
     recordable = False
 
     def __init__(
@@ -67,10 +65,7 @@ class ControlTraining(LatentDiffusion):
         )
         self.spec = parts.spec
         about = {"dim": len(self.empty), "stride": self.spec.stride, "base": parts.hashes.get("unet", "")}
-        self.kind, self.control = (
-            kind,
-            build_control(kind, self.unet, map, Sizes(width, layers, tokens, depth), **about),
-        )
+        self.control: Any = build_control(kind, self.unet, map, Sizes(width, layers, tokens, depth), **about)
 
     def on_fit_start(self) -> None:
         """Refuse windows that carry another map than the one that is read: their curve would be drawn as this one."""
@@ -83,16 +78,6 @@ class ControlTraining(LatentDiffusion):
                 f"Set data.map={read}; task.map follows it.",
             )
 
-    @property
-    def averaged(self) -> torch.nn.Module:
-        """What the moving average follows."""
-        net: torch.nn.Module = self.control
-        return net
-
-    def components(self) -> dict[str, torch.nn.Module]:
-        """What is exported."""
-        return {"control": self.control}
-
     def call_for(self, batch: LatentBatch) -> NetCall:
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
@@ -102,10 +87,9 @@ class ControlTraining(LatentDiffusion):
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
         picture = pictures(self.control.config.map, batch.curve, self.spec)
-        control = self.control
 
         def steered(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
-            more = control.residuals(x, t, condition, picture.to(x))
+            more = self.control.residuals(x, t, condition, picture.to(x))
             return call(x, t, condition, **joined(residuals, more))
 
         return steered
@@ -119,14 +103,9 @@ class ControlTraining(LatentDiffusion):
         return self.losses(batch, self.batch_generator(), drop=self.drop)
 
     def train(self, mode: bool = True) -> "ControlTraining":
-        """The U-Net stays as it is used."""
         super().train(mode)
         self.unet.eval()
         return self
-
-    def configure_optimizers(self) -> Any:
-        """AdamW on the control alone."""
-        return self.optimise(self.control.parameters())
 
 
 def build_control(kind: str, unet: UNet2DConditionModel, map: str | None, sizes: Sizes, **about: Any) -> Any:

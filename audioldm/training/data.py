@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import lightning as L
@@ -31,8 +31,6 @@ from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
-MakeSampler = Callable[..., Sampler[Any]]
-
 
 class Draws(Sampler[list[tuple[int, int]]]):
     """Batches of (row, draw number) from ``start`` on, without end; batch k depends on (seed, k) only.
@@ -40,7 +38,6 @@ class Draws(Sampler[list[tuple[int, int]]]):
     Without ``weights`` one pass after the other goes through all rows, each in a new order, so every row comes once a
     pass; with them each batch draws rows by their chance.   Of ``world`` processes each takes its own ``batch_size``
     places of one batch of batch_size * world: together they draw what a single process with that batch would draw.
-    ``repeat`` gives the first batch for ever.
     """
 
     def __init__(
@@ -51,12 +48,16 @@ class Draws(Sampler[list[tuple[int, int]]]):
         seed: int = 0,
         place: Place = BEGIN,
         weights: Tensor | None = None,
-        repeat: bool = False,
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.size, self.batch_size, self.seed, self.place = size, batch_size, seed, place
-        self.weights, self.repeat = weights, repeat
+        self.size, self.batch_size, self.seed, self.place, self.weights = (
+            size,
+            batch_size,
+            seed,
+            place,
+            weights,
+        )
         self.order: tuple[int, Tensor] | None = None
 
     def row(self, place: int) -> int:
@@ -77,12 +78,9 @@ class Draws(Sampler[list[tuple[int, int]]]):
         return [int(row) for row in rows[first : first + self.batch_size]]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        k = self.place.start
-        while True:
-            which = 0 if self.repeat else k
-            first = (which * self.place.world + self.place.rank) * self.batch_size
-            yield [(row, first + place) for place, row in enumerate(self.batch(which))]
-            k += 1
+        for k in count(self.place.start):
+            first = (k * self.place.world + self.place.rank) * self.batch_size
+            yield [(row, first + place) for place, row in enumerate(self.batch(k))]
 
 
 class RunLoader(DataLoader[Any]):
@@ -97,12 +95,9 @@ class RunLoader(DataLoader[Any]):
 class DataModule(L.LightningDataModule):
     """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
 
-    ``draws`` (batch_size, repeat, place) -> batches of (row, draw number) takes the place of plain ``Draws``,
-    ``val_draws`` that of the rows in order.   A ``train`` that is a function (batch_size, place) is streamed.
+    ``draws`` (batch_size, place) -> batches of (row, draw number) takes the place of plain ``Draws``, ``val_draws``
+    that of the rows in order.   A ``train`` that is a function (batch_size, place) is streamed.
     """
-
-    repeat = False
-    """the first batch for ever"""
 
     def __init__(
         self,
@@ -112,7 +107,7 @@ class DataModule(L.LightningDataModule):
         batch_size: int,
         workers: int = 0,
         collate: Callable[[Sequence[Any]], Any] = collate_waves,
-        draws: MakeSampler | None = None,
+        draws: Callable[..., Sampler[Any]] | None = None,
         val_draws: Sampler[Any] | None = None,
     ) -> None:
         super().__init__()
@@ -121,34 +116,32 @@ class DataModule(L.LightningDataModule):
         self.workers = min(workers, os.cpu_count() or 1)
         self.draws, self.val_draws = draws, val_draws
 
-    def place(self) -> Place:
-        """The batch to begin at, which the module has not met yet, and this process among all."""
-        if self.trainer is None:
-            return BEGIN
-        module: Any = self.trainer.lightning_module
-        return Place(module.batch_count, self.trainer.global_rank, self.trainer.world_size)
-
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not met yet."""
+        trainer, place, batches = self.trainer, BEGIN, None
+        if trainer is not None:
+            module: Any = trainer.lightning_module
+            place, batches = (
+                Place(module.batch_count, trainer.global_rank, trainer.world_size),
+                module.batches,
+            )
         shared: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
         shared["pin_memory"] = torch.cuda.is_available()
         if not hasattr(self.train, "__getitem__"):
-            stream = self.train(batch_size=self.batch_size, place=self.place())
+            stream = self.train(batch_size=self.batch_size, place=place)
             loader = RunLoader(stream, batch_size=None, **shared)
         else:
             draws = self.draws or partial(Draws, len(self.train))
-            sampler = draws(batch_size=self.batch_size, repeat=self.repeat, place=self.place())
+            sampler = draws(batch_size=self.batch_size, place=place)
             loader = RunLoader(self.train, batch_sampler=sampler, collate_fn=self.collate, **shared)
-        loader.batches = None if self.trainer is None else self.trainer.lightning_module.batches  # type: ignore[assignment]
+        loader.batches = batches
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Held-out rows in order, or nothing; every process validates all of them, so all report the same number."""
         if self.val is None or not len(self.val):  # type: ignore[arg-type]
             return []
-        order: Any = (
-            {"batch_size": self.batch_size} if self.val_draws is None else {"batch_sampler": self.val_draws}
-        )
+        order: Any = {"batch_sampler": self.val_draws} if self.val_draws else {"batch_size": self.batch_size}
         return DataLoader(self.val, collate_fn=self.collate, **order)
 
 
@@ -164,7 +157,6 @@ class Levels:
     silent: float = 0.02
 
     def gain(self, rng: Generator) -> float:
-        """A factor drawn at random."""
         kind, share, sounds = torch.rand(3, generator=rng, dtype=torch.float64).tolist()
         decibels = self.quietest * share if kind < self.quiet else 5 - 13 * share
         return float(10 ** (decibels / 20) * (sounds >= self.silent))
@@ -196,7 +188,7 @@ def in_buckets(
     """What makes each batch of a ``DataModule`` one of one bucket; ``ids`` is each row's, ``lengths`` in seconds."""
     sizes = batch_sizes(lengths, seconds_a_batch)
 
-    def draws(batch_size: int, repeat: bool, place: Place) -> BucketDraws:
+    def draws(batch_size: int, place: Place) -> BucketDraws:
         return BucketDraws(list(ids), sizes, seed=seed, place=place)
 
     ordered = BucketDraws(list(val_ids), sizes, seed=seed, shuffle=False, passes=1) if val_ids else None
@@ -215,11 +207,6 @@ def from_synthetic(
     """Sounds made by rule; the validation ones are other draws of the same kinds."""
     train, val = Synthetic(spec, seconds, size, seed=seed), Synthetic(spec, seconds, 28, seed=seed + 1)
     return DataModule(train, val, draws=partial(Draws, size, seed=seed), **settings)
-
-
-def of_split(rows: Sequence[Row], split: str) -> list[Row]:
-    """The rows of one split."""
-    return [row for row in rows if row.split == split]
 
 
 def from_manifests(
@@ -242,7 +229,7 @@ def from_manifests(
     """
     rows = list(chain.from_iterable(map(read, manifests)))
     refuse_leaks(rows)
-    train, val = of_split(rows, "train"), of_split(rows, "val")
+    train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
     levels, lengths = settings.pop("levels", None), seconds if buckets is None else list(buckets)
     clips = AudioText(train, spec, lengths, seed=seed, mixup=settings.pop("mixup", 0.0))
     held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None
@@ -274,16 +261,15 @@ def from_latents(
         rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
         order = by_chance(rows, weights, seed)
     else:
-        frames, val_frames = train.frames, val.frames if val else []
-        counts = sorted(set(frames))
-        if extra := sorted(set(val_frames) - set(counts)):
+        frames, lengths = (train.frames, val.frames if val else []), sorted(set(train.frames))
+        if extra := sorted(set(frames[1]) - set(lengths)):
             raise AudioLDMError(
-                f"{val_folder} has windows of {extra} latent frames, {folder} has only {counts}.",
+                f"{val_folder} has windows of {extra} latent frames, {folder} has only {lengths}.",
                 "Encode both with the same --buckets.",
             )
-        second = max(counts) / read_index(folder)["seconds"]
-        ids, val_ids = ([counts.index(count) for count in part] for part in (frames, val_frames))
-        order = in_buckets(ids, val_ids, [count / second for count in counts], seconds_a_batch, seed)
+        second = max(lengths) / read_index(folder)["seconds"]
+        ids, val_ids = ([lengths.index(length) for length in part] for part in frames)
+        order = in_buckets(ids, val_ids, [length / second for length in lengths], seconds_a_batch, seed)
     return DataModule(train, val, collate=collate_latents, **settings, **order)
 
 
@@ -291,11 +277,10 @@ def from_labelled_latents(
     *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
 ) -> DataModule:
     """Windows of a latent cache with their classes."""
-    classes = class_names(folder)
-    train = LabelledLatents(folder, classes, seed=seed)
-    val = LabelledLatents(val_folder, classes, seed=seed) if val_folder else None
+    places, classes = [folder, *filter(None, [val_folder])], class_names(folder)
+    train, *val = (LabelledLatents(place, classes, seed=seed) for place in places)
     draws = partial(Draws, len(train), seed=seed)
-    return DataModule(train, val, collate=collate_labelled, draws=draws, **settings)
+    return DataModule(train, *val, collate=collate_labelled, draws=draws, **settings)
 
 
 def from_shards(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from audioldm.adapters.adapter import Adapter
 from audioldm.adapters.files import read
@@ -83,9 +83,8 @@ class Warmup(FineTune):
         super().__init__(begin=begin, **settings)
         self.teacher = AudioLDM.from_pretrained(teacher or self.model)
         if self.teacher.spec.latent_channels != self.pipe.spec.latent_channels:
-            raise AudioLDMError(
-                f"teacher={teacher} has other latents than {self.pipe.name}.", "Name a model of the same VAE."
-            )
+            wrong = f"teacher={teacher} has other latents than {self.pipe.name}."
+            raise AudioLDMError(wrong, "Name a model of the same VAE.")
         self.trajectories = trajectories or Trajectories()
         self.sampler = choose(SAMPLERS, self.trajectories.sampler, "sampler")
         grid = choose(GRIDS, self.trajectories.grid, "grid")
@@ -123,24 +122,19 @@ class Warmup(FineTune):
         x = float(sigmas[0]) * noise + (z if first else 0)
         way = self.trajectory(x, sigmas, condition, empty)
         row = torch.arange(len(z), device=z.device).repeat(states)
-        place = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), len(row))
-        step = (place.to(z.device) * (len(sigmas) - 1)).long()
+        step = (self.uniform(len(row), rng).to(z.device) * (len(sigmas) - 1)).long()
         step[: len(z)] = 0
-        levels, of_row = sigmas.to(z.device), condition.rows(row)
-        return Points(
-            way[step, row], levels[step], way[step + 1, row], levels[step + 1], way[-1, row], of_row
-        )
+        levels, after = sigmas.to(z.device), step + 1
+        pairs = way[step, row], levels[step], way[after, row], levels[after]
+        return Points(*pairs, way[-1, row], condition.rows(row))
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """Draw the teacher's trajectories, and learn from states of them."""
         return self.step(*self.points(batch, self.batch_generator()))
 
-    def step(self, *points: Any) -> Terms:  # type: ignore[override]
+    def step(self, *inputs: Any) -> Terms:  # type: ignore[override]
         """The loss over ``Points``, its share of each state, and their timesteps."""
-        return self.terms(Points(*points))
-
-    def terms(self, points: Points) -> Terms:
-        """The same, where nothing is learned."""
+        points = Points(*inputs)
         losses = self.loss(points)
         t = self.schedule.t_at(points.sigma).to(losses)
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
@@ -152,15 +146,14 @@ class Warmup(FineTune):
 
     def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
         """For validation; nothing is dropped, since the student is never asked without its condition."""
-        return self.terms(self.points(batch, rng))
+        return Warmup.step(self, *self.points(batch, rng))
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path) -> None:
         """The LoRA as turbo.safetensors, or the whole model; both say how the student is sampled."""
         self.pipe = replace(self.pipe, defaults=self.pipe.defaults.merged(**self.sampling))
-        return super().write(folder)
+        super().write(folder)
 
     def about(self) -> dict[str, str]:
-        """What a file records."""
         return {**super().about(), "sampling": json.dumps(self.sampling)}
 
 
@@ -229,8 +222,7 @@ class Adversarial(Warmup):
         levels = self.sigmas[:-1].to(z.device)
 
         def level() -> Tensor:
-            place = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), len(z))
-            return levels[(place.to(z.device) * len(levels)).long()]
+            return levels[(self.uniform(len(z), rng).to(z.device) * len(levels)).long()]
 
         first, again = level(), level()
         noises = self.randn(z, rng), self.randn(z, rng)
@@ -264,7 +256,7 @@ class Adversarial(Warmup):
         condition, empty = (self.condition(batch, rng, drop=share) for share in (0.0, 1.0))
         noises = [float(self.sigmas[0]) * self.randn(batch.mean, rng) for _ in range(2)]
         level, student = (
-            noises[0].new_full((len(batch.mean),), float(self.sigmas[0])),
+            self.sigmas[:1].to(batch.mean).repeat(len(batch.mean)),
             self.denoiser(self.unet, condition),
         )
         ends = [self.trajectory(x, self.sigmas, condition, empty)[-1] for x in noises]
@@ -273,5 +265,5 @@ class Adversarial(Warmup):
 
     def configure_optimizers(self) -> Any:
         """One AdamW for the student, one for the critic."""
-        nets: tuple[nn.Module, nn.Module] = (self.unet, self.discriminator)
+        nets = self.unet, self.discriminator
         return [self.optimise(net.parameters(), betas=(0.0, 0.99)) for net in nets]

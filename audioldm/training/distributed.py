@@ -20,7 +20,6 @@ class Sharded(ModelParallelStrategy):
     """Splits over every process; Lightning's own default splits over machines only."""
 
     def setup_environment(self) -> None:
-        """Once the number of processes is known."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
@@ -47,11 +46,8 @@ def blocks(net: nn.Module) -> Iterator[nn.Module]:
 def units(module: nn.Module) -> Iterator[nn.Module]:
     """The nets with trained weights; the parts of a CLAP or an autoencoder apart: each is called by itself."""
     for child in module.children():
-        parts = (
-            list(child.children())
-            if hasattr(child, "audio_encoder") or hasattr(child, "decoder")
-            else [child]
-        )
+        several = hasattr(child, "audio_encoder") or hasattr(child, "decoder")
+        parts = list(child.children()) if several else [child]
         yield from (part for part in parts if any(p.requires_grad for p in part.parameters()))
 
 

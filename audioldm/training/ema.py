@@ -46,10 +46,9 @@ class Averages(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought averages."""
         for name in self.names:
-            state, old = module.averaged.state_dict(), self.shadows.get(name, {})
-            self.shadows[name] = {
-                k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()
-            }
+            old, state = self.shadows.get(name, {}), module.averaged.state_dict()
+            kept = {k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()}
+            self.shadows[name] = kept
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
@@ -61,12 +60,10 @@ class Averages(L.Callback):
             follow(self.shadows[name], module.averaged.state_dict(), self.share(name))
 
     def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint."""
         shadows = {name: {k: whole(v) for k, v in shadow.items()} for name, shadow in self.shadows.items()}
         return {"updates": self.updates, "shadows": shadows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Out of the checkpoint."""
         self.updates, self.shadows = state_dict["updates"], state_dict["shadows"]
 
 
@@ -83,8 +80,7 @@ class Ema(Averages):
 
     @property
     def names(self) -> Sequence[str]:
-        """One, or none."""
-        return [] if self.decay is None else ["ema"]
+        return () if self.decay is None else ("ema",)
 
     def share(self, name: str) -> float:
         """1 - the decay."""
@@ -129,26 +125,21 @@ class PowerEma(Averages):
 
     @property
     def names(self) -> Sequence[str]:
-        """The widths."""
-        return [] if self.every is None else [f"{width:g}" for width in self.widths]
+        return () if self.every is None else [f"{width:g}" for width in self.widths]
 
     def share(self, name: str) -> float:
         """1 - (1 - 1/t)^(g + 1)."""
         return 1 - (1 - 1 / self.updates) ** (exponent(float(name)) + 1)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Follow; store every so often."""
         super().on_train_batch_end(trainer, module, *args)
         if self.every is not None and module.batch_count % self.every == 0:
             self.store(trainer, module.batch_count)
 
     def store(self, trainer: L.Trainer, batch: int) -> None:
         """One file with every average; its metadata say at which step it was."""
-        tensors = {
-            f"{width}/{k}": whole(v).cpu().contiguous()
-            for width, shadow in self.shadows.items()
-            for k, v in shadow.items()
-        }
+        pairs = [(f"{w}/{k}", v) for w, shadow in self.shadows.items() for k, v in shadow.items()]
+        tensors = {name: whole(value).cpu().contiguous() for name, value in pairs}
         if trainer.is_global_zero:
             path = Path(self.folder) / f"batch-{batch:09d}.safetensors"
             write_bytes(path, save(tensors, metadata={"step": str(self.updates)}))
@@ -194,34 +185,28 @@ def coefficients(t: Tensor, g: Tensor, *, at: float, width: float) -> Tensor:
     Least squares on the densities, with the sum held at 1 so that constant weights stay what they are.   (n,) float64.
     """
     t, g = t.double(), g.double()
-    goal_t, goal_g = torch.tensor(float(at)).double(), torch.tensor(exponent(width)).double()
-    gram = overlap(t[:, None], g[:, None], t, g)
-    right = overlap(t, g, goal_t, goal_g)
-    n = len(t)
+    goal_t, goal_g = torch.tensor([float(at), exponent(width)], dtype=torch.float64)
+    right, n = overlap(t, g, goal_t, goal_g), len(t)
     system = torch.ones(n + 1, n + 1, dtype=torch.float64)
-    system[:n, :n], system[n, n] = gram, 0
-    solution: Tensor = torch.linalg.lstsq(
-        system, torch.cat([right, right.new_ones(1)]), driver="gelsd"
-    ).solution
+    system[:n, :n], system[n, n] = overlap(t[:, None], g[:, None], t, g), 0
+    solved = torch.linalg.lstsq(system, torch.cat([right, right.new_ones(1)]), driver="gelsd")
+    solution: Tensor = solved.solution
     return solution[:n]
-
-
-def averages_of(path: Path) -> list[tuple[Path, str, int]]:
-    """(file, width, step) of each average in a file of PowerEma."""
-    with open_tensors(path, "pt") as file:
-        step, names = int(file.metadata()["step"]), {key.partition("/")[0] for key in file.keys()}  # noqa: SIM118
-    return [(path, name, step) for name in sorted(names)]
 
 
 def stored_averages(folder: Path | str, *, at: int | None = None) -> list[tuple[Path, str, int]]:
     """(file, width, step) of what PowerEma stored in ``folder`` up to step ``at`` (None: all).
 
-    AudioLDMError if there is none.
+    Raises AudioLDMError if there is none.
     """
-    paths = sorted(Path(folder).glob("batch-*.safetensors"))
-    if not paths:
+    stored = []
+    for path in sorted(Path(folder).glob("batch-*.safetensors")):
+        with open_tensors(path, "pt") as file:
+            names = sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118
+            stored += [(path, name, int(file.metadata()["step"])) for name in names]
+    if not stored:
         raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
-    stored = [entry for path in paths for entry in averages_of(path) if at is None or entry[2] <= at]
+    stored = [entry for entry in stored if at is None or entry[2] <= at]
     if not stored:
         raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
     return stored
@@ -233,13 +218,8 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     steps = torch.tensor([step for _, _, step in stored])
     exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
-    return weighted_sum(stored, weights.tolist())
-
-
-def weighted_sum(stored: Sequence[tuple[Path, str, int]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Sum in float64 of the stored averages by their weights, as float32; counters are those of the last one."""
-    total: dict[str, Tensor] = {}
-    for (path, name, _), weight in zip(counted(stored, "averages"), weights, strict=True):
+    total: dict[str, Tensor] = {}  # in float64; counters are those of the last one
+    for (path, name, _), weight in zip(counted(stored, "averages"), weights.tolist(), strict=True):
         with open_tensors(path, "pt") as file:
             for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
                 value, part = file.get_tensor(key), key.removeprefix(f"{name}/")

@@ -7,7 +7,7 @@ of its own.   B batch, N samples, D embedding, L tokens, E their width.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import torch
@@ -89,11 +89,10 @@ class Source:
         partner = self.data.partner(row, draw) if isinstance(self.data, AudioText) else None
         if partner is None:
             return first.captions, first.labels
-        second = self.rows[partner]
-        one, two = first.captions, second.captions
+        one, two = first.captions, self.rows[partner].captions
         count = max(len(one), len(two))
         texts = tuple(both(one[i % len(one)], two[i % len(two)]) for i in range(count))
-        return texts, first.labels + second.labels
+        return texts, first.labels + self.rows[partner].labels
 
 
 def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
@@ -101,12 +100,8 @@ def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
     if min(windows) < 1:
         raise AudioLDMError(f"windows={min(windows)} is not a number of windows.", "Use 1 or more.")
     counts = list(windows) if len(windows) > 1 else list(windows) * len(sources)
-    out = [
-        (place, row, draw)
-        for place, source in enumerate(sources)
-        for row in range(len(source.rows))
-        for draw in range(counts[place])
-    ]
+    pairs = [(place, row) for place, source in enumerate(sources) for row in range(len(source.rows))]
+    out = [(place, row, draw) for place, row in pairs for draw in range(counts[place])]
     return sorted(out, key=lambda job: sources[job[0]].buckets[job[1]])
 
 
@@ -139,40 +134,29 @@ class Windows(Dataset[WindowBatch]):
         batch_size: int = 1,
     ) -> None:
         self.sources, self.spec, self.cuts, self.count = sources, spec, cuts, len(todo)
-        groups = (list(group) for _, group in groupby(todo, key=lambda job: sources[job[0]].buckets[job[1]]))
-        self.batches = [
-            group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)
-        ]
+        self.batches: list[list[Job]] = []
+        for _, group in groupby(todo, key=lambda job: sources[job[0]].buckets[job[1]]):
+            jobs = list(group)
+            self.batches += [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        waves, texts, labels, names, facts = [], [], [], [], []
+        waves, about, names, facts = [], [], [], []
         for place, row, draw in self.batches[index]:
             source = self.sources[place]
             wave = varied(source.data[(row, draw)][0], row, draw, speed=self.cuts.speed)
             waves.append(normalise_peak(wave[None])[0])
-            about = source.about(row, draw)
-            texts.append(about[0])
-            labels.append(about[1])
+            about.append(source.about(row, draw))
             names.append(source.rows[row].source)
             facts.append(source.data.facts(row, draw) if isinstance(source.data, AudioText) else None)
+        texts, labels = (list(part) for part in zip(*about, strict=True))
         maps = {
             name: torch.stack([MAPS[name].analyse(wave[0], self.spec) for wave in waves])
             for name in self.cuts.maps
         }
         return WindowBatch(torch.stack(waves), texts, names, labels, maps, facts)
-
-    def loader(self, workers: int, *, pin: bool) -> DataLoader[WindowBatch]:
-        """The batches in order, made by ``workers`` processes."""
-        return DataLoader(
-            self,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=AHEAD if workers else None,
-            pin_memory=pin,
-        )
 
 
 class Nets:
@@ -192,8 +176,11 @@ class Nets:
             self.known.update(zip(new, self.texts(new), strict=True))
 
     @torch.no_grad()
-    def start(self, wave: Tensor) -> "Pending":
-        """Begin to encode waves (B, 1, N); a GPU goes on by itself."""
+    def start(self, wave: Tensor) -> Callable[[], list[Tensor]]:
+        """Begin to encode waves (B, 1, N); a GPU goes on by itself.
+
+        The function that is returned waits for mean, std and, where sounds are embedded, audio (B, D), on the CPU.
+        """
         gpu = self.device.type == "cuda"
         wave = wave.to(self.device, non_blocking=True)
         mel = self.log_mel(wave)
@@ -204,21 +191,13 @@ class Nets:
         done = torch.cuda.Event() if gpu else None
         if done is not None:
             done.record()
-        return Pending(parts, done)
 
+        def arrived() -> list[Tensor]:
+            if done is not None:
+                done.synchronize()
+            return parts
 
-@dataclass(frozen=True)
-class Pending:
-    """Mean, std and, where sounds are embedded, audio (B, D) of a batch on their way from a GPU."""
-
-    parts: list[Tensor]
-    done: Any
-
-    def wait(self) -> list[Tensor]:
-        """The parts, arrived."""
-        if self.done is not None:
-            self.done.synchronize()
-        return self.parts
+        return arrived
 
 
 def encoded(
@@ -228,22 +207,24 @@ def encoded(
 
     A clip with the empty caption has the sound's embedding in place of its caption's.
     """
-    waiting: tuple[WindowBatch, Pending] | None = None
-    for batch in windows.loader(workers, pin=nets.device.type == "cuda"):
-        nets.learn([text for texts in batch.texts for text in texts])
-        after = batch, nets.start(batch.wave)
-        if waiting is not None:
-            yield from taken_apart(*waiting, nets, on_windows)
-        waiting = after
-    if waiting is not None:
-        yield from taken_apart(*waiting, nets, on_windows)
+    ahead = AHEAD if workers else None
+    pin = nets.device.type == "cuda"
+    loader = DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pin)
+    waiting: list[tuple[WindowBatch, Callable[[], list[Tensor]]]] = []
+    for batch in chain(loader, [None]):
+        if batch is not None:
+            nets.learn([text for texts in batch.texts for text in texts])
+            waiting.append((batch, nets.start(batch.wave)))
+        while len(waiting) > (1 if batch else 0):
+            before, arrived = waiting.pop(0)
+            yield from taken_apart(before, arrived(), nets)
+            if on_windows is not None:
+                on_windows(len(before.texts))
 
 
-def taken_apart(
-    batch: WindowBatch, pending: Pending, nets: Nets, on_windows: Callable[[int], None] | None
-) -> Iterator[Encoded]:
-    """The windows of a batch."""
-    mean, std, *audio = pending.wait()
+def taken_apart(batch: WindowBatch, parts: list[Tensor], nets: Nets) -> Iterator[Encoded]:
+    """The windows of a batch, of mean, std and perhaps audio."""
+    mean, std, *audio = parts
     for i, texts in enumerate(batch.texts):
         vectors, tokens = zip(*(nets.known[text] for text in texts), strict=True)
         text = torch.stack(vectors)
@@ -254,8 +235,6 @@ def taken_apart(
             tuple(part for part in tokens if part is not None), batch.labels[i],
             {name: map[i] for name, map in batch.maps.items()}, batch.facts[i],
         )  # fmt: skip
-    if on_windows is not None:
-        on_windows(len(batch.texts))
 
 
 def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:

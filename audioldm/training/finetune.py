@@ -8,7 +8,7 @@ what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -28,7 +28,7 @@ from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.training.latent_diffusion import LatentDiffusion, Streams, Trained
+from audioldm.training.latent_diffusion import LatentDiffusion, Streams
 from audioldm.training.module import Terms
 
 FULL = "full"
@@ -56,18 +56,14 @@ class OfModel(LatentDiffusion):
     ) -> None:
         pipe = AudioLDM.from_pretrained(model)
         empty, empty_tokens, streams = empty_prompt(pipe)
-        super().__init__(
-            pipe.unet,
-            pipe.schedule,
-            scaling_factor=pipe.vae.config.scaling_factor,
-            empty=empty,
-            empty_tokens=empty_tokens,
-            prediction=cast(Trained, pipe.prediction),
-            weighting=weighting,
-            text_prob=text_prob,
-            drop=drop,
-            **settings,
-        )
+        settings |= {
+            "weighting": weighting,
+            "text_prob": text_prob,
+            "drop": drop,
+            "prediction": pipe.prediction,
+        }
+        settings |= {"scaling_factor": pipe.vae.config.scaling_factor, "empty_tokens": empty_tokens}
+        super().__init__(pipe.unet, pipe.schedule, empty=empty, **settings)
         self.pipe, self.prompt, self.model, self.streams = pipe, prompt, model, streams
         self.strict_loading = False
         self.unet.requires_grad_(False)
@@ -99,7 +95,6 @@ class OfModel(LatentDiffusion):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
 
     def configure_optimizers(self) -> Any:
-        """AdamW on what is not frozen."""
         return self.optimise(self.parameters())
 
 
@@ -114,9 +109,8 @@ def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None, Streams | None]
     film = torch.zeros(1) if empty.film is None else empty.film[0]
     if empty.tokens is None:
         return film, None, None
-    if empty.tokens2 is None:
-        return film, real_tokens(empty), None
-    streams = empty.tokens.shape[1], empty.tokens.shape[2], empty.tokens2.shape[2]
+    second = empty.tokens2
+    streams = None if second is None else (*empty.tokens.shape[1:], second.shape[2])
     return film, real_tokens(empty), streams
 
 
@@ -165,19 +159,16 @@ class FineTune(OfModel):
             )
         else:
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
-            rng = generator(self.seed, 0, 0)
-            self.adapter = begin or start(
-                self.unet, kind, rank=rank, targets=layers, generator=rng, alpha=alpha
-            )
+            about: Any = {"rank": rank, "targets": layers, "alpha": alpha}
+            self.adapter = begin or start(self.unet, kind, generator=generator(self.seed, 0, 0), **about)
             inject.attach(self.unet, [(self.adapter, 1.0)])
 
     def on_fit_start(self) -> None:
         """Let the model make the class's sounds before it changes."""
         super().on_fit_start()
         if self.prior is not None:
-            self.prior.fill(
-                self.pipe, self.run_dir / "prior.safetensors", seed=self.seed, begun=self.batch_count > 0
-            )
+            path = self.run_dir / "prior.safetensors"
+            self.prior.fill(self.pipe, path, seed=self.seed, begun=self.batch_count > 0)
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """The U-Net's own loss on the sounds, plus ``weight`` times that on as many of the class (eq. 2)."""
@@ -189,17 +180,16 @@ class FineTune(OfModel):
         prior = self.losses(of_class, rng, drop=self.drop)["loss"]
         return {**terms, "loss": terms["loss"] + self.prior.weight * prior, "prior": prior.detach()}
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path) -> None:
         """The adapter as one file, or the whole model as a folder."""
         if self.adapter is None:
             self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
-            return [folder]
+            return
         adapter = inject.learned(self.unet, self.adapter)
         adapter.base.update(self.base("unet"))
         adapter.about.update(self.about())
         write(folder / self.file, adapter)
-        return [folder / self.file]
 
 
 class Prior:
@@ -241,11 +231,11 @@ class Prior:
         mean = (self.latents[pick] / scale).to(device)
         condition = self.condition.to(device)
         film = mean.new_zeros(rows, 1) if condition.film is None else condition.film.expand(rows, -1)
+        batch = LatentBatch(mean, torch.zeros_like(mean), film, film)
         if condition.tokens is None:
-            return LatentBatch(mean, torch.zeros_like(mean), film, film)
+            return batch
         tokens = real_tokens(condition).expand(rows, -1, -1)
-        mask = tokens.new_ones(tokens.shape[:2], dtype=torch.long)
-        return LatentBatch(mean, torch.zeros_like(mean), film, film, tokens, mask)
+        return replace(batch, tokens=tokens, mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long))
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -269,10 +259,8 @@ class TextualInversion(OfModel):
         if self.empty_tokens is not None:
             raise AudioLDMError(f"{self.pipe.name} does not read CLAP's vector.", "Use a model that does.")
         if vectors < 1 or not templates or not all("{}" in text for text in templates):
-            raise AudioLDMError(
-                f"vectors={vectors}, templates={list(templates)}.",
-                "Use 1 or more, and {} where the word goes.",
-            )
+            wrong = f"vectors={vectors}, templates={list(templates)}."
+            raise AudioLDMError(wrong, "Use 1 or more, and {} where the word goes.")
         self.word, self.templates = word, [text.format(word) for text in templates]
         self.prompt = word
         self.words = Words(word, start_rows(self.pipe.clap, start, vectors))
@@ -291,9 +279,7 @@ class TextualInversion(OfModel):
         """AdamW without decay, which would pull the rows to 0, where no word is."""
         return self.optimise([self.rows], decay=0.0)
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path) -> None:
         """The word as one file."""
         base = self.base("unet", "text_encoder")
-        words = Words(self.word, self.rows.detach().cpu(), base, self.about())
-        write(folder / self.file, words)
-        return [folder / self.file]
+        write(folder / self.file, Words(self.word, self.rows.detach().cpu(), base, self.about()))

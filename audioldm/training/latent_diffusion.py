@@ -1,7 +1,7 @@
 """Trains the latent U-Net.   cached posterior -> latent -> noised -> predicted.   Rombach 2022; AudioLDM sec. 3."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -40,8 +40,11 @@ class LatentDiffusion(TrainingModule):
     (``posterior.hybrid``).   ``micro`` conditions on what each window was cut from (``control.micro``).
     """
 
+    part = "unet"
     recordable = True
     streams: Streams | None = None
+    empty: Tensor
+    empty_tokens: Tensor | None
 
     def __init__(
         self,
@@ -80,38 +83,33 @@ class LatentDiffusion(TrainingModule):
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
         self.draw_kind: objective.Draw = draw
         self.scaling_factor, self.text_prob, self.drop = scaling_factor, text_prob, drop
-        self.empty: Tensor
-        self.empty_tokens: Tensor | None
         self.register_buffer("empty", empty)
         self.register_buffer("empty_tokens", empty_tokens, persistent=False)
 
-    @property
-    def averaged(self) -> torch.nn.Module:
-        """What the moving average follows."""
-        return cast(torch.nn.Module, self.unet)
-
     def components(self) -> dict[str, torch.nn.Module]:
-        """What is exported."""
-        return {"unet": self.unet} if self.micro is None else {"unet": self.unet, "micro": self.micro}
+        return super().components() | ({} if self.micro is None else {"micro": self.micro})
+
+    def configure_optimizers(self) -> Any:
+        return self.optimise([p for net in self.components().values() for p in net.parameters()])
 
     def on_fit_start(self) -> None:
-        """The schedule's table goes where the batches are."""
         super().on_fit_start()
         self.schedule = self.schedule.to(self.device)
-        if self.micro is None or any(self.micro.config.usual):
-            return
+        if self.micro is not None and not any(self.micro.config.usual):
+            self.micro.register_to_config(usual=self.usual_facts(self.trainer.datamodule.train))  # type: ignore[attr-defined]
+
+    def usual_facts(self, data: Any) -> list[float]:
+        """The median facts of a sample of the windows, for those who do not say any."""
         if self.recorded:
             raise AudioLDMError("speed.graph=true does not record task.micro.", "Set speed.graph=false.")
-        data = self.trainer.datamodule.train  # type: ignore[attr-defined]
-        places = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[
-            :SAMPLE
-        ].tolist()
-        facts = [data[place].facts for place in places]
+        places = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:SAMPLE]
+        facts = [data[place].facts for place in places.tolist()]
         if any(fact is None for fact in facts):
             raise AudioLDMError(
                 "The data does not say what its windows were cut from.", "Encode it again with --force."
             )
-        self.micro.register_to_config(usual=torch.stack(facts).abs().median(0).values.tolist())
+        usual: list[float] = torch.stack(facts).abs().median(0).values.tolist()
+        return usual
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """E[w(t) ||target - net(z_t, t, c)||^2] over z ~ q(z|x), t and noise.   Rombach 2022 eq. 2."""
@@ -135,17 +133,13 @@ class LatentDiffusion(TrainingModule):
         self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, call: NetCall | None = None
     ) -> Terms:
         """The loss, its share of each sample (B,) and the timesteps (B,); ``call`` takes the place of the U-Net."""
-        net = call or net_call(self.unet, variance=True)
-        losses = self.sample_loss(
-            lambda x, steps: net(x, steps, condition),
-            z,
-            t,
-            noise,
-            self.schedule,
-            self.prediction,
-            self.weighting,
-        )
+        losses = self.errors(z, t, noise, condition, call or net_call(self.unet, variance=True))
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
+
+    def errors(self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, net: NetCall) -> Tensor:
+        """The loss of each sample (B,)."""
+        rest = self.schedule, self.prediction, self.weighting
+        return self.sample_loss(lambda x, steps: net(x, steps, condition), z, t, noise, *rest)
 
     def draw(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Draws:
         """All that is random of a batch.   Raises AudioLDMError for latents that the U-Net does not take."""
@@ -160,12 +154,8 @@ class LatentDiffusion(TrainingModule):
         if self.micro is not None:
             usual = z.new_tensor([self.micro.config.usual])
             condition = with_facts(condition, self.micro, usual if batch.facts is None else batch.facts)
-        t = self.rank_slice(
-            lambda n: objective.draw_t(
-                n, self.schedule, generator=rng, kind=self.draw_kind, levels=self.levels
-            ),
-            len(z),
-        )
+        about: Any = {"generator": rng, "kind": self.draw_kind, "levels": self.levels}
+        t = self.rank_slice(lambda n: objective.draw_t(n, self.schedule, **about), len(z))
         noise = self.randn(z, rng)
         if self.offset_noise:
             noise = noise + self.offset_noise * self.randn(z[:, :, :1, :1], rng)
@@ -179,35 +169,17 @@ class LatentDiffusion(TrainingModule):
         dropped = self.bernoulli(drop, rows, rng)
         if batch.tokens is None or self.empty_tokens is None:
             return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
-        null, mask = padded(self.empty_tokens, batch.tokens.shape[1])
-        condition = choose_rows(
-            dropped,
-            Condition(film=self.empty[None], tokens=null[None], mask=mask[None]),
-            Condition(film=film, tokens=batch.tokens, mask=batch.mask),
-        )
+        real = Condition(film, batch.tokens, batch.mask)
+        ones = torch.ones(1, len(self.empty_tokens), dtype=torch.long, device=self.empty_tokens.device)
+        null = Condition(self.empty[None], self.empty_tokens[None], ones).padded(batch.tokens.shape[1], 0)
+        condition = choose_rows(dropped, null, real)
         return condition if self.streams is None else separated(condition, *self.streams)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW, as AudioLDM."""
-        micro = [] if self.micro is None else [*self.micro.parameters()]
-        return self.optimise([*self.unet.parameters(), *micro])
 
 
 def separated(joined: Condition, length: int, first: int, second: int) -> Condition:
     """Two sequences, ``first`` and ``second`` numbers wide, out of one: the first has ``length`` tokens."""
-    assert joined.tokens is not None
-    assert joined.mask is not None
-    return Condition(
-        film=joined.film,
-        tokens=joined.tokens[:, :length, :first],
-        mask=joined.mask[:, :length],
-        tokens2=joined.tokens[:, length:, :second],
-        mask2=joined.mask[:, length:],
-    )
-
-
-def padded(tokens: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Tokens (L, E) cut or filled with zeros to (length, E), and which are real (length,)."""
-    real = tokens[:length]
-    mask = torch.arange(length, device=tokens.device) < len(real)
-    return torch.nn.functional.pad(real, (0, 0, 0, length - len(real))), mask.long()
+    tokens, mask = joined.tokens, joined.mask
+    assert tokens is not None
+    assert mask is not None
+    parts = tokens[:, :length, :first], mask[:, :length], tokens[:, length:, :second], mask[:, length:]
+    return Condition(joined.film, *parts)

@@ -14,12 +14,9 @@ import torch
 from audioldm.errors import AudioLDMError
 
 CPU_SIGNS = (
-    "DefaultCPUAllocator",
-    "not enough memory",
-    "can't allocate memory",
-    "std::bad_alloc",
+    "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "std::bad_alloc",
     "could not create a primitive",  # oneDNN's way to say it
-)
+)  # fmt: skip
 LARGEST = 4096
 
 
@@ -89,12 +86,26 @@ def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> boo
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
     """The batch size to use: what ``fits``, less a quarter for fragmentation, averages of the weights and previews.
 
+    Trials run in a process that leaves no memory behind, and in a new one where a size ended it: native code that
+    meets a full memory may crash instead of raising, and the kernel may kill; both mean that a size does not fit.
     ``build`` makes an experiment (module and data).   ``method``: how processes start; "fork" is fastest, and a GPU's
     state forbids it; with "spawn" ``build`` must be picklable.   Raises AudioLDMError where not even one clip fits,
     and what the experiment has against itself.
     """
-    with Trials(build, method, trainer) as trials:
-        size = largest_batch(trials, limit=limit)
+    pools: list[ProcessPoolExecutor] = []
+    with ExitStack() as stack:
+
+        def trial(size: int) -> bool:
+            if not pools:
+                context = multiprocessing.get_context(method)
+                pools.append(stack.enter_context(ProcessPoolExecutor(1, mp_context=context)))
+            try:
+                return pools[0].submit(attempt, build, size, trainer).result()
+            except BrokenProcessPool:
+                pools.clear()
+                return False
+
+        size = largest_batch(trial, limit=limit)
     if size == 0:
         raise AudioLDMError(
             "Not even one clip fits the memory.",
@@ -102,26 +113,3 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
             code=1,
         )
     return max(1, size - size // 4)
-
-
-class Trials(ExitStack):
-    """``fits``, asked of a process that leaves no memory behind, and of a new one where a size ended it.
-
-    Native code that meets a full memory may crash instead of raising, and the kernel may kill: both mean that a size
-    does not fit.
-    """
-
-    def __init__(self, build: Callable[[], Any], method: str, trainer: dict[str, Any]) -> None:
-        super().__init__()
-        self.build, self.trainer, self.context = build, trainer, multiprocessing.get_context(method)
-        self.pool: ProcessPoolExecutor | None = None
-
-    def __call__(self, size: int) -> bool:
-        """Whether ``size`` clips fit."""
-        if self.pool is None:
-            self.pool = self.enter_context(ProcessPoolExecutor(1, mp_context=self.context))
-        try:
-            return self.pool.submit(attempt, self.build, size, self.trainer).result()
-        except BrokenProcessPool:
-            self.pool = None
-            return False

@@ -21,13 +21,14 @@ Terms = dict[str, Tensor]
 class TrainingModule(L.LightningModule):
     """A LightningModule whose ``training_step`` returns its ``Terms``, and which knows how many batches it has met.
 
-    ``batch_count`` lives in the checkpoint; a plain number, because reading a buffer would wait for the GPU at every
-    batch.   Lightning's ``global_step`` counts optimiser steps instead; recipes count batches.   A module of two
-    optimisers steps them with ``descend``; ``accumulate`` and ``clip`` are Lightning's accumulate_grad_batches and
-    gradient_clip_val for it.   ``step`` of a ``recordable`` module draws nothing and asks for no value, so that
-    ``graphed.record`` can replay it.
+    ``part`` names the attribute that is trained, averaged and exported.   ``batch_count`` lives in the checkpoint; a
+    plain number, because reading a buffer would wait for the GPU at every batch.   Lightning's ``global_step`` counts
+    optimiser steps instead; recipes count batches.   A module of two optimisers steps them with ``descend``;
+    ``accumulate`` and ``clip`` are Lightning's accumulate_grad_batches and gradient_clip_val for it.   ``step`` of a
+    ``recordable`` module draws nothing and asks for no value, so that ``speed.record`` can replay it.
     """
 
+    part: ClassVar[str]
     recordable: ClassVar[bool] = False
     batch_count = 0
     accumulate = 1
@@ -49,16 +50,23 @@ class TrainingModule(L.LightningModule):
         self.optim = optim or Optim()
         self.register_buffer("broken", torch.zeros((), dtype=torch.bool), persistent=False)
 
+    @property
+    def averaged(self) -> torch.nn.Module:
+        """What the moving average follows."""
+        net: torch.nn.Module = getattr(self, self.part)
+        return net
+
     def components(self) -> dict[str, torch.nn.Module]:
         """Name -> net, of all that is exported."""
-        raise NotImplementedError
+        return {self.part: self.averaged}
+
+    def configure_optimizers(self) -> Any:
+        return self.optimise(self.averaged.parameters())
 
     def get_extra_state(self) -> Tensor:
-        """The count, into ``state_dict``."""
         return torch.tensor(self.batch_count)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """The count, out of ``state_dict``."""
         self.batch_count = int(state)
 
     def configure_model(self) -> None:
@@ -68,7 +76,6 @@ class TrainingModule(L.LightningModule):
             self.split = True
 
     def on_fit_start(self) -> None:
-        """A recorded step neither waits for other GPUs nor leaves half an accumulated one."""
         if self.recorded and (self.trainer.world_size > 1 or self.accumulate > 1):
             raise AudioLDMError(
                 "speed.graph=true records steps of one process that are whole.",
@@ -86,7 +93,7 @@ class TrainingModule(L.LightningModule):
             for config in self.trainer.lr_scheduler_configs:
                 # not step(), which warns of an optimiser that waits, as the discriminator's does at first
                 config.scheduler.last_epoch += 1
-                restore_rates(config.scheduler, self.device)  # type: ignore[arg-type]
+            TrainingModule.on_train_start(self)
         self.batch_count += 1
 
     def batch_generator(self) -> Generator:
@@ -131,7 +138,6 @@ class TrainingModule(L.LightningModule):
         return norm
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Remember a loss that is no number."""
         self.broken |= ~loss.detach().isfinite()
 
     def configure_gradient_clipping(
@@ -156,7 +162,7 @@ class TrainingModule(L.LightningModule):
         return norm
 
     def refuse_broken(self) -> None:
-        """Stop where a loss or a gradient was NaN or infinite; whatever is on the disk is from before it."""
+        """AudioLDMError where a loss or a gradient was NaN or infinite; what is on the disk is from before it."""
         if bool(self.broken):
             raise AudioLDMError(
                 f"The loss or its gradient became NaN or infinite at or shortly before batch {self.batch_count}.",
@@ -168,18 +174,21 @@ class TrainingModule(L.LightningModule):
     def rank_slice(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
         """``rows`` of this process, out of what a single process would draw for the batch of all of them."""
         rank, world = self.rank_and_world()
-        return draw(rows * world)[rank * rows : (rank + 1) * rows]
+        return draw(rows * world)[rank * rows : (rank + 1) * rows].to(self.device)
 
     def randn(self, like: Tensor, rng: Generator) -> Tensor:
         """Normal numbers shaped as ``like``, drawn on the generator's device."""
-        return self.rank_slice(
-            lambda n: torch.randn(n, *like.shape[1:], generator=rng, device=rng.device), len(like)
-        ).to(like)
+        shape = like.shape[1:]
+        draw = self.rank_slice(lambda n: torch.randn(n, *shape, generator=rng, device=rng.device), len(like))
+        return draw.to(like)
+
+    def uniform(self, rows: int, rng: Generator) -> Tensor:
+        """(rows,) in [0, 1), on the module's device."""
+        return self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), rows)
 
     def bernoulli(self, p: float, rows: int, rng: Generator) -> Tensor:
         """(rows,) true with probability ``p``, on the module's device."""
-        draw = self.rank_slice(lambda n: torch.rand(n, generator=rng, device=rng.device), rows)
-        return draw.to(self.device) < p
+        return self.uniform(rows, rng) < p
 
     def rank_and_world(self) -> tuple[int, int]:
         """(rank, processes); a validation is the same on every process, and so counts as one."""
@@ -198,23 +207,16 @@ class AdversarialModule(TrainingModule):
     """A generator against a ``discriminator`` that joins after ``adversarial_start`` batches: two optimisers."""
 
     recordable = True
-    discriminator: Any
+    betas: ClassVar[tuple[float, float]]
+    decay: ClassVar[float]
 
     def __init__(
-        self,
-        net: torch.nn.Module,
-        discriminator: torch.nn.Module | None,
-        *,
-        adversarial_start: int = 0,
-        betas: tuple[float, float],
-        decay: float,
-        **settings: Any,
+        self, *, discriminator: torch.nn.Module | None, adversarial_start: int = 0, **settings: Any
     ) -> None:
         super().__init__(**settings)
         self.automatic_optimization = False
-        self.discriminator, self.adversarial_start = discriminator, adversarial_start
-        self.players = [net] if discriminator is None else [net, discriminator]
-        self.adam: Mapping[str, Any] = {"betas": betas, "decay": decay}
+        self.discriminator: Any = discriminator
+        self.adversarial_start = adversarial_start
 
     @property
     def adversarial(self) -> bool:
@@ -227,5 +229,5 @@ class AdversarialModule(TrainingModule):
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
     def configure_optimizers(self) -> Any:
-        """One AdamW for each net."""
-        return [self.optimise(net.parameters(), **self.adam) for net in self.players]
+        nets = [net for net in (self.averaged, self.discriminator) if net is not None]
+        return [self.optimise(net.parameters(), betas=self.betas, decay=self.decay) for net in nets]

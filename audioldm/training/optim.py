@@ -2,22 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from transformers.optimization import (
-    get_constant_schedule_with_warmup,
-    get_cosine_with_min_lr_schedule_with_warmup,
-    get_polynomial_decay_schedule_with_warmup,
-)
+from transformers import optimization
 
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import local
-
-Schedule = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,7 @@ class Optim:
     updates each tensor in one pass (None: wherever there is such a kernel).   Raises AudioLDMError for another name.
     """
 
-    schedule: Schedule = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     floor: float = 0.1
     fused: bool | None = None
 
@@ -49,17 +42,19 @@ class Optim:
         >>> [round(rates.lr_lambdas[0](n), 2) for n in (1, 10, 60, 110)]
         [0.1, 1.0, 0.55, 0.1]
         """
-        # 0: the first step counts as number 1, else its rate would be 0
-        start = {"num_warmup_steps": warmup, "last_epoch": 0}
-        schedule: Any = get_constant_schedule_with_warmup
+        # last_epoch 0: the first step counts as number 1, else its rate would be 0
+        settings: dict[str, Any] = {"num_warmup_steps": warmup, "last_epoch": 0}
+        schedule: Any = optimization.get_constant_schedule_with_warmup
         if self.schedule != "constant":
-            start["num_training_steps"] = max(steps, warmup + 1)
+            settings["num_training_steps"] = max(steps, warmup + 1)
         if self.schedule == "cosine":
-            schedule = partial(get_cosine_with_min_lr_schedule_with_warmup, min_lr_rate=self.floor)
+            schedule = optimization.get_cosine_with_min_lr_schedule_with_warmup
+            settings["min_lr_rate"] = self.floor
         if self.schedule == "linear":
-            end = self.floor * float(optimizer.defaults["lr"])
-            schedule = partial(get_polynomial_decay_schedule_with_warmup, lr_end=end)
-        return cast(LambdaLR, schedule(optimizer, **start))
+            schedule = optimization.get_polynomial_decay_schedule_with_warmup
+            settings["lr_end"] = self.floor * float(optimizer.defaults["lr"])
+        rates: LambdaLR = schedule(optimizer, **settings)
+        return rates
 
 
 def adamw(
@@ -73,12 +68,13 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW in two groups: vectors (biases, norms) are not decayed.
 
-    ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.
+    ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.   ``fused`` None: one pass
+    over each tensor instead of a dozen, but for a net that is split over CPUs, where there is no such kernel.
     """
     trained = [p for p in parameters if p.requires_grad]
-    # one pass over each tensor instead of a dozen; a net split over CPUs has no such kernel
-    fused = all(map(fusible, trained)) if fused is None else fused
     device = trained[0].device
+    if fused is None:
+        fused = device.type == "cuda" or (device.type == "cpu" and all(local(p) is p for p in trained))
     on_gpu = capturable and device.type == "cuda"
     groups: list[dict[str, Any]] = []
     for is_matrix, each in ((True, decay), (False, 0.0)):
@@ -86,12 +82,6 @@ def adamw(
             rate: Any = torch.tensor(lr, device=device) if on_gpu else lr
             groups.append({"params": params, "weight_decay": each, "initial_lr": lr, "lr": rate})
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, capturable=on_gpu)
-
-
-def fusible(parameter: Tensor) -> bool:
-    """Whether there is a kernel that updates it in one pass."""
-    kind = parameter.device.type
-    return kind == "cuda" or (kind == "cpu" and local(parameter) is parameter)
 
 
 def restore_rates(rates: LambdaLR, device: torch.device) -> None:
@@ -102,9 +92,5 @@ def restore_rates(rates: LambdaLR, device: torch.device) -> None:
     groups = zip(rates.optimizer.param_groups, rates.base_lrs, rates.lr_lambdas, strict=True)
     for group, base, factor in groups:
         rate = float(base) * factor(rates.last_epoch)
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = rate
-            continue
-        if group["lr"].device != device:
-            group["lr"] = group["lr"].to(device)
-        group["lr"].fill_(rate)
+        held = group["lr"]
+        group["lr"] = held.to(device).fill_(rate) if isinstance(held, Tensor) else rate

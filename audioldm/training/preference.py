@@ -91,9 +91,8 @@ class Preference(FineTune):
     def candidates(self, data: Any) -> dict[str, Tensor]:
         """Best and worst scaled latents (captions, kept or 1, C, T, F) by the reward, the vectors, and all rewards."""
         rng = Generator().manual_seed(self.seed)
-        items = collate_latents(
-            [data[int(i)] for i in torch.randperm(len(data), generator=rng)[: self.captions]]
-        )
+        places = torch.randperm(len(data), generator=rng)[: self.captions].tolist()
+        items = collate_latents([data[place] for place in places])
         training, pipe = self.unet.training, self.pipe.to(self.device)
         empty, seconds = pipe.encode_text([""]), items.mean.shape[2] * pipe.spec.seconds_per_latent
         latents, scores = [], []
@@ -101,23 +100,16 @@ class Preference(FineTune):
         for first in range(0, len(vectors), self.draw_batch):
             film = vectors[first : first + self.draw_batch]
             seeds = range(self.seed + first, self.seed + first + len(film))
-            latent = pipe.sample(
-                Condition(film=film), empty.repeat(len(film)), seeds=list(seeds), seconds=seconds
-            )
+            condition, null = Condition(film=film), empty.repeat(len(film))
+            latent = pipe.sample(condition, null, seeds=list(seeds), seconds=seconds)
             waves = pipe.decode(latent, seconds=seconds, refine_phase=pipe.defaults.refine_phase)
             latents.append(latent.cpu())
             scores.append(reward(pipe, waves, film))
         self.unet.train(training)
-        scores_of = torch.cat(scores).unflatten(0, (-1, self.clips))
-        order, whole = (
-            scores_of.argsort(1, descending=True),
-            torch.cat(latents).unflatten(0, (-1, self.clips)),
-        )
-        each = torch.arange(len(order))[:, None]
-        return {
-            "best": whole[each, order[:, : self.best]].contiguous(), "worst": whole[each, order[:, -1:]].contiguous(),
-            "text": items.text, "rewards": scores_of,
-        }  # fmt: skip
+        rewards, whole = (torch.cat(part).unflatten(0, (-1, self.clips)) for part in (scores, latents))
+        order, each = rewards.argsort(1, descending=True), torch.arange(len(rewards))[:, None]
+        best, worst = (whole[each, place].contiguous() for place in (order[:, : self.best], order[:, -1:]))
+        return {"best": best, "worst": worst, "text": items.text, "rewards": rewards}
 
     def pick(self, rows: int, rng: Generator) -> tuple[LatentBatch, LatentBatch]:
         """``rows`` captions by chance: one of the best clips of each, unscaled, and its worst."""
@@ -143,23 +135,8 @@ class Preference(FineTune):
         both, times = torch.cat([z, worst.mean * self.scaling_factor]), torch.cat([t, t])
         inputs = (both, times, torch.cat([noise, noise]), condition.joined(condition))
         with torch.no_grad():
-            reference = self.errors(*inputs, net=self.before[0])
-        losses = objective.preference(
-            self.errors(*inputs, net=self.unet).unflatten(0, (2, -1)),
-            reference.unflatten(0, (2, -1)),
-            beta=self.beta,
-        )
+            reference = self.errors(*inputs, net_call(self.before[0], variance=True))
+        ours = self.errors(*inputs, net_call(self.unet, variance=True))
+        pairs = (errors.unflatten(0, (2, -1)) for errors in (ours, reference))
+        losses = objective.preference(*pairs, beta=self.beta)
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
-
-    def errors(self, z: Tensor, t: Tensor, noise: Tensor, condition: Condition, *, net: Any) -> Tensor:
-        """The net's own loss of each row (2B,)."""
-        call = net_call(net, variance=True)
-        return self.sample_loss(
-            lambda x, steps: call(x, steps, condition),
-            z,
-            t,
-            noise,
-            self.schedule,
-            self.prediction,
-            self.weighting,
-        )

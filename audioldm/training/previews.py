@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import soundfile as sf
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -60,7 +58,7 @@ class Listen(L.Callback):
     ) -> None:
         self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
         self.settings: dict[str, Any] = {"steps": 25, "guidance": 3.0, **sampling}
-        self.seeds = [seed + i for i in range(len(self.prompts))]
+        self.seeds = list(range(seed, seed + len(self.prompts)))
         try:
             self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in parts.items()}
         except AudioLDMError as error:
@@ -68,7 +66,6 @@ class Listen(L.Callback):
             raise AudioLDMError(error.message, hint) from None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Every so often."""
         if module.batch_count % self.every == 0:
             with averaged(trainer, module):
                 self.listen(trainer, module)
@@ -79,17 +76,10 @@ class Listen(L.Callback):
         vae, vocoder = self.parts["vae"], self.parts["vocoder"]
         vae.register_to_config(scaling_factor=module.scaling_factor)
         spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
-        pipe = AudioLDM(
-            module.unet,
-            vae,
-            vocoder,
-            self.parts["clap"],
-            spec,
-            token_encoder=self.parts.get("text_encoder"),
-            schedule=module.schedule,
-            prediction=module.prediction,
-            defaults=Sampling(**self.settings),
-        ).to(module.device)
+        nets = module.unet, vae, vocoder, self.parts["clap"]
+        about = {"schedule": module.schedule, "prediction": module.prediction}
+        tokens, defaults = self.parts.get("text_encoder"), Sampling(**self.settings)
+        pipe = AudioLDM(*nets, spec, token_encoder=tokens, defaults=defaults, **about).to(module.device)
         waves = pipe(self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings)
         for prompt, wave in zip(self.prompts, waves if trainer.is_global_zero else (), strict=False):
             name, mel = prompt.replace(" ", "_") or "nothing", log_mel(wave[None, None], spec)[0, 0]
@@ -110,12 +100,8 @@ def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, 
     else:
         from matplotlib.image import imsave
 
-        picture = mel_picture(item)
-        imsave(path.with_suffix(".png"), np.asarray(picture[0]), cmap="magma", vmin=0, vmax=1)
+        # time to the right, frequency upwards, -11.5 black, 2 white
+        picture = ((item.T.flip(0) + 11.5) / 13.5).clamp(0, 1).float()
+        imsave(path.with_suffix(".png"), picture.numpy(), cmap="magma", vmin=0, vmax=1)
         if board is not None:
-            board.add_image(name, picture, batch)
-
-
-def mel_picture(mel: Tensor) -> Tensor:
-    """Log-mel (T, F) to a grey picture (1, F, T): time to the right, frequency upwards, -11.5 black, 2 white."""
-    return ((mel.T.flip(0) + 11.5) / 13.5).clamp(0, 1)[None].to(torch.float32)
+            board.add_image(name, picture[None], batch)

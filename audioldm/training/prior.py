@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
@@ -19,22 +19,15 @@ class PriorTraining(TrainingModule):
     training does not have mean something, too.
     """
 
+    part = "prior"
+    empty: Tensor
+
     def __init__(
         self, prior: Prior, *, empty: Tensor, drop: float = 0.1, blur: float = 0.3, **settings: Any
     ) -> None:
         super().__init__(**settings)
         self.prior, self.drop, self.blur = prior, drop, blur
-        self.empty: Tensor
         self.register_buffer("empty", empty)
-
-    @property
-    def averaged(self) -> nn.Module:
-        """What the moving average follows."""
-        return self.prior
-
-    def components(self) -> dict[str, nn.Module]:
-        """What is exported."""
-        return {"prior": self.prior}
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """E ||z - net(z_t, t, text)||^2 over the sound's vectors z.   DALL-E 2 eq. 2."""
@@ -48,8 +41,8 @@ class PriorTraining(TrainingModule):
 
     def losses(self, audio: Tensor, text: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss of each row (B,), and its time (B,)."""
-        draw = objective.draw_t
-        t = self.rank_slice(lambda n: draw(n, SCHEDULE, generator=rng, kind="low_discrepancy"), len(audio))
+        about: Any = {"generator": rng, "kind": "low_discrepancy"}
+        t = self.rank_slice(lambda n: objective.draw_t(n, SCHEDULE, **about), len(audio))
         t, z = t.to(audio.device), audio * self.prior.scale
         net = lambda x, times: self.prior(x, times, text)  # noqa: E731
         return objective.loss(net, z, t, self.randn(z, rng), SCHEDULE, "x0"), t
@@ -66,10 +59,6 @@ class PriorTraining(TrainingModule):
             values[f"cos_{name}"] = (vectors * audio).sum(-1).mean()
             values[f"gap_{name}"] = (vectors.mean(0) - audio.mean(0)).norm()
         self.log_dict({f"val/{name}": value for name, value in values.items()}, batch_size=rows)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW."""
-        return self.optimise(self.prior.parameters())
 
 
 def build_prior(clap: TwoTowers, **sizes: Any) -> Prior:

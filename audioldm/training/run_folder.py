@@ -36,6 +36,8 @@ NOISE = ".*(LeafSpec|Total length of `|your dataloader is not resumable|than the
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
 SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
 """keys of a data source whose values are files or folders"""
+DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error, struct.error)
+"""what reading a damaged archive may raise"""
 
 
 class SafeCheckpoints(TorchCheckpointIO):
@@ -64,39 +66,32 @@ class SafeCheckpoints(TorchCheckpointIO):
 
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None: each record's checksum is compared."""
+    if not path.is_file():
+        return "no file"
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
-    # the others: what a damaged directory of the archive asks for
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        zlib.error,
-        struct.error,
-    ) as error:
+    except DAMAGE as error:
         return f"truncated or no checkpoint ({error})"
     return None if record is None else f"damaged at {record!r}"
 
 
-def last_good(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint in ``folder``, and a line about each newer one that is not.
+def last_good(folder: Path, report: Callable[[str], Any] = str) -> Path | None:
+    """The newest whole checkpoint in ``folder``; ``report`` takes a line about each newer one that is not.
 
     Raises AudioLDMError where there are checkpoints and none is whole: to begin again is for the user to decide.
     """
-    complaints: list[str] = []
+    wrong: list[str] = []
     for path in filter(os.path.lexists, (folder / LAST, folder / PREVIOUS)):
-        wrong = fault(path) if path.is_file() else "no file"
-        if wrong is None:
-            return path, complaints
-        complaints.append(f"{path} is {wrong}")
-    if complaints:
-        raise AudioLDMError(
-            f"{'; '.join(complaints)}.", "No whole checkpoint is left; pass --fresh to begin again.", code=1
-        )
-    return None, complaints
+        if (fault_of := fault(path)) is None:
+            for line in wrong:
+                report(f"audioldm: {line}; the state before it is used.")
+            return path
+        wrong.append(f"{path} is {fault_of}")
+    if wrong:
+        hint = "No whole checkpoint is left; pass --fresh to begin again."
+        raise AudioLDMError(f"{'; '.join(wrong)}.", hint, code=1)
+    return None
 
 
 @contextmanager
@@ -109,23 +104,21 @@ def locked(folder: Path) -> Iterator[None]:
     owner = folder / ".pid"
     pid = owner.read_text(encoding="utf-8", errors="replace") if owner.is_file() else ""
     # workers of a dead process hold its lock until they notice
-    lock = FileLock(
-        folder / ".lock", timeout=0 if re.fullmatch(r"[0-9]{1,9}", pid) and alive(int(pid)) else 15
-    )
+    seconds = 0 if re.fullmatch(r"[0-9]{1,9}", pid) and alive(int(pid)) else 15
     try:
-        lock.acquire()
+        lock = FileLock(folder / ".lock", timeout=seconds).acquire()
     except Timeout:
         raise AudioLDMError(
             f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
         ) from None
-    try:
+    with lock:
         owner.write_text(str(os.getpid()), encoding="utf-8")
         for place in (folder, folder / "checkpoints", folder / "ema"):
             sweep(place)
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
+        try:
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
 
 
 @dataclass(eq=False)
@@ -134,8 +127,8 @@ class RunFolder(L.Callback):
 
     The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
     Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
-    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there;
-    ``report`` takes a line for the user.
+    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there; ``report`` takes a line
+    for the user.
     """
 
     folder: Path
@@ -153,10 +146,7 @@ class RunFolder(L.Callback):
 
     def checkpoint(self) -> Path | None:
         """The newest whole state to resume from; each damaged one is reported."""
-        last, complaints = (None, []) if self.fresh else last_good(self.folder / "checkpoints")
-        for complaint in complaints:
-            self.report(f"audioldm: {complaint}; the state before it is used.")
-        return last
+        return None if self.fresh else last_good(self.folder / "checkpoints", self.report)
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Before the first batch; the first process does it for all."""
@@ -169,11 +159,16 @@ class RunFolder(L.Callback):
         if self.fresh:
             for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
                 path.unlink()
-        last, _ = last_good(self.folder / "checkpoints")
+        last = last_good(self.folder / "checkpoints")
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            refuse_other_settings(self.folder, settings, self.config)
+            before = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else None
+            if before is not None and not goes_on(before, self.config):
+                raise AudioLDMError(
+                    f"{self.folder} holds a run with other settings.",
+                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
+                )
             first = read_provenance(begun) if begun.is_file() else {}
             refuse_other_data(self.folder, first.get("data", {}), about["data"])
             again = {key: value for key, value in about.items() if value != first.get(key)}
@@ -184,11 +179,9 @@ class RunFolder(L.Callback):
         write_text(begun, json.dumps(about, indent=1))
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
-        """Free the folder."""
         self.lock.close()
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
-        """Free the folder."""
         self.lock.close()
 
 
@@ -198,39 +191,24 @@ def goes_on(before: str, now: str) -> bool:
     >>> goes_on("seed: 0\\nbatches: 4\\n", "seed: 0\\nbatches: 8\\n"), goes_on("batches: 4\\n", "batches: 2\\n")
     (True, False)
     """
-    (first, rest), (last, other) = (
-        (re.search(r"^batches: (\d+)$", text, re.M), re.sub(r"(?<=\bbatches: )\d+$", "", text, flags=re.M))
-        for text in (before, now)
-    )
-    longer = first is not None and last is not None and int(first[1]) < int(last[1])
-    return before == now or (rest == other and longer)
+    first, last = (re.search(r"^batches: (\d+)$", text, re.M) for text in (before, now))
+    if before == now or first is None or last is None or int(last[1]) < int(first[1]):
+        return before == now
+    return re.sub(rf"(?<=\bbatches: ){first[1]}$", last[1], before, flags=re.M) == now
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """What a run was begun with.   Raises AudioLDMError for a file that no training wrote."""
-    try:
+    with suppress(ValueError, RecursionError, AttributeError):
         content = json.loads(read_text(path))
-        fine = isinstance(content.get("data", {}), dict) and isinstance(content.get("resumed", []), list)
-    except (ValueError, RecursionError, AttributeError):
-        fine = False
-    if not fine:
-        raise AudioLDMError(f"{path} was not written by a training.", "Restore it, or remove it.")
-    return dict(content)
-
-
-def refuse_other_settings(folder: Path, file: Path, config: str) -> None:
-    """A run goes on with the settings that it began with."""
-    if file.is_file() and not goes_on(file.read_text(encoding="utf-8", errors="replace"), config):
-        raise AudioLDMError(
-            f"{folder} holds a run with other settings.",
-            "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-        )
+        if isinstance(content.get("data", {}), dict) and isinstance(content.get("resumed", []), list):
+            return dict(content)
+    raise AudioLDMError(f"{path} was not written by a training.", "Restore it, or remove it.")
 
 
 def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """A run goes on with the data that it began with."""
-    changed = sorted(name for name in before if name in now and before[name] != now[name])
-    if changed:
+    if changed := sorted(name for name in before if name in now and before[name] != now[name]):
         raise AudioLDMError(
             f"{', '.join(changed)} changed since {folder} began.",
             "Choose another run_dir=..., or pass --fresh.",

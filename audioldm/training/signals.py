@@ -8,27 +8,16 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-Handler = Callable[[int, FrameType | None], Any]
+NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stopped(BaseException):
-    """A signal ended the work; ``batch`` is the one whose state was saved for it."""
+    """A signal ended the work; ``batch`` is the one whose state was saved for it.   ``code`` is what shells expect."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.number = number
+        self.name, self.code = signal.Signals(number).name, 128 + number
         self.batch: int | None = None
-
-    @property
-    def code(self) -> int:
-        """The exit code that schedulers and shells expect."""
-        return 128 + self.number
-
-    @property
-    def name(self) -> str:
-        """Such as SIGTERM."""
-        return signal.Signals(self.number).name
 
 
 def stop(number: int, frame: FrameType | None = None) -> None:
@@ -37,13 +26,11 @@ def stop(number: int, frame: FrameType | None = None) -> None:
 
 
 @contextmanager
-def handled(handler: Handler = stop) -> Iterator[None]:
+def handled(handler: Callable[[int, FrameType | None], Any] = stop) -> Iterator[None]:
     """Within, ``handler`` receives the signals that stop a process; nothing changes outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    ours = threading.current_thread() is threading.main_thread()
     # a process that nohup started is to ignore SIGHUP
-    caught = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    caught = [n for n in NUMBERS if ours and signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in caught}
     try:
         yield

@@ -61,13 +61,19 @@ def from_sounds(
     memory.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a file that
     cannot be trained on, by its name.
     """
-    pipe, rows = AudioLDM.from_pretrained(model), sound_rows(folder, prompt)
-    seconds, seed = window_seconds(pipe, settings.pop("seconds", None)), settings.pop("seed", 0)
+    pipe, rows, seed = AudioLDM.from_pretrained(model), sound_rows(folder, prompt), settings.pop("seed", 0)
+    # whole latent frames that the U-Net can halve
+    seconds = settings.pop("seconds", None) or pipe.defaults.seconds
+    seconds = pipe.spec.latent_frames(seconds, multiple_of(pipe.unet)) * pipe.spec.seconds_per_latent
     cuts = Cuts(seconds, speed=settings.pop("speed", 0.0), seed=seed)
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
     held, place = held_out(rows, val_share), None if cache is None else Path(cache)
-    for note in notes(rows, held, val_share):
+    if bare := sum(row.captions == ("",) for row in rows):
+        note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
+        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    if val_share > 0 and not held:
+        note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
     train = stored(encoder, [row for row in rows if row.path not in held], place)
     # one window of each is enough to compare by
@@ -84,24 +90,15 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
     """
     findings: list[Finding] = []
     rows = rows_of(folder, findings=findings)
-    named = [
-        replace(row, split="train", captions=(prompt,) if prompt else row.captions or ("?",)) for row in rows
-    ]
-    report = check(named)
+    texts = [(prompt,) if prompt else row.captions or ("?",) for row in rows]
+    report = check(
+        [replace(row, split="train", captions=text) for row, text in zip(rows, texts, strict=True)]
+    )
     wrong = [one for one in (*findings, *report.findings) if one.kind not in NOTES]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise AudioLDMError(f"{folder}: {wrong[0]}{more}.", "Take such files out, or mend them.")
     return [replace(row, captions=("",)) if row.captions == ("?",) else row for row in report.rows]
-
-
-def notes(rows: Sequence[Row], held: set[str], share: float) -> Iterator[str]:
-    """What the user should know of these clips before they are learned from."""
-    bare = sum(row.captions == ("",) for row in rows)
-    if bare:
-        yield f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
-    if share > 0 and not held:
-        yield f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
 
 
 def held_out(rows: Sequence[Row], share: float) -> set[str]:
@@ -114,12 +111,6 @@ def held_out(rows: Sequence[Row], share: float) -> set[str]:
         return set()
     validation = set(groups[: max(1, round(share * len(groups)))])
     return {row.path for row in rows if row.group in validation}
-
-
-def window_seconds(pipe: AudioLDM, seconds: float | None) -> float:
-    """The length of a window: whole latent frames that the U-Net can halve."""
-    frames = pipe.spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
-    return frames * pipe.spec.seconds_per_latent
 
 
 @dataclass(frozen=True)
@@ -137,26 +128,17 @@ class Encoder:
 
     def key(self, rows: Sequence[Row]) -> str:
         """What decides the latents, as a hash."""
-        return key_of(
-            {
-                "count": self.count,
-                "seconds": self.cuts.seconds,
-                "speed": self.cuts.speed,
-                "seed": self.cuts.seed,
-                "model": self.pipe.hashes or self.pipe.name,
-                "clips": [[row.group, *row.captions, row.start, row.seconds] for row in rows],
-            }
-        )
+        about = {name: getattr(self.cuts, name) for name in ("seconds", "speed", "seed")}
+        about |= {"count": self.count, "model": self.pipe.hashes or self.pipe.name}
+        return key_of(about | {"clips": [[row.group, *row.captions, row.start, row.seconds] for row in rows]})
 
     def encode(self, rows: Sequence[Row], *, skip: int = 0) -> Iterator[Encoded]:
         """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
         pipe = self.pipe
         nets = Nets(pipe.vae.to(self.device), pipe.clap.to(self.device), pipe.spec, self.texts)
-        for row in rows:
-            if not row.captions[0] and not nets.hears:
-                raise AudioLDMError(
-                    f"{row.path} has no caption, and {pipe.name} cannot hear.", "Write one beside it (.txt)."
-                )
+        if bare := [row.path for row in rows if not row.captions[0] and not nets.hears]:
+            wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
+            raise AudioLDMError(wrong, "Write one beside it (.txt).")
         sources, gpu = [Source.of(rows, pipe.spec, self.cuts)], self.device.type == "cuda"
         todo = jobs(sources, [self.count])[skip:]
         windows = Windows(sources, todo, pipe.spec, self.cuts, batch_size=GPU_BATCH if gpu else 1)
@@ -181,8 +163,7 @@ def stored(encoder: Encoder, rows: Sequence[Row], cache: Path | None) -> Dataset
     folder = cache / key[:12]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        skip = begun(folder, key, force=False)
-        if skip is not None:
+        if (skip := begun(folder, key, force=False)) is not None:
             about = {"key": key, "seconds": encoder.cuts.seconds}
             write_latents(encoder.encode(rows, skip=skip), folder, about=about)
     return LatentDataset(folder, seed=encoder.cuts.seed)

@@ -1,16 +1,27 @@
-"""What makes the same training faster or smaller: compiled blocks, memory layout, recomputed activations, graphs."""
+"""What makes the same training faster or smaller: compiled blocks, memory layout, recomputed activations, CUDA graphs.
 
-from collections.abc import Callable
+A training step of a small net launches thousands of short kernels, and the GPU waits for the launches; recorded as a
+CUDA graph, a whole step is launched as one.   B batch.
+"""
+
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import Transformer2DModel
 from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node, tree_flatten, tree_map_only
 
+from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
-from audioldm.training.graphed import record
-from audioldm.training.module import TrainingModule
+from audioldm.training.module import Terms, TrainingModule, detached
+
+register_pytree_node(Condition, lambda c: (list(c.parts()), None), lambda parts, _: Condition(*parts))
+
+Recording = tuple[torch.cuda.CUDAGraph, list[Any], Terms, int]
+"""the graph, the leaves that it reads, the tensors that it writes, the optimiser steps in it"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Speed:
     graph: bool = False
 
     def apply(self, module: TrainingModule) -> None:
-        """Change the nets that ``module`` trains, and how it steps."""
+        """Change the nets that ``module`` trains, in place, and how it steps; names and values of weights stay."""
         for change in [change for name, change in CHANGES.items() if getattr(self, name)]:
             for net in module.components().values():
                 change(net)
@@ -64,9 +75,98 @@ def compile_transformers(net: nn.Module) -> None:
             part.compile(dynamic=False)
 
 
-CHANGES: dict[str, Callable[[nn.Module], None]] = {
+CHANGES = {
     "checkpointing": recompute,
     "channels_last": lay_channels_last,
     "compile": compile_transformers,
 }
-"""setting of Speed -> what changes a net in place; names and values of its weights stay"""
+
+
+class RecordedStep:
+    """Calls ``step`` as it is ``warm`` times, then records it, and replays it from there on.
+
+    ``step`` takes tensors (B, ...), conditions whose absent parts stay absent, and hashable options.   It does all of
+    its work on the GPU (zero_grad, backward, optimisers whose rates are tensors), draws nothing, asks for no value and
+    returns tensors.   ``progress`` gives Lightning's count of optimiser steps, which a replay must tell of its own.
+    Each set of shapes, parts and options is a recording of its own; what it returns is overwritten by the next replay.
+    On a CPU it only calls ``step``.
+    """
+
+    def __init__(
+        self, step: Callable[..., Terms], *, warm: int = 3, progress: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.step, self.warm, self.progress = step, warm, progress
+        self.calls: dict[Hashable, int] = {}
+        self.recordings: dict[Hashable, Recording] = {}
+
+    def __call__(self, *inputs: Any, **options: Any) -> Terms:
+        leaves, spec = tree_flatten((inputs, options))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if tensors[0].device.type != "cuda":
+            return self.step(*inputs, **options)
+        forms = ((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = (repr(spec), *forms)
+        self.calls[key] = self.calls.get(key, 0) + 1
+        if self.calls[key] <= self.warm:
+            return self.aside(inputs, options)
+        if key not in self.recordings:
+            self.recordings[key] = self.record(inputs, options)
+        elif progress := self.progress():
+            # Lightning did not see these steps, and its checkpoints wait for new ones
+            for _ in range(self.recordings[key][3]):
+                progress.increment_ready()
+                progress.increment_completed()
+        graph, buffers, terms, _ = self.recordings[key]
+        for buffer, tensor in zip(buffers, tensors, strict=True):
+            buffer.copy_(tensor)
+        graph.replay()
+        return terms
+
+    @staticmethod
+    def uncached_autocast() -> torch.autocast:
+        """Mixed precision as it is, without the cache of converted weights, which would outlive a recording."""
+        on = torch.is_autocast_enabled("cuda")
+        return torch.autocast("cuda", enabled=on, dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False)
+
+    def aside(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Terms:
+        """One step on a stream of its own, as a recording needs the ones before it."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), self.uncached_autocast():
+            terms = self.step(*inputs, **options)
+        torch.cuda.current_stream().wait_stream(stream)
+        return terms
+
+    def record(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Recording:
+        """Recording computes nothing."""
+        progress = self.progress()
+        before = progress.total.completed if progress else 0
+        buffers = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"), self.uncached_autocast():
+            terms = self.step(*buffers, **options)
+        leaves = [leaf for leaf in tree_flatten(buffers)[0] if isinstance(leaf, Tensor)]
+        return graph, leaves, terms, progress.total.completed - before if progress else 0
+
+
+def record(module: TrainingModule) -> None:
+    """Let ``module`` replay its ``step``, with backward and optimisers in it.   One GPU, batches of few shapes.
+
+    Raises AudioLDMError for a module whose step cannot be recorded.
+    """
+    if not module.recordable:
+        raise AudioLDMError(f"{type(module).__name__} cannot be recorded.", "Use speed.graph=false.")
+    module.recorded = True
+    target: Any = module
+    step: Callable[..., Terms] = target.step
+
+    def progress() -> Any:
+        return module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+
+    def descended(*inputs: Any, **options: Any) -> Terms:
+        terms = step(*inputs, **options)
+        norm = module.descend(terms["loss"], module.optimizers())
+        return detached({**terms, "norm": norm})
+
+    target.step = RecordedStep(descended if module.automatic_optimization else step, progress=progress)
+    module.automatic_optimization = False

@@ -1,6 +1,5 @@
 """Trains the mel autoencoder. wave -> mel -> posterior -> mel'. Esser 2021 (arXiv:2012.09841); AudioLDM sec. 3.2."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +27,8 @@ class VaeTraining(AdversarialModule):
     alone: what was encoded, and every U-Net that learned from it, stays valid.   Adam's betas are VQGAN's.
     """
 
+    part, betas, decay = "vae", (0.5, 0.9), 0.0
+
     def __init__(
         self,
         vae: AutoencoderKL,
@@ -39,17 +40,13 @@ class VaeTraining(AdversarialModule):
         frozen_encoder: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(vae, discriminator, betas=(0.5, 0.9), decay=0.0, **settings)
+        super().__init__(discriminator=discriminator, **settings)
         self.vae: Any = vae
-        self.mel: Callable[[Tensor], Tensor] = LogMel(spec)
+        self.mel = LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
         if frozen_encoder:
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
-
-    def components(self) -> dict[str, torch.nn.Module]:
-        """What is exported."""
-        return {"vae": self.vae}
 
     def training_step(self, batch: Batch, index: int) -> Terms:
         """L1 + kl_weight KL(q || N(0, 1)) - adversarial_weight D(decoded), against D's hinge.   Esser 2021 eq. 6."""
@@ -82,7 +79,8 @@ class VaeTraining(AdversarialModule):
 
     def to_mel(self, batch: Batch) -> Tensor:
         """Waveforms to log-mels (B, 1, T, F)."""
-        return self.mel(normalise_peak(batch.wave))
+        mel: Tensor = self.mel(normalise_peak(batch.wave))
+        return mel
 
     def noise(self, mel: Tensor, rng: Generator) -> Tensor:
         """Normal numbers shaped as the latents of ``mel`` (B, 1, T, F)."""
@@ -91,14 +89,12 @@ class VaeTraining(AdversarialModule):
         return self.randn(mel.new_empty(shape), rng)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """The autoencoder's terms with fixed noise."""
         mel = self.to_mel(batch)
         terms, _ = self.losses(mel, self.noise(mel, self.validation_generator(index)))
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Mels to look at: real above decoded."""
         mel = self.to_mel(batch)
         mean, _ = encode(self.vae, mel)
         return {"mel/real": mel, "mel/output": self.vae.decode(mean).sample}

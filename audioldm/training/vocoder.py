@@ -56,9 +56,7 @@ class VocoderLoss:
         """Least squares, summed over discriminators; ``output`` counts as a constant."""
         both = discriminator(self.levelled(torch.cat([real, output.detach()]), real))
         halves = [logits.float().chunk(2) for logits, _ in both]
-        return least_squares_discriminator(
-            [(half[0], []) for half in halves], [(half[1], []) for half in halves]
-        )
+        return least_squares_discriminator(*([(half[i], []) for half in halves] for i in (0, 1)))
 
     def of_generator(
         self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor
@@ -94,6 +92,8 @@ class VocoderTraining(AdversarialModule):
     0.5; without it crops have the levels that the data gives them.
     """
 
+    part, betas, decay = "vocoder", (0.8, 0.99), 0.01
+
     def __init__(
         self,
         vocoder: SpeechT5HifiGan | ISTFTVocoder,
@@ -106,14 +106,10 @@ class VocoderTraining(AdversarialModule):
         weights: Weights | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(vocoder, discriminator, betas=(0.8, 0.99), decay=0.01, **settings)
+        super().__init__(discriminator=discriminator, **settings)
         self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
         self.losses, self.normalise = VocoderLoss(weights or Weights()), normalise
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
-
-    def components(self) -> dict[str, torch.nn.Module]:
-        """What is exported."""
-        return {"vocoder": self.vocoder}
 
     @torch.no_grad()
     def input_mels(self, mel: Tensor, pick: Tensor) -> Tensor:
@@ -156,14 +152,12 @@ class VocoderTraining(AdversarialModule):
         return detached({"loss": total, **terms} | norms)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Distances on held-out clips."""
         pick = self.bernoulli(self.vae_prob, len(batch.wave), self.validation_generator(index))
         terms, _ = self.terms(self.prepared(batch), pick)
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """The real and the output wave, to hear and to see."""
         wave = self.prepared(batch)
         mel = self.mel(wave)
         output = vocode(self.vocoder, mel)

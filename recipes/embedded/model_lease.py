@@ -45,7 +45,7 @@ from audioldm.nets.unet import build_unet, net_call
 from audioldm.nets.vae import build_vae
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
-from audioldm.training.graphed import RecordedStep
+from audioldm.training.speed import RecordedStep
 from recipes.embedded.phrasing import captions as joined
 from recipes.embedded.phrasing import usable
 from recipes.embedded.sound_bank import PEAK, gained

@@ -32,7 +32,7 @@ from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
-from audioldm.training.graphed import RecordedStep
+from audioldm.training.speed import RecordedStep
 from audioldm.training.vocoder import VocoderLoss, Weights
 from recipes.embedded.sound_bank import SoundBank, gained, mixed, notes
 

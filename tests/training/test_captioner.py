@@ -71,17 +71,11 @@ def test_a_captioner_writes_what_it_was_shown_and_knows_what_belongs_together(tr
 def test_text_alone_teaches_the_decoder(sounds):
     clap = open_part("embedded", "clap")
     torch.manual_seed(0)
-    module = CaptionerTraining(
-        build_captioner(clap, captions(), **SIZES),
-        clap,
-        pretrain=150,
-        noise=0.1,
-        texts=captions(),
-        batches=200,
-    )
-    terms = train(module.train(), sounds, 150)
+    net = build_captioner(clap, captions(), **SIZES)
+    module = CaptionerTraining(net, clap, pretrain=60, noise=0.1, texts=captions(), batches=200)
+    terms = train(module.train(), sounds, 60)
     assert set(terms[0]) == {"loss", "text_only"}
-    assert terms[-1]["loss"] < 0.4 * terms[0]["loss"]
+    assert terms[-1]["loss"] < 0.6 * terms[0]["loss"]
     module.eval()
     with torch.no_grad():
         text = clap.embed_text(sounds.captions)

@@ -33,13 +33,10 @@ def test_processes_share_what_one_would_see(weights):
     assert [draw for batch in alone for _, draw in batch] == list(range(42))
 
 
-def test_it_can_begin_anywhere():
+def test_it_can_begin_anywhere_and_no_rows_are_refused():
     whole = take(Draws(7, 3, seed=1), 9)
     assert take(Draws(7, 3, seed=1, place=Place(5)), 4) == whole[5:]
     assert take(Draws(7, 3, seed=2), 9) != whole
-
-
-def test_no_rows_are_refused():
     with pytest.raises(AudioLDMError, match="no rows"):
         Draws(0, 1, seed=0)
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 import soundfile as sf
 import torch
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_flatten
 from tqdm import tqdm
 
 from audioldm import recipes
@@ -27,13 +29,8 @@ from audioldm.spec import AudioSpec
 from audioldm.training.callbacks import StopAfter, read_metrics
 
 COMMON = [
-    "batches=14",
-    "val_every=7",
-    "callbacks.state.every=3",
-    "trainer.log_every_n_steps=1",
-    "batch_size=3",
-    "threads=1",
-]
+    "batches=14", "val_every=7", "callbacks.state.every=3", "trainer.log_every_n_steps=1", "batch_size=3", "threads=1",
+]  # fmt: skip
 
 
 def make_cache(folder: Path, windows: int = 10, *, channels: int = 8, width: int = 64) -> None:
@@ -64,13 +61,8 @@ def make_manifest(folder: Path) -> Path:
 
 def settings_of(kind: str, data: Path, run: Path) -> tuple[str, list[str]]:
     if kind == "ldm":
-        more = [
-            f"data.folder={data}",
-            f"data.val_folder={data}",
-            "callbacks.ema.decay=0.9",
-            "task.drop=0.3",
-            "callbacks.listen=null",
-        ]
+        more = [f"data.folder={data}", f"data.val_folder={data}", "callbacks.ema.decay=0.9", "task.drop=0.3"]
+        more.append("callbacks.listen=null")
         return "tiny/ldm", [*COMMON, *more, f"run_dir={run}"]
     more = [f"data.manifests=[{data}]", "data=manifests", "seconds=0.32", "task.adversarial_start=5"]
     return "tiny/vae", [*COMMON, *more, f"run_dir={run}"]
@@ -104,26 +96,16 @@ def outcome(run: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor],
     """The loss lines, the exported weights, and the whole final state."""
     exported = next((run / "model").rglob("*.safetensors"))
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    rows = [
-        {k: v for k, v in row.items() if not k.startswith("speed/")}
-        for row in read_metrics(run / "metrics.jsonl")
-    ]
+    rows = read_metrics(run / "metrics.jsonl")
+    rows = [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in rows]
     return rows, load_file(exported), state
 
 
-def same(a, b, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            same(x, y, f"{where}/{i}")
-    else:
-        assert a == b, where
+def same(a, b) -> None:
+    left, right = tree_flatten(a), tree_flatten(b)
+    assert left[1] == right[1]
+    for x, y in zip(left[0], right[0], strict=True):
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
 
 
 def disturb(name: str, settings: list[str], kills: int) -> None:
@@ -135,7 +117,7 @@ def disturb(name: str, settings: list[str], kills: int) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "kills"),
-    [("ldm", 4), ("vae", 4), *(pytest.param(k, 25, marks=pytest.mark.slow) for k in ("ldm", "vae"))],
+    [("ldm", 3), ("vae", 3), *(pytest.param(k, 25, marks=pytest.mark.slow) for k in ("ldm", "vae"))],
 )
 def test_a_run_that_was_killed_again_and_again_ends_bit_for_bit_like_one_that_was_not(
     kind: str, kills: int, tmp_path
@@ -154,27 +136,35 @@ def test_a_run_that_was_killed_again_and_again_ends_bit_for_bit_like_one_that_wa
 
     losses, weights, state = outcome(tmp_path / "whole")
     losses_again, weights_again, state_again = outcome(tmp_path / "killed")
-    assert [row["batch"] for row in losses if "val/loss" not in row and "val/kl" not in row] == [
-        *range(1, 15)
-    ]
-    assert losses_again == losses
+    trained = [row["batch"] for row in losses if "val/loss" not in row and "val/kl" not in row]
+    assert trained == [*range(1, 15)] and losses_again == losses
     same(weights, weights_again)
     for part in ("state_dict", "optimizer_states", "callbacks"):
-        same(state[part], state_again[part], part)
+        same(state[part], state_again[part])
     about = json.loads((tmp_path / "killed" / "provenance.json").read_text())
     assert about["git"] is None or len(about["git"]["commit"]) == 40
 
 
-@pytest.fixture
-def run(tmp_path) -> tuple[str, list[str], Path]:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> tuple[str, list[str], Path]:
     """A run of 14 batches that stopped at its sixth, with the state before it beside."""
-    make_cache(tmp_path / "data")
-    name, settings = settings_of("ldm", tmp_path / "data", tmp_path / "run")
-    cfg = recipes.load(name, settings)
-    experiment = recipes.build(cfg)
+    folder = tmp_path_factory.mktemp("stopped")
+    make_cache(folder / "data")
+    name, settings = settings_of("ldm", folder / "data", folder / "run")
+    experiment = recipes.build(recipes.load(name, settings))
     next(c for c in experiment.trainer.callbacks if isinstance(c, StopAfter)).limit = 6
     experiment.fit()
-    return name, settings, tmp_path / "run" / "checkpoints"
+    shutil.copytree(folder, folder.with_name("copy"))
+    return name, settings, folder
+
+
+@pytest.fixture
+def run(stopped) -> tuple[str, list[str], Path]:
+    """The same, whatever an earlier test made of it."""
+    name, settings, folder = stopped
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("copy"), folder)
+    return name, settings, folder / "run" / "checkpoints"
 
 
 def batches_of(path: Path) -> int:
@@ -197,7 +187,7 @@ def test_a_truncated_or_damaged_last_checkpoint_falls_back_to_the_one_before(run
         path.write_bytes(bytes(damaged))
     assert command("train", name, *settings) == 1
     assert "No whole checkpoint is left" in capsys.readouterr().err
-    assert command("train", name, *settings, "--fresh") == 0
+    assert command("train", name, *settings, "--fresh", "batches=1", "callbacks.state.every=1") == 0
 
 
 def in_little_room(words: list[str], log: Path) -> None:
@@ -227,21 +217,17 @@ def test_a_full_disk_leaves_the_last_good_state(run, command, tmp_path):
     assert batches_of(checkpoints / "last.ckpt") == 14
 
 
-def test_a_corrupted_shard_is_named_and_costs_nothing(run, command, capsys, tmp_path):
+def test_a_corrupted_shard_is_named_and_changed_data_refused(run, command, capsys):
     name, settings, checkpoints = run
-    shard = next((tmp_path / "data").glob("*.safetensors"))
+    data = checkpoints.parents[1] / "data"
+    shard = next(data.glob("*.safetensors"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:1000])
     assert command("train", name, *settings) == 1
     assert shard.name in capsys.readouterr().err
     assert batches_of(checkpoints / "last.ckpt") == 6
     shard.write_bytes(whole)
-    assert command("train", name, *settings) == 0
-
-
-def test_changed_data_is_refused(run, tmp_path):
-    name, settings, _ = run
-    index = tmp_path / "data" / "index.json"
+    index = data / "index.json"
     index.write_text(index.read_text() + " ")
     with pytest.raises(AudioLDMError, match=r"index|data.* changed since"):
         train(name, settings)

@@ -16,7 +16,6 @@ from audioldm.nets.vae import build_vae
 from audioldm.training.callbacks import StopAfter
 from audioldm.training.clap import ClapTraining, Teachers
 from audioldm.training.latent_diffusion import LatentDiffusion
-from audioldm.training.optim import Optim, adamw
 from audioldm.training.vae import VaeTraining
 from audioldm.training.vocoder import VocoderTraining
 
@@ -34,20 +33,32 @@ class Repeat(Dataset):
         return self.batch
 
 
-def fit(module, batch) -> None:
+def fit(module, batch, **settings) -> L.Trainer:
     trainer = L.Trainer(
         accelerator="cpu", max_steps=-1, max_epochs=1, logger=False, enable_checkpointing=False,
-        callbacks=[StopAfter()], enable_progress_bar=False, enable_model_summary=False, barebones=False,
+        callbacks=[StopAfter()], enable_progress_bar=False, enable_model_summary=False, **settings,
     )  # fmt: skip
     trainer.fit(module, DataLoader(Repeat(batch, module.batches), batch_size=None))
     assert int(module.batch_count) == module.batches
+    return trainer
+
+
+def vae_training(spec, **more) -> VaeTraining:
+    net = build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4)
+    return VaeTraining(net, spec, discriminator=PatchDiscriminator(width=4, depth=2), **more)
+
+
+def vocoder_training(spec, **more) -> VocoderTraining:
+    net = build_hifigan(channels=32, kernels=(3,), dilations=((1, 3),), mel_mean=-4.6, mel_std=2.7)
+    judges = WaveDiscriminator(periods=(2, 3), resolutions=(512,), period_width=4, resolution_width=4)
+    return VocoderTraining(net, spec, discriminator=judges, **more)
+
+
+LEARNS = {"lr": 3e-3, "batches": 60, "warmup": 5, "adversarial_start": 55}
 
 
 def test_vae_overfits_one_batch(batch, spec):
-    module = VaeTraining(
-        build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4), spec, lr=3e-3, batches=60, warmup=5,
-        kl_weight=1e-4, discriminator=PatchDiscriminator(width=4, depth=2), adversarial_start=50,
-    )  # fmt: skip
+    module = vae_training(spec, kl_weight=1e-4, **LEARNS)
     mel = module.to_mel(batch)
     noise = module.noise(mel, module.validation_generator(0))
     before = module.losses(mel, noise)[0]["reconstruction"].item()
@@ -57,11 +68,7 @@ def test_vae_overfits_one_batch(batch, spec):
 
 
 def test_vocoder_overfits_one_batch(batch, spec):
-    module = VocoderTraining(
-        build_hifigan(channels=64, kernels=(3,), dilations=((1, 3),), mel_mean=-4.6, mel_std=2.7), spec, lr=3e-3,
-        batches=60, warmup=5, adversarial_start=55,
-        discriminator=WaveDiscriminator(periods=(2, 3), resolutions=(512,), period_width=4, resolution_width=4),
-    )  # fmt: skip
+    module = vocoder_training(spec, **LEARNS)
     none = torch.zeros(len(batch.wave), dtype=torch.bool)
     before = module.terms(batch.wave, none)[0]["mel"].item()
     fit(module, batch)
@@ -89,23 +96,15 @@ def test_vocoder_learns_from_reconstructed_mels_and_leaves_the_autoencoder_alone
 
 @pytest.mark.parametrize("kind", ["vae", "vocoder"])
 def test_each_side_of_the_game_leaves_the_other_without_gradients(kind: str, batch, spec):
+    module = vae_training(spec, batches=2) if kind == "vae" else vocoder_training(spec, batches=2)
+    judges, generator = module.discriminator, module.averaged
     if kind == "vae":
-        vae = build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4)
-        module = VaeTraining(vae, spec, discriminator=PatchDiscriminator(width=4, depth=2), batches=2)
         real = module.to_mel(batch)
         more = module.noise(real, module.validation_generator(0))
-        made, generator = module.losses(real, more)[1], vae
+        loss = hinge_discriminator(judges(real), judges(module.losses(real, more)[1].detach()))
     else:
-        vocoder = build_hifigan(channels=32, kernels=(3,), dilations=((1,),))
-        judges = WaveDiscriminator(periods=(2,), resolutions=(512,), period_width=4, resolution_width=4)
-        module = VocoderTraining(vocoder, spec, discriminator=judges, batches=2)
         real, more = batch.wave, torch.zeros(len(batch.wave), dtype=torch.bool)
-        made, generator = module.terms(real, more)[1], vocoder
-    judges = module.discriminator
-    if kind == "vae":
-        loss = hinge_discriminator(judges(real), judges(made.detach()))
-    else:
-        loss = module.losses.of_discriminator(judges, made, real)
+        loss = module.losses.of_discriminator(judges, module.terms(real, more)[1], real)
     own = torch.autograd.grad(loss, list(judges.parameters()))
 
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.0) for net in (generator, judges)]
@@ -139,35 +138,45 @@ def test_clap_overfits_one_batch_and_follows_its_teachers(batch):
 def latents(n: int = 4) -> LatentBatch:
     g = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(n, 8, generator=g), dim=-1)
-    return LatentBatch(
-        torch.randn(n, 4, 16, 8, generator=g), torch.full((n, 4, 16, 8), 0.01), unit, unit.roll(1, 0)
-    )
+    mean = torch.randn(n, 4, 16, 8, generator=g)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    tokens = torch.randn(n, 3, 6, generator=g)
+    return LatentBatch(mean, torch.full_like(mean, 0.01), unit, unit.roll(1, 0), tokens, mask)
 
 
-def build_ldm(batches: int, **settings) -> LatentDiffusion:
+def build_ldm(batches: int, kind: str = "film", **settings) -> LatentDiffusion:
     torch.manual_seed(0)
-    unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=8, film_dim=8, groups=4)
-    null = torch.nn.functional.normalize(torch.ones(8), dim=-1)
-    return LatentDiffusion(
-        unet, audioldm(), scaling_factor=1.0, empty=null, lr=3e-3, batches=batches, warmup=5, **settings
+    sizes = {"film": {"film_dim": 8}, "cross": {"context_dim": 6}}[kind]
+    unet = build_unet(
+        kind, channels=(16, 32), latent_channels=4, layers=1, head_channels=8, groups=4, **sizes
     )
+    null = torch.nn.functional.normalize(torch.ones(8), dim=-1)
+    settings |= {"empty_tokens": torch.ones(1, 6)} if kind == "cross" else {}
+    about = {"scaling_factor": 1.0, "empty": null, "lr": 3e-3, "batches": batches, "warmup": 5}
+    return LatentDiffusion(unet, audioldm(), **about, **settings)
 
 
-@pytest.mark.parametrize(("prediction", "share"), [("eps", 0.5), ("v", 0.85)])
-def test_latent_diffusion_learns_one_batch(prediction: str, share: float):
-    """Noise is soon recognised; v at high noise is the sound itself, which 120 steps only begin to learn by heart."""
-    module, batch = build_ldm(120, prediction=prediction, text_prob=0.5), latents()
+@pytest.mark.parametrize("kind", ["film", "cross"])
+def test_latent_diffusion_learns_one_batch(kind: str):
+    module, batch = build_ldm(60, kind, text_prob=0.5), latents()
 
     def validated() -> float:
+        rngs = (module.validation_generator(i) for i in range(6))
         with torch.no_grad():
-            return sum(
-                module.losses(batch, module.validation_generator(i), drop=0.0)["loss"].item()
-                for i in range(8)
-            )
+            return sum(module.losses(batch, rng, drop=0.0)["loss"].item() for rng in rngs)
 
     before = validated()
     fit(module, batch)
-    assert validated() < share * before  # predicting zero keeps it where it was
+    assert validated() < 0.6 * before  # predicting zero keeps it where it was
+
+
+def test_tokens_are_given_or_replaced_by_the_empty_prompts():
+    module, batch = build_ldm(1, "cross"), latents()
+    condition = module.condition(batch, torch.Generator().manual_seed(0), drop=0.0)
+    assert torch.equal(condition.tokens, batch.tokens) and torch.equal(condition.mask, batch.mask)
+    empty = module.condition(batch, torch.Generator().manual_seed(0), drop=1.0)
+    assert torch.equal(empty.tokens[0], torch.tensor([[1.0] * 6, [0.0] * 6, [0.0] * 6]))
+    assert empty.mask.tolist() == [[1, 0, 0]] * 4
 
 
 def test_dropping_happens_in_training_only():
@@ -181,11 +190,3 @@ def test_dropping_happens_in_training_only():
     module.losses(batch, g, drop=0.0)
     assert torch.equal(seen[0], module.empty[None].repeat(4, 1))
     assert torch.equal(seen[1], batch.text)
-
-
-def test_the_rate_warms_up_and_falls():
-    optimizer = adamw(torch.nn.Linear(2, 2).parameters(), 1.0)
-    factor = Optim().rates(optimizer, warmup=10, steps=100).lr_lambdas[0]
-    rates = [factor(n) for n in range(1, 101)]
-    assert rates[0] == 0.1 and rates[:10] == sorted(rates[:10]) and max(rates) == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1)

@@ -20,8 +20,8 @@ SHAPES = ((2, 24, 10, 16, 4), (3, 128, 9, 8, 32), (2, 96, 2, 3, 32), (1, 8, 70, 
 FORMS = ((True, True), (False, False), (True, False), (False, True))
 """with SiLU, with a shift"""
 ALL = list(product(SHAPES, FORMS))
-FEW = list(zip(SHAPES, FORMS, strict=True))
-"""each shape and each form once: step by step they take seconds"""
+FEW = [(SHAPES[0], (True, True)), (SHAPES[2], (False, False)), (SHAPES[3], (False, True))]
+"""step by step they take seconds"""
 
 
 def differences(device: str, cases) -> float:

@@ -1,9 +1,11 @@
 """Training 4 batches equals training 2, stopping, and training the other 2; the average survives too."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from audioldm import recipes
 from audioldm.errors import AudioLDMError
@@ -27,39 +29,32 @@ def run(name: str, folder, batches: int, *overrides: str):
 
 
 @pytest.mark.parametrize("name", ["tiny/vae", "tiny/clap"])
-def test_resuming_equals_not_stopping(name: str, tmp_path):
+def test_resuming_equals_not_stopping_and_a_finished_run_does_nothing_more(name: str, tmp_path):
     overrides = ["task.adversarial_start=1"] if name == "tiny/vae" else []
     whole = run(name, tmp_path / "whole", 4, *overrides)
-
-    first = run(name, tmp_path / "parts", 2, *overrides)
-    assert int(first.batch_count) == 2
-    second = run(name, tmp_path / "parts", 4, *overrides)
-    assert int(second.batch_count) == 4
+    for batches, met in ((2, 2), (4, 4), (4, 4)):
+        parts = run(name, tmp_path / "parts", batches, *overrides)
+        assert int(parts.batch_count) == met
     for key, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[key], value), key
-
-
-def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
-    run("tiny/vae", tmp_path, 2)
-    for other in (
-        ["batches=3"],
-        ["batches=4", "seed=1"],
-        ["batches=9", "seed=1"],
-        ["batches=9", "+minutes=1"],
-    ):
-        with pytest.raises(AudioLDMError, match="other settings"):
-            train("tiny/vae", tmp_path, *other).fit()
+        assert torch.equal(parts.state_dict()[key], value), key
+    assert (tmp_path / "parts/model").is_dir()
 
 
 @pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
-def test_what_no_training_wrote_in_its_folder_is_named_or_left_out(tmp_path):
+def test_another_configuration_is_refused_and_what_no_training_wrote_is_named_or_left_out(tmp_path):
     run("tiny/vae", tmp_path, 2)
+    others = (["batches=3"], ["batches=4", "seed=1"], ["batches=9", "seed=1"], ["batches=9", "+minutes=1"])
+    folder = train("tiny/vae", tmp_path, "batches=4").folder
+    for other in others:
+        cfg = recipes.load("tiny/vae", [*SMALL, f"run_dir={tmp_path}", *other])
+        with pytest.raises(AudioLDMError, match="other settings"):
+            replace(folder, config=OmegaConf.to_yaml(cfg)).open()
     path = tmp_path / "provenance.json"
     whole = path.read_text()
     for text in ("", "[]", '{"data": 3}', '{"resumed": {}}', "\xff", "[" * 100_000):
         path.write_bytes(text.encode("latin-1"))
         with pytest.raises(AudioLDMError, match=r"provenance\.json was not written by a training"):
-            train("tiny/vae", tmp_path, "batches=4").fit()
+            folder.open()
     path.write_text(whole)
     curves = tmp_path / "metrics.jsonl"
     before = read_metrics(curves)
@@ -85,12 +80,3 @@ def test_a_finished_run_can_be_lengthened(tmp_path):
     for key, value in whole.state_dict().items():
         assert torch.equal(longer.state_dict()[key], value), key
     assert "resumed" in json.loads((tmp_path / "parts/provenance.json").read_text())
-
-
-def test_a_finished_run_does_nothing_more(tmp_path):
-    first = run("tiny/vae", tmp_path, 4)
-    again = run("tiny/vae", tmp_path, 4)
-    assert int(again.batch_count) == 4
-    for key, value in first.state_dict().items():
-        assert torch.equal(again.state_dict()[key], value), key
-    assert (tmp_path / "model" / "vae" / "config.json").exists()

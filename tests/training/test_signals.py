@@ -46,10 +46,6 @@ class Training:
             code = command_line(words)
         os._exit(code)
 
-    @property
-    def running(self) -> bool:
-        return self.process.is_alive()
-
     def send(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
@@ -65,7 +61,7 @@ def wait_for(run: Path, batch: int, training: Training) -> None:
     for _ in range(3000):
         if path.exists() and path.read_text().count("\n") >= batch:
             return
-        assert training.running, training.end()
+        assert training.process.is_alive(), training.end()
         time.sleep(0.05)
     raise AssertionError("the training did not begin")
 
@@ -100,7 +96,7 @@ def test_a_step_that_takes_too_long_is_given_up(tmp_path):
     grace = "+callbacks.state.grace={_target_: audioldm.training.signals.Grace, seconds: 1}"
     training = Training(run, "seconds=40", "batch_size=16", grace)
     while not (run / "config.yaml").exists():
-        assert training.running, training.end()
+        assert training.process.is_alive(), training.end()
         time.sleep(0.05)
     time.sleep(2)  # into the batch
     begin = time.monotonic()
@@ -134,7 +130,7 @@ def test_two_trainings_do_not_share_a_run_folder_and_a_dead_one_holds_nothing(tm
             time.sleep(0.05)
         assert not list(run.rglob("*.part"))
         assert (run / "mine.txt").read_text() == "stays"
-        assert third.running
+        assert third.process.is_alive()
     finally:
         third.send(signal.SIGTERM)
     assert third.end()[0] == 143
