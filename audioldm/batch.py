@@ -21,11 +21,9 @@ class Condition:
         return len(next(part for part in self.parts() if part is not None))
 
     def parts(self) -> tuple[Tensor | None, ...]:
-        """Every part, present or not."""
         return self.film, self.tokens, self.mask, self.tokens2, self.mask2
 
     def map(self, function) -> "Condition":  # type: ignore[no-untyped-def]
-        """Apply ``function`` to each part that is present."""
         return Condition(*(None if part is None else function(part) for part in self.parts()))
 
     def to(self, *args, **kwargs) -> "Condition":  # type: ignore[no-untyped-def]
@@ -66,7 +64,6 @@ class Condition:
         return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in pairs))
 
     def rows(self, index: Tensor | slice) -> "Condition":
-        """Select rows of the batch."""
         return self.map(lambda part: part[index])
 
 
@@ -124,7 +121,6 @@ class LatentBatch:
     facts: Tensor | None = None
 
     def map(self, function) -> "LatentBatch":  # type: ignore[no-untyped-def]
-        """Apply ``function`` to each part that is present."""
         return LatentBatch(**{k: None if v is None else function(v) for k, v in vars(self).items()})  # type: ignore[arg-type]
 
     def to(self, device) -> "LatentBatch":  # type: ignore[no-untyped-def]

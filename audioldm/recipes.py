@@ -98,27 +98,25 @@ def readable(word: str) -> list[str]:
     return [quoted]
 
 
-def values_of(word: str) -> list[str]:
-    """An override for each value that ``word`` sweeps over; itself where it has one."""
-    override = parsed(word)
-    if override is None or not override.is_sweep_override():
-        return [word]
-    return [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
-
-
 def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, each with a run folder that is named by what is swept.
 
     >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
     ['task.lr=0.001', 'seed=1', "run_dir='runs/tiny/vae/task.lr=0.001'"]
     """
-    words = [word for word in overrides if not word.startswith("run_dir=")]
-    folders = [word.removeprefix("run_dir=") for word in overrides if word not in words]
-    parent, runs = [f"runs/{name}", *folders][-1], []
-    for run in product(*map(values_of, words)):
-        varied = ",".join(sorted(set(run) - set(words), key=run.index)).replace("/", "_")
-        runs.append([*run, f"run_dir='{parent}/{varied}'"])
-    return runs
+    parent, choices = f"runs/{name}", []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        override = parsed(word)
+        if key == "run_dir":
+            parent = value
+        elif override is not None and override.is_sweep_override():
+            choices.append([f"{key}={one}" for one in override.sweep_string_iterator()])
+        else:
+            choices.append([word])
+    swept = [place for place, words in enumerate(choices) if len(words) > 1]
+    names = [(run, ",".join(run[place] for place in swept).replace("/", "_")) for run in product(*choices)]
+    return [[*run, f"run_dir='{parent}/{varied}'"] for run, varied in names]
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -140,10 +138,11 @@ def ranges() -> dict[str, str]:
 def refuse_out_of_range(cfg: Any) -> None:
     """AudioLDMError for a number outside its range, and for a word where a number belongs."""
     for path, value in numbers(cfg):
-        allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2])
-        number = allowed and value not in (None, "auto") and not isinstance(value, bool)
-        if number and (wrong := complaint(allowed, value)):
-            raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {allowed.removeprefix('int ')}.")
+        allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2], "")
+        if wrong := complaint(allowed, value):
+            raise AudioLDMError(
+                f"{path}={value} is {wrong}.", f"Use a number in {allowed.removeprefix('int ')}."
+            )
 
 
 def complaint(allowed: str, value: Any) -> str:
@@ -152,11 +151,13 @@ def complaint(allowed: str, value: Any) -> str:
     >>> [complaint("[0, 1]", x) for x in (1, float("nan"))], [complaint("int [0, 1)", x) for x in (0, 1, 0.5)]
     (['', 'out of range'], ['', 'out of range', 'not a whole number'])
     """
-    interval, *unlimited = allowed.removeprefix("int ").split(" or -1")
+    if not allowed or value in (None, "auto") or isinstance(value, bool):
+        return ""
     if isinstance(value, str):
         return "not a number"
     if allowed.startswith("int") and isinstance(value, float):
         return "not a whole number"
+    interval, *unlimited = allowed.removeprefix("int ").split(" or -1")
     low, high = map(float, interval[1:-1].split(","))
     inside = low <= value <= high and (value > low or "[" in interval) and (value < high or "]" in interval)
     return "" if inside or (unlimited and value == -1) else "out of range"

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 import audioldm
 from audioldm.cli.console import say, warned
@@ -46,29 +46,9 @@ def load_command(name: str) -> Any:
     part = getattr(import_module(module), attribute)
     if not isinstance(part, typer.Typer):
         part = group(None, {name: part})
-    for registered in part.registered_commands:
-        registered.cls = PanelCommand
     command: Any = typer.main.get_command(part)
     command.name = name
     return command
-
-
-class PanelCommand(TyperCommand):
-    """A command whose help lists options in named panels; those of no panel come last."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then each panel in the order of its first option."""
-        panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-        for parameter in self.get_params(ctx):
-            is_argument = parameter.param_type_name == "argument"
-            panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
-            if (line := parameter.get_help_record(ctx)) is not None:
-                panels.setdefault(panel, []).append(line)
-        panels["Options"] = panels.pop("Options", [])
-        for panel, lines in panels.items():
-            if lines:
-                with formatter.section(panel):
-                    formatter.write_dl(lines)
 
 
 class LazyGroup(TyperGroup):

@@ -133,7 +133,6 @@ class Curves(L.Callback):
             self.write(trainer, module, "val/")
 
     def write(self, trainer: L.Trainer, module: Any, *prefixes: str) -> None:
-        """One line of what was logged under ``prefixes``."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
         if values and trainer.is_global_zero:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -178,11 +177,9 @@ class State(L.Callback):
         self.handlers.enter_context(handled(self.grace.receive))
 
     def on_train_batch_start(self, *args: Any) -> None:
-        """From here on weights and optimiser change."""
         self.in_step = True
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        """Every so often, and for a signal."""
         self.in_step = False
         validates = sum(trainer.num_val_batches) > 0 and module.batch_count % trainer.val_check_batch == 0
         if not validates:
@@ -221,7 +218,6 @@ class Bar(TQDMProgressBar):
             self.disable()
 
     def drawn(self, position: int, what: str) -> Tqdm:
-        """A bar in its line, with rate and time left."""
         return Tqdm(
             desc=what, position=position, leave=position == 0, disable=self.is_disabled, dynamic_ncols=True,
             file=sys.stderr, smoothing=0, bar_format=self.BAR_FORMAT,

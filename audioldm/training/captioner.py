@@ -133,7 +133,6 @@ class CaptionerTraining(TrainingModule):
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """One text a line."""
     return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 

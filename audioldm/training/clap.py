@@ -70,19 +70,18 @@ class ClapTraining(TrainingModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.clap, self.teachers, self.teacher_weight = clap, teachers, teacher_weight
-        self.extra_texts = extra_texts if teachers is not None and "text" in teachers.maps else 0
+        self.clap, self.teachers, self.teacher_weight = clap, teachers or Teachers(0), teacher_weight
+        self.extra_texts = extra_texts if "text" in self.teachers.maps else 0
         # ln(1/0.07), CLIP sec. 2.5
         self.log_scale = nn.Parameter(torch.tensor(2.66))
 
     def configure_optimizers(self) -> Any:
-        """Of both towers, the scale and the teachers' maps."""
         return self.optimise(self.parameters())
 
     def training_step(self, batch: Batch, index: int) -> Terms:
         """InfoNCE(text, audio) + teacher_weight * sum over teachers of 1 - cos.   CLIP fig. 3."""
         terms, _ = self.terms(batch)
-        if self.teachers is not None and self.extra_texts:
+        if self.extra_texts:
             texts = self.teachers.texts(self.extra_texts, self.batch_generator())
             terms["teacher_words"] = self.teachers.distance("text", self.clap.embed_text(texts), texts)
         distances = sum(v for k, v in terms.items() if k.startswith("teacher"))
@@ -95,10 +94,9 @@ class ClapTraining(TrainingModule):
         )
         same = torch.tensor([[a == b for b in captions] for a in captions], device=text.device)
         terms = {"contrast": info_nce(text, audio, self.log_scale.exp().clamp(max=100), same=same)}
-        if self.teachers is not None:
-            for name, features, keys in (("audio", audio, ids), ("text", text, captions)):
-                if name in self.teachers.maps:
-                    terms[f"teacher_{name}"] = self.teachers.distance(name, features, keys)
+        for name, features, keys in (("audio", audio, ids), ("text", text, captions)):
+            if name in self.teachers.maps:
+                terms[f"teacher_{name}"] = self.teachers.distance(name, features, keys)
         return terms, text @ audio.T
 
     def joined(
@@ -117,7 +115,7 @@ class ClapTraining(TrainingModule):
         """A teacher that knows no clip of the data comes from others; refuse to train without it unnoticed."""
         data = getattr(self.trainer, "datamodule", None)
         rows = getattr(getattr(data, "train", None), "rows", None) or []
-        known = self.teachers.tables["audio"] if self.teachers else {}
+        known = self.teachers.tables["audio"]
         if known and rows and not any(clip_key(row.path) in known for row in rows):
             raise AudioLDMError(
                 f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",

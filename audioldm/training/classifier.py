@@ -69,7 +69,6 @@ class ClassifierTraining(TrainingModule):
 def build_classifier(
     folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
 ) -> NoisyClassifier:
-    """A classifier of the classes and of the latents of a cache."""
     sizes = {"widths": tuple(widths), "dropout": dropout, **latent_facts(folder)}
     net: NoisyClassifier = NoisyClassifier(classes=class_names(folder), **sizes)
     return net

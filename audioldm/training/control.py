@@ -95,7 +95,6 @@ class ControlTraining(LatentDiffusion):
         return steered
 
     def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
-        """The terms of one batch, of the steered U-Net."""
         return self.step(*self.draw(batch, rng, drop=drop), call=self.call_for(batch))
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:

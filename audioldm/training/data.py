@@ -51,13 +51,8 @@ class Draws(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.size, self.batch_size, self.seed, self.place, self.weights = (
-            size,
-            batch_size,
-            seed,
-            place,
-            weights,
-        )
+        self.size, self.batch_size, self.place = size, batch_size, place
+        self.seed, self.weights = seed, weights
         self.order: tuple[int, Tensor] | None = None
 
     def row(self, place: int) -> int:
@@ -81,15 +76,6 @@ class Draws(Sampler[list[tuple[int, int]]]):
         for k in count(self.place.start):
             first = (k * self.place.world + self.place.rank) * self.batch_size
             yield [(row, first + place) for place, row in enumerate(self.batch(k))]
-
-
-class RunLoader(DataLoader[Any]):
-    """A loader as long as the run, whichever batch it begins at: Lightning's bar counts the batches of all."""
-
-    batches: int | None = None
-
-    def __len__(self) -> int:
-        return super().__len__() if self.batches is None else self.batches
 
 
 class DataModule(L.LightningDataModule):
@@ -118,24 +104,17 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Begins at the batch that the module has not met yet."""
-        trainer, place, batches = self.trainer, BEGIN, None
+        trainer, place = self.trainer, BEGIN
         if trainer is not None:
-            module: Any = trainer.lightning_module
-            place, batches = (
-                Place(module.batch_count, trainer.global_rank, trainer.world_size),
-                module.batches,
-            )
+            met: Any = trainer.lightning_module.batch_count
+            place = Place(met, trainer.global_rank, trainer.world_size)
         shared: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
         shared["pin_memory"] = torch.cuda.is_available()
         if not hasattr(self.train, "__getitem__"):
-            stream = self.train(batch_size=self.batch_size, place=place)
-            loader = RunLoader(stream, batch_size=None, **shared)
-        else:
-            draws = self.draws or partial(Draws, len(self.train))
-            sampler = draws(batch_size=self.batch_size, place=place)
-            loader = RunLoader(self.train, batch_sampler=sampler, collate_fn=self.collate, **shared)
-        loader.batches = batches
-        return loader
+            return DataLoader(self.train(batch_size=self.batch_size, place=place), batch_size=None, **shared)
+        draws = self.draws or partial(Draws, len(self.train))
+        sampler = draws(batch_size=self.batch_size, place=place)
+        return DataLoader(self.train, batch_sampler=sampler, collate_fn=self.collate, **shared)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Held-out rows in order, or nothing; every process validates all of them, so all report the same number."""

@@ -94,12 +94,10 @@ class Warmup(FineTune):
         Sampling().merged(**self.sampling)
 
     def on_fit_start(self) -> None:
-        """The teacher goes where the batches are, and is recorded there."""
         super().on_fit_start()
         self.teacher.to(self.device, mode="fast" if self.device.type == "cuda" else "exact")
 
     def denoiser(self, net: Any, condition: Condition) -> Denoiser:
-        """A net under one condition."""
         call = net_call(net)
         return as_denoiser(lambda x, t: call(x, t, condition), self.schedule, prediction=self.prediction)
 
@@ -170,7 +168,6 @@ class Consistency(Warmup):
         return distill.consistency(student, target, points.x, points.sigma, points.x_next, points.sigma_next)
 
     def moving(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(average, weight) of all that is trained, by name."""
         averages = dict(self.target.named_parameters())
         return {name: (averages[name], p) for name, p in self.unet.named_parameters() if p.requires_grad}
 
@@ -182,7 +179,6 @@ class Consistency(Warmup):
             torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the averages beside what is trained."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"] |= {f"target.{name}": old for name, (old, _) in self.moving().items()}
 
@@ -264,6 +260,5 @@ class Adversarial(Warmup):
         self.log("val/diversity", apart[0] / apart[1], batch_size=len(batch.mean))
 
     def configure_optimizers(self) -> Any:
-        """One AdamW for the student, one for the critic."""
         nets = self.unet, self.discriminator
         return [self.optimise(net.parameters(), betas=(0.0, 0.99)) for net in nets]

@@ -36,7 +36,6 @@ class Averages(L.Callback):
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the averages that are followed."""
         raise NotImplementedError
 
     def share(self, name: str) -> float:
@@ -83,11 +82,9 @@ class Ema(Averages):
         return () if self.decay is None else ("ema",)
 
     def share(self, name: str) -> float:
-        """1 - the decay."""
         return 1 - min(self.decay or 0.0, (1 + self.updates) / (10 + self.updates))
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Validate the average."""
         if self.shadows:
             self.raw = {k: v.detach().clone() for k, v in module.averaged.state_dict().items()}
             module.averaged.load_state_dict(self.shadows["ema"])

@@ -117,7 +117,6 @@ class WindowBatch:
     facts: list[Tensor | None] = field(default_factory=list)
 
     def pin_memory(self) -> "WindowBatch":
-        """A copy that a GPU can fetch by itself; DataLoader asks for it."""
         return replace(self, wave=self.wave.pin_memory())
 
 
@@ -171,7 +170,6 @@ class Nets:
 
     @torch.no_grad()
     def learn(self, texts: Sequence[str]) -> None:
-        """Encode those captions that are new, together."""
         if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
             self.known.update(zip(new, self.texts(new), strict=True))
 
@@ -223,7 +221,6 @@ def encoded(
 
 
 def taken_apart(batch: WindowBatch, parts: list[Tensor], nets: Nets) -> Iterator[Encoded]:
-    """The windows of a batch, of mean, std and perhaps audio."""
     mean, std, *audio = parts
     for i, texts in enumerate(batch.texts):
         vectors, tokens = zip(*(nets.known[text] for text in texts), strict=True)

@@ -5,7 +5,7 @@ arXiv:2208.12242) adds the loss on sounds that the model itself made of the clas
 what it knew (prior preservation, eq. 2).   B batch, n class sounds, D embedding width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,11 @@ from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.control.micro import MicroControl
 from audioldm.datasets.draws import generator
-from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.latent_diffusion import LatentDiffusion, Streams
 from audioldm.training.module import Terms
-
-FULL = "full"
-"""the kind that trains every weight of the U-Net"""
 
 
 class OfModel(LatentDiffusion):
@@ -44,26 +40,11 @@ class OfModel(LatentDiffusion):
     recordable = False
     file = "adapter.safetensors"
 
-    def __init__(
-        self,
-        *,
-        model: str | None,
-        prompt: str | None,
-        weighting: objective.Weighting = "min_snr",
-        text_prob: float = 1.0,
-        drop: float = 0.0,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *, model: str | None, prompt: str | None, **settings: Any) -> None:
         pipe = AudioLDM.from_pretrained(model)
         empty, empty_tokens, streams = empty_prompt(pipe)
-        settings |= {
-            "weighting": weighting,
-            "text_prob": text_prob,
-            "drop": drop,
-            "prediction": pipe.prediction,
-        }
-        settings |= {"scaling_factor": pipe.vae.config.scaling_factor, "empty_tokens": empty_tokens}
-        super().__init__(pipe.unet, pipe.schedule, empty=empty, **settings)
+        settings |= {"prediction": pipe.prediction, "scaling_factor": pipe.vae.config.scaling_factor}
+        super().__init__(pipe.unet, pipe.schedule, empty=empty, empty_tokens=empty_tokens, **settings)
         self.pipe, self.prompt, self.model, self.streams = pipe, prompt, model, streams
         self.strict_loading = False
         self.unet.requires_grad_(False)
@@ -79,7 +60,6 @@ class OfModel(LatentDiffusion):
         return hashes or dict(self.pipe.hashes)
 
     def about(self) -> dict[str, str]:
-        """What a file records of its training."""
         return {"model": self.pipe.name, "prompt": self.prompt or "", "batches": str(self.batch_count)}
 
     def hint(self, folder: Path) -> str:
@@ -151,12 +131,11 @@ class FineTune(OfModel):
         super().__init__(**settings)
         self.kind, self.prior, self.run_dir = kind, Prior(**prior) if prior else None, Path(run_dir)
         self.adapter: Adapter | None = None
-        if kind == FULL:
+        if kind == "full":
             self.unet.requires_grad_(True)
         elif {"micro", "learned_variance"} & {name for name, value in settings.items() if value}:
-            raise AudioLDMError(
-                f"kind={kind} leaves the U-Net as it is.", "Use task.kind=full for micro and variances."
-            )
+            wrong = f"kind={kind} leaves the U-Net as it is."
+            raise AudioLDMError(wrong, "Use task.kind=full for micro and variances.")
         else:
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             about: Any = {"rank": rank, "targets": layers, "alpha": alpha}
@@ -164,7 +143,6 @@ class FineTune(OfModel):
             inject.attach(self.unet, [(self.adapter, 1.0)])
 
     def on_fit_start(self) -> None:
-        """Let the model make the class's sounds before it changes."""
         super().on_fit_start()
         if self.prior is not None:
             path = self.run_dir / "prior.safetensors"
@@ -181,7 +159,6 @@ class FineTune(OfModel):
         return {**terms, "loss": terms["loss"] + self.prior.weight * prior, "prior": prior.detach()}
 
     def write(self, folder: Path) -> None:
-        """The adapter as one file, or the whole model as a folder."""
         if self.adapter is None:
             self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
@@ -193,7 +170,7 @@ class FineTune(OfModel):
 
 
 class Prior:
-    """Sounds of a class as the model makes them: ``clips`` scaled latents (n, C, T, F) under one prompt."""
+    """Sounds of a class as the model makes them before it learns: ``clips`` scaled latents (n, C, T, F) of a prompt."""
 
     def __init__(
         self, prompt: str, *, clips: int = 16, weight: float = 1.0, guidance: float | None = None
@@ -210,20 +187,15 @@ class Prior:
         defaults = vars(pipe.defaults.merged(guidance=self.guidance))
         settings = {name: defaults[name] for name in ("seconds", "steps", "sampler", "grid", "guidance")}
         identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
-        about = {key: str(value) for key, value in identity.items()}
-        if path.exists() and metadata_of(path) == about:
-            self.latents = load_file(path)["latents"]
-        elif begun:
-            what = "holds other sounds than this run began with" if path.exists() else "is gone"
-            raise AudioLDMError(f"{path} {what}, and the model has changed.", "Begin again with --fresh.")
-        else:
+
+        def sampled() -> dict[str, Tensor]:
             training, seeds = pipe.unet.training, range(seed, seed + self.clips)
             pipe.unet.eval()
-            sampled = [pipe.sample(self.condition, empty, seeds=[one], **settings).cpu() for one in seeds]
+            latents = [pipe.sample(self.condition, empty, seeds=[one], **settings).cpu() for one in seeds]
             pipe.unet.train(training)
-            self.latents = torch.cat(sampled).contiguous()
-            with staged(path) as stage:  # every process samples the same ones
-                save_file({"latents": self.latents}, stage, metadata=about)
+            return {"latents": torch.cat(latents).contiguous()}
+
+        self.latents = kept(path, identity, sampled, begun=begun)["latents"]
 
     def batch(self, rows: int, rng: torch.Generator, scale: float, device: torch.device) -> LatentBatch:
         """``rows`` of them by chance, unscaled, as a batch."""
@@ -238,10 +210,24 @@ class Prior:
         return replace(batch, tokens=tokens, mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long))
 
 
-def metadata_of(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself."""
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+def kept(
+    path: Path, identity: dict[str, Any], make: Callable[[], dict[str, Tensor]], *, begun: bool
+) -> dict[str, Tensor]:
+    """What a model makes before it changes, stored in ``path``, or what an earlier start of this run stored there.
+
+    Every process makes the same.   Raises AudioLDMError where the run has ``begun`` and the file is of another.
+    """
+    about, known = {key: str(value) for key, value in identity.items()}, None
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            known = file.metadata()
+    if known != about:
+        if begun:
+            wrong = f"{path} does not hold what this run began with, and the model has changed."
+            raise AudioLDMError(wrong, "Begin again with --fresh.")
+        with staged(path) as stage:
+            save_file(make(), stage, metadata=about)
+    return load_file(path)
 
 
 class TextualInversion(OfModel):
@@ -261,8 +247,8 @@ class TextualInversion(OfModel):
         if vectors < 1 or not templates or not all("{}" in text for text in templates):
             wrong = f"vectors={vectors}, templates={list(templates)}."
             raise AudioLDMError(wrong, "Use 1 or more, and {} where the word goes.")
-        self.word, self.templates = word, [text.format(word) for text in templates]
-        self.prompt = word
+        self.word = self.prompt = word
+        self.templates = [text.format(word) for text in templates]
         self.words = Words(word, start_rows(self.pipe.clap, start, vectors))
         self.clap = self.pipe.clap.requires_grad_(False)
         [self.rows] = attach_words(self.clap, self.words)
@@ -280,6 +266,5 @@ class TextualInversion(OfModel):
         return self.optimise([self.rows], decay=0.0)
 
     def write(self, folder: Path) -> None:
-        """The word as one file."""
         base = self.base("unet", "text_encoder")
         write(folder / self.file, Words(self.word, self.rows.detach().cpu(), base, self.about()))

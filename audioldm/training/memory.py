@@ -44,7 +44,6 @@ def largest_batch(fits: Callable[[int], bool], *, limit: int = LARGEST) -> int:
 
 
 def release() -> None:
-    """Give back what nothing refers to any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -77,7 +76,6 @@ EXPERIMENT: list[Any] = []
 
 
 def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> bool:
-    """In another process: ``fits``."""
     if not EXPERIMENT:
         EXPERIMENT.append(build())
     return fits(EXPERIMENT[0].module, EXPERIMENT[0].data, size, **trainer)

@@ -52,7 +52,6 @@ class TrainingModule(L.LightningModule):
 
     @property
     def averaged(self) -> torch.nn.Module:
-        """What the moving average follows."""
         net: torch.nn.Module = getattr(self, self.part)
         return net
 
@@ -113,12 +112,11 @@ class TrainingModule(L.LightningModule):
 
     @property
     def steps_now(self) -> bool:
-        """Whether this batch completes a step."""
         return self.batch_count % self.accumulated == 0
 
     def optimise(self, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> dict[str, Any]:
         """AdamW and its schedule, as ``configure_optimizers`` returns them."""
-        optimizer = adamw(parameters, self.lr, fused=self.optim.fused, capturable=self.recorded, **settings)
+        optimizer = adamw(parameters, self.lr, capturable=self.recorded, **settings)
         each = self.accumulated
         rates = self.optim.rates(optimizer, warmup=self.warmup // each, steps=-(-self.batches // each))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
@@ -143,7 +141,6 @@ class TrainingModule(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip to the norm, and log it."""
         self.log("train/norm", self.clip_norm(optimizer, gradient_clip_val))
 
     def clip_norm(self, optimizer: Any, limit: float | None) -> Tensor:

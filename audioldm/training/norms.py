@@ -140,7 +140,6 @@ def _(gradient: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """What the backward needs."""
     x, shift, _, _, ctx.groups, _, ctx.silu = inputs
     ctx.save_for_backward(x, shift, output[1])
     ctx.types = [part.dtype for part in inputs[1:4]]
@@ -174,7 +173,6 @@ class GroupNorm(nn.GroupNorm):
     """torch's, by ``group_norm``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
         return group_norm(self, input)
 
 

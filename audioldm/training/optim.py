@@ -17,13 +17,12 @@ from audioldm.training.distributed import local
 class Optim:
     """How every optimiser of a run steps.
 
-    ``schedule`` follows the linear warm-up and falls to ``floor`` times the full rate at the last step.   ``fused``
-    updates each tensor in one pass (None: wherever there is such a kernel).   Raises AudioLDMError for another name.
+    ``schedule`` follows the linear warm-up and falls to ``floor`` times the full rate at the last step.   Raises
+    AudioLDMError for another name.
     """
 
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     floor: float = 0.1
-    fused: bool | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "linear", "constant"):
@@ -63,18 +62,16 @@ def adamw(
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     decay: float = 0.01,
-    fused: bool | None = None,
     capturable: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW in two groups: vectors (biases, norms) are not decayed.
 
-    ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.   ``fused`` None: one pass
-    over each tensor instead of a dozen, but for a net that is split over CPUs, where there is no such kernel.
+    ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.
     """
     trained = [p for p in parameters if p.requires_grad]
     device = trained[0].device
-    if fused is None:
-        fused = device.type == "cuda" or (device.type == "cpu" and all(local(p) is p for p in trained))
+    # one pass over each tensor instead of a dozen; a net that is split over CPUs has no such kernel
+    fused = device.type == "cuda" or (device.type == "cpu" and all(local(p) is p for p in trained))
     on_gpu = capturable and device.type == "cuda"
     groups: list[dict[str, Any]] = []
     for is_matrix, each in ((True, decay), (False, 0.0)):

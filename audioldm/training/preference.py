@@ -4,10 +4,10 @@ The reward is the model's own CLAP, so nothing that reads CLAP may judge the res
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch
@@ -16,10 +16,9 @@ from audioldm.datasets.latents import collate_latents
 from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import net_call
-from audioldm.paths import staged
 from audioldm.pipeline.conditions import clap_scores
 from audioldm.pipeline.draws import silent
-from audioldm.training.finetune import FineTune, metadata_of
+from audioldm.training.finetune import FineTune, kept
 from audioldm.training.module import Terms
 
 CUT_OFF = 1e-4
@@ -74,17 +73,10 @@ class Preference(FineTune):
     def on_fit_start(self) -> None:
         """Draw the candidates before the model changes, or read those that an earlier start of this run drew."""
         super().on_fit_start()
-        path = self.run_dir / "drawn.safetensors"
         identity = {"captions": self.captions, "clips": self.clips, "best": self.best, "seed": self.seed}
-        about = {name: str(value) for name, value in {**identity, **self.pipe.hashes}.items()}
-        if not path.exists() or metadata_of(path) != about:
-            if self.batch_count:
-                what = f"{path} does not hold the draws that this run began with"
-                raise AudioLDMError(f"{what}, and the model has changed.", "Begin again with --fresh.")
-            with staged(path) as stage:
-                drawn = self.candidates(self.trainer.datamodule.train)  # type: ignore[attr-defined]
-                save_file(drawn, stage, metadata=about)
-        self.sounds = load_file(path)
+        data, path = self.trainer.datamodule.train, self.run_dir / "drawn.safetensors"  # type: ignore[attr-defined]
+        make, begun = partial(self.candidates, data), self.batch_count > 0
+        self.sounds = kept(path, identity | self.pipe.hashes, make, begun=begun)
         self.before = [net.to(self.device) for net in self.before]
 
     @torch.no_grad()

@@ -72,7 +72,6 @@ class Listen(L.Callback):
             module.unet.train()
 
     def listen(self, trainer: L.Trainer, module: Any) -> None:
-        """Generate and show."""
         vae, vocoder = self.parts["vae"], self.parts["vocoder"]
         vae.register_to_config(scaling_factor=module.scaling_factor)
         spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)

@@ -62,6 +62,5 @@ class PriorTraining(TrainingModule):
 
 
 def build_prior(clap: TwoTowers, **sizes: Any) -> Prior:
-    """A prior of the space of ``clap``."""
     built: Prior = Prior(clap.dim, clap=clap_digest(clap), **sizes)
     return built

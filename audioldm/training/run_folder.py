@@ -145,17 +145,14 @@ class RunFolder(L.Callback):
         warnings.filterwarnings("ignore", message=NOISE)
 
     def checkpoint(self) -> Path | None:
-        """The newest whole state to resume from; each damaged one is reported."""
         return None if self.fresh else last_good(self.folder / "checkpoints", self.report)
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
-        """Before the first batch; the first process does it for all."""
         if stage == "fit" and rank() == 0:
             self.lock.enter_context(locked(self.folder))
             self.open()
 
     def open(self) -> None:
-        """Refuse what does not belong here, and write."""
         if self.fresh:
             for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
                 path.unlink()
@@ -163,14 +160,19 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if last is not None:
-            before = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else None
-            if before is not None and not goes_on(before, self.config):
+            text = (
+                settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
+            )
+            if not goes_on(text, self.config):
                 raise AudioLDMError(
                     f"{self.folder} holds a run with other settings.",
                     "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
                 )
             first = read_provenance(begun) if begun.is_file() else {}
-            refuse_other_data(self.folder, first.get("data", {}), about["data"])
+            before, now = first.get("data", {}), about["data"]
+            if changed := sorted(name for name in before if name in now and before[name] != now[name]):
+                wrong = f"{', '.join(changed)} changed since {self.folder} began."
+                raise AudioLDMError(wrong, "Choose another run_dir=..., or pass --fresh.")
             again = {key: value for key, value in about.items() if value != first.get(key)}
             about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
             self.report(f"resuming {last}")
@@ -204,15 +206,6 @@ def read_provenance(path: Path) -> dict[str, Any]:
         if isinstance(content.get("data", {}), dict) and isinstance(content.get("resumed", []), list):
             return dict(content)
     raise AudioLDMError(f"{path} was not written by a training.", "Restore it, or remove it.")
-
-
-def refuse_other_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """A run goes on with the data that it began with."""
-    if changed := sorted(name for name in before if name in now and before[name] != now[name]):
-        raise AudioLDMError(
-            f"{', '.join(changed)} changed since {folder} began.",
-            "Choose another run_dir=..., or pass --fresh.",
-        )
 
 
 def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:

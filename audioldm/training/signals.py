@@ -28,9 +28,9 @@ def stop(number: int, frame: FrameType | None = None) -> None:
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], Any] = stop) -> Iterator[None]:
     """Within, ``handler`` receives the signals that stop a process; nothing changes outside the main thread."""
-    ours = threading.current_thread() is threading.main_thread()
     # a process that nohup started is to ignore SIGHUP
-    caught = [n for n in NUMBERS if ours and signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = NUMBERS if threading.current_thread() is threading.main_thread() else ()
+    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in caught}
     try:
         yield
@@ -57,6 +57,5 @@ class Grace:
             signal.setitimer(signal.ITIMER_REAL, self.seconds, 0.5)
 
     def end(self) -> None:
-        """Nothing is raised any more."""
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)

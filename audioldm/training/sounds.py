@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from audioldm.batch import LatentBatch
 from audioldm.datasets.cache import Encoded, begun, key_of, write_latents
 from audioldm.datasets.check import NOTES, check
 from audioldm.datasets.latents import LatentDataset, collate_latents
@@ -27,29 +25,13 @@ from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, e
 from audioldm.training.finetune import real_tokens
 
 
-class InMemory(Dataset[LatentBatch]):
-    """Encoded windows; an item may be asked for with a draw number, which changes nothing."""
-
-    def __init__(self, windows: Iterator[Encoded]) -> None:
-        self.items = [
-            LatentBatch(w.mean, w.std, w.text[0], w.audio, w.tokens[0] if w.tokens else None, facts=w.facts)
-            for w in windows
-        ]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> LatentBatch:
-        return self.items[index[0] if isinstance(index, tuple) else index]
-
-
 def from_sounds(
     *,
     folder: str,
     model: str | None = None,
     prompt: str | None = "my sound",
     val_share: float = 0.0,
-    cache: str | None = None,
+    cache: str,
     accelerator: str = "cpu",
     **settings: Any,
 ) -> DataModule:
@@ -57,9 +39,9 @@ def from_sounds(
 
     ``settings``: how many ``windows`` of a clip, their ``seconds`` (None: the model's own) and variation of ``speed``,
     the ``seed``, and those of ``DataModule``.   ``val_share`` of the clips is held out for validation, whole clips.
-    ``cache`` is a folder for the latents, made on first start, gone on with where it was cut off; None holds them in
-    memory.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a file that
-    cannot be trained on, by its name.
+    ``cache`` is a folder for the latents, made on first start, gone on with where it was cut off.   A clip without
+    caption or name is learned from its sound alone.   Raises AudioLDMError for a file that cannot be trained on, by
+    its name.
     """
     pipe, rows, seed = AudioLDM.from_pretrained(model), sound_rows(folder, prompt), settings.pop("seed", 0)
     # whole latent frames that the U-Net can halve
@@ -68,7 +50,7 @@ def from_sounds(
     cuts = Cuts(seconds, speed=settings.pop("speed", 0.0), seed=seed)
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
-    held, place = held_out(rows, val_share), None if cache is None else Path(cache)
+    held, place = held_out(rows, val_share), Path(cache)
     if bare := sum(row.captions == ("",) for row in rows):
         note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
@@ -127,7 +109,6 @@ class Encoder:
     device: torch.device
 
     def key(self, rows: Sequence[Row]) -> str:
-        """What decides the latents, as a hash."""
         about = {name: getattr(self.cuts, name) for name in ("seconds", "speed", "seed")}
         about |= {"count": self.count, "model": self.pipe.hashes or self.pipe.name}
         return key_of(about | {"clips": [[row.group, *row.captions, row.start, row.seconds] for row in rows]})
@@ -155,10 +136,8 @@ class Encoder:
         return out
 
 
-def stored(encoder: Encoder, rows: Sequence[Row], cache: Path | None) -> Dataset[LatentBatch]:
-    """The latents of ``rows``: in memory, or in a folder of ``cache`` that is named by what decides them."""
-    if cache is None:
-        return InMemory(encoder.encode(rows))
+def stored(encoder: Encoder, rows: Sequence[Row], cache: Path) -> LatentDataset:
+    """The latents of ``rows``, in a folder of ``cache`` that is named by what decides them."""
     key = encoder.key(rows)
     folder = cache / key[:12]
     folder.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,6 @@ def lay_channels_last(net: nn.Module) -> None:
 
 
 def compile_transformers(net: nn.Module) -> None:
-    """Compile each transformer by itself."""
     # one entry a shape; beyond the limit dynamo would run a block as it is, and say nothing
     torch._dynamo.config.recompile_limit = 64
     for part in net.modules():
@@ -138,7 +137,6 @@ class RecordedStep:
         return terms
 
     def record(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Recording:
-        """Recording computes nothing."""
         progress = self.progress()
         before = progress.total.completed if progress else 0
         buffers = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)

@@ -23,8 +23,7 @@ class VaeTraining(AdversarialModule):
 
     Every term is a mean, so the weights do not depend on the clip's length.   AudioLDM's own balance, put the same way,
     is a kl_weight of 0.0153 (1000 on a mean KL beside errors summed over 65,536 pixels).   The discriminator joins
-    after ``adversarial_start`` batches; below that only the autoencoder steps.   ``frozen_encoder`` trains the decoder
-    alone: what was encoded, and every U-Net that learned from it, stays valid.   Adam's betas are VQGAN's.
+    after ``adversarial_start`` batches; below that only the autoencoder steps.   Adam's betas are VQGAN's.
     """
 
     part, betas, decay = "vae", (0.5, 0.9), 0.0
@@ -37,16 +36,12 @@ class VaeTraining(AdversarialModule):
         discriminator: PatchDiscriminator | None = None,
         kl_weight: float = 0.0153,
         adversarial_weight: float = 0.1,
-        frozen_encoder: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(discriminator=discriminator, **settings)
         self.vae: Any = vae
         self.mel = LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
-        if frozen_encoder:
-            vae.encoder.requires_grad_(False)
-            vae.quant_conv.requires_grad_(False)
 
     def training_step(self, batch: Batch, index: int) -> Terms:
         """L1 + kl_weight KL(q || N(0, 1)) - adversarial_weight D(decoded), against D's hinge.   Esser 2021 eq. 6."""
@@ -54,7 +49,6 @@ class VaeTraining(AdversarialModule):
         return self.step(mel, self.noise(mel, self.batch_generator()), adversarial=self.adversarial)
 
     def step(self, mel: Tensor, noise: Tensor, *, adversarial: bool) -> Terms:
-        """Discriminator first, on a detached reconstruction; then the autoencoder."""
         optimizers = self.each_optimizer()
         terms, decoded = self.losses(mel, noise)
         total = terms["reconstruction"] + self.kl_weight * terms["kl"]
@@ -78,7 +72,6 @@ class VaeTraining(AdversarialModule):
         return {"reconstruction": mel_pyramid(decoded, mel), "kl": kl}, decoded
 
     def to_mel(self, batch: Batch) -> Tensor:
-        """Waveforms to log-mels (B, 1, T, F)."""
         mel: Tensor = self.mel(normalise_peak(batch.wave))
         return mel
 

@@ -138,7 +138,6 @@ class VocoderTraining(AdversarialModule):
         return self.step(self.prepared(batch), pick, adversarial=self.adversarial)
 
     def step(self, wave: Tensor, pick: Tensor, *, adversarial: bool) -> Terms:
-        """Discriminators first, on a detached wave; then the generator."""
         optimizers = self.each_optimizer()
         terms, output = self.terms(wave, pick)
         norms: dict[str, Tensor | None] = {}

@@ -1,10 +1,21 @@
 """One step of DDPM is a draw from q(x_{t-1} | x_t, x0), in x_t (not x / alpha) coordinates."""
 
+import math
+
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from audioldm.diffusion import samplers, schedule
-from audioldm.diffusion.posterior import bars, fixed_large, fixed_small, posterior_mean
+from audioldm.diffusion.objective import add_noise
+from audioldm.diffusion.posterior import (
+    bars,
+    bound_term,
+    fixed_large,
+    fixed_small,
+    log_variance,
+    posterior_mean,
+)
 
 SCHEDULE = schedule.audioldm()
 
@@ -40,3 +51,14 @@ def test_the_sampler_steps_with_these_means_and_variances(large, normal):
     sigmas = SCHEDULE.sigmas[[600, 599]]
     got = samplers.ddpm(lambda x, s: x0, x_t / alpha, sigmas, noise=lambda: n, large=large) * alpha_before
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_a_term_of_the_bound_is_a_divergence_of_gaussians():
+    g, t = torch.Generator().manual_seed(0), torch.tensor([0, 1, 300, 999])
+    x0, noise, guess, share = (torch.randn(4, 6, generator=g).double() for _ in range(4))
+    x_t, log_var = add_noise(x0, t, noise, SCHEDULE), log_variance(share, t, SCHEDULE)
+    terms = bound_term(x0, x_t, t, guess, log_var, SCHEDULE) * math.log(2)
+    true = Normal(posterior_mean(x0, x_t, t, SCHEDULE), fixed_small(t, SCHEDULE).sqrt()[:, None])
+    model = Normal(posterior_mean(guess, x_t, t, SCHEDULE), (log_var / 2).exp())
+    torch.testing.assert_close(terms[1:], kl_divergence(true, model).mean(1)[1:])
+    torch.testing.assert_close(terms[0], -model.log_prob(x0).mean(1)[0])

@@ -1,5 +1,7 @@
 """Recorded training steps do what plain ones do."""
 
+from functools import partial
+
 import lightning as L
 import pytest
 import torch
@@ -7,16 +9,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import DataLoader, Dataset
 
 from audioldm.batch import Batch, Condition, LatentBatch
-from audioldm.diffusion.schedule import audioldm
 from audioldm.errors import AudioLDMError
-from audioldm.nets.unet import build_unet
 from audioldm.spec import AudioSpec
 from audioldm.training.callbacks import StopAfter
-from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.speed import RecordedStep, record
-from audioldm.training.vae import VaeTraining
-from audioldm.training.vocoder import VocoderTraining
-from tests.training.test_modules import vae_training, vocoder_training
+from tests.training.test_modules import build_ldm, fit, vae_training, vocoder_training
 
 BATCHES = 12  # three as they are, then a recording and its replays, without judges and again with them
 TURN = 5
@@ -40,31 +37,23 @@ def waves(rng: torch.Generator) -> Batch:
 
 
 def latents(rng: torch.Generator) -> LatentBatch:
-    mean, std = torch.randn(2, 8, 4, 16, 4, generator=rng)
-    text, audio = torch.randn(2, 8, 16, generator=rng)
+    mean, std = torch.randn(2, 8, 4, 16, 8, generator=rng)
+    text, audio = torch.randn(2, 8, 8, generator=rng)
     return LatentBatch(mean, std.abs(), text, audio)
 
 
-def vocoder(**more) -> VocoderTraining:
-    return vocoder_training(AudioSpec(), adversarial_start=TURN, **more)
-
-
-def vae(**more) -> VaeTraining:
-    return vae_training(AudioSpec(), adversarial_start=TURN, **more)
-
-
-def unet(**more) -> LatentDiffusion:
-    net = build_unet(
-        kind="film", channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4
-    )
-    return LatentDiffusion(net, audioldm(), scaling_factor=0.5, empty=torch.zeros(16), **more)
+KINDS = {
+    "vocoder": (partial(vocoder_training, AudioSpec(), adversarial_start=TURN), waves),
+    "vae": (partial(vae_training, AudioSpec(), adversarial_start=TURN), waves),
+    "unet": (build_ldm, latents),
+}
 
 
 def trained(
     build, make, *, graph: bool, accelerator: str, precision: str = "32-true"
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    module = build(batches=BATCHES, warmup=4)
+    module = build(batches=BATCHES)
     if graph:
         record(module)
     trainer = L.Trainer(
@@ -89,9 +78,6 @@ def far(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return float((left - right).norm() / right.norm())
 
 
-KINDS = {"vocoder": (vocoder, waves), "vae": (vae, waves), "unet": (unet, latents)}
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +94,7 @@ def test_recorded_steps_on_a_gpu_train_to_the_same_weights(kind: str, precision:
 
 
 def test_on_a_cpu_the_switch_changes_nothing():
-    plain, graph = (trained(unet, latents, graph=g, accelerator="cpu") for g in (False, True))
+    plain, graph = (trained(build_ldm, latents, graph=g, accelerator="cpu") for g in (False, True))
     assert all(torch.equal(graph[k], v) for k, v in plain.items())
     step = RecordedStep(lambda x, flag: {"y": x + 1 if flag else x})
     assert step(torch.ones(2), flag=True)["y"].tolist() == [2, 2]
@@ -127,11 +113,8 @@ def test_an_absent_part_of_a_condition_stays_absent():
 
 
 def test_a_recorded_step_refuses_halves():
-    module = unet(batches=4)
+    module = build_ldm(4)
     record(module)
     module.accumulate = 2
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True, max_epochs=1
-    )
     with pytest.raises(AudioLDMError, match="whole"):
-        trainer.fit(module, DataLoader(Fixed(latents), batch_size=None))
+        fit(module, None)

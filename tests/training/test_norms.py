@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as nnf
 
+from audioldm.adapters import inject
+from audioldm.adapters.adapter import start
+from audioldm.adapters.targets import defaults
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 
@@ -60,43 +63,27 @@ def test_kernels_agree_with_torch_on_a_gpu():
     assert differences("cuda", ALL) < 1e-4
 
 
-def test_a_net_with_these_norms_keeps_its_names_and_its_function():
+@pytest.mark.parametrize("kind", ["vae", "unet", "unet with an adapter"])
+def test_a_net_with_these_norms_keeps_its_names_and_its_function(kind: str):
+    """LoCon wraps convolutions: a block then calls what stands in the convolution's place."""
     rng = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
     vae = build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4)
-    x, film = torch.randn(2, 4, 8, 4, generator=rng), torch.randn(2, 16, generator=rng)
-    mel = torch.randn(2, 1, 16, 8, generator=rng)
-    calls = (
-        lambda: unet(x, 3, encoder_hidden_states=None, class_labels=film).sample,
-        lambda: vae(mel).sample,
-    )
-    for net, call in zip((unet, vae), calls, strict=True):
-        before, names = call(), list(net.state_dict())
-        kernels.swap(net)
-        assert list(net.state_dict()) == names and torch.allclose(call(), before, atol=1e-5)
-        assert all(type(part) is not nn.GroupNorm for part in net.modules())
-
-
-def test_an_adapter_on_a_convolution_is_not_passed_by():
-    """LoCon wraps convolutions: the block then calls what stands in the convolution's place."""
-    from audioldm.adapters import inject
-    from audioldm.adapters.adapter import start
-    from audioldm.adapters.targets import defaults
-
-    rng = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
     unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
-    adapter = start(
-        unet, "lora", rank=2, targets=defaults(unet, convolutions=True), generator=rng, alpha=None
-    )
-    inject.attach(unet, [(adapter, 1.0)])
-    with torch.no_grad():
-        for name, p in unet.named_parameters():
-            if p.requires_grad and "conv1" in name:
-                p.add_(0.1 * torch.randn(p.shape, generator=rng))
+    if kind == "unet with an adapter":
+        layers = defaults(unet, convolutions=True)
+        inject.attach(unet, [(start(unet, "lora", rank=2, targets=layers, generator=rng, alpha=None), 1.0)])
+        with torch.no_grad():
+            for name, p in unet.named_parameters():
+                if p.requires_grad and "conv1" in name:
+                    p.add_(0.1 * torch.randn(p.shape, generator=rng))
     x, film = torch.randn(2, 4, 8, 4, generator=rng), torch.randn(2, 16, generator=rng)
-    before = unet(x, 3, encoder_hidden_states=None, class_labels=film).sample
-    kernels.swap(unet)
-    after = unet(x, 3, encoder_hidden_states=None, class_labels=film).sample
-    assert torch.allclose(after, before, atol=1e-5)
+    mel, net = torch.randn(2, 1, 16, 8, generator=rng), vae if kind == "vae" else unet
+
+    def call() -> torch.Tensor:
+        return vae(mel).sample if net is vae else unet(x, 3, None, class_labels=film).sample
+
+    before, names = call(), list(net.state_dict())
+    kernels.swap(net)
+    assert list(net.state_dict()) == names and torch.allclose(call(), before, atol=1e-5)
+    assert all(type(part) is not nn.GroupNorm for part in net.modules())

@@ -25,6 +25,7 @@ from typing import (
 )
 
 import typer
+from typer.core import TyperCommand
 
 from audioldm.cli.console import escaped, json_text
 from audioldm.errors import AudioLDMError
@@ -237,11 +238,15 @@ def function_of(command: type[Command]) -> Callable[..., None]:
             ).parameter()
         )
 
+    limited = [leaf for leaf in every if leaf.within is not None]
+    is_flat = len(every) == len(all_fields(command))
+
     def run(**values: Any) -> None:
-        values |= read_settings(values.pop("set", None) or [], keys)
-        for leaf in every:
+        if keys:
+            values |= read_settings(values.pop("set", None) or [], keys)
+        for leaf in limited:
             leaf.check(values.get(leaf.name))
-        build(command, values).run()
+        (command(**values) if is_flat else build(command, values)).run()
 
     run.__doc__ = command.__doc__
     run.__signature__ = Signature(visible)  # type: ignore[attr-defined]
@@ -250,10 +255,28 @@ def function_of(command: type[Command]) -> Callable[..., None]:
     return run
 
 
+class PanelCommand(TyperCommand):
+    """A command whose help lists options in named panels; those of no panel come last."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then each panel in the order of its first option."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for parameter in self.get_params(ctx):
+            is_argument = parameter.param_type_name == "argument"
+            panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
+            if (line := parameter.get_help_record(ctx)) is not None:
+                panels.setdefault(panel, []).append(line)
+        panels["Options"] = panels.pop("Options", [])
+        for panel, lines in panels.items():
+            if lines:
+                with formatter.section(panel):
+                    formatter.write_dl(lines)
+
+
 def group(help: str | None, commands: Mapping[str, type[Command]], **details: Any) -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=help, **details)
     for name, command in commands.items():
-        app.command(name)(command.function)
+        app.command(name, cls=PanelCommand)(command.function)
     return app
 
 
