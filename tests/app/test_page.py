@@ -14,6 +14,8 @@ import pytest
 import soundfile
 from playwright.sync_api import expect, sync_playwright
 
+from audioldm.adapters.files import read
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -132,12 +134,13 @@ def test_type_hear_edit_and_find_it_again(visitor, upload):
     assert not violations(page)
 
 
-def test_train_watch_the_curve_and_hear_before_and_after(visitor):
-    page = visitor
+@pytest.mark.parametrize("visitor", [PHONE], ids=["phone"], indirect=True)
+def test_train_watch_the_curve_and_hear_before_and_after(visitor, trainer):
+    page, prompt = visitor, "a dog, {barking} = '1'"
     page.get_by_role("tab", name="Train").click()
     page.get_by_label("Folder of sounds").click()
     page.get_by_role("option", name="my dogs").click()
-    page.get_by_label("What the sounds are (empty: the captions beside them)").fill("a dog")
+    page.get_by_label("What the sounds are (empty: the captions beside them)").fill(prompt)
     page.get_by_role("button", name="More settings").locator("visible=true").click()
     number(page, "Batches", 4)
     number(page, "Sounds a batch", 2)
@@ -150,7 +153,19 @@ def test_train_watch_the_curve_and_hear_before_and_after(visitor):
     assert fits(page)
     assert not violations(page)
 
+    assert trainer.folders() == ["broken", "my dogs"]
+    *_, news = trainer.watch()
+    assert [batch for batch, _ in news.curve] == [1, 2, 3, 4]
+    before, after = news.takes
+    assert before.record["prompt"] == after.record["prompt"] == prompt
+    assert before.seed == after.seed == 0
+    assert before.audio.read_bytes() != after.audio.read_bytes()
+    assert "adapters" not in before.record["model"]
+    assert after.record["model"]["adapters"][0]["kind"] == "lora"
+    assert read(news.adapter).about["prompt"] == prompt
 
+
+@pytest.mark.parametrize("visitor", [DESKTOP], ids=["desktop"], indirect=True)
 def test_cancel_stops_and_the_next_request_works(visitor, studio):
     page = visitor
     page.get_by_label("Prompt", exact=True).fill("rain")
@@ -171,6 +186,7 @@ def test_cancel_stops_and_the_next_request_works(visitor, studio):
     expect(page.get_by_text("Done: 1 of 1.")).to_be_visible()
 
 
+@pytest.mark.parametrize("visitor", [DESKTOP], ids=["desktop"], indirect=True)
 def test_a_mistake_is_a_sentence_on_the_page(visitor, tmp_path):
     page = visitor
     page.get_by_role("button", name="Generate", exact=True).click()
@@ -181,6 +197,7 @@ def test_a_mistake_is_a_sentence_on_the_page(visitor, tmp_path):
     expect(page.get_by_text("Cannot read audio from the file")).to_be_visible()
 
 
+@pytest.mark.parametrize("visitor", [DESKTOP], ids=["desktop"], indirect=True)
 def test_an_uploaded_page_or_drawing_runs_no_script(visitor, address, tmp_path):
     page, shown = visitor, []
     page.on("dialog", lambda dialog: (shown.append(dialog.message), dialog.dismiss()))

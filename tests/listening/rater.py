@@ -1,6 +1,7 @@
-"""What a rater does at the page: begin, listen, answer; on a desktop or on a phone."""
+"""What a rater does at the page: begin, listen, answer; on a desktop or on a phone.
 
-import re
+Waits are for a selector, which the browser watches at every frame; ``expect`` looks again only after up to a second.
+"""
 
 from playwright.sync_api import expect
 
@@ -12,7 +13,12 @@ PHONE = {
     "device_scale_factor": 2,
 }
 NARROWEST_FINGER = 44  # CSS pixels, WCAG 2.2 target size (enhanced)
+THANKS = "h1:text('Thank you')"
 expect.set_options(timeout=15_000)  # ms; a busy machine decodes slowly
+
+
+def appears(page, selector):
+    page.locator(selector).first.wait_for()
 
 
 def begin(page, server, name="", tries=()):
@@ -20,18 +26,15 @@ def begin(page, server, name="", tries=()):
     page.get_by_label("Name or initials").fill(name)
     page.get_by_role("button", name="Begin").click()
     for number, heard in enumerate((*tries, None), start=2):
-        expect(page.get_by_role("heading", name="Check your sound")).to_be_visible()
-        rater = server.study.rater(code_of(page))
-        count = rater.beeps if heard is None else heard
+        appears(page, "h1:text('Check your sound')")
+        count = server.study.rater(code_of(page)).beeps if heard is None else heard
         page.get_by_text("Headphones", exact=True).click()
         page.get_by_role("button", name="Play noise").click()
         page.get_by_role("button", name="Play tones").click()
         page.locator(".pills").get_by_text(str(count), exact=True).click()
         page.get_by_role("button", name="Continue").click()
         if heard is not None:
-            expect(page.locator(".notice")).to_contain_text(
-                f"(try {number} of"
-            )  # the new screen, not the last one
+            appears(page, f".notice:has-text('(try {number} of')")  # the new screen, not the last one
     page.get_by_role("button", name="Start").click()
 
 
@@ -47,9 +50,9 @@ def trial_of(page, server):
 
 def listen(page):
     """Play every clip until all count as heard."""
-    for button in page.locator(".clip").all():
+    for number, button in enumerate(page.locator(".clip").all()):
         button.click()
-        expect(button).to_have_class(re.compile("heard"))
+        page.locator(f".clip >> nth={number} >> css=:scope.heard").wait_for()
 
 
 def good(trial):
@@ -70,6 +73,12 @@ def good(trial):
 
 def click_answer(page, answer):
     page.locator(f"input[name=answer][value='{answer}']").locator("xpath=..").click()
+
+
+def next_trial(page):
+    """Send the answer; the next trial, which begins with Next disabled, or the end."""
+    page.get_by_role("button", name="Next").click()
+    appears(page, f"#next:disabled, {THANKS}")
 
 
 def fits(page):

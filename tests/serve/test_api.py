@@ -190,7 +190,7 @@ def load(url, service, requests, clients):
 
 
 def test_a_load_loses_and_mixes_nothing(url, service):
-    load(url, service, 150, 24)
+    load(url, service, 72, 24)
 
 
 @pytest.mark.slow
