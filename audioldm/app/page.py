@@ -21,7 +21,7 @@ from audioldm.evaluation.html import image
 from audioldm.evaluation.picture import Picture
 from audioldm.evaluation.run_report import Points, smooth
 from audioldm.pipeline.sounds import Sound
-from audioldm.serve.jobs import Done, Progress
+from audioldm.serve.jobs import Progress
 from audioldm.serve.service import EDITS, EditRequest
 
 STATIC = Path(__file__).with_name("static")
@@ -274,10 +274,9 @@ def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) 
         for news in work(answers):
             if isinstance(news, Progress):
                 yield [f"Step {news.done} of {news.steps}.", *still]
-            elif isinstance(news, Done):
-                takes: list[Take] = news.result
-                names = [f"Take {place + 1}" for place in range(len(takes))]
-                yield [finished(takes), past + [take.record for take in takes], *visible(takes, names, count)]
+            else:
+                names = [f"Take {place + 1}" for place in range(len(news))]
+                yield [finished(news), past + news, *visible(news, names, count)]
     except AudioLDMError as error:
         yield [f"{error}", *still]
     except Exception as error:
@@ -287,7 +286,7 @@ def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) 
 
 def finished(takes: list[Take]) -> str:
     """The last line of a request, with what became of the upload's channels and what was not used."""
-    notes = takes[0].record["settings"]["notes"]
+    notes = takes[0]["settings"]["notes"]
     lines = [f"Done: {len(takes)} of {len(takes)}.", *(f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes)]
     return " ".join(lines)
 
@@ -296,10 +295,10 @@ def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]
     """``count`` players: those with a take shown, the others hidden."""
     parts: list[Update] = []
     for take, name in zip(takes, names, strict=True):
-        label = f"{name}, seed {take.seed}"
-        png = Path(take.record["figure"]).read_bytes()
+        label = f"{name}, seed {take['seed']}"
+        png = Path(take["figure"]).read_bytes()
         picture = image(png, f"Waveform and log-mel of {label[:1].lower()}{label[1:]}")
-        parts.append(gr.update(value=str(take.audio), visible=True, label=label))
+        parts.append(gr.update(value=take["audio"], visible=True, label=label))
         parts.append(gr.update(value=picture, visible=True))
     return parts + [gr.update(value=None, visible=False)] * 2 * (count - len(takes))
 

@@ -8,28 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 from audioldm.cli.options.groups import Output
-from audioldm.serve.jobs import Done, Job, Progress, watch
+from audioldm.serve.jobs import Job, Progress, watch
 from audioldm.serve.service import EditRequest, Service
 
-Takes = Iterator[Progress | Done]
-"""progress, and at last the list of takes"""
-
-
-@dataclass(frozen=True)
-class Take:
-    """One result: its sidecar's record, with the paths of its files."""
-
-    record: dict[str, Any]
-
-    @property
-    def audio(self) -> Path:
-        """The sound."""
-        return Path(self.record["audio"])
-
-    @property
-    def seed(self) -> int:
-        """What tells the takes of a request apart."""
-        return int(self.record["seed"])
+Take = dict[str, Any]
+"""a result: its sidecar's record, with the names of its files as ``audio``, ``figure`` and ``sidecar``"""
+Takes = Iterator[Progress | list[Take]]
+"""progress, and at last the takes"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +47,9 @@ class Studio(Service):
         """Make and save a take for each seed, into a folder that no other request has."""
         output = Output(out=self.results / uuid4().hex)
         settings = {**vars(self.pipe.defaults), "notes": [], **settings}
-        for news in watch([partial(submit, seed=seed) for seed in seeds]):
-            if isinstance(news, Progress):
-                yield news
-                continue
-            takes = []
-            for seed, result in zip(seeds, news.result, strict=True):
-                about = {**settings, "notes": [*settings["notes"], *result.notes]}
-                takes.append(Take(self.save(result, prompt, title, seed, about, output)))
-            yield Done(takes)
+        results = yield from watch([partial(submit, seed=seed) for seed in seeds])
+        takes = []
+        for seed, result in zip(seeds, results, strict=True):
+            about = {**settings, "notes": [*settings["notes"], *result.notes]}
+            takes.append(self.save(result, prompt, title, seed, about, output))
+        yield takes

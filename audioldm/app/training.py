@@ -20,7 +20,6 @@ from audioldm.datasets.prepare.shared import is_sound, walk
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.run_report import Points, read_run
 from audioldm.paths import inside
-from audioldm.serve.jobs import Done
 
 MOST = {"batches": 10_000, "batch_size": 64, "seed": 2**31 - 1}
 """Largest numbers that the page may ask for"""
@@ -144,8 +143,8 @@ class Training:
             learned = options.load(model)
         for one in (studio, replace(studio, pipe=learned)):
             seconds = min(one.pipe.defaults.seconds, one.limits.seconds)
-            *_, done = one.generate(self.request.audible, seconds=seconds, takes=1, seed=self.request.seed)
-            takes += done.result if isinstance(done, Done) else []
+            *_, last = one.generate(self.request.audible, seconds=seconds, takes=1, seed=self.request.seed)
+            takes += last if isinstance(last, list) else []
         if file.is_file():
             copy = studio.results / uuid4().hex / f"{self.request.kind}.safetensors"
             copy.parent.mkdir(parents=True)

@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening.design import Design, Trial, check_answer, plan
@@ -142,41 +139,3 @@ def follows(
         check_answer(at, event.get("answer"))
         return all(event[name] == value for name, value in asked.items())
     return False
-
-
-class Store:
-    """The open log of one test: one JSON line an answer, on the medium before it is confirmed, never rewritten.
-
-    A second process that opens it is refused, because both would hand out one number.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self.process = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-            self.process.acquire()
-            binary = getattr(os, "O_BINARY", 0)  # Windows would write two characters for a line end
-            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o600)
-        except Timeout:
-            raise AudioLDMError(
-                f"{path.parent} is being served by another process.", "Stop that one first; answers are safe."
-            ) from None
-        except OSError as error:
-            raise AudioLDMError(
-                f"{path} cannot be written: {error.strerror}.", "Check the folder."
-            ) from error
-
-    def append(self, event: dict[str, Any]) -> None:
-        """Write one line and wait until it is on the medium; OSError (a full disk) leaves earlier lines whole."""
-        line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        if size := os.fstat(self.file).st_size:
-            os.lseek(self.file, size - 1, os.SEEK_SET)
-            if os.read(self.file, 1) != b"\n":  # the last line was cut off, by a crash or a full disk
-                line = b"\n" + line
-        while line:
-            line = line[os.write(self.file, line) :]
-        os.fsync(self.file)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self.file)
-        self.process.release()

@@ -75,18 +75,13 @@ class Choices:
             yield slots > MOST_SLOTS, f"{slots} signals on a page.", f"Use {MOST_SLOTS} or fewer."
 
 
-@dataclass(frozen=True)
-class Sources:
-    """prompt id -> system -> file, and prompt id -> caption ("" where none is known)."""
-
-    files: dict[str, dict[str, Path]]
-    captions: dict[str, str]
-
-
-def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bool = False) -> Sources:
+def gather(
+    systems: dict[str, Path], captions: Path | None = None, *, common: bool = False
+) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
     """Match the systems' clips by their path without suffix; ``common`` leaves out what some system lacks.
 
     Captions come from ``captions`` (CSV with id and caption, or a manifest), else from the JSON beside each clip.
+    Gives prompt id -> system -> file, and prompt id -> caption ("" where none is known).
     """
     folders = {name: clips_of(folder) for name, folder in systems.items()}
     every = set().union(*folders.values())
@@ -102,14 +97,14 @@ def gather(systems: dict[str, Path], captions: Path | None = None, *, common: bo
         raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
     files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
     if captions is None:
-        return Sources(files, {prompt: common_prompt(paths) for prompt, paths in files.items()})
+        return files, {prompt: common_prompt(paths) for prompt, paths in files.items()}
     table = read_captions(captions)
     if missing := [prompt for prompt in files if prompt not in table]:
         raise AudioLDMError(
             f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
             "Add a line for each clip.",
         )
-    return Sources(files, {prompt: table[prompt] for prompt in files})
+    return files, {prompt: table[prompt] for prompt in files}
 
 
 def clips_of(folder: Path) -> dict[str, Path]:
@@ -166,25 +161,25 @@ def prepare(
     out, choices = Path(out), choices or Choices()
     check_free(out, force=force)
     choices.check(systems)
-    sources = gather(systems, captions, common=choices.common)
-    design = designed(systems, sources, choices)
+    sources, texts = gather(systems, captions, common=choices.common)
+    design = designed(list(systems), texts, choices)
     with staged(out, folder=True, replace=True) as folder:
         (folder / "audio").mkdir()
         clips, shortened = dict[str, dict[str, Any]](), 0
-        for prompt, files in counted(sources.files.items(), "prompts"):
+        for prompt, files in counted(sources.items(), "prompts"):
             waves = {name: stimuli.read(path) for name, path in files.items()}
             shortest = check_lengths(prompt, list(map(len, waves.values())), choices)
             shortened += max(map(len, waves.values())) > shortest
             waves = {name: wave[:shortest] for name, wave in waves.items()}
             sounds = {name: stimuli.version(name, waves, design.reference) for name in versions(design)}
-            for name, stimulus in stimuli.level(sounds).items():
-                blind, content = stimuli.blind_name(design.secret, name, prompt), stimuli.pcm16(stimulus.wave)
+            for name, (wave, lufs, gain) in stimuli.level(sounds).items():
+                blind, content = stimuli.blind_name(design.secret, name, prompt), stimuli.pcm16(wave)
                 (folder / "audio" / blind).write_bytes(content)
                 clips[blind] = {
                     "version": name, "prompt": prompt, "source": str(files[name]) if name in files else None,
                     "sha256": hashlib.sha256(content).hexdigest(),
-                    "seconds": round(len(stimulus.wave) / stimuli.RATE, 4),
-                    "lufs_before": stimulus.lufs, "gain_db": stimulus.gain_db,
+                    "seconds": round(len(wave) / stimuli.RATE, 4),
+                    "lufs_before": lufs, "gain_db": gain,
                 }  # fmt: skip
         for name, wave in {
             "volume": stimuli.volume_noise(), **{f"beeps{count}": stimuli.beeps(count) for count in BEEPS},
@@ -208,19 +203,18 @@ def check_free(out: Path, *, force: bool) -> None:
             raise AudioLDMError(f"{out} is not a listening test.", "--force replaces only a test.")
 
 
-def designed(systems: dict[str, Path], sources: Sources, choices: Choices) -> Design:
+def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Design:
     """The design, with a tenth of catch trials and of repeats where no number is asked for."""
-    captions = tuple(sources.captions.values())
+    prompts, captions = tuple(texts), tuple(texts.values())
     if "relevance" in METHODS[choices.method]:
         if "" in captions:
-            prompt = next(name for name, text in sources.captions.items() if not text)
+            prompt = prompts[captions.index("")]
             raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")
         if len(set(captions)) < 2:
             raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
     secret = secrets.token_hex(16)
     if choices.seed is not None:
         secret = hashlib.sha256(f"audioldm listen {choices.seed}".encode()).hexdigest()[:32]
-    prompts = tuple(sources.files)
     base = Design(
         choices.method, tuple(systems), prompts, captions, reference=choices.reference,
         anchors=choices.anchors if choices.method == "mushra" else (),

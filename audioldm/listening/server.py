@@ -35,7 +35,6 @@ MOST_BYTES = 16_384
 TIMEOUT_SECONDS = 30
 MOST_CONNECTIONS = 128
 """at a time, a thread each; a rater's browser has a few"""
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -73,7 +72,14 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """What a rater opens; it carries the pass where one is needed."""
-        host, port = reachable(str(self.server_address[0])), self.server_address[1]
+        host, port = str(self.server_address[0]), self.server_address[1]
+        if host == "0.0.0.0":  # every address: name the one by which this machine reaches its network
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+                try:
+                    line.connect(("192.0.2.1", 9))  # RFC 5737: nobody's address; nothing is sent
+                    host = line.getsockname()[0]
+                except OSError:
+                    host = socket.gethostname()
         return f"http://{host}:{port}/" + (f"#{self.key}" if self.key else "")
 
     def start(self) -> threading.Thread:
@@ -89,14 +95,10 @@ class Server(ThreadingHTTPServer):
         self.study.close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection its thread, or refuse it where all are busy."""
-        if self.slots.acquire(blocking=False):
+        """Give a connection its thread; where all stay busy for a second it is closed, and a browser asks again."""
+        if self.slots.acquire(timeout=1):
             super().process_request(request, client_address)
-            return
-        request.settimeout(1)
-        try:
-            request.sendall(BUSY)
-        finally:
+        else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -119,18 +121,6 @@ def is_local(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def reachable(host: str) -> str:
-    """What others call ``host``: for 0.0.0.0 (every address) the one by which this machine reaches its network."""
-    if host != "0.0.0.0":
-        return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        try:
-            line.connect(("192.0.2.1", 9))  # RFC 5737: nobody's address; nothing is sent
-            return str(line.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
 
 
 def host_name(header: str) -> str:
@@ -206,8 +196,7 @@ class Handler(BaseHTTPRequestHandler):
             return as_json(study.state(match[1]))
         if match := AUDIO.fullmatch(path):
             code, trial, slot, check = match.groups()
-            file = study.check_sound(code, check) if check else study.audio(code, int(trial), slot)
-            return file.read_bytes(), "audio/wav"
+            return study.audio(code, int(trial or 0), slot or check).read_bytes(), "audio/wav"
         raise RefusedError(404, "There is nothing here.")
 
     def post(self, path: str) -> Reply:

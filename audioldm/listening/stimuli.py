@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +28,6 @@ PEAK_DBFS = -1.0
 FADE_SECONDS = 0.01
 ANCHOR_HZ = {"anchor3500": 3500.0, "anchor1750": 1750.0}
 """BS.1534's low anchor, and one an octave below it; its 7 kHz anchor is nearly the whole band of a 16 kHz model."""
-
-
-@dataclass(frozen=True)
-class Stimulus:
-    """A levelled clip and what was done to it."""
-
-    wave: Wave
-    lufs: float
-    """loudness before"""
-    gain_db: float
-    """applied, with the headroom its whole prompt needed"""
 
 
 def read(path: Path) -> Wave:
@@ -80,10 +68,11 @@ def version(name: str, clips: dict[str, Wave], reference: str | None) -> Wave:
     return clips[name]
 
 
-def level(waves: dict[str, Wave]) -> dict[str, Stimulus]:
+def level(waves: dict[str, Wave]) -> dict[str, tuple[Wave, float, float]]:
     """All to -23 LUFS, faded, then all together as much quieter as the highest peak needs to stay below -1 dBFS.
 
-    One common headroom a prompt keeps its clips equally loud; clipping, or a limiter, would not.
+    One common headroom a prompt keeps its clips equally loud; clipping, or a limiter, would not.   Gives each with its
+    loudness before (LUFS) and the gain (dB).
     """
     faded = {name: fade(wave) for name, wave in waves.items()}
     lufs = {name: loudness(torch.from_numpy(wave), RATE) for name, wave in faded.items()}
@@ -91,12 +80,8 @@ def level(waves: dict[str, Wave]) -> dict[str, Stimulus]:
     peaks = [20 * np.log10(np.abs(wave).max()) + gains[name] for name, wave in faded.items()]
     headroom = min(0.0, PEAK_DBFS - float(max(peaks)))
     gains = {name: gain + headroom for name, gain in gains.items()}
-    return {
-        name: Stimulus(
-            (wave * 10 ** (gains[name] / 20)).astype(np.float32), round(lufs[name], 2), round(gains[name], 2)
-        )
-        for name, wave in faded.items()
-    }
+    waves = {name: (wave * 10 ** (gains[name] / 20)).astype(np.float32) for name, wave in faded.items()}
+    return {name: (wave, round(lufs[name], 2), round(gains[name], 2)) for name, wave in waves.items()}
 
 
 def fade(wave: Wave) -> Wave:

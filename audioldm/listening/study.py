@@ -3,14 +3,19 @@
 import base64
 import hashlib
 import hmac
+import json
+import os
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from audioldm.errors import AudioLDMError
 from audioldm.listening.design import METHODS, Trial, check_answer, plan
-from audioldm.listening.folder import Store, Test, answers_of
+from audioldm.listening.folder import Test, answers_of
 
 HEARD_SECONDS = 2.0
 """A clip counts as heard after this long, or after nine tenths of it."""
@@ -73,11 +78,26 @@ class Session:
 
 
 class Study:
-    """The test with all its raters; every method may be called from any thread."""
+    """The test with all its raters; every method may be called from any thread.
+
+    Of the log, each answer is one JSON line, on the medium before it is confirmed, never rewritten.   A second process
+    that opens it is refused, because both would hand out one number.
+    """
 
     def __init__(self, test: Test) -> None:
         self.test = test
-        self.store = Store(test.responses)
+        log = test.responses
+        try:
+            self.process = FileLock(log.with_name(f".{log.name}.lock"), timeout=0)
+            self.process.acquire()
+            binary = getattr(os, "O_BINARY", 0)  # Windows would write two characters for a line end
+            self.file = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o600)
+        except Timeout:
+            raise AudioLDMError(
+                f"{test.folder} is being served by another process.", "Stop that one first; answers are safe."
+            ) from None
+        except OSError as error:
+            raise AudioLDMError(f"{log} cannot be written: {error.strerror}.", "Check the folder.") from error
         self.lock = threading.RLock()
         self.raters: dict[str, Rater] = {}
         self.names = test.names
@@ -91,7 +111,8 @@ class Study:
 
     def close(self) -> None:
         """Let go of the log."""
-        self.store.close()
+        os.close(self.file)
+        self.process.release()
 
     def replay(self, event: dict[str, Any]) -> None:
         """Take up where the log ends."""
@@ -131,14 +152,22 @@ class Study:
             return self.code_of(number)
 
     def record(self, event: str, rater: int, **content: Any) -> None:
-        """Write down, then act on it; a disk that is full changes nothing here."""
+        """Write down, then act on it; a disk that is full changes nothing here, and leaves earlier lines whole."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line = {"event": event, "rater": rater, **content}
+        content = {"event": event, "rater": rater, **content}
+        line = {**content, "time": stamp, "key": self.test.about["key_sha256"][:16]}
+        rest = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
-            self.store.append({**line, "time": stamp, "key": self.test.about["key_sha256"][:16]})
+            if size := os.fstat(self.file).st_size:
+                os.lseek(self.file, size - 1, os.SEEK_SET)
+                if os.read(self.file, 1) != b"\n":  # the last line was cut off, by a crash or a full disk
+                    rest = b"\n" + rest
+            while rest:
+                rest = rest[os.write(self.file, rest) :]
+            os.fsync(self.file)
         except OSError as error:
             raise RefusedError(507, f"The answer could not be written: {error.strerror}.") from error
-        self.replay(line)
+        self.replay(content)
 
     def state(self, code: object) -> dict[str, Any]:
         """What the page shows next; it tells neither systems nor which trials are catches or repeats."""
@@ -221,25 +250,21 @@ class Study:
             )  # fmt: skip
 
     def audio(self, code: object, trial: int, slot: str) -> Path:
-        """The file behind a button: ``slot`` is 0, 1, ..., or ref; only the present trial and the next are open."""
+        """The file behind a button: ``slot`` is 0, 1, ..., or ref; only the present trial and the next are open.
+
+        Those of the volume check are volume and beeps, at any trial.
+        """
         with self.lock:
             rater = self.rater(code)
-            names: dict[str, str] = {}
+            names = {"volume": "volume.wav", "beeps": f"beeps{rater.beeps}.wav"}
             if rater.answered <= trial <= rater.answered + 1 and trial < len(rater.trials):
                 at = rater.trials[trial]
-                names = {str(i): name for i, name in enumerate(self.blind(at))}
+                names |= {str(i): name for i, name in enumerate(self.blind(at))}
                 if at.reference is not None:
                     names["ref"] = self.names[at.reference, at.prompt]
             if slot not in names:
                 raise RefusedError(404, "No such sound.")
             return self.test.folder / "audio" / names[slot]
-
-    def check_sound(self, code: object, what: str) -> Path:
-        """The file of the volume check: ``volume`` or ``beeps``."""
-        with self.lock:
-            rater = self.rater(code)
-            name = f"beeps{rater.beeps}" if what == "beeps" else "volume"
-            return self.test.folder / "audio" / f"{name}.wav"
 
 
 def number(value: object, name: str) -> float:

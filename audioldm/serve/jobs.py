@@ -1,7 +1,7 @@
 """A bounded queue in front of one model: first come, first served, and what is alike goes as one batch."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -30,13 +30,6 @@ class Progress:
 
     done: int
     steps: int
-
-
-@dataclass(frozen=True)
-class Done:
-    """What the work gave."""
-
-    result: Any
 
 
 @dataclass(eq=False)
@@ -132,15 +125,15 @@ class Jobs:
             job.future.set_result(result)
 
 
-def watch(submits: Sequence[Callable[..., Job]]) -> Iterator[Progress | Done]:
-    """Submit jobs by ``submit(on_step=...)``; progress after every step, then all results; what one raises is raised.
+def watch(submits: Sequence[Callable[..., Job]]) -> Generator[Progress, None, list[Any]]:
+    """Submit jobs by ``submit(on_step=...)``; progress after every step, then returns all results.
 
-    Closing the iterator stops the jobs at their next step and waits until they have stopped.
+    What one raises is raised.   Closing the generator stops the jobs at their next step and waits for that.
 
     >>> jobs = Jobs()
     >>> work = lambda items, on_step: on_step(1, 2) or items
     >>> list(watch([lambda on_step: jobs.submit(Job(work, "sound", on_step=on_step))]))
-    [Progress(done=1, steps=2), Done(result=['sound'])]
+    [Progress(done=1, steps=2)]
     """
     news: SimpleQueue[tuple[int, int, int] | Future[Any]] = SimpleQueue()
     jobs: list[Job] = []
@@ -155,7 +148,7 @@ def watch(submits: Sequence[Callable[..., Job]]) -> Iterator[Progress | Done]:
                 continue
             done[step[0]] = step[1]
             yield Progress(sum(done), len(jobs) * step[2])
-        yield Done([job.future.result() for job in jobs])
+        return [job.future.result() for job in jobs]
     finally:
         for job in jobs:
             job.stop()

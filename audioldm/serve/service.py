@@ -26,7 +26,6 @@ from audioldm.serve.jobs import Job, Jobs, OnStep
 EDITS = {"transfer": "transfer", "inpaint": "inpaint", "continue": "outpaint", "upscale": "upscale", "vary": "vary",
          "denoise": "denoise"}  # fmt: skip
 """Edits by name and the functions of ``pipeline.edit`` that make them"""
-Regions = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class EditRequest:
         """Seconds that the sound becomes longer."""
         return self.seconds if self.kind == "continue" else 0.0
 
-    def regions(self, seconds: float) -> Regions:
+    def regions(self, seconds: float) -> list[tuple[float, float]]:
         """The region, where there is one, within a sound of so many seconds."""
         return [(self.begin, min(self.end, seconds))] if self.end > self.begin else []
 
@@ -89,19 +88,22 @@ class EditRequest:
         if self.splice and not (self.end > self.begin or self.added):
             raise AudioLDMError("There is no region to put into the file.", "Select one on the waveform.")
 
-    def options(self, regions: Regions) -> dict[str, Any]:
-        """Keywords of the edit's function."""
-        if self.kind == "inpaint":
-            return {"regions": regions}
-        if self.kind == "continue":
-            return {"after": self.seconds}
+    def options(self, seconds: float) -> dict[str, Any]:
+        """Keywords of the edit's function, for a sound of so many seconds."""
+        regions = self.regions(seconds)
+        kinds: dict[str, dict[str, Any]] = {
+            "inpaint": {"regions": regions},
+            "continue": {"after": self.seconds},
+            "upscale": {},
+        }
         region = {"regions": regions or None} if self.kind in ("transfer", "vary") else {}
-        return {"strength": self.strength, **region} if self.kind != "upscale" else {}
+        return kinds.get(self.kind, {"strength": self.strength, **region})
 
-    def apply(self, pipe: AudioLDM, wave: Tensor, regions: Regions, **settings: Any) -> Tensor:
+    def apply(self, pipe: AudioLDM, wave: Tensor, **settings: Any) -> Tensor:
         """The edit of a wave (N,) at the model's rate."""
         function: Callable[..., Tensor] = getattr(edit, EDITS[self.kind])
-        return function(pipe, wave, self.prompt.strip(), **self.options(regions), **settings)
+        options = self.options(len(wave) / pipe.spec.rate)
+        return function(pipe, wave, self.prompt.strip(), **options, **settings)
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,11 @@ class Edit:
     sound: sounds.Sound
     settings: dict[str, Any]
 
-    @property
-    def regions(self) -> Regions:
-        """The region, where there is one."""
-        return self.request.regions(self.sound.seconds)
-
     def record(self) -> dict[str, Any]:
         """What a sidecar says of it, and what became of the channels of the file."""
         request = self.request
         return {
-            **self.settings, "edit": request.kind, **request.options(self.regions), "splice": request.splice,
+            **self.settings, "edit": request.kind, **request.options(self.sound.seconds), "splice": request.splice,
             "input": Path(request.path or "").name, "seconds": self.sound.seconds + request.added,
             "notes": [f"of your file, {note}" for note in self.sound.notes(splice=request.splice)],
         }  # fmt: skip
@@ -192,10 +189,12 @@ class Service:
         def work(items: list[Any], on_step: OnStep) -> list[Result]:
             settings = {**edit.settings, "seed": seed, "on_step": on_step}
             with warned(notes.append):
-                wave = request.apply(self.pipe, sound.mono(rate), edit.regions, **settings)
+                wave = request.apply(self.pipe, sound.mono(rate), **settings)
             if not request.splice:
                 return [Result(wave, notes)]
-            new = [(sound.seconds, sound.seconds + request.added)] if request.added else edit.regions
+            new = request.regions(sound.seconds)
+            if request.added:
+                new = [(sound.seconds, sound.seconds + request.added)]
             file = sounds.splice_into(sound.padded(0, request.added), wave, rate, new, fade=FADE)
             return [Result(file.mono(rate), notes, file)]
 

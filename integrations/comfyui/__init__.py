@@ -181,9 +181,8 @@ class Edit(Node):
         request = EditRequest(kind, None, prompt, begin, end, strength, added)
         request.check()
         waves = resample(audio["waveform"].float().mean(1), audio["sample_rate"], pipe.spec.rate)
-        regions = request.regions(waves.shape[1] / pipe.spec.rate)
         settings = {"seed": seed, **options(steps, guidance, negative)}
-        edited = [request.apply(pipe, wave, regions, **settings) for wave in waves]
+        edited = [request.apply(pipe, wave, **settings) for wave in waves]
         return as_audio(torch.stack(edited), pipe.spec.rate)
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from audioldm.errors import AudioLDMError
-from audioldm.serve.jobs import BusyError, Done, Job, Jobs, Progress, Stopped, watch
+from audioldm.serve.jobs import BusyError, Job, Jobs, Progress, Stopped, watch
 
 
 def submits(jobs, work):
@@ -19,7 +19,12 @@ def test_progress_then_result():
         return items
 
     steps = [Progress(1, 3), Progress(2, 3), Progress(3, 3)]
-    assert list(watch(submits(Jobs(), work))) == [*steps, Done(["sound"])]
+    results = []
+
+    def watching():
+        results.append((yield from watch(submits(Jobs(), work))))
+
+    assert list(watching()) == steps and results == [["sound"]]
 
 
 def test_what_the_work_raises_is_raised_to_the_watcher():
