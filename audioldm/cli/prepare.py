@@ -65,7 +65,6 @@ class SourceOptions(Group):
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
     config: str | None = option(None, "datasets: the data set's configuration.")
-    hub: str | None = option(None, "parquet: fetch this hub data set.", "REPO")
 
 
 class Prepare(Force, AsJson, Command):
@@ -82,7 +81,7 @@ class Prepare(Force, AsJson, Command):
       audioldm data prepare esc10 --from ESC-10
       audioldm data prepare opensounds2
       audioldm data prepare audiocaps --from audiocaps/dataset --audio sounds --youtube
-      audioldm data prepare parquet data/raw/audiocaps --hub OpenSound/AudioCaps -o data/raw/audiocaps.jsonl
+      audioldm data prepare parquet data/raw/audiocaps -o data/raw/audiocaps.jsonl
     """
 
     name: str = argument("", "Which reader; --list shows them all.", "SOURCE")

@@ -54,11 +54,6 @@ def is_number(value: Any, least: float = -math.inf) -> bool:
     return number and least <= value and abs(value) <= sys.float_info.max
 
 
-def is_amount(value: Any) -> bool:
-    """Whether a value is a number of 0 or more."""
-    return is_number(value, 0)
-
-
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "path": (lambda value: isinstance(value, str), "no text"),  # it may be in bytes of another encoding
     **dict.fromkeys(("licence", "source", "sha256", "author", "group"), (is_text, "no text")),
@@ -66,8 +61,11 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("captions", "labels", "parts"),
         (lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"),
     ),
-    **dict.fromkeys(("start", "weight", "rate", "clipping"), (is_amount, "no number that it can have")),
-    "seconds": (lambda value: value is None or is_amount(value), "no number that it can have"),
+    **dict.fromkeys(
+        ("start", "weight", "rate", "clipping"),
+        (lambda value: is_number(value, 0), "no number that it can have"),
+    ),
+    "seconds": (lambda value: value is None or is_number(value, 0), "no number that it can have"),
     "loudness": (lambda value: value is None or is_number(value), "no number that it can have"),
     "fold": (lambda value: is_number(value) and isinstance(value, int), "no whole number"),
     "split": (lambda value: value in SPLITS, f"not one of {', '.join(SPLITS)}"),
@@ -100,16 +98,20 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
         raise AudioLDMError(f"split={split!r} is not a split.", f"Use one of {', '.join(SPLITS)}.")
     table, rows = json_lines(path, lines(read_text(path))), list[Row]()
     for record in (*table.omitted, *table.records):
-        why = record.fault or fault_of(record.cells)
         try:
-            if not why:
-                rows.append(row_of(record.cells, record.where, path.parent))
-                continue
+            if why := record.fault or fault_of(record.cells):
+                raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in record.cells.items()
+            }
+            if not Path(values["path"]).is_absolute():
+                values["path"] = str(locate(path.parent, values["path"], where=record.where))
+            rows.append(Row(**values))
         except AudioLDMError as error:
+            if findings is None:
+                raise
             why = error.message.removeprefix(f"{record.where}: ").rstrip(".")
-        if findings is None:
-            raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
-        findings.append(Finding("line", record.where, why))
+            findings.append(Finding("line", record.where, why))
     return [row for row in rows if split is None or row.split == split]
 
 
@@ -127,40 +129,24 @@ def fault_of(values: dict[str, Any]) -> str:
     return next(faults, "")
 
 
-def row_of(values: dict[str, Any], where: str, folder: Path) -> Row:
-    """An object without faults as a row.   Raises AudioLDMError for a relative path that leads out of ``folder``."""
-    content: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    row = Row(**content)
-    return (
-        row if Path(row.path).is_absolute() else replace(row, path=str(locate(folder, row.path, where=where)))
-    )
-
-
 def write(rows: Iterable[Row], path: str | Path) -> Path:
     """Write a manifest in one step; files below its folder get relative paths, so that the folder can move."""
-    folder = Path(path).parent.absolute()
-    return write_text(
-        path, "".join(json_line(asdict(replace(r, path=_portable(r.path, folder)))) for r in rows)
-    )
+    folder, text = Path(path).parent.absolute(), list[str]()
+    for row in rows:
+        place = Path(row.path).absolute()
+        if place.is_relative_to(folder):
+            try:
+                place = inside(folder, str(place.relative_to(folder))).relative_to(folder)
+            except AudioLDMError:  # a link that leads out of the folder
+                place = place.resolve()
+        text.append(json_line(asdict(replace(row, path=str(place)))))
+    return write_text(path, "".join(text))
 
 
 def json_line(values: dict[str, Any]) -> str:
     """One line of JSON; a file name whose bytes are no UTF-8 is kept by escapes."""
     line = json.dumps(values, ensure_ascii=False)
     return f"{line if is_text(line) else json.dumps(values)}\n"
-
-
-def _portable(path: str, folder: Path) -> str:
-    """``path`` relative to ``folder`` if it lies below it, links included, else absolute."""
-    full = Path(path).absolute()
-    if not full.is_relative_to(folder):
-        return str(full)
-    relative = str(full.relative_to(folder))
-    try:
-        inside(folder, relative)
-    except AudioLDMError:  # a link that leads out of the folder
-        return str(full.resolve())
-    return relative
 
 
 def verified(row: Row) -> Path:

@@ -204,11 +204,7 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
 
 
 def column_name(name: str) -> str:
-    """A column's name in small letters, with lines for spaces.
-
-    >>> column_name("File Name")
-    'file_name'
-    """
+    """A column's name as it is known: "File Name" is file_name."""
     return name.strip().lower().replace(" ", "_")
 
 

@@ -71,11 +71,9 @@ class Sample:
 
 
 def parquet_rows(
-    place: AnyPath, *, to: AnyPath = "", hub: str = "", audio_column: str = "audio", source: str = "", **shared: Any
-) -> list[Row]:  # fmt: skip
-    """Parquet files of a folder with a column of sounds, such as a hub mirror; --hub REPO fetches them first."""
-    if hub:
-        fetch_parquet(hub, place)
+    place: AnyPath, *, to: AnyPath = "", audio_column: str = "audio", source: str = "", **shared: Any
+) -> list[Row]:
+    """Parquet files of a folder with a column of sounds, such as a data set that `hf download` fetched."""
     paths = [Path(place)] if Path(place).is_file() else sorted(Path(place).rglob("*.parquet"))
     if not paths:
         raise AudioLDMError(f"{place} holds no parquet files.", "Name their folder.")
@@ -222,28 +220,6 @@ def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
         for number, line in enumerate(part):
             line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
             yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
-
-
-def fetch_parquet(repository: str, folder: AnyPath) -> None:
-    """Fetch the parquet files of a data set on the hub into ``folder``; what is there is not fetched again."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    files: dict[str, Any] = {
-        "repo_type": "dataset",
-        "allow_patterns": ["*.parquet"],
-        "local_dir": str(folder),
-    }
-    try:
-        place = snapshot_download(repository, **files)
-    except (OSError, HfHubHTTPError, ValueError, RepositoryNotFoundError, GatedRepoError) as error:
-        what, hint = "could not be fetched", "The same command goes on later."
-        if isinstance(error, RepositoryNotFoundError | GatedRepoError):
-            what, hint = "cannot be had, now or later", "Check the name, or log in."
-        raise AudioLDMError(f"{repository} {what}: {error}".splitlines()[0], hint, code=1) from error
-    if not any(Path(place).rglob("*.parquet")):
-        what, hint = "has no parquet files", "Use `audioldm data prepare datasets`."
-        raise AudioLDMError(f"{repository} {what}.", hint, code=1)
 
 
 def needed(module: str) -> Any:
