@@ -21,7 +21,7 @@ CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int]] = {
     b"caff": (8, 4, 8, "big", 1),
 }
 """First bytes of a file -> where its chunks begin, bytes of a chunk's name and size, their order, its alignment"""
-MP3_SLACK = 4096
+MP3_SLACK = 1500
 """Bytes; some encoders count a frame more or less."""
 AU: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
 
