@@ -198,7 +198,7 @@ def test_a_file_that_is_cut_anywhere_is_corrupt(tmp_path: Path, name: str, setti
     noise = 0.1 * np.random.default_rng(0).standard_normal(48000)
     data = save(tmp_path / name, noise, **settings).read_bytes()
     assert not check([row(tmp_path / name)]).findings
-    for share in (0.1, 0.5, 0.9 if name == "a.mp3" else 0.999):
+    for share in (0.1, 0.5, 0.8 if name == "a.mp3" else 0.999):
         (tmp_path / name).write_bytes(data[: int(share * len(data))])
         said = detail(tmp_path / name)
         assert "cut off before its end" in said or name in ("a.flac", "a.ogg") or share == 0.1
