@@ -35,6 +35,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 Clap = SmallClap | PretrainedClap | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
 Net = TypeVar("Net", bound=nn.Module)
+Recording = tuple[torch.cuda.CUDAGraph, tuple[Tensor | None, ...], Tensor]
+"""a CUDA graph with the memory that it reads and writes"""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,9 @@ class Engine:
         check_mode(mode)
         self.mode, self.dtype = mode, dtype or (torch.float32 if mode == "exact" else torch.bfloat16)
         if torch.device(device).type == "cpu" and emulated(self.dtype):
-            name = str(self.dtype).removeprefix("torch.")
-            warnings.warn(
-                f"This processor has no instructions for {name}, which takes many times as long here as float32 does: "
-                "use --mode exact, without a dtype.",
-                AudioLDMWarning,
-                stacklevel=3,
-            )
+            name, use = str(self.dtype).removeprefix("torch."), "use --mode exact, without a dtype."
+            why = f"This processor has no instructions for {name}, which takes many times as long here as float32 does"
+            warnings.warn(f"{why}: {use}", AudioLDMWarning, stacklevel=3)
         *cast, clap = self.nets
         for net in cast:
             nn.Module.to(net, device=device, dtype=self.dtype).eval()  # diffusers' own warns of any cast
@@ -114,48 +112,35 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
             lambda prompts: torch.cat([clap.embed_text([prompt]) for prompt in prompts]),
             plain, partial(decode, vae), partial(vocode, vocoder),
         )  # fmt: skip
-    quick_unet, quick_vae = fused(unet), fused(vae)
+    on_gpu = unet.device.type == "cuda"
+    recorded: Callable[..., Any] = Graphed if on_gpu else lambda function: function
+    inside = partial(Tensor.contiguous, memory_format=torch.channels_last)
+    quick_unet, quick_vae = (fused(unet), fused(vae)) if on_gpu else (unet, vae)
     call = net_call(quick_unet)
-
-    def on_tensors(x: Tensor, t: Tensor, *parts: Tensor | None) -> Tensor:
-        return call(channels_last(x), t, Condition(*parts))
-
-    recorded = graphed(on_tensors, unet.device)
+    on_tensors = recorded(lambda x, t, *parts: call(inside(x), t, Condition(*parts)))
 
     def unet_call(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
         if residuals or condition.tokens2 is not None or (x.requires_grad and torch.is_grad_enabled()):
             return plain(x, t, condition, **residuals)
-        return recorded(x, t, condition.film, condition.tokens, condition.mask)
+        answer: Tensor = on_tensors(x, t, condition.film, condition.tokens, condition.mask)
+        return answer
 
     return Functions(
         clap.embed_text,
         unet_call,
-        graphed(lambda latent: decode(quick_vae, channels_last(latent)), vae.device),
-        graphed(partial(vocode, vocoder), vocoder.device),
+        recorded(lambda latent: decode(quick_vae, inside(latent))),
+        recorded(partial(vocode, vocoder)),
     )
 
 
 def fused(net: Net) -> Net:
-    """``net`` with fused blocks on a GPU; elsewhere, and without Triton, ``net`` itself."""
-    if next(net.parameters()).device.type != "cuda":
-        return net
-    if not available():
-        warnings.warn(
-            "Triton is not installed, which mode fast fuses norms and sums with: batches take up to twice as long. "
-            "Install torch for CUDA from PyPI, which brings it.",
-            AudioLDMWarning,
-            stacklevel=2,
-        )
-        return net
-    return fuse(net)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def graphed(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    return Graphed(function) if device.type == "cuda" else function
+    """``net`` with fused blocks; without Triton, ``net`` itself."""
+    if available():
+        return fuse(net)
+    why = "Triton is not installed, which mode fast fuses norms and sums with: batches take up to twice as long."
+    use = "Install torch for CUDA from PyPI, which brings it."
+    warnings.warn(f"{why} {use}", AudioLDMWarning, stacklevel=2)
+    return net
 
 
 def keep_freed_memory() -> None:
@@ -168,17 +153,6 @@ def keep_freed_memory() -> None:
         library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4  # as malloc.h numbers them
         library.mallopt(mmap_max, 0)
         library.mallopt(trim_threshold, 512 * 2**20)
-
-
-WARM_UPS = 3
-"""Calls before a recording: cuDNN chooses its kernels in them."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor | None, ...]
-    output: Tensor
 
 
 class Graphed:
@@ -196,32 +170,31 @@ class Graphed:
         """The function's answer, in memory of its own."""
         key = tuple(None if part is None else (part.shape, part.dtype, part.device) for part in inputs)
         if key not in self.recordings:
-            self.recordings[key] = record(self.function, inputs)
+            self.recordings[key] = self.record(inputs)
             if len(self.recordings) > self.keep:
                 self.recordings.popitem(last=False)
         self.recordings.move_to_end(key)
-        recording = self.recordings[key]
-        for place, part in zip(recording.inputs, inputs, strict=True):
+        graph, places, output = self.recordings[key]
+        for place, part in zip(places, inputs, strict=True):
             if place is not None and part is not None:
                 place.copy_(part)
-        recording.graph.replay()
-        return recording.output.clone()
+        graph.replay()
+        return output.clone()
 
-
-def record(function: Callable[..., Tensor], inputs: tuple[Tensor | None, ...]) -> Recording:
-    """Warm up on a stream of its own, as capturing needs it, then record."""
-    places = tuple(None if part is None else part.clone() for part in inputs)
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-    try:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                function(*places)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = function(*places)
-    finally:
-        torch.backends.cudnn.benchmark = benchmark
-    return Recording(graph, places, output)
+    def record(self, inputs: tuple[Tensor | None, ...]) -> Recording:
+        """Warm up on a stream of its own, as capturing needs it, then record."""
+        places = tuple(None if part is None else part.clone() for part in inputs)
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):  # in which cuDNN chooses its kernels
+                    self.function(*places)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                output = self.function(*places)
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+        return graph, places, output

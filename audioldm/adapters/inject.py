@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from audioldm.adapters.adapter import Adapter, Layer
+from audioldm.adapters.adapter import Adapter, Layer, layers_of, weights_of
 from audioldm.adapters.delta import DELTAS
-from audioldm.adapters.targets import layers_of, weights_of
 from audioldm.adapters.words import Vocabulary
 from audioldm.errors import AudioLDMError
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn, tensor
 
-from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer
-from audioldm.adapters.targets import layers_of
+from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer, layers_of
 from audioldm.errors import AudioLDMError
 
 KOHYA = "lora_unet_"

@@ -53,14 +53,16 @@ def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> 
 
         return call
 
-    functions = parts.engine.functions
-    names = {"embed_text": "text", "unet": "unet", "decode": "vae", "vocode": "vocoder"}
-    watched_functions = {name: watched(part, getattr(functions, name)) for name, part in names.items()}
-    parts.engine.functions = Functions(**watched_functions)
+    plain, names = (
+        parts.engine.functions,
+        {"text": "embed_text", "vae": "decode", "vocoder": "vocode", "unet": "unet"},
+    )
+    calls = {name: watched(part, getattr(plain, name)) for part, name in names.items()}
+    parts.engine.functions = Functions(**calls)
     try:
         run()
     finally:
-        parts.engine.functions = functions
+        parts.engine.functions = plain
     wait(parts.device)
     return [*spans, Span("all", 0.0, time.perf_counter() - begin)]
 

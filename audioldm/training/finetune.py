@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.adapters import inject
-from audioldm.adapters.adapter import Adapter, start
+from audioldm.adapters.adapter import Adapter, defaults, start
 from audioldm.adapters.files import write
-from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch, choose_rows
 from audioldm.control.micro import MicroControl

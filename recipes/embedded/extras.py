@@ -29,9 +29,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.adapters import inject
-from audioldm.adapters.adapter import start
+from audioldm.adapters.adapter import defaults, start
 from audioldm.adapters.files import write
-from audioldm.adapters.targets import defaults
 from audioldm.batch import Condition
 from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, MapControl, load_net
 from audioldm.control.maps import MAPS, pictures

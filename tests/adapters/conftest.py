@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from audioldm.adapters.adapter import start
-from audioldm.adapters.targets import defaults
+from audioldm.adapters.adapter import defaults, start
 from audioldm.batch import Condition
 from audioldm.nets.unet import build_unet, net_call
 

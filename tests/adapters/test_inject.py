@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from audioldm.adapters import inject
-from audioldm.adapters.adapter import AdapterWarning, start
+from audioldm.adapters.adapter import AdapterWarning, defaults, find, layers_of, start
 from audioldm.adapters.delta import DELTAS
-from audioldm.adapters.targets import defaults, find, layers_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import build_unet
 

@@ -213,9 +213,8 @@ def adapter(world: World) -> None:
     """A LoRA whose factors are random."""
     import torch
 
-    from audioldm.adapters.adapter import start
+    from audioldm.adapters.adapter import defaults, start
     from audioldm.adapters.files import write
-    from audioldm.adapters.targets import defaults
     from audioldm.pipeline.audioldm import AudioLDM
 
     unet, rng = AudioLDM.from_pretrained(world.model).unet, torch.Generator().manual_seed(0)

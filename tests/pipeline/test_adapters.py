@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audioldm.adapters.adapter import AdapterWarning, start
+from audioldm.adapters.adapter import AdapterWarning, defaults, start
 from audioldm.adapters.files import write
-from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from audioldm.adapters import inject
-from audioldm.adapters.adapter import start
-from audioldm.adapters.targets import defaults
+from audioldm.adapters.adapter import defaults, start
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 
