@@ -78,8 +78,10 @@ def test_metadata(ours: Path, unet, key: str):
 
 
 @pytest.mark.filterwarnings("ignore::audioldm.errors.AudioLDMWarning")
-@pytest.mark.parametrize("layout", ["audioldm", "kohya", "peft"])
-@pytest.mark.parametrize("kind", ["lora", "loha", "lokr", "dora"])
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [("lora", "audioldm"), ("dora", "audioldm"), ("loha", "kohya"), ("lokr", "kohya"), ("lora", "peft")],
+)
 def test_weights(unet, moved, tmp_path, kind: str, layout: str):
     path = tmp_path / "a.safetensors"
     if layout == "audioldm":

@@ -104,17 +104,6 @@ def test_guidance_strengthens_a_control_as_it_does_the_words(tiny_model):
         assert not torch.allclose(pipe.denoiser(told)(x, sigma), plain.denoiser(told)(x, sigma))
 
 
-def test_a_controlnet_copies_the_encoder_and_only_it():
-    unet = small("film")
-    net = ControlNet.of(unet, "pitch", stride=4)
-    own = unet.state_dict()
-    copied = {k: v for k, v in net.encoder.state_dict().items()}
-    assert all(torch.equal(v, own[k]) for k, v in copied.items())
-    assert any(k.startswith("mid_block") for k in copied) and not any(
-        k.startswith("up_blocks") for k in copied
-    )
-
-
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @torch.no_grad()
 def test_a_shallow_controlnet_is_smaller_and_steers_any_size(depth):

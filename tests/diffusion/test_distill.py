@@ -43,25 +43,6 @@ def test_the_only_jump_without_loss_is_to_the_odes_end(gaussian, normal):
         assert step == 300 or mean.mean() > 1e4 * exact.mean()
 
 
-def test_regressing_on_ends_learns_the_closed_form(gaussian, normal):
-    x = 20 * normal(256, len(gaussian.mean))
-    end = gaussian.carried(x, 20.0, 0.0)
-    scale, shift = torch.zeros(2, len(gaussian.mean), dtype=torch.float64).requires_grad_().unbind(0)
-    scale, shift = (part.detach().requires_grad_() for part in (scale, shift))
-    optimizer = torch.optim.LBFGS([scale, shift], max_iter=200, tolerance_grad=1e-12, tolerance_change=0)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = distill.jump(lambda x, s: scale * x / 20 + shift, x, x.new_full((256,), 20.0), end).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    slope = gaussian.std / (gaussian.std**2 + 400).sqrt()
-    torch.testing.assert_close(scale.detach() / 20, slope, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(shift.detach(), gaussian.mean * (1 - slope), rtol=1e-5, atol=1e-6)
-
-
 def test_consistency_is_0_for_the_odes_end_and_only_its_student_has_a_gradient(gaussian, normal):
     x = 6 * normal(32, len(gaussian.mean))
     now, nxt = x.new_full((32,), 6.0), x.new_full((32,), 2.0)
@@ -122,10 +103,6 @@ def test_pseudo_huber_is_square_near_0_and_linear_far_off():
     a, zero = torch.tensor([[1e-4], [100.0]], dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
     near, distant = distill.pseudo_huber(a, zero, 0.03).tolist()
     assert near == pytest.approx(1e-8 / 0.06, rel=1e-3) and distant == pytest.approx(100 - 0.03, rel=1e-5)
-
-
-def critic_of(weights, features):
-    return lambda z: features(z) @ weights
 
 
 def test_the_best_relativistic_critic_is_the_log_density_ratio(normal):

@@ -119,12 +119,6 @@ def test_half_precision_keeps_its_state_in_float32():
     assert torch.equal(half, full.bfloat16())
 
 
-def test_gradients_are_off_while_sampling():
-    x = torch.ones(2, 2, requires_grad=True)
-    out = A.ddim(denoise, x, torch.tensor([1.0, 0.0]))
-    assert not out.requires_grad
-
-
 def test_more_rules_of_single_samplers():
     with pytest.raises(ValueError, match="order=4"):
         A.unipc(denoise, torch.ones(1, 1), torch.tensor([1.0, 0.0]), order=4)

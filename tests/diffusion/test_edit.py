@@ -90,13 +90,6 @@ def test_inpainting_follows_what_is_known():
     )
 
 
-def test_one_round_of_repaint_is_the_sampler(known):
-    sigmas = trailing(audioldm(), 6)
-    x = known * float(sigmas[0])
-    one = edit.repaint(lambda x, s: SAMPLERS["ddim"](gaussian, x, s), x, sigmas, noise=source(), rounds=1)
-    assert torch.allclose(one, SAMPLERS["ddim"](gaussian, x, sigmas), atol=1e-12)
-
-
 @pytest.mark.parametrize("schedule", [audioldm(), FlowPath()], ids=["audioldm", "flow"])
 def test_strength_runs_from_no_noise_to_the_noisiest(schedule):
     levels = [edit.start_level(schedule, s) for s in (0.0, 0.1, 0.5, 0.9, 1.0)]

@@ -92,11 +92,6 @@ def test_draws_cover_their_range_as_they_say():
         O.unit_draw(2, "half")
 
 
-def test_a_draw_depends_on_its_generator_alone():
-    pair = [O.draw_t(5, SCHEDULE, generator=torch.Generator().manual_seed(3)).tolist() for _ in range(2)]
-    assert pair[0] == pair[1]
-
-
 def test_loss_by_bin():
     by_bin = O.loss_by_bin(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 99, 999]), SCHEDULE)
     assert by_bin[0] == 2

@@ -33,12 +33,6 @@ def test_every_prediction_says_the_same_as_every_other(source, to, name, shape, 
     torch.testing.assert_close(back, said, rtol=1e-6, atol=1e-5)
 
 
-def test_batch_equal_to_another_dimension_is_not_broadcast_along_it():
-    x = torch.ones(3, 3)
-    assert P.spread(torch.tensor([1.0, 2.0, 3.0]), x)[:, 0].tolist() == [1, 2, 3]
-    assert P.spread(torch.tensor([1.0, 2.0, 3.0]), x).shape == (3, 1)
-
-
 def test_numbers_that_are_not_one_per_sample_are_refused():
     with pytest.raises(ValueError, match="one per sample"):
         P.spread(torch.ones(4), torch.ones(3, 4))

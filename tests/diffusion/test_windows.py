@@ -10,7 +10,6 @@ from torch import Generator
 
 from audioldm.diffusion import windows
 from audioldm.diffusion.prediction import spread
-from audioldm.diffusion.samplers import SAMPLERS
 
 
 def pointwise(x, sigma):
@@ -100,18 +99,6 @@ def test_every_part_counts_where_its_share_is_and_is_called_nowhere_else():
     made = windows.windowed([part(0), part(1)], shares, window=8)(x, ONE)
     assert torch.allclose(made[0, 0, :, 0], shares[1], atol=1e-6)
     assert max(calls[0]) < 22 and min(calls[1]) > 9, "windows without a share do not call the part"
-
-
-@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "ddpm"])
-def test_windows_work_under_a_sampler(name):
-    wide = windows.windowed([pointwise], torch.ones(1, 40), window=8)
-    sigmas = torch.tensor([10.0, 3.0, 1.0, 0.0]).double()
-    draws = [noise(40, seed=i) for i in range(4)]
-    one, other = (
-        SAMPLERS[name](denoise, draws[0] * 10, sigmas, noise=iter(draws[1:]).__next__)
-        for denoise in (wide, pointwise)
-    )
-    assert torch.allclose(one, other, atol=1e-9)
 
 
 def test_shares_sum_to_one_and_fade_around_the_border():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audioldm.signal.invert import fitted, griffin_lim, linear_magnitude, refine_phase, spectrum
+from audioldm.signal.invert import fitted, griffin_lim, refine_phase, spectrum
 from audioldm.signal.mel import log_mel
 from audioldm.spec import SPECS
 
@@ -15,15 +15,6 @@ def wave() -> torch.Tensor:
     time = torch.arange(16000) / SPEC.rate
     noise = 0.05 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
     return (0.4 * torch.sin(2 * torch.pi * (300 + 900 * time) * time) + noise)[None, None]
-
-
-def test_magnitudes_have_the_mels_bands(wave: torch.Tensor):
-    from audioldm.signal.mel import filterbank
-
-    mel = log_mel(wave, SPEC)
-    bands = filterbank(SPEC) @ linear_magnitude(mel, SPEC)
-    error = (bands.transpose(1, 2) - mel[:, 0].exp()).norm() / mel.exp().norm()
-    assert error < 0.1  # negative parts of the pseudo-inverse are cut off
 
 
 def test_more_rounds_come_closer_and_the_length_is_whole(wave: torch.Tensor):
@@ -83,11 +74,3 @@ def test_magnitudes_that_fit_keep_their_fine_structure(wave: torch.Tensor):
     for made in (same, louder):
         assert (made[inner] - own[inner]).norm() < 1e-3 * own[inner].norm()
     assert not louder[:, 1:-1].isnan().any() and not louder[:, [0, -1]].any()
-
-
-def test_the_same_generator_gives_the_same_sound(wave: torch.Tensor):
-    mel = log_mel(wave, SPEC)
-    a, b = (
-        griffin_lim(mel, SPEC, iterations=2, generator=torch.Generator().manual_seed(3)) for _ in range(2)
-    )
-    assert torch.equal(a, b)
