@@ -85,29 +85,17 @@ def mean(values: Tensor) -> Score:
     return Score(float(values.double().mean()), *bootstrap_mean(values, generator=generator()))
 
 
-def at_infinity(generated: ClipSet, real: ClipSet) -> Scores:
-    """Clips are drawn, and all their rows with them, more often where they are few; nothing for very few."""
-    fewest = min(len(generated), len(real))
-    if fewest < FEWEST:
-        return {}
-
-    def distance(a: Tensor, b: Tensor) -> float:
-        parts = ([side.rows[int(i)] for i in index[:, 0]] for side, index in ((generated, a), (real, b)))
-        return frechet_rows(*(torch.cat(part) for part in parts))
-
-    a, b = (torch.arange(len(side))[:, None] for side in (generated, real))
-    line = infinity(a, b, distance, generator=generator(), draws=max(1, min(16, SUBSETS // fewest)))
-    points = tuple(zip(line.counts, line.distances, strict=True))
-    return {"FD_inf": Score(line.value, error=line.error, r2=line.r2, points=points)}
-
-
 def distances(generated: ClipSet, real: ClipSet, *, extrapolate: bool = True) -> Scores:
     """What needs no pairs; FD is over all rows: one a clip, or one a patch where the embedder says so."""
-    x, y = generated.pooled, real.pooled
+    x, y, fewest = generated.pooled, real.pooled, min(len(generated), len(real))
     scores = {"FD": Score(frechet_rows(torch.cat(generated.rows), torch.cat(real.rows)))}
-    scores |= at_infinity(generated, real) if extrapolate else {}
+    if extrapolate and fewest >= FEWEST:
+        draws = max(1, min(16, SUBSETS // fewest))
+        line = infinity(generated.rows, real.rows, generator=generator(), draws=draws)
+        points = tuple(zip(line.counts, line.distances, strict=True))
+        scores["FD_inf"] = Score(line.value, error=line.error, r2=line.r2, points=points)
     scores["KAD"] = Score(kad(x, y))
-    if min(len(x), len(y)) > NEIGHBOURS:
+    if fewest > NEIGHBOURS:
         scores |= {name: Score(value) for name, value in coverage(x, y, k=NEIGHBOURS).items()}
     return scores | variety(generated)
 

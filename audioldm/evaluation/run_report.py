@@ -3,12 +3,12 @@
 import json
 import math
 from collections import defaultdict
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from audioldm.datasets.decode import opened
 from audioldm.errors import AudioLDMError
@@ -43,26 +43,22 @@ def read_run(folder: Path) -> dict[str, Points]:
 
 def run_page(folder: Path, *, against: Path | None = None) -> str:
     """The whole page."""
-    ours, theirs = read_run(folder), read_run(against) if against is not None else {}
+    ours, theirs = read_run(folder), read_run(against) if against else {}
+    settings = read_text(folder / "config.yaml")
     path = folder / "provenance.json"
-    facts = (
-        read_object(path, "Restore it, or remove it.")
-        if path.is_file()
-        else {"provenance.json": "is not there"}
-    )
-    made = html.table(["", "value"], [[key, html.plain(value)] for key, value in facts.items()])
-    differ = (
-        html.section(f"Settings that differ from {against}", differences(folder, against)) if against else ""
-    )
-    return html.page(
-        f"Run {folder}",
-        html.section("Where it stands", last_values(ours)),
-        html.section("Curves", curves(ours, theirs)),
-        previews(folder / "tensorboard"),
-        differ,
-        html.section("Made by", made),
-        html.section("Settings", f"<pre>{html.text(read_text(folder / 'config.yaml'))}</pre>"),
-    )
+    facts = read_object(path, "Restore it, or remove it.") if path.is_file() else {"provenance.json": "none"}
+    sections = {
+        "Where it stands": last_values(ours),
+        "Curves": curves(ours, theirs),
+        "Previews over time": previews(folder / "tensorboard"),
+        "Made by": html.table(["", "value"], [[key, html.plain(value)] for key, value in facts.items()]),
+        "Settings": f"<pre>{html.text(settings)}</pre>",
+    }
+    if against:
+        texts = (read_text(against / "config.yaml").splitlines(), settings.splitlines())
+        lines = unified_diff(*texts, str(against), str(folder), lineterm="")
+        sections[f"Settings that differ from {against}"] = f"<pre>{html.text(chr(10).join(lines))}</pre>"
+    return html.page(f"Run {folder}", *(html.section(*part) for part in sections.items() if part[1]))
 
 
 def last_values(series: dict[str, Points]) -> str:
@@ -121,7 +117,7 @@ def previews(folder: Path) -> str:
                 html.card("", f"batch {step}", preview(kind, step, event)) for step, event in shown
             )
             parts.append(f'<h3>{html.text(tag)}</h3><div class="clips">{cards}</div>')
-    return html.section("Previews over time", *parts) if parts else ""
+    return "".join(parts)
 
 
 def preview(kind: str, step: int, event: Any) -> str:
@@ -131,28 +127,3 @@ def preview(kind: str, step: int, event: Any) -> str:
     with opened(f"the preview of batch {step}", content=event.encoded_audio_string) as file:
         wave = torch.from_numpy(np.concatenate(list(file.blocks())).mean(axis=1))
         return html.spectrogram(wave, file.rate) + html.player(wave, file.rate)
-
-
-def differences(folder: Path, against: Path) -> str:
-    """Settings that are not the same in both runs."""
-    ours, theirs = settings(folder / "config.yaml"), settings(against / "config.yaml")
-    pairs = [
-        (name, ours.get(name, "-"), theirs.get(name, "-")) for name in sorted(ours.keys() | theirs.keys())
-    ]
-    rows = [row for row in pairs if row[1] != row[2]]
-    return html.table(["setting", str(folder), str(against)], rows) if rows else "<p>None.</p>"
-
-
-def settings(path: Path) -> dict[str, str]:
-    """A YAML file as dotted names."""
-
-    def flat(value: Any, name: str) -> dict[str, str]:
-        if not isinstance(value, dict):
-            return {name: str(value)}
-        parts = (flat(part, f"{name}.{key}".strip(".")) for key, part in value.items())
-        return {key: text for part in parts for key, text in part.items()}
-
-    try:
-        return flat(yaml.safe_load(read_text(path)) or {}, "")
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise AudioLDMError(f"{path} is not valid YAML.", "Restore it.") from None

@@ -1,6 +1,6 @@
 """Frechet distance between two clouds of embeddings, each taken as one Gaussian.   n rows, D width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,9 +32,6 @@ def frechet_rows(a: Tensor, b: Tensor) -> float:
     return max(float(gap + x.square().sum() + y.square().sum() - 2 * cross), 0.0)
 
 
-Distance = Callable[[Tensor, Tensor], float]
-
-
 @dataclass(frozen=True)
 class Extrapolation:
     """A distance at 1/n = 0 (endless clips), its standard error from the regression, and how straight the line was."""
@@ -62,25 +59,27 @@ def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
 
 
 def infinity(
-    rows: Tensor, reference: Tensor, distance: Distance, *, generator: Generator, draws: int = 1
+    clips: Sequence[Tensor], reference: Sequence[Tensor], *, generator: Generator, draws: int = 1
 ) -> Extrapolation:
-    """The distance of ``rows`` (n, D) to ``reference`` (m, D) with the bias of few clips taken out of both sets.
+    """The distance of ``clips`` to ``reference``, rows (P, D) of each, without the bias of few clips in both sets.
 
     Both are thinned together, from a third of the smaller one to all of it: Chong and Forsyth (arXiv:1911.07023)
     sec. 3, Gui et al. (arXiv:2311.01616) sec. 2.3 for audio.   Subsets are drawn without replacement: drawing with it
-    shrinks the number of different clips, and the line then ends at the biased value of all n.   A row should be a
-    clip, since the frames of one clip are not independent.   Each point is the mean over ``draws`` pairs of subsets.
+    shrinks the number of different clips, and the line then ends at the biased value of all n.   A clip is drawn with
+    all its rows, which are not independent.   Each point is the mean over ``draws`` pairs of subsets.
     """
-    n = min(len(rows), len(reference))
+    n = min(len(clips), len(reference))
     if n < 12:
         raise ValueError(f"{n} clips; 12 are the least.")
     counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, 12, dtype=torch.float64).tolist()]
+
+    def thinned(rows: Sequence[Tensor], count: int) -> Tensor:
+        order = torch.randperm(len(rows), generator=generator)[:count].tolist()
+        return torch.cat([rows[place] for place in order])
+
     distances = []
     for count in counts:
-        values = []
-        for _ in range(1 if count == len(rows) == len(reference) else draws):
-            a = rows[torch.randperm(len(rows), generator=generator)[:count]]
-            b = reference[torch.randperm(len(reference), generator=generator)[:count]]
-            values.append(distance(a, b))
-        distances.append(sum(values) / len(values))
+        times = 1 if count == len(clips) == len(reference) else draws
+        values = [frechet_rows(thinned(clips, count), thinned(reference, count)) for _ in range(times)]
+        distances.append(sum(values) / times)
     return line(counts, distances)

@@ -42,9 +42,8 @@ def test_the_page_holds_everything_and_needs_nothing(runs: list[Path], command, 
     for step in (0, 60):
         assert f"batch {step}<" in page
     assert "&lt;1&gt;" in page and "<1>" not in page
-    table = page[page.index("Settings that differ") :]
-    assert table.index("task.lr") > 0
-    assert "task.beta" not in table[: table.index("</table>")]
+    differ = page[page.index("Settings that differ") :]
+    assert "-  lr: 0.0003\n+  lr: 0.001" in differ and "+  beta" not in differ
     assert "commit abc" in page
 
 
@@ -74,9 +73,9 @@ def test_lines_that_no_training_wrote_are_left_out(runs: list[Path], line: str) 
 
 
 def test_a_damaged_file_of_a_run_is_named(runs: list[Path], command, capsys) -> None:
-    (runs[0] / "config.yaml").write_text("a: [")
+    (runs[1] / "config.yaml").unlink()
     assert command("report", runs[0], "--against", runs[1]) == 2
-    assert "config.yaml is not valid YAML" in capsys.readouterr().err
+    assert "config.yaml cannot be read" in capsys.readouterr().err
     for text in ("", "[]", "[" * 100_000):
         (runs[0] / "provenance.json").write_text(text)
         assert command("report", runs[0]) == 2
