@@ -31,10 +31,10 @@ from audioldm.evaluation.tag_bridge import TagBridge
 from audioldm.progress import counted
 from audioldm.tables import read_text
 from recipes.embedded.esc10 import PROMPTS, Esc10Classifier, Tally, check
-from recipes.embedded.vocoder_bars import classes_of
 
 from . import codec, likeness, pitch, prompts, sounds
 from .check import Check, table
+from .kinds import classes_of
 from .sounds import Framing, Tagged
 
 
