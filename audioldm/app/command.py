@@ -42,15 +42,14 @@ class Serve(Command):
             )
         with extra("app"):
             from audioldm.app import page
-        from audioldm.app.studio import Studio
         from audioldm.app.training import Trainer
         from audioldm.serve.jobs import Jobs
-        from audioldm.serve.service import Limits
+        from audioldm.serve.service import Limits, Service
 
         os.environ["GRADIO_TEMP_DIR"] = str((self.out / "uploads").absolute())
         self.out.mkdir(parents=True, exist_ok=True)
         limits = Limits(seconds=self.longest, waiting=self.waiting)
-        studio = Studio(self.model.load(), limits, Jobs(max(self.waiting, limits.takes)), out=self.out)
+        studio = Service(self.model.load(), limits, Jobs(max(self.waiting, limits.takes)), out=self.out)
         trainer = Trainer(studio, self.model, root)
         try:
             page.build(studio, trainer).launch(

@@ -1,6 +1,5 @@
 """The page: prompts, an edit with a drawn region, a training on own sounds, takes to compare, history."""
 
-import html
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, Signature
@@ -11,40 +10,21 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from audioldm.app.gate import Gate
-from audioldm.app.studio import Studio, Take
 from audioldm.app.training import MOST, Trainer, TrainRequest, kinds
 from audioldm.cli import figure
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.html import figure as picture_html
-from audioldm.evaluation.html import image
+from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
 from audioldm.evaluation.run_report import Points, smooth
 from audioldm.pipeline.sounds import Sound
 from audioldm.serve.jobs import Progress
-from audioldm.serve.service import EDITS, EditRequest
+from audioldm.serve.service import EDITS, EditRequest, Service, Take
 
 STATIC = Path(__file__).with_name("static")
-CSS = """
-#wave { position: relative; touch-action: none; cursor: crosshair; user-select: none; }
-#wave img { width: 100%; display: block; pointer-events: none; }
-#wave .shade { position: absolute; top: 0; bottom: 0; width: 0; background: #2563eb55; }
-#wave .shade { border-inline: 2px solid #1d4ed8; }
-.picture img, .curve img { width: 100%; display: block; }
-.tab-container button { padding-inline: .3rem !important; }
-button[role=tab].selected { color: #1d4ed8; }
-.dark button[role=tab].selected { color: #93c5fd; }
-time, time#time, time#duration { color: var(--body-text-color); }
-button.playback, .playback { color: var(--body-text-color); }
-.history { width: 100%; border-collapse: collapse; }
-.history td, .history th { text-align: left; padding: .25rem .5rem; border-bottom: 1px solid #8888; }
-.history-box { overflow-x: auto; }
-"""
 Update = dict[str, Any]
 History = list[dict[str, Any]]
 Work = Callable[[dict[str, Any]], Iterator[Any]]
-COLUMNS = ("what", "prompt", "seed", "seconds")
-"""of the history"""
 MODEL: Update = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
 """One request computes at a time, for all visitors together."""
 QUIET: Update = {"show_progress": "hidden", "api_visibility": "private"}
@@ -78,7 +58,7 @@ class Tab:
         run.__signature__ = Signature(names)  # type: ignore[attr-defined]
         return run
 
-    def wire(self, studio: Studio, history: gr.State, work: Work, api_name: str) -> None:
+    def wire(self, studio: Service, history: gr.State, work: Work, api_name: str) -> None:
         """Start by the button or by Enter in a prompt alone, stop by the other button."""
         run = self.runner(partial(updates, studio, work), "past")
         inputs, outputs = [*self.fields.values(), history], [self.status, history, *self.players]
@@ -89,7 +69,7 @@ class Tab:
         self.stop.click(lambda: "Cancelled.", None, self.status, cancels=events, queue=False, **QUIET)
 
 
-def build(studio: Studio, trainer: Trainer) -> gr.Blocks:
+def build(studio: Service, trainer: Trainer) -> gr.Blocks:
     """The page of a studio; ``launch`` it with ``settings(studio)``."""
     page = gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True)
     with page:
@@ -110,16 +90,16 @@ def build(studio: Studio, trainer: Trainer) -> gr.Blocks:
     return page
 
 
-def settings(studio: Studio, host: str) -> dict[str, Any]:
+def settings(studio: Service, host: str) -> dict[str, Any]:
     """How the page is launched at ``host``: local fonts, upload limits, the gate, and results as the only folder."""
-    script = (STATIC / "selection.js").read_text(encoding="utf-8")
+    css, script = ((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "selection.js"))
     return {
         "max_file_size": studio.limits.upload_mb * 2**20,
         "server_name": host,
         "allowed_paths": [str(studio.results.absolute())],
         "app_kwargs": {"middleware": [Middleware(Gate, folder=studio.out, host=host)]},
         "theme": theme(),
-        "css": CSS,
+        "css": css,
         "head": f"<script>{script}</script>",
         "footer_links": [],
         "ssr_mode": False,
@@ -149,7 +129,7 @@ def text(label: str, placeholder: str = "", **settings: Any) -> gr.Textbox:
     return gr.Textbox("", label=label, placeholder=placeholder, lines=1, **settings)
 
 
-def generate_tab(studio: Studio, history: gr.State) -> None:
+def generate_tab(studio: Service, history: gr.State) -> None:
     """Prompt, settings, takes."""
     default, limits = studio.pipe.defaults, studio.limits
     prompt = text("Prompt", "a dog barking", elem_id="prompt")
@@ -170,7 +150,7 @@ def generate_tab(studio: Studio, history: gr.State) -> None:
     tab.wire(studio, history, lambda answers: studio.generate(**answers), "generate")
 
 
-def edit_tab(studio: Studio, history: gr.State) -> None:
+def edit_tab(studio: Service, history: gr.State) -> None:
     """A sound, a region drawn on it, and what to do there."""
     default, limits = studio.pipe.defaults, studio.limits
     sound = gr.Audio(
@@ -265,7 +245,7 @@ def progress(trainer: Trainer) -> Iterator[list[Any]]:
         yield [news.line, drawn, file, *shown]
 
 
-def updates(studio: Studio, work: Work, answers: dict[str, Any], past: History) -> Iterator[list[Any]]:
+def updates(studio: Service, work: Work, answers: dict[str, Any], past: History) -> Iterator[list[Any]]:
     """Updates of the page while ``work(answers)`` goes on: the line, the history, the takes."""
     count = studio.limits.takes
     still: list[Any] = [gr.skip()] * (1 + 2 * count)
@@ -297,32 +277,27 @@ def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]
     for take, name in zip(takes, names, strict=True):
         label = f"{name}, seed {take['seed']}"
         png = Path(take["figure"]).read_bytes()
-        picture = image(png, f"Waveform and log-mel of {label[:1].lower()}{label[1:]}")
+        picture = html.image(png, f"Waveform and log-mel of {label[:1].lower()}{label[1:]}")
         parts.append(gr.update(value=take["audio"], visible=True, label=label))
         parts.append(gr.update(value=picture, visible=True))
     return parts + [gr.update(value=None, visible=False)] * 2 * (count - len(takes))
 
 
 def history_html(past: History) -> tuple[str, list[str]]:
-    """The records of the takes so far as a table, newest first, and their files."""
-    rows = []
-    for record in past[::-1]:
-        cells = (
-            record["settings"].get("edit", "generate"),
-            record["prompt"],
-            record["seed"],
-            record["sound"]["seconds"],
-        )
-        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    table = f'<table class="history"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    box = f'<div class="history-box" tabindex="0" role="region" aria-label="History">{table}</div>'
-    return box, [record[kind] for record in past[::-1] for kind in ("audio", "sidecar")]
+    """The takes so far as a table, newest first, and their files."""
+    newest = past[::-1]
+    rows = [
+        [take["settings"].get("edit", "generate"), take["prompt"], take["seed"], take["sound"]["seconds"]]
+        for take in newest
+    ]
+    table = html.table(["what", "prompt", "seed", "seconds"], rows)
+    box = f'<div class="history" tabindex="0" role="region" aria-label="History">{table}</div>'
+    return box, [take[kind] for take in newest for kind in ("audio", "sidecar")]
 
 
 def selectable(sound: Sound, rate: int) -> str:
     """The waveform of an upload, on which a region can be drawn; the model hears it at ``rate`` Hz."""
-    picture = image(
+    picture = html.image(
         figure.strip(sound.mono(rate).numpy()),
         f"Waveform, {sound.seconds:.1f} seconds: drag to select a region",
     )
@@ -340,6 +315,6 @@ def curve_html(points: Points) -> str:
     axes.plot(batches, smooth(losses), linewidth=1.4, color="#1d4ed8")
     axes.set(xlabel="batch", ylabel="loss")
     axes.grid(alpha=0.3)
-    return picture_html(
+    return html.figure(
         picture, f"Loss of {len(points)} batches, {losses[0]:.3g} at first, {losses[-1]:.3g} now"
     )

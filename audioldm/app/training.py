@@ -14,12 +14,12 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from uuid import uuid4
 
-from audioldm.app.studio import Studio, Take
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.datasets.prepare.shared import is_sound, walk
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.run_report import Points, read_run
 from audioldm.paths import inside
+from audioldm.serve.service import Service, Take
 
 MOST = {"batches": 10_000, "batch_size": 64, "seed": 2**31 - 1}
 """Largest numbers that the page may ask for"""
@@ -183,7 +183,7 @@ class Training:
 class Trainer:
     """Trains on folders below ``root`` (None: nobody may), one at a time, with the model of ``options``."""
 
-    studio: Studio
+    studio: Service
     options: ModelOptions
     root: Path | None = None
     current: Training | None = None

@@ -1,12 +1,13 @@
 """What a model does for others, within limits: the page, the API and the agent's tool all ask here.   N samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
 from math import ceil, log
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit, sounds
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.edit import FADE
-from audioldm.serve.jobs import Job, Jobs, OnStep
+from audioldm.serve.jobs import Job, Jobs, OnStep, Progress, watch
 
 EDITS = {"transfer": "transfer", "inpaint": "inpaint", "continue": "outpaint", "upscale": "upscale", "vary": "vary",
          "denoise": "denoise"}  # fmt: skip
@@ -49,6 +50,12 @@ class Result:
     wave: Tensor
     notes: list[str]
     file: sounds.Sound | None = None
+
+
+Take = dict[str, Any]
+"""a result: its sidecar's record, with the names of its files as ``audio``, ``figure`` and ``sidecar``"""
+Takes = Iterator[Progress | list[Take]]
+"""progress, and at last the takes"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,13 @@ class Service:
     pipe: AudioLDM
     limits: Limits = Limits()
     jobs: Jobs = field(default_factory=Jobs)
+    out: Path = Path()
+    """for the files of the page: uploads, results, trainings"""
+
+    @property
+    def results(self) -> Path:
+        """The folder of results, apart from that of uploads."""
+        return self.out / "results"
 
     def generating(self, prompt: str, *, seed: int, on_step: OnStep | None = None, **settings: Any) -> Job:
         """Submit a sound of ``prompt``; settings as for the pipeline.   Raises AudioLDMError."""
@@ -239,3 +253,29 @@ class Service:
         """Write a sound, its picture and its sidecar; the sidecar's record with their paths."""
         clip, wave = Clip(prompt, seed, stem_of(title, seed), title), result.wave.float().cpu().numpy()
         return save(self.pipe, clip, wave, {"settings": settings}, output, file=result.file)
+
+    def generate(self, prompt: str, *, takes: int, seed: int, **settings: Any) -> Takes:
+        """``takes`` clips of ``prompt``, with seeds ``seed``, ``seed`` + 1, ...; settings as for the pipeline."""
+        self.check(takes=takes, seed=seed, **settings)
+        prompt, seeds = prompt.strip(), range(seed, seed + takes)
+        yield from self.each(partial(self.generating, prompt, **settings), prompt, prompt, seeds, settings)
+
+    def edit(self, request: EditRequest, **settings: Any) -> Takes:
+        """The takes of an edit; settings as for the pipeline."""
+        edit, prompt = self.prepared(request, **settings), request.prompt.strip()
+        title = f"{Path(request.path or '').stem} {request.kind} {prompt}"
+        seeds = range(request.seed, request.seed + request.takes)
+        yield from self.each(partial(self.editing, edit), prompt, title, seeds, edit.record())
+
+    def each(
+        self, submit: Callable[..., Job], prompt: str, title: str, seeds: range, settings: dict[str, Any]
+    ) -> Takes:
+        """Make and save a take for each seed, into a folder that no other request has."""
+        output = Output(out=self.results / uuid4().hex)
+        settings = {**vars(self.pipe.defaults), "notes": [], **settings}
+        results = yield from watch([partial(submit, seed=seed) for seed in seeds])
+        takes = []
+        for seed, result in zip(seeds, results, strict=True):
+            about = {**settings, "notes": [*settings["notes"], *result.notes]}
+            takes.append(self.save(result, prompt, title, seed, about, output))
+        yield takes

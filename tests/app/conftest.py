@@ -9,13 +9,14 @@ import soundfile
 
 @pytest.fixture(scope="session")
 def studio(tiny_model, tmp_path_factory):
-    from audioldm.app.studio import Studio
     from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.serve.service import Limits
+    from audioldm.serve.service import Limits, Service
 
     out = tmp_path_factory.mktemp("app")
     os.environ["GRADIO_TEMP_DIR"] = str(out / "uploads")
-    return Studio(AudioLDM.from_pretrained(tiny_model), Limits(seconds=5.0, upload_mb=1, waiting=32), out=out)
+    return Service(
+        AudioLDM.from_pretrained(tiny_model), Limits(seconds=5.0, upload_mb=1, waiting=32), out=out
+    )
 
 
 @pytest.fixture(scope="session")

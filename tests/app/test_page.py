@@ -122,7 +122,7 @@ def test_type_hear_edit_and_find_it_again(visitor, upload):
     assert page.evaluate(LOUDEST) > 0.001
 
     page.get_by_role("tab", name="History").click()
-    rows = page.locator("table.history tbody tr")
+    rows = page.locator("#history tr:has(td)")
     expect(rows).to_have_count(3)
     expect(rows.first).to_contain_text("inpaint")
     expect(rows.last).to_contain_text("rain <b>falling</b>")  # as text, not as markup
