@@ -47,7 +47,8 @@ class Generate(Making):
     standard error. The clip at place i of all prompts times -n has seed SEED+i. The same seed, settings, model,
     versions, device and number of threads give the same bytes, alone or among others at batch_size 1; other
     threads and batch sizes round differently, which a vocoder's phases add up. A clip that fails does not end
-    the others.
+    the others. Maps to follow: loudness, pitch, onset, centroid, edges. Recipes that train a net for --refiner,
+    --ip-adapter, --prior or --micro say how (audioldm recipes).
 
     \b
     Examples:

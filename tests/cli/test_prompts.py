@@ -13,53 +13,37 @@ import soundfile
 from audioldm import tables
 from audioldm.errors import AudioLDMError
 
-QUICK = ("--steps", "1", "--seconds", "0.2", "--set", "figure=false", "--json")
-
-
-def listed(generate, *words, quick=("--json", "--dry-run")):
-    """The clips of a dry run."""
-    code, printed, err = generate(*words, quick=quick)
-    assert code == 0, err
-    return json.loads(printed)
-
-
 TABLE = """prompt,seed,seconds,steps,guidance,negative,out
 "a dog, barking",7,0.4,2,1.5,wind,dogs/one.flac
 rain,,,,,,
 """
 
 
-def test_a_row_has_its_own_settings(generate, out, tmp_path):
+def test_a_row_has_its_own_settings(records, out, tmp_path):
     path = tmp_path / "many.csv"
     path.write_text(TABLE)
-    code, printed, err = generate("--prompts", path, "--seed", "3", quick=QUICK)
-    assert code == 0, err
-    dog, rain = json.loads(printed)
+    dog, rain = records("--prompts", path, "--seed", "3")
     assert (dog["audio"], dog["prompt"], dog["seed"]) == (str(out / "dogs/one.flac"), "a dog, barking", 7)
     asked = {"seconds": 0.4, "steps": 2, "guidance": 1.5, "negative": "wind"}
     assert asked.items() <= dog["settings"].items()
     assert soundfile.info(out / "dogs/one.flac").frames == 6400
-    assert (rain["seed"], rain["settings"]["steps"], rain["settings"]["seconds"]) == (4, 1, 0.2)
-    alone = generate("rain", "--seed", "4", "--force", quick=QUICK)
-    assert json.loads(alone[1])[0]["sound"]["sha256"] == rain["sound"]["sha256"]
+    assert (rain["seed"], rain["settings"]["steps"], rain["settings"]["seconds"]) == (4, 2, 0.2)
+    (alone,) = records("rain", "--seed", "4", "--force")
+    assert alone["sound"]["sha256"] == rain["sound"]["sha256"]
 
 
-def test_jsonl_has_the_same_columns_and_a_sound_may_be_the_prompt(generate, tmp_path):
-    sound = tmp_path / "ref.wav"
-    soundfile.write(sound, 0.3 * np.random.default_rng(0).normal(size=16000), 16000)
-    lines = [{"prompt": "rain", "steps": 2, "seed": None}, {"audio_prompt": f"{sound}:1", "out": "like"}]
-    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    code, printed, err = generate("--prompts", tmp_path / "many.jsonl", quick=QUICK)
-    assert code == 0, err
-    rain, like = json.loads(printed)
-    assert rain["settings"]["steps"] == 2 and "audio_prompt" not in rain["settings"]
+def test_jsonl_has_the_same_columns_and_a_sound_may_be_the_prompt(records, sound, tmp_path):
+    lines = [{"prompt": "rain", "steps": 1, "seed": None}, {"audio_prompt": f"{sound}:1", "out": "like"}]
+    (tmp_path / "many.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    rain, like = records("--prompts", tmp_path / "many.jsonl")
+    assert rain["settings"]["steps"] == 1 and "audio_prompt" not in rain["settings"]
     assert like["settings"]["audio_prompt"]["share"] == 1 and like["audio"].endswith("/like.wav")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
 @pytest.mark.parametrize("kind", ["txt", "csv", "-"])
-def test_encodings_and_line_ends(generate, tmp_path, monkeypatch, encoding, end, kind):
+def test_encodings_and_line_ends(records, tmp_path, monkeypatch, encoding, end, kind):
     lines = (["prompt"] if kind == "csv" else []) + [
         "café",
         "",
@@ -71,19 +55,16 @@ def test_encodings_and_line_ends(generate, tmp_path, monkeypatch, encoding, end,
     else:
         (tmp_path / f"many.{kind}").write_bytes(data)
     where = "-" if kind == "-" else tmp_path / f"many.{kind}"
-    assert [row["prompt"] for row in listed(generate, "--prompts", where)] == [lines[-3], lines[-1]]
+    assert [row["prompt"] for row in records("--prompts", where, "--dry-run")] == [lines[-3], lines[-1]]
 
 
-@pytest.mark.parametrize(
-    "text", ['{"prompt": "rain", "steps": 3}', "prompt,steps\nrain,3", "prompt;steps\nrain;3"]
-)
-def test_standard_input_may_be_a_table(generate, monkeypatch, text):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    if ";" in text:
-        assert listed(generate, "-")[0]["prompt"] == "prompt;steps", "only a comma is looked for there"
-        return
-    (row,) = listed(generate, "-")
-    assert (row["prompt"], row["steps"]) == ("rain", 3)
+def test_standard_input_may_be_a_table(records, monkeypatch):
+    for text in ('{"prompt": "rain", "steps": 3}', "prompt,steps\nrain,3", "seed,caption,steps\n1,rain,3\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        (row,) = records("-", "--dry-run", quick=())
+        assert (row["prompt"], row["steps"]) == ("rain", 3)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("prompt;steps\nrain;3"))
+    assert records("-", "--dry-run")[0]["prompt"] == "prompt;steps", "only a comma is looked for there"
 
 
 REFUSED = {
@@ -118,14 +99,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
-def test_a_bad_row_is_named_before_the_model_and_in_a_dry_run(generate, out, tmp_path, name, dry_run):
+def test_a_bad_row_is_named_before_the_model_and_in_a_dry_run(refused, tmp_path, name):
     content, expected = REFUSED[name]
     (tmp_path / name).write_bytes(content)
-    code, printed, err = generate("--prompts", tmp_path / name, *dry_run, model="no/such/model", quick=())
-    assert (code, printed) == (2, ""), err
-    assert err.count("\n") == 1 and expected in err, err
-    assert not out.exists()
+    for dry_run in ((), ("--dry-run",)):
+        refused(("--prompts", tmp_path / name, *dry_run), expected)
 
 
 def test_a_link_does_not_lead_out_of_the_folder(generate, out, tmp_path):
@@ -148,18 +126,12 @@ def test_a_dry_run_lists_every_clip_and_makes_none(generate, out, tmp_path):
     assert not out.exists()
 
 
-def test_words_that_are_not_read_are_named(generate):
-    words = " ".join(f"word{i}" for i in range(200))
-    code, _, err = generate(words, quick=("--steps", "1", "--seconds", "0.2", "--set", "figure=false"))
+def test_what_is_not_used_is_told(generate):
+    code, _, err = generate(" ".join(f"word{i}" for i in range(200)))
     assert code == 0
     assert "words of the prompt are not read" in err and "word199" in err and "word1 " not in err
-    code, _, err = generate(
-        "雨" * 100, "-n", "3", quick=("--steps", "1", "--seconds", "0.2", "--set", "figure=false")
-    )
+    code, _, err = generate("雨" * 100, "-n", "3")
     assert code == 0 and err.count("words of the prompt are not read") == 1
-
-
-def test_a_negative_prompt_without_guidance_is_told(generate):
     for words in (("--dry-run",), ()):
         code, _, err = generate("rain", "--negative", "wind", "--guidance", "1", *words)
         assert code == 0 and "negative='wind' does nothing at guidance 1" in err
@@ -195,14 +167,6 @@ def test_an_audio_prompt_is_found_however_its_name_is_composed(generate, tmp_pat
     code, printed, err = generate("--prompts", tmp_path / "p.csv", "--dry-run")
     assert code == 0 and "audio_prompt=" in printed, err
     assert generate("rain", "--audio-prompt", cell, "--dry-run")[0] == 0
-
-
-@pytest.mark.parametrize("peak", [1e30, 2e3])
-def test_an_audio_prompt_beyond_every_level_is_no_sound(generate, out, tmp_path, peak):
-    wave = (peak * np.sin(np.arange(16000) / 9)).astype(np.float32)
-    soundfile.write(tmp_path / "loud.wav", wave, 16000, subtype="FLOAT")
-    code, _, err = generate("rain", "--audio-prompt", tmp_path / "loud.wav")
-    assert code == 2 and "of full scale: it is no sound" in err and not out.exists()
 
 
 def test_prompts_that_never_end_are_refused(generate, tmp_path, monkeypatch):

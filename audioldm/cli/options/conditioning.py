@@ -24,27 +24,12 @@ AudioPrompt = tuple[Path, float]
 class SoundConditions(Group):
     panel = "Conditioning on sound"
     audio_prompt: str | None = option(None, "Sound like this file, by SHARE.  [default: 0.5]", "FILE[:SHARE]")
-    ip_adapter: Path | None = option(
-        None,
-        "Attend to --audio-prompt beside the text, SHARE being its scale: a net of control/ip_adapter, or "
-        "'own' for the one that the embedded model has.",
-        "FOLDER",
-    )
-    control: list[str] = option(
-        [],
-        "Follow the loudness, pitch, onset, centroid or edges of a sound, or a CSV of seconds,value.",
-        "MAP=FILE[:SCALE]",
-    )
-    prior: Path | None = option(
-        None, "Draw a sound's vector from the prompt: caption/prior or own.", "FOLDER"
-    )
+    control: list[str] = option([], "Follow this of a sound, or a CSV of seconds,value.", "MAP=FILE[:SCALE]")
     control_net: list[Path] = setting([], "Net of a --control: control/t2i_adapter or controlnet.", "FOLDER")
-    micro: list[str] = option(
-        [],
-        "Make it as if cut from such a clip: start, seconds, rate, loudness or clipping; for a model trained with "
-        "task.micro.",
-        "FACT=NUMBER",
-    )
+    # nets of one recipe each, which says how
+    ip_adapter: Path | None = option(None, "Attend to --audio-prompt.", "FOLDER", hidden=True)
+    prior: Path | None = option(None, "Draw a sound's vector from the prompt.", "FOLDER", hidden=True)
+    micro: list[str] = option([], "As if cut from such a clip.", "FACT=NUMBER", hidden=True)
 
     def check(self) -> "list[MapSource]":
         """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""

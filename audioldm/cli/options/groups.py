@@ -124,7 +124,9 @@ class Guidance(Group):
     guidance_threshold: Pair = setting(None, "Threshold |x0|: 0.995,3.", "QUANTILE,FLOOR", Between(0))
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
     guidance_weak: str | None = setting(None, "Autoguidance: a worse model of the same latents.", "FOLDER")
-    refiner: str | None = option(None, "A model for the lowest noise levels: recipe sdxl/refiner.", "FOLDER")
+    refiner: str | None = option(
+        None, "A model for the lowest noise levels: recipe sdxl/refiner.", "FOLDER", hidden=True
+    )
     refine: float = setting(0.2, "The refiner's share of the schedule's time.", Between(0, 1, above=True))
     guidance_clap: float = setting(0.0, "Strength of the CLAP score's gradient, such as 30.", Between(0))
     guidance_classifier: Path | None = setting(None, "What recipe embedded/classifier exported.", "FOLDER")
