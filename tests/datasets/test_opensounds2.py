@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from sounds import sine
+from sounds import save, sine
 
 from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode
@@ -28,24 +28,24 @@ def opus(hertz: float) -> bytes:
     return file.getvalue()
 
 
-def line(path: str, caption: str, group: str) -> dict[str, str]:
-    about = {
-        "source": "github.com/a/b",
-        "original_path": "x.ogg",
-        "licence": "CC-BY-3.0",
-        "attribution": "Ann",
-    }
-    return {"tar": "audio-000.tar", "path": path, "caption": caption, "group": group, **about}
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four clips, one of them weak, and lines about a clip that is not there and one outside."""
+    """Four clips, one of them weak, and lines about a clip that is not there, one outside and one without a path."""
+
+    def line(path: str, caption: str, group: str) -> str:
+        about = {
+            "source": "github.com/a/b",
+            "original_path": "x.ogg",
+            "licence": "CC-BY-3.0",
+            "attribution": "Ann",
+        }
+        return json.dumps({"tar": "audio-000.tar", "path": path, "caption": caption, "group": group, **about})
+
     rows = [line(f"a/{i}.opus", f"a bell {i}", f"a:{i // 2}") for i in range(3)]
     rows.append(line("b/3.opus", "a retro game sound effect, glasses", "b:x"))
     rows += [line("a/gone.opus", "a horn", "a:gone"), line("../out.opus", "a dog", "a:out")]
     (tmp_path / "in").mkdir()
-    (tmp_path / "in/manifest.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nbroken\n")
+    (tmp_path / "in/manifest.jsonl").write_text("\n".join([*rows, "broken", '{"caption": "x"}', ""]))
     with tarfile.open(tmp_path / "in/audio-000.tar", "w") as tar:
         for i, name in enumerate(("a/0.opus", "a/1.opus", "a/2.opus", "b/3.opus", "../out.opus")):
             item, content = tarfile.TarInfo(name), opus(300.0 + 50 * i)
@@ -54,44 +54,34 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_rows_findings_and_resuming(folder: Path, tmp_path: Path):
+def test_rows_findings_and_resuming(folder: Path, tmp_path: Path, command, capsys):
     findings: list[Finding] = []
     rows = opensounds2(folder, to=tmp_path / "to", findings=findings)
     report = check(rows)
     assert not report.findings and [row.captions[0] for row in report.rows] == [
-        f"a bell {i}" for i in range(3)
+        "a bell 0",
+        "a bell 1",
+        "a bell 2",
     ]
     assert {row.licence for row in rows} == {"CC-BY-3.0"} and rows[0].source == "opensounds2/a"
     assert rows[0].author == "Ann (github.com/a/b: x.ogg)" and rows[0].split == rows[1].split
     text = "\n".join(map(str, findings))
-    assert (
-        "1 weak captions" in text
-        and "manifest.jsonl:7" in text
-        and "gone.opus" in text
-        and "leads out" in text
-    )
-    assert not (tmp_path / "out.opus").exists()
+    for part in (
+        "1 weak captions",
+        "manifest.jsonl:7",
+        "manifest.jsonl:8 (no text path)",
+        "gone.opus",
+        "leads out",
+    ):
+        assert part in text
+    assert len(findings) == 5 and not (tmp_path / "out.opus").exists()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "to/a").iterdir()}
     (tmp_path / "to/a/1.opus").unlink()
     assert opensounds2(folder, to=tmp_path / "to", findings=[]) == rows
     assert sum(path.stat().st_mtime_ns == times[path] for path in times) == 2
     weighted = opensounds2(folder, to=tmp_path / "to", weak=0.25, findings=[])
     assert [row.weight for row in weighted] == [1.0, 1.0, 1.0, 0.25]
-
-
-def test_a_sound_with_other_bytes_is_left_out(folder: Path, tmp_path: Path):
-    path = folder / "manifest.jsonl"
-    rows = [json.loads(text) for text in path.read_text().splitlines()[:3]]
-    path.write_text("\n".join(json.dumps(row | {"sha256": "0" * 64}) for row in rows))
-    findings: list[Finding] = []
-    assert opensounds2(folder, to=tmp_path / "to", findings=findings) == []
-    assert len(findings) == 3 and "sha256" in findings[0].detail
-    with pytest.raises(AudioLDMError, match="weak=2"):
-        opensounds2(folder, to=tmp_path / "to", weak=2)
-
-
-def test_the_command(command, folder: Path, tmp_path: Path, capsys):
-    words = [
+    words = (
         "--from",
         folder,
         "--to",
@@ -103,9 +93,20 @@ def test_the_command(command, folder: Path, tmp_path: Path, capsys):
         "--test",
         0,
         "--json",
-    ]
+    )
     assert command("data", "prepare", "opensounds2", *words) == 0
     assert json.loads(capsys.readouterr().out)["clips"] == 3
+
+
+def test_a_sound_with_other_bytes_is_left_out(folder: Path, tmp_path: Path):
+    path = folder / "manifest.jsonl"
+    rows = [json.loads(text) for text in path.read_text().splitlines()[:3]]
+    path.write_text("\n".join(json.dumps(row | {"sha256": "0" * 64}) for row in rows))
+    findings: list[Finding] = []
+    assert opensounds2(folder, to=tmp_path / "to", findings=findings) == []
+    assert len(findings) == 3 and "sha256" in findings[0].detail
+    with pytest.raises(AudioLDMError, match="weak=2"):
+        opensounds2(folder, to=tmp_path / "to", weak=2)
 
 
 def commit(folder: Path) -> str:
@@ -126,17 +127,10 @@ def listed(tmp_path: Path) -> Path:
     for owner, names in (("ann/one", ("a b.wav", "#c.wav")), ("bob/two", ("d/e.wav",))):
         folder = tmp_path / "host" / owner
         for i, name in enumerate(names):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(folder / name, 0.2 * sine(2.0, 300.0 + 50 * len(rows)), 16000)
-            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            rows.append(
-                {
-                    "repository": owner,
-                    "original_path": name,
-                    "sha256": digest[:32],
-                    "path": f"{owner[:3]}/{i}.opus",
-                }
-            )
+            path = save(folder / name, 0.2 * sine(2.0, 300.0 + 50 * len(rows)), subtype="PCM_16")
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+            clip = f"{owner[:3]}/{i}.opus"
+            rows.append({"repository": owner, "original_path": name, "sha256": digest, "path": clip})
         pins[owner] = commit(folder)
     rows.append({**rows[0], "original_path": "gone.wav", "path": "ann/gone.opus"})
     rows.append({**rows[1], "sha256": "0" * 32, "path": "ann/other.opus"})
@@ -147,7 +141,7 @@ def listed(tmp_path: Path) -> Path:
         "attribution": "Ann",
         "start": 0.5,
         "seconds": 1.0,
-        "gain": 2.0,
+        "gain": 2,
     }
     lines = [json.dumps({**about, **row, "clip": "", "group": row["path"]}) for row in rows]
     place = tmp_path / "clips.jsonl.xz"
