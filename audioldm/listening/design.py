@@ -90,8 +90,6 @@ def williams_square(n: int) -> list[tuple[int, ...]]:
     >>> len(williams_square(5))
     10
     """
-    if n < 1:
-        raise ValueError(f"n={n} is not a number of conditions.")
     zigzag = [(n - (i + 1) // 2) % n if i % 2 else i // 2 for i in range(n)]
     rows = [tuple((step + start) % n for step in zigzag) for start in range(n)]
     return rows + [row[::-1] for row in rows] if n % 2 and n > 1 else rows

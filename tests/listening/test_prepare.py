@@ -21,11 +21,6 @@ from audioldm.progress import listening
 SINE = np.sin(2 * np.pi * 997 * np.arange(2 * stimuli.RATE) / stimuli.RATE).astype(np.float32)
 
 
-def test_full_scale_sine_is_3_lufs_below_zero():
-    # ITU-R BS.1770-4: a 0 dBFS sine of 997 Hz on one channel reads -3.01 LKFS
-    assert loudness(torch.from_numpy(SINE), stimuli.RATE) == pytest.approx(-3.01, abs=0.1)
-
-
 def test_files_tell_nothing(make, systems):
     test = make()
     names = {path.name for path in (test.folder / "audio").iterdir()}
@@ -117,8 +112,7 @@ def test_volume_noise_and_beeps():
 def test_wav_bytes_survive_as_integers():
     content = stimuli.pcm16(0.25 * SINE)
     back, rate = soundfile.read(io.BytesIO(content), dtype="int16")
-    assert rate == stimuli.RATE
-    assert np.abs(back).max() == pytest.approx(8192, abs=1)
+    assert (rate, np.abs(back).max()) == (stimuli.RATE, pytest.approx(8192, abs=1))
     assert len(content) == 44 + 2 * len(SINE), "a bare header: no metadata that could name the source"
 
 
@@ -180,25 +174,23 @@ def test_bad_clips_are_named(systems, tmp_path, change, told):
     assert not (tmp_path / "test").exists()
 
 
-@pytest.mark.parametrize(
-    ("choices", "told"),
-    [
+def test_impossible_tests_are_refused(systems, tmp_path):
+    two = {name: systems[name] for name in ("old", "new")}
+    for choices, told in (
         (Choices("mos"), "not a method"),
         (Choices("mushra"), "needs a reference"),
         (Choices("mushra", reference="real"), "not a system"),
         (Choices("mushra", reference="old", anchors=("anchor7",)), "unknown"),
         (Choices(catch=-1), "not a number of trials"),
         (Choices(per_rater=2000), "not a number of trials"),
-    ],
-)
-def test_impossible_tests_are_refused(systems, tmp_path, choices, told):
-    with pytest.raises(AudioLDMError, match=told):
-        prepare({name: systems[name] for name in ("old", "new")}, tmp_path / "test", choices)
-
-
-def test_one_system_is_enough_for_ratings_only(systems, tmp_path):
+    ):
+        with pytest.raises(AudioLDMError, match=told):
+            prepare(two, tmp_path / "test", choices)
+    for name in ("a\x1b[2Jb", "a\nb", "a:b", " ", "anchor3500"):
+        with pytest.raises(AudioLDMError, match="cannot be a system's name"):
+            prepare({name: systems["old"], "new": systems["new"]}, tmp_path / "test")
     with pytest.raises(AudioLDMError, match="2 or more"):
-        prepare({"old": systems["old"]}, tmp_path / "ab")
+        prepare({"old": systems["old"]}, tmp_path / "test")
     assert prepare({"old": systems["old"]}, tmp_path / "acr", Choices("acr")).about["systems"] == 1
 
 
@@ -221,10 +213,7 @@ def test_captions_from_a_table_or_a_manifest(systems, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (
-            lambda f: (f / "key.json").write_text((f / "key.json").read_text() + " "),
-            "not the one of test.json",
-        ),
+        (lambda f: (f / "key.json").open("a").write(" "), "not the one of test.json"),
         (lambda f: (f / "key.json").unlink(), "There is no"),
         (lambda f: (f / "test.json").write_text("[]"), "another format"),
         (lambda f: (f / "test.json").write_text("{"), "is not JSON"),
@@ -257,22 +246,19 @@ def rewrite_key(folder, change):
     (folder / "test.json").write_text(json.dumps(public))
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.wav", "/etc/hostname", "a/../../secret.wav", "..\\secret.wav", ""]
-)
-def test_a_key_that_leads_out_of_the_folder_is_refused(make, name):
+def test_a_key_that_leads_out_of_the_folder_is_refused(make):
     test = make()
-    secret = test.folder / "secret.wav"
-    secret.write_bytes(b"not for raters")
-    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+    (test.folder / "secret.wav").write_bytes(b"not for raters")
+    digest = hashlib.sha256(b"not for raters").hexdigest()
+    for name in ("../secret.wav", "/etc/hostname", "a/../../secret.wav", "..\\secret.wav", ""):
 
-    def change(key):
-        clip = key["clips"].pop(next(iter(key["clips"])))
-        key["clips"][name] = {**clip, "sha256": digest}
+        def change(key, name=name):
+            clip = key["clips"].pop(next(iter(key["clips"])))
+            key["clips"] = {name: {**clip, "sha256": digest}, **key["clips"]}
 
-    rewrite_key(test.folder, change)
-    with pytest.raises(AudioLDMError, match="leads out"):
-        load(test.folder)
+        rewrite_key(test.folder, change)
+        with pytest.raises(AudioLDMError, match="leads out"):
+            load(test.folder)
 
 
 @pytest.mark.parametrize(
@@ -320,9 +306,3 @@ def test_answers_that_came_meanwhile_are_kept(systems, tmp_path):
         prepare(two, tmp_path / "test", Choices(seed=2), force=True)
     assert load(tmp_path / "test").about["key_sha256"] == before
     assert [path.name for path in tmp_path.iterdir()] == ["test"]
-
-
-@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a:b", " ", "anchor3500"])
-def test_names_that_no_table_can_hold_are_refused(systems, tmp_path, name):
-    with pytest.raises(AudioLDMError, match="cannot be a system's name"):
-        prepare({name: systems["old"], "new": systems["new"]}, tmp_path / "test")
