@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.console import progress, say, show_text, would
+from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import POSITIVE, SHARE, Between, Command, DryRun, Force, argument, option
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS
@@ -144,9 +144,9 @@ class Encode(Force, DryRun, Command):
         cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1
         size = self.batch_size or (GPU_BATCH if cores else 1)
         rest = Windows(sources, todo, nets.spec, cuts, batch_size=size)
-        with progress(rest.count, "windows") as step:
-            done = encoded(rest, nets, workers=cores if self.workers < 0 else self.workers, on_windows=step)
-            write_latents(done, self.out, about=about)
+        workers = cores if self.workers < 0 else self.workers
+        with waiting("encoding"):
+            write_latents(encoded(rest, nets, workers=workers), self.out, about=about)
 
 
 def warn_of_cut(captions: list[str], encoder: Any) -> None:

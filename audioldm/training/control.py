@@ -1,7 +1,7 @@
 """Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
@@ -14,7 +14,7 @@ from audioldm.convert.reference import open_model
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import NetCall, net_call
-from audioldm.training.latent_diffusion import LatentDiffusion, Trained
+from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.module import Terms
 
 Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
@@ -56,13 +56,8 @@ class ControlTraining(LatentDiffusion):
         **settings: Any,
     ) -> None:
         parts = open_model(model)
-        super().__init__(
-            parts.unet.requires_grad_(False),
-            parts.schedule,
-            prediction=cast(Trained, parts.prediction),
-            scaling_factor=float(parts.vae.config.scaling_factor),
-            **settings,
-        )
+        settings |= {"prediction": parts.prediction, "scaling_factor": parts.vae.config.scaling_factor}
+        super().__init__(parts.unet.requires_grad_(False), parts.schedule, **settings)
         self.spec = parts.spec
         about = {"dim": len(self.empty), "stride": self.spec.stride, "base": parts.hashes.get("unet", "")}
         self.control: Any = build_control(kind, self.unet, map, Sizes(width, layers, tokens, depth), **about)

@@ -55,8 +55,14 @@ class Averages(L.Callback):
         if not self.names or not module.steps_now:
             return
         self.updates += 1
+        state = module.averaged.state_dict()
+        reals = [key for key, value in state.items() if value.is_floating_point()]
         for name in self.names:
-            follow(self.shadows[name], module.averaged.state_dict(), self.share(name))
+            shadow = self.shadows[name]
+            ours, theirs = ([local(part[key]) for key in reals] for part in (shadow, state))
+            torch._foreach_lerp_(ours, theirs, self.share(name))
+            for key in state.keys() - set(reals):  # counters
+                shadow[key].copy_(state[key])
 
     def state_dict(self) -> dict[str, Any]:
         shadows = {name: {k: whole(v) for k, v in shadow.items()} for name, shadow in self.shadows.items()}
@@ -140,14 +146,6 @@ class PowerEma(Averages):
         if trainer.is_global_zero:
             path = Path(self.folder) / f"batch-{batch:09d}.safetensors"
             write_bytes(path, save(tensors, metadata={"step": str(self.updates)}))
-
-
-def follow(shadow: dict[str, Tensor], state: dict[str, Tensor], share: float) -> None:
-    """Move ``shadow`` by ``share`` of the way to ``state``; counters are copied."""
-    reals = [key for key, value in state.items() if value.is_floating_point()]
-    torch._foreach_lerp_([local(shadow[key]) for key in reals], [local(state[key]) for key in reals], share)
-    for key in state.keys() - set(reals):
-        shadow[key].copy_(state[key])
 
 
 @lru_cache

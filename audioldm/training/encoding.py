@@ -6,9 +6,9 @@ of its own.   B batch, N samples, D embedding, L tokens, E their width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
-from typing import Any
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
@@ -24,6 +24,7 @@ from audioldm.datasets.synthetic import SOUNDS, Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.vae import encode
+from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
@@ -105,34 +106,26 @@ def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
     return sorted(out, key=lambda job: sources[job[0]].buckets[job[1]])
 
 
-@dataclass(frozen=True)
-class WindowBatch:
-    """Windows before the nets: waves (B, 1, N) at the level that these know, and what belongs to each."""
+class About(NamedTuple):
+    """What belongs to a window beside its sound."""
 
-    wave: Tensor
-    texts: list[tuple[str, ...]]
-    sources: list[str]
-    labels: list[tuple[str, ...]]
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    facts: list[Tensor | None] = field(default_factory=list)
-
-    def pin_memory(self) -> "WindowBatch":
-        return replace(self, wave=self.wave.pin_memory())
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    source: str
+    maps: dict[str, Tensor]
+    facts: Tensor | None
 
 
-class Windows(Dataset[WindowBatch]):
-    """The windows of ``todo`` in batches of up to ``batch_size``, each of one bucket."""
+class Windows(Dataset[tuple[Tensor, list[About]]]):
+    """The windows of ``todo`` in batches of up to ``batch_size``, each of one bucket.
+
+    An item is the waves (B, 1, N) at the level that nets know, and what belongs to each.
+    """
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        todo: Sequence[Job],
-        spec: AudioSpec,
-        cuts: Cuts,
-        *,
-        batch_size: int = 1,
+        self, sources: Sequence[Source], todo: Sequence[Job], spec: AudioSpec, cuts: Cuts, batch_size: int = 1
     ) -> None:
-        self.sources, self.spec, self.cuts, self.count = sources, spec, cuts, len(todo)
+        self.sources, self.spec, self.cuts = sources, spec, cuts
         self.batches: list[list[Job]] = []
         for _, group in groupby(todo, key=lambda job: sources[job[0]].buckets[job[1]]):
             jobs = list(group)
@@ -141,21 +134,16 @@ class Windows(Dataset[WindowBatch]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> WindowBatch:
-        waves, about, names, facts = [], [], [], []
+    def __getitem__(self, index: int) -> tuple[Tensor, list[About]]:
+        waves, every = [], []
         for place, row, draw in self.batches[index]:
             source = self.sources[place]
             wave = varied(source.data[(row, draw)][0], row, draw, speed=self.cuts.speed)
             waves.append(normalise_peak(wave[None])[0])
-            about.append(source.about(row, draw))
-            names.append(source.rows[row].source)
-            facts.append(source.data.facts(row, draw) if isinstance(source.data, AudioText) else None)
-        texts, labels = (list(part) for part in zip(*about, strict=True))
-        maps = {
-            name: torch.stack([MAPS[name].analyse(wave[0], self.spec) for wave in waves])
-            for name in self.cuts.maps
-        }
-        return WindowBatch(torch.stack(waves), texts, names, labels, maps, facts)
+            maps = {name: MAPS[name].analyse(waves[-1][0], self.spec) for name in self.cuts.maps}
+            facts = source.data.facts(row, draw) if isinstance(source.data, AudioText) else None
+            every.append(About(*source.about(row, draw), source.rows[row].source, maps, facts))
+        return torch.stack(waves), every
 
 
 class Nets:
@@ -198,40 +186,34 @@ class Nets:
         return arrived
 
 
-def encoded(
-    windows: Windows, nets: Nets, *, workers: int = 0, on_windows: Callable[[int], None] | None = None
-) -> Iterator[Encoded]:
-    """Every window's posterior, embeddings, token sequences and maps; ``on_windows`` is called with each batch's size.
+def encoded(windows: Windows, nets: Nets, *, workers: int = 0) -> Iterator[Encoded]:
+    """Every window's posterior, embeddings, token sequences and maps.
 
     A clip with the empty caption has the sound's embedding in place of its caption's.
     """
-    ahead = AHEAD if workers else None
-    pin = nets.device.type == "cuda"
+    ahead, pin = AHEAD if workers else None, nets.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pin)
-    waiting: list[tuple[WindowBatch, Callable[[], list[Tensor]]]] = []
-    for batch in chain(loader, [None]):
-        if batch is not None:
-            nets.learn([text for texts in batch.texts for text in texts])
-            waiting.append((batch, nets.start(batch.wave)))
-        while len(waiting) > (1 if batch else 0):
-            before, arrived = waiting.pop(0)
-            yield from taken_apart(before, arrived(), nets)
-            if on_windows is not None:
-                on_windows(len(before.texts))
+    waiting: tuple[list[About], Callable[[], list[Tensor]]] | None = None
+    for _, (wave, every) in zip(counted(windows.batches, "windows", len), loader, strict=True):
+        nets.learn([text for about in every for text in about.texts])
+        after = every, nets.start(wave)
+        if waiting is not None:
+            yield from taken_apart(*waiting, nets)
+        waiting = after
+    if waiting is not None:
+        yield from taken_apart(*waiting, nets)
 
 
-def taken_apart(batch: WindowBatch, parts: list[Tensor], nets: Nets) -> Iterator[Encoded]:
-    mean, std, *audio = parts
-    for i, texts in enumerate(batch.texts):
-        vectors, tokens = zip(*(nets.known[text] for text in texts), strict=True)
-        text = torch.stack(vectors)
+def taken_apart(every: list[About], arrived: Callable[[], list[Tensor]], nets: Nets) -> Iterator[Encoded]:
+    mean, std, *audio = arrived()
+    for i, about in enumerate(every):
+        vectors, sequences = zip(*(nets.known[text] for text in about.texts), strict=True)
+        text, tokens = torch.stack(vectors), tuple(part for part in sequences if part is not None)
         # a U-Net that reads no vector has one of length 1
         sound = audio[0][i] if audio and text.shape[1] > 1 else text[0]
-        yield Encoded(
-            mean[i], std[i], sound, text if any(texts) else sound[None], batch.sources[i],
-            tuple(part for part in tokens if part is not None), batch.labels[i],
-            {name: map[i] for name, map in batch.maps.items()}, batch.facts[i],
-        )  # fmt: skip
+        text = text if any(about.texts) else sound[None]
+        rest = about.labels, about.maps, about.facts
+        yield Encoded(mean[i], std[i], sound, text, about.source, tokens, *rest)
 
 
 def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:

@@ -57,11 +57,11 @@ def from_sounds(
     if val_share > 0 and not held:
         note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
-    train = stored(encoder, [row for row in rows if row.path not in held], place)
+    train = encoder.stored([row for row in rows if row.path not in held], place)
     # one window of each is enough to compare by
     once = replace(encoder, count=1)
-    val = stored(once, [row for row in rows if row.path in held], place) if held else None
-    draws = partial(Draws, len(train), seed=seed)  # type: ignore[arg-type]
+    val = once.stored([row for row in rows if row.path in held], place) if held else None
+    draws = partial(Draws, len(train), seed=seed)
     return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
 
 
@@ -108,10 +108,19 @@ class Encoder:
     count: int
     device: torch.device
 
-    def key(self, rows: Sequence[Row]) -> str:
+    def stored(self, rows: Sequence[Row], cache: Path) -> LatentDataset:
+        """The latents of ``rows``, in a folder of ``cache`` that is named by what decides them."""
         about = {name: getattr(self.cuts, name) for name in ("seconds", "speed", "seed")}
         about |= {"count": self.count, "model": self.pipe.hashes or self.pipe.name}
-        return key_of(about | {"clips": [[row.group, *row.captions, row.start, row.seconds] for row in rows]})
+        about["clips"] = [[row.group, *row.captions, row.start, row.seconds] for row in rows]
+        key = key_of(about)
+        folder = cache / key[:12]
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if (skip := begun(folder, key, force=False)) is not None:
+                windows = self.encode(rows, skip=skip)
+                write_latents(windows, folder, about={"key": key, "seconds": self.cuts.seconds})
+        return LatentDataset(folder, seed=self.cuts.seed)
 
     def encode(self, rows: Sequence[Row], *, skip: int = 0) -> Iterator[Encoded]:
         """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
@@ -134,15 +143,3 @@ class Encoder:
             film = torch.zeros(1) if condition.film is None else condition.film[0].cpu()
             out.append((film, None if condition.tokens is None else real_tokens(condition).cpu()))
         return out
-
-
-def stored(encoder: Encoder, rows: Sequence[Row], cache: Path) -> LatentDataset:
-    """The latents of ``rows``, in a folder of ``cache`` that is named by what decides them."""
-    key = encoder.key(rows)
-    folder = cache / key[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if (skip := begun(folder, key, force=False)) is not None:
-            about = {"key": key, "seconds": encoder.cuts.seconds}
-            write_latents(encoder.encode(rows, skip=skip), folder, about=about)
-    return LatentDataset(folder, seed=encoder.cuts.seed)

@@ -13,6 +13,7 @@ from audioldm.datasets.manifest import Row
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError
 from audioldm.nets.vae import stride_of
+from audioldm.progress import listening
 from audioldm.spec import SPECS
 from audioldm.training.encoding import Cuts, Nets, Source, Windows, encoded, jobs, text_encoder
 
@@ -49,8 +50,9 @@ def close(one: list[Encoded], two: list[Encoded], exact: bool) -> bool:
 
 def test_processes_and_batches_change_nothing(rows, nets):
     cuts, steps = Cuts(0.64, speed=0.05, seed=3), []
-    alone = list(encoded(windows(rows, nets, 1, cuts), nets, on_windows=steps.append))
-    assert len(alone) == 12 and sum(steps) == 12 and alone[0].source == "s"
+    with listening(lambda unit, done, total: steps.append((unit, done, total))):
+        alone = list(encoded(windows(rows, nets, 1, cuts), nets))
+    assert len(alone) == 12 and steps[-1] == ("windows", 12, 12) and alone[0].source == "s"
     assert alone[2].text.shape == (2, nets.clap.dim), "both captions of the second clip"
     assert not torch.equal(alone[0].mean, alone[1].mean), "two draws of one clip"
     assert close(alone, list(encoded(windows(rows, nets, 1, cuts), nets, workers=2)), exact=True)
@@ -64,7 +66,7 @@ def test_clips_are_decoded_once_for_all_windows_of_them(rows, nets, monkeypatch)
     monkeypatch.setattr(audio_text, "load", lambda row, rate: (read.append(row.path), real(row, rate))[1])
     batches = windows(rows, nets, 4, Cuts(0.64))
     assert read == [], "nothing is decoded before the first batch is asked for"
-    assert sum(len(batches[i].wave) for i in range(len(batches))) == 12 and len(read) == 6
+    assert sum(len(batches[i][0]) for i in range(len(batches))) == 12 and len(read) == 6
     assert isinstance(batches.sources[0].data, AudioText)
 
 
