@@ -118,7 +118,9 @@ def waiting(what: str) -> Iterator[None]:
     Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
     without a terminal nothing is counted.
     """
-    if is_heard():
+    from rich.console import Console
+
+    if is_heard() or not Console(stderr=True).is_terminal:
         yield
         return
     with bar(f"{what} ...", None, "") as (shown, task):
@@ -129,11 +131,8 @@ def waiting(what: str) -> Iterator[None]:
             # the end is always drawn, however soon the next thing is counted
             shown.update(task.id, completed=done, refresh=done >= total)
 
-        if shown.disable:
+        with listening(show):
             yield
-        else:
-            with listening(show):
-                yield
 
 
 @contextmanager

@@ -69,13 +69,14 @@ class Train(Command):
 def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
     """One training: on stderr how fast it went and how to hear it, its components' folder on stdout."""
     from audioldm import recipes
-    from audioldm.training.callbacks import read_metrics, speed_of
 
     if cfg.batch_size == "auto":
         recipes.resolve_batch_size(cfg)
     with waiting("reading the data and the nets"):
         experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
     fit(cfg, experiment)
+    from audioldm.training.callbacks import read_metrics, speed_of
+
     folder, module = Path(cfg.run_dir), experiment.module
     if cfg.debug == "profile":
         print((folder / "fit-profile.txt").read_text(encoding="utf-8"))
@@ -120,9 +121,6 @@ def print_plan(cfg: "DictConfig", *, sizes: bool) -> None:
 
 def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
     """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
-    from audioldm import recipes
-    from audioldm.training.memory import out_of_memory, release
-
     try:
         experiment.fit()
         if not experiment.module.batch_count:
@@ -135,9 +133,14 @@ def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
         hint = "Free some space and type the same command to resume."
         raise AudioLDMError(f"The disk takes no more ({error}).", hint, code=1) from None
     except (RuntimeError, MemoryError) as error:
+        from audioldm.training.memory import out_of_memory
+
         if not out_of_memory(error):
             raise
     # outside the handler: its traceback would hold the batch in memory
+    from audioldm import recipes
+    from audioldm.training.memory import release
+
     experiment.module.trainer = None
     del experiment
     release()
