@@ -13,9 +13,9 @@ from audioldm.convert.conditioners import all_conditioners, clap_nets, is_clap, 
 from audioldm.convert.first_stage import unwrapped, vae_net, vocoder_net
 from audioldm.convert.folder import DEFAULT, ROBERTA, T5, TOKENIZERS, Choices, Weights
 from audioldm.convert.names import Net, below, unexplained
-from audioldm.convert.unet import UNetShape
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State, fill, read_json, read_weights, save_component
+from audioldm.nets.unet import UNetSizes
 
 PARTS = (
     ("unet", r"model\.diffusion_model\."),
@@ -60,7 +60,7 @@ class Checkpoint:
     choices: Choices = DEFAULT
 
     @property
-    def unet_shape(self) -> UNetShape | None:
+    def unet_shape(self) -> UNetSizes | None:
         return self.nets["unet"].config["shape"] if "unet" in self.nets else None
 
     def has(self, name: str) -> bool:

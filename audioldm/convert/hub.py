@@ -8,14 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, errors, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
 
 from audioldm.convert.checkpoint import TANGO_FILES, TANGO_MAIN
@@ -23,7 +16,7 @@ from audioldm.convert.folder import EXTRACTORS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import NAMES
 
-HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]
+HTTPError: type[Exception] = errors.HfHubHTTPError.__mro__[1]
 """the base class of every failure of the hub's HTTP client, whichever client it uses"""
 PARTS = ("unet", "vae", "vocoder", "text_encoder")
 MORE = ("text_encoder_2", "projection_model", "language_model")
@@ -97,19 +90,19 @@ def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: s
     try:
         if revision != "main":
             revision = revision or pinned(repo)
-            with suppress(LocalEntryNotFoundError):
+            with suppress(errors.LocalEntryNotFoundError):
                 local = snapshot_download(
                     repo, revision=revision or None, allow_patterns=wanted, local_files_only=True
                 )
                 return Snapshot(Path(local), repo, Path(local).name)
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=wanted))
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
         line, offline = str(error).strip().splitlines()[0][:160], constants.HF_HUB_OFFLINE
-        if isinstance(error, RevisionNotFoundError):
+        if isinstance(error, errors.RevisionNotFoundError):
             problem = AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.")
-        elif isinstance(error, RepositoryNotFoundError):
+        elif isinstance(error, errors.RepositoryNotFoundError):
             problem = AudioLDMError(
                 f"{repo} has no such model or file, or needs a login ({line}).", f"See {page}."
             )

@@ -16,20 +16,13 @@ from audioldm.components import Components, Sampling
 from audioldm.control.micro import MicroConditioning, MicroControl
 from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, TITLES, Checkpoint, read_checkpoint, read_tango
 from audioldm.convert.folder import MAX_TOKENS, NETS, Choices, Folder, Source, clap_of, token_encoder_of
-from audioldm.convert.unet import UNetShape
 from audioldm.diffusion.prediction import Prediction
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm, from_betas, linear, scaled_linear
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
-from audioldm.nets.folder import (
-    load_component,
-    read_json,
-    save_component,
-    weight_file,
-    weight_hash,
-)
+from audioldm.nets.folder import load_component, read_json, save_component, weight_file, weight_hash
 from audioldm.nets.text_encoder import LONGEST, AudioLDM2TextEncoder
-from audioldm.nets.unet import learns_variance
+from audioldm.nets.unet import UNetSizes, learns_variance
 from audioldm.nets.vae import stride_of
 from audioldm.paths import published, write_text
 from audioldm.progress import counted
@@ -64,7 +57,7 @@ def open_checkpoint(path: Path, choices: Choices) -> Components:
         of_checkpoint(checkpoint, LONGEST),
         schedule=audioldm() if checkpoint.betas is None else from_betas(checkpoint.betas),
         name=path.stem,
-        defaults=SUCCESSORS if shape is not None and len(shape.contexts) > 1 else Sampling(),
+        defaults=SUCCESSORS if shape is not None and len(shape.contexts or ()) > 1 else Sampling(),
         about={"source": path.name, "licence": LICENCE, **more},
         hashes={"checkpoint": weight_hash(path)},
         notice=NOTICE,
@@ -133,13 +126,13 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     return AudioLDMError(f"{problem}.", f"Take its other nets out with: audioldm export {path} -o FOLDER.")
 
 
-def lacking_tokens(checkpoint: Checkpoint, shape: UNetShape) -> str:
+def lacking_tokens(checkpoint: Checkpoint, shape: UNetSizes) -> str:
     """Which token sequences a U-Net needs and the file does not give, in words; "" where it gives them."""
     nets = checkpoint.nets
     widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
     if "language_model" in nets and "text_encoder" in nets:
         widths.insert(0, nets["language_model"].config["n_embd"])
-    needed = [width for width in shape.contexts if width]
+    needed = [width for width in shape.contexts or () if width]
     if not needed or needed == widths:
         return ""
     gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"

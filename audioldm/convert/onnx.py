@@ -186,7 +186,14 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
     clap_of(model).tokenizer.save_pretrained(folder / "tokenizer")
     shutil.move(folder / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
     shutil.rmtree(folder / "tokenizer")
-    about = {**describe(model), "runtime": places, "graphs": [vars(row) for row in rows]}
+    settings, clap = model.defaults, clap_of(model)
+    names = ("seconds", "guidance", "retry_silent")
+    about = {
+        **{name: getattr(settings, name) for name in names},
+        **{"name": model.name, "rate": model.spec.rate, "tokens": clap.max_tokens},
+        "shape": model.spec.latent_shape(settings.seconds, multiple_of(model.unet)),
+        **{"plan": plan(model, settings), "runtime": places, "graphs": [vars(row) for row in rows]},
+    }
     write_text(folder / "model.json", json.dumps(about))
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     return rows
@@ -287,16 +294,6 @@ def timed(work: Callable[[], Any], rounds: int = 5) -> tuple[Any, float]:
         result = work()
         best = min(best, 1e3 * (time.perf_counter() - begin))
     return result, best
-
-
-def describe(model: Components) -> dict[str, Any]:
-    """What a runner of the graphs must know: shapes, guidance, and the sampler as a table (``plan``)."""
-    settings, spec = model.defaults, model.spec
-    return {
-        "name": model.name, "rate": spec.rate, "seconds": settings.seconds,
-        "shape": spec.latent_shape(settings.seconds, multiple_of(model.unet)), "tokens": clap_of(model).max_tokens,
-        "guidance": settings.guidance, "retry_silent": settings.retry_silent, "plan": plan(model, settings),
-    }  # fmt: skip
 
 
 def plan(model: Components, settings: Sampling) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import PretrainedClap
 from audioldm.nets.folder import State
+from audioldm.nets.unet import UNetSizes
 from audioldm.paths import staged
 
 CLAP_PREFIX = "cond_stage_model.model."
@@ -61,7 +62,7 @@ def original_state(model: Components) -> State:
     return {prefix + key: value.contiguous() for prefix, state in parts for key, value in state.items()}
 
 
-def unet_shape(model: Components) -> unet.UNetShape:
+def unet_shape(model: Components) -> UNetSizes:
     """The shape of AudioLDM's U-Net.   Raises AudioLDMError for any other."""
     config = model.unet.config
     channels = tuple(config.block_out_channels)
@@ -77,9 +78,7 @@ def unet_shape(model: Components) -> unet.UNetShape:
             f"{model.name} predicts {model.prediction} with heads {heads}, which the original code cannot know.",
             "Export to a folder.",
         )
-    depth, layers = config.transformer_layers_per_block, config.layers_per_block
-    dim = config.projection_class_embeddings_input_dim
-    return unet.UNetShape(channels, config.in_channels, layers, attention, (None,), depth, dim)
+    return UNetSizes(channels, layers=config.layers_per_block, attention=attention, contexts=(None,))
 
 
 def clap_state(clap: PretrainedClap) -> State:

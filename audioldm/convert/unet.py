@@ -5,12 +5,12 @@ A block is a residual one, then transformers where there is attention: one, or i
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from audioldm.convert.names import Shapes, below, rename, unexplained
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
-from audioldm.nets.unet import LatentUNet, build_unet
+from audioldm.nets.unet import LatentUNet, UNetSizes, build_unet
 
 PREFIX = "model.diffusion_model."
 
@@ -40,24 +40,11 @@ ENDS = {
 }
 
 
-@dataclass(frozen=True)
-class UNetShape:
-    """What can be read from the weights: all but the number of heads."""
+def read_shape(state: State) -> UNetSizes:
+    """The sizes of a U-Net in CompVis names (without ``PREFIX``), all but the number of heads.
 
-    channels: tuple[int, ...]
-    in_channels: int
-    layers: int
-    attention: tuple[bool, ...]
-    contexts: tuple[int | None, ...]
-    """one a transformer of a block: the width that its second attention looks at, None for the latent itself"""
-    depth: int
-    film_dim: int | None
-    linear: bool = False
-    """whether transformers go in and out through linear layers, not 1x1 convolutions"""
-
-
-def read_shape(state: State) -> UNetShape:
-    """The shape of a U-Net in CompVis names (without ``PREFIX``)."""
+    ``contexts`` has an entry for each transformer of a block, also where there is one.
+    """
     shapes = Shapes(state, "U-Net", PREFIX)
     downs = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", key)) for key in state)
     levels = downs + 1
@@ -67,9 +54,9 @@ def read_shape(state: State) -> UNetShape:
     middle = range(1, shapes.count("middle_block.") - 1)
     keys = (f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight" for j in middle)
     widths = (shapes.size(key, axis=1) for key in keys)
-    return UNetShape(
+    return UNetSizes(
         channels=channels,
-        in_channels=shapes.size("input_blocks.0.0.weight", 4, axis=1),
+        latent_channels=shapes.size("input_blocks.0.0.weight", 4, axis=1),
         layers=layers,
         attention=tuple(f"input_blocks.{n}.1.proj_in.weight" in state for n in ends),
         contexts=tuple(None if width == channels[-1] else width for width in widths),
@@ -78,10 +65,11 @@ def read_shape(state: State) -> UNetShape:
     )
 
 
-def names(shape: UNetShape) -> dict[str, str]:
+def names(shape: UNetSizes) -> dict[str, str]:
     """The table for a U-Net of this shape: of residual blocks, of transformers, and of all else."""
     resnets, transformers, table = {}, {}, dict(ENDS)
-    levels, layers, many = len(shape.channels), shape.layers, len(shape.contexts)
+    levels, layers, many = len(shape.channels), shape.layers, len(shape.contexts or ())
+    attention = tuple(shape.attention or ())
 
     def block(theirs: str, ours: str, layer: int, attends: bool) -> int:
         """Name a residual block and the transformers after it; returns how many these are."""
@@ -94,21 +82,21 @@ def names(shape: UNetShape) -> dict[str, str]:
     for n in range(1, levels * (layers + 1)):
         level, layer = divmod(n - 1, layers + 1)
         if layer < layers:
-            block(f"input_blocks.{n}", f"down_blocks.{level}", layer, shape.attention[level])
+            block(f"input_blocks.{n}", f"down_blocks.{level}", layer, attention[level])
         else:
             table[f"input_blocks.{n}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
     block("middle_block", "mid_block", 0, True)
     resnets[f"middle_block.{1 + many}"] = "mid_block.resnets.1"
     for n in range(levels * (layers + 1)):
         up, layer = divmod(n, layers + 1)
-        here = block(f"output_blocks.{n}", f"up_blocks.{up}", layer, shape.attention[levels - 1 - up])
+        here = block(f"output_blocks.{n}", f"up_blocks.{up}", layer, attention[levels - 1 - up])
         if layer == layers and up < levels - 1:
             table[f"output_blocks.{n}.{1 + here}.conv"] = f"up_blocks.{up}.upsamplers.0.conv"
     table |= {f"{t}.{inner}": f"{o}.{name}" for t, o in resnets.items() for inner, name in RESNET.items()}
     return table | {f"{t}.{inner}": f"{o}.{inner}" for t, o in transformers.items() for inner in TRANSFORMER}
 
 
-def convert(state: State, shape: UNetShape) -> State:
+def convert(state: State, shape: UNetSizes) -> State:
     """diffusers' names for a U-Net in CompVis names (without ``PREFIX``)."""
     return rename(state, names(shape), part="U-Net", prefix=PREFIX)
 
@@ -125,7 +113,7 @@ def average(state: State) -> State:
     return {flat[key]: value for key, value in shadow.items()}
 
 
-def heads(channels: tuple[int, ...]) -> tuple[int, ...]:
+def heads(channels: Sequence[int]) -> tuple[int, ...]:
     """Attention heads a level of the published AudioLDMs: heads are 32 channels wide, 64 where the first level has 256.
 
     >>> heads((128, 256, 384, 640)), heads((192, 384, 576, 960)), heads((256, 512, 768, 1280))
@@ -135,13 +123,13 @@ def heads(channels: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(1, channel // width) for channel in channels)
 
 
-def read_diffusers_shape(state: State) -> UNetShape:
+def read_diffusers_shape(state: State) -> UNetSizes:
     """The shape of a U-Net of Stable Diffusion's family in diffusers' names, as Tango has it."""
     shapes, middle = Shapes(state, "U-Net", "unet."), "mid_block.attentions.0"
     levels = range(max(1, shapes.count("down_blocks.")))
-    return UNetShape(
+    return UNetSizes(
         channels=tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels),
-        in_channels=shapes.size("conv_in.weight", 4, axis=1),
+        latent_channels=shapes.size("conv_in.weight", 4, axis=1),
         layers=shapes.count("down_blocks.0.resnets."),
         attention=tuple(shapes.count(f"down_blocks.{i}.attentions.") > 0 for i in levels),
         contexts=(shapes.size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", axis=1),),
@@ -151,21 +139,17 @@ def read_diffusers_shape(state: State) -> UNetShape:
     )
 
 
-def build(shape: UNetShape, heads: Sequence[int] | int) -> LatentUNet:
+def build(shape: UNetSizes, heads: Sequence[int] | int) -> LatentUNet:
     """A U-Net of a checkpoint's shape with these heads a level.   Raises AudioLDMError for the shape of no model."""
     above = [True] * (len(shape.channels) - 1)
     if shape.attention not in ((False, *above), (*above, False)):
         hint = "Known: at every level but the first, or but the last."
         raise AudioLDMError(f"The U-Net has attention at levels {shape.attention}.", hint)
-    widths = [width for width in shape.contexts if width is not None]
+    contexts = tuple(shape.contexts or ())
+    widths = [width for width in contexts if width is not None]
     if not widths and shape.film_dim is None:
         raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
-    same = ("channels", "layers", "film_dim", "depth", "attention", "linear")
-    return build_unet(
-        "film" if not widths else "cross" if shape.film_dim is None else "both",
-        latent_channels=shape.in_channels,
-        heads=heads,
-        context_dim=widths[0] if widths else 0,
-        contexts=shape.contexts if len(shape.contexts) > 1 else None,
-        **{name: getattr(shape, name) for name in same},
-    )
+    sizes = replace(shape, heads=heads, contexts=contexts if len(contexts) > 1 else None)
+    if widths:
+        sizes = replace(sizes, context_dim=widths[0])
+    return build_unet("film" if not widths else "cross" if shape.film_dim is None else "both", **vars(sizes))

@@ -46,32 +46,27 @@ class UNetSizes:
         if self.contexts and sum(width is not None for width in self.contexts) > 2:
             raise ValueError(f"contexts={tuple(self.contexts)}: at most two may have a width")
 
-    def settings(self) -> dict[str, Any]:
-        """diffusers' arguments that do not depend on the conditioning."""
-        attends = self.attention or [level > 0 for level in range(len(self.channels))]
-        down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
-        latent = {name: self.latent_channels for name in ("in_channels", "out_channels")}
-        up = tuple(name.replace("Down", "Up") for name in reversed(down))
-        heads = self.heads or tuple(max(1, n // self.head_channels) for n in self.channels)
-        blocks = {"down_block_types": tuple(down), "up_block_types": up, "attention_head_dim": heads}
-        sizes = {"block_out_channels": tuple(self.channels), "layers_per_block": self.layers}
-        more = {"transformer_layers_per_block": self.depth, "use_linear_projection": self.linear}
-        return {
-            **latent,
-            **blocks,
-            **sizes,
-            **more,
-            "sample_size": self.sample_size,
-            "norm_num_groups": self.groups,
-        }
-
 
 def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
     """A U-Net of ``UNetSizes``, attending in the middle, too.   Defaults: AudioLDM-S, 185.04 M.   Raises ValueError."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
     shape = UNetSizes(**sizes)
-    settings = shape.settings()
+    attends = shape.attention or [level > 0 for level in range(len(shape.channels))]
+    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
+    settings: dict[str, Any] = {
+        "sample_size": shape.sample_size,
+        "in_channels": shape.latent_channels,
+        "out_channels": shape.latent_channels,
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
+        "block_out_channels": tuple(shape.channels),
+        "layers_per_block": shape.layers,
+        "attention_head_dim": shape.heads or tuple(max(1, n // shape.head_channels) for n in shape.channels),
+        "transformer_layers_per_block": shape.depth,
+        "norm_num_groups": shape.groups,
+        "use_linear_projection": shape.linear,
+    }
     if kind != "cross":
         settings |= {"class_embed_type": "simple_projection", "class_embeddings_concat": True}
         settings["projection_class_embeddings_input_dim"] = shape.film_dim

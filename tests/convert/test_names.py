@@ -14,7 +14,7 @@ from audioldm.convert.names import below, rename
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import COMPUTED
 from audioldm.nets.hifigan import build_hifigan
-from audioldm.nets.unet import build_unet
+from audioldm.nets.unet import UNetSizes, build_unet
 from audioldm.nets.vae import build_vae
 
 
@@ -41,7 +41,7 @@ def test_the_list_is_whole(published):
 def test_s_full_is_our_default_unet(published):
     state = sort(published)["unet"]
     shape = unet.read_shape(state)
-    assert shape == unet.UNetShape((128, 256, 384, 640), 8, 2, (False, True, True, True), (None,), 1, 512)
+    assert shape == UNetSizes(attention=(False, True, True, True), contexts=(None,))
     assert shapes(unet.convert(state, shape)) == of(build_unet)
     with torch.device("meta"):
         built = unet.build(shape, unet.heads(shape.channels))

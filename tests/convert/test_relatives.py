@@ -14,7 +14,7 @@ from audioldm.convert.checkpoint import read_checkpoint
 from audioldm.convert.folder import published_heads
 from audioldm.nets.folder import load_component, save_component
 from audioldm.nets.hifigan import build_hifigan, vocode
-from audioldm.nets.unet import build_unet, kind_of, net_call
+from audioldm.nets.unet import UNetSizes, build_unet, kind_of, net_call
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
@@ -121,11 +121,12 @@ def test_a_folder_of_audioldm_2_has_its_heads_mended(tmp_path):
 def test_a_shape_nobody_published_is_refused():
     from audioldm.errors import AudioLDMError
 
-    shape = unet.UNetShape((32, 64), 4, 1, (True, True), (None,), 1, 16)
+    toy = {"channels": (32, 64), "latent_channels": 4, "layers": 1, "contexts": (None,)}
+    shape = UNetSizes(**toy, attention=(True, True), film_dim=16)
     with pytest.raises(AudioLDMError, match="attention at levels"):
         unet.build(shape, (1, 2))
     with pytest.raises(AudioLDMError, match="no condition at all"):
-        unet.build(unet.UNetShape((32, 64), 4, 1, (False, True), (None,), 1, None), (1, 2))
+        unet.build(UNetSizes(**toy, attention=(False, True), film_dim=None), (1, 2))
 
 
 def test_the_48_khz_front_end():
