@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -24,7 +25,6 @@ from audioldm.adapters.inject import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
-from audioldm.nets.fused import available, fuse
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
@@ -135,7 +135,9 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
 
 def fused(net: Net) -> Net:
     """``net`` with fused blocks; without Triton, ``net`` itself."""
-    if available():
+    if find_spec("triton"):
+        from audioldm.nets.fused import fuse
+
         return fuse(net)
     why = "Triton is not installed, which mode fast fuses norms and sums with: batches take up to twice as long."
     use = "Install torch for CUDA from PyPI, which brings it."

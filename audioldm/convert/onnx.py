@@ -186,14 +186,11 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
     clap_of(model).tokenizer.save_pretrained(folder / "tokenizer")
     shutil.move(folder / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
     shutil.rmtree(folder / "tokenizer")
-    settings, clap = model.defaults, clap_of(model)
-    names = ("seconds", "guidance", "retry_silent")
-    about = {
-        **{name: getattr(settings, name) for name in names},
-        **{"name": model.name, "rate": model.spec.rate, "tokens": clap.max_tokens},
-        "shape": model.spec.latent_shape(settings.seconds, multiple_of(model.unet)),
-        **{"plan": plan(model, settings), "runtime": places, "graphs": [vars(row) for row in rows]},
-    }
+    settings, spec = model.defaults, model.spec
+    about = {name: getattr(settings, name) for name in ("seconds", "guidance", "retry_silent")}
+    about |= {"name": model.name, "rate": spec.rate, "tokens": clap_of(model).max_tokens, "runtime": places}
+    about |= {"shape": spec.latent_shape(settings.seconds, multiple_of(model.unet))}
+    about |= {"plan": plan(model, settings), "graphs": [vars(row) for row in rows]}
     write_text(folder / "model.json", json.dumps(about))
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     return rows

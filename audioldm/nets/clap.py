@@ -11,17 +11,12 @@ from typing import Any, TypeVar
 
 import torch
 import torchaudio.functional as taf
+import transformers
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
-from transformers import (
-    ClapAudioModelWithProjection,
-    ClapFeatureExtractor,
-    ClapTextConfig,
-    ClapTextModelWithProjection,
-    PreTrainedTokenizerFast,
-)
+from transformers import ClapTextModelWithProjection, PreTrainedTokenizerFast
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, register, save_component, state_digest
@@ -180,14 +175,16 @@ class PretrainedClap(TwoTowers):
     ) -> None:
         super().__init__(text_encoder, tokenizer, audio_encoder)
         # LAION's own, whose other settings are transformers' defaults
-        self.extractor = extractor or ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
+        self.extractor = extractor or transformers.ClapFeatureExtractor(
+            frequency_min=50, truncation="rand_trunc"
+        )
         self.rate = int(self.extractor.sampling_rate)
 
     @classmethod
     def from_clap(cls, model: Any, tokenizer: Any, extractor: Any) -> "PretrainedClap":
         """The towers of a whole ``ClapModel``; its logit scales are not needed for unit vectors."""
         text = ClapTextModelWithProjection(model.config.text_config)
-        audio = ClapAudioModelWithProjection(model.config.audio_config)
+        audio = transformers.ClapAudioModelWithProjection(model.config.audio_config)
         state = model.state_dict()
         for tower in (text, audio):
             tower.load_state_dict({key: state[key] for key in tower.state_dict()})
@@ -252,7 +249,9 @@ def build_text_encoder(
     ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     words = {"vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS + tokenizer.pad_token_id + 1}
     still = {"type_vocab_size": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return ClapTextModelWithProjection(ClapTextConfig(**words, **sizes, **depth, **ends, **still))
+    return ClapTextModelWithProjection(
+        transformers.ClapTextConfig(**words, **sizes, **depth, **ends, **still)
+    )
 
 
 def build_small_clap(

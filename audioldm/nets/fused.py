@@ -5,7 +5,6 @@ product.   Needs Triton.   B batch, C channels, H rows, W columns, T = H W token
 """
 
 import copy
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
@@ -18,11 +17,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from audioldm.nets import kernels
+
 Net = TypeVar("Net", bound=nn.Module)
-
-
-def available() -> bool:
-    return find_spec("triton") is not None
 
 
 def fuse(net: Net) -> Net:
@@ -41,8 +38,6 @@ class NormedSiLU(nn.GroupNorm):
     """A group norm and the SiLU that follows it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        from audioldm.nets import kernels
-
         return kernels.normed(x, self, silu=True)[0]
 
 
@@ -50,8 +45,6 @@ class FusedResnet(ResnetBlock2D):
     """A residual block: three passes a norm, one for both biases and the sum."""
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        from audioldm.nets import kernels
-
         shift = None
         if temb is not None and self.time_emb_proj is not None:
             shift = self.time_emb_proj(nnf.silu(temb))
@@ -87,8 +80,6 @@ class FusedTransformer(Transformer2DModel):
         encoder_attention_mask: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor]:
-        from audioldm.nets import kernels
-
         batch, channels, height, width = hidden_states.shape
         x = kernels.normed(hidden_states, self.norm, silu=False)[0].permute(0, 2, 3, 1).flatten(1, 2)
         x = nnf.linear(x, self.proj_in.weight.flatten(1), self.proj_in.bias)
@@ -103,8 +94,6 @@ class FusedBlock(BasicTransformerBlock):
     """Self-attention, attention and a gated layer; each sum in one pass with the norm after it."""
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        from audioldm.nets import kernels
-
         x, normed = kernels.add_norm(x, attend(self.attn1, self.norm1(x)), self.norm2)
         x, normed = kernels.add_norm(x, attend(self.attn2, normed, context, mask), self.norm3)
         inside = kernels.gate(self.ff.net[0].proj(normed))
