@@ -61,7 +61,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
         def run(part: str = part) -> Row:
             inputs = {n: typed(bench, bench.pipe(n)) for n in names}
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
-            row = ratios(paired(runs, "cpu", repeats=5, warm=1, most=25))
+            row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=25))
             for name, value in row.items():
                 rate = bench.peaks["fp32" if name.endswith("fp32") or name == "exact" else "bf16"]
                 if part in floor:
@@ -87,7 +87,8 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
             if "original audioldm" in names and not bench.tiny:
                 original = stack.enter_context(Original(seconds=bench.seconds, steps=steps))
                 runs["original audioldm"] = original
-            row = ratios(paired(runs, "cpu", repeats=3, warm=1, most=bench.most))
+            repeats = 1 if bench.tiny else 3
+            row = ratios(paired(runs, "cpu", repeats=repeats, warm=1, most=bench.most))
             if "original audioldm" in row:
                 row["original audioldm"]["peak_mib"] = original.peak_mib()
         for name in ours_and_theirs:
@@ -151,7 +152,7 @@ def long(bench: CpuBench) -> None:
         latent = pipe.sample(
             pipe.encode_text(["rain falling"]), pipe.encode_text([""]), seeds=[0],
             **{k: getattr(pipe.defaults, k) for k in ("sampler", "grid", "guidance")},
-            seconds=15.36,
+            seconds=1.5 * pipe.defaults.seconds if bench.tiny else 15.36,
             steps=2 if bench.tiny else 10,
         )  # fmt: skip
         with torch.no_grad():

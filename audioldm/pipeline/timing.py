@@ -5,15 +5,15 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from audioldm.components import Components
-from audioldm.engines import Functions
+if TYPE_CHECKING:  # a process that tells its memory need not import the nets
+    from audioldm.components import Components
 
 PARTS = ("text", "unet", "vae", "vocoder", "rest")
 """``rest`` is what lies between: the sampler, the noise, the phase refinement."""
@@ -35,7 +35,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> list[Span]:
+def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -> list[Span]:
     """The spans of ``run()``, last the whole as part "all"; ``count`` also counts operations, which is slower."""
     spans: list[Span] = []
     begin = time.perf_counter()
@@ -58,7 +58,7 @@ def trace(parts: Components, run: Callable[[], Any], *, count: bool = False) -> 
         {"text": "embed_text", "vae": "decode", "vocoder": "vocode", "unet": "unet"},
     )
     calls = {name: watched(part, getattr(plain, name)) for part, name in names.items()}
-    parts.engine.functions = Functions(**calls)
+    parts.engine.functions = replace(plain, **calls)
     try:
         run()
     finally:

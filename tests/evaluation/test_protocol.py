@@ -1,22 +1,54 @@
-"""Files of protocols that hold what no protocol does."""
+"""Which caption of a clip is asked for: by policy, and by AudioCaps' protocol."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.protocol import Protocol, read
+from audioldm.evaluation import clips, protocol
 
 
-@pytest.mark.parametrize("seconds", [0, 1e-300, -1, 10**400, float("nan"), float("inf"), "10", [10.0], 1e308])
-def test_a_length_that_no_sound_has_is_refused(tmp_path: Path, seconds) -> None:
-    Protocol("p", "about", "first", seconds, "peak", ("0" * 20,)).write(tmp_path / "p.json")
-    with pytest.raises(AudioLDMError, match=r"p\.json is no protocol"):
-        read(tmp_path / "p.json")
+def test_audiocaps_takes_the_lowest_id_of_each_clip(tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("audiocap_id,youtube_id,start_time,caption\n7,x,20,b\n3,x,20,a\n5,-y,0,c\n")
+    found = protocol.of_audiocaps(path)
+    assert len(found.items) == 2
+    rows = [Row("1.wav", ("b", "a"), group="youtube/x"), Row("2.wav", ("c",), group="youtube/-y")]
+    assert sorted(row.captions[0] for row in found.select(rows)) == ["a", "c"]
 
 
-@pytest.mark.parametrize("seconds", [None, 1, 10.24])
-def test_what_was_written_is_read(tmp_path: Path, seconds) -> None:
-    protocol = Protocol("p", "about", "first", seconds, "peak", ("0" * 20, "1" * 20))
-    protocol.write(tmp_path / "p.json")
-    assert read(tmp_path / "p.json") == protocol
+def test_captions_of_a_clip_by_policy() -> None:
+    rows = [Row("a.wav", ("one", "two")), Row("b.wav", ("three",))]
+    assert [clip.caption for clip in clips.from_rows(rows)] == ["one", "three"]
+    assert [clip.id for clip in clips.from_rows(rows, captions="all")] == ["a#0", "a#1", "b"]
+    assert clips.from_rows(rows, captions="hash") == clips.from_rows(rows, captions="hash")
+    with pytest.raises(AudioLDMError, match="more than once"):
+        clips.from_rows([rows[0], Row("x/a.wav", ("z",))])
+
+
+def test_a_protocol_is_read_as_it_was_written_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    for seconds in (None, 1, 10.24):
+        whole = protocol.Protocol("x", "", "first", seconds, "peak", ("a", "b"))
+        whole.write(path)
+        assert protocol.read(path) == whole
+    content = json.loads(path.read_text())
+    wrong = [
+        ("seconds", value)
+        for value in (0, 1e-300, -1, 10**400, float("nan"), float("inf"), "10", [10.0], 1e308)
+    ]
+    wrong += [("items", [3]), ("items", "x"), ("gain", None), ("name", "\ud800"), ("sha256", 5)]
+    for name, value in wrong:
+        path.write_text(json.dumps({**content, name: value}))
+        with pytest.raises(AudioLDMError, match=r"p\.json is no protocol: a field has another type"):
+            protocol.read(path)
+
+
+@pytest.mark.parametrize("row", ["x,y,20,b", "7,x", '7,x,20,"b'])
+def test_a_row_of_audiocaps_that_is_none_is_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text(f"audiocap_id,youtube_id,start_time,caption\n7,x,20,b\n{row}\n")
+    with pytest.raises(AudioLDMError, match=r"test\.csv:3"):
+        protocol.of_audiocaps(path)

@@ -24,16 +24,42 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=rng(seed))
 
 
-@pytest.mark.parametrize(("n", "width"), [(12, 40), (40, 40), (41, 40), (60, 20)])
-def test_the_frechet_distance_is_that_of_covariances(n: int, width: int) -> None:
-    a, b = draw(n, width), draw(n + 3, width, seed=1) @ draw(width, width, seed=2) / 5
-    x, y = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
-    values, vectors = torch.linalg.eigh(torch.cov(a.T))
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ torch.cov(b.T) @ root).clamp_min(0).sqrt().sum()
-    expected = (a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * cross
-    # Covariances of rank below their width leave square roots of rounding: 40 of about sqrt(1e-14).
-    assert frechet_rows(a, b) == pytest.approx(float(expected), abs=1e-5)
+def spd(width: int, seed: int) -> torch.Tensor:
+    rows = draw(width + 4, width, seed=seed)
+    return rows.T @ rows
+
+
+def cloud(mean: torch.Tensor, cov: torch.Tensor, n: int = 30, seed: int = 9) -> torch.Tensor:
+    """n rows with this mean and this unbiased covariance."""
+    rows = draw(n, len(cov), seed=seed)
+    white = torch.linalg.qr(rows - rows.mean(0)).Q * (n - 1) ** 0.5
+    return white @ torch.linalg.cholesky(cov).T + mean
+
+
+@pytest.mark.parametrize("width", [1, 7, 20])
+def test_commuting_covariances_have_a_closed_form(width: int) -> None:
+    basis = torch.linalg.qr(draw(width, width)).Q
+    a, b = draw(width, seed=1).abs() + 0.01, draw(width, seed=2).abs() + 0.01
+    mean = draw(width, seed=3)
+    first = cloud(mean, basis @ a.diag() @ basis.T)
+    second = cloud(torch.zeros(width), basis @ b.diag() @ basis.T, n=40, seed=8)
+    expected = float(mean.square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    assert frechet_rows(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_map_of_a_gaussian_costs_what_optimal_transport_says() -> None:
+    # x -> S x with S symmetric positive is optimal, so the distance is tr((S - I) A (S - I)).
+    cov, stretch = spd(6, 4), spd(6, 5) / 6
+    step = stretch - torch.eye(6)
+    a = cloud(torch.zeros(6), cov)
+    assert frechet_rows(a, a @ stretch) == pytest.approx(float((step @ cov @ step).trace()), rel=1e-9)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    a, b = draw(20, 3), 2 * draw(25, 3, seed=1)
+    # Centred rows lose offset * eps each, here 1e6 * 2e-16 with some room.
+    assert frechet_rows(a + 1e6, b + 1e6) == pytest.approx(frechet_rows(a, b), abs=1e-7)
+    assert frechet_rows(a, b + 100) > frechet_rows(a, b)
 
 
 def test_frechet_laws() -> None:
@@ -127,26 +153,6 @@ def test_mmd_is_its_double_sum_and_ignores_order() -> None:
     assert mmd_squared(x.flip(0), y, 1.7) == pytest.approx(expected, rel=1e-12)
     # An offset of 300 would cost digits if squared norms were subtracted.
     assert mmd_squared(x + 300, y + 300, 1.7) == pytest.approx(expected, rel=1e-9)
-
-
-def test_mmd_of_gaussians_has_a_closed_form() -> None:
-    # E k(x, y) for x ~ N(m, s^2), y ~ N(0, t^2), kernel of width w: w / sqrt(w^2 + s^2 + t^2) exp(-m^2 / 2(...)).
-    def expected(gap: float, total: float, width: float) -> float:
-        return width / math.sqrt(width**2 + total) * math.exp(-(gap**2) / (2 * (width**2 + total)))
-
-    width, gap, s, t = 1.3, 0.8, 1.0, 1.5
-    exact = (
-        expected(0, 2 * s * s, width)
-        + expected(0, 2 * t * t, width)
-        - 2 * expected(gap, s * s + t * t, width)
-    )
-    values = torch.tensor(
-        [
-            mmd_squared(s * draw(60, 1, seed=i) + gap, t * draw(60, 1, seed=1000 + i), width)
-            for i in range(150)
-        ]
-    )
-    assert abs(float(values.mean()) - exact) < 4 * float(values.std()) / math.sqrt(len(values))
 
 
 def test_unbiased_means_zero_on_average_and_sometimes_below() -> None:

@@ -1,9 +1,7 @@
 """Agreement, tests and strengths against published examples, against libraries, and against brute force."""
 
 import itertools
-import warnings
 
-import choix
 import krippendorff
 import numpy as np
 import pytest
@@ -78,15 +76,6 @@ def test_strengths_of_the_american_league():
     assert (strength - strength[-1]).round(4).tolist() == published
 
 
-def test_strengths_are_the_librarys():
-    rng = np.random.default_rng(0)
-    wins = rng.integers(1, 9, (5, 5)).astype(float)
-    np.fill_diagonal(wins, 0)
-    games = [(i, j) for i in range(5) for j in range(5) for _ in range(int(wins[i, j]))]
-    theirs = choix.ilsr_pairwise(5, games, alpha=0, max_iter=1000, tol=1e-12)
-    assert ratings.bradley_terry(wins, ridge=0) == pytest.approx(theirs - theirs.mean(), abs=1e-6)
-
-
 def test_strengths_of_many_tables_at_once_and_of_a_system_that_always_wins():
     many = np.stack([np.array(BASEBALL), np.array(BASEBALL).T])
     both = ratings.bradley_terry(many)
@@ -127,15 +116,6 @@ def test_signed_rank_is_scipys(n):
     method = "exact" if n <= ratings.EXACT_PAIRS else "asymptotic"
     theirs = scipy.stats.wilcoxon(d, method=method, correction=True)
     assert ratings.signed_rank(d) == pytest.approx(theirs.pvalue, rel=1e-9)
-
-
-def test_holm_is_the_definition():
-    p = [0.01, 0.04, 0.03, 0.005]
-    assert ratings.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert ratings.holm([]).tolist() == []
-    assert ratings.holm([0.9, 0.8]).tolist() == [1.0, 1.0]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
