@@ -86,7 +86,7 @@ class Convert(Force, Command):
 def opened(file: Path, model: str | None) -> "Adapter | Words":
     """The adapter, warnings on stderr; the model is loaded only if the file's names need it."""
     from audioldm.adapters import files
-    from audioldm.adapters.layouts import KOHYA
+    from audioldm.adapters.files import KOHYA
 
     kohya = any(key.startswith(KOHYA) for key in files.load(file)[0])
     net = load(model, device="cpu").unet if kohya else None
