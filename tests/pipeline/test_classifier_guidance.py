@@ -11,7 +11,6 @@ from audioldm.datasets.latents import LabelledLatents, class_names
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component
 from audioldm.nets.noisy_classifier import NoisyClassifier
-from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.guidance import GuidanceConfig, TargetClass
 
 QUICK = {"seconds": 0.64, "steps": 6, "sampler": "ddim", "grid": "trailing"}
@@ -32,11 +31,6 @@ def trained(tmp_path_factory):
     return cache, folder / "run" / "model" / "classifier"
 
 
-@pytest.fixture(scope="module")
-def pipe():
-    return AudioLDM.from_pretrained()
-
-
 def test_it_learns_through_noise_and_knows_nothing_of_pure_noise(trained):
     cache, folder = trained
     rows = [json.loads(line) for line in (folder.parents[1] / "metrics.jsonl").read_text().splitlines()]
@@ -52,14 +46,16 @@ def test_it_learns_through_noise_and_knows_nothing_of_pure_noise(trained):
 
 
 @pytest.mark.parametrize("prompt", ["rain on a tin roof", ""], ids=["conditional", "unconditional"])
-def test_guidance_makes_the_class_likelier(pipe, trained, prompt):
-    told, empty = pipe.encode_text([prompt] * 4), pipe.encode_text([""] * 4)
+def test_guidance_makes_the_class_likelier(embedded, trained, prompt):
+    told, empty = embedded.encode_text([prompt] * 4), embedded.encode_text([""] * 4)
     wanted = TargetClass.load(trained[1], "high tone")
     index = list(wanted.net.config.classes).index("high tone")
 
     def chance(guide):
         with torch.no_grad():
-            made = pipe.sample(told, empty, seeds=[0, 1, 2, 3], guidance=1.0, guidance_config=guide, **QUICK)
+            made = embedded.sample(
+                told, empty, seeds=[0, 1, 2, 3], guidance=1.0, guidance_config=guide, **QUICK
+            )
             return wanted.net.log_prob(made, torch.full((4,), 0.05), index)
 
     before = chance(None)
@@ -69,14 +65,14 @@ def test_guidance_makes_the_class_likelier(pipe, trained, prompt):
     assert torch.equal(before, chance(GuidanceConfig(classifier=wanted, classifier_scale=0.0)))
 
 
-def test_a_move_is_limited(pipe, trained):
-    told = pipe.encode_text(["rain", "noise"])
+def test_a_move_is_limited(embedded, trained):
+    told = embedded.encode_text(["rain", "noise"])
     settings = {**QUICK, "steps": 1, "guidance": 1.0, "seeds": [0, 1]}
     clicks = TargetClass.load(trained[1], "clicks")
     guide = GuidanceConfig(classifier=clicks, classifier_scale=1e9, classifier_limit=0.01)
     with torch.no_grad():
-        plain = pipe.sample(told, told, **settings)
-        step = pipe.sample(told, told, guidance_config=guide, **settings) - plain
+        plain = embedded.sample(told, told, **settings)
+        step = embedded.sample(told, told, guidance_config=guide, **settings) - plain
     size = step.square().mean((1, 2, 3)).sqrt()
     torch.testing.assert_close(size, torch.full((2,), 0.01), rtol=1e-2, atol=0)
 
@@ -111,14 +107,14 @@ def test_wrong_use_is_one_clear_line(command, trained, capsys, words, told):
     assert told in err and err.count("\n") == 1
 
 
-def test_what_does_not_fit_is_refused(pipe, trained):
+def test_what_does_not_fit_is_refused(embedded, trained):
     stranger = TargetClass(NoisyClassifier(["a", "b"], latent_channels=4, widths=(8, 16)), "a")
     with pytest.raises(AudioLDMError, match="knows latents of 4 channels"):
-        stranger.log_prob(pipe)
+        stranger.log_prob(embedded)
     with pytest.raises(AudioLDMError, match="holds a AutoencoderKL"):
         TargetClass.load(EMBEDDED / "vae", "a")
     other = TargetClass(NoisyClassifier(["a"], latent_channels=16, widths=(8, 16), encoder="0" * 64), "a")
     with pytest.warns(UserWarning, match="another encoder"):
-        other.log_prob(pipe)
+        other.log_prob(embedded)
     with pytest.raises(AudioLDMError, match="which is not trained"):
         LabelledLatents(trained[0], ["clicks"], seed=0)

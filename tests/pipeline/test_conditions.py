@@ -14,11 +14,6 @@ from audioldm.pipeline.conditions import clap_scores
 QUICK = {"seconds": 0.32, "steps": 2, "guidance": 1.0}
 
 
-@pytest.fixture(scope="module")
-def pipe(tiny_model):
-    return AudioLDM.from_pretrained(tiny_model)
-
-
 def test_the_pipeline_takes_conditions_among_prompts(pipe):
     told = pipe.encode_text(["rain"])
     by_text = pipe(["noise", "rain"], seeds=[0, 1], **QUICK)
@@ -65,7 +60,6 @@ def test_a_prior_gives_texts_the_vectors_of_sounds_and_leaves_ready_conditions(t
     from dataclasses import replace
 
     from audioldm.nets.prior import Prior
-    from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.conditions import encode
 
     plain = AudioLDM.from_pretrained(tiny_model)

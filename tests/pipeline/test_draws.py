@@ -90,8 +90,8 @@ def test_an_unknown_setting_is_a_type_error_that_names_the_known_ones(tiny_model
 SEEDS = [205, 202]
 
 
-def test_a_short_sound_that_the_embedded_model_loses_is_found():
-    embedded, prompt = AudioLDM.from_pretrained(), "a single footstep"
+def test_a_short_sound_that_the_embedded_model_loses_is_found(embedded):
+    prompt = "a single footstep"
     how = {"seconds": 2.56, "refine_phase": 0, "steps": 10}
     before = embedded([prompt] * len(SEEDS), seeds=SEEDS, retry_silent=0, **how)
     assert silent(before) == [0], "the first seed is not silent any more: the reason to draw again has gone"

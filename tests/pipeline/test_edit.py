@@ -7,16 +7,10 @@ from torch import Generator
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import edit
-from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.edit import Canvas
 from audioldm.pipeline.guidance import METHODS, GuidanceConfig
 from audioldm.pipeline.spans import Span
 from audioldm.signal.splice import lowpass
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_model):
-    return AudioLDM.from_pretrained(tiny_model)
 
 
 @pytest.fixture(scope="module")

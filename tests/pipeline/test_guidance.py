@@ -1,38 +1,16 @@
 """Every way of guidance changes the sound as its wrapper says, through the pipeline and the command line."""
 
 import copy
-import json
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import sha256
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.guidance import GuidanceConfig, clap_score
 
 QUICK = {"seconds": 0.32, "steps": 3, "sampler": "ddim", "grid": "trailing"}
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_model):
-    return AudioLDM.from_pretrained(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def weak_model(tiny_model, tmp_path_factory):
-    """The tiny model with a U-Net that knows half as much."""
-    folder = tmp_path_factory.mktemp("weak") / "weak"
-    shutil.copytree(tiny_model, folder)
-    (weights,) = (folder / "unet").glob("*.safetensors")
-    save_file({k: 0.9 * v for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
-    about = json.loads((folder / "audioldm.json").read_text())
-    about |= {"name": "weak", "sha256": {**about["sha256"], "unet": sha256(weights)}}
-    (folder / "audioldm.json").write_text(json.dumps(about))
-    return folder
 
 
 def latent(pipe, guide=None, guidance=3.0, **settings):
@@ -94,13 +72,14 @@ def test_interval_over_everything_is_plain_and_over_nothing_is_none(pipe):
     torch.testing.assert_close(latent(pipe, GuidanceConfig(interval=(1e8, 1e9))), latent(pipe, guidance=1.0))
 
 
-def test_autoguidance_moves_away_from_the_weak_model(pipe, weak_model):
-    weak = AudioLDM.from_pretrained(weak_model)
+def test_autoguidance_moves_away_from_the_weak_model(pipe):
+    weak = replace(pipe, name="weak", unet=copy.deepcopy(pipe.unet))
+    with torch.no_grad():
+        for weight in weak.unet.parameters():
+            weight.mul_(0.9)
     guided = latent(pipe, GuidanceConfig(weak=weak), steps=1)
-    told = pipe.encode_text(["a dog barking", "rain on a tin roof"])
     good, bad = (latent(model, guidance=1.0, steps=1) for model in (pipe, weak))
     torch.testing.assert_close(guided, bad + 3 * (good - bad), rtol=1e-4, atol=1e-4)  # float32, other sums
-    assert told.film is not None
 
 
 def test_a_weak_model_of_other_latents_is_refused(pipe):

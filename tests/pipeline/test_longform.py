@@ -7,19 +7,8 @@ from torch import Generator
 from audioldm.diffusion.windows import starts
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
-from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.spans import Span, parse_schedule
 from audioldm.signal.mel import log_mel
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_model):
-    return AudioLDM.from_pretrained(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return AudioLDM.from_pretrained()
 
 
 def flux(pipe, wave):
