@@ -8,9 +8,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from gradio_client import Client, handle_file
-
-GENERATE = ["", 0.3, 1, 0, 2, 2.0, "ddim"]  # negative, seconds, takes, seed, steps, guidance, sampler
+from gradio_client import Client
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +17,14 @@ def client(address):
 
 
 def asked(client, prompt, seed):
-    negative, seconds, takes, _, *rest = GENERATE
-    return client.submit(prompt, negative, seconds, takes, seed, *rest, api_name="/generate")
+    return client.submit(prompt, "", 0.3, 1, seed, 2, 2.0, "ddim", api_name="/generate")
+
+
+def edit(address, reference):
+    """The events of one edit of a file that the page knows."""
+    asked = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0]
+    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": asked})
+    return httpx.get(f"{address}/gradio_api/call/edit/{sent.json()['event_id']}", timeout=60).text
 
 
 def test_twenty_requests_at_once_are_neither_lost_nor_mixed(client, studio):
@@ -44,49 +48,15 @@ def test_no_file_outside_the_folder_can_be_read(address, client, studio, tmp_pat
     secret = tmp_path / "secret.txt"
     secret.write_text("do not read")
     for route in ("gradio_api/file=", "file="):
-        for path in (
-            str(secret),
-            "/etc/passwd",
-            f"{studio.out}/../{tmp_path.name}/secret.txt",
-            f"{studio.out}/%2e%2e/x",
-        ):
+        others = (f"{studio.out}/../{tmp_path.name}/secret.txt", f"{studio.out}/%2e%2e/x")
+        for path in (str(secret), "/etc/passwd", *others):
             got = httpx.get(f"{address}/{route}{path}")
             assert got.status_code in (403, 404), (route, path, got.status_code)
             assert "do not read" not in got.text
     soundfile.write(tmp_path / "private.wav", np.zeros(8000), 8000)
     reference = {"path": str(tmp_path / "private.wav"), "meta": {"_type": "gradio.FileData"}}
-    stated = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0, []]
-    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": stated[:-1]})
-    answer = httpx.get(f"{address}/gradio_api/call/edit/{sent.json()['event_id']}", timeout=60).text
+    answer = edit(address, reference)
     assert "event: error" in answer, "a path that was not uploaded is refused"
-
-
-def test_a_mistake_is_a_sentence(client, tmp_path):
-    assert asked(client, "", 0).result()[0].startswith("The prompt is empty.")
-    (tmp_path / "fake.wav").write_text("not a sound")
-    expected = client.predict(
-        "vary",
-        handle_file(str(tmp_path / "fake.wav")),
-        "",
-        0,
-        0,
-        0.5,
-        1,
-        False,
-        1,
-        0,
-        2,
-        2.0,
-        api_name="/edit",
-    )
-    assert expected[0].startswith("Cannot read audio from the file: ")
-
-
-def test_uploads_are_bounded(address):
-    big = httpx.post(
-        f"{address}/gradio_api/upload", files={"files": ("big.wav", b"\0" * (2 << 20))}, timeout=60
-    )
-    assert big.status_code == 413
 
 
 def test_the_queue_is_bounded(studio, trainer):
@@ -98,23 +68,14 @@ def test_the_queue_is_bounded(studio, trainer):
     assert limits and set(limits) == {1}
 
 
-def test_only_this_machine_is_served_unless_asked():
-    from audioldm.app.command import Serve
-
-    assert Serve().host == "127.0.0.1"
-
-
 def test_an_uploaded_page_is_never_shown(address, studio):
     script = b"<html><script>alert(1)</script></html>"
     for name, kind in (("x.html", "text/html"), ("x.svg", "image/svg+xml"), ("x.wav.htm", "text/html")):
         sent = httpx.post(f"{address}/gradio_api/upload", files={"files": (name, script, kind)}, timeout=60)
         (path,) = sent.json()
         assert path.startswith("/audioldm-files/"), "the reply names no path of this machine"
-        for route in (
-            f"gradio_api/file={path}",
-            f"gradio_api/file={path.replace('/audioldm-files', str(studio.out))}",
-        ):
-            reply = httpx.get(f"{address}/{route}")
+        for place in (path, path.replace("/audioldm-files", str(studio.out))):
+            reply = httpx.get(f"{address}/gradio_api/file={place}")
             assert reply.status_code == 403 and b"script" not in reply.content
     (studio.results / "planted").mkdir(parents=True, exist_ok=True)
     (studio.results / "planted" / "x.html").write_bytes(script)
@@ -128,9 +89,7 @@ def test_no_reply_names_a_path_of_this_machine(address, studio, tmp_path):
         f"{address}/gradio_api/upload", files={"files": ("noise.wav", sound.read_bytes())}
     ).json()
     reference = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    asked = ["vary", reference, "", 0, 0, 0.5, 1, False, 1, 0, 2, 2.0]
-    sent = httpx.post(f"{address}/gradio_api/call/edit", json={"data": asked})
-    answer = httpx.get(f"{address}/gradio_api/call/edit/{sent.json()['event_id']}", timeout=60).text
+    answer = edit(address, reference)
     assert "Done: 1 of 1." in answer and "/audioldm-files/" in answer
     pages = [answer, httpx.get(address).text, httpx.get(f"{address}/config").text]
     assert not [page for page in pages if str(studio.out) in page]
@@ -139,20 +98,18 @@ def test_no_reply_names_a_path_of_this_machine(address, studio, tmp_path):
     assert reply.status_code == 200 and reply.content[:4] == b"RIFF"
 
 
-def test_foreign_names_and_sites_are_refused(address):
+def test_what_may_not_be_asked_is_refused_and_no_fault(address):
     port = address.rsplit(":", 1)[1]
     assert httpx.get(address, headers={"Host": f"evil.example:{port}"}).status_code == 421
-    assert httpx.get(address, headers={"Origin": "http://evil.example"}).status_code == 403
+    for origin in ("http://evil.example", "http://[", "null", ""):
+        assert httpx.get(address, headers={"Origin": origin}).status_code == 403
     assert httpx.get(address, headers={"Origin": address}).status_code == 200
     assert httpx.get(address.replace("127.0.0.1", "localhost")).status_code == 200
-
-
-def test_what_is_no_address_or_too_long_is_refused_and_not_a_fault(address):
-    for origin in ("http://[", "null", ""):
-        assert httpx.get(address, headers={"Origin": origin}).status_code == 403
     assert httpx.get(f"{address}/gradio_api/file=x%00.png").status_code == 403
     long = httpx.post(f"{address}/gradio_api/call/edit", json={"data": ["x" * 2**20]}, timeout=60)
     assert long.status_code == 413 and "at most" in long.json()["error"]
+    files = {"files": ("big.wav", b"\0" * (2 << 20))}
+    assert httpx.post(f"{address}/gradio_api/upload", files=files, timeout=60).status_code == 413
 
 
 def test_a_page_for_others_answers_to_addresses_and_its_own_names_only(tmp_path):
@@ -161,7 +118,5 @@ def test_a_page_for_others_answers_to_addresses_and_its_own_names_only(tmp_path)
     from audioldm.app.gate import Gate
 
     gate = Gate(None, folder=tmp_path, host="0.0.0.0")
-    assert all(
-        gate.is_own(name) for name in ("192.168.1.7", "::1", "localhost", socket.gethostname().lower())
-    )
-    assert not gate.is_own("evil.example") and not gate.is_own("")
+    known = ("192.168.1.7", "::1", "localhost", socket.gethostname().lower())
+    assert [gate.is_own(name) for name in (*known, "evil.example", "")] == [True] * 4 + [False] * 2
