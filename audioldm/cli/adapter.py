@@ -1,10 +1,4 @@
-"""Look into an adapter file, or write it as others read it.
-
-\b
-Examples:
-  audioldm adapter show mine.safetensors
-  audioldm adapter convert mine.safetensors --to peft -o out/mine_peft
-"""
+"""Look into an adapter file, or write it as others read it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal

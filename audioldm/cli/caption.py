@@ -9,6 +9,7 @@ from audioldm.cli.console import printable, progress, say, show_json, waiting, w
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, option
 from audioldm.cli.options.groups import device_option, load, model_option
 from audioldm.errors import AudioLDMError
+from audioldm.progress import counted
 
 if TYPE_CHECKING:
     from audioldm.pipeline.captions import Captioning
@@ -86,15 +87,13 @@ class Caption(Force, DryRun, AsJson, Command):
         from audioldm.paths import write_text
 
         rows, head = [], ["file", "text", "match", "start"]
-        with progress(len(self.files), "files") as advance:
-            for path in self.files:
+        with waiting("describing"):
+            for path in counted(self.files, "files"):
                 try:
                     caption = captioning.of_file(path)
                 except AudioLDMError as error:
                     say(str(error))
                     continue
-                finally:
-                    advance()
                 rows.append({"file": str(path), **vars(caption)})
                 if not self.as_json:
                     print(f"{printable(str(path))}\t{caption.text}\t{caption.match:.2f}", flush=True)

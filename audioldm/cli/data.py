@@ -1,12 +1,5 @@
 """Make and check manifests: which sounds, with which captions, under which licence.
 
-\b
-Examples:
-  audioldm data prepare esc10 --from ESC-10 -o data/raw/esc10.jsonl
-  audioldm data prepare folder my_sounds -o data/raw/mine.jsonl
-  audioldm data check data/raw/mine.jsonl --strict
-  audioldm data listen data/raw/mine.jsonl
-
 A sound that is missing, cut off, silent, a copy or not a number is named on stderr and left out.
 """
 
@@ -23,6 +16,7 @@ from audioldm.cli.encode import Encode
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option
 from audioldm.cli.prepare import Prepare, examine, record, show
 from audioldm.errors import AudioLDMError
+from audioldm.progress import counted
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
@@ -100,11 +94,9 @@ class Listen(Force, Command):
         rows = [row for row in read(self.manifest, split=self.split) if row.source.startswith(self.source)]
         if not rows:
             raise AudioLDMError(f"{self.manifest} has no such rows.", "Leave out --split or --source.")
-        drawn, cards = Random(self.seed).sample(rows, min(self.n, len(rows))), []
-        with progress(len(drawn), "rows") as step:
-            for row in drawn:
-                cards.append(card(row))
-                step()
+        drawn = Random(self.seed).sample(rows, min(self.n, len(rows)))
+        with waiting("drawing"):
+            cards = [card(row) for row in counted(drawn, "rows")]
         title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
         text = html.page(title, f'<h1>{html.text(title)}</h1><div class="clips">{"".join(cards)}</div>')
         show_text(write_text(self.out, text))

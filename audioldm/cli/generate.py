@@ -184,7 +184,7 @@ class Session:
         clips = [clip for group in groups for clip in group]
         rerank, failures = self.request.prompts.rerank, 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
-            waves = self.waves(clips, advance)
+            waves = (wave for batch in self.batches(clips) for wave in self.waves(batch, len(clips), advance))
             for group in iter(lambda: list(islice(waves, rerank)), []):
                 if candidates := [(clip, wave, place) for clip, wave, place in group if wave is not None]:
                     yield self.save(candidates)
@@ -200,31 +200,33 @@ class Session:
             settings |= self.request.prompts.length(self.pipe, None, clip.settings["seconds"])
         return settings
 
+    def batches(self, clips: list[Clip]) -> Iterator[list[Clip]]:
+        """Clips that follow each other and have their settings in common, at most ``batch_size``."""
+        for _, alike in groupby(clips, key=self.settings_of):
+            while batch := list(islice(alike, self.request.prompts.batch_size)):
+                yield batch
+
     def waves(
-        self, clips: list[Clip], advance: Callable[..., None]
+        self, batch: list[Clip], total: int, advance: Callable[..., None]
     ) -> Iterator[tuple[Clip, "Wave | None", dict[str, int]]]:
-        """Each clip with its wave (N,) as soon as its batch is done, None for one that failed, and its place there.
+        """Each clip of a batch with its wave (N,), None for one that failed, and its place there.
 
         A batch that fails is taken apart, so that only clips that fail alone are lost.   A single clip just raises.
         """
-        size = self.request.prompts.batch_size
-        alike = [list(group) for _, group in groupby(clips, key=self.settings_of)]
-        queue = [group[first : first + size] for group in alike for first in range(0, len(group), size)]
-        while queue:
-            batch = queue.pop(0)
-            try:
-                waves = self.sample(batch, advance)
-            except AudioLDMError as error:
-                if len(clips) == 1 or error.code != 1:
-                    raise
-                if len(batch) > 1:
-                    queue = [[clip] for clip in batch] + queue
-                    continue
+        try:
+            waves = self.sample(batch, advance)
+        except AudioLDMError as error:
+            if total == 1 or error.code != 1:
+                raise
+            if len(batch) > 1:
+                for clip in batch:
+                    yield from self.waves([clip], total, advance)
+            else:
                 say(f"{batch[0].prompt!r}, seed {batch[0].seed}: {error}")
                 yield batch[0], None, {}
-                continue
-            for row, (clip, wave) in enumerate(zip(batch, waves, strict=True)):
-                yield clip, wave, {"batch_size": len(batch), "batch_row": row}
+            return
+        for row, (clip, wave) in enumerate(zip(batch, waves, strict=True)):
+            yield clip, wave, {"batch_size": len(batch), "batch_row": row}
 
     def sample(self, batch: list[Clip], advance: Callable[..., None]) -> "npt.NDArray[np.float32]":
         """The waves (B, N) of clips that have their settings in common; want of memory becomes an AudioLDMError."""

@@ -1,11 +1,4 @@
-"""Let people judge sounds blindly: make a test, serve its page, analyse the answers.
-
-\b
-Examples:
-  audioldm listen prepare old=out/old new=out/new -o listen/old_new
-  audioldm listen serve listen/old_new
-  audioldm listen analyse listen/old_new
-"""
+"""Let people judge sounds blindly: make a test, serve its page, analyse the answers."""
 
 import time
 from collections.abc import Iterator

@@ -54,10 +54,8 @@ class Train(Command):
                 if self.dry_run or self.cfg:
                     for cfg in configs:
                         print_plan(cfg, sizes=self.dry_run)
-                elif self.multirun:
-                    train_each(configs, runs, fresh=self.fresh)
                 else:
-                    train(configs[0], self.overrides, fresh=self.fresh)
+                    train_each(configs, runs, fresh=self.fresh)
         except Stopped as error:
             state = (
                 f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
@@ -96,6 +94,8 @@ def train_each(configs: "Sequence[DictConfig]", runs: Sequence[Sequence[str]], *
         try:
             train(cfg, overrides, fresh=fresh)
         except AudioLDMError as error:
+            if len(runs) == 1:
+                raise
             say(f"{cfg.run_dir}: {error}")
             failures += 1
     if failures:

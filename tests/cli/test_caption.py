@@ -23,71 +23,57 @@ def captioner(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def caption(command, tiny_model, captioner):
+    return lambda *words: command("caption", *words, "-m", tiny_model, "--captioner", captioner)
+
+
+@pytest.fixture
 def wave(tmp_path: Path) -> Path:
     rng = torch.Generator().manual_seed(0)
     soundfile.write(tmp_path / "noise.wav", 0.1 * torch.randn(16000, generator=rng).numpy(), 16000)
     return tmp_path / "noise.wav"
 
 
-def test_one_bad_file_never_ends_the_run(command, tiny_model, captioner, wave, tmp_path, capsys):
+def test_one_bad_file_never_ends_the_run(caption, wave, tmp_path, capsys):
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     soundfile.write(tmp_path / "silent.wav", torch.zeros(16000).numpy(), 16000)
     files = [tmp_path / "bad.wav", tmp_path / "none.wav", tmp_path / "silent.wav", wave]
     tables = ("--csv", tmp_path / "t.csv", "--jsonl", tmp_path / "t.jsonl")
-    assert command("caption", *files, "-m", tiny_model, "--captioner", captioner, *tables) == 1
+    assert caption(*files, *tables) == 1
     printed, err = capsys.readouterr()
     assert printed.startswith(str(wave))
     assert all(name in err for name in ("bad.wav", "none.wav", "silent.wav is silent", "3 of 4 files"))
     [row] = csv.DictReader((tmp_path / "t.csv").open())
     [same] = map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())
     assert row == {key: str(value) for key, value in same.items()}
-    assert same["file"] == str(wave)
-    assert 0 <= same["match"] <= 1
-    assert command("caption", wave, "-m", tiny_model, "--captioner", captioner, *tables) == 2, (
-        "tables are there"
-    )
+    assert same["file"] == str(wave) and 0 <= same["match"] <= 1
+    assert caption(wave, *tables) == 2, "tables are there"
 
 
-def test_without_weights_one_line_says_how_to_train_them(command, tmp_path, wave, capsys):
+def test_nets_that_are_missing_or_of_another_clap_are_refused(
+    command, caption, captioner, tmp_path, wave, capsys
+):
     assert command("caption", wave, "--captioner", tmp_path / "nothing") == 2
     assert "audioldm train caption/captioner" in capsys.readouterr().err
-
-
-def test_a_net_of_another_clap_is_refused(command, captioner, tiny_model, wave, capsys):
     config = captioner / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "clap": "other"}))
-    assert command("caption", wave, "-m", tiny_model, "--captioner", captioner) == 2
+    assert caption(wave) == 2
     assert "another CLAP" in capsys.readouterr().err
 
 
-def test_filter_keeps_the_better_caption_of_train_rows(
-    command, captioner, tiny_model, wave, tmp_path, capsys
-):
-    rows = [
-        {"path": wave.name, "captions": ["rain"], "split": split, "group": split}
-        for split in ("train", "val")
-    ]
+def test_filter_keeps_the_better_caption_of_train_rows(caption, wave, tmp_path, capsys):
+    about = {"path": wave.name, "captions": ["rain"]}
     source, target = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    rows = ({**about, "split": split, "group": split} for split in ("train", "val"))
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ("-m", tiny_model, "--captioner", captioner, "--beams", "1", "--json")
-    assert command("caption", wave, *words) == 0
+    assert caption(source, "--filter", target, "--dry-run") == 0
+    assert "1 captions of" in capsys.readouterr().err and not target.exists()
+    words = ("--beams", "1", "--json")
+    assert caption(wave, *words) == 0
     [new] = json.loads(capsys.readouterr().out)
-    assert command("caption", source, "--filter", target, *words) == 0
+    assert caption(source, "--filter", target, *words) == 0
     train, val = map(json.loads, target.read_text().splitlines())
     assert val["captions"] == ["rain"]
     changed = "1 of 1" in capsys.readouterr().out
     assert train["captions"] == ([new["text"]] if changed else ["rain"])
-    assert command("caption", wave, "--filter", tmp_path / "c.jsonl", *words) == 2
-
-
-def test_a_dry_run_of_the_filter_counts_train_rows_and_writes_nothing(
-    command, captioner, wave, tmp_path, capsys
-):
-    rows = [
-        {"path": wave.name, "captions": ["rain"], "split": split, "group": split}
-        for split in ("train", "val")
-    ]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ("caption", tmp_path / "a.jsonl", "--captioner", captioner, "--filter", tmp_path / "b.jsonl")
-    assert command(*words, "--dry-run") == 0
-    assert "1 captions of" in capsys.readouterr().err and not (tmp_path / "b.jsonl").exists()
+    assert caption(wave, "--filter", tmp_path / "c.jsonl", *words) == 2

@@ -16,37 +16,19 @@ ROOT = Path(__file__).parents[2]
 
 def test_interrupt_leaves_only_whole_clips(tiny_model, tmp_path):
     out = tmp_path / "out"
-    words = [
-        "generate",
-        "rain",
-        "-n",
-        "500",
-        "--steps",
-        "2",
-        "--seconds",
-        "0.5",
-        "-m",
-        str(tiny_model),
-        "-o",
-        str(out),
-    ]
+    words = ["generate", "rain", "-n", "500", "--steps", "2", "--seconds", "0.5"]
     run = subprocess.Popen(
-        [sys.executable, "-m", "audioldm", *words],
+        [sys.executable, "-m", "audioldm", *words, "-m", str(tiny_model), "-o", str(out)],
         # a job that a script put in the background ignores SIGINT, and so would its children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     deadline = time.monotonic() + 300
     while not list(out.glob("*_seed2.wav")) and time.monotonic() < deadline and run.poll() is None:
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
     printed, err = run.communicate(timeout=120)
-    assert run.returncode == 130, err
-    assert "interrupted" in err
-    assert "Traceback" not in err
+    assert run.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
     files = {path.name for path in out.iterdir()}
     stems = {name.rsplit(".", 1)[0] for name in files}
     assert files == {f"{stem}.{kind}" for stem in stems for kind in ("wav", "png", "json")}

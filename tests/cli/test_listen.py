@@ -34,10 +34,8 @@ def folders(tmp_path):
 
 
 def test_prepare_and_analyse(command, folders, capsys):
-    assert (
-        command("listen", "prepare", folders / "old", f"better={folders / 'new'}", "-o", folders / "test")
-        == 0
-    )
+    places = (folders / "old", f"better={folders / 'new'}", "-o", folders / "test")
+    assert command("listen", "prepare", *places) == 0
     out = capsys.readouterr().out
     assert "ab, 2 systems x 3 prompts" in out
     assert "12 raters x 3 prompts find a true preference of 60% in" in out
@@ -55,9 +53,7 @@ def test_prepare_and_analyse(command, folders, capsys):
     assert (folders / "test/analysis/report.html").is_file()
     assert command("listen", "analyse", folders / "test", "--resamples", 500, "--json") == 0
     assert json.loads(capsys.readouterr().out)["raters_counted"] == 3
-    assert (
-        command("listen", "prepare", folders / "old", folders / "new", "-o", folders / "test", "--force") == 2
-    )
+    assert command("listen", "prepare", *places, "--force") == 2
     assert "holds answers" in capsys.readouterr().err
 
 

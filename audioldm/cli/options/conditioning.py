@@ -34,9 +34,7 @@ class SoundConditions(Group):
     def check(self) -> "list[MapSource]":
         """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""
         if self.ip_adapter is not None and self.audio_prompt is None:
-            raise AudioLDMError(
-                "--ip-adapter has no sound to attend to.", "Give --audio-prompt FILE[:SHARE]."
-            )
+            raise AudioLDMError("--ip-adapter has no sound to attend to.", "Give --audio-prompt FILE.")
         if self.control_net and not self.control:
             raise AudioLDMError("control_net has no map to read.", "Give --control MAP=FILE.")
         nets = dict.fromkeys((*self.control_net, self.ip_adapter), "control/t2i_adapter")
@@ -93,10 +91,8 @@ class SoundConditions(Group):
             if name not in nets:
                 place = shipped(name, pipe.hashes.get("unet"))
                 if place is None:
-                    raise AudioLDMError(
-                        f"No net reads {name} for {pipe.name}{others}.",
-                        f"Train one (audioldm train control/t2i_adapter data.map={name}) and --set control_net=FOLDER.",
-                    )
+                    hint = f"Train one (control/t2i_adapter data.map={name}) and --set control_net=FOLDER."
+                    raise AudioLDMError(f"No net reads {name} for {pipe.name}{others}.", hint)
                 nets[name] = load_net(place)
             check_fits(nets[name], pipe.unet, pipe.spec, pipe.name)
         return nets
@@ -108,9 +104,8 @@ def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
 
     facts = parse_facts(texts)
     if not any(isinstance(control, MicroControl) for control in pipe.controls):
-        raise AudioLDMError(
-            f"{pipe.name} was not trained with micro-conditioning.", "Train one: recipe sdxl/micro."
-        )
+        hint = "Train one: recipe sdxl/micro."
+        raise AudioLDMError(f"{pipe.name} was not trained with micro-conditioning.", hint)
     controls = (replace(one, facts=facts) if isinstance(one, MicroControl) else one for one in pipe.controls)
     return replace(pipe, controls=tuple(controls))
 

@@ -142,19 +142,14 @@ class Guidance(Group):
         SHARE.check("guidance_threshold's QUANTILE", quantile)
         POSITIVE.check("guidance_threshold's FLOOR", floor)
         if self.guidance_weak is not None and self.negative:
-            raise AudioLDMError(
-                f"negative={self.negative!r} and guidance_weak both say what to move away from.", "Give one."
-            )
+            what = f"negative={self.negative!r} and guidance_weak both say what to move away from."
+            raise AudioLDMError(what, "Give one.")
         if (self.guidance_classifier is None) != (self.guidance_class is None):
-            raise AudioLDMError(
-                "guidance_classifier and guidance_class go together.",
-                "Give the classifier's folder and the name of one of its classes.",
-            )
+            hint = "Give the classifier's folder and the name of one of its classes."
+            raise AudioLDMError("guidance_classifier and guidance_class go together.", hint)
         if self.guidance_classifier is not None and not self.guidance_classifier.exists():
-            raise AudioLDMError(
-                f"guidance_classifier={self.guidance_classifier} is not there.",
-                "Train one: audioldm recipes embedded/classifier.",
-            )
+            what = f"guidance_classifier={self.guidance_classifier} is not there."
+            raise AudioLDMError(what, "Train one: audioldm recipes embedded/classifier.")
         self.config(None).check(sampler=sampler, scale=self.guidance)
 
     def config(self, model: "ModelOptions | None") -> "GuidanceConfig":
