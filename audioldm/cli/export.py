@@ -85,10 +85,8 @@ class Export(Force, DryRun, Command):
         if self.dry_run:
             would(f"{ref or ', '.join(named.values()) or 'embedded'} would be written to {out}")
             return
-        if self.onnx is not None:
-            write_onnx(self, out)
-            return
-        if ref is not None and not named and not self.merge and write_nets(ref, out):
+        alone = ref is not None and not named and not self.merge and self.onnx is None
+        if alone and write_nets(ref or "", out):
             return
         import torch
 
@@ -97,40 +95,38 @@ class Export(Force, DryRun, Command):
 
         with waiting("loading torch and the model"):
             model: Components
-            if ref is None:
+            if ref is None and self.onnx is None:
                 model = joined(named, self.published)
             else:
                 model = replaced(load(ref, device="cpu", dtype="float32", **vars(self.published)), named)
-        defaults = model.defaults.merged(**self.defaults.named())
-        model = replace(model, name=self.name or model.name, defaults=defaults)
-        if self.merge:
-            adapt(model, self.merge)  # type: ignore[arg-type]
-            model.about["merged"] = model.adapted.settings() if model.adapted else []
+            if self.merge:  # a student of few steps says how it is sampled
+                adapt(model, self.merge)  # type: ignore[arg-type]
+                model.about["merged"] = model.adapted.settings() if model.adapted else []
+            defaults = model.defaults.merged(**self.defaults.named())
+            model = replace(model, name=self.name or model.name, defaults=defaults)
         with waiting(f"writing {out}"):
-            if out.suffix == ".ckpt":
+            if self.onnx is not None:
+                write_onnx(model, out, self.web)
+            elif out.suffix == ".ckpt":
                 save_checkpoint(model, out)
             else:
                 save_model(model, out, dtype=getattr(torch, self.dtype))
         show_text(out)
 
 
-def write_onnx(request: Export, out: Path) -> None:
-    """Write the graphs of a model with its adapters and defaults, and print how each compares with torch."""
+def write_onnx(model: "Components", out: Path, web: Path | None) -> None:
+    """Write the graphs of a model, and print how each compares with torch."""
     with extra("onnx"):
         from audioldm.convert.onnx import export_onnx
     from audioldm.paths import published
 
-    with waiting("loading torch and the model"):
-        model = load(request.ref, device="cpu", dtype="float32", **vars(request.published))
-        if request.merge:  # a student of few steps says how it is sampled
-            adapt(model, request.merge)
-        model = replace(model, defaults=model.defaults.merged(**request.defaults.named()))
-    with waiting(f"writing {out}"), published(out) as stage:
-        rows = export_onnx(model, stage, web=request.web)
-    print("graph       MB    error  onnxruntime ms  torch ms")
+    with published(out) as stage:
+        rows = export_onnx(model, stage, web=web)  # type: ignore[arg-type]
+    show_text("graph       MB    error  onnxruntime ms  torch ms")
     for row in rows:
-        print(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {row.onnx_ms:15.1f} {row.torch_ms:9.1f}")
-    print(out)
+        show_text(
+            f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {row.onnx_ms:15.1f} {row.torch_ms:9.1f}"
+        )
 
 
 def write_nets(ref: str, out: Path) -> bool:
