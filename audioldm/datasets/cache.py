@@ -1,7 +1,6 @@
 """Shards of a latent cache on disk: written one by one, keyed by what made them, read by memory map.
 
-``index.json`` has the ``key``: a hash of everything that decides the windows.   A cache with another key is refused,
-one that was cut off goes on where it stopped; every shard's size and sha256 are known: damage is found before training.
+A cache with another key is refused, one that was cut off goes on; a hash of each shard finds damage before training.
 """
 
 import hashlib

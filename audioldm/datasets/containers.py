@@ -1,7 +1,6 @@
 """Whether a sound file is whole, by the sizes and check sums of its container; libsndfile reads damaged ones silently.
 
-RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Sun AU, Ogg (RFC 3533), MP3 by its Xing header.  Sizes that a
-program which writes to a pipe leaves open state nothing.
+RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Sun AU, Ogg (RFC 3533), MP3 by its Xing header.
 """
 
 import os

@@ -1,8 +1,6 @@
-"""Sound files to waves and back.  N samples; every wave is float32.
+"""Sound files to waves and back by libsndfile and ffmpeg.  N samples; every wave is float32.
 
-One reader for all: libsndfile reads any rate, width and channel count in blocks, ffmpeg (where it is installed) what
-libsndfile does not know.  No header is believed: what a file promises and does not hold is an error with its name.
-Rates are changed by ``torchaudio.functional.resample`` with the one setting below.
+Files are read in blocks, and no header is believed: what a file promises and does not hold is an error.
 """
 
 import io
@@ -40,12 +38,9 @@ RESAMPLE: dict[str, Any] = {
 
 LARGEST_RATIO = 640
 """Resampling kernels grow with the reduced ratio's terms; ordinary rates need at most 640 (11025 to 16000 Hz)."""
-LONG = 2**23
-"""Samples that are resampled at once; longer waves go in pieces of this length."""
-BLOCK = 2**20
-"""Values that are read at once: samples times channels."""
-RATES = (500, 1_000_000)
-"""Hz; a file of another rate is damaged."""
+LONG = 2**23  # samples that are resampled at once
+BLOCK = 2**20  # samples times channels that are read at once
+RATES = (500, 1_000_000)  # Hz
 MOST_CHANNELS = 64
 LOUDEST = 1000.0
 """Samples beyond it (60 dB above full scale) are no sound."""

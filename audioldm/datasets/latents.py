@@ -1,9 +1,7 @@
 """Cached latents: VAE and CLAP run once, not at every step.   n windows, C channels, T frames, F bins, D embedding.
 
 A shard holds raw posteriors ``mean`` and ``std`` (n, C, T, F) in float16, never scaled; ``audio`` (n, D); ``text``
-(m, D) with ``offset`` (n + 1): the captions of window i are rows offset[i] to offset[i+1]; and, if a sequence encoder
-ran, ``tokens`` (sum of lengths, E) with ``token_offset`` (m + 1).   The scaling factor is measured over all of them and
-stored in the index.
+(m, D) with ``offset`` (n + 1): window i has rows offset[i] to offset[i+1]; ``tokens`` with ``token_offset`` (m + 1).
 """
 
 from bisect import bisect_right

@@ -1,9 +1,7 @@
 """Clips streamed from WebDataset shards, for data that does not fit the disk.  B batch, N samples.
 
-A shard is a tar whose members share a name up to its first dot: KEY.flac (or wav, ogg, mp3) and KEY.txt, one caption a
-line.  It is a path, or anything WebDataset opens, such as https://... or pipe:aws s3 cp s3://bucket/0001.tar -.  Of a
-.tar file only the headers are read at first, and a member's bytes from where they lie when they are asked for: a sample
-that waits in a shuffle buffer, or that a run is past, costs no reading.
+A shard is a tar of KEY.flac (wav, ogg, mp3) and KEY.txt, one caption a line: a path, or any address that WebDataset
+opens.  Of a .tar file a member's bytes are read from where they lie when they are asked for.
 """
 
 import io

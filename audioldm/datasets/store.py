@@ -1,8 +1,4 @@
-"""Clips decoded once, by all cores, to 16-bit samples that all trainings read from a memory map.  N samples.
-
-A store is two files named by the hash of its rows and rate: the samples (.i16), and where each clip ends (.npy), which
-is written last.  Few clips are decoded in the memory of the process instead.
-"""
+"""Clips decoded once, by all cores, to 16-bit samples that all trainings read from a memory map.  N samples."""
 
 import hashlib
 import json

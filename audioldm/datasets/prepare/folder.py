@@ -9,32 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from audioldm import tables
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened
 from audioldm.datasets.manifest import SPLITS, Row, split_of
-from audioldm.datasets.prepare.shared import (
-    SPLIT_NAMES,
-    WRONG,
-    AnyPath,
-    Findings,
-    is_sound,
-    note,
-    reason_of,
-    walk,
-)
+from audioldm.datasets.prepare import shared
+from audioldm.datasets.prepare.shared import AnyPath, Findings, is_sound, note
 from audioldm.errors import AudioLDMError
 from audioldm.paths import locate, sha256
-from audioldm.tables import (
-    TABLES,
-    is_null,
-    is_text,
-    json_lines,
-    lines,
-    number_of,
-    read_table,
-    read_text,
-    separated,
-    texts_of,
-)
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file_name", "path", "file")
@@ -66,16 +47,14 @@ def folder(
     place = Path(place).absolute()
     if not place.is_dir():
         raise AudioLDMError(f"There is no folder {place}.", "Name a folder of sounds.")
-    tables = [place / name for name in METADATA if (place / name).is_file()] or caption_tables(
-        place, findings
-    )
-    if len(tables) > 1:
-        names = " and ".join(path.name for path in tables)
+    listed = [place / name for name in METADATA if (place / name).is_file()]
+    if len(listed := listed or caption_tables(place, findings)) > 1:
+        names = " and ".join(path.name for path in listed)
         raise AudioLDMError(
             f"{place} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
         )
-    named, broken = sounds_of(tables[0], place, findings) if tables else ([], set())
-    known, files = {path for path, _ in named} | broken, list(walk(place))
+    named, broken = sounds_of(listed[0], place, findings) if listed else ([], set())
+    known, files = {path for path, _ in named} | broken, list(shared.walk(place))
     sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
     for path in files:
         if not is_sound(path) and (why := ending(path)):
@@ -147,7 +126,9 @@ def captions(path: Path) -> tuple[str, ...]:
     """The lines of the text file beside a sound (of a.wav: a.txt or a.wav.txt), else its cleaned name, else nothing."""
     for beside in (path.with_suffix(".txt"), path.with_suffix(".TXT"), path.with_name(f"{path.name}.txt")):
         if os.path.isfile(beside):
-            return tuple(line.strip() for line in lines(read_text(beside)) if not is_null(line))
+            return tuple(
+                line.strip() for line in tables.lines(tables.read_text(beside)) if not tables.is_null(line)
+            )
     name = clean(path.stem)
     return (name,) if name else ()
 
@@ -165,25 +146,27 @@ def clean(stem: str) -> str:
 
 def caption_tables(folder: Path, findings: Findings) -> list[Path]:
     """The tables that name files and captions; others in the folder are not about the sounds."""
-    tables = []
+    out = list[Path]()
     for path in sorted(folder.iterdir()):
-        if (kind := path.suffix.lower()) in TABLES and path.is_file():
+        if (kind := path.suffix.lower()) in tables.TABLES and path.is_file():
             try:
                 with warnings.catch_warnings(action="ignore"):
-                    first = lines(read_text(path))[:2]
-                table = json_lines(path, first) if kind == ".jsonl" else separated(path, first, ())
+                    first = tables.lines(tables.read_text(path))[:2]
+                table = (
+                    tables.json_lines(path, first) if kind == ".jsonl" else tables.separated(path, first, ())
+                )
                 head = set(map(column_name, table.columns))
             except AudioLDMError as error:
                 note(findings, path, error.message)
                 continue
-            tables += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
-    return tables
+            out += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
+    return out
 
 
 def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
     """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
     out, broken = list[Sound](), set[Path]()
-    table = read_table(file, text=CAPTION_COLUMNS)
+    table = tables.read_table(file, text=CAPTION_COLUMNS)
     if unread := [name for name in table.columns if column_name(name) not in COLUMNS]:
         note(findings, file, f"columns {unread} are not read", "column", strict=False)
     for row in (*table.omitted, *table.records):
@@ -195,8 +178,8 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
             path = locate(folder, name, where=row.where, links=True)
             if not why:
                 out.append((path, fields_of(cells)))
-        except WRONG as error:
-            why = why or reason_of(error).removeprefix(f"{row.where}: ")
+        except shared.WRONG as error:
+            why = why or shared.reason_of(error).removeprefix(f"{row.where}: ")
         if why:
             note(findings, row.where, why)
             broken |= {path} if path else set()
@@ -210,20 +193,21 @@ def column_name(name: str) -> str:
 
 def split_name(value: Any) -> str:
     """One of the splits.   Raises ValueError."""
-    if (split := SPLIT_NAMES.get(str(value).strip().lower())) is None:
+    if (split := shared.SPLIT_NAMES.get(str(value).strip().lower())) is None:
         raise ValueError(f"{value!r} is not one of {', '.join(SPLITS)}")
     return split
 
 
 def one_text(value: Any) -> str:
     """A text.   Raises ValueError."""
-    if not is_text(value):
+    if not tables.is_text(value):
         raise ValueError(f"{value!r} is no text")
     return str(value)
 
 
 FIELDS: dict[str, Callable[[Any], Any]] = {
-    "start": number_of, "seconds": number_of, "licence": one_text, "author": one_text, "split": split_name,
+    "start": tables.number_of, "seconds": tables.number_of, "licence": one_text, "author": one_text,
+    "split": split_name,
 }  # fmt: skip
 COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, "labels", *FIELDS)
 
@@ -233,13 +217,13 @@ def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     column = next((name for name in CAPTION_COLUMNS if name in cells), None)
     if column is not None:
-        fields["captions"] = texts_of(cells[column])
+        fields["captions"] = tables.texts_of(cells[column])
         if not fields["captions"]:
             raise ValueError(f"{column} says nothing: {cells[column]!r}")
     if "labels" in cells:
-        fields["labels"] = texts_of(cells["labels"])
+        fields["labels"] = tables.texts_of(cells["labels"])
     for name, read in FIELDS.items():
-        if not is_null(cells.get(name)):
+        if not tables.is_null(cells.get(name)):
             try:
                 fields[name] = read(cells[name])
             except ValueError as error:

@@ -1,8 +1,7 @@
 """opensounds2: 6,500 captioned clips of open licences, out of public repositories, or from a folder of tars.
 
-The tracked list (``data/manifests/opensounds2.jsonl.xz``) has for each clip its repository and path there, the sha256
-of that file, where the clip begins in it, how long it is and its gain, caption, licence, attribution and group; beside
-it ``opensounds2.repositories.json`` gives each repository's commit.
+The list (``data/manifests/opensounds2.jsonl.xz``) has for each clip its repository, path, sha256, place and gain there,
+caption, licence, attribution and group; ``opensounds2.repositories.json`` beside it each repository's commit.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Sounds packed with their captions: parquet files, WebDataset tars and anything that the library `datasets` opens.
 
-Each sound's bytes become one file named by their hash, unchanged; the same sound with several captions is one row.
-What is there already is not written again, so the same command goes on where it stopped.
+Each sound's bytes become one file named by their hash; the same sound with several captions is one row.
 """
 
 import hashlib
@@ -178,11 +177,7 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Key and suffix of a member.
-
-    >>> split_name("a/7.left.FLAC")
-    ('a/7', '.left.flac')
-    """
+    """Key and suffix of a member: "a/7" and ".left.flac" of "a/7.left.FLAC"."""
     folder, _, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
     return f"{folder}/{stem}", f".{suffix.lower()}"

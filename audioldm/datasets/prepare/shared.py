@@ -140,11 +140,7 @@ class Sounds:
 
 
 def youtube_names(video: str, start: float, end: float | None = None) -> list[str]:
-    """The file names (without ending) that are in use for a clip of a video.
-
-    >>> youtube_names("abc", 30)[:4]
-    ['abc_30', 'Yabc_30', 'abc', 'Yabc']
-    """
+    """The file names (without ending) that are in use for a clip of a video."""
     stop = start + CLIP_SECONDS if end is None else end
     whole = [f"{video}_{start:g}", f"Y{video}_{start:g}", video, f"Y{video}"]
     spans = [f"{start:g}_{stop:g}", f"{start:.3f}_{stop:.3f}"]
@@ -159,13 +155,7 @@ def youtube_row(place: str, video: str, captions: Sequence[str], **more: Any) ->
 
 
 def licence(url: str) -> str:
-    """A Creative Commons address as a short name; any other text as it is.
-
-    >>> licence("http://creativecommons.org/licenses/by-nc/3.0/")
-    'CC-BY-NC-3.0'
-    >>> licence("http://creativecommons.org/publicdomain/zero/1.0/")
-    'CC0-1.0'
-    """
+    """A Creative Commons address as a short name, such as CC-BY-NC-3.0; any other text as it is."""
     for pattern, name in LICENCE_URLS:
         if hit := re.search(pattern, url):
             return name.format(k=hit.groupdict().get("k", "").upper(), v=hit["v"])
@@ -183,10 +173,6 @@ def words(label: str) -> str:
 
 
 def listing(parts: Iterable[str]) -> str:
-    """Several things in one phrase.
-
-    >>> listing(["wind"]), listing(["wind", "rain"]), listing(["wind", "rain", "thunder"])
-    ('wind', 'wind and rain', 'wind, rain and thunder')
-    """
+    """Several things in one phrase: "wind, rain and thunder"."""
     *first, last = list(dict.fromkeys(parts))
     return f"{', '.join(first)} and {last}" if first else last

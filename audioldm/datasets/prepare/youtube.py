@@ -1,8 +1,4 @@
-"""Clips of YouTube videos by yt-dlp, when the user asks for it: cut off at any moment, it goes on where it stopped.
-
-A journal keeps each clip's fate.   A permanent failure (the video is gone) is never tried again; a passing one (the
-network, a limit) is tried again now and by the next run.
-"""
+"""Clips of YouTube videos by yt-dlp; a journal keeps each clip's fate, so that the next run goes on."""
 
 import importlib.util
 import json
@@ -62,11 +58,7 @@ class Clip:
 
 
 def verdict(said: str) -> str:
-    """Whether a failure is "permanent" or "passing", by what yt-dlp said; what is not known is passing.
-
-    >>> [verdict(said) for said in ("x: Private video. Sign in", "confirm you're not a bot", "Connection reset")]
-    ['permanent', 'passing', 'passing']
-    """
+    """Whether a failure is "permanent" or "passing", by what yt-dlp said; what is not known is passing."""
     return "permanent" if PERMANENT.search(said) and not PASSING.search(said) else "passing"
 
 
