@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 import soundfile
-from sounds import RATE, sine, wav_bytes
+from sounds import RATE, save, sine, wav_bytes
 
 from audioldm.datasets.check import check
 from audioldm.datasets.manifest import Finding
@@ -28,57 +28,36 @@ def mirror(tmp_path):
 
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
-    def lines(video, data, captions):
-        return [
-            {
-                "audiocap_id": i,
-                "youtube_id": video,
-                "start_time": 30,
-                "caption": text,
-                "audio": {"bytes": data, "path": f"{video}.wav"},
-            }
-            for i, text in enumerate(captions)
-        ]
+    def lines(video, data, *captions):
+        audio = {"bytes": data, "path": f"{video}.wav"}
+        return [{"youtube_id": video, "start_time": 30, "caption": text, "audio": audio} for text in captions]
 
     content = {
-        "train": lines("aaa", wav_bytes(0.3, 300), ["Rain"]) + lines("bbb", flac_bytes(400), ["Wind"]),
-        "validation": lines("ccc", wav_bytes(0.3, 500), ["One", "Two"]),
-        "test": lines("ddd", wav_bytes(0.3, 600), ["1", "2", "3", "4", "5"])
-        + lines("eee", None, ["nothing"]),
+        "train": lines("aaa", wav_bytes(0.3, 300), "Rain") + lines("bbb", flac_bytes(400), "Wind"),
+        "validation": lines("ccc", wav_bytes(0.3, 500), "One", "Two"),
+        "test": lines("ddd", wav_bytes(0.3, 600), *"12345") + lines("eee", None, "nothing"),
     }
     (tmp_path / "data").mkdir()
     for split, rows in content.items():
         table = pa.Table.from_pylist(rows)
-        table = table.set_column(4, "audio", pa.array([row["audio"] for row in rows], kind))
+        table = table.set_column(3, "audio", pa.array([row["audio"] for row in rows], kind))
         pq.write_table(table, tmp_path / f"data/{split}-00000-of-00001.parquet")
     return tmp_path
 
 
-def test_a_mirror_becomes_files_with_all_captions(mirror, tmp_path):
-    paths = sorted(mirror.rglob("*.parquet"))
-    findings: list[Finding] = []
+def test_a_mirror_becomes_files_with_all_captions(mirror, tmp_path, command, capsys):
+    paths, findings = sorted(mirror.rglob("*.parquet")), list[Finding]()
     rows = packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps", findings=findings)
     assert [(finding.kind, "test-00000" in finding.path) for finding in findings] == [("missing", True)]
-    by_group = {row.group: row for row in check(rows).rows}
-    assert by_group["audiocaps/ddd"].captions == ("1", "2", "3", "4", "5")
-    assert {group: row.split for group, row in by_group.items()} == {
-        "audiocaps/aaa": "train",
-        "audiocaps/bbb": "train",
-        "audiocaps/ccc": "val",
-        "audiocaps/ddd": "test",
-    }
-    assert by_group["audiocaps/bbb"].path.endswith(".flac")
-    kept = {row.path: (tmp_path / "out" / row.path.rsplit("/", 1)[1]).stat().st_mtime_ns for row in rows}
-    again = packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps", findings=[])
-    assert again == rows
-    assert kept == {
-        row.path: (tmp_path / "out" / row.path.rsplit("/", 1)[1]).stat().st_mtime_ns for row in again
-    }
-
-
-def test_the_command_reads_the_mirror(mirror, command, tmp_path, capsys):
-    out = tmp_path / "m.jsonl"
-    assert command("data", "prepare", "parquet", mirror, "--to", tmp_path / "x", "-o", out, "--json") == 0
+    by_group = {row.group.removeprefix("audiocaps/"): row for row in check(rows).rows}
+    assert by_group["ddd"].captions == ("1", "2", "3", "4", "5") and by_group["bbb"].path.endswith(".flac")
+    splits = {"aaa": "train", "bbb": "train", "ccc": "val", "ddd": "test"}
+    assert {group: row.split for group, row in by_group.items()} == splits
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps", findings=[]) == rows
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    words = ("--to", tmp_path / "x", "-o", tmp_path / "m.jsonl", "--json")
+    assert command("data", "prepare", "parquet", mirror, *words) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"test": 1, "train": 2, "val": 1}
 
 
@@ -103,18 +82,18 @@ def tar(path, members):
 
 
 def test_webdataset(tmp_path, command, capsys):
-    first = tar(
-        tmp_path / "a-000.tar",
-        {
-            "x/000.wav": wav_bytes(0.3, 300),
-            "x/000.txt": b"a bell\na ringing bell\n",
-            "x/001.flac": flac_bytes(400),
-            "x/001.json": json.dumps(
-                {"text": ["rain"], "split": "test", "license": "CC0-1.0", "tags": ["water"]}
-            ).encode(),
-            "x/002.txt": b"no sound here",
-        },
-    )
+    about = {"text": ["rain"], "split": "test", "license": "CC0-1.0", "tags": ["water"]}
+    members = {
+        "x/000.wav": wav_bytes(0.3, 300),
+        "x/000.flac": flac_bytes(350),
+        "x/000.txt": b"a bell\na ringing bell\n",
+    }
+    members |= {
+        "x/001.flac": flac_bytes(400),
+        "x/001.json": json.dumps(about).encode(),
+        "x/002.txt": b"no sound here",
+    }
+    first = tar(tmp_path / "a-000.tar", members)
     second = tar(tmp_path / "a-001.tar", {"000.wav": wav_bytes(0.3, 500), "000.json": b'{"caption": "wind"}'})
     out = tmp_path / "m.jsonl"
     words = [first, second, "--to", tmp_path / "out", "-o", out, "--val", 0, "--test", 0, "--json"]
@@ -122,8 +101,8 @@ def test_webdataset(tmp_path, command, capsys):
     shown = capsys.readouterr()
     assert json.loads(shown.out)["findings"] == {"missing": 1} and "x/002" in shown.err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["captions"] for row in rows] == [["a bell", "a ringing bell"], ["rain"], ["wind"]]
-    assert (rows[1]["split"], rows[1]["licence"], rows[1]["labels"]) == ("test", "CC0-1.0", ["water"])
+    assert [row["captions"] for row in rows] == [["a bell", "a ringing bell"]] * 2 + [["rain"], ["wind"]]
+    assert (rows[2]["split"], rows[2]["licence"], rows[2]["labels"]) == ("test", "CC0-1.0", ["water"])
     first.write_bytes(first.read_bytes()[:700])
     assert command("data", "prepare", "webdataset", *words, "--force") == 0  # the other tar is whole
     assert f"missing: {first} (this tar is damaged" in capsys.readouterr().err
@@ -158,16 +137,12 @@ def test_datasets(tmp_path, command, capsys):
 
 def test_tables_list_sounds_of_a_folder(tmp_path, command, capsys):
     for i in range(2):
-        (tmp_path / "sounds").mkdir(exist_ok=True)
-        soundfile.write(tmp_path / f"sounds/{i}.wav", sine(0.3, 300 + 100 * i), RATE)
-    (tmp_path / "list.csv").write_text(
-        "file,text,split\n0.wav,a bell,test\n1.wav,a horn,train\n2.wav,gone,train\n"
-    )
-    out = tmp_path / "m.jsonl"
-    assert (
-        command("data", "prepare", "table", tmp_path / "list.csv", "--audio", tmp_path / "sounds", "-o", out)
-        == 0
-    )
+        save(tmp_path / f"sounds/{i}.wav", sine(0.3, 300 + 100 * i))
+    rows = "file,text,split\n0.wav,a bell,test\n1.wav,a horn,train\n2.wav,gone,train\n"
+    (tmp_path / "list.csv").write_text(rows)
+    words = (tmp_path / "list.csv", "--audio", tmp_path / "sounds", "-o", tmp_path / "m.jsonl")
+    assert command("data", "prepare", "table", *words) == 0
     assert "missing" in capsys.readouterr().err
-    assert [json.loads(line)["split"] for line in out.read_text().splitlines()] == ["test", "train"]
+    splits = [json.loads(line)["split"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert splits == ["test", "train"]
     assert command("data", "prepare", "table", tmp_path / "list.xls", "-o", tmp_path / "n.jsonl") == 2

@@ -8,7 +8,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.tables import is_null, lines, number_of, read_table, read_text, texts_of
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str, recwarn):
     path = tmp_path / "t.csv"
