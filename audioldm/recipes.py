@@ -188,9 +188,9 @@ def build(
         parts = instantiate(cfg, _convert_="all")
         module, trainer = parts["task"], parts["trainer"]
         parts["speed"].apply(module)
+        module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
         if not module.automatic_optimization:
             # Lightning refuses both for a module that steps its own optimisers
-            module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
             trainer.keywords.update(accumulate_grad_batches=1, gradient_clip_val=None)
         loggers = [*filter(None, parts["logger"].values())]
         trainer = trainer(callbacks=[folder, *filter(None, parts["callbacks"].values())], logger=loggers)

@@ -121,8 +121,7 @@ def naive_step(nets: Nets, batch: int, *, seconds: float) -> Step:
         with torch.no_grad():
             mean, std = encode(nets.vae, mel(wave))
             embedding = clap(wave)
-        losses, _ = module.losses(LatentBatch(mean, std, embedding, embedding), rng, drop=0.1)
-        loss = losses.mean()
+        loss = module.losses(LatentBatch(mean, std, embedding, embedding), rng, drop=0.1)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """What happens beside the steps: the curves, the state on the disk, stopping, the export."""
 
 import json
+import signal
 import sys
 import warnings
 from contextlib import ExitStack, suppress
@@ -22,7 +23,7 @@ from audioldm.pipeline.timing import peak_mib
 from audioldm.training.distributed import joined
 from audioldm.training.ema import averaged
 from audioldm.training.run_folder import LAST
-from audioldm.training.signals import Grace, Stopped, handled
+from audioldm.training.signals import Stopped, handled, stop
 
 
 @dataclass(eq=False)
@@ -146,15 +147,28 @@ class State(L.Callback):
     In place of Lightning's ModelCheckpoint, which counts optimiser steps (two a batch in a GAN).   Before a validation
     it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
     Stands after the averages and the curves among the callbacks: they belong to the state.   A signal ends the
-    training at the next whole step; a step that takes too long is given up, and the state from before it stays.
+    training at the next whole step; a step that takes more than ``grace`` seconds is given up, and the state from
+    before it stays.
     """
 
     folder: str | Path
     every: int
+    grace: float = 6.0
+    received: int | None = None
     saved: int = -1
     in_step: bool = False
-    grace: Grace = field(default_factory=Grace)
     handlers: ExitStack = field(default_factory=ExitStack)
+
+    def receive(self, number: int, frame: Any = None) -> None:
+        """Remember a signal, and let the step end within ``grace`` seconds; a second one ends the wait."""
+        if self.received is not None:
+            stop(number)
+        self.received = number
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: stop(number))
+            # again and again, because Python loses what is raised in a destructor
+            signal.setitimer(signal.ITIMER_REAL, self.grace, 0.5)
+            self.handlers.callback(signal.setitimer, signal.ITIMER_REAL, 0)
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
         """Once for each batch."""
@@ -167,14 +181,14 @@ class State(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """What was just loaded is on the disk already; half an accumulated step is never written."""
-        if self.every % module.accumulated:
+        if self.every % module.accumulate:
             raise AudioLDMError(
-                f"callbacks.state.every={self.every} is not a multiple of accumulate={module.accumulated}.",
+                f"callbacks.state.every={self.every} is not a multiple of accumulate={module.accumulate}.",
                 "Change one of them.",
             )
         self.saved = module.batch_count
         # over Lightning's own for SIGTERM, which ends with code 0
-        self.handlers.enter_context(handled(self.grace.receive))
+        self.handlers.enter_context(handled(self.receive))
 
     def on_train_batch_start(self, *args: Any) -> None:
         self.in_step = True
@@ -189,23 +203,21 @@ class State(L.Callback):
         """At a whole step save, or stop; all processes stop at the same one."""
         if module.batch_count % self.every == 0:
             self.save(trainer, module)
-        signalled = self.grace.received is not None
+        signalled = self.received is not None
         if trainer.world_size > 1:
             signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
         if signalled and module.steps_now:
-            raise Stopped(self.grace.received or 15)
+            stop(self.received or signal.SIGTERM)
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         """Save for a signal that did not come in the middle of a step."""
-        self.grace.end()
+        self.handlers.close()
         if isinstance(exception, Stopped):
             if not self.in_step and module.steps_now and self.saved >= 0:
                 self.save(trainer, module)
             exception.batch = self.saved if self.saved > 0 else None
-        self.handlers.close()
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
-        self.grace.end()
         self.handlers.close()
 
 

@@ -58,7 +58,7 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     data.batch_size = size
     try:
         L.Trainer(
-            **trainer, max_steps=-1, max_epochs=1, limit_train_batches=2 * module.accumulated,
+            **trainer, max_steps=-1, max_epochs=1, limit_train_batches=2 * module.accumulate,
             limit_val_batches=0, barebones=True, use_distributed_sampler=False,
         ).fit(module, data)  # fmt: skip
     except (RuntimeError, MemoryError) as error:

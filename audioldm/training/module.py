@@ -23,9 +23,9 @@ class TrainingModule(L.LightningModule):
 
     ``part`` names the attribute that is trained, averaged and exported.   ``batch_count`` lives in the checkpoint; a
     plain number, because reading a buffer would wait for the GPU at every batch.   Lightning's ``global_step`` counts
-    optimiser steps instead; recipes count batches.   A module of two optimisers steps them with ``descend``;
-    ``accumulate`` and ``clip`` are Lightning's accumulate_grad_batches and gradient_clip_val for it.   ``step`` of a
-    ``recordable`` module draws nothing and asks for no value, so that ``speed.record`` can replay it.
+    optimiser steps instead; recipes count batches.   ``accumulate`` batches make a step.   A module of two optimisers
+    steps them with ``descend``; ``clip`` is Lightning's gradient_clip_val for it.   ``step`` of a ``recordable``
+    module draws nothing and asks for no value, so that ``speed.record`` can replay it.
     """
 
     part: ClassVar[str]
@@ -104,20 +104,13 @@ class TrainingModule(L.LightningModule):
         return generator(self.seed, -1, batch_index, device=self.device)
 
     @property
-    def accumulated(self) -> int:
-        """Batches that make one step."""
-        if self.automatic_optimization and self._trainer is not None:
-            return int(self.trainer.accumulate_grad_batches)
-        return self.accumulate
-
-    @property
     def steps_now(self) -> bool:
-        return self.batch_count % self.accumulated == 0
+        return self.batch_count % self.accumulate == 0
 
     def optimise(self, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> dict[str, Any]:
         """AdamW and its schedule, as ``configure_optimizers`` returns them."""
         optimizer = adamw(parameters, self.lr, capturable=self.recorded, **settings)
-        each = self.accumulated
+        each = self.accumulate
         rates = self.optim.rates(optimizer, warmup=self.warmup // each, steps=-(-self.batches // each))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 

@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -37,25 +36,3 @@ def handled(handler: Callable[[int, FrameType | None], Any] = stop) -> Iterator[
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
-
-
-@dataclass
-class Grace:
-    """Lets the step in progress end: the first signal is remembered, and raised after ``seconds`` at the latest."""
-
-    seconds: float = 6.0
-    received: int | None = None
-
-    def receive(self, number: int, frame: FrameType | None = None) -> None:
-        """Remember the signal, and set the clock; a second one ends the wait."""
-        if self.received is not None:
-            stop(number)
-        self.received = number
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, lambda *_: stop(number))
-            # again and again, because Python loses what is raised in a destructor
-            signal.setitimer(signal.ITIMER_REAL, self.seconds, 0.5)
-
-    def end(self) -> None:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
