@@ -60,6 +60,17 @@ def test_another_number_of_threads_changes_only_rounding(tiny_model, command, tm
     assert np.abs(waves[0] - waves[1]).max() <= 2
 
 
+def test_one_prompt_is_a_string_for_every_seed(tiny_model):
+    from audioldm.pipeline.audioldm import AudioLDM
+
+    pipe, quick = AudioLDM.from_pretrained(tiny_model), {"seconds": 0.32, "steps": 2}
+    waves = pipe("a dog", seeds=[0, 1], **quick)
+    assert (
+        waves.equal(pipe(["a dog", "a dog"], seeds=[0, 1], **quick))
+        and len(pipe("a dog", seeds=[0], **quick)) == 1
+    )
+
+
 TABLES = {
     "esc50": (
         "meta/esc50.csv",
