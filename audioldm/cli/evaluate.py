@@ -1,5 +1,6 @@
 """Measure a model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -206,7 +207,9 @@ def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Compar
         "generated": str(folders[0]), "reference": str(place), **options.choice.about(), "seeds": len(runs),
         "rate": rates[0], "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
     }  # fmt: skip
-    frame = options.frame(clips.common_length(runs[0], real))
+    frame = options.frame(None)
+    if frame.seconds is None:
+        frame = replace(frame, seconds=clips.common_length(runs[0], real))
     compared = Comparison(runs, real, frame, pairs=paired)
     if comparing.codec is not None:
         pipe = options.generation.model.load(comparing.codec)

@@ -28,6 +28,8 @@ from audioldm.signal.level import normalise_peak
 from audioldm.tables import read_table, read_text
 
 CAPTION_FILE = "captions.csv"
+CAPTIONS = ("first", "all", "hash")
+"""Of a clip that has several: the first, each, or one by the hash of its name."""
 GAINS = {"peak": "mean removed, peak 0.5", "none": "own gain", "lufs": "-23 LUFS within 20 dB"}
 RESAMPLER = "torchaudio sinc_interp_kaiser, width 64"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.clips import from_rows, read_object
+from audioldm.evaluation.clips import CAPTIONS, GAINS, from_rows, read_object
 from audioldm.paths import write_text
 from audioldm.tables import is_text, read_table
 
@@ -113,8 +113,11 @@ def read(path: Path) -> Protocol:
     seconds, items = content["seconds"], content["items"]
     length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
     texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
-    if not (length and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
-        raise AudioLDMError(f"{path} is no protocol: a field has another type.", "Get the file again.")
+    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS
+    if not (length and known and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
+        raise AudioLDMError(
+            f"{path} is no protocol: a field has another type or value.", "Get the file again."
+        )
     expected = content.pop("sha256")
     protocol = Protocol(**{**content, "items": tuple(items)})
     if protocol.sha256 != expected:

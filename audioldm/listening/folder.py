@@ -125,6 +125,8 @@ def follows(
     fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
     if any(type(event.get(name)) is not kind for name, kind in fields.items()):
         return False
+    if not isinstance(event.get("seconds"), int | float | None):
+        return False
     if event["event"] == "join":
         trials[event["rater"]] = plan(design, event["rater"])
     plans = trials.get(event["rater"])

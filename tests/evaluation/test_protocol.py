@@ -39,10 +39,18 @@ def test_a_protocol_is_read_as_it_was_written_and_nothing_else(tmp_path: Path) -
         ("seconds", value)
         for value in (0, 1e-300, -1, 10**400, float("nan"), float("inf"), "10", [10.0], 1e308)
     ]
-    wrong += [("items", [3]), ("items", "x"), ("gain", None), ("name", "\ud800"), ("sha256", 5)]
+    wrong += [
+        ("items", [3]),
+        ("items", "x"),
+        ("gain", None),
+        ("gain", "loud"),
+        ("captions", "a"),
+        ("name", "\ud800"),
+        ("sha256", 5),
+    ]
     for name, value in wrong:
         path.write_text(json.dumps({**content, name: value}))
-        with pytest.raises(AudioLDMError, match=r"p\.json is no protocol: a field has another type"):
+        with pytest.raises(AudioLDMError, match=r"p\.json is no protocol: a field has another type or value"):
             protocol.read(path)
 
 

