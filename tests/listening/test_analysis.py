@@ -103,31 +103,33 @@ def test_abx_of_the_same_and_of_the_different(study):
     assert pair.p > 0.05
 
 
-def test_careless_raters_are_left_out_with_the_reason(study):
-    run = study(training=0, catch=4)
+@pytest.mark.parametrize(
+    ("method", "choices", "answer", "reason"),
+    [
+        ("ab", {"training": 0, "catch": 4}, lambda trial: "tie", "passed 0 of 4 catch trials"),
+        (
+            "mushra",
+            {},
+            lambda trial: [70] * len(trial.slots),
+            "rated the hidden reference below 90 on 4 of 4 pages",
+        ),
+        (
+            "acr-quality",
+            {"training": 0, "catch": 0},
+            lambda trial: 3,
+            "gave one answer to all 8 trials of quality",
+        ),
+    ],
+)
+def test_careless_raters_are_left_out_with_the_reason(study, method, choices, answer, reason):
+    run = study(method, **choices)
     fill(run, 3)
-    answer_all(run, lambda trial: "tie", name="bored")
+    answer_all(run, answer, name="bored")
     result = analyse(run.test, resamples=300)
     assert [rater.name for rater in result.excluded] == ["bored"]
-    assert "passed 0 of 4 catch trials" in result.excluded[0].reasons
+    assert reason in result.excluded[0].reasons
     assert result.outcomes[0].raters == 3
     assert analyse(run.test, resamples=300, keep_all=True).outcomes[0].raters == 4
-
-
-def test_who_misses_the_hidden_reference_is_left_out(study):
-    run = study("mushra")
-    fill(run, 2)
-    answer_all(run, lambda trial: [70] * len(trial.slots), name="deaf")
-    (left,) = analyse(run.test, resamples=300).excluded
-    assert left.reasons == ["rated the hidden reference below 90 on 4 of 4 pages"]
-
-
-def test_one_answer_to_everything_is_no_judgement(study):
-    run = study("acr-quality", ("old", "new", "original"), training=0, catch=0)
-    fill(run, 1)
-    answer_all(run, lambda trial: 3)
-    (left,) = analyse(run.test, resamples=300).excluded
-    assert left.reasons == ["gave one answer to all 12 trials of quality"]
 
 
 def test_who_does_not_hear_the_tones_is_left_out(study):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening import server as module
+from audioldm.listening.folder import answers_of
 from audioldm.listening.server import MOST_BYTES, PAGE, STATIC, Server, is_local
 
 JSON = {"Content-Type": "application/json"}
@@ -66,7 +67,7 @@ def test_the_page_and_its_parts(serve):
 
 
 def test_a_test_over_http(serve):
-    server = serve()
+    server = serve(training=0)
     status, state = post(server, "/api/join", {"name": "Ada"})
     assert (status, state["phase"]) == (200, "volume")
     code = state["code"]
@@ -84,6 +85,11 @@ def test_a_test_over_http(serve):
         assert status == 200
     assert state["phase"] == "done"
     assert json.loads(ask(server, "GET", f"/api/state/{code}")[1]) == state
+    events, cut = answers_of(server.study.test)
+    assert (
+        cut == 0 and [event["event"] for event in events] == ["join", "volume"] + ["answer"] * state["total"]
+    )
+    assert all(set(event["stimuli"]) <= set(server.study.test.clips) for event in events[2:])
 
 
 def test_bodies_that_are_refused(serve):

@@ -30,24 +30,6 @@ def played(study, code):
     return [2.0] * (len(trial.slots) + (trial.reference is not None))
 
 
-def test_a_whole_test_and_its_log(study):
-    run = study()
-    code = run.join("Ada")
-    assert run.state(code)["phase"] == "volume"
-    pass_volume(run, code)
-    total = len(run.rater(code).trials)
-    for i in range(total):
-        state = run.state(code)
-        assert state["phase"] == "trial"
-        assert state["trial"]["index"] == i
-        run.answer(code, i, "A", Session(played(run, code), 3.5, 2))
-    assert run.state(code)["phase"] == "done"
-    events, cut = answers_of(run.test)
-    assert cut == 0
-    assert [event["event"] for event in events] == ["join", "volume"] + ["answer"] * total
-    assert all(set(event["stimuli"]) <= set(run.test.clips) for event in events[2:])
-
-
 def test_what_the_page_is_told_names_no_system_and_no_catch(study):
     for method in ("ab", "acr", "abx", "mushra"):
         run = study(method)
