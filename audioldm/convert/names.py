@@ -72,27 +72,25 @@ def rename(
     """
     if back:
         names = {ours: theirs for theirs, ours in names.items()}
+    starred = {
+        re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)"): re.sub(r"\*\*?", "{}", ours)
+        for theirs, ours in names.items()
+        if "*" in theirs
+    }
+    rules = [(re.compile(pattern), ours) for pattern, ours in starred.items()]
     renamed: State = {}
     for key, value in state.items():
         if any(re.fullmatch(pattern, key) for pattern in drop):
             continue
         path, _, leaf = key.rpartition(".")
-        new = f"{translate(path, names, prefix + key)}.{leaf}"
-        if new in renamed:
+        matches = (ours.format(*match.groups()) for rule, ours in rules if (match := rule.fullmatch(path)))
+        new = names[path] if path in names else next(matches, None)
+        if new is None:
+            raise unexplained(prefix + key)
+        if f"{new}.{leaf}" in renamed:
             raise AudioLDMError(f"The {part} has {prefix + key!r} under two names.", "It is damaged.")
-        renamed[new] = value
+        renamed[f"{new}.{leaf}"] = value
     return renamed
-
-
-def translate(path: str, names: Names, key: str) -> str:
-    """A module's path by the table.   Raises AudioLDMError, with the ``key``, for one that it does not know."""
-    if path in names:
-        return names[path]
-    for theirs, ours in names.items():
-        pattern = re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")
-        if "*" in theirs and (match := re.fullmatch(pattern, path)):
-            return re.sub(r"\*\*?", "{}", ours).format(*match.groups())
-    raise unexplained(key)
 
 
 def unexplained(key: str) -> AudioLDMError:
