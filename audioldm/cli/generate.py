@@ -55,19 +55,15 @@ class Generate(Making):
       audioldm generate "a dog barking"
       audioldm generate "rain on a tin roof" -n 4 --seconds 10 --steps 50 --seed 7 -o out/rain
       audioldm generate "church bells" --sampler ddim:eta=0.5 --guidance 2.5 --negative "noise" --set grid=karras
-      audioldm generate "church bells" --guidance 6 --set guidance_method=rescale:phi=0.7 --set guidance_interval=0.3,5
-      audioldm generate "rain falling" --seconds 60 --set loop=true
       audioldm generate --set schedule="0-5 rain; 5-12 thunder and rain; 12-20 wind"
       audioldm generate "rain" --interpolate-to "wind:0,0.5,1" --set rerank=4
       audioldm generate "a big dog" --audio-prompt my_dog.wav:0.6
       audioldm generate "rain" --control loudness=ref.wav:0.8
       audioldm generate "a recording of <mine>" --adapter mine.safetensors --adapter hall.safetensors:0.6
-      audioldm generate --prompts prompts.csv --dry-run
       audioldm generate --prompts prompts.csv --mode fast --set batch_size=8 --resume
       audioldm generate "a rooster" --lufs -23 -o out/rooster.mp3
       audioldm generate --replay out/a_dog_barking_seed0.json
       echo "waves on a beach" | audioldm generate - --format flac
-      audioldm generate "a rooster" -m runs/my_model --device cuda --force
       audioldm generate "rain on a tin roof" --seconds 60 --stream | ffplay -nodisp -autoexit -
     """
 

@@ -47,15 +47,7 @@ ALL = {
 }  # fmt: skip
 
 
-SECONDS = {
-    "outpaint": 2.5,
-    "continue": 1.7,
-    "upscale": 0.75,
-    "vary": 0.75,
-    "morph": 0.75,
-    "denoise": 0.75,
-    "mix": 1.25,
-}
+SECONDS = {"outpaint": 2.5, "continue": 1.7, "mix": 1.25, "transfer": 1.2, "inpaint": 1.2}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -73,7 +65,7 @@ def test_every_edit_leaves_sound_picture_and_settings_and_can_be_replayed(
     assert wav.name.startswith(ALL[name][1].split(".")[0] + "_")
     if "--splice" not in name:
         assert (info.samplerate, info.channels) == (16000, 1)
-        assert info.frames == round(SECONDS.get(name.split()[0], 1.2) * 16000)
+        assert info.frames == round(SECONDS.get(name.split()[0], 0.75) * 16000)
     assert command("generate", "--replay", sidecar, "-o", tmp_path / "again") == 0
     printed, err = capsys.readouterr()
     assert "the same bytes" in err
@@ -92,11 +84,9 @@ def test_takes_count_seeds(edit, tmp_path):
     assert sorted((tmp_path / "out").glob("*seed6.wav"))[0].read_bytes() == takes[1]
 
 
-@pytest.mark.parametrize("audio_format", ["wav", "flac"])
-def test_splice_keeps_every_other_sample_of_every_channel(edit, tmp_path, audio_format):
+def test_splice_keeps_every_other_sample_of_every_channel(edit, tmp_path):
     code, printed, err = edit(
         "inpaint", "tone.flac", "rain", "--from", 0.2, "--to", 0.4, "--from", 0.8, "--to", 0.9, "--splice",
-        "--format", audio_format,
     )  # fmt: skip
     assert code == 0, err
     result, rate = soundfile.read(tmp_path / printed.split()[0], dtype="int32")

@@ -1,4 +1,4 @@
-"""``audioldm data encode`` with real tiny nets: keyed, resumed, bucketed, mixed, with T5 sequences."""
+"""``audioldm data encode`` with tiny nets: keyed, resumed, bucketed, mixed; T5 is in tests/recipes/test_cross.py."""
 
 import json
 import re
@@ -86,37 +86,7 @@ def test_buckets_and_mixup(command, words, tmp_path):
     assert index["buckets"] == [0.64, 1.28] and index["mixup"] == 1.0 and index["seconds"] == 1.28
     assert command(*words, "-o", tmp_path / "d", "--buckets", "long") == 2
     assert command(*words, "-o", tmp_path / "d", "--mixup", 3) == 2
-
-
-def test_t5_sequences(command, words, tmp_path, capsys):
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
-
-    vocabulary = {
-        word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "sound", "noise", *map(str, range(8))])
-    }
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
-    torch.manual_seed(0)
-    model = T5EncoderModel(T5Config(vocab_size=16, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
-    fast.save_pretrained(tmp_path / "t5")
-    model.save_pretrained(tmp_path / "t5")
-    assert command(*words, "-o", tmp_path / "c", "--t5", tmp_path / "t5") == 0
-    data = LatentDataset(tmp_path / "c", seed=0)
-    item = data[2]
-    ids = torch.tensor([[vocabulary["sound"], vocabulary["2"], 1]])
-    other = torch.tensor([[vocabulary["noise"], vocabulary["2"], 1]])
-    wanted = [model.eval()(input_ids=each).last_hidden_state[0] for each in (ids, other)]
-    # float16 on disk: 11 bits
-    assert any(torch.allclose(item.tokens, each, rtol=2e-3, atol=2e-3) for each in wanted)
-    index = json.loads((tmp_path / "c/index.json").read_text())
-    assert torch.tensor(index["null_tokens"]).shape == (1, 24)
     assert command(*words, "-o", tmp_path / "d", "--t5", tmp_path / "nowhere") == 2
-    assert "not a model folder" in capsys.readouterr().err
 
 
 def test_captions_that_are_not_read_to_the_end_are_counted(command, words, manifest, tmp_path, capsys):
