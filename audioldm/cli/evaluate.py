@@ -1,4 +1,4 @@
-"""Measure a model."""
+"""Measure a model; evaluate GENERATED REFERENCE is evaluate score GENERATED REFERENCE."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -24,7 +24,7 @@ AudioPrompt = tuple[Path, float]
 class SoundConditions(Group):
     panel = "Conditioning on sound"
     audio_prompt: str | None = option(None, "Sound like this file, by SHARE.  [default: 0.5]", "FILE[:SHARE]")
-    control: list[str] = option([], "Follow this of a sound, or a CSV of seconds,value.", "MAP=FILE[:SCALE]")
+    control: list[str] = option([], "Follow a sound, or a CSV of seconds,value.", "MAP=FILE[:SCALE]")
     control_net: list[Path] = setting([], "Net of a --control: control/t2i_adapter or controlnet.", "FOLDER")
     # nets of one recipe each, which says how
     ip_adapter: Path | None = option(None, "Attend to --audio-prompt.", "FOLDER", hidden=True)

@@ -37,7 +37,9 @@ def device_option() -> Any:
 
 
 class PublishedOptions(Group):
-    heads: Literal["original", "as-published"] = setting("original", "Heads of a published model.")
+    heads: Literal["original", "as-published"] = setting(
+        "original", "Attention heads of a published model: its training's, or the 8 of converted folders."
+    )
     weights: Literal["ema", "raw"] = setting("ema", "Of a .ckpt: its moving average, or its weights.")
     tokenizer: Path | None = setting(None, "Vocabulary files for a .ckpt; T5's in tokenizer_2/.", "FOLDER")
 
@@ -121,17 +123,26 @@ class Guidance(Group):
     negative: str = option("", "What not to hear.", "TEXT")
     guidance_method: str = setting("classifier_free", "How the U-Net's two answers are combined.", NAMED)
     guidance_interval: Pair = setting(None, "Guide only at these noise levels.", "LOW,HIGH", Between(0))
-    guidance_threshold: Pair = setting(None, "Threshold |x0|: 0.995,3.", "QUANTILE,FLOOR", Between(0))
+    guidance_threshold: Pair = setting(
+        None,
+        "Dynamic thresholding: cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.",
+        "QUANTILE,FLOOR",
+        Between(0),
+    )
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
-    guidance_weak: str | None = setting(None, "Autoguidance: a worse model of the same latents.", "FOLDER")
+    guidance_weak: str | None = setting(None, "Autoguidance: steer away from this worse model.", "FOLDER")
     refiner: str | None = option(
         None, "A model for the lowest noise levels: recipe sdxl/refiner.", "FOLDER", hidden=True
     )
     refine: float = setting(0.2, "The refiner's share of the schedule's time.", Between(0, 1, above=True))
     guidance_clap: float = setting(0.0, "Strength of the CLAP score's gradient, such as 30.", Between(0))
     guidance_classifier: Path | None = setting(None, "What recipe embedded/classifier exported.", "FOLDER")
-    guidance_class: str | None = setting(None, "The class to steer to; without a prompt, the name.", "NAME")
-    guidance_classifier_scale: float = setting(1.0, "Strength of its gradient; 1 is Bayes' rule.", Between(0))
+    guidance_class: str | None = setting(
+        None, "The class to steer to; names a clip without a prompt.", "NAME"
+    )
+    guidance_classifier_scale: float = setting(
+        1.0, "Of the classifier's gradient; 1 is Bayes' rule.", Between(0)
+    )
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
@@ -199,7 +210,7 @@ class Prompts(Takes):
     )
     interpolate_to: str | None = option(None, "To this prompt, by SHARE.  [default: 0.5]", "TEXT[:SHARE,...]")
     loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
-    rerank: int = setting(1, "Make so many, and keep the one that CLAP finds nearest.", Between(1, 1000))
+    rerank: int = setting(1, "Make so many, keep what CLAP finds nearest to the prompt.", Between(1, 1000))
     batch_size: int = setting(1, "Clips made at once.", Between(1, 4096))
 
     def spans(self, *, prompted: bool) -> list[Span] | None:
