@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +71,21 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
         for place, row in enumerate(row for row in rows for _ in range(prompts.n)):
             begin, number = (prompts.seed, place) if row.seed is None else (row.seed, place % prompts.n)
-            first = begin + number * prompts.rerank
-            seeds = range(first, first + prompts.rerank)
-            clips = (clip_of(row, seed, mark, title, prompts, output) for seed in seeds)
-            groups.append([replace(clip, share=share) for clip in clips])
+            text, like = row.prompt or title, ""
+            if row.audio_prompt is not None:
+                sound = row.audio_prompt[0].stem
+                text = row.prompt or f"audio prompt {sound}"
+                like = f"like_{plain(sound, 24)}" if row.prompt else ""
+            groups.append([])
+            for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
+                name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
+                if row.out and prompts.n > 1:
+                    name += f"_seed{seed}"
+                inside(output.folder, name, where=f"{row.place}, out")
+                about = (row.settings, row.audio_prompt, share)
+                groups[-1].append(Clip(row.prompt, seed, name, text, audio_format, *about))
     check_names(groups, output)
     return groups
-
-
-def clip_of(row: Row, seed: int, mark: str, title: str, prompts: Prompts, output: Output) -> Clip:
-    text, like = row.prompt or title, ""
-    if row.audio_prompt is not None:
-        sound = row.audio_prompt[0].stem
-        text = row.prompt or f"audio prompt {sound}"
-        like = f"like_{plain(sound, 24)}" if row.prompt else ""
-    name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
-    if row.out and prompts.n > 1:
-        name += f"_seed{seed}"
-    inside(output.folder, name, where=f"{row.place}, out")
-    return Clip(row.prompt, seed, name, text, audio_format, row.settings, row.audio_prompt)
 
 
 def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,11 @@ def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
     out = PLACE if request.output.out == Path("out") else request.output.out
     before = {name: getattr(again.output, name) for name in EARLIER}
     again = replace(again, output=replace(request.output, out=out, replay=None, **before))
-    with threads(record["machine"]["threads"]):
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record["machine"]["threads"])
+    try:
         if isinstance(again, Edit):
             results = replace(again, takes=replace(again.takes, seed=record["seed"])).results()
         else:
@@ -45,6 +48,8 @@ def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
         for result in results:
             yield result
             compare(path, record, result)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def generated(request: Generate, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -66,18 +71,6 @@ def generated(request: Generate, record: dict[str, Any]) -> Iterator[dict[str, A
     with progress(steps * size) as advance:
         wave = session.sample(group * size, advance)[place["batch_row"]]
     yield session.save([(group[0], wave, place)])
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Machine(Group):

@@ -18,9 +18,8 @@ import soundfile
 import torch
 import typer
 
-from audioldm.adapters.adapter import start
+from audioldm.adapters.adapter import defaults, start
 from audioldm.adapters.files import write
-from audioldm.adapters.targets import defaults
 from audioldm.adapters.words import Words
 from audioldm.cli import app as commands
 from audioldm.cli.app import run

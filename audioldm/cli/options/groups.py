@@ -173,17 +173,11 @@ class Guidance(Group):
             nets = {name: model.load(place) for name, place in references.items() if place}
             if self.guidance_classifier is not None and self.guidance_class is not None:
                 nets["classifier"] = TargetClass.load(self.guidance_classifier, self.guidance_class)
-        also = [weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts]
-        return GuidanceConfig(
-            method=self.guidance_method,
-            interval=self.guidance_interval,
-            threshold=self.guidance_threshold,
-            extra_prompts=tuple((text, weights[0]) for text, weights in also),
-            refine=self.refine,
-            clap=self.guidance_clap,
-            classifier_scale=self.guidance_classifier_scale,
-            **nets,
-        )
+        names = ("method", "interval", "threshold", "clap", "classifier_scale")
+        numbers = {name: getattr(self, f"guidance_{name}") for name in names}
+        also = (weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts)
+        extra = tuple((text, weights[0]) for text, weights in also)
+        return GuidanceConfig(**numbers, extra_prompts=extra, refine=self.refine, **nets)
 
     def settings(self) -> dict[str, Any]:
         scale = {} if self.guidance is None else {"guidance": self.guidance}
