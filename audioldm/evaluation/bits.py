@@ -1,7 +1,6 @@
-"""Bits per dimension of latents under a model: the bound that DDPM trains, with fixed and with learned variances.
+"""Bits per dimension of latents under a model: DDPM's bound (Ho et al. 2020 eq. 5), fixed or learned variances.
 
-Ho et al. 2020 (DDPM) eq. 5; Nichol & Dhariwal 2021 sec. 3.   Latents are continuous, so these are bits of a density:
-only differences mean something.   n windows.
+Latents are continuous, so these are bits of a density: only differences mean something.   n windows.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,4 @@
-"""The sounds that are compared: which ones, whether they can be, and what an embedder makes of them.
-
-n clips, P patches, D width, K classes, N samples.
-"""
+"""The sounds that are compared and what embedders make of them.   n clips, P patches, D width, K classes, N samples."""
 
 import hashlib
 import json

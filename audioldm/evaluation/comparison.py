@@ -1,7 +1,4 @@
-"""One comparison of generated with real sounds: every number of two sets, its rows, and what has to be said with them.
-
-n generated, m reference clips, K classes.
-"""
+"""One comparison of n generated with m real sounds: every number, its rows, and what has to be said with them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

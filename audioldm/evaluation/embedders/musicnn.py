@@ -1,7 +1,6 @@
 """musicnn: 50 tags of music and what leads to them.   N samples at 16 kHz, T frames of 16 ms, P patches of 3 s.
 
-Pons and Serra (arXiv:1909.06654).   The weights come inside the package ``musicnn`` (ISC), as TensorFlow 1 wrote them;
-TensorFlow is not needed: the network is written here.
+Pons and Serra (arXiv:1909.06654); weights inside the package ``musicnn`` (ISC), which is not imported.
 """
 
 from math import prod

