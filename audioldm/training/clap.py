@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from audioldm.batch import Batch
@@ -148,15 +147,8 @@ def text_teacher(manifests: Sequence[str], extra: Sequence[str] = ()) -> dict[st
     return minilm_embeddings([*captions, *extra])
 
 
-def write_table(table: dict[str, Tensor], path: Path | str) -> None:
-    """Keep a teacher's table as safetensors, float16: the vectors as one matrix, the keys as metadata."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    vectors = torch.stack(list(table.values())).half()
-    save_file({"vectors": vectors}, path, metadata={"keys": json.dumps(list(table))})
-
-
 def read_table(path: Path | str) -> dict[str, Tensor]:
-    """A table that ``write_table`` wrote."""
+    """A teacher's table that ``recipes.embedded.start`` wrote: the vectors as one matrix, the keys as metadata."""
     if not Path(path).is_file():
         raise AudioLDMError(f"{path} is missing.", "Make it with recipes.embedded.start.")
     with safe_open(path, "pt") as file:

@@ -21,7 +21,6 @@ from audioldm.datasets.cache import Encoded
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.mixup import both
 from audioldm.datasets.synthetic import SOUNDS, Synthetic
-from audioldm.errors import AudioLDMError
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.vae import encode
 from audioldm.progress import counted
@@ -51,14 +50,6 @@ class Cuts:
     speed: float = 0.0
     maps: tuple[str, ...] = ()
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise AudioLDMError(f"seconds={self.seconds} cannot be cut.", "Use more than 0.")
-        if not 0 <= self.speed < 1:
-            raise AudioLDMError(
-                f"speed={self.speed} is not a share.", "Use 0 or more, below 1; 0.06 is a semitone."
-            )
 
 
 @dataclass(frozen=True)
@@ -98,8 +89,6 @@ class Source:
 
 def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
     """Every window, those of one bucket together; ``windows`` is the count a clip, once or once a source."""
-    if min(windows) < 1:
-        raise AudioLDMError(f"windows={min(windows)} is not a number of windows.", "Use 1 or more.")
     counts = list(windows) if len(windows) > 1 else list(windows) * len(sources)
     pairs = [(place, row) for place, source in enumerate(sources) for row in range(len(source.rows))]
     out = [(place, row, draw) for place, row in pairs for draw in range(counts[place])]

@@ -174,8 +174,6 @@ class Prior:
     def __init__(
         self, prompt: str, *, clips: int = 16, weight: float = 1.0, guidance: float | None = None
     ) -> None:
-        if clips < 1 or not weight > 0:
-            raise AudioLDMError(f"prior: clips={clips}, weight={weight:g}.", "Use 1 or more clips, above 0.")
         self.prompt, self.clips, self.weight, self.guidance = prompt, clips, weight, guidance
         self.latents, self.condition = torch.empty(0), Condition()
 

@@ -201,16 +201,17 @@ def upsample(layer: Upsample2D, x: Tensor, output_size: Any = None) -> Tensor:
     return layer.conv(nnf.interpolate(x, size=size, mode="nearest"))
 
 
-CONVOLVED = True, False, "conv"
-"""of an Upsample2D that is nearest and a convolution"""
-
-
 def swap(net: nn.Module) -> None:
     """Give the norms and blocks of a diffusers net these functions; names and values of weights stay."""
     for part in net.modules():
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
-        if isinstance(part, Upsample2D) and (part.use_conv, part.use_conv_transpose, part.name) == CONVOLVED:
+        if (
+            isinstance(part, Upsample2D)
+            and part.use_conv
+            and not part.use_conv_transpose
+            and part.name == "conv"
+        ):
             part.forward = MethodType(upsample, part)  # type: ignore[method-assign]
         if isinstance(part, ResnetBlock2D) and plain(part):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]

@@ -8,18 +8,28 @@ it where ``audioldm[train,eval]`` is installed; a rented machine then needs neit
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from audioldm.datasets.manifest import read
 from audioldm.evaluation.embedders.yamnet import YamNet
 from audioldm.nets.clap import build_small_clap
 from audioldm.nets.minilm import minilm_tokenizer, minilm_word_embeddings
-from audioldm.training.clap import text_teacher, write_table
+from audioldm.training.clap import text_teacher
 from recipes.embedded.tagger import embed_rows
 
 WIDTH = 128
+
+
+def write_table(table: dict[str, Tensor], path: Path) -> None:
+    """Keep a teacher's table as safetensors, float16: the vectors as one matrix, the keys as metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vectors = torch.stack(list(table.values())).half()
+    save_file({"vectors": vectors}, path, metadata={"keys": json.dumps(list(table))})
 
 
 def main() -> None:

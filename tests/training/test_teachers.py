@@ -9,7 +9,8 @@ from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import build_small_clap, train_tokenizer
-from audioldm.training.clap import ClapTraining, Teachers, read_table, write_table
+from audioldm.training.clap import ClapTraining, Teachers, read_table
+from recipes.embedded.start import write_table
 
 
 def table() -> dict[str, torch.Tensor]:
