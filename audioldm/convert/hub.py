@@ -72,12 +72,12 @@ def fetch_parts(
 
 def patterns(part: str, suffix: str) -> list[str]:
     """A component's configuration, tokenizer, feature extractor, and weights of one kind, whole or in shards."""
-    own = f"{part}/".lstrip("/")
+    home = f"{part}/".lstrip("/")
     stems = [name.removesuffix(suffix) for name in NAMES if name.endswith(suffix)]
     ends = (suffix, f"{suffix}.index.json", f"-*-of-*{suffix}")
-    weights = [f"{own}{stem}{end}" for stem in stems for end in ends]
+    weights = [f"{home}{stem}{end}" for stem in stems for end in ends]
     beside = [f"{place}{name}" for place in BESIDE.get(part, ()) for name in (*TOKENIZER, *EXTRACTORS)]
-    return [*(f"{own}{name}" for name in ("config.json", *EXTRACTORS)), *beside, *weights]
+    return [*(f"{home}{name}" for name in ("config.json", *EXTRACTORS)), *beside, *weights]
 
 
 def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: str = INTO_FOLDER) -> Snapshot:
