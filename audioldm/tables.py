@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 
-LONGEST_TEXT = 2**30
-"""bytes"""
+LONGEST_TEXT = 2**30  # bytes
 LINE_END = re.compile(r"\r\n|\n|\r")
 TABLES = (".csv", ".tsv", ".jsonl")
 UTF_16 = {rb"\xff\xfe|\xfe\xff": "utf-16", rb"[^\0]\0": "utf-16-le", rb"\0[^\0]": "utf-16-be"}

@@ -17,12 +17,10 @@ from audioldm.datasets.store import SCALE, Store, load
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
-Item = tuple[Tensor, str, str]
-"""wave (1, N), caption, path"""
+Item = tuple[Tensor, str, str]  # wave (1, N), caption, path
 
 CAPTIONS = ("random", "first")
-STARTS = 4
-"""How many crops are drawn before the loudest is taken."""
+STARTS = 4  # how many crops are drawn before the loudest is taken
 ENOUGH = 0.5
 """A crop is loud enough at half the clip's own RMS; the first such crop is taken, so quiet parts still occur."""
 

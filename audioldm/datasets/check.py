@@ -21,12 +21,9 @@ NOTES = ("clipped", "antiphase", "ending", "column", "weak", "part")
 CLIPPED_SHARE = 1e-4
 """A clip is called clipped if so many of its samples lie in flat tops at full scale, or beyond it."""
 FULL_SCALE = 0.99
-FLAT = 3
-"""Samples in a row at the clip's own extreme: a flat top."""
-SLACK = 0.05
-"""Seconds by which a part may end before it should, and nobody is told."""
-SHORTEST = 0.01
-"""Seconds; shorter clips hold no sound."""
+FLAT = 3  # samples in a row at the clip's own extreme: a flat top
+SLACK = 0.05  # seconds by which a part may end before it should, and nobody is told
+SHORTEST = 0.01  # seconds; shorter clips hold no sound
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,7 @@ LONG = 2**23  # samples that are resampled at once
 BLOCK = 2**20  # samples times channels that are read at once
 RATES = (500, 1_000_000)  # Hz
 MOST_CHANNELS = 64
-LOUDEST = 1000.0
-"""Samples beyond it (60 dB above full scale) are no sound."""
+LOUDEST = 1000.0  # samples beyond it (60 dB above full scale) are no sound
 ANTIPHASE_DB = 20.0
 """Where the mean of the channels is so much weaker than the strongest one, they cancel each other."""
 

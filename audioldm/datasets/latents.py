@@ -20,8 +20,7 @@ from audioldm.datasets.cache import MAP, read_index, read_shards, refuse_stale
 from audioldm.datasets.draws import draw, generator
 from audioldm.errors import AudioLDMError
 
-LabelledItem = tuple[LatentBatch, int]
-"""a window and the place of its label among the classes"""
+LabelledItem = tuple[LatentBatch, int]  # a window and the place of its label among the classes
 
 
 def measure(

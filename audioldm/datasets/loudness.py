@@ -9,12 +9,10 @@ from torch import Tensor
 GATE_SECONDS = 0.4
 """The standard measures blocks of 0.4 s; a shorter clip's loudness is its plain RMS in dB instead."""
 STEP_SECONDS = 0.1
-LEAD_SECONDS = 1.0
-"""What the filters hear before a piece, so that they have settled."""
+LEAD_SECONDS = 1.0  # what the filters hear before a piece, so that they have settled
 PIECE_SECONDS = 30.0
 BIAS, ABSOLUTE_GATE, RELATIVE_GATE = -0.691, -70.0, -10.0
-LOUDEST = 0.25
-"""torchaudio's filters clip at full scale, so a loud wave is measured 12 dB or more below it."""
+LOUDEST = 0.25  # torchaudio's filters clip at full scale, so a loud wave is measured 12 dB or more below it
 
 
 class Loudness:

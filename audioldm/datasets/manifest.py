@@ -16,8 +16,7 @@ from audioldm.tables import is_text, json_lines, lines, read_text
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
 """Of two splits that share a clip, the one of the lower number has it."""
-SILENT_PEAK = 1e-3
-"""A clip whose largest sample is below -60 dB of full scale holds nothing to learn."""
+SILENT_PEAK = 1e-3  # a clip whose largest sample is below -60 dB of full scale holds nothing to learn
 
 
 @dataclass(frozen=True)

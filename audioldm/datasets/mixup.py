@@ -8,8 +8,7 @@ from math import sqrt
 import torch
 from torch import Generator, Tensor
 
-ALPHA = 5.0
-"""AudioLDM's: lambda is near a half, so that both sounds are heard"""
+ALPHA = 5.0  # AudioLDM's: lambda is near a half, so that both sounds are heard
 FLOOR_DB = -120.0
 
 

@@ -19,14 +19,11 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
 
 SCALE = 32767
-PART = 256
-"""Clips that may wait in memory to be written."""
+PART = 256  # clips that may wait in memory to be written
 SMALL_SECONDS = 900.0
 """So much sound is decoded faster than a store is looked for; it takes 29 MB of memory at 16 kHz."""
-GUESSED_BYTES = 16000.0
-"""Bytes of a second of sound."""
-PLACE = "AUDIOLDM_STORE"
-"""The environment variable that names the folder of all stores."""
+GUESSED_BYTES = 16000.0  # bytes of a second of sound
+PLACE = "AUDIOLDM_STORE"  # the environment variable that names the folder of all stores
 
 
 def store_folder() -> Path:

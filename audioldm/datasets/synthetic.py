@@ -13,8 +13,7 @@ from audioldm.datasets.draws import draw, generator
 from audioldm.spec import AudioSpec
 
 LOW = (110.0, 330.0)
-HIGH = (1500.0, 4000.0)
-"""Hz; a low tone and a high tone are at least two octaves apart."""
+HIGH = (1500.0, 4000.0)  # Hz; a low tone and a high tone are at least two octaves apart
 
 
 def between(low: float, high: float, rng: Generator) -> float:

@@ -54,6 +54,13 @@ def test_a_file_appears_whole_or_not_at_all(folder: Path):
     with staged(folder / "new", folder=True) as stage:
         (stage / "a").write_text("a")
     assert (folder / "new" / "a").read_text() == "a"
+    before = os.umask(0o027)
+    try:
+        assert write_text(folder / "y.txt", "").stat().st_mode & 0o777 == 0o640, (
+            "the rights that the user set"
+        )
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("before", [None, "old"])
@@ -74,14 +81,6 @@ def test_a_published_folder_is_the_old_or_the_new_one(folder: Path, before: str 
     names = {"unet", "index.json", *(["notes.txt"] if before else [])}
     assert {path.name for path in place.iterdir()} == names, "no stage stays, and nothing of the user's goes"
     assert (place / "unet" / "a").read_text() == "new"
-
-
-def test_a_new_file_has_the_rights_that_the_user_set(folder: Path):
-    before = os.umask(0o027)
-    try:
-        assert write_text(folder / "x.txt", "").stat().st_mode & 0o777 == 0o640
-    finally:
-        os.umask(before)
 
 
 def test_what_killed_runs_left_goes_and_what_others_write_stays(folder: Path):

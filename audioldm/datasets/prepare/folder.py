@@ -28,8 +28,7 @@ OTHER = (
 )  # fmt: skip
 """Endings of files that nobody takes for sounds."""
 
-Sound = tuple[Path, dict[str, Any]]
-"""a file, and what metadata says of it"""
+Sound = tuple[Path, dict[str, Any]]  # a file, and what metadata says of it
 
 
 def folder(

@@ -35,8 +35,7 @@ WEAK = re.compile(
 LIST = "opensounds2.jsonl.xz"
 MOST_BYTES = 64 * 2**20
 HOST = "https://github.com"
-GIT_SECONDS = 3600.0
-"""the longest that one step of git may take"""
+GIT_SECONDS = 3600.0  # the longest that one step of git may take
 GIT = (
     "git", "-c", "core.autocrlf=false", "-c", "core.symlinks=false", "-c", "core.hooksPath=/dev/null",
     "-c", "advice.detachedHead=false", "-c", "gc.auto=0", "--literal-pathspecs",

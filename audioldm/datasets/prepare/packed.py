@@ -27,8 +27,7 @@ GROUPS = ("group", "youtube_id", "ytid", "sound_id", "freesound_id")
 MAGIC = (
     (b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"FORM", ".aiff"), (b"\xff", ".mp3"),
 )  # fmt: skip
-BATCH = 16
-"""parquet rows in memory at once"""
+BATCH = 16  # parquet rows in memory at once
 MOST_BYTES = 2**29
 """of a tar's member; a larger one is passed over, and its sample named as one without a sound"""
 

@@ -14,8 +14,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.tables import Record, read_table, read_text
 
-Findings = list[Finding] | None
-"""Where what is left out is noted; None refuses it."""
+Findings = list[Finding] | None  # where what is left out is noted; None refuses it
 AnyPath = str | Path
 WRONG = (ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError, AudioLDMError)
 """What a record of another shape makes its reader raise."""

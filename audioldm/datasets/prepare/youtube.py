@@ -27,10 +27,8 @@ OPTIONS = (
     "--ignore-config", "--no-playlist", "--quiet", "--no-warnings", "--no-progress", "--format", "bestaudio/best",
     "--extract-audio", "--audio-format", "flac",
 )  # fmt: skip
-SECONDS = 300.0
-"""for one clip"""
-GIVE_UP = 10
-"""So many passing failures in a row mean that no clip can be had now."""
+SECONDS = 300.0  # for one clip
+GIVE_UP = 10  # so many passing failures in a row mean that no clip can be had now
 PERMANENT = re.compile(
     r"private video|video unavailable|is unavailable|not available|removed|terminated|copyright|members[- ]only"
     r"|no longer|confirm your age|age[- ]restricted|unsupported url|live event|HTTP Error (401|404|410)",
