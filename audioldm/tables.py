@@ -180,8 +180,7 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
     for number, raw, fault in records(rows, start, separator):
         cells, width = [cell.strip() for cell in raw], len(table.columns)
         if not fault and not width:
-            last = max((place for place, cell in enumerate(cells, 1) if cell), default=0)
-            table.columns.extend(cells[:last])
+            table.columns.extend(trimmed(cells))
             continue
         if not fault and not any(cells):
             blank.append(number)
@@ -189,16 +188,25 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
         is_free = table.columns[-1:] and table.columns[-1] in text and '"' not in rows[number - 1]
         if len(cells) > width and is_free:
             cells[width - 1 :] = [separator.join(raw[width - 1 :]).strip().rstrip(separator)]
-        if not fault and len(cells) < width:
-            fault = f"a short row: {len(cells)} cells for {width} columns"
-        elif not fault and any(cells[width:]):
-            fault = f"{len(cells)} cells for {width} columns: put quotation marks round a text with"
-            fault += f' "{separator}" in it'
+        fault = fault or misshapen(cells, width, separator)
         values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
         (table.omitted if fault else table.records).append(Record(f"{path}:{number}", values, fault))
     if table.records:
         warn_of_blank(blank, path)
     return table
+
+
+def trimmed(cells: list[str]) -> list[str]:
+    """Cells without the empty ones at their end."""
+    return cells[: max((place for place, cell in enumerate(cells, 1) if cell), default=0)]
+
+
+def misshapen(cells: Sequence[str], width: int, separator: str) -> str:
+    """Why cells do not make a row of so many columns; "" if they do, empty ones beyond the last aside."""
+    if len(cells) < width:
+        return f"a short row: {len(cells)} cells for {width} columns"
+    why = f'{len(cells)} cells for {width} columns: put quotation marks round a text with "{separator}" in it'
+    return why if any(cells[width:]) else ""
 
 
 def header(rows: Sequence[str]) -> tuple[int, str]:

@@ -132,23 +132,13 @@ def opened(path: str | Path, *, content: bytes | None = None, most: int | None =
     little more than ``most`` samples (all channels together) are decoded: the rest is missing without a word, so
     whoever has a limit counts.
     """
-    if content is None and not Path(path).is_file():
-        raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
+    head = beginning(path, content)
+    is_foreign = content is None and Path(path).suffix.lower() in FOREIGN
     with ExitStack() as stack:
-        try:
-            raw = io.BytesIO(content) if content is not None else stack.enter_context(open(path, "rb"))
-            head = raw.read(256)
-            raw.seek(0)
-            flaw = flaw_of(raw)
-        except OSError as error:
-            raise unreadable(path, error.strerror or "it cannot be opened") from error
-        if flaw:
-            raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
-        name = os.fsencode(path) if os.name == "posix" else str(path)
-        is_foreign = content is None and Path(path).suffix.lower() in FOREIGN
         try:
             if is_foreign:
                 raise soundfile.LibsndfileError(1)
+            name = os.fsencode(path) if os.name == "posix" else str(path)
             reader = Reader(path, name if content is None else io.BytesIO(content))
         except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
             why = reason(head, error)
@@ -160,6 +150,22 @@ def opened(path: str | Path, *, content: bytes | None = None, most: int | None =
             reader = Reader(path, str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most)))
         stack.callback(lambda: reader.file.close())
         yield reader
+
+
+def beginning(path: str | Path, content: bytes | None) -> bytes:
+    """The first bytes of a sound file.   Raises AudioLDMError for one that is missing, or has a flaw."""
+    if content is None and not os.path.isfile(path):
+        raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
+    try:
+        with io.BytesIO(content) if content is not None else open(path, "rb") as file:
+            head = file.read(256)
+            file.seek(0)
+            flaw = flaw_of(file)
+    except OSError as error:
+        raise unreadable(path, error.strerror or "it cannot be opened") from error
+    if flaw:
+        raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
+    return head
 
 
 def unreadable(path: str | Path, why: str) -> AudioLDMError:

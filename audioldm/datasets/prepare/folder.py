@@ -56,7 +56,7 @@ def folder(
     known, files = {path for path, _ in named} | broken, list(shared.walk(place))
     sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
     for path in files:
-        if not is_sound(path) and (why := ending(path)):
+        if why := ending(path):
             note(findings, path, why, "ending", strict=False)
     if not sounds and not findings:
         raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
@@ -65,8 +65,8 @@ def folder(
 
 
 def ending(path: Path) -> str:
-    """Why a file that is not read may be a sound; "" for one that nobody takes for a sound."""
-    if path.name.startswith("."):
+    """Why a file that is not read may be a sound; "" for one that is read, or that nobody takes for a sound."""
+    if path.name.startswith(".") or is_sound(path):
         return ""
     if path.suffix.lower() not in OTHER:
         return f"{path.suffix} is no ending of a sound that can be read"

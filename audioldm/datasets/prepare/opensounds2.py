@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ WEAK = re.compile(
 )
 """Beginnings of captions that name an event of a program, not a sound."""
 LIST = "opensounds2.jsonl.xz"
+NEED = {True: ("path", "caption", "tar"), False: ("path", "caption", "repository", "original_path", "sha256")}
+"""what a record must have, packed or not"""
 MOST_BYTES = 64 * 2**20
 HOST = "https://github.com"
 GIT_SECONDS = 3600.0  # the longest that one step of git may take
@@ -59,21 +61,13 @@ def opensounds2(
     if not 0 <= weak <= 1:
         raise AudioLDMError(f"weak={weak} is not a weight.", "Use 0 to leave them out, or up to 1.")
     packed = place.is_dir()
-    need = ("path", "caption", *(("tar",) if packed else ("repository", "original_path", "sha256")))
+    need = NEED[packed]
     listed = table(place / "manifest.jsonl", need, findings) if packed else index(place)
     wanted = [record for record in listed if weak or not is_weak(record.cells)]
     if len(wanted) < len(listed):
         note(findings, place, f"{len(listed) - len(wanted)} weak captions", "weak", strict=False)
-    missing, clips = list[Record](), dict[str, str]()
-    for record in list(wanted):
-        try:
-            if lost := [name for name in need if not isinstance(record.cells.get(name), str)]:
-                raise ValueError(f"no text {lost[0]}")
-            if not file_of(record, to, packed).is_file():
-                missing.append(record)
-        except (AudioLDMError, ValueError) as error:
-            wanted.remove(record)
-            note(findings, record.where, reason_of(error))
+    wanted, clips = [record for record in wanted if fits(record, need, to, findings)], dict[str, str]()
+    missing = [record for record in wanted if not file_of(record, to, packed).is_file()]
     if packed:
         clips = clips_of(tracked())
         unpack(place, to, missing, findings)
@@ -94,6 +88,18 @@ def opensounds2(
         )  # fmt: skip
 
     return rows_of(wanted, row, findings)
+
+
+def fits(record: Record, need: Sequence[str], to: Path, findings: Findings) -> bool:
+    """Whether a record has the texts that it needs and a name below ``to``; else it is noted."""
+    try:
+        if lost := [name for name in need if not isinstance(record.cells.get(name), str)]:
+            raise ValueError(f"no text {lost[0]}")
+        file_of(record, to)
+    except (AudioLDMError, ValueError) as error:
+        note(findings, record.where, reason_of(error))
+        return False
+    return True
 
 
 def file_of(record: Record, to: Path, packed: bool = False) -> Path:

@@ -106,20 +106,15 @@ def unpack(
     folder, columns = Path(folder).absolute(), (caption_column,) if caption_column else CAPTIONS
     rows, texts = dict[str, Row](), dict[str, list[str]]()
     for sample in samples:
-        audio = sample.audio
-        if not isinstance(audio, bytes) or not audio:
+        if not isinstance(sample.audio, bytes) or not sample.audio:
             note(findings, sample.where, sample.fault or "no sound in this row", "missing")
             continue
-        digest = hashlib.sha256(audio).hexdigest()
-        ending = next((suffix for magic, suffix in MAGIC if audio.startswith(magic)), ".bin")
-        place = folder / f"{digest[:32]}{ending}"
-        if not place.is_file() or place.stat().st_size != len(audio):
-            write_bytes(place, audio)
+        path, digest = written(sample.audio, folder)
         group = f"{source}/{sample.first(*GROUPS) or digest}"
         split = SPLIT_NAMES.get((sample.first("split") or sample.split).lower())
-        texts.setdefault(str(place), []).extend(sample.texts(columns))
-        rows[str(place)] = Row(
-            str(place), (), sample.texts(LABELS), source=source, group=group,
+        texts.setdefault(path, []).extend(sample.texts(columns))
+        rows[path] = Row(
+            path, (), sample.texts(LABELS), source=source, group=group,
             split=split or split_of(group, val=val, test=test), author=sample.first("author") or author,
             licence=sample.first("licence", "license") or licence,
         )  # fmt: skip
@@ -129,6 +124,16 @@ def unpack(
             f"{source} has no sounds{why}.", "Is there a column or member with audio?", code=1
         )
     return [replace(row, captions=tuple(dict.fromkeys(texts[path]))) for path, row in rows.items()]
+
+
+def written(audio: bytes, folder: Path) -> tuple[str, str]:
+    """Where a sound is, written there if it is not, and its sha256."""
+    digest = hashlib.sha256(audio).hexdigest()
+    ending = next((suffix for magic, suffix in MAGIC if audio.startswith(magic)), ".bin")
+    path = folder / f"{digest[:32]}{ending}"
+    if not path.is_file() or path.stat().st_size != len(audio):
+        write_bytes(path, audio)
+    return str(path), digest
 
 
 def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
