@@ -4,6 +4,7 @@ RIFF, RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, Sun AU, Ogg (RFC 3533)
 """
 
 import os
+import sys
 import zlib
 from typing import BinaryIO, Literal
 
@@ -37,8 +38,10 @@ def flaw_of(file: BinaryIO) -> str:
         end, start, slack = stated_end(file, head), head, 0
     if end is None or abs(end - total) <= slack:
         return ""
+    if end > total:
+        return CUT
     file.seek(end + end % 2 * (start in (b"RIFF", b"FORM")))
-    return CUT if end > total else MORE.format(place=end) if file.read(4)[: len(start)] == start else ""
+    return MORE.format(place=end) if file.read(4)[: len(start)] == start else ""
 
 
 def mp3_end(file: BinaryIO) -> int | None:
@@ -77,7 +80,7 @@ def stated_end(file: BinaryIO, head: bytes) -> int | None:
         begin = file.tell()
         if chunk[:4] == b"ds64":
             wide = int.from_bytes(file.read(16)[8:], "little")
-        file.seek(begin + max(0, size) + -size % align)
+        file.seek(min(begin + max(0, size) + -size % align, sys.maxsize))
     return None
 
 
