@@ -47,8 +47,8 @@ class Generate(Making):
     standard error. The clip at place i of all prompts times -n has seed SEED+i. The same seed, settings, model,
     versions, device and number of threads give the same bytes, alone or among others at batch_size 1; other
     threads and batch sizes round differently, which a vocoder's phases add up. A clip that fails does not end
-    the others. Maps to follow: loudness, pitch, onset, centroid, edges. Recipes that train a net for --refiner,
-    --ip-adapter, --prior or --micro say how (audioldm recipes).
+    the others. Maps to follow: loudness, pitch, onset, centroid, edges. Recipes of one net each say how to use it
+    by --refiner, --ip-adapter, --prior or --micro (audioldm recipes).
 
     \b
     Examples:
