@@ -107,16 +107,14 @@ def start_lokr(weight: Tensor, rank: int, generator: Generator) -> dict[str, Ten
     return factors
 
 
-def start_dora(weight: Tensor, rank: int, generator: Generator) -> dict[str, Tensor]:
-    """As ``start_lora``, and the lengths (out,) that the rows have."""
-    return {**start_lora(weight, rank, generator), "dora_scale": row_norms(weight.detach().float())}
-
-
 STARTS: dict[str, Callable[[Tensor, int, Generator], dict[str, Tensor]]] = {
     "lora": start_lora,
     "loha": start_loha,
     "lokr": start_lokr,
-    "dora": start_dora,
+    "dora": lambda weight, rank, generator: {
+        **start_lora(weight, rank, generator),
+        "dora_scale": row_norms(weight.detach().float()),
+    },
 }
 """Kind to factors (float32) whose change is exactly 0."""
 

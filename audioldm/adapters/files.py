@@ -240,22 +240,21 @@ def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapter:
-    """Read peft's keys; ``config`` is adapter_config.json, or empty, which means alpha = rank."""
+    """Read peft's keys; ``config`` is adapter_config.json, or empty, which means alpha = rank.
+
+    The scale is alpha over the rank, or over its root (rsLoRA); 1 where peft's settings give no alpha.
+    """
     layers = {}
     for name, factors in grouped(tensors, "base_model.model.", "unet.").items():
         factors = {key: value.float() for key, value in factors.items()}
         if "dora_scale" in factors:
             factors["dora_scale"] = factors["dora_scale"].flatten()
-        layers[name] = Layer(kind_of(factors, name), factors, peft_scale(name, factors, config))
+        rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
+        alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
+        divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
+        scale = 1.0 if alpha is None or not divisor else alpha / divisor
+        layers[name] = Layer(kind_of(factors, name), factors, scale)
     return collected(layers)
-
-
-def peft_scale(name: str, factors: dict[str, Tensor], config: Mapping[str, Any]) -> float:
-    """alpha over the rank, or over its root (rsLoRA); 1 where peft's settings give no alpha."""
-    rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
-    alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
-    divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
-    return 1.0 if alpha is None or not divisor else alpha / divisor
 
 
 def patterned(config: Mapping[str, Any], table: str, name: str, default: Any) -> Any:

@@ -19,17 +19,12 @@ MOMENTUM = 0.99
 """How much of a round's last change the phases of a phase refinement go on with: 0 is Griffin & Lim's step."""
 
 
-def linear_magnitude(mel: Tensor, spec: AudioSpec) -> Tensor:
-    """Log-mel (B, 1, T, F) to non-negative magnitudes (B, K, T) with about these bands, by the pseudo-inverse."""
-    bank = filterbank(spec).to(mel)
-    return (torch.linalg.pinv(bank) @ mel[:, 0].exp().transpose(1, 2)).clamp(min=0)
-
-
 def griffin_lim(
     mel: Tensor, spec: AudioSpec, *, iterations: int = 32, generator: Generator | None = None
 ) -> Tensor:
     """A waveform (B, 1, T * hop) with about the mel's magnitudes, from random phases.   Griffin & Lim 1984 eq. 16."""
-    magnitude = linear_magnitude(mel, spec)
+    inverse_bank = torch.linalg.pinv(filterbank(spec).to(mel))
+    magnitude = (inverse_bank @ mel[:, 0].exp().transpose(1, 2)).clamp(min=0)
     samples = mel.shape[-2] * spec.hop
     turns = torch.rand(magnitude.shape, generator=generator).to(mel)
     values = torch.polar(magnitude, 2 * torch.pi * turns)
