@@ -13,9 +13,7 @@ from audioldm.diffusion.schedule import Path, double
 
 
 def start_level(schedule: Path, strength: float) -> float:
-    """Noise level at ``strength`` in [0, 1] of the schedule's time, else ValueError.   Meng et al. 2022 (SDEdit)."""
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength={strength} is not in [0, 1].")
+    """Noise level at ``strength`` in [0, 1] of the schedule's time.   Meng et al. 2022 (SDEdit)."""
     return float(schedule.sigma_at(torch.tensor(strength * schedule.length))) if strength else 0.0
 
 

@@ -96,21 +96,14 @@ def windowed(
 
     Shares sum to 1 in every frame; a part is called only in windows where it counts.   One part and one window is that
     part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   While a
-    window is denoised, ``WINDOW`` says where it lies.   Raises ValueError for shares of another shape or sum.
+    window is denoised, ``WINDOW`` says where it lies.
     """
-    if shares.ndim != 2 or len(shares) != len(parts):
-        raise ValueError(f"shares {tuple(shares.shape)} do not fit {len(parts)} parts.")
-    if not torch.allclose(shares.sum(0), torch.ones(shares.shape[1]), atol=1e-4):
-        raise ValueError("shares must sum to 1 in every frame.")
     length = shares.shape[1]
     begins = starts(length, window, stride or max(1, window // 2), circular=circular)
     size = min(window, length)
     weights = bell(size) if len(begins) > 1 else torch.ones(size)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        if x.shape[2] != length:
-            raise ValueError(f"x has {x.shape[2]} frames, the shares {length}.")
-
         def at(begin: int) -> Tensor:
             index = (torch.arange(size) + begin) % length
             inside = x[:, :, index.to(x.device)]

@@ -32,11 +32,8 @@ def splice(
 ) -> Tensor:
     """``edited`` in the regions, ``base`` elsewhere, sample by sample, cross-faded over ``fade`` samples outside them.
 
-    ``power`` keeps the power of unrelated sounds; without it the amplitude of like ones.   Raises ValueError where the
-    lengths differ.
+    ``power`` keeps the power of unrelated sounds; without it the amplitude of like ones.
     """
-    if base.shape[-1] != edited.shape[-1]:
-        raise ValueError(f"base has {base.shape[-1]} samples, edited {edited.shape[-1]}.")
     curve = fade_curve(base.shape[-1], regions, fade).to(base)
     up, down = ((curve * torch.pi / 2).sin(), (curve * torch.pi / 2).cos()) if power else (curve, 1 - curve)
     mixed = down * base + up * edited

@@ -109,15 +109,6 @@ def test_shares_sum_to_one_and_fade_around_the_border():
     assert shares[0, 49] > 0.5 > shares[0, 50]
 
 
-def test_shares_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="sum"):
-        windows.windowed([pointwise], torch.full((1, 4), 0.5), window=2)
-    with pytest.raises(ValueError, match="parts"):
-        windows.windowed([pointwise], torch.ones(2, 4), window=2)
-    with pytest.raises(ValueError, match="frames"):
-        windows.windowed([pointwise], torch.ones(1, 4), window=2)(noise(5), ONE)
-
-
 def test_blend_of_longer_parts_meets_without_a_step():
     def part(begin):  # each window of 4 frames gives 12 samples of one straight line
         return (torch.arange(12.0) + 3 * begin)[None]

@@ -36,8 +36,6 @@ def test_a_region_may_be_everything_or_nothing():
     base, edited = noise(50), noise(50, 1)
     assert torch.equal(joins.splice(base, edited, [(0, 50)], fade=5), edited)
     assert torch.equal(joins.splice(base, edited, [], fade=5), base)
-    with pytest.raises(ValueError, match="samples"):
-        joins.splice(base, edited[:-1], [(0, 1)], fade=5)
 
 
 @pytest.mark.parametrize("cutoff", [1000.0, 2000.0, 4000.0])
