@@ -152,6 +152,8 @@ class Handler(BaseHTTPRequestHandler):
             status, (content, kind) = 200, self.post(path) if post else self.get(path)
         except RefusedError as refusal:
             status, (content, kind) = refusal.status, as_json({"error": str(refusal)})
+        except (ConnectionError, TimeoutError):  # the client went, or waits, in the middle of its body
+            raise
         except OSError as error:
             self.server.failure(f"{self.path}: {error}")
             status, (content, kind) = 500, as_json({"error": "The test's computer failed."})

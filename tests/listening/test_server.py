@@ -161,6 +161,14 @@ def test_connections_are_capped_and_come_back(make, monkeypatch):
         server.stop()
 
 
+def test_half_a_body_is_no_fault_of_ours(serve, monkeypatch):
+    monkeypatch.setattr(module.Handler, "timeout", 0.2)
+    server = serve()  # whose faults fail the test
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=5) as line:
+        line.sendall(JOIN + b"Content-Length: 90\r\n\r\n{")
+        assert line.recv(100) == b"", "it is closed without a reply"
+
+
 def test_other_methods_are_refused(serve):
     server = serve()
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
