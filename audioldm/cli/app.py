@@ -124,7 +124,8 @@ def run(arguments: list[str], commands: typer.Typer = app) -> int:
 
 
 MEMORY = re.compile(
-    "out of memory|allocate memory|not enough memory|bad_alloc|could not create a primitive|can't start new thread",
+    "out of memory|allocate memory|not enough memory|bad_alloc|could not create a primitive|can't start new thread"
+    "|failed to map segment",
     re.IGNORECASE,
 )
 """How libraries say that they got no memory; oneDNN makes no primitive."""

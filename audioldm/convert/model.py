@@ -254,13 +254,17 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
     numbers = isinstance(ends, list) and all(isinstance(n, int | float) and 0 <= n <= 1 for n in ends)
     if not numbers or type(length) is not int or not 2 <= length <= MOST_STEPS:
         raise AudioLDMError(f"{path}: the betas are no numbers between 0 and 1, or too many.", AGAIN)
-    prediction = cast(Prediction, ours[kind])
-    if betas is not None:
-        return from_betas(torch.tensor(betas, dtype=torch.float64)), prediction
     shapes = {"linear": linear, "scaled_linear": scaled_linear}
-    if name not in [*shapes]:
+    if betas is None and name not in [*shapes]:
         raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
-    return shapes[name](*map(float, ends), length=length), prediction
+    try:
+        if betas is not None:
+            schedule = from_betas(torch.tensor(betas, dtype=torch.float64))
+        else:
+            schedule = shapes[name](*map(float, ends), length=length)
+    except ValueError as error:
+        raise AudioLDMError(f"{path}: {error}", AGAIN) from error
+    return schedule, cast(Prediction, ours[kind])
 
 
 def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = None) -> None:

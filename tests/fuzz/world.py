@@ -150,7 +150,7 @@ def derive(world: World) -> None:
         (world.tables / f"clip{number}.wav").write_bytes((world.clips / f"clip{number}.wav").read_bytes())
         (world.tables / f"clip{number}.txt").write_text(f"sound {number}")
     (world.tables / "captions.csv").write_text("\n".join(["file_name,id,caption", *rows]) + "\n")
-    (world.tables / "asked.tsv").write_text("rain\tRain\na dog\tDog|Bark\n")
+    (world.tables / "asked.tsv").write_text("rain\tRain\nsound 0\tDog|Bark\n")
     clips = [{"path": f"clip{number}.wav", "prompt": "rain", "seed": number} for number in range(4)]
     (world.tables / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in clips))
     (world.tables / "curve.csv").write_text("time,value\n0,220\n0.5,440\n1,0\n")
