@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import POSITIVE, SHARE, Between, Command, DryRun, Force, argument, option
 from audioldm.errors import AudioLDMError
+from audioldm.progress import counted
 from audioldm.spec import SPECS
 
 if TYPE_CHECKING:
+    from audioldm.datasets.manifest import Row
     from audioldm.training.encoding import Cuts, Job, Nets, Source
 
 
@@ -18,7 +20,7 @@ class Encode(Force, DryRun, Command):
     """Run VAE and CLAP once over the data; keep raw posteriors, embeddings and the measured scaling factor.
 
     A cache is known by what made it.   The same command goes on where it stopped, and does nothing to a whole cache;
-    one made from something else is refused, by training too.
+    one made from something else is refused, by training too.   A file that is lost or changed is named and left out.
 
     \b
     Examples:
@@ -47,7 +49,7 @@ class Encode(Force, DryRun, Command):
 
     def run(self) -> None:
         cuts, out = self.cuts(), self.out
-        from audioldm.datasets.cache import begun, key_of, read_index, write_index
+        from audioldm.datasets.cache import begun, index_at, key_of, read_index, write_index
         from audioldm.datasets.latents import measure
         from audioldm.datasets.manifest import read
         from audioldm.training.encoding import Source, jobs
@@ -57,16 +59,21 @@ class Encode(Force, DryRun, Command):
         key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
         done = None if self.dry_run else begun(out, key, force=self.force)
         if done is not None or self.dry_run:
+            left_out = index_at(out / "index.json").get("left_out", []) if done else None
+            tables = {name: read(name, split=self.split) for name in self.manifests if name != "synthetic"}
+            if left_out is None:
+                left_out = unfit([row for rows in tables.values() for row in rows])
+            lost = set(left_out)
             sources = [
                 Source.synthetic(nets.spec, cuts) if name == "synthetic"
-                else Source.of(read(name, split=self.split), nets.spec, cuts)
+                else Source.of([row for row in tables[name] if row.path not in lost], nets.spec, cuts)
                 for name in self.manifests
             ]  # fmt: skip
             windows = jobs(sources, self.windows or [1])
             if self.dry_run:
                 would(f"{len(windows)} windows would be encoded into {out}")
                 return
-            about = {**settings, "key": key, "made_of": ingredients}
+            about = {**settings, "key": key, "made_of": ingredients, "left_out": left_out}
             about["null"] = nets.clap.embed_text([""])[0].tolist()
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             self.encode(sources, windows[done:], cuts, nets, about)
@@ -147,6 +154,23 @@ class Encode(Force, DryRun, Command):
         workers = cores if self.workers < 0 else self.workers
         with waiting("encoding"):
             write_latents(encoded(rest, nets, workers=workers), self.out, about=about)
+
+
+def unfit(rows: "list[Row]") -> list[str]:
+    """Name the files that are not there, not those that were checked or, never checked, no sound."""
+    from audioldm.datasets.check import inspect
+    from audioldm.paths import sha256
+
+    findings = []
+    for row in counted(rows, "files"):
+        known = row.sha256 and os.path.isfile(row.path) and sha256(row.path) == row.sha256
+        sound, wrong, _ = (row, [], "") if known else inspect(row)
+        findings += [] if sound else wrong
+    for finding in findings:
+        say(f"{finding}; it is left out.")
+    if rows and len({finding.path for finding in findings}) == len({row.path for row in rows}):
+        raise AudioLDMError("No sound of the manifests is left.", "See the lines above.", code=1)
+    return [finding.path for finding in findings]
 
 
 def warn_of_cut(captions: list[str], encoder: Any) -> None:

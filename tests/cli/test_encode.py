@@ -95,3 +95,24 @@ def test_captions_that_are_not_read_to_the_end_are_counted(command, words, manif
     manifest.write_text("\n".join(map(json.dumps, rows)))
     assert command(*words, "-o", tmp_path / "c") == 0
     assert re.search(r"1 of \d+ captions are longer than the text encoder reads", capsys.readouterr().err)
+
+
+def test_a_lost_or_changed_file_is_named_and_left_out_of_every_part(
+    command, words, manifest, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(cache, "SHARD", 3)
+    (tmp_path / "2.flac").unlink()
+    (tmp_path / "6.flac").write_bytes(b"no sound")
+    out = tmp_path / "c"
+    assert command(*words, "-o", out) == 0
+    said = capsys.readouterr().err
+    assert "missing" in said and "2.flac" in said and "corrupt" in said and "6.flac" in said
+    index = json.loads((out / "index.json").read_text())
+    assert (index["windows"], [path.rpartition("/")[2] for path in index["left_out"]]) == (
+        6,
+        ["2.flac", "6.flac"],
+    )
+    for path in tmp_path.glob("*.flac"):
+        path.unlink()
+    assert command(*words, "-o", tmp_path / "none") == 1
+    assert "No sound of the manifests is left" in capsys.readouterr().err
