@@ -41,12 +41,14 @@ def test_the_dockerfile_copies_what_is_there_and_pins_torch():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("device", ["cpu", "cuda"])  # the second generates on the CPU where no GPU is lent to it
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # without a GPU the second one generates on the CPU
 def test_the_image_is_built_and_generates(tmp_path, device):
     program = engine()
     if program is None:
         pytest.skip("no container engine works here: docker, podman and buildah were asked")
-    done = call(program, "build", f"--build-arg=DEVICE={device}", *ARGUMENTS, "-t", "localhost/audioldm-test", ROOT)
+    done = call(
+        program, "build", f"--build-arg=DEVICE={device}", *ARGUMENTS, "-t", "localhost/audioldm-test", ROOT
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     if program == "buildah":  # it has no volumes at a run of its own
         name = call(program, "from", "--pull-never", "localhost/audioldm-test").stdout.strip()
