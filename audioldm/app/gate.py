@@ -22,6 +22,8 @@ class Gate(gate.Gate):
     def __init__(self, app: Any, *, folder: Path, host: str) -> None:
         super().__init__(app, host=host)
         self.folder = str(folder.absolute())
+        self.names = json.dumps(self.folder)[1:-1].encode(), self.folder.encode()
+        """The folder in JSON and in plain text"""
 
     def refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
         """Why a request is not answered: also a file to keep back."""
@@ -37,8 +39,7 @@ class Gate(gate.Gate):
     async def answer(self, scope: Message, receive: Receive, send: Send, headers: dict[bytes, str]) -> None:
         """Let the page answer under its alias: real paths on the way in, none of this machine's on the way out."""
         path = scope["path"].replace(ALIAS, self.folder)
-        scope, real = {**scope, "path": path, "raw_path": path.encode()}, self.folder.encode()
-        quoted = json.dumps(self.folder)[1:-1].encode()
+        scope = {**scope, "path": path, "raw_path": path.encode()}
         if "json" in headers.get(b"content-type", ""):
             body, more = bytearray(), True
             while more and len(body) <= MOST_JSON:
@@ -48,7 +49,7 @@ class Gate(gate.Gate):
             if len(body) > MOST_JSON:
                 await refuse(send, 413, f"Send at most {MOST_JSON} bytes of JSON.")
                 return
-            content = bytes(body).replace(ALIAS.encode(), quoted)
+            content = bytes(body).replace(ALIAS.encode(), self.names[0])
             others = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
             scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
             queue, plain = [{"type": "http.request", "body": content, "more_body": False}], receive
@@ -57,9 +58,15 @@ class Gate(gate.Gate):
                 return queue.pop() if queue else await plain()
 
             receive = replay
+        await self.app(scope, receive, send if "file=" in path else self.translating(send))
+
+    def translating(self, send: Send) -> Send:
+        """Replies under the alias; the end of a piece with which a real path may begin waits for the next piece."""
+        rest = b""
+        starts = [name[:size] for name in self.names for size in range(len(name))]
 
         async def translated(message: Message) -> None:
-            """Every piece of a reply is a whole text: a page, a JSON, an event."""
+            nonlocal rest
             if message["type"] == "http.response.start":
                 kept = [
                     (n, v)
@@ -68,8 +75,13 @@ class Gate(gate.Gate):
                 ]
                 message = {**message, "headers": [*kept, *HEADERS.items()]}
             elif message["type"] == "http.response.body":
-                body = message.get("body", b"").replace(quoted, ALIAS.encode()).replace(real, ALIAS.encode())
+                body = rest + message.get("body", b"")
+                for name in self.names:
+                    body = body.replace(name, ALIAS.encode())
+                cut = max(len(start) for start in starts if body.endswith(start))
+                end = len(body) - cut * bool(message.get("more_body"))
+                body, rest = body[:end], body[end:]
                 message = {**message, "body": body}
             await send(message)
 
-        await self.app(scope, receive, send if "file=" in path else translated)
+        return translated
