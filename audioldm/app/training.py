@@ -161,21 +161,18 @@ class Training:
         metrics = self.folder / "metrics.jsonl"
         series = read_run(self.folder) if metrics.is_file() and metrics.stat().st_size else {}
         curve, speed = series.get("train/loss", []), series.get("speed/samples_per_s", [])
-        batch = int(curve[-1][0]) if curve else 0
-        if self.error:
-            line = self.error
-        elif self.takes:
-            line = f"Done: {self.request.batches} batches; before and after have one seed."
-        elif self.stopping:
-            where = f" after batch {batch}" if batch else ""
-            line = f"Stopped{where}. The same request goes on from the last state."
-        elif self.process.poll() == 0:
-            line = "Making the sounds before and after."
-        elif not curve:
-            line = "Reading and encoding the sounds."
-        else:
-            rate = f", {speed[-1][1]:.3g} sounds/s" if speed else ""
-            line = f"Batch {batch} of {self.request.batches}, loss {curve[-1][1]:.3g}{rate}."
+        batch, loss = curve[-1] if curve else (0, 0.0)
+        where = f" after batch {batch:.0f}" if batch else ""
+        rate = f", {speed[-1][1]:.3g} sounds/s" if speed else ""
+        lines: list[tuple[object, str]] = [
+            (self.error, self.error),
+            (self.takes, f"Done: {self.request.batches} batches; before and after have one seed."),
+            (self.stopping, f"Stopped{where}. The same request goes on from the last state."),
+            (self.process.poll() == 0, "Making the sounds before and after."),
+            (not curve, "Reading and encoding the sounds."),
+            (True, f"Batch {batch:.0f} of {self.request.batches}, loss {loss:.3g}{rate}."),
+        ]
+        line = next(line for holds, line in lines if holds)
         return News(line, curve, self.takes, self.adapter)
 
 

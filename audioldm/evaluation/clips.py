@@ -164,9 +164,9 @@ def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[l
 
     Raises AudioLDMError for ids that only one of two sets has.
     """
-    theirs, ordered = {clip.id: clip for clip in real}, []
+    theirs, ordered = by_id(real), []
     for run in runs:
-        ours = {clip.id: clip for clip in run}
+        ours = by_id(run)
         lone, lacking = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
         if lone or lacking:
             shown = ", ".join([*lone, *lacking][:3])
@@ -174,9 +174,14 @@ def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[l
                 f"{len(lone)} generated clips have no reference and {len(lacking)} references no clip ({shown}, ...).",
                 "Give both the same names, or --unpaired for the metrics that need no pairs.",
             )
-        pairs = [(ours[name], theirs[name].caption) for name in sorted(ours)]
+        pairs = [(clip, theirs[name].caption) for name, clip in ours.items()]
         ordered.append([replace(clip, caption=caption or clip.caption) for clip, caption in pairs])
-    return ordered, [theirs[name] for name in sorted(theirs)]
+    return ordered, list(theirs.values())
+
+
+def by_id(clips: Sequence[Clip]) -> dict[str, Clip]:
+    """The clips in the order of their ids."""
+    return {clip.id: clip for clip in sorted(clips, key=lambda clip: clip.id)}
 
 
 @dataclass(frozen=True)

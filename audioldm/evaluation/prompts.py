@@ -197,13 +197,16 @@ def share(results: Iterable[Result]) -> dict[str, Any]:
     rights = [[bool(clip.right) for clip in result.clips] for result in results if result.clips]
     fit = [clip.fit for result in results for clip in result.clips]
     hits, n = sum(map(sum, rights)), len(fit)
+    if not n:
+        means = dict.fromkeys(("share", "interval95", "mean_of_prompts", "fit"))
+        return {"right": 0, "n": 0, **means}
     return {
         "right": hits,
         "n": n,
-        "share": hits / n if n else None,
-        "interval95": wilson(hits, n) if n else None,
-        "mean_of_prompts": sum(sum(part) / len(part) for part in rights) / len(rights) if n else None,
-        "fit": sum(fit) / n if n else None,
+        "share": hits / n,
+        "interval95": wilson(hits, n),
+        "mean_of_prompts": sum(sum(part) / len(part) for part in rights) / len(rights),
+        "fit": sum(fit) / n,
     }
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
@@ -93,9 +94,9 @@ def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
         for record in table.records
         if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal())
     ]
-    if wrong or not table.records:
-        fault = next(iter(wrong), "it has no rows")
-        raise AudioLDMError(f"{path} is no AudioCaps CSV: {fault}.", f"Its columns: {', '.join(columns)}.")
+    wrong += ["it has no rows"] * (not table.records)
+    if wrong:
+        raise AudioLDMError(f"{path} is no AudioCaps CSV: {wrong[0]}.", f"Its columns: {', '.join(columns)}.")
     lowest: dict[tuple[str, str], str] = {}
     for row in sorted((record.cells for record in table.records), key=lambda row: int(row["audiocap_id"])):
         lowest.setdefault((row["youtube_id"], row["start_time"]), row["caption"])
@@ -104,22 +105,27 @@ def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
     return Protocol(name, about, "first", 10.0, "peak", tuple(sorted(keys)))
 
 
+def has_values(content: dict[str, Any]) -> bool:
+    """Whether the fields of a protocol file are of their types and values."""
+    seconds, items = content["seconds"], content["items"]
+    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
+    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
+    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS
+    return length and known and isinstance(items, list) and all(map(is_text, [*texts, *items]))
+
+
 def read(path: Path) -> Protocol:
     """A protocol file; a list that is not the one of its hash is refused."""
     content = read_object(path, "Get the file again, or make one.")
     names = {*(field.name for field in fields(Protocol)), "sha256"}
     if content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
-    seconds, items = content["seconds"], content["items"]
-    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
-    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
-    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS
-    if not (length and known and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
+    if not has_values(content):
         raise AudioLDMError(
             f"{path} is no protocol: a field has another type or value.", "Get the file again."
         )
     expected = content.pop("sha256")
-    protocol = Protocol(**{**content, "items": tuple(items)})
+    protocol = Protocol(**{**content, "items": tuple(content["items"])})
     if protocol.sha256 != expected:
         raise AudioLDMError(
             f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}.",

@@ -33,7 +33,12 @@ def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Head and rows: one row a score, one column a set."""
     names = dict.fromkeys(name for line in lines for name in line.scores)
     rows = [[name, *(str(line.scores.get(name, "")) for line in lines)] for name in names]
-    return ["score", *(f"{line.name} (n={line.n})" for line in lines)], rows
+    return ["score", *map(label, lines)], rows
+
+
+def label(line: Line) -> str:
+    """A set and its size."""
+    return f"{line.name} (n={line.n})"
 
 
 def conditions(report: Report) -> str:
@@ -68,9 +73,8 @@ def bars(shown: dict[str, list[Line]], rows: int) -> Picture:
     for axes, (key, part) in zip(panels, shown.items(), strict=True):
         scores = [line.scores[key] for line in part]
         colours = ["#c2410c" if line.name.startswith("generated") else "#3f6b8f" for line in part]
-        names = [f"{line.name} (n={line.n})" for line in part]
         errors = [score.error or 0.0 for score in scores]
-        axes.barh(names, [score.value for score in scores], xerr=errors, color=colours)
+        axes.barh([*map(label, part)], [score.value for score in scores], xerr=errors, color=colours)
         axes.set_title(key, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()

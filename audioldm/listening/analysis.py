@@ -105,6 +105,17 @@ class Screened:
         ]
         return sum(alike), len(alike)
 
+    def note(self, event: dict[str, Any], test: Test) -> None:
+        """Take up an event of the log: the volume check, or an answer."""
+        if event["event"] == "volume":
+            self.device, self.volume_passed = event["device"], event["right"]
+            return
+        if event.get("source") == "simulated":
+            self.device = "simulated"
+        versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
+        what: dict[str, Any] = {name: event[name] for name in ("rater", "kind", "task", "prompt", "answer")}
+        self.judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
+
     def row(self) -> dict[str, Any]:
         """For tables and JSON."""
         seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
@@ -131,15 +142,7 @@ def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
             total = sum(trial.kind != "training" for trial in plan(test.design, number))
             raters[number] = Screened(number, event["name"], total)
             continue
-        rater = raters[number]
-        if event["event"] == "volume":
-            rater.device, rater.volume_passed = event["device"], event["right"]
-            continue
-        if event.get("source") == "simulated":
-            rater.device = "simulated"
-        versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
-        what: dict[str, Any] = {name: event[name] for name in ("rater", "kind", "task", "prompt", "answer")}
-        rater.judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
+        raters[number].note(event, test)
     answered = [rater for rater in raters.values() if rater.judgements]
     for rater in answered:
         rater.reasons = [] if keep_all else reasons(rater, test)
@@ -214,17 +217,27 @@ def outcome(
     alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
     result = Outcome(task, raters, len(prompts), len(main), alpha)
     draws = Resamples.draw(raters, len(prompts), n=resamples, rng=rng)
-    (paired if task in PAIRED else rated)(result, tables, draws)
-    p_values = np.array([line.p for line in result.pairs], dtype=np.float64)
-    for line, p in zip(result.pairs, holm(p_values), strict=True):
-        line.p_holm = float(p)
+    lines = (paired if task in PAIRED else rated)(result, tables, draws)
+    adjust(result.pairs)
     result.first_button = share_of_a(main) if task == "ab" else None
-    lines = result.pairs if task in PAIRED else result.systems
-    means = {line.name: prompt_means(table) for line, table in zip(lines, tables.values(), strict=True)}
-    for i, prompt in enumerate(prompts):
-        known = {name: float(mean[i]) for name, mean in means.items() if not np.isnan(mean[i])}
-        result.by_prompt[prompt] = {name: round(mean, 4) for name, mean in known.items()}
+    result.by_prompt = {prompt: {} for prompt in prompts}
+    for line, table in zip(lines, tables.values(), strict=True):
+        line_by_prompt(result, line.name, prompt_means(table))
     return result
+
+
+def line_by_prompt(result: Outcome, name: str, means: Floats) -> None:
+    """Put the means (P,) of a system or pair, where there are some, to their prompts."""
+    for of_prompt, mean in zip(result.by_prompt.values(), means.tolist(), strict=True):
+        if not np.isnan(mean):
+            of_prompt[name] = round(mean, 4)
+
+
+def adjust(pairs: list[Line]) -> None:
+    """Holm's p of all pairs together."""
+    p_values = np.array([line.p for line in pairs], dtype=np.float64)
+    for line, p in zip(pairs, holm(p_values), strict=True):
+        line.p_holm = float(p)
 
 
 def share_of_a(judgements: Sequence[Judgement]) -> float | None:
@@ -264,8 +277,11 @@ def wilcoxon(table: Floats, middle: float) -> float:
     return signed_rank((means[~np.isnan(means)] - middle).round(9))
 
 
-def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> None:
-    """ab: shares with ties split, Wilcoxon over prompts.   abx: shares of right answers against guessing."""
+def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
+    """ab: shares with ties split, Wilcoxon over prompts.   abx: shares of right answers against guessing.
+
+    Gives the lines of ``tables``.
+    """
     for (a, b), table in tables.items():
         ones, halves, zeros = (int((table == value).sum()) for value in (1.0, 0.5, 0.0))
         extra: dict[str, Any] = {"a": a, "b": b}
@@ -278,6 +294,7 @@ def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> No
         result.pairs.append(mean_line(name, table, draws, p, **extra))
     if result.task == "ab":
         result.systems = strengths(tables, draws)
+    return result.pairs
 
 
 def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
@@ -298,8 +315,11 @@ def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
     ]
 
 
-def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> None:
-    """quality, relevance, mushra: means and quartiles; differences where one rater rated both; Friedman."""
+def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
+    """quality, relevance, mushra: means and quartiles; differences where one rater rated both; Friedman.
+
+    Gives the lines of ``tables``.
+    """
     for (name,), table in tables.items():
         scores = table[~np.isnan(table)]
         quartiles = np.quantile(scores, [0.25, 0.5, 0.75]).tolist()
@@ -313,3 +333,4 @@ def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> Non
     full = means[~np.isnan(means).any(axis=1)]
     if len(tables) > 2 and np.ptp(full, axis=1).any():
         result.friedman_p = float(stats.friedmanchisquare(*full.T).pvalue)
+    return result.systems

@@ -8,8 +8,8 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import Literal
+from itertools import chain, combinations
+from typing import Any, Literal
 
 Task = Literal["ab", "quality", "relevance", "abx", "mushra"]
 Kind = Literal["training", "main", "repeat", "catch"]
@@ -50,15 +50,15 @@ class Trial:
 def check_answer(trial: Trial, answer: object) -> None:
     """Raise ValueError for an answer that this trial does not ask for."""
     if trial.task in CHOICES:
-        if not isinstance(answer, str) or answer not in CHOICES[trial.task]:
+        if answer not in CHOICES[trial.task]:
             raise ValueError(f"answer must be one of {', '.join(CHOICES[trial.task])}")
         return
     low, high = SCALES[trial.task]
-    scores = answer if isinstance(answer, list) else [answer]
+    scores: list[Any] = answer if isinstance(answer, list) else [answer]
     if isinstance(answer, list) != (trial.task == "mushra") or len(scores) != len(trial.slots):
-        kind = "a list of " if trial.task == "mushra" else ""
+        kind = "a list of " * (trial.task == "mushra")
         raise ValueError(f"answer must be {kind}{len(trial.slots)} score")
-    if any(type(score) is not int or not low <= score <= high for score in scores):
+    if {*map(type, scores)} != {int} or not low <= min(scores) <= max(scores) <= high:
         raise ValueError(f"scores are whole numbers from {low} to {high}")
 
 
@@ -109,12 +109,11 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     size = design.per_rater or count
     blocks = [block(design, task, rater, (rater * size + i) % count) for i in range(min(size, count))]
     rng.shuffle(blocks)
-    trials = [trial for trials in blocks for trial in trials]
-    if design.repeats:
-        for trial in rng.sample(trials, min(design.repeats, len(trials))):
-            first, *rest = trial.slots
-            slots = (rest[0], first, *rest[1:]) if task in PAIRED else trial.slots
-            trials.append(replace(trial, kind="repeat", slots=slots))
+    trials = [*chain(*blocks)]
+    for trial in rng.sample(trials, min(design.repeats, len(trials))):
+        first, *rest = trial.slots
+        slots = (rest[0], first, *rest[1:]) if task in PAIRED else trial.slots
+        trials.append(replace(trial, kind="repeat", slots=slots))
     if task != "mushra":  # its hidden reference is a catch on every page
         for i in range(design.catch):
             lowest = min(1, len(trials))
@@ -124,12 +123,7 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
 
 def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
     """The trials about prompt ``number``: systems one by one, pairs of them, or all on a page with the anchors."""
-    prompt = design.prompts[number]
-    compared: list[Condition] = [(name,) for name in design.systems]
-    if task in PAIRED:
-        compared = list(combinations(design.systems, 2))
-    if task == "mushra":
-        compared = [(n,) for n in dict.fromkeys((str(design.reference), *design.anchors, *design.systems))]
+    prompt, compared = design.prompts[number], conditions(design, task)
     rows = williams_square(len(compared))
     order = [compared[i] for i in rows[(rater + number) % len(rows)]]
     if task == "mushra":
@@ -141,6 +135,14 @@ def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
         Trial("main", task, prompt, sided(task, pair, turn + compared.index(pair)), caption_of=shown)
         for pair in order
     ]
+
+
+def conditions(design: Design, task: Task) -> list[Condition]:
+    """What is compared: each system, each pair of them, or the signals of a page."""
+    if task in PAIRED:
+        return list(combinations(design.systems, 2))
+    signals = (str(design.reference), *design.anchors) if task == "mushra" else ()
+    return [(name,) for name in dict.fromkeys((*signals, *design.systems))]
 
 
 def sided(task: Task, condition: Condition, turn: int) -> Condition:

@@ -58,10 +58,7 @@ def load(folder: str | Path) -> Test:
     if wrong := [name for name, kind in ABOUT.items() if type(about.get(name)) is not kind]:
         raise AudioLDMError(f"{folder}/test.json has no {wrong[0]} of its kind.", AGAIN)
     try:
-        settings: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in key["design"].items()
-        }
-        test = Test(folder, about, Design(**settings), key["clips"])
+        test = Test(folder, about, design_of(key["design"]), key["clips"])
         digests = {name: clip["sha256"] for name, clip in test.clips.items()}
         test.names  # noqa: B018 (every clip has a version and a prompt)
     except (AttributeError, KeyError, TypeError) as error:
@@ -69,12 +66,22 @@ def load(folder: str | Path) -> Test:
     if about["method"] != test.design.method:
         raise AudioLDMError(f"{folder}/test.json has another method than its key.", AGAIN)
     for name, digest in counted(digests.items(), "clips"):
-        path = inside(folder / "audio", name, where=folder / "key.json")
-        if not path.is_file():
-            raise AudioLDMError(f"{path} is missing.", AGAIN)
-        if path.stat().st_size > LONGEST_TEXT or sha256(path) != digest:
-            raise AudioLDMError(f"{path} was changed.", AGAIN)
+        check_sound(inside(folder / "audio", name, where=folder / "key.json"), digest)
     return test
+
+
+def design_of(content: dict[str, Any]) -> Design:
+    """The design of a key, whose tuples JSON holds as lists."""
+    settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
+    return Design(**settings)
+
+
+def check_sound(path: Path, digest: str) -> None:
+    """Refuse a sound that is missing or is not the one of the key."""
+    if not path.is_file():
+        raise AudioLDMError(f"{path} is missing.", AGAIN)
+    if path.stat().st_size > LONGEST_TEXT or sha256(path) != digest:
+        raise AudioLDMError(f"{path} was changed.", AGAIN)
 
 
 def read_part(path: Path) -> dict[str, Any]:
@@ -97,14 +104,15 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
     AudioLDMError where the log is of another key, or holds events that no rater can have caused.
     """
     path, events, cut = test.responses, list[dict[str, Any]](), 0
-    if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST_TEXT):
+    if not path.exists():
+        return [], 0
+    if not path.is_file() or path.stat().st_size > LONGEST_TEXT:
         raise AudioLDMError(f"{path} is no log of answers.", "Restore the file.")
     trials, names = dict[int, list[Trial]](), test.names
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
+    for line in path.read_bytes().split(b"\n"):
+        event = None
+        with suppress(ValueError, RecursionError):
             event = json.loads(line)
-        except (ValueError, RecursionError):
-            event = None
         if not isinstance(event, dict):
             cut += bool(line.strip())
             continue
@@ -118,14 +126,18 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
     return events, cut
 
 
+def is_event(event: dict[str, Any]) -> bool:
+    """Whether an event has the fields of its kind."""
+    fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
+    whole = all(type(event.get(name)) is kind for name, kind in fields.items())
+    return whole and isinstance(event.get("seconds"), int | float | None)
+
+
 def follows(
     design: Design, event: dict[str, Any], trials: dict[int, list[Trial]], names: dict[tuple[str, str], str]
 ) -> bool:
     """Whether an event can be one of the test's; ``trials`` holds those of each rater who joined before it."""
-    fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
-    if any(type(event.get(name)) is not kind for name, kind in fields.items()):
-        return False
-    if not isinstance(event.get("seconds"), int | float | None):
+    if not is_event(event):
         return False
     if event["event"] == "join":
         trials[event["rater"]] = plan(design, event["rater"])

@@ -62,8 +62,7 @@ class Choices:
         strange = self.reference not in (None, *systems)
         yield strange, f"reference={self.reference!r} is not a system.", f"Use one of {known}."
         for name in systems:
-            wrong = not name.strip() or not name.isprintable() or ":" in name or name in stimuli.ANCHOR_HZ
-            yield wrong, f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
+            yield not is_name(name), f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
         for name in self.anchors:
             yield name not in stimuli.ANCHOR_HZ, f"anchor={name!r} is unknown.", f"Use {anchors}."
         for label in ("per_rater", "training", "catch", "repeats"):
@@ -73,6 +72,11 @@ class Choices:
             lone, slots = self.reference is None or count < 2, count + len(self.anchors)
             yield lone, "mushra needs a reference and a system.", "Name the original's folder by --reference."
             yield slots > MOST_SLOTS, f"{slots} signals on a page.", f"Use {MOST_SLOTS} or fewer."
+
+
+def is_name(name: str) -> bool:
+    """Whether a system may be called so."""
+    return bool(name.strip()) and name.isprintable() and ":" not in name and name not in stimuli.ANCHOR_HZ
 
 
 def gather(
@@ -96,15 +100,20 @@ def gather(
     if not shared:
         raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
     files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
+    return files, captions_of(files, captions)
+
+
+def captions_of(files: dict[str, dict[str, Path]], captions: Path | None) -> dict[str, str]:
+    """Prompt id -> caption, for ``gather``."""
     if captions is None:
-        return files, {prompt: common_prompt(paths) for prompt, paths in files.items()}
+        return {prompt: common_prompt(paths) for prompt, paths in files.items()}
     table = read_captions(captions)
     if missing := [prompt for prompt in files if prompt not in table]:
         raise AudioLDMError(
             f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
             "Add a line for each clip.",
         )
-    return files, {prompt: table[prompt] for prompt in files}
+    return {prompt: table[prompt] for prompt in files}
 
 
 def clips_of(folder: Path) -> dict[str, Path]:
@@ -181,13 +190,17 @@ def prepare(
                     "seconds": round(len(wave) / stimuli.RATE, 4),
                     "lufs_before": lufs, "gain_db": gain,
                 }  # fmt: skip
-        for name, wave in {
-            "volume": stimuli.volume_noise(), **{f"beeps{count}": stimuli.beeps(count) for count in BEEPS},
-        }.items():  # fmt: skip
-            (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
+        write_volume_check(folder / "audio")
         describe(folder, design, clips, title=choices.title, prompts_cut_to_one_length=shortened)
         check_free(out, force=force)  # it may have got answers meanwhile
     return load(out)
+
+
+def write_volume_check(folder: Path) -> None:
+    """Write the sounds of the volume check."""
+    waves = {"volume": stimuli.volume_noise(), **{f"beeps{count}": stimuli.beeps(count) for count in BEEPS}}
+    for name, wave in waves.items():
+        (folder / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
 
 
 def check_free(out: Path, *, force: bool) -> None:
@@ -207,11 +220,7 @@ def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Des
     """The design, with a tenth of catch trials and of repeats where no number is asked for."""
     prompts, captions = tuple(texts), tuple(texts.values())
     if "relevance" in METHODS[choices.method]:
-        if "" in captions:
-            prompt = prompts[captions.index("")]
-            raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")
-        if len(set(captions)) < 2:
-            raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
+        check_captions(texts)
     secret = secrets.token_hex(16)
     if choices.seed is not None:
         secret = hashlib.sha256(f"audioldm listen {choices.seed}".encode()).hexdigest()[:32]
@@ -224,6 +233,15 @@ def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Des
     tenth = max(1, round(main / 10))
     catch = max(2, tenth) if choices.catch is None else choices.catch
     return replace(base, catch=catch, repeats=tenth if choices.repeats is None else choices.repeats)
+
+
+def check_captions(texts: dict[str, str]) -> None:
+    """Refuse captions by which no relevance can be judged."""
+    for prompt, caption in texts.items():
+        if not caption:
+            raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")
+    if len(set(texts.values())) < 2:
+        raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
 
 
 def check_lengths(prompt: str, samples: list[int], choices: Choices) -> int:

@@ -234,7 +234,7 @@ class Study:
             rater = self.rater(code)
             if (trial, answer) == rater.last:
                 return
-            if type(trial) is not int or trial != rater.answered or trial >= len(rater.trials):
+            if type(trial) is not int or not rater.answered == trial < len(rater.trials):
                 raise RefusedError(409, "This trial is not the next one.")
             if not rater.volume_done and session.source == "page":
                 raise RefusedError(409, "The volume check comes first.")

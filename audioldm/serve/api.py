@@ -184,6 +184,17 @@ class API:
         content = await asyncio.to_thread(audio_bytes, wave, rate, kind)
         return Response(content, media_type=KINDS[kind], headers=headers)
 
+    async def refused(self, _: Request, error: Exception) -> Response:
+        """One line of what is wrong, and the status that says whose fault it is."""
+        by_code = 500 if getattr(error, "code", 2) == 1 else 422
+        status, text = {BusyError: 503, Stopped: 499}.get(type(error), by_code), str(error)
+        if isinstance(error, RequestValidationError):
+            places = [".".join(map(str, one["loc"][1:])) or "the body" for one in error.errors()]
+            faults = [one["msg"][:1].lower() + one["msg"][1:] for one in error.errors()]
+            text = "; ".join(map(": ".join, zip(places, faults, strict=True))) + ". See /docs."
+        self.counts[f"replies_{status}"] += 1
+        return JSONResponse({"error": text}, status, {"Retry-After": "1"} if status == 503 else None)
+
 
 def wav_header(rate: int) -> bytes:
     """The 44 bytes of RIFF WAVE for one channel of 16 bits, of any length."""
@@ -214,20 +225,6 @@ def build(service: Service, *, host: str, token: str = "") -> FastAPI:
     app.get("/health")(api.health)
     app.get("/metrics", response_class=PlainTextResponse)(api.metrics)
 
-    async def refused(_: Request, error: Exception) -> Response:
-        """One line of what is wrong, and the status that says whose fault it is."""
-        status, text = 422, str(error)
-        if isinstance(error, BusyError | Stopped):
-            status = 503 if isinstance(error, BusyError) else 499
-        elif isinstance(error, AudioLDMError) and error.code == 1:
-            status = 500
-        elif isinstance(error, RequestValidationError):
-            places = [".".join(map(str, one["loc"][1:])) or "the body" for one in error.errors()]
-            faults = [one["msg"][:1].lower() + one["msg"][1:] for one in error.errors()]
-            text = "; ".join(map(": ".join, zip(places, faults, strict=True))) + ". See /docs."
-        api.counts[f"replies_{status}"] += 1
-        return JSONResponse({"error": text}, status, {"Retry-After": "1"} if status == 503 else None)
-
     for kind in (AudioLDMError, RequestValidationError, Stopped):
-        app.add_exception_handler(kind, refused)
+        app.add_exception_handler(kind, api.refused)
     return app

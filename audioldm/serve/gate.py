@@ -56,12 +56,7 @@ class Gate:
         known = not self.token or hmac.compare_digest(sent, f"Bearer {self.token}".encode())
         if not known and scope["path"] not in OPEN:
             return 401, "Send the server's token as Authorization: Bearer TOKEN."
-        length = headers.get(b"content-length", "0")
-        if self.most is not None and (b"transfer-encoding" in headers or not length.isdecimal()):
-            return 411, "Send a Content-Length."
-        if self.most is not None and int(length) > self.most:
-            return 413, f"Send at most {self.most} bytes."
-        return None
+        return None if self.most is None else refusal_of_size(headers, self.most)
 
     def is_own(self, name: str) -> bool:
         """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
@@ -71,6 +66,14 @@ class Gate:
             return bool(ip_address(name))
         except ValueError:
             return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+
+
+def refusal_of_size(headers: dict[bytes, str], most: int) -> tuple[int, str] | None:
+    """Why a body is not read: its size is not said, or more than ``most`` bytes."""
+    length = headers.get(b"content-length", "0")
+    if b"transfer-encoding" in headers or not length.isdecimal():
+        return 411, "Send a Content-Length."
+    return (413, f"Send at most {most} bytes.") if int(length) > most else None
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:

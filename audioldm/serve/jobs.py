@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Event, Thread
 from typing import Any
@@ -84,45 +85,54 @@ class Jobs:
 
     def run(self) -> None:
         """Do the oldest job and those like it, again and again until the queue is closed and empty."""
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: self.waiting or self.closing)
-                if not self.waiting:
-                    return
-                first = self.waiting[0]
-                alike = [job for job in self.waiting if first.key is not None and job.key == first.key]
-                group = alike[: self.batch] or [first]
-                self.waiting = deque(job for job in self.waiting if job not in group)
+        while group := self.take():
             self.running = [job for job in group if job.future.set_running_or_notify_cancel()]
             if self.running:
                 self.counts["batches"] += 1
                 self.finish(self.running)
             self.running = []
 
+    def take(self) -> list[Job]:
+        """Wait for a job, and take it and those like it out of the queue; none once that is closed and empty."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or self.closing)
+            if not self.waiting:
+                return []
+            first = self.waiting[0]
+            alike = [job for job in self.waiting if first.key is not None and job.key == first.key]
+            group = alike[: self.batch] or [first]
+            self.waiting = deque(job for job in self.waiting if job not in group)
+        return group
+
     def finish(self, group: list[Job]) -> None:
         """Do jobs together; where that fails each is done alone, so that only what fails alone is lost."""
-
-        def on_step(done: int, steps: int) -> None:
-            if all(job.stopping.is_set() for job in group):
-                raise Stopped
-            for job in group:
-                if job.on_step:
-                    job.on_step(done, steps)
-
         try:
-            results = group[0].work([job.item for job in group], on_step)
+            results = group[0].work([job.item for job in group], partial(report, group))
         except Exception as error:  # raised again for whoever waits
-            if len(group) > 1 and not isinstance(error, Stopped):
-                for job in group:
-                    self.finish([job])
+            if len(group) == 1 or isinstance(error, Stopped):
+                self.fail(group, error)
                 return
             for job in group:
-                self.counts["stopped" if isinstance(error, Stopped) else "failed"] += 1
-                job.future.set_exception(error)
+                self.finish([job])
             return
         for job, result in zip(group, results, strict=True):
             self.counts["done"] += 1
             job.future.set_result(result)
+
+    def fail(self, group: list[Job], error: Exception) -> None:
+        """Count what was lost, and raise it for whoever waits."""
+        self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
+        for job in group:
+            job.future.set_exception(error)
+
+
+def report(group: list[Job], done: int, steps: int) -> None:
+    """Tell each job of a group how far it is.   Raises Stopped where all are to be stopped."""
+    if all(job.stopping.is_set() for job in group):
+        raise Stopped
+    for job in group:
+        if job.on_step:
+            job.on_step(done, steps)
 
 
 def watch(submits: Sequence[Callable[..., Job]]) -> Generator[Progress, None, list[Any]]:
@@ -137,14 +147,15 @@ def watch(submits: Sequence[Callable[..., Job]]) -> Generator[Progress, None, li
     """
     news: SimpleQueue[tuple[int, int, int] | Future[Any]] = SimpleQueue()
     jobs: list[Job] = []
-    done = [0] * len(submits)
+    done, left = [0] * len(submits), len(submits)
     try:
         for place, submit in enumerate(submits):
             jobs.append(submit(on_step=lambda step, steps, place=place: news.put((place, step, steps))))
             jobs[-1].future.add_done_callback(news.put)
-        while not all(job.future.done() for job in jobs) or not news.empty():
+        while left:  # a job's end comes after its last step
             if isinstance(step := news.get(), Future):
                 step.result()
+                left -= 1
                 continue
             done[step[0]] = step[1]
             yield Progress(sum(done), len(jobs) * step[2])

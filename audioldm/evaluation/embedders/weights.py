@@ -31,11 +31,7 @@ class WeightFile:
 
         Raises AudioLDMError without.
         """
-        weights = Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
-        place = Path(path) if path else weights / self.name
-        fetched = Path(torch.hub.get_dir()) / "checkpoints" / self.name
-        if path is None and not place.is_file() and fetched.is_file():
-            place = fetched
+        place = Path(path) if path else self.default()
         if place.is_dir():
             place = place / self.name
         *blob, expected = self.digest.rsplit(" ", 1)
@@ -53,6 +49,13 @@ class WeightFile:
                 f"Get {self.name} again from {self.url}.",
             )
         return place
+
+    def default(self) -> Path:
+        """Where the file is looked for if nobody says where."""
+        weights = Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
+        fetched = Path(torch.hub.get_dir()) / "checkpoints" / self.name
+        place = weights / self.name
+        return fetched if fetched.is_file() and not place.is_file() else place
 
 
 def cache_folder() -> Path:
