@@ -48,15 +48,17 @@ def find(net: nn.Module, patterns: Sequence[str]) -> list[str]:
     names = list(layers_of(net))
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
-            # the ends of names that look most like it
-            parts = [name.split(".") for name in names]
-            ends = {".".join(part[i:]) for part in parts for i in range(len(part))}
-            near = get_close_matches(
-                pattern, sorted(end for end in ends if not end.isdigit()), n=5, cutoff=0.5
-            )
+            near = nearest(pattern, names)
             hint = f"Near it: {', '.join(near)}." if near else f"Such as {names[0]}."
             raise AudioLDMError(f"The target {pattern!r} matches no layer with weights.", hint)
     return [name for name in names if any(matches(name, pattern) for pattern in patterns)]
+
+
+def nearest(pattern: str, names: Sequence[str]) -> list[str]:
+    """The ends of names that look most like ``pattern``."""
+    parts = [name.split(".") for name in names]
+    ends = {".".join(part[i:]) for part in parts for i in range(len(part))}
+    return get_close_matches(pattern, sorted(end for end in ends if not end.isdigit()), n=5, cutoff=0.5)
 
 
 def defaults(net: nn.Module, *, convolutions: bool) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ CONTENT = (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, 
 """What Python raises of values that are of other kinds or shapes than they should be."""
 KOHYA = "lora_unet_"
 PEFT_NAMES = {"lora_A": "lora_down", "lora_B": "lora_up", "lora_magnitude_vector": "dora_scale"}
+TO_PEFT = {"lora_down": "lora_A.weight", "lora_up": "lora_B.weight", "dora_scale": "lora_magnitude_vector"}
+PEFT = re.compile(r"\.lora_A|\.hada_w1_a|\.lokr_w")
 PEFT_KINDS = {"lora": "LORA", "dora": "LORA", "loha": "LOHA", "lokr": "LOKR"}
 FACTORS = ("lora_", "dora_scale", "hada_w", "lokr_w")
 KINDS = {
@@ -78,7 +80,7 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
             if net is None:
                 raise AudioLDMError(f"{path} has kohya's names of layers.", "Name the model that it is for.")
             return from_kohya(tensors, net)
-        if any(part in key for key in tensors for part in (".lora_A", ".hada_w1_a", ".lokr_w")):
+        if any(map(PEFT.search, tensors)):
             return from_peft(tensors, peft_config(path, about))
     except CONTENT as error:
         raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
@@ -117,24 +119,34 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
     base, facts, kind = table(about["base"]), table(about["about"]), about["kind"]
     if kind == "textual_inversion":
-        check_word(about["word"])
-        if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
-            raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
+        check_words(about["word"], tensors["words"])
         return Words(about["word"], tensors["words"], base, facts)
     if unknown := sorted(set(kind.split("+")) - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
-    if rank < 1 or not math.isfinite(alpha):
-        raise ValueError(f"{rank=}, {alpha=}")
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise ValueError(f"targets={about['targets'][:40]}")
+    rank, alpha, targets = settings_of(about)
     layers = {}
     for name, factors in grouped(tensors, "unet.").items():
         scale = float(factors.pop("scale", alpha / rank))
         layers[name] = Layer(kind_of(factors, name), factors, scale)
     if set(kind.split("+")) != {layer.kind for layer in layers.values()}:
         raise ValueError(f"{kind=}")
-    return Adapter(kind, layers, rank, alpha, tuple(targets), base, facts)
+    return Adapter(kind, layers, rank, alpha, targets, base, facts)
+
+
+def check_words(word: str, rows: Tensor) -> None:
+    check_word(word)
+    if rows.dim() != 2 or 0 in rows.shape:
+        raise ValueError(f"words of shape {tuple(rows.shape)}")
+
+
+def settings_of(about: dict[str, str]) -> tuple[int, float, tuple[str, ...]]:
+    """Rank, alpha and targets of a native file.   Raises ValueError."""
+    rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
+    if rank < 1 or not math.isfinite(alpha):
+        raise ValueError(f"{rank=}, {alpha=}")
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise ValueError(f"targets={about['targets'][:40]}")
+    return rank, alpha, tuple(targets)
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
@@ -252,7 +264,7 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
         rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
         alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
         divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
-        scale = 1.0 if alpha is None or not divisor else alpha / divisor
+        scale = 1.0 if alpha is None else alpha / divisor
         layers[name] = Layer(kind_of(factors, name), factors, scale)
     return collected(layers)
 
@@ -267,28 +279,30 @@ def patterned(config: Mapping[str, Any], table: str, name: str, default: Any) ->
 
 def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """peft's weights and its adapter_config.json; every scale is multiplied in, so that alpha is the rank."""
-    kinds = {layer.kind for layer in adapter.layers.values()}
+    kinds = sorted({layer.kind for layer in adapter.layers.values()})
     if len(kinds) > 1:
-        why = f"peft has no adapter of kinds {', '.join(sorted(kinds))} together."
-        raise AudioLDMError(why, "Use kohya.")
-    names, kind = {ours: theirs for theirs, ours in PEFT_NAMES.items()}, kinds.pop()
-    out, ranks, low = {}, dict[str, int](), kind in ("lora", "dora")
+        raise AudioLDMError(f"peft has no adapter of kinds {', '.join(kinds)} together.", "Use kohya.")
+    out = {}
     for name, layer in adapter.layers.items():
-        rank = rank_of(layer.factors) or adapter.rank
-        ranks |= {name: rank} if rank != adapter.rank else {}
         for factor, value in folded(layer).items():
-            weight = ".weight" if factor in ("lora_down", "lora_up") else ""
             if factor == "dora_scale" and (axes := layer.factors["lora_down"].dim()) > 2:
                 value = value.reshape(1, -1, *[1] * (axes - 2))
-            out[f"base_model.model.{name}.{names.get(factor, factor)}{weight}"] = value.contiguous()
-    return out, {
+            out[f"base_model.model.{name}.{TO_PEFT.get(factor, factor)}"] = value.contiguous()
+    return out, peft_settings(adapter, kinds[0])
+
+
+def peft_settings(adapter: Adapter, kind: str) -> dict[str, Any]:
+    """What adapter_config.json says of an adapter of one kind."""
+    sizes = {name: rank_of(layer.factors) or adapter.rank for name, layer in adapter.layers.items()}
+    ranks = {name: rank for name, rank in sizes.items() if rank != adapter.rank}
+    low = {"lora_alpha": adapter.rank, "use_dora": kind == "dora", "bias": "none"}
+    return {
         "peft_type": PEFT_KINDS[kind],
         "r": adapter.rank,
-        "lora_alpha" if low else "alpha": adapter.rank,
+        **(low if kind in ("lora", "dora") else {"alpha": adapter.rank}),
         "target_modules": sorted(adapter.layers),
         "rank_pattern": ranks,
         "alpha_pattern": dict(ranks),
-        **({"use_dora": kind == "dora", "bias": "none"} if low else {}),
         "base_model_name_or_path": None,
         "task_type": None,
         "inference_mode": True,

@@ -86,10 +86,13 @@ class Checkpoint:
     def tokenizer(self, kind: str) -> Path:
         """Where a tokenizer is: below the one that was named (T5's in ``tokenizer_2``), beside the file, or cached."""
         beside = self.path.parent / ("tokenizer" if kind == ROBERTA else "tokenizer_2")
-        named = None if self.choices.tokenizer is None else Path(self.choices.tokenizer)
-        places = [beside] if named is None else [named, beside]
-        if named is not None and kind == T5:
-            places = [named / beside.name, *([] if self.has("text_encoder") else [named]), beside]
+        places = [beside]
+        if self.choices.tokenizer is not None:
+            named = Path(self.choices.tokenizer)
+            if kind == ROBERTA or not self.has("text_encoder"):
+                places.insert(0, named)
+            if kind == T5:
+                places.insert(0, named / beside.name)
         folder = next((place for place in places if place.is_dir()), None)
         if folder is not None:
             return folder
@@ -104,10 +107,10 @@ class Checkpoint:
 def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
     """Read and translate.   AudioLDMError for a file that is damaged or of another kind, or a key without a rule."""
     state = tensors(path)
-    if any(key.startswith(unet.PREFIX) for key in state):
+    if below(state, unet.PREFIX):
         return whole_checkpoint(path, state, choices)
     state = unwrapped(state)
-    if any(key.startswith("conv_pre.") for key in state):
+    if below(state, "conv_pre."):
         nets = {"vocoder": vocoder_net(state, path)}
     elif "encoder.conv_in.weight" in state and "quant_conv.weight" in state:
         inner = below(state, "vocoder.")

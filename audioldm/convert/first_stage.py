@@ -46,15 +46,18 @@ def vae_net(state: State) -> Net:
 def vae_names(levels: int) -> dict[str, str]:
     """The table for an autoencoder: the decoder's levels are counted from the other end."""
     table = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
-    for side, down, sampler in (("encoder", "down", "downsample"), ("decoder", "up", "upsample")):
+    ascending = range(levels)
+    for side, down, sampler, order in (
+        ("encoder", "down", "downsample", ascending),
+        ("decoder", "up", "upsample", ascending[::-1]),
+    ):
         table |= {f"{side}.{name}": f"{side}.{name}" for name in ("conv_in", "conv_out")}
         table[f"{side}.norm_out"] = f"{side}.conv_norm_out"
         middle = f"{side}.mid_block"
         for name in INNER:
             table |= {f"{side}.mid.block_{i}.{name}": f"{middle}.resnets.{i - 1}.{name}" for i in (1, 2)}
         table |= {f"{side}.mid.attn_1.{a}": f"{middle}.attentions.0.{b}" for a, b in ATTENTION.items()}
-        for i in range(levels):
-            level = i if side == "encoder" else levels - 1 - i
+        for i, level in enumerate(order):
             theirs, ours = f"{side}.{down}.{i}", f"{side}.{down}_blocks.{level}"
             table |= {f"{theirs}.block.*.{name}": f"{ours}.resnets.*.{name}" for name in INNER}
             table[f"{theirs}.block.*.nin_shortcut"] = f"{ours}.resnets.*.conv_shortcut"

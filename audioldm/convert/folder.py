@@ -117,7 +117,7 @@ def published_heads(folder: Path) -> tuple[int, ...] | None:
     channels = config.get("block_out_channels")
     if not isinstance(number, int) or not converted or not isinstance(channels, list):
         return None
-    return unet.heads(tuple(channels)) if channels and all(isinstance(n, int) for n in channels) else None
+    return unet.heads(tuple(channels)) if set(map(type, channels)) == {int} else None
 
 
 def clap_of(source: Source) -> SmallClap | PretrainedClap | NoClap:
@@ -161,9 +161,10 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
 
     Raises AudioLDMError where there is none, it cannot be read, or it has more entries than the text encoder.
     """
-    if not any(all((folder / name).is_file() for name in group) for group in TOKENIZERS[kind]):
+    there = {path.name for path in folder.glob("*") if path.is_file()}
+    if not any(map(there.issuperset, TOKENIZERS[kind])):
         files = TOKENIZERS[kind][0]
-        lost = next((name for name in files if not (folder / name).is_file()), files[0])
+        lost = next(name for name in files if name not in there)
         hint = f"Put the tokenizer of {kind} into {folder}: {', '.join(files)}."
         raise AudioLDMError(f"{folder / lost} is missing.", hint)
     try:

@@ -57,27 +57,28 @@ def fetch_parts(
     ref: str, parts: Sequence[str], names: Sequence[str], *, what: str, needed: Sequence[str]
 ) -> Snapshot:
     """Components, and Tango's files if it is one; pickles where there are no safetensors.   Raises AudioLDMError."""
-    safe = [name for part in parts for name in patterns(part, ".safetensors")]
-    snapshot = fetch_files(ref, (*names, *TANGO_FILES, *safe), what=what)
+    snapshot = fetch_files(ref, (*names, *TANGO_FILES, *patterns(parts, ".safetensors")), what=what)
     folders = {
         part: snapshot.folder / part for part in parts if (snapshot.folder / part / "config.json").is_file()
     }
     if bare := [part for part, folder in folders.items() if not any(folder.glob("*.safetensors"))]:
-        pickles = [name for part in bare for name in patterns(part, ".bin")]
-        snapshot = fetch_files(f"{snapshot.repo}@{snapshot.revision}", pickles, what=what)
+        snapshot = fetch_files(f"{snapshot.repo}@{snapshot.revision}", patterns(bare, ".bin"), what=what)
     if not any((snapshot.folder / place).is_file() for place in needed):
         raise AudioLDMError(f"{ref} has no {needed[0]}.", "Name a repository that has one.")
     return snapshot
 
 
-def patterns(part: str, suffix: str) -> list[str]:
-    """A component's configuration, tokenizer, feature extractor, and weights of one kind, whole or in shards."""
-    home = f"{part}/".lstrip("/")
+def patterns(parts: Sequence[str], suffix: str) -> list[str]:
+    """Components' configurations, tokenizers, feature extractors, and weights of one kind, whole or in shards."""
+    names: list[str] = []
     stems = [name.removesuffix(suffix) for name in NAMES if name.endswith(suffix)]
     ends = (suffix, f"{suffix}.index.json", f"-*-of-*{suffix}")
-    weights = [f"{home}{stem}{end}" for stem in stems for end in ends]
-    beside = [f"{place}{name}" for place in BESIDE.get(part, ()) for name in (*TOKENIZER, *EXTRACTORS)]
-    return [*(f"{home}{name}" for name in ("config.json", *EXTRACTORS)), *beside, *weights]
+    weights = [f"{stem}{end}" for stem in stems for end in ends]
+    for part in parts:
+        home = f"{part}/".lstrip("/")
+        names += [f"{home}{name}" for name in ("config.json", *EXTRACTORS, *weights)]
+        names += [f"{place}{name}" for place in BESIDE.get(part, ()) for name in (*TOKENIZER, *EXTRACTORS)]
+    return names
 
 
 def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: str = INTO_FOLDER) -> Snapshot:
@@ -86,7 +87,7 @@ def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: s
     Raises AudioLDMError of one line that says which files (``what``) are missing and where they may be.
     """
     repo, _, revision = ref.partition("@")
-    page, wanted = f"{constants.ENDPOINT}/{repo}", list(patterns)
+    wanted = list(patterns)
     try:
         if revision != "main":
             revision = revision or pinned(repo)
@@ -99,23 +100,26 @@ def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: s
     except errors.HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
-        line, offline = str(error).strip().splitlines()[0][:160], constants.HF_HUB_OFFLINE
-        if isinstance(error, errors.RevisionNotFoundError):
-            problem = AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.")
-        elif isinstance(error, errors.RepositoryNotFoundError):
-            problem = AudioLDMError(
-                f"{repo} has no such model or file, or needs a login ({line}).", f"See {page}."
-            )
-        else:
-            line = "HF_HUB_OFFLINE is set" if offline else line
-            again = "Unset it" if offline else "Run again to resume"
-            problem = AudioLDMError(
-                f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line}).",
-                f"{again}, or copy {what or ', '.join(wanted)} from {page}/tree/main {instead}.",
-                code=1,
-            )
-        raise problem from None
+        raise refusal(error, ref, revision, what or ", ".join(wanted), instead) from None
     return Snapshot(folder, repo, folder.name)
+
+
+def refusal(error: Exception, ref: str, revision: str | None, files: str, instead: str) -> AudioLDMError:
+    """Why ``files`` of ``ref`` cannot be fetched, and where they may be."""
+    repo = ref.partition("@")[0]
+    page, line = f"{constants.ENDPOINT}/{repo}", str(error).strip().splitlines()[0][:160]
+    if isinstance(error, errors.RevisionNotFoundError):
+        return AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return AudioLDMError(f"{repo} has no such model or file, or needs a login ({line}).", f"See {page}.")
+    again = "Run again to resume"
+    if constants.HF_HUB_OFFLINE:
+        line, again = "HF_HUB_OFFLINE is set", "Unset it"
+    return AudioLDMError(
+        f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line}).",
+        f"{again}, or copy {files} from {page}/tree/main {instead}.",
+        code=1,
+    )
 
 
 def pinned(repo: str) -> str:

@@ -133,7 +133,7 @@ def lacking_tokens(checkpoint: Checkpoint, shape: UNetSizes) -> str:
     if "language_model" in nets and "text_encoder" in nets:
         widths.insert(0, nets["language_model"].config["n_embd"])
     needed = [width for width in shape.contexts or () if width]
-    if not needed or needed == widths:
+    if needed in ([], widths):
         return ""
     gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
     return f"({', '.join(map(str, needed))} wide); the file {gives}"
@@ -248,23 +248,32 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
     kind = config.get("prediction_type", "epsilon")
     if kind not in [*ours]:
         raise AudioLDMError(f"{path}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
-    name, betas = config.get("beta_schedule", "linear"), config.get("trained_betas")
-    ends = betas if betas is not None else [config.get("beta_start"), config.get("beta_end")]
-    length = len(ends) if isinstance(betas, list) else config.get("num_train_timesteps", 1000)
-    numbers = isinstance(ends, list) and all(isinstance(n, int | float) and 0 <= n <= 1 for n in ends)
-    if not numbers or type(length) is not int or not 2 <= length <= MOST_STEPS:
-        raise AudioLDMError(f"{path}: the betas are no numbers between 0 and 1, or too many.", AGAIN)
-    shapes = {"linear": linear, "scaled_linear": scaled_linear}
-    if betas is None and name not in [*shapes]:
-        raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
     try:
-        if betas is not None:
-            schedule = from_betas(torch.tensor(betas, dtype=torch.float64))
-        else:
-            schedule = shapes[name](*map(float, ends), length=length)
+        return schedule_of(config, path), cast(Prediction, ours[kind])
     except ValueError as error:
         raise AudioLDMError(f"{path}: {error}", AGAIN) from error
-    return schedule, cast(Prediction, ours[kind])
+
+
+def schedule_of(config: dict[str, Any], path: Path) -> NoiseSchedule:
+    """The schedule of a configuration.   Raises AudioLDMError, and ValueError for betas that do not go together."""
+    name, betas = config.get("beta_schedule", "linear"), config.get("trained_betas")
+    if betas is not None:
+        check_betas(betas, len(betas) if isinstance(betas, list) else 0, path)
+        return from_betas(torch.tensor(betas, dtype=torch.float64))
+    ends: list[Any] = [config.get("beta_start"), config.get("beta_end")]
+    length = config.get("num_train_timesteps", 1000)
+    check_betas(ends, length, path)
+    shapes = {"linear": linear, "scaled_linear": scaled_linear}
+    if name not in [*shapes]:
+        raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
+    return shapes[name](*map(float, ends), length=length)
+
+
+def check_betas(betas: Any, length: Any, path: Path) -> None:
+    """Refuse betas that are no numbers between 0 and 1, and a ``length`` that no schedule has."""
+    numbers = isinstance(betas, list) and all(isinstance(n, int | float) and 0 <= n <= 1 for n in betas)
+    if not numbers or type(length) is not int or not 2 <= length <= MOST_STEPS:
+        raise AudioLDMError(f"{path}: the betas are no numbers between 0 and 1, or too many.", AGAIN)
 
 
 def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -299,8 +308,8 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
 def index_of(model: Components) -> dict[str, Any]:
     """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
     hifigan = isinstance(model.vocoder, SpeechT5HifiGan)
-    plain = not model.controls and not learns_variance(model.unet)
-    stock = hifigan and model.token_encoder is None and plain
+    more = (model.token_encoder is not None, model.controls, learns_variance(model.unet), not hifigan)
+    stock = not any(more)
     index: dict[str, Any] = {
         "_class_name": "AudioLDMPipeline" if stock else "AudioLDM",
         "scheduler": ["diffusers", "DDIMScheduler"],

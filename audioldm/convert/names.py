@@ -72,25 +72,36 @@ def rename(
     """
     if back:
         names = {ours: theirs for theirs, ours in names.items()}
-    starred = {
-        re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)"): re.sub(r"\*\*?", "{}", ours)
-        for theirs, ours in names.items()
-        if "*" in theirs
-    }
-    rules = [(re.compile(pattern), ours) for pattern, ours in starred.items()]
-    renamed: State = {}
+    new_name, renamed = translator(names), State()
     for key, value in state.items():
         if any(re.fullmatch(pattern, key) for pattern in drop):
             continue
         path, _, leaf = key.rpartition(".")
-        matches = (ours.format(*match.groups()) for rule, ours in rules if (match := rule.fullmatch(path)))
-        new = names[path] if path in names else next(matches, None)
+        new = new_name(path)
         if new is None:
             raise unexplained(prefix + key)
         if f"{new}.{leaf}" in renamed:
             raise AudioLDMError(f"The {part} has {prefix + key!r} under two names.", "It is damaged.")
         renamed[f"{new}.{leaf}"] = value
     return renamed
+
+
+def translator(names: Names) -> Callable[[str], str | None]:
+    """The table as a function; None for a path that is not in it."""
+    rules = [
+        (
+            re.compile(re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")),
+            re.sub(r"\*\*?", "{}", ours),
+        )
+        for theirs, ours in names.items()
+        if "*" in theirs
+    ]
+
+    def translate(path: str) -> str | None:
+        matches = (ours.format(*match.groups()) for rule, ours in rules if (match := rule.fullmatch(path)))
+        return names[path] if path in names else next(matches, None)
+
+    return translate
 
 
 def unexplained(key: str) -> AudioLDMError:

@@ -42,19 +42,20 @@ def original_state(model: Components) -> State:
     if not isinstance(clap, PretrainedClap) or clap.audio_encoder is None:
         why = f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds."
         raise AudioLDMError(why, "Export to a folder, or take the original .ckpt as the base.")
-    vocoder = {k: v for k, v in model.vocoder.state_dict().items() if k not in ("mean", "scale")}
     if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
         hint = "Export to a folder."
         raise AudioLDMError(f"{model.name} has a vocoder that the original code does not know.", hint)
     names = vae_names(len(model.vae.config.block_out_channels))
     first = rename(model.vae.state_dict(), names, part="VAE", back=True)
-    for key, value in first.items():  # its attention's matrices are 1 x 1 convolutions there
-        if ".attn_1." in key and value.dim() == 2:
-            first[key] = value[..., None, None]
+    # its attention's matrices are 1 x 1 convolutions there
+    first |= {key: value[..., None, None] for key, value in first.items() if value.dim() == 2}
+    vocoder = rename(
+        model.vocoder.state_dict(), VOCODER_NAMES, part="vocoder", drop=("mean", "scale"), back=True
+    )
     parts: list[tuple[str, Mapping[str, Tensor]]] = [
         (unet.PREFIX, rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True)),
         (first_stage.PREFIX, first),
-        (f"{first_stage.PREFIX}vocoder.", rename(vocoder, VOCODER_NAMES, part="vocoder", back=True)),
+        (f"{first_stage.PREFIX}vocoder.", vocoder),
         (CLAP_PREFIX, clap_state(clap)),
         ("", schedule_state(model.schedule)),
         ("", {"scale_factor": torch.tensor(float(model.vae.config.scaling_factor))}),
@@ -68,7 +69,7 @@ def unet_shape(model: Components) -> UNetSizes:
     channels = tuple(config.block_out_channels)
     attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
     film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
-    if not film or model.token_encoder is not None or config.use_linear_projection or attention[0]:
+    if any((not film, model.token_encoder is not None, config.use_linear_projection, attention[0])):
         hint = "Export to a folder."
         raise AudioLDMError(f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", hint)
     heads: Any = config.attention_head_dim
@@ -84,14 +85,7 @@ def unet_shape(model: Components) -> UNetSizes:
 def clap_state(clap: PretrainedClap) -> State:
     """Both towers in LAION's names, with all that its file has besides."""
     towers = {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()}
-    theirs = rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True)
-    state: State = {}
-    for key, value in theirs.items():
-        if ".attn.query." in key:
-            parts = [theirs[key.replace("query", name)] for name in ("query", "key", "value")]
-            state[key.replace("query", "qkv")] = torch.cat(parts)
-        elif ".attn.key." not in key and ".attn.value." not in key:
-            state[key] = value
+    state = joined_attention(rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True))
     config, width, front, sound = clap.audio_encoder.config, clap.dim, clap.extractor, "audio_branch."
     places = clap.text_encoder.config.max_position_embeddings
     state |= {"text_branch.embeddings.position_ids": torch.arange(places)[None]}
@@ -114,6 +108,18 @@ def clap_state(clap: PretrainedClap) -> State:
         )
     for layer in (f"{side}_transform.sequential.{i}" for side in ("text", "audio") for i in (0, 3)):
         state |= {f"{layer}.weight": torch.zeros(width, width), f"{layer}.bias": torch.zeros(width)}
+    return state
+
+
+def joined_attention(theirs: State) -> State:
+    """Weights with each attention's query, key and value as one tensor."""
+    state: State = {}
+    for key, value in theirs.items():
+        if ".attn.query." in key:
+            parts = [theirs[key.replace("query", name)] for name in ("query", "key", "value")]
+            state[key.replace("query", "qkv")] = torch.cat(parts)
+        elif ".attn.key." not in key and ".attn.value." not in key:
+            state[key] = value
     return state
 
 

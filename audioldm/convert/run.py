@@ -7,6 +7,7 @@ from typing import Any
 
 from audioldm.components import Components, Sampling
 from audioldm.convert.model import micro_of
+from audioldm.convert.names import below
 from audioldm.datasets.cache import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
@@ -70,9 +71,9 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     weights, callbacks = content.get("state_dict"), content.get("callbacks") or {}
     if not isinstance(weights, dict):
         raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
-    state = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-    for shadows in (item.get("shadows") for item in callbacks.values() if isinstance(item, dict)):
-        state = (shadows or {}).get("ema", state)
+    state = below(weights, f"{name}.")
+    for shadows in (item.get("shadows", {}) for item in callbacks.values() if isinstance(item, dict)):
+        state = shadows.get("ema", state)
 
     def build() -> Any:
         net = built(settings["task"][name])

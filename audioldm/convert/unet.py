@@ -3,16 +3,17 @@
 A block is a residual one, then transformers where there is attention: one, or in AudioLDM 2 one for each context.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from audioldm.convert.names import Shapes, below, rename, unexplained
+from audioldm.convert.names import Shapes, below, prefixes, rename, unexplained
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
-from audioldm.nets.unet import LatentUNet, UNetSizes, build_unet
+from audioldm.nets.unet import Kind, LatentUNet, UNetSizes, build_unet
 
 PREFIX = "model.diffusion_model."
+KINDS: dict[tuple[bool, bool], Kind] = {(True, False): "film", (False, True): "cross", (True, True): "both"}
+"""by whether there is a vector, and whether there are tokens"""
 
 RESNET = {
     "in_layers.0": "norm1",
@@ -46,14 +47,13 @@ def read_shape(state: State) -> UNetSizes:
     ``contexts`` has an entry for each transformer of a block, also where there is one.
     """
     shapes = Shapes(state, "U-Net", PREFIX)
-    downs = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", key)) for key in state)
-    levels = downs + 1
+    levels = len(prefixes(state, r"input_blocks\.\d+\.0\.op\.weight")) + 1
     layers = (shapes.count("input_blocks.") - levels) // levels
     ends = [level * (layers + 1) + layers for level in range(levels)]
     channels = tuple(shapes.size(f"input_blocks.{n}.0.out_layers.3.weight", 4) for n in ends)
     middle = range(1, shapes.count("middle_block.") - 1)
-    keys = (f"middle_block.{j}.transformer_blocks.0.attn2.to_k.weight" for j in middle)
-    widths = (shapes.size(key, axis=1) for key in keys)
+    attention = "middle_block.{}.transformer_blocks.0.attn2.to_k.weight"
+    widths = (shapes.size(attention.format(j), axis=1) for j in middle)
     return UNetSizes(
         channels=channels,
         latent_channels=shapes.size("input_blocks.0.0.weight", 4, axis=1),
@@ -147,9 +147,10 @@ def build(shape: UNetSizes, heads: Sequence[int] | int) -> LatentUNet:
         raise AudioLDMError(f"The U-Net has attention at levels {shape.attention}.", hint)
     contexts = tuple(shape.contexts or ())
     widths = [width for width in contexts if width is not None]
-    if not widths and shape.film_dim is None:
+    kind = KINDS.get((shape.film_dim is not None, bool(widths)))
+    if kind is None:
         raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
     sizes = replace(shape, heads=heads, contexts=contexts if len(contexts) > 1 else None)
     if widths:
         sizes = replace(sizes, context_dim=widths[0])
-    return build_unet("film" if not widths else "cross" if shape.film_dim is None else "both", **vars(sizes))
+    return build_unet(kind, **vars(sizes))

@@ -54,6 +54,8 @@ DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
 CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
 DAMAGE = (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError)
 """what libraries raise for a damaged weight file"""
+INNER = {"GPT2LMHeadModel": ("GPT2Model", "transformer.")}
+"""which part of a net is read, and where: some of AudioLDM 2's folders have the layer that gives words, too"""
 AGAIN, ANOTHER = "Copy the model folder again.", "Name another folder."
 COMPONENTS: dict[str, Any] = {
     name: getattr(library, name)
@@ -93,9 +95,8 @@ def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **c
     """
     folder = Path(folder)
     config = {**read_json(folder / "config.json"), **changes}
-    name, prefix = class_name(config), ""
-    if name == "GPT2LMHeadModel":  # some of AudioLDM 2's folders; the layer that gives words is not needed
-        name, prefix = "GPT2Model", "transformer."
+    name = class_name(config)
+    name, prefix = INNER.get(name, (name, ""))
     if name not in COMPONENTS:
         raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(sorted(COMPONENTS))}.")
     component = COMPONENTS[name]
@@ -122,9 +123,9 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     check_range(config, place)
     if not issubclass(component, ConfigMixin):
         module = component(component.config_class.from_dict(dict(config)))
-        for names in PAIRS:  # transformers passes over what one of two lists has more
-            if len({len(getattr(module.config, name, ())) for name in names}) > 1:
-                raise ValueError(f"{' and '.join(names)} differ in length")
+        for one, other in PAIRS:  # transformers passes over what one of two lists has more
+            if len(getattr(module.config, one, ())) != len(getattr(module.config, other, ())):
+                raise ValueError(f"{one} and {other} differ in length")
         return module
     hints = typing.get_type_hints(component.__init__)
     for key in hints.keys() & config.keys():
@@ -190,8 +191,8 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-        layers = [m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d)]
-        if any(min(*layer.stride, *layer.dilation) < 1 for layer in layers):
+        convolutions = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d
+        if any(min(*m.stride, *m.dilation) < 1 for m in module.modules() if isinstance(m, convolutions)):
             raise ValueError("a stride or dilation is below 1")
     except AudioLDMError:
         raise

@@ -131,7 +131,7 @@ def plain_resnet(block: ResnetBlock2D) -> bool:
     biases = all(
         layer is None or layer.bias is not None for layer in (block.conv1, block.conv2, block.conv_shortcut)
     )
-    same_size = block.upsample is None and block.downsample is None and block.output_scale_factor == 1
+    same_size = (block.upsample, block.downsample, block.output_scale_factor) == (None, None, 1)
     added = block.time_embedding_norm == "default" and not block.skip_time_act
     return same_size and added and biases and isinstance(block.nonlinearity, nn.SiLU)
 

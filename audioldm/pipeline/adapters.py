@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,10 @@ def check_base(parts: Components, file: str, adapter: Adapter | Words, weight: f
         if isinstance(parts.clap, NoClap):
             why = f"adapter={file} is a word of CLAP, and {parts.name} has no CLAP."
             raise AudioLDMError(why, "Leave it out.")
-    notes = []
+    warn = partial(warnings.warn, category=AdapterWarning, stacklevel=4)
     if adapter.base and not adapter.base.keys() & parts.hashes.keys():
-        notes.append(f"{file} does not say whether it was trained on {parts.name}.")
+        warn(f"{file} does not say whether it was trained on {parts.name}.")
     for part, digest in adapter.base.items():
         if (known := parts.hashes.get(part, digest)) != digest:
             other = f"another {part} ({digest[:12]}...) than that of {parts.name} ({known[:12]}...)"
-            notes.append(f"{file} was trained on {other}; it may sound wrong.")
-    for note in notes:
-        warnings.warn(note, AdapterWarning, stacklevel=4)
+            warn(f"{file} was trained on {other}; it may sound wrong.")

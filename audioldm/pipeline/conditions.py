@@ -46,7 +46,7 @@ def encode(
     empty = both.rows(slice(0, 1)).trimmed().repeat(count)
 
     def drawn(condition: Condition, texts: Sequence[bool]) -> Condition:
-        if parts.prior is None or not seeds or condition.film is None or empty.film is None:
+        if parts.prior is None or not seeds or condition.film is None:
             return condition
         sounds = parts.prior.sample(condition.film, parts.clap.embed_text([""])[0], seeds=seeds)
         rows = torch.tensor(texts, device=sounds.device)[:, None]
@@ -54,8 +54,8 @@ def encode(
 
     if not timeline:
         return Conditions((drawn(both.rows(slice(1, None)).trimmed(), texts),), empty)
-    spans = [parts.encode_text([span.prompt]).repeat(count) for span in timeline]
-    return Conditions(tuple(drawn(span, [True] * count) for span in spans), empty, tuple(timeline))
+    spans = [drawn(parts.encode_text([span.prompt]).repeat(count), [True] * count) for span in timeline]
+    return Conditions(tuple(spans), empty, tuple(timeline))
 
 
 def together(parts: Components, prompts: Sequence[str | Condition]) -> Condition:

@@ -42,9 +42,7 @@ def seed_of(seed: int, attempt: int) -> int:
 def resample_silent(generate: Call) -> Call:
     """Let ``generate``, a model's call for one batch, make any number of clips, and draw silent ones again.
 
-    On the CPU a batch is one clip unless ``batch_size`` says otherwise: kernels round differently for other sizes, and
-    a seed gives the same bytes however many clips are asked for.   A silent clip is drawn again at most
-    ``retry_silent`` times, from seeds that follow from its own; under controls, which may ask for silence, never.
+    A silent clip is drawn again at most ``retry_silent`` times, from seeds that follow from its own.
     """
 
     @wraps(generate)
@@ -59,11 +57,9 @@ def resample_silent(generate: Call) -> Call:
     ) -> Tensor:
         prompts = [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
         check_draws(prompts, seeds, batch_size)
-        size = batch_size or (1 if parts.device.type == "cpu" else len(prompts))
-        retries = parts.defaults.merged(retry_silent=options.get("retry_silent")).retry_silent
-        controlled = any(not isinstance(control, MicroControl) for control in parts.controls)
+        size = batch_size or largest_batch(parts, len(prompts))
         waves, rows, batches = torch.empty(0), list(range(len(seeds))), 0
-        for attempt in range((0 if controlled else retries) + 1):
+        for attempt in range(1 + retries(parts, options.get("retry_silent"))):
             total = batches + ceil(len(rows) / size)
             for start in range(0, len(rows), size):
                 group = rows[start : start + size]
@@ -84,6 +80,17 @@ def resample_silent(generate: Call) -> Call:
 
 def batch_step(on_step: OnStep, before: int, batches: int, step: int, steps: int) -> None:
     on_step(before * steps + step, batches * steps)
+
+
+def largest_batch(parts: Components, clips: int) -> int:
+    """On the CPU 1: kernels round differently for other sizes, and a seed gives the same bytes beside any others."""
+    return 1 if parts.device.type == "cpu" else clips
+
+
+def retries(parts: Components, retry_silent: int | None) -> int:
+    """How often a silent clip is drawn again; under controls, which may ask for silence, never."""
+    controlled = any(not isinstance(control, MicroControl) for control in parts.controls)
+    return 0 if controlled else parts.defaults.merged(retry_silent=retry_silent).retry_silent
 
 
 def check_draws(prompts: Sequence[str | Condition], seeds: Sequence[int], batch_size: int | None) -> None:

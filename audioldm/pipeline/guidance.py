@@ -110,12 +110,7 @@ class GuidanceConfig:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")
         if self.method == "cfg_plus_plus":
-            if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
-                why = f"guidance_method=cfg_plus_plus does not go with sampler={sampler}."
-                raise AudioLDMError(why, f"Use {', '.join(NOISELESS)}.")
-            if scale is not None and scale > 1:
-                why = f"guidance={scale:g} is too much for cfg_plus_plus."
-                raise AudioLDMError(why, "Use 0 to 1, such as 0.6.")
+            check_cfg_plus_plus(sampler, scale)
         if self.extra_prompts and self.method != "classifier_free":
             why = f"guidance_method={self.method} knows one prompt only."
             raise AudioLDMError(why, "Leave out guidance_extra_prompts.")
@@ -145,7 +140,8 @@ class GuidanceConfig:
         if self.refiner is not None:
             check_same_latents(parts, self.refiner, "refiner")
             alone = replace(self, refiner=None)
-            first, last = (alone.steer(net, condition, empty, scale, sigmas) for net in (parts, self.refiner))
+            first = alone.steer(parts, condition, empty, scale, sigmas)
+            last = alone.steer(self.refiner, condition, empty, scale, sigmas)
             return wrappers.interval(first, last, low=start_level(parts.schedule, self.refine), high=inf)
         if self.weak is not None:
             check_same_latents(parts, self.weak, "guidance_weak")
@@ -155,10 +151,11 @@ class GuidanceConfig:
             # without guidance a method needs one side only
             pair = replace(pair, both=None) if scale == 1 else pair
         if self.extra_prompts:
-            texts = [
-                (parts.encode_text([text] * condition.count()), weight) for text, weight in self.extra_prompts
+            count = condition.count()
+            others = [
+                (parts.denoiser(parts.encode_text([text] * count), controlled=0), weight)
+                for text, weight in self.extra_prompts
             ]
-            others = [(parts.denoiser(other, controlled=0), weight) for other, weight in texts]
             guided = wrappers.compose(pair, scale, others)
         else:
             combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
@@ -211,3 +208,11 @@ def check_same_latents(parts: Components, other: Components, option: str) -> Non
         raise AudioLDMError(
             f"{option} is on {other.device}, the model on {parts.device}.", "Load both alike."
         )
+
+
+def check_cfg_plus_plus(sampler: str | None, scale: float | None) -> None:
+    if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+        why = f"guidance_method=cfg_plus_plus does not go with sampler={sampler}."
+        raise AudioLDMError(why, f"Use {', '.join(NOISELESS)}.")
+    if scale is not None and scale > 1:
+        raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6.")
