@@ -138,11 +138,12 @@ def say_error(error: BaseException) -> int:
         return error.code
     error = without_memory(error) or error
     kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
+    reason = first or kind
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        say(f"{place}{error.strerror or first or kind}.")
+        say(f"{place}{error.strerror or reason}.")
     elif without_memory(error):
-        say(f"the memory is full ({first[:160] or kind}). Ask for less at once, or free some.")
+        say(f"the memory is full ({reason[:160]}). Ask for less at once, or free some.")
     else:
         say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1

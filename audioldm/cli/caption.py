@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_device, check_free
 from audioldm.cli.console import printable, progress, say, show_json, waiting, would
@@ -41,32 +41,38 @@ class Caption(Force, DryRun, AsJson, Command):
 
     def run(self) -> None:
         folder = self.check()
-        from audioldm.datasets import manifest
-
-        rows = [] if self.filter is None else manifest.read(self.files[0])
-        train = [row for row in rows if row.split == "train"]
-        if self.dry_run and self.filter is not None:
-            would(
-                f"{len(train)} captions of {self.files[0]} would be compared with new ones, in {self.filter}"
-            )
-            return
-        if self.dry_run:
+        if self.filter is not None:
+            self.improve(folder, self.filter)
+        elif self.dry_run:
             present = sum(path.is_file() for path in self.files)
             would(f"{present} of {len(self.files)} files would be captioned")
-            return
+        else:
+            self.caption(self.captioning(folder))
+
+    def captioning(self, folder: Path) -> "Captioning":
         with waiting("loading torch and the model"):
-            from audioldm.pipeline.captions import Captioning, better_captions
+            from audioldm.pipeline.captions import Captioning
 
             clap = load(self.model, device=self.device).clap
-            captioning = Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
-        if self.filter is None:
-            self.caption(captioning)
+            return Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
+
+    def improve(self, folder: Path, out: Path) -> None:
+        """Write the manifest with the better captions of its rows to train on."""
+        from audioldm.datasets import manifest
+
+        rows = manifest.read(self.files[0])
+        train = [row for row in rows if row.split == "train"]
+        if self.dry_run:
+            would(f"{len(train)} captions of {self.files[0]} would be compared with new ones, in {out}")
             return
+        captioning = self.captioning(folder)
+        from audioldm.pipeline.captions import better_captions
+
         with progress(len(train), "clips") as advance:
             better = [row for row, *_ in better_captions(captioning, train, advance=advance)]
-        manifest.write([*better, *(row for row in rows if row.split != "train")], self.filter)
+        manifest.write([*better, *(row for row in rows if row.split != "train")], out)
         changed = sum(row is not old for row, old in zip(better, train, strict=True))
-        print(f"{self.filter}: {changed} of {len(train)} captions are new")
+        print(f"{out}: {changed} of {len(train)} captions are new")
 
     def check(self) -> Path:
         """The captioner's folder.   Raises AudioLDMError for what no run could do."""
@@ -83,10 +89,7 @@ class Caption(Force, DryRun, AsJson, Command):
 
     def caption(self, captioning: "Captioning") -> None:
         """Print each caption as soon as it is there and write the tables; a file that cannot be read is named."""
-        from audioldm.evaluation.table import csv_text
-        from audioldm.paths import write_text
-
-        rows, head = [], ["file", "text", "match", "start"]
+        rows: list[dict[str, Any]] = []
         with waiting("describing"):
             for path in counted(self.files, "files"):
                 try:
@@ -99,10 +102,17 @@ class Caption(Force, DryRun, AsJson, Command):
                     print(f"{printable(str(path))}\t{caption.text}\t{caption.match:.2f}", flush=True)
         if self.as_json:
             show_json(rows)
+        self.write(rows)
+        if failures := len(self.files) - len(rows):
+            what = f"{failures} of {len(self.files)} files have no caption."
+            raise AudioLDMError(what, "The lines above say why.", code=1)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        from audioldm.evaluation.table import csv_text
+        from audioldm.paths import write_text
+
+        head = ["file", "text", "match", "start"]
         if self.csv is not None:
             write_text(self.csv, csv_text(head, ([row[name] for name in head] for row in rows)))
         if self.jsonl is not None:
             write_text(self.jsonl, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        if failures := len(self.files) - len(rows):
-            what = f"{failures} of {len(self.files)} files have no caption."
-            raise AudioLDMError(what, "The lines above say why.", code=1)

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,9 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
     groups: list[list[Clip]] = []
     for share in shares:
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
-        for place, row in enumerate(row for row in rows for _ in range(prompts.n)):
-            begin, number = (prompts.seed, place) if row.seed is None else (row.seed, place % prompts.n)
-            text, like = row.prompt or title, ""
-            if row.audio_prompt is not None:
-                sound = row.audio_prompt[0].stem
-                text = row.prompt or f"audio prompt {sound}"
-                like = f"like_{plain(sound, 24)}" if row.prompt else ""
+        for place, (row, take) in enumerate(product(rows, range(prompts.n))):
+            begin, number = (prompts.seed, place) if row.seed is None else (row.seed, take)
+            text, like = title_of(row, title)
             groups.append([])
             for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
                 name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
@@ -88,22 +85,29 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
     return groups
 
 
+def title_of(row: Row, title: str) -> tuple[str, str]:
+    """What a clip is named after, and a mark of the sound that it is like, if it has both a prompt and one."""
+    if row.audio_prompt is None:
+        return row.prompt or title, ""
+    sound = row.audio_prompt[0].stem
+    return (row.prompt, f"like_{plain(sound, 24)}") if row.prompt else (f"audio prompt {sound}", "")
+
+
 def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
     """A clip's name without ending and its format, of a table's ``out``, else of --out if it is a file, or ``stem``.
 
     The ending chooses the format where nothing else does.
     """
-    place, audio_format = out or (output.out.name if output.is_file else ""), output.audio_format
+    place = out or (output.out.name if output.is_file else stem)
     ending = Path(place).suffix.lstrip(".").lower()
-    if not place:
-        return stem, audio_format or "wav"
+    audio_format = output.audio_format or (ending if ending in FORMATS else "wav")
     if ending in UNWRITTEN:
         raise AudioLDMError(f"{place}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
     if ending not in FORMATS:
-        return Path(place).as_posix(), audio_format or "wav"
-    if SUFFIX[audio_format or ending] != ending:
+        return Path(place).as_posix(), audio_format
+    if SUFFIX[audio_format] != ending:
         raise AudioLDMError(f"{place} does not end as format={audio_format} does.", "Leave out --format.")
-    return Path(place).with_suffix("").as_posix(), audio_format or ending
+    return Path(place).with_suffix("").as_posix(), audio_format
 
 
 def check_names(groups: list[list[Clip]], output: Output) -> None:
@@ -113,7 +117,7 @@ def check_names(groups: list[list[Clip]], output: Output) -> None:
             f"out={output.out} is one file, but {len(groups)} clips are to be made.", "Name a folder."
         )
     names: dict[str, Clip] = {}
-    for clip in (clip for group in groups for clip in {one.stem: one for one in group}.values()):
+    for clip in chain.from_iterable({clip.stem: clip for clip in group}.values() for group in groups):
         if clip.stem in names:
             raise AudioLDMError(
                 f"Two clips would be {clip.stem}: {names[clip.stem].prompt!r} and {clip.prompt!r}.",
@@ -147,7 +151,7 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
     except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    if not whole or not all(path.exists() for path in files.values()):
+    if not whole or not all(map(Path.exists, files.values())):
         return False
     now = {"prompt": clip.prompt, "seed": clip.seed, **options}
     other = sorted(name for name in {*before, *now} - {"batch_size"} if before.get(name) != now.get(name))

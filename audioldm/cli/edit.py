@@ -73,16 +73,10 @@ class Edit(Making):
         clips, asked = self.plan(), prompt if schedule is None else parse_schedule(schedule)
         with waiting("loading torch and the model"), loading():
             from audioldm.pipeline import edit, sounds
-            from audioldm.pipeline.edit import check_regions
 
             files = [sounds.read(path) for path in self.files()]
             self.check_libraries()
-            if regions := keywords.get("regions"):
-                check_regions(regions, files[0].seconds)
-            for path, sound in dict(zip(self.files(), files, strict=True)).items():
-                for note in sound.notes(splice=self.splices):
-                    could = "become one" in note and hasattr(self, "splice")
-                    say(f"{path}: {note}{'; --splice keeps those outside of a region' if could else ''}.")
+            self.check_sounds(files)
             if self.output.dry_run:
                 self.show_plan([(clip, self.options(clip)) for clip in clips], "takes")
                 return
@@ -105,6 +99,17 @@ class Edit(Making):
                 result = {**record, "options": self.options(clip)}
                 yield save(pipe, clip, wave.float().cpu().numpy(), result, self.output, file=file)
 
+    def check_sounds(self, files: "list[Sound]") -> None:
+        """Refuse regions that are not in the sound, and say what of the files an edit does not keep."""
+        from audioldm.pipeline.edit import check_regions
+
+        if regions := self.keywords().get("regions"):
+            check_regions(regions, files[0].seconds)
+        for path, sound in dict(zip(self.files(), files, strict=True)).items():
+            for note in sound.notes(splice=self.splices):
+                could = "become one" in note and hasattr(self, "splice")
+                say(f"{path}: {note}{'; --splice keeps those outside of a region' if could else ''}.")
+
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
         takes, text, output = self.takes, self.text() or self.takes.schedule or "", self.output
@@ -117,15 +122,19 @@ class Edit(Making):
         groups = [[clip] for clip in clips]
         check_names(groups, output)
         if self.splices:
-            if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
-                raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
-            if output.normalize or output.lufs is not None:
-                what = "--normalize and --lufs would change what --splice keeps."
-                raise AudioLDMError(what, "Leave out one of them.")
-            if (kind := clips[0].audio_format) not in ("wav", "flac"):
-                raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
+            self.check_splice(clips[0].audio_format)
         check_outputs(groups, output)
         return clips
+
+    def check_splice(self, kind: str) -> None:
+        """Refuse what would change the file outside of a region, and an edit without one."""
+        if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
+            raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
+        if self.output.normalize or self.output.lufs is not None:
+            what = "--normalize and --lufs would change what --splice keeps."
+            raise AudioLDMError(what, "Leave out one of them.")
+        if kind not in ("wav", "flac"):
+            raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         from audioldm.pipeline.edit import FADE

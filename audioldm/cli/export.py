@@ -62,7 +62,7 @@ class Export(Force, DryRun, Command):
         """Refuse a place that is taken, parts that do not make a model, and samplers that are none."""
         named = self.parts.named().keys()
         if self.onnx is not None:
-            if self.out is not None or named:
+            if any((self.out, named)):
                 raise AudioLDMError("--onnx goes with a REF alone.", "Export the parts to a folder first.")
             check_free(self.onnx / "model.json", force=self.force)
             return
@@ -70,10 +70,11 @@ class Export(Force, DryRun, Command):
             raise AudioLDMError("There is no place to write to.", "Name it by --out, or by --onnx.")
         model = self.out if self.out.is_file() else self.out / "model_index.json"
         check_free(model, force=self.force)
-        if self.ref is None and len(named - {"t5"}) < 4:
-            hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
-            raise AudioLDMError("Not all parts were named.", hint)
-        if self.ref is not None and named & {"ldm", "t5"}:
+        if self.ref is None:
+            if len(named - {"t5"}) < 4:
+                hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
+                raise AudioLDMError("Not all parts were named.", hint)
+        elif named & {"ldm", "t5"}:
             hint = "With a REF: --vae, --vocoder or --clap."
             raise AudioLDMError("Both a REF and its U-Net or T5 were named.", hint)
         self.defaults.check()
@@ -85,33 +86,40 @@ class Export(Force, DryRun, Command):
         if self.dry_run:
             would(f"{ref or ', '.join(named.values()) or 'embedded'} would be written to {out}")
             return
-        alone = ref is not None and not named and not self.merge and self.onnx is None
-        if alone and write_nets(ref or "", out):
+        alone = not any((named, self.merge, self.onnx))
+        if ref is not None and alone and write_nets(ref, out):
             return
+        with waiting("loading torch and the model"):
+            model = self.model(named)
+        with waiting(f"writing {out}"):
+            self.write(model, out)
+        show_text(out)
+
+    def model(self, named: dict[str, str]) -> "Components":
+        """The model asked for, with the parts, adapters, name and defaults that were named."""
+        model: Components
+        if self.ref is None and self.onnx is None:
+            model = joined(named, self.published)
+        else:
+            model = replaced(load(self.ref, device="cpu", dtype="float32", **vars(self.published)), named)
+        if self.merge:  # a student of few steps says how it is sampled
+            adapt(model, self.merge)  # type: ignore[arg-type]
+            model.about["merged"] = model.adapted.settings() if model.adapted else []
+        defaults = model.defaults.merged(**self.defaults.named())
+        return replace(model, name=self.name or model.name, defaults=defaults)
+
+    def write(self, model: "Components", out: Path) -> None:
         import torch
 
         from audioldm.convert.model import save_model
         from audioldm.convert.original import save_checkpoint
 
-        with waiting("loading torch and the model"):
-            model: Components
-            if ref is None and self.onnx is None:
-                model = joined(named, self.published)
-            else:
-                model = replaced(load(ref, device="cpu", dtype="float32", **vars(self.published)), named)
-            if self.merge:  # a student of few steps says how it is sampled
-                adapt(model, self.merge)  # type: ignore[arg-type]
-                model.about["merged"] = model.adapted.settings() if model.adapted else []
-            defaults = model.defaults.merged(**self.defaults.named())
-            model = replace(model, name=self.name or model.name, defaults=defaults)
-        with waiting(f"writing {out}"):
-            if self.onnx is not None:
-                write_onnx(model, out, self.web)
-            elif out.suffix == ".ckpt":
-                save_checkpoint(model, out)
-            else:
-                save_model(model, out, dtype=getattr(torch, self.dtype))
-        show_text(out)
+        if self.onnx is not None:
+            write_onnx(model, out, self.web)
+        elif out.suffix == ".ckpt":
+            save_checkpoint(model, out)
+        else:
+            save_model(model, out, dtype=getattr(torch, self.dtype))
 
 
 def write_onnx(model: "Components", out: Path, web: Path | None) -> None:

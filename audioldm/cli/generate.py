@@ -4,8 +4,8 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import groupby, islice
+from functools import cache, partial
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_s
 from audioldm.cli.console import progress, say, waiting, warned
 from audioldm.cli.making import Making
 from audioldm.cli.options import argument, changed, option
-from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
+from audioldm.cli.options.conditioning import AudioPrompt, SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ModelOptions, Output, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import save
@@ -114,10 +114,10 @@ class Generate(Making):
 
     def rows(self) -> "tuple[list[Row], list[Span] | None, str]":
         """What to make, the schedule that all have in common, and what clips without a prompt are named after."""
-        prompts, conditions, title = self.prompts, self.conditions, self.guidance.guidance_class
-        prompted = self.prompt is not None or prompts.prompts is not None
+        prompts, conditions, title = self.prompts, self.conditions, self.guidance.guidance_class or ""
+        prompted = (self.prompt, prompts.prompts) != (None, None)
         spans = prompts.spans(prompted=prompted)
-        alone = not prompted and (conditions.audio_prompt or title) is not None
+        alone = not prompted and any((conditions.audio_prompt, title))
         reference = read_audio_prompt(conditions.audio_prompt, alone=alone)
         if spans is not None:
             if reference is not None:
@@ -126,13 +126,17 @@ class Generate(Making):
         if alone:
             if (other := prompts.interpolate_to) is not None:
                 raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
-            return [Row("", "audio-prompt", audio_prompt=reference)], None, title or ""
-        rows = read_rows(self.prompt, prompts.prompts)
-        if conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
+            return [Row("", "audio-prompt", audio_prompt=reference)], None, title
+        return self.prompt_rows(reference), None, ""
+
+    def prompt_rows(self, reference: AudioPrompt | None) -> list[Row]:
+        """The rows of prompts, each with its own sound to be like, else ``reference``."""
+        rows = read_rows(self.prompt, self.prompts.prompts)
+        if self.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
             raise AudioLDMError(
                 "A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt."
             )
-        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
+        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows]
 
     def to_make(self, groups: list[list[Clip]]) -> list[list[Clip]]:
         """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
@@ -156,8 +160,8 @@ class Session:
     settings: dict[str, Any]
     config: "GuidanceConfig"
     spans: "list[Span] | None"
-    embeddings: "dict[Path, Tensor]"
-    """of audio prompts that are mixed into the condition"""
+    embedding: "Callable[[Path], Tensor]"
+    """of an audio prompt that is mixed into the condition; each is made once"""
 
     @classmethod
     def load(cls, request: Generate, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
@@ -173,11 +177,11 @@ class Session:
         settings |= prompts.length(pipe, spans, request.sampling.seconds)
         reference = read_audio_prompt(conditions.audio_prompt, alone=False)
         pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
-        return cls(request, pipe, settings, config, spans, {})
+        return cls(request, pipe, settings, config, spans, cache(partial(sound_embedding, pipe)))
 
     def results(self, groups: list[list[Clip]]) -> Iterator[dict[str, Any]]:
         """Make and save the best of each group.   Raises AudioLDMError at the end where some failed."""
-        clips = [clip for group in groups for clip in group]
+        clips = list(chain.from_iterable(groups))
         rerank, failures = self.request.prompts.rerank, 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
             waves = (wave for batch in self.batches(clips) for wave in self.waves(batch, len(clips), advance))
@@ -256,9 +260,7 @@ class Session:
         if other and (film := self.pipe.encode_text([other]).film) is not None:
             condition = between(self.pipe, condition, film, clip.share)
         if path is not None:
-            if path not in self.embeddings:
-                self.embeddings[path] = sound_embedding(self.pipe, path)
-            condition = between(self.pipe, condition, self.embeddings[path], share)
+            condition = between(self.pipe, condition, self.embedding(path), share)
         return condition
 
     def save(self, candidates: list[tuple[Clip, "Wave", dict[str, int]]]) -> dict[str, Any]:
@@ -328,7 +330,7 @@ def stream(request: Generate) -> None:
     rate, unknown = session.pipe.spec.rate, 2**32 - 1  # players read on to the end of a WAV of this length
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
     out.write(struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown))
-    for place, text in enumerate(text for text in map(str.strip, texts) if text):
+    for place, text in enumerate(filter(None, map(str.strip, texts))):
         with warned():
             for piece in session.pipe.stream(
                 text,

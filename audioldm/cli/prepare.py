@@ -95,42 +95,38 @@ class Prepare(Force, AsJson, Command):
     reading: SourceOptions = SourceOptions()
 
     def run(self) -> None:
-        from audioldm.datasets import manifest
-
         if self.listing:
-            for source in SOURCES:
-                reader = reader_of(source)
-                print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
-                print(f"{'':13} {' '.join(flags(source, reader).values())}")
+            list_sources()
             return
-        name, named, findings = self.name, self.reading.named(), list[manifest.Finding]()
-        inputs = [*self.places, *([self.place] if self.place else [])]
-        reader, out = self.reader(inputs), self.out or Path(f"data/raw/{name}.jsonl")
-        if self.dry_run and "to" in options_of(reader):
-            what = f"{name} is packed: its rows are known when it is unpacked."
-            raise AudioLDMError(what, "Leave out --dry-run.")
-        if not self.dry_run and self.out is None and name in OWN:
-            raise AudioLDMError(f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl.")
-        check_free(out, force=self.force or self.dry_run)
-        if self.youtube and not self.dry_run:
-            from audioldm.datasets.prepare import captioned, youtube
+        inputs = [*self.places, *filter(None, [self.place])]
+        reader, out = self.reader(inputs), self.out or Path(f"data/raw/{self.name}.jsonl")
+        self.check(reader, out)
+        findings = self.fetch(reader, inputs) if self.youtube and not self.dry_run else []
+        rows = reader(*inputs, **self.reading.named(), findings=findings)
+        if self.dry_run:
+            count(rows, findings)
+            return
+        workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
+        finish(rows, findings, out, self.as_json, workers=workers)
 
-            folder = Path(named.get("audio") or inputs[0])
-            folder.mkdir(parents=True, exist_ok=True)
-            clips = captioned.clips(reader(*inputs, **named, findings=[]))
-            with waiting("fetching"):
-                findings += youtube.fetch(clips, folder)
-        rows = reader(*inputs, **named, findings=findings)
-        if not self.dry_run:
-            workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
-            finish(rows, findings, out, self.as_json, workers=workers)
-            return
-        note(*findings)
-        missing = sum(not os.path.isfile(row.path) for row in rows)
-        splits = Counter(row.split for row in rows)
-        counts = ", ".join(f"{split} {splits[split]}" for split in manifest.SPLITS)
-        left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
-        show_text(f"{len(rows)} rows ({counts}); {left}")
+    def check(self, reader: "Reader", out: Path) -> None:
+        if self.dry_run and "to" in options_of(reader):
+            what = f"{self.name} is packed: its rows are known when it is unpacked."
+            raise AudioLDMError(what, "Leave out --dry-run.")
+        if not self.dry_run and self.out is None and self.name in OWN:
+            what = f"{self.name} has no manifest of its own."
+            raise AudioLDMError(what, "Name one: -o data/raw/mine.jsonl.")
+        check_free(out, force=self.force or self.dry_run)
+
+    def fetch(self, reader: "Reader", inputs: list[str]) -> "list[Finding]":
+        from audioldm.datasets.prepare import captioned, youtube
+
+        named = self.reading.named()
+        folder = Path(named.get("audio") or inputs[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        clips = captioned.clips(reader(*inputs, **named, findings=[]))
+        with waiting("fetching"):
+            return [*youtube.fetch(clips, folder)]
 
     def reader(self, inputs: list[str]) -> "Reader":
         if not self.name:
@@ -138,7 +134,7 @@ class Prepare(Force, AsJson, Command):
         name, named = self.name, self.reading.named()
         reader = reader_of(name)
         known = flags(name, reader)
-        if strange := [key for key in (*named, *(["youtube"] if self.youtube else [])) if key not in known]:
+        if strange := [key for key in (*named, *["youtube"] * self.youtube) if key not in known]:
             what = f"{name} takes no --{strange[0].replace('_', '-')}."
             raise AudioLDMError(what, f"It takes {', '.join(known.values())}.")
         parameters = list(inspect.signature(reader).parameters.values())
@@ -150,6 +146,13 @@ class Prepare(Force, AsJson, Command):
             if not 0 <= named.get(key, 0.0) < 1:
                 raise AudioLDMError(f"{key}={named[key]} is not a share.", "Use 0 or more, below 1.")
         return reader
+
+
+def list_sources() -> None:
+    for source in SOURCES:
+        reader = reader_of(source)
+        print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
+        print(f"{'':13} {' '.join(flags(source, reader).values())}")
 
 
 def reader_of(source: str) -> "Reader":
@@ -174,6 +177,18 @@ def options_of(reader: Callable[..., Any]) -> set[str]:
 def flags(source: str, reader: Callable[..., Any]) -> dict[str, str]:
     names = sorted(options_of(reader) | ({"youtube"} if source in YOUTUBE else set()))
     return {name: f"--{name.replace('_', '-')}" for name in names}
+
+
+def count(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
+    """Say how many rows each split has, and how many sounds are missing; no sound is read."""
+    from audioldm.datasets.manifest import SPLITS
+
+    note(*findings)
+    missing = sum(not os.path.isfile(row.path) for row in rows)
+    splits = Counter(row.split for row in rows)
+    counts = ", ".join(f"{split} {splits[split]}" for split in SPLITS)
+    left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
+    show_text(f"{len(rows)} rows ({counts}); {left}")
 
 
 def finish(
@@ -201,10 +216,24 @@ def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int =
 
 
 def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
-    """Findings, each with its name, to stderr, at most SHOWN of a kind; the summary to stdout.
+    """Findings to stderr, the summary to stdout."""
+    show_findings(report, rest)
+    summary = report.summary()
+    if as_json:
+        show_json(summary)
+        return
+    for key, value in summary.items():
+        show_text(f"{key:9} {in_words(value)}")
 
-    All of them go to ``rest``, if that is given and there are more.
-    """
+
+def in_words(value: object) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+    return str(value or "none")
+
+
+def show_findings(report: "Report", rest: Path | None) -> None:
+    """Each with its name, at most SHOWN of a kind; all go to ``rest``, if that is given and there are more."""
     counts = Counter[str]()
     for finding in report.findings:
         counts[finding.kind] += 1
@@ -215,14 +244,6 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
         note(f"... and more; all {len(report.findings)} are in {rest}")
     if counts:
         note(f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
-    summary = report.summary()
-    if as_json:
-        show_json(summary)
-        return
-    for key, value in summary.items():
-        counted = value.items() if isinstance(value, dict) else ()
-        text = ", ".join(f"{name or '(none)'} {count}" for name, count in counted) if counted else value
-        show_text(f"{key:9} {text or 'none'}")
 
 
 def record(report: "Report", path: Path) -> None:

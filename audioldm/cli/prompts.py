@@ -40,17 +40,21 @@ def read_rows(prompt: str | None, file: str | None) -> list[Row]:
             what = f"prompt={prompt!r} and --prompts {file} were both given."
             raise AudioLDMError(what, "Give one of them.")
         return [read_row({"prompt": prompt}, "prompt")]
-    if prompt is None and file is None and sys.stdin.isatty():
+    if {prompt, file} == {None} and sys.stdin.isatty():
         raise AudioLDMError("There is no prompt.", USE)
     if file in (None, "-"):
-        stream = getattr(sys.stdin, "buffer", None)
-        text = sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
+        text = standard_input()
         return read_table(text, Path("standard input"), kind_of(text))
     path = Path(file)
     if (kind := path.suffix.lower()) not in (".txt", *tables.TABLES):
         what = f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind."
         raise AudioLDMError(what, "Use .txt, .csv, .tsv or .jsonl.")
     return read_table(tables.read_text(path), path, kind)
+
+
+def standard_input() -> str:
+    stream = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
 
 
 def kind_of(text: str) -> str:
@@ -62,14 +66,9 @@ def kind_of(text: str) -> str:
 
 
 def read_table(text: str, path: Path, kind: str) -> list[Row]:
-    lines = tables.lines(text)
-    if kind == ".txt":
-        cells = [(f"{path}:{number}", {"prompt": line}) for number, line in tables.filled(lines, path)]
-        table = tables.Table(["prompt"], [tables.Record(*cell) for cell in cells])
-    else:
-        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
-        if table.columns:
-            check_columns(table.columns, str(path))
+    table = table_of(tables.lines(text), path, kind)
+    if table.columns:
+        check_columns(table.columns, str(path))
     rows: list[Row] = []
     errors = [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
     for record in table.records:
@@ -83,6 +82,16 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
     if not rows:
         raise AudioLDMError(f"{path} holds no prompt (it is empty).", USE)
     return rows
+
+
+def table_of(lines: list[str], path: Path, kind: str) -> tables.Table:
+    if kind == ".jsonl":
+        return tables.json_lines(path, lines)
+    if kind != ".txt":
+        return tables.separated(path, lines, ())
+    filled = tables.filled(lines, path)
+    records = [tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in filled]
+    return tables.Table(["prompt"], records)
 
 
 def check_columns(names: list[str], place: str) -> None:
@@ -99,11 +108,11 @@ def check_columns(names: list[str], place: str) -> None:
 def read_row(cells: dict[str, Any], place: str) -> Row:
     if {"prompt", "caption"} <= cells.keys():
         raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
-    cells = {"prompt" if name == "caption" else name: value for name, value in cells.items()}
+    cells = {{"caption": "prompt"}.get(name, name): value for name, value in cells.items()}
     values = {name: read_cell(name, value, f"{place}: {name}") for name, value in cells.items()}
     prompt, reference = values.get("prompt") or "", values.get("audio_prompt")
-    if tables.is_null(prompt) and not (reference and not prompt):
-        where = place if place == "prompt" else f"{place}: prompt"
+    if tables.is_null(prompt or reference):
+        where = f"{place}: prompt".removeprefix("prompt: ")
         raise AudioLDMError(f"{where}={cells.get('prompt', '')!r} is empty.", USE)
     settings = {name: values[name] for name in SETTINGS if values.get(name) is not None}
     audio_prompt = read_audio_prompt(reference, alone=not prompt, place=f"{place}: audio_prompt")
@@ -112,7 +121,7 @@ def read_row(cells: dict[str, Any], place: str) -> Row:
 
 def read_cell(name: str, value: Any, place: str) -> Any:
     """A cell by the type of its column, in the range of its option; None where it is empty."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or not str(value).strip():
         return None
     leaf = NUMBERS.get(name)
     if leaf is None:

@@ -27,7 +27,7 @@ from typing import (
 import typer
 from typer.core import TyperCommand
 
-from audioldm.cli.console import escaped, json_text
+from audioldm.cli.console import show_json, show_text
 from audioldm.errors import AudioLDMError
 
 T = TypeVar("T", bound="Group")
@@ -222,7 +222,10 @@ class AsJson(Group):
     as_json: bool = option(False, "Print JSON.", "--json")
 
     def show(self, report: Any, text: str) -> None:
-        print(json_text(report) if self.as_json else escaped(text), end="", flush=True)
+        if self.as_json:
+            show_json(report)
+        else:
+            show_text(text)
 
 
 def function_of(command: type[Command]) -> Callable[..., None]:

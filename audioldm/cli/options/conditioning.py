@@ -54,10 +54,7 @@ class SoundConditions(Group):
         self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
     ) -> "AudioLDM":
         """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
-        if self.micro:
-            pipe = with_micro(pipe, self.micro)
-        if self.prior is not None:
-            pipe = with_prior(pipe, self.prior)
+        pipe = with_prior(with_micro(pipe, self.micro), self.prior)
         if not maps and self.ip_adapter is None:
             return pipe
         from audioldm.control.controls import MapControl
@@ -99,7 +96,9 @@ class SoundConditions(Group):
 
 
 def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
-    """``pipe`` with these facts in place of its usual ones.   Raises AudioLDMError."""
+    """``pipe`` with these facts, if there are any, in place of its usual ones.   Raises AudioLDMError."""
+    if not texts:
+        return pipe
     from audioldm.control.micro import MicroControl, parse_facts
 
     facts = parse_facts(texts)
@@ -110,8 +109,10 @@ def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
     return replace(pipe, controls=tuple(controls))
 
 
-def with_prior(pipe: "AudioLDM", folder: Path) -> "AudioLDM":
+def with_prior(pipe: "AudioLDM", folder: Path | None) -> "AudioLDM":
     """``pipe`` with the prior in ``folder``, or the embedded model's.   Raises AudioLDMError where it does not fit."""
+    if folder is None:
+        return pipe
     from audioldm.nets import prior
     from audioldm.nets.clap import load_in_space
 

@@ -152,7 +152,7 @@ class Guidance(Group):
         quantile, floor = self.guidance_threshold or (1, 1)
         SHARE.check("guidance_threshold's QUANTILE", quantile)
         POSITIVE.check("guidance_threshold's FLOOR", floor)
-        if self.guidance_weak is not None and self.negative:
+        if all((self.guidance_weak, self.negative)):
             what = f"negative={self.negative!r} and guidance_weak both say what to move away from."
             raise AudioLDMError(what, "Give one.")
         if (self.guidance_classifier is None) != (self.guidance_class is None):
