@@ -36,10 +36,8 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     '/srv/data/a/b.wav'
     """
     root = Path(folder).absolute()
-    forms = (PurePosixPath(name), PureWindowsPath(name))
-    stays = bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
     try:
-        stays = stays and (links or (root / name).resolve().is_relative_to(root.resolve()))
+        stays = is_relative(name) and (links or (root / name).resolve().is_relative_to(root.resolve()))
     except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
         stays = False
     if not stays:
@@ -48,6 +46,12 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
             "Remove or correct this entry: only what lies in that folder is read or written.",
         )
     return root / name
+
+
+def is_relative(name: str) -> bool:
+    """Whether a name leads below whatever folder it is read in, on any system, its links aside."""
+    forms = (PurePosixPath(name), PureWindowsPath(name))
+    return bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
 
 
 def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:

@@ -106,17 +106,21 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     """
     parent, choices = f"runs/{name}", []
     for word in overrides:
-        key, _, value = word.partition("=")
-        override = parsed(word)
-        if key == "run_dir":
-            parent = value
-        elif override is not None and override.is_sweep_override():
-            choices.append([f"{key}={one}" for one in override.sweep_string_iterator()])
+        if word.startswith("run_dir="):
+            parent = word.removeprefix("run_dir=")
         else:
-            choices.append([word])
+            choices.append(values_of(word))
     swept = [place for place, words in enumerate(choices) if len(words) > 1]
     names = [(run, ",".join(run[place] for place in swept).replace("/", "_")) for run in product(*choices)]
     return [[*run, f"run_dir='{parent}/{varied}'"] for run, varied in names]
+
+
+def values_of(word: str) -> list[str]:
+    """An override for each of its values."""
+    override, key = parsed(word), word.partition("=")[0]
+    if override is None or not override.is_sweep_override():
+        return [word]
+    return [f"{key}={one}" for one in override.sweep_string_iterator()]
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -139,7 +143,7 @@ def refuse_out_of_range(cfg: Any) -> None:
     """AudioLDMError for a number outside its range, and for a word where a number belongs."""
     for path, value in numbers(cfg):
         allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2], "")
-        if wrong := complaint(allowed, value):
+        if allowed and (wrong := complaint(allowed, value)):
             raise AudioLDMError(
                 f"{path}={value} is {wrong}.", f"Use a number in {allowed.removeprefix('int ')}."
             )
@@ -151,16 +155,20 @@ def complaint(allowed: str, value: Any) -> str:
     >>> [complaint("[0, 1]", x) for x in (1, float("nan"))], [complaint("int [0, 1)", x) for x in (0, 1, 0.5)]
     (['', 'out of range'], ['', 'out of range', 'not a whole number'])
     """
-    if not allowed or value in (None, "auto") or isinstance(value, bool):
+    if value == "auto" or isinstance(value, bool | None):
         return ""
     if isinstance(value, str):
         return "not a number"
     if allowed.startswith("int") and isinstance(value, float):
         return "not a whole number"
-    interval, *unlimited = allowed.removeprefix("int ").split(" or -1")
+    interval, *others = allowed.removeprefix("int ").split(" or ")
+    return "" if holds(interval, value) or value in map(float, others) else "out of range"
+
+
+def holds(interval: str, value: float) -> bool:
+    """Whether a number lies in an interval, such as "(0, 1]"."""
     low, high = map(float, interval[1:-1].split(","))
-    inside = low <= value <= high and (value > low or "[" in interval) and (value < high or "]" in interval)
-    return "" if inside or (unlimited and value == -1) else "out of range"
+    return low <= value <= high and (value > low or "[" in interval) and (value < high or "]" in interval)
 
 
 def build(

@@ -8,7 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,16 +58,7 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
     'a dog'
     """
     name = name or ("the text" if isinstance(source, bytes) else str(source))
-    try:
-        if isinstance(source, str | Path):
-            if Path(source).exists() and not Path(source).is_file():  # a pipe may never end
-                raise AudioLDMError(f"{name} is no file.", "Name a text file.")
-            with open(source, "rb") as file:
-                raw = limited(file, name)
-        else:
-            raw = source if isinstance(source, bytes) else limited(source, name)
-    except OSError as error:
-        raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
+    raw = source if isinstance(source, bytes) else bytes_of(source, name)
     for start, encoding in UTF_16.items():
         if re.match(start, raw, re.DOTALL):
             return raw.decode(encoding, errors="replace")
@@ -83,6 +74,19 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
         ) from None
     warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)
     return text
+
+
+def bytes_of(source: str | Path | BinaryIO, name: str) -> bytes:
+    """The bytes of a text file.   Raises AudioLDMError."""
+    try:
+        if not isinstance(source, str | Path):
+            return limited(source, name)
+        if Path(source).exists() and not Path(source).is_file():  # a pipe may never end
+            raise AudioLDMError(f"{name} is no file.", "Name a text file.")
+        with open(source, "rb") as file:
+            return limited(file, name)
+    except OSError as error:
+        raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
 
 
 def limited(file: BinaryIO, name: str) -> bytes:
@@ -142,7 +146,7 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: Collection[s
         raise AudioLDMError(
             f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
         )
-    if twice := sorted({name for name in table.columns if name and table.columns.count(name) > 1}):
+    if twice := sorted(repeated(filter(None, table.columns))):
         raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
     return table
 
@@ -168,9 +172,14 @@ def json_lines(path: Path, rows: Sequence[str]) -> Table:
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON.   Raises ValueError where a name comes twice: one of the values would be lost."""
-    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+    if twice := repeated(name for name, _ in pairs):
         raise ValueError(f"{twice[0]!r} comes twice")
     return dict(pairs)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that come more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
@@ -178,26 +187,36 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
     start, separator = header(rows)
     table, blank = Table([]), list[int]()
     for number, raw, fault in records(rows, start, separator):
-        cells, width = [cell.strip() for cell in raw], len(table.columns)
-        if not fault and not width:
-            table.columns.extend(trimmed(cells))
-            continue
-        if not fault and not any(cells):
+        where, columns = f"{path}:{number}", table.columns
+        if fault:
+            table.omitted.append(Record(where, {}, fault))
+        elif not columns:
+            columns.extend(trimmed(raw))
+        elif not any(map(str.strip, raw)):
             blank.append(number)
-            continue
-        is_free = table.columns[-1:] and table.columns[-1] in text and '"' not in rows[number - 1]
-        if len(cells) > width and is_free:
-            cells[width - 1 :] = [separator.join(raw[width - 1 :]).strip().rstrip(separator)]
-        fault = fault or misshapen(cells, width, separator)
-        values = {name: cell for name, cell in zip(table.columns, cells, strict=False) if cell}
-        (table.omitted if fault else table.records).append(Record(f"{path}:{number}", values, fault))
+        else:
+            cells = cells_of(raw, rows[number - 1], columns, text, separator)
+            fault = misshapen(cells, len(columns), separator)
+            values = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
+            (table.omitted if fault else table.records).append(Record(where, values, fault))
     if table.records:
         warn_of_blank(blank, path)
     return table
 
 
-def trimmed(cells: list[str]) -> list[str]:
+def cells_of(
+    raw: list[str], line: str, columns: Sequence[str], text: Collection[str], separator: str
+) -> list[str]:
+    """The cells of a line; where the last column is free ``text``, all from there on are one, unless quoted."""
+    cells, last = list(map(str.strip, raw)), len(columns) - 1
+    if len(cells) > len(columns) and columns[last] in text and '"' not in line:
+        cells[last:] = [separator.join(raw[last:]).strip().rstrip(separator)]
+    return cells
+
+
+def trimmed(raw: list[str]) -> list[str]:
     """Cells without the empty ones at their end."""
+    cells = list(map(str.strip, raw))
     return cells[: max((place for place, cell in enumerate(cells, 1) if cell), default=0)]
 
 

@@ -1,7 +1,9 @@
 """Clips with captions as a torch data set; every draw follows from (seed, epoch, index).   B batch, N samples."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from operator import attrgetter
 
 import torch
 from torch import Generator, Tensor
@@ -25,6 +27,7 @@ ENOUGH = 0.5
 """A crop is loud enough at half the clip's own RMS; the first such crop is taken, so quiet parts still occur."""
 
 
+@dataclass(eq=False)
 class AudioText(Dataset[Item]):
     """Windows of ``seconds`` from the rows' clips, each with one of its captions.
 
@@ -35,27 +38,34 @@ class AudioText(Dataset[Item]):
     before each epoch for new draws; persistent workers see it too.
     """
 
-    def __init__(
-        self, rows: Sequence[Row], spec: AudioSpec, seconds: float | Sequence[float], *, seed: int,
-        cache: bool = True, captions: str = "random", mixup: float = 0.0,
-    ) -> None:  # fmt: skip
-        if not rows:
+    rows: Sequence[Row]
+    spec: AudioSpec
+    seconds: float | Sequence[float]
+    _: KW_ONLY
+    seed: int
+    cache: bool = True
+    captions: str = "random"
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.rows:
             raise AudioLDMError("There are no rows to train on.", "Check the manifest and its splits.")
-        if captions not in CAPTIONS:
+        if self.captions not in CAPTIONS:
             raise AudioLDMError(
-                f"captions={captions!r} is not a choice.", f"Use one of {', '.join(CAPTIONS)}."
+                f"captions={self.captions!r} is not a choice.", f"Use one of {', '.join(CAPTIONS)}."
             )
-        if isinstance(seconds, int | float) and seconds <= 0:
-            raise AudioLDMError(f"seconds={seconds} is not a length.", "Use more than 0.")
-        if not 0 <= mixup <= 1:
-            raise AudioLDMError(f"mixup={mixup} is not a chance.", "Use 0 to 1.")
-        self.rows, self.spec, self.seed, self.captions, self.mixup = list(rows), spec, seed, captions, mixup
-        self.lengths = [seconds] if isinstance(seconds, int | float) else list(seconds)
+        self.lengths = [self.seconds] if isinstance(self.seconds, int | float) else list(self.seconds)
+        if min(self.lengths) <= 0:
+            raise AudioLDMError(f"seconds={self.seconds} is not a length.", "Use more than 0.")
+        if not 0 <= self.mixup <= 1:
+            raise AudioLDMError(f"mixup={self.mixup} is not a chance.", "Use 0 to 1.")
         self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
         """each row's bucket, for BucketDraws"""
-        self.alike = {b: [i for i, other in enumerate(self.ids) if other == b] for b in set(self.ids)}
+        self.alike = defaultdict[int, list[int]](list)
+        for i, bucket in enumerate(self.ids):
+            self.alike[bucket].append(i)
         self.epoch: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self.clips = Store(self.rows, spec.rate) if cache else None
+        self.clips = Store(self.rows, self.spec.rate) if self.cache else None
         self.last: tuple[int, Tensor] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -170,12 +180,12 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     >>> weights(rows, {"a": 0.5, "b": 0.5}).tolist()
     [0.5, 0.25, 0.25]
     """
-    if any(share < 0 for share in shares.values()) or sum(shares.values()) <= 0:
+    if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")
     names = [source_of(row, shares) for row in rows]
     if empty := sorted(set(shares) - set(names)):
         raise AudioLDMError(
-            f"No rows come from {empty}.", f"Sources here: {sorted({row.source for row in rows})}."
+            f"No rows come from {empty}.", f"Sources here: {sorted(set(map(attrgetter('source'), rows)))}."
         )
     sums = Counter[str]()
     for row, name in zip(rows, names, strict=True):

@@ -107,6 +107,10 @@ def index_at(path: Path) -> dict[str, Any]:
         index = json.loads(read_text(path))
         if not (isinstance(index["shards"], list) and isinstance(index["windows"], int)):
             raise ValueError("it is no index of latents")
+        if not all(
+            isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in index["shards"]
+        ):
+            raise ValueError("a shard has no name")
         return dict(index)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
@@ -140,10 +144,9 @@ def write_latents(
     folder.mkdir(parents=True, exist_ok=True)
     lists: dict[str, list[Any]] = {"shards": [], "sources": [], "labels": []}
     index: dict[str, Any] = {**about, **lists, "windows": 0, "complete": False}
-    if (folder / "index.json").is_file() and about.get("key"):
-        earlier = index_at(folder / "index.json")
-        if earlier.get("key") == about["key"]:
-            index = {**earlier, "complete": False}
+    path = folder / "index.json"
+    if path.is_file() and (earlier := index_at(path)).get("key") == about.get("key", ""):
+        index = {**earlier, "complete": False}
 
     def write(shard: list[Encoded]) -> None:
         """A shard, then the index that lists it."""
@@ -155,14 +158,12 @@ def write_latents(
         write_index(folder, index)
 
     with ThreadPoolExecutor(1) as writer:  # one shard at a time, while the next is encoded
-        writing: Future[None] | None = None
+        writing: Future[Any] = writer.submit(str)  # nothing to wait for yet
         for _, alike in groupby(windows, key=lambda window: window.mean.shape):
             while shard := list(islice(alike, SHARD)):
-                if writing is not None:
-                    writing.result()
+                writing.result()
                 writing = writer.submit(write, shard)
-        if writing is not None:
-            writing.result()
+        writing.result()
     if not index["shards"]:
         raise AudioLDMError(
             "No window was encoded.", "Check the manifest with `audioldm data check`.", code=1
@@ -174,27 +175,29 @@ def write_latents(
 
 def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
     """One shard, in one move; its entry for the index."""
-    counts = torch.tensor([0, *(len(window.text) for window in windows)])
-    tensors = {
-        "mean": torch.stack([window.mean for window in windows]).half(),
-        "std": torch.stack([window.std for window in windows]).half(),
-        "audio": torch.stack([window.audio for window in windows]),
-        "text": torch.cat([window.text for window in windows]),
-        "offset": counts.cumsum(0),
-    }
-    sequences = [sequence for window in windows for sequence in window.tokens]
-    if sequences:
-        lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
-        tensors |= {"tokens": torch.cat(sequences).half(), "token_offset": lengths.cumsum(0)}
-    if facts := [window.facts for window in windows if window.facts is not None]:
-        tensors["facts"] = torch.stack(facts)
-    for name in windows[0].maps:
-        tensors[f"{MAP}{name}"] = torch.stack([window.maps[name] for window in windows]).half()
+    parts = [parts_of(window) for window in windows]
+    tensors = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    tensors["text"], tensors["offset"] = joined([window.text for window in windows])
+    if sequences := [sequence for window in windows for sequence in window.tokens]:
+        tokens, tensors["token_offset"] = joined(sequences)
+        tensors["tokens"] = tokens.half()
     with staged(path) as stage:
         save_file(tensors, stage)
         return {
             "name": path.name, "windows": len(windows), "bytes": stage.stat().st_size, "sha256": sha256(stage),
         }  # fmt: skip
+
+
+def parts_of(window: Encoded) -> dict[str, Tensor]:
+    """What of a window has one shape in all of a shard, as it is stored."""
+    parts = {"mean": window.mean.half(), "std": window.std.half(), "audio": window.audio}
+    parts |= {f"{MAP}{name}": values.half() for name, values in window.maps.items()}
+    return parts if window.facts is None else {**parts, "facts": window.facts}
+
+
+def joined(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Tensors one after the other, and where each begins (and the last ends)."""
+    return torch.cat(list(parts)), torch.tensor([0, *map(len, parts)]).cumsum(0)
 
 
 def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str, Tensor]]:
@@ -203,8 +206,6 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str
     ``verify`` reads each file once and compares its hash, so that no bit flips unseen.
     """
     for entry in read_index(folder)["shards"]:
-        if not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
-            raise _damaged(Path(folder) / "index.json", "a shard has no name")
         path = inside(folder, entry["name"], where=Path(folder) / "index.json")
         size = path.stat().st_size if path.is_file() else 0
         if size != entry.get("bytes"):

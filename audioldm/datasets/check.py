@@ -93,7 +93,6 @@ def measure(file: Reader, start: float, seconds: float | None, channel: int | No
     """Measure a part of a file, of the mean of its channels or of one of them."""
     mixer, tops, meter = Mixer(file.channels), FlatTops(file.channels), Loudness(file.rate)
     digest, samples, low, high = hashlib.sha256(f"{file.rate}".encode()), 0, float("inf"), -float("inf")
-    flaw = None
     for array in file.blocks(start, seconds):
         block = torch.from_numpy(array)
         mean = mixer.add(block)
@@ -106,17 +105,23 @@ def measure(file: Reader, start: float, seconds: float | None, channel: int | No
         meter.add(wave)
         digest.update((wave.double() * 32767).round().short().numpy().tobytes())
         samples += len(wave)
-    peak, swing = max(-low, high), (high - low) / 2
-    if samples == 0:
-        flaw = "corrupt", "no samples"
-    elif peak > LOUDEST:
-        flaw = "level", f"peak {peak:.1e}"
-    elif peak < SILENT_PEAK or (swing < SILENT_PEAK and samples > 1):
-        flaw = "silent", f"peak {peak:.1e}" if peak < SILENT_PEAK else f"a constant of {low:.2g}"
-    elif samples < SHORTEST * file.rate:
-        flaw = "short", f"{samples} samples"
+    flaw = flaw_of(low, high, samples, file.rate)
     about = samples / file.rate, tops.share(), meter.value(), digest.hexdigest(), mixer.strongest()
     return Measures(*about, flaw)
+
+
+def flaw_of(low: float, high: float, samples: int, rate: int) -> tuple[str, str] | None:
+    """(kind, detail) of what makes samples between ``low`` and ``high`` unfit to train on; None if nothing does."""
+    peak = max(-low, high)
+    if samples == 0:
+        return "corrupt", "no samples"
+    if peak > LOUDEST:
+        return "level", f"peak {peak:.1e}"
+    if peak < SILENT_PEAK:
+        return "silent", f"peak {peak:.1e}"
+    if (high - low) / 2 < SILENT_PEAK and samples > 1:
+        return "silent", f"a constant of {low:.2g}"
+    return ("short", f"{samples} samples") if samples < SHORTEST * rate else None
 
 
 def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
@@ -125,12 +130,12 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     def unfit(kind: str, detail: str = "") -> tuple[None, list[Finding], str]:
         return None, [Finding(kind, row.path, detail)], ""
 
-    if not row.captions or not all(caption.strip() for caption in row.captions):
+    if not row.captions or not all(map(str.strip, row.captions)):
         return unfit("caption", "no caption")
     if not os.path.isfile(row.path):
         return unfit("missing")
     digest = sha256(row.path)
-    if row.sha256 and row.sha256 != digest:
+    if row.sha256 not in ("", digest):
         return unfit("changed", f"sha256 {digest[:12]} instead of {row.sha256[:12]}")
     try:
         with opened(row.path) as file:
@@ -141,14 +146,20 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
         return unfit("corrupt", error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is "))
     if result.flaw:
         return unfit(*result.flaw)
+    notes = notes_of(row, result, channel)
+    seconds, level, clipping = round(result.seconds, 6), round(result.level, 2), round(result.clipped, 6)
+    row = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=float(rate), clipping=clipping)
+    return row, notes, result.digest
+
+
+def notes_of(row: Row, result: Measures, channel: int | None) -> list[Finding]:
+    """What is worth a line about a fit clip, of which ``channel`` alone is used, or None: all."""
     notes = [] if channel is None else [Finding("antiphase", row.path, CANCEL.format(channel + 1))]
     if result.clipped >= CLIPPED_SHARE:
         notes.append(Finding("clipped", row.path, f"{100 * result.clipped:.2g} % of its samples"))
     if row.seconds is not None and result.seconds < row.seconds - SLACK:
         notes.append(Finding("part", row.path, f"{result.seconds:.3f} of {row.seconds:g} s are there"))
-    seconds, level, clipping = round(result.seconds, 6), round(result.level, 2), round(result.clipped, 6)
-    row = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=float(rate), clipping=clipping)
-    return row, notes, result.digest
+    return notes
 
 
 def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
@@ -159,19 +170,21 @@ def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
     lower split goes.  ``workers`` processes read at once; 0 reads here.
     """
     findings: list[Finding] = []
-    sound: list[tuple[Row, str]] = []
+    sound: list[Row] = []
+    marks: list[tuple[str]] = []
     for row, notes, samples in sound_results(inspect, rows, findings, processes=workers):
         findings += notes
-        sound += [(row, samples)] if row else []
-    reasons = leaks([row for row, _ in sound], [(samples,) for _, samples in sound])
+        if row:
+            sound.append(row)
+            marks.append((samples,))
     fit: list[Row] = []
     known: dict[tuple[str, ...], Row] = {}
-    for (row, samples), why in zip(sound, reasons, strict=True):
+    for row, mark, why in zip(sound, marks, leaks(sound, marks), strict=True):
         if why:
             findings.append(Finding("leak", row.path, why))
             continue
-        keys = ((row.sha256, str(row.start), str(row.seconds)), (samples,))
-        twin = known.get(keys[0]) or known.get(keys[1])
+        keys = ((row.sha256, str(row.start), str(row.seconds)), mark)
+        twin = known.get(keys[0], known.get(mark))
         # other parts of one hum may be alike
         if twin is not None and (keys[0] in known or twin.sha256 != row.sha256):
             findings.append(Finding("duplicate", row.path, f"same as {twin.path}"))

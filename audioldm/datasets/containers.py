@@ -8,19 +8,21 @@ import sys
 import zlib
 from typing import BinaryIO, Literal
 
-OPEN_SIZE = 2**32 - 2**16
+OPEN = {4: 2**32 - 2**16, 8: 2**64}
+"""By its bytes, a size that is so large states none."""
 CUT = "cut off before its end"
 MORE = "more than one sound: what begins at byte {place} would not be read"
 MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Every byte with its bits in the opposite order."""
-CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int]] = {
-    b"RIFF": (12, 4, 4, "little", 2),
-    b"RF64": (12, 4, 4, "little", 2),
-    b"FORM": (12, 4, 4, "big", 2),
-    b"riff": (40, 16, 8, "little", 8),
-    b"caff": (8, 4, 8, "big", 1),
+CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int, int]] = {
+    b"RIFF": (12, 4, 4, "little", 2, 0),
+    b"RF64": (12, 4, 4, "little", 2, 0),
+    b"FORM": (12, 4, 4, "big", 2, 0),
+    b"riff": (40, 16, 8, "little", 8, 24),
+    b"caff": (8, 4, 8, "big", 1, 0),
 }
-"""First bytes of a file -> where its chunks begin, bytes of a chunk's name and size, their order, its alignment"""
+"""First bytes of a file -> where its chunks begin, bytes of a chunk's name and size, their order, its alignment, and
+bytes of the chunk's header that its size includes"""
 MP3_SLACK = 1500
 """Bytes; some encoders count a frame more or less."""
 AU: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
@@ -32,7 +34,7 @@ def flaw_of(file: BinaryIO) -> str:
     file.seek(0)
     if head == b"OggS":
         return ogg_flaw(file)
-    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+    if head[:3] == b"ID3" or head[:2] >= b"\xff\xe0":
         end, start, slack = mp3_end(file), b"\xff", MP3_SLACK
     else:
         end, start, slack = stated_end(file, head), head, 0
@@ -59,23 +61,27 @@ def mp3_end(file: BinaryIO) -> int | None:
     return None
 
 
+def au_end(file: BinaryIO, order: Literal["little", "big"]) -> int | None:
+    """Where an AU file ends; None if its header does not say."""
+    sizes = file.read(12)
+    start, size = (int.from_bytes(sizes[at : at + 4], order) for at in (4, 8))
+    return None if size == 2**32 - 1 else start + size
+
+
 def stated_end(file: BinaryIO, head: bytes) -> int | None:
     """Where a file's sound ends by its header, in bytes; None if it does not say."""
     if head in AU:
-        sizes = file.read(12)
-        start, size = (int.from_bytes(sizes[at : at + 4], AU[head]) for at in (4, 8))
-        return None if size == 2**32 - 1 else start + size
+        return au_end(file, AU[head])
     if head not in CHUNKS:
         return None
-    begin, name, width, order, align = CHUNKS[head]
+    begin, name, width, order, align, included = CHUNKS[head]
     wide = 0
     file.seek(begin)
     while len(chunk := file.read(name + width)) == name + width:
-        size = int.from_bytes(chunk[name:], order, signed=head == b"caff")
-        size -= len(chunk) if head == b"riff" else 0
+        size = int.from_bytes(chunk[name:], order, signed=head == b"caff") - included
         if chunk[:4] in (b"data", b"SSND"):
-            if width == 4:
-                size = wide if size == 2**32 - 1 else size if size < OPEN_SIZE else 0
+            if size >= OPEN[width]:
+                size = wide
             return file.tell() + size if size > 0 else None
         begin = file.tell()
         if chunk[:4] == b"ds64":
@@ -89,16 +95,15 @@ def ogg_flaw(file: BinaryIO) -> str:
     last, numbers = 0, dict[bytes, int]()
     while head := file.read(27):
         place = file.tell() - len(head)
-        table = file.read(head[26]) if len(head) == 27 else b""
-        body = file.read(sum(table))
+        table = file.read(sum(head[26:]))
+        page = head + table + file.read(sum(table))
         if head[:4] != b"OggS"[: len(head)]:
             return f"damaged at byte {place}"
-        if len(head) < 27 or len(table) < head[26] or len(body) < sum(table):
+        if len(page) < 27 + sum(head[26:]) + sum(table):
             return CUT
-        page = head[:22] + bytes(4) + head[26:] + table + body
-        if checksum(page) != int.from_bytes(head[22:26], "little"):
+        if checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(head[22:26], "little"):
             return f"damaged at byte {place}"
-        if head[5] & 2 and last & 4:
+        if (head[5] & 2, last & 4) == (2, 4):  # a stream begins after one has ended
             return MORE.format(place=place)
         stream, number, last = head[14:18], int.from_bytes(head[18:22], "little"), head[5]
         if number != numbers.get(stream, number - 1) + 1:

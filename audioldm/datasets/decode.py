@@ -5,6 +5,7 @@ Files are read in blocks, and no header is believed: what a file promises and do
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -54,6 +55,8 @@ FOREIGN = (
     ".m4a", ".m4b", ".aac", ".mp4", ".webm", ".wma", ".mka", ".amr", ".ac3", ".3gp", ".ape", ".wv", ".tta",
 )  # fmt: skip
 """Endings of files that ffmpeg reads."""
+CONTAINER = re.compile(rb"RIFF.{4}WAVE.|.{4}ftyp|\x1a\x45\xdf\xa3", re.DOTALL)
+"""How files begin whose codec ffmpeg may know where libsndfile does not: WAV, MP4, Matroska."""
 EXACT = ("PCM", "FLOA", "DOUB", "ULAW", "ALAW")
 """How the names of subtypes begin whose files know their length."""
 SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}
@@ -92,11 +95,8 @@ class Reader:
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
     ) -> Iterator[Samples]:
         """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
-        if not all(isfinite(part) and part >= 0 for part in (start, seconds or 0.0)):
-            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
-        first, size, done = round(start * self.rate), max(1, BLOCK // self.channels), 0
-        rest = 2**62 if self.frames is None else max(0, self.frames - first)
-        total = rest if seconds is None else min(rest, round(seconds * self.rate))
+        first, total = self.part(start, seconds)
+        size, done = max(1, BLOCK // self.channels), 0
         try:
             self.go_to(first, size)
             while done < total and len(
@@ -108,6 +108,14 @@ class Reader:
             raise unreadable(self.path, str(error).rpartition(": ")[2] or "it is damaged") from error
         if self.frames is not None and done < total:
             raise AudioLDMError(f"{self.path} is cut off: {done} of {total} samples.", CHANGE, code=1)
+
+    def part(self, start: float, seconds: float | None) -> tuple[int, int]:
+        """The first sample of a part, and how many it has: at most those that the file states, if it does."""
+        if not all(isfinite(value) and value >= 0 for value in (start, seconds or 0.0)):
+            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
+        first = round(start * self.rate)
+        rest = 2**62 if self.frames is None else max(0, self.frames - first)
+        return first, rest if seconds is None else min(rest, round(seconds * self.rate))
 
     def go_to(self, first: int, size: int) -> None:
         """Go to a sample; where the file cannot jump, by opening it again and reading what is before."""
@@ -133,23 +141,27 @@ def opened(path: str | Path, *, content: bytes | None = None, most: int | None =
     whoever has a limit counts.
     """
     head = beginning(path, content)
-    is_foreign = content is None and Path(path).suffix.lower() in FOREIGN
     with ExitStack() as stack:
         try:
-            if is_foreign:
-                raise soundfile.LibsndfileError(1)
-            name = os.fsencode(path) if os.name == "posix" else str(path)
-            reader = Reader(path, name if content is None else io.BytesIO(content))
+            reader = by_libsndfile(path, content)
         except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
             why = reason(head, error)
-            riff = head[:4] == b"RIFF" and head[8:12] == b"WAVE" and len(head) > 12  # of an unknown codec
-            video = head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3"
-            if content is not None or why in NO_SOUND or not (is_foreign or riff or video):
+            is_foreign = Path(path).suffix.lower() in FOREIGN or CONTAINER.match(head)
+            if content is not None or why in NO_SOUND or not is_foreign:
                 raise unreadable(path, why) from error
             room = stack.enter_context(tempfile.TemporaryDirectory(prefix="audioldm-"))
             reader = Reader(path, str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most)))
         stack.callback(lambda: reader.file.close())
         yield reader
+
+
+def by_libsndfile(path: str | Path, content: bytes | None) -> Reader:
+    """A file, or its bytes, as libsndfile opens it; it is not asked about what only ffmpeg reads."""
+    if content is not None:
+        return Reader(path, io.BytesIO(content))
+    if Path(path).suffix.lower() in FOREIGN:
+        raise soundfile.LibsndfileError(1)
+    return Reader(path, os.fsencode(path) if os.name == "posix" else str(path))
 
 
 def beginning(path: str | Path, content: bytes | None) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, locate, sha256, write_text
-from audioldm.tables import is_text, json_lines, lines, read_text
+from audioldm.tables import Record, is_text, json_lines, lines, read_text
 
 SPLITS = ("train", "val", "test")
 RANK = {"test": 0, "val": 1, "train": 2}
@@ -93,25 +93,28 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
     path = Path(path)
     if not path.is_file():
         raise AudioLDMError(f"There is no manifest at {path}.", "Make one with `audioldm data prepare`.")
-    if split is not None and split not in SPLITS:
+    if split not in (None, *SPLITS):
         raise AudioLDMError(f"split={split!r} is not a split.", f"Use one of {', '.join(SPLITS)}.")
     table, rows = json_lines(path, lines(read_text(path))), list[Row]()
     for record in (*table.omitted, *table.records):
         try:
-            if why := record.fault or fault_of(record.cells):
-                raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
-            values: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in record.cells.items()
-            }
-            if not Path(values["path"]).is_absolute():
-                values["path"] = str(locate(path.parent, values["path"], where=record.where))
-            rows.append(Row(**values))
+            rows.append(row_of(record, path.parent))
         except AudioLDMError as error:
             if findings is None:
                 raise
             why = error.message.removeprefix(f"{record.where}: ").rstrip(".")
             findings.append(Finding("line", record.where, why))
     return [row for row in rows if split is None or row.split == split]
+
+
+def row_of(record: Record, folder: Path) -> Row:
+    """A line as a row; its relative path lies in ``folder``.   Raises AudioLDMError for one that is wrong."""
+    if why := record.fault or fault_of(record.cells):
+        raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.cells.items()}
+    if not Path(values["path"]).is_absolute():
+        values["path"] = str(locate(folder, values["path"], where=record.where))
+    return Row(**values)
 
 
 def fault_of(values: dict[str, Any]) -> str:
@@ -184,12 +187,15 @@ def leaks(rows: Sequence[Row], more: Sequence[Collection[str]] = ()) -> list[str
     out: list[str | None] = [None] * len(rows)
     for place in sorted(range(len(rows)), key=lambda index: RANK[rows[index].split]):
         row = rows[place]
-        marks = [("recording", row.group), ("file", row.sha256), *(("file", part) for part in row.parts)]
-        marks += [("sound", mark) for mark in (more[place] if more else ())]
-        for what, mark in marks:
-            owner = owners.setdefault(mark, row) if mark else row
-            if owner.split != row.split:
-                out[place] = out[place] or f"{owner.path} is in {owner.split} and of the same {what}"
+        marks = {
+            "recording": [row.group],
+            "file": [row.sha256, *row.parts],
+            "sound": more[place] if more else (),
+        }
+        for what, names in marks.items():
+            for owner in [owners.setdefault(name, row) for name in names if name]:
+                if owner.split != row.split:
+                    out[place] = out[place] or f"{owner.path} is in {owner.split} and of the same {what}"
     return out
 
 

@@ -1,6 +1,7 @@
 """Batches for training: an endless, seeded stream that can begin at any batch."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -208,7 +209,10 @@ def from_manifests(
     """
     rows = list(chain.from_iterable(map(read, manifests)))
     refuse_leaks(rows)
-    train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+    splits = defaultdict[str, list[Row]](list)
+    for row in rows:
+        splits[row.split].append(row)
+    train, val = splits["train"], splits["val"]
     levels, lengths = settings.pop("levels", None), seconds if buckets is None else list(buckets)
     clips = AudioText(train, spec, lengths, seed=seed, mixup=settings.pop("mixup", 0.0))
     held = AudioText(val, spec, lengths, seed=seed, captions="first") if val else None

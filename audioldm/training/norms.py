@@ -206,15 +206,15 @@ def swap(net: nn.Module) -> None:
     for part in net.modules():
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
-        if (
-            isinstance(part, Upsample2D)
-            and part.use_conv
-            and not part.use_conv_transpose
-            and part.name == "conv"
-        ):
+        if isinstance(part, Upsample2D) and is_nearest(part):
             part.forward = MethodType(upsample, part)  # type: ignore[method-assign]
         if isinstance(part, ResnetBlock2D) and plain(part):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]
+
+
+def is_nearest(part: Upsample2D) -> bool:
+    """Whether it is a layer that ``upsample`` computes."""
+    return bool(part.use_conv and not part.use_conv_transpose and part.name == "conv")
 
 
 def plain(block: ResnetBlock2D) -> bool:

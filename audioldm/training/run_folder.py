@@ -156,10 +156,9 @@ class RunFolder(L.Callback):
         if self.fresh:
             for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
                 path.unlink()
-        last = last_good(self.folder / "checkpoints")
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
-        if last is not None:
+        if (last := last_good(self.folder / "checkpoints")) is not None:
             text = (
                 settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
             )
@@ -168,17 +167,23 @@ class RunFolder(L.Callback):
                     f"{self.folder} holds a run with other settings.",
                     "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
                 )
-            first = read_provenance(begun) if begun.is_file() else {}
-            before, now = first.get("data", {}), about["data"]
-            if changed := sorted(name for name in before if name in now and before[name] != now[name]):
-                wrong = f"{', '.join(changed)} changed since {self.folder} began."
-                raise AudioLDMError(wrong, "Choose another run_dir=..., or pass --fresh.")
-            again = {key: value for key, value in about.items() if value != first.get(key)}
-            about = {**first, "resumed": [*first.get("resumed", []), again]} if first else about
+            if begun.is_file():
+                about = self.resumed(read_provenance(begun), about)
             self.report(f"resuming {last}")
         write_text(settings, self.config)
         write_text(self.folder / "overrides.txt", "\n".join(self.overrides))
         write_text(begun, json.dumps(about, indent=1))
+
+    def resumed(self, first: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+        """The provenance of a run that goes on.   Raises AudioLDMError where its data changed."""
+        now = about["data"]
+        if changed := [
+            name for name, hashes in first.get("data", {}).items() if now.get(name, hashes) != hashes
+        ]:
+            wrong = f"{', '.join(sorted(changed))} changed since {self.folder} began."
+            raise AudioLDMError(wrong, "Choose another run_dir=..., or pass --fresh.")
+        again = {key: value for key, value in about.items() if value != first.get(key)}
+        return {**first, "resumed": [*first.get("resumed", []), again]} if first else about
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         self.lock.close()

@@ -51,18 +51,23 @@ def from_sounds(
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
     held, place = held_out(rows, val_share), Path(cache)
-    if bare := sum(row.captions == ("",) for row in rows):
-        note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
-        warnings.warn(note, AudioLDMWarning, stacklevel=2)
-    if val_share > 0 and not held:
-        note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
-        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    warn_of(rows, few=val_share > 0 and not held)
     train = encoder.stored([row for row in rows if row.path not in held], place)
     # one window of each is enough to compare by
     once = replace(encoder, count=1)
     val = once.stored([row for row in rows if row.path in held], place) if held else None
     draws = partial(Draws, len(train), seed=seed)
     return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
+
+
+def warn_of(rows: Sequence[Row], *, few: bool) -> None:
+    """Say that clips have no caption, and that they are too few to hold one out."""
+    if bare := sum(row.captions == ("",) for row in rows):
+        note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
+        warnings.warn(note, AudioLDMWarning, stacklevel=3)
+    if few:
+        note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
+        warnings.warn(note, AudioLDMWarning, stacklevel=3)
 
 
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:

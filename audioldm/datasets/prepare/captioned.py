@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +73,29 @@ def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
 
     for name, split in CLOTHO_SPLITS.items():
         for captions in sorted(folder.rglob(f"clotho_captions_{name}.csv"))[:1]:
-            about = sorted(folder.rglob(f"clotho_metadata_{name}.csv"))[:1]
-            facts = [line.cells for path in about for line in table(path, ("file_name",), findings)]
-            places = [path for path in sorted(folder.rglob("*")) if path.is_dir() and name in path.name]
-            make = partial(
-                row, split=split, sounds=Sounds(*(places or [folder])),
-                facts={fact.get("file_name", ""): fact for fact in facts},
-            )  # fmt: skip
+            places = sorted(folder.rglob(f"*{name}*/")) or [folder]
+            facts = clotho_facts(folder, name, findings)
+            make = partial(row, split=split, sounds=Sounds(*places), facts=facts)
             out += rows_of(table(captions, ("file_name", "caption_1"), findings), make, findings)
     if not out:
         raise AudioLDMError(f"{folder} holds no clotho_captions_*.csv.", "Name Clotho's folder.")
     return out
 
 
+def clotho_facts(folder: Path, name: str, findings: Findings) -> dict[str, dict[str, str]]:
+    """What Clotho's table of metadata says of each file of a split."""
+    about = sorted(folder.rglob(f"clotho_metadata_{name}.csv"))[:1]
+    facts = [line.cells for path in about for line in table(path, ("file_name",), findings)]
+    return {fact.get("file_name", ""): fact for fact in facts}
+
+
 WAVCAPS = {
-    "as_final": ("AudioSet_SL", "youtube/"), "bbc_final": ("BBC_Sound_Effects", "wavcaps/BBC_Sound_Effects/"),
-    "fsd_final": ("FreeSound", "freesound/"), "sb_final": ("SoundBible", "wavcaps/SoundBible/"),
-}  # fmt: skip
-"""name of a list of WavCaps -> the part it lists, and how its groups begin"""
+    "as_final": ("AudioSet_SL", "youtube/", "Y"),
+    "bbc_final": ("BBC_Sound_Effects", "wavcaps/BBC_Sound_Effects/", ""),
+    "fsd_final": ("FreeSound", "freesound/", ""),
+    "sb_final": ("SoundBible", "wavcaps/SoundBible/", ""),
+}
+"""name of a list of WavCaps -> the part it lists, how its groups begin, and the letter before the id of each clip"""
 
 
 def wavcaps(
@@ -104,12 +110,12 @@ def wavcaps(
     lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
     if not lists:
         raise AudioLDMError(f"{folder} holds no *_final.json.", "Name the folder that holds json_files.")
-    banned = {stem_of(name) for path in map(Path, exclude) for name in blacklist(path)}
+    banned = set(map(stem_of, chain.from_iterable(map(blacklist, map(Path, exclude)))))
     sounds = Sounds(audio or folder)
 
-    def row(item: dict[str, Any], name: str, prefix: str) -> Row | None:
+    def row(item: dict[str, Any], name: str, prefix: str, letter: str) -> Row | None:
         stem = stem_of(str(item["id"]))
-        group = prefix + (stem.removeprefix("Y") if prefix == "youtube/" else stem)
+        group = prefix + stem.removeprefix(letter)
         return None if stem in banned else Row(
             sounds.place(stem), texts_of(item["caption"]), split=split_of(group, val=val, test=0.0),
             licence="WavCaps: academic use", source=f"wavcaps/{name}", group=group,
@@ -118,9 +124,9 @@ def wavcaps(
 
     out = list[Row]()
     for path in lists:
-        name, prefix = WAVCAPS[path.stem]
+        name, prefix, letter = WAVCAPS[path.stem]
         records = shared.items(path, shared.content_of(path), "data")
-        out += rows_of(records, partial(row, name=name, prefix=prefix), findings)
+        out += rows_of(records, partial(row, name=name, prefix=prefix, letter=letter), findings)
     return out
 
 

@@ -46,22 +46,26 @@ def folder(
     place = Path(place).absolute()
     if not place.is_dir():
         raise AudioLDMError(f"There is no folder {place}.", "Name a folder of sounds.")
+    about, files = metadata(place, findings), list(shared.walk(place))
+    named, known = sounds_of(about, place, findings) if about else ([], set())
+    sounds = named + [(path, {}) for path in filter(is_sound, files) if path not in known]
+    for path in filter(ending, files):
+        note(findings, path, ending(path), "ending", strict=False)
+    if not sounds and not findings:
+        raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
+    usual = {"licence": licence, "author": author, "source": source or place.name}
+    return to_rows(sounds, place, usual, val, test, findings)
+
+
+def metadata(place: Path, findings: Findings) -> Path | None:
+    """The one table of a folder that is about its sounds, if there is one.   Raises AudioLDMError for two."""
     listed = [place / name for name in METADATA if (place / name).is_file()]
     if len(listed := listed or caption_tables(place, findings)) > 1:
         names = " and ".join(path.name for path in listed)
         raise AudioLDMError(
             f"{place} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
         )
-    named, broken = sounds_of(listed[0], place, findings) if listed else ([], set())
-    known, files = {path for path, _ in named} | broken, list(shared.walk(place))
-    sounds = named + [(path, {}) for path in files if is_sound(path) and path not in known]
-    for path in files:
-        if why := ending(path):
-            note(findings, path, why, "ending", strict=False)
-    if not sounds and not findings:
-        raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
-    usual = {"licence": licence, "author": author, "source": source or place.name}
-    return to_rows(sounds, place, usual, val, test, findings)
+    return listed[0] if listed else None
 
 
 def ending(path: Path) -> str:
@@ -163,26 +167,30 @@ def caption_tables(folder: Path, findings: Findings) -> list[Path]:
 
 
 def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:
-    """The sounds that a table lists, and the files of rows that were left out: their names give no caption either."""
-    out, broken = list[Sound](), set[Path]()
+    """The sounds that a table lists, and every file it names: that of a row left out gets no caption by its name."""
+    out, known = list[Sound](), set[Path]()
     table = tables.read_table(file, text=CAPTION_COLUMNS)
     if unread := [name for name in table.columns if column_name(name) not in COLUMNS]:
         note(findings, file, f"columns {unread} are not read", "column", strict=False)
     for row in (*table.omitted, *table.records):
-        path, why, cells = None, row.fault, {column_name(name): cell for name, cell in row.cells.items()}
+        cells = {column_name(name): cell for name, cell in row.cells.items()}
         try:
-            name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
-            if not isinstance(name, str):
-                raise ValueError(f"names no file; it has {sorted(cells)}")
-            path = locate(folder, name, where=row.where, links=True)
-            if not why:
-                out.append((path, fields_of(cells)))
+            path = locate(folder, file_name(cells), where=row.where, links=True)
+            known.add(path)
+            if row.fault:
+                raise ValueError(row.fault)
+            out.append((path, fields_of(cells)))
         except shared.WRONG as error:
-            why = why or shared.reason_of(error).removeprefix(f"{row.where}: ")
-        if why:
-            note(findings, row.where, why)
-            broken |= {path} if path else set()
-    return out, broken
+            note(findings, row.where, row.fault or shared.reason_of(error).removeprefix(f"{row.where}: "))
+    return out, known
+
+
+def file_name(cells: dict[str, Any]) -> str:
+    """The file that a row of metadata is about.   Raises ValueError."""
+    name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
+    if not isinstance(name, str):
+        raise ValueError(f"names no file; it has {sorted(cells)}")
+    return name
 
 
 def column_name(name: str) -> str:

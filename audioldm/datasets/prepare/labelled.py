@@ -33,6 +33,12 @@ def fold_split(fold: int, test_fold: int, val_fold: int | None) -> str:
     return "test" if fold == test_fold else "val" if fold == val_fold else "train"
 
 
+def esc10_authors(credits: Path) -> dict[str, str]:
+    """Who recorded each clip, by its file name, from the set's own list."""
+    hits = filter(None, map(ESC10_CREDIT.match, lines(read_text(credits)) if credits.is_file() else ()))
+    return {hit["file"]: f"{hit['author']} (Freesound), {ESC10_AUTHOR}" for hit in hits}
+
+
 def esc10(
     folder: AnyPath, *, test_fold: int = 4, val_fold: int | None = None, val: float = 0.1,
     findings: Findings = None,
@@ -45,9 +51,7 @@ def esc10(
     folder, out = Path(folder).absolute(), list[Row]()
     if not folder.is_dir():
         raise AudioLDMError(f"There is no folder {folder}.", "Name ESC-10's folder.")
-    credits = folder / "LICENSE-and-attribution.md"
-    hits = filter(None, map(ESC10_CREDIT.match, lines(read_text(credits)) if credits.is_file() else ()))
-    authors = {hit["file"]: f"{hit['author']} (Freesound), {ESC10_AUTHOR}" for hit in hits}
+    authors = esc10_authors(folder / "LICENSE-and-attribution.md")
     for path in sorted(folder.glob("[0-9][0-9][0-9] - */*")):
         name, clip = path.parent.name.split(" - ", 1)[1], ESC10_CLIP.fullmatch(path.name)
         if name not in ESC10 or clip is None:
@@ -172,8 +176,8 @@ def audioset(
         )  # fmt: skip
 
     for split, path in shared.by_split(Path(folder), SEGMENTS):
-        listed = [item for item in filled(lines(read_text(path)), path) if not item[1].startswith("#")]
-        records = [Record(f"{path}:{number}", {"line": line}) for number, line in listed]
+        listed = filled(lines(read_text(path)), path)
+        records = [Record(f"{path}:{number}", {"line": line}) for number, line in listed if line[0] != "#"]
         out += rows_of(records, partial(row, split=split), findings)
     if not out:
         raise AudioLDMError(

@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,9 @@ def opensounds2(
     packed = place.is_dir()
     need = NEED[packed]
     listed = table(place / "manifest.jsonl", need, findings) if packed else index(place)
-    wanted = [record for record in listed if weak or not is_weak(record.cells)]
-    if len(wanted) < len(listed):
-        note(findings, place, f"{len(listed) - len(wanted)} weak captions", "weak", strict=False)
-    wanted, clips = [record for record in wanted if fits(record, need, to, findings)], dict[str, str]()
+    if not weak:
+        listed = without_weak(listed, place, findings)
+    wanted, clips = [record for record in listed if fits(record, need, to, findings)], None
     missing = [record for record in wanted if not file_of(record, to, packed).is_file()]
     if packed:
         clips = clips_of(tracked())
@@ -74,20 +74,34 @@ def opensounds2(
     else:
         clone(commits(place), to, missing, host, findings)
 
-    def row(cells: dict[str, Any]) -> Row | None:
-        group, kind = f"opensounds2/{cells['group']}", cells["path"].split("/")[0]
-        path = file_of(Record("", cells), to, packed)
-        if not path.is_file():
-            return None
-        if packed and (why := other(sha256(path), cells.get("sha256") or clips.get(cells["path"], ""))):
-            raise ValueError(why)
-        return Row(
-            str(path), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
-            split=split_of(group, val=val, test=test), licence=cells["licence"], weight=weak if is_weak(cells) else 1.0,
-            author=f"{cells['attribution']} ({cells['source']}: {cells['original_path']})",
-        )  # fmt: skip
+    return rows_of(wanted, partial(row_of, to=to, clips=clips, weak=weak, val=val, test=test), findings)
 
-    return rows_of(wanted, row, findings)
+
+def row_of(
+    cells: dict[str, Any], *, to: Path, clips: dict[str, str] | None, weak: float, val: float, test: float
+) -> Row | None:
+    """A clip below ``to``, None if it is not there; that of a tar has the hash listed with it, or in ``clips``."""
+    group, kind = f"opensounds2/{cells['group']}", cells["path"].split("/")[0]
+    path = file_of(Record("", cells), to, clips is not None)
+    if not path.is_file():
+        return None
+    if clips is not None and (
+        why := other(sha256(path), cells.get("sha256") or clips.get(cells["path"], ""))
+    ):
+        raise ValueError(why)
+    return Row(
+        str(path), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
+        split=split_of(group, val=val, test=test), licence=cells["licence"], weight=weak if is_weak(cells) else 1.0,
+        author=f"{cells['attribution']} ({cells['source']}: {cells['original_path']})",
+    )  # fmt: skip
+
+
+def without_weak(records: list[Record], place: Path, findings: Findings) -> list[Record]:
+    """Those whose captions name a sound; a finding counts the others."""
+    out = [record for record in records if not is_weak(record.cells)]
+    if len(out) < len(records):
+        note(findings, place, f"{len(records) - len(out)} weak captions", "weak", strict=False)
+    return out
 
 
 def fits(record: Record, need: Sequence[str], to: Path, findings: Findings) -> bool:

@@ -40,7 +40,7 @@ class Sample:
     audio: Any
     fields: Mapping[str, Any] = field(default_factory=dict)
     split: str = ""
-    fault: str = ""
+    fault: str = "no sound in this row"
 
     @staticmethod
     def of(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> "Sample":
@@ -63,9 +63,9 @@ class Sample:
         values = [item for cell in cells for item in (cell if isinstance(cell, list | tuple) else [cell])]
         return tuple(dict.fromkeys(texts_of([item for item in values if is_text(item)])))
 
-    def first(self, *names: str) -> str:
+    def first(self, *names: str, default: str = "") -> str:
         """The first of the fields ``names`` that says something."""
-        return next((str(self.fields[name]) for name in names if self.fields.get(name)), "")
+        return next((str(self.fields[name]) for name in names if self.fields.get(name)), default)
 
 
 def parquet_rows(
@@ -107,16 +107,17 @@ def unpack(
     rows, texts = dict[str, Row](), dict[str, list[str]]()
     for sample in samples:
         if not isinstance(sample.audio, bytes) or not sample.audio:
-            note(findings, sample.where, sample.fault or "no sound in this row", "missing")
+            note(findings, sample.where, sample.fault, "missing")
             continue
         path, digest = written(sample.audio, folder)
-        group = f"{source}/{sample.first(*GROUPS) or digest}"
-        split = SPLIT_NAMES.get((sample.first("split") or sample.split).lower())
+        group = f"{source}/{sample.first(*GROUPS, default=digest)}"
+        split = sample.first("split", default=sample.split).lower()
         texts.setdefault(path, []).extend(sample.texts(columns))
         rows[path] = Row(
             path, (), sample.texts(LABELS), source=source, group=group,
-            split=split or split_of(group, val=val, test=test), author=sample.first("author") or author,
-            licence=sample.first("licence", "license") or licence,
+            split=SPLIT_NAMES.get(split, split_of(group, val=val, test=test)),
+            author=sample.first("author", default=author),
+            licence=sample.first("licence", "license", default=licence),
         )  # fmt: skip
     if not rows:
         why = f"; {findings[0]}" if findings else ""
@@ -204,13 +205,10 @@ def joined(where: str, members: Mapping[str, bytes]) -> Iterator[Sample]:
 def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
     """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
     datasets = needed("datasets")
-    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
-    try:
-        saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
-        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
-    except Exception as error:  # the library raises whatever its readers raise
-        what = f"`datasets` cannot open {name}: {error}"
-        raise AudioLDMError(what, "Check the name and the network.", code=1) from error
+    folder, splits = (
+        Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME),
+        content(name, config),
+    )
     parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
     for split, part in parts.items():
         check_column(name, column, part.column_names)
@@ -219,6 +217,17 @@ def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
         for number, line in enumerate(part):
             line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
             yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
+
+
+def content(name: str, config: str | None) -> Any:
+    """One split, or several by name, as `datasets` opens them."""
+    datasets = needed("datasets")
+    try:
+        saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
+        return datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
+    except Exception as error:  # the library raises whatever its readers raise
+        what = f"`datasets` cannot open {name}: {error}"
+        raise AudioLDMError(what, "Check the name and the network.", code=1) from error
 
 
 def needed(module: str) -> Any:
