@@ -13,6 +13,7 @@ from audioldm.spec import SPECS
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
+    from audioldm.spec import AudioSpec
     from audioldm.training.encoding import Cuts, Job, Nets, Source
 
 
@@ -51,8 +52,7 @@ class Encode(Force, DryRun, Command):
         cuts, out = self.cuts(), self.out
         from audioldm.datasets.cache import begun, index_at, key_of, read_index, write_index
         from audioldm.datasets.latents import measure
-        from audioldm.datasets.manifest import read
-        from audioldm.training.encoding import Source, jobs
+        from audioldm.training.encoding import jobs
 
         nets, t5 = self.nets()
         ingredients, settings = self.ingredients(), self.settings(cuts, nets)
@@ -60,15 +60,7 @@ class Encode(Force, DryRun, Command):
         done = None if self.dry_run else begun(out, key, force=self.force)
         if done is not None or self.dry_run:
             left_out = index_at(out / "index.json").get("left_out", []) if done else None
-            tables = {name: read(name, split=self.split) for name in self.manifests if name != "synthetic"}
-            if left_out is None:
-                left_out = unfit([row for rows in tables.values() for row in rows])
-            lost = set(left_out)
-            sources = [
-                Source.synthetic(nets.spec, cuts) if name == "synthetic"
-                else Source.of([row for row in tables[name] if row.path not in lost], nets.spec, cuts)
-                for name in self.manifests
-            ]  # fmt: skip
+            sources, left_out = self.sources(cuts, nets.spec, left_out)
             windows = jobs(sources, self.windows or [1])
             if self.dry_run:
                 would(f"{len(windows)} windows would be encoded into {out}")
@@ -84,6 +76,24 @@ class Encode(Force, DryRun, Command):
         index = {**read_index(out), **measure(out)}
         write_index(out, index)
         show_text(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
+
+    def sources(
+        self, cuts: "Cuts", spec: "AudioSpec", left_out: list[str] | None
+    ) -> "tuple[list[Source], list[str]]":
+        """The data sets, and the files left out of them: those of a cache that goes on, or what ``unfit`` names."""
+        from audioldm.datasets.manifest import read
+        from audioldm.training.encoding import Source
+
+        tables = {name: read(name, split=self.split) for name in self.manifests if name != "synthetic"}
+        if left_out is None:
+            left_out = unfit([row for rows in tables.values() for row in rows])
+
+        def source(name: str) -> Source:
+            if name == "synthetic":
+                return Source.synthetic(spec, cuts)
+            return Source.of([row for row in tables[name] if row.path not in left_out], spec, cuts)
+
+        return [source(name) for name in self.manifests], left_out
 
     def cuts(self) -> "Cuts":
         """How windows are cut.   Raises AudioLDMError for what cannot be."""
