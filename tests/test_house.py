@@ -23,14 +23,14 @@ VAGUE_FILES = ("utils", "util", "misc", "common", "helpers", "manager")
 # A participle as a name says that something happened to a thing, not what the thing is.
 PARTICIPLES = {"told", "found", "made", "heard", "own", "given", "chosen", "spoken"}
 LIMITS = {
-    "lines of the package": 36_200,
+    "lines of the package": 31_600,
     "participles as names": 0,
-    "files with one importer": 46,
+    "files with one importer": 40,
     "functions over 60 lines": 0,
     "functions over complexity 15": 0,
     "functions with 8 or more arguments": 15,
     "complexity, 95th percentile": 8,
-    "function lines, 95th percentile": 27,
+    "function lines, 95th percentile": 24,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -51,6 +51,7 @@ def test_a_fine_tuned_checkpoint_is_exported_bit_equal_to_every_layout(
             assert all(torch.equal(value, after[key]) for key, value in before.items()), part
 
 
+@pytest.mark.filterwarnings("ignore:2 clips are too few")
 def test_a_model_of_two_token_sequences_is_fine_tuned(command, pipe, sounds, tmp_path):
     """AudioLDM 2: each sequence reaches its attention as in generation, dropped ones are the empty prompt's."""
     relatives.two(pipe).save_pretrained(tmp_path / "two")
