@@ -153,6 +153,9 @@ class RunFolder(L.Callback):
             self.open()
 
     def open(self) -> None:
+        for path in self.folder.rglob("*"):  # a logger would wait at a pipe for ever
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise AudioLDMError(f"{path} is no file.", "Delete it, or choose another run_dir=...")
         if self.fresh:
             for path in [*self.folder.glob("checkpoints/*.ckpt"), *self.folder.glob("metrics.jsonl")]:
                 path.unlink()

@@ -1,6 +1,7 @@
 """Training 4 batches equals training 2, stopping, and training the other 2; the average survives too."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,10 @@ def test_another_configuration_is_refused_and_what_no_training_wrote_is_named_or
         with pytest.raises(AudioLDMError, match=r"provenance\.json was not written by a training"):
             folder.open()
     path.write_text(whole)
+    os.mkfifo(pipe := tmp_path / "previews.csv")
+    with pytest.raises(AudioLDMError, match=r"previews\.csv is no file"):
+        folder.open()
+    pipe.unlink()
     curves = tmp_path / "metrics.jsonl"
     before = read_metrics(curves)
     curves.write_bytes(b'{}\n{"batch": "x"}\n[1]\n{\xff}\n{"batch": 1, "a": [2]}\n' + curves.read_bytes())
