@@ -106,6 +106,24 @@ class GuidanceConfig:
     classifier_limit: float = 1.0
     """largest root mean square that the classifier may move x0 by at a step; a latent's own is about 1"""
 
+    def __post_init__(self) -> None:
+        """Raise AudioLDMError for a number out of its range."""
+        low, high = self.interval or (0.0, inf)
+        quantile, floor = self.threshold or (1.0, 1.0)
+        pushes = ("clap", "clap_limit", "classifier_scale", "classifier_limit")
+        for name, value, inside, use in (
+            ("guidance_interval", f"{low:g},{high:g}", 0 <= low < high, "LOW below HIGH, from 0 up"),
+            ("guidance_threshold's QUANTILE", f"{quantile:g}", 0 <= quantile <= 1, "0 to 1"),
+            ("guidance_threshold's FLOOR", f"{floor:g}", 0 < floor < inf, "more than 0"),
+            ("refine", f"{self.refine:g}", 0 < self.refine <= 1, "more than 0 and at most 1"),
+            *(
+                (name, f"{getattr(self, name):g}", 0 <= getattr(self, name) < inf, "0 or more")
+                for name in pushes
+            ),
+        ):
+            if not inside:
+                raise AudioLDMError(f"{name}={value} is out of range.", f"Use {use}.")
+
     def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")

@@ -9,6 +9,7 @@ from audioldm.components import Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.draws import resample_silent, seed_of, silent
+from audioldm.pipeline.guidance import GuidanceConfig
 
 
 def model(controls=()) -> SimpleNamespace:
@@ -80,6 +81,16 @@ def test_what_the_command_refuses_a_call_refuses(tiny_model, options, message):
     pipe = AudioLDM.from_pretrained(tiny_model)
     with pytest.raises(AudioLDMError, match=message):
         pipe(**{"prompts": "rain", "seeds": [0], **options})
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"interval": (2.0, 1.0)}, {"threshold": (3.0, 1.0)}, {"threshold": (0.9, 0.0)}, {"refine": float("nan")},
+     {"clap": -1.0}, {"classifier_scale": float("inf")}],
+)  # fmt: skip
+def test_a_guidance_of_numbers_that_mean_nothing_is_refused(numbers):
+    with pytest.raises(AudioLDMError, match="out of range"):
+        GuidanceConfig(**numbers)
 
 
 def test_an_unknown_setting_is_a_type_error_that_names_the_known_ones(tiny_model):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.checks import check_device, check_parts
 from audioldm.cli.console import say, waiting, warned
-from audioldm.cli.options import POSITIVE, SHARE, Between, DryRun, Force, Group, option, setting, weighted
+from audioldm.cli.options import SHARE, Between, DryRun, Force, Group, option, setting, weighted
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span, parse_schedule
 from audioldm.progress import counted
@@ -146,12 +146,6 @@ class Guidance(Group):
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
-        low, high = self.guidance_interval or (0, 1)
-        if low >= high:
-            raise AudioLDMError(f"guidance_interval={low:g},{high:g} is empty.", "Give LOW below HIGH.")
-        quantile, floor = self.guidance_threshold or (1, 1)
-        SHARE.check("guidance_threshold's QUANTILE", quantile)
-        POSITIVE.check("guidance_threshold's FLOOR", floor)
         if all((self.guidance_weak, self.negative)):
             what = f"negative={self.negative!r} and guidance_weak both say what to move away from."
             raise AudioLDMError(what, "Give one.")
