@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from audioldm.serve import gate
-from audioldm.serve.gate import HEADERS, Message, Receive, Send, refuse
+from starlette.datastructures import Headers, MutableHeaders
+
+from audioldm import gate
+from audioldm.gate import Message, Receive, Send, refuse
 
 SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json", ".safetensors")
 """Endings of files that may go out: sounds, pictures, sidecars and adapters; nothing that a browser would run"""
@@ -25,7 +27,7 @@ class Gate(gate.Gate):
         self.names = json.dumps(self.folder)[1:-1].encode(), self.folder.encode()
         """The folder in JSON and in plain text"""
 
-    def refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
+    def refusal(self, scope: Message, headers: Headers) -> tuple[int, str] | None:
         """Why a request is not answered: also a file to keep back."""
         _, equals, name = unquote(scope["path"]).partition("file=")
         try:
@@ -36,22 +38,22 @@ class Gate(gate.Gate):
         file = (403, "That file is not served.") if equals and not served else None
         return super().refusal(scope, headers) or file
 
-    async def answer(self, scope: Message, receive: Receive, send: Send, headers: dict[bytes, str]) -> None:
+    async def answer(self, scope: Message, receive: Receive, send: Send, headers: Headers) -> None:
         """Let the page answer under its alias: real paths on the way in, none of this machine's on the way out."""
         path = scope["path"].replace(ALIAS, self.folder)
         scope = {**scope, "path": path, "raw_path": path.encode()}
-        if "json" in headers.get(b"content-type", ""):
+        if "json" in headers.get("content-type", ""):
             body, more = bytearray(), True
             while more and len(body) <= MOST_JSON:
                 message = await receive()
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
             if len(body) > MOST_JSON:
-                await refuse(send, 413, f"Send at most {MOST_JSON} bytes of JSON.")
+                await refuse(scope, receive, send, 413, f"Send at most {MOST_JSON} bytes of JSON.")
                 return
             content = bytes(body).replace(ALIAS.encode(), self.names[0])
-            others = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
-            scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
+            scope["headers"] = list(scope["headers"])
+            MutableHeaders(scope=scope)["content-length"] = str(len(content))
             queue, plain = [{"type": "http.request", "body": content, "more_body": False}], receive
 
             async def replay() -> Message:
@@ -68,12 +70,7 @@ class Gate(gate.Gate):
         async def translated(message: Message) -> None:
             nonlocal rest
             if message["type"] == "http.response.start":
-                kept = [
-                    (n, v)
-                    for n, v in message.get("headers", [])
-                    if n.lower() not in (b"content-length", *HEADERS)
-                ]
-                message = {**message, "headers": [*kept, *HEADERS.items()]}
+                del MutableHeaders(scope=message)["content-length"]
             elif message["type"] == "http.response.body":
                 body = rest + message.get("body", b"")
                 for name in self.names:

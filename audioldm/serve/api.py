@@ -22,7 +22,7 @@ import audioldm
 from audioldm.cli.options.groups import Output
 from audioldm.cli.results import audio_bytes, levelled
 from audioldm.errors import AudioLDMError
-from audioldm.serve.gate import Gate
+from audioldm.gate import Gate
 from audioldm.serve.jobs import BusyError, Job, Stopped
 from audioldm.serve.service import EditRequest, Result, Service
 

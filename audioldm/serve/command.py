@@ -8,7 +8,7 @@ from audioldm.cli.console import say, waiting
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.errors import AudioLDMError
-from audioldm.listening.server import is_local
+from audioldm.gate import is_local
 
 
 class Serve(Command):

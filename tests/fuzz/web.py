@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +120,15 @@ def request(rng: Rng) -> bytes:
     return change_bytes(raw, rng) if rng.random() < 0.3 else raw
 
 
-def asked(address: tuple[str, int], raw: bytes, *, read: bool = True) -> bytes:
-    """What a connection answers until it is closed; b"" for nothing."""
-    with socket.create_connection(address, timeout=60) as line:
-        try:
-            line.sendall(raw)
-            line.shutdown(socket.SHUT_WR)
-            parts = []
-            while read and (part := line.recv(65536)):
-                parts.append(part)
-            return b"".join(parts)
-        except OSError:
-            return b""
+def asked(address: tuple[str, int], raw: bytes) -> bytes:
+    """What a connection answers until it is closed, or silent for a while; b"" for nothing."""
+    parts = []
+    with socket.create_connection(address, timeout=60) as line, suppress(OSError):
+        line.sendall(raw)
+        line.settimeout(60 if b"Connection: close" in raw else 0.3)
+        while part := line.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
 
 
 def serving(world: World, room: Path, deed: Callable[[tuple[str, int]], str]) -> Result:
@@ -138,7 +136,6 @@ def serving(world: World, room: Path, deed: Callable[[tuple[str, int]], str]) ->
     from audioldm.listening import server as module
     from audioldm.listening.folder import load
 
-    module.Handler.timeout = 1.0
     test = room / "test"
     shutil.copytree(world.test, test)
     before, threads = (test / "responses.jsonl").read_bytes(), threading.active_count()
@@ -146,7 +143,7 @@ def serving(world: World, room: Path, deed: Callable[[tuple[str, int]], str]) ->
     server = module.Server(load(test))
     server.failure = faults.append
     server.start()
-    address = ("127.0.0.1", server.server_address[1])
+    address = ("127.0.0.1", server.address[1])
     try:
         wrong = deed(address)
         reply = asked(

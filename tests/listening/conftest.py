@@ -113,7 +113,7 @@ def serve(make: Callable[..., Test]) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in running:
-        if server.socket.fileno() >= 0:
+        if not server.server.should_exit:
             server.stop()
     assert not faults
 

@@ -4,23 +4,24 @@ import http.client
 import json
 import re
 import socket
-import time
+from contextlib import suppress
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening import server as module
+from audioldm.gate import is_local
 from audioldm.listening.folder import answers_of
-from audioldm.listening.server import MOST_BYTES, PAGE, STATIC, Server, is_local
+from audioldm.listening.server import MOST_BYTES, PAGE, STATIC, Server
 
 JSON = {"Content-Type": "application/json"}
 JOIN = b"POST /api/join HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def ask(server, method, path, body=None, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.address[1], timeout=10)
     connection.request(method, path, body, headers or {})
     reply = connection.getresponse()
     content = reply.read()
@@ -34,13 +35,14 @@ def post(server, path, content, **headers):
 
 
 def raw(server, data):
-    """Send bytes as they are, half-close, and return all that comes back."""
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=5) as line:
+    """Send bytes as they are and return all that comes back until the line is closed, or silent for a while."""
+    with socket.create_connection(("127.0.0.1", server.address[1]), timeout=5) as line:
         line.sendall(data)
-        line.shutdown(socket.SHUT_WR)
+        line.settimeout(0.2 if b"Connection: close" not in data else 5)
         answer = b""
-        while part := line.recv(65536):
-            answer += part
+        with suppress(TimeoutError, ConnectionError):
+            while part := line.recv(65536):
+                answer += part
     return answer
 
 
@@ -111,69 +113,15 @@ def test_bodies_that_are_refused(serve):
         reply, content = ask(server, "POST", "/api/answer", body, headers)
         assert reply.status == status, (body[:20], content)
         assert json.loads(content)["error"]
-    assert b" 411 " in raw(
-        server, b"POST /api/join HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n"
-    )
+    assert b" 411 " in raw(server, JOIN + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     assert server.study.test.responses.read_bytes() == before
-
-
-def test_a_body_that_was_not_read_is_no_second_request(serve):
-    server = serve()
-    inner = b"GET /api/test HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for verb, path in ((b"GET", b"/"), (b"HEAD", b"/"), (b"GET", b"/nowhere"), (b"POST", b"/api/join")):
-        head = verb + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
-        answer = raw(server, head + b"Content-Length: %d\r\n\r\n" % len(inner) + inner)
-        assert answer.count(b"HTTP/1.1 ") == 1, "the body is not taken for a request"
-        assert b"Connection: close" in answer
-    answer = raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + inner)
-    assert answer.count(b"HTTP/1.1 ") == 1
-    answer = raw(server, 2 * b"GET /api/test HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert answer.count(b"HTTP/1.1 200") == 2, "requests without a body may share a connection"
-
-
-def accepted(server, request):
-    """Whether a request is answered; a refused one may be reset, since the server closes without reading it."""
-    try:
-        return raw(server, request).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
-
-
-def test_connections_are_capped_and_come_back(make, monkeypatch):
-    monkeypatch.setattr(module, "MOST_CONNECTIONS", 3)
-    server = Server(make())
-    server.start()
-    try:
-        lines = [
-            socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=5) for _ in range(3)
-        ]
-        request = b"GET /api/test HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for line in lines:  # each is known to have its thread once it has answered
-            line.sendall(request)
-            assert line.recv(100).startswith(b"HTTP/1.1 200")
-        assert not accepted(server, request), "it is closed after a second"
-        for line in lines:
-            line.close()
-        deadline = time.monotonic() + 10
-        while not accepted(server, request):
-            assert time.monotonic() < deadline
-    finally:
-        server.stop()
-
-
-def test_half_a_body_is_no_fault_of_ours(serve, monkeypatch):
-    monkeypatch.setattr(module.Handler, "timeout", 0.2)
-    server = serve()  # whose faults fail the test
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=5) as line:
-        line.sendall(JOIN + b"Content-Length: 90\r\n\r\n{")
-        assert line.recv(100) == b"", "it is closed without a reply"
 
 
 def test_other_methods_are_refused(serve):
     server = serve()
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
         reply, content = ask(server, method, "/")
-        assert reply.status == 501 and "error" in json.loads(content)
+        assert reply.status == 405 and "error" in json.loads(content)
 
 
 PATHS = [
@@ -191,7 +139,7 @@ def test_no_path_leads_to_a_file(serve):
     for path in [*PATHS, f"/audio/{name}", f"/audio/CODE/{name}", f"/{name}"]:
         request = f"GET {path.replace('CODE', code)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         answer = raw(server, request.encode())
-        assert re.match(rb"HTTP/1\.1 40[04] ", answer), (path, answer[:200])
+        assert re.match(rb"HTTP/1\.1 40[045] ", answer), (path, answer[:200])
         for secret in (server.study.test.design.secret, "root:", '"design"', "[core]"):
             assert secret.encode() not in answer
 
@@ -201,7 +149,7 @@ def test_other_sites_and_rebound_names_are_refused(serve):
     assert ask(server, "GET", "/", headers={"Host": "evil.example"})[0].status == 421
     assert ask(server, "GET", "/", headers={"Host": "["})[0].status == 421
     assert post(server, "/api/join", {"name": ""}, Origin="http://evil.example")[0] == 403
-    own = f"http://127.0.0.1:{server.server_address[1]}"
+    own = f"http://127.0.0.1:{server.address[1]}"
     assert post(server, "/api/join", {"name": ""}, Origin=own)[0] == 200
     (line,) = server.study.test.responses.read_text().splitlines()
     assert json.loads(line)["event"] == "join"
@@ -209,9 +157,8 @@ def test_other_sites_and_rebound_names_are_refused(serve):
 
 def test_only_this_machine_by_default(make):
     server = Server(make())
-    assert (server.server_address[0], server.local, server.key) == ("127.0.0.1", True, "")
-    server.server_close()
-    server.study.close()
+    assert (server.address[0], server.local, server.key) == ("127.0.0.1", True, "")
+    server.stop()
     assert [is_local(host) for host in ("localhost", "::1", "127.0.0.2", "0.0.0.0", "10.0.0.1", "x.org")] == [
         True, True, True, False, False, False,
     ]  # fmt: skip
@@ -235,7 +182,7 @@ def test_others_need_the_link(make):
 def test_a_port_that_is_taken(serve, make):
     server = serve()
     with pytest.raises(AudioLDMError, match="cannot be opened"):
-        Server(make("acr"), port=server.server_address[1])
+        Server(make("acr"), port=server.address[1])
 
 
 words = st.sampled_from(["code", "trial", "answer", "heard", "seconds", "switches", "device", "name", "key"])
@@ -283,8 +230,7 @@ def test_any_path_is_the_page_or_nothing(fuzzed, tail):
     for path in (f"/{tail}", f"/audio/{code}/{tail}", f"/audio/{tail}"):
         answer = raw(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         status = int(answer[9:12])
-        path = re.sub("^/+", "/", path)  # http.server reads several slashes as one
-        sound = re.fullmatch(rf"/audio/{code}/([01]/[01]|(volume|beeps)(/\d)?)", path)
+        sound = re.fullmatch(rf"/audio/{code}/(0*[01]/[01]|(volume|beeps)(/\d+)?)", unquote(path))
         known = path in STATIC or path == "/api/test" or sound is not None
         assert status == 200 if known else 400 <= status < 500
         assert server.study.test.design.secret.encode() not in answer

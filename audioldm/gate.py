@@ -1,0 +1,111 @@
+"""What stands between the network and an application: who may ask, under which name, and how much may be sent."""
+
+import hmac
+import socket
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+}
+OPEN = ("/health", "/docs", "/openapi.json")
+"""Paths that need no token"""
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without its port; "" for what is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class Gate:
+    """ASGI middleware for a server that listens at ``host``; every reply gets ``headers``.
+
+    With a ``token`` it wants to see it; bodies of more than ``most`` bytes are refused, and with ``rebound`` False
+    requests under names that may have been rebound to this machine.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str,
+        token: str = "",
+        most: int | None = None,
+        rebound: bool = False,
+        headers: Mapping[str, str] = HEADERS,
+    ) -> None:
+        self.app, self.host, self.token, self.most = app, host, token, most
+        self.rebound, self.headers = rebound, headers
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it with its status and one line."""
+        if scope["type"] != "http":
+            if scope["type"] != "websocket":
+                await self.app(scope, receive, send)
+            return
+
+        async def sealed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self.headers)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        if refusal := self.refusal(scope, headers):
+            await refuse(scope, receive, sealed, *refusal)
+        else:
+            await self.answer(scope, receive, sealed, headers)
+
+    async def answer(self, scope: Message, receive: Receive, send: Send, headers: Headers) -> None:
+        await self.app(scope, receive, send)
+
+    def refusal(self, scope: Message, headers: Headers) -> tuple[int, str] | None:
+        """Why a request is not answered: a name that was rebound to this machine, another site, no token, its size."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not (self.rebound or self.is_own(host_name(host))):
+            return 421, "This server does not answer to that name."
+        if origin is not None and origin.partition("://")[2] != host:
+            return 403, "Another site may not ask here."
+        sent = headers.get("authorization", "").encode("latin-1")
+        known = not self.token or hmac.compare_digest(sent, f"Bearer {self.token}".encode())
+        if not known and scope["path"] not in OPEN:
+            return 401, "Send the server's token as Authorization: Bearer TOKEN."
+        length = headers.get("content-length", "0")
+        if self.most is not None and ("transfer-encoding" in headers or not length.isdecimal()):
+            return 411, "Send a Content-Length."
+        too_long = self.most is not None and int(length) > self.most
+        return (413, f"Send at most {self.most} bytes.") if too_long else None
+
+    def is_own(self, name: str) -> bool:
+        """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
+        if is_local(self.host):
+            return is_local(name)
+        try:
+            return bool(ip_address(name))
+        except ValueError:
+            return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+
+
+async def refuse(scope: Message, receive: Receive, send: Send, status: int, reason: str) -> None:
+    """A status and one line of JSON; whatever is left of a body is not read."""
+    await JSONResponse({"error": reason}, status, {"Connection": "close"})(scope, receive, send)
