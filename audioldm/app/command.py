@@ -64,7 +64,6 @@ class Serve(Command):
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

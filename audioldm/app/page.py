@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from starlette.middleware import Middleware
 
 from audioldm.app.gate import Gate
@@ -16,7 +17,6 @@ from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
-from audioldm.evaluation.run_report import Points, smooth
 from audioldm.pipeline.sounds import Sound
 from audioldm.serve.jobs import Progress
 from audioldm.serve.service import EDITS, EditRequest, Service, Take
@@ -91,7 +91,6 @@ def build(studio: Service, trainer: Trainer) -> gr.Blocks:
 
 
 def settings(studio: Service, host: str) -> dict[str, Any]:
-    """How the page is launched at ``host``: local fonts, upload limits, the gate, and results as the only folder."""
     css, script = ((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "selection.js"))
     return {
         "max_file_size": studio.limits.upload_mb * 2**20,
@@ -108,7 +107,6 @@ def settings(studio: Service, host: str) -> dict[str, Any]:
 
 
 def theme() -> gr.themes.Base:
-    """Fonts of the machine, and a blue on which white can be read (WCAG AA)."""
     base = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"], primary_hue="blue")
     return base.set(
         button_primary_background_fill="#1d4ed8",
@@ -120,17 +118,14 @@ def theme() -> gr.themes.Base:
 
 
 def whole(label: str, value: float, least: int = 1, most: float | None = None) -> gr.Number:
-    """A field for a whole number."""
     return gr.Number(value, label=label, precision=0, minimum=least, maximum=most)
 
 
 def text(label: str, placeholder: str = "", **settings: Any) -> gr.Textbox:
-    """A field for a line of text; empty at first."""
     return gr.Textbox("", label=label, placeholder=placeholder, lines=1, **settings)
 
 
 def generate_tab(studio: Service, history: gr.State) -> None:
-    """Prompt, settings, takes."""
     default, limits = studio.pipe.defaults, studio.limits
     prompt = text("Prompt", "a dog barking", elem_id="prompt")
     with gr.Row():
@@ -272,7 +267,6 @@ def finished(takes: list[Take]) -> str:
 
 
 def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]:
-    """``count`` players: those with a take shown, the others hidden."""
     parts: list[Update] = []
     for take, name in zip(takes, names, strict=True):
         label = f"{name}, seed {take['seed']}"
@@ -284,7 +278,6 @@ def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]
 
 
 def history_html(past: History) -> tuple[str, list[str]]:
-    """The takes so far as a table, newest first, and their files."""
     newest = past[::-1]
     rows = [
         [take["settings"].get("edit", "generate"), take["prompt"], take["seed"], take["sound"]["seconds"]]
@@ -296,7 +289,6 @@ def history_html(past: History) -> tuple[str, list[str]]:
 
 
 def selectable(sound: Sound, rate: int) -> str:
-    """The waveform of an upload, on which a region can be drawn; the model hears it at ``rate`` Hz."""
     picture = html.image(
         figure.strip(sound.mono(rate).numpy()),
         f"Waveform, {sound.seconds:.1f} seconds: drag to select a region",
@@ -304,17 +296,17 @@ def selectable(sound: Sound, rate: int) -> str:
     return f'<div id="wave" data-seconds="{sound.seconds:.4f}">{picture}<div class="shade"></div></div>'
 
 
-def curve_html(points: Points) -> str:
-    """The loss of a training, batch by batch, and its running mean."""
+def curve_html(points: list[tuple[float, float]]) -> str:
     if not points:
         return ""
     batches, losses = zip(*points, strict=True)
     picture = Picture(figsize=(9, 2.6))
     axes = picture.subplots()
     axes.plot(batches, losses, linewidth=0.6, color="#93c5fd")
-    axes.plot(batches, smooth(losses), linewidth=1.4, color="#1d4ed8")
+    width = max(1, len(losses) // 20)
+    means = np.convolve(losses, np.full(width, 1 / width), mode="valid")
+    axes.plot(batches[width - 1 :], means, linewidth=1.4, color="#1d4ed8")
     axes.set(xlabel="batch", ylabel="loss")
     axes.grid(alpha=0.3)
-    return html.figure(
-        picture, f"Loss of {len(points)} batches, {losses[0]:.3g} at first, {losses[-1]:.3g} now"
-    )
+    title = f"Loss of {len(points)} batches, {losses[0]:.3g} at first, {losses[-1]:.3g} now"
+    return html.figure(picture, title)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import NamedTuple
 from uuid import uuid4
 
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.datasets.prepare.shared import is_sound, walk
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.run_report import Points, read_run
 from audioldm.paths import inside
 from audioldm.serve.service import Service, Take
 
@@ -47,11 +47,9 @@ class TrainRequest:
 
     @property
     def audible(self) -> str:
-        """The prompt to hear before and after."""
         return (self.compare or (WORD if self.kind == "textual_inversion" else self.prompt)).strip()
 
     def check(self) -> None:
-        """Refuse what makes no sense, in the words of the page."""
         if self.kind not in kinds():
             raise AudioLDMError(f"kind={self.kind!r} is unknown.", f"Known: {', '.join(kinds())}.")
         for name, most in MOST.items():
@@ -66,17 +64,16 @@ class TrainRequest:
             )
 
 
-@dataclass(frozen=True)
-class News:
+class News(NamedTuple):
     """How far a training is: a line for people, and (batch, loss) so far.
 
     At the end also the same prompt and seed by the model before and after, and a copy of the adapter, if there is one.
     """
 
     line: str
-    curve: Points = field(default_factory=list)
-    takes: list[Take] = field(default_factory=list)
-    adapter: Path | None = None
+    curve: list[tuple[float, float]]
+    takes: list[Take]
+    adapter: Path | None
 
 
 class Training:
@@ -84,14 +81,12 @@ class Training:
 
     def __init__(self, trainer: "Trainer", request: TrainRequest) -> None:
         self.trainer, self.request = trainer, request
-        self.ended, self.stopping, self.error = Event(), False, ""
-        self.takes: list[Take] = []
+        self.ended, self.stopping, self.error, self.takes = Event(), False, "", list[Take]()
         self.adapter: Path | None = None
         words = trainer.words(request)
         # the same settings and files have the same folder, so that a request goes on where it was stopped
-        stats = [
-            (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(trainer.place(request))
-        ]
+        files = ((path, path.stat()) for path in walk(trainer.place(request)))
+        stats = [(str(path), about.st_size, about.st_mtime_ns) for path, about in files]
         digest = hashlib.sha256(json.dumps([words, stats]).encode()).hexdigest()[:12]
         self.folder = (trainer.studio.out / "training" / f"{request.kind}_{digest}").absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +102,6 @@ class Training:
         Thread(target=self.follow, daemon=True).start()
 
     def follow(self) -> None:
-        """Wait for the process, then make the two sounds."""
         try:
             code = self.process.wait()
             if not self.stopping:
@@ -117,9 +111,7 @@ class Training:
         except AudioLDMError as error:
             self.error = str(error)
         except Exception as error:
-            self.error = (
-                f"The sounds before and after failed ({type(error).__name__}); the log has the details."
-            )
+            self.error = f"The sounds before and after failed ({type(error).__name__}); see the log."
             raise
         finally:
             self.ended.set()
@@ -157,23 +149,24 @@ class Training:
         self.process.terminate()
 
     def news(self) -> News:
-        """How far it is now."""
+        from audioldm.training.callbacks import read_metrics
+
         metrics = self.folder / "metrics.jsonl"
-        series = read_run(self.folder) if metrics.is_file() and metrics.stat().st_size else {}
-        curve, speed = series.get("train/loss", []), series.get("speed/samples_per_s", [])
+        rows = read_metrics(metrics) if metrics.is_file() else []
+        curve = [(row["batch"], row["train/loss"]) for row in rows if "train/loss" in row]
+        speeds = [row["speed/samples_per_s"] for row in rows if "speed/samples_per_s" in row]
         batch, loss = curve[-1] if curve else (0, 0.0)
         where = f" after batch {batch:.0f}" if batch else ""
-        rate = f", {speed[-1][1]:.3g} sounds/s" if speed else ""
-        lines: list[tuple[object, str]] = [
-            (self.error, self.error),
-            (self.takes, f"Done: {self.request.batches} batches; before and after have one seed."),
-            (self.stopping, f"Stopped{where}. The same request goes on from the last state."),
-            (self.process.poll() == 0, "Making the sounds before and after."),
-            (not curve, "Reading and encoding the sounds."),
-            (True, f"Batch {batch:.0f} of {self.request.batches}, loss {loss:.3g}{rate}."),
-        ]
-        line = next(line for holds, line in lines if holds)
-        return News(line, curve, self.takes, self.adapter)
+        rate = f", {speeds[-1]:.3g} sounds/s" if speeds else ""
+        lines: dict[str, object] = {
+            self.error: self.error,
+            f"Done: {self.request.batches} batches; before and after have one seed.": self.takes,
+            f"Stopped{where}. The same request goes on from the last state.": self.stopping,
+            "Making the sounds before and after.": self.process.poll() == 0,
+            "Reading and encoding the sounds.": not curve,
+            f"Batch {batch:.0f} of {self.request.batches}, loss {loss:.3g}{rate}.": True,
+        }
+        return News(next(line for line, holds in lines.items() if holds), curve, self.takes, self.adapter)
 
 
 @dataclass

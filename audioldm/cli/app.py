@@ -31,7 +31,6 @@ COMMANDS = {
     "data": "audioldm.cli.data:app",
     "evaluate": "audioldm.cli.evaluate:app",
     "listen": "audioldm.cli.listen:app",
-    "report": "audioldm.cli.runs:Report",
     "export": "audioldm.cli.export:Export",
     "adapter": "audioldm.cli.adapter:app",
     "bench": "audioldm.cli.bench:Bench",

@@ -1,4 +1,4 @@
-"""Commands about trainings: the recipes, a run, the average of its weights, and a page about it."""
+"""Commands about trainings: the recipes, a run, and the average of its weights."""
 
 import errno
 import shutil
@@ -236,28 +236,3 @@ class Ema(Force, Command):
             shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
             save_component(unet, stage / "model" / "unet")
         show_text(weight_file(out / "model" / "unet"))
-
-
-class Report(Command):
-    """Write a self-contained HTML page: curves, previews over time, settings.
-
-    \b
-    Examples:
-      audioldm report runs/tiny/vae
-      audioldm report runs/mine --against runs/tiny/vae -o out/report.html
-    """
-
-    folder: Path = argument(..., "Folder of a run, such as runs/tiny/vae.", "RUN")
-    against: Path | None = option(None, "Another run: its curves dashed, settings that differ.", "RUN")
-    out: Path | None = option(None, "The page.  [default: RUN/report.html]", "-o", "FILE")
-
-    def run(self) -> None:
-        for folder in (self.folder, self.against):
-            if folder is not None and not folder.is_dir():
-                raise AudioLDMError(f"There is no run {folder}.", "Name a folder below runs/.")
-        from audioldm.evaluation.run_report import run_page
-        from audioldm.paths import write_text
-
-        with waiting("drawing"):
-            page = run_page(self.folder, against=self.against)
-        show_text(write_text(self.out or self.folder / "report.html", page))

@@ -85,7 +85,6 @@ class Screened:
     reasons: list[str] = field(default_factory=list)
 
     def of_kind(self, kind: Kind) -> list[Judgement]:
-        """The judgements of one kind."""
         return [item for item in self.judgements if item.kind == kind]
 
     @property
@@ -117,7 +116,6 @@ class Screened:
         self.judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
 
     def row(self) -> dict[str, Any]:
-        """For tables and JSON."""
         seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
         return {
             "rater": self.number,
@@ -234,14 +232,12 @@ def line_by_prompt(result: Outcome, name: str, means: Floats) -> None:
 
 
 def adjust(pairs: list[Line]) -> None:
-    """Holm's p of all pairs together."""
     p_values = np.array([line.p for line in pairs], dtype=np.float64)
     for line, p in zip(pairs, holm(p_values), strict=True):
         line.p_holm = float(p)
 
 
 def share_of_a(judgements: Sequence[Judgement]) -> float | None:
-    """Share of button A among the choices; None where there is none."""
     sides = [item.answer for item in judgements if item.answer != "tie"]
     return sides.count("A") / len(sides) if sides else None
 
@@ -259,13 +255,11 @@ def tabulate(judgements: Sequence[Judgement]) -> dict[Names, Floats]:
 
 
 def prompt_means(table: Floats) -> Floats:
-    """The mean of each prompt (P,), NaN where there is none."""
     count = (~np.isnan(table)).sum(axis=0)
     return np.divide(np.nansum(table, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def mean_line(name: str, table: Floats, draws: Resamples, p: float | None = None, **extra: Any) -> Line:
-    """The mean of a table with its interval."""
     known = ~np.isnan(table)
     estimate = crossed_mean(np.nan_to_num(table), known.astype(np.float64), draws)
     return Line(name, estimate, int(known.sum()), p, extra=extra)

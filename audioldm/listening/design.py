@@ -47,19 +47,17 @@ class Trial:
     """the prompt whose caption is shown, if any; another prompt's in a catch trial of relevance"""
 
 
-def check_answer(trial: Trial, answer: object) -> None:
-    """Raise ValueError for an answer that this trial does not ask for."""
+def wrong_answer(trial: Trial, answer: object) -> str | None:
+    """What is wrong with an answer, if it is none that this trial asks for."""
     if trial.task in CHOICES:
-        if answer not in CHOICES[trial.task]:
-            raise ValueError(f"answer must be one of {', '.join(CHOICES[trial.task])}")
-        return
+        known = answer in CHOICES[trial.task]
+        return None if known else f"answer must be one of {', '.join(CHOICES[trial.task])}."
     low, high = SCALES[trial.task]
     scores: list[Any] = answer if isinstance(answer, list) else [answer]
     if isinstance(answer, list) != (trial.task == "mushra") or len(scores) != len(trial.slots):
-        kind = "a list of " * (trial.task == "mushra")
-        raise ValueError(f"answer must be {kind}{len(trial.slots)} score")
-    if {*map(type, scores)} != {int} or not low <= min(scores) <= max(scores) <= high:
-        raise ValueError(f"scores are whole numbers from {low} to {high}")
+        return f"answer must be {'a list of ' * (trial.task == 'mushra')}{len(trial.slots)} score."
+    whole = {*map(type, scores)} == {int} and low <= min(scores) <= max(scores) <= high
+    return None if whole else f"scores are whole numbers from {low} to {high}."
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,6 @@ def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
 
 
 def conditions(design: Design, task: Task) -> list[Condition]:
-    """What is compared: each system, each pair of them, or the signals of a page."""
     if task in PAIRED:
         return list(combinations(design.systems, 2))
     signals = (str(design.reference), *design.anchors) if task == "mushra" else ()

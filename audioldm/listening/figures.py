@@ -18,7 +18,6 @@ Limits = tuple[float, float] | None
 
 
 def figures(outcome: Outcome) -> dict[str, Picture]:
-    """Every plot of one task, by name."""
     unit = UNITS[outcome.task]
     if not outcome.scores:
         plots = {"shares": forest(outcome.pairs, unit, 0.5, (0, 1))}

@@ -75,7 +75,6 @@ class Choices:
 
 
 def is_name(name: str) -> bool:
-    """Whether a system may be called so."""
     return bool(name.strip()) and name.isprintable() and ":" not in name and name not in stimuli.ANCHOR_HZ
 
 
@@ -104,7 +103,6 @@ def gather(
 
 
 def captions_of(files: dict[str, dict[str, Path]], captions: Path | None) -> dict[str, str]:
-    """Prompt id -> caption, for ``gather``."""
     if captions is None:
         return {prompt: common_prompt(paths) for prompt, paths in files.items()}
     table = read_captions(captions)
@@ -236,7 +234,6 @@ def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Des
 
 
 def check_captions(texts: dict[str, str]) -> None:
-    """Refuse captions by which no relevance can be judged."""
     for prompt, caption in texts.items():
         if not caption:
             raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")

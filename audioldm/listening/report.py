@@ -38,11 +38,9 @@ class Result:
 
     @property
     def excluded(self) -> list[Screened]:
-        """The raters that do not count."""
         return [rater for rater in self.raters if rater.reasons]
 
     def summary(self) -> dict[str, Any]:
-        """Everything as plain values for JSON."""
         return {
             "title": self.title,
             "method": self.method,
@@ -67,22 +65,18 @@ class Result:
 
 
 def headline(result: Outcome) -> str:
-    """How much was answered, and how well raters agree."""
     friedman = "" if result.friedman_p is None else f", Friedman p {number(result.friedman_p)}"
     size = f"{result.answers} answers, {result.raters} raters x {result.prompts} prompts"
     return f"{size}, Krippendorff alpha {number(result.alpha)}{friedman}"
 
 
 def number(value: float | None) -> str:
-    """Three digits; "-" where there is none."""
     if value is None or np.isnan(value):
         return "-"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def tables(result: Outcome) -> list[Table]:
-    """Heads and rows of a task's tables: its systems, its pairs."""
-
     def table(first: str, mean: str, lines: list[Line]) -> Table:
         head = [first, mean, "95 % interval", "n", *(cells(lines[0]) if lines else ())]
         rows = [
@@ -99,7 +93,6 @@ def tables(result: Outcome) -> list[Table]:
 
 
 def cells(line: Line) -> dict[str, str]:
-    """What a line has beside its mean, by column."""
     more: dict[str, str] = {}
     if line.p is not None:
         more = {"p": number(line.p), "p (Holm)": number(line.p_holm)}
@@ -133,7 +126,6 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
 
 
 def notes(test: Test, result: Result, count: int, cut: int) -> list[str]:
-    """What a reader must know before believing the numbers."""
     simulated = sum(rater.device == "simulated" for rater in result.raters)
     few = f"{count} raters: intervals of so few raters are too narrow."
     if count == 1:
@@ -169,7 +161,6 @@ def save(test: Test, result: Result, folder: Path) -> Path:
 
 
 def answers_csv(result: Result) -> str:
-    """Every answer, unblinded."""
     head = ["rater", "counted", "kind", "task", "prompt", "versions", "answer", "seconds"]
     rows: list[Sequence[object]] = []
     for rater in result.raters:

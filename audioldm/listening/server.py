@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -32,6 +33,8 @@ STATIC = {
         f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in ("app", "tasks", "player")
     },
 }
+SLOTS = ("{trial:int}/{slot}", "{slot}", "{slot}/{try:int}")
+"""the sounds of a trial, and those of the volume check, perhaps with the number of the try"""
 MOST_BYTES = 16_384
 """of a request's body: an answer has a few hundred"""
 MOST_CONNECTIONS = 256
@@ -112,22 +115,19 @@ class Server:
             return Response(path.read_bytes(), media_type="audio/wav")
 
         def fault(_: Request, error: Exception) -> Response:
-            self.failure(f"{type(error).__name__}: {error}")
+            if not isinstance(error, h11.ProtocolError):  # which is the client's affair
+                self.failure(f"{type(error).__name__}: {error}")
             return JSONResponse({"error": "The test's computer failed."}, 500)
 
-        routes = [Route(path, part) for path in STATIC]
-        routes += [
-            Route(f"/api/{name}", self.post, methods=["POST"]) for name in ("join", "volume", "answer")
-        ]
-        routes += [
-            Route(f"/audio/{{code}}/{rest}", audio)
-            for rest in ("{trial:int}/{slot}", "{slot}", "{slot}/{try:int}")
-        ]
-        routes += [
+        def state(request: Request) -> Response:
+            return JSONResponse(study.state(request.path_params["code"]))
+
+        routes = [
+            *(Route(path, part) for path in STATIC),
+            *(Route(f"/api/{name}", self.post, methods=["POST"]) for name in ("join", "volume", "answer")),
+            *(Route(f"/audio/{{code}}/{rest}", audio) for rest in SLOTS),
             Route("/api/test", lambda _: JSONResponse(shown)),
-            Route(
-                "/api/state/{code}", lambda request: JSONResponse(study.state(request.path_params["code"]))
-            ),
+            Route("/api/state/{code}", state),
         ]
         gate = Middleware(Gate, host=host, most=MOST_BYTES, rebound=not self.local, headers=HEADERS)
         handlers: dict[Any, Any] = {

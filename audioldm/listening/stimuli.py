@@ -92,7 +92,6 @@ def fade(wave: Wave) -> Wave:
 
 
 def pcm16(wave: Wave) -> bytes:
-    """A WAV file of 16-bit integers: no player scales it, unlike an array of floats."""
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, RATE, format="WAV", subtype="PCM_16")
     return buffer.getvalue()

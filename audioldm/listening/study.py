@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.design import METHODS, Trial, check_answer, plan
+from audioldm.listening.design import METHODS, Trial, plan, wrong_answer
 from audioldm.listening.folder import Test, answers_of
 
 HEARD_SECONDS = 2.0
@@ -25,8 +25,6 @@ DEVICES = ("headphones", "earphones", "loudspeakers")
 
 
 class RefusedError(Exception):
-    """A request that changes nothing, with the HTTP status that tells why."""
-
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -110,7 +108,6 @@ class Study:
             raise
 
     def close(self) -> None:
-        """Let go of the log."""
         os.close(self.file)
         self.process.release()
 
@@ -134,7 +131,6 @@ class Study:
         return f"{text[:5]}-{text[5:10]}"
 
     def rater(self, code: object) -> Rater:
-        """The rater of a code, or a refusal."""
         rater = self.raters.get(code.strip().upper()) if isinstance(code, str) else None
         if rater is None:
             raise RefusedError(404, "This code is not known here.")
@@ -182,11 +178,10 @@ class Study:
             return {**state, "phase": "trial", "trial": self.shown(rater)}
 
     def shown(self, rater: Rater) -> dict[str, Any]:
-        """The trial a rater is at, as the page may know it."""
         trial, index = rater.trials[rater.answered], rater.answered
         before = rater.trials[index - 1] if index else None
         tasks = METHODS[self.test.design.method]
-        practice = trial.kind == "training"
+        practice, (seconds, need) = trial.kind == "training", self.lengths(trial)
         return {
             "index": index,
             "task": trial.task,
@@ -198,21 +193,17 @@ class Study:
             "caption": self.captions[trial.caption_of] if trial.caption_of is not None else "",
             "slots": len(trial.slots),
             "reference": trial.reference is not None,
-            "seconds": self.seconds(trial),
-            "need_seconds": self.needed(trial),
+            "seconds": seconds,
+            "need_seconds": need,
         }
 
     def blind(self, trial: Trial) -> list[str]:
-        """The file of each slot."""
         return [self.names[name, trial.prompt] for name in trial.slots]
 
-    def seconds(self, trial: Trial) -> float:
-        """How long the clips of a trial are."""
-        return float(self.test.clips[self.blind(trial)[0]]["seconds"])
-
-    def needed(self, trial: Trial) -> float:
-        """How many seconds of each clip must be played."""
-        return round(min(HEARD_SECONDS, 0.9 * self.seconds(trial)), 3)
+    def lengths(self, trial: Trial) -> tuple[float, float]:
+        """How many seconds the clips of a trial have, and of each must be played."""
+        seconds = float(self.test.clips[self.blind(trial)[0]]["seconds"])
+        return seconds, round(min(HEARD_SECONDS, 0.9 * seconds), 3)
 
     def volume(self, code: object, *, device: object, beeps: object) -> None:
         """The volume check's answer: how many beeps the rater counted, through what."""
@@ -239,11 +230,9 @@ class Study:
             if not rater.volume_done and session.source == "page":
                 raise RefusedError(409, "The volume check comes first.")
             at = rater.trials[trial]
-            try:
-                check_answer(at, answer)
-            except ValueError as error:
-                raise RefusedError(422, f"{error}.") from None
-            record = session.checked(len(at.slots) + (at.reference is not None), self.needed(at))
+            if wrong := wrong_answer(at, answer):
+                raise RefusedError(422, wrong)
+            record = session.checked(len(at.slots) + (at.reference is not None), self.lengths(at)[1])
             self.record(
                 "answer", rater.number, trial=trial, kind=at.kind, task=at.task, prompt=at.prompt,
                 caption_of=at.caption_of, stimuli=self.blind(at), answer=answer, **record,

@@ -105,7 +105,6 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
 
 
 def describer(service: "Service", captioner: Path) -> Callable[[str], dict[str, Any]]:
-    """The tool that describes sounds by the captioner of a folder."""
     from audioldm.pipeline.captions import Captioning
     from audioldm.serve.jobs import Job
 
@@ -120,7 +119,6 @@ def describer(service: "Service", captioner: Path) -> Callable[[str], dict[str, 
 
 
 def present(file: str) -> str:
-    """A file's name.   Raises AudioLDMError where there is none."""
     if not Path(file).is_file():
         raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
     return file

@@ -50,7 +50,6 @@ class Settings(BaseModel):
     )
 
     def settings(self, seconds: float | None = None) -> dict[str, Any]:
-        """As the pipeline names them."""
         named = {
             "negative": self.negative_prompt, "guidance": self.guidance_scale, "steps": self.num_inference_steps,
             "seconds": seconds,
@@ -79,8 +78,6 @@ class Edit(Settings):
 
 
 class API:
-    """The handlers of one service, and what they count."""
-
     def __init__(self, service: Service) -> None:
         self.service = service
         self.counts: Counter[str] = Counter()
@@ -163,7 +160,6 @@ class API:
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     def check(self, asked: Settings) -> None:
-        """Refuse another model's name."""
         name = self.service.pipe.name
         if asked.model not in (None, "", name):
             raise AudioLDMError(f"model={asked.model!r} is not served here.", f"Served: {name}.")
@@ -197,7 +193,6 @@ class API:
 
 
 def wav_header(rate: int) -> bytes:
-    """The 44 bytes of RIFF WAVE for one channel of 16 bits, of any length."""
     most = 0xFFFFFFFF
     form = (b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", most)
     return struct.pack("<4sI4s4sIHHIIHH4sI", *form)

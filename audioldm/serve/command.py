@@ -8,7 +8,6 @@ from audioldm.cli.console import say, waiting
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.errors import AudioLDMError
-from audioldm.gate import is_local
 
 
 class Serve(Command):
@@ -41,6 +40,7 @@ class Serve(Command):
         with extra("serve"):
             import uvicorn
 
+            from audioldm.gate import is_local
             from audioldm.serve.api import build
         from audioldm.serve.jobs import Jobs
         from audioldm.serve.service import Limits, Service

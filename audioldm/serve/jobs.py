@@ -120,14 +120,12 @@ class Jobs:
             job.future.set_result(result)
 
     def fail(self, group: list[Job], error: Exception) -> None:
-        """Count what was lost, and raise it for whoever waits."""
         self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
         for job in group:
             job.future.set_exception(error)
 
 
 def report(group: list[Job], done: int, steps: int) -> None:
-    """Tell each job of a group how far it is.   Raises Stopped where all are to be stopped."""
     if all(job.stopping.is_set() for job in group):
         raise Stopped
     for job in group:

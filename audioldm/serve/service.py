@@ -75,7 +75,6 @@ class EditRequest:
 
     @property
     def added(self) -> float:
-        """Seconds that the sound becomes longer."""
         return self.seconds if self.kind == "continue" else 0.0
 
     def regions(self, seconds: float) -> list[tuple[float, float]]:
@@ -83,7 +82,6 @@ class EditRequest:
         return [(self.begin, min(self.end, seconds))] if self.end > self.begin else []
 
     def check(self) -> None:
-        """Refuse what makes no sense."""
         if self.kind not in EDITS:
             raise AudioLDMError(f"edit={self.kind!r} is unknown.", f"Known: {', '.join(EDITS)}.")
         if self.kind == "continue" and self.seconds <= 0:
@@ -143,7 +141,6 @@ class Service:
 
     @property
     def results(self) -> Path:
-        """The folder of results, apart from that of uploads."""
         return self.out / "results"
 
     def generating(self, prompt: str, *, seed: int, on_step: OnStep | None = None, **settings: Any) -> Job:
@@ -270,7 +267,6 @@ class Service:
     def each(
         self, submit: Callable[..., Job], prompt: str, title: str, seeds: range, settings: dict[str, Any]
     ) -> Takes:
-        """Make and save a take for each seed, into a folder that no other request has."""
         output = Output(out=self.results / uuid4().hex)
         settings = {**vars(self.pipe.defaults), "notes": [], **settings}
         results = yield from watch([partial(submit, seed=seed) for seed in seeds])

@@ -177,3 +177,16 @@ def test_dpo_begins_at_log_2_and_pulls_the_pair_apart(fit):
     batch = collate_latents([module.trainer.datamodule.train[i] for i in range(2)])
     module.unet.train()
     assert module.training_step(batch, 0)["loss"].item() == pytest.approx(math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"batch": 60, "train/loss": [1]}', '{"batch": 1e999, "a": 1}', '{"a": 1}', f'{{"batch": {10**400}}}',
+             "{}", '{"batch": {}, "a": 1}', '{"a": ' * 3000 + "}", "{\ufffd\0}"],
+)  # fmt: skip
+def test_lines_that_no_training_wrote_are_left_out(line, tmp_path):
+    from audioldm.training.callbacks import read_metrics
+
+    path, rows = tmp_path / "metrics.jsonl", [{"batch": b, "train/loss": 1 / b} for b in range(1, 9)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(f"{line}\n{text}\n{line}\n" + '{"batch": 60, "tr')
+    assert [row for row in read_metrics(path) if row["batch"] < 1e300] == rows
