@@ -26,16 +26,16 @@ SOURCES = {
     "parquet": "packed:parquet_rows",
     "webdataset": "packed:tar_rows",
     "datasets": "packed:datasets_rows",
-    "esc10": "labelled:esc10",
-    "esc50": "labelled:esc50",
-    "urbansound8k": "labelled:urbansound8k",
-    "fsd50k": "labelled:fsd50k",
-    "audioset": "labelled:audioset",
-    "audiocaps": "captioned:audiocaps",
-    "clotho": "captioned:clotho",
-    "wavcaps": "captioned:wavcaps",
-    "macs": "captioned:macs",
-    "musiccaps": "captioned:musiccaps",
+    "esc10": "published:esc10",
+    "esc50": "published:esc50",
+    "urbansound8k": "published:urbansound8k",
+    "fsd50k": "published:fsd50k",
+    "audioset": "published:audioset",
+    "audiocaps": "published:audiocaps",
+    "clotho": "published:clotho",
+    "wavcaps": "published:wavcaps",
+    "macs": "published:macs",
+    "musiccaps": "published:musiccaps",
     "opensounds2": "opensounds2:opensounds2",
 }
 """Source -> its reader in audioldm.datasets.prepare; the reader's parameters are the options that the source takes."""
@@ -119,12 +119,12 @@ class Prepare(Force, AsJson, Command):
         check_free(out, force=self.force or self.dry_run)
 
     def fetch(self, reader: "Reader", inputs: list[str]) -> "list[Finding]":
-        from audioldm.datasets.prepare import captioned, youtube
+        from audioldm.datasets.prepare import published, youtube
 
         named = self.reading.named()
         folder = Path(named.get("audio") or inputs[0])
         folder.mkdir(parents=True, exist_ok=True)
-        clips = captioned.clips(reader(*inputs, **named, findings=[]))
+        clips = published.clips(reader(*inputs, **named, findings=[]))
         with waiting("fetching"):
             return [*youtube.fetch(clips, folder)]
 

@@ -7,6 +7,7 @@ opens.  Of a .tar file a member's bytes are read from where they lie when they a
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +66,6 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
 
 
 def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
-    """The members of one row."""
     with opened(verified(row)), open(row.path, "rb") as file:  # only sounds, whatever a manifest names
         sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
         sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
@@ -123,27 +123,27 @@ def samples(shard: str) -> Iterator[Sample]:
 def laid_out(shard: str, size: int, changed: int) -> list[Sample]:
     """The samples of a .tar file by its headers, to be read where they lie; remembered of the last 64 files."""
     with tarfile.open(shard, "r:") as tar:
-        members = [(*split(item.name), (item.offset_data, item.size)) for item in tar if item.isreg()]
+        out = [
+            Sample(
+                shard, key, {sys.intern(kind): (item.offset_data, item.size) for kind, item in items.items()}
+            )
+            for key, items in grouped(tar)
+        ]
         end = tar.offset
     with open(shard, "rb") as file:
         file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != bytes(
-            tarfile.BLOCKSIZE
-        ):  # tarfile takes a damaged header for the end
+        # tarfile takes a damaged header for the end
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"no header and no end at byte {end}")
-    groups = groupby((member for member in members if member[0]), key=lambda member: member[0])
-    return [Sample(shard, key, {suffix: place for _, suffix, place in parts}) for key, parts in groups]
+    return out
 
 
-def split(name: str) -> tuple[str, str]:
-    """WebDataset's key and suffix of a member; the key is empty for names that it passes over.
-
-    >>> split("a/7.left.FLAC"), split("a/readme")
-    (('a/7', 'left.flac'), ('', ''))
-    """
-    folder, slash, file = name.rpartition("/")
-    stem, dot, suffix = file.partition(".")
-    return (f"{folder}{slash}{stem}", sys.intern(suffix.lower())) if stem and dot else ("", "")
+def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """WebDataset's samples: a key ("a/7" of "a/7.left.FLAC") and its members by suffix ("left.flac")."""
+    names = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
+    members = ((match, item) for item in tar if item.isreg() and (match := names.fullmatch(item.name)))
+    for key, group in groupby(members, key=lambda member: member[0][1]):
+        yield key, {match[2].lower(): item for match, item in group}
 
 
 def streamed(shard: str) -> Iterator[Sample]:
@@ -157,7 +157,6 @@ def streamed(shard: str) -> Iterator[Sample]:
 
 
 def unreadable(shard: str, error: object) -> AudioLDMError:
-    """The line about a shard that is damaged or missing."""
     return AudioLDMError(f"{shard} cannot be read ({error}).", "Fetch or write it again.", code=1)
 
 

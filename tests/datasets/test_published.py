@@ -10,14 +10,14 @@ import pytest
 from sounds import save, sine, sound_rows
 
 from audioldm.datasets.check import check
-from audioldm.datasets.prepare import captioned, labelled
+from audioldm.datasets.prepare import published
 from audioldm.datasets.prepare.shared import Sounds, table
 from audioldm.errors import AudioLDMError
 
 HERTZ = itertools.count(200, 7)
 READERS = (
-    captioned.audiocaps, captioned.clotho, captioned.wavcaps, captioned.macs, captioned.musiccaps, labelled.esc10,
-    labelled.esc50, labelled.urbansound8k, labelled.fsd50k, labelled.audioset,
+    published.audiocaps, published.clotho, published.wavcaps, published.macs, published.musiccaps, published.esc10,
+    published.esc50, published.urbansound8k, published.fsd50k, published.audioset,
 )  # fmt: skip
 
 
@@ -53,14 +53,14 @@ def audiocaps(tmp_path: Path) -> Path:
 
 
 def test_audiocaps(audiocaps: Path, command, capsys):
-    listed = captioned.audiocaps(audiocaps / "dataset", audio=audiocaps / "audio")
+    listed = published.audiocaps(audiocaps / "dataset", audio=audiocaps / "audio")
     rows = sound_rows(listed, 5, {"missing": 1})
     test, val = rows["103549.mp3"], rows["vfY_TJq7n_U_130000_140000.ogg"]
     assert test.split == "test" and test.captions == tuple(f"Caption number {i}" for i in range(5))
     assert val.split == "val" and set(val.captions) == {"Rustling occurs", "Ducks quack"}
     assert rows["r1nicOVtvkQ_130.wav"].captions == ("A woman talks nearby, as water pours",)
     assert rows["7fmOlUlwoNg_60.wav"].split == "test", "a video of two lists is in the later split"
-    missing = [(clip.video, clip.start, clip.seconds) for clip in captioned.clips(listed)]
+    missing = [(clip.video, clip.start, clip.seconds) for clip in published.clips(listed)]
     assert missing == [("gone0000000", 0.0, 10)]
     words = ("--from", audiocaps / "dataset", "--audio", audiocaps / "audio", "-o", audiocaps / "m.jsonl")
     assert command("data", "prepare", "audiocaps", *words, "--json") == 0
@@ -87,7 +87,7 @@ def test_clotho(tmp_path: Path):
         encoding = "latin-1" if name == "development" else "utf-8"
         lay(tmp_path, **{f"clotho_metadata_{name}.csv": facts.encode(encoding)})
         sounds(tmp_path / "clotho_audio_files" / name, file, other)
-    rows = sound_rows(captioned.clotho(tmp_path), 6)
+    rows = sound_rows(published.clotho(tmp_path), 6)
     row = rows["val Rain on a café.wav"]
     assert row.split == "val" and len(row.captions) == 5 and row.captions[0] == "One, validation."
     assert (row.licence, row.author, row.labels) == ("CC-BY-3.0", "someone", ("rain", "café"))
@@ -115,11 +115,11 @@ def test_wavcaps(tmp_path: Path):
         *(f"{stem}.flac" for stem in ("Yb0RFKhbpFJA", "NHU05093027", "180913", "555", "2219")),
     )
     lay(tmp_path, banned=json.dumps({"FreeSound": ["555"], "AudioSet": []}))
-    rows = sound_rows(captioned.wavcaps(tmp_path, exclude=[tmp_path / "banned"], val=0), 4)
+    rows = sound_rows(published.wavcaps(tmp_path, exclude=[tmp_path / "banned"], val=0), 4)
     assert "555.flac" not in rows and rows["Yb0RFKhbpFJA.flac"].group == "youtube/b0RFKhbpFJA"
     assert rows["180913.flac"].author == "ann" and rows["180913.flac"].source == "wavcaps/FreeSound"
     with pytest.raises(AudioLDMError, match="blacklist"):
-        captioned.wavcaps(tmp_path, exclude=[tmp_path / "none.json"])
+        published.wavcaps(tmp_path, exclude=[tmp_path / "none.json"])
 
 
 def test_macs(tmp_path: Path):
@@ -132,7 +132,7 @@ def test_macs(tmp_path: Path):
         text += f"- filename: {name}\n  annotations:\n{note.format(61, f'Sentence {i}')}{note.format(76, 'People')}"
     lay(tmp_path, **{"MACS.yaml": text})
     sounds(tmp_path / "audio", *names)
-    rows = sound_rows(captioned.macs(tmp_path), 3)
+    rows = sound_rows(published.macs(tmp_path), 3)
     row = rows["airport-oslo-0-1-a.wav"]
     assert row.captions == ("Sentence 1", "People") and row.labels == ("birds_singing", "adults")
     assert row.split == rows["airport-oslo-0-0-a.wav"].split, "a place's recordings share a split"
@@ -144,7 +144,7 @@ def test_musiccaps(tmp_path: Path):
     text += '"A ballad, soft.",4,False,True\n-0SdAVK79lg,30,40,/m/0155w,"[\'guitar song\']",A guitar.,0,False,False\n'
     lay(tmp_path, **{"musiccaps-public.csv": text})
     sounds(tmp_path / "audio", "-0Gj8-vB1q4.wav", "Y-0SdAVK79lg_30.000_40.000.wav")
-    rows = sound_rows(captioned.musiccaps(tmp_path, val=0), 2)
+    rows = sound_rows(published.musiccaps(tmp_path, val=0), 2)
     row = rows["-0Gj8-vB1q4.wav"]
     assert row.split == "test" and row.labels == ("low quality", "ballad")
     assert rows["Y-0SdAVK79lg_30.000_40.000.wav"].split == "train"
@@ -165,15 +165,15 @@ def esc10(tmp_path: Path) -> Path:
 
 
 def test_esc10(esc10: Path):
-    made = labelled.esc10(esc10, test_fold=5, val_fold=4)
+    made = published.esc10(esc10, test_fold=5, val_fold=4)
     assert Counter(row.split for row in made) == {"train": 18, "val": 6, "test": 6}
     assert all(row.split == {5: "test", 4: "val"}.get(row.fold, "train") for row in made)
     assert all(row.licence == "CC-BY-3.0" and row.source == "esc10" for row in made)
     assert {row.labels for row in made} == {("dog bark",), ("rain",)}
     dog = next(row for row in made if row.path.endswith("1-100-A.wav"))
-    assert dog.captions == labelled.ESC10["Dog bark"]
+    assert dog.captions == published.ESC10["Dog bark"]
     assert dog.author == "some one (Freesound), ESC-10 by K. J. Piczak"
-    made, splits = labelled.esc10(esc10, test_fold=5, val=0.5), dict[str, set[str]]()
+    made, splits = published.esc10(esc10, test_fold=5, val=0.5), dict[str, set[str]]()
     for row in made:
         splits.setdefault(row.group, set()).add(row.split)
     assert all(len(each) == 1 for each in splits.values()), "takes of one recording share a split"
@@ -181,9 +181,9 @@ def test_esc10(esc10: Path):
 
 
 def test_captions_of_classes_are_several_distinct_and_belong_to_one_class():
-    captions = labelled.ESC10.values()
+    captions = published.ESC10.values()
     every = [phrase for phrases in captions for phrase in phrases]
-    assert len(captions) == 10 and len(labelled.PHRASES["esc50"]) == 50
+    assert len(captions) == 10 and len(published.PHRASES["esc50"]) == 50
     assert all(6 <= len(phrases) <= 8 for phrases in captions)
     assert len(set(every)) == len(every) and all(phrase == phrase.strip().lower() for phrase in every)
 
@@ -191,7 +191,7 @@ def test_captions_of_classes_are_several_distinct_and_belong_to_one_class():
 @pytest.mark.esc10
 @pytest.mark.skipif("AUDIOLDM_ESC10" not in os.environ, reason="set AUDIOLDM_ESC10 to ESC-10's folder")
 def test_the_real_esc10():
-    made = labelled.esc10(Path(os.environ["AUDIOLDM_ESC10"]))
+    made = published.esc10(Path(os.environ["AUDIOLDM_ESC10"]))
     assert set(Counter(row.labels for row in made).values()) <= {32, 40}, "8 clips a fold in 4 or 5 folds"
     assert len({row.labels for row in made}) == 10 and all("Freesound" in row.author for row in made)
     report = check(made)
@@ -203,13 +203,13 @@ def test_esc50_and_its_esc10(tmp_path: Path):
     lines += "4-119648-A-4.wav,4,0,frog,False,119648,A\n5-103415-A-2.wav,5,0,pig,False,103415,A\n"
     lay(tmp_path, **{"meta/esc50.csv": lines})
     sounds(tmp_path / "audio", "1-100032-A-0.wav", "4-119648-A-4.wav", "5-103415-A-2.wav")
-    rows = sound_rows(labelled.esc50(tmp_path), 3)
+    rows = sound_rows(published.esc50(tmp_path), 3)
     dog, frog = rows["1-100032-A-0.wav"], rows["4-119648-A-4.wav"]
     assert [row.split for row in rows.values()] == ["train", "val", "test"]
     assert (
         dog.captions[0] == "a dog barking" and dog.licence == "CC-BY-3.0" and frog.licence == "CC-BY-NC-3.0"
     )
-    assert [row.source for row in labelled.esc50(tmp_path, only_esc10=True)] == ["esc10"]
+    assert [row.source for row in published.esc50(tmp_path, only_esc10=True)] == ["esc10"]
 
 
 def test_urbansound8k(tmp_path: Path):
@@ -218,7 +218,7 @@ def test_urbansound8k(tmp_path: Path):
     lines += "100263-2-0-117.wav,100263,58.5,62.5,2,10,2,children_playing\n"
     lay(tmp_path, **{"metadata/UrbanSound8K.csv": lines})
     sounds(tmp_path / "audio", "fold5/100032-3-0-0.wav", "fold10/100263-2-0-117.wav")
-    rows = sound_rows(labelled.urbansound8k(tmp_path), 2)
+    rows = sound_rows(published.urbansound8k(tmp_path), 2)
     row = rows["100263-2-0-117.wav"]
     assert rows["100032-3-0-0.wav"].captions[0] == "a dog barking" and row.split == "test"
     assert row.captions == ("children playing in the background",) and row.group == "freesound/100263"
@@ -239,7 +239,7 @@ def test_fsd50k(tmp_path: Path):
         tmp_path,
         *(f"FSD50K.{name}.wav" for name in ("dev_audio/64760", "dev_audio/16399", "eval_audio/37199")),
     )
-    rows = sound_rows(labelled.fsd50k(tmp_path), 3)
+    rows = sound_rows(published.fsd50k(tmp_path), 3)
     row = rows["64760.wav"]
     assert row.captions == ("the sound of electric guitar", "sounds of electric guitar, guitar and music")
     assert (row.split, row.licence, row.author) == ("train", "CC-Sampling+-1.0", "casualsamples")
@@ -255,13 +255,13 @@ def test_audioset(tmp_path: Path):
     lay(tmp_path, **{"class_labels_indices.csv": classes, "balanced_train_segments.csv": remarks + train})
     lay(tmp_path, **{"eval_segments.csv": f'{remarks}--4gqARaEJE, 0.000, 10.000, "/t/dd00003"\n'})
     sounds(tmp_path / "audio", "--PJHxphWEs_30.000_40.000.flac", "Y--4gqARaEJE.wav")
-    rows = sound_rows(labelled.audioset(tmp_path, val=0), 2)
+    rows = sound_rows(published.audioset(tmp_path, val=0), 2)
     captions = ("speech and dog", "the sound of speech and dog")
     assert rows["--PJHxphWEs_30.000_40.000.flac"].captions == captions
     assert rows["Y--4gqARaEJE.wav"].split == "test"
     lay(tmp_path, **{"eval_segments.csv": f"{remarks}broken\n"})
     with pytest.raises(AudioLDMError, match=r"eval_segments\.csv:4"):
-        labelled.audioset(tmp_path)
+        published.audioset(tmp_path)
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
@@ -277,7 +277,7 @@ def test_a_wrong_folder_is_named(command, tmp_path: Path, reader, capsys):
     "text", ["", "[1]", "{", '{"data": 3}', "[" * 2000, "files: 3", "a: [", "1999-99-99"]
 )
 def test_a_list_that_is_none_is_named(tmp_path: Path, text: str):
-    for reader, name in ((captioned.wavcaps, "AudioSet_SL/sb_final.json"), (captioned.macs, "MACS.yaml")):
+    for reader, name in ((published.wavcaps, "AudioSet_SL/sb_final.json"), (published.macs, "MACS.yaml")):
         lay(tmp_path, **{name: text})
         with pytest.raises(AudioLDMError, match=name.rpartition("/")[2]):
             reader(tmp_path)
@@ -287,7 +287,7 @@ def test_tables_and_names(tmp_path: Path):
     lay(tmp_path, **{"a.csv": "\ufeffname; x \nü;1\n", "train.csv": "id,caption\n1,x\n"})
     assert [row.cells for row in table(tmp_path / "a.csv", (), None)] == [{"name": "ü", "x": "1"}]
     with pytest.raises(AudioLDMError, match="youtube_id"):
-        captioned.audiocaps(tmp_path)
+        published.audiocaps(tmp_path)
     sounds(tmp_path, "deep/b.wav")
     known = Sounds(tmp_path)
     assert known.find("none", "b") == tmp_path / "deep/b.wav"

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from audioldm.datasets.manifest import read
-from audioldm.datasets.prepare import labelled
+from audioldm.datasets.prepare import published
 
 QUICK = ("--steps", "2", "--seconds", "0.64", "--set", "figure=false")
 
@@ -111,6 +111,6 @@ def test_a_published_table_names_no_sound_outside_of_its_folder(tmp_path, kind, 
     ending = "" if kind == "fsd50k" else ".wav"
     table.write_text(text.format(name=name + ending, fine=f"fine{ending}"))
     (tmp_path / "secret.wav").write_bytes(b"nobody reads this")
-    rows = getattr(labelled, kind)(tmp_path / "set", findings=findings)
+    rows = getattr(published, kind)(tmp_path / "set", findings=findings)
     assert [Path(row.path).name for row in rows] == ["fine.wav"]
     assert [finding.path for finding in findings] == [f"{table}:2"] and "leads out" in findings[0].detail

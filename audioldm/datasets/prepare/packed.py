@@ -10,13 +10,13 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Row, split_of
 from audioldm.datasets.prepare.shared import SPLIT_NAMES, WRONG, AnyPath, Findings, note
+from audioldm.datasets.shards import DAMAGE, grouped
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes
 from audioldm.tables import is_text, lines, read_text, texts_of
@@ -58,13 +58,11 @@ class Sample:
         return Sample(where, audio, line, split)
 
     def texts(self, names: Sequence[str]) -> tuple[str, ...]:
-        """What the fields ``names`` hold: texts, or lists of texts."""
         cells = [self.fields.get(name) for name in names]
         values = [item for cell in cells for item in (cell if isinstance(cell, list | tuple) else [cell])]
         return tuple(dict.fromkeys(texts_of([item for item in values if is_text(item)])))
 
     def first(self, *names: str, default: str = "") -> str:
-        """The first of the fields ``names`` that says something."""
         return next((str(self.fields[name]) for name in names if self.fields.get(name)), default)
 
 
@@ -109,12 +107,16 @@ def unpack(
         if not isinstance(sample.audio, bytes) or not sample.audio:
             note(findings, sample.where, sample.fault, "missing")
             continue
-        path, digest = written(sample.audio, folder)
+        digest = hashlib.sha256(sample.audio).hexdigest()
+        ending = next((suffix for magic, suffix in MAGIC if sample.audio.startswith(magic)), ".bin")
+        path = folder / f"{digest[:32]}{ending}"
+        if not path.is_file() or path.stat().st_size != len(sample.audio):
+            write_bytes(path, sample.audio)
         group = f"{source}/{sample.first(*GROUPS, default=digest)}"
         split = sample.first("split", default=sample.split).lower()
-        texts.setdefault(path, []).extend(sample.texts(columns))
-        rows[path] = Row(
-            path, (), sample.texts(LABELS), source=source, group=group,
+        texts.setdefault(str(path), []).extend(sample.texts(columns))
+        rows[str(path)] = Row(
+            str(path), (), sample.texts(LABELS), source=source, group=group,
             split=SPLIT_NAMES.get(split, split_of(group, val=val, test=test)),
             author=sample.first("author", default=author),
             licence=sample.first("licence", "license", default=licence),
@@ -125,16 +127,6 @@ def unpack(
             f"{source} has no sounds{why}.", "Is there a column or member with audio?", code=1
         )
     return [replace(row, captions=tuple(dict.fromkeys(texts[path]))) for path, row in rows.items()]
-
-
-def written(audio: bytes, folder: Path) -> tuple[str, str]:
-    """Where a sound is, written there if it is not, and its sha256."""
-    digest = hashlib.sha256(audio).hexdigest()
-    ending = next((suffix for magic, suffix in MAGIC if audio.startswith(magic)), ".bin")
-    path = folder / f"{digest[:32]}{ending}"
-    if not path.is_file() or path.stat().st_size != len(audio):
-        write_bytes(path, audio)
-    return str(path), digest
 
 
 def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
@@ -156,7 +148,6 @@ def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]
 
 
 def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
-    """Refuse a table without the column of sounds."""
     if column not in names:
         raise AudioLDMError(
             f"{where} has no column {column!r}; it has {list(names)}.", "Name it with --audio-column."
@@ -173,19 +164,12 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
             with tarfile.open(path) as tar:
-                plain = (item for item in tar if item.isreg() and item.size <= MOST_BYTES)
-                for key, group in groupby(plain, key=lambda item: split_name(item.name)[0]):
-                    files = {split_name(item.name)[1]: tar.extractfile(item).read() for item in group}  # type: ignore[union-attr]
+                for key, items in grouped(tar):
+                    small = {kind: item for kind, item in items.items() if item.size <= MOST_BYTES}
+                    files = {f".{kind}": tar.extractfile(item).read() for kind, item in small.items()}  # type: ignore[union-attr]
                     yield from joined(f"{path}!{key}", files)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except DAMAGE as error:
             yield Sample(str(path), None, fault=f"this tar is damaged: {str(error).splitlines()[0]}")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Key and suffix of a member: "a/7" and ".left.flac" of "a/7.left.FLAC"."""
-    folder, _, file = name.rpartition("/")
-    stem, _, suffix = file.partition(".")
-    return f"{folder}/{stem}", f".{suffix.lower()}"
 
 
 def joined(where: str, members: Mapping[str, bytes]) -> Iterator[Sample]:
@@ -205,10 +189,13 @@ def joined(where: str, members: Mapping[str, bytes]) -> Iterator[Sample]:
 def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
     """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
     datasets = needed("datasets")
-    folder, splits = (
-        Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME),
-        content(name, config),
-    )
+    try:
+        saved = any(Path(name, f"dataset_{kind}.json").is_file() for kind in ("info", "dict"))
+        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
+    except Exception as error:  # the library raises whatever its readers raise
+        what = f"`datasets` cannot open {name}: {error}"
+        raise AudioLDMError(what, "Check the name and the network.", code=1) from error
+    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
     parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
     for split, part in parts.items():
         check_column(name, column, part.column_names)
@@ -217,17 +204,6 @@ def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
         for number, line in enumerate(part):
             line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
             yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
-
-
-def content(name: str, config: str | None) -> Any:
-    """One split, or several by name, as `datasets` opens them."""
-    datasets = needed("datasets")
-    try:
-        saved = Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file()
-        return datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
-    except Exception as error:  # the library raises whatever its readers raise
-        what = f"`datasets` cannot open {name}: {error}"
-        raise AudioLDMError(what, "Check the name and the network.", code=1) from error
 
 
 def needed(module: str) -> Any:

@@ -5,6 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row", *, 
 
 
 def reason_of(error: Exception) -> str:
-    """What one of the errors WRONG says of a record."""
     text = f"no {error}" if isinstance(error, KeyError) else getattr(error, "message", str(error))
     return str(text).strip(" .")
 
@@ -47,8 +47,6 @@ def table(
     path: AnyPath, need: Sequence[str], findings: Findings, *, text: Sequence[str] = ()
 ) -> list[Record]:
     """The rows of a table of a data set; those of another shape are added to ``findings``."""
-    if not Path(path).is_file():
-        raise AudioLDMError(f"There is no table {path}.", "Is this the data set's own folder?")
     rows = read_table(path, need=need, text=text)
     for item in rows.omitted:
         note(findings, item.where, item.fault)
@@ -124,14 +122,15 @@ class Sounds:
             if not folder.is_dir():
                 raise AudioLDMError(f"There is no folder {folder}.", "Name the folder that holds the sounds.")
         self.by_name: dict[str, Path] = {}
-        for path in (path for folder in self.folders for path in walk(folder) if is_sound(path)):
+        for path in filter(is_sound, chain.from_iterable(map(walk, self.folders))):
             for name in (path.name, path.stem):
                 self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
 
     def find(self, *names: str) -> Path | None:
         """The first of ``names`` that is there."""
-        forms = (unicodedata.normalize("NFC", name) for name in names)
-        return next((self.by_name[name] for name in forms if name in self.by_name), None)
+        return next(
+            filter(None, (self.by_name.get(unicodedata.normalize("NFC", name)) for name in names)), None
+        )
 
     def place(self, *names: str) -> str:
         """As ``find``, or where it should have been: the check then names it as missing."""
@@ -141,10 +140,11 @@ class Sounds:
 def youtube_names(video: str, start: float, end: float | None = None) -> list[str]:
     """The file names (without ending) that are in use for a clip of a video."""
     stop = start + CLIP_SECONDS if end is None else end
-    whole = [f"{video}_{start:g}", f"Y{video}_{start:g}", video, f"Y{video}"]
-    spans = [f"{start:g}_{stop:g}", f"{start:.3f}_{stop:.3f}"]
-    spans += [f"{start * 1000:g}_{stop * 1000:g}", f"{start * 1000:.0f}_{stop * 1000:.0f}"]
-    return whole + [f"{prefix}{video}_{span}" for span in spans for prefix in ("", "Y")]
+    begins = (f"_{start:g}", "")
+    spans = (f"_{a:{form}}_{b:{form}}" for a, b, form in (
+        (start, stop, "g"), (start, stop, ".3f"), (start * 1000, stop * 1000, "g"), (start * 1000, stop * 1000, ".0f"),
+    ))  # fmt: skip
+    return [f"{prefix}{video}{end}" for end in (*begins, *spans) for prefix in ("", "Y")]
 
 
 def youtube_row(place: str, video: str, captions: Sequence[str], **more: Any) -> Row:

@@ -14,7 +14,7 @@ from audioldm.cli.options import group
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.prepare.labelled import ESC10, esc10
+from audioldm.datasets.prepare.published import ESC10, esc10
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.metrics.interval import wilson
