@@ -174,7 +174,6 @@ def sort(state: State) -> dict[str, State]:
 
 
 def is_tango(folder: Path) -> bool:
-    """Whether ``folder`` has Tango's main file."""
     return (folder / TANGO_MAIN).is_file()
 
 

@@ -105,7 +105,6 @@ def translator(names: Names) -> Callable[[str], str | None]:
 
 
 def unexplained(key: str) -> AudioLDMError:
-    """The error for a key that no table knows."""
     hint = "This is not one of the known checkpoints; please report the key."
     return AudioLDMError(f"The checkpoint has a key that no rule explains: {key!r}.", hint)
 

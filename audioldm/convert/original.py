@@ -112,7 +112,6 @@ def clap_state(clap: PretrainedClap) -> State:
 
 
 def joined_attention(theirs: State) -> State:
-    """Weights with each attention's query, key and value as one tensor."""
     state: State = {}
     for key, value in theirs.items():
         if ".attn.query." in key:

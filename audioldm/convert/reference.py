@@ -91,7 +91,6 @@ class Part:
         return [file for place in places if place.is_dir() for file in find_weights(place)]
 
     def open(self) -> Any:
-        """The part's module.   Raises AudioLDMError."""
         name = FOLDERS[self.kind][0]
         source: Source
         if self.path.is_file() and run_of(self.path) is not None:

@@ -54,7 +54,6 @@ def run_settings(run: Path) -> dict[str, Any]:
 
 
 def index_of(run: Path) -> dict[str, Any]:
-    """The index of the latents that a run learned from.   Raises AudioLDMError."""
     data = run_settings(run).get("data")
     folder = data.get("folder") if isinstance(data, dict) else None
     if not isinstance(folder, str):

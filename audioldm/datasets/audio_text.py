@@ -69,7 +69,6 @@ class AudioText(Dataset[Item]):
         self.last: tuple[int, Tensor] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the draws of ``epoch``."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -165,7 +164,6 @@ def varied(wave: Tensor, row: int, draw: int, *, speed: float) -> Tensor:
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack items of one length to a Batch."""
     waves, captions, paths = zip(*items, strict=True)
     return Batch(torch.stack(waves), list(captions), list(paths))
 
@@ -198,5 +196,4 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
 
 
 def source_of(row: Row, names: Iterable[str]) -> str:
-    """The longest of ``names`` that covers a row's source, "" if none does."""
     return max((n for n in names if row.source == n or row.source.startswith(f"{n}/")), key=len, default="")

@@ -81,12 +81,10 @@ def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
 
 
 def write_index(folder: Path | str, index: Mapping[str, Any]) -> None:
-    """Replace the index in one move."""
     write_text(Path(folder) / "index.json", json.dumps(index, indent=1))
 
 
 def read_index(folder: Path | str) -> dict[str, Any]:
-    """The index of a latent cache that is whole."""
     path = Path(folder) / "index.json"
     if not path.is_file():
         raise AudioLDMError(
@@ -149,7 +147,6 @@ def write_latents(
         index = {**earlier, "complete": False}
 
     def write(shard: list[Encoded]) -> None:
-        """A shard, then the index that lists it."""
         entry = _write_shard(shard, folder / f"latents-{len(index['shards']):05d}.safetensors")
         index["shards"].append(entry)
         index["sources"] += [window.source for window in shard]

@@ -34,7 +34,6 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each kind."""
         return dict(Counter(finding.kind for finding in self.findings))
 
     def summary(self) -> dict[str, object]:
@@ -73,7 +72,6 @@ class FlatTops:
         self.samples += level.numel()
 
     def share(self) -> float:
-        """Of all samples."""
         return (int(self.flat.sum()) + self.beyond) / max(1, self.samples)
 
 

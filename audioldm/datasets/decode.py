@@ -181,7 +181,6 @@ def beginning(path: str | Path, content: bytes | None) -> bytes:
 
 
 def unreadable(path: str | Path, why: str) -> AudioLDMError:
-    """The line about a file that is no sound."""
     return AudioLDMError(f"Cannot read audio from {path}: {why}.", CHANGE, code=1)
 
 

@@ -139,7 +139,6 @@ def labels_of(folder: Path | str) -> list[str]:
 
 
 def class_names(folder: Path | str) -> list[str]:
-    """Every label of a cache, sorted."""
     return sorted(set(labels_of(folder)))
 
 

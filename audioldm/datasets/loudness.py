@@ -71,7 +71,6 @@ def gated(powers: Tensor) -> float:
 
 
 def decibels(power: float) -> float:
-    """A power in dB; 0 is -inf."""
     return 10 * log10(power) if power > 0 else -float("inf")
 
 

@@ -200,7 +200,6 @@ def leaks(rows: Sequence[Row], more: Sequence[Collection[str]] = ()) -> list[str
 
 
 def refuse_leaks(rows: Sequence[Row]) -> None:
-    """Refuse rows of which one split holds what a higher one holds."""
     if shared := [(row.path, why) for row, why in zip(rows, leaks(rows), strict=True) if why]:
         raise AudioLDMError(
             f"{len(shared)} rows leak between splits; {shared[0][0]}: {shared[0][1]}.",

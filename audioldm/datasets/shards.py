@@ -147,7 +147,6 @@ def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarIn
 
 
 def streamed(shard: str) -> Iterator[Sample]:
-    """The samples of anything that WebDataset opens, with their bytes."""
     import webdataset  # type: ignore[import-untyped]
 
     source = webdataset.WebDataset([shard], shardshuffle=False, nodesplitter=None, workersplitter=None)

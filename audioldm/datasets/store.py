@@ -81,7 +81,6 @@ class Store:
         self.open(self.path)
 
     def open(self, path: Path) -> None:
-        """Map the samples."""
         try:
             self.ends = np.load(path.with_suffix(".npy")).tolist()
             file, size = path.with_suffix(".i16"), self.ends[-1]

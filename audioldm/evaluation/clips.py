@@ -113,7 +113,6 @@ def shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 
 def unique(clips: list[Clip], where: str) -> list[Clip]:
-    """The clips, if no two share an id."""
     if twice := [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]:
         message = f"{where} has {len(twice)} ids more than once, {twice[0]!r} first."
         raise AudioLDMError(message, "Give every clip its own name.")
@@ -180,7 +179,6 @@ def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[l
 
 
 def by_id(clips: Sequence[Clip]) -> dict[str, Clip]:
-    """The clips in the order of their ids."""
     return {clip.id: clip for clip in sorted(clips, key=lambda clip: clip.id)}
 
 
@@ -240,7 +238,6 @@ class ClipSet:
         return torch.stack([part.mean(dim=0) for part in self.rows])
 
     def subset(self, index: Sequence[int]) -> "ClipSet":
-        """The clips at these places."""
         at = list(index)
         return ClipSet(
             [self.clips[i] for i in at],
@@ -322,7 +319,6 @@ def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
 
 
 def embed_wave(wave: Tensor, rate: int, embedder: Embedder, frame: Frame) -> Embeddings:
-    """A wave (N,), framed, through the embedder: float32."""
     rows, logits = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
     return Embeddings(rows.float(), None if logits is None else logits.float())
 

@@ -219,7 +219,6 @@ class Comparison:
     cache: Cache = field(default_factory=lambda: Cache(None))
 
     def embed(self, clips: Sequence[Clip], embedder: Embedder) -> ClipSet:
-        """A set through an embedder."""
         return embed_clips(clips, embedder, self.frame, cache=self.cache)
 
     def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:

@@ -52,7 +52,6 @@ def text(value: object) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading with what belongs to it."""
     return f"<h2>{text(title)}</h2>{''.join(parts)}"
 
 
@@ -85,7 +84,6 @@ class Markup:
 
 
 def data(content: bytes, kind: str) -> str:
-    """A ``data:`` address."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -95,7 +93,6 @@ def image(png: bytes, description: str, more: str = "") -> str:
 
 
 def figure(picture: Picture, description: str) -> str:
-    """A figure inside the page."""
     return image(picture.png(dpi=100), description)
 
 

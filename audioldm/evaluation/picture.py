@@ -19,7 +19,6 @@ class Picture(Figure):
         FigureCanvasAgg(self)
 
     def png(self, dpi: int = 110) -> bytes:
-        """The figure as a file."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()

@@ -79,7 +79,6 @@ class Judged:
 
     @classmethod
     def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
-        """By the rule."""
         tags = {
             name: round(scores[name], 4) for name in nlargest(HIGHEST, scores, key=lambda name: scores[name])
         }
@@ -96,7 +95,6 @@ class Result:
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         clips = [{**vars(clip), "right": bool(clip.right)} for clip in self.clips]
         return {
             "name": self.name,
@@ -128,7 +126,6 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
 
 
 def generated(clips: GeneratedClips) -> ClipSource:
-    """A model's clips of seeds 0, 1, ..."""
     return lambda prompt, seeds: list(enumerate(clips.paths([prompt] * seeds, range(seeds))))
 
 
@@ -220,7 +217,6 @@ class Report:
     findings: list[str]
 
     def json(self) -> str:
-        """Everything."""
         content = {
             **self.about,
             "rule": {"highest": HIGHEST, "least": LEAST, "over patches": "mean", "ignored": IGNORED},

@@ -37,7 +37,6 @@ class Protocol:
         return hashlib.sha256("\n".join(self.items).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """As JSON, with the hash."""
         write_text(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
 
     def select(self, rows: Sequence[Row], *, allow_missing: bool = False) -> list[Row]:

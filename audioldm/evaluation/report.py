@@ -17,7 +17,6 @@ BY_CLIP = ("kl", "bridge", "clap")
 
 
 def as_html(report: Report, compared: Comparison, *, title: str) -> str:
-    """The whole page."""
     warnings = "".join(f'<p class="warn">{html.text(line)}</p>' for line in report.warnings)
     tables = (
         html.section(f"Scores by {name}", html.table(*score_table(lines)), charts(name, lines))
@@ -37,12 +36,10 @@ def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 
 
 def label(line: Line) -> str:
-    """A set and its size."""
     return f"{line.name} (n={line.n})"
 
 
 def conditions(report: Report) -> str:
-    """Everything that decides the numbers."""
     about = report.about
     settings = [(key, html.plain(about[key])) for key in about if key not in ("scores", "embedders")]
     sets = [[name, *counts.values()] for name, counts in report.census.items()]
@@ -142,6 +139,5 @@ def as_text(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """One line a generated clip."""
     names = list(dict.fromkeys(name for row in report.clips for name in row))
     return csv_text(names, [[row.get(name, "") for name in names] for row in report.clips])

@@ -186,7 +186,6 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
 
 
 def file_name(cells: dict[str, Any]) -> str:
-    """The file that a row of metadata is about.   Raises ValueError."""
     name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
     if not isinstance(name, str):
         raise ValueError(f"names no file; it has {sorted(cells)}")
@@ -199,14 +198,12 @@ def column_name(name: str) -> str:
 
 
 def split_name(value: Any) -> str:
-    """One of the splits.   Raises ValueError."""
     if (split := shared.SPLIT_NAMES.get(str(value).strip().lower())) is None:
         raise ValueError(f"{value!r} is not one of {', '.join(SPLITS)}")
     return split
 
 
 def one_text(value: Any) -> str:
-    """A text.   Raises ValueError."""
     if not tables.is_text(value):
         raise ValueError(f"{value!r} is no text")
     return str(value)

@@ -128,7 +128,6 @@ def other(digest: str, listed: str) -> str:
 
 
 def is_weak(cells: dict[str, Any]) -> bool:
-    """Whether a clip's caption names an event instead of a sound."""
     return bool(WEAK.match(str(cells.get("caption", ""))))
 
 

@@ -207,7 +207,6 @@ def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
 
 
 def needed(module: str) -> Any:
-    """A module of the extra "data"."""
     try:
         return import_module(module)
     except ImportError as error:

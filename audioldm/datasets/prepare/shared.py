@@ -127,7 +127,6 @@ class Sounds:
                 self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
 
     def find(self, *names: str) -> Path | None:
-        """The first of ``names`` that is there."""
         return next(
             filter(None, (self.by_name.get(unicodedata.normalize("NFC", name)) for name in names)), None
         )
@@ -172,6 +171,5 @@ def words(label: str) -> str:
 
 
 def listing(parts: Iterable[str]) -> str:
-    """Several things in one phrase: "wind, rain and thunder"."""
     *first, last = list(dict.fromkeys(parts))
     return f"{', '.join(first)} and {last}" if first else last

@@ -51,7 +51,6 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """The clip's file name, as the readers look for it."""
         return f"{self.video}_{self.start:g}.flac"
 
 

@@ -36,7 +36,6 @@ class Passt(Network):
     )
 
     def layer_norm(self, x: Tensor, name: str, eps: float = 1e-6) -> Tensor:
-        """Over the channels."""
         weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
         return nnf.layer_norm(x, x.shape[-1:], weight, bias, eps)
 

@@ -59,7 +59,6 @@ class WeightFile:
 
 
 def cache_folder() -> Path:
-    """``audioldm`` below $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
 
 
@@ -118,19 +117,15 @@ class Network:
         self.sha256, self.tensors = digest(place), self.read(place)
 
     def read(self, path: Path) -> dict[str, Tensor]:
-        """The file's tensors."""
         return read_state(path)
 
     def conv(self, x: Tensor, name: str) -> Tensor:
-        """A convolution over zeros that keep the size."""
         return nnf.conv2d(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"), padding="same")
 
     def linear(self, x: Tensor, name: str) -> Tensor:
-        """A linear layer."""
         return nnf.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
 
     def norm(self, x: Tensor, name: str, eps: float = 1e-3) -> Tensor:
-        """Batch norm by the file's statistics."""
         parts = ("running_mean", "running_var", "weight", "bias")
         mean, variance, weight, bias = (self.tensors[f"{name}.{part}"] for part in parts)
         return nnf.batch_norm(x, mean, variance, weight, bias, eps=eps)
