@@ -78,18 +78,28 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class Reader:
-    """An open sound file: its rate in Hz, channels, libsndfile's subtype, and ``frames``, None if it states none."""
+    """A sound file: its rate in Hz, channels, libsndfile's subtype, and ``frames``, None if it states none."""
 
-    def __init__(self, path: str | Path, source: bytes | str | io.BytesIO) -> None:
-        self.path, self.source, self.begun = path, source, False
-        self.file = file = _Stream(source)
-        self.rate, self.channels, self.subtype = int(file.samplerate), int(file.channels), str(file.subtype)
-        exact = file.format in ("FLAC", "OGG") or self.subtype.startswith(EXACT)
-        self.frames = int(file.frames) if exact and file.frames < 2**62 else None
+    def __init__(self, path: str | Path, place: str | Path, content: bytes | None = None) -> None:
+        self.path, self.place, self.content = path, place, content
+        with self.stream() as file:
+            self.rate, self.channels, self.subtype = (
+                int(file.samplerate),
+                int(file.channels),
+                str(file.subtype),
+            )
+            exact = file.format in ("FLAC", "OGG") or self.subtype.startswith(EXACT)
+            self.frames = int(file.frames) if exact and file.frames < 2**62 else None
         if not RATES[0] <= self.rate <= RATES[1]:
             raise unreadable(path, f"its rate is {self.rate} Hz")
         if not 1 <= self.channels <= MOST_CHANNELS:
             raise unreadable(path, f"it has {self.channels} channels")
+
+    def stream(self) -> _Stream:
+        """The file from its beginning."""
+        if self.content is not None:
+            return _Stream(io.BytesIO(self.content))
+        return _Stream(os.fsencode(self.place) if os.name == "posix" else str(self.place))
 
     def blocks(
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
@@ -98,12 +108,18 @@ class Reader:
         first, total = self.part(start, seconds)
         size, done = max(1, BLOCK // self.channels), 0
         try:
-            self.go_to(first, size)
-            while done < total and len(
-                block := self.file.read(min(size, total - done), dtype=dtype, always_2d=True)
-            ):
-                done += len(block)
-                yield block
+            with self.stream() as file:
+                if self.frames is not None:
+                    file.seek(min(first, self.frames))
+                    first = 0
+                while first > 0 and (skipped := len(file.read(min(size, first), always_2d=True))):
+                    first -= skipped
+                while done < total:
+                    block = file.read(min(size, total - done), dtype=dtype, always_2d=True)
+                    if not len(block):
+                        break
+                    done += len(block)
+                    yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(self.path, str(error).rpartition(": ")[2] or "it is damaged") from error
         if self.frames is not None and done < total:
@@ -117,20 +133,6 @@ class Reader:
         rest = 2**62 if self.frames is None else max(0, self.frames - first)
         return first, rest if seconds is None else min(rest, round(seconds * self.rate))
 
-    def go_to(self, first: int, size: int) -> None:
-        """Go to a sample; where the file cannot jump, by opening it again and reading what is before."""
-        if self.frames is not None:
-            self.file.seek(min(first, self.frames))
-            return
-        if self.begun:
-            self.file.close()
-            if isinstance(self.source, io.BytesIO):
-                self.source.seek(0)
-            self.file = _Stream(self.source)
-        self.begun = True
-        while first > 0 and (got := len(self.file.read(min(size, first), always_2d=True))):
-            first -= got
-
 
 @contextmanager
 def opened(path: str | Path, *, content: bytes | None = None, most: int | None = None) -> Iterator[Reader]:
@@ -141,27 +143,19 @@ def opened(path: str | Path, *, content: bytes | None = None, most: int | None =
     whoever has a limit counts.
     """
     head = beginning(path, content)
+    foreign = content is None and Path(path).suffix.lower() in FOREIGN
     with ExitStack() as stack:
         try:
-            reader = by_libsndfile(path, content)
+            if foreign:  # libsndfile is not asked
+                raise soundfile.LibsndfileError(1)
+            reader = Reader(path, path, content)
         except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
             why = reason(head, error)
-            is_foreign = Path(path).suffix.lower() in FOREIGN or CONTAINER.match(head)
-            if content is not None or why in NO_SOUND or not is_foreign:
+            if content is not None or why in NO_SOUND or not (foreign or CONTAINER.match(head)):
                 raise unreadable(path, why) from error
             room = stack.enter_context(tempfile.TemporaryDirectory(prefix="audioldm-"))
-            reader = Reader(path, str(by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most)))
-        stack.callback(lambda: reader.file.close())
+            reader = Reader(path, by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most))
         yield reader
-
-
-def by_libsndfile(path: str | Path, content: bytes | None) -> Reader:
-    """A file, or its bytes, as libsndfile opens it; it is not asked about what only ffmpeg reads."""
-    if content is not None:
-        return Reader(path, io.BytesIO(content))
-    if Path(path).suffix.lower() in FOREIGN:
-        raise soundfile.LibsndfileError(1)
-    return Reader(path, os.fsencode(path) if os.name == "posix" else str(path))
 
 
 def beginning(path: str | Path, content: bytes | None) -> bytes:
@@ -190,11 +184,9 @@ def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
     It stops at the packet after ``most`` samples.
     """
     if shutil.which("ffmpeg") is None:
-        raise AudioLDMError(
-            f"Cannot read audio from {path}: {why}; ffmpeg may read it and is not installed.",
-            "Install ffmpeg, or convert the file to WAV or FLAC.",
-            code=1,
-        )
+        hint = "Install ffmpeg, or convert the file to WAV or FLAC."
+        lacking = f"Cannot read audio from {path}: {why}; ffmpeg may read it and is not installed."
+        raise AudioLDMError(lacking, hint, code=1)
     command = ["ffmpeg", *FFMPEG, "-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn"]
     command += ["-c:a", "pcm_f32le", "-rf64", "auto"]
     # its limit is one of bytes, those of the header included
@@ -232,10 +224,9 @@ def read_mono(
     with opened(path, content=content) as file:
         mixer = Mixer(file.channels)
         waves = [mixer.add(torch.from_numpy(block)) for block in file.blocks(start, seconds)]
-        strongest = mixer.strongest()
-        if strongest is not None:
-            warnings.warn(AudioLDMWarning(f"{path}: {CANCEL.format(strongest + 1)}"), stacklevel=2)
-            waves = [torch.from_numpy(block[:, strongest].copy()) for block in file.blocks(start, seconds)]
+        if (channel := mixer.strongest()) is not None:
+            warnings.warn(AudioLDMWarning(f"{path}: {CANCEL.format(channel + 1)}"), stacklevel=2)
+            waves = [torch.from_numpy(block[:, channel].copy()) for block in file.blocks(start, seconds)]
         wave = torch.cat(waves) if waves else torch.zeros(0)
         if not wave.isfinite().all():
             raise AudioLDMError(f"{path} has samples that are not finite.", "Replace or remove it.", code=1)
@@ -246,9 +237,8 @@ def read_mono(
 def check_level(path: str | Path, peak: float) -> None:
     """Raise AudioLDMError for a peak that no sound has."""
     if peak > LOUDEST:
-        raise AudioLDMError(
-            f"{path} peaks at {peak:.1e} of full scale: it is no sound.", "Give another file.", code=1
-        )
+        what = f"{path} peaks at {peak:.1e} of full scale: it is no sound."
+        raise AudioLDMError(what, "Give another file.", code=1)
 
 
 CANCEL = "its channels cancel each other (antiphase); channel {} is used instead of their mean"
@@ -338,15 +328,13 @@ def encode(path: str | Path, wave: Tensor, rate: int, format: str | None = None)
     path = Path(path)
     kind = (format or path.suffix.lstrip(".")).lower()
     if kind not in SUBTYPES:
-        raise AudioLDMError(
-            f"{path}: format {kind!r} cannot be written.", f"Use one of {', '.join(SUBTYPES)}."
-        )
+        hint = f"Use one of {', '.join(SUBTYPES)}."
+        raise AudioLDMError(f"{path}: format {kind!r} cannot be written.", hint)
     if wave.ndim != 1:
         raise ValueError(f"encode takes one mono wave (N,), got {tuple(wave.shape)}")
     if not torch.isfinite(wave).all():
-        raise AudioLDMError(
-            f"{path}: the wave has samples that are not finite numbers.", "Nothing was written.", code=1
-        )
+        what = f"{path}: the wave has samples that are not finite numbers."
+        raise AudioLDMError(what, "Nothing was written.", code=1)
     with staged(path) as stage:
         data = wave.detach().clamp(-1, 1).float().cpu().numpy()
         soundfile.write(os.fsdecode(stage), data, rate, format=kind.upper(), subtype=SUBTYPES[kind])
