@@ -19,7 +19,7 @@ from audioldm.datasets.loudness import loudness
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embedder, Embeddings
-from audioldm.paths import staged
+from audioldm.paths import sha256, staged
 from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
 from audioldm.tables import read_table, read_text
@@ -46,14 +46,12 @@ class Clip:
 def from_folder(folder: Path) -> list[Clip]:
     """The sound files of a folder by name; captions from ``captions.csv`` (id, caption) or each clip's JSON sidecar."""
     if not folder.is_dir():
-        raise AudioLDMError(
-            f"There is no folder {folder}.", "Name a folder of clips, or a manifest (.jsonl)."
-        )
+        hint = "Name a folder of clips, or a manifest (.jsonl)."
+        raise AudioLDMError(f"There is no folder {folder}.", hint)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES + FOREIGN)
     if not paths:
-        raise AudioLDMError(
-            f"{folder} holds no sound files (such as .wav, .flac, .ogg).", "Name the folder of the clips."
-        )
+        what = f"{folder} holds no sound files (such as .wav, .flac, .ogg)."
+        raise AudioLDMError(what, "Name the folder of the clips.")
     captions = read_captions(folder / CAPTION_FILE) if (folder / CAPTION_FILE).is_file() else {}
     clips = [Clip(path.stem, path, captions.get(path.stem) or prompt_of(path)) for path in paths]
     return unique(clips, str(folder))
@@ -64,17 +62,15 @@ def read_captions(path: Path) -> dict[str, str]:
     table = read_table(path, need=("id", "caption"), text=("caption",))
     if table.omitted:
         raise AudioLDMError(f"{table.omitted[0]}.", "Correct this row: its caption would be lost.")
-    return {
-        str(row.cells["id"]): str(row.cells.get("caption", "")) for row in table.records if "id" in row.cells
-    }
+    rows = (row.cells for row in table.records if "id" in row.cells)
+    return {str(row["id"]): str(row.get("caption", "")) for row in rows}
 
 
 def prompt_of(path: Path) -> str:
     """The prompt in the JSON file that ``audioldm generate`` wrote beside a clip, or nothing."""
     sidecar = path.with_suffix(".json")
-    prompt = (
-        read_object(sidecar, "Remove it, or make the clip again.").get("prompt") if sidecar.is_file() else ""
-    )
+    content = read_object(sidecar, "Remove it, or make the clip again.") if sidecar.is_file() else {}
+    prompt = content.get("prompt")
     return prompt if isinstance(prompt, str) else ""
 
 
@@ -123,19 +119,15 @@ def check_files(clips: Sequence[Clip], what: str) -> int:
     """Two clips or more, every file there, all of one sample rate, which is returned (Hz)."""
     if len(clips) < 2:
         raise AudioLDMError(f"{len(clips)} {what} clips are too few.", "A set is compared from 2 clips on.")
-    missing = [clip.path for clip in clips if not clip.path.is_file()]
-    if missing:
-        raise AudioLDMError(
-            f"{len(missing)} of {len(clips)} {what} files are missing, {missing[0]} first.",
-            "A smaller set would give another number: get them, or make a manifest without them.",
-        )
+    if missing := [clip.path for clip in clips if not clip.path.is_file()]:
+        why = f"{len(missing)} of {len(clips)} {what} files are missing, {missing[0]} first."
+        hint = "A smaller set would give another number: get them, or make a manifest without them."
+        raise AudioLDMError(why, hint)
     rates = Counter(length_of(clip)[0] for clip in clips)
     if len(rates) > 1:
         listed = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common())
-        raise AudioLDMError(
-            f"The {what} files have {len(rates)} sample rates: {listed}.",
-            "Resample them alike first: a mixed band width is measured as quality.",
-        )
+        hint = "Resample them alike first: a mixed band width is measured as quality."
+        raise AudioLDMError(f"The {what} files have {len(rates)} sample rates: {listed}.", hint)
     return int(next(iter(rates)))
 
 
@@ -151,10 +143,8 @@ def common_length(generated: Sequence[Clip], real: Sequence[Clip]) -> float:
     """The length that both sets get where none is asked for: the generated clips' own, if the real ones are like it."""
     ours, theirs = (max(length_of(clip)[1] for clip in clips) for clips in (generated, real))
     if abs(ours - theirs) > 0.1 * max(ours, theirs):
-        raise AudioLDMError(
-            f"Generated clips last up to {ours:.3g} s, references up to {theirs:.3g} s.",
-            "Give --crop SECONDS: both are cut, or filled with zeros, to that length.",
-        )
+        what = f"Generated clips last up to {ours:.3g} s, references up to {theirs:.3g} s."
+        raise AudioLDMError(what, "Give --crop SECONDS: both are cut, or filled with zeros, to that length.")
     return ours
 
 
@@ -163,23 +153,16 @@ def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[l
 
     Raises AudioLDMError for ids that only one of two sets has.
     """
-    theirs, ordered = by_id(real), []
-    for run in runs:
-        ours = by_id(run)
-        lone, lacking = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    theirs, *ours = ({clip.id: clip for clip in sorted(each, key=lambda c: c.id)} for each in (real, *runs))
+    for run in ours:
+        lone, lacking = sorted(run.keys() - theirs.keys()), sorted(theirs.keys() - run.keys())
         if lone or lacking:
-            shown = ", ".join([*lone, *lacking][:3])
-            raise AudioLDMError(
-                f"{len(lone)} generated clips have no reference and {len(lacking)} references no clip ({shown}, ...).",
-                "Give both the same names, or --unpaired for the metrics that need no pairs.",
-            )
-        pairs = [(clip, theirs[name].caption) for name, clip in ours.items()]
-        ordered.append([replace(clip, caption=caption or clip.caption) for clip, caption in pairs])
-    return ordered, list(theirs.values())
-
-
-def by_id(clips: Sequence[Clip]) -> dict[str, Clip]:
-    return {clip.id: clip for clip in sorted(clips, key=lambda clip: clip.id)}
+            counts = f"{len(lone)} generated clips have no reference and {len(lacking)} references no clip"
+            hint = "Give both the same names, or --unpaired for the metrics that need no pairs."
+            raise AudioLDMError(f"{counts} ({', '.join([*lone, *lacking][:3])}, ...).", hint)
+    pairs = [[(clip, theirs[name].caption) for name, clip in run.items()] for run in ours]
+    paired = [[replace(clip, caption=caption or clip.caption) for clip, caption in run] for run in pairs]
+    return paired, list(theirs.values())
 
 
 @dataclass(frozen=True)
@@ -239,13 +222,9 @@ class ClipSet:
 
     def subset(self, index: Sequence[int]) -> "ClipSet":
         at = list(index)
-        return ClipSet(
-            [self.clips[i] for i in at],
-            [self.facts[i] for i in at],
-            [self.rows[i] for i in at],
-            None if self.logits is None else self.logits[at],
-            None if self.tags is None else self.tags[at],
-        )
+        clips, facts = [self.clips[i] for i in at], [self.facts[i] for i in at]
+        logits, tags = (None if part is None else part[at] for part in (self.logits, self.tags))
+        return ClipSet(clips, facts, [self.rows[i] for i in at], logits, tags)
 
     def census(self, frame: Frame) -> dict[str, int]:
         """Silent, clipped and double clips, and those that the frame fills up or cuts, counted."""
@@ -292,10 +271,9 @@ class Cache:
         self.misses += 1
         embeddings = make()
         if path is not None:
+            parts = {n: part.numpy() for n, part in embeddings._asdict().items() if part is not None}
             with staged(path) as stage, stage.open("wb") as file:
-                np.savez(
-                    file, **{n: part.numpy() for n, part in embeddings._asdict().items() if part is not None}
-                )
+                np.savez(file, **parts)
         return embeddings
 
 
@@ -305,16 +283,11 @@ def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
     if not len(wave):
         raise AudioLDMError(f"{clip.path} has no samples.", "Remove or remake it.", code=1)
     level = 10 * float(wave.double().square().mean().clamp_min(1e-20).log10())
-    with clip.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = Facts(
-        seconds=len(wave) / rate,
-        peak=round(float(wave.abs().max()), 5),
-        rms_dbfs=round(level, 2),
-        silent=level < -60,
-        clipped=float((wave.abs() >= 0.999).float().mean()) > 1e-3,
-        sha256=f"{digest}/{clip.start:g}/{clip.seconds}",
-    )
+        seconds=len(wave) / rate, peak=round(float(wave.abs().max()), 5), rms_dbfs=round(level, 2),
+        silent=level < -60, clipped=float((wave.abs() >= 0.999).float().mean()) > 1e-3,
+        sha256=f"{sha256(clip.path)}/{clip.start:g}/{clip.seconds}",
+    )  # fmt: skip
     return wave, rate, facts
 
 

@@ -77,7 +77,6 @@ def generator() -> torch.Generator:
 
 
 def mean(values: Tensor) -> Score:
-    """A mean with its bootstrap interval over clips."""
     return Score(float(values.double().mean()), *bootstrap_mean(values, generator=generator()))
 
 
@@ -110,12 +109,10 @@ def pair_scores(generated: ClipSet, real: ClipSet) -> tuple[Scores, ByClip]:
     """What needs a reference for every clip; with the values of each clip."""
     if generated.logits is None or real.logits is None:
         return {}, {}
-    kl = divergence.kl_of_logits(real.logits, generated.logits)
-    back = divergence.kl_of_logits(generated.logits, real.logits)
-    scores = {"KL": mean(kl), "KL_rev": mean(back)}
-    for k in (1, 5):
-        scores[f"tag_top{k}"] = Score(agreement.tag_accuracy(generated.logits, real.logits, among=k))
-    return scores, {"kl": kl, "kl_rev": back}
+    pair = generated.logits, real.logits
+    kl, back = divergence.kl_of_logits(*pair[::-1]), divergence.kl_of_logits(*pair)
+    tags = {f"tag_top{k}": Score(agreement.tag_accuracy(*pair, among=k)) for k in (1, 5)}
+    return {"KL": mean(kl), "KL_rev": mean(back), **tags}, {"kl": kl, "kl_rev": back}
 
 
 def text_scores(table: Tensor, captions: Sequence[str], name: str) -> tuple[Scores, Scores, ByClip]:
@@ -145,14 +142,11 @@ def over_seeds(runs: Sequence[Scores]) -> Scores:
     """Mean and deviation (n - 1) of each score over runs with other seeds; one run stays as it is."""
     if len(runs) == 1:
         return dict(runs[0])
-    values = {
-        name: torch.tensor([run[name].value for run in runs if name in run], dtype=torch.float64)
-        for name in runs[0]
-    }
-    return {
-        name: Score(float(v.mean()), error=float(v.std()) if len(v) > 1 else None)
-        for name, v in values.items()
-    }
+    out = Scores()
+    for name in runs[0]:
+        values = torch.tensor([run[name].value for run in runs if name in run], dtype=torch.float64)
+        out[name] = Score(float(values.mean()), error=float(values.std()) if len(values) > 1 else None)
+    return out
 
 
 class Line(NamedTuple):
@@ -177,17 +171,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON; what is not known is absent, never -1."""
-
-        def known(score: Score) -> dict[str, Any]:
-            return {part: value for part, value in vars(score).items() if value is not None}
-
-        rows = {
-            name: [
-                {"row": row, "n": n, **{key: known(each) for key, each in scores.items()}}
-                for row, n, scores in lines
-            ]
-            for name, lines in self.lines.items()
-        }
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.lines}
+        for name, row, n, scores in ((name, *line) for name, lines in self.lines.items() for line in lines):
+            known = {k: {p: v for p, v in vars(s).items() if v is not None} for k, s in scores.items()}
+            rows[name].append({"row": row, "n": n, **known})
         return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": rows}
 
     def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
@@ -223,12 +210,9 @@ class Comparison:
 
     def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:
         """All rows of all embedders.   AudioLDMError for a set that is all silent or all the same sound."""
-        nets = [
-            {key: getattr(net, key) for key in ("name", "sha256", "dim", "rate", "front")}
-            for net in embedders
-        ]
-        conditions = {"framing": str(self.frame), "resampler": RESAMPLER, "embedders": nets}
-        report = Report(about | conditions)
+        facts = ("name", "sha256", "dim", "rate", "front")
+        nets = [{key: getattr(net, key) for key in facts} for net in embedders]
+        report = Report({**about, "framing": str(self.frame), "resampler": RESAMPLER, "embedders": nets})
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
             report.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
@@ -243,17 +227,13 @@ class Comparison:
         for name, each in (("reference", real), *(("generated", each) for each in sets)):
             each.check(name)
         self.warn(report, sets[0], real, embedder)
-        rights, wrongs, n = [], [], len(sets[0])
-        for number, each in enumerate(sets, start=1):
-            right, wrong, values = self.scores(each, real, embedder)
-            rights.append(right)
-            wrongs.append(wrong)
-            report.note_clips(each, number, values)
+        rights, wrongs, values = zip(*(self.scores(each, real, embedder) for each in sets), strict=True)
+        n, numbers = len(sets[0]), range(1, len(sets) + 1)
+        for number, each, by_clip in zip(numbers, sets, values, strict=True):
+            report.note_clips(each, number, by_clip)
         yield Line("generated", n, over_seeds(rights))
-        if len(sets) > 1:
-            yield from (
-                Line(f"generated, set {number}", n, right) for number, right in enumerate(rights, start=1)
-            )
+        for number, right in zip(numbers, rights if len(sets) > 1 else (), strict=False):
+            yield Line(f"generated, set {number}", n, right)
         if wrongs[0]:
             yield Line("generated, shuffled captions", n, over_seeds(wrongs))
         right, wrong, _ = caption_scores(real, embedder)

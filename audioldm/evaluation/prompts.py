@@ -46,7 +46,7 @@ def class_scores(wave: Tensor, rate: int, yamnet: YamNet) -> Scores:
 
 def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
     """The classes that make a clip right: among its five highest, with at least .2, and begun by one of ``classes``."""
-    highest = nlargest(HIGHEST, scores, key=lambda name: scores[name])
+    highest = nlargest(HIGHEST, scores, key=scores.__getitem__)
     return [name for name in highest if scores[name] >= LEAST and fits(name, classes)]
 
 
@@ -79,9 +79,7 @@ class Judged:
 
     @classmethod
     def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
-        tags = {
-            name: round(scores[name], 4) for name in nlargest(HIGHEST, scores, key=lambda name: scores[name])
-        }
+        tags = {name: round(scores[name], 4) for name in nlargest(HIGHEST, scores, key=scores.__getitem__)}
         fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
         return cls(file, tags, round(fit, 4), right_classes(scores, classes), seed)
 
@@ -96,12 +94,8 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         clips = [{**vars(clip), "right": bool(clip.right)} for clip in self.clips]
-        return {
-            "name": self.name,
-            **share([self]),
-            "clips": clips,
-            **({"error": self.error} if self.error else {}),
-        }
+        error = {"error": self.error} if self.error else {}
+        return {"name": self.name, **share([self]), "clips": clips, **error}
 
 
 def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[str]]:
@@ -118,8 +112,8 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
             expected = "expected a prompt, a tab and classes of AudioSet"
             findings.append(f"{path}:{number}: {expected}, not {line[:60]!r}")
     if unknown:
-        listed = ", ".join(unknown)
-        findings.append(f"{len(unknown)} names that no class begins with count for nothing: {listed}")
+        count = f"{len(unknown)} names that no class begins with count for nothing"
+        findings.append(f"{count}: {', '.join(unknown)}")
     if not prompts:
         raise AudioLDMError(f"{path} has no prompt that can be used.", next(iter(findings), "It is empty."))
     return prompts, findings
@@ -195,16 +189,10 @@ def share(results: Iterable[Result]) -> dict[str, Any]:
     fit = [clip.fit for result in results for clip in result.clips]
     hits, n = sum(map(sum, rights)), len(fit)
     if not n:
-        means = dict.fromkeys(("share", "interval95", "mean_of_prompts", "fit"))
-        return {"right": 0, "n": 0, **means}
-    return {
-        "right": hits,
-        "n": n,
-        "share": hits / n,
-        "interval95": wilson(hits, n),
-        "mean_of_prompts": sum(sum(part) / len(part) for part in rights) / len(rights),
-        "fit": sum(fit) / n,
-    }
+        return {"right": 0, "n": 0, **dict.fromkeys(("share", "interval95", "mean_of_prompts", "fit"))}
+    mean = sum(sum(part) / len(part) for part in rights) / len(rights)
+    means = {"share": hits / n, "interval95": wilson(hits, n), "mean_of_prompts": mean, "fit": sum(fit) / n}
+    return {"right": hits, "n": n, **means}
 
 
 @dataclass(frozen=True)
@@ -232,14 +220,11 @@ class Report:
 
         def cells(results: Sequence[Result]) -> list[object]:
             total = share(results)
-            low, high = total["interval95"] or (0.0, 0.0)
-            shown = [
-                f"{total['right']} of {total['n']}",
-                total["share"],
-                f"{low:.2f} to {high:.2f}",
-                total["fit"],
-            ]
-            return shown if total["n"] else [None] * 4
+            if not total["n"]:
+                return [None] * 4
+            low, high = total["interval95"]
+            count = f"{total['right']} of {total['n']}"
+            return [count, total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]
 
         rows = []
         for result in [*self.results, *self.real]:
@@ -254,9 +239,8 @@ class Report:
     def csv(self) -> str:
         """A line a clip: prompt, seed, file, right, fit, and the five highest classes with their scores."""
         tags = [name for i in range(1, HIGHEST + 1) for name in (f"tag{i}", f"score{i}")]
+        pairs = ((result, clip) for result in [*self.results, *self.real] for clip in result.clips)
         rows = [
-            [result.name, clip.seed, clip.file, int(bool(clip.right)), clip.fit, *chain(*clip.tags.items())]
-            for result in [*self.results, *self.real]
-            for clip in result.clips
+            [r.name, c.seed, c.file, int(bool(c.right)), c.fit, *chain(*c.tags.items())] for r, c in pairs
         ]
         return csv_text(["prompt", "seed", "file", "right", "fit", *tags], rows)

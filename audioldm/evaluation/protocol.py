@@ -46,12 +46,9 @@ class Protocol:
         """
         by_key = {key_of(row, caption): (row, caption) for row in rows for caption in row.captions}
         present = [by_key[key] for key in self.items if key in by_key]
-        if len(present) < len(self.items) and not allow_missing:
-            raise AudioLDMError(
-                f"{len(self.items) - len(present)} of the {len(self.items)} clips of protocol {self.name} are not in "
-                "the manifest.",
-                "Get them, or --allow-missing to report on the others under another n.",
-            )
+        if (lost := len(self.items) - len(present)) and not allow_missing:
+            what = f"{lost} of the {len(self.items)} clips of protocol {self.name} are not in the manifest."
+            raise AudioLDMError(what, "Get them, or --allow-missing to report on the others under another n.")
         if not present:
             raise AudioLDMError(f"The manifest has no clip of protocol {self.name}.", "Use its data set.")
         return [replace(row, captions=(caption,)) for row, caption in present]
@@ -88,11 +85,9 @@ def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
     columns = ("audiocap_id", "youtube_id", "start_time", "caption")
     table = read_table(path, need=columns, text=("caption",))
     wrong = [str(omission) for omission in table.omitted]
-    wrong += [
-        record.where
-        for record in table.records
-        if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal())
-    ]
+    for row in table.records:
+        if not (row.cells.keys() >= set(columns) and row.cells["audiocap_id"].isdecimal()):
+            wrong.append(row.where)
     wrong += ["it has no rows"] * (not table.records)
     if wrong:
         raise AudioLDMError(f"{path} is no AudioCaps CSV: {wrong[0]}.", f"Its columns: {', '.join(columns)}.")
@@ -120,14 +115,11 @@ def read(path: Path) -> Protocol:
     if content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
     if not has_values(content):
-        raise AudioLDMError(
-            f"{path} is no protocol: a field has another type or value.", "Get the file again."
-        )
+        what = f"{path} is no protocol: a field has another type or value."
+        raise AudioLDMError(what, "Get the file again.")
     expected = content.pop("sha256")
     protocol = Protocol(**{**content, "items": tuple(content["items"])})
     if protocol.sha256 != expected:
-        raise AudioLDMError(
-            f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}.",
-            "Get the file again.",
-        )
+        what = f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}."
+        raise AudioLDMError(what, "Get the file again.")
     return protocol

@@ -45,12 +45,9 @@ def conditions(report: Report) -> str:
     sets = [[name, *counts.values()] for name, counts in report.census.items()]
     heads = ["set", *next(iter(report.census.values()), {})]
     nets = [list(net.values()) for net in about["embedders"]]
-    return html.section(
-        "Conditions",
-        html.table(["setting", "value"], settings),
-        html.table(heads, sets),
-        html.table(["embedder", "sha256 of the weights", "width", "rate (Hz)", "front end"], nets),
-    )
+    columns = ["embedder", "sha256 of the weights", "width", "rate (Hz)", "front end"]
+    tables = (["setting", "value"], settings), (heads, sets), (columns, nets)
+    return html.section("Conditions", *(html.table(head, rows) for head, rows in tables))
 
 
 def charts(name: str, lines: Sequence[Line]) -> str:
@@ -109,18 +106,16 @@ def examples(report: Report) -> list[tuple[str, dict[str, Any]]]:
 
 def cards(report: Report, generated: Sequence[Clip], real: Sequence[Clip]) -> str:
     """Cards with players and spectrograms, the reference under the generated clip."""
-    sides = {
-        "generated": {clip.id: clip for clip in generated},
-        "reference": {clip.id: clip for clip in real},
-    }
+    sides = ("generated", generated), ("reference", real)
+    by_id = {(side, clip.id): clip for side, clips in sides for clip in clips}
     parts = []
     for reason, row in examples(report):
         values = ", ".join(f"{name} {row[name]:.3g}" for name in BY_CLIP if name in row)
         sounds = []
-        for label, clips in sides.items():
-            if clip := clips.get(row["id"]):
+        for side, _ in sides:
+            if clip := by_id.get((side, row["id"])):
                 wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
-                sounds.append(f'<div class="small">{label}</div>{html.spectrogram(wave, rate)}')
+                sounds.append(f'<div class="small">{side}</div>{html.spectrogram(wave, rate)}')
                 sounds.append(html.player(wave, rate))
         note = "; ".join(filter(None, (row["id"], reason, values)))
         parts.append(html.card(row["caption"] or row["id"], note, *sounds))

@@ -52,9 +52,8 @@ def checked(wave: Tensor) -> Tensor:
     if wave.ndim != 1 or not len(wave):
         raise ValueError(f"wave has shape {tuple(wave.shape)}; give (N,) with N of 1 or more.")
     if bad := int((~wave.isfinite()).sum()):
-        raise AudioLDMError(
-            f"{bad} of {len(wave)} samples are not finite.", "Check the model that made them.", code=1
-        )
+        what = f"{bad} of {len(wave)} samples are not finite."
+        raise AudioLDMError(what, "Check the model that made them.", code=1)
     return wave.detach().cpu().to(torch.float32)
 
 

