@@ -119,10 +119,9 @@ def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
     elif is_clap(state):
         nets = clap_nets(state)
     else:
-        raise AudioLDMError(
-            f"{path} is no known checkpoint: its first key is {next(iter(state), 'none')!r}.",
-            "Known: AudioLDM and its training repository (LDM, VAE, HiFi-GAN), LAION-CLAP.",
-        )
+        hint = "Known: AudioLDM and its training repository (LDM, VAE, HiFi-GAN), LAION-CLAP."
+        what = f"{path} is no known checkpoint: its first key is {next(iter(state), 'none')!r}."
+        raise AudioLDMError(what, hint)
     return Checkpoint(path, nets, choices=choices)
 
 

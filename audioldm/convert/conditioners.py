@@ -149,9 +149,8 @@ def clap_nets(state: State, prefix: str = "") -> Nets:
 
     def net(side: str) -> Net:
         tower = getattr(transformers, f"Clap{side.title()}ModelWithProjection")
-        part = {
-            key: value for key, value in whole.items() if key.startswith((f"{side}_model.", f"{side}_proj"))
-        }
+        mine = (f"{side}_model.", f"{side}_proj")
+        part = {key: value for key, value in whole.items() if key.startswith(mine)}
         return Net(part, lambda **c: tower(getattr(transformers.ClapConfig(**c), f"{side}_config")), config)
 
     return {f"{side}_encoder": net(side) for side in ("text", "audio")}

@@ -98,11 +98,9 @@ def vocoder_net(state: State, path: Path) -> Net:
         dilations = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * branches
         config = (*RATES[widths], dilations)
     if config is None:
-        raise AudioLDMError(
-            f"The vocoder's upsampling kernels {widths} are none of the published ones, and its rates are "
-            "not in the weights.",
-            "Put HiFi-GAN's JSON configuration beside the file, with the same name and .json.",
-        )
+        kernels_of = f"The vocoder's upsampling kernels {widths} are none of the published ones"
+        hint = "Put HiFi-GAN's JSON configuration beside the file, with the same name and .json."
+        raise AudioLDMError(f"{kernels_of}, and its rates are not in the weights.", hint)
     kernels = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in range(branches))
     mels, (rates, rate, dilations) = before.shape[1], config
     ours = rename(state, VOCODER_NAMES, part="vocoder", prefix=f"{PREFIX}vocoder.")

@@ -189,6 +189,5 @@ def tokenizer_class(folder: Path, kind: str) -> Any:
         return transformers.RobertaTokenizer
     read_json(folder / "tokenizer.json")
     named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
-    return (
-        transformers.RobertaTokenizer if named.startswith("Roberta") else transformers.PreTrainedTokenizerFast
-    )
+    roberta = named.startswith("Roberta")
+    return transformers.RobertaTokenizer if roberta else transformers.PreTrainedTokenizerFast

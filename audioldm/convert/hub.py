@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import constants, errors, snapshot_download
@@ -58,10 +59,8 @@ def fetch_parts(
 ) -> Snapshot:
     """Components, and Tango's files if it is one; pickles where there are no safetensors.   Raises AudioLDMError."""
     snapshot = fetch_files(ref, (*names, *TANGO_FILES, *patterns(parts, ".safetensors")), what=what)
-    folders = {
-        part: snapshot.folder / part for part in parts if (snapshot.folder / part / "config.json").is_file()
-    }
-    if bare := [part for part, folder in folders.items() if not any(folder.glob("*.safetensors"))]:
+    there = [part for part in parts if (snapshot.folder / part / "config.json").is_file()]
+    if bare := [part for part in there if not any((snapshot.folder / part).glob("*.safetensors"))]:
         snapshot = fetch_files(f"{snapshot.repo}@{snapshot.revision}", patterns(bare, ".bin"), what=what)
     if not any((snapshot.folder / place).is_file() for place in needed):
         raise AudioLDMError(f"{ref} has no {needed[0]}.", "Name a repository that has one.")
@@ -87,20 +86,18 @@ def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: s
     Raises AudioLDMError of one line that says which files (``what``) are missing and where they may be.
     """
     repo, _, revision = ref.partition("@")
-    wanted = list(patterns)
+    download = partial(snapshot_download, allow_patterns=list(patterns))
     try:
         if revision != "main":
             revision = revision or pinned(repo)
             with suppress(errors.LocalEntryNotFoundError):
-                local = snapshot_download(
-                    repo, revision=revision or None, allow_patterns=wanted, local_files_only=True
-                )
-                return Snapshot(Path(local), repo, Path(local).name)
-        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=wanted))
+                local = Path(download(repo, revision=revision or None, local_files_only=True))
+                return Snapshot(local, repo, local.name)
+        folder = Path(download(repo, revision=revision or None))
     except errors.HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
-        raise refusal(error, ref, revision, what or ", ".join(wanted), instead) from None
+        raise refusal(error, ref, revision, what or ", ".join(patterns), instead) from None
     return Snapshot(folder, repo, folder.name)
 
 

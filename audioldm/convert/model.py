@@ -45,42 +45,32 @@ REQUIRED = ("seconds", "steps", "sampler", "grid", "guidance")
 AGAIN = "Copy the model folder again."
 MOST_STEPS = 100_000
 """of a schedule"""
+SHAPES = {"linear": linear, "scaled_linear": scaled_linear}
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}  # ours: diffusers'
 
 
 def open_checkpoint(path: Path, choices: Choices) -> Components:
     """The model of an original ``.ckpt`` or ``.pth``, with both CLAP towers and its encoders of tokens."""
     checkpoint = read_checkpoint(path, choices)
-    shape = checkpoint.unet_shape
+    shape, betas = checkpoint.unet_shape, checkpoint.betas
     more = {"weights": checkpoint.weights, "heads": choices.heads, "scaling_factor": checkpoint.scale}
     return replace(
-        of_checkpoint(checkpoint, LONGEST),
-        schedule=audioldm() if checkpoint.betas is None else from_betas(checkpoint.betas),
-        name=path.stem,
+        of_checkpoint(checkpoint, LONGEST), name=path.stem, notice=NOTICE,
+        schedule=audioldm() if betas is None else from_betas(betas),
         defaults=SUCCESSORS if shape is not None and len(shape.contexts or ()) > 1 else Sampling(),
-        about={"source": path.name, "licence": LICENCE, **more},
-        hashes={"checkpoint": weight_hash(path)},
-        notice=NOTICE,
-    )
+        about={"source": path.name, "licence": LICENCE, **more}, hashes={"checkpoint": weight_hash(path)},
+    )  # fmt: skip
 
 
 def open_tango(folder: Path, choices: Choices) -> Components:
     """The model of Tango's folder, without CLAP; FLAN-T5's tokenizer is ``tokenizer_2`` inside, or the hub's."""
     checkpoint = read_tango(folder, replace(choices, heads="original"))
+    about = {"source": str(folder), "licence": "research, non-commercial", "scaling_factor": checkpoint.scale}
     return replace(
-        of_checkpoint(checkpoint, MAX_TOKENS),
-        schedule=scaled_linear(0.00085, 0.012),
-        prediction="v",
-        name=folder.name,
-        defaults=TANGO,
-        about={
-            "source": str(folder),
-            "licence": "research, non-commercial",
-            "scaling_factor": checkpoint.scale,
-        },
+        of_checkpoint(checkpoint, MAX_TOKENS), name=folder.name, notice=TANGO_NOTICE, defaults=TANGO,
+        schedule=scaled_linear(0.00085, 0.012), prediction="v", about=about,
         hashes={name: weight_hash(folder / name) for name in (TANGO_MAIN, TANGO_VAE)},
-        notice=TANGO_NOTICE,
-    )
+    )  # fmt: skip
 
 
 def of_checkpoint(checkpoint: Checkpoint, longest: int) -> Components:
@@ -94,10 +84,11 @@ def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
     """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    nets: list[Any] = [
-        clap_of(source) if name == "clap" else source.build(name) for name in counted((*NETS, "clap"), "nets")
-    ]
-    unet, vae, vocoder, clap = nets
+    makers = {
+        **{name: lambda name=name: source.build(name) for name in NETS},
+        "clap": lambda: clap_of(source),
+    }
+    unet, vae, vocoder, clap = (make() for make in counted(makers.values(), "nets"))
     spec = spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)
@@ -112,10 +103,9 @@ def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     missing = [TITLES[name] for name in parts if name not in nets]
     if shape is None or missing:
         there = ", ".join(TITLES[name] for name in parts if name in nets) or "none of them"
-        return AudioLDMError(
-            f"{path} holds {there} but no {', no '.join(missing)}: it cannot generate alone.",
-            "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ....",
-        )
+        hint = "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ...."
+        what = f"{path} holds {there} but no {', no '.join(missing)}: it cannot generate alone."
+        return AudioLDMError(what, hint)
     if checkpoint.unread:
         unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
         problem = f"{path} has a conditioner that is {unknown}"
@@ -148,10 +138,8 @@ def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
     for spec in SPECS.values():
         if (spec.rate, spec.mels, spec.hop) == (config.sampling_rate, config.model_in_dim, hop):
             return replace(spec, stride=stride, latent_channels=latent_channels)
-    raise AudioLDMError(
-        f"No known mel front end has {config.sampling_rate} Hz, {config.model_in_dim} mels and a hop of {hop}.",
-        f"Known: {', '.join(SPECS)}.",
-    )
+    what = f"{config.sampling_rate} Hz, {config.model_in_dim} mels and a hop of {hop}"
+    raise AudioLDMError(f"No known mel front end has {what}.", f"Known: {', '.join(SPECS)}.")
 
 
 def open_diffusers(folder: Path, choices: Choices) -> Components:
@@ -166,15 +154,11 @@ def open_diffusers(folder: Path, choices: Choices) -> Components:
     schedule, prediction = read_scheduler(folder / "scheduler")
     parts = HASHED if successor else (*NETS, "text_encoder")
     return replace(
-        of_source(Folder(folder, choices.heads), alone=choices.heads == "original"),
-        schedule=schedule,
-        prediction=prediction,
-        name=folder.name,
-        defaults=SUCCESSORS if successor else Sampling(),
+        of_source(Folder(folder, choices.heads), alone=choices.heads == "original"), name=folder.name,
+        schedule=schedule, prediction=prediction, defaults=SUCCESSORS if successor else Sampling(), notice=NOTICE,
         about={"source": str(folder), "licence": LICENCE, "heads": choices.heads},
         hashes={part: weight_hash(weight_file(folder / part)) for part in parts if (folder / part).is_dir()},
-        notice=NOTICE,
-    )
+    )  # fmt: skip
 
 
 def open_folder(folder: Path) -> Components:
@@ -188,10 +172,8 @@ def open_folder(folder: Path) -> Components:
         raise AudioLDMError(f"{folder}: its vocoder and its spec differ in the hop.", AGAIN)
     if (model.vae.config.latent_channels, stride_of(model.vae)) != (spec.latent_channels, spec.stride):
         raise AudioLDMError(f"{folder}: its VAE and its spec differ.", AGAIN)
-    more = {key: about[key] for key in ("defaults", "name", "about")}
-    return replace(
-        model, schedule=schedule, prediction=prediction, hashes=hashes, controls=micro_of(folder), **more
-    )
+    more = {key: about[key] for key in ("defaults", "name", "about")} | {"controls": micro_of(folder)}
+    return replace(model, schedule=schedule, prediction=prediction, hashes=hashes, **more)
 
 
 def micro_of(folder: Path) -> tuple[MicroControl, ...]:
@@ -245,35 +227,22 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
     path = folder / "scheduler_config.json"
     config = read_json(path)
     ours = {theirs: name for name, theirs in PREDICTIONS.items()}
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in [*ours]:
-        raise AudioLDMError(f"{path}: prediction_type={kind!r} is unknown.", f"Known: {', '.join(ours)}.")
+    betas, kind = config.get("trained_betas"), config.get("prediction_type", "epsilon")
+    shape = config.get("beta_schedule", "linear") if betas is None else "linear"
+    for name, value, known in (("prediction_type", kind, [*ours]), ("beta_schedule", shape, [*SHAPES])):
+        if value not in known:
+            raise AudioLDMError(f"{path}: {name}={value!r} is unknown.", f"Known: {', '.join(known)}.")
+    numbers = [config.get("beta_start"), config.get("beta_end")] if betas is None else betas
+    length = config.get("num_train_timesteps", 1000) if betas is None else MOST_STEPS
+    fits = isinstance(numbers, list) and all(isinstance(n, int | float) and 0 <= n <= 1 for n in numbers)
+    if not fits or type(length) is not int or not 2 <= min(length, len(numbers)) <= length <= MOST_STEPS:
+        raise AudioLDMError(f"{path}: the betas are no numbers between 0 and 1, or too many.", AGAIN)
     try:
-        return schedule_of(config, path), cast(Prediction, ours[kind])
+        if betas is None:
+            return SHAPES[shape](*map(float, numbers), length=length), cast(Prediction, ours[kind])
+        return from_betas(torch.tensor(numbers, dtype=torch.float64)), cast(Prediction, ours[kind])
     except ValueError as error:
         raise AudioLDMError(f"{path}: {error}", AGAIN) from error
-
-
-def schedule_of(config: dict[str, Any], path: Path) -> NoiseSchedule:
-    """The schedule of a configuration.   Raises AudioLDMError, and ValueError for betas that do not go together."""
-    name, betas = config.get("beta_schedule", "linear"), config.get("trained_betas")
-    if betas is not None:
-        check_betas(betas, len(betas) if isinstance(betas, list) else 0, path)
-        return from_betas(torch.tensor(betas, dtype=torch.float64))
-    ends: list[Any] = [config.get("beta_start"), config.get("beta_end")]
-    length = config.get("num_train_timesteps", 1000)
-    check_betas(ends, length, path)
-    shapes = {"linear": linear, "scaled_linear": scaled_linear}
-    if name not in [*shapes]:
-        raise AudioLDMError(f"{path}: beta_schedule={name!r} is unknown.", f"Known: {', '.join(shapes)}.")
-    return shapes[name](*map(float, ends), length=length)
-
-
-def check_betas(betas: Any, length: Any, path: Path) -> None:
-    """Refuse betas that are no numbers between 0 and 1, and a ``length`` that no schedule has."""
-    numbers = isinstance(betas, list) and all(isinstance(n, int | float) and 0 <= n <= 1 for n in betas)
-    if not numbers or type(length) is not int or not 2 <= length <= MOST_STEPS:
-        raise AudioLDMError(f"{path}: the betas are no numbers between 0 and 1, or too many.", AGAIN)
 
 
 def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -296,10 +265,11 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
             "about": model.about, "sha256": hashes,
         }  # fmt: skip
         # every schedule by its betas, which any diffusers scheduler takes as trained_betas
-        steps = {"num_train_timesteps": model.schedule.length, "trained_betas": model.schedule.betas.tolist()}
-        usual = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
-        kind = {"_class_name": "DDIMScheduler", "prediction_type": PREDICTIONS[model.prediction]}
-        scheduler = {**kind, **steps, **usual}
+        scheduler = {
+            "_class_name": "DDIMScheduler", "prediction_type": PREDICTIONS[model.prediction], "clip_sample": False,
+            "num_train_timesteps": model.schedule.length, "trained_betas": model.schedule.betas.tolist(),
+            "set_alpha_to_one": False, "steps_offset": 1,
+        }  # fmt: skip
         write_text(stage / "scheduler" / "scheduler_config.json", json.dumps(scheduler))
         write_text(stage / "model_index.json", json.dumps(index_of(model), indent=1))
         write_text(stage / "audioldm.json", json.dumps(content, indent=1))

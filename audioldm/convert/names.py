@@ -54,14 +54,9 @@ class Shapes:
 
 
 def rename(
-    state: Mapping[str, Tensor],
-    names: Names,
-    *,
-    part: str,
-    prefix: str = "",
-    drop: Sequence[str] = (),
+    state: Mapping[str, Tensor], names: Names, *, part: str, prefix: str = "", drop: Sequence[str] = (),
     back: bool = False,
-) -> State:
+) -> State:  # fmt: skip
     """Every key of ``state`` by the table, or ``back`` by it, but what a pattern in ``drop`` matches whole.
 
     ``prefix`` was taken off the keys before.   AudioLDMError where a key is unknown, or two become one.
@@ -88,14 +83,10 @@ def rename(
 
 def translator(names: Names) -> Callable[[str], str | None]:
     """The table as a function; None for a path that is not in it."""
-    rules = [
-        (
-            re.compile(re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")),
-            re.sub(r"\*\*?", "{}", ours),
-        )
-        for theirs, ours in names.items()
-        if "*" in theirs
-    ]
+    rules = []
+    for theirs, ours in ((theirs, ours) for theirs, ours in names.items() if "*" in theirs):
+        pattern = re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")
+        rules.append((re.compile(pattern), re.sub(r"\*\*?", "{}", ours)))
 
     def translate(path: str) -> str | None:
         matches = (ours.format(*match.groups()) for rule, ours in rules if (match := rule.fullmatch(path)))

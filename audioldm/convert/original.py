@@ -49,9 +49,8 @@ def original_state(model: Components) -> State:
     first = rename(model.vae.state_dict(), names, part="VAE", back=True)
     # its attention's matrices are 1 x 1 convolutions there
     first |= {key: value[..., None, None] for key, value in first.items() if value.dim() == 2}
-    vocoder = rename(
-        model.vocoder.state_dict(), VOCODER_NAMES, part="vocoder", drop=("mean", "scale"), back=True
-    )
+    state, more = model.vocoder.state_dict(), ("mean", "scale")
+    vocoder = rename(state, VOCODER_NAMES, part="vocoder", drop=more, back=True)
     parts: list[tuple[str, Mapping[str, Tensor]]] = [
         (unet.PREFIX, rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True)),
         (first_stage.PREFIX, first),
@@ -75,10 +74,8 @@ def unet_shape(model: Components) -> UNetSizes:
     heads: Any = config.attention_head_dim
     heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
     if model.prediction != "eps" or heads != unet.heads(channels):
-        raise AudioLDMError(
-            f"{model.name} predicts {model.prediction} with heads {heads}, which the original code cannot know.",
-            "Export to a folder.",
-        )
+        what = f"{model.name} predicts {model.prediction} with heads {heads}"
+        raise AudioLDMError(f"{what}, which the original code cannot know.", "Export to a folder.")
     return UNetSizes(channels, layers=config.layers_per_block, attention=attention, contexts=(None,))
 
 
@@ -102,10 +99,7 @@ def clap_state(clap: PretrainedClap) -> State:
     last = (CLASSES, config.hidden_size, max(1, grid // ratio), 3)
     zeros = {"tscam_conv": last, "head": (CLASSES, CLASSES)}
     for layer, shape in zeros.items():
-        state[f"{sound}{layer}.weight"], state[f"{sound}{layer}.bias"] = (
-            torch.zeros(shape),
-            torch.zeros(CLASSES),
-        )
+        state |= {f"{sound}{layer}.weight": torch.zeros(shape), f"{sound}{layer}.bias": torch.zeros(CLASSES)}
     for layer in (f"{side}_transform.sequential.{i}" for side in ("text", "audio") for i in (0, 3)):
         state |= {f"{layer}.weight": torch.zeros(width, width), f"{layer}.bias": torch.zeros(width)}
     return state

@@ -134,26 +134,19 @@ def check_alone(path: Path, kind: Kind) -> None:
     if is_tango(path):
         return
     if not (path / "config.json").is_file():
-        run = (path / "config.yaml").is_file()
-        raise AudioLDMError(
-            f"{path} holds no {FOLDERS[kind][0]}{': the run is not finished' if run else ''}.",
-            "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)."
-            if run
-            else "Name another.",
-        )
+        what, hint = f"{path} holds no {FOLDERS[kind][0]}", "Name another."
+        if (path / "config.yaml").is_file():
+            hint = "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)."
+            what += ": the run is not finished"
+        raise AudioLDMError(f"{what}.", hint)
     name = class_name(read_json(path / "config.json"))
     if kind in ALONE and name not in ALONE[kind]:
         raise AudioLDMError(f"{path} holds a {name}, no {' or '.join(ALONE[kind])}.", "Name another folder.")
 
 
 def open_part(
-    ref: str | Path,
-    kind: Kind,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-    **choices: Any,
-) -> Any:
+    ref: str | Path, kind: Kind, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, **choices: Any
+) -> Any:  # fmt: skip
     """The part of a model that ``ref`` names, in eval mode: a U-Net, VAE or vocoder, a ``Clap``, a ``T5TextEncoder``.
 
     ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices``: see ``Choices``.   Raises AudioLDMError.

@@ -116,19 +116,13 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
         prediction = settings["task"]["prediction"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AudioLDMError(f"{run}/config.yaml has no usable schedule ({error}).", "Restore it.") from None
+    latents = {key: index[key] for key in ("windows", "seconds", "split", "scaling_factor")}
+    spec = replace(spec, stride=index["stride"], latent_channels=index["latent_channels"])
     return Components(
-        unet,
-        vae,
-        vocoder,
-        clap,
-        replace(spec, stride=index["stride"], latent_channels=index["latent_channels"]),
-        token_encoder=t5,
-        schedule=schedule,
-        prediction=prediction,
-        defaults=replace(TRAINED, seconds=index["seconds"]),
-        controls=micro_of(run / "model"),
-        about={"latents": {key: index[key] for key in ("windows", "seconds", "split", "scaling_factor")}},
-    )
+        unet, vae, vocoder, clap, spec, token_encoder=t5, schedule=schedule, prediction=prediction,
+        defaults=replace(TRAINED, seconds=index["seconds"]), controls=micro_of(run / "model"),
+        about={"latents": latents},
+    )  # fmt: skip
 
 
 def t5_of(run: Path, named: str | None = None) -> str | None:

@@ -85,9 +85,9 @@ def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
     columns = ("audiocap_id", "youtube_id", "start_time", "caption")
     table = read_table(path, need=columns, text=("caption",))
     wrong = [str(omission) for omission in table.omitted]
-    for row in table.records:
-        if not (row.cells.keys() >= set(columns) and row.cells["audiocap_id"].isdecimal()):
-            wrong.append(row.where)
+    for record in table.records:
+        if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal()):
+            wrong.append(record.where)
     wrong += ["it has no rows"] * (not table.records)
     if wrong:
         raise AudioLDMError(f"{path} is no AudioCaps CSV: {wrong[0]}.", f"Its columns: {', '.join(columns)}.")

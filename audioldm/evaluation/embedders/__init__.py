@@ -17,11 +17,6 @@ class Embeddings(NamedTuple):
     logits: Tensor | None = None
 
     @property
-    def pooled(self) -> Tensor:
-        """The mean embedding (D,)."""
-        return self.rows.mean(dim=0)
-
-    @property
     def scores(self) -> Tensor:
         """A tagger's class probabilities (P, K); the classes do not exclude one another."""
         assert self.logits is not None, "this embedder is no tagger"
