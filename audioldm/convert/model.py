@@ -84,11 +84,10 @@ def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
     """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    makers = {
-        **{name: lambda name=name: source.build(name) for name in NETS},
-        "clap": lambda: clap_of(source),
-    }
-    unet, vae, vocoder, clap = (make() for make in counted(makers.values(), "nets"))
+    nets: dict[str, Any] = {}
+    for name in counted((*NETS, "clap"), "nets"):
+        nets[name] = clap_of(source) if name == "clap" else source.build(name)
+    unet, vae, vocoder, clap = nets.values()
     spec = spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)
