@@ -6,14 +6,13 @@ import sys
 import threading
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+import click
 
 import audioldm
 from audioldm.cli.console import say, warned
-from audioldm.cli.options import group
+from audioldm.cli.options import CommandGroup
 from audioldm.cli.startup import leave, repeated_interrupts
 from audioldm.errors import AudioLDMError
 
@@ -40,76 +39,57 @@ COMMANDS = {
 
 
 @cache
-def load_command(name: str) -> Any:
+def load_command(name: str) -> click.Command:
     module, attribute = COMMANDS[name].split(":")
-    part = getattr(import_module(module), attribute)
-    if not isinstance(part, typer.Typer):
-        part = group(None, {name: part})
-    command: Any = typer.main.get_command(part)
+    part: Any = getattr(import_module(module), attribute)
+    command: click.Command = part if isinstance(part, click.Command) else part.as_click(name)
     command.name = name
     return command
 
 
-class LazyGroup(TyperGroup):
-    """A typer group over ``COMMANDS``: none waits for the imports of another."""
+class LazyGroup(CommandGroup):
+    """The group over ``COMMANDS``: none waits for the imports of another."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]   # typer guesses by these names
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
 
-app = typer.Typer(
-    cls=LazyGroup,
-    add_completion=False,
-    rich_markup_mode=None,
+ROOT_HELP = """Text to sound by latent diffusion: generate, train, measure.
+
+\b
+Examples:
+  audioldm generate "a dog barking"
+  audioldm generate --help
+  audioldm recipes
+  audioldm doctor
+
+Exit codes: 0 done, 1 failed while working, 2 wrong use (nothing was started), 130 interrupted.
+"""
+app = LazyGroup(
+    commands=dict.fromkeys(COMMANDS),  # type: ignore[arg-type]   # click guesses by these names
+    params=[
+        click.Option(
+            ["--debug"], is_flag=True, help="Show the traceback of an error; goes with every command."
+        )
+    ],
+    callback=lambda debug: None,
+    help=ROOT_HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+app = click.version_option(audioldm.__version__, prog_name="audioldm", message="%(prog)s %(version)s")(app)
 
 
-def show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"audioldm {audioldm.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit."),
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; goes with every command.")
-    ] = False,
-) -> None:
-    """Text to sound by latent diffusion: generate, train, measure.
-
-    \b
-    Examples:
-      audioldm generate "a dog barking"
-      audioldm generate --help
-      audioldm recipes
-      audioldm doctor
-
-    Exit codes: 0 done, 1 failed while working, 2 wrong use (nothing was started), 130 interrupted.
-    """
-
-
-def run(arguments: list[str], commands: typer.Typer = app) -> int:
+def run(arguments: list[str], commands: click.Group = app) -> int:
     """Run one command line and return its exit code; a mistake or a fault becomes one line on stderr."""
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
         with repeated_interrupts(), warned():
-            group = typer.main.get_command(commands)
-            code = group.main(args=arguments, prog_name="audioldm", standalone_mode=False)
-    except typer.TyperException as error:
+            code = commands.main(args=arguments, prog_name="audioldm", standalone_mode=False)
+    except click.ClickException as error:
         return say_usage(error, arguments)
-    except (typer.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt):
         code = 130
     except SystemExit as error:  # of a library
         code = error.code if isinstance(error.code, int | None) else say_error(RuntimeError(error.code))
@@ -155,7 +135,7 @@ def without_memory(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def say_usage(error: typer.TyperException, arguments: list[str]) -> int:
+def say_usage(error: click.ClickException, arguments: list[str]) -> int:
     """Print a command-line mistake as one line; a bare group prints its help instead."""
     message = error.format_message().rstrip(".").replace("Value error, ", "")
     if "Usage:" in message:

@@ -3,12 +3,11 @@
 A sound that is missing, cut off, silent, a copy or not a number is named on stderr and left out.
 """
 
+import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
-
-import typer
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import escaped, note, progress, show_json, show_text, waiting, would
@@ -64,7 +63,7 @@ class Check(Force, AsJson, Command):
         if self.out is not None:
             manifest.write(result.rows, self.out)
         if self.strict and result.findings:
-            raise typer.Exit(1)
+            sys.exit(1)
 
 
 class Listen(Force, Command):

@@ -4,11 +4,10 @@ import os
 import platform
 import re
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import typer
 
 import audioldm
 from audioldm.cli.options import AsJson, Command
@@ -33,7 +32,7 @@ class Doctor(AsJson, Command):
         report = examine()
         self.show(report, table(report))
         if None in report["needed"].values():
-            raise typer.Exit(1)
+            sys.exit(1)
 
 
 def examine() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from typer.core import TyperGroup
+import click
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, say, show_text, waiting, would
@@ -13,6 +13,7 @@ from audioldm.cli.options import (
     AsJson,
     Between,
     Command,
+    CommandGroup,
     DryRun,
     Force,
     Group,
@@ -253,10 +254,10 @@ def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Pat
         return round_trips(pipe, real, seconds, out / "roundtrip")
 
 
-class ScoreByDefault(TyperGroup):
+class ScoreByDefault(CommandGroup):
     """``audioldm evaluate GENERATED REFERENCE`` is ``audioldm evaluate score GENERATED REFERENCE``."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``score`` before what is neither a command nor a call for help."""
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
             args = ["score", *args]
@@ -453,5 +454,5 @@ class Embedders(AsJson, Command):
 app = group(
     __doc__,
     {"score": Score, "prompts": Prompts, "bits": Bits, "protocol": Protocol, "embedders": Embedders},
-    cls=ScoreByDefault,
+    ScoreByDefault,
 )

@@ -49,7 +49,7 @@ class Prepare(Force, DryRun, Command):
       audioldm listen prepare original=real vae=out/vae --method mushra --reference original -o listen/vae
     """
 
-    systems: list[str] = argument(..., "Clips of each; those of one name are one prompt.", "NAME=FOLDER")
+    systems: list[str] = argument(..., "Clips of each; those of one name are one prompt.", "NAME=FOLDER...")
     out: Path = option(..., "The test's folder, to be made.", "-o", "TEST")
     captions: Path | None = option(None, "CSV of id,caption, or a manifest.  [default: the JSONs]", "FILE")
     raters: int = option(12, "Raters you hope for: the power that is printed.", Between(1, 1000))

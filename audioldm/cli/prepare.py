@@ -84,7 +84,7 @@ class Prepare(Force, AsJson, Command):
       audioldm data prepare parquet data/raw/audiocaps -o data/raw/audiocaps.jsonl
     """
 
-    name: str = argument("", "Which reader; --list shows them all.", "SOURCE")
+    name: str = argument("", "Which reader; --list shows them all.", "[SOURCE]")
     places: list[str] = argument([], "Folder, table, tars or name of the data.", "[PLACE]...")
     place: str = option("", "The same as PLACE.", "--from", "PLACE")
     out: Path | None = option(None, "The manifest.  [default: data/raw/SOURCE.jsonl]", "-o", "JSONL")

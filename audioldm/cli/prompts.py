@@ -131,9 +131,9 @@ def read_cell(name: str, value: Any, place: str) -> Any:
     if isinstance(value, list | dict | bool):
         raise AudioLDMError(f"{place}={value!r} is no number.")
     try:
-        number = leaf.bare(str(value))
+        number = leaf.hint(str(value))
     except ValueError as error:
-        kind = "whole number" if leaf.bare is int else "number"
+        kind = "whole number" if leaf.hint is int else "number"
         raise AudioLDMError(f"{place}={value!r} is no {kind}.", "Leave it empty for the default.") from error
     leaf.check(number, place)
     return number

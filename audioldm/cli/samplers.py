@@ -65,7 +65,7 @@ def described_settings() -> dict[str, dict[str, str]]:
             notes = [] if leaf.within is None else [str(leaf.within)]
             notes += [] if leaf.default in (None, [], "") else [f"default {leaf.default}"]
             range_of = f"[{'; '.join(notes)}]" if notes else ""
-            described[leaf.name] = {"form": leaf.form, "line": leaf.text, "range": range_of}
+            described[leaf.name] = {"form": leaf.form, "line": leaf.help, "range": range_of}
     return described
 
 

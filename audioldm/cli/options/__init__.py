@@ -5,34 +5,21 @@ A group may hold other groups; those that several commands share are in this fol
 
 import json
 import math
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
 from dataclasses import fields as all_fields
-from inspect import Parameter, Signature
+from inspect import cleandoc
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    TypeVar,
-    Union,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from types import NoneType
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
-import typer
-from typer.core import TyperCommand
+import click
 
 from audioldm.cli.console import show_json, show_text
 from audioldm.errors import AudioLDMError
 
 T = TypeVar("T", bound="Group")
 Kind = Literal["option", "argument", "setting"]
-TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ POSITIVE = Between(0, above=True)
 
 @dataclass(frozen=True)
 class Leaf:
-    """One field of a group: what ``option`` says of it, then its name, type, default and panel."""
+    """One field of a group: what ``option`` says of it, then its name, type (without None), default and panel."""
 
     help: str
     names: tuple[str, ...] = ()
@@ -74,40 +61,13 @@ class Leaf:
     default: Any = None
     panel: str | None = None
 
-    def parameter(self) -> Parameter:
-        help = self.text
-        silent = self.default in (None, MISSING, "", []) or self.default is False
-        shown = not silent and "[default" not in help
-        about: dict[str, Any] = {"help": help, "metavar": self.metavar, "show_default": shown}
-        if self.kind == "argument":
-            note = typer.Argument(**about)
-        else:
-            is_long = any(name.startswith("--") for name in self.names)
-            names = (*self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
-            note = typer.Option(*names, hidden=self.hidden, rich_help_panel=self.panel, **about)
-        default = Parameter.empty if self.default is MISSING else self.default
-        kind = Parameter.KEYWORD_ONLY
-        return Parameter(self.name, kind, default=default, annotation=Annotated[self.hint, note])
-
-    @property
-    def text(self) -> str:
-        repeats = self.is_list and self.kind != "argument"
-        return f"{self.help}  Repeatable." if repeats else self.help
-
-    @property
-    def bare(self) -> Any:
-        """The type without None."""
-        if get_origin(self.hint) in (Union, types.UnionType):
-            return next(part for part in get_args(self.hint) if part is not type(None))
-        return self.hint
-
     @property
     def is_list(self) -> bool:
-        return get_origin(self.bare) is list
+        return get_origin(self.hint) is list
 
     @property
     def item(self) -> Any:
-        return get_args(self.bare)[0] if self.is_list else self.bare
+        return get_args(self.hint)[0] if self.is_list else self.hint
 
     @property
     def form(self) -> str:
@@ -115,6 +75,24 @@ class Leaf:
             return "|".join(map(str, get_args(self.item)))
         kinds = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
         return self.metavar or kinds.get(self.item, "TEXT")
+
+    def parameter(self) -> click.Parameter:
+        required = self.default is MISSING
+        about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar, "help": self.help}
+        about |= (
+            {"required": True}
+            if required
+            else {"required": False, "default": None if self.default == [] else self.default}
+        )
+        if self.kind == "argument":
+            return click.Argument([self.name], nargs=-1 if self.is_list else 1, **about)
+        is_long = any(name.startswith("--") for name in self.names)
+        names = (self.name, *self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
+        about |= {"is_flag": True} if self.hint is bool else {"multiple": self.is_list}
+        silent = self.default in (None, MISSING, "", []) or self.default is False or "[default" in self.help
+        made: Any = click.Option(names, **about, show_default=not silent, hidden=self.hidden)
+        made.panel = self.panel or "Options"
+        return made
 
     def check(self, value: Any, place: str = "") -> None:
         """Raise AudioLDMError for numbers out of range; None is the model's own."""
@@ -126,26 +104,28 @@ class Leaf:
     def read(self, value: Any, kind: Any = None) -> Any:
         """A value, or one item of it, from its text or from JSON.   Raises AudioLDMError."""
         try:
-            return typed(value, kind or self.bare)
-        except (ValueError, KeyError, TypeError) as error:
+            return typed(value, kind or self.hint)
+        except (ValueError, TypeError, click.BadParameter) as error:
             hint = f"Write {self.name}={self.form}."
             raise AudioLDMError(f"{self.name}={value!r} cannot be.", hint) from error
 
 
-def typed(value: Any, kind: Any) -> Any:
-    """A text, or what JSON held, as a ``kind``.   Raises ValueError, KeyError or TypeError where it is of another."""
-    parts, origin = get_args(kind), get_origin(kind)
-    if origin is Literal:
-        return dict(zip(map(str, parts), parts, strict=True))[value]
+def click_type(hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        return click.Choice([*map(str, get_args(hint))])
+    return click.Path(path_type=Path) if hint is Path else get_args(hint) or hint
+
+
+def typed(value: Any, hint: Any) -> Any:
+    """A text, or what JSON held, as a ``hint``.   Raises ValueError, TypeError or BadParameter."""
+    parts, origin = get_args(hint), get_origin(hint)
     if origin in (list, tuple):
         values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
-        kinds = parts * len(values) if origin is list else parts
-        return origin(typed(*pair) for pair in zip(values, kinds, strict=True))
-    if isinstance(value, str):
-        return TRUTHS[value.lower()] if kind is bool else kind(value)
-    if type(value) not in {float: (int, float)}.get(kind, (kind,)):
-        raise ValueError(f"{value!r} is no {kind.__name__}")
-    return kind(value)
+        hints = parts * len(values) if origin is list else parts
+        return origin(typed(*pair) for pair in zip(values, hints, strict=True))
+    if not isinstance(value, str) and type(value) not in {float: (int, float)}.get(hint, (hint,)):
+        raise ValueError(f"{value!r} is no {hint}")
+    return click.types.convert_type(click_type(hint)).convert(value, None, None)
 
 
 def option(
@@ -190,18 +170,40 @@ class Group:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+SETTINGS = Leaf(
+    "Any other setting; audioldm samplers lists them.  Repeatable.",
+    ("--set",), "KEY=VALUE", name="settings", hint=list[str], default=[], panel="Sampling",
+)  # fmt: skip
+
+
 class Command(Group):
     """A command: its fields are what it takes, its docstring is its help, ``run`` does it."""
 
-    function: ClassVar[Callable[..., None]]
-    """as typer takes it"""
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.function = staticmethod(function_of(cls))
-
     def run(self) -> None:
         raise NotImplementedError
+
+    @classmethod
+    def as_click(cls, name: str) -> click.Command:
+        """Every field a parameter, the settings together one ``--set``."""
+        every = list(leaves(cls))
+        keys = {leaf.name: leaf for leaf in every if leaf.kind == "setting"}
+        visible = [leaf for leaf in every if leaf.kind != "setting"] + [SETTINGS] * bool(keys)
+
+        def call(**values: Any) -> None:
+            for leaf in visible:
+                if leaf.is_list:
+                    values[leaf.name] = [*values[leaf.name]] or leaf.default
+                elif leaf.hint is bool:
+                    values[leaf.name] = values[leaf.name] or leaf.default
+            values |= read_settings(values.pop("settings", []), keys)
+            for leaf in every:
+                leaf.check(values.get(leaf.name))
+            build(cls, values).run()
+
+        parameters = [leaf.parameter() for leaf in visible]
+        command = PanelCommand(name, params=parameters, callback=call, help=cleandoc(cls.__doc__ or ""))
+        command.settings = keys
+        return command
 
 
 class Force(Group):
@@ -228,59 +230,36 @@ class AsJson(Group):
             show_text(text)
 
 
-def function_of(command: type[Command]) -> Callable[..., None]:
-    """A command as typer takes it: every field a parameter, the settings together one ``--set``."""
-    every = list(leaves(command))
-    keys = {leaf.name: leaf for leaf in every if leaf.kind == "setting"}
-    visible = [leaf.parameter() for leaf in every if leaf.name not in keys]
-    if keys:
-        help = "Any other setting; audioldm samplers lists them."
-        visible.append(
-            Leaf(
-                help, name="set", metavar="KEY=VALUE", hint=list[str], default=[], panel="Sampling"
-            ).parameter()
-        )
-
-    limited = [leaf for leaf in every if leaf.within is not None]
-    is_flat = len(every) == len(all_fields(command))
-
-    def run(**values: Any) -> None:
-        if keys:
-            values |= read_settings(values.pop("set", None) or [], keys)
-        for leaf in limited:
-            leaf.check(values.get(leaf.name))
-        (command(**values) if is_flat else build(command, values)).run()
-
-    run.__doc__ = command.__doc__
-    run.__signature__ = Signature(visible)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in visible}
-    run.settings = keys  # type: ignore[attr-defined]
-    return run
-
-
-class PanelCommand(TyperCommand):
+class PanelCommand(click.Command):
     """A command whose help lists options in named panels; those of no panel come last."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then each panel in the order of its first option."""
-        panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-        for parameter in self.get_params(ctx):
-            is_argument = parameter.param_type_name == "argument"
-            panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
-            if (line := parameter.get_help_record(ctx)) is not None:
-                panels.setdefault(panel, []).append(line)
+    settings: Mapping[str, Leaf]
+    """the keys of its ``--set``"""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each panel in the order of its first option."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (line := option.get_help_record(ctx)) is not None:
+                panels.setdefault(getattr(option, "panel", "Options"), []).append(line)
         panels["Options"] = panels.pop("Options", [])
         for panel, lines in panels.items():
-            if lines:
-                with formatter.section(panel):
-                    formatter.write_dl(lines)
+            with formatter.section(panel):
+                formatter.write_dl(lines)
 
 
-def group(help: str | None, commands: Mapping[str, type[Command]], **details: Any) -> typer.Typer:
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=help, **details)
-    for name, command in commands.items():
-        app.command(name, cls=PanelCommand)(command.function)
-    return app
+class CommandGroup(click.Group):
+    """Commands in the order in which they were named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def group(
+    help: str | None, commands: Mapping[str, type[Command]], kind: type[CommandGroup] = CommandGroup
+) -> CommandGroup:
+    listed = {name: command.as_click(name) for name, command in commands.items()}
+    return kind(commands=listed, no_args_is_help=True, help=cleandoc(help or ""))
 
 
 def leaves(group: type[Group]) -> Iterator[Leaf]:
@@ -291,8 +270,12 @@ def leaves(group: type[Group]) -> Iterator[Leaf]:
         if is_dataclass(hint := hints[one.name]):
             inner.append(hint)
         elif "leaf" in one.metadata:
-            leaf, default = one.metadata["leaf"], default_of(one)
-            yield replace(leaf, name=one.name, hint=hint, default=default, panel=group.panel)
+            leaf = one.metadata["leaf"]
+            if NoneType in get_args(hint):
+                hint = next(part for part in get_args(hint) if part is not NoneType)
+            repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
+            about = {"help": leaf.help + repeats, "default": default_of(one), "panel": group.panel}
+            yield replace(leaf, name=one.name, hint=hint, **about)
     for part in inner:
         yield from leaves(part)
 
@@ -335,7 +318,7 @@ def restored(group: type[T], values: dict[str, Any]) -> T:
     return build(group, read)
 
 
-def read_settings(words: list[str], keys: dict[str, Leaf]) -> dict[str, Any]:
+def read_settings(words: list[str], keys: Mapping[str, Leaf]) -> dict[str, Any]:
     """``KEY=VALUE`` words as typed values.   Raises AudioLDMError for an unknown key or a value of another type."""
     values: dict[str, Any] = {}
     for word in words:

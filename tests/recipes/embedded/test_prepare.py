@@ -2,7 +2,12 @@
 
 import json
 
-from recipes.embedded.prepare import main
+from audioldm.cli.app import run
+from recipes.embedded.prepare import app
+
+
+def main(words):
+    return run(words, app)
 
 
 def test_opensounds_without_network_or_room(tmp_path, monkeypatch, capsys):
