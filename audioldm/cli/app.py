@@ -80,7 +80,7 @@ app = LazyGroup(
 app = click.version_option(audioldm.__version__, prog_name="audioldm", message="%(prog)s %(version)s")(app)
 
 
-def run(arguments: list[str], commands: click.Group = app) -> int:
+def run(arguments: list[str], commands: click.Command = app) -> int:
     """Run one command line and return its exit code; a mistake or a fault becomes one line on stderr."""
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.clips import Clip, check_names, check_outputs, file_of, stem_of
 from audioldm.cli.console import progress, say, waiting
-from audioldm.cli.making import Making
 from audioldm.cli.options import POSITIVE, SHARE, Between, argument, changed, group, option
 from audioldm.cli.options.groups import Takes
-from audioldm.cli.results import save
+from audioldm.cli.results import Making, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256

@@ -25,6 +25,7 @@ from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
+    from audioldm.datasets.manifest import Row
     from audioldm.evaluation.clips import Clip
     from audioldm.evaluation.comparison import Comparison
     from audioldm.evaluation.generation import GeneratedClips
@@ -35,12 +36,14 @@ Captions = Literal["first", "all", "hash"]
 Gain = Literal["peak", "none", "lufs"]
 
 
-def split_option() -> Any:
-    return option("test", "Split of a manifest; any takes all rows.")
+class Rows(Group):
+    split: str = option("test", "Split of a manifest; any takes all rows.")
+    captions: Captions = option("first", "Which captions of a manifest's clip.")
 
+    def read(self, place: Path) -> "list[Row]":
+        from audioldm.datasets import manifest
 
-def captions_option() -> Any:
-    return option("first", "Which captions of a manifest's clip.")
+        return manifest.read(place, split=None if self.split == "any" else self.split)
 
 
 class Generation(Group):
@@ -73,10 +76,8 @@ class Reporting(Force, DryRun, AsJson):
     """What is printed, and what may be overwritten."""
 
 
-class Choice(Group):
+class Choice(Rows):
     manifest: Path | None = option(None, "Captions and real clips for --model.", "JSONL")
-    split: str = split_option()
-    captions: Captions = captions_option()
     protocol: Path | None = option(None, "Take exactly this list of clips and captions.", "FILE")
     allow_missing: bool = option(False, "Score what there is of a protocol; n says so.")
     limit: int | None = option(None, "At most so many clips, by hash.", Between(2))
@@ -87,15 +88,14 @@ class Choice(Group):
         return None if self.protocol is None else protocol.read(self.protocol)
 
     def clips(self, place: Path) -> "list[Clip]":
-        from audioldm.datasets import manifest
         from audioldm.evaluation import clips
 
         if place.suffix != ".jsonl":
             return clips.from_folder(place)
-        listed = self.listed()
-        rows = manifest.read(place, split=None if self.split == "any" or listed else self.split)
-        if listed is not None:
-            rows = listed.select(rows, allow_missing=self.allow_missing)
+        if (listed := self.listed()) is None:
+            rows = self.read(place)
+        else:
+            rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
         if self.limit is not None and self.limit < len(rows):
             rows = clips.shuffled(rows)[: self.limit]
         if len(rows) < 2:
@@ -171,15 +171,15 @@ class Score(Command):
             return
         pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
         embedders = [load_embedder(name, weights or None) for name, _, weights in pairs]
-        compared, about = (of_model if self.generated is None else of_folders)(self, place, real)
+        compared, about = self.of_folders(place, real) if self.generated else self.of_model(place, real)
         check_writable(out)
         compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
         if comparing.others is not None:
             compared.others = Choice(split="any").clips(comparing.others)
         with waiting("embedding"):
             report = compared.run(embedders, about | {"versions": versions()})
-        subjects = (about.get("model") or about["generated"], about.get("manifest") or about["reference"])
-        page = as_html(report, compared, title=" against ".join(map(str, subjects)))
+        title = f"{about.get('model') or about['generated']} against {place}"
+        page = as_html(report, compared, title=title)
         files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
         files["report.json"] = json_text(report.as_dict())
         publish({out / name: content for name, content in files.items()})
@@ -193,58 +193,53 @@ class Score(Command):
         crop, gain = (listed.seconds, listed.gain) if listed is not None else (None, "peak")
         return Frame(comparing.crop or crop or seconds, comparing.gain or gain)  # type: ignore[arg-type]
 
+    def of_folders(self, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
+        from audioldm.evaluation import clips
+        from audioldm.evaluation.comparison import Comparison
 
-def of_folders(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
-    from audioldm.evaluation import clips
-    from audioldm.evaluation.comparison import Comparison
+        paired, codec = not self.comparing.unpaired, self.comparing.codec
+        runs = [clips.from_folder(folder) for folder in filter(None, [self.generated, *self.comparing.also])]
+        if paired:
+            runs, real = clips.paired_runs(runs, real)
+        rates = [clips.check_files(run, "generated") for run in runs]
+        about = {
+            "generated": str(self.generated), "reference": str(place), **self.choice.about(), "seeds": len(runs),
+            "rate": rates[0], "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
+        }  # fmt: skip
+        frame = self.frame(None)
+        if frame.seconds is None:
+            frame = replace(frame, seconds=clips.common_length(runs[0], real))
+        compared = Comparison(runs, real, frame, pairs=paired)
+        if codec is not None:
+            pipe = self.generation.model.load(codec)
+            compared.trip = through_codec(pipe, real, frame.seconds or 10.0, self.out)
+            about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
+        return compared, about
 
-    comparing, paired = options.comparing, not options.comparing.unpaired
-    folders = [*([options.generated] if options.generated else []), *comparing.also]
-    runs = [clips.from_folder(folder) for folder in folders]
-    if paired:
-        runs, real = clips.paired_runs(runs, real)
-    rates = [clips.check_files(run, "generated") for run in runs]
-    about = {
-        "generated": str(folders[0]), "reference": str(place), **options.choice.about(), "seeds": len(runs),
-        "rate": rates[0], "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
-    }  # fmt: skip
-    frame = options.frame(None)
-    if frame.seconds is None:
-        frame = replace(frame, seconds=clips.common_length(runs[0], real))
-    compared = Comparison(runs, real, frame, pairs=paired)
-    if comparing.codec is not None:
-        pipe = options.generation.model.load(comparing.codec)
-        compared.trip = through_codec(pipe, real, frame.seconds or 10.0, options.out)
-        about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
-    return compared, about
+    def of_model(self, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
+        """Clips that a model makes now, or made before with the same settings."""
+        from audioldm.datasets.manifest import read
+        from audioldm.evaluation import clips
+        from audioldm.evaluation.comparison import Comparison
 
-
-def of_model(options: Score, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
-    """Clips that a model makes now, or made before with the same settings."""
-    from audioldm.datasets.manifest import read
-    from audioldm.evaluation import clips
-    from audioldm.evaluation.comparison import Comparison
-
-    generation, seeds = options.generation, options.seeds
-    if lacking := [clip.id for clip in real if not clip.caption.strip()]:
-        what = f"{len(lacking)} clips have no caption, {lacking[0]} first."
-        raise AudioLDMError(what, "Caption every row.")
-    rate = clips.check_files(real, "reference")
-    pipe = generation.load()
-    generated = generation.clips(pipe, options.out)
-    with waiting("generating"):
-        runs = [generated.like(real, run=run) for run in range(seeds)]
-    length = generation.length(pipe)
-    about = {
-        "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
-        "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(place), **options.choice.about(),
-        "seeds": seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
-    }  # fmt: skip
-    trip = through_codec(pipe, real, length, options.out)
-    # for the real/real floor: the manifest's other splits, but no recording of the reference
-    used = {clip.group for clip in real}
-    rows = [row for row in clips.shuffled(read(place)) if (row.group or row.path) not in used]
-    return Comparison(runs, real, options.frame(length), trip=trip, others=clips.from_rows(rows)), about
+        if lacking := [clip.id for clip in real if not clip.caption.strip()]:
+            what = f"{len(lacking)} clips have no caption, {lacking[0]} first."
+            raise AudioLDMError(what, "Caption every row.")
+        rate = clips.check_files(real, "reference")
+        pipe = self.generation.load()
+        generated, length = self.generation.clips(pipe, self.out), self.generation.length(pipe)
+        with waiting("generating"):
+            runs = [generated.like(real, run=run) for run in range(self.seeds)]
+        about = {
+            "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
+            "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(place), **self.choice.about(),
+            "seeds": self.seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
+        }  # fmt: skip
+        trip = through_codec(pipe, real, length, self.out)
+        # for the real/real floor: the manifest's other splits, but no recording of the reference
+        used = {clip.group for clip in real}
+        rows = [row for row in clips.shuffled(read(place)) if (row.group or row.path) not in used]
+        return Comparison(runs, real, self.frame(length), trip=trip, others=clips.from_rows(rows)), about
 
 
 def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Path) -> "list[Clip]":
@@ -380,16 +375,15 @@ class Bits(AsJson, Command):
         table, lines = {}, [f"{'variance':<22} {'bits/dim':>9}  {'against fixed small':>20}"]
         for name, row in rows.items():
             difference = row - rows["fixed small"]
-            bits_of, against, error = map(
-                float, (row.mean(), difference.mean(), difference.std() / count**0.5)
-            )
+            spread = difference.std() / count**0.5
+            bits_of, against, error = map(float, (row.mean(), difference.mean(), spread))
             table[name] = {"bits": bits_of, "against_small": against, "error": error}
             lines.append(f"{name:<22} {bits_of:>9.4f}  {against:>+10.4f} +- {error:.4f}")
         about = {"model": pipe.name, "windows": count, "times": self.times, "bits_per_dimension": table}
         self.show(about, "\n".join(lines))
 
 
-class Protocol(Force, Command):
+class Protocol(Force, Rows, Command):
     """Write a protocol file: hashes of clips and captions, with a hash of the list, and no caption itself.
 
     The file's name is the protocol's name.
@@ -402,24 +396,20 @@ class Protocol(Force, Command):
 
     source: Path = argument(..., "A manifest (.jsonl), or AudioCaps' test.csv.")
     out: Path = option(..., "The protocol (.json).", "-o", "FILE")
-    split: str = split_option()
-    captions: Captions = captions_option()
     seconds: float | None = option(None, "Length of every clip.  [default: open]", POSITIVE)
     gain: Gain = option("peak", "Level of every clip.")
 
     def run(self) -> None:
-        from audioldm.datasets import manifest
         from audioldm.evaluation import protocol as protocols
 
-        out, source, split = self.out, self.source, self.split
+        out, source = self.out, self.source
         check_free(out, force=self.force)
         if source.suffix == ".csv":
             written = protocols.of_audiocaps(source, name=out.stem)
         else:
-            rows = manifest.read(source, split=None if split == "any" else split)
-            about = f"{source.name}, split {split}, caption {self.captions}"
+            about = f"{source.name}, split {self.split}, caption {self.captions}"
             frame = protocols.Protocol(out.stem, about, self.captions, self.seconds, self.gain, items=())
-            written = protocols.of_rows(rows, frame)
+            written = protocols.of_rows(self.read(source), frame)
         written.write(out)
         show_text(f"{out}: {len(written.items)} clips, sha256 {written.sha256}")
 
@@ -445,9 +435,7 @@ class Embedders(AsJson, Command):
             else:
                 facts = {field: getattr(embedder, field) for field in ("sha256", "rate", "dim")}
                 states[name] = {"ready": True, **facts}
-        words = {
-            name: state.get("needs") or f"ready, sha256 {state['sha256']}" for name, state in states.items()
-        }
+        words = {name: one.get("needs") or f"ready, sha256 {one['sha256']}" for name, one in states.items()}
         self.show(states, "\n".join(f"{name:<16} {text}" for name, text in words.items()))
 
 

@@ -1,6 +1,5 @@
 """``audioldm generate``: prompts in, sounds out."""
 
-import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
 from audioldm.cli.console import progress, say, waiting, warned
-from audioldm.cli.making import Making
 from audioldm.cli.options import argument, changed, option
-from audioldm.cli.options.conditioning import AudioPrompt, SoundConditions, read_audio_prompt, sound_embedding
+from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ModelOptions, Output, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
-from audioldm.cli.results import save
+from audioldm.cli.results import Making, pcm16, save, wav_header
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sweep
@@ -89,28 +87,46 @@ class Generate(Making):
         return options
 
     def results(self) -> Iterator[dict[str, Any]]:
-        output, rerank = self.output, self.prompts.rerank
-        if output.replay is not None:
+        if self.output.replay is not None:
             from audioldm.cli.replay import replay
 
-            yield from replay(self, output.replay)
+            yield from replay(self, self.output.replay)
             return
         self.check()
         if self.stream:
             stream(self)
             return
-        rows, spans, title = self.rows()
-        groups = process_slice(plan(rows, self.prompts, output, title=title))
-        maps = self.conditions.check()
-        groups = self.to_make(groups)
-        if output.dry_run:
-            self.check_libraries()
-            best = f"clips, each the best of {rerank}," if rerank > 1 else "clips"
-            self.show_plan([(group[0], self.options(group[0])) for group in groups], best)
+        groups, load = self.prepared()
+        if self.output.dry_run:
+            self.show_groups(groups)
         elif not groups:
             say("every clip is there already.")
         else:
-            yield from Session.load(self, maps, spans).results(groups)
+            yield from load().results(groups)
+
+    def show_groups(self, groups: list[list[Clip]]) -> None:
+        rerank = self.prompts.rerank
+        self.check_libraries()
+        best = f"clips, each the best of {rerank}," if rerank > 1 else "clips"
+        self.show_plan([(group[0], self.options(group[0])) for group in groups], best)
+
+    def prepared(self) -> "tuple[list[list[Clip]], Callable[[], Session]]":
+        """The clips whose files can be written, and what loads the model for them.
+
+        With --resume only those that are not there, whole and as asked for.
+        """
+        output, (rows, spans, title) = self.output, self.rows()
+        groups = process_slice(plan(rows, self.prompts, output, title=title))
+        maps = self.conditions.check()
+        if not output.resume:
+            check_outputs(groups, output)
+        elif self.prompts.rerank > 1:
+            raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
+        else:
+            for folder in {group[0].files(output)["audio"].parent for group in groups}:
+                sweep(folder)
+            groups = [one for one in groups if not is_finished(one[0], output, self.options(one[0]))]
+        return groups, partial(Session.load, self, maps, spans)
 
     def rows(self) -> "tuple[list[Row], list[Span] | None, str]":
         """What to make, the schedule that all have in common, and what clips without a prompt are named after."""
@@ -127,28 +143,11 @@ class Generate(Making):
             if (other := prompts.interpolate_to) is not None:
                 raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
             return [Row("", "audio-prompt", audio_prompt=reference)], None, title
-        return self.prompt_rows(reference), None, ""
-
-    def prompt_rows(self, reference: AudioPrompt | None) -> list[Row]:
-        """The rows of prompts, each with its own sound to be like, else ``reference``."""
-        rows = read_rows(self.prompt, self.prompts.prompts)
-        if self.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
-            raise AudioLDMError(
-                "A column audio_prompt does not go with --ip-adapter.", "Give --audio-prompt."
-            )
-        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows]
-
-    def to_make(self, groups: list[list[Clip]]) -> list[list[Clip]]:
-        """The clips whose files can be written; with --resume those that are not there, whole and as asked for."""
-        output = self.output
-        if not output.resume:
-            check_outputs(groups, output)
-            return groups
-        if self.prompts.rerank > 1:
-            raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
-        for folder in {group[0].files(output)["audio"].parent for group in groups}:
-            sweep(folder)
-        return [group for group in groups if not is_finished(group[0], output, self.options(group[0]))]
+        rows = read_rows(self.prompt, prompts.prompts)
+        if conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
+            what = "A column audio_prompt does not go with --ip-adapter."
+            raise AudioLDMError(what, "Give --audio-prompt.")
+        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
 
 
 @dataclass(frozen=True)
@@ -239,11 +238,8 @@ class Session:
                 loop=self.request.prompts.loop, **self.settings_of(batch[0]),
             )  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError) as error:
-            what, hint = (
-                f"Out of memory with batch_size={len(batch)}.",
-                "Use --set batch_size=1 or less --seconds.",
-            )
-            raise AudioLDMError(what, hint, code=1) from error
+            what = f"Out of memory with batch_size={len(batch)}."
+            raise AudioLDMError(what, "Use --set batch_size=1 or less --seconds.", code=1) from error
         return waves.float().cpu().numpy()
 
     def condition(self, clip: Clip) -> "str | Condition":
@@ -276,22 +272,18 @@ class Session:
             waves = stack([from_numpy(wave) for _, wave, _ in candidates])
             condition = self.condition(clip)
             film = None if isinstance(condition, str) else condition.film
-            scores = clap_scores(
-                self.pipe, waves, self.pipe.clap.embed_text([clip.prompt]) if film is None else film
-            ).tolist()
-            listed = [
-                {"seed": one[0].seed, "clap": score} for one, score in zip(candidates, scores, strict=True)
-            ]
+            film = self.pipe.clap.embed_text([clip.prompt]) if film is None else film
+            scores = clap_scores(self.pipe, waves, film).tolist()
+            pairs = zip(candidates, scores, strict=True)
+            listed = [{"seed": one[0].seed, "clap": score} for one, score in pairs]
             clip, wave, machine = candidates[scores.index(max(scores))]
             ranks = {"rerank": {"kept": clip.seed, "candidates": listed}}
         settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
         about = {"command": "generate", "settings": settings, "options": self.request.options(clip)}
         result = save(self.pipe, clip, wave, {**about, "machine": machine}, self.request.output)
         if silent(from_numpy(wave)[None]):
-            say(
-                f"{clip.prompt!r}, seed {clip.seed}, came out silent. Try another --seed, "
-                "--set retry_silent=8 or less --guidance."
-            )
+            use = "Try another --seed, --set retry_silent=8 or less --guidance."
+            say(f"{clip.prompt!r}, seed {clip.seed}, came out silent. {use}")
         return result
 
     def described(self, clip: Clip) -> dict[str, Any]:
@@ -317,27 +309,18 @@ def stream(request: Generate) -> None:
     if others := sorted(parts.keys() - {"seed", "schedule"}):
         raise AudioLDMError(f"--stream does not go with {', '.join(others)}.", "Leave one out.")
     if sys.stdout.isatty():
-        raise AudioLDMError(
-            "--stream writes sound, and standard output is a terminal.",
-            "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -",
-        )
+        hint = "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -"
+        raise AudioLDMError("--stream writes sound, and standard output is a terminal.", hint)
     spans = prompts.spans(prompted=prompt is not None)
     text = prompt if spans is None else prompts.schedule
     if text is None:
         raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
     texts = sys.stdin if text == "-" else [text]
     session, out = Session.load(request, [], spans), sys.stdout.buffer
-    rate, unknown = session.pipe.spec.rate, 2**32 - 1  # players read on to the end of a WAV of this length
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    out.write(struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown))
+    out.write(wav_header(session.pipe.spec.rate))
+    made_by = {"timeline": spans, "guidance_config": session.config, **session.settings}
     for place, text in enumerate(filter(None, map(str.strip, texts))):
         with warned():
-            for piece in session.pipe.stream(
-                text,
-                seed=prompts.seed + place,
-                timeline=spans,
-                guidance_config=session.config,
-                **session.settings,
-            ):
-                out.write((piece.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes())
+            for piece in session.pipe.stream(text, seed=prompts.seed + place, **made_by):
+                out.write(pcm16(piece))
                 out.flush()

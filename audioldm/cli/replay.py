@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from audioldm.cli.clips import check_outputs, plan
 from audioldm.cli.console import progress, say
 from audioldm.cli.edit import EDITS, Edit
-from audioldm.cli.generate import Generate, Session
-from audioldm.cli.making import Making
+from audioldm.cli.generate import Generate
 from audioldm.cli.options import Between, Group, changed, restored, setting
 from audioldm.cli.options.groups import SEEDS
+from audioldm.cli.results import Making
 from audioldm.errors import AudioLDMError
 from audioldm.tables import read_text
 
@@ -54,18 +53,15 @@ def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
 
 def generated(request: Generate, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The clip of ``audioldm generate``, in the place of its batch that it had."""
-    if request.prompts.schedule is None:
-        request = replace(request, prompt=record["prompt"] or None)
+    prompts = replace(request.prompts, seed=record["seed"])
+    prompt = (record["prompt"] or None) if prompts.schedule is None else None
+    request = replace(request, prompt=prompt, prompts=prompts)
     request.check()
-    rows, spans, title = request.rows()
-    row = replace(rows[0], seed=record["seed"], out=None)
-    [group] = plan([row], request.prompts, request.output, title=title)
-    check_outputs([group], request.output)
+    groups, load = request.prepared()
     if request.output.dry_run:
-        request.check_libraries()
-        request.show_plan([(group[0], request.options(group[0]))], "clips")
+        request.show_groups(groups)
         return
-    session = Session.load(request, request.conditions.check(), spans)
+    session, [group] = load(), groups
     place = {name: record["machine"][name] for name in ("batch_size", "batch_row")}
     size, steps = place["batch_size"], session.settings_of(group[0])["steps"]
     with progress(steps * size) as advance:

@@ -1,4 +1,4 @@
-"""The files of one finished clip: the sound at its level, the picture, and the sidecar that says how it was made.
+"""What generating and editing have in common, down to the files of one clip: its sound, picture and sidecar.
 
 N samples; waves are (N,) float32.
 """
@@ -6,23 +6,28 @@ N samples; waves are (N,) float32.
 import hashlib
 import io
 import json
+import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.clips import Clip
-from audioldm.cli.console import say
-from audioldm.cli.options.groups import FORMATS, Output
+from audioldm.cli.console import printable, say
+from audioldm.cli.options import Command
+from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Steps
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
     from audioldm.pipeline.audioldm import AudioLDM
+    from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.sounds import Sound
 
     Wave = npt.NDArray[np.float32]
@@ -33,6 +38,68 @@ NORMAL_DB = -1.0
 """True peak that ``--normalize`` gives"""
 OVERSAMPLING = 4
 """ITU-R BS.1770-4, annex 2: enough to find the peaks between the samples to 0.6 dB"""
+
+
+class Making(Command):
+    """A command that makes sounds."""
+
+    sampling: Steps = Steps()
+    guidance: Guidance = Guidance()
+    output: Output = Output()
+    model: ModelOptions = ModelOptions()
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Make and save every sound; gives the sidecar and the paths of each.   A dry run only lists them."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Print the paths of each sound as soon as it is there, or with --json all sidecars at the end."""
+        rows = []
+        try:
+            for row in self.results():
+                rows.append(row)
+                for name in ("audio", "figure", "sidecar") if not self.output.as_json else ():
+                    if row[name]:
+                        print(printable(row[name]), flush=True)
+        finally:
+            if self.output.as_json and rows:
+                print(json.dumps(rows, indent=2, ensure_ascii=False))
+
+    def check(self) -> None:
+        """Refuse what no run could use, before anything heavy is imported."""
+        self.output.check()
+        self.model.check()
+
+    def check_libraries(self) -> None:
+        """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
+        self.sampling.check(self.model.device)
+        self.guidance.check(self.sampling.sampler)
+
+    def load(self) -> "tuple[AudioLDM, GuidanceConfig, dict[str, Any]]":
+        """The model, its guidance, and all settings by the pipeline's names.   Raises AudioLDMError."""
+        pipe, guidance = self.model.load(), self.guidance
+        config = guidance.config(self.model)
+        settings = {**vars(pipe.defaults), **self.sampling.named(), **guidance.settings()}
+        config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
+        return pipe, config, settings
+
+    def show_plan(self, clips: "Sequence[tuple[Clip, dict[str, Any]]]", what: str) -> None:
+        """Print what would be made: the file of each clip and the options that are not the model's own."""
+        from audioldm.components import warn_of_unused
+
+        rows = []
+        for clip, options in clips:
+            warn_of_unused(options.get("negative"), options.get("guidance"))
+            audio = str(clip.files(self.output)["audio"])
+            rows.append({"audio": audio, "prompt": clip.prompt, "seed": clip.seed, **options})
+        if self.output.as_json:
+            print(json.dumps(rows, indent=2, ensure_ascii=False))
+            return
+        for row in rows:
+            names = [name for name in row if name not in ("audio", "prompt", "audio_format")]
+            rest = "".join(f"  {name}={row[name]}" for name in names)
+            print(printable(f"{row['audio']}  {row['prompt']!r}{rest}"))
+        say(f"dry run: {len(rows)} {what} would be made.")
 
 
 @dataclass(frozen=True)
@@ -103,6 +170,17 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, data, rate, format=kind, subtype=subtype)
     return buffer.getvalue()
+
+
+def wav_header(rate: int) -> bytes:
+    """The 44 bytes of RIFF WAVE for one channel of 16 bits, of a length at which players read on to the end."""
+    form = (b"RIFF", 2**32 - 1, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", 2**32 - 1)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", *form)
+
+
+def pcm16(wave: "Tensor") -> bytes:
+    """Samples of a wave (N,) as 16-bit integers."""
+    return (wave.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes()
 
 
 def m4a_bytes(wav: bytes) -> bytes:

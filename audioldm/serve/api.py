@@ -3,7 +3,6 @@
 import asyncio
 import json
 import secrets
-import struct
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +19,7 @@ from torch import Tensor
 
 import audioldm
 from audioldm.cli.options.groups import Output
-from audioldm.cli.results import audio_bytes, levelled
+from audioldm.cli.results import audio_bytes, levelled, pcm16, wav_header
 from audioldm.errors import AudioLDMError
 from audioldm.gate import Gate
 from audioldm.serve.jobs import BusyError, Job, Stopped
@@ -112,7 +111,7 @@ class API:
             try:
                 while piece is not None:
                     self.counts["sound_seconds"] += len(piece) / rate  # type: ignore[assignment]
-                    yield (piece.clamp(-1, 1) * 32767).round().short().numpy().tobytes()
+                    yield pcm16(piece)
                     piece = await pieces.get()
                 job.future.result()
             finally:
@@ -190,12 +189,6 @@ class API:
             text = "; ".join(map(": ".join, zip(places, faults, strict=True))) + ". See /docs."
         self.counts[f"replies_{status}"] += 1
         return JSONResponse({"error": text}, status, {"Retry-After": "1"} if status == 503 else None)
-
-
-def wav_header(rate: int) -> bytes:
-    most = 0xFFFFFFFF
-    form = (b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", most)
-    return struct.pack("<4sI4s4sIHHIIHH4sI", *form)
 
 
 def build(service: Service, *, host: str, token: str = "") -> FastAPI:

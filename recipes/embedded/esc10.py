@@ -17,7 +17,7 @@ from audioldm.cli.app import run
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, progress, waiting, would
 from audioldm.cli.evaluate import Generation, Reporting, seeds_option
-from audioldm.cli.options import Command, group, option
+from audioldm.cli.options import Command, option
 from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row
@@ -315,4 +315,4 @@ class Esc10(Command):
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], group(None, {"esc10": Esc10})))
+    sys.exit(run(sys.argv[1:], Esc10.as_click("esc10")))

@@ -62,9 +62,7 @@ def test_what_is_counted_has_a_bar_with_rate_and_time_left_and_a_bar_within_it_i
     assert re.search(r"outer .*10/10 MB, [\d.]+ MB/s .*0:00:0\d", shown), shown
 
 
-def test_loading_exporting_reporting_and_analysing_have_bars(
-    command, terminal, monkeypatch, tmp_path, tiny_model
-):
+def test_loading_exporting_and_analysing_have_bars(command, terminal, monkeypatch, tmp_path, tiny_model):
     monkeypatch.chdir(tmp_path)
     words = ("-m", tiny_model, "-o", "out", "--steps", "1", "--seconds", "0.64", "--set", "figure=false")
     assert command("generate", "rain", *words) == 0
@@ -86,5 +84,3 @@ def test_loading_exporting_reporting_and_analysing_have_bars(
     assert re.search("analysing.*clips", shown := terminal()) and "1/1 figures" in shown
     assert command("train", "tiny/vae", "batches=1", "batch_size=2", "val_every=1", "run_dir=run") == 0
     assert "reading the data and the nets" in terminal()
-    assert command("report", "run") == 0
-    assert re.search(r"drawing.*(\d)/\1 previews", terminal())

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from audioldm.cli.app import run as run_line
-from audioldm.cli.options import group
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import encode
 from audioldm.datasets.manifest import Row
@@ -37,7 +36,7 @@ needs_weights = pytest.mark.skipif(
 
 
 def run(words: list[str]) -> int:
-    return run_line(words, group(None, {"esc10": Esc10}))
+    return run_line(words, Esc10.as_click("esc10"))
 
 
 def generator(seed: int) -> torch.Generator:
