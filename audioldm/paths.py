@@ -41,10 +41,8 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
         stays = False
     if not stays:
-        raise AudioLDMError(
-            f"{where or folder}: the path {name!r} leads out of {folder}.",
-            "Remove or correct this entry: only what lies in that folder is read or written.",
-        )
+        hint = "Remove or correct this entry: only what lies in that folder is read or written."
+        raise AudioLDMError(f"{where or folder}: the path {name!r} leads out of {folder}.", hint)
     return root / name
 
 
@@ -110,11 +108,8 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
         number = error.errno if isinstance(error, OSError) else int(code[1]) if code else None
         if number not in FULL:
             raise
-        raise AudioLDMError(
-            f"{path} could not be written: {os.strerror(number)}.",
-            "Free some space and run it again; what was there is as it was.",
-            code=1,
-        ) from error
+        hint = "Free some space and run it again; what was there is as it was."
+        raise AudioLDMError(f"{path} could not be written: {os.strerror(number)}.", hint, code=1) from error
     finally:
         if replace:
             restore(aside, path)

@@ -68,10 +68,8 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
         text = raw.decode("cp1252")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise AudioLDMError(
-            f"{name}:{line} is text neither in UTF-8 nor in Windows-1252 (byte 0x{raw[error.start]:02x}).",
-            "Save it as UTF-8.",
-        ) from None
+        what = f"{name}:{line} is text neither in UTF-8 nor in Windows-1252 (byte 0x{raw[error.start]:02x})."
+        raise AudioLDMError(what, "Save it as UTF-8.") from None
     warnings.warn(AudioLDMWarning(f"{name} is not UTF-8: it is read as Windows-1252."), stacklevel=2)
     return text
 

@@ -119,10 +119,8 @@ def check_names(groups: list[list[Clip]], output: Output) -> None:
     names: dict[str, Clip] = {}
     for clip in chain.from_iterable({clip.stem: clip for clip in group}.values() for group in groups):
         if clip.stem in names:
-            raise AudioLDMError(
-                f"Two clips would be {clip.stem}: {names[clip.stem].prompt!r} and {clip.prompt!r}.",
-                "Give them other seeds, or names in a column out.",
-            )
+            what = f"Two clips would be {clip.stem}: {names[clip.stem].prompt!r} and {clip.prompt!r}."
+            raise AudioLDMError(what, "Give them other seeds, or names in a column out.")
         names[clip.stem] = clip
         if clip.audio_format == "m4a" and shutil.which("ffmpeg") is None:
             raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from audioldm.listening.folder import FORMAT, RESPONSES, Test, load
 from audioldm.paths import staged
 from audioldm.progress import counted
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SHORTEST_SECONDS = 0.3
 UNEVEN = 0.1
 """Clips of one prompt that differ by more than this share in length are refused: length would tell them apart."""
@@ -62,7 +61,8 @@ class Choices:
         strange = self.reference not in (None, *systems)
         yield strange, f"reference={self.reference!r} is not a system.", f"Use one of {known}."
         for name in systems:
-            yield not is_name(name), f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
+            strange = not name.strip() or not name.isprintable() or ":" in name or name in stimuli.ANCHOR_HZ
+            yield strange, f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
         for name in self.anchors:
             yield name not in stimuli.ANCHOR_HZ, f"anchor={name!r} is unknown.", f"Use {anchors}."
         for label in ("per_rater", "training", "catch", "repeats"):
@@ -74,72 +74,40 @@ class Choices:
             yield slots > MOST_SLOTS, f"{slots} signals on a page.", f"Use {MOST_SLOTS} or fewer."
 
 
-def is_name(name: str) -> bool:
-    return bool(name.strip()) and name.isprintable() and ":" not in name and name not in stimuli.ANCHOR_HZ
-
-
 def gather(
     systems: dict[str, Path], captions: Path | None = None, *, common: bool = False
 ) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
-    """Match the systems' clips by their path without suffix; ``common`` leaves out what some system lacks.
+    """Match the systems' clips by their names without suffix; ``common`` leaves out what some system lacks.
 
-    Captions come from ``captions`` (CSV with id and caption, or a manifest), else from the JSON beside each clip.
+    Captions come from ``captions`` (CSV with id and caption, or a manifest), else from beside the clips.
     Gives prompt id -> system -> file, and prompt id -> caption ("" where none is known).
     """
-    folders = {name: clips_of(folder) for name, folder in systems.items()}
+    folders = {name: {one.id: one for one in recordings.from_folder(systems[name])} for name in systems}
     every = set().union(*folders.values())
     shared = sorted(every.intersection(*folders.values()))
     if len(every) > len(shared) and not common:
         prompt = min(every.difference(shared))
         lacking = next(name for name, clips in folders.items() if prompt not in clips)
-        raise AudioLDMError(
-            f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}.",
-            "Add what is missing, or use --common to compare only what all have.",
-        )
+        what = f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}."
+        raise AudioLDMError(what, "Add what is missing, or use --common to compare only what all have.")
     if not shared:
         raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
-    files = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
-    return files, captions_of(files, captions)
+    clips = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
+    table = {} if captions is None else read_captions(captions)
+    if captions and (missing := [prompt for prompt in shared if prompt not in table]):
+        what = f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing)."
+        raise AudioLDMError(what, "Add a line for each clip.")
+    files = {prompt: {name: clip.path for name, clip in alike.items()} for prompt, alike in clips.items()}
+    return files, {prompt: table.get(prompt) or common_prompt(clips[prompt].values()) for prompt in shared}
 
 
-def captions_of(files: dict[str, dict[str, Path]], captions: Path | None) -> dict[str, str]:
-    if captions is None:
-        return {prompt: common_prompt(paths) for prompt, paths in files.items()}
-    table = read_captions(captions)
-    if missing := [prompt for prompt in files if prompt not in table]:
-        raise AudioLDMError(
-            f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing).",
-            "Add a line for each clip.",
-        )
-    return {prompt: table[prompt] for prompt in files}
-
-
-def clips_of(folder: Path) -> dict[str, Path]:
-    """Path below ``folder`` without suffix -> file; two files of one name are an error."""
-    if not folder.is_dir():
-        raise AudioLDMError(f"There is no folder {folder}.", "Give one folder of clips a system.")
-    clips: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in clips:
-                raise AudioLDMError(f"{path} and {clips[name].name} have one name.", "Keep one of them.")
-            clips[name] = path
-    if not clips:
-        raise AudioLDMError(f"{folder} holds no clips.", f"Known kinds: {', '.join(SUFFIXES)}.")
-    return clips
-
-
-def common_prompt(paths: dict[str, Path]) -> str:
-    """The prompt in the JSON files beside the clips of one prompt; they must agree."""
-    prompts = {
-        text: path.with_suffix(".json") for path in paths.values() if (text := recordings.prompt_of(path))
-    }
+def common_prompt(clips: Iterable[recordings.Clip]) -> str:
+    """The caption of the clips of one prompt; they must agree."""
+    prompts = {clip.caption: clip.path for clip in clips if clip.caption}
     if len(prompts) > 1:
         (one, first), (other, second) = list(prompts.items())[:2]
-        raise AudioLDMError(
-            f"{first} says {one!r}, {second} says {other!r}.", "Clips of one name must have one prompt."
-        )
+        what = f"{first} says {one!r}, {second} says {other!r}."
+        raise AudioLDMError(what, "Clips of one name must have one prompt.")
     return next(iter(prompts), "")
 
 
@@ -188,25 +156,18 @@ def prepare(
                     "seconds": round(len(wave) / stimuli.RATE, 4),
                     "lufs_before": lufs, "gain_db": gain,
                 }  # fmt: skip
-        write_volume_check(folder / "audio")
+        checks = {"volume": stimuli.volume_noise(), **{f"beeps{n}": stimuli.beeps(n) for n in BEEPS}}
+        for name, wave in checks.items():
+            (folder / "audio" / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
         describe(folder, design, clips, title=choices.title, prompts_cut_to_one_length=shortened)
         check_free(out, force=force)  # it may have got answers meanwhile
     return load(out)
 
 
-def write_volume_check(folder: Path) -> None:
-    """Write the sounds of the volume check."""
-    waves = {"volume": stimuli.volume_noise(), **{f"beeps{count}": stimuli.beeps(count) for count in BEEPS}}
-    for name, wave in waves.items():
-        (folder / f"{name}.wav").write_bytes(stimuli.pcm16(wave))
-
-
 def check_free(out: Path, *, force: bool) -> None:
     """Refuse to write over anything, and over answers always."""
     if (out / RESPONSES).exists():
-        raise AudioLDMError(
-            f"{out} holds answers of raters.", "Use another folder, or move it away yourself."
-        )
+        raise AudioLDMError(f"{out} holds answers of raters.", "Use another folder, or move it away.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not force:
             raise AudioLDMError(f"{out} exists.", "Use another folder, or --force to make the test anew.")
@@ -218,7 +179,11 @@ def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Des
     """The design, with a tenth of catch trials and of repeats where no number is asked for."""
     prompts, captions = tuple(texts), tuple(texts.values())
     if "relevance" in METHODS[choices.method]:
-        check_captions(texts)
+        if "" in captions:
+            prompt = prompts[captions.index("")]
+            raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")
+        if len(set(captions)) < 2:
+            raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
     secret = secrets.token_hex(16)
     if choices.seed is not None:
         secret = hashlib.sha256(f"audioldm listen {choices.seed}".encode()).hexdigest()[:32]
@@ -233,26 +198,15 @@ def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Des
     return replace(base, catch=catch, repeats=tenth if choices.repeats is None else choices.repeats)
 
 
-def check_captions(texts: dict[str, str]) -> None:
-    for prompt, caption in texts.items():
-        if not caption:
-            raise AudioLDMError(f"{prompt!r} has no caption to judge relevance by.", "Use --captions.")
-    if len(set(texts.values())) < 2:
-        raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
-
-
 def check_lengths(prompt: str, samples: list[int], choices: Choices) -> int:
     """The samples that all clips of a prompt have.   Raises AudioLDMError for short or, but for cut, uneven ones."""
     shortest, longest = (size / stimuli.RATE for size in (min(samples), max(samples)))
     if shortest < SHORTEST_SECONDS:
-        raise AudioLDMError(
-            f"A clip of {prompt!r} lasts {shortest:.2f} s.", f"Use clips of {SHORTEST_SECONDS:g} s or more."
-        )
+        what = f"A clip of {prompt!r} lasts {shortest:.2f} s."
+        raise AudioLDMError(what, f"Use clips of {SHORTEST_SECONDS:g} s or more.")
     if longest > shortest * (1 + UNEVEN) and not choices.cut:
-        raise AudioLDMError(
-            f"The clips of {prompt!r} last {shortest:.2f} to {longest:.2f} s.",
-            "Make them of one length, or use --cut to cut all to the shortest.",
-        )
+        what = f"The clips of {prompt!r} last {shortest:.2f} to {longest:.2f} s."
+        raise AudioLDMError(what, "Make them of one length, or use --cut to cut all to the shortest.")
     return min(samples)
 
 

@@ -115,4 +115,4 @@ def test_a_net_is_refused_where_it_does_not_belong(command, nets, tiny_model, so
     assert command("generate", "rain", "--control", f"loudness={sound}", *net(nets)) == 2
     assert "was trained for another U-Net than embedded" in capsys.readouterr().err
     assert command("edit", "transfer", sound, "rain", "--control", f"loudness={sound}") == 2
-    assert "No such option: --control" in capsys.readouterr().err
+    assert "No such option '--control'" in capsys.readouterr().err

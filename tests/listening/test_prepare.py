@@ -161,7 +161,7 @@ def test_force_replaces_nothing_but_a_test(systems, tmp_path):
         (lambda f: soundfile.write(f / "new/dog.wav", np.full(7200, np.nan), 16_000, "FLOAT"), "not finite"),
         (lambda f: (f / "new/dog.json").write_text('{"prompt": "a cat"}'), "says 'a dog barking'.*'a cat'"),
         (lambda f: (f / "new/dog.json").write_text("{"), "is not JSON"),
-        (lambda f: shutil.copy(f / "new/dog.wav", f / "new/dog.flac"), "have one name"),
+        (lambda f: shutil.copy(f / "new/dog.wav", f / "new/dog.flac"), "more than once"),
         (lambda f: shutil.rmtree(f / "new"), "There is no folder"),
     ],
 )
