@@ -17,7 +17,6 @@ class Condition:
     mask2: Tensor | None = None  # (B, M)
 
     def count(self) -> int:
-        """Rows B of the batch."""
         return len(next(part for part in self.parts() if part is not None))
 
     def parts(self) -> tuple[Tensor | None, ...]:
@@ -49,7 +48,6 @@ class Condition:
         return Condition(*(None if one is None or two is None else cat([one, two]) for one, two in pairs))
 
     def lengths(self) -> tuple[int, int]:
-        """Tokens of either sequence; 0 for one that is absent."""
         first, second = (0 if part is None else part.shape[1] for part in (self.tokens, self.tokens2))
         return first, second
 

@@ -156,7 +156,6 @@ class Components:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of U-Net, VAE and vocoder."""
         return self.engine.dtype
 
     @property
@@ -165,7 +164,6 @@ class Components:
 
     @property
     def adapted(self) -> Adapted | None:
-        """The adapters that are merged into the weights."""
         return self.engine.adapted
 
     def origin(self) -> dict[str, Any]:

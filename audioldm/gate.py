@@ -23,7 +23,6 @@ OPEN = ("/health", "/docs", "/openapi.json")
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -35,21 +35,16 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     >>> inside("/srv/data", "a/b.wav").as_posix()
     '/srv/data/a/b.wav'
     """
-    root = Path(folder).absolute()
+    root, forms = Path(folder).absolute(), (PurePosixPath(name), PureWindowsPath(name))
+    below = bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
     try:
-        stays = is_relative(name) and (links or (root / name).resolve().is_relative_to(root.resolve()))
+        stays = below and (links or (root / name).resolve().is_relative_to(root.resolve()))
     except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
         stays = False
     if not stays:
         hint = "Remove or correct this entry: only what lies in that folder is read or written."
         raise AudioLDMError(f"{where or folder}: the path {name!r} leads out of {folder}.", hint)
     return root / name
-
-
-def is_relative(name: str) -> bool:
-    """Whether a name leads below whatever folder it is read in, on any system, its links aside."""
-    forms = (PurePosixPath(name), PureWindowsPath(name))
-    return bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
 
 
 def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
@@ -130,7 +125,6 @@ def restore(aside: Path, path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -22,7 +22,6 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def is_heard() -> bool:
-    """Whether anybody listens."""
     return _listener.get() is not None
 
 

@@ -75,29 +75,23 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
 
 
 def bytes_of(source: str | Path | BinaryIO, name: str) -> bytes:
-    """The bytes of a text file.   Raises AudioLDMError."""
+    """The bytes of a text file, or all that is left of one.   Raises AudioLDMError where it is too long for a text."""
     try:
-        if not isinstance(source, str | Path):
-            return limited(source, name)
-        if Path(source).exists() and not Path(source).is_file():  # a pipe may never end
-            raise AudioLDMError(f"{name} is no file.", "Name a text file.")
-        with open(source, "rb") as file:
-            return limited(file, name)
+        if isinstance(source, str | Path):
+            if Path(source).exists() and not Path(source).is_file():  # a pipe may never end
+                raise AudioLDMError(f"{name} is no file.", "Name a text file.")
+            with open(source, "rb") as file:
+                return bytes_of(file, name)
+        raw, size = bytearray(), 0
+        with suppress(OSError):  # what is no file on a disk has no size
+            size = os.fstat(source.fileno()).st_size
+        while max(size, len(raw)) <= LONGEST_TEXT and (block := source.read(2**20)):
+            raw += block
     except OSError as error:
         raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
-
-
-def limited(file: BinaryIO, name: str) -> bytes:
-    """All that is left of a file.   Raises AudioLDMError where that is too long for a text."""
-    raw, size = bytearray(), 0
-    with suppress(OSError):  # what is no file on a disk has no size
-        size = os.fstat(file.fileno()).st_size
-    while max(size, len(raw)) <= LONGEST_TEXT and (block := file.read(2**20)):
-        raw += block
     if max(size, len(raw)) > LONGEST_TEXT:
-        raise AudioLDMError(
-            f"{name} is too long for a text.", f"Name one of {LONGEST_TEXT >> 20} MiB or less."
-        )
+        hint = f"Name one of {LONGEST_TEXT >> 20} MiB or less."
+        raise AudioLDMError(f"{name} is too long for a text.", hint)
     return bytes(raw)
 
 
@@ -150,7 +144,6 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: Collection[s
 
 
 def json_lines(path: Path, rows: Sequence[str]) -> Table:
-    """One object a line."""
     table, columns = Table([]), dict[str, None]()
     for number, row in filled(rows, path):
         where = f"{path}:{number}"
@@ -176,7 +169,6 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """Those that come more than once."""
     return [name for name, count in Counter(names).items() if count > 1]
 
 
@@ -189,7 +181,8 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
         if fault:
             table.omitted.append(Record(where, {}, fault))
         elif not columns:
-            columns.extend(trimmed(raw))
+            names = list(map(str.strip, raw))  # without the empty ones at their end
+            columns.extend(names[: max((place for place, name in enumerate(names, 1) if name), default=0)])
         elif not any(map(str.strip, raw)):
             blank.append(number)
         else:
@@ -210,12 +203,6 @@ def cells_of(
     if len(cells) > len(columns) and columns[last] in text and '"' not in line:
         cells[last:] = [separator.join(raw[last:]).strip().rstrip(separator)]
     return cells
-
-
-def trimmed(raw: list[str]) -> list[str]:
-    """Cells without the empty ones at their end."""
-    cells = list(map(str.strip, raw))
-    return cells[: max((place for place, cell in enumerate(cells, 1) if cell), default=0)]
 
 
 def misshapen(cells: Sequence[str], width: int, separator: str) -> str:

@@ -72,7 +72,13 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
         for place, (row, take) in enumerate(product(rows, range(prompts.n))):
             begin, number = (prompts.seed, place) if row.seed is None else (row.seed, take)
-            text, like = title_of(row, title)
+            text, like = row.prompt or title, ""
+            if row.audio_prompt is not None:
+                sound = row.audio_prompt[0].stem
+                text, like = (
+                    row.prompt or f"audio prompt {sound}",
+                    f"like_{plain(sound, 24)}" * bool(row.prompt),
+                )
             groups.append([])
             for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
                 name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
@@ -83,14 +89,6 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
                 groups[-1].append(Clip(row.prompt, seed, name, text, audio_format, *about))
     check_names(groups, output)
     return groups
-
-
-def title_of(row: Row, title: str) -> tuple[str, str]:
-    """What a clip is named after, and a mark of the sound that it is like, if it has both a prompt and one."""
-    if row.audio_prompt is None:
-        return row.prompt or title, ""
-    sound = row.audio_prompt[0].stem
-    return (row.prompt, f"like_{plain(sound, 24)}") if row.prompt else (f"audio prompt {sound}", "")
 
 
 def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:

@@ -52,6 +52,7 @@ class Encode(Force, DryRun, Command):
         cuts, out = self.cuts(), self.out
         from audioldm.datasets.cache import begun, index_at, key_of, read_index, write_index
         from audioldm.datasets.latents import measure
+        from audioldm.nets.clap import unread_words
         from audioldm.training.encoding import jobs
 
         nets, t5 = self.nets()
@@ -69,7 +70,9 @@ class Encode(Force, DryRun, Command):
             about["null"] = nets.clap.embed_text([""])[0].tolist()
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             self.encode(sources, windows[done:], cuts, nets, about)
-            warn_of_cut(list(nets.known), t5 or nets.clap)
+            if cut := [text for text in nets.known if unread_words(t5 or nets.clap, text)[1]]:
+                what = f"{len(cut)} of {len(nets.known)} captions are longer than the text encoder reads"
+                say(f"warning: {what}; their last words were left out: {cut[0][:80]!r} and so on.")
         elif "scaling_factor" in read_index(out):
             show_text(f"{out} is whole already: {read_index(out)['windows']} windows")
             return
@@ -181,16 +184,6 @@ def unfit(rows: "list[Row]") -> list[str]:
     if rows and len({finding.path for finding in findings}) == len({row.path for row in rows}):
         raise AudioLDMError("No sound of the manifests is left.", "See the lines above.", code=1)
     return [finding.path for finding in findings]
-
-
-def warn_of_cut(captions: list[str], encoder: Any) -> None:
-    from audioldm.nets.clap import unread_words
-
-    if cut := [text for text in captions if unread_words(encoder, text)[1]]:
-        say(
-            f"warning: {len(cut)} of {len(captions)} captions are longer than the text encoder reads; their last words "
-            f"were left out: {cut[0][:80]!r} and so on."
-        )
 
 
 def parts_of(text: str) -> list[str]:

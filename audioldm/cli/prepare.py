@@ -96,7 +96,10 @@ class Prepare(Force, AsJson, Command):
 
     def run(self) -> None:
         if self.listing:
-            list_sources()
+            for source in SOURCES:
+                reader = reader_of(source)
+                print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
+                print(f"{'':13} {' '.join(flags(source, reader).values())}")
             return
         inputs = [*self.places, *filter(None, [self.place])]
         reader, out = self.reader(inputs), self.out or Path(f"data/raw/{self.name}.jsonl")
@@ -146,13 +149,6 @@ class Prepare(Force, AsJson, Command):
             if not 0 <= named.get(key, 0.0) < 1:
                 raise AudioLDMError(f"{key}={named[key]} is not a share.", "Use 0 or more, below 1.")
         return reader
-
-
-def list_sources() -> None:
-    for source in SOURCES:
-        reader = reader_of(source)
-        print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
-        print(f"{'':13} {' '.join(flags(source, reader).values())}")
 
 
 def reader_of(source: str) -> "Reader":
@@ -216,24 +212,7 @@ def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int =
 
 
 def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
-    """Findings to stderr, the summary to stdout."""
-    show_findings(report, rest)
-    summary = report.summary()
-    if as_json:
-        show_json(summary)
-        return
-    for key, value in summary.items():
-        show_text(f"{key:9} {in_words(value)}")
-
-
-def in_words(value: object) -> str:
-    if isinstance(value, dict):
-        value = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
-    return str(value or "none")
-
-
-def show_findings(report: "Report", rest: Path | None) -> None:
-    """Each with its name, at most SHOWN of a kind; all go to ``rest``, if that is given and there are more."""
+    """Findings to stderr, at most SHOWN of a kind where ``rest`` can take all of them; the summary to stdout."""
     counts = Counter[str]()
     for finding in report.findings:
         counts[finding.kind] += 1
@@ -244,6 +223,14 @@ def show_findings(report: "Report", rest: Path | None) -> None:
         note(f"... and more; all {len(report.findings)} are in {rest}")
     if counts:
         note(f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
+    summary = report.summary()
+    if as_json:
+        show_json(summary)
+        return
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+        show_text(f"{key:9} {value or 'none'}")
 
 
 def record(report: "Report", path: Path) -> None:

@@ -43,18 +43,14 @@ def read_rows(prompt: str | None, file: str | None) -> list[Row]:
     if {prompt, file} == {None} and sys.stdin.isatty():
         raise AudioLDMError("There is no prompt.", USE)
     if file in (None, "-"):
-        text = standard_input()
+        stream = getattr(sys.stdin, "buffer", None)
+        text = sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
         return read_table(text, Path("standard input"), kind_of(text))
     path = Path(file)
     if (kind := path.suffix.lower()) not in (".txt", *tables.TABLES):
         what = f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind."
         raise AudioLDMError(what, "Use .txt, .csv, .tsv or .jsonl.")
     return read_table(tables.read_text(path), path, kind)
-
-
-def standard_input() -> str:
-    stream = getattr(sys.stdin, "buffer", None)
-    return sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
 
 
 def kind_of(text: str) -> str:
@@ -66,7 +62,13 @@ def kind_of(text: str) -> str:
 
 
 def read_table(text: str, path: Path, kind: str) -> list[Row]:
-    table = table_of(tables.lines(text), path, kind)
+    lines = tables.lines(text)
+    if kind == ".txt":
+        filled = tables.filled(lines, path)
+        records = [tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in filled]
+        table = tables.Table(["prompt"], records)
+    else:
+        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
     if table.columns:
         check_columns(table.columns, str(path))
     rows: list[Row] = []
@@ -82,16 +84,6 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
     if not rows:
         raise AudioLDMError(f"{path} holds no prompt (it is empty).", USE)
     return rows
-
-
-def table_of(lines: list[str], path: Path, kind: str) -> tables.Table:
-    if kind == ".jsonl":
-        return tables.json_lines(path, lines)
-    if kind != ".txt":
-        return tables.separated(path, lines, ())
-    filled = tables.filled(lines, path)
-    records = [tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in filled]
-    return tables.Table(["prompt"], records)
 
 
 def check_columns(names: list[str], place: str) -> None:

@@ -159,7 +159,26 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
     import soundfile
 
     if audio_format == "m4a":
-        return m4a_bytes(audio_bytes(wave, rate, "wav"))
+        with tempfile.TemporaryDirectory() as folder:
+            place, wav = Path(folder, "sound.m4a"), audio_bytes(wave, rate, "wav")
+            words = [
+                "ffmpeg",
+                "-v",
+                "error",
+                "-f",
+                "wav",
+                "-i",
+                "pipe:0",
+                "-c:a",
+                "aac",
+                "-b:a",
+                "192k",
+                str(place),
+            ]
+            ended = subprocess.run(words, input=wav, capture_output=True, check=False)
+            if ended.returncode:
+                raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
+            return place.read_bytes()
     kind, subtype = FORMATS[audio_format]
     data: npt.NDArray[Any] = wave if subtype == "FLOAT" else wave.clip(-1, 1)
     if subtype == "PCM_16":
@@ -181,16 +200,6 @@ def wav_header(rate: int) -> bytes:
 def pcm16(wave: "Tensor") -> bytes:
     """Samples of a wave (N,) as 16-bit integers."""
     return (wave.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes()
-
-
-def m4a_bytes(wav: bytes) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, "sound.m4a")
-        words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
-        ended = subprocess.run([*words, str(place)], input=wav, capture_output=True, check=False)
-        if ended.returncode:
-            raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
-        return place.read_bytes()
 
 
 def save(

@@ -33,6 +33,7 @@ class Samplers(AsJson, Command):
     """
 
     def run(self) -> None:
+        from audioldm.cli.generate import Generate
         from audioldm.diffusion.grids import GRIDS
         from audioldm.diffusion.guidance import GUIDANCE
         from audioldm.diffusion.samplers import SAMPLERS
@@ -44,7 +45,12 @@ class Samplers(AsJson, Command):
             "guidance methods   --guidance SCALE --set guidance_method=NAME[:OPTION=N,...]": METHODS,
             "guidance with settings of its own": {key: GUIDANCE[name] for name, key in WRAPPERS.items()},
         }
-        settings = described_settings()
+        settings: dict[str, dict[str, str]] = {}
+        for leaf in (leaf for leaf in leaves(Generate) if leaf.kind == "setting"):
+            notes = [] if leaf.within is None else [str(leaf.within)]
+            notes += [] if leaf.default in (None, [], "") else [f"default {leaf.default}"]
+            range_of = f"[{'; '.join(notes)}]" if notes else ""
+            settings[leaf.name] = {"form": leaf.form, "line": leaf.help, "range": range_of}
         if self.as_json:
             result: dict[str, Any] = {title.split("   ")[0]: rows(table) for title, table in tables.items()}
             show_json({**result, "settings": settings})
@@ -53,20 +59,6 @@ class Samplers(AsJson, Command):
         print("\nsettings   --set KEY=VALUE, repeatable")
         for key, about in settings.items():
             print(f"  {key}={about['form']}\n      {about['line']} {about['range']}".rstrip())
-
-
-def described_settings() -> dict[str, dict[str, str]]:
-    """Every key of ``--set`` of generate, with its form, its line, and its range and default."""
-    from audioldm.cli.generate import Generate
-
-    described = {}
-    for leaf in leaves(Generate):
-        if leaf.kind == "setting":
-            notes = [] if leaf.within is None else [str(leaf.within)]
-            notes += [] if leaf.default in (None, [], "") else [f"default {leaf.default}"]
-            range_of = f"[{'; '.join(notes)}]" if notes else ""
-            described[leaf.name] = {"form": leaf.form, "line": leaf.help, "range": range_of}
-    return described
 
 
 def rows(table: "Mapping[str, Entry]") -> dict[str, dict[str, object]]:

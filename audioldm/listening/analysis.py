@@ -105,7 +105,7 @@ class Screened:
         return sum(alike), len(alike)
 
     def note(self, event: dict[str, Any], test: Test) -> None:
-        """Take up an event of the log: the volume check, or an answer."""
+        """Take up the volume check, or an answer."""
         if event["event"] == "volume":
             self.device, self.volume_passed = event["device"], event["right"]
             return
@@ -118,16 +118,11 @@ class Screened:
     def row(self) -> dict[str, Any]:
         seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
         return {
-            "rater": self.number,
-            "name": self.name,
-            "device": self.device,
-            "answers": len([item for item in self.judgements if item.kind != "training"]),
-            "of": self.trials,
-            "catches": "{}/{}".format(*self.catches),
-            "repeats_alike": "{}/{}".format(*self.repeats),
-            "median_seconds": seconds[len(seconds) // 2] if seconds else None,
-            "excluded_for": self.reasons,
-        }
+            "rater": self.number, "name": self.name, "device": self.device,
+            "answers": len([item for item in self.judgements if item.kind != "training"]), "of": self.trials,
+            "catches": "{}/{}".format(*self.catches), "repeats_alike": "{}/{}".format(*self.repeats),
+            "median_seconds": seconds[len(seconds) // 2] if seconds else None, "excluded_for": self.reasons,
+        }  # fmt: skip
 
 
 def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
@@ -216,30 +211,17 @@ def outcome(
     result = Outcome(task, raters, len(prompts), len(main), alpha)
     draws = Resamples.draw(raters, len(prompts), n=resamples, rng=rng)
     lines = (paired if task in PAIRED else rated)(result, tables, draws)
-    adjust(result.pairs)
-    result.first_button = share_of_a(main) if task == "ab" else None
-    result.by_prompt = {prompt: {} for prompt in prompts}
-    for line, table in zip(lines, tables.values(), strict=True):
-        line_by_prompt(result, line.name, prompt_means(table))
-    return result
-
-
-def line_by_prompt(result: Outcome, name: str, means: Floats) -> None:
-    """Put the means (P,) of a system or pair, where there are some, to their prompts."""
-    for of_prompt, mean in zip(result.by_prompt.values(), means.tolist(), strict=True):
-        if not np.isnan(mean):
-            of_prompt[name] = round(mean, 4)
-
-
-def adjust(pairs: list[Line]) -> None:
-    p_values = np.array([line.p for line in pairs], dtype=np.float64)
-    for line, p in zip(pairs, holm(p_values), strict=True):
+    p_values = np.array([line.p for line in result.pairs], dtype=np.float64)
+    for line, p in zip(result.pairs, holm(p_values), strict=True):
         line.p_holm = float(p)
-
-
-def share_of_a(judgements: Sequence[Judgement]) -> float | None:
-    sides = [item.answer for item in judgements if item.answer != "tie"]
-    return sides.count("A") / len(sides) if sides else None
+    sides = [item.answer for item in main if item.answer != "tie"]
+    result.first_button = sides.count("A") / len(sides) if task == "ab" and sides else None
+    means = {line.name: prompt_means(table) for line, table in zip(lines, tables.values(), strict=True)}
+    result.by_prompt = {
+        prompt: {name: round(float(of[i]), 4) for name, of in means.items() if not np.isnan(of[i])}
+        for i, prompt in enumerate(prompts)
+    }
+    return result
 
 
 def tabulate(judgements: Sequence[Judgement]) -> dict[Names, Floats]:

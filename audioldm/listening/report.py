@@ -42,15 +42,11 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         return {
-            "title": self.title,
-            "method": self.method,
-            "raters": len(self.raters),
+            "title": self.title, "method": self.method, "raters": len(self.raters),
             "raters_counted": len(self.raters) - len(self.excluded),
             "outcomes": [each.as_dict() for each in self.outcomes],
-            "screening": [rater.row() for rater in self.raters],
-            "notes": self.notes,
-            "settings": self.settings,
-        }
+            "screening": [rater.row() for rater in self.raters], "notes": self.notes, "settings": self.settings,
+        }  # fmt: skip
 
     def text(self) -> str:
         """A few lines for the terminal, as Markdown tables."""

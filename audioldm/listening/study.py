@@ -183,19 +183,14 @@ class Study:
         tasks = METHODS[self.test.design.method]
         practice, (seconds, need) = trial.kind == "training", self.lengths(trial)
         return {
-            "index": index,
-            "task": trial.task,
-            "practice": practice,
+            "index": index, "task": trial.task, "practice": practice,
             "first": before is None or before.task != trial.task,
             "practice_over": not practice and before is not None and before.kind == "training",
-            "part": tasks.index(trial.task) + 1,
-            "parts": len(tasks),
+            "part": tasks.index(trial.task) + 1, "parts": len(tasks),
             "caption": self.captions[trial.caption_of] if trial.caption_of is not None else "",
-            "slots": len(trial.slots),
-            "reference": trial.reference is not None,
-            "seconds": seconds,
-            "need_seconds": need,
-        }
+            "slots": len(trial.slots), "reference": trial.reference is not None,
+            "seconds": seconds, "need_seconds": need,
+        }  # fmt: skip
 
     def blind(self, trial: Trial) -> list[str]:
         return [self.names[name, trial.prompt] for name in trial.slots]

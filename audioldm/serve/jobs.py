@@ -110,7 +110,9 @@ class Jobs:
             results = group[0].work([job.item for job in group], partial(report, group))
         except Exception as error:  # raised again for whoever waits
             if len(group) == 1 or isinstance(error, Stopped):
-                self.fail(group, error)
+                self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
+                for job in group:
+                    job.future.set_exception(error)
                 return
             for job in group:
                 self.finish([job])
@@ -118,11 +120,6 @@ class Jobs:
         for job, result in zip(group, results, strict=True):
             self.counts["done"] += 1
             job.future.set_result(result)
-
-    def fail(self, group: list[Job], error: Exception) -> None:
-        self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
-        for job in group:
-            job.future.set_exception(error)
 
 
 def report(group: list[Job], done: int, steps: int) -> None:

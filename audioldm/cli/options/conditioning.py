@@ -63,7 +63,12 @@ class SoundConditions(Group):
         nets = self.nets(pipe, [asked.name for asked in maps])
         for asked in maps:
             curve = asked.curve(pipe.spec)
-            warn_of_length(asked, len(curve) * pipe.spec.hop / pipe.spec.rate, seconds)
+            length = len(curve) * pipe.spec.hop / pipe.spec.rate
+            if abs(length - seconds) > 0.1:  # by more than a frame or so
+                longer = f"what is after {seconds:.2f} s is not used"
+                rest = longer if length > seconds else f"after {length:.2f} s nothing steers"
+                named = f"control {asked.name}={asked.path}"
+                say(f"{named} lasts {length:.2f} s, the clip {seconds:.2f} s: {rest}.")
             net = nets[asked.name].to(pipe.device, pipe.dtype)
             controls.append(MapControl(net, curve, pipe.spec, asked.scale, str(asked.path)))
         if self.ip_adapter is not None and reference is not None:
@@ -180,11 +185,3 @@ def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
             f"{folder} was trained with another U-Net ({base[:12]}...) than that of {pipe.name} "
             f"({unet[:12]}...); it may not steer."
         )
-
-
-def warn_of_length(asked: "MapSource", length: float, seconds: float) -> None:
-    """One line where a control is longer or shorter than the clip by more than a frame or so."""
-    if abs(length - seconds) > 0.1:
-        longer = f"what is after {seconds:.2f} s is not used"
-        rest = longer if length > seconds else f"after {length:.2f} s nothing steers"
-        say(f"control {asked.name}={asked.path} lasts {length:.2f} s, the clip {seconds:.2f} s: {rest}.")
