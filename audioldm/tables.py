@@ -135,9 +135,8 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: Collection[s
     rows = lines(read_text(path))
     table = json_lines(path, rows) if kind == ".jsonl" else separated(path, rows, text)
     if lost := [name for name in need if name not in table.columns]:
-        raise AudioLDMError(
-            f"{path} has no columns {lost}; it has {table.columns}.", "Is this the right file?"
-        )
+        hint = "Is this the right file?"
+        raise AudioLDMError(f"{path} has no columns {lost}; it has {table.columns}.", hint)
     if twice := sorted(repeated(filter(None, table.columns))):
         raise AudioLDMError(f"{path} has columns {twice} twice.", "Give each column a name of its own.")
     return table

@@ -51,9 +51,8 @@ class AudioText(Dataset[Item]):
         if not self.rows:
             raise AudioLDMError("There are no rows to train on.", "Check the manifest and its splits.")
         if self.captions not in CAPTIONS:
-            raise AudioLDMError(
-                f"captions={self.captions!r} is not a choice.", f"Use one of {', '.join(CAPTIONS)}."
-            )
+            hint = f"Use one of {', '.join(CAPTIONS)}."
+            raise AudioLDMError(f"captions={self.captions!r} is not a choice.", hint)
         self.lengths = [self.seconds] if isinstance(self.seconds, int | float) else list(self.seconds)
         if min(self.lengths) <= 0:
             raise AudioLDMError(f"seconds={self.seconds} is not a length.", "Use more than 0.")
@@ -182,9 +181,8 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")
     names = [source_of(row, shares) for row in rows]
     if empty := sorted(set(shares) - set(names)):
-        raise AudioLDMError(
-            f"No rows come from {empty}.", f"Sources here: {sorted(set(map(attrgetter('source'), rows)))}."
-        )
+        hint = f"Sources here: {sorted(set(map(attrgetter('source'), rows)))}."
+        raise AudioLDMError(f"No rows come from {empty}.", hint)
     sums = Counter[str]()
     for row, name in zip(rows, names, strict=True):
         sums[name] += row.weight  # type: ignore[assignment]  # a Counter adds any numbers

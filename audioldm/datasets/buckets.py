@@ -23,9 +23,8 @@ def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:
     [0, 0, 1, 2]
     """
     if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] <= 0:
-        raise AudioLDMError(
-            f"buckets={list(buckets)} are no lengths.", "Give seconds above 0, the shortest first."
-        )
+        hint = "Give seconds above 0, the shortest first."
+        raise AudioLDMError(f"buckets={list(buckets)} are no lengths.", hint)
     length = buckets[-1] if seconds is None else seconds
     return next((place for place, most in enumerate(buckets) if length <= most), len(buckets) - 1)
 
@@ -37,9 +36,8 @@ def batch_sizes(buckets: Sequence[float], seconds_a_batch: float) -> dict[int, i
     {0: 8, 1: 4, 2: 2}
     """
     if seconds_a_batch < buckets[-1]:
-        raise AudioLDMError(
-            f"seconds_a_batch={seconds_a_batch:g} is less than one clip of {buckets[-1]:g} s.", "Use more."
-        )
+        what = f"seconds_a_batch={seconds_a_batch:g} is less than one clip of {buckets[-1]:g} s."
+        raise AudioLDMError(what, "Use more.")
     return {place: int(seconds_a_batch / size + 1e-9) for place, size in enumerate(buckets)}
 
 

@@ -74,10 +74,8 @@ def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
     for item in index.get("made_of", []):
         path = Path(item["file"])
         if path.is_file() and ingredient(item["what"], path, item["prefixes"])["sha256"] != item["sha256"]:
-            raise AudioLDMError(
-                f"{folder} is stale: its {item['what']} {path} has changed since it was made.",
-                "Encode again with --force.",
-            )
+            problem = f"{folder} is stale: its {item['what']} {path} has changed since it was made."
+            raise AudioLDMError(problem, "Encode again with --force.")
 
 
 def write_index(folder: Path | str, index: Mapping[str, Any]) -> None:
@@ -87,15 +85,12 @@ def write_index(folder: Path | str, index: Mapping[str, Any]) -> None:
 def read_index(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "index.json"
     if not path.is_file():
-        raise AudioLDMError(
-            f"{folder} is no latent cache: index.json is missing.", "Run `audioldm data encode` first."
-        )
+        hint = "Run `audioldm data encode` first."
+        raise AudioLDMError(f"{folder} is no latent cache: index.json is missing.", hint)
     index = index_at(path)
     if not index.get("complete", True):
-        raise AudioLDMError(
-            f"{folder} was cut off after {index['windows']} windows.",
-            "The same `audioldm data encode` goes on.",
-        )
+        hint = "The same `audioldm data encode` goes on."
+        raise AudioLDMError(f"{folder} was cut off after {index['windows']} windows.", hint)
     return index
 
 
@@ -123,10 +118,8 @@ def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
         return 0
     index = index_at(path)
     if index.get("key") != key:
-        raise AudioLDMError(
-            f"{folder} holds a cache made from something else.",
-            "Pass --force to replace it, or name another folder.",
-        )
+        hint = "Pass --force to replace it, or name another folder."
+        raise AudioLDMError(f"{folder} holds a cache made from something else.", hint)
     return None if index.get("complete", True) else int(index["windows"])
 
 
@@ -162,9 +155,8 @@ def write_latents(
                 writing = writer.submit(write, shard)
         writing.result()
     if not index["shards"]:
-        raise AudioLDMError(
-            "No window was encoded.", "Check the manifest with `audioldm data check`.", code=1
-        )
+        hint = "Check the manifest with `audioldm data check`."
+        raise AudioLDMError("No window was encoded.", hint, code=1)
     index["complete"] = True
     write_index(folder, index)
     return index

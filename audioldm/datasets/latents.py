@@ -45,9 +45,8 @@ def scaling_factor(folder: Path | str) -> float:
     """The measured one."""
     index = read_index(folder)
     if "scaling_factor" not in index:
-        raise AudioLDMError(
-            f"{folder} has no measured scaling factor.", f"Run `audioldm data stats {folder}`."
-        )
+        hint = f"Run `audioldm data stats {folder}`."
+        raise AudioLDMError(f"{folder} has no measured scaling factor.", hint)
     return float(index["scaling_factor"])
 
 
@@ -73,9 +72,8 @@ class LatentDataset(Dataset[LatentBatch]):
         self.sources: list[str] = index["sources"]
         self.map = None if map is None else f"{MAP}{map}"
         if self.map is not None and self.map not in self.shards[0]:
-            raise AudioLDMError(
-                f"{folder} holds no map {map!r}.", f"Encode it again with --maps {map} --force."
-            )
+            hint = f"Encode it again with --maps {map} --force."
+            raise AudioLDMError(f"{folder} holds no map {map!r}.", hint)
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -131,10 +129,8 @@ def labels_of(folder: Path | str) -> list[str]:
         raise AudioLDMError(f"{folder} was made without labels.", "Encode it again with --force.")
     wrong = next((names for names in labels if len(names) != 1), None)
     if wrong is not None:
-        raise AudioLDMError(
-            f"{folder} holds a window with {len(wrong)} labels {wrong}; a classifier needs one each.",
-            "Encode a manifest of one label a clip, without --mixup.",
-        )
+        what = f"{folder} holds a window with {len(wrong)} labels {wrong}; a classifier needs one each."
+        raise AudioLDMError(what, "Encode a manifest of one label a clip, without --mixup.")
     return [names[0] for names in labels]
 
 
@@ -154,10 +150,8 @@ class LabelledLatents(Dataset[LabelledItem]):
     def __init__(self, folder: Path | str, classes: Sequence[str], *, seed: int) -> None:
         self.latents = LatentDataset(folder, seed=seed)
         if unknown := sorted(set(labels := labels_of(folder)) - set(classes)):
-            raise AudioLDMError(
-                f"{folder} has the label {unknown[0]!r}, which is not trained.",
-                f"Known: {', '.join(classes)}.",
-            )
+            hint = f"Known: {', '.join(classes)}."
+            raise AudioLDMError(f"{folder} has the label {unknown[0]!r}, which is not trained.", hint)
         self.targets = [list(classes).index(label) for label in labels]
 
     def __len__(self) -> int:

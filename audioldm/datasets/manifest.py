@@ -155,11 +155,8 @@ def verified(row: Row) -> Path:
     """A row's file.   Raises AudioLDMError if its bytes are not those that were checked."""
     path = Path(row.path)
     if row.sha256 and path.is_file() and sha256(path) != row.sha256:
-        raise AudioLDMError(
-            f"{path} has changed since it was checked.",
-            "Check the manifest again: `audioldm data check MANIFEST -o MANIFEST --force`.",
-            code=1,
-        )
+        hint = "Check the manifest again: `audioldm data check MANIFEST -o MANIFEST --force`."
+        raise AudioLDMError(f"{path} has changed since it was checked.", hint, code=1)
     return path
 
 
@@ -201,7 +198,5 @@ def leaks(rows: Sequence[Row], more: Sequence[Collection[str]] = ()) -> list[str
 
 def refuse_leaks(rows: Sequence[Row]) -> None:
     if shared := [(row.path, why) for row, why in zip(rows, leaks(rows), strict=True) if why]:
-        raise AudioLDMError(
-            f"{len(shared)} rows leak between splits; {shared[0][0]}: {shared[0][1]}.",
-            "Clean the manifests together: `audioldm data check A.jsonl B.jsonl -o CLEAN.jsonl`.",
-        )
+        hint = "Clean the manifests together: `audioldm data check A.jsonl B.jsonl -o CLEAN.jsonl`."
+        raise AudioLDMError(f"{len(shared)} rows leak between splits; {shared[0][0]}: {shared[0][1]}.", hint)

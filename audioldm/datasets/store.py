@@ -49,9 +49,8 @@ def load(row: Row, rate: int) -> Tensor:
     """A row's clip as int16 (N,).  Raises AudioLDMError if its file is not the one that was checked."""
     wave = decode(verified(row), rate, start=row.start, seconds=row.seconds)
     if not len(wave):
-        raise AudioLDMError(
-            f"{row.path} holds no sound from {row.start:g} s on.", "Correct or remove its row.", code=1
-        )
+        hint = "Correct or remove its row."
+        raise AudioLDMError(f"{row.path} holds no sound from {row.start:g} s on.", hint, code=1)
     return (wave.clamp(-1, 1) * SCALE).round().to(torch.int16)
 
 

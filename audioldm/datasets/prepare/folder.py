@@ -62,9 +62,8 @@ def metadata(place: Path, findings: Findings) -> Path | None:
     listed = [place / name for name in METADATA if (place / name).is_file()]
     if len(listed := listed or caption_tables(place, findings)) > 1:
         names = " and ".join(path.name for path in listed)
-        raise AudioLDMError(
-            f"{place} has both {names}.", "Keep one of them, or name one: `audioldm data prepare table`."
-        )
+        hint = "Keep one of them, or name one: `audioldm data prepare table`."
+        raise AudioLDMError(f"{place} has both {names}.", hint)
     return listed[0] if listed else None
 
 
@@ -105,9 +104,8 @@ def to_rows(
 ) -> list[Row]:  # fmt: skip
     """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing; one row for each part."""
     if val < 0 or test < 0 or val + test >= 1:
-        raise AudioLDMError(
-            f"val={val} and test={test} leave nothing to train on.", "Use shares that sum to below 1."
-        )
+        what = f"val={val} and test={test} leave nothing to train on."
+        raise AudioLDMError(what, "Use shares that sum to below 1.")
     known = dict[tuple[str, float, float | None], Row]()
     for path, fields in sounds:
         group = str(path.relative_to(folder))
@@ -129,11 +127,8 @@ def captions(path: Path) -> tuple[str, ...]:
     """The lines of the text file beside a sound (of a.wav: a.txt or a.wav.txt), else its cleaned name, else nothing."""
     for beside in (path.with_suffix(".txt"), path.with_suffix(".TXT"), path.with_name(f"{path.name}.txt")):
         if os.path.isfile(beside):
-            return tuple(
-                line.strip() for line in tables.lines(tables.read_text(beside)) if not tables.is_null(line)
-            )
-    name = clean(path.stem)
-    return (name,) if name else ()
+            return tables.texts_of(tables.lines(tables.read_text(beside)))
+    return tuple(filter(None, [clean(path.stem)]))
 
 
 def clean(stem: str) -> str:
@@ -155,9 +150,8 @@ def caption_tables(folder: Path, findings: Findings) -> list[Path]:
             try:
                 with warnings.catch_warnings(action="ignore"):
                     first = tables.lines(tables.read_text(path))[:2]
-                table = (
-                    tables.json_lines(path, first) if kind == ".jsonl" else tables.separated(path, first, ())
-                )
+                jsonl = kind == ".jsonl"
+                table = tables.json_lines(path, first) if jsonl else tables.separated(path, first, ())
                 head = set(map(column_name, table.columns))
             except AudioLDMError as error:
                 note(findings, path, error.message)

@@ -64,30 +64,28 @@ def opensounds2(
     packed = place.is_dir()
     need = NEED[packed]
     listed = table(place / "manifest.jsonl", need, findings) if packed else index(place)
-    if not weak:
-        listed = without_weak(listed, place, findings)
-    wanted, clips = [record for record in listed if fits(record, need, to, findings)], None
-    missing = [record for record in wanted if not file_of(record, to, packed).is_file()]
+    named = [record for record in listed if weak or not is_weak(record.cells)]
+    if len(named) < len(listed):
+        note(findings, place, f"{len(listed) - len(named)} weak captions", "weak", strict=False)
+    wanted = [record for record in named if fits(record, need, to, packed, findings)]
+    missing, clips = [record for record in wanted if not record.cells["file"].is_file()], None
     if packed:
         clips = clips_of(tracked())
-        unpack(place, to, missing, findings)
+        unpack(place, missing, findings)
     else:
         clone(commits(place), to, missing, host, findings)
-
-    return rows_of(wanted, partial(row_of, to=to, clips=clips, weak=weak, val=val, test=test), findings)
+    return rows_of(wanted, partial(row_of, clips=clips, weak=weak, val=val, test=test), findings)
 
 
 def row_of(
-    cells: dict[str, Any], *, to: Path, clips: dict[str, str] | None, weak: float, val: float, test: float
+    cells: dict[str, Any], *, clips: dict[str, str] | None, weak: float, val: float, test: float
 ) -> Row | None:
-    """A clip below ``to``, None if it is not there; that of a tar has the hash listed with it, or in ``clips``."""
-    group, kind = f"opensounds2/{cells['group']}", cells["path"].split("/")[0]
-    path = file_of(Record("", cells), to, clips is not None)
+    """A clip, None if it is not there; that of a tar has the hash listed with it, or in ``clips``."""
+    group, kind, path = f"opensounds2/{cells['group']}", cells["path"].split("/")[0], cells["file"]
     if not path.is_file():
         return None
-    if clips is not None and (
-        why := other(sha256(path), cells.get("sha256") or clips.get(cells["path"], ""))
-    ):
+    digest = "" if clips is None else cells.get("sha256") or clips.get(cells["path"], "")
+    if digest and (why := other(sha256(path), digest)):
         raise ValueError(why)
     return Row(
         str(path), (cells["caption"],), (kind,), source=f"opensounds2/{kind}", group=group,
@@ -96,30 +94,18 @@ def row_of(
     )  # fmt: skip
 
 
-def without_weak(records: list[Record], place: Path, findings: Findings) -> list[Record]:
-    """Those whose captions name a sound; a finding counts the others."""
-    out = [record for record in records if not is_weak(record.cells)]
-    if len(out) < len(records):
-        note(findings, place, f"{len(records) - len(out)} weak captions", "weak", strict=False)
-    return out
-
-
-def fits(record: Record, need: Sequence[str], to: Path, findings: Findings) -> bool:
-    """Whether a record has the texts that it needs and a name below ``to``; else it is noted."""
+def fits(record: Record, need: Sequence[str], to: Path, packed: bool, findings: Findings) -> bool:
+    """Whether a record has the texts that it needs and a name below ``to``, its cell ``file``; else it is noted."""
     try:
         if lost := [name for name in need if not isinstance(record.cells.get(name), str)]:
             raise ValueError(f"no text {lost[0]}")
-        file_of(record, to)
+        path = record.cells["path"]
+        name = path if packed else f"{path.rsplit('.', 1)[0]}.flac"
+        record.cells["file"] = inside(to, name, where=record.where)
     except (AudioLDMError, ValueError) as error:
         note(findings, record.where, reason_of(error))
         return False
     return True
-
-
-def file_of(record: Record, to: Path, packed: bool = False) -> Path:
-    """Where a clip is, or is made.   Raises AudioLDMError for a name that leads out of ``to``."""
-    path = record.cells["path"]
-    return inside(to, path if packed else f"{path.rsplit('.', 1)[0]}.flac", where=record.where)
 
 
 def other(digest: str, listed: str) -> str:
@@ -178,7 +164,7 @@ def clone(pinned: dict[str, str], to: Path, records: list[Record], host: str, fi
             continue
         for record in parts:
             if record.cells["original_path"] in there:
-                cut(record, folder, to, findings)
+                cut(record, folder, findings)
             else:
                 note(findings, record.where, "its commit has no such file", "missing")
         shutil.rmtree(folder)
@@ -208,20 +194,18 @@ def git(folder: Path, *words: str, data: bytes = b"") -> bytes:
     """What git prints, run on the repository and working tree ``folder``.   Raises AudioLDMError."""
     quiet: dict[str, Any] = {"capture_output": True, "timeout": GIT_SECONDS, "env": os.environ | ENVIRONMENT}
     try:
-        done = subprocess.run([*GIT, "-C", str(folder), *words], input=data, **quiet)
+        return subprocess.run([*GIT, "-C", str(folder), *words], input=data, check=True, **quiet).stdout
     except FileNotFoundError:
         raise AudioLDMError("There is no git.", "Install it, or name a folder of the set.") from None
     except subprocess.TimeoutExpired:
-        what = f"git {words[0]} took over {GIT_SECONDS:g} s."
-        raise AudioLDMError(what, "Run the same command again.") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        what = f"git {words[0]} failed: {said[-1]}."
-        raise AudioLDMError(what, "Run the same command again later.", code=1)
-    return bytes(done.stdout)
+        why = f"took over {GIT_SECONDS:g} s"
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        why = f"failed: {said[-1]}"
+    raise AudioLDMError(f"git {words[0]} {why}.", "Run the same command again later.", code=1)
 
 
-def cut(record: Record, folder: Path, to: Path, findings: Findings) -> None:
+def cut(record: Record, folder: Path, findings: Findings) -> None:
     """One clip out of its original, as FLAC at 16 kHz; bytes other than listed are left out."""
     cells = record.cells
     original = folder / cells["original_path"]
@@ -233,7 +217,7 @@ def cut(record: Record, folder: Path, to: Path, findings: Findings) -> None:
         wave = decode(original, RATE)
         begin, length = (round(cells[name] * RATE) for name in ("start", "seconds"))
         wave = (wave - wave.mean())[begin : begin + length] * cells["gain"]
-        encode(file_of(record, to), faded(wave).clamp(-1, 1), RATE, "flac")
+        encode(cells["file"], faded(wave).clamp(-1, 1), RATE, "flac")
     except (AudioLDMError, KeyError, TypeError) as error:
         note(findings, record.where, str(getattr(error, "message", error)), "corrupt")
 
@@ -246,11 +230,11 @@ def faded(wave: Tensor) -> Tensor:
     return wave * shape
 
 
-def unpack(folder: Path, to: Path, records: list[Record], findings: Findings) -> None:
-    """Write the listed plain members of the tars below ``to``; what is damaged or not there is noted."""
+def unpack(folder: Path, records: list[Record], findings: Findings) -> None:
+    """Write the listed plain members of the tars to their places; what is damaged or not there is noted."""
     by_tar = defaultdict[str, dict[str, Path]](dict)
     for record in records:
-        by_tar[record.cells["tar"]][record.cells["path"]] = file_of(record, to, packed=True)
+        by_tar[record.cells["tar"]][record.cells["path"]] = record.cells["file"]
     for name, lost in sorted(by_tar.items()):
         path = folder / name
         try:

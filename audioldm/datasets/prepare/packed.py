@@ -123,9 +123,8 @@ def unpack(
         )  # fmt: skip
     if not rows:
         why = f"; {findings[0]}" if findings else ""
-        raise AudioLDMError(
-            f"{source} has no sounds{why}.", "Is there a column or member with audio?", code=1
-        )
+        hint = "Is there a column or member with audio?"
+        raise AudioLDMError(f"{source} has no sounds{why}.", hint, code=1)
     return [replace(row, captions=tuple(dict.fromkeys(texts[path]))) for path, row in rows.items()]
 
 
@@ -149,9 +148,8 @@ def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]
 
 def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
     if column not in names:
-        raise AudioLDMError(
-            f"{where} has no column {column!r}; it has {list(names)}.", "Name it with --audio-column."
-        )
+        hint = "Name it with --audio-column."
+        raise AudioLDMError(f"{where} has no column {column!r}; it has {list(names)}.", hint)
 
 
 def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:

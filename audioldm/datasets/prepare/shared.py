@@ -72,9 +72,8 @@ def by_split(folder: Path, files: Mapping[str, str]) -> list[tuple[str, Path]]:
     """(split, list) of those ``files`` that are in a folder.   Raises AudioLDMError if none is."""
     if there := [(split, folder / name) for name, split in files.items() if (folder / name).is_file()]:
         return there
-    raise AudioLDMError(
-        f"{folder} holds no {' or '.join(files)}.", "Name the folder of the data set's lists."
-    )
+    hint = "Name the folder of the data set's lists."
+    raise AudioLDMError(f"{folder} holds no {' or '.join(files)}.", hint)
 
 
 def content_of(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:

@@ -76,9 +76,8 @@ def fetch(
     if importlib.util.find_spec("yt_dlp") is None:
         raise AudioLDMError("yt-dlp is not installed.", 'Run: pip install "audioldm[data]"')
     if shutil.which("ffmpeg") is None:
-        raise AudioLDMError(
-            "The program ffmpeg is not installed.", "Run `apt-get install ffmpeg` (Debian, Ubuntu)."
-        )
+        hint = "Run `apt-get install ffmpeg` (Debian, Ubuntu)."
+        raise AudioLDMError("The program ffmpeg is not installed.", hint)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known, findings, in_a_row = journal(folder / JOURNAL), list[Finding](), 0
