@@ -1,7 +1,7 @@
 """Clips with captions as a torch data set; every draw follows from (seed, epoch, index).   B batch, N samples."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from operator import attrgetter
 
@@ -179,19 +179,15 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     """
     if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")
-    names = [source_of(row, shares) for row in rows]
+    names = [
+        max((n for n in shares if f"{row.source}/".startswith(f"{n}/")), key=len, default="") for row in rows
+    ]
     if empty := sorted(set(shares) - set(names)):
         hint = f"Sources here: {sorted(set(map(attrgetter('source'), rows)))}."
         raise AudioLDMError(f"No rows come from {empty}.", hint)
     sums = Counter[str]()
     for row, name in zip(rows, names, strict=True):
         sums[name] += row.weight  # type: ignore[assignment]  # a Counter adds any numbers
-    values = [
-        row.weight * shares.get(name, 0.0) / (sums[name] or 1.0)
-        for row, name in zip(rows, names, strict=True)
-    ]
+    pairs = zip(rows, names, strict=True)
+    values = [row.weight * shares.get(name, 0.0) / (sums[name] or 1.0) for row, name in pairs]
     return torch.tensor(values, dtype=torch.float64) / sum(shares.values())
-
-
-def source_of(row: Row, names: Iterable[str]) -> str:
-    return max((n for n in names if row.source == n or row.source.startswith(f"{n}/")), key=len, default="")

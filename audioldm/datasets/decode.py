@@ -30,11 +30,9 @@ from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.paths import staged
 
 RESAMPLE: dict[str, Any] = {
-    "lowpass_filter_width": 64,
-    "rolloff": 0.9475937167399596,
-    "resampling_method": "sinc_interp_kaiser",
+    "lowpass_filter_width": 64, "rolloff": 0.9475937167399596, "resampling_method": "sinc_interp_kaiser",
     "beta": 14.769656459379492,
-}
+}  # fmt: skip
 """torchaudio's "kaiser best" setting: flat to 7.5 kHz at 16 kHz, aliases below -100 dB."""
 
 LARGEST_RATIO = 640
@@ -83,11 +81,8 @@ class Reader:
     def __init__(self, path: str | Path, place: str | Path, content: bytes | None = None) -> None:
         self.path, self.place, self.content = path, place, content
         with self.stream() as file:
-            self.rate, self.channels, self.subtype = (
-                int(file.samplerate),
-                int(file.channels),
-                str(file.subtype),
-            )
+            self.rate, self.channels = int(file.samplerate), int(file.channels)
+            self.subtype = str(file.subtype)
             exact = file.format in ("FLAC", "OGG") or self.subtype.startswith(EXACT)
             self.frames = int(file.frames) if exact and file.frames < 2**62 else None
         if not RATES[0] <= self.rate <= RATES[1]:

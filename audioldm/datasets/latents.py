@@ -108,11 +108,11 @@ class LatentDataset(Dataset[LatentBatch]):
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     """Stack windows of one length to a batch; token sequences are padded to the longest, with a mask (B, L)."""
-    parts = {
-        name: [part for item in items if (part := getattr(item, name)) is not None]
-        for name in ("mean", "std", "text", "audio", "curve", "facts")
-    }
-    batch = LatentBatch(**{name: torch.stack(values) for name, values in parts.items() if values})
+    parts = {}
+    for name in ("mean", "std", "text", "audio", "curve", "facts"):
+        if values := [part for item in items if (part := getattr(item, name)) is not None]:
+            parts[name] = torch.stack(values)
+    batch = LatentBatch(**parts)
     if not (sequences := [item.tokens for item in items if item.tokens is not None]):
         return batch
     tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)

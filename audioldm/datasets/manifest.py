@@ -53,19 +53,18 @@ def is_number(value: Any, least: float = -math.inf) -> bool:
     return number and least <= value and abs(value) <= sys.float_info.max
 
 
+def are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+NO_NUMBER = "no number that it can have"
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "path": (lambda value: isinstance(value, str), "no text"),  # it may be in bytes of another encoding
     **dict.fromkeys(("licence", "source", "sha256", "author", "group"), (is_text, "no text")),
-    **dict.fromkeys(
-        ("captions", "labels", "parts"),
-        (lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"),
-    ),
-    **dict.fromkeys(
-        ("start", "weight", "rate", "clipping"),
-        (lambda value: is_number(value, 0), "no number that it can have"),
-    ),
-    "seconds": (lambda value: value is None or is_number(value, 0), "no number that it can have"),
-    "loudness": (lambda value: value is None or is_number(value), "no number that it can have"),
+    **dict.fromkeys(("captions", "labels", "parts"), (are_texts, "no list of texts")),
+    **dict.fromkeys(("start", "weight", "rate", "clipping"), (lambda value: is_number(value, 0), NO_NUMBER)),
+    "seconds": (lambda value: value is None or is_number(value, 0), NO_NUMBER),
+    "loudness": (lambda value: value is None or is_number(value), NO_NUMBER),
     "fold": (lambda value: is_number(value) and isinstance(value, int), "no whole number"),
     "split": (lambda value: value in SPLITS, f"not one of {', '.join(SPLITS)}"),
 }
@@ -123,12 +122,8 @@ def fault_of(values: dict[str, Any]) -> str:
         return "it has no text 'path' and list 'captions'"
     if unknown := sorted(set(values) - set(FIELDS)):
         return f"unknown fields {unknown}; known are {sorted(FIELDS)}"
-    faults = (
-        f"{name}={value!r} is {FIELDS[name][1]}"
-        for name, value in values.items()
-        if not FIELDS[name][0](value)
-    )
-    return next(faults, "")
+    wrong = ((name, value) for name, value in values.items() if not FIELDS[name][0](value))
+    return next((f"{name}={value!r} is {FIELDS[name][1]}" for name, value in wrong), "")
 
 
 def write(rows: Iterable[Row], path: str | Path) -> Path:
@@ -184,11 +179,8 @@ def leaks(rows: Sequence[Row], more: Sequence[Collection[str]] = ()) -> list[str
     out: list[str | None] = [None] * len(rows)
     for place in sorted(range(len(rows)), key=lambda index: RANK[rows[index].split]):
         row = rows[place]
-        marks = {
-            "recording": [row.group],
-            "file": [row.sha256, *row.parts],
-            "sound": more[place] if more else (),
-        }
+        sounds = more[place] if more else ()
+        marks = {"recording": [row.group], "file": [row.sha256, *row.parts], "sound": sounds}
         for what, names in marks.items():
             for owner in [owners.setdefault(name, row) for name in names if name]:
                 if owner.split != row.split:

@@ -123,12 +123,10 @@ def samples(shard: str) -> Iterator[Sample]:
 def laid_out(shard: str, size: int, changed: int) -> list[Sample]:
     """The samples of a .tar file by its headers, to be read where they lie; remembered of the last 64 files."""
     with tarfile.open(shard, "r:") as tar:
-        out = [
-            Sample(
-                shard, key, {sys.intern(kind): (item.offset_data, item.size) for kind, item in items.items()}
-            )
-            for key, items in grouped(tar)
-        ]
+        out = []
+        for key, items in grouped(tar):
+            places = {sys.intern(kind): (item.offset_data, item.size) for kind, item in items.items()}
+            out.append(Sample(shard, key, places))
         end = tar.offset
     with open(shard, "rb") as file:
         file.seek(end)

@@ -268,17 +268,15 @@ class Comparison:
         """What a reader must know, once."""
         rows = sum(map(len, generated.rows))
         same = {fact.sha256 for fact in generated.facts} & {fact.sha256 for fact in real.facts}
-        notes = {
-            f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line "
-            "does not hold; read both beside the floor": rows < 2 * embedder.dim,
-            f"{len(same)} generated clips are reference clips": same,
-        }
+        few = f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line"
+        notes = {f"{few} does not hold; read both beside the floor": rows < 2 * embedder.dim}
+        notes |= {f"{len(same)} generated clips are reference clips": bool(same)}
         for name, clips, reasons in (
             ("generated", generated, ("silent", "clipped", "duplicates", "cut")),
             ("reference", real, ("silent", "cut")),
         ):
             counts = report.census[name] = clips.census(self.frame)
-            notes |= {f"{counts[key]} of {counts['n']} {name} clips: {key}": counts[key] for key in reasons}
+            notes |= {f"{counts[k]} of {counts['n']} {name} clips: {k}": counts[k] > 0 for k in reasons}
         report.warnings += [note for note, holds in notes.items() if holds and note not in report.warnings]
 
 

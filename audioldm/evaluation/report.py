@@ -18,10 +18,10 @@ BY_CLIP = ("kl", "bridge", "clap")
 
 def as_html(report: Report, compared: Comparison, *, title: str) -> str:
     warnings = "".join(f'<p class="warn">{html.text(line)}</p>' for line in report.warnings)
-    tables = (
-        html.section(f"Scores by {name}", html.table(*score_table(lines)), charts(name, lines))
-        for name, lines in report.lines.items()
-    )
+    tables = []
+    for name, lines in report.lines.items():
+        scores = html.table(*score_table(lines))
+        tables.append(html.section(f"Scores by {name}", scores, charts(name, lines)))
     shown = cards(report, compared.runs[0], compared.real if compared.pairs else ())
     meanings = html.table(["score", "meaning"], list(report.about["scores"].items()))
     meanings = html.section("What the scores mean", meanings)

@@ -68,9 +68,8 @@ def multi_scale_mel(
     total = output.new_zeros(())
     for size, count in scales:
         window, bank = _scale(size, count, rate, output.device)
-        spectra = torch.stft(
-            torch.cat([output, real])[:, 0], size, size // 4, window=window, return_complex=True
-        )
+        waves = torch.cat([output, real])[:, 0]
+        spectra = torch.stft(waves, size, size // 4, window=window, return_complex=True)
         power = spectra.real.square() + spectra.imag.square()
         mels = power.clamp(min=1e-12).sqrt().transpose(1, 2) @ bank
         a, b = mels.clamp(min=1e-5).log10().chunk(2)

@@ -30,14 +30,11 @@ def inception_score(
     if logits.ndim != 2 or not 1 <= splits <= n:
         raise ValueError(f"logits are {tuple(logits.shape)}, splits {splits}; give (n, K), splits up to n.")
     order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
-    parts = (
-        logits[order].double().log_softmax(dim=1).tensor_split([i * n // splits for i in range(1, splits)])
-    )
-    each = torch.stack([kl_to_mean(part).mean().exp() for part in parts])
+    log_p, ends = logits[order].double().log_softmax(dim=1), [i * n // splits for i in range(1, splits)]
+    scores = []
+    for part in log_p.tensor_split(ends):
+        p = part.exp()
+        to_mean = (p * part - torch.xlogy(p, p.mean(dim=0))).sum(dim=1)  # KL of each row
+        scores.append(to_mean.mean().exp())
+    each = torch.stack(scores)
     return float(each.mean()), float(each.std(correction=0))
-
-
-def kl_to_mean(log_p: Tensor) -> Tensor:
-    """KL of each row of log probabilities (n, K) to the mean of their probabilities, (n,)."""
-    p = log_p.exp()
-    return (p * log_p - torch.xlogy(p, p.mean(dim=0))).sum(dim=1)

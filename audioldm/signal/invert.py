@@ -46,9 +46,8 @@ def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, gen
     parts = []
     for sound in (wave[:, 0], drawn.expand(len(mel), -1)):
         values = spectrum(sound, spec)
-        parts.append(
-            inverse(torch.polar(fitted(values.abs(), mel, spec, FIRST), values.angle()), spec, samples)
-        )
+        levelled = torch.polar(fitted(values.abs(), mel, spec, FIRST), values.angle())
+        parts.append(inverse(levelled, spec, samples))
     sound = (1 - NOISE) * parts[0] + NOISE * parts[1]
     before = None
     for _ in range(rounds):

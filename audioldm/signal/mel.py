@@ -10,10 +10,8 @@ from audioldm.spec import AudioSpec
 
 def filterbank(spec: AudioSpec) -> Tensor:
     """Slaney-scale, area-normalised triangles, (F, K): the ones of ``librosa.filters.mel``."""
-    bank = taf.melscale_fbanks(
-        spec.n_fft // 2 + 1, spec.fmin, spec.fmax, spec.mels, spec.rate, norm="slaney", mel_scale="slaney"
-    )
-    return bank.T.contiguous()
+    sizes = (spec.n_fft // 2 + 1, spec.fmin, spec.fmax, spec.mels, spec.rate)
+    return taf.melscale_fbanks(*sizes, norm="slaney", mel_scale="slaney").T.contiguous()
 
 
 def spectrum(
@@ -23,9 +21,8 @@ def spectrum(
     window = torch.hann_window(spec.win, dtype=wave.dtype, device=wave.device) if window is None else window
     # only a picture of one row can be mirrored
     padded = nnf.pad(wave[:, None], (spec.pad, spec.pad), mode=mode)[:, 0]
-    return torch.stft(
-        padded, spec.n_fft, spec.hop, spec.win, window=window, center=False, return_complex=True
-    )
+    sizes = (spec.n_fft, spec.hop, spec.win)
+    return torch.stft(padded, *sizes, window=window, center=False, return_complex=True)
 
 
 def magnitude(wave: Tensor, spec: AudioSpec, window: Tensor) -> Tensor:

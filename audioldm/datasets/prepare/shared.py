@@ -126,9 +126,8 @@ class Sounds:
                 self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
 
     def find(self, *names: str) -> Path | None:
-        return next(
-            filter(None, (self.by_name.get(unicodedata.normalize("NFC", name)) for name in names)), None
-        )
+        forms = (unicodedata.normalize("NFC", name) for name in names)
+        return next(filter(None, map(self.by_name.get, forms)), None)
 
     def place(self, *names: str) -> str:
         """As ``find``, or where it should have been: the check then names it as missing."""
