@@ -8,7 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +160,26 @@ def json_lines(path: Path, rows: Sequence[str]) -> Table:
     return table
 
 
+def read_content(
+    path: str | Path, hint: str, parse: Callable[[str], Any] = json.loads, kind: str = "JSON"
+) -> Any:
+    """What ``parse`` makes of a text file.   Raises AudioLDMError with ``hint`` where it cannot."""
+    text = read_text(path)
+    try:
+        return parse(text)
+    except Exception as error:  # each parser has errors of its own
+        reason = " ".join(str(error).split())[:160]
+        raise AudioLDMError(f"{path} is not {kind}: {reason}.", hint) from None
+
+
+def read_object(path: str | Path, hint: str) -> dict[str, Any]:
+    """A file's JSON object.   Raises AudioLDMError with ``hint`` for anything else."""
+    content = read_content(path, hint)
+    if not isinstance(content, dict):
+        raise AudioLDMError(f"{path} holds no JSON object.", hint)
+    return content
+
+
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON.   Raises ValueError where a name comes twice: one of the values would be lost."""
     if twice := repeated(name for name, _ in pairs):
@@ -225,18 +245,16 @@ def records(rows: Sequence[str], start: int, separator: str) -> Iterator[tuple[i
     """(line number, cells, what is wrong) of each record from ``start`` on; a quoted cell may go over several lines."""
     place = start
     while place < len(rows):
-        cells, taken, reason = list[str](), 1, "a quotation mark is not closed"
-        for end in range(place + 1, min(len(rows), place + LONGEST_RECORD) + 1):
-            try:
-                cells = next(csv.reader(["\n".join(rows[place:end])], delimiter=separator, strict=True), [])
-                taken, reason = end - place, ""
-            except csv.Error as error:
-                if "unexpected end" in str(error):
-                    continue
-                reason = f"no cells between separators ({error})"
-            break
-        yield place + 1, cells, reason
-        place += taken
+        ahead = range(place, min(len(rows), place + LONGEST_RECORD))
+        reader = csv.reader((f"{rows[row]}\n" for row in ahead), delimiter=separator, strict=True)
+        try:
+            yield place + 1, next(reader, []), ""
+            place += reader.line_num
+        except csv.Error as error:
+            unclosed = "unexpected end" in str(error)
+            why = "a quotation mark is not closed" if unclosed else f"no cells between separators ({error})"
+            yield place + 1, [], why
+            place += 1
 
 
 def is_text(value: Any) -> bool:

@@ -16,7 +16,7 @@ from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.unet import kind_of, with_variance
 from audioldm.nets.vae import encoder_digest
 from audioldm.spec import SPECS
-from audioldm.tables import read_text
+from audioldm.tables import read_content
 
 BUILDERS = (
     "audioldm.nets.unet.build_unet", "audioldm.nets.vae.build_vae", "audioldm.nets.hifigan.build_hifigan",
@@ -43,11 +43,7 @@ def run_settings(run: Path) -> dict[str, Any]:
     if not path.is_file():
         hint = "Name the folder that `audioldm train` printed, without /model."
         raise AudioLDMError(f"{path} is missing.", hint)
-    try:
-        settings = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        line = " ".join(str(error).split())[:160]
-        raise AudioLDMError(f"{path} is not valid YAML ({line}).", "Name another run.") from None
+    settings = read_content(path, "Name another run.", yaml.safe_load, "YAML")
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), dict):
         raise AudioLDMError(f"{path} is no configuration of a training.", "Name another run.")
     return settings

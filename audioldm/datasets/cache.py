@@ -19,10 +19,11 @@ from torch import Tensor
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256, staged, write_text
-from audioldm.tables import read_text
+from audioldm.tables import read_object
 
 SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
 FORMAT = 2
+AGAIN = "Copy it again, or encode again with --force."
 MAP = "map."  # before the name of a control's map
 
 
@@ -96,17 +97,14 @@ def read_index(folder: Path | str) -> dict[str, Any]:
 
 def index_at(path: Path) -> dict[str, Any]:
     """The index in a file, of a cache that may be cut off."""
-    try:
-        index = json.loads(read_text(path))
-        if not (isinstance(index["shards"], list) and isinstance(index["windows"], int)):
-            raise ValueError("it is no index of latents")
-        if not all(
-            isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in index["shards"]
-        ):
-            raise ValueError("a shard has no name")
-        return dict(index)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
+    index = read_object(path, AGAIN)
+    shards = index.get("shards")
+    named = isinstance(shards, list) and all(
+        isinstance(shard, dict) and isinstance(shard.get("name"), str) for shard in shards
+    )
+    if not named or not isinstance(index.get("windows"), int):
+        raise _damaged(path, "it is no index of latents")
+    return index
 
 
 def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
@@ -208,4 +206,4 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str
 
 
 def _damaged(path: Path, why: str) -> AudioLDMError:
-    return AudioLDMError(f"{path} is damaged: {why}.", "Copy it again, or encode again with --force.", code=1)
+    return AudioLDMError(f"{path} is damaged: {why}.", AGAIN, code=1)

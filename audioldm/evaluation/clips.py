@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from audioldm.evaluation.embedders import Embedder, Embeddings
 from audioldm.paths import sha256, staged
 from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
-from audioldm.tables import read_table, read_text
+from audioldm.tables import read_object, read_table
 
 CAPTION_FILE = "captions.csv"
 CAPTIONS = ("first", "all", "hash")
@@ -72,17 +71,6 @@ def prompt_of(path: Path) -> str:
     content = read_object(sidecar, "Remove it, or make the clip again.") if sidecar.is_file() else {}
     prompt = content.get("prompt")
     return prompt if isinstance(prompt, str) else ""
-
-
-def read_object(path: Path, hint: str) -> dict[str, Any]:
-    """A file's JSON object.   Raises AudioLDMError with ``hint`` for anything else."""
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise AudioLDMError(f"{path} is not JSON: {error}.", hint) from error
-    if not isinstance(content, dict):
-        raise AudioLDMError(f"{path} holds no JSON object.", hint)
-    return content
 
 
 def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:

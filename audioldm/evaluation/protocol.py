@@ -13,9 +13,9 @@ from typing import Any
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.clips import CAPTIONS, GAINS, from_rows, read_object
+from audioldm.evaluation.clips import CAPTIONS, GAINS, from_rows
 from audioldm.paths import write_text
-from audioldm.tables import is_text, read_table
+from audioldm.tables import is_text, read_object, read_table
 
 YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
 

@@ -11,7 +11,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.listening.design import Design, Trial, plan, wrong_answer
 from audioldm.paths import inside, sha256
 from audioldm.progress import counted
-from audioldm.tables import LONGEST_TEXT, read_text
+from audioldm.tables import LONGEST_TEXT, read_object
 
 FORMAT = 1
 RESPONSES = "responses.jsonl"
@@ -77,11 +77,8 @@ def load(folder: str | Path) -> Test:
 def read_part(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise AudioLDMError(f"{path} is not JSON: {error}.", AGAIN) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_object(path, AGAIN)
+    if content.get("format") != FORMAT:
         raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
     return content
 

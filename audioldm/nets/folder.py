@@ -5,7 +5,6 @@ module, is an AudioLDMError of one line.   A class becomes readable by ``registe
 """
 
 import hashlib
-import json
 import os
 import pickle
 import re
@@ -28,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256, staged
-from audioldm.tables import read_text
+from audioldm.tables import read_object
 
 Module = TypeVar("Module")
 Class = TypeVar("Class", bound=type)
@@ -274,13 +273,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object.   Raises AudioLDMError for a file that is missing, too long, or something else."""
     if not path.is_file():
         raise AudioLDMError(f"{path} is missing.", "Is this a model folder? Name another with -m.")
-    try:
-        content = json.loads(read_text(path)) if path.stat().st_size <= LONGEST_JSON else "too long"
-    except (ValueError, RecursionError, OSError) as error:
-        raise AudioLDMError(f"{path} is not valid JSON ({error}).", AGAIN) from None
-    if not isinstance(content, dict):
-        raise AudioLDMError(f"{path} holds no JSON object.", AGAIN)
-    return content
+    if path.stat().st_size > LONGEST_JSON:
+        raise AudioLDMError(f"{path} is too long for settings.", AGAIN)
+    return read_object(path, AGAIN)
 
 
 def find_weights(folder: Path | str) -> list[Path]:

@@ -168,7 +168,7 @@ def test_a_runs_configuration_calls_builders_of_nets_only(tmp_path):
             open_part(run / "checkpoints/last.ckpt", "vae")
     assert (tmp_path / "secret").read_bytes() == before
     for text, message in (
-        ("a: [", "is not valid YAML"),
+        ("a: [", "is not YAML"),
         ("a: 1", "is no configuration"),
         ("task: {}", "trained no vae"),
     ):

@@ -215,7 +215,7 @@ def test_captions_from_a_table_or_a_manifest(systems, tmp_path):
     [
         (lambda f: (f / "key.json").open("a").write(" "), "not the one of test.json"),
         (lambda f: (f / "key.json").unlink(), "There is no"),
-        (lambda f: (f / "test.json").write_text("[]"), "another format"),
+        (lambda f: (f / "test.json").write_text("{}"), "another format"),
         (lambda f: (f / "test.json").write_text("{"), "is not JSON"),
         (lambda f: change_public(f, lufs=None), "has no lufs"),
         (lambda f: change_public(f, title=["a"]), "has no title"),

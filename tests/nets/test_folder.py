@@ -75,7 +75,7 @@ def test_damage_is_told_in_one_line(tmp_path):
     with refused("unknown class 'Mystery'"):
         load_component(tmp_path)
     config.write_text("{")
-    with refused("not valid JSON"):
+    with refused("is not JSON"):
         load_component(tmp_path)
     config.unlink()
     with refused("is missing"):

@@ -25,7 +25,7 @@ from audioldm.datasets.manifest import Row, split_of
 from audioldm.datasets.prepare.shared import AnyPath, Findings, note, reason_of, rows_of, table
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256, write_bytes
-from audioldm.tables import Record
+from audioldm.tables import Record, read_object
 
 RATE = 16000
 WEAK = re.compile(
@@ -137,10 +137,7 @@ def index(path: Path) -> list[Record]:
 def commits(path: Path) -> dict[str, str]:
     """Repository -> commit, from the table beside a list.   Raises AudioLDMError."""
     beside = path.with_name(path.name.split(".")[0] + ".repositories.json")
-    try:
-        return dict(json.loads(beside.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise AudioLDMError(f"{beside} cannot be read ({error}).", "Keep it beside its list.") from None
+    return read_object(beside, "Keep it beside its list.")
 
 
 def clips_of(path: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from audioldm.datasets.prepare.shared import AnyPath, Findings, Sounds, rows_of,
 from audioldm.datasets.prepare.youtube import Clip
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
-from audioldm.tables import Record, filled, lines, read_text, texts_of
+from audioldm.tables import Record, filled, lines, read_content, read_text, texts_of
 
 PHRASES: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).with_name("phrases.json").read_text(encoding="utf-8")
@@ -27,6 +27,7 @@ ESC10_CLIP = re.compile(r"(?P<fold>\d)-(?P<freesound>\d+)-(?P<take>[A-Z])\.(ogg|
 ESC10_CREDIT = re.compile(
     r"^- \*\*\[(?P<file>[^\]]+)\].*clip derived from \[(?P<title>.*)\]\(.*\) by \*(?P<author>[^*]+)\*"
 )
+AGAIN = "Get the file again."
 ESC10_AUTHOR = "ESC-10 by K. J. Piczak"
 CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "test"}
 WAVCAPS = {
@@ -131,7 +132,7 @@ def wavcaps(
 
     for path in lists:
         name, prefix, letter = WAVCAPS[path.stem]
-        records = shared.items(path, shared.content_of(path), "data")
+        records = shared.items(path, read_content(path, AGAIN), "data")
         out += rows_of(records, partial(row, name=name, prefix=prefix, letter=letter), findings)
     return out
 
@@ -145,7 +146,7 @@ def blacklist(path: Path) -> list[str]:
     """Every id in a blacklist: a JSON list, or lists under the parts' names."""
     if not path.is_file():
         raise AudioLDMError(f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists.")
-    content = shared.content_of(path)
+    content = read_content(path, AGAIN)
     lists = content.values() if isinstance(content, dict) else [content]
     return [str(name) for names in lists if isinstance(names, list) for name in names]
 
@@ -174,7 +175,9 @@ def macs(
             split=split_of(group, val=val, test=test), licence="TAU: non-commercial", author="Tampere University",
         )  # fmt: skip
 
-    return rows_of(shared.items(path, shared.content_of(path, yaml.safe_load), "files"), row, findings)
+    return rows_of(
+        shared.items(path, read_content(path, AGAIN, yaml.safe_load, "YAML"), "files"), row, findings
+    )
 
 
 def musiccaps(
@@ -300,7 +303,7 @@ def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
 
     for part, path in shared.by_split(folder / "FSD50K.ground_truth", {"dev.csv": "dev", "eval.csv": "eval"}):
         about = folder / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json"
-        facts = shared.content_of(about) if about.is_file() else {}
+        facts = read_content(about, AGAIN) if about.is_file() else {}
         records = table(path, ("fname", "labels", *(["split"] if part == "dev" else [])), findings)
         out += rows_of(records, partial(row, part=part, facts=facts), findings)
     return out

@@ -1,6 +1,5 @@
 """What the readers of data sets share: rows from records, sounds found by name, licences, labels as words."""
 
-import json
 import os
 import re
 import unicodedata
@@ -13,7 +12,7 @@ from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Finding, Row
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
-from audioldm.tables import Record, read_table, read_text
+from audioldm.tables import Record, read_table
 
 Findings = list[Finding] | None  # where what is left out is noted; None refuses it
 AnyPath = str | Path
@@ -74,16 +73,6 @@ def by_split(folder: Path, files: Mapping[str, str]) -> list[tuple[str, Path]]:
         return there
     hint = "Name the folder of the data set's lists."
     raise AudioLDMError(f"{folder} holds no {' or '.join(files)}.", hint)
-
-
-def content_of(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
-    """What a file of JSON, or of what ``parse`` reads, holds.   Raises AudioLDMError."""
-    text = read_text(path)
-    try:
-        return parse(text)
-    except Exception as error:  # each parser has errors of its own
-        reason = " ".join(str(error).split())[:160]
-        raise AudioLDMError(f"{path} cannot be read ({reason}).", "Get the file again.") from None
 
 
 def items(path: Path, content: Any, key: str) -> list[Record]:
