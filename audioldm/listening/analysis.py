@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from audioldm.listening.design import DAMAGED, PAIRED, Kind, Task, plan
-from audioldm.listening.folder import Test, answers_of
+from audioldm.listening.design import DAMAGED, PAIRED, Kind, Task
+from audioldm.listening.folder import Rater, Test, answers_of
 from audioldm.metrics.crossed import Estimate, Floats, Resamples, crossed_mean, interval
 from audioldm.metrics.ratings import Scale, bradley_terry, holm, krippendorff_alpha, signed_rank
 
@@ -104,16 +104,19 @@ class Screened:
         ]
         return sum(alike), len(alike)
 
-    def note(self, event: dict[str, Any], test: Test) -> None:
-        """Take up the volume check, or an answer."""
-        if event["event"] == "volume":
-            self.device, self.volume_passed = event["device"], event["right"]
-            return
-        if event.get("source") == "simulated":
-            self.device = "simulated"
-        versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
-        what: dict[str, Any] = {name: event[name] for name in ("rater", "kind", "task", "prompt", "answer")}
-        self.judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
+    @classmethod
+    def of(cls, rater: Rater, test: Test) -> "Screened":
+        judgements, names = list[Judgement](), ("rater", "kind", "task", "prompt", "answer")
+        for event in rater.answers:
+            what: dict[str, Any] = {name: event[name] for name in names}
+            versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
+            judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
+        simulated = any(event.get("source") == "simulated" for event in rater.answers)
+        total, device = (
+            sum(t.kind != "training" for t in rater.trials),
+            "simulated" if simulated else rater.device,
+        )
+        return cls(rater.number, rater.name, total, judgements, device, rater.volume_passed)
 
     def row(self) -> dict[str, Any]:
         seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
@@ -127,18 +130,11 @@ class Screened:
 
 def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
     """Every rater with at least one answer and the reasons not to count them; and the log's cut-off lines."""
-    events, cut = answers_of(test)
-    raters: dict[int, Screened] = {}
-    for event in events:
-        number = event["rater"]
-        if event["event"] == "join":
-            total = sum(trial.kind != "training" for trial in plan(test.design, number))
-            raters[number] = Screened(number, event["name"], total)
-            continue
-        raters[number].note(event, test)
-    answered = [rater for rater in raters.values() if rater.judgements]
-    for rater in answered:
-        rater.reasons = [] if keep_all else reasons(rater, test)
+    raters: dict[int, Rater] = {}
+    _, cut = answers_of(test, raters)
+    answered = [Screened.of(rater, test) for rater in raters.values() if rater.answers]
+    for screened in answered if not keep_all else ():
+        screened.reasons = reasons(screened, test)
     return answered, cut
 
 

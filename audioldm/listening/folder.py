@@ -1,9 +1,12 @@
 """A prepared test on disk: what raters may know (test.json), the key (key.json), the sounds, the log of answers."""
 
+import base64
 import hashlib
+import hmac
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from audioldm.tables import LONGEST_TEXT, read_object
 
 FORMAT = 1
 RESPONSES = "responses.jsonl"
+VOLUME_TRIES = 3
 FIELDS: dict[str, dict[str, type]] = {
     "join": {"name": str},
     "volume": {"right": bool, "played": int, "heard": int, "device": str},
@@ -38,7 +42,7 @@ class Test:
 
     __test__ = False  # not a test case for pytest to collect
 
-    @property
+    @cached_property
     def names(self) -> dict[tuple[str, str], str]:
         """(version, prompt) -> blind file name."""
         return {(clip["version"], clip["prompt"]): name for name, clip in self.clips.items()}
@@ -46,6 +50,36 @@ class Test:
     @property
     def responses(self) -> Path:
         return self.folder / RESPONSES
+
+    def code_of(self, number: int) -> str:
+        """What rater ``number`` proves to be that rater with: 50 bits."""
+        secret = self.design.secret.encode()
+        text = base64.b32encode(hmac.digest(secret, f"rater {number}".encode(), "sha256")).decode()
+        return f"{text[:5]}-{text[5:10]}"
+
+
+@dataclass
+class Rater:
+    """How far one rater has come."""
+
+    number: int
+    code: str
+    name: str
+    trials: list[Trial]
+    answered: int = 0
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    volume_tries: int = 0
+    volume_passed: bool = True
+    device: str = ""
+
+    @property
+    def volume_done(self) -> bool:
+        return self.volume_tries > 0 and (self.volume_passed or self.volume_tries >= VOLUME_TRIES)
+
+    @property
+    def beeps(self) -> int:
+        """How many beeps this try of the volume check plays: 2 to 5."""
+        return 2 + hashlib.sha256(f"{self.code} {self.volume_tries}".encode()).digest()[0] % 4
 
 
 def load(folder: str | Path) -> Test:
@@ -83,8 +117,8 @@ def read_part(path: Path) -> dict[str, Any]:
     return content
 
 
-def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
-    """The events of the log, in order, and how many of its lines are cut off.
+def answers_of(test: Test, raters: dict[int, Rater] | None = None) -> tuple[list[dict[str, Any]], int]:
+    """The events of the log, in order, and how many of its lines are cut off; ``raters`` takes those who caused them.
 
     A line that is cut off is the trace of a crash: its answer was never confirmed, and the rater was asked again.
     AudioLDMError where the log is of another key, or holds events that no rater can have caused.
@@ -94,7 +128,7 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
         return [], 0
     if not path.is_file() or path.stat().st_size > LONGEST_TEXT:
         raise AudioLDMError(f"{path} is no log of answers.", "Restore the file.")
-    trials, names = dict[int, list[Trial]](), test.names
+    raters = {} if raters is None else raters
     for line in path.read_bytes().split(b"\n"):
         event = None
         with suppress(ValueError, RecursionError):
@@ -102,32 +136,37 @@ def answers_of(test: Test) -> tuple[list[dict[str, Any]], int]:
         if not isinstance(event, dict):
             cut += bool(line.strip())
             continue
-        if not follows(test.design, event, trials, names):
+        if not admit(test, raters, event):
             raise AudioLDMError(f"{path} holds an event of an unknown kind: {event}.", "Restore the file.")
         if event["key"] != test.about["key_sha256"][:16]:
-            raise AudioLDMError(
-                f"{path} holds answers to another test.", "Keep each test's answers in its own folder."
-            )
+            what = f"{path} holds answers to another test."
+            raise AudioLDMError(what, "Keep each test's answers in its own folder.")
         events.append(event)
     return events, cut
 
 
-def follows(
-    design: Design, event: dict[str, Any], trials: dict[int, list[Trial]], names: dict[tuple[str, str], str]
-) -> bool:
-    """Whether an event can be one of the test's; ``trials`` holds those of each rater who joined before it."""
+def admit(test: Test, raters: dict[int, Rater], event: dict[str, Any]) -> bool:
+    """Take up an event; False for one that no rater can have caused."""
     fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
     whole = all(type(event.get(name)) is kind for name, kind in fields.items())
     if not (whole and isinstance(event.get("seconds"), int | float | None)):
         return False
-    if event["event"] == "join":
-        trials[event["rater"]] = plan(design, event["rater"])
-    plans = trials.get(event["rater"])
-    if plans is None or event["event"] != "answer":
-        return plans is not None
-    if not 0 <= event["trial"] < len(plans):
+    number, kind = event["rater"], event["event"]
+    if kind == "join":
+        raters[number] = Rater(number, test.code_of(number), event["name"], plan(test.design, number))
+    if (rater := raters.get(number)) is None:
         return False
-    at = plans[event["trial"]]
-    files = [names.get((slot, at.prompt)) for slot in at.slots]
-    asked = {"kind": at.kind, "task": at.task, "prompt": at.prompt, "stimuli": files}
-    return event.items() >= asked.items() and wrong_answer(at, event.get("answer")) is None
+    if kind == "volume":
+        rater.volume_tries += 1
+        rater.device, rater.volume_passed = event["device"], event["right"]
+    if kind == "answer":
+        if not 0 <= event["trial"] < len(rater.trials):
+            return False
+        at = rater.trials[event["trial"]]
+        files = [test.names.get((slot, at.prompt)) for slot in at.slots]
+        asked = {"kind": at.kind, "task": at.task, "prompt": at.prompt, "stimuli": files}
+        if not event.items() >= asked.items() or wrong_answer(at, event.get("answer")):
+            return False
+        rater.answered = event["trial"] + 1
+        rater.answers.append(event)
+    return True

@@ -1,8 +1,5 @@
 """A test being taken: who is at which trial, and which answers are accepted; for the server and the notebook."""
 
-import base64
-import hashlib
-import hmac
 import json
 import os
 import threading
@@ -14,12 +11,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.design import METHODS, Trial, plan, wrong_answer
-from audioldm.listening.folder import Test, answers_of
+from audioldm.listening.design import METHODS, Trial, wrong_answer
+from audioldm.listening.folder import VOLUME_TRIES, Rater, Test, admit, answers_of
 
 HEARD_SECONDS = 2.0
 """A clip counts as heard after this long, or after nine tenths of it."""
-VOLUME_TRIES = 3
 MOST_RATERS = 10_000
 DEVICES = ("headphones", "earphones", "loudspeakers")
 
@@ -28,25 +24,6 @@ class RefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass
-class Rater:
-    """How far one rater has come."""
-
-    number: int
-    code: str
-    trials: list[Trial]
-    answered: int = 0
-    volume_tries: int = 0
-    volume_done: bool = False
-    last: tuple[int, Any] | None = None
-    """the last accepted answer and its trial: the same one sent again is no mistake"""
-
-    @property
-    def beeps(self) -> int:
-        """How many beeps this try of the volume check plays: 2 to 5."""
-        return 2 + hashlib.sha256(f"{self.code} {self.volume_tries}".encode()).digest()[0] % 4
 
 
 @dataclass(frozen=True)
@@ -97,12 +74,10 @@ class Study:
         except OSError as error:
             raise AudioLDMError(f"{log} cannot be written: {error.strerror}.", "Check the folder.") from error
         self.lock = threading.RLock()
-        self.raters: dict[str, Rater] = {}
-        self.names = test.names
+        self.raters: dict[int, Rater] = {}
         self.captions = dict(zip(test.design.prompts, test.design.captions, strict=True))
         try:
-            for event in answers_of(test)[0]:
-                self.replay(event)
+            answers_of(test, self.raters)
         except BaseException:
             self.close()
             raise
@@ -111,30 +86,12 @@ class Study:
         os.close(self.file)
         self.process.release()
 
-    def replay(self, event: dict[str, Any]) -> None:
-        """Take up where the log ends."""
-        code = self.code_of(event["rater"])
-        if code not in self.raters:
-            self.raters[code] = Rater(event["rater"], code, plan(self.test.design, event["rater"]))
-        rater = self.raters[code]
-        if event["event"] == "volume":
-            rater.volume_tries += 1
-            rater.volume_done = event["right"] or rater.volume_tries >= VOLUME_TRIES
-        if event["event"] == "answer":
-            rater.answered = event["trial"] + 1
-            rater.last = event["trial"], event["answer"]
-
-    def code_of(self, number: int) -> str:
-        """What rater ``number`` proves to be that rater with: 50 bits."""
-        secret = self.test.design.secret.encode()
-        text = base64.b32encode(hmac.digest(secret, f"rater {number}".encode(), "sha256")).decode()
-        return f"{text[:5]}-{text[5:10]}"
-
     def rater(self, code: object) -> Rater:
-        rater = self.raters.get(code.strip().upper()) if isinstance(code, str) else None
-        if rater is None:
-            raise RefusedError(404, "This code is not known here.")
-        return rater
+        sent = code.strip().upper() if isinstance(code, str) else None
+        for rater in list(self.raters.values()):  # others may join meanwhile
+            if rater.code == sent:
+                return rater
+        raise RefusedError(404, "This code is not known here.")
 
     def join(self, name: object = "") -> str:
         """A new rater's code; ``name`` is what the rater wants to be called in the log, at most 60 characters."""
@@ -145,13 +102,13 @@ class Study:
             if number >= MOST_RATERS:
                 raise RefusedError(403, "This test has all the raters it can take.")
             self.record("join", number, name=name.strip())
-            return self.code_of(number)
+            return self.test.code_of(number)
 
     def record(self, event: str, rater: int, **content: Any) -> None:
         """Write down, then act on it; a disk that is full changes nothing here, and leaves earlier lines whole."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        content = {"event": event, "rater": rater, **content}
-        line = {**content, "time": stamp, "key": self.test.about["key_sha256"][:16]}
+        key = self.test.about["key_sha256"][:16]
+        line = {"event": event, "rater": rater, **content, "time": stamp, "key": key}
         rest = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
             if size := os.fstat(self.file).st_size:
@@ -163,7 +120,7 @@ class Study:
             os.fsync(self.file)
         except OSError as error:
             raise RefusedError(507, f"The answer could not be written: {error.strerror}.") from error
-        self.replay(content)
+        admit(self.test, self.raters, line)
 
     def state(self, code: object) -> dict[str, Any]:
         """What the page shows next; it tells neither systems nor which trials are catches or repeats."""
@@ -193,7 +150,7 @@ class Study:
         }  # fmt: skip
 
     def blind(self, trial: Trial) -> list[str]:
-        return [self.names[name, trial.prompt] for name in trial.slots]
+        return [self.test.names[name, trial.prompt] for name in trial.slots]
 
     def lengths(self, trial: Trial) -> tuple[float, float]:
         """How many seconds the clips of a trial have, and of each must be played."""
@@ -218,8 +175,8 @@ class Study:
         session = session or Session()
         with self.lock:
             rater = self.rater(code)
-            if (trial, answer) == rater.last:
-                return
+            if rater.answers and (trial, answer) == (rater.answered - 1, rater.answers[-1]["answer"]):
+                return  # its confirmation was lost on the way
             if type(trial) is not int or not rater.answered == trial < len(rater.trials):
                 raise RefusedError(409, "This trial is not the next one.")
             if not rater.volume_done and session.source == "page":
@@ -245,7 +202,7 @@ class Study:
                 at = rater.trials[trial]
                 names |= {str(i): name for i, name in enumerate(self.blind(at))}
                 if at.reference is not None:
-                    names["ref"] = self.names[at.reference, at.prompt]
+                    names["ref"] = self.test.names[at.reference, at.prompt]
             if slot not in names:
                 raise RefusedError(404, "No such sound.")
             return self.test.folder / "audio" / names[slot]

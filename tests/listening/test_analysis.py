@@ -158,7 +158,7 @@ def test_an_unfinished_session_counts(study):
 def test_training_catches_and_repeats_are_not_results(study):
     run = study(training=2, catch=2, repeats=1)
     test = fill(run, 2)
-    assert len(run.rater(run.code_of(0)).trials) == 4 + 5
+    assert len(run.rater(run.test.code_of(0)).trials) == 4 + 5
     assert analyse(test, resamples=300).outcomes[0].answers == 8
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.folder import answers_of, load
-from audioldm.listening.study import VOLUME_TRIES, RefusedError, Session, Study
+from audioldm.listening.folder import VOLUME_TRIES, answers_of, load
+from audioldm.listening.study import RefusedError, Session, Study
 from notebooks.simulated_raters import take
 
 ROOT = Path(__file__).parents[3]
@@ -162,7 +162,7 @@ def test_many_raters_at_once_lose_nothing(study):
     for thread in threads:
         thread.join()
     events, cut = answers_of(run.test)
-    per_rater = len(run.rater(run.code_of(0)).trials)
+    per_rater = len(run.rater(run.test.code_of(0)).trials)
     assert cut == 0
     assert sorted(event["rater"] for event in events if event["event"] == "join") == list(range(8))
     assert len([event for event in events if event["event"] == "answer"]) == 8 * per_rater
