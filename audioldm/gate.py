@@ -58,7 +58,6 @@ class Gate:
         self.rebound, self.headers = rebound, headers
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it with its status and one line."""
         if scope["type"] != "http":
             if scope["type"] != "websocket":
                 await self.app(scope, receive, send)

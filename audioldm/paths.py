@@ -173,7 +173,6 @@ def sha256(path: str | Path) -> str:
 
 
 def files_in(path: Path) -> list[Path]:
-    """A file, or all files below a folder, sorted."""
     return sorted(file for file in (path, *path.rglob("*")) if file.is_file())
 
 
@@ -183,7 +182,6 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Replace ``path`` by ``content`` in one move."""
     with staged(path) as stage:
         stage.write_bytes(content)
     return Path(path)
@@ -214,7 +212,6 @@ def sweep(folder: str | Path) -> list[Path]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this number runs here."""
     if os.name == "nt":  # a signal of 0 would end it there
         return True
     try:

@@ -51,10 +51,9 @@ class Serve(Command):
         limits = Limits(seconds=self.longest, waiting=self.waiting)
         studio = Service(self.model.load(), limits, Jobs(max(self.waiting, limits.takes)), out=self.out)
         trainer = Trainer(studio, self.model, root)
+        port, settings = self.port or free_port(self.host), page.settings(studio, self.host)
         try:
-            page.build(studio, trainer).launch(
-                server_port=self.port or free_port(self.host), **page.settings(studio, self.host), quiet=False
-            )
+            page.build(studio, trainer).launch(server_port=port, **settings, quiet=False)
         except OSError as error:
             raise AudioLDMError(
                 f"port={self.port} cannot be used: {error}.", "Choose another --port.", code=1

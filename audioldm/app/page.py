@@ -70,7 +70,6 @@ class Tab:
 
 
 def build(studio: Service, trainer: Trainer) -> gr.Blocks:
-    """The page of a studio; ``launch`` it with ``settings(studio)``."""
     page = gr.Blocks(title="audioldm", analytics_enabled=False, fill_width=True)
     with page:
         gr.Markdown(f"# audioldm\nText to sound, and edits of sound, with the model {studio.pipe.name}.")
@@ -93,17 +92,12 @@ def build(studio: Service, trainer: Trainer) -> gr.Blocks:
 def settings(studio: Service, host: str) -> dict[str, Any]:
     css, script = ((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "selection.js"))
     return {
-        "max_file_size": studio.limits.upload_mb * 2**20,
-        "server_name": host,
+        "server_name": host, "max_file_size": studio.limits.upload_mb * 2**20,
         "allowed_paths": [str(studio.results.absolute())],
         "app_kwargs": {"middleware": [Middleware(Gate, folder=studio.out, host=host)]},
-        "theme": theme(),
-        "css": css,
-        "head": f"<script>{script}</script>",
-        "footer_links": [],
-        "ssr_mode": False,
-        "share": False,
-    }
+        "theme": theme(), "css": css, "head": f"<script>{script}</script>", "footer_links": [],
+        "ssr_mode": False, "share": False,
+    }  # fmt: skip
 
 
 def theme() -> gr.themes.Base:
@@ -146,7 +140,6 @@ def generate_tab(studio: Service, history: gr.State) -> None:
 
 
 def edit_tab(studio: Service, history: gr.State) -> None:
-    """A sound, a region drawn on it, and what to do there."""
     default, limits = studio.pipe.defaults, studio.limits
     sound = gr.Audio(
         label="Sound to edit", type="filepath", sources=["upload", "microphone"], elem_id="sound"
@@ -186,7 +179,6 @@ def edit_tab(studio: Service, history: gr.State) -> None:
 
 
 def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
-    """A folder of sounds, what they are, the curve, and the prompt before and after."""
     try:
         known = kinds()
     except AudioLDMError as error:

@@ -199,7 +199,6 @@ class Trainer:
         return place
 
     def words(self, request: TrainRequest) -> list[str]:
-        """The overrides of ``audioldm train``, but for the run's folder."""
         request.check()
         prompt, model = request.prompt.strip(), self.options.model
         return [
@@ -220,7 +219,6 @@ class Trainer:
             return self.current
 
     def stop(self) -> None:
-        """End the training that is going on, if one is, and wait until its state is saved."""
         if self.current is not None and not self.current.ended.is_set():
             self.current.stop()
             self.current.ended.wait(60)
@@ -244,7 +242,6 @@ def kinds() -> list[str]:
 
 
 def quoted(value: str | Path) -> str:
-    """A text as one value of an override, whatever is in it."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return str(QuotedString(str(value), Quote.single).with_quotes())

@@ -39,12 +39,11 @@ class Show(AsJson, Command):
             table |= {"rank": adapter.rank, "alpha": adapter.alpha, "layers": len(adapter.layers)}
             table |= {"targets": list(adapter.targets)}
         table |= {"base": adapter.base, **adapter.about, "bytes": self.file.stat().st_size}
-        lines = []
-        for name, value in table.items():
-            if isinstance(value, list):
-                value = ", ".join(value[:12]) + (" ..." if len(value) > 12 else "")
-            lines.append(f"{name}: {value}")
-        self.show(table, "\n".join(lines))
+        words = {
+            n: ", ".join(v[:12] + ["..."] * (len(v) > 12)) if isinstance(v, list) else v
+            for n, v in table.items()
+        }
+        self.show(table, "\n".join(f"{name}: {value}" for name, value in words.items()))
 
 
 class Convert(Force, Command):
@@ -71,9 +70,7 @@ class Convert(Force, Command):
         adapter = opened(self.file, self.model)
         if self.to == "audioldm":
             write(out, adapter)
-            show_text(out)
-            return
-        for path in export(out, adapter, self.to):
+        for path in [out] if self.to == "audioldm" else export(out, adapter, self.to):
             show_text(path)
 
 

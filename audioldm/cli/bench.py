@@ -49,7 +49,6 @@ class Bench(DryRun, AsJson, Command):
         self.show(result, table(result))
 
     def measure(self, pipe: "AudioLDM", step: Callable[[], None]) -> dict[str, Any]:
-        """Medians by part over the runs, with operations, peak share and memory."""
         import torch
 
         from audioldm.pipeline import timing

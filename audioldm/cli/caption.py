@@ -57,7 +57,6 @@ class Caption(Force, DryRun, AsJson, Command):
             return Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
 
     def improve(self, folder: Path, out: Path) -> None:
-        """Write the manifest with the better captions of its rows to train on."""
         from audioldm.datasets import manifest
 
         rows = manifest.read(self.files[0])
@@ -75,7 +74,6 @@ class Caption(Force, DryRun, AsJson, Command):
         print(f"{out}: {changed} of {len(train)} captions are new")
 
     def check(self) -> Path:
-        """The captioner's folder.   Raises AudioLDMError for what no run could do."""
         check_device(self.device)
         check_free(self.csv, self.jsonl, self.filter, force=self.force)
         folder = self.captioner or SHIPPED
@@ -89,6 +87,9 @@ class Caption(Force, DryRun, AsJson, Command):
 
     def caption(self, captioning: "Captioning") -> None:
         """Print each caption as soon as it is there and write the tables; a file that cannot be read is named."""
+        from audioldm.evaluation.table import csv_text
+        from audioldm.paths import write_text
+
         rows: list[dict[str, Any]] = []
         with waiting("describing"):
             for path in counted(self.files, "files"):
@@ -102,17 +103,11 @@ class Caption(Force, DryRun, AsJson, Command):
                     print(f"{printable(str(path))}\t{caption.text}\t{caption.match:.2f}", flush=True)
         if self.as_json:
             show_json(rows)
-        self.write(rows)
-        if failures := len(self.files) - len(rows):
-            what = f"{failures} of {len(self.files)} files have no caption."
-            raise AudioLDMError(what, "The lines above say why.", code=1)
-
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        from audioldm.evaluation.table import csv_text
-        from audioldm.paths import write_text
-
         head = ["file", "text", "match", "start"]
         if self.csv is not None:
             write_text(self.csv, csv_text(head, ([row[name] for name in head] for row in rows)))
         if self.jsonl is not None:
             write_text(self.jsonl, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if failures := len(self.files) - len(rows):
+            what = f"{failures} of {len(self.files)} files have no caption."
+            raise AudioLDMError(what, "The lines above say why.", code=1)

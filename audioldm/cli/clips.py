@@ -109,7 +109,6 @@ def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
 
 
 def check_names(groups: list[list[Clip]], output: Output) -> None:
-    """Refuse two clips of one name, and a format that this machine cannot write."""
     if output.is_file and len(groups) > 1:
         raise AudioLDMError(
             f"out={output.out} is one file, but {len(groups)} clips are to be made.", "Name a folder."

@@ -102,7 +102,6 @@ class Listen(Force, Command):
 
 
 def card(row: "Row") -> str:
-    """One row: its captions, the sound as training hears it, its picture and the manifest's facts."""
     from audioldm.datasets.decode import decode
     from audioldm.evaluation import html
 

@@ -36,36 +36,31 @@ class Doctor(AsJson, Command):
 
 
 def examine() -> dict[str, Any]:
-    needed, extras = declared()
-    optional = {extra: {name: version_of(name) for name in names} for extra, names in extras.items()}
-    return {
-        "audioldm": audioldm.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "needed": {name: version_of(name) for name in needed},
-        "optional": optional,
-        "add": {extra: command(f"[{extra}]") for extra, parts in optional.items() if None in parts.values()},
-        "programs": {name: shutil.which(name) for name in PROGRAMS},
-        "devices": devices(),
-        "codecs": codecs(),
-        "caches": caches(),
-        "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
-    }
-
-
-def declared() -> tuple[list[str], dict[str, list[str]]]:
-    """Names of the packages that this installation of audioldm needs, and those of each extra."""
+    """Names and versions of what the package and each extra needs, and what else a command may use."""
     try:
         requirements = metadata.requires("audioldm") or []
     except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return ["audioldm"], {}
-    needed: list[str] = []
-    extras: dict[str, list[str]] = {}
+        requirements = ["audioldm"]
+    needed: dict[str, str | None] = {}
+    optional: dict[str, dict[str, str | None]] = {}
     for requirement in requirements:
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement)
-        names = extras.setdefault(extra[1], []) if extra else needed
-        names += re.findall(r"^[\w.-]+", requirement)
-    return needed, extras
+        for name in re.findall(r"^[\w.-]+", requirement):
+            (optional.setdefault(extra[1], {}) if extra else needed)[name] = version_of(name)
+    report: dict[str, Any] = {
+        "audioldm": audioldm.__version__, "python": platform.python_version(), "platform": platform.platform(),
+        "needed": needed, "optional": optional,
+        "add": {extra: command(f"[{extra}]") for extra, parts in optional.items() if None in parts.values()},
+        "programs": {name: shutil.which(name) for name in PROGRAMS}, "devices": [], "codecs": [],
+    }  # fmt: skip
+    if version_of("torch"):
+        report["devices"] = devices()
+    if version_of("soundfile"):
+        import soundfile
+
+        kinds = soundfile.available_formats()
+        report["codecs"] = [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in kinds]
+    return {**report, "caches": caches(), "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")}
 
 
 def command(extra: str = "") -> str:
@@ -76,7 +71,6 @@ def command(extra: str = "") -> str:
 
 
 def version_of(name: str) -> str | None:
-    """Installed version of a distribution, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -84,8 +78,6 @@ def version_of(name: str) -> str | None:
 
 
 def devices() -> list[str]:
-    if not version_of("torch"):
-        return []
     import torch
 
     rows = [f"cpu ({torch.get_num_threads()} threads)"]
@@ -93,15 +85,6 @@ def devices() -> list[str]:
         about = torch.cuda.get_device_properties(i)
         rows.append(f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
     return [*rows, *(["mps"] if torch.backends.mps.is_available() else [])]
-
-
-def codecs() -> list[str]:
-    """Sound file kinds that libsndfile reads here, among those that matter."""
-    if not version_of("soundfile"):
-        return []
-    import soundfile
-
-    return [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in soundfile.available_formats()]
 
 
 def caches() -> dict[str, dict[str, Any]]:

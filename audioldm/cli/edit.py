@@ -31,8 +31,6 @@ SECONDS = Between(0, 1800)
 
 
 class Edit(Making):
-    """One edit of files."""
-
     panel = "Edit"
     takes: Takes = Takes()
 
@@ -52,7 +50,6 @@ class Edit(Making):
         return {name: value for name, value in vars(self).items() if name in names}
 
     def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
-        """What the function edits, in its order."""
         return [waves[0], prompt]
 
     @property
@@ -120,7 +117,6 @@ class Edit(Making):
         return clips
 
     def check_splice(self, kind: str) -> None:
-        """Refuse what would change the file outside of a region, and an edit without one."""
         if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
             raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
         if self.output.normalize or self.output.lufs is not None:
@@ -150,8 +146,6 @@ def rounds_option() -> Any:
 
 
 class OneFile(Edit):
-    """An edit of one sound by one prompt."""
-
     file: Path = argument(..., "Sound file: any format, rate, channels, length.")
     prompt: str = argument("", "What to hear, in quotes.")
 
@@ -163,8 +157,6 @@ class Spliced(OneFile):
 
 
 class Regional(Spliced):
-    """An edit of a whole sound, or of regions."""
-
     begin: list[float] = option([], "Begin of a region.", "--from", "SECONDS", Between(0))
     end: list[float] = option([], "End of the region of each --from.", "--to", "SECONDS", Between(0))
 

@@ -99,7 +99,6 @@ class Encode(Force, DryRun, Command):
         return [source(name) for name in self.manifests], left_out
 
     def cuts(self) -> "Cuts":
-        """How windows are cut.   Raises AudioLDMError for what cannot be."""
         from audioldm.control.maps import known
         from audioldm.training.encoding import Cuts
 
@@ -118,7 +117,6 @@ class Encode(Force, DryRun, Command):
         return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
 
     def nets(self) -> "tuple[Nets, Any]":
-        """The nets on the device, and the T5 whose sequences are kept, None without one."""
         import torch
 
         from audioldm.convert.reference import open_part

@@ -144,7 +144,6 @@ class Score(Command):
     reporting: Reporting = Reporting()
 
     def check(self) -> Path:
-        """Refuse too little, too much, or what is there; returns the place of the real clips."""
         self.generation.model.check()
         model = self.generation.model.model
         if (self.generated is None) == (model is None):
@@ -253,7 +252,6 @@ class ScoreByDefault(CommandGroup):
     """``audioldm evaluate GENERATED REFERENCE`` is ``audioldm evaluate score GENERATED REFERENCE``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``score`` before what is neither a command nor a call for help."""
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
             args = ["score", *args]
         return super().parse_args(ctx, args)

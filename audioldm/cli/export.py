@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from audioldm.cli.checks import check_free, extra
-from audioldm.cli.console import say, show_text, waiting, would
+from audioldm.cli.console import say, show_text, waiting, warned, would
 from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, setting
-from audioldm.cli.options.groups import PublishedOptions, Sampling, adapt, load
+from audioldm.cli.options.groups import PublishedOptions, Sampling, load
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ class Export(Force, DryRun, Command):
         show_text(out)
 
     def model(self, named: dict[str, str]) -> "Components":
-        """The model asked for, with the parts, adapters, name and defaults that were named."""
         model: Components
         if self.ref is None and self.onnx is None:
             model = joined(named, self.published)
         else:
             model = replaced(load(self.ref, device="cpu", dtype="float32", **vars(self.published)), named)
         if self.merge:  # a student of few steps says how it is sampled
-            adapt(model, self.merge)  # type: ignore[arg-type]
+            with warned():
+                model.adapt(*self.merge)  # type: ignore[attr-defined]
             model.about["merged"] = model.adapted.settings() if model.adapted else []
         defaults = model.defaults.merged(**self.defaults.named())
         return replace(model, name=self.name or model.name, defaults=defaults)
@@ -113,28 +113,21 @@ class Export(Force, DryRun, Command):
 
         from audioldm.convert.model import save_model
         from audioldm.convert.original import save_checkpoint
+        from audioldm.paths import published
 
-        if self.onnx is not None:
-            write_onnx(model, out, self.web)
-        elif out.suffix == ".ckpt":
+        if self.onnx is None and out.suffix == ".ckpt":
             save_checkpoint(model, out)
-        else:
+        elif self.onnx is None:
             save_model(model, out, dtype=getattr(torch, self.dtype))
-
-
-def write_onnx(model: "Components", out: Path, web: Path | None) -> None:
-    """Write the graphs of a model, and print how each compares with torch."""
-    with extra("onnx"):
-        from audioldm.convert.onnx import export_onnx
-    from audioldm.paths import published
-
-    with published(out) as stage:
-        rows = export_onnx(model, stage, web=web)  # type: ignore[arg-type]
-    show_text("graph       MB    error  onnxruntime ms  torch ms")
-    for row in rows:
-        show_text(
-            f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {row.onnx_ms:15.1f} {row.torch_ms:9.1f}"
-        )
+        else:
+            with extra("onnx"):
+                from audioldm.convert.onnx import export_onnx
+            with published(out) as stage:
+                rows = export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
+            show_text("graph       MB    error  onnxruntime ms  torch ms")
+            for row in rows:
+                times = f"{row.onnx_ms:15.1f} {row.torch_ms:9.1f}"
+                show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {times}")
 
 
 def write_nets(ref: str, out: Path) -> bool:

@@ -129,7 +129,6 @@ class Generate(Making):
         return groups, partial(Session.load, self, maps, spans)
 
     def rows(self) -> "tuple[list[Row], list[Span] | None, str]":
-        """What to make, the schedule that all have in common, and what clips without a prompt are named after."""
         prompts, conditions, title = self.prompts, self.conditions, self.guidance.guidance_class or ""
         prompted = (self.prompt, prompts.prompts) != (None, None)
         spans = prompts.spans(prompted=prompted)
@@ -200,7 +199,6 @@ class Session:
         return settings
 
     def batches(self, clips: list[Clip]) -> Iterator[list[Clip]]:
-        """Clips that follow each other and have their settings in common, at most ``batch_size``."""
         for _, alike in groupby(clips, key=self.settings_of):
             while batch := list(islice(alike, self.request.prompts.batch_size)):
                 yield batch

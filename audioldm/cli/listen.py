@@ -72,7 +72,6 @@ class Prepare(Force, DryRun, Command):
 
 
 def name_systems(words: list[str]) -> dict[str, Path]:
-    """``name=folder`` or ``folder`` (its own name) to name and folder."""
     systems: dict[str, Path] = {}
     for word in words:
         name, equals, folder = word.partition("=")
@@ -94,13 +93,12 @@ def described(test: "Test", raters: int) -> Iterator[str]:
         f"{test.folder}: {about['method']}, {about['systems']} systems x {about['prompts']} prompts, "
         f"{about['trials_per_rater']} trials a rater (about {about['minutes_per_rater']} min)"
     )
-    if about["prompts_cut_to_one_length"]:
-        yield f"{about['prompts_cut_to_one_length']} prompts: clips cut to the shortest of the prompt"
-    if about["clips_below_target"]:
-        yield (
-            f"{about['clips_below_target']} of {about['clips']} clips are quieter than -23 LUFS, at most by "
-            f"{about['largest_headroom_db']:g} dB: their prompt needed headroom, or they were too quiet to raise"
-        )
+    if cut := about["prompts_cut_to_one_length"]:
+        yield f"{cut} prompts: clips cut to the shortest of the prompt"
+    if quiet := about["clips_below_target"]:
+        most = f"at most by {about['largest_headroom_db']:g} dB"
+        why = "their prompt needed headroom, or they were too quiet to raise"
+        yield f"{quiet} of {about['clips']} clips are quieter than -23 LUFS, {most}: {why}"
     if about["method"] == "ab":
         prompts = design.per_rater or len(design.prompts)
         rng = np.random.default_rng(0)

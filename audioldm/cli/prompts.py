@@ -87,7 +87,6 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
 
 
 def check_columns(names: list[str], place: str) -> None:
-    """Refuse columns that are unknown or double, and a table without prompts."""
     if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
         known = f"Known: {', '.join(COLUMNS)} (or caption for prompt)."
         raise AudioLDMError(f"{place}: column {', '.join(map(repr, unknown))} is unknown.", known)

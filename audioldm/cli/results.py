@@ -66,7 +66,6 @@ class Making(Command):
                 print(json.dumps(rows, indent=2, ensure_ascii=False))
 
     def check(self) -> None:
-        """Refuse what no run could use, before anything heavy is imported."""
         self.output.check()
         self.model.check()
 
@@ -84,7 +83,6 @@ class Making(Command):
         return pipe, config, settings
 
     def show_plan(self, clips: "Sequence[tuple[Clip, dict[str, Any]]]", what: str) -> None:
-        """Print what would be made: the file of each clip and the options that are not the model's own."""
         from audioldm.components import warn_of_unused
 
         rows = []
@@ -241,7 +239,6 @@ def save(
 
 
 def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level) -> dict[str, Any]:
-    """The sidecar: all that decides how the clip sounds, and how loud it came out."""
     import torch
     from torch.backends.cpu import get_cpu_capability
 
@@ -268,7 +265,6 @@ def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level)
 
 
 def warn_of_level(path: Path, level: Level, output: Output) -> None:
-    """Say in one line that a clip was scaled down, that a loudness is out of reach, or that the vocoder clipped."""
     if output.lufs is not None and level.gain_db and level.gain_db >= level.room_db - 1e-3:
         say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
     elif level.room_db < 0 and not output.normalize and output.lufs is None:

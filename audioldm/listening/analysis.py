@@ -74,8 +74,6 @@ class Judgement:
 
 @dataclass
 class Screened:
-    """One rater and what speaks against counting them."""
-
     number: int
     name: str
     trials: int
@@ -221,7 +219,6 @@ def outcome(
 
 
 def tabulate(judgements: Sequence[Judgement]) -> dict[Names, Floats]:
-    """A table (R, P) for each system or pair, raters and prompts in their order."""
     raters = sorted({item.rater for item in judgements})
     prompts = sorted({item.prompt for item in judgements})
     tables: dict[Names, Floats] = {}

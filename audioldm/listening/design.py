@@ -174,7 +174,6 @@ def unlike(design: Design, prompt: str, rng: random.Random) -> str:
 
 
 def practice(design: Design, task: Task, rng: random.Random) -> list[Trial]:
-    """Training trials: not analysed; they show the range from a good clip to a damaged one."""
     trials: list[Trial] = []
     for i in range(design.training):
         number = rng.randrange(len(design.prompts))
@@ -187,7 +186,6 @@ def practice(design: Design, task: Task, rng: random.Random) -> list[Trial]:
 
 
 def versions(design: Design) -> Sequence[str]:
-    """Every version of a prompt's clip that some trial may play."""
     damaged: list[str] = []
     if {"ab", "abx", "quality"} & set(METHODS[design.method]):
         damaged = [DAMAGED + name for name in ([design.reference] if design.reference else design.systems)]

@@ -45,7 +45,6 @@ class Choices:
     """fixes names and orders, for a test that can be made again; None draws them from the system"""
 
     def check(self, systems: dict[str, Path]) -> None:
-        """Refuse a test that cannot be."""
         for wrong, message, hint in self.rules(systems):
             if wrong:
                 raise AudioLDMError(message, hint)
@@ -112,7 +111,6 @@ def common_prompt(clips: Iterable[recordings.Clip]) -> str:
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """Captions by clip name, from a CSV with the columns id and caption, or from a manifest (name = file's stem)."""
     if not path.is_file():
         raise AudioLDMError(f"There is no file {path}.", "Give a CSV with id,caption or a manifest.")
     if path.suffix.lower() == ".jsonl":
@@ -199,7 +197,6 @@ def designed(systems: list[str], texts: dict[str, str], choices: Choices) -> Des
 
 
 def check_lengths(prompt: str, samples: list[int], choices: Choices) -> int:
-    """The samples that all clips of a prompt have.   Raises AudioLDMError for short or, but for cut, uneven ones."""
     shortest, longest = (size / stimuli.RATE for size in (min(samples), max(samples)))
     if shortest < SHORTEST_SECONDS:
         what = f"A clip of {prompt!r} lasts {shortest:.2f} s."

@@ -27,8 +27,6 @@ Table = tuple[list[str], list[list[str]]]
 
 @dataclass
 class Result:
-    """The analysis of one test."""
-
     title: str
     method: str
     raters: list[Screened]
@@ -49,7 +47,6 @@ class Result:
         }  # fmt: skip
 
     def text(self) -> str:
-        """A few lines for the terminal, as Markdown tables."""
         count = len(self.raters) - len(self.excluded)
         lines = [f"{self.title} ({self.method}): {count} of {len(self.raters)} raters counted"]
         lines += [f"  left out: rater {r.number} {r.name}: {'; '.join(r.reasons)}" for r in self.excluded]

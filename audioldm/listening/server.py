@@ -88,7 +88,6 @@ class Server:
         return f"http://{host}:{port}/" + (f"#{self.key}" if self.key else "")
 
     def start(self) -> None:
-        """Serve from a thread of its own until ``stop``."""
         self.thread.start()
 
     def stop(self) -> None:

@@ -158,7 +158,6 @@ class Study:
         return seconds, round(min(HEARD_SECONDS, 0.9 * seconds), 3)
 
     def volume(self, code: object, *, device: object, beeps: object) -> None:
-        """The volume check's answer: how many beeps the rater counted, through what."""
         with self.lock:
             rater = self.rater(code)
             if rater.volume_done:

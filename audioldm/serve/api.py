@@ -192,7 +192,6 @@ class API:
 
 
 def build(service: Service, *, host: str, token: str = "") -> FastAPI:
-    """The application; it closes the service's queue when the server stops."""
     api = API(service)
 
     @asynccontextmanager

@@ -77,7 +77,6 @@ class Jobs:
         return job
 
     def close(self) -> None:
-        """Take no more jobs, and wait until those that are there are done."""
         with self.changed:
             self.closing = True
             self.changed.notify_all()

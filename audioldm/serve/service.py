@@ -78,7 +78,6 @@ class EditRequest:
         return self.seconds if self.kind == "continue" else 0.0
 
     def regions(self, seconds: float) -> list[tuple[float, float]]:
-        """The region, where there is one, within a sound of so many seconds."""
         return [(self.begin, min(self.end, seconds))] if self.end > self.begin else []
 
     def check(self) -> None:
@@ -105,7 +104,6 @@ class EditRequest:
         return kinds.get(self.kind, {"strength": self.strength, **region})
 
     def apply(self, pipe: AudioLDM, wave: Tensor, **settings: Any) -> Tensor:
-        """The edit of a wave (N,) at the model's rate."""
         function: Callable[..., Tensor] = getattr(edit, EDITS[self.kind])
         options = self.options(len(wave) / pipe.spec.rate)
         return function(pipe, wave, self.prompt.strip(), **options, **settings)
@@ -194,7 +192,6 @@ class Service:
         return Edit(request, sound, settings)
 
     def editing(self, edit: Edit, *, seed: int, on_step: OnStep | None = None) -> Job:
-        """Submit one take of an edit."""
         request, sound, rate, notes = edit.request, edit.sound, self.pipe.spec.rate, list[str]()
 
         def work(items: list[Any], on_step: OnStep) -> list[Result]:
@@ -232,7 +229,6 @@ class Service:
             raise AudioLDMError(message[:1].upper() + message[1:], error.hint) from error
 
     def check(self, *, seconds: float, takes: int, seed: int, **settings: Any) -> None:
-        """Refuse what is beyond the limits or makes no sense."""
         steps, guidance = settings.get("steps"), settings.get("guidance")
         numbers = {"n": takes, "seconds": seconds, "steps": steps, "guidance": guidance, "seed": seed}
         for name, number in numbers.items():

@@ -146,12 +146,10 @@ def option(
 
 
 def argument(default: Any, help: str, *notes: str | Between) -> Any:
-    """A field that is a positional argument."""
     return option(default, help, *notes, kind="argument")
 
 
 def setting(default: Any, help: str, *notes: str | Between) -> Any:
-    """A field that is a key of ``--set``."""
     return option(default, help, *notes, kind="setting")
 
 
@@ -237,7 +235,6 @@ class PanelCommand(click.Command):
     """the keys of its ``--set``"""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each panel in the order of its first option."""
         panels: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             if isinstance(option, click.Option) and (line := option.get_help_record(ctx)) is not None:

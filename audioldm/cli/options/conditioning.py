@@ -101,7 +101,6 @@ class SoundConditions(Group):
 
 
 def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
-    """``pipe`` with these facts, if there are any, in place of its usual ones.   Raises AudioLDMError."""
     if not texts:
         return pipe
     from audioldm.control.micro import MicroControl, parse_facts

@@ -1,7 +1,6 @@
 """The groups of options that several commands share: sampling, guidance, prompts, results and the model."""
 
 import os
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,13 +60,9 @@ class ModelOptions(Group):
         choices = vars(self.published)
         pipe = load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
         if model is None:
-            adapt(pipe, self.adapter)
+            with warned():
+                pipe.adapt(*self.adapter)
         return pipe
-
-
-def adapt(pipe: "AudioLDM", adapters: Sequence[str]) -> None:
-    with warned():
-        pipe.adapt(*adapters)
 
 
 def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
