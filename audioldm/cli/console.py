@@ -64,16 +64,14 @@ def would(what: str) -> None:
 @contextmanager
 def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -> Iterator[None]:
     """Our own warnings are told at once, each text once, as lines on stderr; those of others stay as they are."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", AudioLDMWarning)
-        others, known = warnings.showwarning, set[str]()
+    with warnings.catch_warnings(action="once", category=AudioLDMWarning):
+        others = warnings.showwarning
 
         def line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, AudioLDMWarning):
-                others(message, category, *place, **more)
-            elif str(message) not in known:
-                known.add(str(message))
+            if issubclass(category, AudioLDMWarning):
                 tell(str(message))
+            else:
+                others(message, category, *place, **more)
 
         warnings.showwarning = line
         yield

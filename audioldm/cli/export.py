@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from audioldm.cli.checks import check_free, extra
+from audioldm.cli.checks import check_free
 from audioldm.cli.console import say, show_text, waiting, warned, would
 from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, setting
 from audioldm.cli.options.groups import PublishedOptions, Sampling, load
@@ -120,8 +120,8 @@ class Export(Force, DryRun, Command):
         elif self.onnx is None:
             save_model(model, out, dtype=getattr(torch, self.dtype))
         else:
-            with extra("onnx"):
-                from audioldm.convert.onnx import export_onnx
+            from audioldm.convert.onnx import export_onnx
+
             with published(out) as stage:
                 rows = export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
             show_text("graph       MB    error  onnxruntime ms  torch ms")

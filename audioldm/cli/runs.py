@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.checks import check_free, extra
+from audioldm.cli.checks import check_free
 from audioldm.cli.console import note, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option
 from audioldm.errors import AudioLDMError
@@ -44,18 +44,21 @@ class Train(Command):
     fresh: bool = option(False, "Drop the run's checkpoint and start again.")
 
     def run(self) -> None:
-        with extra("train"):
-            from audioldm import recipes
-            from audioldm.training.signals import Stopped, handled
+        from audioldm import recipes
+        from audioldm.training.signals import Stopped, handled
+
+        runs = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
+        configs = [recipes.load(self.recipe, words) for words in runs]
+        if self.dry_run or self.cfg:
+            for cfg in configs:
+                print_plan(cfg, sizes=self.dry_run)
+            return
         try:
             with handled():
-                runs = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
-                configs = [recipes.load(self.recipe, words) for words in runs]
-                if self.dry_run or self.cfg:
-                    for cfg in configs:
-                        print_plan(cfg, sizes=self.dry_run)
-                else:
+                if self.multirun:
                     train_each(configs, runs, fresh=self.fresh)
+                else:
+                    train(configs[0], self.overrides, fresh=self.fresh)
         except Stopped as error:
             state = (
                 f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
@@ -65,16 +68,48 @@ class Train(Command):
 
 
 def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
-    """One training: on stderr how fast it went and how to hear it, its components' folder on stdout."""
+    """One training; a full memory is answered with the batch size that fits, a full disk with what to do."""
     from audioldm import recipes
 
     if cfg.batch_size == "auto":
         recipes.resolve_batch_size(cfg)
     with waiting("reading the data and the nets"):
         experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
-    fit(cfg, experiment)
+    try:
+        experiment.fit()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        hint = "Free some space and type the same command to resume."
+        raise AudioLDMError(f"The disk takes no more ({error}).", hint, code=1) from None
+    except (RuntimeError, MemoryError) as error:
+        from audioldm.training.memory import out_of_memory, release
+
+        if not out_of_memory(error):
+            raise
+    else:
+        show_results(cfg, experiment)
+        return
+    # outside the handler: its traceback would hold the batch in memory
+    experiment.module.trainer = None
+    del experiment
+    release()
+    size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
+    raise AudioLDMError(
+        f"Out of memory at batch_size={cfg.batch_size}.",
+        f"batch_size={size} fits; with accumulate={-(-cfg.batch_size // size)} a step is as large as before. The last "
+        "good state is kept, but other settings need another run_dir or --fresh.",
+        code=1,
+    )
+
+
+def show_results(cfg: "DictConfig", experiment: "Experiment") -> None:
+    """On stderr how fast it went and how to hear it, the components' folder on stdout."""
     from audioldm.training.callbacks import read_metrics, speed_of
 
+    if not experiment.module.batch_count:
+        what = "Not one batch was trained; nothing was exported."
+        raise AudioLDMError(what, "Let `batches` alone say where it ends.")
     folder, module = Path(cfg.run_dir), experiment.module
     if cfg.debug == "profile":
         print((folder / "fit-profile.txt").read_text(encoding="utf-8"))
@@ -94,8 +129,6 @@ def train_each(configs: "Sequence[DictConfig]", runs: Sequence[Sequence[str]], *
         try:
             train(cfg, overrides, fresh=fresh)
         except AudioLDMError as error:
-            if len(runs) == 1:
-                raise
             say(f"{cfg.run_dir}: {error}")
             failures += 1
     if failures:
@@ -117,40 +150,6 @@ def print_plan(cfg: "DictConfig", *, sizes: bool) -> None:
         note(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)")
     state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
     note(f"would {'resume' if state.exists() else 'begin'} {cfg.run_dir}: {cfg.batches} batches")
-
-
-def fit(cfg: "DictConfig", experiment: "Experiment") -> None:
-    """Train; a full memory is answered with the batch size that fits, a full disk with what to do."""
-    try:
-        experiment.fit()
-        if not experiment.module.batch_count:
-            what = "Not one batch was trained; nothing was exported."
-            raise AudioLDMError(what, "Let `batches` alone say where it ends.")
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        hint = "Free some space and type the same command to resume."
-        raise AudioLDMError(f"The disk takes no more ({error}).", hint, code=1) from None
-    except (RuntimeError, MemoryError) as error:
-        from audioldm.training.memory import out_of_memory
-
-        if not out_of_memory(error):
-            raise
-    # outside the handler: its traceback would hold the batch in memory
-    from audioldm import recipes
-    from audioldm.training.memory import release
-
-    experiment.module.trainer = None
-    del experiment
-    release()
-    size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
-    raise AudioLDMError(
-        f"Out of memory at batch_size={cfg.batch_size}.",
-        f"batch_size={size} fits; with accumulate={-(-cfg.batch_size // size)} a step is as large as before. The last "
-        "good state is kept, but other settings need another run_dir or --fresh.",
-        code=1,
-    )
 
 
 def compare_ends(metrics: Sequence[dict[str, float]]) -> None:

@@ -56,14 +56,13 @@ def interrupt() -> None:
         interrupt_main()  # Windows: noticed when the wait is over
 
 
-@contextmanager
-def repeated_interrupts() -> Iterator[None]:
-    """Within, a Ctrl-C that Python had to ignore is raised again a moment later.
+def repeat_interrupts() -> None:
+    """From now on a Ctrl-C that Python had to ignore is raised again a moment later.
 
     Python raises KeyboardInterrupt wherever the main thread happens to be.   In a destructor or a weak reference's
     callback, of which torch and diffusers run thousands, it can only report it as ignored, and go on.
     """
-    before, timers = sys.unraisablehook, set[threading.Timer]()
+    before = sys.unraisablehook
 
     def again(ignored: "sys.UnraisableHookArgs") -> None:
         if not issubclass(ignored.exc_type, KeyboardInterrupt):
@@ -71,13 +70,6 @@ def repeated_interrupts() -> Iterator[None]:
             return
         timer = threading.Timer(PAUSE, interrupt)
         timer.daemon = True
-        timers.add(timer)
         timer.start()
 
     sys.unraisablehook = again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-        for timer in timers:
-            timer.cancel()

@@ -5,7 +5,6 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.checks import extra
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions, Output
 from audioldm.errors import AudioLDMError
@@ -34,8 +33,8 @@ class Agent(Command):
 
     def run(self) -> None:
         self.model.check()
-        with extra("mcp"):
-            import mcp  # noqa: F401
+        import mcp  # noqa: F401
+
         from audioldm.cli.caption import SHIPPED
         from audioldm.serve.service import Limits, Service
 

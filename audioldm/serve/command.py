@@ -3,7 +3,6 @@
 import os
 import secrets
 
-from audioldm.cli.checks import extra
 from audioldm.cli.console import say, waiting
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
@@ -37,11 +36,10 @@ class Serve(Command):
 
     def run(self) -> None:
         self.model.check()
-        with extra("serve"):
-            import uvicorn
+        import uvicorn
 
-            from audioldm.gate import is_local
-            from audioldm.serve.api import build
+        from audioldm.gate import is_local
+        from audioldm.serve.api import build
         from audioldm.serve.jobs import Jobs
         from audioldm.serve.service import Limits, Service
 

@@ -3,6 +3,7 @@ training N batches equals training some, stopping, and training the rest.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import lightning as L
@@ -25,7 +26,8 @@ class TrainingModule(L.LightningModule):
     plain number, because reading a buffer would wait for the GPU at every batch.   Lightning's ``global_step`` counts
     optimiser steps instead; recipes count batches.   ``accumulate`` batches make a step.   A module of two optimisers
     steps them with ``descend``; ``clip`` is Lightning's gradient_clip_val for it.   ``step`` of a ``recordable``
-    module draws nothing and asks for no value, so that ``speed.record`` can replay it.
+    module draws nothing and asks for no value, so that ``speed.record`` can replay it.   A net may come as a
+    ``functools.partial`` that builds it.
     """
 
     part: ClassVar[str]
@@ -33,7 +35,8 @@ class TrainingModule(L.LightningModule):
     batch_count = 0
     accumulate = 1
     clip: float | None = None
-    recorded = split = False
+    recorded = configured = False
+    speed: Any = None
     broken: Tensor
 
     def __init__(
@@ -69,10 +72,26 @@ class TrainingModule(L.LightningModule):
         self.batch_count = int(state)
 
     def configure_model(self) -> None:
-        """Split the nets where the strategy asks for it."""
-        if self._trainer is not None and self.device_mesh is not None and not self.split:
+        """Once: build the nets that came as functions, change them as ``speed`` says, split them where that is asked.
+
+        The trained net is drawn first, and on the CPU: a seed gives the same one on every machine.   Raises
+        AudioLDMError for settings that no net can have.
+        """
+        if self.configured:
+            return
+        for name in dict.fromkeys((self.part, *vars(self))):
+            if isinstance(build := getattr(self, name), partial):
+                try:
+                    with torch.device("cpu"):
+                        setattr(self, name, build())
+                except (TypeError, ValueError) as error:
+                    wrong = f"task.{name} cannot be built: {error}."
+                    raise AudioLDMError(wrong, "Change its numbers, or choose another model/...") from error
+        if self.speed is not None:
+            self.speed.apply(self)
+        if self._trainer is not None and self.device_mesh is not None:
             shard(self, self.device_mesh["data_parallel"])
-            self.split = True
+        self.configured = True
 
     def on_fit_start(self) -> None:
         if self.recorded and (self.trainer.world_size > 1 or self.accumulate > 1):
@@ -201,7 +220,11 @@ class AdversarialModule(TrainingModule):
     decay: ClassVar[float]
 
     def __init__(
-        self, *, discriminator: torch.nn.Module | None, adversarial_start: int = 0, **settings: Any
+        self,
+        *,
+        discriminator: torch.nn.Module | partial[Any] | None,
+        adversarial_start: int = 0,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.automatic_optimization = False

@@ -29,8 +29,7 @@ def handled(handler: Callable[[int, FrameType | None], Any] = stop) -> Iterator[
     """Within, ``handler`` receives the signals that stop a process; nothing changes outside the main thread."""
     # a process that nohup started is to ignore SIGHUP
     numbers = NUMBERS if threading.current_thread() is threading.main_thread() else ()
-    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in caught}
+    before = {n: signal.signal(n, handler) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:

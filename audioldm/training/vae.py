@@ -1,5 +1,6 @@
 """Trains the mel autoencoder. wave -> mel -> posterior -> mel'. Esser 2021 (arXiv:2012.09841); AudioLDM sec. 3.2."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,10 +31,10 @@ class VaeTraining(AdversarialModule):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | partial[AutoencoderKL],
         spec: AudioSpec,
         *,
-        discriminator: PatchDiscriminator | None = None,
+        discriminator: PatchDiscriminator | partial[PatchDiscriminator] | None = None,
         kl_weight: float = 0.0153,
         adversarial_weight: float = 0.1,
         **settings: Any,

@@ -1,6 +1,7 @@
 """Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with discriminators of spectrograms."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,10 +97,10 @@ class VocoderTraining(AdversarialModule):
 
     def __init__(
         self,
-        vocoder: SpeechT5HifiGan | ISTFTVocoder,
+        vocoder: SpeechT5HifiGan | ISTFTVocoder | partial[Any],
         spec: AudioSpec,
         *,
-        discriminator: WaveDiscriminator | None = None,
+        discriminator: WaveDiscriminator | partial[WaveDiscriminator] | None = None,
         vae: AutoencoderKL | None = None,
         vae_prob: float = 0.5,
         normalise: bool = True,

@@ -38,26 +38,26 @@ def test_interrupt_leaves_only_whole_clips(tiny_model, tmp_path):
 
 
 def test_interrupt_inside_a_weak_reference_is_not_lost(python):
-    # Python cannot raise there: without repeated_interrupts the loop would go on to its end.
+    # Python cannot raise there: without repeat_interrupts the loop would go on to its end.
     done = python("""
 import os, signal, time, weakref
-from audioldm.cli.startup import repeated_interrupts
+from audioldm.cli.startup import repeat_interrupts
 class Thing: pass
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def press(reference):
     os.kill(os.getpid(), signal.SIGINT)
     for _ in range(1000): pass
-with repeated_interrupts():
-    thing = Thing()
-    reference = weakref.ref(thing, press)
-    try:
-        del thing
-        print("ignored")
-        began = time.monotonic()
-        time.sleep(60)
-        print("lost")
-    except KeyboardInterrupt:
-        print("caught", "waiting" if time.monotonic() - began < 30 else "afterwards")
+repeat_interrupts()
+thing = Thing()
+reference = weakref.ref(thing, press)
+try:
+    del thing
+    print("ignored")
+    began = time.monotonic()
+    time.sleep(60)
+    print("lost")
+except KeyboardInterrupt:
+    print("caught", "waiting" if time.monotonic() - began < 30 else "afterwards")
 """)
     assert done.stdout.split() == ["ignored", "caught", "waiting"], done.stderr
 

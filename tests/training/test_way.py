@@ -10,15 +10,12 @@ TRACE = Path(__file__).parents[1] / "trace.py"
 
 
 def test_a_training_reaches_its_loop_in_few_lines(tmp_path: Path):
-    """In a process of its own: what an earlier training has cached would not count."""
+    """``audioldm train tiny/vae`` in a process of its own: what an earlier training has cached would not count."""
     done = subprocess.run(
-        [sys.executable, TRACE, "train", tmp_path / "run"],
-        capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, TRACE, "train"],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     print(done.stdout)
     to_loop, to_step = re.findall(r"(\d+) lines to", done.stdout)
-    first, _ = done.stdout.split("lines to the loop")
-    typed = sum(int(count) for count in re.findall(r"(\d+)  cli/", first))
-    assert int(to_loop) - typed <= 120  # from the typed command on
-    assert int(to_loop) <= 176
-    assert int(to_step) <= 395
+    assert int(to_loop) <= 120
+    assert int(to_step) <= 362

@@ -90,9 +90,9 @@ class Leaf:
         names = (self.name, *self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
         about |= {"is_flag": True} if self.hint is bool else {"multiple": self.is_list}
         silent = self.default in (None, MISSING, "", []) or self.default is False or "[default" in self.help
-        made: Any = click.Option(names, **about, show_default=not silent, hidden=self.hidden)
-        made.panel = self.panel or "Options"
-        return made
+        parameter: Any = click.Option(names, **about, show_default=not silent, hidden=self.hidden)
+        parameter.panel = self.panel or "Options"
+        return parameter
 
     def check(self, value: Any, place: str = "") -> None:
         """Raise AudioLDMError for numbers out of range; None is the model's own."""
