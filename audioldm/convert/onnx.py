@@ -256,6 +256,9 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
     for node in model.graph.node:
         constant = node.op_type == "Constant" and node.attribute[0].name == "value"
         value = numpy_helper.to_array(node.attribute[0].t) if constant else np.zeros(0)
+        if value.dtype == np.float64 and constant:  # the browser's runtime with WebGPU has no kernel for it
+            value = value.astype(np.float32)
+            node.attribute[0].t.CopyFrom(numpy_helper.from_array(value))
         if value.size < SMALLEST:
             nodes.append(node)
             continue
