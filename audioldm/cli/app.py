@@ -4,9 +4,7 @@ import os
 import re
 import sys
 import threading
-from functools import cache
 from pkgutil import resolve_name
-from typing import Any
 
 import click
 
@@ -17,40 +15,36 @@ from audioldm.cli.startup import leave, repeat_interrupts
 from audioldm.errors import AudioLDMError
 
 COMMANDS = {
-    "generate": "audioldm.cli.generate:Generate",
+    "generate": "audioldm.cli.generate:Generate.click",
     "edit": "audioldm.cli.edit:app",
-    "caption": "audioldm.cli.caption:Caption",
-    "app": "audioldm.app.command:Serve",
-    "serve": "audioldm.serve.command:Serve",
-    "mcp": "audioldm.serve.agent:Agent",
-    "samplers": "audioldm.cli.samplers:Samplers",
-    "recipes": "audioldm.cli.runs:Recipes",
-    "train": "audioldm.cli.runs:Train",
-    "ema": "audioldm.cli.runs:Ema",
+    "caption": "audioldm.cli.caption:Caption.click",
+    "app": "audioldm.app.command:Serve.click",
+    "serve": "audioldm.serve.command:Serve.click",
+    "mcp": "audioldm.serve.agent:Agent.click",
+    "samplers": "audioldm.cli.samplers:Samplers.click",
+    "recipes": "audioldm.cli.runs:Recipes.click",
+    "train": "audioldm.cli.runs:Train.click",
+    "ema": "audioldm.cli.runs:Ema.click",
     "data": "audioldm.cli.data:app",
     "evaluate": "audioldm.cli.evaluate:app",
     "listen": "audioldm.cli.listen:app",
-    "export": "audioldm.cli.export:Export",
+    "export": "audioldm.cli.export:Export.click",
     "adapter": "audioldm.cli.adapter:app",
-    "bench": "audioldm.cli.bench:Bench",
-    "doctor": "audioldm.cli.doctor:Doctor",
+    "bench": "audioldm.cli.bench:Bench.click",
+    "doctor": "audioldm.cli.doctor:Doctor.click",
 }
 """Name to the place of a command or of a group of commands, which is imported when it is asked for."""
-
-
-@cache
-def load_command(name: str) -> click.Command:
-    part: Any = resolve_name(COMMANDS[name])
-    command: click.Command = part if isinstance(part, click.Command) else part.as_click(name)
-    command.name = name
-    return command
 
 
 class LazyGroup(CommandGroup):
     """The group over ``COMMANDS``: none waits for the imports of another."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = resolve_name(COMMANDS[cmd_name])
+        command.name = cmd_name
+        return command
 
 
 ROOT_HELP = """Text to sound by latent diffusion: generate, train, measure.
@@ -71,7 +65,6 @@ app = LazyGroup(
             ["--debug"], is_flag=True, help="Show the traceback of an error; goes with every command."
         )
     ],
-    callback=lambda debug: None,
     help=ROOT_HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -84,6 +84,8 @@ class Leaf:
             if required
             else {"required": False, "default": None if self.default == [] else self.default}
         )
+        if self.is_list or self.hint is bool:  # click gives a tuple, and None for a flag
+            about["callback"] = lambda _, __, value: (list(value) if self.is_list else value) or self.default
         if self.kind == "argument":
             return click.Argument([self.name], nargs=-1 if self.is_list else 1, **about)
         is_long = any(name.startswith("--") for name in self.names)
@@ -177,31 +179,30 @@ SETTINGS = Leaf(
 class Command(Group):
     """A command: its fields are what it takes, its docstring is its help, ``run`` does it."""
 
-    def run(self) -> None:
-        raise NotImplementedError
+    click: ClassVar["PanelCommand"]
+    """as it is typed: every field a parameter, the settings together one ``--set``"""
 
-    @classmethod
-    def as_click(cls, name: str) -> click.Command:
-        """Every field a parameter, the settings together one ``--set``."""
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         every = list(leaves(cls))
         keys = {leaf.name: leaf for leaf in every if leaf.kind == "setting"}
+        limited = [leaf for leaf in every if leaf.within is not None]
         visible = [leaf for leaf in every if leaf.kind != "setting"] + [SETTINGS] * bool(keys)
+        is_flat = len(every) == len(all_fields(cls))
 
         def call(**values: Any) -> None:
-            for leaf in visible:
-                if leaf.is_list:
-                    values[leaf.name] = [*values[leaf.name]] or leaf.default
-                elif leaf.hint is bool:
-                    values[leaf.name] = values[leaf.name] or leaf.default
-            values |= read_settings(values.pop("settings", []), keys)
-            for leaf in every:
+            if keys:
+                values |= read_settings(values.pop("settings"), keys)
+            for leaf in limited:
                 leaf.check(values.get(leaf.name))
-            build(cls, values).run()
+            (cls(**values) if is_flat else build(cls, values)).run()
 
         parameters = [leaf.parameter() for leaf in visible]
-        command = PanelCommand(name, params=parameters, callback=call, help=cleandoc(cls.__doc__ or ""))
-        command.settings = keys
-        return command
+        cls.click = PanelCommand(None, params=parameters, callback=call, help=cleandoc(cls.__doc__ or ""))
+        cls.click.settings = keys
+
+    def run(self) -> None:
+        raise NotImplementedError
 
 
 class Force(Group):
@@ -255,8 +256,12 @@ class CommandGroup(click.Group):
 def group(
     help: str | None, commands: Mapping[str, type[Command]], kind: type[CommandGroup] = CommandGroup
 ) -> CommandGroup:
-    listed = {name: command.as_click(name) for name, command in commands.items()}
-    return kind(commands=listed, no_args_is_help=True, help=cleandoc(help or ""))
+    """Commands below one name."""
+    listed = kind(no_args_is_help=True, help=cleandoc(help or ""))
+    for name, command in commands.items():
+        command.click.name = name
+        listed.add_command(command.click)
+    return listed
 
 
 def leaves(group: type[Group]) -> Iterator[Leaf]:
