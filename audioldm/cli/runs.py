@@ -1,6 +1,7 @@
 """Commands about trainings: the recipes, a run, and the average of its weights."""
 
 import errno
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,9 +61,8 @@ class Train(Command):
                 else:
                     train(configs[0], self.overrides, fresh=self.fresh)
         except Stopped as error:
-            state = (
-                f"state of batch {error.batch} is saved" if error.batch else "run had no state to save yet"
-            )
+            batch = error.batch
+            state = f"state of batch {batch} is saved" if batch else "run had no state to save yet"
             what = f"{self.recipe} was stopped by {error.name}; its {state}."
             raise AudioLDMError(what, "Type the same command to resume.", code=error.code) from None
 
@@ -164,9 +164,6 @@ def compare_ends(metrics: Sequence[dict[str, float]]) -> None:
         raise AudioLDMError(f"{loss} did not fall on a single batch.", hint, code=1)
 
 
-LEADING = "# @package"
-
-
 class Recipes(Command):
     """List the training recipes, or show one.
 
@@ -186,16 +183,12 @@ class Recipes(Command):
         if name is None:
             width = max(map(len, known), default=0)
             for recipe, path in known.items():
-                print(f"{recipe:<{width}}  {summary(path)}")
+                heads = re.findall(r"(?m)^#+ *((?!@package).*)", path.read_text(encoding="utf-8"))
+                print(f"{recipe:<{width}}  {[*heads, ''][0].strip()}")
             return
         if name not in known:
             raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
         print(known[name].read_text(encoding="utf-8"), end="")
-
-
-def summary(path: Path) -> str:
-    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    return next((line.lstrip("# ").strip() for line in comments if not line.startswith(LEADING)), "")
 
 
 LEFT = ("checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*")

@@ -254,11 +254,7 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
     kept: dict[bytes, str] = {}
     names: dict[str, str] = {}
     for node in model.graph.node:
-        constant = node.op_type == "Constant" and node.attribute[0].name == "value"
-        value = numpy_helper.to_array(node.attribute[0].t) if constant else np.zeros(0)
-        if value.dtype == np.float64 and constant:  # the browser's runtime with WebGPU has no kernel for it
-            value = value.astype(np.float32)
-            node.attribute[0].t.CopyFrom(numpy_helper.from_array(value))
+        value = constant_of(node)
         if value.size < SMALLEST:
             nodes.append(node)
             continue
@@ -272,6 +268,17 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
     onnx.save(
         helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version), str(path)
     )
+
+
+def constant_of(node: Any) -> Any:
+    """The numbers of a Constant, in float32 instead of float64, which WebGPU's runtime has no kernel for; else none."""
+    if node.op_type != "Constant" or node.attribute[0].name != "value":
+        return np.zeros(0)
+    value = numpy_helper.to_array(node.attribute[0].t)
+    if value.dtype == np.float64:
+        value = value.astype(np.float32)
+        node.attribute[0].t.CopyFrom(numpy_helper.from_array(value))
+    return value
 
 
 def compare(name: str, graph: Graph, path: Path) -> Row:
