@@ -191,7 +191,7 @@ class Recipes(Command):
 
 
 def summary(path: Path) -> str:
-    comments = re.findall(r"(?m)^#+ *((?!@package).*)", path.read_text(encoding="utf-8"))
+    comments = re.findall(r"(?m)^#+ *(?!@package| )(.*)", path.read_text(encoding="utf-8"))
     return str(comments[0]).strip() if comments else ""
 
 
