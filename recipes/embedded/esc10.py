@@ -130,7 +130,7 @@ class Esc10Classifier:
         """The class of a 16 kHz wave (N,), or SILENCE."""
         if float(wave.abs().max()) < SILENT_PEAK:
             return SILENCE
-        return self.predict(self.yamnet.embed(wave).pooled[None])[0]
+        return self.predict(self.yamnet.embed(wave).rows.mean(dim=0, keepdim=True))[0]
 
     def predict(self, x: Tensor) -> list[str]:
         """The most probable class of each row of YAMNet's mean embeddings x (n, D)."""

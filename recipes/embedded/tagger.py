@@ -19,7 +19,7 @@ def load_row(row: Row, rate: int = yamnet.RATE) -> Tensor:
 
 def embed_rows(rows: Sequence[Row], net: yamnet.YamNet) -> Tensor:
     """Mean embeddings (n, 1024) of manifest rows."""
-    return torch.stack([net.embed(load_row(row)).pooled for row in counted(rows, "clips")])
+    return torch.stack([net.embed(load_row(row)).rows.mean(dim=0) for row in counted(rows, "clips")])
 
 
 class Tagger:

@@ -64,7 +64,7 @@ class Tagged:
         for wave in counted(waves, "sounds"):
             embeddings = yamnet.embed(wave)
             scores = embeddings.scores
-            parts.append((embeddings.pooled, scores.amax(dim=0), scores.mean(dim=0)))
+            parts.append((embeddings.rows.mean(dim=0), scores.amax(dim=0), scores.mean(dim=0)))
         return cls(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
     def __getitem__(self, index: slice | Tensor) -> "Tagged":
