@@ -1,6 +1,5 @@
 """A model as its parts: the nets, their settings, and everything that is needed to run them.   B batch."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -24,19 +23,10 @@ from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.prior import Prior
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder, T5TextEncoder
 from audioldm.nets.unet import LatentUNet, NetCall, kind_of
+from audioldm.ranges import SAMPLING
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
-LONGEST = 600.0
-"""seconds; more is taken for a slip of the keyboard"""
-LIMITS = {
-    "seconds": (0.0, LONGEST, "a length of sound", f"Use more than 0 and at most {LONGEST:g}."),
-    "steps": (1, 1000, "a number of steps", "Use 1 to 1000."),
-    "guidance": (0.0, math.inf, "a guidance scale", "Use 0 or more; 1 is no guidance."),
-    "refine_phase": (0, 1000, "a number of rounds", "Use 0 to 1000."),
-    "retry_silent": (0, 100, "a number of draws", "Use 0 to 100."),
-}
-"""Least and most of a setting, what it is, and what to use."""
 STUDENT = "consistency"
 """The sampler of models that were distilled to few steps."""
 
@@ -78,11 +68,8 @@ class Sampling:
     """how often a clip that came out silent is drawn again"""
 
     def __post_init__(self) -> None:
-        for name, (least, most, what, hint) in LIMITS.items():
-            value = getattr(self, name)
-            empty = name == "seconds" and value == 0
-            if not (least <= value <= most and math.isfinite(value)) or empty:
-                raise AudioLDMError(f"{name}={value:g} is not {what}.", hint)
+        for name, limits in SAMPLING.items():
+            limits.check(name, getattr(self, name))
 
     def merged(self, **options: Any) -> "Sampling":
         """These settings with ``options`` instead; None keeps a setting.   Raises TypeError for an unknown one."""

@@ -19,6 +19,7 @@ from audioldm.cli.options.groups import ModelOptions
 from audioldm.datasets.prepare.shared import is_sound, walk
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
+from audioldm.ranges import Between
 from audioldm.serve.service import Service, Take
 
 MOST = {"batches": 10_000, "batch_size": 64, "seed": 2**31 - 1}
@@ -53,9 +54,7 @@ class TrainRequest:
         if self.kind not in kinds():
             raise AudioLDMError(f"kind={self.kind!r} is unknown.", f"Known: {', '.join(kinds())}.")
         for name, most in MOST.items():
-            least, value = int(name != "seed"), getattr(self, name)
-            if not least <= value <= most:
-                raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {least} to {most}.")
+            Between(int(name != "seed"), most).check(name, getattr(self, name))
         if "${" in self.prompt:
             raise AudioLDMError(f"prompt={self.prompt!r} holds ${{.", "Leave it out.")
         if not self.audible:

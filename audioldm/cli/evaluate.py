@@ -47,7 +47,7 @@ class Rows(Group):
 
 
 class Generation(Group):
-    guidance: float | None = option(None, "Guidance scale.  [default: the model's]", Between(0))
+    guidance: float | None = option(None, "Guidance scale.  [default: the model's]")
     batch_size: int | None = option(None, "Clips at once.  [default: 1 on a CPU, else 16]", Between(1, 4096))
     model: ModelOptions = ModelOptions()
     sampling: Sampling = Sampling()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import say, show_text, waiting, warned, would
-from audioldm.cli.options import Between, Command, DryRun, Force, Group, argument, option, setting
+from audioldm.cli.options import Command, DryRun, Force, Group, argument, option, setting
 from audioldm.cli.options.groups import PublishedOptions, Sampling, load
 from audioldm.errors import AudioLDMError
 
@@ -25,7 +25,7 @@ class Parts(Group):
 class Defaults(Sampling):
     """How the written model samples where nothing else is asked; None is what it does now."""
 
-    guidance: float | None = setting(None, "Default guidance scale.", Between(0))
+    guidance: float | None = setting(None, "Default guidance scale.")
 
 
 class Export(Force, DryRun, Command):

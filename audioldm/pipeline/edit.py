@@ -25,6 +25,7 @@ from audioldm.pipeline.conditions import Conditions, encode, sound_condition
 from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.run import OnStep, Run
 from audioldm.pipeline.spans import Span
+from audioldm.ranges import SHARE
 from audioldm.signal.level import peak_of
 from audioldm.signal.mel import filterbank
 from audioldm.signal.splice import attenuate, bandwidth, crossover, splice
@@ -137,11 +138,6 @@ class Canvas:
         return splice(base, edited, places, fade=spec.samples(FADE), power=False)
 
 
-def check_strength(strength: float) -> None:
-    if not 0 <= strength <= 1:
-        raise AudioLDMError(f"strength={strength:g} is not in 0 to 1.", "0 keeps the sound, 1 ignores it.")
-
-
 def check_regions(regions: Regions, seconds: float) -> None:
     """Raise AudioLDMError for regions that are empty or lie outside the sound."""
     if not regions:
@@ -171,7 +167,7 @@ def transfer(
     (Song et al. 2021) instead of adding new noise, and keeps more of it; strength 1 then still knows the sound.
     ``regions`` leaves the rest as it is.
     """
-    check_strength(strength)
+    SHARE.check("strength", strength)
     canvas = Canvas.of(parts, wave, **options)
     run, conditions = canvas.run, canvas.conditions(prompt)
     if strength == 1 and not invert and regions is None:
@@ -262,9 +258,8 @@ def morph(
     Both are inverted to the level of ``strength`` under their own prompt (or CLAP embedding), mixed there on the great
     arc, and denoised under both prompts, each counting by its share (the prompt path).
     """
-    check_strength(strength)
-    if at is not None and not 0 <= at <= 1:
-        raise AudioLDMError(f"at={at:g} is not in 0 to 1.", "0 is the first sound, 1 the second.")
+    SHARE.check("strength", strength)
+    SHARE.check("at", 0.0 if at is None else at)
     length = min(first.shape[-1], second.shape[-1])
     canvas = Canvas.of(parts, first[:length], **options)
     other, run, frames = Canvas.of(parts, second[:length], canvas.run), canvas.run, canvas.latent.shape[2]
@@ -363,7 +358,7 @@ def denoise(
     ``resynthesise`` gives the model's sound instead.   Strength 0 is the first half alone, and the default:
     `recipes.embedded.release_checks.edits` says whether a model earns more.
     """
-    check_strength(strength)
+    SHARE.check("strength", strength)
     guidance = options.get("guidance_config")
     if guidance is None or guidance.weak is None:  # which steers away from the weak model instead
         options["negative"] = options.get("negative") or NOISE_PROMPT

@@ -24,6 +24,7 @@ from audioldm.nets.folder import load_component, state_digest, weight_file, weig
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.nets.vae import decode, encoder_digest
+from audioldm.ranges import POSITIVE, SHARE, Between
 from audioldm.signal.level import normalise_peak
 
 METHODS = {
@@ -110,19 +111,14 @@ class GuidanceConfig:
         """Raise AudioLDMError for a number out of its range."""
         low, high = self.interval or (0.0, inf)
         quantile, floor = self.threshold or (1.0, 1.0)
-        pushes = ("clap", "clap_limit", "classifier_scale", "classifier_limit")
-        for name, value, inside, use in (
-            ("guidance_interval", f"{low:g},{high:g}", 0 <= low < high, "LOW below HIGH, from 0 up"),
-            ("guidance_threshold's QUANTILE", f"{quantile:g}", 0 <= quantile <= 1, "0 to 1"),
-            ("guidance_threshold's FLOOR", f"{floor:g}", 0 < floor < inf, "more than 0"),
-            ("refine", f"{self.refine:g}", 0 < self.refine <= 1, "more than 0 and at most 1"),
-            *(
-                (name, f"{getattr(self, name):g}", 0 <= getattr(self, name) < inf, "0 or more")
-                for name in pushes
-            ),
-        ):
-            if not inside:
-                raise AudioLDMError(f"{name}={value} is out of range.", f"Use {use}.")
+        if not 0 <= low < high:
+            what = f"guidance_interval={low:g},{high:g} is out of range."
+            raise AudioLDMError(what, "Use LOW below HIGH, from 0 up.")
+        SHARE.check("guidance_threshold's QUANTILE", quantile)
+        POSITIVE.check("guidance_threshold's FLOOR", floor)
+        Between(0, 1, above=True).check("refine", self.refine)
+        for name in ("clap", "clap_limit", "classifier_scale", "classifier_limit"):
+            Between(0).check(name, getattr(self, name))
 
     def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
         """Raise AudioLDMError for what does not go together; None is not known yet."""

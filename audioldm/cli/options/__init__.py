@@ -17,33 +17,13 @@ import click
 
 from audioldm.cli.console import show_json, show_text
 from audioldm.errors import AudioLDMError
+from audioldm.ranges import POSITIVE as POSITIVE  # with these names a command declares all that it takes
+from audioldm.ranges import SAMPLING
+from audioldm.ranges import SHARE as SHARE
+from audioldm.ranges import Between as Between
 
 T = TypeVar("T", bound="Group")
 Kind = Literal["option", "argument", "setting"]
-
-
-@dataclass(frozen=True)
-class Between:
-    """The numbers that an option may have, ``low`` itself not where ``above`` is true."""
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-
-    def check(self, name: str, value: float) -> None:
-        """Raise AudioLDMError for a value outside."""
-        inside = self.low < value or (value == self.low and not self.above)
-        if not (inside and value <= self.high and math.isfinite(value)):
-            raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {self}.")
-
-    def __str__(self) -> str:
-        if self.above:
-            return f"more than {self.low:g}" + (f" and at most {self.high:g}" if self.high < math.inf else "")
-        return f"{self.low:g} to {self.high:g}" if self.high < math.inf else f"{self.low:g} or more"
-
-
-SHARE = Between(0, 1)
-POSITIVE = Between(0, above=True)
 
 
 @dataclass(frozen=True)
@@ -277,7 +257,8 @@ def leaves(group: type[Group]) -> Iterator[Leaf]:
                 hint = next(part for part in get_args(hint) if part is not NoneType)
             repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
             about = {"help": leaf.help + repeats, "default": default_of(one), "panel": group.panel}
-            yield replace(leaf, name=one.name, hint=hint, **about)
+            within = leaf.within or SAMPLING.get(one.name)  # what the sampler takes has its ranges
+            yield replace(leaf, name=one.name, hint=hint, within=within, **about)
     for part in inner:
         yield from leaves(part)
 

@@ -97,10 +97,10 @@ class Steps(Group):
     """How a latent is sampled; None is the model's own."""
 
     panel = "Sampling"
-    steps: int | None = option(None, "Denoising steps.", Between(1, 1000))
+    steps: int | None = option(None, "Denoising steps.")
     sampler: str | None = option(None, "Such as ddim; see audioldm samplers.", NAMED)
     grid: str | None = setting(None, "Noise levels to visit.", "NAME[:OPTION=N,...]")
-    refine_phase: int | None = setting(None, "Rounds that bring the sound to its mel.", Between(0, 1000))
+    refine_phase: int | None = setting(None, "Rounds that bring the sound to its mel.")
 
     def check(self, device: str = "cpu") -> None:
         """Refuse unknown samplers and grids, and a device that is not here; imports torch."""
@@ -108,13 +108,13 @@ class Steps(Group):
 
 
 class Sampling(Steps):
-    seconds: float | None = option(None, "Length of each clip, up to 600.", Between(0, 600, above=True))
-    retry_silent: int | None = setting(None, "How often a silent clip is sampled again.", Between(0, 100))
+    seconds: float | None = option(None, "Length of each clip, up to 600.")
+    retry_silent: int | None = setting(None, "How often a silent clip is sampled again.")
 
 
 class Guidance(Group):
     panel = "Guidance"
-    guidance: float | None = option(None, "How strictly to follow the prompt; 1 is no guidance.", Between(0))
+    guidance: float | None = option(None, "How strictly to follow the prompt; 1 is no guidance.")
     negative: str = option("", "What not to hear.", "TEXT")
     guidance_method: str = setting("classifier_free", "How the U-Net's two answers are combined.", NAMED)
     guidance_interval: Pair = setting(None, "Guide only at these noise levels.", "LOW,HIGH", Between(0))
