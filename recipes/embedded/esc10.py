@@ -315,4 +315,4 @@ class Esc10(Command):
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], Esc10.as_click("esc10")))
+    sys.exit(run(sys.argv[1:], Esc10.click))

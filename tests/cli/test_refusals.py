@@ -127,7 +127,7 @@ def test_an_ending_that_is_not_written_is_refused(generate, tmp_path, ending):
     [
         ("unet/{weights}", b"x" * 1000, "unet"),
         ("vae/{weights}", None, "no weights"),
-        ("vocoder/config.json", b"{", "not valid JSON"),
+        ("vocoder/config.json", b"{", "is not JSON"),
         ("audioldm.json", b"[]", "audioldm.json"),
         ("model_index.json", None, "model_index.json"),
     ],

@@ -36,7 +36,7 @@ needs_weights = pytest.mark.skipif(
 
 
 def run(words: list[str]) -> int:
-    return run_line(words, Esc10.as_click("esc10"))
+    return run_line(words, Esc10.click)
 
 
 def generator(seed: int) -> torch.Generator:
