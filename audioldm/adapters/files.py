@@ -119,8 +119,11 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
     base, facts, kind = table(about["base"]), table(about["about"]), about["kind"]
     if kind == "textual_inversion":
-        check_words(about["word"], tensors["words"])
-        return Words(about["word"], tensors["words"], base, facts)
+        rows = tensors["words"]
+        check_word(about["word"])
+        if rows.dim() != 2 or 0 in rows.shape:
+            raise ValueError(f"words of shape {tuple(rows.shape)}")
+        return Words(about["word"], rows, base, facts)
     if unknown := sorted(set(kind.split("+")) - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
     rank, alpha, targets = settings_of(about)
@@ -131,12 +134,6 @@ def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
     if set(kind.split("+")) != {layer.kind for layer in layers.values()}:
         raise ValueError(f"{kind=}")
     return Adapter(kind, layers, rank, alpha, targets, base, facts)
-
-
-def check_words(word: str, rows: Tensor) -> None:
-    check_word(word)
-    if rows.dim() != 2 or 0 in rows.shape:
-        raise ValueError(f"words of shape {tuple(rows.shape)}")
 
 
 def settings_of(about: dict[str, str]) -> tuple[int, float, tuple[str, ...]]:
@@ -179,10 +176,8 @@ def export(
 
 def rank_of(factors: Mapping[str, Tensor]) -> int | None:
     """The rank that the shapes show; None for a Kronecker product of two whole matrices."""
-    for name in ("lora_down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
-        if name in factors:
-            return factors[name].shape[0]
-    return None
+    names = ("lora_down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
+    return next((factors[name].shape[0] for name in names if name in factors), None)
 
 
 def kind_of(factors: Iterable[str], where: str) -> str:
@@ -282,21 +277,16 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
     kinds = sorted({layer.kind for layer in adapter.layers.values()})
     if len(kinds) > 1:
         raise AudioLDMError(f"peft has no adapter of kinds {', '.join(kinds)} together.", "Use kohya.")
-    out = {}
+    [kind], out, ranks = kinds, dict[str, Tensor](), dict[str, int]()
     for name, layer in adapter.layers.items():
         for factor, value in folded(layer).items():
             if factor == "dora_scale" and (axes := layer.factors["lora_down"].dim()) > 2:
                 value = value.reshape(1, -1, *[1] * (axes - 2))
             out[f"base_model.model.{name}.{TO_PEFT.get(factor, factor)}"] = value.contiguous()
-    return out, peft_settings(adapter, kinds[0])
-
-
-def peft_settings(adapter: Adapter, kind: str) -> dict[str, Any]:
-    """What adapter_config.json says of an adapter of one kind."""
-    sizes = {name: rank_of(layer.factors) or adapter.rank for name, layer in adapter.layers.items()}
-    ranks = {name: rank for name, rank in sizes.items() if rank != adapter.rank}
+        if (rank := rank_of(layer.factors) or adapter.rank) != adapter.rank:
+            ranks[name] = rank
     low = {"lora_alpha": adapter.rank, "use_dora": kind == "dora", "bias": "none"}
-    return {
+    return out, {
         "peft_type": PEFT_KINDS[kind],
         "r": adapter.rank,
         **(low if kind in ("lora", "dora") else {"alpha": adapter.rank}),

@@ -1,11 +1,11 @@
 """Adapters on a net: attached, so that they can learn, or merged into its weights, so that it runs as fast as before.
 
 Either way each weight becomes W + sum of strength * delta(W): every delta starts from the base's own weight, so the
-order of adapters does not matter, and their kinds and ranks may differ.
+order of adapters does not matter, and their kinds and ranks may differ.   One learns at a time, at full strength.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,87 +22,50 @@ Weighted = tuple[Adapter, float]
 
 
 @dataclass(frozen=True)
-class Applied:
-    file: str
-    sha256: str
-    kind: str
-    rank: int
-    weight: float
-    word: str | None = None
-
-
-@dataclass(frozen=True)
 class Adapted:
     """Every adapter of a model, and what its nets were without them."""
 
-    applied: tuple[Applied, ...]
+    applied: list[dict[str, Any]]
+    """file, sha256, kind, rank and weight of each, and its word if it is one: what a sidecar shows"""
     weights: dict[str, Tensor]
     vocabulary: Vocabulary | None
     """of the text encoder, where words were added to it"""
     sampling: dict[str, Any]
     """the model's own settings, where adapters brought others"""
 
-    def settings(self) -> list[dict[str, Any]]:
-        return [{k: v for k, v in asdict(one).items() if v is not None} for one in self.applied]
-
 
 class Delta(nn.Module):
-    """What one adapter adds to one weight; its factors can be trained."""
+    """The parametrization of one weight: the frozen one plus what an adapter adds, whose factors can be trained."""
 
-    def __init__(self, layer: Layer, strength: float) -> None:
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.kind, self.scale, self.strength = layer.kind, layer.scale, strength
+        self.kind, self.scale = layer.kind, layer.scale
         self.factors = nn.ParameterDict(
             {name: nn.Parameter(value.clone()) for name, value in layer.factors.items()}
         )
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.strength * DELTAS[self.kind](weight, dict(self.factors.items()), self.scale)
+        change = DELTAS[self.kind](weight, dict(self.factors.items()), self.scale)
+        return weight + change.to(weight.dtype)
 
 
-class Stack(nn.Module):
-    """The parametrization of one weight: the frozen one and what each adapter adds to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.deltas = nn.ModuleList()
-
-    def forward(self, weight: Tensor) -> Tensor:
-        out = weight
-        for delta in self.deltas:
-            out = out + delta(weight).to(weight.dtype)
-        return out
-
-
-def attach(net: nn.Module, weighted: Sequence[Weighted]) -> list[nn.Parameter]:
-    """Put adapters on ``net``, all else frozen; returns their parameters.   Raises AudioLDMError as ``check``."""
-    check(net, weighted)
+def attach(net: nn.Module, adapter: Adapter) -> list[nn.Parameter]:
+    """Put an adapter on ``net``, all else frozen; returns its parameters.   Raises AudioLDMError as ``check``."""
+    check(net, [(adapter, 1.0)])
     net.requires_grad_(False)
-    layers, added = layers_of(net), []
-    for adapter, strength in weighted:
-        for name, change in adapter.layers.items():
-            layer = layers[name]
-            if not parametrize.is_parametrized(layer, "weight"):
-                parametrize.register_parametrization(layer, "weight", Stack(), unsafe=True)
-            delta = Delta(change, strength).to(layer.parametrizations.weight.original.device)  # type: ignore[union-attr, arg-type]
-            layer.parametrizations.weight[0].deltas.append(delta)  # type: ignore[index, union-attr]
-            added += list(delta.parameters())
+    layers, added = layers_of(net), list[nn.Parameter]()
+    for name, change in adapter.layers.items():
+        delta = Delta(change).to(layers[name].weight.device)  # type: ignore[arg-type]
+        parametrize.register_parametrization(layers[name], "weight", delta, unsafe=True)
+        added += delta.parameters()
     return added
 
 
-def detach(net: nn.Module) -> None:
-    """Take every attached adapter off; the weights are those of before."""
-    for layer in layers_of(net).values():
-        if parametrize.is_parametrized(layer, "weight"):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-
-
 def learned(net: nn.Module, adapter: Adapter) -> Adapter:
-    """``adapter`` with the factors that it has now, as the only one attached to ``net``."""
-    layers = layers_of(net)
-    trained = {}
+    """``adapter`` with the factors that it has now, attached to ``net``."""
+    layers, trained = layers_of(net), {}
     for name, layer in adapter.layers.items():
-        factors = layers[name].parametrizations.weight[0].deltas[0].factors  # type: ignore[index, union-attr]
+        factors = layers[name].parametrizations.weight[0].factors  # type: ignore[index, union-attr]
         trained[name] = replace(layer, factors={key: value.detach().cpu() for key, value in factors.items()})
     return replace(adapter, layers=trained)
 

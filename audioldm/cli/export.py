@@ -104,7 +104,7 @@ class Export(Force, DryRun, Command):
         if self.merge:  # a student of few steps says how it is sampled
             with warned():
                 model.adapt(*self.merge)  # type: ignore[attr-defined]
-            model.about["merged"] = model.adapted.settings() if model.adapted else []
+            model.about["merged"] = model.adapted.applied if model.adapted else []
         defaults = model.defaults.merged(**self.defaults.named())
         return replace(model, name=self.name or model.name, defaults=defaults)
 

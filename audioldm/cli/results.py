@@ -246,7 +246,7 @@ def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level)
 
     cuda = pipe.device.type == "cuda"
     device = torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability()
-    adapters = {"adapters": pipe.adapted.settings()} if pipe.adapted else {}
+    adapters = {"adapters": pipe.adapted.applied} if pipe.adapted else {}
     number = str(pipe.dtype).removeprefix("torch.")
     made_by = {"device": str(pipe.device), "dtype": number, "mode": pipe.mode}
     machine = {"device": device, "threads": torch.get_num_threads(), "batch_size": 1, "batch_row": 0}

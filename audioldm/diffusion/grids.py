@@ -63,10 +63,8 @@ def published(schedule: Path, steps: int) -> Tensor:
 def trailing(schedule: Path, steps: int) -> Tensor:
     """Even times from the noisy end, T - 1, T - 1 - T/steps, ...   Lin et al. 2024, arXiv:2305.08891 sec. 3.3."""
     check_steps(steps, schedule.length)
-    ratio = schedule.length / steps
-    return at_times(
-        schedule, (schedule.length - torch.arange(steps, dtype=torch.float64) * ratio).round() - 1
-    )
+    back = torch.arange(steps, dtype=torch.float64) * (schedule.length / steps)
+    return at_times(schedule, (schedule.length - back).round() - 1)
 
 
 def linspace(schedule: Path, steps: int) -> Tensor:
@@ -77,9 +75,8 @@ def linspace(schedule: Path, steps: int) -> Tensor:
 
 def karras(schedule: Path, steps: int, *, rho: float = 7.0) -> Tensor:
     """Even steps of sigma^(1/rho): short ones at low noise.   Karras et al. 2022 (EDM), arXiv:2206.00364 eq. 5."""
-    return on_curve(
-        schedule, steps, lambda u, high, low: torch.lerp(high ** (1 / rho), low ** (1 / rho), u) ** rho
-    )
+    p = 1 / rho
+    return on_curve(schedule, steps, lambda u, high, low: torch.lerp(high**p, low**p, u) ** rho)
 
 
 def exponential(schedule: Path, steps: int) -> Tensor:
@@ -111,9 +108,8 @@ def aligned(schedule: Path, steps: int) -> Tensor:
     def curve(u: Tensor, high: Tensor, low: Tensor) -> Tensor:
         place = u * (len(u) - 1) / len(u) * (len(table) - 1) if len(u) else u
         below = place.long().clamp(max=len(table) - 2)
-        shape = (torch.lerp(table[below], table[below + 1], place - below) - table[-1]) / (
-            table[0] - table[-1]
-        )
+        level = torch.lerp(table[below], table[below + 1], place - below)
+        shape = (level - table[-1]) / (table[0] - table[-1])
         return torch.lerp(low.log(), high.log(), shape).exp()
 
     return on_curve(schedule, steps, curve)

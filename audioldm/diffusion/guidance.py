@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from math import inf
 
 import torch
@@ -29,49 +30,68 @@ class Pair:
         return cond, uncond
 
 
-Combine = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(x, sigma, x0 with the condition, x0 without) -> x0"""
+def method(combine: Callable[..., Tensor]) -> Callable[..., Denoiser]:
+    """(pair, scale, **options) -> Denoiser of ``combine(cond, uncond, scale, **options)``, which at scale 1 is cond.
+
+    There uncond is never called.
+    """
+
+    @wraps(combine)
+    def guided(pair: Pair, scale: float, **options: float) -> Denoiser:
+        return pair.cond if scale == 1 else lambda x, sigma: combine(*pair(x, sigma), scale, **options)
+
+    return guided
 
 
-def combined(pair: Pair, combine: Combine) -> Denoiser:
-    return lambda x, sigma: combine(x, sigma, *pair(x, sigma))
-
-
-def classifier_free(pair: Pair, scale: float) -> Denoiser:
+@method
+def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """Away from the empty prompt.   Ho & Salimans 2022, arXiv:2207.12598 eq. 6.
 
-    Scale 1 is cond alone and never calls uncond.   With a negative prompt in place of none, guidance steers away from
-    it; with a weaker net under the same condition, it is autoguidance.
+    With a negative prompt in place of none, guidance steers away from it; with a weaker net under the same condition,
+    it is autoguidance.
     """
-    if scale == 1:
-        return pair.cond
-    return combined(pair, lambda x, sigma, cond, uncond: uncond + scale * (cond - uncond))
+    return uncond + scale * (cond - uncond)
+
+
+@method
+def rescale(cond: Tensor, uncond: Tensor, scale: float, *, phi: float = 0.7) -> Tensor:
+    """Classifier-free, each sample's spread brought back to that of cond (phi).   Lin et al. 2024, arXiv:2305.08891.
+
+    ``phi`` mixes the two: 0 is plain.   Done on x0, the one prediction that all schedules have.
+    """
+    x0 = uncond + scale * (cond - uncond)
+    ratio = cond.flatten(1).std(1) / x0.flatten(1).std(1)
+    return x0 * spread(phi * ratio + (1 - phi), x0)
+
+
+@method
+def apg(cond: Tensor, uncond: Tensor, scale: float, *, eta: float = 0.0, radius: float = inf) -> Tensor:
+    """The part along the answer times eta, the length cut at radius.   Sadat et al. 2025, arXiv:2410.02416 Alg. 1.
+
+    eta 1 and no radius is plain guidance.   The paper's momentum is state between steps, so it is left out.
+    """
+    change = cond - uncond
+    change = change * spread((radius / norm(change)).clamp(max=1), cond)
+    along = (change * cond).flatten(1).sum(1) / norm(cond) ** 2
+    return cond + (scale - 1) * (change + (eta - 1) * spread(along, cond) * cond)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Length of each sample (B,)."""
+    return x.flatten(1).norm(dim=1)
 
 
 def compose(pair: Pair, scale: float, others: Sequence[tuple[Denoiser, float]]) -> Denoiser:
     """Several prompts with weights; a negative one is avoided.   Liu et al. 2022, arXiv:2206.01714."""
 
-    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        cond, uncond = pair(x, sigma)
         x0 = uncond + scale * (cond - uncond)
         for other, weight in others:
             x0 = x0 + weight * (other(x, sigma) - uncond)
         return x0
 
-    return combined(pair, combine)
-
-
-def rescale(pair: Pair, scale: float, *, phi: float = 0.7) -> Denoiser:
-    """Classifier-free, each sample's spread brought back to that of cond (phi).   Lin et al. 2024, arXiv:2305.08891.
-
-    ``phi`` mixes the two: 0 is plain.   Done on x0, the one prediction that all schedules have.
-    """
-
-    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
-        x0 = uncond + scale * (cond - uncond)
-        ratio = cond.flatten(1).std(1) / x0.flatten(1).std(1)
-        return x0 * spread(phi * ratio + (1 - phi), x0)
-
-    return pair.cond if scale == 1 else combined(pair, combine)
+    return denoise
 
 
 def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> Denoiser:
@@ -88,26 +108,6 @@ def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> De
     return denoise
 
 
-def norm(x: Tensor) -> Tensor:
-    """Length of each sample (B,)."""
-    return x.flatten(1).norm(dim=1)
-
-
-def apg(pair: Pair, scale: float, *, eta: float = 0.0, radius: float = inf) -> Denoiser:
-    """The part along the answer times eta, the length cut at radius.   Sadat et al. 2025, arXiv:2410.02416 Alg. 1.
-
-    eta 1 and no radius is plain guidance.   The paper's momentum is state between steps, so it is left out.
-    """
-
-    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
-        change = cond - uncond
-        change = change * spread((radius / norm(change)).clamp(max=1), x)
-        along = (change * cond).flatten(1).sum(1) / norm(cond) ** 2
-        return cond + (scale - 1) * (change + (eta - 1) * spread(along, x) * cond)
-
-    return pair.cond if scale == 1 else combined(pair, combine)
-
-
 def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
     """Guide x0, renoise with uncond's noise.   Chung et al. 2025, arXiv:2406.08070.
 
@@ -117,26 +117,27 @@ def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
     levels, after = double(sigmas)[:-1], double(sigmas)[1:]
     strengths = scale / (1 - after / levels)
 
-    def combine(x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        cond, uncond = pair(x, sigma)
         exact = double(sigma)[:, None]
         place = (levels.to(exact.device) - exact).abs().argmin(1)
         return uncond + spread(strengths.to(place.device)[place], x) * (cond - uncond)
 
-    return combined(pair, combine)
+    return denoise
 
 
 def cfg_zero_star(pair: Pair, scale: float, *, zero_above: float = inf) -> Denoiser:
     """Fit uncond's flow velocity to cond's; above zero_above do not move.   Fan et al. 2025, arXiv:2503.18886."""
 
-    def combine(x: Tensor, sigma: Tensor, *answers: Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         s = spread(sigma, x)
         x_u, u = x / (1 + s), s / (1 + s)
-        cond, uncond = ((x_u - x0) / u for x0 in answers)
+        cond, uncond = ((x_u - x0) / u for x0 in pair(x, sigma))
         fit = spread((cond * uncond).flatten(1).sum(1) / norm(uncond) ** 2, x) * uncond
         still = spread(sigma > zero_above, x).bool()
         return x_u - u * torch.where(still, 0, fit + scale * (cond - fit))
 
-    return pair.cond if scale == 1 and zero_above == inf else combined(pair, combine)
+    return pair.cond if scale == 1 and zero_above == inf else denoise
 
 
 def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: float = 1.0) -> Denoiser:

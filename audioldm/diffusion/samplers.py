@@ -16,11 +16,10 @@ On the straight path, u = sigma / (1 + sigma) in [0, 1], x_u = x / (1 + sigma) =
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise
 from math import exp, expm1, factorial, log, sqrt
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,27 +35,15 @@ OnStep = Callable[[int, float, Tensor, Tensor], None]
 """(step, sigma, x (B, ...) at sigma, x0 (B, ...) as now believed) -> None"""
 Net = Callable[[Tensor, float | Tensor], Tensor]
 """a Denoiser that also takes one level for all samples: (x (B, ...), sigma or (B,)) -> x0 (B, ...)"""
-
-
-class Sampler(Protocol):
-    """From x (B, ...) at sigmas[0] down the grid (n + 1,) to x at sigmas[-1].   Raises ValueError for a wrong grid."""
-
-    def __call__(
-        self,
-        denoise: Denoiser,
-        x: Tensor,
-        sigmas: Tensor,
-        *,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Tensor: ...
+Sampler = Callable[..., Tensor]
+"""(denoise, x (B, ...), sigmas (n + 1,), *, noise=None, on_step=None, **options) -> x (B, ...) at sigmas[-1]"""
 
 
 def sampler(loop: Callable[..., Tensor]) -> Sampler:
     """The sampler of a bare ``loop``, whose state is float32 or better; gradients are off, the answer has x's type.
 
-    The loop's grid is a list of floats; its ``noise`` and ``on_step`` are always there to be called.
+    The loop's grid is a list of floats; its ``noise`` and ``on_step`` are always there to be called.   Raises
+    ValueError for a grid that does not descend, and for a stochastic sampler without noise.
     """
 
     @wraps(loop)
@@ -95,38 +82,31 @@ def sampler(loop: Callable[..., Tensor]) -> Sampler:
     return sample
 
 
-class Point(NamedTuple):
-    """A noise level on the way down, x (B, ...) there, and the x0 (B, ...) that the net saw in it."""
+class Step(NamedTuple):
+    """What a rule may use to go on from level ``now`` to ``nxt``: x (B, ...), and the x0 that the net saw in it."""
 
-    sigma: float
+    now: float
+    nxt: float
     x: Tensor
     x0: Tensor
-
-    @property
-    def slope(self) -> Tensor:
-        """dx/dsigma of the probability flow, which is the noise."""
-        return (self.x - self.x0) / self.sigma
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a rule may use to go on from ``at`` to the level ``nxt``; ``past`` are three points before, newest first."""
-
-    at: Point
-    nxt: float
-    past: Sequence[Point]
+    past: Sequence["Step"]
+    """the three steps before, newest first"""
     denoise: Net
     noise: Noise
 
     @property
+    def slope(self) -> Tensor:
+        """dx/dsigma of the probability flow, which is the noise."""
+        return (self.x - self.x0) / self.now
+
+    @property
     def ratio(self) -> float:
-        """The next level over this one."""
-        return self.nxt / self.at.sigma
+        return self.nxt / self.now
 
     @property
     def length(self) -> float:
         """The step in log sigma, of a level that is not 0."""
-        return log(self.at.sigma / self.nxt)
+        return log(self.now / self.nxt)
 
 
 def rule(function: Callable[..., Tensor]) -> Sampler:
@@ -136,12 +116,12 @@ def rule(function: Callable[..., Tensor]) -> Sampler:
     def loop(
         denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, **options: Any
     ) -> Tensor:
-        past: list[Point] = []
+        past: list[Step] = []
         for i, (now, nxt) in enumerate(pairwise(sigmas)):
-            at = Point(now, x, denoise(x, now))
-            on_step(i, *at)
-            x = function(Step(at, nxt, past, denoise, noise), **options)
-            past = [at, *past[:2]]
+            step = Step(now, nxt, x, denoise(x, now), past, denoise, noise)
+            on_step(i, now, x, step.x0)
+            x = function(step, **options)
+            past = [step._replace(past=()), *past[:2]]
         return x
 
     return sampler(loop)
@@ -149,9 +129,8 @@ def rule(function: Callable[..., Tensor]) -> Sampler:
 
 def ancestral(step: Step, eta: float) -> Tensor:
     """The formula of the first order."""
-    nxt, (now, x, x0) = step.nxt, step.at
-    up = min(nxt, eta * nxt * sqrt(1 - step.ratio**2))
-    x = x0 + (sqrt(nxt**2 - up**2) / now) * (x - x0)
+    up = min(step.nxt, eta * step.nxt * sqrt(1 - step.ratio**2))
+    x = step.x0 + (sqrt(step.nxt**2 - up**2) / step.now) * (step.x - step.x0)
     return x + up * step.noise() if up > 0 else x
 
 
@@ -179,8 +158,8 @@ def ddpm(step: Step, *, large: float = 0.0) -> Tensor:
 
     ``large`` mixes the log variances: 0 is fixed-small (beta tilde), 1 fixed-large (beta).
     """
-    nxt, (now, x, x0) = step.nxt, step.at
-    x = x0 + step.ratio**2 * (x - x0)
+    now, nxt = step.now, step.nxt
+    x = step.x0 + step.ratio**2 * (step.x - step.x0)
     if nxt == 0:
         return x
     small, times = (now**2 - nxt**2) * step.ratio**2, (1 + nxt**2) / (1 + now**2) * (now / nxt) ** 2
@@ -190,19 +169,19 @@ def ddpm(step: Step, *, large: float = 0.0) -> Tensor:
 @rule
 def consistency(step: Step) -> Tensor:
     """Jump to x0, add noise, jump again; for consistency and LCM nets.   Song et al. 2023, arXiv:2303.01469 Alg. 1."""
-    return step.at.x0 + step.nxt * step.noise() if step.nxt > 0 else step.at.x0
+    return step.x0 + step.nxt * step.noise() if step.nxt > 0 else step.x0
 
 
 def trapezium(step: Step) -> Tensor:
     """The mean of the slopes here and where the slope here leads."""
-    guess = step.at.x + (step.nxt - step.at.sigma) * step.at.slope
-    return 0.5 * (step.at.slope + (guess - step.denoise(guess, step.nxt)) / step.nxt)
+    guess = step.x + (step.nxt - step.now) * step.slope
+    return 0.5 * (step.slope + (guess - step.denoise(guess, step.nxt)) / step.nxt)
 
 
 @rule
 def heun(step: Step) -> Tensor:
     """Second order, two calls per step, one in the step to 0.   Karras et al. 2022, arXiv:2206.00364 Alg. 1."""
-    return step.at.x + (step.nxt - step.at.sigma) * trapezium(step) if step.nxt > 0 else step.at.x0
+    return step.x + (step.nxt - step.now) * trapezium(step) if step.nxt > 0 else step.x0
 
 
 @rule
@@ -212,10 +191,10 @@ def plms(step: Step) -> Tensor:
     Second order on any smooth grid; the higher order of its name needs steps even in sigma.
     """
     weights = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-    slopes = [point.slope for point in (step.at, *step.past)]
+    slopes = [one.slope for one in (step, *step.past)]
     first = not step.past and step.nxt > 0
     slope = trapezium(step) if first else weighted_sum(weights[len(slopes) - 1], slopes)
-    return step.at.x + (step.nxt - step.at.sigma) * slope
+    return step.x + (step.nxt - step.now) * slope
 
 
 def weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
@@ -231,23 +210,23 @@ def exponential(
     step: Step, eta: float, order: int, quadratic: Callable[[float], float] = curvature
 ) -> Tensor:
     """The exponential step with x0 as a polynomial through the last ``order`` answers, as many as there are."""
-    x, x0, past = step.at.x, step.at.x0, step.past[: order - 1]
+    x0, past = step.x0, step.past[: order - 1]
     if step.nxt == 0:
         return x0
     reach = (1 + eta) * step.length
     whole = -expm1(-reach)
     average = whole * x0
     if past:
-        ratio = log(past[0].sigma / step.at.sigma) / step.length
+        ratio = log(past[0].now / step.now) / step.length
         slope = (x0 - past[0].x0) / ratio
         if len(past) == 1:
             average = average + 0.5 * whole * slope
         else:
-            ratio_before = log(past[1].sigma / past[0].sigma) / step.length
+            ratio_before = log(past[1].now / past[0].now) / step.length
             slope_before = (past[0].x0 - past[1].x0) / ratio_before
             square = (slope - slope_before) / (ratio + ratio_before)
             average = average + (1 - whole / reach) * (slope + ratio * square) + quadratic(reach) * square
-    x = step.ratio * exp(-eta * step.length) * x + average
+    x = step.ratio * exp(-eta * step.length) * step.x + average
     return x + step.nxt * sqrt(-expm1(-2 * eta * step.length)) * step.noise() if eta > 0 else x
 
 
@@ -276,16 +255,15 @@ def dpmpp_3m_sde(step: Step, *, eta: float = 1.0, quadratic: Callable[[float], f
 
 def flow(step: Step, middle: bool) -> Tensor:
     """One step in the time u of the straight path, with the slope at its begin or in its ``middle``."""
-    nxt, (now, x, x0) = step.nxt, step.at
-    u, u_next = now / (1 + now), nxt / (1 + nxt)
-    x_u = x / (1 + now)
-    slope = (x_u - x0) / u
+    u, u_next = (sigma / (1 + sigma) for sigma in (step.now, step.nxt))
+    x_u = step.x / (1 + step.now)
+    slope = (x_u - step.x0) / u
     if middle:
         half = x_u + (u_next - u) / 2 * slope
         at = (u + u_next) / 2
         sigma = min(at / (1 - at), HIGHEST)
         slope = (half - step.denoise(half * (1 + sigma), sigma)) / at
-    return (x_u + (u_next - u) * slope) * (1 + nxt)
+    return (x_u + (u_next - u) * slope) * (1 + step.nxt)
 
 
 @rule
@@ -303,11 +281,11 @@ def flow_midpoint(step: Step) -> Tensor:
 @rule
 def ve_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
     """Reverse VE-SDE, each step followed by Langevin corrections.   Song et al. 2021, arXiv:2011.13456 Alg. 2."""
-    nxt, (now, x, x0) = step.nxt, step.at
-    if nxt == 0:
-        return x0
-    x = x + (1 - step.ratio**2) * (x0 - x) + sqrt(now**2 - nxt**2) * step.noise()
-    return langevin(step.denoise, x, nxt, noise=step.noise, rounds=rounds, size=size)
+    if step.nxt == 0:
+        return step.x0
+    x = step.x + (1 - step.ratio**2) * (step.x0 - step.x)
+    x = x + sqrt(step.now**2 - step.nxt**2) * step.noise()
+    return langevin(step.denoise, x, step.nxt, noise=step.noise, rounds=rounds, size=size)
 
 
 @rule
@@ -316,13 +294,13 @@ def vp_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
 
     x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, with 1 - beta the ratio of alpha_bar.
     """
-    nxt, (now, x, x0) = step.nxt, step.at
+    now, nxt, x = step.now, step.nxt, step.x
     if nxt == 0:
-        return x0
+        return step.x0
     # 1 / alpha at nxt; sqrt(1 - beta)
     scale, shrink = sqrt(1 + nxt**2), sqrt((1 + nxt**2) / (1 + now**2))
     beta = 1 - shrink**2
-    drift = (2 - shrink) * x + beta * (1 + now**2) * (x0 - x) / now**2
+    drift = (2 - shrink) * x + beta * (1 + now**2) * (step.x0 - x) / now**2
     x = shrink * drift + scale * sqrt(beta) * step.noise()
     return langevin(step.denoise, x, nxt, noise=step.noise, rounds=rounds, size=size)
 

@@ -34,7 +34,7 @@ class GeneratedClips:
     def path(self, prompt: str, seed: int) -> Path:
         """Where the clip lies: by the weights' hashes, adapters, settings, prompt and seed."""
         pipe = self.pipe
-        adapters = [pipe.adapted.settings()] if pipe.adapted else []
+        adapters = [pipe.adapted.applied] if pipe.adapted else []
         identity = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype), prompt, seed]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{digest[:32]}.wav"

@@ -13,7 +13,7 @@ from typing import Any
 from audioldm.adapters import inject
 from audioldm.adapters.adapter import Adapter, AdapterWarning
 from audioldm.adapters.files import read
-from audioldm.adapters.inject import Adapted, Applied
+from audioldm.adapters.inject import Adapted
 from audioldm.adapters.words import Words, merge_words, unmerge_words
 from audioldm.components import Components, Sampling
 from audioldm.errors import AudioLDMError
@@ -51,22 +51,23 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     release(parts)
     if not named:
         return
-    applied, sampling = list[Applied](), dict[str, Any]()
+    applied, sampling = list[dict[str, Any]](), dict[str, Any]()
     words, changes = list[Words](), list[tuple[Adapter, float]]()
     for path, weight in map(parse, named):
         one = read(path, parts.unet)
-        word, rank = (one.word, len(one.rows)) if isinstance(one, Words) else (None, one.rank)
         check_base(parts, str(path), one, weight)
         sampling |= sampling_of(path, one)  # the last one counts
-        applied.append(Applied(str(path), sha256(path), one.kind, rank, weight, word))
+        about = {"file": str(path), "sha256": sha256(path), "kind": one.kind}
         if isinstance(one, Words):
             words.append(one)
+            applied.append({**about, "rank": len(one.rows), "weight": weight, "word": one.word})
         else:
             changes.append((one, weight))
+            applied.append({**about, "rank": one.rank, "weight": weight})
     inject.check(parts.unet, changes)
     defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
-    parts.engine.adapted = Adapted(tuple(applied), inject.merge(parts.unet, changes), vocabulary, defaults)
+    parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary, defaults)
     sample_with(parts, sampling)
     parts.engine.reset()
 

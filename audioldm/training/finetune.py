@@ -139,7 +139,7 @@ class FineTune(OfModel):
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             about: Any = {"rank": rank, "targets": layers, "alpha": alpha}
             self.adapter = begin or start(self.unet, kind, generator=generator(self.seed, 0, 0), **about)
-            inject.attach(self.unet, [(self.adapter, 1.0)])
+            inject.attach(self.unet, self.adapter)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -27,9 +27,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as nnf
+from torch.nn.utils import parametrize
 
 from audioldm.adapters import inject
-from audioldm.adapters.adapter import defaults, start
+from audioldm.adapters.adapter import defaults, layers_of, start
 from audioldm.adapters.files import write
 from audioldm.batch import Condition
 from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, MapControl, load_net
@@ -139,7 +140,7 @@ class Training:
             rng = torch.Generator().manual_seed(0)
             layers = defaults(pipe.unet, convolutions=False)
             self.adapter = start(pipe.unet, "lora", rank=8, targets=layers, generator=rng)
-            self.learned = inject.attach(pipe.unet, [(self.adapter, 1.0)])
+            self.learned = inject.attach(pipe.unet, self.adapter)
             return
         about = {"dim": pipe.clap.dim, "stride": pipe.spec.stride, "base": self.base}
         map_ = name if name in MAPS else None
@@ -291,7 +292,9 @@ def compared(training: Training, args: argparse.Namespace) -> dict[str, Any]:
         return (heard * target).sum(-1).tolist()
 
     if training.adapter is not None:
-        inject.detach(pipe.unet)
+        for layer in layers_of(pipe.unet).values():
+            if parametrize.is_parametrized(layer, "weight"):
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
         settings["seconds"] = pipe.defaults.seconds
         words, seeds = [WORD] * 6, list(range(6))
         target = training.data["audio"].mean(0, keepdim=True)

@@ -49,7 +49,7 @@ def test_adapters_come_and_go_without_a_trace(pipe, files):
         one = sound(pipe.adapt(files["lora"]))
         both = sound(pipe.adapt(files["lora"], f"{files['lokr']}:0.5", files["word"]))
     assert len({tuple(wave.flatten().tolist()) for wave in (before, one, both)}) == 3
-    assert [round(a["weight"], 3) for a in pipe.adapted.settings()] == [1.0, 0.5, 1.0]
+    assert [round(a["weight"], 3) for a in pipe.adapted.applied] == [1.0, 0.5, 1.0]
     assert torch.equal(sound(pipe.adapt(files["lora"])), one), "no trace of those before"
     assert torch.equal(sound(pipe.adapt((files["lokr"], 0.0))), before), "weight 0 is no adapter"
     assert torch.equal(sound(pipe.adapt()), before)

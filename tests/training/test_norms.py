@@ -71,7 +71,7 @@ def test_a_net_with_these_norms_keeps_its_names_and_its_function(kind: str):
     unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
     if kind == "unet with an adapter":
         layers = defaults(unet, convolutions=True)
-        inject.attach(unet, [(start(unet, "lora", rank=2, targets=layers, generator=rng, alpha=None), 1.0)])
+        inject.attach(unet, start(unet, "lora", rank=2, targets=layers, generator=rng, alpha=None))
         with torch.no_grad():
             for name, p in unet.named_parameters():
                 if p.requires_grad and "conv1" in name:
