@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import SpeechT5HifiGan
 
-from audioldm.adapters.inject import Adapted
+from audioldm.adapters.adapter import Adapted
 from audioldm.batch import Condition
 from audioldm.control.controls import Control
 from audioldm.diffusion.guidance import Pair
@@ -73,10 +73,9 @@ class Sampling:
 
     def merged(self, **options: Any) -> "Sampling":
         """These settings with ``options`` instead; None keeps a setting.   Raises TypeError for an unknown one."""
-        if unknown := options.keys() - {field.name for field in fields(self)}:
-            raise TypeError(
-                f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(vars(self))}."
-            )
+        if unknown := options.keys() - vars(self).keys():
+            why = f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(vars(self))}."
+            raise TypeError(why)
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
@@ -166,9 +165,8 @@ class Components:
             if words:
                 ends = f"{' '.join(words[:8])[:80]!r} to {words[-1][-20:]!r}"
                 why = f"the last {len(words)} words of the prompt are not read: {ends}."
-                warnings.warn(
-                    f"the text encoder reads {longest} tokens; {why}", AudioLDMWarning, stacklevel=2
-                )
+                why = f"the text encoder reads {longest} tokens; {why}"
+                warnings.warn(why, AudioLDMWarning, stacklevel=2)
         tokens = Condition() if self.token_encoder is None else self.token_encoder.encode(prompts)
         if kind_of(self.unet) == "cross":
             return tokens

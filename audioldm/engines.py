@@ -21,7 +21,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import SpeechT5HifiGan
 
-from audioldm.adapters.inject import Adapted
+from audioldm.adapters.adapter import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap

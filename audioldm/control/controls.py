@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
-from audioldm.control.ip_adapter import IPAdapter, widths_of
 from audioldm.control.maps import pictures
-from audioldm.control.residual import ControlNet, T2IAdapter, each, joined
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, each, joined, widths_of
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json

@@ -71,10 +71,8 @@ class MicroControl:
 
     def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
         """``call`` with the facts in every row, guided or not."""
-        usual = dict(zip(UNITS, self.net.config.usual, strict=True))
-        row = torch.tensor(
-            [[{**usual, **self.facts}[name] for name in UNITS]], device=self.net.inside.weight.device
-        )
+        facts = {**dict(zip(UNITS, self.net.config.usual, strict=True)), **self.facts}
+        row = torch.tensor([[facts[name] for name in UNITS]], device=self.net.inside.weight.device)
 
         def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
             return call(x, t, with_facts(condition, self.net, row), **residuals)

@@ -17,10 +17,8 @@ def check_steps(steps: int, most: int | None = None) -> None:
     if steps < 1:
         raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 or more.")
     if most is not None and steps > most:
-        raise AudioLDMError(
-            f"steps={steps} is more than the {most} times of the schedule.",
-            "Use fewer steps, or the grid karras or exponential.",
-        )
+        why = f"steps={steps} is more than the {most} times of the schedule."
+        raise AudioLDMError(why, "Use fewer steps, or the grid karras or exponential.")
 
 
 def at_times(schedule: Path, t: Tensor) -> Tensor:

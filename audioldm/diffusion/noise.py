@@ -19,9 +19,8 @@ def draw(
     shape: Sequence[int], generators: Sequence[Generator], *, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Standard normal noise (B, *shape), row i from generator i; drawn in float32 on the CPU, then moved."""
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(
-        device
-    )
+    rows = [torch.randn(tuple(shape), generator=generator) for generator in generators]
+    return torch.stack(rows).to(device)
 
 
 @dataclass(frozen=True)

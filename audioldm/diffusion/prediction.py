@@ -65,11 +65,8 @@ def convert(
     """One prediction said as another.   Where ``source`` or ``to`` divides by alpha or sigma, it must be positive."""
     if source == to:
         return value
-    x0, a, s = (
-        to_x0(value, x_t, alpha=alpha, sigma=sigma, prediction=source),
-        spread(alpha, x_t),
-        spread(sigma, x_t),
-    )
+    x0 = to_x0(value, x_t, alpha=alpha, sigma=sigma, prediction=source)
+    a, s = spread(alpha, x_t), spread(sigma, x_t)
     p, q = parts(source, a, s)
     # the first two need no x_t, and so no alpha above 0
     eps = value / q if source in ("eps", "score") else (a * value - p * x_t) / (q * a - p * s)

@@ -7,6 +7,7 @@ windows that hold it say.   A window is denoised at a time, so memory does not g
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 from math import ceil, pi
 
 import torch
@@ -107,11 +108,8 @@ def windowed(
         def at(begin: int) -> Tensor:
             index = (torch.arange(size) + begin) % length
             inside = x[:, :, index.to(x.device)]
-            here = [
-                (part, share)
-                for part, share in zip(parts, shares[:, index], strict=True)
-                if bool(share.any())
-            ]
+            pairs = zip(parts, shares[:, index], strict=True)
+            here = [(part, share) for part, share in pairs if bool(share.any())]
             with window_at(begin, length):
                 if len(here) == 1:
                     return here[0][0](inside, sigma)
@@ -163,9 +161,6 @@ def shares_of(
     Neighbours cross-fade linearly over ``fade`` seconds around their border; the first and the last reach the ends.
     """
     middle = (torch.arange(frames) + 0.5) * seconds_per_frame
-    risen = [
-        ((middle - begin) / max(fade, 1e-6) + 0.5).clamp(0, 1) if i else torch.ones(frames)
-        for i, (begin, _) in enumerate(spans)
-    ]
-    after = [*risen[1:], torch.zeros(frames)]
-    return torch.stack([now - nxt for now, nxt in zip(risen, after, strict=True)])
+    rises = [((middle - begin) / max(fade, 1e-6) + 0.5).clamp(0, 1) for begin, _ in spans[1:]]
+    edges = [torch.ones(frames), *rises, torch.zeros(frames)]
+    return torch.stack([now - nxt for now, nxt in pairwise(edges)])

@@ -1,7 +1,5 @@
 """Adapters on a whole model: which files, how strongly, and the way back to the model itself."""
 
-from __future__ import annotations
-
 import json
 import math
 import warnings
@@ -10,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import Adapter, AdapterWarning
+from audioldm.adapters.adapter import Adapted, Adapter, AdapterWarning, check_fit, merge, unmerge
 from audioldm.adapters.files import read
-from audioldm.adapters.inject import Adapted
 from audioldm.adapters.words import Words, merge_words, unmerge_words
 from audioldm.components import Components, Sampling
 from audioldm.errors import AudioLDMError
@@ -64,10 +60,10 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
         else:
             changes.append((one, weight))
             applied.append({**about, "rank": one.rank, "weight": weight})
-    inject.check(parts.unet, changes)
+    check_fit(parts.unet, changes)
     defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
-    parts.engine.adapted = Adapted(applied, inject.merge(parts.unet, changes), vocabulary, defaults)
+    parts.engine.adapted = Adapted(applied, merge(parts.unet, changes), vocabulary, defaults)
     sample_with(parts, sampling)
     parts.engine.reset()
 
@@ -88,7 +84,7 @@ def sample_with(parts: Components, settings: dict[str, Any]) -> None:
 
 def release(parts: Components) -> None:
     if parts.adapted is not None:
-        inject.unmerge(parts.unet, parts.adapted.weights)
+        unmerge(parts.unet, parts.adapted.weights)
         if parts.adapted.vocabulary is not None:
             unmerge_words(parts.clap, parts.adapted.vocabulary)
         sample_with(parts, parts.adapted.sampling)

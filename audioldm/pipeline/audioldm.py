@@ -1,8 +1,6 @@
 """Text to sound: a model that is called with prompts."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -63,17 +61,7 @@ class AudioLDM(Components):
         seconds = None if loop else settings.seconds
         return decode(self, latent, seconds=seconds, refine_phase=settings.refine_phase, loop=loop)
 
-    def stream(
-        self,
-        prompt: str,
-        *,
-        seed: int = 0,
-        timeline: Sequence[Span] | None = None,
-        guidance_config: GuidanceConfig | None = None,
-        **options: Unpack[SamplingOptions],
-    ) -> Iterator[Tensor]:
-        """One sound in pieces (N,), the first handed out while the rest is made: see ``pipeline.stream``."""
-        return stream(self, prompt, seed=seed, timeline=timeline, guidance_config=guidance_config, **options)
+    stream = stream
 
     def sample(
         self,
@@ -98,7 +86,7 @@ class AudioLDM(Components):
         dtype: torch.dtype | None = None,
         mode: Mode = "exact",
         **choices: Any,
-    ) -> AudioLDM:
+    ) -> "AudioLDM":
         """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
 
         ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
@@ -107,12 +95,12 @@ class AudioLDM(Components):
         return cls.of(open_model(ref, **choices)).to(device, dtype, mode=mode)
 
     @classmethod
-    def of(cls, parts: Components) -> AudioLDM:
+    def of(cls, parts: Components) -> "AudioLDM":
         return cls(**vars(parts))
 
     def to(
         self, device: str | torch.device, dtype: torch.dtype | None = None, *, mode: Mode = "exact"
-    ) -> AudioLDM:
+    ) -> "AudioLDM":
         """Move the nets and choose how they run (see ``engines``); the text encoders and the sampler stay in float32.
 
         ``dtype`` is the type of U-Net, VAE and vocoder; for None it is the mode's own.   After weights were changed in
@@ -123,7 +111,7 @@ class AudioLDM(Components):
             self.token_encoder.to(device).eval()
         return self
 
-    def adapt(self, *named: Named) -> AudioLDM:
+    def adapt(self, *named: Named) -> "AudioLDM":
         """Run with these adapters, "FILE" or "FILE:WEIGHT", and no others; with none it is the model itself again."""
         adapters.adapt(self, named)
         return self

@@ -1,7 +1,5 @@
 """Captions of sounds, and of two captions the better one.   B batch, N samples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +43,7 @@ class Captioning:
     beams: int = 4
 
     @staticmethod
-    def load(folder: Path, clap: TwoTowers, *, beams: int = 4) -> Captioning:
+    def load(folder: Path, clap: TwoTowers, *, beams: int = 4) -> "Captioning":
         """From the folder that a recipe exported.   Raises AudioLDMError where it was trained on another CLAP."""
         return Captioning(load_in_space(folder, Captioner, clap, "caption/captioner"), clap, beams)
 

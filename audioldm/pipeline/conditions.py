@@ -1,7 +1,5 @@
 """The conditions of a run: prompts, sounds, mixtures of both, prompts over time.   N samples, D width of CLAP."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -86,10 +84,9 @@ def between(parts: Components, condition: Condition, other: Tensor, share: float
 def check_can_hear(parts: Components, option: str) -> None:
     """Raise AudioLDMError unless the model's CLAP has an audio tower."""
     if getattr(parts.clap, "audio_encoder", None) is None:
-        raise AudioLDMError(
-            f"{option} needs a CLAP that hears, and {parts.name} has its text tower only.",
-            "Use the original .ckpt, which has both towers, or a folder exported from it.",
-        )
+        why = f"{option} needs a CLAP that hears, and {parts.name} has its text tower only."
+        use = "Use the original .ckpt, which has both towers, or a folder exported from it."
+        raise AudioLDMError(why, use)
 
 
 @torch.no_grad()

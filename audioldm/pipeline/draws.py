@@ -64,10 +64,8 @@ def resample_silent(generate: Call) -> Call:
             for start in range(0, len(rows), size):
                 group = rows[start : start + size]
                 report = on_step and partial(batch_step, on_step, batches, total)
-                texts, draws = (
-                    [prompts[row] for row in group],
-                    [seed_of(seeds[row], attempt) for row in group],
-                )
+                texts = [prompts[row] for row in group]
+                draws = [seed_of(seeds[row], attempt) for row in group]
                 batch = generate(parts, texts, seeds=draws, on_step=report, **options)
                 waves = waves if len(waves) else batch.new_zeros(len(seeds), batch.shape[1])
                 waves[group] = batch

@@ -5,8 +5,6 @@ keeps is the input after the VAE, the vocoder and the phase refinement (its roun
 untouched original back.   C channels, T latent frames, F bins, N samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
@@ -72,7 +70,7 @@ class Canvas:
     @classmethod
     def of(
         cls, parts: Components, wave: Tensor, run: Run | None = None, **options: Unpack[EditOptions]
-    ) -> Canvas:
+    ) -> "Canvas":
         """Encode ``wave`` (N,); the seed's noise is the one that generation would draw.
 
         Raises AudioLDMError for an empty or not finite wave and for settings, ValueError for another shape.

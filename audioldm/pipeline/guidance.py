@@ -1,7 +1,5 @@
 """How the sampler is guided: from a configuration to one guided Denoiser.   x0 and latents (B, C, T, F)."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,10 +25,8 @@ from audioldm.nets.vae import decode, encoder_digest
 from audioldm.ranges import POSITIVE, SHARE, Between
 from audioldm.signal.level import normalise_peak
 
-METHODS = {
-    name: wrappers.GUIDANCE[name]
-    for name in ("classifier_free", "rescale", "apg", "cfg_plus_plus", "cfg_zero_star")
-}
+NAMES = ("classifier_free", "rescale", "apg", "cfg_plus_plus", "cfg_zero_star")
+METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
 """Ways to combine the answer with the prompt and the answer without; each takes (cond, uncond, scale)."""
 NOISELESS = ("euler", "ddim", "flow_euler")
 """Samplers of first order without noise: the ones that CFG++ is a step of."""
@@ -43,7 +39,7 @@ class TargetClass:
     sha256: str = ""
 
     @classmethod
-    def load(cls, place: Path | str, label: str) -> TargetClass:
+    def load(cls, place: Path | str, label: str) -> "TargetClass":
         """The class ``label`` of the classifier in a folder, or of its weight file.   Raises AudioLDMError."""
         folder = Path(place).parent if Path(place).is_file() else Path(place)
         net: Any = load_component(folder)
@@ -60,10 +56,9 @@ class TargetClass:
         """log p(class | x; sigma) (B,) for the latents of ``parts``, which must have as many channels."""
         config, channels = self.net.config, parts.spec.latent_channels
         if config.latent_channels != channels:
-            raise AudioLDMError(
-                f"The classifier knows latents of {config.latent_channels} channels, {parts.name} has {channels}.",
-                "Train one on a cache of this model's latents: recipe embedded/classifier.",
-            )
+            why = f"The classifier knows latents of {config.latent_channels} channels, {parts.name} has {channels}."
+            use = "Train one on a cache of this model's latents: recipe embedded/classifier."
+            raise AudioLDMError(why, use)
         # an encoder that was cast to other numbers is taken on trust
         exact = parts.vae.dtype == torch.float32
         if config.encoder and exact and config.encoder != encoder_digest(parts.vae):
@@ -165,11 +160,8 @@ class GuidanceConfig:
             # without guidance a method needs one side only
             pair = replace(pair, both=None) if scale == 1 else pair
         if self.extra_prompts:
-            count = condition.count()
-            others = [
-                (parts.denoiser(parts.encode_text([text] * count), controlled=0), weight)
-                for text, weight in self.extra_prompts
-            ]
+            texts = ((parts.encode_text([text] * condition.count()), w) for text, w in self.extra_prompts)
+            others = [(parts.denoiser(extra, controlled=0), weight) for extra, weight in texts]
             guided = wrappers.compose(pair, scale, others)
         else:
             combine: Callable[..., Denoiser] = choose(METHODS, self.method, "guidance_method")
@@ -214,14 +206,11 @@ def check_same_latents(parts: Components, other: Components, option: str) -> Non
         # the same weights may lie in another number type
         alike = parts.hashes.get(part) == other.hashes.get(part)
         if not alike and state_digest(getattr(parts, net)) != state_digest(getattr(other, net)):
-            raise AudioLDMError(
-                f"{option}={other.name} has another {part} than {parts.name}.",
-                "Name a model of the same latents.",
-            )
+            why = f"{option}={other.name} has another {part} than {parts.name}."
+            raise AudioLDMError(why, "Name a model of the same latents.")
     if torch.device(parts.device) != torch.device(other.device):
-        raise AudioLDMError(
-            f"{option} is on {other.device}, the model on {parts.device}.", "Load both alike."
-        )
+        why = f"{option} is on {other.device}, the model on {parts.device}."
+        raise AudioLDMError(why, "Load both alike.")
 
 
 def check_cfg_plus_plus(sampler: str | None, scale: float | None) -> None:

@@ -1,7 +1,5 @@
 """Sound longer than the model's own window, and loops: memory is that of one window.   T latent frames, N samples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """One use of the sampler, for generation and for every edit.   B batch, C channels, T latent frames, F bins."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +49,7 @@ class Run:
         seeds: Sequence[int],
         guidance: GuidanceConfig | None = None,
         on_step: OnStep | None = None,
-    ) -> Run:
+    ) -> "Run":
         """A run over latents (C, T, F) of ``seeds``.   Raises AudioLDMError for settings that do not go together."""
         guidance = guidance or GuidanceConfig()
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)

@@ -3,8 +3,6 @@
 Whole-number formats are kept as left-justified int32, so that what is not edited comes back to the bit.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -70,7 +68,7 @@ class Sound:
             notes.append(alike if splice else f"its {channels} channels become one")
         return notes
 
-    def padded(self, before: float, after: float) -> Sound:
+    def padded(self, before: float, after: float) -> "Sound":
         """With silence of so many seconds at its ends."""
         ends = round(before * self.rate), round(after * self.rate)
         return replace(self, data=np.pad(self.data, (ends, (0, 0))))
@@ -82,11 +80,8 @@ def read(path: str | Path) -> Sound:
         raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
     try:
         with opened(path, most=MOST_VALUES) as file:
-            most, rate, subtype = (
-                min(LONGEST * file.rate, MOST_VALUES // file.channels),
-                file.rate,
-                file.subtype,
-            )
+            rate, subtype = file.rate, file.subtype
+            most = min(LONGEST * rate, MOST_VALUES // file.channels)
             blocks, length = blocks_of(file, most)
         if length > most:
             why = f"{path} has {length / rate:.0f} s."

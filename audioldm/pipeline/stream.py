@@ -1,7 +1,5 @@
 """Long sound handed out while the rest of it is made.   N samples, C channels, T latent frames, F bins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise

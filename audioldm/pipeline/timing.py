@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 if TYPE_CHECKING:  # a process that tells its memory need not import the nets
     from audioldm.components import Components
 
-PARTS = ("text", "unet", "vae", "vocoder", "rest")
+CALLS = {"text": "embed_text", "unet": "unet", "vae": "decode", "vocoder": "vocode"}
+"""the parts of a model, and which of ``engines.Functions`` each is"""
+PARTS = (*CALLS, "rest")
 """``rest`` is what lies between: the sampler, the noise, the phase refinement."""
 
 
@@ -53,11 +55,8 @@ def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -
 
         return call
 
-    plain, names = (
-        parts.engine.functions,
-        {"text": "embed_text", "vae": "decode", "vocoder": "vocode", "unet": "unet"},
-    )
-    calls = {name: watched(part, getattr(plain, name)) for part, name in names.items()}
+    plain = parts.engine.functions
+    calls = {name: watched(part, getattr(plain, name)) for part, name in CALLS.items()}
     parts.engine.functions = replace(plain, **calls)
     try:
         run()

@@ -182,10 +182,8 @@ class State(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """What was just loaded is on the disk already; half an accumulated step is never written."""
         if self.every % module.accumulate:
-            raise AudioLDMError(
-                f"callbacks.state.every={self.every} is not a multiple of accumulate={module.accumulate}.",
-                "Change one of them.",
-            )
+            why = f"callbacks.state.every={self.every} is not a multiple of accumulate={module.accumulate}."
+            raise AudioLDMError(why, "Change one of them.")
         self.saved = module.batch_count
         # over Lightning's own for SIGTERM, which ends with code 0
         self.handlers.enter_context(handled(self.receive))
@@ -274,13 +272,10 @@ class Overfitting(L.Callback):
             return
         self.worse += 1
         if self.worse == self.patience and trainer.is_global_zero:
-            warnings.warn(
-                f"{self.monitor} of the held-out clips is {value:.4g} at batch {module.batch_count}, and was lowest "
-                f"({self.lowest:.4g}) at batch {self.lowest_batch}: the model overfits. Stop earlier "
-                f"(batches={self.lowest_batch}), or train on more sounds.",
-                AudioLDMWarning,
-                stacklevel=2,
-            )
+            now = f"{self.monitor} of the held-out clips is {value:.4g} at batch {module.batch_count}"
+            lowest = f"and was lowest ({self.lowest:.4g}) at batch {self.lowest_batch}: the model overfits"
+            use = f"Stop earlier (batches={self.lowest_batch}), or train on more sounds."
+            warnings.warn(f"{now}, {lowest}. {use}", AudioLDMWarning, stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"lowest": self.lowest, "lowest_batch": self.lowest_batch, "worse": self.worse}

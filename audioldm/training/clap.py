@@ -116,11 +116,9 @@ class ClapTraining(TrainingModule):
         rows = getattr(getattr(data, "train", None), "rows", None) or []
         known = self.teachers.tables["audio"]
         if known and rows and not any(clip_key(row.path) in known for row in rows):
-            raise AudioLDMError(
-                f"The audio teacher's table knows none of the {len(rows)} training clips, such as {rows[0].path}.",
-                "Make the table from these manifests.",
-                code=1,
-            )
+            clips = f"the {len(rows)} training clips, such as {rows[0].path}"
+            why = f"The audio teacher's table knows none of {clips}."
+            raise AudioLDMError(why, "Make the table from these manifests.", code=1)
         super().on_train_start()
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -1,15 +1,13 @@
 """Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch
-from audioldm.control.ip_adapter import IPAdapter
 from audioldm.control.maps import known, pictures
-from audioldm.control.residual import ControlNet, T2IAdapter, joined
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined
 from audioldm.convert.reference import open_model
 from audioldm.datasets.cache import MAP
 from audioldm.errors import AudioLDMError
@@ -18,49 +16,33 @@ from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.module import Terms
 
 Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """``width`` and ``layers`` shape a T2I-Adapter, ``width`` and ``tokens`` an audio prompt.
-
-    A ControlNet copies the first ``depth`` levels (None: all, and the middle).
-    """
-
-    width: int = 64
-    layers: int = 1
-    tokens: int = 4
-    depth: int | None = None
+SIZES: dict[str, Any] = {"width": 64, "layers": 1, "tokens": 4, "depth": None}
+"""of a T2I-Adapter width and layers; of an audio prompt width and tokens; a ControlNet copies the first ``depth``
+levels (None: all, and the middle)"""
 
 
 class ControlTraining(LatentDiffusion):
     """The U-Net of ``model`` answers, its weights unmoved; only the net that steers it learns.
 
     ``model`` is a reference; None is the embedded one.   ``map`` is what a ControlNet or T2I-Adapter reads; an audio
-    prompt hears each window's own CLAP vector while the words are the caption's.
+    prompt hears each window's own CLAP vector while the words are the caption's.   ``settings``: the sizes of
+    ``build_control``, and those of ``LatentDiffusion``.
     """
 
     part = "control"
     recordable = False
 
-    def __init__(
-        self,
-        model: str | None,
-        kind: Kind,
-        *,
-        map: str | None = None,
-        width: int = 64,
-        layers: int = 1,
-        tokens: int = 4,
-        depth: int | None = None,
-        **settings: Any,
-    ) -> None:
-        parts = open_model(model)
+    def __init__(self, model: str | None, kind: Kind, *, map: str | None = None, **settings: Any) -> None:
+        parts, sizes = open_model(model), {name: settings.pop(name) for name in SIZES if name in settings}
         settings |= {"prediction": parts.prediction, "scaling_factor": parts.vae.config.scaling_factor}
         super().__init__(parts.unet.requires_grad_(False), parts.schedule, **settings)
         self.spec = parts.spec
-        about = {"dim": len(self.empty), "stride": self.spec.stride, "base": parts.hashes.get("unet", "")}
-        self.control: Any = build_control(kind, self.unet, map, Sizes(width, layers, tokens, depth), **about)
+        about: Any = {
+            "dim": len(self.empty),
+            "stride": self.spec.stride,
+            "base": parts.hashes.get("unet", ""),
+        }
+        self.control: Any = build_control(kind, self.unet, map, **about, **sizes)
 
     def on_fit_start(self) -> None:
         """Refuse windows that carry another map than the one that is read: their curve would be drawn as this one."""
@@ -68,10 +50,8 @@ class ControlTraining(LatentDiffusion):
         data = getattr(getattr(self.trainer, "datamodule", None), "train", None)
         carried, read = getattr(data, "map", None), getattr(self.control.config, "map", None)
         if read is not None and carried not in (None, f"{MAP}{read}"):
-            raise AudioLDMError(
-                f"task.map={read}, and the data carries {carried.removeprefix(MAP)}.",
-                f"Set data.map={read}; task.map follows it.",
-            )
+            why = f"task.map={read}, and the data carries {carried.removeprefix(MAP)}."
+            raise AudioLDMError(why, f"Set data.map={read}; task.map follows it.")
 
     def call_for(self, batch: LatentBatch) -> NetCall:
         """The frozen U-Net, steered by each window's own map or sound."""
@@ -102,22 +82,25 @@ class ControlTraining(LatentDiffusion):
         return self
 
 
-def build_control(kind: str, unet: UNet2DConditionModel, map: str | None, sizes: Sizes, **about: Any) -> Any:
-    """A control of ``kind`` for ``unet``, before any training; ``about``: dim of a CLAP vector, stride, base.
+def build_control(
+    kind: str, unet: UNet2DConditionModel, map: str | None, *, dim: int, stride: int, base: str, **sizes: Any
+) -> Any:
+    """A control of ``kind`` for ``unet``, before any training; ``dim`` of a CLAP vector, ``sizes`` as in SIZES.
 
     Raises AudioLDMError for an unknown kind or map.
     """
-    dim, base = about.pop("dim"), about["base"]
+    sizes = SIZES | sizes
     if kind == "ip_adapter":
-        return IPAdapter.of(unet, dim, tokens=sizes.tokens, width=sizes.width, base=base)
+        return IPAdapter.of(unet, dim, tokens=sizes["tokens"], width=sizes["width"], base=base)
     if kind not in ("t2i_adapter", "controlnet"):
         raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
     if map is None:
         raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
     known(map)
     if kind == "t2i_adapter":
-        return T2IAdapter.of(unet, map, width=sizes.width, layers=sizes.layers, **about)
-    depth, levels = sizes.depth, len(unet.config.block_out_channels)
+        shape = {"width": sizes["width"], "layers": sizes["layers"]}
+        return T2IAdapter.of(unet, map, stride=stride, base=base, **shape)
+    depth, levels = sizes["depth"], len(unet.config.block_out_channels)
     if depth is not None and not 1 <= depth <= levels:
         raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
-    return ControlNet.of(unet, map, depth=depth, **about)
+    return ControlNet.of(unet, map, stride=stride, base=base, depth=depth)

@@ -29,22 +29,18 @@ open_tensors: Any = safe_open
 
 @dataclass(eq=False)
 class Averages(L.Callback):
-    """Averages of ``module.averaged``: ``shadows`` by name, each moved by its ``share`` of the way at a step."""
+    """Averages of ``module.averaged``: ``shadows`` by name, each moved by its share of the way at a step."""
 
     updates: int = field(default=0, init=False)
     shadows: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
 
-    @property
-    def names(self) -> Sequence[str]:
-        raise NotImplementedError
-
-    def share(self, name: str) -> float:
-        """How far the average moves towards the weights at this update."""
+    def shares(self) -> dict[str, float]:
+        """The averages that are followed, and how far each moves towards the weights at update ``updates``, from 1."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought averages."""
-        for name in self.names:
+        for name in self.shares():
             old, state = self.shadows.get(name, {}), module.averaged.state_dict()
             kept = {k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()}
             self.shadows[name] = kept
@@ -52,15 +48,15 @@ class Averages(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         """shadow += share * (weights - shadow)."""
-        if not self.names or not module.steps_now:
+        if not self.shares() or not module.steps_now:
             return
         self.updates += 1
         state = module.averaged.state_dict()
         reals = [key for key, value in state.items() if value.is_floating_point()]
-        for name in self.names:
+        for name, share in self.shares().items():
             shadow = self.shadows[name]
             ours, theirs = ([local(part[key]) for key in reals] for part in (shadow, state))
-            torch._foreach_lerp_(ours, theirs, self.share(name))
+            torch._foreach_lerp_(ours, theirs, share)
             for key in state.keys() - set(reals):  # counters
                 shadow[key].copy_(state[key])
 
@@ -83,12 +79,10 @@ class Ema(Averages):
     decay: float | None = None
     raw: dict[str, Tensor] | None = field(default=None, init=False)
 
-    @property
-    def names(self) -> Sequence[str]:
-        return () if self.decay is None else ("ema",)
-
-    def share(self, name: str) -> float:
-        return 1 - min(self.decay or 0.0, (1 + self.updates) / (10 + self.updates))
+    def shares(self) -> dict[str, float]:
+        if self.decay is None:
+            return {}
+        return {"ema": 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))}
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         if self.shadows:
@@ -126,25 +120,20 @@ class PowerEma(Averages):
     every: int | None = None
     widths: Sequence[float] = (0.05, 0.10)
 
-    @property
-    def names(self) -> Sequence[str]:
-        return () if self.every is None else [f"{width:g}" for width in self.widths]
-
-    def share(self, name: str) -> float:
+    def shares(self) -> dict[str, float]:
         """1 - (1 - 1/t)^(g + 1)."""
-        return 1 - (1 - 1 / self.updates) ** (exponent(float(name)) + 1)
+        left, names = 1 - 1 / max(1, self.updates), [f"{width:g}" for width in self.widths]
+        return {} if self.every is None else {n: 1 - left ** (exponent(float(n)) + 1) for n in names}
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        """Then, now and then, one file with every average; its metadata say at which step it was."""
         super().on_train_batch_end(trainer, module, *args)
-        if self.every is not None and module.batch_count % self.every == 0:
-            self.store(trainer, module.batch_count)
-
-    def store(self, trainer: L.Trainer, batch: int) -> None:
-        """One file with every average; its metadata say at which step it was."""
+        if self.every is None or module.batch_count % self.every:
+            return
         pairs = [(f"{w}/{k}", v) for w, shadow in self.shadows.items() for k, v in shadow.items()]
         tensors = {name: whole(value).cpu().contiguous() for name, value in pairs}
         if trainer.is_global_zero:
-            path = Path(self.folder) / f"batch-{batch:09d}.safetensors"
+            path = Path(self.folder) / f"batch-{module.batch_count:09d}.safetensors"
             write_bytes(path, save(tensors, metadata={"step": str(self.updates)}))
 
 

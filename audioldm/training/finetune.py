@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import Adapter, defaults, start
+from audioldm.adapters.adapter import Adapter, attach, defaults, learned, start
 from audioldm.adapters.files import write
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch, choose_rows
@@ -139,7 +138,7 @@ class FineTune(OfModel):
             layers = tuple(targets) if targets else defaults(self.unet, convolutions=convolutions)
             about: Any = {"rank": rank, "targets": layers, "alpha": alpha}
             self.adapter = begin or start(self.unet, kind, generator=generator(self.seed, 0, 0), **about)
-            inject.attach(self.unet, self.adapter)
+            attach(self.unet, self.adapter)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -162,7 +161,7 @@ class FineTune(OfModel):
             self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
             return
-        adapter = inject.learned(self.unet, self.adapter)
+        adapter = learned(self.unet, self.adapter)
         adapter.base.update(self.base("unet"))
         adapter.about.update(self.about())
         write(folder / self.file, adapter)

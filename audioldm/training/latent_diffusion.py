@@ -67,15 +67,12 @@ class LatentDiffusion(TrainingModule):
     ) -> None:
         super().__init__(**settings)
         if not 0 <= levels[0] < levels[1] <= 1:
-            raise AudioLDMError(
-                f"levels={list(levels)} are no range of time.", "Use two of 0 to 1, such as [0,0.2]."
-            )
+            why = f"levels={list(levels)} are no range of time."
+            raise AudioLDMError(why, "Use two of 0 to 1, such as [0,0.2].")
         width = unet.config.get("projection_class_embeddings_input_dim") or empty.shape[-1]
         if empty.shape[-1] != width:
-            raise AudioLDMError(
-                f"The cache has embeddings of {empty.shape[-1]} numbers; this U-Net takes {width}.",
-                "Encode with the CLAP that it is for, or set task.unet.film_dim.",
-            )
+            why = f"The cache has embeddings of {empty.shape[-1]} numbers; this U-Net takes {width}."
+            raise AudioLDMError(why, "Encode with the CLAP that it is for, or set task.unet.film_dim.")
         self.levels, self.offset_noise = (float(levels[0]), float(levels[1])), offset_noise
         self.sample_loss = posterior.hybrid if learned_variance else objective.loss
         self.unet: Any = with_variance(unet) if learned_variance else unet
@@ -105,9 +102,8 @@ class LatentDiffusion(TrainingModule):
         places = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:SAMPLE]
         facts = [data[place].facts for place in places.tolist()]
         if any(fact is None for fact in facts):
-            raise AudioLDMError(
-                "The data does not say what its windows were cut from.", "Encode it again with --force."
-            )
+            why = "The data does not say what its windows were cut from."
+            raise AudioLDMError(why, "Encode it again with --force.")
         usual: list[float] = torch.stack(facts).abs().median(0).values.tolist()
         return usual
 
@@ -145,10 +141,8 @@ class LatentDiffusion(TrainingModule):
         """All that is random of a batch.   Raises AudioLDMError for latents that the U-Net does not take."""
         channels, taken = batch.mean.shape[1], self.unet.config.in_channels
         if channels != taken:
-            raise AudioLDMError(
-                f"The cache has latents of {channels} channels; this U-Net takes {taken}.",
-                "Encode with the VAE that it is for, or set task.unet.latent_channels.",
-            )
+            why = f"The cache has latents of {channels} channels; this U-Net takes {taken}."
+            raise AudioLDMError(why, "Encode with the VAE that it is for, or set task.unet.latent_channels.")
         z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
         condition = self.condition(batch, rng, drop=drop)
         if self.micro is not None:

@@ -26,10 +26,8 @@ class Optim:
 
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "linear", "constant"):
-            raise AudioLDMError(
-                f"schedule={self.schedule!r} is unknown.",
-                "Use cosine, linear or constant (after the warm-up).",
-            )
+            why = f"schedule={self.schedule!r} is unknown."
+            raise AudioLDMError(why, "Use cosine, linear or constant (after the warm-up).")
 
     def rates(self, optimizer: torch.optim.Optimizer, *, warmup: int, steps: int) -> LambdaLR:
         """The learning rate by step, from 1/``warmup`` of the full one at the first to ``floor`` at the last.

@@ -18,7 +18,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing import Pool, get_context
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,12 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from torch.nn.utils import parametrize
 
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import defaults, layers_of, start
+from audioldm.adapters.adapter import attach, defaults, layers_of, learned, start
 from audioldm.adapters.files import write
 from audioldm.batch import Condition
 from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, MapControl, load_net
 from audioldm.control.maps import MAPS, pictures
-from audioldm.control.residual import joined
+from audioldm.control.nets import joined
 from audioldm.datasets import manifest
 from audioldm.datasets.decode import decode
 from audioldm.diffusion import objective
@@ -48,7 +47,7 @@ from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
 from audioldm.spec import AudioSpec
-from audioldm.training.control import Sizes, build_control
+from audioldm.training.control import build_control
 from recipes.embedded import model_lease as lease
 
 SECONDS = 2.56
@@ -69,7 +68,7 @@ class Extra:
 
     kind: str
     lr: float
-    sizes: Sizes = field(default_factory=Sizes)
+    depth: int | None = None
     text_prob: float = 0.5
     drop: float = 0.3
     weighting: objective.Weighting = "uniform"
@@ -79,7 +78,7 @@ class Extra:
 
 
 EXTRAS = {
-    "loudness": Extra("controlnet", 5e-4, Sizes(depth=2)),
+    "loudness": Extra("controlnet", 5e-4, depth=2),
     "pitch": Extra("t2i_adapter", 2e-3, drop=0.5, pitched=0.7),
     "onset": Extra("t2i_adapter", 2e-3),
     "edges": Extra("t2i_adapter", 2e-3),
@@ -140,11 +139,16 @@ class Training:
             rng = torch.Generator().manual_seed(0)
             layers = defaults(pipe.unet, convolutions=False)
             self.adapter = start(pipe.unet, "lora", rank=8, targets=layers, generator=rng)
-            self.learned = inject.attach(pipe.unet, self.adapter)
+            self.learned = attach(pipe.unet, self.adapter)
             return
-        about = {"dim": pipe.clap.dim, "stride": pipe.spec.stride, "base": self.base}
+        about = {
+            "dim": pipe.clap.dim,
+            "stride": pipe.spec.stride,
+            "base": self.base,
+            "depth": self.extra.depth,
+        }
         map_ = name if name in MAPS else None
-        self.net = build_control(self.extra.kind, pipe.unet, map_, self.extra.sizes, **about).to(self.device)
+        self.net = build_control(self.extra.kind, pipe.unet, map_, **about).to(self.device)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.learned = list(self.net.parameters())
 
@@ -219,7 +223,7 @@ class Training:
         if self.adapter is None:
             save_component(self.average, out / "control" / self.name, dtype=torch.float16)
             return
-        adapter = inject.learned(self.pipe.unet, self.adapter)
+        adapter = learned(self.pipe.unet, self.adapter)
         layers = {
             name: replace(layer, factors={k: v.half() for k, v in layer.factors.items()})
             for name, layer in adapter.layers.items()

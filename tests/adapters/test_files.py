@@ -10,8 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from audioldm import AudioLDM
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import AdapterWarning
+from audioldm.adapters.adapter import AdapterWarning, merge, unmerge
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.files import export, load, read, write
 from audioldm.adapters.words import Words
@@ -24,9 +23,9 @@ EXACT = {"rtol": 0, "atol": 1e-6}
 def heard(net, answer, adapter):
     """The answer with an adapter, the net left as it was."""
     with torch.no_grad():
-        kept = inject.merge(net, [(adapter, 1.0)])
+        kept = merge(net, [(adapter, 1.0)])
         out = answer(net)
-        inject.unmerge(net, kept)
+        unmerge(net, kept)
     return out
 
 

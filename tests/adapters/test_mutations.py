@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from audioldm.adapters.adapter import Adapter
+from audioldm.adapters.adapter import Adapter, merge, unmerge
 from audioldm.adapters.files import export, load, read, write
-from audioldm.adapters.inject import merge, unmerge
 from audioldm.errors import AudioLDMError
 
 METADATA = {

@@ -14,8 +14,7 @@ from audioldm.control.controls import (
     joined,
     load_net,
 )
-from audioldm.control.ip_adapter import IPAdapter
-from audioldm.control.residual import ControlNet, T2IAdapter
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter
 from audioldm.diffusion.windows import window_at
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import save_component

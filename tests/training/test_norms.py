@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as nnf
 
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import defaults, start
+from audioldm.adapters.adapter import attach, defaults, start
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 
@@ -71,7 +70,7 @@ def test_a_net_with_these_norms_keeps_its_names_and_its_function(kind: str):
     unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
     if kind == "unet with an adapter":
         layers = defaults(unet, convolutions=True)
-        inject.attach(unet, start(unet, "lora", rank=2, targets=layers, generator=rng, alpha=None))
+        attach(unet, start(unet, "lora", rank=2, targets=layers, generator=rng, alpha=None))
         with torch.no_grad():
             for name, p in unet.named_parameters():
                 if p.requires_grad and "conv1" in name:

@@ -129,7 +129,7 @@ def with_prior(pipe: "AudioLDM", folder: Path | None) -> "AudioLDM":
 def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "Control":
     """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
     from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, check_fits, load_net, shipped
-    from audioldm.control.ip_adapter import IPAdapter
+    from audioldm.control.nets import IPAdapter
 
     place = shipped(IP_ADAPTER, pipe.hashes.get("unet")) if folder == SHIPPED else folder
     if place is None:

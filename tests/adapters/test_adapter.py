@@ -6,8 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import AdapterWarning, defaults, find, layers_of, start
+from audioldm.adapters.adapter import (
+    AdapterWarning,
+    attach,
+    defaults,
+    find,
+    layers_of,
+    learned,
+    merge,
+    start,
+    unmerge,
+)
 from audioldm.adapters.delta import DELTAS
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import build_unet
@@ -26,12 +35,12 @@ def test_merged_equals_attached_and_unmerged_equals_before(unet, answer, moved, 
     net, before, weights = copy.deepcopy(unet), answer(unet), copy.deepcopy(unet.state_dict())
     adapter = moved(net, kind)
     learning = copy.deepcopy(unet)
-    inject.attach(learning, adapter)
+    attach(learning, adapter)
     attached = answer(learning)
-    kept = inject.merge(net, [(adapter, 1.0)])
+    kept = merge(net, [(adapter, 1.0)])
     assert (attached - before).abs().max() > 1e-3
     torch.testing.assert_close(answer(net), attached, **EXACT)
-    inject.unmerge(net, kept)
+    unmerge(net, kept)
     assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
     assert torch.equal(answer(net), before)
 
@@ -46,19 +55,19 @@ def test_several_of_other_kinds_and_ranks_add_up_in_any_order(unet, answer, move
     ]
     answers = []
     for order in (stack, stack[::-1]):
-        kept = inject.merge(net, order)
+        kept = merge(net, order)
         answers.append(answer(net))
         for name in kept:
             alone = [w * a.layers[name].delta(kept[name]) for a, w in stack if name in a.layers]
             torch.testing.assert_close(layers_of(net)[name].weight, kept[name] + sum(alone), **EXACT)
-        inject.unmerge(net, kept)
+        unmerge(net, kept)
     torch.testing.assert_close(*answers, **EXACT)
 
 
 def test_only_the_adapter_learns(unet, answer):
     net = copy.deepcopy(unet)
     adapter = begun(net, "dora")
-    learning = inject.attach(net, adapter)
+    learning = attach(net, adapter)
     assert sum(p.numel() for p in net.parameters() if p.requires_grad) == adapter.parameters
     frozen = {name: p.detach().clone() for name, p in net.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.SGD(learning, lr=0.1)
@@ -66,7 +75,7 @@ def test_only_the_adapter_learns(unet, answer):
     assert all(p.grad is None for p in net.parameters() if not p.requires_grad)
     optimizer.step()
     assert all(torch.equal(p, frozen[name]) for name, p in net.named_parameters() if name in frozen)
-    after = inject.learned(net, adapter)
+    after = learned(net, adapter)
     changed = [n for n, layer in after.layers.items() if layer.factors["lora_up"].abs().max() > 0]
     assert len(changed) == len(adapter.layers), "every layer got a gradient"
 
@@ -76,11 +85,11 @@ def test_a_half_precision_net_is_rounded_once(unet, moved):
     net = copy.deepcopy(unet).to(torch.bfloat16)
     adapter = moved(net, "lora")
     before = copy.deepcopy(net.state_dict())
-    kept = inject.merge(net, [(adapter, 1.0)])
+    kept = merge(net, [(adapter, 1.0)])
     name = next(iter(adapter.layers))
     want = kept[name].float() + adapter.layers[name].delta(kept[name].float())
     assert torch.equal(layers_of(net)[name].weight, want.to(torch.bfloat16))
-    inject.unmerge(net, kept)
+    unmerge(net, kept)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
@@ -127,12 +136,12 @@ def test_an_adapter_of_another_net_is_refused_and_changes_nothing(unet, moved):
     before = copy.deepcopy(other.state_dict())
     for kind in DELTAS:
         with pytest.raises(AudioLDMError, match="does not fit"):
-            inject.merge(other, [(moved(unet, kind), 1.0)])
+            merge(other, [(moved(unet, kind), 1.0)])
         with pytest.raises(AudioLDMError, match="does not fit"):
-            inject.attach(other, moved(unet, kind))
+            attach(other, moved(unet, kind))
     deep = build_unet(
         channels=(16, 32, 32), latent_channels=4, layers=1, head_channels=8, film_dim=16, groups=4
     )
     with pytest.raises(AudioLDMError, match="has no layer"):
-        inject.merge(unet, [(moved(deep, "lora"), 1.0)])
+        merge(unet, [(moved(deep, "lora"), 1.0)])
     assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
