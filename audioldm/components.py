@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -29,19 +29,6 @@ from audioldm.spec import AudioSpec
 
 STUDENT = "consistency"
 """The sampler of models that were distilled to few steps."""
-
-
-class SamplingOptions(TypedDict, total=False):
-    """The fields of ``Sampling`` as keyword arguments; None is the model's own."""
-
-    seconds: float | None
-    steps: int | None
-    sampler: str | None
-    grid: str | None
-    guidance: float | None
-    negative: str | None
-    refine_phase: int | None
-    retry_silent: int | None
 
 
 @dataclass(frozen=True)

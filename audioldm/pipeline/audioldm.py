@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components, SamplingOptions
+from audioldm.components import Components
 from audioldm.convert.model import save_model
 from audioldm.convert.reference import open_model
 from audioldm.engines import Mode, check_mode
 from audioldm.pipeline import adapters
 from audioldm.pipeline.adapters import Named
 from audioldm.pipeline.conditions import Conditions, encode
-from audioldm.pipeline.draws import Options, resample_silent
-from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.longform import decode, latent_shape
-from audioldm.pipeline.run import OnStep, Run
+from audioldm.pipeline.draws import resample_silent
+from audioldm.pipeline.longform import decode
+from audioldm.pipeline.run import Options, Run
 from audioldm.pipeline.spans import Span
 from audioldm.pipeline.stream import stream
 
@@ -37,8 +36,7 @@ class AudioLDM(Components):
         seeds: Sequence[int],
         timeline: Sequence[Span] | None = None,
         loop: bool = False,
-        guidance_config: GuidanceConfig | None = None,
-        on_step: OnStep | None = None,
+        batch_size: int | None = None,
         **options: Unpack[Options],
     ) -> Tensor:
         """Prompts (or conditions of one row) and a seed for each to waves (B, N).
@@ -48,33 +46,24 @@ class AudioLDM(Components):
         and rounds the length to whole latent frames.   A sound longer than the model's own length is made in windows.
         Raises AudioLDMError for settings that no run could use.
         """
-        settings = self.defaults.merged(**options)
+        run = Run.of(self, seeds, loop=loop, **options)
         # 1. Encode the prompts, and the one to steer away from.
-        conditions = encode(self, prompts, settings.negative, timeline, seeds=seeds)
+        conditions = encode(self, prompts, run.settings.negative, timeline, seeds=seeds)
         # 2. Draw noise for the latent, each clip from its own seed.
-        shape = latent_shape(self, settings.seconds, loop=loop)
-        run = Run.of(self, settings, shape, seeds, guidance_config, on_step)
         noise = run.start()
         # 3. Sample: step by step down the noise levels, under the conditions.
         latent = run.sample(run.denoiser(conditions, loop=loop), noise)
         # 4. Decode: the latent to a mel, and the mel to a wave.
-        seconds = None if loop else settings.seconds
-        return decode(self, latent, seconds=seconds, refine_phase=settings.refine_phase, loop=loop)
+        seconds = None if loop else run.settings.seconds
+        return decode(self, latent, seconds=seconds, refine_phase=run.settings.refine_phase, loop=loop)
 
     stream = stream
 
     def sample(
-        self,
-        condition: Condition,
-        empty: Condition,
-        *,
-        seeds: Sequence[int],
-        guidance_config: GuidanceConfig | None = None,
-        **options: Unpack[SamplingOptions],
+        self, condition: Condition, empty: Condition, *, seeds: Sequence[int], **options: Unpack[Options]
     ) -> Tensor:
         """Scaled latents (B, C, T, F), float32, under conditions of B rows; ``empty`` is what to steer away from."""
-        settings = self.defaults.merged(**options)
-        run = Run.of(self, settings, latent_shape(self, settings.seconds), seeds, guidance_config)
+        run = Run.of(self, seeds, **options)
         return run.sample(run.denoiser(Conditions((condition,), empty)), run.start())
 
     @classmethod

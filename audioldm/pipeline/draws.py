@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from audioldm.batch import Condition
-from audioldm.components import Components, SamplingOptions
+from audioldm.components import Components
 from audioldm.control.micro import MicroControl
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.run import OnStep
@@ -21,12 +21,6 @@ STRIDE = 0x9E3779B97F4A7C15
 MOST_SEEDS = 2**62
 
 Call = TypeVar("Call", bound=Callable[..., Tensor])
-
-
-class Options(SamplingOptions, total=False):
-    """What a call of a pipeline may be given beside its prompts; None is the model's own."""
-
-    batch_size: int | None
 
 
 def silent(waves: Tensor) -> list[int]:

@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
-from audioldm.components import Components, SamplingOptions
+from audioldm.components import Components
 from audioldm.diffusion import edit
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
 from audioldm.pipeline.conditions import Conditions, encode, sound_condition
-from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.run import OnStep, Run
+from audioldm.pipeline.run import Options, Run
 from audioldm.pipeline.spans import Span
 from audioldm.ranges import SHARE
 from audioldm.signal.level import peak_of
@@ -49,12 +48,10 @@ Regions = Sequence[tuple[float, float]]
 """(from, to) in seconds."""
 
 
-class EditOptions(SamplingOptions, total=False):
+class EditOptions(Options, total=False):
     """What every edit takes beside its own settings; what is None or left out comes from the model's ``defaults``."""
 
     seed: int
-    guidance_config: GuidanceConfig | None
-    on_step: OnStep | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,13 @@ class Canvas:
 
     @classmethod
     def of(
-        cls, parts: Components, wave: Tensor, run: Run | None = None, **options: Unpack[EditOptions]
+        cls,
+        parts: Components,
+        wave: Tensor,
+        run: Run | None = None,
+        *,
+        seed: int = 0,
+        **options: Unpack[Options],
     ) -> "Canvas":
         """Encode ``wave`` (N,); the seed's noise is the one that generation would draw.
 
@@ -82,11 +85,7 @@ class Canvas:
         mean = float(wave.mean())
         gain = PEAK / max(peak_of(wave - mean), PEAK / MAX_GAIN)
         latent = longform.encode(parts, (wave - mean) * gain)
-        if run is None:
-            seed = options.pop("seed", 0)
-            guidance, on_step = options.pop("guidance_config", None), options.pop("on_step", None)
-            settings = parts.defaults.merged(**options)
-            run = Run.of(parts, settings, latent.shape[1:], [seed], guidance, on_step)
+        run = run or Run.of(parts, [seed], shape=latent.shape[1:], **options)
         return cls(run, latent, wave.shape[0], gain, mean)
 
     @property

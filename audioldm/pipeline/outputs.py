@@ -1,16 +1,14 @@
 """Files that appear whole or not at all, and what the packages are that made them."""
 
-import os
 import platform
 import tempfile
-import uuid
 from collections.abc import Mapping
-from functools import cache
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
 from audioldm.errors import AudioLDMError
-from audioldm.paths import as_bytes, sweep, sync
+from audioldm.paths import as_bytes, staged
 
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "numpy", "soundfile", "safetensors")
 
@@ -34,24 +32,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "audioldm": audioldm.__version__, **packages}
 
 
-sweep_once = cache(sweep)
-
-
 def publish(contents: Mapping[Path, bytes | str]) -> None:
     """Write all files beside their places and onto the disk, then move them there; an error leaves no part of one."""
-    staged: dict[Path, Path] = {}
     try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sweep_once(path.parent)
-            staged[path] = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-            staged[path].write_bytes(as_bytes(content) if isinstance(content, str) else content)
-            sync(staged[path])
-        for path, part in staged.items():
-            os.replace(part, path)
+        with ExitStack() as stack:
+            for path, content in reversed([*contents.items()]):  # the last to enter leaves first
+                stage = stack.enter_context(staged(path))
+                stage.write_bytes(as_bytes(content) if isinstance(content, str) else content)
     except OSError as error:
         why = f"{path} cannot be written: {error.strerror}."
         raise AudioLDMError(why, "Check the disk and --out.", code=1) from error
-    finally:
-        for part in staged.values():
-            part.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -19,12 +19,27 @@ from audioldm.diffusion.table import choose
 from audioldm.diffusion.windows import shares_of
 from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.longform import over_time
+from audioldm.pipeline.longform import latent_shape, over_time
 
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
 FADE = 0.5
 """Seconds over which neighbouring prompts of a timeline cross-fade."""
+
+
+class Options(TypedDict, total=False):
+    """What a run may be given: the fields of ``Sampling`` (None is the model's own), guidance, who sees progress."""
+
+    seconds: float | None
+    steps: int | None
+    sampler: str | None
+    grid: str | None
+    guidance: float | None
+    negative: str | None
+    refine_phase: int | None
+    retry_silent: int | None
+    guidance_config: GuidanceConfig | None
+    on_step: OnStep | None
 
 
 @dataclass(frozen=True)
@@ -44,19 +59,27 @@ class Run:
     def of(
         cls,
         parts: Components,
-        settings: Sampling,
-        shape: Sequence[int],
         seeds: Sequence[int],
-        guidance: GuidanceConfig | None = None,
-        on_step: OnStep | None = None,
+        *,
+        shape: Sequence[int] | None = None,
+        loop: bool = False,
+        **options: Unpack[Options],
     ) -> "Run":
-        """A run over latents (C, T, F) of ``seeds``.   Raises AudioLDMError for settings that do not go together."""
-        guidance = guidance or GuidanceConfig()
+        """A run over latents (C, T, F) of ``seeds``; None is as long as the settings say.
+
+        Raises AudioLDMError for settings that do not go together.
+        """
+        guidance, on_step = (
+            options.pop("guidance_config", None) or GuidanceConfig(),
+            options.pop("on_step", None),
+        )
+        settings = parts.defaults.merged(**options)
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
         warn_of_unused(settings.negative, settings.guidance)
         warn_of_student(parts.defaults, settings)
         choose(SAMPLERS, settings.sampler, "sampler")
         sigmas = choose(GRIDS, settings.grid, "grid")(parts.schedule, settings.steps)
+        shape = shape or latent_shape(parts, settings.seconds, loop=loop)
         noise = PerSample(generators(seeds), shape, device=parts.device)
         return cls(parts, settings, noise, sigmas, guidance, on_step)
 

@@ -8,14 +8,13 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from audioldm.components import Components, SamplingOptions
+from audioldm.components import Components
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.windows import Front, starts
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.conditions import encode
-from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.longform import decode, latent_shape, tile_weights, window_frames
-from audioldm.pipeline.run import Run
+from audioldm.pipeline.longform import decode, tile_weights, window_frames
+from audioldm.pipeline.run import Options, Run
 from audioldm.pipeline.spans import Span
 
 
@@ -26,23 +25,21 @@ def stream(
     *,
     seed: int = 0,
     timeline: Sequence[Span] | None = None,
-    guidance_config: GuidanceConfig | None = None,
-    **options: Unpack[SamplingOptions],
+    **options: Unpack[Options],
 ) -> Iterator[Tensor]:
     """The pieces (N,) of one sound, each as soon as nothing can change it; joined, they are the sound of a call.
 
     The windows of ``longform`` are gone through from the left: the first piece waits for n (n + 3) / 2 calls of the net
     in n steps.   No silent clip is drawn again.   Raises AudioLDMError for samplers that ask more than once a step.
     """
-    settings = parts.defaults.merged(**options)
+    # each run draws the same noise
+    run = partial(Run.of, parts, [seed], **options)
+    first = run()
+    settings, frames, window = first.settings, first.noise.shape[1], window_frames(parts)
     if SAMPLERS[settings.sampler.partition(":")[0]].calls != "1":
         why = f"sampler={settings.sampler} cannot stream."
         raise AudioLDMError(why, "Use one of one call a step, such as ddim.")
     conditions = encode(parts, [prompt], settings.negative, timeline)
-    shape, window = latent_shape(parts, settings.seconds), window_frames(parts)
-    # each run draws the same noise
-    run, frames = partial(Run.of, parts, settings, shape, [seed], guidance_config), shape[1]
-    first = run()
     if frames <= window:
         latent = first.sample(first.denoiser(conditions), first.start())
         yield decode(parts, latent, seconds=settings.seconds, refine_phase=settings.refine_phase)[0]

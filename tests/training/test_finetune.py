@@ -68,7 +68,7 @@ def test_every_recipe_learns_only_its_own_and_is_heard(name, settings, tiny_mode
         moving = sum(p.numel() for p in module.parameters() if p.requires_grad)
         assert moving == found.parameters
         assert found.base["unet"] == pipe.hashes["unet"] and found.about["model"] == "tiny"
-        frozen = {k: v for k, v in module.unet.state_dict().items() if "deltas" not in k}
+        frozen = {k: v for k, v in module.unet.state_dict().items() if ".factors." not in k}
         for key, value in frozen.items():
             own = key.replace("parametrizations.", "").replace(".original", "")
             assert torch.equal(value, pipe.unet.state_dict()[own])
