@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import register
+from audioldm.nets.folder import Component
 from audioldm.nets.unet import NetCall
 
 UNITS = {"start": 0.1, "seconds": 0.1, "rate": 100.0, "loudness": 0.1, "clipping": 0.0001}
@@ -25,14 +23,12 @@ UNITS = {"start": 0.1, "seconds": 0.1, "rate": 100.0, "loudness": 0.1, "clipping
 seconds, rate in Hz, LUFS (its sign is dropped), and the share of its samples that are cut off."""
 
 
-@register
-class MicroConditioning(ModelMixin, ConfigMixin):
+class MicroConditioning(Component):
     """Facts (B, 5) to vectors (B, dim) that are added to ``Condition.film``; at first exactly 0.   SDXL sec. 2.2.
 
     ``usual`` are the facts that a sound is made with unless others are asked for: the medians of the training.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, dim: int = 256, waves: int = 32, hidden: int = 128, usual: Sequence[float] = (0.0,) * len(UNITS)
     ) -> None:

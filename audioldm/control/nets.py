@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import Attention
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition
-from audioldm.nets.folder import register
+from audioldm.nets.folder import Component
 from audioldm.nets.unet import NetCall, kind_of
 
 Residuals = dict[str, Any]
@@ -47,15 +45,13 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-@register
-class ControlNet(ModelMixin, ConfigMixin):
+class ControlNet(Component):
     """A copy of the U-Net's encoder that sees the map too; zero convolutions bring it back.   arXiv:2302.05543 sec. 3.
 
     diffusers' ControlNetModel knows neither FiLM nor a context width per level.   With ``depth`` only the first so many
     levels are copied, and not the middle: the map reaches the U-Net through its decoder's last skips.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, unet: dict[str, Any], map: str, stride: int = 4, base: str = "", depth: int | None = None
     ) -> None:
@@ -143,14 +139,12 @@ def halved(x: Tensor, times: int) -> tuple[int, int]:
     return -(-x.shape[2] // 2**times), -(-x.shape[3] // 2**times)
 
 
-@register
-class T2IAdapter(ModelMixin, ConfigMixin):
+class T2IAdapter(Component):
     """A small pyramid over the map alone, added to the encoder's features once a level.   arXiv:2302.08453 sec. 3.2.
 
     diffusers' makes its first level at full size; one without attention takes the addition after its downsampling.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         levels: Sequence[int],
@@ -202,15 +196,13 @@ def widths_of(unet: UNet2DConditionModel) -> list[int]:
     return [part.to_k.out_features for part in second_attentions(unet).values()]
 
 
-@register
-class IPAdapter(ModelMixin, ConfigMixin):
+class IPAdapter(Component):
     """CLAP's embedding of a sound as M tokens, keys and values for each second attention.   arXiv:2308.06721 sec. 3.2.
 
     Its answer is added to that of the U-Net's own attention, on the text or, in a FiLM model, on the latent itself.
     Values begin at zero.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, dim: int, widths: Sequence[int], tokens: int = 4, width: int = 128, base: str = ""
     ) -> None:

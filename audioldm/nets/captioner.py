@@ -8,14 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, GPT2Config, GPT2LMHeadModel
 
 from audioldm.nets.clap import MelEncoder, TwoTowers, clap_digest
-from audioldm.nets.folder import register
+from audioldm.nets.folder import Component
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 """places of the special tokens in every vocabulary"""
@@ -34,8 +32,7 @@ class TiedOutput(nn.Module):
         return nnf.linear(hidden, self.words[0].weight)
 
 
-@register
-class Captioner(ModelMixin, ConfigMixin):
+class Captioner(Component):
     """Writes a caption of what CLAP hears, and says whether a caption and a sound belong together.
 
     ``vocabulary`` are the tokens of CLAP's tokenizer that it can write, the four special ones first; everything below
@@ -44,7 +41,6 @@ class Captioner(ModelMixin, ConfigMixin):
     ``clap_digest`` of the CLAP that it knows.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         vocabulary: Sequence[int],
@@ -143,6 +139,5 @@ def build_captioner(clap: TwoTowers, captions: Iterable[str], *, most: int = 400
     ids = tokenizer(list(captions), add_special_tokens=False)["input_ids"]
     counts = Counter(token for row in ids for token in row)
     words = [token for token, _ in counts.most_common(most) if token not in special]
-    frames = tower.head[0].in_features // 2 if isinstance(tower, MelEncoder) else 0
-    built: Captioner = Captioner([*special, *words], (clap.dim, frames), clap=clap_digest(clap), **sizes)
-    return built
+    both: Any = tower.head[0].in_features if isinstance(tower, MelEncoder) else 0  # mean and maximum
+    return Captioner([*special, *words], (clap.dim, both // 2), clap=clap_digest(clap), **sizes)

@@ -12,14 +12,12 @@ from typing import Any, TypeVar
 import torch
 import torchaudio.functional as taf
 import transformers
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import ClapTextModelWithProjection, PreTrainedTokenizerFast
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import load_component, register, save_component, state_digest
+from audioldm.nets.folder import Component, load_component, save_component, state_digest
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
@@ -99,14 +97,12 @@ class TwoTowers(nn.Module):
             save_component(self.audio_encoder, Path(folder) / "audio_encoder", dtype=dtype)
 
 
-@register
-class MelEncoder(ModelMixin, ConfigMixin):
+class MelEncoder(Component):
     """The small audio tower: strided convolutions over a log-mel, then mean and maximum over time.
 
     (B, 1, N) at the spec's rate, of 0.1 s or more, to (B, dim), not normalised.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         spec: str = "16k_64",

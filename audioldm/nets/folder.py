@@ -1,7 +1,7 @@
 """Components on disk: a folder with config.json and weights, as this project, diffusers and transformers write them.
 
 Reading is strict both ways: a missing, unknown, misshapen or non-finite tensor, or a configuration that builds no
-module, is an AudioLDMError of one line.   A class becomes readable by ``register``.
+module, is an AudioLDMError of one line.   A class of ours becomes readable as a ``Component``.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import diffusers
 import torch
 import transformers
-from diffusers.configuration_utils import ConfigMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -30,7 +31,6 @@ from audioldm.paths import inside, sha256, staged
 from audioldm.tables import read_object
 
 Module = TypeVar("Module")
-Class = TypeVar("Class", bound=type)
 State = dict[str, Tensor]
 NAMES = tuple(
     f"{stem}{suffix}"
@@ -80,10 +80,14 @@ HARMLESS: list[Any] = [
 ]
 
 
-def register(component: Class) -> Class:
-    """Let ``load_component`` build this diffusers or transformers class; usable as a decorator."""
-    COMPONENTS[component.__name__] = component
-    return component
+class Component(ModelMixin, ConfigMixin):
+    """A net of ours in diffusers' way: its arguments are its configuration, and ``load_component`` builds it."""
+
+    def __init_subclass__(cls, **details: Any) -> None:
+        super().__init_subclass__(**details)
+        if "__init__" in vars(cls):
+            cls.__init__ = register_to_config(cls.__init__)  # type: ignore[method-assign]
+            COMPONENTS[cls.__name__] = cls
 
 
 def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **changes: Any) -> Module:

@@ -10,12 +10,10 @@ from math import log, pi
 from typing import NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from audioldm.nets.folder import register
+from audioldm.nets.folder import Component
 from audioldm.signal.invert import energies, inverse
 from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import SPECS, AudioSpec
@@ -182,14 +180,12 @@ class ConvNeXtBlock(nn.Module):
         return x + self.scale * self.narrow(nnf.gelu(self.widen(y)))
 
 
-@register
-class ISTFTVocoder(ModelMixin, ConfigMixin):
+class ISTFTVocoder(Component):
     """Log-mel to waveform, exactly one hop a frame, a function of the mel alone.   Defaults: 11.9 M parameters.
 
     Noise comes from ``noise`` channels of fixed pseudo-random numbers; ``corrections`` rounds scale it to the mel.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         spec: str = "16k_64",

@@ -3,25 +3,21 @@
 from collections.abc import Sequence
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from audioldm.nets.folder import register
+from audioldm.nets.folder import Component
 
 
-@register
-class NoisyClassifier(ModelMixin, ConfigMixin):
+class NoisyClassifier(Component):
     """A residual net over noisy scaled latents, conditioned on the noise level.   Dhariwal & Nichol 2021 sec. 4.1.
 
     (x = x0 + sigma eps (B, C, T, F), sigma (B,)) to logits (B, K), whatever the schedule.   ``encoder`` is the digest
     of the VAE encoder whose latents it knows (``nets.vae.encoder_digest``).
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         classes: Sequence[str],

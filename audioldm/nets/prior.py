@@ -5,8 +5,6 @@ from pathlib import Path
 
 import torch
 from diffusers import PriorTransformer
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 from torch.nn import functional as nnf
 
@@ -15,7 +13,7 @@ from audioldm.diffusion.noise import draw
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
-from audioldm.nets.folder import register
+from audioldm.nets.folder import Component
 
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "prior"
 SCHEDULE = schedule.cosine()
@@ -23,14 +21,12 @@ OTHER = 2**62
 """added to a clip's seed, so that its vector and its latent do not begin with the same numbers"""
 
 
-@register
-class Prior(ModelMixin, ConfigMixin):
+class Prior(Component):
     """diffusers' PriorTransformer at small size: (x_t (B, D), t (B,), text (B, D)) to x0, a unit vector times sqrt(D).
 
     ``clap`` is the digest of the CLAP whose space it knows.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, dim: int = 256, width: int = 160, heads: int = 5, layers: int = 4, clap: str = ""
     ) -> None:
