@@ -74,9 +74,6 @@ class ClapTraining(TrainingModule):
         # ln(1/0.07), CLIP sec. 2.5
         self.log_scale = nn.Parameter(torch.tensor(2.66))
 
-    def configure_optimizers(self) -> Any:
-        return self.optimise(self.parameters())
-
     def training_step(self, batch: Batch, index: int) -> Terms:
         """InfoNCE(text, audio) + teacher_weight * sum over teachers of 1 - cos.   CLIP fig. 3."""
         terms, _ = self.terms(batch)

@@ -70,5 +70,4 @@ def build_classifier(
     folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
 ) -> NoisyClassifier:
     sizes = {"widths": tuple(widths), "dropout": dropout, **latent_facts(folder)}
-    net: NoisyClassifier = NoisyClassifier(classes=class_names(folder), **sizes)
-    return net
+    return NoisyClassifier(classes=class_names(folder), **sizes)

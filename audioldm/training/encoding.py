@@ -5,6 +5,7 @@ device, in bfloat16 on a GPU, which works on a batch while the one before is tak
 of its own.   B batch, N samples, D embedding, L tokens, E their width.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -163,9 +164,7 @@ class Nets:
             parts = [*encode(self.vae, mel)]
             parts += [self.clap.embed_audio(wave, self.spec.rate)] if self.hears else []
         parts = [part.float().to("cpu", non_blocking=True) for part in parts]
-        done = torch.cuda.Event() if gpu else None
-        if done is not None:
-            done.record()
+        done = torch.cuda.current_stream().record_event() if gpu else None
 
         def arrived() -> list[Tensor]:
             if done is not None:
@@ -182,15 +181,14 @@ def encoded(windows: Windows, nets: Nets, *, workers: int = 0) -> Iterator[Encod
     """
     ahead, pin = AHEAD if workers else None, nets.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pin)
-    waiting: tuple[list[About], Callable[[], list[Tensor]]] | None = None
+    waiting = deque[tuple[list[About], Callable[[], list[Tensor]]]]()
     for _, (wave, every) in zip(counted(windows.batches, "windows", len), loader, strict=True):
         nets.learn([text for about in every for text in about.texts])
-        after = every, nets.start(wave)
-        if waiting is not None:
-            yield from taken_apart(*waiting, nets)
-        waiting = after
-    if waiting is not None:
-        yield from taken_apart(*waiting, nets)
+        waiting.append((every, nets.start(wave)))
+        if len(waiting) > 1:
+            yield from taken_apart(*waiting.popleft(), nets)
+    for last in waiting:
+        yield from taken_apart(*last, nets)
 
 
 def taken_apart(every: list[About], arrived: Callable[[], list[Tensor]], nets: Nets) -> Iterator[Encoded]:

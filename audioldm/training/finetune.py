@@ -72,9 +72,6 @@ class OfModel(LatentDiffusion):
         frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
 
-    def configure_optimizers(self) -> Any:
-        return self.optimise(self.parameters())
-
 
 def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None, Streams | None]:
     """CLAP's vector (D,) and the tokens (L, E) of the empty prompt; zeros (1,) and None for what the U-Net reads not.

@@ -86,9 +86,6 @@ class LatentDiffusion(TrainingModule):
     def components(self) -> dict[str, torch.nn.Module]:
         return super().components() | ({} if self.micro is None else {"micro": self.micro})
 
-    def configure_optimizers(self) -> Any:
-        return self.optimise([p for net in self.components().values() for p in net.parameters()])
-
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self.schedule = self.schedule.to(self.device)

@@ -63,7 +63,7 @@ class TrainingModule(L.LightningModule):
         return {self.part: self.averaged}
 
     def configure_optimizers(self) -> Any:
-        return self.optimise(self.averaged.parameters())
+        return self.optimise(self.parameters())
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.batch_count)

@@ -62,5 +62,4 @@ class PriorTraining(TrainingModule):
 
 
 def build_prior(clap: TwoTowers, **sizes: Any) -> Prior:
-    built: Prior = Prior(clap.dim, clap=clap_digest(clap), **sizes)
-    return built
+    return Prior(clap.dim, clap=clap_digest(clap), **sizes)
