@@ -63,14 +63,13 @@ class Bench(DryRun, AsJson, Command):
         counted = timing.trace(pipe, run, count=pipe.mode == "exact")
         runs = [timing.trace(pipe, run) for _ in range(self.repeat)]
         length, peak = pipe.defaults.merged(**settings).seconds, timing.matmul_rate(pipe.device, pipe.dtype)
-        whole = median(timing.shares(spans)["all"] for spans in runs)
+        whole = median(usage["all"].seconds for usage in runs)
 
         def row(part: str) -> dict[str, Any]:
-            flops = sum(span.flops for span in counted if span.part == part)
-            times = [timing.shares(spans)[part] for spans in runs]
+            flops, times = counted[part].flops, [usage[part].seconds for usage in runs]
             return {
                 "s": median(times), "least_s": min(times), "most_s": max(times),
-                "calls": sum(span.part == part for span in runs[-1]), "gflop": flops / 1e9,
+                "calls": runs[-1][part].calls, "gflop": flops / 1e9,
                 "of_peak": flops / median(times) / peak if flops else None,
             }  # fmt: skip
 

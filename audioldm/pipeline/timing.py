@@ -1,4 +1,4 @@
-"""Where the time of one generation goes: spans of wall time by part, and the floating-point operations of each part."""
+"""Where the time of one generation goes: wall time and floating-point operations of each part."""
 
 import math
 import sys
@@ -21,13 +21,12 @@ PARTS = (*CALLS, "rest")
 """``rest`` is what lies between: the sampler, the noise, the phase refinement."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """One call of a part: seconds since the run began, and its operations (a multiply-add counts two)."""
+@dataclass
+class Usage:
+    """What the calls of a part took, in all: seconds, and operations (a multiply-add counts two)."""
 
-    part: str
-    start: float
-    end: float
+    seconds: float = 0.0
+    calls: int = 0
     flops: int = 0
 
 
@@ -37,10 +36,9 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -> list[Span]:
-    """The spans of ``run()``, last the whole as part "all"; ``count`` also counts operations, which is slower."""
-    spans: list[Span] = []
-    begin = time.perf_counter()
+def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -> dict[str, Usage]:
+    """What each of ``PARTS`` took in ``run()``, and "all"; ``count`` also counts operations, which is slower."""
+    usage = {part: Usage() for part in (*PARTS, "all")}
 
     def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
@@ -49,13 +47,14 @@ def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -
             with FlopCounterMode(display=False) if count else nullcontext() as counter:
                 answer = function(*args, **named)
             wait(parts.device)
-            flops = 0 if counter is None else counter.get_total_flops()
-            spans.append(Span(part, start - begin, time.perf_counter() - begin, flops))
+            usage[part].seconds += time.perf_counter() - start
+            usage[part].calls += 1
+            usage[part].flops += 0 if counter is None else counter.get_total_flops()
             return answer
 
         return call
 
-    plain = parts.engine.functions
+    plain, begin = parts.engine.functions, time.perf_counter()
     calls = {name: watched(part, getattr(plain, name)) for part, name in CALLS.items()}
     parts.engine.functions = replace(plain, **calls)
     try:
@@ -63,16 +62,9 @@ def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -
     finally:
         parts.engine.functions = plain
     wait(parts.device)
-    return [*spans, Span("all", 0.0, time.perf_counter() - begin)]
-
-
-def shares(spans: list[Span]) -> dict[str, float]:
-    """Seconds by part; with "rest" they add up to "all"."""
-    seconds = dict.fromkeys((*PARTS, "all"), 0.0)
-    for span in spans:
-        seconds[span.part] += span.end - span.start
-    seconds["rest"] = round(seconds["all"] - sum(seconds[p] for p in PARTS[:-1]), 9)
-    return seconds
+    usage["all"].seconds = time.perf_counter() - begin
+    usage["rest"].seconds = round(usage["all"].seconds - sum(usage[part].seconds for part in CALLS), 9)
+    return usage
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1024) -> float:
