@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from audioldm.nets.istft_vocoder import ISTFTVocoder, in_pieces
+from audioldm.nets.istft_vocoder import ISTFTVocoder
 
 
 @dataclass(frozen=True)
@@ -56,55 +56,18 @@ def build_hifigan(
     return vocoder
 
 
-CHUNK = 1024
-"""Frames that the vocoder makes at once: 10.24 s, 300 MB of the published one's float32 activations at most."""
-
-
-def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor, *, chunk: int = CHUNK) -> Tensor:
+def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor) -> Tensor:
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
-    Without gradients it runs ``generate``, ``chunk`` frames at once, and ``reach`` more on either side: the same
-    sound in bounded memory.   HiFi-GAN's extra samples (32 for the published shape) come off both ends.
+    Without gradients HiFi-GAN runs as ``generate``; its extra samples (32 for the published shape) come off both ends.
     """
     if mel.dim() != 4 or mel.shape[1] != 1:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")
     if isinstance(vocoder, ISTFTVocoder):
-        if torch.is_grad_enabled():
-            return vocoder(mel[:, 0])[:, None]
-        return vocoder.vocode(mel[:, 0], chunk=chunk)[:, None]
-    frames, hop = mel.shape[-2], prod(vocoder.config.upsample_rates)
-    if torch.is_grad_enabled():
-        return trimmed(vocoder(mel[:, 0])[:, None], frames * hop)
-
-    def piece(part: slice) -> Tensor:
-        return trimmed(generate(vocoder, mel[:, :, part]), (part.stop - part.start) * hop)
-
-    side = reach(vocoder)
-    if frames <= chunk + 2 * side:
-        return piece(slice(0, frames))
-    return in_pieces(mel.new_empty(len(mel), 1, frames * hop), piece, hop=hop, chunk=chunk, side=side)
-
-
-def trimmed(wave: Tensor, length: int) -> Tensor:
-    """``wave`` (B, 1, N) with as much taken off, or added to, either end as leaves ``length``."""
-    extra = wave.shape[-1] - length
+        return vocoder(mel[:, 0])[:, None]
+    wave = vocoder(mel[:, 0])[:, None] if torch.is_grad_enabled() else generate(vocoder, mel)
+    extra = wave.shape[-1] - mel.shape[-2] * prod(vocoder.config.upsample_rates)
     return nnf.pad(wave, (-(extra // 2), -(extra - extra // 2)))
-
-
-def reach(vocoder: SpeechT5HifiGan) -> int:
-    """Frames to either side that a sample depends on, at most: 25 for the published shape.
-
-    From the end: half a kernel a convolution, the longest branch of each stage; a transposed one divides by its stride.
-    """
-    config = vocoder.config
-    samples = 3
-    branches = list(zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True))
-    longest = max(size // 2 * sum(dilation + 1 for dilation in dilations) for size, dilations in branches)
-    stages = list(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))
-    for stride, kernel in reversed(stages):
-        samples += longest
-        samples = -(-(samples + kernel) // stride)
-    return samples + 3
 
 
 def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:

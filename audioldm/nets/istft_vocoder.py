@@ -4,7 +4,6 @@ Vocos' body (arXiv:2306.00814), HiFi-GAN's losses (arXiv:2010.05646).   As FreeV
 what the mel says: a spectrum of noise and one of tones, between which it chooses, and phases that go on.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from math import log, pi
 from typing import NamedTuple
@@ -152,17 +151,6 @@ def gains(magnitude: Tensor, target: Tensor, spec: AudioSpec) -> Tensor:
         return target / (magnitude @ table.bank.T).clamp(min=1e-9) @ table.bank / table.share
 
 
-def in_pieces(wave: Tensor, piece: Callable[[slice], Tensor], *, hop: int, chunk: int, side: int) -> Tensor:
-    """``wave`` (..., frames * hop) made ``chunk`` frames at once; ``piece`` takes ``side`` more on either side."""
-    frames = wave.shape[-1] // hop
-    for begin in range(0, frames, chunk):
-        end = min(begin + chunk, frames)
-        first, last = max(0, begin - side), min(frames, end + side)
-        part = piece(slice(first, last))
-        wave[..., begin * hop : end * hop] = part[..., (begin - first) * hop : (end - first) * hop]
-    return wave
-
-
 class ConvNeXtBlock(nn.Module):
     """A depthwise convolution over time, then two linear layers frame by frame.   ConvNeXt (arXiv:2201.03545)."""
 
@@ -198,7 +186,6 @@ class ISTFTVocoder(Component):
     ) -> None:
         super().__init__()
         self.spec = SPECS[spec]
-        self.side = kernel // 2 * depth + 1 + (1 + corrections) * (self.spec.n_fft // self.spec.hop + 1)
         bins = self.spec.n_fft // 2 + 1
         self.read_bands = nn.Conv1d(4 * self.spec.mels + noise, width, 3, padding=1)
         self.read_bins = nn.Linear(2 * bins, width)
@@ -215,19 +202,11 @@ class ISTFTVocoder(Component):
     def forward(self, mel: Tensor, seed: Tensor | None = None) -> Tensor:
         """Log-mel (B, T, F) to a wave (B, T * hop); ``seed`` (B,) varies the noise and first phases from row to row."""
         track, noise = self.sources(mel, seed)
-        return self.decode(mel, track, noise)
-
-    def vocode(self, mel: Tensor, *, chunk: int) -> Tensor:
-        """Log-mel (B, T, F) to a wave (B, T * hop), the net's part in pieces of ``chunk`` frames: the same sound."""
-        frames, hop = mel.shape[1], self.spec.hop
-        if frames <= chunk + 2 * self.side:
-            return self(mel)
-        track, noise = self.sources(mel, None)
-
-        def piece(part: slice) -> Tensor:
-            return self.decode(mel[:, part], Tones(*(table[:, part] for table in track)), noise[:, part])
-
-        return in_pieces(mel.new_empty(len(mel), frames * hop), piece, hop=hop, chunk=chunk, side=self.side)
+        values = torch.complex(*self.bins(mel, track, noise))
+        wave = inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop)
+        for _ in range(self.config.corrections):
+            wave = self.corrected(wave, mel)
+        return wave.to(mel)
 
     def sources(self, mel: Tensor, seed: Tensor | None) -> tuple[Tones, Tensor]:
         """The tones of all frames, whose phases need every frame before, and noise (B, T, channels) in -1..1."""
@@ -237,14 +216,6 @@ class ISTFTVocoder(Component):
         index = torch.arange(mel.shape[1] * channels, device=mel.device).view(-1, channels)
         noise = 2 * scrambled(index + row[:, :, None] * 0x10001 + 0x155555) - 1
         return tones(mel, self.spec, first), noise.expand(len(mel), -1, -1)
-
-    def decode(self, mel: Tensor, track: Tones, noise: Tensor) -> Tensor:
-        """A wave (B, T * hop) from mels and sources of the same frames."""
-        values = torch.complex(*self.bins(mel, track, noise))
-        wave = inverse(values.transpose(1, 2), self.spec, mel.shape[1] * self.spec.hop)
-        for _ in range(self.config.corrections):
-            wave = self.corrected(wave, mel)
-        return wave.to(mel)
 
     def bins(self, mel: Tensor, track: Tones, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The spectrum's real and imaginary parts, (B, T, K) each, from mels and sources of the same frames."""

@@ -33,21 +33,6 @@ def test_one_hop_a_frame_exactly(frames: int):
     assert wave.shape == (2, 1, frames * 160) and bool(wave.isfinite().all())
 
 
-@pytest.mark.parametrize("chunk", [16, 37, 64])
-@torch.no_grad()
-def test_pieces_give_the_whole(chunk: int):
-    vocoder, mel = small(), mels(190)
-    assert torch.allclose(vocode(vocoder, mel, chunk=chunk), vocode(vocoder, mel, chunk=1000), atol=1e-6)
-
-
-@torch.no_grad()
-def test_pieces_that_overlap_too_little_do_not():
-    vocoder, mel = small(), mels(190)
-    whole = vocode(vocoder, mel, chunk=1000)
-    vocoder.side = 2
-    assert not torch.allclose(vocode(vocoder, mel, chunk=32), whole, atol=1e-4)
-
-
 @torch.no_grad()
 def test_a_row_is_the_same_alone_and_in_a_batch():
     vocoder, mel = small(), mels(60, rows=3)
