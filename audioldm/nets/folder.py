@@ -5,10 +5,8 @@ module, is an AudioLDMError of one line.   A class of ours becomes readable as a
 """
 
 import hashlib
-import os
 import pickle
 import re
-import shutil
 import typing
 import zipfile
 from collections.abc import Callable, Mapping
@@ -367,22 +365,7 @@ def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype 
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     with staged(path) as draft:  # weights in memory may be views of the file at ``path``
         save_file(state, draft, metadata={"format": "pt"})
-        pad_header(draft)
     return path
-
-
-def pad_header(path: Path) -> None:
-    """Put spaces behind a safetensors header: the first weight is then at a multiple of 64 bytes (see ``aligned``)."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length)
-        if not (spaces := -(8 + length) % 64):
-            return
-        longer = path.with_suffix(".longer")
-        with open(longer, "wb") as copy:
-            copy.write((length + spaces).to_bytes(8, "little") + header + b" " * spaces)
-            shutil.copyfileobj(file, copy)
-    os.replace(longer, path)
 
 
 def state_digest(*modules: nn.Module) -> str:

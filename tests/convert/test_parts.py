@@ -161,7 +161,11 @@ def test_a_runs_configuration_calls_builders_of_nets_only(tmp_path):
     torch.save({"state_dict": {"vae.a": torch.zeros(1)}}, run / "checkpoints/last.ckpt")
     (tmp_path / "secret").write_bytes((5).to_bytes(8, "little") + b"hello, and what follows it")
     before = (tmp_path / "secret").read_bytes()
-    for target in ("os.system", "audioldm.nets.folder.pad_header", "audioldm.convert.reference.open_model"):
+    for target in (
+        "os.system",
+        "audioldm.nets.folder.save_component",
+        "audioldm.convert.reference.open_model",
+    ):
         node = f"{{_target_: {target}, path: {tmp_path / 'secret'}}}"
         (run / "config.yaml").write_text(f"task: {{vae: {node}}}")
         with pytest.raises(AudioLDMError, match=f"names '{target}'"):
