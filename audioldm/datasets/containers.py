@@ -61,17 +61,12 @@ def mp3_end(file: BinaryIO) -> int | None:
     return None
 
 
-def au_end(file: BinaryIO, order: Literal["little", "big"]) -> int | None:
-    """Where an AU file ends; None if its header does not say."""
-    sizes = file.read(12)
-    start, size = (int.from_bytes(sizes[at : at + 4], order) for at in (4, 8))
-    return None if size == 2**32 - 1 else start + size
-
-
 def stated_end(file: BinaryIO, head: bytes) -> int | None:
     """Where a file's sound ends by its header, in bytes; None if it does not say."""
     if head in AU:
-        return au_end(file, AU[head])
+        sizes = file.read(12)
+        start, size = (int.from_bytes(sizes[at : at + 4], AU[head]) for at in (4, 8))
+        return None if size == 2**32 - 1 else start + size
     if head not in CHUNKS:
         return None
     begin, name, width, order, align, included = CHUNKS[head]

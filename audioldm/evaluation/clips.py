@@ -52,7 +52,12 @@ def from_folder(folder: Path) -> list[Clip]:
         what = f"{folder} holds no sound files (such as .wav, .flac, .ogg)."
         raise AudioLDMError(what, "Name the folder of the clips.")
     captions = read_captions(folder / CAPTION_FILE) if (folder / CAPTION_FILE).is_file() else {}
-    clips = [Clip(path.stem, path, captions.get(path.stem) or prompt_of(path)) for path in paths]
+    clips = []
+    for path in paths:
+        about, sidecar = {"prompt": captions.get(path.stem)}, path.with_suffix(".json")
+        if not about["prompt"] and sidecar.is_file():  # that ``audioldm generate`` wrote
+            about = read_object(sidecar, "Remove it, or make the clip again.")
+        clips.append(Clip(path.stem, path, prompt if isinstance(prompt := about.get("prompt"), str) else ""))
     return unique(clips, str(folder))
 
 
@@ -63,14 +68,6 @@ def read_captions(path: Path) -> dict[str, str]:
         raise AudioLDMError(f"{table.omitted[0]}.", "Correct this row: its caption would be lost.")
     rows = (row.cells for row in table.records if "id" in row.cells)
     return {str(row["id"]): str(row.get("caption", "")) for row in rows}
-
-
-def prompt_of(path: Path) -> str:
-    """The prompt in the JSON file that ``audioldm generate`` wrote beside a clip, or nothing."""
-    sidecar = path.with_suffix(".json")
-    content = read_object(sidecar, "Remove it, or make the clip again.") if sidecar.is_file() else {}
-    prompt = content.get("prompt")
-    return prompt if isinstance(prompt, str) else ""
 
 
 def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
@@ -99,22 +98,17 @@ def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
     return Protocol(name, about, "first", 10.0, "peak", tuple(sorted(keys)))
 
 
-def has_values(content: dict[str, Any]) -> bool:
-    """Whether the fields of a protocol file are of their types and values."""
-    seconds, items = content["seconds"], content["items"]
-    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
-    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
-    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS
-    return length and known and isinstance(items, list) and all(map(is_text, [*texts, *items]))
-
-
 def read(path: Path) -> Protocol:
     """A protocol file; a list that is not the one of its hash is refused."""
     content = read_object(path, "Get the file again, or make one.")
     names = {*(field.name for field in fields(Protocol)), "sha256"}
     if content.keys() != names:
         raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
-    if not has_values(content):
+    seconds, items = content["seconds"], content["items"]
+    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
+    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
+    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS
+    if not (length and known and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
         what = f"{path} is no protocol: a field has another type or value."
         raise AudioLDMError(what, "Get the file again.")
     expected = content.pop("sha256")

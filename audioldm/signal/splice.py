@@ -15,18 +15,6 @@ BLOCK = 2000
 """STFT frames held at once."""
 
 
-def fade_curve(samples: int, regions: Sequence[tuple[int, int]], fade: int) -> Tensor:
-    """(samples,) in [0, 1]: 1 inside the regions [from, to), a straight line over ``fade`` samples outside, else 0."""
-    place = torch.arange(samples)
-    curve = torch.zeros(samples)
-    for begin, end in regions:
-        if end <= begin:
-            continue
-        away = torch.maximum(begin - place, place - (end - 1)).clamp(min=0)
-        curve = torch.maximum(curve, (1 - away / (fade + 1)).clamp(min=0))
-    return curve
-
-
 def splice(
     base: Tensor, edited: Tensor, regions: Sequence[tuple[int, int]], *, fade: int, power: bool = True
 ) -> Tensor:
@@ -34,7 +22,12 @@ def splice(
 
     ``power`` keeps the power of unrelated sounds; without it the amplitude of like ones.
     """
-    curve = fade_curve(base.shape[-1], regions, fade).to(base)
+    place, curve = torch.arange(base.shape[-1]), torch.zeros(base.shape[-1])
+    for begin, end in regions:
+        if end > begin:  # 1 inside, a straight line over ``fade`` samples outside
+            away = torch.maximum(begin - place, place - (end - 1)).clamp(min=0)
+            curve = torch.maximum(curve, (1 - away / (fade + 1)).clamp(min=0))
+    curve = curve.to(base)
     up, down = ((curve * torch.pi / 2).sin(), (curve * torch.pi / 2).cos()) if power else (curve, 1 - curve)
     mixed = down * base + up * edited
     return torch.where(curve == 0, base, torch.where(curve == 1, edited, mixed))

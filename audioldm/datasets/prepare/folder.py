@@ -58,12 +58,26 @@ def folder(
 
 
 def metadata(place: Path, findings: Findings) -> Path | None:
-    """The one table of a folder that is about its sounds, if there is one.   Raises AudioLDMError for two."""
+    """The one table of a folder that is about its sounds, if there is one.   Raises AudioLDMError for two.
+
+    That is metadata.csv or metadata.jsonl, else a table that names files and captions.
+    """
     listed = [place / name for name in METADATA if (place / name).is_file()]
-    if len(listed := listed or caption_tables(place, findings)) > 1:
-        names = " and ".join(path.name for path in listed)
+    for path in [] if listed else sorted(place.iterdir()):
+        if (kind := path.suffix.lower()) in tables.TABLES and path.is_file():
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    first = tables.lines(tables.read_text(path))[:2]
+                jsonl = kind == ".jsonl"
+                table = tables.json_lines(path, first) if jsonl else tables.separated(path, first, ())
+            except AudioLDMError as error:
+                note(findings, path, error.message)
+                continue
+            head = set(map(column_name, table.columns))
+            listed += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
+    if len(listed) > 1:
         hint = "Keep one of them, or name one: `audioldm data prepare table`."
-        raise AudioLDMError(f"{place} has both {names}.", hint)
+        raise AudioLDMError(f"{place} has both {' and '.join(path.name for path in listed)}.", hint)
     return listed[0] if listed else None
 
 
@@ -140,24 +154,6 @@ def clean(stem: str) -> str:
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", spaced)
     return " ".join(words).lower() if any(len(word) > 1 for word in words) else ""
-
-
-def caption_tables(folder: Path, findings: Findings) -> list[Path]:
-    """The tables that name files and captions; others in the folder are not about the sounds."""
-    out = list[Path]()
-    for path in sorted(folder.iterdir()):
-        if (kind := path.suffix.lower()) in tables.TABLES and path.is_file():
-            try:
-                with warnings.catch_warnings(action="ignore"):
-                    first = tables.lines(tables.read_text(path))[:2]
-                jsonl = kind == ".jsonl"
-                table = tables.json_lines(path, first) if jsonl else tables.separated(path, first, ())
-                head = set(map(column_name, table.columns))
-            except AudioLDMError as error:
-                note(findings, path, error.message)
-                continue
-            out += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
-    return out
 
 
 def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound], set[Path]]:

@@ -8,8 +8,8 @@ from torch import Tensor
 from audioldm.convert.reference import find_part
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import digest
 from audioldm.nets.clap import SmallClap
+from audioldm.paths import sha256
 
 WINDOW = 10.0
 """seconds that CLAP hears at once; a longer clip is heard in consecutive windows, never in a random one"""
@@ -36,7 +36,7 @@ class Clap:
         published = "clap-laion" if part.path.is_file() else "clap"
         self.name, file = "clap-small" if isinstance(self.clap, SmallClap) else published, part.files[-1]
         self.rate, self.dim = self.clap.rate, self.clap.dim
-        self.sha256 = digest(file)
+        self.sha256 = sha256(file)
         self.front = f"clap/1: consecutive windows of {WINDOW:g} s"
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
+from audioldm.paths import sha256
 
 LARGEST = 8 * 2**30
 """bytes of a published file"""
@@ -39,8 +40,10 @@ class WeightFile:
         if not place.is_file():
             hint = f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE."
             raise AudioLDMError(f"{self.name} ({kind} {expected}) is not at {place}.", hint)
-        header = f"blob {place.stat().st_size}\0".encode()
-        actual = digest(place, kind="sha1", begin=header) if blob else digest(place)
+        if (size := place.stat().st_size) > LARGEST:
+            raise AudioLDMError(f"{place} has {size} bytes.", f"Get {self.name} again from {self.url}.")
+        content = b"blob %d\0%b" % (size, place.read_bytes()) if blob else b""
+        actual = hashlib.sha1(content, usedforsecurity=False).hexdigest() if blob else sha256(place)
         if not actual.startswith(expected):
             what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
             raise AudioLDMError(what, f"Get {self.name} again from {self.url}.")
@@ -64,15 +67,6 @@ def package_folder(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise AudioLDMError(f"The package {name} is not installed.", 'Run: pip install "audioldm[eval]"')
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def digest(path: Path, *, kind: str = "sha256", begin: bytes = b"") -> str:
-    """Hash of ``begin`` and the file after it.   Raises AudioLDMError for one longer than published weights are."""
-    if (size := path.stat().st_size) > LARGEST:
-        raise AudioLDMError(f"{path} has {size} bytes.", "Get the published file again.")
-    with path.open("rb") as file:
-        total = hashlib.new(kind, begin, usedforsecurity=False)
-        return hashlib.file_digest(file, lambda: total).hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -107,7 +101,7 @@ class Network:
 
     def __init__(self, path: str | Path | None = None) -> None:
         place = self.file.find(path)
-        self.sha256, self.tensors = digest(place), read_state(place)
+        self.sha256, self.tensors = sha256(place), read_state(place)
 
     def conv(self, x: Tensor, name: str) -> Tensor:
         return nnf.conv2d(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"), padding="same")

