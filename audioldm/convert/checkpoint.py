@@ -146,9 +146,8 @@ def whole_checkpoint(path: Path, state: State, choices: Choices) -> Checkpoint:
             why = f"The moving average lacks {missing[0]!r} ({len(missing)} of {len(raw)} keys)."
             raise AudioLDMError(why, "Use the raw weights (--weights raw).")
         raw = {**raw, **average}
-    shape = unet.read_shape(raw)
-    config = {"shape": shape, "heads": unet.heads(shape.channels)}
-    nets = {"unet": Net(unet.convert(raw, shape), unet.build, config)}
+    ours, shape = unet.convert(raw)
+    nets = {"unet": Net(ours, unet.build, {"shape": shape, "heads": unet.heads(shape.channels)})}
     if parts["vae"]:
         nets["vae"] = vae_net(parts["vae"])
     if parts["vocoder"]:
@@ -193,7 +192,7 @@ def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
     if not isinstance(scale, int | float):
         raise AudioLDMError(f"{folder / TANGO_CONFIG} has no scale_factor.", "Download the folder again.")
     state = below(main, "unet.")
-    shape = unet.read_diffusers_shape(state)
+    shape = unet.read_shape(state, "unet.")
     heads = tuple(max(1, width // TANGO_HEAD) for width in shape.channels)
     nets = {"unet": Net(state, unet.build, {"shape": shape, "heads": heads})}
     nets["text_encoder_2"] = t5_net(below(main, "text_encoder."))

@@ -41,28 +41,17 @@ ENDS = {
 }
 
 
-def read_shape(state: State) -> UNetSizes:
-    """The sizes of a U-Net in CompVis names (without ``PREFIX``), all but the number of heads.
-
-    ``contexts`` has an entry for each transformer of a block, also where there is one.
-    """
+def convert(state: State) -> tuple[State, UNetSizes]:
+    """A U-Net in CompVis names (without ``PREFIX``) in diffusers', and its sizes, all but the number of heads."""
     shapes = Shapes(state, "U-Net", PREFIX)
     levels = len(prefixes(state, r"input_blocks\.\d+\.0\.op\.weight")) + 1
     layers = (shapes.count("input_blocks.") - levels) // levels
     ends = [level * (layers + 1) + layers for level in range(levels)]
-    channels = tuple(shapes.size(f"input_blocks.{n}.0.out_layers.3.weight", 4) for n in ends)
-    middle = range(1, shapes.count("middle_block.") - 1)
-    attention = "middle_block.{}.transformer_blocks.0.attn2.to_k.weight"
-    widths = (shapes.size(attention.format(j), axis=1) for j in middle)
-    return UNetSizes(
-        channels=channels,
-        latent_channels=shapes.size("input_blocks.0.0.weight", 4, axis=1),
-        layers=layers,
-        attention=tuple(f"input_blocks.{n}.1.proj_in.weight" in state for n in ends),
-        contexts=tuple(None if width == channels[-1] else width for width in widths),
-        depth=shapes.count("middle_block.1.transformer_blocks."),
-        film_dim=shapes.size("film_emb.weight", axis=1) if "film_emb.weight" in state else None,
-    )
+    attention = tuple(f"input_blocks.{n}.1.proj_in.weight" in state for n in ends)
+    contexts = (None,) * (shapes.count("middle_block.") - 2)
+    layout = UNetSizes(channels=(0,) * levels, layers=layers, attention=attention, contexts=contexts)
+    ours = rename(state, names(layout), part="U-Net", prefix=PREFIX)
+    return ours, read_shape(ours)
 
 
 def names(shape: UNetSizes) -> dict[str, str]:
@@ -96,11 +85,6 @@ def names(shape: UNetSizes) -> dict[str, str]:
     return table | {f"{t}.{inner}": f"{o}.{inner}" for t, o in transformers.items() for inner in TRANSFORMER}
 
 
-def convert(state: State, shape: UNetSizes) -> State:
-    """diffusers' names for a U-Net in CompVis names (without ``PREFIX``)."""
-    return rename(state, names(shape), part="U-Net", prefix=PREFIX)
-
-
 def average(state: State) -> State:
     """The moving average of the U-Net in a whole checkpoint, in CompVis names; empty where there is none.
 
@@ -123,19 +107,25 @@ def heads(channels: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(1, channel // width) for channel in channels)
 
 
-def read_diffusers_shape(state: State) -> UNetSizes:
-    """The shape of a U-Net of Stable Diffusion's family in diffusers' names, as Tango has it."""
-    shapes, middle = Shapes(state, "U-Net", "unet."), "mid_block.attentions.0"
-    levels = range(max(1, shapes.count("down_blocks.")))
+def read_shape(state: State, prefix: str = "") -> UNetSizes:
+    """The sizes of a U-Net in diffusers' names; ``contexts`` has an entry for each transformer of a block."""
+    shapes, middle = Shapes(state, "U-Net", prefix), "mid_block.attentions"
+    levels, transformers = (
+        range(max(1, shapes.count("down_blocks."))),
+        range(max(1, shapes.count(f"{middle}."))),
+    )
+    channels = tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels)
+    keys = (f"{middle}.{j}.transformer_blocks.0.attn2.to_k.weight" for j in transformers)
+    widths = (shapes.size(key, axis=1) for key in keys)
     return UNetSizes(
-        channels=tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels),
+        channels=channels,
         latent_channels=shapes.size("conv_in.weight", 4, axis=1),
         layers=shapes.count("down_blocks.0.resnets."),
         attention=tuple(shapes.count(f"down_blocks.{i}.attentions.") > 0 for i in levels),
-        contexts=(shapes.size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", axis=1),),
-        depth=shapes.count(f"{middle}.transformer_blocks."),
-        film_dim=None,
-        linear=shapes.tensor(f"{middle}.proj_in.weight").dim() == 2,
+        contexts=tuple(None if width == channels[-1] else width for width in widths),
+        depth=shapes.count(f"{middle}.0.transformer_blocks."),
+        film_dim=shapes.size("class_embedding.weight", axis=1) if "class_embedding.weight" in state else None,
+        linear=shapes.tensor(f"{middle}.0.proj_in.weight").dim() == 2,
     )
 
 

@@ -40,9 +40,9 @@ def test_the_list_is_whole(published):
 
 def test_s_full_is_our_default_unet(published):
     state = sort(published)["unet"]
-    shape = unet.read_shape(state)
+    ours, shape = unet.convert(state)
     assert shape == UNetSizes(attention=(False, True, True, True), contexts=(None,))
-    assert shapes(unet.convert(state, shape)) == of(build_unet)
+    assert shapes(ours) == of(build_unet)
     with torch.device("meta"):
         built = unet.build(shape, unet.heads(shape.channels))
     assert tuple(built.config.attention_head_dim) == (4, 8, 12, 20)
@@ -83,7 +83,7 @@ def test_s_full_has_transformers_default_clap(published):
 
 def translate(state: dict) -> None:
     parts = sort(state)
-    unet.convert(parts["unet"], unet.read_shape(parts["unet"]))
+    unet.convert(parts["unet"])
     first_stage.vae_net(parts["vae"])
     first_stage.vocoder_net(parts["vocoder"], Path("none"))
     conditioners.convert_clap(below(state, "cond_stage_model.model."), "cond_stage_model.model.")
