@@ -26,6 +26,11 @@ def shipped(name: str) -> Path:
     return package.parent / name if checkout else package / f"_{name}"
 
 
+def cache_folder() -> Path:
+    """``audioldm`` below $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
+
+
 def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
     """``folder / name``, if that lies in ``folder``; ``where`` is the file that holds the name, for the message.
 

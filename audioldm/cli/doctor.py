@@ -11,6 +11,7 @@ from typing import Any
 
 import audioldm
 from audioldm.cli.options import AsJson, Command
+from audioldm.paths import cache_folder
 
 PROGRAMS = {
     "ffmpeg": "sound out of videos (data prepare youtube), m4a files",
@@ -89,7 +90,7 @@ def devices() -> list[str]:
 
 def caches() -> dict[str, dict[str, Any]]:
     """Where downloads are (published models, networks that evaluate), and their bytes; None without a folder."""
-    folders = {"embedders": Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"}
+    folders = {"embedders": cache_folder()}
     if version_of("huggingface_hub"):
         from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -23,6 +23,7 @@ from audioldm.cli.options import (
 )
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
+from audioldm.paths import cache_folder
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
@@ -159,7 +160,6 @@ class Score(Command):
         place, out, comparing = self.check(), self.out, self.comparing
         from audioldm.evaluation.clips import Cache
         from audioldm.evaluation.embedders import load_embedder
-        from audioldm.evaluation.embedders.weights import cache_folder
         from audioldm.evaluation.report import as_csv, as_html, as_text
         from audioldm.pipeline.outputs import check_writable, publish, versions
 

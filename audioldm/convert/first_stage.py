@@ -47,10 +47,8 @@ def vae_names(levels: int) -> dict[str, str]:
     """The table for an autoencoder: the decoder's levels are counted from the other end."""
     table = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     ascending = range(levels)
-    for side, down, sampler, order in (
-        ("encoder", "down", "downsample", ascending),
-        ("decoder", "up", "upsample", ascending[::-1]),
-    ):
+    sides = ("encoder", "down", "downsample", ascending), ("decoder", "up", "upsample", ascending[::-1])
+    for side, down, sampler, order in sides:
         table |= {f"{side}.{name}": f"{side}.{name}" for name in ("conv_in", "conv_out")}
         table[f"{side}.norm_out"] = f"{side}.conv_norm_out"
         middle = f"{side}.mid_block"

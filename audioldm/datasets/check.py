@@ -96,16 +96,14 @@ def measure(file: Reader, start: float, seconds: float | None, channel: int | No
         mean = mixer.add(block)
         wave = mean if channel is None else block[:, channel]
         if not torch.isfinite(block).all():
-            nan = ("nan", "samples that are not finite numbers")
-            return Measures(0.0, 0.0, 0.0, "", None, nan)
+            return Measures(0.0, 0.0, 0.0, "", None, ("nan", "samples that are not finite numbers"))
         low, high = min(low, float(wave.min())), max(high, float(wave.max()))
         tops.add(block)
         meter.add(wave)
         digest.update((wave.double() * 32767).round().short().numpy().tobytes())
         samples += len(wave)
-    flaw = flaw_of(low, high, samples, file.rate)
     about = samples / file.rate, tops.share(), meter.value(), digest.hexdigest(), mixer.strongest()
-    return Measures(*about, flaw)
+    return Measures(*about, flaw_of(low, high, samples, file.rate))
 
 
 def flaw_of(low: float, high: float, samples: int, rate: int) -> tuple[str, str] | None:

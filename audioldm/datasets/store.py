@@ -16,7 +16,7 @@ from torch import Tensor
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Row, verified
 from audioldm.errors import AudioLDMError
-from audioldm.paths import staged
+from audioldm.paths import cache_folder, staged
 
 SCALE = 32767
 PART = 256  # clips that may wait in memory to be written
@@ -32,7 +32,7 @@ def store_folder() -> Path:
         return Path(os.environ[PLACE])
     if Path("data/raw").is_dir():
         return Path("data/store")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm" / "store"
+    return cache_folder() / "store"
 
 
 def key_of(rows: Sequence[Row], rate: int) -> str:
@@ -106,11 +106,8 @@ def fill(path: Path, rows: Sequence[Row], rate: int) -> None:
     ends, threads = [0], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with (
-            staged(path.with_suffix(".i16")) as stage,
-            open(stage, "wb") as file,
-            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-        ):
+        pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        with staged(path.with_suffix(".i16")) as stage, open(stage, "wb") as file, pool:
             for begin in range(0, len(rows), PART):
                 for clip in pool.map(partial(load, rate=rate), rows[begin : begin + PART]):
                     file.write(clip.numpy().tobytes())

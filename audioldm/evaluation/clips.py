@@ -76,12 +76,10 @@ def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:
     for row in rows:
         name = Path(row.path).stem + (f"@{row.start:g}" if row.start else "")
         texts = row.captions or ("",)
-        if captions == "first":
-            texts = texts[:1]
-        elif captions == "hash":
-            texts = (texts[int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(texts)],)
-        for i, text in enumerate(texts):
-            key = name if len(texts) == 1 else f"{name}#{i}"
+        by_hash = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(texts)
+        picked = {"first": texts[:1], "all": texts, "hash": texts[by_hash : by_hash + 1]}[captions]
+        for i, text in enumerate(picked):
+            key = name if len(picked) == 1 else f"{name}#{i}"
             clips.append(Clip(key, Path(row.path), text, row.start, row.seconds, row.group or row.path))
     return unique(clips, "the manifest")
 

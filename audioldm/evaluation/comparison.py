@@ -271,11 +271,9 @@ class Comparison:
         few = f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line"
         notes = {f"{few} does not hold; read both beside the floor": rows < 2 * embedder.dim}
         notes |= {f"{len(same)} generated clips are reference clips": bool(same)}
-        for name, clips, reasons in (
-            ("generated", generated, ("silent", "clipped", "duplicates", "cut")),
-            ("reference", real, ("silent", "cut")),
-        ):
+        for name, clips in (("generated", generated), ("reference", real)):
             counts = report.census[name] = clips.census(self.frame)
+            reasons = ("silent", "cut") if clips is real else ("silent", "clipped", "duplicates", "cut")
             notes |= {f"{counts[k]} of {counts['n']} {name} clips: {k}": counts[k] > 0 for k in reasons}
         report.warnings += [note for note, holds in notes.items() if holds and note not in report.warnings]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.paths import sha256
+from audioldm.paths import cache_folder, sha256
 
 LARGEST = 8 * 2**30
 """bytes of a published file"""
@@ -55,10 +55,6 @@ class WeightFile:
         fetched = Path(torch.hub.get_dir()) / "checkpoints" / self.name
         place = weights / self.name
         return fetched if fetched.is_file() and not place.is_file() else place
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioldm"
 
 
 def package_folder(name: str) -> Path:
