@@ -87,7 +87,7 @@ class Caption(Force, DryRun, AsJson, Command):
 
     def caption(self, captioning: "Captioning") -> None:
         """Print each caption as soon as it is there and write the tables; a file that cannot be read is named."""
-        from audioldm.evaluation.table import csv_text
+        from audioldm.tables import csv_text
         from audioldm.paths import write_text
 
         rows: list[dict[str, Any]] = []

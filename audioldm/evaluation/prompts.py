@@ -22,11 +22,10 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec, GeneratedClips
-from audioldm.evaluation.table import csv_text, markdown
 from audioldm.metrics.interval import wilson
 from audioldm.progress import counted, listening
 from audioldm.signal.level import normalise_peak
-from audioldm.tables import filled, lines, read_text
+from audioldm.tables import csv_text, filled, lines, markdown, read_text
 
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"

@@ -8,7 +8,7 @@ from audioldm.evaluation import html
 from audioldm.evaluation.clips import Clip
 from audioldm.evaluation.comparison import Comparison, Line, Report
 from audioldm.evaluation.picture import Picture
-from audioldm.evaluation.table import csv_text, markdown
+from audioldm.tables import csv_text, markdown
 
 SHOWN = 16
 """clips with players: half of them the worst"""

@@ -13,13 +13,13 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.html import Markup
 from audioldm.evaluation.picture import Picture
-from audioldm.evaluation.table import csv_text, markdown
 from audioldm.listening.analysis import Line, Outcome, Screened, outcome, screen
 from audioldm.listening.design import METHODS
 from audioldm.listening.figures import figures
 from audioldm.listening.folder import Test
 from audioldm.pipeline.outputs import publish
 from audioldm.progress import counted
+from audioldm.tables import csv_text, markdown
 
 FEW_RATERS = 6
 Table = tuple[list[str], list[list[str]]]

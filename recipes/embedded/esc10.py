@@ -23,10 +23,10 @@ from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
-from audioldm.evaluation.table import markdown
 from audioldm.metrics.interval import wilson
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.outputs import publish
+from audioldm.tables import markdown
 from recipes.embedded.tagger import embed_rows
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 import audioldm
 from audioldm.evaluation.prompts import Report as PromptReport
 from audioldm.evaluation.report import as_csv
-from audioldm.evaluation.table import csv_text
+from audioldm.tables import csv_text
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\n=1"])
@@ -35,4 +35,4 @@ def test_every_table_is_written_by_the_one_function() -> None:
     writers = [
         p.name for p in root.rglob("*.py") if re.search(r"csv\.(writer|DictWriter)|to_csv", p.read_text())
     ]
-    assert writers == ["table.py"]
+    assert writers == ["tables.py"]

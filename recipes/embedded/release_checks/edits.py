@@ -31,7 +31,6 @@ from audioldm.diffusion.windows import starts
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec
-from audioldm.evaluation.table import markdown
 from audioldm.metrics.frechet import frechet_rows
 from audioldm.pipeline import edit, longform
 from audioldm.pipeline.audioldm import AudioLDM
@@ -41,6 +40,7 @@ from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import log_mel
 from audioldm.signal.splice import crossover, splice
 from audioldm.spec import AudioSpec
+from audioldm.tables import markdown
 from recipes.embedded.esc10 import PROMPTS, TEST_FOLD, Esc10Classifier, check
 from recipes.embedded.release_checks.spectral import (
     envelope_correlation,
