@@ -87,8 +87,8 @@ class Caption(Force, DryRun, AsJson, Command):
 
     def caption(self, captioning: "Captioning") -> None:
         """Print each caption as soon as it is there and write the tables; a file that cannot be read is named."""
-        from audioldm.tables import csv_text
         from audioldm.paths import write_text
+        from audioldm.tables import csv_text
 
         rows: list[dict[str, Any]] = []
         with waiting("describing"):
