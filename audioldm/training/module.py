@@ -26,8 +26,8 @@ class TrainingModule(L.LightningModule):
     plain number, because reading a buffer would wait for the GPU at every batch.   Lightning's ``global_step`` counts
     optimiser steps instead; recipes count batches.   ``accumulate`` batches make a step.   A module of two optimisers
     steps them with ``descend``; ``clip`` is Lightning's gradient_clip_val for it.   ``step`` of a ``recordable``
-    module draws nothing and asks for no value, so that ``speed.record`` can replay it.   A net may come as a
-    ``functools.partial`` that builds it.
+    module draws nothing and asks for no value, so that ``speed.record`` can replay it.   The trained net and a
+    discriminator may come as a ``functools.partial`` that builds it.
     """
 
     part: ClassVar[str]
@@ -79,8 +79,8 @@ class TrainingModule(L.LightningModule):
         """
         if self.configured:
             return
-        for name in dict.fromkeys((self.part, *vars(self))):
-            if isinstance(build := getattr(self, name), partial):
+        for name in (self.part, "discriminator"):
+            if isinstance(build := getattr(self, name, None), partial):
                 try:
                     with torch.device("cpu"):
                         setattr(self, name, build())
