@@ -73,10 +73,6 @@ class Generation(Group):
         return GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
 
 
-class Reporting(Force, DryRun, AsJson):
-    """What is printed, and what may be overwritten."""
-
-
 class Choice(Rows):
     manifest: Path | None = option(None, "Captions and real clips for --model.", "JSONL")
     protocol: Path | None = option(None, "Take exactly this list of clips and captions.", "FILE")
@@ -121,7 +117,7 @@ class Comparing(Group):
     cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", "DIR")
 
 
-class Score(Command):
+class Score(Force, DryRun, AsJson, Command):
     """Score generated clips against real ones: FD, FD∞, KAD, KL, IS, coverage, tag bridge, CLAP, with real rows beside.
 
     Clips are paired by file name. Captions come from the manifest, from captions.csv (id, caption) in the folder,
@@ -142,7 +138,6 @@ class Score(Command):
     choice: Choice = Choice()
     comparing: Comparing = Comparing()
     generation: Generation = Generation()
-    reporting: Reporting = Reporting()
 
     def check(self) -> Path:
         self.generation.model.check()
@@ -153,7 +148,7 @@ class Score(Command):
         if real is None:
             hint = "Give REFERENCE, or --manifest with --model."
             raise AudioLDMError("There is nothing to compare with.", hint)
-        check_free(self.out / "report.json", force=self.reporting.force)
+        check_free(self.out / "report.json", force=self.force)
         return real
 
     def run(self) -> None:
@@ -164,7 +159,7 @@ class Score(Command):
         from audioldm.pipeline.outputs import check_writable, publish, versions
 
         real = self.choice.clips(place)
-        if self.reporting.dry_run:
+        if self.dry_run:
             self.generation.check()
             would(f"clips would be scored against {len(real)} of {place}, in {out}")
             return
@@ -182,7 +177,7 @@ class Score(Command):
         files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
         files["report.json"] = json_text(report.as_dict())
         publish({out / name: content for name, content in files.items()})
-        self.reporting.show(report.as_dict(), f"{as_text(report)}{out / 'report.html'}")
+        self.show(report.as_dict(), f"{as_text(report)}{out / 'report.html'}")
 
     def frame(self, seconds: float | None) -> Any:
         """Length, else ``seconds``, and gain of every clip, of the protocol where none is asked for."""
@@ -261,7 +256,7 @@ def seeds_option(default: int) -> Any:
     return option(default, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
 
 
-class Prompts(Command):
+class Prompts(Force, DryRun, AsJson, Command):
     """Ask for anything; a clip is right when one of its classes is among YAMNet's five highest, with at least .2.
 
     Each class counts at its mean over the clip, and Silence does not count among the five. Clips are kept by a hash of
@@ -285,7 +280,6 @@ class Prompts(Command):
     real: Path | None = option(None, "Real clips for the real and the codec's row.", "PLACE")
     out: Path = option(Path("out/prompts"), "Clips and reports go here.", "-o", "DIR")
     generation: Generation = Generation()
-    reporting: Reporting = Reporting()
 
     def check(self) -> list[Path]:
         """Refuse two things to judge, and reports that are there; returns where these go."""
@@ -293,7 +287,7 @@ class Prompts(Command):
         if self.folder is not None and self.generation.model.model is not None and self.real is None:
             raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
         reports = [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")]
-        check_free(*reports, force=self.reporting.force)
+        check_free(*reports, force=self.force)
         return reports
 
     def run(self) -> None:
@@ -309,7 +303,7 @@ class Prompts(Command):
         asked = asked[: self.limit]
         real = Choice(split="any").clips(self.real) if self.real else []
         existing = from_folder(self.folder) if self.folder is not None else None
-        if self.reporting.dry_run:
+        if self.dry_run:
             generation.check()
             would(f"{seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones")
             return
@@ -337,7 +331,7 @@ class Prompts(Command):
         publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
         for finding in findings:
             say(finding)
-        print(report.json() if self.reporting.as_json else report.markdown(), end="")
+        print(report.json() if self.as_json else report.markdown(), end="")
         if not any(result.clips for result in results):
             raise AudioLDMError("No prompt gave a clip.", f"See {reports[0]}.", code=1)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from audioldm.cli.app import run
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, progress, waiting, would
-from audioldm.cli.evaluate import Generation, Reporting, seeds_option
-from audioldm.cli.options import Command, option
+from audioldm.cli.evaluate import Generation, seeds_option
+from audioldm.cli.options import AsJson, Command, DryRun, Force, option
 from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row
@@ -238,7 +238,7 @@ class Report:
         )
 
 
-class Esc10(Command):
+class Esc10(AsJson, DryRun, Force, Command):
     """Ask for each of ESC-10's ten classes; count how often a classifier of real sounds recognises it.
 
     The classifier is linear, on YAMNet's embeddings, trained on ESC-10's folds 1 to 3. Its accuracy on real
@@ -256,7 +256,6 @@ class Esc10(Command):
     out: Path | None = option(None, "Keep clips and reports here.", "-o", "DIR")
     seeds: int = seeds_option(20)
     generation: Generation = Generation()
-    reporting: Reporting = Reporting()
 
     def check(self) -> None:
         """Refuse two things to measure, and what is there."""
@@ -268,7 +267,7 @@ class Esc10(Command):
             raise AudioLDMError(f"There is no folder {folder}.", "Give --folder a folder of clips.")
         stale = [] if out is None or folder is not None else sorted(out.glob("*/[0-9]*.wav"))
         reports = [] if out is None else [out / "report.json", out / "report.md"]
-        check_free(*reports, *stale, force=self.reporting.force)
+        check_free(*reports, *stale, force=self.force)
 
     def clips(self) -> tuple[Any, dict[str, Any]]:
         """(label, seed, 16 kHz wave) of each clip, and what made them."""
@@ -293,7 +292,7 @@ class Esc10(Command):
         rows = manifests.read(self.manifest)
         check(rows)
         total = self.seeds * len(PROMPTS)
-        if self.reporting.dry_run:
+        if self.dry_run:
             self.generation.check()
             would(f"{total} clips would be recognised by a classifier of {len(rows)} real ones")
             return
@@ -311,7 +310,7 @@ class Esc10(Command):
         if out is not None:
             texts = {"report.json": json_text(report.as_dict()), "report.md": report.markdown()}
             publish({out / name: text for name, text in texts.items()})
-        self.reporting.show(report.as_dict(), report.markdown())
+        self.show(report.as_dict(), report.markdown())
 
 
 if __name__ == "__main__":
