@@ -64,14 +64,15 @@ def would(what: str) -> None:
 @contextmanager
 def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -> Iterator[None]:
     """Our own warnings are told at once, each text once, as lines on stderr; those of others stay as they are."""
-    with warnings.catch_warnings(action="once", category=AudioLDMWarning):
-        others = warnings.showwarning
+    with warnings.catch_warnings(action="always", category=AudioLDMWarning):
+        others, known = warnings.showwarning, set[str]()  # python forgets what it said when filters change
 
         def line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, AudioLDMWarning):
-                tell(str(message))
-            else:
+            if not issubclass(category, AudioLDMWarning):
                 others(message, category, *place, **more)
+            elif str(message) not in known:
+                known.add(str(message))
+                tell(str(message))
 
         warnings.showwarning = line
         yield

@@ -52,6 +52,14 @@ class Edit(Making):
     def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
         return [waves[0], prompt]
 
+    def edited(self, pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any, **settings: Any) -> "Tensor":
+        """One take of waves (N,) at the model's rate; settings as for the functions of ``pipeline.edit``."""
+        from audioldm.pipeline import edit
+
+        function = getattr(edit, MAKERS.get(self.name(), self.name()))
+        wave: Tensor = function(pipe, *self.subjects(waves, prompt), **self.keywords(), **settings)
+        return wave
+
     @property
     def splices(self) -> bool:
         return bool(vars(self).get("splice"))
@@ -87,14 +95,11 @@ class Edit(Making):
         about = {"edit": self.name(), "inputs": inputs, "splice": self.splices, "schedule": schedule}
         made_by = {**settings, **config.settings(), **about, **keywords}
         record: dict[str, Any] = {"command": f"edit {self.name()}", "settings": made_by}
-        function = getattr(edit, MAKERS.get(self.name(), self.name()))
-        subjects = self.subjects([file.mono(pipe.spec.rate) for file in files], asked)
+        waves = [file.mono(pipe.spec.rate) for file in files]
         with progress(len(clips), "takes") as advance:
             for clip in clips:
-                wave = function(
-                    pipe, *subjects, seed=clip.seed, guidance_config=config,
-                    on_step=lambda _, steps: advance(1 / steps), **keywords, **settings,
-                )  # fmt: skip
+                take = {"seed": clip.seed, "on_step": lambda _, steps: advance(1 / steps)}
+                wave = self.edited(pipe, waves, asked, guidance_config=config, **take, **settings)
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = wave if file is None else file.mono(pipe.spec.rate)
                 result = {**record, "options": self.options(clip)}

@@ -14,19 +14,20 @@ from torch import Tensor
 from audioldm.cli.checks import check_parts
 from audioldm.cli.clips import Clip, stem_of
 from audioldm.cli.console import warned
+from audioldm.cli.edit import EDITS as COMMANDS
+from audioldm.cli.edit import OneFile
+from audioldm.cli.options import build
 from audioldm.cli.options.groups import Output
 from audioldm.cli.prompts import NUMBERS
 from audioldm.cli.results import save
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
-from audioldm.pipeline import edit, sounds
+from audioldm.pipeline import sounds
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.edit import FADE
 from audioldm.serve.jobs import Job, Jobs, OnStep, Progress, watch
 
-EDITS = {"transfer": "transfer", "inpaint": "inpaint", "continue": "outpaint", "upscale": "upscale", "vary": "vary",
-         "denoise": "denoise"}  # fmt: skip
-"""Edits by name and the functions of ``pipeline.edit`` that make them"""
+EDITS = {name: kind for name, kind in COMMANDS.items() if issubclass(kind, OneFile) and name != "outpaint"}
+"""the commands that edit one sound; "continue" is the one that lengthens it"""
 
 
 @dataclass(frozen=True)
@@ -77,36 +78,27 @@ class EditRequest:
     def added(self) -> float:
         return self.seconds if self.kind == "continue" else 0.0
 
-    def regions(self, seconds: float) -> list[tuple[float, float]]:
-        return [(self.begin, min(self.end, seconds))] if self.end > self.begin else []
-
     def check(self) -> None:
         if self.kind not in EDITS:
             raise AudioLDMError(f"edit={self.kind!r} is unknown.", f"Known: {', '.join(EDITS)}.")
         if self.kind == "continue" and self.seconds <= 0:
             raise AudioLDMError("0 seconds longer adds nothing.", "Ask for more than 0.")
         if self.kind == "inpaint" and self.end <= self.begin:
-            raise AudioLDMError(
-                "There is no region to make anew.", "Drag over the waveform, or type From and To."
-            )
+            hint = "Drag over the waveform, or type From and To."
+            raise AudioLDMError("There is no region to make anew.", hint)
         if self.splice and not (self.end > self.begin or self.added):
             raise AudioLDMError("There is no region to put into the file.", "Select one on the waveform.")
 
-    def options(self, seconds: float) -> dict[str, Any]:
-        """Keywords of the edit's function, for a sound of so many seconds."""
-        regions = self.regions(seconds)
-        kinds: dict[str, dict[str, Any]] = {
-            "inpaint": {"regions": regions},
-            "continue": {"after": self.seconds},
-            "upscale": {},
-        }
-        region = {"regions": regions or None} if self.kind in ("transfer", "vary") else {}
-        return kinds.get(self.kind, {"strength": self.strength, **region})
+    def command(self, seconds: float) -> OneFile:
+        """The edit of a sound of so many seconds, as the command line makes it."""
+        begin, end = ([self.begin], [min(self.end, seconds)]) if self.end > self.begin else ([], [])
+        values = {**vars(self), "file": Path(self.path or ""), "begin": begin, "end": end}
+        return build(EDITS[self.kind], values)
 
     def apply(self, pipe: AudioLDM, wave: Tensor, **settings: Any) -> Tensor:
-        function: Callable[..., Tensor] = getattr(edit, EDITS[self.kind])
-        options = self.options(len(wave) / pipe.spec.rate)
-        return function(pipe, wave, self.prompt.strip(), **options, **settings)
+        """The edit of a wave (N,) at the model's rate."""
+        command = self.command(len(wave) / pipe.spec.rate)
+        return command.edited(pipe, [wave], self.prompt.strip(), **settings)
 
 
 @dataclass(frozen=True)
@@ -121,8 +113,9 @@ class Edit:
         """What a sidecar says of it, and what became of the channels of the file."""
         request = self.request
         return {
-            **self.settings, "edit": request.kind, **request.options(self.sound.seconds), "splice": request.splice,
-            "input": Path(request.path or "").name, "seconds": self.sound.seconds + request.added,
+            **self.settings, "edit": request.kind, **request.command(self.sound.seconds).keywords(),
+            "splice": request.splice, "input": Path(request.path or "").name,
+            "seconds": self.sound.seconds + request.added,
             "notes": [f"of your file, {note}" for note in self.sound.notes(splice=request.splice)],
         }  # fmt: skip
 
@@ -200,10 +193,7 @@ class Service:
                 wave = request.apply(self.pipe, sound.mono(rate), **settings)
             if not request.splice:
                 return [Result(wave, notes)]
-            new = request.regions(sound.seconds)
-            if request.added:
-                new = [(sound.seconds, sound.seconds + request.added)]
-            file = sounds.splice_into(sound.padded(0, request.added), wave, rate, new, fade=FADE)
+            file = request.command(sound.seconds).spliced(sound, wave, self.pipe)
             return [Result(file.mono(rate), notes, file)]
 
         return self.jobs.submit(Job(work, None, on_step=on_step))
