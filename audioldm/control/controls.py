@@ -8,10 +8,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as nnf
+from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
 from audioldm.control.maps import pictures
-from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, each, joined, widths_of
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined, widths_of
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json
@@ -68,7 +69,7 @@ class MapControl:
                 part = part * nnf.adaptive_avg_pool2d(self.scale * share, (part.shape[2], 1))
                 return nnf.pad(part, (0, 0) * (part.dim() - 1) + (0, len(x) - len(part)))
 
-            return call(x, t, condition, **joined(residuals, each(added, weighed)))
+            return call(x, t, condition, **joined(residuals, tree_map(weighed, added)))
 
         return called
 

@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
 from audioldm.nets.folder import Component
@@ -22,20 +23,10 @@ Residuals = dict[str, Any]
 """Keywords of the U-Net: down_block_additional_residuals, mid_block_additional_residual, or the intrablock ones."""
 
 
-def each(residuals: Residuals, function: Callable[[Tensor], Tensor]) -> Residuals:
-    return {
-        name: [function(part) for part in value] if isinstance(value, list) else function(value)
-        for name, value in residuals.items()
-    }
-
-
 def joined(one: Residuals, other: Residuals) -> Residuals:
     """Sums where both add to the same place."""
-    out = {**other, **one}
-    for name in one.keys() & other.keys():
-        a, b = one[name], other[name]
-        out[name] = [x + y for x, y in zip(a, b, strict=True)] if isinstance(a, list) else a + b
-    return out
+    both = one.keys() & other.keys()
+    return {**other, **one, **{name: tree_map(torch.add, one[name], other[name]) for name in both}}
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:

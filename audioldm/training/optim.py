@@ -68,19 +68,15 @@ def adamw(
     """
     trained = [p for p in parameters if p.requires_grad]
     device = trained[0].device
-    fused, on_gpu = has_fused_step(trained), capturable and device.type == "cuda"
+    on_gpu = capturable and device.type == "cuda"
+    # one pass over each tensor instead of a dozen; a net that is split over CPUs has no such kernel
+    fused = device.type == "cuda" or (device.type == "cpu" and all(local(p) is p for p in trained))
     groups: list[dict[str, Any]] = []
     for is_matrix, each in ((True, decay), (False, 0.0)):
         if params := [p for p in trained if (p.dim() > 1) == is_matrix]:
             rate: Any = torch.tensor(lr, device=device) if on_gpu else lr
             groups.append({"params": params, "weight_decay": each, "initial_lr": lr, "lr": rate})
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, capturable=on_gpu)
-
-
-def has_fused_step(parameters: list[torch.nn.Parameter]) -> bool:
-    """Whether one pass over each tensor can do instead of a dozen; a net that is split over CPUs has no such kernel."""
-    kind = parameters[0].device.type
-    return kind == "cuda" or (kind == "cpu" and all(local(p) is p for p in parameters))
 
 
 def restore_rates(rates: LambdaLR, device: torch.device) -> None:
