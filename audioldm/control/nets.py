@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
 from audioldm.nets.folder import Component
-from audioldm.nets.unet import NetCall, kind_of
+from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 
 Residuals = dict[str, Any]
 """Keywords of the U-Net: down_block_additional_residuals, mid_block_additional_residual, or the intrablock ones."""
@@ -72,7 +72,7 @@ class ControlNet(Component):
 
     @classmethod
     def of(
-        cls, unet: UNet2DConditionModel, map: str, *, stride: int, base: str = "", depth: int | None = None
+        cls, unet: LatentUNet, map: str, *, stride: int, base: str = "", depth: int | None = None
     ) -> "ControlNet":
         """A ControlNet that begins as a copy of ``unet``, or of its first ``depth`` levels."""
         net = cls(unet=dict(unet.config), map=map, stride=stride, base=base, depth=depth)
@@ -115,7 +115,7 @@ def attends(block: nn.Module) -> bool:
     return bool(getattr(block, "has_cross_attention", False))
 
 
-def skips_of(unet: UNet2DConditionModel) -> list[tuple[int, int]]:
+def skips_of(unet: LatentUNet) -> list[tuple[int, int]]:
     """Width of each skip connection of a whole U-Net, and how often the latent was halved before it."""
     widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
     skips = [(widths[0], 0)]
@@ -137,13 +137,7 @@ class T2IAdapter(Component):
     """
 
     def __init__(
-        self,
-        levels: Sequence[int],
-        map: str,
-        stride: int = 4,
-        width: int = 64,
-        layers: int = 1,
-        base: str = "",
+        self, levels: Sequence[int], map: str, stride: int, width: int = 64, layers: int = 1, base: str = ""
     ) -> None:
         super().__init__()
         self.see = nn.Sequential(nn.PixelUnshuffle(stride), nn.Conv2d(stride**2, width, 3, padding=1))
@@ -155,9 +149,7 @@ class T2IAdapter(Component):
             self.out.append(zeroed(nn.Conv2d(width, level, 1)))
 
     @classmethod
-    def of(
-        cls, unet: UNet2DConditionModel, map: str, *, stride: int, base: str = "", **sizes: int
-    ) -> "T2IAdapter":
+    def of(cls, unet: LatentUNet, map: str, *, stride: int, base: str = "", **sizes: int) -> "T2IAdapter":
         """An adapter of the levels of ``unet``: the first and second at half its grid, each next at half of that.
 
         ``sizes``: width and layers.
@@ -177,12 +169,12 @@ class T2IAdapter(Component):
         return {"down_intrablock_additional_residuals": added}
 
 
-def second_attentions(unet: UNet2DConditionModel) -> dict[str, Attention]:
+def second_attentions(unet: LatentUNet) -> dict[str, Attention]:
     """The attention of every transformer block that looks at the text, or in a FiLM model at the latent again."""
     return {name: part for name, part in unet.named_modules() if name.endswith("attn2") and part is not None}
 
 
-def widths_of(unet: UNet2DConditionModel) -> list[int]:
+def widths_of(unet: LatentUNet) -> list[int]:
     """Widths of the keys of those attentions."""
     return [part.to_k.out_features for part in second_attentions(unet).values()]
 
@@ -207,18 +199,13 @@ class IPAdapter(Component):
 
     @classmethod
     def of(
-        cls, unet: UNet2DConditionModel, dim: int, *, tokens: int = 4, width: int = 128, base: str = ""
+        cls, unet: LatentUNet, dim: int, *, tokens: int = 4, width: int = 128, base: str = ""
     ) -> "IPAdapter":
         """One that fits ``unet`` and CLAP vectors of ``dim``."""
         return cls(dim=dim, widths=tuple(widths_of(unet)), tokens=tokens, width=width, base=base)
 
     def around(
-        self,
-        call: NetCall,
-        unet: UNet2DConditionModel,
-        vector: Tensor,
-        scale: float = 1.0,
-        rows: int | None = None,
+        self, call: NetCall, unet: LatentUNet, vector: Tensor, scale: float = 1.0, rows: int | None = None
     ) -> NetCall:
         """``call`` with the sound ``vector`` (B or 1, D) attended to, in its first ``rows`` (None: all).   Eq. 5."""
         attentions = second_attentions(unet).values()

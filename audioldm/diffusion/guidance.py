@@ -154,22 +154,16 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
     return clipped
 
 
-def uphill(x0: Tensor, x: Tensor, value: Tensor, sigma: Tensor, scale: float, limit: float | None) -> Tensor:
+def uphill(x0: Tensor, x: Tensor, value: Tensor, sigma: Tensor, scale: float, limit: float) -> Tensor:
     """x0 plus scale sigma^2 times the slope of ``value`` (B,) at x, its root mean square at most ``limit``."""
     (slope,) = torch.autograd.grad(value, x, torch.ones_like(value))
     move = scale * spread(sigma, x) ** 2 * slope
-    if limit is not None:
-        size = move.flatten(1).square().mean(1).sqrt()
-        move = move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
-    return x0.detach() + move
+    size = move.flatten(1).square().mean(1).sqrt()
+    return x0.detach() + move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
 
 
 def classifier(
-    denoise: Denoiser,
-    log_prob: Callable[[Tensor, Tensor], Tensor],
-    scale: float = 1.0,
-    *,
-    limit: float | None = None,
+    denoise: Denoiser, log_prob: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0, limit: float = inf
 ) -> Denoiser:
     """Up the gradient of a noise-aware classifier.   Dhariwal & Nichol 2021, arXiv:2105.05233.
 
@@ -187,7 +181,7 @@ def classifier(
 
 
 def reward(
-    denoise: Denoiser, value: Callable[[Tensor], Tensor], scale: float = 1.0, *, limit: float | None = None
+    denoise: Denoiser, value: Callable[[Tensor], Tensor], scale: float = 1.0, limit: float = inf
 ) -> Denoiser:
     """Up the gradient of a value of x0, such as a CLAP score.   Chung et al. 2023 (DPS), arXiv:2209.14687.
 

@@ -86,18 +86,13 @@ def blend(
 
 
 def windowed(
-    parts: Sequence[Denoiser],
-    shares: Tensor,
-    *,
-    window: int,
-    stride: int | None = None,
-    circular: bool = False,
+    parts: Sequence[Denoiser], shares: Tensor, *, window: int, stride: int = 0, circular: bool = False
 ) -> Denoiser:
     """One denoiser for any T from denoisers that see ``window`` frames; part p counts shares[p] (P, T) in each frame.
 
-    Shares sum to 1 in every frame; a part is called only in windows where it counts.   One part and one window is that
-    part, bit by bit.   With ``circular`` the last frame is followed by the first (a loop), and T >= window.   While a
-    window is denoised, ``WINDOW`` says where it lies.
+    Windows are at most ``stride`` apart, for 0 half of one.   Shares sum to 1 in every frame; a part is called only in
+    windows where it counts.   One part and one window is that part, bit by bit.   With ``circular`` the last frame is
+    followed by the first (a loop), and T >= window.   While a window is denoised, ``WINDOW`` says where it lies.
     """
     length = shares.shape[1]
     begins = starts(length, window, stride or max(1, window // 2), circular=circular)

@@ -40,13 +40,7 @@ class TrainingModule(L.LightningModule):
     broken: Tensor
 
     def __init__(
-        self,
-        *,
-        batches: int,
-        lr: float = 1e-4,
-        warmup: int = 100,
-        seed: int = 0,
-        optim: Optim | None = None,
+        self, *, batches: int, lr: float = 1e-4, warmup: int = 100, seed: int = 0, optim: Optim | None = None
     ) -> None:
         super().__init__()
         self.batches, self.warmup, self.seed, self.lr = batches, warmup, seed, lr
