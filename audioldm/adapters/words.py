@@ -78,8 +78,7 @@ def start_rows(clap: Any, like: str, count: int) -> Tensor:
 
 def attach_words(clap: Any, words: Words) -> list[nn.Parameter]:
     """Give ``clap`` the words so that their rows can learn; everything else of its text tower is frozen."""
-    table = begin(clap, words)
-    clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
+    table = read_as_tokens(clap, words)
     clap.text_encoder.requires_grad_(False)
     added = Appended(words.rows)
     parametrize.register_parametrization(table, "weight", added.to(table.weight.device), unsafe=True)
@@ -100,8 +99,7 @@ def merge_words(clap: Any, additions: Sequence[Words]) -> Vocabulary:
     before = Vocabulary(clap.tokenizer, clap.text_encoder.get_input_embeddings())
     try:
         for words in additions:
-            table = begin(clap, words)
-            clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
+            table = read_as_tokens(clap, words)
             rows = torch.cat([table.weight, words.rows.to(table.weight)])
             set_table(clap, nn.Embedding.from_pretrained(rows, freeze=True, padding_idx=table.padding_idx))
     except AudioLDMError:
@@ -121,8 +119,8 @@ def set_table(clap: Any, table: nn.Embedding) -> None:
     clap.text_encoder.config.vocab_size = len(table.weight)
 
 
-def begin(clap: Any, words: Words) -> nn.Embedding:
-    """The table of ``clap``, once it is sure that the words' rows can follow its own."""
+def read_as_tokens(clap: Any, words: Words) -> nn.Embedding:
+    """Let the tokenizer know the words; the table of ``clap``, which their rows can follow.   Raises AudioLDMError."""
     table = clap.text_encoder.get_input_embeddings()
     width, known = table.weight.shape[1], len(table.weight)
     if words.rows.dim() != 2 or words.rows.shape[1] != width:
@@ -131,4 +129,5 @@ def begin(clap: Any, words: Words) -> nn.Embedding:
     if len(clap.tokenizer) != known:
         why = f"The tokenizer has {len(clap.tokenizer)} words, the text tower {known}."
         raise AudioLDMError(why, "New words need a model whose two agree.")
+    clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
     return table

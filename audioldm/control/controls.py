@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
 from audioldm.control.maps import pictures
+from audioldm.control.micro import MicroControl
 from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined, widths_of
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
@@ -28,13 +29,6 @@ ALIKE = (
     "cross_attention_dim", "class_embed_type", "projection_class_embeddings_input_dim", "class_embeddings_concat",
 )  # fmt: skip
 """settings of a U-Net that a copy of its encoder must share to add to its skips"""
-
-
-class Control(Protocol):
-    """Changes a U-Net's call."""
-
-    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall: ...
-    def settings(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -95,6 +89,10 @@ class AudioPromptControl:
 
     def settings(self) -> dict[str, Any]:
         return {"sound": self.source, "scale": self.scale, "net": "IPAdapter"}
+
+
+Control = MapControl | AudioPromptControl | MicroControl
+"""What changes a U-Net's call."""
 
 
 def fitted(picture: Tensor, frames: int) -> tuple[Tensor, Tensor]:

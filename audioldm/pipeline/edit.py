@@ -64,15 +64,9 @@ class Canvas:
     gain: float
     mean: float
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
-        parts: Components,
-        wave: Tensor,
-        run: Run | None = None,
-        *,
-        seed: int = 0,
-        **options: Unpack[Options],
+        parts: Components, wave: Tensor, run: Run | None = None, *, seed: int = 0, **options: Unpack[Options]
     ) -> "Canvas":
         """Encode ``wave`` (N,); the seed's noise is the one that generation would draw.
 
@@ -86,7 +80,7 @@ class Canvas:
         gain = PEAK / max(peak_of(wave - mean), PEAK / MAX_GAIN)
         latent = longform.encode(parts, (wave - mean) * gain)
         run = run or Run.of(parts, [seed], shape=latent.shape[1:], **options)
-        return cls(run, latent, wave.shape[0], gain, mean)
+        return Canvas(run, latent, wave.shape[0], gain, mean)
 
     @property
     def parts(self) -> Components:

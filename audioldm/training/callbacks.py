@@ -64,9 +64,7 @@ class Throughput(L.Callback):
     def on_train_batch_start(self, *args: Any) -> None:
         self.waited += self.lap()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         self.worked += self.lap()
         first = batch[0] if isinstance(batch, tuple) else batch
         self.samples += len(first.wave if isinstance(first, Batch) else first.mean) * trainer.world_size

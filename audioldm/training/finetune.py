@@ -230,9 +230,7 @@ class TextualInversion(OfModel):
     ``start`` names words near the sound, whose mean the ``vectors`` rows begin at.
     """
 
-    def __init__(
-        self, *, word: str, vectors: int, start: str, templates: Sequence[str], **settings: Any
-    ) -> None:
+    def __init__(self, *, word: str, vectors: int, start: str, templates: list[str], **settings: Any) -> None:
         super().__init__(**settings)
         check_word(word)
         if self.empty_tokens is not None:
