@@ -41,8 +41,7 @@ SCHEDULE = re.compile(
 TANGO_MAIN, TANGO_VAE, TANGO_CONFIG = "pytorch_model_main.bin", "pytorch_model_vae.bin", "vae_config.json"
 TANGO_FILES = (TANGO_CONFIG, TANGO_VAE, TANGO_MAIN)
 """what is needed of Tango; its ``pytorch_model_stft.bin`` holds mel filters, which follow from the sampling rate"""
-TANGO_HEAD = 64
-"""channels of one attention head in Stable Diffusion 2"""
+TANGO_HEAD = 64  # channels of one attention head in Stable Diffusion 2
 
 
 @dataclass

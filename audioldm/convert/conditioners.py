@@ -17,10 +17,8 @@ Nets = dict[str, Net]
 FRONT_END = re.compile(r"mel_transform\..+|unconditional_token|empty_(text_embed|hidden_state_cfg)")
 """buffers of the wrappers: CLAP's mel filters, and embeddings of the empty prompt, which are computed anew"""
 MODEL = re.compile(r"model\..+")
-AUDIOMAE = "audiomae."
-"""what AudioLDM 2's GPT-2 learned to imitate; it is not needed to generate"""
-GPT_HEAD = 64
-"""channels of one of GPT-2's attention heads"""
+AUDIOMAE = "audiomae."  # what AudioLDM 2's GPT-2 learned to imitate; it is not needed to generate
+GPT_HEAD = 64  # channels of one of GPT-2's attention heads
 GPT_PART = re.compile(
     r"(start|end)_of_sequence_tokens\.weight|input_sequence_embed_linear\.\d+\.(weight|bias)"
     r"|model\..+|cond_stage_models\..+"
@@ -30,8 +28,7 @@ GPT_KEYS = {
     "start_of_sequence_tokens.weight", "end_of_sequence_tokens.weight", "model.wte.weight",
     "input_sequence_embed_linear.0.weight", "input_sequence_embed_linear.1.weight",
 }  # fmt: skip
-GPT_MASK = re.compile(r"h\.\d+\.attn\.(?:masked_)?bias")
-"""the causal mask: old transformers saved it"""
+GPT_MASK = re.compile(r"h\.\d+\.attn\.(?:masked_)?bias")  # the causal mask: old transformers saved it
 T5_KEYS = {"shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"}
 
 BLOCK, OUR_BLOCK = "audio_branch.layers.*.blocks.*", "audio_model.audio_encoder.layers.*.blocks.*"

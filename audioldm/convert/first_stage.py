@@ -16,8 +16,7 @@ from audioldm.nets.vae import build_vae
 PREFIX = "first_stage_model."
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 INNER = ("norm1", "norm2", "conv1", "conv2")
-TRAINING = (r"loss\..+",)
-"""LPIPS and the discriminator of the autoencoder's training"""
+TRAINING = (r"loss\..+",)  # LPIPS and the discriminator of the autoencoder's training
 VOCODER_NAMES = {
     "conv_pre": "conv_pre", "conv_post": "conv_post", "ups.*": "upsampler.*",
     "resblocks.*.convs1.*": "resblocks.*.convs1.*", "resblocks.*.convs2.*": "resblocks.*.convs2.*",

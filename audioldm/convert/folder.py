@@ -16,8 +16,7 @@ from audioldm.nets.text_encoder import LENGTH, AudioLDM2TextEncoder, T5TextEncod
 
 Heads = Literal["original", "as-published"]
 Weights = Literal["ema", "raw"]
-MAX_TOKENS = 512
-"""RoBERTa's longest text, and Tango's longest prompt"""
+MAX_TOKENS = 512  # RoBERTa's longest text, and Tango's longest prompt
 ROBERTA, T5 = "FacebookAI/roberta-base", "google/flan-t5-large"
 TOKENIZERS = {
     ROBERTA: (("vocab.json", "merges.txt"), ("tokenizer.json",)),

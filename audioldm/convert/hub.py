@@ -20,8 +20,7 @@ from audioldm.nets.folder import NAMES
 HTTPError: type[Exception] = errors.HfHubHTTPError.__mro__[1]
 """the base class of every failure of the hub's HTTP client, whichever client it uses"""
 PARTS = ("unet", "vae", "vocoder", "text_encoder")
-MORE = ("text_encoder_2", "projection_model", "language_model")
-"""what AudioLDM 2 has besides"""
+MORE = ("text_encoder_2", "projection_model", "language_model")  # what AudioLDM 2 has besides
 TOKENIZER = (
     "tokenizer.json", "spiece.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
 )  # fmt: skip

@@ -40,11 +40,9 @@ HASHED = (
 )  # fmt: skip
 ABOUT = {"name": str, "spec": dict, "defaults": dict, "about": dict, "sha256": dict}
 """what ``audioldm.json`` holds"""
-REQUIRED = ("seconds", "steps", "sampler", "grid", "guidance")
-"""defaults that a model folder must name"""
+REQUIRED = ("seconds", "steps", "sampler", "grid", "guidance")  # defaults that a model folder must name
 AGAIN = "Copy the model folder again."
-MOST_STEPS = 100_000
-"""of a schedule"""
+MOST_STEPS = 100_000  # of a schedule
 SHAPES = {"linear": linear, "scaled_linear": scaled_linear}
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}  # ours: diffusers'
 

@@ -25,8 +25,7 @@ from audioldm.nets.unet import UNetSizes
 from audioldm.paths import staged
 
 CLAP_PREFIX = "cond_stage_model.model."
-CLASSES = 527
-"""of AudioSet"""
+CLASSES = 527  # of AudioSet
 COMPUTED = r".*\.(position_ids|token_type_ids)"
 
 

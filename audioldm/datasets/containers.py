@@ -8,8 +8,7 @@ import sys
 import zlib
 from typing import BinaryIO, Literal
 
-OPEN = {4: 2**32 - 2**16, 8: 2**64}
-"""By its bytes, a size that is so large states none."""
+OPEN = {4: 2**32 - 2**16, 8: 2**64}  # By its bytes, a size that is so large states none.
 CUT = "cut off before its end"
 MORE = "more than one sound: what begins at byte {place} would not be read"
 MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -23,8 +22,7 @@ CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int, int]] = 
 }
 """First bytes of a file -> where its chunks begin, bytes of a chunk's name and size, their order, its alignment, and
 bytes of the chunk's header that its size includes"""
-MP3_SLACK = 1500
-"""Bytes; some encoders count a frame more or less."""
+MP3_SLACK = 1500  # Bytes; some encoders count a frame more or less.
 AU: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
 
 

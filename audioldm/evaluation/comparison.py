@@ -23,10 +23,8 @@ SPLITS = 10
 RECALL = 10
 SUBSETS = 2000
 """clips that all subsets of one size hold together, so that a large set costs no more than a small one"""
-FEWEST = 24
-"""clips from which a line in 1/n is drawn"""
-SHORT = 0.5
-"""seconds below which embedders, which look at about a second, see mostly padding"""
+FEWEST = 24  # clips from which a line in 1/n is drawn
+SHORT = 0.5  # seconds below which embedders, which look at about a second, see mostly padding
 ABOUT = {
     "FD": "Fréchet distance, lower is nearer; biased by n, compare at one n only",
     "FD_inf": "the same at 1/n = 0, both sets thinned without replacement",

@@ -15,8 +15,7 @@ from audioldm.signal.decibels import mel_decibels
 from audioldm.spec import SPECS
 
 SPEC = SPECS["16k_64"]
-TOP, RANGE = 30.0, 80.0
-"""dB re a mel magnitude of 1: the one colour scale of every spectrogram"""
+TOP, RANGE = 30.0, 80.0  # dB re a mel magnitude of 1: the one colour scale of every spectrogram
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1180px;padding:0 1em;color:#1b1b1b;background:#fff}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ccc}

@@ -29,8 +29,7 @@ from audioldm.tables import csv_text, filled, lines, markdown, read_text
 
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
-Scores = dict[str, float]
-"""class -> mean over the clip"""
+Scores = dict[str, float]  # class -> mean over the clip
 ClipSource = Callable[[str, int], list[tuple[int, Path]]]
 """(prompt, number of seeds) -> (seed, file) of each clip"""
 

@@ -10,8 +10,7 @@ from audioldm.evaluation.comparison import Comparison, Line, Report
 from audioldm.evaluation.picture import Picture
 from audioldm.tables import csv_text, markdown
 
-SHOWN = 16
-"""clips with players: half of them the worst"""
+SHOWN = 16  # clips with players: half of them the worst
 DISTANCES = ("FD", "FD_inf", "KAD", "KL")
 BY_CLIP = ("kl", "bridge", "clap")
 

@@ -8,8 +8,7 @@ import torchaudio.functional as taf
 from torch import Tensor
 from torch.nn import functional as nnf
 
-QUIET = 0.01
-"""RMS, -40 dB: a silent clip would otherwise outweigh all others."""
+QUIET = 0.01  # RMS, -40 dB: a silent clip would otherwise outweigh all others.
 
 
 def _magnitude(wave: Tensor, n_fft: int) -> Tensor:

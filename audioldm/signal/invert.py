@@ -9,10 +9,8 @@ from torch.nn import functional as nnf
 from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import AudioSpec
 
-FIRST, LATER = 20, 3
-"""Steps of ``fitted`` before the first round of a phase refinement, and in each."""
-NOISE = 0.7
-"""Share of noise that a phase refinement begins with."""
+FIRST, LATER = 20, 3  # Steps of ``fitted`` before the first round of a phase refinement, and in each.
+NOISE = 0.7  # Share of noise that a phase refinement begins with.
 FLOOR = 0.5
 """Nepers above the log-mel's floor that still count as the floor: nets come that near to it, and sounds lie above."""
 MOMENTUM = 0.99

@@ -11,8 +11,7 @@ from audioldm.spec import AudioSpec
 
 TAPS = 511
 """Length of the crossover's filter: with Kaiser's beta 10 it falls by 100 dB within 0.026 of half the rate (200 Hz)."""
-BLOCK = 2000
-"""STFT frames held at once."""
+BLOCK = 2000  # STFT frames held at once.
 
 
 def splice(

@@ -11,12 +11,9 @@ from torchaudio.transforms import MelSpectrogram
 from audioldm.evaluation.embedders.weights import Network, WeightFile
 
 RATE, N_FFT, HOP = 48000, 2048, 242
-STEP = RATE // 2
-"""samples between the begins of two windows of 1 s: Stable Audio's"""
-PAD = (N_FFT - RATE % HOP) // 2
-"""zeros at each end of a window, so that it has ceil(48000 / 242) frames"""
-AT_ONCE = 8
-"""windows at once: one has 13 MB in its first layer"""
+STEP = RATE // 2  # samples between the begins of two windows of 1 s: Stable Audio's
+PAD = (N_FFT - RATE % HOP) // 2  # zeros at each end of a window, so that it has ceil(48000 / 242) frames
+AT_ONCE = 8  # windows at once: one has 13 MB in its first layer
 MEL = MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=256, center=False, norm="slaney", mel_scale="htk")
 
 

@@ -11,8 +11,7 @@ from audioldm.evaluation.embedders.weights import Network, WeightFile
 from audioldm.evaluation.embedders.yamnet import kaldi_bank
 
 RATE = 32000
-SPAN, LEAST = 10, 1
-"""seconds that the network takes at once, and from which the rest of a last window counts"""
+SPAN, LEAST = 10, 1  # seconds that the network takes at once, and from which the rest of a last window counts
 
 
 def log_mel(wave: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.paths import cache_folder, sha256
 
-LARGEST = 8 * 2**30
-"""bytes of a published file"""
+LARGEST = 8 * 2**30  # bytes of a published file
 
 
 @dataclass(frozen=True)
