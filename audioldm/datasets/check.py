@@ -12,9 +12,10 @@ from torch import Tensor
 from audioldm.datasets.decode import CANCEL, LOUDEST, Mixer, Reader, opened
 from audioldm.datasets.loudness import Loudness
 from audioldm.datasets.manifest import SILENT_PEAK, Finding, Row, leaks
-from audioldm.datasets.parallel import sound_results
+from audioldm.datasets.parallel import each
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256
+from audioldm.progress import counted
 
 NOTES = ("clipped", "antiphase", "ending", "column", "weak", "part")
 """Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
@@ -168,7 +169,8 @@ def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
     findings: list[Finding] = []
     sound: list[Row] = []
     marks: list[tuple[str]] = []
-    for row, notes, samples in sound_results(inspect, rows, findings, processes=workers):
+    for _, result in zip(counted(rows, "sounds"), each(inspect, rows, processes=workers), strict=True):
+        row, notes, samples = (None, [result], "") if isinstance(result, Finding) else result
         findings += notes
         if row:
             sound.append(row)

@@ -10,22 +10,10 @@ from threading import Thread
 from typing import TypeVar
 
 from audioldm.datasets.manifest import Finding, Row
-from audioldm.progress import counted
 
 Result = TypeVar("Result")
 PART = 16
 """Rows a process that are given out together; after a crash the rest of them is tried again one by one."""
-
-
-def sound_results(
-    work: Callable[[Row], Result], rows: Sequence[Row], findings: list[Finding], *, processes: int = 0
-) -> Iterator[Result]:
-    """As ``each``, counted, without the findings, which are added to ``findings``."""
-    for _, result in zip(counted(rows, "sounds"), each(work, rows, processes=processes), strict=True):
-        if isinstance(result, Finding):
-            findings.append(result)
-        else:
-            yield result
 
 
 def each(
