@@ -17,8 +17,7 @@ from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModelWithProjection
 
 from audioldm.batch import Condition, LatentBatch
-from audioldm.datasets.cache import Encoded, write_latents
-from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.latents import Encoded, LatentDataset, collate_latents, write_latents
 from audioldm.diffusion.schedule import audioldm
 from audioldm.nets.vae import encode
 from audioldm.signal.mel import LogMel

@@ -186,8 +186,7 @@ class Stats(Command):
     folder: Path = argument(..., "A latent cache.")
 
     def run(self) -> None:
-        from audioldm.datasets.cache import read_index, write_index
-        from audioldm.datasets.latents import measure
+        from audioldm.datasets.latents import measure, read_index, write_index
 
         index = read_index(self.folder)
         with progress(index["windows"], "windows") as step:

@@ -50,8 +50,7 @@ class Encode(Force, DryRun, Command):
 
     def run(self) -> None:
         cuts, out = self.cuts(), self.out
-        from audioldm.datasets.cache import begun, index_at, key_of, read_index, write_index
-        from audioldm.datasets.latents import measure
+        from audioldm.datasets.latents import begun, index_at, key_of, measure, read_index, write_index
         from audioldm.nets.clap import unread_words
         from audioldm.training.encoding import jobs
 
@@ -143,7 +142,7 @@ class Encode(Force, DryRun, Command):
 
     def ingredients(self) -> list[dict[str, Any]]:
         from audioldm.convert.reference import find_part
-        from audioldm.datasets.cache import ingredient
+        from audioldm.datasets.latents import ingredient
 
         out = [ingredient("manifest", name) for name in self.manifests if Path(name).is_file()]
         for file in find_part(self.vae, "vae").files:
@@ -156,7 +155,7 @@ class Encode(Force, DryRun, Command):
     def encode(
         self, sources: "list[Source]", todo: "list[Job]", cuts: "Cuts", nets: "Nets", about: dict[str, Any]
     ) -> None:
-        from audioldm.datasets.cache import write_latents
+        from audioldm.datasets.latents import write_latents
         from audioldm.training.encoding import GPU_BATCH, Windows, encoded
 
         cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ from typing import Any
 from audioldm.components import Components, Sampling
 from audioldm.convert.model import micro_of
 from audioldm.convert.names import below
-from audioldm.datasets.cache import read_index
+from audioldm.datasets.latents import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import fill, read_weights, state_digest, weight_hash

@@ -9,7 +9,7 @@ from audioldm.batch import Condition, LatentBatch
 from audioldm.control.maps import known, pictures
 from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined
 from audioldm.convert.reference import open_model
-from audioldm.datasets.cache import MAP
+from audioldm.datasets.latents import MAP
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.latent_diffusion import LatentDiffusion

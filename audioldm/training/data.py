@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from audioldm.datasets.audio_text import AudioText, Item, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import BucketDraws, batch_sizes
-from audioldm.datasets.cache import read_index
 from audioldm.datasets.draws import BEGIN, Place, generator
 from audioldm.datasets.latents import (
     LabelledLatents,
@@ -24,6 +23,7 @@ from audioldm.datasets.latents import (
     class_names,
     collate_labelled,
     collate_latents,
+    read_index,
 )
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand

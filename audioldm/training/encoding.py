@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from audioldm.control.maps import MAPS
 from audioldm.datasets.audio_text import AudioText, Item, varied
-from audioldm.datasets.cache import Encoded
+from audioldm.datasets.latents import Encoded
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.mixup import both
 from audioldm.datasets.synthetic import SOUNDS, Synthetic

@@ -12,9 +12,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from audioldm.datasets.cache import Encoded, begun, key_of, write_latents
 from audioldm.datasets.check import NOTES, check
-from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.latents import Encoded, LatentDataset, begun, collate_latents, key_of, write_latents
 from audioldm.datasets.manifest import Finding, Row
 from audioldm.datasets.prepare.folder import folder as rows_of
 from audioldm.errors import AudioLDMError, AudioLDMWarning

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from audioldm.datasets import cache
+from audioldm.datasets import latents
 from audioldm.datasets.latents import LatentDataset
 from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
@@ -56,7 +56,7 @@ def test_a_whole_cache_stays_and_another_is_refused(command, words, manifest, tm
 
 
 def test_an_interrupted_encoding_goes_on(command, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cache, "SHARD", 3)
+    monkeypatch.setattr(latents, "SHARD", 3)
     assert command(*words, "-o", tmp_path / "whole") == 0
     real, calls = torch.stack, []
 
@@ -100,7 +100,7 @@ def test_captions_that_are_not_read_to_the_end_are_counted(command, words, manif
 def test_a_lost_or_changed_file_is_named_and_left_out_of_every_part(
     command, words, manifest, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(cache, "SHARD", 3)
+    monkeypatch.setattr(latents, "SHARD", 3)
     (tmp_path / "2.flac").unlink()
     (tmp_path / "6.flac").write_bytes(b"no sound")
     out = tmp_path / "c"

@@ -10,7 +10,7 @@ import torch
 from sounds import save
 
 from audioldm.datasets import manifest
-from audioldm.datasets.cache import Encoded, read_index, read_shards, write_index, write_latents
+from audioldm.datasets.latents import Encoded, read_index, read_shards, write_index, write_latents
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, published, sha256, staged, sweep, write_text
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from audioldm import recipes
-from audioldm.datasets.cache import Encoded, write_latents
 from audioldm.datasets.decode import encode
+from audioldm.datasets.latents import Encoded, write_latents
 from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError

@@ -7,8 +7,8 @@ import torch
 
 from audioldm.convert.reference import open_part
 from audioldm.datasets.audio_text import AudioText
-from audioldm.datasets.cache import Encoded
 from audioldm.datasets.decode import encode
+from audioldm.datasets.latents import Encoded
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.nets.vae import stride_of

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from audioldm import recipes
 from audioldm.cli.app import run as command_line
-from audioldm.datasets.cache import Encoded, write_latents
+from audioldm.datasets.latents import Encoded, write_latents
 from audioldm.datasets.manifest import Row, write
 from audioldm.datasets.synthetic import Synthetic
 from audioldm.errors import AudioLDMError

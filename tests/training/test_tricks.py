@@ -10,9 +10,8 @@ import torch
 
 from audioldm import recipes
 from audioldm.control.micro import UNITS, MicroConditioning, MicroControl, parse_facts
-from audioldm.datasets.cache import Encoded, write_latents
 from audioldm.datasets.check import check
-from audioldm.datasets.latents import LatentDataset, collate_latents
+from audioldm.datasets.latents import Encoded, LatentDataset, collate_latents, write_latents
 from audioldm.datasets.manifest import Row, read, write
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import read_json

@@ -11,18 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audioldm.datasets import cache, latents
-from audioldm.datasets.cache import (
+from audioldm.datasets import latents
+from audioldm.datasets.latents import (
     Encoded,
+    LatentDataset,
     begun,
+    collate_latents,
     ingredient,
     key_of,
+    measure,
     read_index,
     read_shards,
     write_index,
     write_latents,
 )
-from audioldm.datasets.latents import LatentDataset, collate_latents, measure
 from audioldm.errors import AudioLDMError
 
 
@@ -42,7 +44,7 @@ def windows(frames=(8,) * 7, tokens=False):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(cache, "SHARD", 2)
+    monkeypatch.setattr(latents, "SHARD", 2)
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def test_damage_is_named(folder: Path, damage: str):
 
 
 def test_shards_are_mapped_not_loaded(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD", 64)
+    monkeypatch.setattr(latents, "SHARD", 64)
     big = Encoded(torch.zeros(8, 256, 16), torch.ones(8, 256, 16), torch.ones(4), torch.ones(1, 4), "s")
     write_latents((replace(big) for _ in range(128)), tmp_path, about={})  # 2 shards of 8 MB
 
