@@ -87,7 +87,6 @@ TARGETS = (
         lambda w: w.run,
         (
             resume,
-            uses("report", "{it}"),
             uses(
                 "data",
                 "encode",

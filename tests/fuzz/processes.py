@@ -159,7 +159,6 @@ WORKS = (
         (),
         keeps=False,
     ),
-    Work("report", ("report", "{run}", "-o", "{out}/r.html"), (), keeps=False),
     Work(
         "evaluate prompts", ("evaluate", "prompts", "{tables}/asked.tsv", "--clips", "{made}", "-o", "{out}")
     ),
