@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchaudio.functional as taf
 from torch import Tensor
 
 from audioldm.components import Components
@@ -88,11 +87,9 @@ def clap_state(clap: PretrainedClap) -> State:
     state |= {f"logit_scale_{side}": torch.tensor(math.log(1 / 0.07)) for side in "at"}
     for key, value in fourier(front.fft_window_size).items():
         state[f"{sound}spectrogram_extractor.stft.{key}"] = value
-    span = (float(front.frequency_min), float(front.frequency_max))
-    sizes = (front.fft_window_size // 2 + 1, *span, front.feature_size, front.sampling_rate)
-    filters = taf.melscale_fbanks(*sizes, norm="slaney", mel_scale="slaney")
-    state[f"{sound}logmel_extractor.melW"] = filters
-    state |= {f"{sound}{key}": value for key, value in shift_masks(config).items()}
+    state[f"{sound}logmel_extractor.melW"] = torch.from_numpy(front.mel_filters_slaney).float()
+    encoder = clap.audio_encoder.audio_model.audio_encoder
+    state |= {f"{sound}{key}": value for key, value in shift_masks(encoder).items()}
     grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
     ratio = config.spec_size // config.num_mel_bins
     last = (CLASSES, config.hidden_size, max(1, grid // ratio), 3)
@@ -123,21 +120,15 @@ def fourier(size: int) -> State:
     return {key: value[:, None].float() for key, value in waves.items()}
 
 
-def shift_masks(config: Any) -> State:
-    """The attention masks of HTS-AT's shifted windows.   Liu et al. 2021 (Swin, arXiv:2103.14030) sec. 3.2."""
+def shift_masks(encoder: Any) -> State:
+    """The attention masks of an HTS-AT's shifted windows.   Liu et al. 2021 (Swin, arXiv:2103.14030) sec. 3.2."""
     masks: State = {}
-    side, window = config.spec_size // config.patch_stride[0], config.window_size
-    for layer, depth in enumerate(config.depths):
-        size = side // 2**layer
-        if size <= window:
-            continue
-        bands = torch.zeros(size, dtype=torch.long)
-        bands[-window:], bands[-(window // 2) :] = 1, 2
-        regions = 3 * bands[:, None] + bands[None]
-        tiles = regions.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2)
-        tiles = tiles.reshape(-1, window**2)
-        mask = torch.where(tiles[:, None] == tiles[:, :, None], 0.0, -100.0)
-        masks |= {f"layers.{layer}.blocks.{block}.attn_mask": mask for block in range(1, depth, 2)}
+    for i, layer in enumerate(encoder.layers):
+        side = encoder.config.spec_size // encoder.config.patch_stride[0] // 2**i
+        for j, block in enumerate(layer.blocks):
+            block.set_shift_and_window_size((side, side))  # as when it runs
+            if (mask := block.get_attn_mask(side, side, torch.float32, "cpu")) is not None:
+                masks[f"layers.{i}.blocks.{j}.attn_mask"] = mask
     return masks
 
 
