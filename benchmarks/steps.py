@@ -11,25 +11,24 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as nnf
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
 from audioldm.batch import Batch, LatentBatch
 from audioldm.diffusion.schedule import audioldm
-from audioldm.nets import discriminators
+from audioldm.nets import discriminators, hifigan
 from audioldm.nets.discriminators import PatchDiscriminator, WaveDiscriminator
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.vae import build_vae
 from audioldm.spec import AudioSpec
-from audioldm.training import vocoder as vocoder_training
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.speed import Speed
 from audioldm.training.vae import VaeTraining
@@ -47,7 +46,6 @@ class Way:
     speed: Speed = field(default_factory=Speed)
     precision: str = "bf16-mixed"
     benchmark: bool = False
-    attention: str = "flash"
     steps: int = 100
     warm: int = 12
     more: dict[str, Any] = field(default_factory=dict)
@@ -117,16 +115,11 @@ def measure(build: Callable[[], L.LightningModule], batches: list[Any], way: Way
     """Train as ``way`` says: seconds a step, clips a second, seconds until warm, peak memory, losses."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    cuda = torch.backends.cuda
-    for name in ("flash", "cudnn", "mem_efficient"):
-        getattr(cuda, f"enable_{name}_sdp")(way.attention in (name, "any") or name == "mem_efficient")
-    discriminators._run = run_last if way.more.get("judge") else plain_run
+    plain = way.more.get("plain")
+    discriminators._run = plain_run if plain else FAST_RUN
+    hifigan.generate = plain_generate if plain else FAST_GENERATE
     module: Any = build()
     way.speed.apply(module)
-    if way.more.get("attention"):
-        module.vae.set_attn_processor(AttnProcessor())
-    for part in way.more.get("channels_last", ()):
-        getattr(module, part).to(memory_format=torch.channels_last)
     clock = Clock(way.warm, way.steps)
     if not module.automatic_optimization and isinstance(module, LatentDiffusion):
         module.clip = 1.0
@@ -157,70 +150,29 @@ def measure(build: Callable[[], L.LightningModule], batches: list[Any], way: Way
     return row
 
 
-def unet_ways() -> dict[str, Way]:
-    """Of the latent U-Net: eager as it was, then one thing more at a time."""
-    fast: dict[str, Any] = {"channels_last": True, "graph": True}
-    return {
-        "eager": Way(),
-        "graph": Way(Speed(graph=True), steps=40),
-        "norms": Way(Speed(channels_last=True), steps=40),
-        "norms, graph": Way(Speed(**fast)),
-        "norms, graph, benchmark": Way(Speed(**fast), benchmark=True, steps=60),
-        "attentions, norms, graph": Way(Speed(compile=True, **fast)),
-        "attentions, norms, graph, benchmark": Way(Speed(compile=True, **fast), benchmark=True),
-        "attentions, norms, graph, benchmark, cudnn": Way(
-            Speed(compile=True, **fast), benchmark=True, attention="cudnn", steps=60
-        ),
-    }
-
-
-def vae_ways() -> dict[str, Way]:
-    """Of the autoencoder: as its recipe was, then one thing more at a time; with its discriminator at the end."""
-    fast = {"channels_last": True, "graph": True}
+def ways_of(part: str) -> dict[str, Way]:
+    """``plain``: as the libraries run it; ``recipe``: as the recipe in audiocaps/ does; then parts of that alone."""
     late, now = {"start": 10**6}, {"start": 0}
+    fast: dict[str, Any] = {"channels_last": True, "graph": True}
+    if part == "unet":
+        return {
+            "plain": Way(steps=100),
+            "recipe": Way(Speed(compile=True, **fast), benchmark=True),
+            "without compile": Way(Speed(**fast), benchmark=True, steps=40),
+            "TF32": Way(precision="32-true"),
+        }
+    if part == "vae":
+        return {
+            "plain": Way(more={**now, "plain": True}),
+            "recipe": Way(Speed(**fast), benchmark=True, more=now),
+            "recipe, before the discriminator": Way(Speed(**fast), benchmark=True, more=late, steps=60),
+            "TF32": Way(precision="32-true", more={**now, "plain": True}),
+        }
     return {
-        "recipe": Way(more={**late, "channels_last": ["vae"]}, steps=26),
-        "norms": Way(Speed(channels_last=True), more=late, steps=40),
-        "norms, graph": Way(Speed(**fast), more=late, steps=60),
-        "norms, graph, benchmark": Way(Speed(**fast), benchmark=True, more=late, steps=60),
-        "attention, norms, graph": Way(Speed(**fast), more={**late, "attention": True}, steps=60),
-        "attention, norms, graph, benchmark": Way(
-            Speed(**fast), benchmark=True, more={**late, "attention": True}, steps=60
-        ),
-        "attention, norms, graph, adversarial": Way(Speed(**fast), more={**now, "attention": True}, steps=60),
-        "recipe, adversarial": Way(more={**now, "channels_last": ["vae"]}, steps=26),
-        "norms, graph, benchmark, adversarial": Way(Speed(**fast), benchmark=True, more=now, steps=60),
-        "norms, graph, benchmark, adversarial, discriminator too": Way(
-            Speed(**fast), benchmark=True, more={**now, "judge": True}, steps=60
-        ),
-    }
-
-
-def vocoder_ways() -> dict[str, Way]:
-    """Of HiFi-GAN: as its recipe was, then one thing more at a time."""
-    return {
-        "recipe": Way(precision="32-true", steps=22, warm=8),
-        "bf16": Way(steps=30, warm=8),
-        "bf16, pictures": Way(steps=30, warm=8, more={"pictures": True}),
-        "bf16, pictures, discriminator": Way(steps=30, warm=8, more={"pictures": True, "judge": True}),
-        "bf16, graph": Way(Speed(graph=True), steps=30),
-        "bf16, pictures, discriminator, graph": Way(
-            Speed(graph=True), steps=30, more={"pictures": True, "judge": True}
-        ),
-        "bf16, discriminator, graph": Way(Speed(graph=True), steps=30, more={"judge": True}),
-        "bf16, pictures, graph, benchmark": Way(
-            Speed(graph=True), benchmark=True, steps=40, more={"pictures": True}
-        ),
-        "bf16, pictures, discriminator, graph, benchmark": Way(
-            Speed(graph=True), benchmark=True, steps=40, more={"pictures": True, "judge": True}
-        ),
-        "TF32, pictures, discriminator, graph, benchmark": Way(
-            Speed(graph=True),
-            precision="32-true",
-            benchmark=True,
-            steps=30,
-            more={"pictures": True, "judge": True},
-        ),
+        "plain": Way(more={"plain": True}),
+        "recipe": Way(Speed(graph=True), benchmark=True),
+        "recipe in TF32": Way(Speed(graph=True), precision="32-true", benchmark=True, steps=40),
+        "TF32": Way(precision="32-true", more={"plain": True}),
     }
 
 
@@ -249,7 +201,7 @@ def experiment(
             )
             for _ in range(4)
         ]
-        return unet_ways(), build, latents
+        return ways_of(part), build, latents
     rows, samples = {"vae": (4, 163840), "vocoder": (96, 8192)}[part]
     if tiny:
         rows, samples = 2, 10240
@@ -264,53 +216,49 @@ def experiment(
     def build_vocoder_training(way: Way) -> L.LightningModule:
         net = build_hifigan(channels=32) if tiny else build_hifigan()
         small = {"period_width": 4, "resolution_width": 4} if tiny else {}
-        vocoder_training.vocode = pictures if way.more.get("pictures") else plain_vocode  # type: ignore[assignment]
         return VocoderTraining(
             net, spec, discriminator=WaveDiscriminator(**small), adversarial_start=0, batches=10**5, lr=2e-4
         )
 
-    return (
-        (vae_ways(), build_vae_training, waves)
-        if part == "vae"
-        else (vocoder_ways(), build_vocoder_training, waves)
-    )
+    return ways_of(part), build_vae_training if part == "vae" else build_vocoder_training, waves
 
 
-plain_vocode, plain_run = vocoder_training.vocode, discriminators._run
+FAST_RUN, FAST_GENERATE = discriminators._run, hifigan.generate
 
 
-def run_last(layers: Any, last: Any, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """``_run`` on channels-last memory from the first layer's output on."""
+def plain_run(layers: Any, last: Any, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """A discriminator's layers as torch runs them."""
     features = []
     for layer in layers:
-        x = nnf.leaky_relu(layer(x), 0.1).contiguous(memory_format=torch.channels_last)
+        x = nnf.leaky_relu(layer(x), discriminators.SLOPE)
         features.append(x)
     return last(x), features
 
 
-def pictures(vocoder: Any, mel: torch.Tensor) -> torch.Tensor:
-    """The vocoder's function as pictures one row high, channels-last."""
-    from audioldm.nets.hifigan import generate, trimmed
-
-    return trimmed(generate(vocoder, mel), mel.shape[-2] * 160)
+def plain_generate(vocoder: Any, mel: torch.Tensor) -> torch.Tensor:
+    """HiFi-GAN as transformers runs it."""
+    wave: torch.Tensor = vocoder(mel[:, 0])[:, None]
+    return wave
 
 
 def main() -> None:
-    """Measure the ways of a part in turn; the file is written after each."""
+    """Measure the ways of a part in turn, ``--repeat`` times; the file is written after each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("unet", "vae", "vocoder"))
     parser.add_argument("out", type=Path)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", default="", help="names, separated by semicolons")
-    parser.add_argument("--seconds", type=float, default=1e9, help="begin no further way after these")
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=0, help="of every way, instead of its own number")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no further measurement after these")
     choice = parser.parse_args()
     begin = time.perf_counter()
     torch.set_float32_matmul_precision("high")
     ways, build, batches = experiment(choice.part, tiny=choice.tiny)
     only = [name for name in choice.only.split(";") if name] or list(ways)
-    results: dict[str, Any] = {}
-    for name in only:
-        way = ways[name]
+    results: dict[str, list[Any]] = {name: [] for name in only}
+    for turn, name in product(range(choice.repeat), only):
+        way = replace(ways[name], steps=choice.steps or ways[name].steps)
         if time.perf_counter() - begin > choice.seconds:
             print(choice.part, name, "left out: no time", flush=True)
             continue
@@ -318,19 +266,19 @@ def main() -> None:
             row = measure(lambda way=way: build(way), batches, way)  # type: ignore[misc]
         except Exception as error:  # one way that fails must not hide the others
             row = {"error": f"{type(error).__name__}: {error}"[:2000]}
-        results[name] = row
+        results[name].append(row)
         numbers = {k: round(v, 2) for k, v in row.items() if isinstance(v, float)}
         print(
             choice.part,
+            turn,
             name,
             row.get("error") or numbers,
             f"at {time.perf_counter() - begin:.0f}s",
             flush=True,
         )
-        if "losses" in row and "losses" in results.get(only[0], {}):
-            for kernel, ms, calls in row["kernels"]:
-                print(f"   {ms:7.2f} ms {calls:5d} x {kernel}", flush=True)
-            pairs = list(zip(row["losses"], results[only[0]]["losses"], strict=False))
+        first = results[only[0]][0]
+        if "losses" in row and "losses" in first:
+            pairs = list(zip(row["losses"], first["losses"], strict=False))
             row["off"] = [abs(a - b) / abs(b) for a, b in pairs]
             print("   losses", [round(a, 4) for a, _ in pairs[:: max(1, len(pairs) // 6)]],
                   "greatest difference from the first way", max(row["off"]), flush=True)  # fmt: skip
@@ -339,7 +287,6 @@ def main() -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        torch._dynamo.reset()
 
 
 if __name__ == "__main__":

@@ -34,4 +34,4 @@ def least_squares_generator(fake: Outputs) -> Tensor:
 def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
     """Sum over discriminators and layers of the L1 of features; real ones are constants.   HiFi-GAN eq. 4 and 5."""
     pairs = [pair for r, f in zip(real, fake, strict=True) for pair in zip(r[1], f[1], strict=True)]
-    return torch.stack([nnf.l1_loss(f.float(), r.detach().float()) for r, f in pairs]).sum()
+    return torch.stack([(f - r.detach()).abs().sum(dtype=torch.float32) / f.numel() for r, f in pairs]).sum()

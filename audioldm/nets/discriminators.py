@@ -15,18 +15,19 @@ from torch.nn import functional as nnf
 from torch.nn.utils.parametrizations import weight_norm
 
 from audioldm.batch import Condition
+from audioldm.nets.pictures import convolve
 from audioldm.nets.unet import LatentUNet, net_call
 
 Outputs = list[tuple[Tensor, list[Tensor]]]
 SLOPE = 0.1  # leaky ReLU of HiFi-GAN
 
 
-def _run(layers: nn.ModuleList, last: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _run(layers: Any, last: Any, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     features = []
     for layer in layers:
-        x = nnf.leaky_relu(layer(x), SLOPE)
+        _, x = convolve(layer, x, slope=SLOPE, keep=False)
         features.append(x)
-    return last(x), features
+    return convolve(last, x)[0], features
 
 
 class Period(nn.Module):

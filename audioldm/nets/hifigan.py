@@ -11,6 +11,7 @@ from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from audioldm.nets.istft_vocoder import ISTFTVocoder
+from audioldm.nets.pictures import convolve
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,15 @@ def build_hifigan(
 def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor) -> Tensor:
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
-    Without gradients HiFi-GAN runs as ``generate``; its extra samples (32 for the published shape) come off both ends.
+    HiFi-GAN runs as ``generate``, but for gradients on a CPU; extra samples (32 in the published shape) come off both
+    ends.
     """
     if mel.dim() != 4 or mel.shape[1] != 1:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")
     if isinstance(vocoder, ISTFTVocoder):
         return vocoder(mel[:, 0])[:, None]
-    wave = vocoder(mel[:, 0])[:, None] if torch.is_grad_enabled() else generate(vocoder, mel)
+    own = torch.is_grad_enabled() and not mel.is_cuda
+    wave = vocoder(mel[:, 0])[:, None] if own else generate(vocoder, mel)
     extra = wave.shape[-1] - mel.shape[-2] * prod(vocoder.config.upsample_rates)
     return nnf.pad(wave, (-(extra // 2), -(extra - extra // 2)))
 
@@ -77,39 +80,30 @@ def generate(vocoder: SpeechT5HifiGan, mel: Tensor) -> Tensor:
     """
     config = vocoder.config
     x = (mel[:, 0] - vocoder.mean) / vocoder.scale if config.normalize_before else mel[:, 0]
-    x = flat(vocoder.conv_pre, x[:, None].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
+    x = x[:, None].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    slopes = [config.leaky_relu_slope] * len(vocoder.upsampler)
+    _, x = convolve(vocoder.conv_pre, x, slope=slopes[0], keep=False)
     branches, share = len(config.resblock_kernel_sizes), 1.0
-    for stage, layer in enumerate(vocoder.upsampler):
-        x = flat(layer, x, share, config.leaky_relu_slope)
-        total = None
-        for block in vocoder.resblocks[stage * branches : (stage + 1) * branches]:
-            total = residual(block, x, total)
-        x, share = x if total is None else total, 1 / branches
-    # torch's own slope, as the reference has it
-    return flat(vocoder.conv_post, x, share, 0.01).tanh()[:, :, 0]
+    # the last slope is torch's own, as the reference has it
+    for stage, (layer, after) in enumerate(zip(vocoder.upsampler, [*slopes[1:], 0.01], strict=True)):
+        both = convolve(layer, x, factor=share, slope=slopes[0])
+        blocks, share = vocoder.resblocks[stage * branches : (stage + 1) * branches], 1 / branches
+        x = residual(blocks, *both, slope=slopes[0], after=after)
+    # bfloat16 would leave a wave 8 bits
+    with torch.autocast(x.device.type, enabled=False):
+        return convolve(vocoder.conv_post, x.to(vocoder.conv_post.weight), factor=share)[0].tanh()[:, :, 0]
 
 
-def residual(block: Any, x: Tensor, total: Tensor | None) -> Tensor:
-    """One of HiFi-GAN's residual blocks on (B, C, 1, T), in memory of its own; with ``total`` the two's sum."""
-    for first, second in zip(block.convs1, block.convs2, strict=True):
-        inside = flat(first, x, slope=block.leaky_relu_slope)
-        x = flat(second, inside, slope=block.leaky_relu_slope, plus=x)
-    return x if total is None else total.add_(x)
-
-
-def flat(
-    layer: nn.Conv1d | nn.ConvTranspose1d,
-    x: Tensor,
-    factor: float = 1.0,
-    slope: float = 1.0,
-    plus: Tensor | None = None,
-) -> Tensor:
-    """A 1-d layer on (B, C, 1, T) after a leaky ReLU of ``slope``, its input ``factor`` times; plus ``plus``."""
-    weight = layer.weight[:, :, None] if factor == 1 else layer.weight[:, :, None] * factor
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    stride, padding, dilation = (1, *layer.stride), (0, *layer.padding), (1, *layer.dilation)
-    x = x if slope == 1 else nnf.leaky_relu(x, slope)
-    if isinstance(layer, nn.ConvTranspose1d):
-        return nnf.conv_transpose2d(x, weight, layer.bias, stride, padding, dilation=dilation)
-    y = nnf.conv2d(x, weight, layer.bias, stride, padding, dilation)
-    return y if plus is None else y.add_(plus)
+def residual(blocks: Any, x: Tensor, active: Tensor, *, slope: float, after: float) -> Tensor:
+    """Of (B, C, 1, T) and its leaky ReLU: the sum of HiFi-GAN's residual blocks, its leaky ReLU of slope ``after``."""
+    total: tuple[Tensor, ...] = ()
+    for block in blocks:
+        y, inside = x, active
+        *pairs, (first, second) = zip(block.convs1, block.convs2, strict=True)
+        for one, two in pairs:
+            y, inside = convolve(two, convolve(one, inside, slope=slope, keep=False)[1], y, slope=slope)
+        _, inside = convolve(first, inside, slope=slope, keep=False)
+        last = block is blocks[-1]
+        y, inside = convolve(second, inside, y, *total, slope=after if last else 1.0, keep=not last)
+        total = (y,)
+    return inside

@@ -6,6 +6,8 @@ All memory is channels-last.   B batch, C channels, H rows, W columns, N vectors
 # Triton's language has no types that mypy could check
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -156,6 +158,54 @@ def add_norm_kernel(x, y, weight, offset, out, rows, channels, eps, P: tl.conste
     tl.store(out + place, (value * scale[None, :] + plus[None, :]).to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def join_kernel(
+    y, bias, first, second, total, active, rows, channels, slope, P: tl.constexpr, C: tl.constexpr
+):
+    """y + bias + first + second, and its leaky ReLU; what is None is left out."""
+    p = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    place = p[:, None] * channels + c[None, :]
+    mask = (p < rows)[:, None] & (c < channels)[None, :]
+    value = tl.load(y + place, mask, 0.0).to(tl.float32)
+    value += tl.load(bias + c, c < channels, 0.0).to(tl.float32)[None, :]
+    if first is not None:
+        value += tl.load(first + place, mask, 0.0).to(tl.float32)
+    if second is not None:
+        value += tl.load(second + place, mask, 0.0).to(tl.float32)
+    if total is not None:
+        tl.store(total + place, value.to(total.dtype.element_ty), mask)
+    if active is not None:
+        value = tl.where(value > 0, value, value * slope)
+        tl.store(active + place, value.to(active.dtype.element_ty), mask)
+
+
+@triton.jit
+def part_kernel(
+    total, slopes, active, out, part, rows, channels, slope, span, P: tl.constexpr, C: tl.constexpr
+):
+    """Of the gradients of ``join_kernel``'s two: that of its inputs, where they differ, and of a span of its bias."""
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    begin = tl.program_id(0).to(tl.int64) * span
+    end = tl.minimum(begin + span, rows)
+    sums = tl.zeros((C,), tl.float32)
+    while begin < end:
+        p = begin + tl.arange(0, P)
+        place = p[:, None] * channels + c[None, :]
+        mask = (p < end)[:, None] & (c < channels)[None, :]
+        value = tl.zeros((P, C), tl.float32)
+        if active is not None:
+            value += tl.load(slopes + place, mask, 0.0).to(tl.float32)
+            value = tl.where(tl.load(active + place, mask, 0.0) > 0, value, value * slope)
+        if total is not None:
+            value += tl.load(total + place, mask, 0.0).to(tl.float32)
+        if active is not None:
+            tl.store(out + place, value.to(out.dtype.element_ty), mask)
+        sums += tl.sum(value, 0)
+        begin += P
+    tl.store(part + tl.program_id(0) * channels + c, sums, c < channels)
+
+
 def normed(
     x: Tensor,
     norm: torch.nn.GroupNorm,
@@ -217,3 +267,40 @@ def add_norm(x: Tensor, y: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Te
         x, y, norm.weight, norm.bias, out, rows, channels, norm.eps, high, wide
     )
     return x, out
+
+
+class Join(torch.autograd.Function):
+    """y + bias + at most two more (B, C, H, W) where ``keep``, and the leaky ReLU of that sum where it has a slope."""
+
+    @staticmethod
+    def forward(ctx, y, bias, slope, keep, *more):
+        y, *rest = (part.contiguous(memory_format=torch.channels_last) for part in (y, *more))
+        total, active = (torch.empty_like(y) if wanted else None for wanted in (keep, slope != 1))
+        rows, channels, wide, high = tiles(y)
+        grid = triton.cdiv(rows, high), triton.cdiv(channels, wide)
+        parts = [*rest, None, None][:2]
+        join_kernel[grid](y, bias, *parts, total, active, rows, channels, slope, high, wide)
+        ctx.save_for_backward(active)
+        ctx.slope, ctx.more, ctx.kind = slope, len(more), bias.dtype
+        ctx.set_materialize_grads(False)
+        return total, active
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        total, slopes = (
+            g if g is None else g.contiguous(memory_format=torch.channels_last) for g in gradients
+        )
+        active = None if slopes is None else ctx.saved_tensors[0]
+        out: Any = total if slopes is None else torch.empty_like(slopes)
+        rows, channels, wide, high = tiles(out)
+        span = high * triton.cdiv(rows, high * PROGRAMS)
+        part = out.new_empty(triton.cdiv(rows, span), channels, dtype=torch.float32)
+        grid = len(part), triton.cdiv(channels, wide)
+        part_kernel[grid](total, slopes, active, out, part, rows, channels, ctx.slope, span, high, wide)
+        return out, part.sum(0).to(ctx.kind), None, None, *[out] * ctx.more
+
+
+def tiles(x: Tensor) -> tuple[int, int, int, int]:
+    """Rows and channels of a channels-last picture, and the channels and rows that one program holds."""
+    wide = min(2 * WIDE, triton.next_power_of_2(x.shape[1]))
+    return x.numel() // x.shape[1], x.shape[1], wide, 2 * TILE // wide

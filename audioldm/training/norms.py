@@ -13,18 +13,23 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.nets import kernels
+from audioldm.nets.fused import FusedUpsample, plain_upsample
+from audioldm.nets.pictures import convolve, product
 
 PIXELS, WIDE, CHUNKS = tl.constexpr(64), tl.constexpr(64), tl.constexpr(64)
 """pixels and channels that one program holds; chunks of pixels that are summed at once"""
 TABLE = tl.constexpr(10)
 """rows of what the backward knows of each channel of a sample: the forward's five, two means of the group, two sums,
 and the gradient of the shift"""
+WIDEST, LONGEST = 256, 8192
+"""numbers of a head that flash kernels take; tokens up to which all shares of wider ones are kept"""
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """whether kernels run on a CPU, step by step, as a test asks for"""
 
@@ -176,29 +181,48 @@ class GroupNorm(nn.GroupNorm):
         return group_norm(self, input)
 
 
-def convolved(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """``layer`` of x without its bias, and the bias (B, C); an adapter in its place is called as it is."""
-    if type(layer) is not nn.Conv2d or layer.bias is None:
-        return layer(x), None
-    y = nnf.conv2d(x, layer.weight, None, layer.stride, layer.padding)  # type: ignore[arg-type]
-    return y, layer.bias.expand(len(x), -1)
+class OneProduct(AttnProcessor2_0):
+    """Self-attention whose projections are one product; wide heads, which no flash kernel takes, by plain products."""
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, attention_mask: Any = None
+    ) -> Tensor:
+        parts, x = (attn.to_q, attn.to_k, attn.to_v), hidden_states
+        # an adapter in a projection's place is called as it is
+        whole = encoder_hidden_states is None and attention_mask is None
+        if not whole or any(type(part) is not nn.Linear for part in parts):
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+        if attn.residual_connection:
+            x = group_norm(attn.group_norm, x).permute(0, 2, 3, 1).flatten(1, 2)
+        bias = None if attn.to_q.bias is None else torch.cat([part.bias for part in parts])
+        joined = nnf.linear(x, torch.cat([part.weight for part in parts]), bias)
+        q, k, v = joined.view(*x.shape[:2], 3, attn.heads, -1).permute(2, 0, 3, 1, 4)
+        if q.shape[-1] > WIDEST and x.shape[1] <= LONGEST:
+            with torch.autocast(x.device.type, enabled=False):
+                y = (q * attn.scale @ k.transpose(-1, -2)).softmax(-1) @ v
+        else:
+            y = nnf.scaled_dot_product_attention(q, k, v)
+        y = attn.to_out[0](y.transpose(1, 2).flatten(2))
+        if attn.residual_connection:
+            y = y.view(len(y), *hidden_states.shape[2:], -1).permute(0, 3, 1, 2) + hidden_states
+        return y
 
 
 def resnet(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None) -> Tensor:
-    """diffusers' residual block; its first convolution's bias goes into the norm with the time's shift."""
-    y, shift = convolved(block.conv1, group_norm(block.norm1, x, silu=True))
+    """diffusers' residual block; its convolutions' biases go into the norm, with the time's shift, and into the sum."""
+    y, conv = group_norm(block.norm1, x, silu=True), block.conv1
+    # an adapter in a convolution's place is called as it is
+    bias = conv.bias if type(conv) is nn.Conv2d else None
+    y = conv(y) if bias is None else product(conv, y, 1, None)
+    shift = None if bias is None else bias.expand(len(x), -1)
     if temb is not None and block.time_emb_proj is not None:
         moved = block.time_emb_proj(temb if block.skip_time_act else nnf.silu(temb))
         shift = moved if shift is None else shift + moved
-    y = block.conv2(block.dropout(group_norm(block.norm2, y, shift, silu=True)))
+    y = block.dropout(group_norm(block.norm2, y, shift, silu=True))
     x = x if block.conv_shortcut is None else block.conv_shortcut(x)
-    return x + y if block.output_scale_factor == 1 else (x + y) / block.output_scale_factor
-
-
-def upsample(layer: Upsample2D, x: Tensor, output_size: Any = None) -> Tensor:
-    """diffusers' upsampling, nearest and a convolution, which from 64 rows on would go through contiguous memory."""
-    size = [2 * n for n in x.shape[-2:]] if output_size is None else output_size
-    return layer.conv(nnf.interpolate(x, size=size, mode="nearest"))
+    if type(block.conv2) is nn.Conv2d and block.output_scale_factor == 1:
+        return convolve(block.conv2, y, x)[0]
+    return (x + block.conv2(y)) / block.output_scale_factor
 
 
 def swap(net: nn.Module) -> None:
@@ -206,15 +230,12 @@ def swap(net: nn.Module) -> None:
     for part in net.modules():
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
-        if isinstance(part, Upsample2D) and is_nearest(part):
-            part.forward = MethodType(upsample, part)  # type: ignore[method-assign]
+        if isinstance(part, Upsample2D) and plain_upsample(part):
+            part.__class__ = FusedUpsample
+        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+            part.set_processor(OneProduct())
         if isinstance(part, ResnetBlock2D) and plain(part):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]
-
-
-def is_nearest(part: Upsample2D) -> bool:
-    """Whether it is a layer that ``upsample`` computes."""
-    return bool(part.use_conv and not part.use_conv_transpose and part.name == "conv")
 
 
 def plain(block: ResnetBlock2D) -> bool:

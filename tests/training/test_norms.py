@@ -66,7 +66,7 @@ def test_a_net_with_these_norms_keeps_its_names_and_its_function(kind: str):
     """LoCon wraps convolutions: a block then calls what stands in the convolution's place."""
     rng = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    vae = build_vae(channels=(8, 16), latent_channels=4, layers=1, groups=4)
+    vae = build_vae(channels=(8, 320), latent_channels=4, layers=1, groups=4)
     unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
     if kind == "unet with an adapter":
         layers = defaults(unet, convolutions=True)
@@ -81,7 +81,12 @@ def test_a_net_with_these_norms_keeps_its_names_and_its_function(kind: str):
     def call() -> torch.Tensor:
         return vae(mel).sample if net is vae else unet(x, 3, None, class_labels=film).sample
 
-    before, names = call(), list(net.state_dict())
+    def slopes() -> torch.Tensor:
+        each = torch.autograd.grad(call().square().sum(), [p for p in net.parameters() if p.requires_grad])
+        return torch.cat([part.flatten() for part in each])
+
+    before, steep, names = call(), slopes(), list(net.state_dict())
     kernels.swap(net)
     assert list(net.state_dict()) == names and torch.allclose(call(), before, atol=1e-5)
+    assert (slopes() - steep).norm() < 1e-5 * steep.norm()
     assert all(type(part) is not nn.GroupNorm for part in net.modules())
