@@ -27,8 +27,8 @@ from audioldm.ranges import SAMPLING
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
-STUDENT = "consistency"
-"""The sampler of models that were distilled to few steps."""
+FEW = 8
+"""Steps that only a model without guidance takes by default: a student."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,22 @@ class Sampling:
 
 
 def warn_of_student(defaults: Sampling, settings: Sampling) -> None:
-    """AudioLDMWarning where a model that was distilled to few steps (its sampler says so) is sampled in another way."""
-    if not defaults.sampler.startswith(STUDENT):
+    """AudioLDMWarning where a model that was distilled to few steps is sampled in another way."""
+    if defaults.guidance != 1 or defaults.steps > FEW:
         return
-    most = 2 * defaults.steps
+    # one that draws fresh noise between its calls may take any number of them
+    free = defaults.sampler.startswith("consistency")
+    least, most = (1, 2 * defaults.steps) if free else (defaults.steps, defaults.steps)
     usual = {
-        f"sampler={settings.sampler}": settings.sampler.startswith(STUDENT),
-        f"guidance={settings.guidance:g}": settings.guidance == defaults.guidance,
-        f"steps={settings.steps}": settings.steps <= most,
+        f"sampler={settings.sampler}": settings.sampler == defaults.sampler,
+        f"grid={settings.grid}": settings.grid == defaults.grid,
+        f"guidance={settings.guidance:g}": settings.guidance == 1,
+        f"steps={settings.steps}": least <= settings.steps <= most,
     }
     if other := [name for name, same in usual.items() if not same]:
         why = f"this model was distilled: {', '.join(other)} makes it worse"
-        use = f"use {defaults.sampler}, 1 to {most} steps and guidance {defaults.guidance:g}"
+        steps = f"1 to {most}" if free else f"{most}"
+        use = f"use {defaults.sampler}, {steps} steps and guidance 1"
         warnings.warn(f"{why}; {use}, or the model without its adapter.", AudioLDMWarning, stacklevel=3)
 
 

@@ -29,26 +29,42 @@ def pseudo_huber(a: Tensor, b: Tensor, scale: float = 0.03) -> Tensor:
     return ((a - b).square().flatten(1).mean(1) + scale**2).sqrt() - scale
 
 
-def jump(student: Denoiser, x: Tensor, sigma: Tensor, end: Tensor) -> Tensor:
-    """ODE warm-up: mean |f(x, sigma) - end|^2, x any state of the teacher's trajectory that ends at ``end``.
+def step_to(end: Tensor, student: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
+    """Where one DDIM step of ``student`` from level ``sigma`` to ``end`` (B,) lands: x0 + end / sigma (x - x0)."""
+    x0 = student(x, sigma)
+    return x0 + spread(end / sigma, x) * (x - x0)
 
-    Luhman & Luhman 2021 (knowledge distillation) eq. 3 from its start alone; Evans et al. 2026 (Stable Audio 3).
+
+def segment(student: Denoiser, x: Tensor, sigma: Tensor, x_end: Tensor, end: Tensor) -> Tensor:
+    """alpha^2 mean |step_to(end) - x_end|^2: one step does what all of the teacher's from ``sigma`` to ``end`` do.
+
+    x and x_end lie on one trajectory; with ``end`` 0 the step is a jump to its end.   The target of Salimans & Ho 2022
+    (progressive distillation) app. G, over a whole segment at once; alpha^2 = 1 / (1 + end^2) makes x_end's variance 1.
     """
-    return (student(x, sigma) - end).square().flatten(1).mean(1)
+    error = (step_to(end, student, x, sigma) - x_end).square().flatten(1).mean(1)
+    return error / (1 + end.to(error) ** 2)
 
 
 def consistency(
-    student: Denoiser, target: Denoiser, x: Tensor, sigma: Tensor, x_next: Tensor, sigma_next: Tensor
+    student: Denoiser,
+    target: Denoiser,
+    now: tuple[Tensor, Tensor],
+    after: tuple[Tensor, Tensor],
+    end: Tensor,
 ) -> Tensor:
-    """d(f(x, sigma), f'(x_next, sigma_next)) of neighbours on a trajectory; f' has averaged weights, f'(x, 0) = x.
+    """d(step_to(end) from ``now``, step_to(end) of f' from ``after``), neighbours (x, sigma) on a trajectory.
 
-    Song et al. 2023 (consistency models) eq. 7, with the pseudo-Huber distance.
+    f' has averaged weights; where ``after`` is at ``end``, it is the goal itself.   Song et al. 2023 (consistency
+    models) eq. 7 at ``end`` 0, Wang et al. 2024 (phased consistency models) above it, with the pseudo-Huber distance.
     """
+    x_next, sigma_next = after
     with torch.no_grad():
-        clean = spread(sigma_next == 0, x).bool()
+        there = spread(sigma_next <= end, x_next).bool()
         # a level of 0 is answered by x itself, so any positive one may be asked
-        goal = torch.where(clean, x_next, target(x_next, torch.where(sigma_next == 0, sigma, sigma_next)))
-    return pseudo_huber(student(x, sigma), goal)
+        level = torch.where(sigma_next <= end, now[1], sigma_next)
+        goal = torch.where(there, x_next, step_to(end, target, x_next, level))
+    alpha = spread((1 + end.double() ** 2).rsqrt(), x_next)
+    return pseudo_huber(alpha * step_to(end, student, *now), alpha * goal)
 
 
 def relativistic(critic: Critic, better: Tensor, worse: Tensor) -> Tensor:

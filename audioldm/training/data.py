@@ -109,6 +109,10 @@ class DataModule(L.LightningDataModule):
         if trainer is not None:
             met: Any = trainer.lightning_module.batch_count
             place = Place(met, trainer.global_rank, trainer.world_size)
+        return self.loader(place)
+
+    def loader(self, place: Place) -> DataLoader[Any]:
+        """The stream from ``place`` on."""
         shared: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
         shared["pin_memory"] = torch.cuda.is_available()
         if not hasattr(self.train, "__getitem__"):

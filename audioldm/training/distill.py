@@ -1,8 +1,9 @@
-"""Trains a student of few steps, as a whole U-Net or as a LoRA, from any model.   B batch, R states of trajectories.
+"""Trains a student of few steps, as a whole U-Net or as a LoRA, from any model.   B batch, R states, K levels kept.
 
-The teacher is guided, so the student needs no guidance: one call stands for forty of the teacher's.   A share of the
-trajectories begins at noised latents of the data instead of at noise, because that is where the sampler
-``consistency`` calls the student again.   Losses: ``diffusion.distill``.
+The teacher is guided, so the student needs no guidance: one call stands for ten of the teacher's.   The levels of the
+student's sampler cut the way down into segments, and it learns to cross each by one step.   The teacher's trajectories
+are kept in a ``Bank`` on the device and learned from many times; each batch's prompts replace the oldest by new ones.
+Losses: ``diffusion.distill``.
 """
 
 import json
@@ -18,6 +19,7 @@ from audioldm.adapters.adapter import Adapter
 from audioldm.adapters.files import read
 from audioldm.batch import Condition, LatentBatch
 from audioldm.components import Sampling
+from audioldm.datasets.draws import Place, generator
 from audioldm.diffusion import distill
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.guidance import classifier_free
@@ -28,27 +30,25 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.discriminators import LatentDiscriminator
 from audioldm.nets.unet import net_call
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.progress import counted
 from audioldm.training.finetune import FineTune
 from audioldm.training.module import Terms, detached
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """How the teacher samples, and how many states of each of its trajectories are learned from.
-
-    ``restarts`` is the share of batches whose trajectories begin at noised latents.
-    """
+    """How the teacher samples, how many trajectories are kept, and from how many of their states a step learns."""
 
     steps: int = 20
     sampler: str = "dpmpp_2m"
     grid: str = "trailing"
     guidance: float = 2.5
-    states: int = 4
-    restarts: float = 0.5
+    kept: int = 4096
+    states: int = 64
 
 
 class Points(NamedTuple):
-    """States x (R, C, T, F) at sigma (R,), the states after them, the ends of their trajectories, the conditions."""
+    """States x (R, C, T, F) at sigma (R,), the kept states after them, where segments end, the conditions."""
 
     x: Tensor
     sigma: Tensor
@@ -58,15 +58,64 @@ class Points(NamedTuple):
     condition: Condition
 
 
-class Warmup(FineTune):
-    """The student jumps from any state of a guided trajectory to its end (``distill.jump``).
+class Bank:
+    """The last ``size`` trajectories at ``sigmas`` (K,), in half precision, and their conditions.
+
+    ``ends`` (K - 1,) are the levels at which the segments of all kept states but the last end.
+    """
+
+    def __init__(self, size: int, sigmas: Tensor, ends: Tensor) -> None:
+        self.size, self.count, self.sigmas, self.ends = size, 0, sigmas, ends
+        self.alphas = (1 + sigmas.double() ** 2).rsqrt().float()
+        self.ways, self.condition = torch.empty(0), Condition()
+
+    def add(self, ways: Tensor, condition: Condition) -> None:
+        """Trajectories (K, B, C, T, F) and their conditions, in place of the oldest."""
+        ways = (ways * spread(self.alphas, ways)).transpose(0, 1).half()
+        if not len(self.ways):
+            self.ways = ways.new_zeros(self.size, *ways.shape[1:])
+            self.condition = condition.map(lambda part: part.new_zeros(self.size, *part.shape[1:]))
+        if ways.shape[1:] != self.ways.shape[1:]:
+            raise AudioLDMError("A student learns from windows of one length.", "Encode without --buckets.")
+        longest = tuple(map(max, self.condition.lengths(), condition.lengths()))
+        self.condition, condition = self.condition.padded(*longest), condition.padded(*longest)
+        place = (self.count + torch.arange(len(ways), device=ways.device)) % self.size
+        for old, new in zip((self.ways, *self.condition.parts()), (ways, *condition.parts()), strict=True):
+            if old is not None and new is not None:
+                old[place] = new
+        self.count += len(ways)
+
+    def state(self, row: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """x (R, C, T, F) and sigma (R,) of trajectories ``row`` (R,) at kept levels ``step`` (R,)."""
+        x = self.ways[row, step].float()
+        return x / spread(self.alphas[step], x), self.sigmas[step]
+
+    def rows(self, count: int, rng: Generator) -> Tensor:
+        """Trajectories by chance (R,)."""
+        share = torch.rand(count, generator=rng, device=rng.device).to(self.ways.device)
+        return (share * min(self.count, self.size)).long()
+
+    def draw(self, count: int, rng: Generator) -> Points:
+        """``count`` states of trajectories by chance, as many of each kept level but the last."""
+        row = self.rows(count, rng)
+        step = (torch.arange(count, device=row.device) + self.count) % len(self.ends)
+        after = self.state(row, step + 1)
+        return Points(*self.state(row, step), *after, self.ends[step], self.condition.rows(row))
+
+
+class Segments(FineTune):
+    """The student crosses each segment of a guided trajectory by one step (``distill.segment``).
 
     ``model`` is what it starts as, ``adapter`` a LoRA file to train further; ``teacher`` is a model reference, None
-    for ``model``.   ``sampling`` is what the student's file says of how it is sampled.
+    for ``model``.   ``sampling`` is what the student's file says of how it is sampled, and its levels are where
+    segments begin: those of the teacher's.   Raises AudioLDMError for levels that the teacher does not visit.
     """
 
     file = "turbo.safetensors"
     recordable = True
+    ends: Tensor
+    everywhere = False
+    """whether all of the teacher's states are learned from, or those where segments begin"""
 
     def __init__(
         self,
@@ -89,46 +138,62 @@ class Warmup(FineTune):
         self.sampler = choose(SAMPLERS, self.trajectories.sampler, "sampler")
         grid = choose(GRIDS, self.trajectories.grid, "grid")
         self.sigmas = grid(self.schedule, self.trajectories.steps).float()
-        self.sampling = {"steps": 4, "sampler": "consistency", "grid": "trailing", "guidance": 1.0}
-        self.sampling |= sampling or {}
-        Sampling().merged(**self.sampling)
+        self.sampling = {"steps": 4, "sampler": "ddim", "grid": "trailing", "guidance": 1.0} | (
+            sampling or {}
+        )
+        few = Sampling().merged(**self.sampling)
+        self.levels_of_student = choose(GRIDS, few.grid, "grid")(self.schedule, few.steps).float()
+        levels, visited = self.levels_of_student.tolist(), self.sigmas.tolist()
+        if not set(levels) <= set(visited):
+            wrong = f"The teacher's {len(visited) - 1} steps do not visit the student's {few.steps} levels."
+            raise AudioLDMError(wrong, "Set task.trajectories.steps to a multiple of task.sampling.steps.")
+        self.kept = [i for i, level in enumerate(visited) if self.everywhere or level in levels]
+        ends = [next(level for level in levels if level < visited[i]) for i in self.kept[:-1]]
+        self.register_buffer("ends", torch.tensor(ends), persistent=False)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self.teacher.to(self.device, mode="fast" if self.device.type == "cuda" else "exact")
+        # bfloat16 would leave errors in the states that are as large as a good student's
+        half: Any = {"mode": "fast", "dtype": torch.float16} if self.device.type == "cuda" else {}
+        self.teacher.to(self.device, **half)
+        self.fill()
+
+    def fill(self) -> None:
+        """The bank as it is before the next batch, whether or not a run was stopped there."""
+        trainer, met = self.trainer, self.batch_count
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batches = -(-self.trajectories.kept // data.batch_size)
+        self.bank = self.empty_bank(batches * data.batch_size)
+        self.bank.count = met * data.batch_size
+        for stream, first, last in ((1, met, batches), (0, max(0, met - batches), met)):
+            loader = data.loader(Place(first, trainer.global_rank, trainer.world_size))
+            for k, batch in zip(counted(range(first, last), "batches of trajectories"), loader, strict=False):
+                rng = generator(self.seed, k, stream, device=self.device)
+                self.bank.add(*self.drawn(batch.to(self.device), rng))
+
+    def empty_bank(self, size: int) -> Bank:
+        return Bank(size, self.sigmas[self.kept].to(self.device), self.ends)
 
     def denoiser(self, net: Any, condition: Condition) -> Denoiser:
         call = net_call(net)
         return as_denoiser(lambda x, t: call(x, t, condition), self.schedule, prediction=self.prediction)
 
     @torch.no_grad()
-    def trajectory(self, x: Tensor, sigmas: Tensor, condition: Condition, empty: Condition) -> Tensor:
-        """(n + 1, B, C, T, F): the guided teacher's states at ``sigmas`` (n + 1,)."""
-        guided = classifier_free(self.teacher.denoisers(condition, empty), self.trajectories.guidance)
+    def drawn(self, batch: LatentBatch, rng: Generator) -> tuple[Tensor, Condition]:
+        """The guided teacher's states (K, B, C, T, F) at the kept levels, from noise, and the batch's condition."""
+        _, _, noise, condition = self.draw(batch, rng, drop=0.0)
+        pair = self.teacher.denoisers(condition, self.condition(batch, rng, drop=1.0))
+        guided = classifier_free(pair, self.trajectories.guidance)
         # the teacher has a type of its own
-        with torch.autocast(x.device.type, enabled=False):
-            return distill.trajectory(self.sampler, guided, x.float(), sigmas)
-
-    def points(self, batch: LatentBatch, rng: Generator) -> Points:
-        """The first state of each clip's trajectory, and others by chance.   All that is random of a batch."""
-        z, _, noise, condition = self.draw(batch, rng, drop=0.0)
-        empty, states = self.condition(batch, rng, drop=1.0), self.trajectories.states
-        restart, level = torch.rand(2, generator=rng, device=rng.device).tolist()
-        steps = len(self.sigmas) - 1
-        first = 1 + int(level * (steps - 1)) if restart < self.trajectories.restarts and steps > 1 else 0
-        sigmas = self.sigmas[first:]
-        x = float(sigmas[0]) * noise + (z if first else 0)
-        way = self.trajectory(x, sigmas, condition, empty)
-        row = torch.arange(len(z), device=z.device).repeat(states)
-        step = (self.uniform(len(row), rng).to(z.device) * (len(sigmas) - 1)).long()
-        step[: len(z)] = 0
-        levels, after = sigmas.to(z.device), step + 1
-        pairs = way[step, row], levels[step], way[after, row], levels[after]
-        return Points(*pairs, way[-1, row], condition.rows(row))
+        with torch.autocast(self.device.type, enabled=False):
+            x = float(self.sigmas[0]) * noise.float()
+            return distill.trajectory(self.sampler, guided, x, self.sigmas)[self.kept], condition
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
-        """Draw the teacher's trajectories, and learn from states of them."""
-        return self.step(*self.points(batch, self.batch_generator()))
+        """Draw the teacher's trajectories of this batch, and learn from states of the bank."""
+        rng = self.batch_generator()
+        self.bank.add(*self.drawn(batch, rng))
+        return self.step(*self.bank.draw(self.trajectories.states, rng))
 
     def step(self, *inputs: Any) -> Terms:  # type: ignore[override]
         """The loss over ``Points``, its share of each state, and their timesteps."""
@@ -138,13 +203,15 @@ class Warmup(FineTune):
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
 
     def loss(self, points: Points) -> Tensor:
-        """(R,): E |f(x_t, t, c) - x_end|^2, the end that of the guided teacher."""
+        """(R,): E |x_end - one step of the student from x_t|^2, both on the guided teacher's trajectory."""
         student = self.denoiser(self.unet, points.condition)
-        return distill.jump(student, points.x, points.sigma, points.end)
+        return distill.segment(student, points.x, points.sigma, points.x_next, points.end)
 
     def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
         """For validation; nothing is dropped, since the student is never asked without its condition."""
-        return Warmup.step(self, *self.points(batch, rng))
+        bank = self.empty_bank(len(batch.mean))
+        bank.add(*self.drawn(batch, rng))
+        return Segments.step(self, *bank.draw(len(batch.mean) * len(bank.ends), rng))
 
     def write(self, folder: Path) -> None:
         """The LoRA as turbo.safetensors, or the whole model; both say how the student is sampled."""
@@ -155,17 +222,19 @@ class Warmup(FineTune):
         return {**super().about(), "sampling": json.dumps(self.sampling)}
 
 
-class Consistency(Warmup):
-    """Neighbours on a trajectory have one end (``distill.consistency``); the target's weights are averaged."""
+class Consistency(Segments):
+    """Neighbours have one step to their segment's end (``distill.consistency``); the target's weights are averaged."""
+
+    everywhere = True
 
     def __init__(self, *, decay: float = 0.95, **settings: Any) -> None:
         super().__init__(**settings)
         self.decay, self.target = decay, deepcopy(self.unet).requires_grad_(False)
 
     def loss(self, points: Points) -> Tensor:
-        """(R,): d(f(x_t, t, c), f'(x_s, s, c)), s the step after t."""
+        """(R,): d(step of f from x_t, step of f' from x_s), s the state after t, both to where t's segment ends."""
         student, target = (self.denoiser(net, points.condition) for net in (self.unet, self.target))
-        return distill.consistency(student, target, points.x, points.sigma, points.x_next, points.sigma_next)
+        return distill.consistency(student, target, points[:2], points[2:4], points.end)
 
     def moving(self) -> dict[str, tuple[Tensor, Tensor]]:
         averages = dict(self.target.named_parameters())
@@ -183,13 +252,13 @@ class Consistency(Warmup):
         checkpoint["state_dict"] |= {f"target.{name}": old for name, (old, _) in self.moving().items()}
 
 
-class Adversarial(Warmup):
-    """The student against half a U-Net that reads the prompt (``distill.relativistic``, ``distill.rolled_prompts``).
+class Adversarial(Segments):
+    """The last segment against half a U-Net that reads the prompt (``distill.relativistic``, ``rolled_prompts``).
 
-    The student denoises noised latents by one call; its answers and the latents get the same noise, and the critic says
-    which are real.   ``anchor`` weighs ``distill.jump``, which keeps the student near its teacher.   ``val/diversity``,
-    how far apart two sounds of a prompt lie by one call over by the teacher, says when to stop.
-    Novack et al. 2025 (ARC, arXiv:2505.08175) sec. 3.
+    The student's last step and the teacher's end of the same trajectory get the same noise, and the critic says which
+    is the teacher's: it sees the grain that a mean squared error leaves out.   ``anchor`` weighs ``distill.segment``
+    over all segments.   ``val/diversity``, how far apart two sounds of a prompt lie by the student over by the
+    teacher, says when to stop.   Novack et al. 2025 (ARC, arXiv:2505.08175) sec. 3.
     """
 
     def __init__(
@@ -212,23 +281,23 @@ class Adversarial(Warmup):
         return logits
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
-        """Draw levels and noises; then the critic's step and the student's."""
+        """Draw trajectories, and levels and noises for the critic; then its step and the student's."""
         rng = self.batch_generator()
-        z, _, noise, condition = self.draw(batch, rng, drop=0.0)
-        levels = self.sigmas[:-1].to(z.device)
-
-        def level() -> Tensor:
-            return levels[(self.uniform(len(z), rng).to(z.device) * len(levels)).long()]
-
-        first, again = level(), level()
-        noises = self.randn(z, rng), self.randn(z, rng)
-        return self.step(z, noise, first, again, *noises, condition, *self.points(batch, rng))
+        self.bank.add(*self.drawn(batch, rng))
+        row, levels = self.bank.rows(len(batch.mean), rng), self.sigmas[:-1].to(self.device)
+        last = torch.full_like(row, len(self.bank.ends) - 1)
+        x, sigma = self.bank.state(row, last)
+        z, _ = self.bank.state(row, last + 1)
+        again = levels[(self.uniform(len(z), rng).to(z.device) * len(levels)).long()]
+        draws = again, self.randn(z, rng), self.randn(z, rng)
+        points = self.bank.draw(self.trajectories.states, rng)
+        return self.step(x, sigma, z, self.bank.condition.rows(row), *draws, *points)
 
     def step(self, *inputs: Any) -> Terms:  # type: ignore[override]
-        """The critic: softplus(D(fake) - D(real)), prompts, R1.   The student: softplus(D(real) - D(fake)), jump."""
-        z, noise, sigma, again, fresh, bump, condition, *points = inputs
+        """The critic: softplus(D(fake) - D(real)), prompts, R1.   The student: softplus(D(real) - D(fake)), anchor."""
+        x, sigma, z, condition, again, fresh, bump, *points = inputs
         of_student, of_critic = self.optimizers()  # type: ignore[attr-defined]
-        fake = self.denoiser(self.unet, condition)(z + spread(sigma, z) * noise, sigma)
+        fake = self.denoiser(self.unet, condition)(x, sigma)
         critic = self.critic(condition, again, fresh)
         rolled = self.critic(condition.map(lambda part: part.roll(1, 0)), again, fresh)
         terms = {"critic": distill.relativistic(critic, z, fake.detach()).mean()}
@@ -239,24 +308,22 @@ class Adversarial(Warmup):
         self.discriminator.requires_grad_(False)
         terms["student"] = distill.relativistic(critic, fake, z).mean()
         self.discriminator.requires_grad_(True)
-        terms["jump"] = self.loss(Points(*points)).mean()
-        terms["loss"] = terms["student"] + self.anchor * terms["jump"]
+        terms["segment"] = self.loss(Points(*points)).mean()
+        terms["loss"] = terms["student"] + self.anchor * terms["segment"]
         norm = self.descend(terms["loss"], of_student, clip=1.0)
         return detached({**terms, "norm": norm})
 
     @torch.no_grad()
     def validation_step(self, batch: LatentBatch, index: int) -> None:
-        """The jump's loss, and the diversity of one call over that of the teacher's ends."""
+        """The segments' loss, and the diversity of the student over that of the teacher's ends."""
         super().validation_step(batch, index)
         rng = self.validation_generator(index)
-        condition, empty = (self.condition(batch, rng, drop=share) for share in (0.0, 1.0))
-        noises = [float(self.sigmas[0]) * self.randn(batch.mean, rng) for _ in range(2)]
-        level, student = (
-            self.sigmas[:1].to(batch.mean).repeat(len(batch.mean)),
-            self.denoiser(self.unet, condition),
-        )
-        ends = [self.trajectory(x, self.sigmas, condition, empty)[-1] for x in noises]
-        apart = [(a - b).square().mean().sqrt() for a, b in ([student(x, level) for x in noises], ends)]
+        ends = []
+        for _ in range(2):
+            ways, condition = self.drawn(batch, rng)
+            student = SAMPLERS["ddim"](self.denoiser(self.unet, condition), ways[0], self.levels_of_student)
+            ends.append((student, ways[-1]))
+        apart = [(a - b).square().mean().sqrt() for a, b in zip(*ends, strict=True)]
         self.log("val/diversity", apart[0] / apart[1], batch_size=len(batch.mean))
 
     def configure_optimizers(self) -> Any:

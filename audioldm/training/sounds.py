@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from audioldm.batch import LatentBatch
 from audioldm.datasets.check import NOTES, check
 from audioldm.datasets.latents import Encoded, LatentDataset, begun, collate_latents, key_of, write_latents
 from audioldm.datasets.manifest import Finding, Row
@@ -19,9 +21,14 @@ from audioldm.datasets.prepare.folder import folder as rows_of
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.progress import counted
+from audioldm.tables import filled, lines, read_text
 from audioldm.training.data import DataModule, Draws
 from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, encoded, jobs
 from audioldm.training.finetune import real_tokens
+
+TEXTS = 256
+"""prompts that are read at once"""
 
 
 def from_sounds(
@@ -67,6 +74,56 @@ def warn_of(rows: Sequence[Row], *, few: bool) -> None:
     if few:
         note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
         warnings.warn(note, AudioLDMWarning, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Listed(Dataset[LatentBatch]):
+    """Items that are at hand, by their place or by (place, draw number)."""
+
+    items: Sequence[LatentBatch]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> LatentBatch:
+        return self.items[index[0] if isinstance(index, tuple) else index]
+
+
+def from_prompts(
+    *,
+    file: str,
+    model: str | None = None,
+    seconds: float | None = None,
+    val_share: float = 0.0,
+    accelerator: str = "cpu",
+    seed: int = 0,
+    **settings: Any,
+) -> DataModule:
+    """The prompts of ``file``, one a line, read by ``model`` once; no sounds: what a student of few steps needs.
+
+    A line that comes more often is drawn more often.   Latents are zeros of ``seconds`` (None: the model's own).
+    """
+    pipe, texts = (
+        AudioLDM.from_pretrained(model),
+        [row.strip() for _, row in filled(lines(read_text(file)), file)],
+    )
+    if accelerator != "cpu" and torch.cuda.is_available():
+        pipe.to("cuda", mode="fast")
+    zeros = torch.zeros(pipe.spec.latent_shape(seconds or pipe.defaults.seconds, multiple_of(pipe.unet)))
+    each, items = list(dict.fromkeys(texts)), dict[str, LatentBatch]()
+    for part in counted([each[i : i + TEXTS] for i in range(0, len(each), TEXTS)], "prompts", len):
+        with torch.no_grad():
+            condition = pipe.encode_text(part).to("cpu")
+        for i, text in enumerate(part):
+            row = condition.rows(slice(i, i + 1))
+            film = torch.zeros(1) if row.film is None else row.film[0]
+            tokens = None if row.tokens is None else real_tokens(row)
+            items[text] = LatentBatch(zeros, zeros, film, film, tokens=tokens)
+    held = set(each[: round(val_share * len(each))])
+    train = Listed([items[text] for text in texts if text not in held])
+    val = Listed([items[text] for text in sorted(held)])
+    draws = partial(Draws, len(train), seed=seed)
+    return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
 
 
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:

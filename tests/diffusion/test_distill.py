@@ -32,33 +32,59 @@ def test_a_trajectory_is_the_samplers_own(gaussian, normal):
     assert torch.equal(states[-1], SAMPLERS["dpmpp_2m"](gaussian.denoise, x, LEVELS))
 
 
-def test_the_only_jump_without_loss_is_to_the_odes_end(gaussian, normal):
+def to_level(world, end):
+    """The denoiser whose one step from any level lands where the ODE is at ``end``: it solves step_to for x0."""
+
+    def answer(x, sigma):
+        ratio = ((world.std**2 + end**2) / (world.std**2 + spread(sigma, x) ** 2)).sqrt()
+        there = world.mean + (x - world.mean) * ratio
+        share = spread(end / sigma, x)
+        return (there - share * x) / (1 - share)
+
+    return answer
+
+
+@pytest.mark.parametrize("end", [0.0, 0.7])
+def test_the_only_segment_without_loss_is_the_odes_own_way(gaussian, normal, end):
     x = 20 * normal(64, len(gaussian.mean))
     states = distill.trajectory(SAMPLERS["heun"], gaussian.denoise, x, fine())
-    for step in (0, 100, 300):
-        sigma = fine()[step].expand(64)
-        exact = distill.jump(lambda x, s: far(gaussian, x, s), states[step], sigma, states[-1])
+    stop = int((fine() - end).abs().argmin())
+    level = fine()[stop]
+    for step in (0, 100, 170):
+        sigma, ends = fine()[step].expand(64), level.expand(64)
+        rest = states[step], sigma, states[stop], ends
+        exact = distill.segment(to_level(gaussian, level), *rest)
         assert exact.max() < 1e-6
-        mean = distill.jump(gaussian.denoise, states[step], sigma, states[-1])
-        assert step == 300 or mean.mean() > 1e4 * exact.mean()
+        assert distill.segment(gaussian.denoise, *rest).mean() > 100 * exact.mean()
 
 
-def test_consistency_is_0_for_the_odes_end_and_only_its_student_has_a_gradient(gaussian, normal):
+def test_a_student_of_segments_is_sampled_by_ddim(gaussian, normal):
+    """Its steps, one after the other, end where the ODE ends; the denoiser's own do not."""
+    x = 20 * normal(64, len(gaussian.mean))
+
+    def student(x, sigma):
+        end = LEVELS[(sigma[0] == LEVELS).int().argmax() + 1]
+        return to_level(gaussian, end)(x, sigma)
+
+    exact = far(gaussian, x, torch.full((64,), 20.0, dtype=torch.float64))
+    torch.testing.assert_close(SAMPLERS["ddim"](student, x, LEVELS), exact, rtol=1e-9, atol=1e-9)
+    assert (SAMPLERS["ddim"](gaussian.denoise, x, LEVELS) - exact).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_consistency_is_0_for_the_odes_own_way_and_only_its_student_has_a_gradient(gaussian, normal, end):
     x = 6 * normal(32, len(gaussian.mean))
     now, nxt = x.new_full((32,), 6.0), x.new_full((32,), 2.0)
-    nxt[::2] = 0
-    x_next = torch.where(
-        spread(nxt == 0, x).bool(), gaussian.carried(x, 6.0, 0.0), gaussian.carried(x, 6.0, 2.0)
-    )
-
-    def exact(x, sigma):
-        return far(gaussian, x, sigma)
-
-    assert distill.consistency(exact, exact, x, now, x_next, nxt).max() < 1e-12
-    assert distill.consistency(gaussian.denoise, exact, x, now, x_next, nxt).mean() > 0.01
+    nxt[::2] = end
+    there = gaussian.carried(x, 6.0, end), gaussian.carried(x, 6.0, 2.0)
+    x_next = torch.where(spread(nxt == end, x).bool(), *there)
+    exact, ends = to_level(gaussian, torch.tensor(end, dtype=torch.float64)), x.new_full((32,), end)
+    pairs = (x, now), (x_next, nxt), ends
+    assert distill.consistency(exact, exact, *pairs).max() < 1e-12
+    assert distill.consistency(gaussian.denoise, exact, *pairs).mean() > 0.01
     mine, other = (torch.ones((), dtype=torch.float64, requires_grad=True) for _ in range(2))
     loss = distill.consistency(
-        lambda x, s: mine * gaussian.denoise(x, s), lambda x, s: other * exact(x, s), x, now, x_next, nxt
+        lambda x, s: mine * gaussian.denoise(x, s), lambda x, s: other * exact(x, s), *pairs
     )
     loss.mean().backward()
     assert mine.grad is not None and other.grad is None
@@ -85,7 +111,11 @@ def test_consistency_alone_carries_the_end_up_the_levels(gaussian, normal):
         optimizer.zero_grad()
         loss = sum(
             distill.consistency(
-                student(free), student(weights), x[i], grid[i].expand(512), x[i + 1], grid[i + 1].expand(512)
+                student(free),
+                student(weights),
+                (x[i], grid[i].expand(512)),
+                (x[i + 1], grid[i + 1].expand(512)),
+                torch.zeros(512, dtype=torch.float64),
             ).mean()
             for i in range(3)
         )

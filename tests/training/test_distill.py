@@ -31,7 +31,8 @@ def settings(tiny_model, sounds, tmp_path):
         "data=sounds", f"data.model={tiny_model}", f"data.folder={sounds}", "data.prompt=null", "data.seconds=0.32",
         "data.windows=2", "data.workers=0", "data.val_share=0.4", f"task.model={tiny_model}",
         f"run_dir={tmp_path}/run", "batches=3",
-        "batch_size=2", "val_every=3", "task.rank=2", "task.trajectories.steps=3", "task.trajectories.states=2",
+        "batch_size=2", "val_every=3", "task.rank=2", "task.trajectories.steps=4",
+        "task.trajectories.states=4", "task.trajectories.kept=4",
         "trainer.log_every_n_steps=1", "callbacks.preview=null",
     ]  # fmt: skip
 
@@ -43,7 +44,7 @@ def fitted(name, overrides):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("warmup", "lora"), ("consistency", "full"), ("adversarial", "lora")]
+    ("name", "kind"), [("segments", "lora"), ("consistency", "full"), ("adversarial", "lora")]
 )
 def test_every_stage_learns_and_leaves_a_student_that_knows_its_sampler(
     name, kind, settings, tiny_model, tmp_path
@@ -58,7 +59,7 @@ def test_every_stage_learns_and_leaves_a_student_that_knows_its_sampler(
     else:
         student = AudioLDM.from_pretrained(folder)
     defaults = student.defaults
-    few = {"steps": 4, "sampler": "consistency", "grid": "trailing", "guidance": 1.0}
+    few = {"steps": 4, "sampler": "ddim", "grid": "trailing", "guidance": 1.0}
     assert {key: getattr(defaults, key) for key in few} == few
     assert defaults.seconds == before.defaults.seconds
     options = {"seconds": 0.32, "retry_silent": 0}
@@ -71,15 +72,16 @@ def test_every_stage_learns_and_leaves_a_student_that_knows_its_sampler(
     assert any("val/diversity" in row for row in rows) == ("adversarial" in name)
 
 
-def test_a_student_gets_nearer_to_the_ends_of_its_teachers_trajectories(settings, tmp_path):
+def test_a_student_gets_nearer_to_its_teachers_trajectories(settings, tmp_path):
     longer = ["batches=40", "val_every=20", "task.lr=2e-3", "task.warmup=5", "callbacks.ema.decay=null"]
-    fitted("distill/warmup", [*settings, "task.kind=full", *longer])
+    longer += ["task.trajectories.states=16"]
+    fitted("distill/segments", [*settings, "task.kind=full", *longer])
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     seen = [row["val/loss"] for row in rows if "val/loss" in row]
     assert seen[-1] < 0.8 * seen[0]
 
 
-@pytest.mark.parametrize("name", ["distill/consistency", "distill/adversarial"])
+@pytest.mark.parametrize("name", ["distill/segments", "distill/consistency", "distill/adversarial"])
 def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
     whole = fitted(name, [*settings, "batches=4", f"run_dir={tmp_path}/whole"])
     experiment = recipes.build(recipes.load(name, [*settings, "batches=4"]))
@@ -107,10 +109,29 @@ def test_a_lora_is_trained_further_from_its_file(settings, tiny_model, tmp_path)
         recipes.build(wrong)
 
 
+def test_prompts_are_enough(settings, tiny_model, tmp_path):
+    """Two lines of three differ, one is held out; the student of one call has one segment."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("rain\na dog\nrain\na cat\n")
+    data = ["data=prompts", f"data.file={file}", "data.seconds=0.32", "data.val_share=0.34"]
+    kept = [part for part in settings if not part.startswith("data")]
+    module = fitted("distill/segments", [*kept, *data, "task.sampling.steps=1"])
+    assert module.bank.ways.shape[:2] == (4, 2) and len(module.trainer.datamodule.train) == 2
+    assert (
+        AudioLDM.from_pretrained(tiny_model).adapt(tmp_path / "run/model/turbo.safetensors").defaults.steps
+        == 1
+    )
+
+
+def test_levels_that_the_teacher_does_not_visit_are_refused(settings):
+    with pytest.raises(AudioLDMError, match="4 steps do not visit the student's 3 levels"):
+        recipes.build(recipes.load("distill/segments", [*settings, "task.sampling.steps=3"]))
+
+
 @pytest.fixture
 def student(tiny_model, tmp_path):
     pipe = AudioLDM.from_pretrained(tiny_model)
-    sampling = {"steps": 4, "sampler": "consistency", "grid": "trailing", "guidance": 1.0}
+    sampling = {"steps": 4, "sampler": "ddim", "grid": "trailing", "guidance": 1.0}
     return pipe, written(tmp_path / "turbo.safetensors", pipe, {"sampling": json.dumps(sampling)})
 
 
@@ -126,11 +147,13 @@ def test_an_adapter_brings_its_sampling_and_takes_it_along(student):
     pipe, file = student
     before = pipe.defaults
     assert pipe.adapt(file).defaults.steps == 4
-    assert pipe.adapt(file).defaults.sampler == "consistency"
+    assert pipe.adapt(file).defaults.sampler == "ddim"
     assert pipe.adapt().defaults == before
 
 
-@pytest.mark.parametrize(("options", "words"), [({"guidance": 2.5}, "guidance=2.5"), ({}, None)])
+@pytest.mark.parametrize(
+    ("options", "words"), [({"guidance": 2.5}, "guidance=2.5"), ({"steps": 8}, "steps=8"), ({}, None)]
+)
 def test_a_student_that_is_sampled_in_another_way_says_so_in_a_line(student, options, words):
     pipe, file = student
     pipe.adapt(file)
@@ -140,7 +163,7 @@ def test_a_student_that_is_sampled_in_another_way_says_so_in_a_line(student, opt
     lines = [str(one.message) for one in seen if issubclass(one.category, AudioLDMWarning)]
     assert len(lines) == (words is not None)
     if words:
-        assert words in lines[0] and "use consistency, 1 to 8 steps and guidance 1" in lines[0]
+        assert words in lines[0] and "use ddim, 4 steps and guidance 1" in lines[0]
 
 
 @pytest.mark.parametrize("sampling", ["{", '{"steps": 0}', '{"speed": 2}', "4"])
