@@ -4,7 +4,7 @@
     python -m recipes.embedded.student_prompts --manifest DIR/manifest.jsonl --without open_prompts.tsv -o out.txt
 
 ESC-10's and their wordings, the development prompts', AudioSet's class names, the captions of opensounds2 and their
-wordings, each kind by its number of captions to the power .3, and pairs of them.   Prompts of ``--without`` are left out.
+wordings, each kind by its number of captions to the power .3, and pairs of them.   ``--without`` leaves prompts out.
 """
 
 import argparse
