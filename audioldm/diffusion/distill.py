@@ -36,13 +36,14 @@ def step_to(end: Tensor, student: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def segment(student: Denoiser, x: Tensor, sigma: Tensor, x_end: Tensor, end: Tensor) -> Tensor:
-    """alpha^2 mean |step_to(end) - x_end|^2: one step does what all of the teacher's from ``sigma`` to ``end`` do.
+    """alpha mean |step_to(end) - x_end|^2: one step does what all of the teacher's from ``sigma`` to ``end`` do.
 
-    x and x_end lie on one trajectory; with ``end`` 0 the step is a jump to its end.   The target of Salimans & Ho 2022
-    (progressive distillation) app. G, over a whole segment at once; alpha^2 = 1 / (1 + end^2) makes x_end's variance 1.
+    x and x_end lie on one trajectory; with ``end`` 0 the step is a jump to its end.   Salimans & Ho 2022 (progressive
+    distillation) app. G, over a whole segment at once.   alpha = 1 / sqrt(1 + end^2) stands between the error of x_end
+    at variance 1 (alpha^2) and that of the clean sound (1), which what follows makes of it.
     """
     error = (step_to(end, student, x, sigma) - x_end).square().flatten(1).mean(1)
-    return error / (1 + end.to(error) ** 2)
+    return error * (1 + end.to(error) ** 2).rsqrt()
 
 
 def consistency(

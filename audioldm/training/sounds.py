@@ -119,7 +119,8 @@ def from_prompts(
             film = torch.zeros(1) if row.film is None else row.film[0]
             tokens = None if row.tokens is None else real_tokens(row)
             items[text] = LatentBatch(zeros, zeros, film, film, tokens=tokens)
-    held = set(each[: round(val_share * len(each))])
+    order = torch.randperm(len(each), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = {each[i] for i in order[: round(val_share * len(each))]}
     train = Listed([items[text] for text in texts if text not in held])
     val = Listed([items[text] for text in sorted(held)])
     draws = partial(Draws, len(train), seed=seed)
