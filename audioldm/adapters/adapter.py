@@ -166,7 +166,11 @@ class Delta(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.kind, self.scale = layer.kind, layer.scale
-        factors = {name: nn.Parameter(value.clone()) for name, value in layer.factors.items()}
+        # half precision, as a file may have it, is too coarse to learn in
+        exact = {
+            k: v.to(torch.promote_types(v.dtype, torch.float32), copy=True) for k, v in layer.factors.items()
+        }
+        factors = {name: nn.Parameter(value) for name, value in exact.items()}
         self.factors = nn.ParameterDict(factors)
 
     def forward(self, weight: Tensor) -> Tensor:
