@@ -18,6 +18,8 @@ from audioldm.paths import sha256
 
 Named = str | Path | tuple[str | Path, float]
 """FILE[:WEIGHT], or a file and its weight"""
+SHIPPED = Path(__file__).parents[1] / "_embedded" / "adapters"
+"""of the embedded model: turbo is SHIPPED/turbo.safetensors where there is no such file"""
 
 
 def parse(named: Named) -> tuple[Path, float]:
@@ -49,11 +51,13 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
         return
     applied, sampling = list[dict[str, Any]](), dict[str, Any]()
     words, changes = list[Words](), list[tuple[Adapter, float]]()
-    for path, weight in map(parse, named):
+    for place, weight in map(parse, named):
+        shipped = SHIPPED / f"{place.name}.safetensors"
+        path = shipped if str(place) == place.name and shipped.is_file() and not place.exists() else place
         one = read(path, parts.unet)
         check_base(parts, str(path), one, weight)
         sampling |= sampling_of(path, one)  # the last one counts
-        about = {"file": str(path), "sha256": sha256(path), "kind": one.kind}
+        about = {"file": str(place), "sha256": sha256(path), "kind": one.kind}
         if isinstance(one, Words):
             words.append(one)
             applied.append({**about, "rank": len(one.rows), "weight": weight, "word": one.word})

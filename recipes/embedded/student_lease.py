@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audioldm.adapters import inject
-from audioldm.adapters.adapter import CONVOLUTIONS, LINEAR, Adapter
+from audioldm.adapters.adapter import CONVOLUTIONS, LINEAR, Adapter, learned
 from audioldm.adapters.files import write
 from audioldm.datasets.draws import BEGIN, Place, generator
 from audioldm.diffusion import distill
@@ -154,13 +153,13 @@ class Student:
     def save(self, path: Path) -> None:
         """The LoRA in half precision."""
         assert self.module.adapter is not None
-        learned: Adapter = inject.learned(self.module.unet, self.module.adapter)
+        adapter: Adapter = learned(self.module.unet, self.module.adapter)
         layers = {
             name: replace(layer, factors={k: v.half() for k, v in layer.factors.items()})
-            for name, layer in learned.layers.items()
+            for name, layer in adapter.layers.items()
         }
         about = self.module.about() | {"batches": str(self.count)}
-        write(path, replace(learned, layers=layers, base=self.module.base("unet"), about=about))
+        write(path, replace(adapter, layers=layers, base=self.module.base("unet"), about=about))
 
 
 def main() -> None:
