@@ -110,13 +110,13 @@ def test_a_lora_is_trained_further_from_its_file(settings, tiny_model, tmp_path)
 
 
 def test_prompts_are_enough(settings, tiny_model, tmp_path):
-    """Two lines of three differ, one is held out; the student of one call has one segment."""
+    """One of three prompts is held out, with all its lines; the student of one call has one segment."""
     file = tmp_path / "prompts.txt"
     file.write_text("rain\na dog\nrain\na cat\n")
     data = ["data=prompts", f"data.file={file}", "data.seconds=0.32", "data.val_share=0.34"]
     kept = [part for part in settings if not part.startswith("data")]
     module = fitted("distill/segments", [*kept, *data, "task.sampling.steps=1"])
-    assert module.bank.ways.shape[:2] == (4, 2) and len(module.trainer.datamodule.train) == 2
+    assert module.bank.ways.shape[:2] == (4, 2) and len(module.trainer.datamodule.train) in (2, 3)
     assert (
         AudioLDM.from_pretrained(tiny_model).adapt(tmp_path / "run/model/turbo.safetensors").defaults.steps
         == 1
