@@ -36,9 +36,8 @@ class Serve(Command):
         self.model.check()
         root = None if self.sounds is None else self.sounds.absolute()
         if root is not None and not root.is_dir():
-            raise AudioLDMError(
-                f"sounds={root} is no folder.", "Name the folder that holds folders of sounds."
-            )
+            what = f"sounds={root} is no folder."
+            raise AudioLDMError(what, "Name the folder that holds folders of sounds.")
         from audioldm.app import page
         from audioldm.app.training import Trainer
         from audioldm.serve.jobs import Jobs
@@ -53,9 +52,8 @@ class Serve(Command):
         try:
             page.build(studio, trainer).launch(server_port=port, **settings, quiet=False)
         except OSError as error:
-            raise AudioLDMError(
-                f"port={self.port} cannot be used: {error}.", "Choose another --port.", code=1
-            ) from error
+            what = f"port={self.port} cannot be used: {error}."
+            raise AudioLDMError(what, "Choose another --port.", code=1) from error
         finally:
             trainer.stop()
 

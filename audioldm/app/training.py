@@ -58,9 +58,8 @@ class TrainRequest:
         if "${" in self.prompt:
             raise AudioLDMError(f"prompt={self.prompt!r} holds ${{.", "Leave it out.")
         if not self.audible:
-            raise AudioLDMError(
-                "There is no prompt to hear before and after.", "Say what the sounds are, or what to compare."
-            )
+            what = "There is no prompt to hear before and after."
+            raise AudioLDMError(what, "Say what the sounds are, or what to compare.")
 
 
 class News(NamedTuple):

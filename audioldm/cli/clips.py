@@ -110,9 +110,8 @@ def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
 
 def check_names(groups: list[list[Clip]], output: Output) -> None:
     if output.is_file and len(groups) > 1:
-        raise AudioLDMError(
-            f"out={output.out} is one file, but {len(groups)} clips are to be made.", "Name a folder."
-        )
+        what = f"out={output.out} is one file, but {len(groups)} clips are to be made."
+        raise AudioLDMError(what, "Name a folder.")
     names: dict[str, Clip] = {}
     for clip in chain.from_iterable({clip.stem: clip for clip in group}.values() for group in groups):
         if clip.stem in names:

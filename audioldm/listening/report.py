@@ -100,9 +100,8 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
     raters, cut = screen(test, keep_all=keep_all)
     kept = [rater for rater in raters if not rater.reasons]
     if not any(rater.of_kind("main") for rater in raters):
-        raise AudioLDMError(
-            f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
-        )
+        what = f"{test.folder} holds no answers yet."
+        raise AudioLDMError(what, "Serve it: audioldm listen serve.", code=1)
     if not any(rater.of_kind("main") for rater in kept):
         reasons = "; ".join(f"rater {rater.number}: {', '.join(rater.reasons)}" for rater in raters)
         raise AudioLDMError(f"No rater passed the screening ({reasons}).", "--keep-all counts them.", code=1)

@@ -63,9 +63,8 @@ class Server:
             self.socket = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
         except OSError as error:
             self.study.close()
-            raise AudioLDMError(
-                f"{host}:{port} cannot be opened: {error.strerror or error}.", "Use another --port or --host."
-            ) from error
+            what = f"{host}:{port} cannot be opened: {error.strerror or error}."
+            raise AudioLDMError(what, "Use another --port or --host.") from error
         self.address: tuple[str, int] = self.socket.getsockname()[:2]
         config = uvicorn.Config(
             self.application(host), http="h11", ws="none", lifespan="off", log_config=None, log_level="critical",

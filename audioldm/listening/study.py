@@ -68,9 +68,8 @@ class Study:
             binary = getattr(os, "O_BINARY", 0)  # Windows would write two characters for a line end
             self.file = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o600)
         except Timeout:
-            raise AudioLDMError(
-                f"{test.folder} is being served by another process.", "Stop that one first; answers are safe."
-            ) from None
+            what = f"{test.folder} is being served by another process."
+            raise AudioLDMError(what, "Stop that one first; answers are safe.") from None
         except OSError as error:
             raise AudioLDMError(f"{log} cannot be written: {error.strerror}.", "Check the folder.") from error
         self.lock = threading.RLock()

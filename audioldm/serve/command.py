@@ -58,6 +58,5 @@ class Serve(Command):
         try:
             uvicorn.Server(config).run()
         except SystemExit as error:
-            raise AudioLDMError(
-                f"port={self.port} cannot be used.", "Choose another --port.", code=1
-            ) from error
+            what = f"port={self.port} cannot be used."
+            raise AudioLDMError(what, "Choose another --port.", code=1) from error

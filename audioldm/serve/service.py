@@ -226,9 +226,8 @@ class Service:
         check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"))
         for name, value in {"seconds": seconds, "takes": takes, "steps": steps or 0}.items():
             if value > (most := getattr(self.limits, name)):
-                raise AudioLDMError(
-                    f"{name}={value:g} is more than {most:g}.", "Ask for less, or use the command line."
-                )
+                what = f"{name}={value:g} is more than {most:g}."
+                raise AudioLDMError(what, "Ask for less, or use the command line.")
 
     def save(
         self, result: Result, prompt: str, title: str, seed: int, settings: dict[str, Any], output: Output
