@@ -141,9 +141,8 @@ def generate_tab(studio: Service, history: gr.State) -> None:
 
 def edit_tab(studio: Service, history: gr.State) -> None:
     default, limits = studio.pipe.defaults, studio.limits
-    sound = gr.Audio(
-        label="Sound to edit", type="filepath", sources=["upload", "microphone"], elem_id="sound"
-    )
+    sources: Any = ["upload", "microphone"]
+    sound = gr.Audio(label="Sound to edit", type="filepath", sources=sources, elem_id="sound")
     wave = gr.HTML("", elem_id="wave-box")
     with gr.Row():
         begin = gr.Number(0.0, label="From (seconds)", elem_id="from", minimum=0)
@@ -189,9 +188,8 @@ def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
         if trainer.root else "This server trains on no folder: start it with `--sounds FOLDER`."
     )  # fmt: skip
     with gr.Row():
-        folder = gr.Dropdown(
-            trainer.folders(), value=None, label="Folder of sounds", allow_custom_value=True, elem_id="folder"
-        )
+        about: dict[str, Any] = {"label": "Folder of sounds", "allow_custom_value": True, "elem_id": "folder"}
+        folder = gr.Dropdown(trainer.folders(), value=None, **about)
         kind = gr.Dropdown(known, value="lora", label="Kind of adapter")
     prompt = text("What the sounds are (empty: the captions beside them)", "my sound")
     with gr.Accordion("More settings", open=False), gr.Row():

@@ -61,9 +61,7 @@ Exit codes: 0 done, 1 failed while working, 2 wrong use (nothing was started), 1
 app = LazyGroup(
     commands=dict.fromkeys(COMMANDS),  # type: ignore[arg-type]   # click guesses by these names
     params=[
-        click.Option(
-            ["--debug"], is_flag=True, help="Show the traceback of an error; goes with every command."
-        )
+        click.Option(["--debug"], is_flag=True, help="Show an error's traceback; goes with every command.")
     ],
     help=ROOT_HELP,
     no_args_is_help=True,

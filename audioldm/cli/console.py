@@ -93,19 +93,15 @@ def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress",
             done = "" if task.total is None else f"{task.completed:.4g}/{task.total:.4g} "
             return Text(f"{done}{unit}" if speed is None else f"{done}{unit}, {speed:.3g} {unit}/s")
 
-    console = Console(stderr=True)
+    console, text = Console(stderr=True), parts.TextColumn("{task.description}")
     times = (parts.TimeRemainingColumn(), parts.TimeElapsedColumn())
-    columns = (
-        parts.SpinnerColumn(),
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        Rate(),
-        *times,
-    )
-    quiet, redirect = not console.is_terminal, sys.stdout.isatty()
-    with parts.Progress(
-        *columns, console=console, transient=True, disable=quiet, redirect_stdout=redirect
-    ) as shown:
+    columns = (parts.SpinnerColumn(), text, parts.BarColumn(), Rate(), *times)
+    how: dict[str, Any] = {
+        "transient": True,
+        "disable": not console.is_terminal,
+        "redirect_stdout": sys.stdout.isatty(),
+    }
+    with parts.Progress(*columns, console=console, **how) as shown:
         shown.add_task(what, total=total, unit=unit)
         yield shown, shown.tasks[0]
 

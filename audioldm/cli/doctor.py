@@ -121,6 +121,5 @@ def table(report: dict[str, Any]) -> str:
     lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
     for title, rows in sections.items():
         lines += ["", title, *(f"  {name:<22}{text}" for name, text in rows.items())]
-    return "\n".join(
-        [*lines, "", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
-    )
+    lines += ["", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
+    return "\n".join(lines)

@@ -333,9 +333,8 @@ class Mix(Edit):
         return [waves, prompt]
 
 
-EDITS: dict[str, type[Edit]] = {
-    kind.name(): kind for kind in (Transfer, Inpaint, Outpaint, Continue, Upscale, Vary, Denoise, Morph, Mix)
-}
+KINDS = (Transfer, Inpaint, Outpaint, Continue, Upscale, Vary, Denoise, Morph, Mix)
+EDITS: dict[str, type[Edit]] = {kind.name(): kind for kind in KINDS}
 MAKERS = {"continue": "outpaint"}
 """edits that are not made by the function of their name"""
 app = group(__doc__, EDITS)

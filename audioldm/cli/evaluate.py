@@ -274,9 +274,7 @@ class Prompts(Force, DryRun, AsJson, Command):
     file: Path = argument(..., "Lines of prompt, tab, and the AudioSet classes that are right.", "FILE.tsv")
     seeds: int = seeds_option(8)
     limit: int | None = option(None, "Only the first so many prompts.", Between(1))
-    folder: Path | None = option(
-        None, "Judge existing clips, with captions.csv or a JSON each.", "--clips", "DIR"
-    )
+    folder: Path | None = option(None, "Judge clips with captions.csv or a JSON each.", "--clips", "DIR")
     real: Path | None = option(None, "Real clips for the real and the codec's row.", "PLACE")
     out: Path = option(Path("out/prompts"), "Clips and reports go here.", "-o", "DIR")
     generation: Generation = Generation()

@@ -50,9 +50,7 @@ class Export(Force, DryRun, Command):
     onnx: Path | None = option(None, "Write ONNX graphs and their page to this folder instead.", "DIR")
     web: Path | None = option(None, "Copy onnxruntime-web from here.  [default: from its CDN]", "DIR")
     name: str | None = option(None, "The model's name.")
-    dtype: Literal["float32", "float16", "bfloat16"] = option(
-        "float32", "Number type of the weights in a folder."
-    )
+    dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Number type of a folder's weights.")
     merge: list[str] = option([], "Write this adapter into the weights.", "FILE[:WEIGHT]")
     parts: Parts = Parts()
     defaults: Defaults = Defaults()

@@ -225,9 +225,8 @@ def save(
         more = {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
     sidecar = describe(pipe, clip, record, level)
     sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest(), **more}
-    contents: dict[Path, bytes | str] = {
-        files["sidecar"]: json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
-    }
+    text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
+    contents: dict[Path, bytes | str] = {files["sidecar"]: text}
     if "figure" in files:
         from audioldm.cli import figure
 

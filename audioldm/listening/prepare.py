@@ -209,9 +209,8 @@ def check_lengths(prompt: str, samples: list[int], choices: Choices) -> int:
 
 def describe(folder: Path, design: Design, clips: dict[str, dict[str, Any]], **more: Any) -> None:
     """Write test.json and key.json; the first names the hash of the second."""
-    key = json.dumps(
-        {"format": FORMAT, "design": asdict(design), "clips": clips}, indent=1, ensure_ascii=False
-    )
+    content = {"format": FORMAT, "design": asdict(design), "clips": clips}
+    key = json.dumps(content, indent=1, ensure_ascii=False)
     (folder / "key.json").touch(mode=0o600)
     (folder / "key.json").write_text(key, encoding="utf-8")
     gaps = [clip["lufs_before"] + clip["gain_db"] - stimuli.TARGET_LUFS for clip in clips.values()]

@@ -29,9 +29,7 @@ PAGE = Path(__file__).with_name("page")
 STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-    **{
-        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in ("app", "tasks", "player")
-    },
+    **{f"/{name}": (name, "text/javascript; charset=utf-8") for name in ("app.js", "tasks.js", "player.js")},
 }
 SLOTS = ("{trial:int}/{slot}", "{slot}", "{slot}/{try:int}")
 """the sounds of a trial, and those of the volume check, perhaps with the number of the try"""

@@ -87,9 +87,8 @@ class API:
         settings = asked.settings(asked.audio_length)
         if asked.stream:
             return await self.stream(asked, settings)
-        return await self.reply(
-            request, self.service.generating(asked.input, seed=asked.seed, **settings), asked
-        )
+        job = self.service.generating(asked.input, seed=asked.seed, **settings)
+        return await self.reply(request, job, asked)
 
     async def stream(self, asked: Generate, settings: dict[str, Any]) -> Response:
         """WAV whose header leaves the length open, and then 16-bit samples piece by piece, as they are made."""

@@ -127,17 +127,13 @@ class Guidance(Group):
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
     guidance_weak: str | None = setting(None, "Autoguidance: steer away from this worse model.", "FOLDER")
     refiner: str | None = option(
-        None, "A model for the lowest noise levels: recipe sdxl/refiner.", "FOLDER", hidden=True
+        None, "For the lowest noise levels: recipe sdxl/refiner.", "FOLDER", hidden=True
     )
     refine: float = setting(0.2, "The refiner's share of the schedule's time.", Between(0, 1, above=True))
     guidance_clap: float = setting(0.0, "Strength of the CLAP score's gradient, such as 30.", Between(0))
     guidance_classifier: Path | None = setting(None, "What recipe embedded/classifier exported.", "FOLDER")
-    guidance_class: str | None = setting(
-        None, "The class to steer to; names a clip without a prompt.", "NAME"
-    )
-    guidance_classifier_scale: float = setting(
-        1.0, "Of the classifier's gradient; 1 is Bayes' rule.", Between(0)
-    )
+    guidance_class: str | None = setting(None, "The class to steer to; names promptless clips.", "NAME")
+    guidance_classifier_scale: float = setting(1.0, "Of its gradient; 1 is Bayes' rule.", Between(0))
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
@@ -238,9 +234,7 @@ FORMATS = {
 class Output(Force, DryRun):
     panel = "Output"
     out: Path = option(Path("out"), "Folder, or for one clip a file such as rain.mp3.", "-o", "PATH")
-    audio_format: str | None = option(
-        None, "Sound file format.  [default: wav]", "--format", "|".join(FORMATS)
-    )
+    audio_format: str | None = option(None, "Of the files.  [default: wav]", "--format", "|".join(FORMATS))
     normalize: bool = option(False, "Scale each clip to a true peak of -1 dB, not only down from above 0.")
     lufs: float | None = option(None, "Scale to this loudness, such as -23.", "LUFS", Between(-70, 0))
     as_json: bool = option(False, "Print JSON.", "--json", hidden=True)
