@@ -19,6 +19,9 @@ import pytest
 import torch
 from playwright.sync_api import expect, sync_playwright
 
+from audioldm.adapters.adapter import start
+from audioldm.adapters.files import write
+from audioldm.cli.app import run
 from audioldm.components import Sampling
 from audioldm.convert.onnx import RUNTIME, export_onnx, plan
 from audioldm.diffusion.grids import GRIDS
@@ -37,6 +40,24 @@ WEB = Path(os.environ.get("AUDIOLDM_ORT_WEB", ROOT / ".venv" / "onnxruntime-web"
 @pytest.fixture(scope="module")
 def pipe(tiny_model):
     return AudioLDM.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def student(pipe, tiny_model, tmp_path_factory):
+    """The page of a model with a student of few steps merged, by the command, and the pipeline that it is of."""
+    adapter = start(
+        pipe.unet, "lora", rank=2, targets=["to_q", "to_v"], generator=torch.Generator().manual_seed(0)
+    )
+    for layer in adapter.layers.values():
+        for factor in layer.factors.values():
+            factor.copy_(torch.randn(factor.shape, generator=torch.Generator().manual_seed(1)) / 4)
+    sampling = {"steps": 4, "sampler": "ddim", "grid": "trailing", "guidance": 1.0}
+    folder = tmp_path_factory.mktemp("student")
+    about = {"sampling": json.dumps(sampling)}
+    write(folder / "turbo.safetensors", replace(adapter, base=dict(pipe.hashes), about=about))
+    words = ["export", tiny_model, "--onnx", folder / "page", "--merge", folder / "turbo.safetensors"]
+    assert run([*map(str, words), *(["--web", str(WEB)] if WEB.is_dir() else [])]) == 0
+    return folder / "page", AudioLDM.from_pretrained(tiny_model).adapt(folder / "turbo.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +116,31 @@ def test_a_sampler_that_looks_at_the_sound_is_refused(pipe):
 
 
 def test_onnxruntime_makes_the_pipeline_s_sound(exported, pipe):
-    folder, _ = exported
+    assert_same_sound(exported[0], pipe)
+
+
+def test_a_merged_student_is_sampled_as_its_file_says_and_sounds_as_in_the_pipeline(student, pipe):
+    folder, turbo = student
+    about = json.loads((folder / "model.json").read_text())
+    assert (len(about["plan"]["calls"]), about["plan"]["noises"], about["guidance"]) == (4, 1, 1.0)
+    assert_same_sound(folder, turbo)
+    assert not np.allclose(turbo("rain", seeds=[3])[0], pipe("rain", seeds=[3], steps=4)[0], atol=1e-3)
+
+
+def assert_same_sound(folder, pipe):
     about = json.loads((folder / "model.json").read_text())
     nets = {
         row["graph"]: onnxruntime.InferenceSession(str(folder / f"{row['graph']}.onnx"))
         for row in about["graphs"]
     }
-    films = pipe.encode_text(["rain", ""]).film.detach().numpy()
+    guidance = about["guidance"]
+    rows = 1 if guidance == 1 else 2
+    films = pipe.encode_text(["rain", ""][:rows]).film.detach().numpy()
 
     def net(x, t):
-        both = np.concatenate([x, x]).astype(np.float32)
-        out = nets["unet"].run(None, {"x": both, "t": np.full(2, t, np.float32), "film": films})[0]
-        return out[1:] + about["guidance"] * (out[:1] - out[1:])
+        both = np.concatenate([x] * rows).astype(np.float32)
+        out = nets["unet"].run(None, {"x": both, "t": np.full(rows, t, np.float32), "film": films})[0]
+        return out if rows == 1 else out[1:] + guidance * (out[:1] - out[1:])
 
     start = torch.randn(about["shape"], generator=torch.Generator().manual_seed(3))[None].numpy()
     latent = run_plan(about["plan"], net, start, [])
@@ -122,7 +156,9 @@ def chromium():
     if place is None or not WEB.is_dir():
         pytest.fail("no Chromium or no onnxruntime-web for the tests of the page: run `make browser`")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=place, args=["--no-sandbox", "--mute-audio"])
+        # this Chromium then has WebGPU also where there is only a software adapter
+        flags = ["--no-sandbox", "--mute-audio", "--enable-unsafe-webgpu"]
+        browser = playwright.chromium.launch(executable_path=place, args=flags)
         yield browser
         browser.close()
 
@@ -154,12 +190,12 @@ def host():
         server.shutdown()
 
 
-def opened(chromium, address):
+def opened(chromium, address, runtime=None):
     """The page, its model loaded."""
     page = chromium.new_page()
     page.on("pageerror", lambda error: pytest.fail(str(error)))
-    page.goto(address)
-    expect(page.get_by_role("status")).to_contain_text("Ready", timeout=300_000)
+    page.goto(address + (f"?runtime={runtime}" if runtime else ""))
+    expect(page.get_by_role("status")).to_contain_text(f"Ready ({runtime or ''}", timeout=300_000)
     return page
 
 
@@ -195,6 +231,31 @@ def test_the_page_turns_words_into_sound_and_reads_them_as_the_tokenizer_does(ch
     )
     right = pipe.clap.tokenizer(texts, padding="max_length", truncation=True, max_length=77).input_ids
     assert read == right
+
+
+@pytest.mark.slow
+def test_webgpu_makes_webassembly_s_sound(chromium, host, student):
+    """Also where the adapter is software, which is slow: three orders above float32's rounding (3e-6 was measured)."""
+    address, waves = host(student[0]), []
+    for runtime in ("wasm", "webgpu"):
+        page = opened(chromium, address, runtime)
+        if runtime == "webgpu" and not page.evaluate("navigator.gpu.requestAdapter().then(Boolean)"):
+            pytest.skip("this Chromium has no WebGPU adapter")
+        wav, line = generated(page, "rain")
+        print(runtime, line)
+        waves.append(np.frombuffer(wav[44:], dtype="<i2").astype(float))
+    assert np.abs(waves[0] - waves[1]).max() <= 2 + 1e-3 * np.abs(waves[0]).max()
+
+
+def test_a_software_adapter_and_a_gpu_that_fails_leave_webassembly(chromium, host, student, tmp_path):
+    assert "wasm" in opened(chromium, host(student[0])).get_by_role("status").text_content()
+    shutil.copytree(student[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / RUNTIME["webgpu"]["script"]).write_text("damaged")
+    page = chromium.new_page()
+    real = "Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', {get: () => false})"
+    page.add_init_script(real)
+    page.goto(host(tmp_path))
+    expect(page.get_by_role("status")).to_contain_text("Ready (wasm)", timeout=300_000)
 
 
 def test_a_damaged_runtime_is_not_run(chromium, host, exported, tmp_path):

@@ -1,6 +1,7 @@
 """What each process of test_distributed.py runs."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -27,7 +28,11 @@ class Note(L.Callback):
 
 def double(experiment) -> None:
     """Float64 throughout: an L1 loss turns the rounding of float32 into flipped signs."""
-    experiment.module.double()
+    module = experiment.module
+    for name in (module.part, "discriminator"):
+        if isinstance(build := getattr(module, name, None), functools.partial):
+            setattr(module, name, build())
+    module.double()
     collate = experiment.data.collate
 
     def wide(items):

@@ -16,7 +16,7 @@ function draw(wave) {
 }
 
 async function main() {
-  const model = await Model.load(".", say);
+  const model = await Model.load(".", say, new URLSearchParams(location.search).get("runtime"));
   say(`Ready (${model.kind}).`);
   go.disabled = false;
   form.addEventListener("submit", async (event) => {

@@ -8,13 +8,11 @@ const pin = async (place) => {
 
 // onnxruntime-web is asked for as bytes with a known hash, and run from there: also from another site's cache.
 async function runtime(places) {
-  const gpu = await navigator.gpu?.requestAdapter();
-  const kind = gpu ? "webgpu" : "wasm";
-  const script = await (await pin(places[kind].script)).blob();
+  const script = await (await pin(places.script)).blob();
   const ort = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
-  ort.env.wasm.wasmBinary = await (await pin(places[kind].binary)).arrayBuffer();
+  ort.env.wasm.wasmBinary = await (await pin(places.binary)).arrayBuffer();
   ort.env.wasm.numThreads = 1;  // more need headers that a static host rarely sends
-  return { ort, kind };
+  return ort;
 }
 
 // BERT's words and pieces of words, as the tokenizers library makes them.
@@ -72,12 +70,24 @@ function normals(seed) {
 }
 
 export class Model {
-  static async load(base, tell = () => {}) {
+  // `kind` is webgpu or wasm; else WebGPU where there is a real one: a software adapter is slower than WebAssembly.
+  static async load(base, tell = () => {}, kind = null) {
+    const gpu = await navigator.gpu?.requestAdapter();
+    const kinds = kind ? [kind] : gpu && !gpu.info.isFallbackAdapter ? ["webgpu", "wasm"] : ["wasm"];
+    for (const [place, one] of kinds.entries()) {
+      try {
+        return await Model.opened(base, tell, one);
+      } catch (error) {
+        if (place === kinds.length - 1) throw error;  // else WebAssembly may do what a driver cannot
+      }
+    }
+  }
+
+  static async opened(base, tell, kind) {
     const model = new Model();
     model.about = await (await fetch(`${base}/model.json`)).json();
     model.tokenizer = new Tokenizer(await (await fetch(`${base}/tokenizer.json`)).json());
-    ({ ort: model.ort, kind: model.kind } = await runtime(model.about.runtime));
-    model.nets = {};
+    [model.ort, model.kind, model.nets] = [await runtime(model.about.runtime[kind]), kind, {}];
     for (const { graph, megabytes } of model.about.graphs) {
       tell(`Loading ${graph}, ${megabytes.toFixed(1)} MB.`);
       const bytes = await (await pin({ url: `${base}/${graph}.onnx` })).arrayBuffer();
