@@ -245,7 +245,7 @@ def train(
         optimizer.step()
         follow(average, net, min(0.99, module.batch_count / (module.batch_count + 10)))
         if time.time() - looked > every:
-            point = {"batches": module.batch_count, "loss": float(loss), **checked(module, average)}
+            point = {"batches": module.batch_count, "loss": float(loss.detach()), **checked(module, average)}
             curve.append({name: round(value, 4) for name, value in point.items()})
             looked = time.time()
             if not module.pretrain and point["val"] < best:
@@ -417,7 +417,7 @@ class Job:
                         0
                     ].mean()
                 module.prior = net
-                curve.append({"batches": module.batch_count, "loss": float(loss), "val": float(value)})
+                curve.append({"batches": module.batch_count, "loss": float(loss.detach()), "val": float(value)})
                 if float(value) < best:
                     best, kept = float(value), deepcopy(average)
         save_component(kept, self.out / "prior", dtype=torch.float16)
