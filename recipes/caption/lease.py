@@ -1,15 +1,15 @@
 """Trains captioners and a prior from stored CLAP features against the clock: what docs/log.md says of them.
 
-    python -m recipes.caption.lease features FILES.jsonl... --data DIR           # minutes of a CPU: 25 MB that travel
-    python -m recipes.caption.lease main --data DIR --out DIR --seconds 80       # all pairs; CapFilt on them; again
-    python -m recipes.caption.lease noisy --data DIR --out DIR --seconds 60      # BLIP's case: few clean, many wrong ones
-    python -m recipes.caption.lease few --data DIR --out DIR --seconds 20        # 300 pairs, with and without texts first
-    python -m recipes.caption.lease prior --data DIR --out DIR --seconds 40
+    python -m recipes.caption.lease features FILES.jsonl... --data DIR        # minutes of a CPU: 33 MB that travel
+    python -m recipes.caption.lease main --data DIR --out DIR --seconds 65    # all pairs; CapFilt on them; again
+    python -m recipes.caption.lease noisy --data DIR --out DIR --seconds 25   # BLIP's case: few clean, many wrong
+    python -m recipes.caption.lease few --data DIR --out DIR --seconds 25     # 300 pairs, without texts and after
+    python -m recipes.caption.lease prior --data DIR --out DIR --seconds 25
 
 The losses are those of ``CaptionerTraining`` and ``PriorTraining``.   What CLAP hears of two windows of each clip is
-kept as its vectors and as ``KEEP`` principal parts of its frames, in steps of ``STEP`` deviations of the last of them.   Each captioner keeps the average of its
-weights that has the least cross-entropy on the val rows; its captions of the test rows are what ``judge`` reads.
-R rows, W windows, B batch, D width of CLAP's space.
+kept as its vectors and as ``KEEP`` principal parts of its frames, in steps of ``STEP`` deviations of the last of them.
+Each captioner keeps the average of its weights that has the least cross-entropy on the val rows; its captions of the
+test rows are what ``judge`` reads.   R rows, W windows, B batch, T stretches of time, D width of CLAP's space.
 """
 
 import argparse
@@ -173,7 +173,7 @@ def batch_of(module: FromFeatures, places: Sequence[int], window: Tensor) -> Bat
 
 @torch.no_grad()
 def checked(module: FromFeatures, net: Captioner) -> dict[str, float]:
-    """Cross-entropy a token on the val rows, from the sound and from its vector alone; how well matches are told apart."""
+    """Cross-entropy a token on the val rows, from the sound and from its vector alone; how matches are told apart."""
     before, module.captioner = module.captioner, net.eval()
     places, sums = module.features.split("val"), dict[str, float]()
     for at in range(0, len(places), ROWS):
@@ -417,7 +417,9 @@ class Job:
                         0
                     ].mean()
                 module.prior = net
-                curve.append({"batches": module.batch_count, "loss": float(loss.detach()), "val": float(value)})
+                curve.append(
+                    {"batches": module.batch_count, "loss": float(loss.detach()), "val": float(value)}
+                )
                 if float(value) < best:
                     best, kept = float(value), deepcopy(average)
         save_component(kept, self.out / "prior", dtype=torch.float16)

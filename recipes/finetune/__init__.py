@@ -1,0 +1,1 @@
+"""Models that go on from the embedded one: trained side by side, and judged."""
