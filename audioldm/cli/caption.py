@@ -36,7 +36,7 @@ class Caption(Force, DryRun, AsJson, Command):
     csv: Path | None = option(None, "Write file, caption, match and start as a table.", "FILE.csv")
     jsonl: Path | None = option(None, "Write the same, an object a line.", "FILE.jsonl")
     filter: Path | None = option(None, "Write the manifest with the better captions here.", "FILE.jsonl")
-    beams: int = option(4, "Width of the search for the likeliest caption.", Between(1, 32))
+    beams: int = option(8, "Width of the search for the likeliest caption.", Between(1, 32))
     device: str = device_option()
 
     def run(self) -> None:

@@ -96,19 +96,29 @@ class Captioner(Component):
         return self.match(answers[:, :count].mean(1))[:, 0]
 
     @torch.no_grad()
-    def write(self, sequence: Tensor, *, beams: int = 4) -> Tensor:
-        """The tokens (B, L) of the likeliest captions that a search with so many beams finds."""
+    def candidates(self, sequence: Tensor, *, beams: int = 8) -> tuple[Tensor, Tensor]:
+        """The captions that a search with so many beams finds, likeliest first, as tokens (B, beams, L), and the mean
+        log-likelihood of their tokens (B, beams), nats.
+        """
         begin = torch.full((len(sequence), 1), BEGIN, device=sequence.device)
         inputs = torch.cat([self.prefix(sequence), self.decoder.transformer.wte(begin)], dim=1)
-        written: Tensor = self.decoder.generate(
+        result = self.decoder.generate(
             inputs_embeds=inputs,
             attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device),
             max_new_tokens=LONGEST - 1,
             num_beams=beams,
+            num_return_sequences=beams,
             do_sample=False,
             suppress_tokens=[PAD, BEGIN, UNKNOWN],
+            return_dict_in_generate=True,
+            output_scores=True,
         )
-        return written
+        likely = inputs.new_zeros(len(sequence)) if beams == 1 else result.sequences_scores
+        return result.sequences.unflatten(0, (-1, beams)), likely.unflatten(0, (-1, beams))
+
+    def write(self, sequence: Tensor, *, beams: int = 4) -> Tensor:
+        """The tokens (B, L) of the likeliest captions that a search with so many beams finds."""
+        return self.candidates(sequence, beams=beams)[0][:, 0]
 
     def tokens(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """Texts as tokens (B, L) on the net's device; what the vocabulary lacks is UNKNOWN."""

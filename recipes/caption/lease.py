@@ -3,7 +3,7 @@
     python -m recipes.caption.lease features FILES.jsonl... --data DIR        # minutes of a CPU: 33 MB that travel
     python -m recipes.caption.lease main --data DIR --out DIR --seconds 65    # all pairs; CapFilt on them; again
     python -m recipes.caption.lease noisy --data DIR --out DIR --seconds 25   # BLIP's case: few clean, many wrong
-    python -m recipes.caption.lease few --data DIR --out DIR --seconds 25     # 300 pairs, without texts and after
+    python -m recipes.caption.lease few --data DIR --out DIR --seconds 50     # 300 pairs; texts first; texts beside
     python -m recipes.caption.lease prior --data DIR --out DIR --seconds 25
 
 The losses are those of ``CaptionerTraining`` and ``PriorTraining``.   What CLAP hears of two windows of each clip is
@@ -32,7 +32,7 @@ from audioldm.datasets.manifest import Row, read
 from audioldm.nets.captioner import Captioner, build_captioner, sound_features
 from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
-from audioldm.pipeline.captions import SECONDS
+from audioldm.pipeline.captions import SECONDS, Captioning
 from audioldm.signal.level import normalise_peak
 from audioldm.spec import SPECS
 from audioldm.training.captioner import CaptionerTraining, read_texts
@@ -207,7 +207,7 @@ def checked(module: FromFeatures, net: Captioner) -> dict[str, float]:
 def train(
     features: Features, labels: dict[int, str], seconds: float, note: Callable[[dict[str, Any]], None], *,
     texts: Sequence[str] = (), begin: Captioner | None = None, lr: float = 1e-3, sizes: dict[str, Any] | None = None,
-    every: float = 4.0, pretrain: float = PRETRAIN,
+    every: float = 4.0, pretrain: float = PRETRAIN, text_weight: float = 0.0,
 ) -> tuple[Captioner, dict[str, Any]]:  # fmt: skip
     """A captioner that learned from the rows and captions of ``labels`` for so many seconds, and how it went."""
     torch.manual_seed(0)
@@ -217,7 +217,7 @@ def train(
         if begin
         else build_captioner(clap, [*labels.values(), *texts], **(sizes or {})).to(device)
     )
-    module = FromFeatures(net, clap, texts=texts, batches=10**6)
+    module = FromFeatures(net, clap, texts=texts, text_weight=text_weight, batches=10**6)
     module.to(device)
     module.features, module.labels = features, labels
     module.text_vectors = features.text.clone()
@@ -265,17 +265,15 @@ def train(
 
 
 @torch.no_grad()
-def written(
-    features: Features, net: Captioner, places: Sequence[int], beams: int = 4
-) -> Iterator[tuple[int, str, float]]:
+def written(features: Features, net: Captioner, places: Sequence[int]) -> Iterator[tuple[int, str, float]]:
     """Each place with a caption of its first window and how well it fits."""
+    captioning = Captioning(net, features.clap)
     for at in range(0, len(places), 256):
         part = torch.tensor(places[at : at + 256], device=features.device)
-        sequence = net.sequence(*features.of(part, torch.zeros_like(part)))
-        tokens = net.write(sequence, beams=beams)
-        texts = net.texts(features.clap.tokenizer, tokens)
-        fits = net.matching(sequence, net.tokens(features.clap.tokenizer, texts)).sigmoid().tolist()
-        yield from zip(part.tolist(), texts, fits, strict=True)
+        vector, frames = features.of(part, torch.zeros_like(part))
+        sequence = net.sequence(vector, frames)
+        texts = captioning.choose(vector, *net.candidates(sequence))
+        yield from zip(part.tolist(), texts, captioning.matches(sequence, texts), strict=True)
 
 
 @torch.no_grad()
@@ -286,11 +284,7 @@ def filtered(features: Features, net: Captioner, labels: dict[int, str]) -> dict
         part = places[at : at + 256]
         index = torch.tensor(part, device=features.device)
         sequence = net.sequence(*features.of(index, torch.zeros_like(index)))
-        old = (
-            net.matching(sequence, net.tokens(features.clap.tokenizer, [labels[p] for p in part]))
-            .sigmoid()
-            .tolist()
-        )
+        old = Captioning(net, features.clap).matches(sequence, [labels[place] for place in part])
         for (place, text, fits), before in zip(written(features, net, part), old, strict=True):
             better[place] = text if fits > before else labels[place]
     return better
@@ -340,13 +334,14 @@ class Job:
         return net
 
     def main(self) -> None:
-        """All pairs; CapFilt on them; the same again on the better captions."""
-        seconds = self.args.seconds
-        net = self.captioner("captioner", self.truth, seconds, keep=True, texts=self.texts)
+        """All pairs, without texts and with them; CapFilt by the second; the same again on the better captions."""
+        seconds, texts = self.args.seconds, {"texts": self.texts, "text_weight": 1.0}
+        self.captioner("without_texts", self.truth, seconds)
+        net = self.captioner("captioner", self.truth, seconds, keep=True, **texts)
         better = filtered(self.features, net, self.truth)
         changed = sum(better[place] != text for place, text in self.truth.items())
         self.note("filter")({"replaced": changed / len(better)})
-        self.captioner("filtered", better, seconds, keep=True, texts=self.texts)
+        self.captioner("filtered", better, seconds, **texts)
 
     def noisy(self) -> None:
         """BLIP's case: captions that are partly wrong, and few that are true to tune captioner and filter on."""
@@ -382,7 +377,8 @@ class Job:
         places = list(self.truth)
         labels = {places[i]: self.truth[places[i]] for i in order}
         self.captioner("few", labels, self.args.seconds / 2)
-        self.captioner("few_texts", labels, self.args.seconds / 2, texts=self.texts, pretrain=0.5)
+        self.captioner("few_texts_first", labels, self.args.seconds / 2, texts=self.texts, pretrain=0.5)
+        self.captioner("few_texts", labels, self.args.seconds / 2, texts=self.texts, text_weight=1.0)
 
     def prior(self) -> None:
         """The prior on all pairs; cosines, gaps and retrieval on the val and test rows."""
