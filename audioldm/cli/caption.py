@@ -25,8 +25,8 @@ class Caption(Force, DryRun, AsJson, Command):
 
     \b
     Examples:
-      audioldm caption my_sounds/*.wav --captioner runs/caption/captioner/model/captioner
-      audioldm caption field.wav take2.mp3 --captioner runs/caption/captioner/model/captioner --csv captions.csv
+      audioldm caption my_sounds/*.wav
+      audioldm caption field.wav take2.mp3 --csv captions.csv
       audioldm caption data/raw/mine.jsonl --captioner runs/caption/captioner/model/captioner --filter better.jsonl
     """
 
@@ -78,9 +78,8 @@ class Caption(Force, DryRun, AsJson, Command):
         check_free(self.csv, self.jsonl, self.filter, force=self.force)
         folder = self.captioner or SHIPPED
         if not (folder / "config.json").is_file():
-            lack = "The embedded model has no captioner" if self.captioner is None else f"{folder} holds none"
             hint = "Train one (audioldm train caption/captioner) and name it: --captioner FOLDER."
-            raise AudioLDMError(f"{lack}.", hint)
+            raise AudioLDMError(f"{folder} holds no captioner.", hint)
         if self.filter is not None and [path.suffix for path in self.files] != [".jsonl"]:
             raise AudioLDMError(f"--filter reads one manifest, not {self.files[0]}.", "Give one .jsonl.")
         return folder

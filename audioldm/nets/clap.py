@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 from transformers import ClapTextModelWithProjection, PreTrainedTokenizerFast
 
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import Component, load_component, save_component, state_digest
+from audioldm.nets.folder import Component, load_component, read_json, save_component, state_digest
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
@@ -222,6 +222,11 @@ class NoClap(nn.Module):
 def clap_digest(clap: TwoTowers | NoClap) -> str:
     """What a net that lives in CLAP's space is tied to: a digest of the text tower, which every CLAP has."""
     return "" if isinstance(clap, NoClap) else state_digest(clap.text_encoder)[:16]
+
+
+def in_space(folder: Path, clap: TwoTowers | NoClap) -> bool:
+    """Whether the net of a folder was trained on this CLAP."""
+    return bool(read_json(folder / "config.json").get("clap") == clap_digest(clap))
 
 
 def load_in_space(folder: Path, kind: type[InSpace], clap: TwoTowers | NoClap, recipe: str) -> InSpace:

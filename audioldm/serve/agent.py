@@ -26,9 +26,7 @@ class Agent(Command):
 
     out: Path = option(Path("out/mcp"), "Folder for the sounds.", "-o", "DIR")
     longest: float = option(60.0, "Longest sound.", "SECONDS", Between(0, 600, above=True))
-    captioner: Path | None = option(
-        None, "What describes sounds.  [default: the embedded model's, if it has one]", "FOLDER"
-    )
+    captioner: Path | None = option(None, "What describes sounds.  [default: the embedded model's]", "FOLDER")
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
@@ -36,10 +34,12 @@ class Agent(Command):
         import mcp  # noqa: F401
 
         from audioldm.cli.caption import SHIPPED
+        from audioldm.nets.clap import in_space
         from audioldm.serve.service import Limits, Service
 
-        captioner = self.captioner or (SHIPPED if (SHIPPED / "config.json").is_file() else None)
-        build(Service(self.model.load(), Limits(seconds=self.longest)), self.out, captioner).run()
+        pipe = self.model.load()
+        captioner = self.captioner or (SHIPPED if in_space(SHIPPED, pipe.clap) else None)
+        build(Service(pipe, Limits(seconds=self.longest)), self.out, captioner).run()
 
 
 def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:

@@ -50,7 +50,8 @@ class CaptionerTraining(TrainingModule):
         self.captioner, self.texts = captioner, list(texts)
         self.frozen = [clap.requires_grad_(False)]
         """in a list, so that no checkpoint holds it"""
-        self.pretrain, self.text_weight, self.noise, self.drop_frames = pretrain, text_weight, noise, drop_frames
+        self.pretrain, self.text_weight = pretrain, text_weight
+        self.noise, self.drop_frames = noise, drop_frames
         self.register_buffer("gap", torch.zeros(clap.dim))
 
     @property

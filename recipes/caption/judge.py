@@ -1,6 +1,7 @@
 """Judges captions of held-out sounds against those that are known to be true.
 
-    python -m recipes.caption.judge captions.jsonl [--encoder minilm|use|words] [--clips 50]
+    python -m recipes.caption.judge captions.jsonl --manifests data/raw/*.jsonl      # caption their test rows first
+    python -m recipes.caption.judge captions.jsonl [--encoder use|words|minilm] [--once] [--clips 50]
 
 Each line holds ``caption``, ``reference`` and, if it is to be beaten, ``folder``: the name of the folder that the sound
 came in.   Printed are the mean similarity of caption and reference (what FENSE computes, without its fluency term), how
@@ -23,8 +24,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from audioldm.cli.caption import SHIPPED
+from audioldm.datasets.audio_text import AudioText
+from audioldm.datasets.manifest import Row, read
 from audioldm.errors import AudioLDMError
 from audioldm.metrics.interval import wilson
+from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.captions import SECONDS, Captioning
+from audioldm.spec import SPECS
 
 Encoder = Callable[[Sequence[str]], Tensor]
 """texts -> unit vectors (n, D)"""
@@ -101,19 +108,53 @@ def judged(rows: Sequence[dict[str, Any]], encoder: Encoder) -> dict[str, Any]:
     return report
 
 
+def write_captions(manifests: Sequence[Path], captioner: Path, out: Path) -> None:
+    """Caption a window of each test row that is no weak one, as training cuts them, by the embedded model's CLAP."""
+    captioning = Captioning.load(captioner, AudioLDM.from_pretrained().clap)
+    rows = [row for path in manifests for row in read(path, split="test") if row.weight == 1]
+    spec = next(spec for spec in SPECS.values() if spec.rate == captioning.clap.rate)
+    clips = AudioText(rows, spec, SECONDS, seed=0, captions="first", cache=False)
+    with out.open("w", encoding="utf-8") as file:
+        for at in range(0, len(rows), 16):
+            part = range(at, min(at + 16, len(rows)))
+            for row, caption in zip(
+                rows[at : at + 16], captioning(torch.stack([clips[(i, 0)][0] for i in part])), strict=True
+            ):
+                about = {
+                    "file": row.path,
+                    "group": row.group,
+                    "folder": folder_of(row),
+                    "match": caption.match,
+                }
+                line = {**about, "reference": row.captions[0], "caption": caption.text}
+                file.write(json.dumps(line) + "\n")
+
+
+def folder_of(row: Row) -> str:
+    """The folder that the sound came in, by its author's line (SOURCE: PATH) or by its path."""
+    known = re.search(r": ([^:]*)\)$", row.author)
+    return Path(known[1] if known else row.path).parent.name
+
+
 def main() -> None:
     """Read the command line and print the report as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--encoder", choices=ENCODERS, default="minilm")
+    parser.add_argument("--encoder", choices=ENCODERS, default="use")
+    parser.add_argument(
+        "--manifests", type=Path, nargs="*", help="write the rows: captions of their test rows"
+    )
+    parser.add_argument("--captioner", type=Path, default=SHIPPED)
     parser.add_argument("--clips", type=int, help="so many, by hash")
     parser.add_argument("--only", default="", help="rows whose file has this in its name")
     parser.add_argument(
         "--once", action="store_true", help="one clip of each recording (group), the first by hash"
     )
     args = parser.parse_args()
+    if args.manifests:
+        write_captions(args.manifests, args.captioner, args.rows)
     rows = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
     rows.sort(key=lambda row: hashlib.sha256(json.dumps(row["file"]).encode()).hexdigest())
     rows = [row for row in rows if args.only in row["file"]]

@@ -15,7 +15,6 @@ test rows are what ``judge`` reads.   R rows, W windows, B batch, T stretches of
 import argparse
 import json
 import lzma
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -37,6 +36,7 @@ from audioldm.signal.level import normalise_peak
 from audioldm.spec import SPECS
 from audioldm.training.captioner import CaptionerTraining, read_texts
 from audioldm.training.prior import PriorTraining, build_prior
+from recipes.caption.judge import folder_of
 from recipes.embedded.model_lease import follow, load_clap, rate
 
 KEEP, STEP, WINDOWS, PIECE = 320, 1.2, 2, 32
@@ -44,12 +44,6 @@ ROWS, PRETRAIN = 192, 0.15
 """of a batch; share of the time on texts alone"""
 CLEAN, EXCHANGED, FEW = 1500, 0.5, 300
 """pairs that are true; share of the others whose captions are exchanged; few pairs"""
-
-
-def folder_of(row: Row) -> str:
-    """The folder that the sound came in, by its author's line (SOURCE: PATH) or by its path."""
-    known = re.search(r": ([^:]*)\)$", row.author)
-    return Path(known[1] if known else row.path).parent.name
 
 
 @torch.no_grad()

@@ -8,9 +8,13 @@ import pytest
 import soundfile
 import torch
 
+from audioldm.cli.caption import SHIPPED
 from audioldm.convert.reference import open_part
 from audioldm.nets.captioner import build_captioner
+from audioldm.nets.clap import in_space
 from audioldm.nets.folder import save_component
+
+SOUNDS = Path(__file__).parents[2] / "docs" / "sounds"
 
 
 @pytest.fixture
@@ -77,3 +81,15 @@ def test_filter_keeps_the_better_caption_of_train_rows(caption, wave, tmp_path, 
     changed = "1 of 1" in capsys.readouterr().out
     assert train["captions"] == ([new["text"]] if changed else ["rain"])
     assert caption(wave, "--filter", tmp_path / "c.jsonl", *words) == 2
+
+
+def test_the_embedded_models_captioner_names_sounds_without_any_option(command, tiny_model, capsys):
+    files = sorted(SOUNDS.glob("*.mp3"))
+    assert command("caption", *files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(files) == len(lines) >= 3
+    for file, line in zip(files, lines, strict=True):
+        _, text, match = line.split("\t")
+        noun = next(word for word in ("dog", "rooster", "clock") if word in file.stem)
+        assert noun in text and float(match) > 0.5, line
+    assert not in_space(SHIPPED, open_part(tiny_model, "clap"))

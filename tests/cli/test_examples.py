@@ -205,7 +205,7 @@ def test_an_example_runs(example, place, command, tiny_model, monkeypatch, capsy
         words = [*words, "--cfg", "job"]
     elif words[0] == "caption":
         words = [file for word in words for file in sorted(glob(word)) or [word]]
-        words = [*words, "-m", str(tiny_model), "--force"]
+        words = [*words, *(["-m", str(tiny_model)] if "--captioner" in words else []), "--force"]
     elif (
         words[0] == "generate"
         or words[:3] == ["data", "prepare", "folder"]
