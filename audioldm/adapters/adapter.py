@@ -21,11 +21,6 @@ from audioldm.adapters.delta import DELTAS, STARTS
 from audioldm.adapters.words import Vocabulary
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 
-
-class AdapterWarning(AudioLDMWarning):
-    """Something about an adapter that does not stop the work and may spoil it."""
-
-
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 LINEAR = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj", "class_embedding")
 """Every linear layer on the sound or the condition; a FiLM net is conditioned through the last two."""
@@ -139,7 +134,7 @@ def start(
         layers[name] = Layer(kind, factors, alpha / rank)
     if small and kind != "lokr":  # which takes the rank that its own halves can have
         why = f"rank={rank} is more than {len(small)} of {len(layers)} layers can have, such as {small[0]}"
-        warnings.warn(f"{why}; they get the most that they can.", AdapterWarning, stacklevel=2)
+        warnings.warn(f"{why}; they get the most that they can.", AudioLDMWarning, stacklevel=2)
     return Adapter(kind, layers, rank, alpha, tuple(targets))
 
 

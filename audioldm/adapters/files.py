@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, float64, nn, tensor
 
-from audioldm.adapters.adapter import Adapter, AdapterWarning, Layer, layers_of
+from audioldm.adapters.adapter import Adapter, Layer, layers_of
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.words import Words, check_word
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.folder import check_finite, describe, read_json, reason
 from audioldm.paths import staged, write_text
 
@@ -154,7 +154,7 @@ def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
     if "lora_adapter_metadata" in about:
         return {key.removeprefix("unet."): v for key, v in table(about["lora_adapter_metadata"]).items()}
     why = f"{path} has no adapter_config.json beside it: alpha is taken to be the rank."
-    warnings.warn(why, AdapterWarning, stacklevel=3)
+    warnings.warn(why, AudioLDMWarning, stacklevel=3)
     return {}
 
 
@@ -215,7 +215,7 @@ def grouped(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, dict[str
         groups.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = tensors[key]
     if others:
         why = f"{len(others)} keys are not of the U-Net and left out, such as {others[0]}."
-        warnings.warn(why, AdapterWarning, stacklevel=3)
+        warnings.warn(why, AudioLDMWarning, stacklevel=3)
     return groups
 
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audioldm.adapters.adapter import Adapted, Adapter, AdapterWarning, check_fit, merge, unmerge
+from audioldm.adapters.adapter import Adapted, Adapter, check_fit, merge, unmerge
 from audioldm.adapters.files import read
 from audioldm.adapters.words import Words, merge_words, unmerge_words
 from audioldm.components import Components, Sampling
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap
 from audioldm.paths import sha256
 
@@ -104,7 +104,7 @@ def check_base(parts: Components, file: str, adapter: Adapter | Words, weight: f
         if isinstance(parts.clap, NoClap):
             why = f"adapter={file} is a word of CLAP, and {parts.name} has no CLAP."
             raise AudioLDMError(why, "Leave it out.")
-    warn = partial(warnings.warn, category=AdapterWarning, stacklevel=4)
+    warn = partial(warnings.warn, category=AudioLDMWarning, stacklevel=4)
     if adapter.base and not adapter.base.keys() & parts.hashes.keys():
         warn(f"{file} does not say whether it was trained on {parts.name}.")
     for part, digest in adapter.base.items():

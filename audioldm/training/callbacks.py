@@ -4,14 +4,14 @@ import json
 import signal
 import sys
 import warnings
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import TQDMProgressBar
 from torch import Tensor
 
 from audioldm.batch import Batch
@@ -220,27 +220,20 @@ class State(L.Callback):
 class Bar(TQDMProgressBar):
     """Lightning's bar over all batches of a run instead of an epoch's, on stderr; none where that is no terminal."""
 
+    train_description = "training"  # type: ignore[assignment]
+
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         super().setup(trainer, module, stage)
         if not sys.stderr.isatty():
             self.disable()
 
-    def drawn(self, position: int, what: str) -> Tqdm:
-        return Tqdm(
-            desc=what, position=position, leave=position == 0, disable=self.is_disabled, dynamic_ncols=True,
-            file=sys.stderr, smoothing=0, bar_format=self.BAR_FORMAT,
-        )  # fmt: skip
-
-    def init_train_tqdm(self) -> Tqdm:
-        return self.drawn(0, "training")
-
-    def init_validation_tqdm(self) -> Tqdm:
-        return self.drawn(1, "validating")
-
-    init_sanity_tqdm = init_validation_tqdm
+    def on_validation_start(self, *args: Any) -> None:
+        with redirect_stdout(sys.stderr):
+            super().on_validation_start(*args)
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        super().on_train_start(trainer, *args)
+        with redirect_stdout(sys.stderr):
+            super().on_train_start(trainer, *args)
         bar, module = self.train_progress_bar, trainer.lightning_module
         bar.total, bar.initial, bar.n = module.batches, module.batch_count, module.batch_count
 

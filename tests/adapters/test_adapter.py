@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from audioldm.adapters.adapter import (
-    AdapterWarning,
     attach,
     defaults,
     find,
@@ -18,7 +17,7 @@ from audioldm.adapters.adapter import (
     unmerge,
 )
 from audioldm.adapters.delta import DELTAS
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.unet import build_unet
 
 EXACT = {"rtol": 0, "atol": 1e-6}
@@ -107,7 +106,7 @@ def test_an_adapter_kept_in_half_precision_is_computed_in_the_nets(unet, moved, 
 
 def test_a_rank_larger_than_the_layer_is_cut_and_told(unet):
     with pytest.warns(
-        AdapterWarning, match=r"rank=64 is more than \d+ of \d+ layers can have, such as .*\(16\)"
+        AudioLDMWarning, match=r"rank=64 is more than \d+ of \d+ layers can have, such as .*\(16\)"
     ):
         adapter = start(unet, "lora", rank=64, targets=["to_q", "conv1"], generator=torch.Generator())
     ranks = {name: layer.factors["lora_down"].shape[0] for name, layer in adapter.layers.items()}

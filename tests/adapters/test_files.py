@@ -10,12 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from audioldm import AudioLDM
-from audioldm.adapters.adapter import AdapterWarning, merge, unmerge
+from audioldm.adapters.adapter import merge, unmerge
 from audioldm.adapters.delta import DELTAS
 from audioldm.adapters.files import export, load, read, write
 from audioldm.adapters.words import Words
 from audioldm.convert.reference import EMBEDDED
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 
 EXACT = {"rtol": 0, "atol": 1e-6}
 
@@ -97,7 +97,7 @@ def test_kohya_scales_by_alpha_over_rank_and_leaves_text_keys_out(tmp_path, unet
         f"{stem}.alpha": torch.tensor(2.0),
     }
     save_file({**tensors, "lora_te_x.lora_down.weight": torch.ones(1)}, tmp_path / "a.safetensors")
-    with pytest.warns(AdapterWarning, match="1 keys are not of the U-Net"):
+    with pytest.warns(AudioLDMWarning, match="1 keys are not of the U-Net"):
         adapter = read(tmp_path / "a.safetensors", unet)
     torch.testing.assert_close(adapter.layers[name].delta(torch.zeros(32, 32)), 0.5 * up @ down)
 
@@ -113,7 +113,7 @@ def test_pefts_patterns_and_rslora(tmp_path, unet):
     layers = read(tmp_path / "adapter_model.safetensors").layers
     assert (layers["a.to_q"].scale, layers["a.to_k"].scale) == (1.0, 4.0)
     (tmp_path / "adapter_config.json").unlink()
-    with pytest.warns(AdapterWarning, match="alpha is taken to be the rank"):
+    with pytest.warns(AudioLDMWarning, match="alpha is taken to be the rank"):
         assert read(tmp_path / "adapter_model.safetensors").layers["a.to_q"].scale == 1.0
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_adapter_is_told_in_one_line(tmp_path, unet):
     tucker = {f"x.lokr_{n}": torch.ones(1, 1) for n in ("w1", "t2", "w2_a", "w2_b")}
     save_file(tucker, tmp_path / "t.safetensors")
     with (
-        pytest.warns(AdapterWarning),
+        pytest.warns(AudioLDMWarning),
         pytest.raises(AudioLDMError, match="'lokr_t2', which is not supported"),
     ):
         read(tmp_path / "t.safetensors")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audioldm.adapters.adapter import AdapterWarning, defaults, start
+from audioldm.adapters.adapter import defaults, start
 from audioldm.adapters.files import write
 from audioldm.adapters.words import Words
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.pipeline.audioldm import AudioLDM
 
 QUICK = {"seconds": 0.32, "steps": 2, "guidance": 2.0}
@@ -67,10 +67,10 @@ def test_a_word_is_heard_where_it_is_spoken(pipe, files):
 
 def test_another_base_is_warned_of(pipe, files, tmp_path):
     pipe.hashes["unet"] = "f" * 64
-    with pytest.warns(AdapterWarning, match=r"was trained on another unet \(.*than that of tiny \(ffff"):
+    with pytest.warns(AudioLDMWarning, match=r"was trained on another unet \(.*than that of tiny \(ffff"):
         pipe.adapt(files["lora"])
     pipe = replace(pipe, hashes={"checkpoint": "e" * 64})
-    with pytest.warns(AdapterWarning, match="does not say whether it was trained on tiny"):
+    with pytest.warns(AudioLDMWarning, match="does not say whether it was trained on tiny"):
         pipe.adapt(files["lora"])
 
 
