@@ -162,10 +162,8 @@ class Delta(nn.Module):
         super().__init__()
         self.kind, self.scale = layer.kind, layer.scale
         # half precision, as a file may have it, is too coarse to learn in
-        exact = {
-            k: v.to(torch.promote_types(v.dtype, torch.float32), copy=True) for k, v in layer.factors.items()
-        }
-        factors = {name: nn.Parameter(value) for name, value in exact.items()}
+        kinds = {name: torch.promote_types(v.dtype, torch.float32) for name, v in layer.factors.items()}
+        factors = {name: nn.Parameter(v.to(kinds[name], copy=True)) for name, v in layer.factors.items()}
         self.factors = nn.ParameterDict(factors)
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from audioldm.batch import Condition
     from audioldm.cli.results import Wave
-    from audioldm.control.source import MapSource
+    from audioldm.control.maps import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
     from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.spans import Span

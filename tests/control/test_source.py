@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audioldm.control.source import MapSource
+from audioldm.control.maps import MapSource
 from audioldm.datasets.decode import encode
 from audioldm.errors import AudioLDMError
 from audioldm.spec import SPECS

@@ -60,7 +60,7 @@ def stream(world: World, it: Path, room: Path) -> Result:
 
 def curve(world: World, it: Path, room: Path) -> Result:
     """A curve drawn by hand."""
-    from audioldm.control.source import MapSource
+    from audioldm.control.maps import MapSource
     from audioldm.spec import AudioSpec
 
     def read() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audioldm.control.controls import Control
-    from audioldm.control.source import MapSource
+    from audioldm.control.maps import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
 
 SHIPPED = Path("own")
@@ -43,7 +43,7 @@ class SoundConditions(Group):
                 raise AudioLDMError(f"{folder} is not there.", f"Train it: audioldm recipes {recipe}.")
         if not self.control:
             return []
-        from audioldm.control.source import MapSource
+        from audioldm.control.maps import MapSource
 
         maps = [MapSource.parse(text) for text in self.control]
         for asked in maps:
