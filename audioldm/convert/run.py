@@ -26,6 +26,7 @@ BUILDERS = (
     "audioldm.datasets.synthetic.captions", "audioldm.convert.reference.open_part",
 )  # fmt: skip
 """what the configuration of a run may call to build a net: nothing that writes"""
+HYDRA = ("_target_", "_partial_")  # how the training builds a net, not with what
 TRAINED = Sampling(steps=25, sampler="dpmpp_2m", grid="trailing", guidance=3.0)
 """defaults of a model that is joined from runs"""
 
@@ -83,7 +84,7 @@ def built(node: Any) -> Any:
         return [built(item) for item in node]
     if not isinstance(node, dict):
         return node
-    values = {str(key): built(value) for key, value in node.items() if key != "_target_"}
+    values = {str(key): built(value) for key, value in node.items() if key not in HYDRA}
     if "_target_" not in node:
         return values
     target = str(node["_target_"])

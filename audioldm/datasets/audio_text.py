@@ -189,5 +189,5 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     for row, name in zip(rows, names, strict=True):
         sums[name] += row.weight  # type: ignore[assignment]  # a Counter adds any numbers
     pairs = zip(rows, names, strict=True)
-    values = [row.weight * shares.get(name, 0.0) / (sums[name] or 1.0) for row, name in pairs]
+    values = [row.weight * shares.get(name, 0.0) / max(sums[name], 1e-12) for row, name in pairs]
     return torch.tensor(values, dtype=torch.float64) / sum(shares.values())

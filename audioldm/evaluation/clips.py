@@ -51,7 +51,7 @@ def from_folder(folder: Path) -> list[Clip]:
     if not paths:
         what = f"{folder} holds no sound files (such as .wav, .flac, .ogg)."
         raise AudioLDMError(what, "Name the folder of the clips.")
-    captions = read_captions(folder / CAPTION_FILE) if (folder / CAPTION_FILE).is_file() else {}
+    captions = read_captions(folder / CAPTION_FILE)
     clips = []
     for path in paths:
         about, sidecar = {"prompt": captions.get(path.stem)}, path.with_suffix(".json")
@@ -62,7 +62,9 @@ def from_folder(folder: Path) -> list[Clip]:
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """id -> caption of a table with these columns; AudioLDMError for a row that is not read whole."""
+    """id -> caption of a table with these columns, if it is there; AudioLDMError for a row that is not read whole."""
+    if not path.is_file():
+        return {}
     table = read_table(path, need=("id", "caption"), text=("caption",))
     if table.omitted:
         raise AudioLDMError(f"{table.omitted[0]}.", "Correct this row: its caption would be lost.")

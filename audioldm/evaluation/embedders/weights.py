@@ -41,8 +41,10 @@ class WeightFile:
             raise AudioLDMError(f"{self.name} ({kind} {expected}) is not at {place}.", hint)
         if (size := place.stat().st_size) > LARGEST:
             raise AudioLDMError(f"{place} has {size} bytes.", f"Get {self.name} again from {self.url}.")
-        content = b"blob %d\0%b" % (size, place.read_bytes()) if blob else b""
-        actual = hashlib.sha1(content, usedforsecurity=False).hexdigest() if blob else sha256(place)
+        actual = sha256(place)
+        if blob:
+            content = b"blob %d\0%b" % (size, place.read_bytes())
+            actual = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         if not actual.startswith(expected):
             what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
             raise AudioLDMError(what, f"Get {self.name} again from {self.url}.")
