@@ -19,12 +19,13 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan
 
 from audioldm.adapters.adapter import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap
+from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap, TextCall, TwoTowers
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
@@ -105,7 +106,8 @@ def emulated(dtype: torch.dtype) -> bool:
 
 def build_functions(mode: Mode, nets: Nets) -> Functions:
     """The functions for nets that are already where, and of the type, that they should be."""
-    unet, vae, vocoder, clap = nets
+    *cast, clap = nets
+    unet, vae, vocoder = cast
     plain = net_call(unet)
     if mode == "exact":  # prompts one by one, so that the length of one moves no other
         return Functions(
@@ -115,7 +117,7 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
     on_gpu = unet.device.type == "cuda"
     recorded: Callable[..., Any] = Graphed if on_gpu else lambda function: function
     inside = partial(Tensor.contiguous, memory_format=torch.channels_last)
-    quick_unet, quick_vae = (fused(unet), fused(vae)) if on_gpu else (unet, vae)
+    quick_unet, quick_vae, quick_vocoder = map(fused, cast) if on_gpu else cast
     call = net_call(quick_unet)
     on_tensors = recorded(lambda x, t, *parts: call(inside(x), t, Condition(*parts)))
 
@@ -125,12 +127,29 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
         answer: Tensor = on_tensors(x, t, condition.film, condition.tokens, condition.mask)
         return answer
 
+    embed_text: Callable[..., Tensor] = clap.embed_text
+    if on_gpu and not isinstance(clap, NoClap):
+        embed_text = partial(embed_text, function=text_call(clap, recorded))
     return Functions(
-        clap.embed_text,
+        embed_text,
         unet_call,
         recorded(lambda latent: decode(quick_vae, inside(latent))),
-        recorded(partial(vocode, vocoder)),
+        recorded(partial(vocode, quick_vocoder)),
     )
+
+
+def text_call(clap: TwoTowers, recorded: Callable[..., Any]) -> TextCall:
+    """CLAP's text tower, recorded: tokens (B, L) up to multiples of 16, for few shapes."""
+    # given a mask of words, transformers would build this sum on the CPU
+    least, pad = torch.finfo(torch.float32).min, clap.tokenizer.pad_token_id
+    vectors = recorded(lambda ids, mask: clap.text_vectors(ids, (1 - mask[:, None, None].float()) * least))
+
+    def call(ids: Tensor, mask: Tensor) -> Tensor:
+        more = min(-ids.shape[1] % 16, clap.max_tokens - ids.shape[1])
+        answer: Tensor = vectors(nnf.pad(ids, (0, more), value=pad), nnf.pad(mask, (0, more)))
+        return answer
+
+    return call
 
 
 def fused(net: Net) -> Net:

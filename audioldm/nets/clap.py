@@ -4,7 +4,7 @@ LAION-CLAP: arXiv:2211.06687.   B batch, N samples, T frames, F bins, D embeddin
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS
 
 InSpace = TypeVar("InSpace", bound=nn.Module)
+TextCall = Callable[[Tensor, Tensor], Tensor]
 MAX_TOKENS = 77
 """tokens of a prompt that the small text tower has positions for"""
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -72,14 +73,20 @@ class TwoTowers(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.text_encoder.dtype
 
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut."""
+    def embed_text(self, prompts: Sequence[str], function: TextCall | None = None) -> Tensor:
+        """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut.
+
+        ``function`` runs in place of ``text_vectors``.
+        """
         check_texts(prompts)
         tokens = self.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device)
-        embeds = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).text_embeds
-        return nnf.normalize(embeds.float(), dim=-1)
+        return (function or self.text_vectors)(tokens.input_ids, tokens.attention_mask)
+
+    def text_vectors(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (B, L) with which of them count, (B, L) or what is added to scores (B, 1, 1, L), to vectors (B, D)."""
+        return nnf.normalize(self.text_encoder(ids, attention_mask=mask).text_embeds.float(), dim=-1)
 
     def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
         """Waveforms (B, 1, N) at ``rate`` Hz to unit vectors (B, D), float32."""

@@ -1,10 +1,12 @@
-"""diffusers' residual and transformer blocks for a GPU: channels-last throughout, with few passes between products.
+"""diffusers' blocks and HiFi-GAN for a GPU: channels-last throughout, with few passes between products.
 
 A convolution's bias goes into the norm or sum after it, a norm and its activation are one pass, three projections one
 product.   Needs Triton.   B batch, C channels, H rows, W columns, T = H W tokens.
 """
 
 import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +18,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from transformers import SpeechT5HifiGan
 
 from audioldm.nets import kernels
 
@@ -31,7 +34,44 @@ def fuse(net: Net) -> Net:
                 module.__class__ = block
         if type(getattr(module, "conv_norm_out", None)) is nn.GroupNorm and type(module.conv_act) is nn.SiLU:
             module.conv_norm_out.__class__, module.conv_act = NormedSiLU, nn.Identity()
+        if isinstance(module, Attention) and wide(module):
+            module.set_processor(WideAttention())
+        if isinstance(net, SpeechT5HifiGan) and isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            module.weight.data = module.weight.mT.contiguous().mT  # channels last, for pictures of one row
+    timed = [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]
+    shifts = Shifts([block.time_emb_proj for block in timed])
+    for place, block in enumerate(timed):
+        block.shift = partial(shifts, place)
     return twin
+
+
+class Shifts:
+    """What each residual block adds of the time's embedding, of all blocks by one product."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.seen, self.sizes = torch.empty(0), [layer.out_features for layer in layers]
+        if layers:
+            self.weight = torch.cat([layer.weight for layer in layers])
+            self.bias = torch.cat([layer.bias for layer in layers])
+
+    def __call__(self, place: int, temb: Tensor) -> Tensor:
+        if temb is not self.seen:  # once a call of the net
+            self.seen = temb
+            self.shifts = nnf.linear(nnf.silu(temb), self.weight, self.bias).split(self.sizes, dim=-1)
+        return self.shifts[place]
+
+
+class WideAttention:
+    """Self-attention of a picture by one head that is too wide for flash kernels: products, softmax in float32."""
+
+    def __call__(self, attention: Attention, x: Tensor, *_: Any, temb: Any = None, **__: Any) -> Tensor:
+        batch, channels, height, width = x.shape
+        inside = kernels.normed(x, attention.group_norm, silu=False)[0].permute(0, 2, 3, 1).flatten(1, 2)
+        q, k, v = (layer(inside) for layer in (attention.to_q, attention.to_k, attention.to_v))
+        q, out = q * attention.scale, attention.to_out[0]
+        scores = torch.bmm(q, k.mT, out_dtype=torch.float32) if q.is_cuda else q @ k.mT
+        y = nnf.linear(scores.softmax(-1).to(v.dtype) @ v, out.weight)
+        return kernels.add(y.view(batch, height, width, channels).permute(0, 3, 1, 2), x, out.bias)
 
 
 class NormedSiLU(nn.GroupNorm):
@@ -44,10 +84,12 @@ class NormedSiLU(nn.GroupNorm):
 class FusedResnet(ResnetBlock2D):
     """A residual block: three passes a norm, one for both biases and the sum."""
 
+    shift: Callable[[Tensor], Tensor]
+
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         shift = None
         if temb is not None and self.time_emb_proj is not None:
-            shift = self.time_emb_proj(nnf.silu(temb))
+            shift = self.shift(temb)
         x = kernels.normed(input_tensor, self.norm1, silu=True)[0]
         x = nnf.conv2d(x, self.conv1.weight, padding=self.conv1.padding)
         x = kernels.normed(x, self.norm2, silu=True, bias=self.conv1.bias, shift=shift)[0]
@@ -68,6 +110,28 @@ class FusedUpsample(Upsample2D):
         batch, height, width, channels = x.shape
         x = x[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
         return self.conv(x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2))
+
+
+TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+"""which of three taps over doubled numbers add up to each of the four of a transposed convolution"""
+
+
+class TransposedUpsample(Upsample2D):
+    """Nearest neighbours and a convolution 3 x 3 as one transposed convolution 4 x 4: 4 products a number, not 9."""
+
+    def forward(self, hidden_states: Tensor, output_size: int | None = None, *_: Any, **__: Any) -> Tensor:
+        if output_size is not None:
+            return super().forward(hidden_states, output_size)
+        weight = once(self, lambda: transposed(self.conv.weight))
+        x = nnf.conv_transpose2d(hidden_states, weight, stride=2, padding=1)
+        return kernels.add(x, None, self.conv.bias)
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """The weight of a transposed convolution 4 x 4 for that (O, I, 3, 3) of one over doubled numbers."""
+    taps = torch.tensor(TAPS, device=weight.device)
+    new = torch.einsum("ah,bw,oihw->ioab", taps, taps, weight.float())
+    return new.to(weight).contiguous(memory_format=torch.channels_last)
 
 
 class FusedTransformer(Transformer2DModel):
@@ -94,11 +158,13 @@ class FusedBlock(BasicTransformerBlock):
     """Self-attention, attention and a gated layer; each sum in one pass with the norm after it."""
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        x, normed = kernels.add_norm(x, attend(self.attn1, self.norm1(x)), self.norm2)
-        x, normed = kernels.add_norm(x, attend(self.attn2, normed, context, mask), self.norm3)
-        inside = kernels.gate(self.ff.net[0].proj(normed))
         last = self.ff.net[2]
-        return kernels.add(nnf.linear(inside, last.weight), x, last.bias)
+        x, normed = kernels.add_norm(x, None, self.norm1)
+        x, normed = kernels.add_norm(x, attend(self.attn1, normed), self.norm2)
+        x, normed = kernels.add_norm(x, attend(self.attn2, normed, context, mask), self.norm3, bias=last.bias)
+        inside = kernels.gate(self.ff.net[0].proj(normed))
+        x.flatten(0, 1).addmm_(inside.flatten(0, 1), last.weight.T)
+        return x
 
 
 def attend(
@@ -107,11 +173,8 @@ def attend(
     """An attention of x (B, T, C) to itself, its three projections one product; to a context as diffusers' own."""
     if context is not None or not alone(attention):
         return attention(x, encoder_hidden_states=context, attention_mask=mask)
-    packed = attention.__dict__.get("packed")
-    if packed is None:
-        packed = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
-        attention.__dict__["packed"] = packed
-    batch, tokens, _ = x.shape
+    parts, (batch, tokens, _) = (attention.to_q, attention.to_k, attention.to_v), x.shape
+    packed = once(attention, lambda: torch.cat([part.weight for part in parts]))
     q, k, v = nnf.linear(x, packed).view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
     y = nnf.scaled_dot_product_attention(q, k, v, scale=attention.scale).transpose(1, 2).flatten(2)
     return attention.to_out[0](y)
@@ -126,13 +189,33 @@ def alone(attention: Attention) -> bool:
     return linear and plain and more == (None, None, None) and len({part.weight.shape for part in parts}) == 1
 
 
+def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
+    """What ``make`` gives of a module's weights, made at its first call."""
+    if "made" not in module.__dict__:
+        module.__dict__["made"] = make()
+    made: Tensor = module.__dict__["made"]
+    return made
+
+
+def wide(attention: Attention) -> bool:
+    """Whether an attention is that of the autoencoder's middle, of one head."""
+    kind = (
+        attention.heads,
+        attention.rescale_output_factor,
+        attention.residual_connection,
+        attention.spatial_norm,
+    )
+    return kind == (1, 1, True, None) and attention.group_norm is not None and attention.inner_dim > 256
+
+
 def plain_resnet(block: ResnetBlock2D) -> bool:
     """Whether a residual block is norms, SiLU and convolutions, at most with a vector added between."""
     biases = all(
         layer is None or layer.bias is not None for layer in (block.conv1, block.conv2, block.conv_shortcut)
     )
     same_size = (block.upsample, block.downsample, block.output_scale_factor) == (None, None, 1)
-    added = block.time_embedding_norm == "default" and not block.skip_time_act
+    timed = block.time_embedding_norm == "default" and type(block.time_emb_proj) is nn.Linear
+    added = (timed or block.time_emb_proj is None) and not block.skip_time_act
     return same_size and added and biases and isinstance(block.nonlinearity, nn.SiLU)
 
 
@@ -155,7 +238,7 @@ def plain_block(block: BasicTransformerBlock) -> bool:
 
 BLOCKS = (
     (ResnetBlock2D, plain_resnet, FusedResnet),
-    (Upsample2D, plain_upsample, FusedUpsample),
+    (Upsample2D, plain_upsample, TransposedUpsample),
     (Transformer2DModel, plain_transformer, FusedTransformer),
     (BasicTransformerBlock, plain_block, FusedBlock),
 )

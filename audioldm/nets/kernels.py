@@ -20,6 +20,10 @@ WIDE = 64
 PROGRAMS = 1024
 """programs that keep a large card busy"""
 MOST_SPLITS = 64
+MOST_HELD = 16384
+"""numbers of a group that one program may hold"""
+FEW = 128
+"""groups of a batch up to which one program for each is faster than three kernels for all"""
 TABLE = tl.constexpr(5)
 """rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
 
@@ -53,7 +57,7 @@ def moments_kernel(x, part, pixels, channels, splits, P: tl.constexpr, C: tl.con
 
 @triton.jit
 def scales_kernel(
-    x, part, bias, shift, weight, offset, out, pixels, channels, splits, size, eps,
+    x, part, bias, shift, weight, offset, out, pixels, channels, splits, size, step, eps,
     BIAS: tl.constexpr, SHIFT: tl.constexpr, S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Of one group: what each of its channels is multiplied by, what is added then, and what ``norms`` asks for."""
@@ -77,7 +81,7 @@ def scales_kernel(
     if BIAS:
         plus += tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)
     if SHIFT:
-        plus += tl.load(shift + b * channels + c, mask=inside, other=0.0).to(tl.float32)
+        plus += tl.load(shift + b * step + c, mask=inside, other=0.0).to(tl.float32)
     mean = tl.where(inside, mean + plus, 0.0)
     centre = tl.sum(mean, 0) / size
     gap = tl.where(inside, mean - centre, 0.0)
@@ -112,7 +116,35 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
 
 
 @triton.jit
-def add_kernel(x, y, first, second, rows, channels, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
+def group_kernel(
+    x, bias, shift, weight, offset, y, pixels, channels, size, step, eps,
+    BIAS: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """A whole norm of one group, which the program holds."""
+    b, p, j = tl.program_id(0), tl.arange(0, P), tl.arange(0, C)
+    c, inside = tl.program_id(1) * size + j, j < size
+    mask = (p < pixels)[:, None] & inside[None, :]
+    place = b.to(tl.int64) * pixels * channels + p[:, None] * channels + c[None, :]
+    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    if BIAS:
+        value += tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if SHIFT:
+        value += tl.load(shift + b * step + c, mask=inside, other=0.0).to(tl.float32)[None, :]
+    count = pixels * size
+    value = tl.where(mask, value, 0.0)
+    value = tl.where(mask, value - tl.sum(value) / count, 0.0)
+    value *= 1 / tl.sqrt(tl.sum(value * value) / count + eps)
+    value *= tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)[None, :]
+    value += tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if SILU:
+        value = value * tl.sigmoid(value)
+    tl.store(y + place, value.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_kernel(
+    x, y, first, second, rows, channels, Y: tl.constexpr, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr
+):  # fmt: skip
     """x + y + biases of the channels, written over x."""
     p = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
@@ -123,7 +155,8 @@ def add_kernel(x, y, first, second, rows, channels, BOTH: tl.constexpr, P: tl.co
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32) + bias[None, :]
-    value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
+    if Y:
+        value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
     tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
 
 
@@ -141,15 +174,22 @@ def gate_kernel(x, out, rows, channels, P: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def add_norm_kernel(x, y, weight, offset, out, rows, channels, eps, P: tl.constexpr, C: tl.constexpr):
-    """x + y, written over x, and its layer norm."""
+def add_norm_kernel(
+    x, y, bias, weight, offset, out, rows, channels, eps,
+    Y: tl.constexpr, BIAS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """The layer norm of x + y; over x goes the sum, plus a bias that is not in the norm."""
     p, c = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, C)
     inside = c < channels
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-    value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
+    if Y:
+        value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
+        kept = value
+        if BIAS:
+            kept = value + tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)[None, :]
+        tl.store(x + place, kept.to(x.dtype.element_ty), mask=mask)
     mean = tl.sum(value, 1) / channels
     value = tl.where(mask, value - mean[:, None], 0.0)
     value /= tl.sqrt(tl.sum(value * value, 1) / channels + eps)[:, None]
@@ -207,44 +247,47 @@ def part_kernel(
 
 
 def normed(
-    x: Tensor,
-    norm: torch.nn.GroupNorm,
-    *,
-    silu: bool,
-    bias: Tensor | None = None,
-    shift: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; and its ``TABLE`` (B, 5, C)."""
+    x: Tensor, norm: torch.nn.GroupNorm, *, silu: bool, bias: Tensor | None = None, shift: Tensor | None = None,
+    table: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; and its ``TABLE`` (B, 5, C).
+
+    Without ``table`` there may be none, but an empty tensor.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
-    size = channels // norm.num_groups
+    size, step = channels // norm.num_groups, 0 if shift is None else shift.stride(0)
+    y, long = torch.empty_like(x), TILE // WIDE
+    # y stands for what is never read
+    parts = [y if part is None else part for part in (bias, shift, norm.weight, norm.bias)]
+    flags = bias is not None, shift is not None
+    high, wide = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
+    if not table and batch * norm.num_groups <= FEW and high * wide <= MOST_HELD:
+        group_kernel[batch, norm.num_groups](
+            x, *parts, y, pixels, channels, size, step, norm.eps, *flags, silu, high, wide,
+            num_warps=4 if high * wide <= TILE else 8,
+        )  # fmt: skip
+        return y, y[:0]
     splits = max(1, min(triton.cdiv(PROGRAMS, batch * columns), MOST_SPLITS, pixels // 16))
     part = x.new_empty(batch, splits, 2, channels, dtype=torch.float32)
     scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
-    y = torch.empty_like(x)
-    long = TILE // WIDE
     moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE)
-    none = scales  # never read
     scales_kernel[batch, norm.num_groups](
-        x, part, none if bias is None else bias, none if shift is None else shift, norm.weight, norm.bias, scales,
-        pixels, channels, splits, size, norm.eps,
-        bias is not None, shift is not None, 16, max(16, triton.next_power_of_2(size)),
-    )  # fmt: skip
+        x, part, *parts, scales, pixels, channels, splits, size, step, norm.eps, *flags, 16, max(16, wide)
+    )
     scale_kernel[batch, triton.cdiv(pixels, long), columns](x, scales, y, pixels, channels, silu, long, WIDE)
     return y, scales
 
 
-def add(x: Tensor, y: Tensor, first: Tensor, second: Tensor | None = None) -> Tensor:
+def add(x: Tensor, y: Tensor | None, first: Tensor, second: Tensor | None = None) -> Tensor:
     """x + y + biases (C,) for pictures (B, C, H, W), channels-last, or vectors (..., C); x may be overwritten."""
     channels = len(first)
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    x, y = x.contiguous(memory_format=layout), y.contiguous(memory_format=layout)
+    x, other = (x if part is None else part.contiguous(memory_format=layout) for part in (x, y))
     rows, long = x.numel() // channels, TILE // WIDE
-    grid = triton.cdiv(rows, long), triton.cdiv(channels, WIDE)
-    add_kernel[grid](
-        x, y, first, first if second is None else second, rows, channels, second is not None, long, WIDE
-    )
+    grid, flags = (triton.cdiv(rows, long), triton.cdiv(channels, WIDE)), (y is not None, second is not None)
+    add_kernel[grid](x, other, first, first if second is None else second, rows, channels, *flags, long, WIDE)
     return x
 
 
@@ -257,15 +300,18 @@ def gate(x: Tensor) -> Tensor:
     return out
 
 
-def add_norm(x: Tensor, y: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """x + y for vectors (..., C), and the layer norm of the sum; x may be overwritten."""
-    x, y, channels = x.contiguous(), y.contiguous(), x.shape[-1]
+def add_norm(
+    x: Tensor, y: Tensor | None, norm: torch.nn.LayerNorm, *, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """x + y for vectors (..., C), and the sum's layer norm; ``bias`` joins the first alone; x may be overwritten."""
+    x, channels = x.contiguous(), x.shape[-1]
     wide = triton.next_power_of_2(channels)
     rows, high = x.numel() // channels, max(1, TILE // wide)
     out = torch.empty_like(x)
+    parts = [x if part is None else part.contiguous() for part in (y, bias)]
     add_norm_kernel[(triton.cdiv(rows, high),)](
-        x, y, norm.weight, norm.bias, out, rows, channels, norm.eps, high, wide
-    )
+        x, *parts, norm.weight, norm.bias, out, rows, channels, norm.eps, y is not None, bias is not None, high, wide,
+    )  # fmt: skip
     return x, out
 
 

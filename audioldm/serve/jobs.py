@@ -11,6 +11,8 @@ from typing import Any
 
 from audioldm.errors import AudioLDMError
 
+PAUSE = 0.01
+"""seconds without a further request after which a batch that is not full begins"""
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
 Work = Callable[[list[Any], OnStep], Sequence[Any]]
@@ -95,6 +97,8 @@ class Jobs:
         """Wait for a job, and take it and those like it out of the queue; none once that is closed and empty."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.closing)
+            while 0 < len(self.waiting) < self.batch and self.changed.wait(PAUSE):
+                pass  # clients that were answered together ask again together
             if not self.waiting:
                 return []
             first = self.waiting[0]

@@ -109,7 +109,7 @@ def forward(
     """The normalised input, and the kernels' table."""
     norm = nn.GroupNorm(groups, len(weight), eps, device="meta")
     norm.weight, norm.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
-    return kernels.normed(x, norm, silu=silu, shift=shift)
+    return kernels.normed(x, norm, silu=silu, shift=shift, table=True)
 
 
 @torch.library.custom_op("audioldm::group_norm_backward", mutates_args=())

@@ -26,8 +26,11 @@ for channels, groups, height, width in ((32, 8, 9, 4), (80, 4, 5, 3)):
         wanted = F.silu(exact((x.double() + bias[:, None, None] + shift[:, :, None, None]))).float()
         got, _ = kernels.normed(x, norm, silu=True, bias=bias, shift=shift)
         assert torch.allclose(got, wanted, atol=1e-3) and got.is_contiguous(**last), channels
-        plain, _ = kernels.normed(x.contiguous(), norm, silu=False)
-        assert torch.allclose(plain, exact(x.double()).float(), atol=1e-3), channels
+        for table in (False, True):  # one kernel a group, and three for all
+            plain, known = kernels.normed(x.contiguous(), norm, silu=False, table=table)
+            assert torch.allclose(plain, exact(x.double()).float(), atol=1e-3) and (len(known) > 0) == table
+            got, _ = kernels.normed(x, norm, silu=True, bias=bias, shift=shift, table=table)
+            assert torch.allclose(got, wanted, atol=1e-3), channels
     y = torch.randn_like(x)
     wanted = x + y + 2 * bias[:, None, None]
     assert torch.allclose(kernels.add(x.clone(memory_format=torch.preserve_format), y, bias, bias), wanted, atol=1e-4)
@@ -37,12 +40,16 @@ assert torch.allclose(kernels.gate(vectors), value * F.gelu(gate), atol=1e-5)
 norm, x, y = torch.nn.LayerNorm(80), torch.randn(3, 5, 80), torch.randn(3, 5, 80)
 torch.nn.init.normal_(norm.weight)
 with torch.no_grad():
-    total, normed = kernels.add_norm(x.clone(), y, norm)
-    assert torch.allclose(total, x + y) and torch.allclose(normed, norm(x + y), atol=1e-5)
+    total, normed = kernels.add_norm(x.clone(), y, norm, bias=norm.weight)
+    assert torch.allclose(total, x + y + norm.weight) and torch.allclose(normed, norm(x + y), atol=1e-5)
+    total, normed = kernels.add_norm(x, None, norm)
+    assert total is x and torch.allclose(normed, norm(x), atol=1e-5)
+    assert torch.allclose(kernels.add(x.clone(), None, norm.weight), x + norm.weight)
 """
 NETS = """
 import torch
 from audioldm.nets.fused import FusedBlock, FusedResnet, fuse
+from audioldm.nets.hifigan import build_hifigan, vocode
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
 
@@ -59,10 +66,17 @@ assert all(a is b for a, b in zip(unet.parameters(), fused.parameters(), strict=
 with torch.no_grad():
     wanted, got = (net(x, t, encoder_attention_mask=mask, **inputs).sample for net in (unet, fused))
 assert torch.allclose(got, wanted, atol=1e-5), (got - wanted).abs().max()
-vae = build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4).eval()
+for width in (8, 264):  # the wider has an attention of its own
+    vae = build_vae(channels=(8, width), latent_channels=4, layers=1, groups=4).eval()
+    assert [type(part) for part in fuse(vae).decoder.modules()].count(FusedResnet) == 6
+    with torch.no_grad():
+        latent = torch.randn(1, 4, 2, 2)
+        assert torch.allclose(fuse(vae).decode(latent).sample, vae.decode(latent).sample, atol=1e-4)
+sizes = {"upsample": (4, 2), "upsample_kernels": (8, 4), "kernels": (3, 7), "dilations": ((1, 3), (1, 3))}
+vocoder = build_hifigan(channels=64, mel_mean=-4.0, mel_std=2.0, **sizes).eval()
 with torch.no_grad():
-    latent = torch.randn(1, 4, 2, 2)
-    assert torch.allclose(fuse(vae).decode(latent).sample, vae.decode(latent).sample, atol=1e-4)
+    mel = torch.randn(2, 1, 10, 64)
+    assert torch.allclose(vocode(fuse(vocoder), mel), vocode(vocoder, mel), atol=1e-5)
 """
 
 

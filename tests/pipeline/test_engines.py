@@ -91,6 +91,14 @@ def test_only_half_precision_can_lack_instructions():
     assert not (engines.emulated(torch.bfloat16) and supported)
 
 
+def test_text_as_it_is_recorded_is_text_as_it_is(tiny_model: Path):
+    clap = AudioLDM.from_pretrained(tiny_model).clap
+    call = engines.text_call(clap, lambda function: function)
+    with torch.no_grad():
+        for prompts in (["rain", "a much longer line than rain"], ["rain " * 200]):
+            assert torch.allclose(clap.embed_text(prompts, call), clap.embed_text(prompts), atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["exact", "fast"])
 def test_on_a_gpu_every_mode_is_near_the_cpu(tiny_model: Path, exact: torch.Tensor, mode: str):
