@@ -1,4 +1,4 @@
-"""Ours against diffusers' AudioLDMPipeline on one GPU, and the training step against the public code's.
+"""Ours against diffusers' AudioLDMPipeline on one GPU.
 
     python -m benchmarks.gpu --seconds 480 --out benchmarks/results/gpu.json
     python -m benchmarks.gpu --rehearse                    # the same rows at toy sizes, on a CPU
@@ -28,39 +28,41 @@ from benchmarks.bench import (
     release,
     typed,
 )
-from benchmarks.measure import Book, Row, machine, paired, peak_mib
-from benchmarks.shapes import Nets, aligned, build, ours
-from benchmarks.training import train_rows
+from benchmarks.measure import Book, Row, kernels, machine, paired, peak_mib
+from benchmarks.shapes import Nets, aligned, build, ours, run_ours
 
 GROUPS = (
     "peaks",
-    "latency",
-    "equality",
-    "parts",
     "calls",
-    "training",
+    "parts",
+    "latency",
     "throughput",
+    "profile",
     "sizes",
+    "equality",
     "lengths",
     "peer",
 )
 
 
 def latency(bench: Bench) -> None:
-    """One prompt to sound, batch 1."""
-    names = (BASE, "diffusers fp32", "exact", "fast")
-    for steps in bench.steps(10, 25, 200):
+    """One prompt to sound, batch 1; and a student's four calls without guidance."""
+    for steps in bench.steps(10, 25):
         run = partial(bench.whole, steps=steps)
-        few = steps > 100
-        compared = (BASE, "fast") if few else names
         bench.book.add(
             "latency S batch 1",
             f"{steps} steps",
-            partial(bench.compare, compared, run, repeats=2 if few else 5, warm=1 if few else 2),
-            needs=40,
+            partial(bench.compare, (BASE, "fast"), run, warm=2),
+            needs=15,
         )
+    calls = partial(run_ours, bench.pipe("fast"), 1, seconds=bench.seconds, steps=4, guidance=1.0)
+    bench.book.add(
+        "latency S batch 1",
+        "4 calls, unguided",
+        partial(paired, {"fast": calls}, bench.device, repeats=10, warm=2),
+    )
     steps = bench.steps(10)[0]
-    for name in names:
+    for name in ("fast", "exact", BASE):
         bench.book.add("memory S batch 1", name, partial(memory, bench, name, steps), needs=10)
 
 
@@ -129,27 +131,34 @@ def both_devices(bench: Bench) -> Row:
 
 
 def parts(bench: Bench) -> None:
-    """Each part alone at batch 1, with its share of the floor."""
-    names = (BASE, "diffusers fp32", "exact", "exact bf16", "fast", "fast fp32")
+    """Each part alone, with its share of the floor, which grows as the batch does."""
     floor = next((row for row in bench.book.rows if row["group"] == "floors" and row["name"] == "S"), {})
-    for part in ("unet step", "vae", "vocoder", "text"):
+    for batch in (1,) if bench.tiny else (1, 16):
+        for part in ("vae", "vocoder", "text", "unet step"):
 
-        def run(part: str = part) -> Row:
-            inputs = {n: typed(bench, bench.pipe(n)) for n in names}
-            times = paired(
-                {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names},
-                bench.device,
-                repeats=3 if bench.tiny else 20,
-                warm=2,
-                most=15,
-            )
-            row = ratios(times)
-            if part in floor:
-                for value in row.values():
-                    value["floor_share"] = round(floor[part]["floor_ms"] / 1e3 / value["s"], 3)
-            return row
+            def run(part: str = part, batch: int = batch) -> Row:
+                inputs = {n: typed(bench, bench.pipe(n), batch) for n in (BASE, "fast")}
+                runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in inputs}
+                row = ratios(paired(runs, bench.device, repeats=3 if bench.tiny else 10, warm=3, most=6))
+                for value in row.values() if part in floor else ():
+                    value["floor_share"] = round(batch * floor[part]["floor_ms"] / 1e3 / value["s"], 3)
+                return row
 
-        bench.book.add("parts S batch 1", part, run, needs=20)
+            bench.book.add(f"parts S batch {batch}", part, run, needs=8)
+
+
+def profiles(bench: Bench) -> None:
+    """The ten kernels of each part that take longest."""
+    pipe = bench.pipe("fast")
+    for batch in (1,) if bench.tiny else (1, 16, 64):
+        for part in ("unet step", "vae", "vocoder") if batch < 64 else ("unet step",):
+
+            def run(part: str = part, batch: int = batch) -> Row:
+                call = partial(call_part, pipe, part, typed(bench, pipe, batch))
+                return {"kernels": kernels(call, bench.device)}
+
+            bench.book.add(f"profile S batch {batch}", part, run, needs=8)
+    release()
 
 
 def calls(bench: Bench) -> None:
@@ -157,7 +166,7 @@ def calls(bench: Bench) -> None:
     for size in ("S",) if bench.tiny else ("S", "M", "L"):
         nets = bench.nets if size == "S" else build(size, bench.device)
         pipes = {name: bench.pipe(name, nets) for name in (BASE, "fast")}
-        for batch in (1,) if bench.tiny else (1, 8, 16, 64):
+        for batch in (1,) if bench.tiny else (1, 4, 16, 64):
 
             def run(pipes: dict[str, Any] = pipes, batch: int = batch) -> Row:
                 inputs = {name: typed(bench, pipe, batch) for name, pipe in pipes.items()}
@@ -171,7 +180,7 @@ def calls(bench: Bench) -> None:
 def throughput(bench: Bench) -> None:
     """Clips per minute against the batch."""
     steps = bench.steps(25)[0]
-    for batch in (2,) if bench.tiny else (4, 16, 64):
+    for batch in (2,) if bench.tiny else (64, 16, 4):
         row = bench.book.add(
             "throughput S",
             f"batch {batch}, {steps} steps",
@@ -179,8 +188,8 @@ def throughput(bench: Bench) -> None:
                 bench.compare,
                 (BASE, "fast"),
                 partial(bench.whole, steps=steps, batch=batch),
-                repeats=2,
-                most=15,
+                repeats=5,
+                most=40,
             ),
             needs=30,
         )
@@ -191,7 +200,7 @@ def throughput(bench: Bench) -> None:
 
 
 def sizes(bench: Bench) -> None:
-    """M and L: latency and training."""
+    """M and L: latency."""
     bench.drop(*list(bench.pipes))
     for size in ("M", "L"):
         nets = build(size, bench.device, tiny=bench.tiny)
@@ -200,11 +209,9 @@ def sizes(bench: Bench) -> None:
             def run(nets: Nets = nets, steps: int = steps) -> Row:
                 pipes = {n: bench.pipe(n, nets) for n in (BASE, "fast")}
                 runs = {n: partial(bench.whole, p, steps=steps) for n, p in pipes.items()}
-                return ratios(paired(runs, bench.device, repeats=3, warm=2))
+                return ratios(paired(runs, bench.device, repeats=5, warm=2))
 
             bench.book.add(f"latency {size} batch 1", f"{steps} steps", run, needs=25)
-        release()
-        train_rows(bench, size, nets, (2,))
         del nets
         release()
 
@@ -212,14 +219,14 @@ def sizes(bench: Bench) -> None:
 def lengths(bench: Bench) -> None:
     """Time and memory of one clip against its length."""
     steps = bench.steps(10)[0]
-    for seconds in (1.28, 2.56) if bench.tiny else (5.12, 10.24, 30.72, 61.44, 122.88):
+    for seconds in (1.28, 2.56) if bench.tiny else (10.24, 30.72, 122.88):
 
         def run(seconds: float = seconds) -> Row:
             pipe = bench.pipe("fast")
             whole = partial(bench.whole, pipe, steps=steps, seconds=seconds)
             most = peak_mib(whole, bench.device)
             return {
-                **paired({"fast": whole}, bench.device, repeats=3)["fast"],
+                **paired({"fast": whole}, bench.device, repeats=5)["fast"],
                 "peak_above_weights_mib": most,
             }
 
@@ -227,16 +234,22 @@ def lengths(bench: Bench) -> None:
 
 
 def peer_compiled(bench: Bench) -> None:
-    """What a user of diffusers gets who compiles the U-Net as its documentation says."""
-    bench.drop(*list(bench.pipes))
-    for steps in bench.steps(10, 25):
-        run = partial(bench.whole, steps=steps)
-        bench.book.add(
-            "latency S batch 1, diffusers compiled",
-            f"{steps} steps",
-            partial(bench.compare, (BASE, PEER_COMPILED, "fast"), run, warm=2),
-            needs=130 if steps == 10 else 20,
-        )
+    """What a user of diffusers gets who compiles the U-Net as its documentation says, call and whole."""
+    names = (PEER_COMPILED, "fast")
+    for batch in (1,) if bench.tiny else (1, 64):
+
+        def run(batch: int = batch) -> Row:
+            inputs = {name: typed(bench, bench.pipe(name), batch) for name in names}
+            calls = {n: partial(call_part, bench.pipe(n), "unet step", inputs[n]) for n in names}
+            return ratios(paired(calls, bench.device, repeats=10, warm=4))
+
+        bench.book.add("U-Net call S, diffusers compiled", f"{2 * batch} rows", run, needs=60)
+        if batch == 1:
+            whole = partial(bench.whole, steps=bench.steps(10)[0])
+            bench.book.add(
+                "latency S batch 1, diffusers compiled", "10 steps",
+                partial(bench.compare, names, whole, warm=2), needs=60,
+            )  # fmt: skip
 
 
 def main() -> None:
@@ -253,16 +266,15 @@ def main() -> None:
     about = {"what": "gpu", "rehearsal": options.rehearse, "machine": machine(device)}
     book = Book(options.out, seconds=options.seconds, about=about)
     bench = Bench(book, device=device, rehearse=options.rehearse)
-    batches = (2,) if options.rehearse else (2, 16, 64)
     groups: dict[str, Callable[[], None]] = {
         "peaks": partial(peaks, bench),
-        "latency": partial(latency, bench),
-        "equality": partial(equality, bench),
-        "parts": partial(parts, bench),
-        "training": partial(train_rows, bench, "S", bench.nets, batches),
         "calls": partial(calls, bench),
+        "parts": partial(parts, bench),
+        "latency": partial(latency, bench),
         "throughput": partial(throughput, bench),
+        "profile": partial(profiles, bench),
         "sizes": partial(sizes, bench),
+        "equality": partial(equality, bench),
         "lengths": partial(lengths, bench),
         "peer": partial(peer_compiled, bench),
     }

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 Row = dict[str, Any]
@@ -67,6 +68,26 @@ def paired(
         name: {"s": median(t), "min_s": min(t), "max_s": max(t), "n": len(t), "first_s": first[name]}
         for name, t in times.items()
     }
+
+
+def kernels(run: Callable[[], Any], device: torch.device | str, *, repeats: int = 3) -> Row:
+    """Milliseconds and number of all kernels of ``run``, and of the ten that take longest; nothing on a CPU."""
+    run()
+    if torch.device(device).type != "cuda":
+        return {}
+    wait(device)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(repeats):
+            run()
+        wait(device)
+    rows = sorted(
+        (
+            (e.self_device_time_total / repeats / 1e3, round(e.count / repeats), e.key[:110])
+            for e in profiler.key_averages()
+        ),
+        reverse=True,
+    )
+    return {"ms": sum(row[0] for row in rows), "n": sum(row[1] for row in rows), "longest": rows[:10]}
 
 
 def peak_mib(run: Callable[[], Any], device: torch.device | str, *, before: int = 0) -> float | None:
