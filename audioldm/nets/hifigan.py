@@ -67,8 +67,8 @@ def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor) -> Tensor:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")
     if isinstance(vocoder, ISTFTVocoder):
         return vocoder(mel[:, 0])[:, None]
-    own = torch.is_grad_enabled() and not mel.is_cuda
-    wave = vocoder(mel[:, 0])[:, None] if own else generate(vocoder, mel)
+    reference = torch.is_grad_enabled() and not mel.is_cuda
+    wave = vocoder(mel[:, 0])[:, None] if reference else generate(vocoder, mel)
     extra = wave.shape[-1] - mel.shape[-2] * prod(vocoder.config.upsample_rates)
     return nnf.pad(wave, (-(extra // 2), -(extra - extra // 2)))
 

@@ -29,8 +29,8 @@ class Speed:
     """``compile``: inductor compiles a U-Net's transformers one by one; equal ones share the work.
 
     They are three kinds in AudioLDM's, half a minute; residual blocks besides take minutes and give no more than
-    ``channels_last`` does.   That is for GPUs with tensor cores and bf16 (a CPU loses by it), and brings the group
-    norms of ``norms``.   ``checkpointing`` stores only the blocks' inputs and computes the rest again in the backward
+    ``channels_last`` does.   That is for GPUs with tensor cores and bf16 (a CPU loses by it), and brings the norms
+    and attentions of ``norms``.   ``checkpointing`` stores only the blocks' inputs and computes the rest again in the backward
     pass: a third more time for a fraction of the memory.   ``graph`` records whole steps as CUDA graphs.
     """
 
@@ -58,7 +58,7 @@ def recompute(net: nn.Module) -> None:
 
 
 def lay_channels_last(net: nn.Module) -> None:
-    """Channels last in memory, and the norms for it where there is a GPU."""
+    """Channels last in memory, and the norms and attentions for it where there is a GPU."""
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if torch.cuda.is_available():
         from audioldm.training.norms import swap
