@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", default="", help="names, separated by semicolons")
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=0, help="of every way, instead of its own number")
+    parser.add_argument("--steps", type=int, default=0, help="of a way's turns after its first")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no further measurement after these")
     choice = parser.parse_args()
     begin = time.perf_counter()
@@ -258,7 +258,7 @@ def main() -> None:
     only = [name for name in choice.only.split(";") if name] or list(ways)
     results: dict[str, list[Any]] = {name: [] for name in only}
     for turn, name in product(range(choice.repeat), only):
-        way = replace(ways[name], steps=choice.steps or ways[name].steps)
+        way = replace(ways[name], steps=turn and choice.steps or ways[name].steps)
         if time.perf_counter() - begin > choice.seconds:
             print(choice.part, name, "left out: no time", flush=True)
             continue
