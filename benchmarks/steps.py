@@ -258,7 +258,7 @@ def main() -> None:
     only = [name for name in choice.only.split(";") if name] or list(ways)
     results: dict[str, list[Any]] = {name: [] for name in only}
     for turn, name in product(range(choice.repeat), only):
-        way = replace(ways[name], steps=turn and choice.steps or ways[name].steps)
+        way = replace(ways[name], steps=(turn and choice.steps) or ways[name].steps)
         if time.perf_counter() - begin > choice.seconds:
             print(choice.part, name, "left out: no time", flush=True)
             continue

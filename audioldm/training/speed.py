@@ -30,8 +30,8 @@ class Speed:
 
     They are three kinds in AudioLDM's, half a minute; residual blocks besides take minutes and give no more than
     ``channels_last`` does.   That is for GPUs with tensor cores and bf16 (a CPU loses by it), and brings the norms
-    and attentions of ``norms``.   ``checkpointing`` stores only the blocks' inputs and computes the rest again in the backward
-    pass: a third more time for a fraction of the memory.   ``graph`` records whole steps as CUDA graphs.
+    and attentions of ``norms``.   ``checkpointing`` stores only the blocks' inputs and computes the rest again in the
+    backward pass: a third more time for a fraction of the memory.   ``graph`` records whole steps as CUDA graphs.
     """
 
     compile: bool = False
