@@ -18,7 +18,7 @@ from transformers import ClapTextModelWithProjection, PreTrainedTokenizerFast
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import Component, load_component, read_json, save_component, state_digest
-from audioldm.signal.mel import LogMel
+from audioldm.signal.mel import MEAN, STD, LogMel
 from audioldm.spec import SPECS
 
 InSpace = TypeVar("InSpace", bound=nn.Module)
@@ -144,8 +144,7 @@ class MelEncoder(Component):
 
     def frames(self, wave: Tensor) -> Tensor:
         """What the last convolution sees in each stretch of time, (B, T', C F')."""
-        # AudioLDM's mean and standard deviation of log-mels
-        x = (self.mel(wave.to(self.mel.window.dtype)) + 4.63) / 2.74
+        x = (self.mel(wave.to(self.mel.window.dtype)) - MEAN) / STD
         return self.stages(x.to(self.head[0].weight.dtype)).transpose(1, 2).flatten(2)
 
     def pooled(self, frames: Tensor) -> Tensor:

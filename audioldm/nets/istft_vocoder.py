@@ -14,11 +14,9 @@ from torch.nn import functional as nnf
 
 from audioldm.nets.folder import Component
 from audioldm.signal.invert import energies, inverse
-from audioldm.signal.mel import filterbank, spectrum
+from audioldm.signal.mel import MEAN, STD, filterbank, spectrum
 from audioldm.spec import SPECS, AudioSpec
 
-MEAN, STD = -4.63, 2.74
-"""AudioLDM's log-mels"""
 LOUDEST = 7.0
 """Log-magnitude of a full-scale tone is 5.5."""
 HEADS = 6

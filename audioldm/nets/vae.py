@@ -12,10 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from audioldm.nets.folder import state_digest
-
-# Mean and standard deviation of natural-log mels of everyday sound at 16 kHz, 64 bins: AudioLDM's own configuration
-# carries -4.63 and 2.74.   Used only to start the last layer near the data.
-MEL_MEAN, MEL_STD = -4.63, 2.74
+from audioldm.signal.mel import MEAN, STD
 
 
 def build_vae(
@@ -28,8 +25,8 @@ def build_vae(
     sizes = {"block_out_channels": tuple(channels), "layers_per_block": layers, "norm_num_groups": groups}
     vae = AutoencoderKL(**ends, **blocks, **sizes, latent_channels=latent_channels)
     with torch.no_grad():  # start at the data's mean instead of learning it through the whole decoder
-        vae.decoder.conv_out.bias.fill_(MEL_MEAN)
-        vae.decoder.conv_out.weight.mul_(MEL_STD)
+        vae.decoder.conv_out.bias.fill_(MEAN)
+        vae.decoder.conv_out.weight.mul_(STD)
     return vae
 
 

@@ -7,6 +7,9 @@ from torch.nn import functional as nnf
 
 from audioldm.spec import AudioSpec
 
+MEAN, STD = -4.63, 2.74
+"""of natural-log mels of everyday sound at 16 kHz, 64 bins: what AudioLDM's own configuration carries"""
+
 
 def filterbank(spec: AudioSpec) -> Tensor:
     """Slaney-scale, area-normalised triangles, (F, K): the ones of ``librosa.filters.mel``."""
