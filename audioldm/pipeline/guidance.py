@@ -27,7 +27,7 @@ from audioldm.signal.level import normalise_peak
 
 NAMES = ("classifier_free", "rescale", "apg", "cfg_plus_plus", "cfg_zero_star")
 METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
-"""Ways to combine the answer with the prompt and the answer without; each takes (cond, uncond, scale)."""
+"""Ways to combine the answer with the prompt and the answer without; each takes (pair, scale)."""
 NOISELESS = ("euler", "ddim", "flow_euler")
 """Samplers of first order without noise: the ones that CFG++ is a step of."""
 

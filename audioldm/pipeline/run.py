@@ -69,10 +69,8 @@ class Run:
 
         Raises AudioLDMError for settings that do not go together.
         """
-        guidance, on_step = (
-            options.pop("guidance_config", None) or GuidanceConfig(),
-            options.pop("on_step", None),
-        )
+        guidance = options.pop("guidance_config", None) or GuidanceConfig()
+        on_step = options.pop("on_step", None)
         settings = parts.defaults.merged(**options)
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
         warn_of_unused(settings.negative, settings.guidance)
