@@ -75,13 +75,11 @@ def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
 
 def choose_rows(pick: Tensor, yes: Condition, no: Condition) -> Condition:
     """Row i of ``yes`` (or its only row) where ``pick`` (B,) is true, else of ``no``."""
-    pairs = zip(yes.parts(), no.parts(), strict=True)
-    return Condition(
-        *(
-            b if a is None or b is None else where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
-            for a, b in pairs
-        )
-    )
+
+    def choose(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return b if a is None or b is None else where(pick.view(-1, *[1] * (b.dim() - 1)), a.to(b), b)
+
+    return Condition(*map(choose, yes.parts(), no.parts()))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import hmac
 import socket
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -44,18 +44,12 @@ class Gate:
     requests under names that may have been rebound to this machine.
     """
 
+    headers: ClassVar[dict[str, str]] = HEADERS
+
     def __init__(
-        self,
-        app: Any,
-        *,
-        host: str,
-        token: str = "",
-        most: int | None = None,
-        rebound: bool = False,
-        headers: Mapping[str, str] = HEADERS,
+        self, app: Any, *, host: str, token: str = "", most: int | None = None, rebound: bool = False
     ) -> None:
-        self.app, self.host, self.token, self.most = app, host, token, most
-        self.rebound, self.headers = rebound, headers
+        self.app, self.host, self.token, self.most, self.rebound = app, host, token, most, rebound
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

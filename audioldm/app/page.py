@@ -279,10 +279,8 @@ def history_html(past: History) -> tuple[str, list[str]]:
 
 
 def selectable(sound: Sound, rate: int) -> str:
-    picture = html.image(
-        figure.strip(sound.mono(rate).numpy()),
-        f"Waveform, {sound.seconds:.1f} seconds: drag to select a region",
-    )
+    title = f"Waveform, {sound.seconds:.1f} seconds: drag to select a region"
+    picture = html.image(figure.strip(sound.mono(rate).numpy()), title)
     return f'<div id="wave" data-seconds="{sound.seconds:.4f}">{picture}<div class="shade"></div></div>'
 
 

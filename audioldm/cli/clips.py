@@ -75,10 +75,8 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
             text, like = row.prompt or title, ""
             if row.audio_prompt is not None:
                 sound = row.audio_prompt[0].stem
-                text, like = (
-                    row.prompt or f"audio prompt {sound}",
-                    f"like_{plain(sound, 24)}" * bool(row.prompt),
-                )
+                like = f"like_{plain(sound, 24)}" if row.prompt else ""
+                text = row.prompt or f"audio prompt {sound}"
             groups.append([])
             for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
                 name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)

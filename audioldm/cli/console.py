@@ -96,12 +96,8 @@ def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress",
     console, text = Console(stderr=True), parts.TextColumn("{task.description}")
     times = (parts.TimeRemainingColumn(), parts.TimeElapsedColumn())
     columns = (parts.SpinnerColumn(), text, parts.BarColumn(), Rate(), *times)
-    how: dict[str, Any] = {
-        "transient": True,
-        "disable": not console.is_terminal,
-        "redirect_stdout": sys.stdout.isatty(),
-    }
-    with parts.Progress(*columns, console=console, **how) as shown:
+    how: dict[str, Any] = {"disable": not console.is_terminal, "redirect_stdout": sys.stdout.isatty()}
+    with parts.Progress(*columns, console=console, transient=True, **how) as shown:
         shown.add_task(what, total=total, unit=unit)
         yield shown, shown.tasks[0]
 

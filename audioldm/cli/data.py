@@ -195,15 +195,5 @@ class Stats(Command):
         show_json(moments)
 
 
-app = group(
-    __doc__,
-    {
-        "prepare": Prepare,
-        "encode": Encode,
-        "check": Check,
-        "listen": Listen,
-        "attribution": Attribution,
-        "shard": Shard,
-        "stats": Stats,
-    },
-)
+KINDS = (Prepare, Encode, Check, Listen, Attribution, Shard, Stats)
+app = group(__doc__, {kind.__name__.lower(): kind for kind in KINDS})

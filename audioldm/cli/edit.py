@@ -109,11 +109,10 @@ class Edit(Making):
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
         takes, text, output = self.takes, self.text() or self.takes.schedule or "", self.output
         title = " ".join([*(path.stem for path in self.files()), self.name(), text])
-        clips = [
-            Clip(text, seed, stem, title, audio_format)
-            for seed in range(takes.seed, takes.seed + takes.n)
-            for stem, audio_format in [file_of(None, stem_of(title, seed), output)]
-        ]
+        clips = []
+        for seed in range(takes.seed, takes.seed + takes.n):
+            stem, audio_format = file_of(None, stem_of(title, seed), output)
+            clips.append(Clip(text, seed, stem, title, audio_format))
         groups = [[clip] for clip in clips]
         check_names(groups, output)
         if self.splices:

@@ -8,22 +8,11 @@ import click
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, say, show_text, waiting, would
-from audioldm.cli.options import (
-    POSITIVE,
-    AsJson,
-    Between,
-    Command,
-    CommandGroup,
-    DryRun,
-    Force,
-    Group,
-    argument,
-    group,
-    option,
-)
+from audioldm.cli.options import AsJson, Command, CommandGroup, DryRun, Force, Group, argument, group, option
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.paths import cache_folder
+from audioldm.ranges import POSITIVE, Between
 
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     Wave = npt.NDArray[np.float32]
 
+Record = dict[str, Any]
+"""of a clip, as its sidecar holds it"""
 CEILING_DB = -0.1
 """True peak that a clip is scaled down to where it would be beyond full scale"""
 NORMAL_DB = -1.0
@@ -159,20 +161,8 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
     if audio_format == "m4a":
         with tempfile.TemporaryDirectory() as folder:
             place, wav = Path(folder, "sound.m4a"), audio_bytes(wave, rate, "wav")
-            words = [
-                "ffmpeg",
-                "-v",
-                "error",
-                "-f",
-                "wav",
-                "-i",
-                "pipe:0",
-                "-c:a",
-                "aac",
-                "-b:a",
-                "192k",
-                str(place),
-            ]
+            options = ["-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
+            words = ["ffmpeg", *options, str(place)]
             ended = subprocess.run(words, input=wav, capture_output=True, check=False)
             if ended.returncode:
                 raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
@@ -201,14 +191,8 @@ def pcm16(wave: "Tensor") -> bytes:
 
 
 def save(
-    pipe: "AudioLDM",
-    clip: Clip,
-    wave: "Wave",
-    record: dict[str, Any],
-    output: Output,
-    *,
-    file: "Sound | None" = None,
-) -> dict[str, Any]:
+    pipe: "AudioLDM", clip: Clip, wave: "Wave", record: Record, output: Output, file: "Sound | None" = None
+) -> Record:
     """Write the files of one clip together, ``file`` as its sound if there is one; returns its sidecar and paths.
 
     ``record`` is what the sidecar says beside prompt, seed, model, sound and versions.
@@ -237,7 +221,7 @@ def save(
     return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
-def describe(pipe: "AudioLDM", clip: Clip, record: dict[str, Any], level: Level) -> dict[str, Any]:
+def describe(pipe: "AudioLDM", clip: Clip, record: Record, level: Level) -> Record:
     import torch
     from torch.backends.cpu import get_cpu_capability
 

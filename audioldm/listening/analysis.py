@@ -110,10 +110,8 @@ class Screened:
             versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
             judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
         simulated = any(event.get("source") == "simulated" for event in rater.answers)
-        total, device = (
-            sum(t.kind != "training" for t in rater.trials),
-            "simulated" if simulated else rater.device,
-        )
+        total = sum(trial.kind != "training" for trial in rater.trials)
+        device = "simulated" if simulated else rater.device
         return cls(rater.number, rater.name, total, judgements, device, rater.volume_passed)
 
     def row(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import h11
 import uvicorn
@@ -37,15 +37,18 @@ MOST_BYTES = 16_384
 """of a request's body: an answer has a few hundred"""
 MOST_CONNECTIONS = 256
 """at a time; a rater's browser has a few"""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*",  # a notebook shows the page in a frame
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+
+
+class PageGate(Gate):
+    headers: ClassVar[dict[str, str]] = {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*",  # a notebook shows the page in a frame
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 class Server:
@@ -125,7 +128,7 @@ class Server:
             Route("/api/test", lambda _: JSONResponse(shown)),
             Route("/api/state/{code}", state),
         ]
-        gate = Middleware(Gate, host=host, most=MOST_BYTES, rebound=not self.local, headers=HEADERS)
+        gate = Middleware(PageGate, host=host, most=MOST_BYTES, rebound=not self.local)
         handlers: dict[Any, Any] = {
             RefusedError: lambda _, error: JSONResponse({"error": str(error)}, error.status),
             HTTPException: lambda _, error: JSONResponse({"error": error.detail}, error.status_code),

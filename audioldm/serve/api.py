@@ -40,13 +40,8 @@ class Settings(BaseModel):
     negative_prompt: str | None = Field(None, description="What to steer away from.")
     guidance_scale: float | None = None
     num_inference_steps: int | None = None
-    seed: Annotated[int, BeforeValidator(lambda seed: secrets.randbelow(2**31) if seed is None else seed)] = (
-        Field(
-            None,
-            validate_default=True,
-            description="The same seed, the same sound; none draws one (header X-Seed).",
-        )
-    )
+    seed: Annotated[int, BeforeValidator(lambda seed: secrets.randbelow(2**31) if seed is None else seed)]
+    seed = Field(None, validate_default=True, description="Same seed, same sound; none draws one (X-Seed).")
 
     def settings(self, seconds: float | None = None) -> dict[str, Any]:
         named = {

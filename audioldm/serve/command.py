@@ -28,9 +28,7 @@ class Serve(Command):
     longest: float = option(60.0, "Longest sound of a request.", "SECONDS", Between(0, 600, above=True))
     waiting: int = option(128, "Requests that may wait; more are turned away.", Between(1))
     batch: int | None = option(
-        None,
-        "Most requests in a batch.  [default: 16 on a GPU; on a CPU 1, which keeps every byte]",
-        Between(1),
+        None, "Most requests in a batch.  [default: 16 on a GPU; 1 on a CPU: the same bytes]", Between(1)
     )
     model: ModelOptions = ModelOptions()
 

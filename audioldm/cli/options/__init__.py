@@ -59,11 +59,9 @@ class Leaf:
     def parameter(self) -> click.Parameter:
         required = self.default is MISSING
         about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar, "help": self.help}
-        about |= (
-            {"required": True}
-            if required
-            else {"required": False, "default": None if self.default == [] else self.default}
-        )
+        about["required"] = required
+        if not required:
+            about["default"] = None if self.default == [] else self.default
         if self.is_list or self.hint is bool:  # click gives a tuple, and None for a flag
             about["callback"] = lambda _, __, value: (list(value) if self.is_list else value) or self.default
         if self.kind == "argument":

@@ -119,10 +119,7 @@ class Guidance(Group):
     guidance_method: str = setting("classifier_free", "How the U-Net's two answers are combined.", NAMED)
     guidance_interval: Pair = setting(None, "Guide only at these noise levels.", "LOW,HIGH", Between(0))
     guidance_threshold: Pair = setting(
-        None,
-        "Dynamic thresholding: cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.",
-        "QUANTILE,FLOOR",
-        Between(0),
+        None, "Cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.", "QUANTILE,FLOOR", Between(0)
     )
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
     guidance_weak: str | None = setting(None, "Autoguidance: steer away from this worse model.", "FOLDER")
