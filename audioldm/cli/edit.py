@@ -76,16 +76,11 @@ class Edit(Making):
             raise AudioLDMError(f"prompt={prompt!r} and schedule were both given.", "Give one of them.")
         clips, asked = self.plan(), prompt if schedule is None else parse_schedule(schedule)
         with waiting("loading torch and the model"), loading():
-            from audioldm.pipeline import edit, sounds
+            from audioldm.pipeline import sounds
 
             files = [sounds.read(path) for path in self.files()]
             self.check_libraries()
-            if regions := keywords.get("regions"):
-                edit.check_regions(regions, files[0].seconds)
-            for path, sound in dict(zip(self.files(), files, strict=True)).items():
-                for note in sound.notes(splice=self.splices):
-                    could = "become one" in note and hasattr(self, "splice")
-                    say(f"{path}: {note}{'; --splice keeps those outside of a region' if could else ''}.")
+            self.check_sounds(files)
             if self.output.dry_run:
                 self.show_plan([(clip, self.options(clip)) for clip in clips], "takes")
                 return
@@ -104,6 +99,17 @@ class Edit(Making):
                 wave = wave if file is None else file.mono(pipe.spec.rate)
                 result = {**record, "options": self.options(clip)}
                 yield save(pipe, clip, wave.float().cpu().numpy(), result, self.output, file=file)
+
+    def check_sounds(self, files: "list[Sound]") -> None:
+        """Refuse regions that are not in the sound, and say what of the files an edit does not keep."""
+        from audioldm.pipeline.edit import check_regions
+
+        if regions := self.keywords().get("regions"):
+            check_regions(regions, files[0].seconds)
+        for path, sound in dict(zip(self.files(), files, strict=True)).items():
+            for note in sound.notes(splice=self.splices):
+                could = "become one" in note and hasattr(self, "splice")
+                say(f"{path}: {note}{'; --splice keeps those outside of a region' if could else ''}.")
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""

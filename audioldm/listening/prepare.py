@@ -92,12 +92,24 @@ def gather(
     if not shared:
         raise AudioLDMError("No clip has the same name in every folder.", "Name clips of one prompt alike.")
     clips = {prompt: {name: folders[name][prompt] for name in systems} for prompt in shared}
-    table = {} if captions is None else read_captions(captions)
-    if captions and (missing := [prompt for prompt in shared if prompt not in table]):
-        what = f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing)."
-        raise AudioLDMError(what, "Add a line for each clip.")
     files = {prompt: {name: clip.path for name, clip in alike.items()} for prompt, alike in clips.items()}
-    return files, {prompt: table.get(prompt) or common_prompt(clips[prompt].values()) for prompt in shared}
+    if captions is None:
+        return files, {prompt: common_prompt(alike.values()) for prompt, alike in clips.items()}
+    return files, captions_of(shared, captions)
+
+
+def captions_of(prompts: list[str], path: Path) -> dict[str, str]:
+    """Their captions from a CSV with the columns id and caption, or from a manifest (id = file's stem)."""
+    if not path.is_file():
+        raise AudioLDMError(f"There is no file {path}.", "Give a CSV with id,caption or a manifest.")
+    if path.suffix.lower() == ".jsonl":
+        table = {Path(row.path).stem: row.captions[0] for row in manifest.read(path) if row.captions}
+    else:
+        table = recordings.read_captions(path)
+    if missing := [prompt for prompt in prompts if prompt not in table]:
+        what = f"{path} has no caption for {missing[0]!r} ({len(missing)} missing)."
+        raise AudioLDMError(what, "Add a line for each clip.")
+    return {prompt: table[prompt] for prompt in prompts}
 
 
 def common_prompt(clips: Iterable[recordings.Clip]) -> str:
@@ -108,14 +120,6 @@ def common_prompt(clips: Iterable[recordings.Clip]) -> str:
         what = f"{first} says {one!r}, {second} says {other!r}."
         raise AudioLDMError(what, "Clips of one name must have one prompt.")
     return next(iter(prompts), "")
-
-
-def read_captions(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise AudioLDMError(f"There is no file {path}.", "Give a CSV with id,caption or a manifest.")
-    if path.suffix.lower() == ".jsonl":
-        return {Path(row.path).stem: row.captions[0] for row in manifest.read(path) if row.captions}
-    return recordings.read_captions(path)
 
 
 def prepare(

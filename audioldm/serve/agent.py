@@ -50,8 +50,6 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
-    from audioldm.pipeline.captions import Captioning
-    from audioldm.serve.jobs import Job
     from audioldm.serve.service import EditRequest
 
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
@@ -101,15 +99,22 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
         return saved(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, edit.record())
 
     if captioner is not None:
-        captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
-
-        @tool
-        def describe(file: str) -> dict[str, Any]:
-            """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
-            job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
-            return dict(service.jobs.submit(job).future.result())
-
+        tool(describer(service, captioner))
     return server
+
+
+def describer(service: "Service", captioner: Path) -> Callable[[str], dict[str, Any]]:
+    from audioldm.pipeline.captions import Captioning
+    from audioldm.serve.jobs import Job
+
+    captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
+
+    def describe(file: str) -> dict[str, Any]:
+        """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
+        job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
+        return dict(service.jobs.submit(job).future.result())
+
+    return describe
 
 
 def present(file: str) -> str:
