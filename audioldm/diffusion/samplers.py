@@ -57,29 +57,33 @@ def sampler(loop: Callable[..., Tensor]) -> Sampler:
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Tensor:
-        levels = sigmas.double().tolist()
-        if sigmas.ndim != 1 or len(sigmas) < 2:
-            raise ValueError(f"sigmas has shape {tuple(sigmas.shape)}; give (n + 1,) noise levels, n >= 1.")
-        if not (bool(sigmas.isfinite().all()) and bool((sigmas.diff() < 0).all()) and levels[-1] >= 0):
-            shown = [round(level, 4) for level in levels]
-            raise ValueError(f"sigmas must be finite, descend and stay above 0, not {shown}.")
+        levels, source = levels_of(sigmas), noise or no_noise
         state = x.to(torch.promote_types(x.dtype, torch.float32))
 
         def net(x: Tensor, sigma: float | Tensor) -> Tensor:
             level = sigma if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
             return denoise(x, level).to(x.dtype)
 
-        def next_noise() -> Tensor:
-            if noise is None:
-                raise ValueError(
-                    "this sampler is stochastic: give noise=, such as PerSample(generators, shape)."
-                )
-            return noise().to(state)
-
-        report = on_step or (lambda *_: None)
-        return loop(net, state, levels, noise=next_noise, on_step=report, **options).to(x.dtype)
+        calls = {"noise": lambda: source().to(state), "on_step": on_step or (lambda *_: None)}
+        return loop(net, state, levels, **calls, **options).to(x.dtype)
 
     return sample
+
+
+def levels_of(sigmas: Tensor) -> list[float]:
+    """A grid (n + 1,) as numbers.   Raises ValueError where it is none, or does not descend."""
+    levels: list[float] = sigmas.double().tolist()
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise ValueError(f"sigmas has shape {tuple(sigmas.shape)}; give (n + 1,) noise levels, n >= 1.")
+    if not (bool(sigmas.isfinite().all()) and bool((sigmas.diff() < 0).all()) and levels[-1] >= 0):
+        shown = [round(level, 4) for level in levels]
+        raise ValueError(f"sigmas must be finite, descend and stay above 0, not {shown}.")
+    return levels
+
+
+def no_noise() -> Tensor:
+    """Raise ValueError."""
+    raise ValueError("this sampler is stochastic: give noise=, such as PerSample(generators, shape).")
 
 
 class Step(NamedTuple):
@@ -381,11 +385,11 @@ def adaptive(
     x: Tensor,
     sigmas: list[float],
     *,
-    noise: Noise,
     on_step: OnStep,
     rtol: float = 1e-3,
     atol: float = 1e-3,
     most: int = 1000,
+    **_: Noise,
 ) -> Tensor:
     """Dormand-Prince 5(4) on dx/dlog sigma; chooses its steps by error.   Song et al. 2021, arXiv:2011.13456 app. D.4.
 

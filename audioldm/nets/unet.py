@@ -46,14 +46,19 @@ class UNetSizes:
         if self.contexts and sum(width is not None for width in self.contexts) > 2:
             raise ValueError(f"contexts={tuple(self.contexts)}: at most two may have a width")
 
+    def attends(self) -> Sequence[bool]:
+        return self.attention or [level > 0 for level in range(len(self.channels))]
+
+    def head_counts(self) -> Sequence[int] | int:
+        return self.heads or tuple(max(1, n // self.head_channels) for n in self.channels)
+
 
 def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
     """A U-Net of ``UNetSizes``, attending in the middle, too.   Defaults: AudioLDM-S, 185.04 M.   Raises ValueError."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
     shape = UNetSizes(**sizes)
-    attends = shape.attention or [level > 0 for level in range(len(shape.channels))]
-    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
+    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in shape.attends()]
     settings: dict[str, Any] = {
         "sample_size": shape.sample_size,
         "in_channels": shape.latent_channels,
@@ -62,7 +67,7 @@ def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
         "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
         "block_out_channels": tuple(shape.channels),
         "layers_per_block": shape.layers,
-        "attention_head_dim": shape.heads or tuple(max(1, n // shape.head_channels) for n in shape.channels),
+        "attention_head_dim": shape.head_counts(),
         "transformer_layers_per_block": shape.depth,
         "norm_num_groups": shape.groups,
         "use_linear_projection": shape.linear,

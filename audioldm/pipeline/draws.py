@@ -57,7 +57,7 @@ def resample_silent(generate: Call) -> Call:
             total = batches + ceil(len(rows) / size)
             for start in range(0, len(rows), size):
                 group = rows[start : start + size]
-                report = on_step and partial(batch_step, on_step, batches, total)
+                report = partial(batch_step, on_step, batches, total)
                 texts = [prompts[row] for row in group]
                 draws = [seed_of(seeds[row], attempt) for row in group]
                 batch = generate(parts, texts, seeds=draws, on_step=report, **options)
@@ -70,8 +70,9 @@ def resample_silent(generate: Call) -> Call:
     return cast(Call, call)
 
 
-def batch_step(on_step: OnStep, before: int, batches: int, step: int, steps: int) -> None:
-    on_step(before * steps + step, batches * steps)
+def batch_step(on_step: OnStep | None, before: int, batches: int, step: int, steps: int) -> None:
+    if on_step is not None:
+        on_step(before * steps + step, batches * steps)
 
 
 def largest_batch(parts: Components, clips: int) -> int:
