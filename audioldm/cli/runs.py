@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import note, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, without_memory
 from audioldm.paths import shipped
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
         hint = "Free some space and type the same command to resume."
         raise AudioLDMError(f"The disk takes no more ({error}).", hint, code=1) from None
     except (RuntimeError, MemoryError) as error:
-        from audioldm.training.memory import out_of_memory, release
-
-        if not out_of_memory(error):
+        if not without_memory(error):
             raise
     else:
         show_results(cfg, experiment)
         return
     # outside the handler: its traceback would hold the batch in memory
+    from audioldm.training.memory import release
+
     experiment.module.trainer = None
     del experiment
     release()

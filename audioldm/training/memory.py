@@ -11,20 +11,9 @@ from typing import Any
 import lightning as L
 import torch
 
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, without_memory
 
-CPU_SIGNS = (
-    "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "std::bad_alloc",
-    "could not create a primitive",  # oneDNN's way to say it
-)  # fmt: skip
 LARGEST = 4096
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this says that memory ran out; on a CPU torch says so in a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in CPU_SIGNS)
 
 
 def largest_batch(fits: Callable[[int], bool], *, limit: int = LARGEST) -> int:
@@ -62,7 +51,7 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
             limit_val_batches=0, barebones=True, use_distributed_sampler=False,
         ).fit(module, data)  # fmt: skip
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not without_memory(error):
             raise
         return False
     finally:

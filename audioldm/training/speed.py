@@ -41,9 +41,13 @@ class Speed:
 
     def apply(self, module: TrainingModule) -> None:
         """Change the nets that ``module`` trains, in place, and how it steps; names and values of weights stay."""
-        for change in [change for name, change in CHANGES.items() if getattr(self, name)]:
-            for net in module.components().values():
-                change(net)
+        for net in module.components().values():
+            if self.checkpointing:
+                recompute(net)
+            if self.channels_last:
+                lay_channels_last(net)
+            if self.compile:
+                compile_transformers(net)
         if self.graph:
             record(module)
 
@@ -72,13 +76,6 @@ def compile_transformers(net: nn.Module) -> None:
     for part in net.modules():
         if isinstance(part, Transformer2DModel):
             part.compile(dynamic=False)
-
-
-CHANGES = {
-    "checkpointing": recompute,
-    "channels_last": lay_channels_last,
-    "compile": compile_transformers,
-}
 
 
 class RecordedStep:

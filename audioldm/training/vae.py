@@ -46,7 +46,7 @@ class VaeTraining(AdversarialModule):
 
     def training_step(self, batch: Batch, index: int) -> Terms:
         """L1 + kl_weight KL(q || N(0, 1)) - adversarial_weight D(decoded), against D's hinge.   Esser 2021 eq. 6."""
-        mel = self.to_mel(batch)
+        mel = self.mel(normalise_peak(batch.wave))
         return self.step(mel, self.noise(mel, self.batch_generator()), adversarial=self.adversarial)
 
     def step(self, mel: Tensor, noise: Tensor, *, adversarial: bool) -> Terms:
@@ -72,10 +72,6 @@ class VaeTraining(AdversarialModule):
         kl = kl_to_standard_normal(mean, std).mean()
         return {"reconstruction": mel_pyramid(decoded, mel), "kl": kl}, decoded
 
-    def to_mel(self, batch: Batch) -> Tensor:
-        mel: Tensor = self.mel(normalise_peak(batch.wave))
-        return mel
-
     def noise(self, mel: Tensor, rng: Generator) -> Tensor:
         """Normal numbers shaped as the latents of ``mel`` (B, 1, T, F)."""
         stride, channels = stride_of(self.vae), self.vae.config.latent_channels
@@ -83,12 +79,12 @@ class VaeTraining(AdversarialModule):
         return self.randn(mel.new_empty(shape), rng)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        mel = self.to_mel(batch)
+        mel = self.mel(normalise_peak(batch.wave))
         terms, _ = self.losses(mel, self.noise(mel, self.validation_generator(index)))
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=len(batch.wave))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        mel = self.to_mel(batch)
+        mel = self.mel(normalise_peak(batch.wave))
         mean, _ = encode(self.vae, mel)
         return {"mel/real": mel, "mel/output": self.vae.decode(mean).sample}

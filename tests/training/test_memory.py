@@ -12,9 +12,9 @@ import torch
 
 from audioldm import recipes
 from audioldm.cli.app import run
-from audioldm.errors import AudioLDMError
+from audioldm.errors import AudioLDMError, without_memory
 from audioldm.training import memory
-from audioldm.training.memory import largest_batch, out_of_memory, probe
+from audioldm.training.memory import largest_batch, probe
 from tests.training.test_kill import make_cache
 
 ROOM = 300 * 2**20
@@ -66,9 +66,9 @@ def test_auto_takes_what_fits_and_keeps_it(settings, tmp_path):
 def test_signs_of_a_full_memory_and_a_search_that_asks_little():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert out_of_memory(caught.value)
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not out_of_memory(RuntimeError("shapes do not match"))
+    assert without_memory(caught.value)
+    assert without_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not without_memory(RuntimeError("shapes do not match"))
     asked = []
     assert largest_batch(lambda n: asked.append(n) or n <= 1000) >= 889
     assert len(asked) < 16
