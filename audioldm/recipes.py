@@ -255,6 +255,21 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
     return counts
 
 
+def memory(cfg: DictConfig) -> str:
+    """What a latent U-Net that a recipe trains from nothing takes of memory in bfloat16; nothing of other nets."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from audioldm.training.memory import estimate
+
+    node = cfg.task.get("unet")
+    if not node or cfg.speed.checkpointing or {"folder", "ref"} & set(node):
+        return ""
+    with torch.device("meta"), causes(cfg.recipe):
+        unet = instantiate(node, _partial_=False)
+    return estimate(unet, instantiate(cfg.spec)) if isinstance(unet, UNet2DConditionModel) else ""
+
+
 def missing(cfg: DictConfig) -> list[str]:
     """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
     pairs = numbers(OmegaConf.to_container(cfg))

@@ -146,6 +146,8 @@ def print_plan(cfg: "DictConfig", *, sizes: bool) -> None:
         return
     for part, count in recipes.parameters(cfg).items():
         note(f"{part}: {count / 1e6:.3f} M parameters")
+    if memory := recipes.memory(cfg):
+        note(f"memory: {memory}")
     for path in recipes.missing(cfg):
         note(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)")
     state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"

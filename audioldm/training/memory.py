@@ -2,7 +2,7 @@
 
 import gc
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -11,7 +11,10 @@ from typing import Any
 import lightning as L
 import torch
 
+from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, without_memory
+from audioldm.nets.unet import LatentUNet, multiple_of, net_call
+from audioldm.spec import AudioSpec
 
 LARGEST = 4096
 
@@ -30,6 +33,44 @@ def largest_batch(fits: Callable[[int], bool], *, limit: int = LARGEST) -> int:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
+
+
+def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
+    """Bytes that a bfloat16 call of a U-Net on the meta device keeps of a latent (C, T, F) for its gradients.
+
+    Of attentions not the scores, square in time, which no flash kernel keeps.
+    """
+    ours = {value.untyped_storage()._cdata for value in unet.to(torch.bfloat16).parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage, scores = tensor.untyped_storage(), tensor.dim() > 2 and tensor.shape[-1] == tensor.shape[-2]
+        if not scores and storage._cdata not in ours:
+            kept[storage._cdata] = storage
+        return tensor
+
+    width, context = unet.config.get("projection_class_embeddings_input_dim"), unet.config.cross_attention_dim
+    like: Any = {"device": "meta", "dtype": torch.bfloat16}
+    film = None if width is None else torch.empty(1, width, **like)
+    tokens = torch.empty(1, 16, context, **like) if isinstance(context, int) else None
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        net_call(unet.train())(
+            torch.empty(1, *shape, **like), torch.zeros(1, device="meta"), Condition(film, tokens)
+        )
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def estimate(unet: LatentUNet, spec: AudioSpec, seconds: float = 10.24) -> str:
+    """What training a U-Net, on the meta device, takes of memory, and the batch that the GPU which is here holds."""
+    fixed = 16 * sum(value.numel() for value in unet.parameters())  # weights, gradients, AdamW's two averages
+    shape = unet.config.in_channels, *spec.latent_shape(seconds, multiple_of(unet))[1:]
+    clip = kept_bytes(unet, shape)
+    line = f"about {fixed / 2**30:.1f} GiB, and {clip / 2**30:.2f} for each clip of {seconds:g} s in a batch"
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        room = max(0, int((card.total_memory - 2**30 - fixed) / clip))  # a GiB is the driver's
+        line += f"; {card.name} ({card.total_memory / 2**30:.0f} GiB) holds {room} clips"
+    return line
 
 
 def release() -> None:

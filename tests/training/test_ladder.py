@@ -45,7 +45,8 @@ def test_profile_shows_where_the_time_goes(command, capsys):
 def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
     assert command("train", "tiny/ldm", "--dry-run") == 0
     told = capsys.readouterr()
-    assert "unet:" in told.err and "M parameters" in told.err and "missing: runs/tiny/latents" in told.err
+    assert "unet:" in told.err and "M parameters" in told.err and "memory: about" in told.err
+    assert "missing: runs/tiny/latents" in told.err
     assert "missing: runs/tiny/clap/model" in told.err  # of the previews
     assert "would begin runs/tiny/ldm: 600 batches" in told.err
     assert "prediction:" in told.out

@@ -13,6 +13,7 @@ import torch
 from audioldm import recipes
 from audioldm.cli.app import run
 from audioldm.errors import AudioLDMError, without_memory
+from audioldm.nets.unet import build_unet
 from audioldm.training import memory
 from audioldm.training.memory import largest_batch, probe
 from tests.training.test_kill import make_cache
@@ -94,3 +95,10 @@ def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "fits", lambda *args, **more: False)
     with pytest.raises(AudioLDMError, match="Not even one clip"):
         probe(experiment, method="fork")
+
+
+def test_what_a_u_net_keeps_for_its_gradients_grows_with_the_frames():
+    with torch.device("meta"):
+        unet = build_unet(channels=(8, 16), layers=1, head_channels=8, film_dim=16, groups=2)
+    one, two = (memory.kept_bytes(unet, (8, frames, 16)) for frames in (64, 128))
+    assert 1.9 < two / one < 2.0  # the time's embedding does not
