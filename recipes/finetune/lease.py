@@ -389,8 +389,7 @@ def preferences(
         choice = {**full, "captions": args.draws, **choice}
         preference = Preference(**choice, draw_batch=64).to(judge.device)
         if not drawn:
-            with half(judge.device):
-                drawn = preference.candidates(clean)
+            drawn = preference.candidates(clean)
             rewards, good = drawn["rewards"], drawn["rewards"] > REFUSED
             print(f"{rewards.numel()} drawn in {time.time() - begin:.0f} s, {int((~good).sum())} refused, mean "
                   f"{rewards[good].mean():.3f}, best {rewards.amax(1).mean():.3f}", flush=True)  # fmt: skip
