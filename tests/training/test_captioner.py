@@ -76,11 +76,23 @@ def test_text_alone_teaches_the_decoder(sounds):
     terms = train(module.train(), sounds, 60)
     assert set(terms[0]) == {"loss", "text_only"}
     assert terms[-1]["loss"] < 0.6 * terms[0]["loss"]
+    module.text_weight = 1.0
+    [after] = train(module, sounds, 1)
+    assert after["loss"] > after["caption"] + after["match"] + 0.01, "texts are learned beside sounds"
     module.eval()
     with torch.no_grad():
         text = clap.embed_text(sounds.captions)
         vector, _ = sound_features(clap, normalise_peak(sounds.wave))
     assert (text + module.gap - vector).mean(0).norm() < 0.3 * (text - vector).mean(0).norm()
+
+
+def test_of_several_captions_the_likeliest_that_clap_finds_near_is_written(trained, clap, sounds):
+    captioning = Captioning(trained.captioner, clap, beams=2)
+    near, far = (trained.captioner.tokens(clap.tokenizer, [text]) for text in sounds.captions[:2])
+    pair = torch.nn.utils.rnn.pad_sequence([near[0], far[0]], batch_first=True)[None]
+    vector = clap.embed_text(sounds.captions[:1]).detach()
+    for likely, expected in ((torch.zeros(1, 2), 0), (torch.tensor([[-9.0, 0.0]]), 1)):
+        assert captioning.choose(vector, pair, likely) == [sounds.captions[expected]]
 
 
 def test_no_checkpoint_holds_the_frozen_clap_and_a_file_gives_the_same_words(trained, clap, sounds, tmp_path):
