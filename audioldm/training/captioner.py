@@ -27,8 +27,8 @@ class CaptionerTraining(TrainingModule):
 
     In the first ``pretrain`` batches the decoder sees no sound, but the vectors of texts (captions of the batch, and
     as many of ``texts``), moved by the mean difference of the two modalities and blurred by ``noise`` times their
-    length: near enough to a sound's vector that what is learned holds for it.   After that the loss on texts goes on
-    beside with weight ``text_weight``, and a share ``drop_frames`` of the batches has the sound's vector alone.
+    length: near enough to a sound's vector that what is learned holds for it.   A share ``drop_frames`` of the batches
+    after that has the sound's vector alone.
     """
 
     part = "captioner"
@@ -41,7 +41,6 @@ class CaptionerTraining(TrainingModule):
         *,
         texts: Sequence[str] = (),
         pretrain: int = 0,
-        text_weight: float = 0.0,
         noise: float = 0.5,
         drop_frames: float = 0.3,
         **settings: Any,
@@ -50,8 +49,7 @@ class CaptionerTraining(TrainingModule):
         self.captioner, self.texts = captioner, list(texts)
         self.frozen = [clap.requires_grad_(False)]
         """in a list, so that no checkpoint holds it"""
-        self.pretrain, self.text_weight = pretrain, text_weight
-        self.noise, self.drop_frames = noise, drop_frames
+        self.pretrain, self.noise, self.drop_frames = pretrain, noise, drop_frames
         self.register_buffer("gap", torch.zeros(clap.dim))
 
     @property
@@ -68,22 +66,15 @@ class CaptionerTraining(TrainingModule):
         vector, frames, text = self.encoded(batch)
         self.gap.lerp_((vector - text).mean(0), max(0.02, 1 / self.batch_count))
         if self.batch_count <= self.pretrain:
-            loss = self.text_loss(batch.captions, text, rng)
+            captions, text = self.with_more_texts(batch.captions, text, rng)
+            loss = self.cross_entropy(self.captioner.sequence(self.blurred(text, rng)), captions)
             return {"loss": loss, "text_only": loss.detach()}
         dropped = bool(torch.rand((), generator=rng, device=rng.device) < self.drop_frames)
         sequence = self.captioner.sequence(vector, None if dropped else frames)
         caption = self.cross_entropy(sequence, batch.captions)
         logits, targets = self.matches(sequence, vector, text, batch.captions, rng)
         match = nnf.binary_cross_entropy_with_logits(logits, targets)
-        loss = caption + match
-        if self.text_weight:
-            loss = loss + self.text_weight * self.text_loss(batch.captions, text, rng)
-        return {"loss": loss, "caption": caption.detach(), "match": match.detach()}
-
-    def text_loss(self, captions: list[str], text: Tensor, rng: Generator) -> Tensor:
-        """Cross-entropy from blurred text vectors: of the batch's captions and of texts that no sound belongs to."""
-        captions, text = self.with_more_texts(captions, text, rng)
-        return self.cross_entropy(self.captioner.sequence(self.blurred(text, rng)), captions)
+        return {"loss": caption + match, "caption": caption.detach(), "match": match.detach()}
 
     @torch.no_grad()
     def encoded(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:

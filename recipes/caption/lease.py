@@ -3,7 +3,7 @@
     python -m recipes.caption.lease features FILES.jsonl... --data DIR        # minutes of a CPU: 33 MB that travel
     python -m recipes.caption.lease main --data DIR --out DIR --seconds 65    # all pairs; CapFilt on them; again
     python -m recipes.caption.lease noisy --data DIR --out DIR --seconds 25   # BLIP's case: few clean, many wrong
-    python -m recipes.caption.lease few --data DIR --out DIR --seconds 50     # 300 pairs; texts first; texts beside
+    python -m recipes.caption.lease few --data DIR --out DIR --seconds 50     # 300 pairs, and texts first
     python -m recipes.caption.lease prior --data DIR --out DIR --seconds 25
 
 The losses are those of ``CaptionerTraining`` and ``PriorTraining``.   What CLAP hears of two windows of each clip is
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from audioldm.batch import Batch, LatentBatch
 from audioldm.datasets.audio_text import AudioText
 from audioldm.datasets.manifest import Row, read
+from audioldm.evaluation.embedders.yamnet import class_names, data_folder
 from audioldm.nets.captioner import Captioner, build_captioner, sound_features
 from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import save_component
@@ -37,6 +38,7 @@ from audioldm.spec import SPECS
 from audioldm.training.captioner import CaptionerTraining, read_texts
 from audioldm.training.prior import PriorTraining, build_prior
 from recipes.caption.judge import folder_of
+from recipes.embedded.captions import wordings
 from recipes.embedded.model_lease import follow, load_clap, rate
 
 KEEP, STEP, WINDOWS, PIECE = 320, 1.2, 2, 32
@@ -64,6 +66,18 @@ def write_features(manifests: Sequence[Path], clap: TwoTowers, folder: Path) -> 
         parts.append((vector.half(), frames.half()))
     vectors, frames = (torch.cat(part) for part in zip(*parts, strict=True))
     pack(vectors, frames, [place for place, _ in windows], rows, folder)
+    write_texts(rows, folder)
+
+
+def write_texts(rows: Sequence[Row], folder: Path) -> None:
+    """Texts that need no sound: wordings of the train rows and of Debian's open sounds, AudioSet's class names."""
+    listed = Path("data/manifests/opensounds.jsonl").read_text(encoding="utf-8").splitlines()
+    captions = [json.loads(line)["caption"] for line in listed]
+    captions += [row.captions[0] for row in rows if row.split == "train"]
+    names = [name.lower() for name in class_names(data_folder())]
+    texts = [text for caption in captions for text in wordings(caption)[:3]]
+    texts += [*(f"the sound of {name}" for name in names), *names]
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in dict.fromkeys(texts)), encoding="utf-8")
 
 
 def pack(vectors: Tensor, frames: Tensor, places: Sequence[int], rows: Sequence[Row], folder: Path) -> None:
@@ -201,7 +215,7 @@ def checked(module: FromFeatures, net: Captioner) -> dict[str, float]:
 def train(
     features: Features, labels: dict[int, str], seconds: float, note: Callable[[dict[str, Any]], None], *,
     texts: Sequence[str] = (), begin: Captioner | None = None, lr: float = 1e-3, sizes: dict[str, Any] | None = None,
-    every: float = 4.0, pretrain: float = PRETRAIN, text_weight: float = 0.0,
+    every: float = 4.0, pretrain: float = PRETRAIN,
 ) -> tuple[Captioner, dict[str, Any]]:  # fmt: skip
     """A captioner that learned from the rows and captions of ``labels`` for so many seconds, and how it went."""
     torch.manual_seed(0)
@@ -211,7 +225,7 @@ def train(
         if begin
         else build_captioner(clap, [*labels.values(), *texts], **(sizes or {})).to(device)
     )
-    module = FromFeatures(net, clap, texts=texts, text_weight=text_weight, batches=10**6)
+    module = FromFeatures(net, clap, texts=texts, batches=10**6)
     module.to(device)
     module.features, module.labels = features, labels
     module.text_vectors = features.text.clone()
@@ -295,7 +309,7 @@ class Job:
         self.args, self.out, self.features = args, args.out, Features(args.data, clap, device)
         self.out.mkdir(parents=True, exist_ok=True)
         self.truth = {place: self.features.captions[place] for place in self.features.split("train")}
-        self.texts = read_texts(args.texts) if args.texts else []
+        self.texts = read_texts(args.data / "texts.txt")
         self.report: dict[str, Any] = {}
 
     def note(self, name: str) -> Callable[[dict[str, Any]], None]:
@@ -328,14 +342,12 @@ class Job:
         return net
 
     def main(self) -> None:
-        """All pairs, without texts and with them; CapFilt by the second; the same again on the better captions."""
-        seconds, texts = self.args.seconds, {"texts": self.texts, "text_weight": 1.0}
-        self.captioner("without_texts", self.truth, seconds)
-        net = self.captioner("captioner", self.truth, seconds, keep=True, **texts)
+        """All pairs, texts first; CapFilt on them; the same again on the better captions."""
+        net = self.captioner("captioner", self.truth, self.args.seconds, keep=True, texts=self.texts)
         better = filtered(self.features, net, self.truth)
         changed = sum(better[place] != text for place, text in self.truth.items())
         self.note("filter")({"replaced": changed / len(better)})
-        self.captioner("filtered", better, seconds, **texts)
+        self.captioner("filtered", better, self.args.seconds, keep=True, texts=self.texts)
 
     def noisy(self) -> None:
         """BLIP's case: captions that are partly wrong, and few that are true to tune captioner and filter on."""
@@ -371,8 +383,7 @@ class Job:
         places = list(self.truth)
         labels = {places[i]: self.truth[places[i]] for i in order}
         self.captioner("few", labels, self.args.seconds / 2)
-        self.captioner("few_texts_first", labels, self.args.seconds / 2, texts=self.texts, pretrain=0.5)
-        self.captioner("few_texts", labels, self.args.seconds / 2, texts=self.texts, text_weight=1.0)
+        self.captioner("few_texts", labels, self.args.seconds / 2, texts=self.texts, pretrain=0.5)
 
     def prior(self) -> None:
         """The prior on all pairs; cosines, gaps and retrieval on the val and test rows."""
@@ -452,7 +463,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/caption"))
     parser.add_argument("--clap", type=Path, default=Path("audioldm/_embedded"))
-    parser.add_argument("--texts", type=Path, help="texts without sound, one a line")
     parser.add_argument("--seconds", type=float, default=60.0)
     args = parser.parse_args()
     if args.what == "features":

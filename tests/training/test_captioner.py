@@ -76,9 +76,6 @@ def test_text_alone_teaches_the_decoder(sounds):
     terms = train(module.train(), sounds, 60)
     assert set(terms[0]) == {"loss", "text_only"}
     assert terms[-1]["loss"] < 0.6 * terms[0]["loss"]
-    module.text_weight = 1.0
-    [after] = train(module, sounds, 1)
-    assert after["loss"] > after["caption"] + after["match"] + 0.01, "texts are learned beside sounds"
     module.eval()
     with torch.no_grad():
         text = clap.embed_text(sounds.captions)
