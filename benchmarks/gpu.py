@@ -1,4 +1,4 @@
-"""Ours against diffusers' AudioLDMPipeline on one GPU.
+"""Ours against diffusers' AudioLDMPipeline on one GPU, and last the training step against the public code's.
 
     python -m benchmarks.gpu --seconds 480 --out benchmarks/results/gpu.json
     python -m benchmarks.gpu --rehearse                    # the same rows at toy sizes, on a CPU
@@ -30,6 +30,7 @@ from benchmarks.bench import (
 )
 from benchmarks.measure import Book, Row, kernels, machine, paired, peak_mib
 from benchmarks.shapes import Nets, aligned, build, ours, run_ours
+from benchmarks.training import train_rows
 
 GROUPS = (
     "peaks",
@@ -42,6 +43,7 @@ GROUPS = (
     "equality",
     "lengths",
     "peer",
+    "training",
 )
 
 
@@ -277,6 +279,7 @@ def main() -> None:
         "equality": partial(equality, bench),
         "lengths": partial(lengths, bench),
         "peer": partial(peer_compiled, bench),
+        "training": partial(train_rows, bench, "S", bench.nets, (2,) if options.rehearse else (2, 16, 64)),
     }
     for name, run in groups.items():
         if name in options.only:
