@@ -19,7 +19,7 @@ from audioldm.paths import sha256
 Named = str | Path | tuple[str | Path, float]
 """FILE[:WEIGHT], or a file and its weight"""
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "adapters"
-"""of the embedded model: turbo is SHIPPED/turbo.safetensors where there is no such file"""
+"""of the embedded model: shield is SHIPPED/shield.safetensors where there is no such file"""
 
 
 def parse(named: Named) -> tuple[Path, float]:

@@ -154,3 +154,12 @@ def test_the_shipped_adapter_fits_the_shipped_model():
     adapter = read(EMBEDDED / "adapters" / "shield.safetensors", pipe.unet)
     assert adapter.kind == "lora" and adapter.base["unet"] == pipe.hashes["unet"]
     assert {layer.scale for layer in adapter.layers.values()} == {1.0}
+
+
+def test_the_shipped_adapter_is_known_by_its_name(tmp_path, monkeypatch):
+    pipe = AudioLDM.from_pretrained().adapt("shield")
+    assert pipe.adapted.applied[0]["file"] == "shield"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shield").write_text("no adapter")
+    with pytest.raises(AudioLDMError, match="shield cannot be read"):
+        pipe.adapt("shield")
