@@ -102,9 +102,8 @@ def readable(word: str) -> list[str]:
         return [word]
     quoted = f"{key}='" + value.replace("'", "\\'") + "'"
     if override is not None and ("." not in key or re.search(r"\d", value)):
-        raise AudioLDMError(
-            f"{word} has several values.", f'Pass -m to train one after the other, or quote: "{quoted}".'
-        )
+        hint = f'Pass -m to train one after the other, or quote: "{quoted}".'
+        raise AudioLDMError(f"{word} has several values.", hint)
     return [quoted]
 
 
@@ -230,9 +229,8 @@ def causes(recipe: str) -> Iterator[None]:
 def resolve_batch_size(cfg: DictConfig) -> None:
     """Replace ``batch_size: auto`` by the number that a run in the same folder chose, or by a new probe's."""
     if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
-        raise AudioLDMError(
-            "batch_size=auto probes one device.", "Probe with trainer=gpu, then give its number."
-        )
+        hint = "Probe with trainer=gpu, then give its number."
+        raise AudioLDMError("batch_size=auto probes one device.", hint)
     before = Path(cfg.run_dir) / "config.yaml"
     size = OmegaConf.load(before).batch_size if before.exists() else "auto"
     cfg.batch_size = cfg.data.batch_size = 1

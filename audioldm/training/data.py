@@ -250,10 +250,8 @@ def from_latents(
     else:
         frames, lengths = (train.frames, val.frames if val else []), sorted(set(train.frames))
         if extra := sorted(set(frames[1]) - set(lengths)):
-            raise AudioLDMError(
-                f"{val_folder} has windows of {extra} latent frames, {folder} has only {lengths}.",
-                "Encode both with the same --buckets.",
-            )
+            why = f"{val_folder} has windows of {extra} latent frames, {folder} has only {lengths}."
+            raise AudioLDMError(why, "Encode both with the same --buckets.")
         second = max(lengths) / read_index(folder)["seconds"]
         ids, val_ids = ([lengths.index(length) for length in part] for part in frames)
         order = in_buckets(ids, val_ids, [length / second for length in lengths], seconds_a_batch, seed)

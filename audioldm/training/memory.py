@@ -135,9 +135,8 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
 
         size = largest_batch(trial, limit=limit)
     if size == 0:
-        raise AudioLDMError(
-            "Not even one clip fits the memory.",
-            "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, or a smaller net.",
-            code=1,
+        hint = (
+            "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, or a smaller net."
         )
+        raise AudioLDMError("Not even one clip fits the memory.", hint, code=1)
     return max(1, size - size // 4)

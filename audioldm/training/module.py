@@ -89,10 +89,8 @@ class TrainingModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.recorded and (self.trainer.world_size > 1 or self.accumulate > 1):
-            raise AudioLDMError(
-                "speed.graph=true records steps of one process that are whole.",
-                "Set speed.graph=false, or one device and accumulate=1.",
-            )
+            why = "speed.graph=true records steps of one process that are whole."
+            raise AudioLDMError(why, "Set speed.graph=false, or one device and accumulate=1.")
 
     def on_train_start(self) -> None:
         """A run that goes on, perhaps longer, goes on at its own rate."""

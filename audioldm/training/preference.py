@@ -56,14 +56,11 @@ class Preference(FineTune):
     ) -> None:
         super().__init__(**settings)
         if self.empty_tokens is not None:
-            raise AudioLDMError(
-                f"{self.pipe.name} is conditioned on tokens.", "Use a model of a CLAP vector."
-            )
+            why = f"{self.pipe.name} is conditioned on tokens."
+            raise AudioLDMError(why, "Use a model of a CLAP vector.")
         if clips < 2 or not 0 < keep < 1 or not 0 <= real < 1 or method not in ("expert", "dpo"):
-            raise AudioLDMError(
-                f"method={method}, clips={clips}, keep={keep:g}, real={real:g}.",
-                "Use expert or dpo, 2 or more clips, shares between 0 and 1.",
-            )
+            why = f"method={method}, clips={clips}, keep={keep:g}, real={real:g}."
+            raise AudioLDMError(why, "Use expert or dpo, 2 or more clips, shares between 0 and 1.")
         self.method, self.real, self.beta, self.draw_batch = method, real, beta, draw_batch
         self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
         self.sounds: dict[str, Tensor] = {}

@@ -54,11 +54,9 @@ class SafeCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, stage)
             except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
                 last = f"{path} is still the last good state; " if path.exists() else ""
-                raise AudioLDMError(
-                    f"{path} could not be written: {' '.join(str(error).split())[:200]}.",
-                    f"{last}free some space and type the same command to resume.",
-                    code=1,
-                ) from error
+                why = f"{path} could not be written: {' '.join(str(error).split())[:200]}."
+                hint = f"{last}free some space and type the same command to resume."
+                raise AudioLDMError(why, hint, code=1) from error
             sync(stage)
             if path.name == LAST and path.exists():
                 os.replace(path, path.with_name(PREVIOUS))
@@ -108,9 +106,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock = FileLock(folder / ".lock", timeout=seconds).acquire()
     except Timeout:
-        raise AudioLDMError(
-            f"Process {pid} is training in {folder}.", "Wait for it, or choose another run_dir=..."
-        ) from None
+        why = f"Process {pid} is training in {folder}."
+        raise AudioLDMError(why, "Wait for it, or choose another run_dir=...") from None
     with lock:
         owner.write_text(str(os.getpid()), encoding="utf-8")
         for place in (folder, folder / "checkpoints", folder / "ema"):
@@ -166,10 +163,8 @@ class RunFolder(L.Callback):
                 settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
             )
             if not goes_on(text, self.config):
-                raise AudioLDMError(
-                    f"{self.folder} holds a run with other settings.",
-                    "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh.",
-                )
+                hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
+                raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
             if begun.is_file():
                 about = self.resumed(read_provenance(begun), about)
             self.report(f"resuming {last}")

@@ -55,9 +55,8 @@ class Speed:
 def recompute(net: nn.Module) -> None:
     """Compute activations again in the backward pass.   Raises AudioLDMError for a net that cannot."""
     if not (isinstance(net, ModelMixin) and net._supports_gradient_checkpointing):
-        raise AudioLDMError(
-            f"{type(net).__name__} cannot recompute its activations.", "Use speed.checkpointing=false."
-        )
+        why = f"{type(net).__name__} cannot recompute its activations."
+        raise AudioLDMError(why, "Use speed.checkpointing=false.")
     net.enable_gradient_checkpointing()
 
 
