@@ -175,11 +175,7 @@ def refuse_out_of_range(cfg: Any) -> None:
 
 
 def build(
-    cfg: DictConfig,
-    overrides: Sequence[str] = (),
-    *,
-    fresh: bool = False,
-    report: Callable[[str], Any] = str,
+    cfg: DictConfig, overrides: Sequence[str] = (), *, fresh: bool = False, report: Callable[[str], Any] = str
 ) -> Experiment:
     """Instantiate the parts of a composed recipe; a mistake inside of a part surfaces as itself.
 
