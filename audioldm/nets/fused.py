@@ -38,11 +38,16 @@ def fuse(net: Net) -> Net:
             module.set_processor(WideAttention())
         if isinstance(net, SpeechT5HifiGan) and isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
             module.weight.data = module.weight.mT.contiguous().mT  # channels last, for pictures of one row
-    timed = [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]
+    share_shifts(twin)
+    return twin
+
+
+def share_shifts(net: nn.Module) -> None:
+    """Let one product make what every residual block adds of the time's embedding."""
+    timed = [part for part in net.modules() if type(part) is FusedResnet and part.time_emb_proj]
     shifts = Shifts([block.time_emb_proj for block in timed])
     for place, block in enumerate(timed):
         block.shift = partial(shifts, place)
-    return twin
 
 
 class Shifts:
@@ -193,8 +198,8 @@ def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
     """What ``make`` gives of a module's weights, made at its first call."""
     if "made" not in module.__dict__:
         module.__dict__["made"] = make()
-    made: Tensor = module.__dict__["made"]
-    return made
+    tensor: Tensor = module.__dict__["made"]
+    return tensor
 
 
 def wide(attention: Attention) -> bool:
