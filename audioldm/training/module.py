@@ -214,7 +214,7 @@ class AdversarialModule(TrainingModule):
     def __init__(
         self,
         *,
-        discriminator: torch.nn.Module | partial[Any] | None,
+        discriminator: torch.nn.Module | partial[Any] | None = None,
         adversarial_start: int = 0,
         **settings: Any,
     ) -> None:

@@ -11,7 +11,6 @@ from audioldm.batch import Batch
 from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
 from audioldm.losses.latent import kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid
-from audioldm.nets.discriminators import PatchDiscriminator
 from audioldm.nets.vae import encode, stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
@@ -34,12 +33,11 @@ class VaeTraining(AdversarialModule):
         vae: AutoencoderKL | partial[AutoencoderKL],
         spec: AudioSpec,
         *,
-        discriminator: PatchDiscriminator | partial[PatchDiscriminator] | None = None,
         kl_weight: float = 0.0153,
         adversarial_weight: float = 0.1,
         **settings: Any,
     ) -> None:
-        super().__init__(discriminator=discriminator, **settings)
+        super().__init__(**settings)
         self.vae: Any = vae
         self.mel = LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight

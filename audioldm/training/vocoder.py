@@ -100,14 +100,13 @@ class VocoderTraining(AdversarialModule):
         vocoder: SpeechT5HifiGan | ISTFTVocoder | partial[Any],
         spec: AudioSpec,
         *,
-        discriminator: WaveDiscriminator | partial[WaveDiscriminator] | None = None,
         vae: AutoencoderKL | None = None,
         vae_prob: float = 0.5,
         normalise: bool = True,
         weights: Weights | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(discriminator=discriminator, **settings)
+        super().__init__(**settings)
         self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
         self.losses, self.normalise = VocoderLoss(weights or Weights()), normalise
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
