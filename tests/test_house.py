@@ -28,7 +28,7 @@ LIMITS = {
     "files with one importer": 40,
     "functions over 60 lines": 0,
     "functions over complexity 15": 0,
-    "functions with 8 or more arguments": 15,
+    "functions with 8 or more arguments": 9,
     "complexity, 95th percentile": 8,
     "function lines, 95th percentile": 24,
 }
@@ -153,7 +153,8 @@ def test_functions_are_simple():
 
 
 def test_functions_take_few_arguments():
-    wide = over(arguments, 7)
+    # a Triton kernel's arguments are addresses, strides and sizes: there is nothing to gather them in
+    wide = [line for line in over(arguments, 7) if "nets/kernels.py" not in line]
     within("functions with 8 or more arguments", len(wide), wide)
 
 

@@ -24,6 +24,8 @@ from audioldm.training.module import Terms
 CUT_OFF = 1e-4
 """Share of samples at full scale or beyond from which on a clip counts as clipped."""
 REFUSED = -1.0
+DRAWN = 32
+"""clips that are drawn at once"""
 
 
 def reward(parts: Components, waves: Tensor, vectors: Tensor) -> Tensor:
@@ -51,7 +53,6 @@ class Preference(FineTune):
         keep: float = 0.1,
         real: float = 0.5,
         beta: float = 2000.0,
-        draw_batch: int = 32,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -61,7 +62,7 @@ class Preference(FineTune):
         if clips < 2 or not 0 < keep < 1 or not 0 <= real < 1 or method not in ("expert", "dpo"):
             why = f"method={method}, clips={clips}, keep={keep:g}, real={real:g}."
             raise AudioLDMError(why, "Use expert or dpo, 2 or more clips, shares between 0 and 1.")
-        self.method, self.real, self.beta, self.draw_batch = method, real, beta, draw_batch
+        self.method, self.real, self.beta = method, real, beta
         self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
         self.sounds: dict[str, Tensor] = {}
         self.before = [deepcopy(self.unet).requires_grad_(False)] if method == "dpo" else []
@@ -86,8 +87,8 @@ class Preference(FineTune):
         empty, seconds = pipe.encode_text([""]), items.mean.shape[2] * pipe.spec.seconds_per_latent
         latents, scores = [], []
         vectors = items.text.to(self.device).repeat_interleave(self.clips, 0)
-        for first in range(0, len(vectors), self.draw_batch):
-            film = vectors[first : first + self.draw_batch]
+        for first in range(0, len(vectors), DRAWN):
+            film = vectors[first : first + DRAWN]
             seeds = range(self.seed + first, self.seed + first + len(film))
             condition, null = Condition(film=film), empty.repeat(len(film))
             latent = pipe.sample(condition, null, seeds=list(seeds), seconds=seconds)

@@ -387,7 +387,7 @@ def preferences(
             print(name, "left out", flush=True)
             continue
         choice = {**full, "captions": args.draws, **choice}
-        preference = Preference(**choice, draw_batch=64).to(judge.device)
+        preference = Preference(**choice).to(judge.device)
         if not drawn:
             drawn = preference.candidates(clean)
             rewards, good = drawn["rewards"], drawn["rewards"] > REFUSED

@@ -157,7 +157,7 @@ def test_learned_variance_is_trained_stored_and_costs_fewer_bits(fit, tiny_model
 @pytest.mark.parametrize("method", ["expert", "dpo"])
 def test_preferences_are_drawn_once_scored_and_learned(method, fit, tmp_path):
     name = "preference/expert" if method == "expert" else "preference/dpo"
-    small = ["task.captions=2", "task.clips=3", "task.keep=0.4", "task.draw_batch=4"]
+    small = ["task.captions=2", "task.clips=3", "task.keep=0.4"]
     module, folder = fit(name, *small)
     rewards, best = module.sounds["rewards"], module.sounds["best"]
     assert rewards.shape == (2, 3) and best.shape[:2] == (2, 1)
