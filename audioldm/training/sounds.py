@@ -135,9 +135,8 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
     findings: list[Finding] = []
     rows = rows_of(folder, findings=findings)
     texts = [(prompt,) if prompt else row.captions or ("?",) for row in rows]
-    report = check(
-        [replace(row, split="train", captions=text) for row, text in zip(rows, texts, strict=True)]
-    )
+    each = [replace(row, split="train", captions=text) for row, text in zip(rows, texts, strict=True)]
+    report = check(each, workers=min(os.cpu_count() or 1, len(each) // 250))
     wrong = [one for one in (*findings, *report.findings) if one.kind not in NOTES]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
