@@ -1,29 +1,27 @@
 """Clips streamed from WebDataset shards, for data that does not fit the disk.  B batch, N samples.
 
 A shard is a tar of KEY.flac (wav, ogg, mp3) and KEY.txt, one caption a line: a path, or any address that WebDataset
-opens.  Of a .tar file a member's bytes are read from where they lie when they are asked for.
+opens.
 """
 
 import io
 import json
 import os
 import re
-import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import lru_cache
 from glob import glob
 from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.utils.data import IterableDataset, get_worker_info
 
 from audioldm.batch import Batch
-from audioldm.datasets.audio_text import collate, window
+from audioldm.datasets.audio_text import Item, collate, window
 from audioldm.datasets.decode import SUFFIXES, opened, read_mono, resample
 from audioldm.datasets.draws import BEGIN, Place, draw, generator
 from audioldm.datasets.manifest import Row, verified
@@ -35,6 +33,12 @@ from audioldm.tables import lines, read_text
 
 SOUNDS = tuple(suffix.lstrip(".") for suffix in SUFFIXES)
 DAMAGE = (OSError, tarfile.TarError, ValueError, EOFError)
+MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
+"""WebDataset's names: a key ("a/7" of "a/7.left.FLAC") and a suffix ("left.flac")"""
+MOST_BYTES = 2**29
+"""of a tar's member; a larger one is passed over, and its sample named as one without a sound"""
+Sample = dict[str, Any]
+"""a sample as WebDataset has it: __key__, __url__, and the bytes of each member by its suffix"""
 
 
 def expand(shards: Sequence[str]) -> list[str]:
@@ -78,83 +82,48 @@ def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
         tar.addfile(member, io.BytesIO(content))
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sound with its caption; ``parts`` by suffix are bytes, or (offset, length) in the file ``shard``."""
+def read_tar(path: Path | str, *, content: bool = True) -> Iterator[Sample]:
+    """The samples of a tar file, compressed or not, in order; without ``content`` their bytes are not read.
 
-    shard: str
-    key: str
-    parts: Mapping[str, Any]
-
-    def read(self) -> dict[str, Any]:
-        """The bytes by suffix, and WebDataset's __key__ and __url__.  Raises AudioLDMError if the file has shrunk."""
-        names = {"__key__": self.key, "__url__": self.shard}
-        if not any(isinstance(part, tuple) for part in self.parts.values()):
-            return {**names, **self.parts}
-        content = {}
-        try:
-            with open(self.shard, "rb", buffering=0) as file:
-                for suffix, (place, length) in self.parts.items():
-                    content[suffix] = os.pread(file.fileno(), length, place)
-        except OSError as error:
-            raise unreadable(self.shard, error) from None
-        if any(len(content[suffix]) < length for suffix, (_, length) in self.parts.items()):
-            raise unreadable(self.shard, "it is shorter than it was")
-        return {**names, **content}
+    Raises one of DAMAGE where it is damaged or cut off, after the samples before that place.
+    """
+    with tarfile.open(path) as tar:
+        members = members_of(tar, content)
+        for key, group in groupby(members, key=lambda member: member[0]):
+            yield {"__key__": key, "__url__": str(path)} | {kind: part for _, kind, part in group}
 
 
-def samples(shard: str) -> Iterator[Sample]:
-    """Every sample in order.  Raises AudioLDMError for a shard that is damaged, cut off or missing."""
-    path = Path(shard)
-    if os.path.lexists(shard) and not path.is_file():
-        raise unreadable(shard, "it is no file")
+def members_of(tar: Any, content: bool) -> Iterator[tuple[str, str, bytes]]:
+    for item in tar:
+        if item.isreg() and item.size <= MOST_BYTES and (match := MEMBER.fullmatch(item.name)):
+            yield match[1], match[2].lower(), tar.extractfile(item).read() if content else b""
+    # tarfile takes a damaged header for the end
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no header and no end at byte {tar.offset}")
+
+
+def samples(shard: str, *, content: bool = True) -> Iterator[Sample]:
+    """Every sample of a file or an address, as ``read_tar``; each has a sound and a .txt.
+
+    Raises AudioLDMError for a shard that is damaged, cut off or missing.
+    """
     try:
-        about = os.stat(shard) if shard.endswith(".tar") and path.is_file() else None
-        every = streamed(shard) if about is None else laid_out(shard, about.st_size, about.st_mtime_ns)
+        if os.path.lexists(shard) and not os.path.isfile(shard):
+            raise OSError("it is no file")
+        if os.path.isfile(shard):
+            every = read_tar(shard, content=content)
+        else:
+            import webdataset  # type: ignore[import-untyped]
+
+            every = webdataset.WebDataset([shard], shardshuffle=False, nodesplitter=None, workersplitter=None)
         for sample in every:
-            if set(SOUNDS).isdisjoint(sample.parts) or "txt" not in sample.parts:
-                raise AudioLDMError(f"{shard}: {sample.key} lacks its sound or its .txt.", code=1)
+            if sample.keys().isdisjoint(SOUNDS) or "txt" not in sample:
+                raise AudioLDMError(f"{shard}: {sample['__key__']} lacks its sound or its .txt.", code=1)
             yield sample
     except DAMAGE as error:
-        raise unreadable(shard, error) from None
-
-
-@lru_cache(maxsize=64)
-def laid_out(shard: str, size: int, changed: int) -> list[Sample]:
-    """The samples of a .tar file by its headers, to be read where they lie; remembered of the last 64 files."""
-    with tarfile.open(shard, "r:") as tar:
-        out = []
-        for key, items in grouped(tar):
-            places = {sys.intern(kind): (item.offset_data, item.size) for kind, item in items.items()}
-            out.append(Sample(shard, key, places))
-        end = tar.offset
-    with open(shard, "rb") as file:
-        file.seek(end)
-        # tarfile takes a damaged header for the end
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no header and no end at byte {end}")
-    return out
-
-
-def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """WebDataset's samples: a key ("a/7" of "a/7.left.FLAC") and its members by suffix ("left.flac")."""
-    names = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
-    members = ((match, item) for item in tar if item.isreg() and (match := names.fullmatch(item.name)))
-    for key, group in groupby(members, key=lambda member: member[0][1]):
-        yield key, {match[2].lower(): item for match, item in group}
-
-
-def streamed(shard: str) -> Iterator[Sample]:
-    import webdataset  # type: ignore[import-untyped]
-
-    source = webdataset.WebDataset([shard], shardshuffle=False, nodesplitter=None, workersplitter=None)
-    for sample in source:
-        parts = {suffix: part for suffix, part in sample.items() if not suffix.startswith("__")}
-        yield Sample(sample["__url__"], sample["__key__"], parts)
-
-
-def unreadable(shard: str, error: object) -> AudioLDMError:
-    return AudioLDMError(f"{shard} cannot be read ({error}).", "Fetch or write it again.", code=1)
+        why = f"{shard} cannot be read ({error})."
+        raise AudioLDMError(why, "Fetch or write it again.", code=1) from None
 
 
 @dataclass(eq=False)
@@ -162,8 +131,8 @@ class Shards(IterableDataset[Batch]):
     """Endless batches of windows of ``seconds``; which ones follows from (seed, rank, world, workers) alone.
 
     Each worker of each process reads its own shards, one pass after the other in a new order, through a shuffle buffer
-    of ``buffer`` clips.  Where a run goes on after ``start`` batches, whole passes cost nothing, and of the pass that
-    it is in the clips that it is past are not read (from an address: not decoded).  Every process needs at least one
+    of ``buffer`` clips, held as they are stored.  Where a run goes on after ``start`` batches, whole passes cost
+    nothing, and of the pass that it is in the clips that it is past are not decoded.  Every process needs at least one
     shard a worker.
     """
 
@@ -186,17 +155,17 @@ class Shards(IterableDataset[Batch]):
             what = f"{len(self.shards)} shards are too few for {streams} readers."
             raise AudioLDMError(what, "Write smaller shards, or use fewer workers.")
         past = (self.place.start - number + workers - 1) // workers * self.batch_size
-        waiting: list[tuple[Tensor, str, str]] = []
+        waiting: list[Item] = []
         for draws, sample in self.stream(mine, place, past):
             if draws >= past:
-                waiting.append(self.item(sample.read(), draws))
+                waiting.append(self.item(sample, draws))
             if len(waiting) == self.batch_size:
                 yield collate(waiting)
                 waiting = []
 
     def stream(self, shards: Sequence[str], place: int, past: int = 0) -> Iterator[tuple[int, Sample]]:
         """(draw number, sample) without end, shuffled, from the pass on that draw ``past`` is in."""
-        size = sum(1 for shard in shards for _ in samples(shard)) if past else 0
+        size = sum(1 for shard in shards for _ in samples(shard, content=False)) if past else 0
         begin = past // size if size else 0
         draws = begin * size
         for number in count(begin):
@@ -220,8 +189,8 @@ class Shards(IterableDataset[Batch]):
         for i in torch.randperm(len(buffer), generator=rng).tolist():
             yield buffer[i]
 
-    def item(self, sample: dict[str, Any], draws: int) -> tuple[Tensor, str, str]:
-        """Decode what a sample read: (wave (1, N), caption, key)."""
+    def item(self, sample: Sample, draws: int) -> Item:
+        """Decode a sample: (wave (1, N), caption, key)."""
         kind = next(kind for kind in SOUNDS if kind in sample)
         where = f"{sample['__url__']}: {sample['__key__']}.{kind}"
         try:

@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +62,17 @@ def metadata(place: Path, findings: Findings) -> Path | None:
     That is metadata.csv or metadata.jsonl, else a table that names files and captions.
     """
     listed = [place / name for name in METADATA if (place / name).is_file()]
-    for path in [] if listed else sorted(place.iterdir()):
-        if (kind := path.suffix.lower()) in tables.TABLES and path.is_file():
-            try:
-                with warnings.catch_warnings(action="ignore"):
-                    first = tables.lines(tables.read_text(path))[:2]
-                jsonl = kind == ".jsonl"
-                table = tables.json_lines(path, first) if jsonl else tables.separated(path, first, ())
-            except AudioLDMError as error:
-                note(findings, path, error.message)
-                continue
-            head = set(map(column_name, table.columns))
-            listed += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
+    tables_here = (
+        path for path in sorted(place.iterdir()) if path.suffix.lower() in tables.TABLES and path.is_file()
+    )
+    for path in [] if listed else tables_here:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                head = set(map(column_name, tables.read_table(path).columns))
+        except AudioLDMError as error:
+            note(findings, path, error.message)
+            continue
+        listed += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
     if len(listed) > 1:
         hint = "Keep one of them, or name one: `audioldm data prepare table`."
         raise AudioLDMError(f"{place} has both {' and '.join(path.name for path in listed)}.", hint)
@@ -120,21 +118,17 @@ def to_rows(
     if val < 0 or test < 0 or val + test >= 1:
         what = f"val={val} and test={test} leave nothing to train on."
         raise AudioLDMError(what, "Use shares that sum to below 1.")
-    known = dict[tuple[str, float, float | None], Row]()
+    out = list[Row]()
     for path, fields in sounds:
         group = str(path.relative_to(folder))
         with suppress(OSError):  # the check names what cannot be read
             group = sha256(path)
         values = {**usual, "split": split_of(group, val=val, test=test), **fields}
         try:
-            row = Row(path=str(path), group=group, **({"captions": captions(path)} | values))
+            out.append(Row(path=str(path), group=group, **({"captions": captions(path)} | values)))
         except AudioLDMError as error:
             note(findings, path, error.message)
-            continue
-        key = str(path), row.start, row.seconds
-        said = known[key].captions if key in known else ()
-        known[key] = replace(row, captions=tuple(dict.fromkeys((*said, *row.captions))))
-    return list(known.values())
+    return shared.merged(out)
 
 
 def captions(path: Path) -> tuple[str, ...]:
@@ -165,7 +159,10 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
     for row in (*table.omitted, *table.records):
         cells = {column_name(name): cell for name, cell in row.cells.items()}
         try:
-            path = locate(folder, file_name(cells), where=row.where, links=True)
+            name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
+            if not isinstance(name, str):
+                raise ValueError(f"names no file; it has {sorted(cells)}")
+            path = locate(folder, name, where=row.where, links=True)
             known.add(path)
             if row.fault:
                 raise ValueError(row.fault)
@@ -173,13 +170,6 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
         except shared.WRONG as error:
             note(findings, row.where, row.fault or shared.reason_of(error).removeprefix(f"{row.where}: "))
     return out, known
-
-
-def file_name(cells: dict[str, Any]) -> str:
-    name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
-    if not isinstance(name, str):
-        raise ValueError(f"names no file; it has {sorted(cells)}")
-    return name
 
 
 def column_name(name: str) -> str:
@@ -200,22 +190,19 @@ def one_text(value: Any) -> str:
 
 
 FIELDS: dict[str, Callable[[Any], Any]] = {
-    "start": tables.number_of, "seconds": tables.number_of, "licence": one_text, "author": one_text,
-    "split": split_name,
+    "labels": tables.texts_of, "start": tables.number_of, "seconds": tables.number_of, "licence": one_text,
+    "author": one_text, "split": split_name,
 }  # fmt: skip
-COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, "labels", *FIELDS)
+COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, *FIELDS)
 
 
 def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
     """The fields of a Row that a record of metadata gives.  Raises ValueError for what they cannot be."""
     fields: dict[str, Any] = {}
-    column = next((name for name in CAPTION_COLUMNS if name in cells), None)
-    if column is not None:
+    if (column := next((name for name in CAPTION_COLUMNS if name in cells), None)) is not None:
         fields["captions"] = tables.texts_of(cells[column])
         if not fields["captions"]:
             raise ValueError(f"{column} says nothing: {cells[column]!r}")
-    if "labels" in cells:
-        fields["labels"] = tables.texts_of(cells["labels"])
     for name, read in FIELDS.items():
         if not tables.is_null(cells.get(name)):
             try:

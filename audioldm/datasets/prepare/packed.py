@@ -6,17 +6,15 @@ Each sound's bytes become one file named by their hash; the same sound with seve
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES
 from audioldm.datasets.manifest import Row, split_of
-from audioldm.datasets.prepare.shared import SPLIT_NAMES, WRONG, AnyPath, Findings, note
-from audioldm.datasets.shards import DAMAGE, grouped
+from audioldm.datasets.prepare.shared import SPLIT_NAMES, WRONG, AnyPath, Findings, merged, note
+from audioldm.datasets.shards import DAMAGE, read_tar
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, write_bytes
 from audioldm.tables import is_text, lines, read_text, texts_of
@@ -24,38 +22,25 @@ from audioldm.tables import is_text, lines, read_text, texts_of
 CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in range(1, 6)))
 LABELS = ("labels", "label", "category", "class", "tags")
 GROUPS = ("group", "youtube_id", "ytid", "sound_id", "freesound_id")
-MAGIC = (
-    (b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"FORM", ".aiff"), (b"\xff", ".mp3"),
-)  # fmt: skip
+MAGIC = {
+    b"RIFF": ".wav",
+    b"fLaC": ".flac",
+    b"OggS": ".ogg",
+    b"ID3": ".mp3",
+    b"FORM": ".aiff",
+    b"\xff": ".mp3",
+}
 BATCH = 16  # parquet rows in memory at once
-MOST_BYTES = 2**29
-"""of a tar's member; a larger one is passed over, and its sample named as one without a sound"""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One packed sound: its bytes, where it was (for messages), every field beside it, and why there is no sound."""
+class Sample(NamedTuple):
+    """One packed sound: where it was (for messages), its bytes, every field beside it, and why there is no sound."""
 
     where: str
     audio: Any
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = {}
     split: str = ""
     fault: str = "no sound in this row"
-
-    @staticmethod
-    def of(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> "Sample":
-        """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
-        audio = line.pop(column)
-        if not isinstance(audio, dict):
-            return Sample(where, audio, line, split)
-        path, audio = audio.get("path"), audio.get("bytes")
-        if audio is None and path:
-            path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
-            try:
-                audio = inside(folder, path, where=where).read_bytes()
-            except (AudioLDMError, OSError) as error:
-                return Sample(where, None, line, split, str(error))
-        return Sample(where, audio, line, split)
 
     def texts(self, names: Sequence[str]) -> tuple[str, ...]:
         cells = [self.fields.get(name) for name in names]
@@ -64,6 +49,21 @@ class Sample:
 
     def first(self, *names: str, default: str = "") -> str:
         return next((str(self.fields[name]) for name in names if self.fields.get(name)), default)
+
+
+def sample_of(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> Sample:
+    """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
+    audio = line.pop(column)
+    if not isinstance(audio, dict):
+        return Sample(where, audio, line, split)
+    path, audio = audio.get("path"), audio.get("bytes")
+    if audio is None and path:
+        path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
+        try:
+            audio = inside(folder, path, where=where).read_bytes()
+        except (AudioLDMError, OSError) as error:
+            return Sample(where, None, line, split, str(error))
+    return Sample(where, audio, line, split)
 
 
 def parquet_rows(
@@ -101,31 +101,29 @@ def unpack(
 
     A split that the samples name wins; else it follows from the hash of the recording (or of the bytes).
     """
-    folder, columns = Path(folder).absolute(), (caption_column,) if caption_column else CAPTIONS
-    rows, texts = dict[str, Row](), dict[str, list[str]]()
+    folder, rows = Path(folder).absolute(), list[Row]()
     for sample in samples:
         if not isinstance(sample.audio, bytes) or not sample.audio:
             note(findings, sample.where, sample.fault, "missing")
             continue
         digest = hashlib.sha256(sample.audio).hexdigest()
-        ending = next((suffix for magic, suffix in MAGIC if sample.audio.startswith(magic)), ".bin")
+        ending = next((suffix for magic, suffix in MAGIC.items() if sample.audio.startswith(magic)), ".bin")
         path = folder / f"{digest[:32]}{ending}"
         if not path.is_file() or path.stat().st_size != len(sample.audio):
             write_bytes(path, sample.audio)
         group = f"{source}/{sample.first(*GROUPS, default=digest)}"
         split = sample.first("split", default=sample.split).lower()
-        texts.setdefault(str(path), []).extend(sample.texts(columns))
-        rows[str(path)] = Row(
-            str(path), (), sample.texts(LABELS), source=source, group=group,
-            split=SPLIT_NAMES.get(split, split_of(group, val=val, test=test)),
+        rows.append(Row(
+            str(path), sample.texts([caption_column] if caption_column else CAPTIONS), sample.texts(LABELS),
+            source=source, group=group, split=SPLIT_NAMES.get(split, split_of(group, val=val, test=test)),
             author=sample.first("author", default=author),
             licence=sample.first("licence", "license", default=licence),
-        )  # fmt: skip
+        ))  # fmt: skip
     if not rows:
         why = f"; {findings[0]}" if findings else ""
         hint = "Is there a column or member with audio?"
         raise AudioLDMError(f"{source} has no sounds{why}.", hint, code=1)
-    return [replace(row, captions=tuple(dict.fromkeys(texts[path]))) for path, row in rows.items()]
+    return merged(rows)
 
 
 def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
@@ -141,7 +139,7 @@ def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]
             check_column(path, column, file.schema_arrow.names)
             batches = file.iter_batches(batch_size=BATCH)
             for number, line in enumerate(line for batch in batches for line in batch.to_pylist()):
-                yield Sample.of(f"{path}:{number}", line, column, split, path.parent)
+                yield sample_of(f"{path}:{number}", line, column, split, path.parent)
         except damage as error:
             yield Sample(str(path), None, fault=f"this file is damaged, or no parquet: {error}")
 
@@ -153,7 +151,7 @@ def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
 
 
 def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
-    """The samples of WebDataset tars: members that share a name up to its first dot; captions in .txt or .json.
+    """The samples of WebDataset tars, one for each sound of a key, with captions in its .txt or .json.
 
     A tar that is damaged gives what comes before the damage, and a sample that says so.
     """
@@ -161,27 +159,20 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
         if not path.is_file():
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
-            with tarfile.open(path) as tar:
-                for key, items in grouped(tar):
-                    small = {kind: item for kind, item in items.items() if item.size <= MOST_BYTES}
-                    files = {f".{kind}": tar.extractfile(item).read() for kind, item in small.items()}  # type: ignore[union-attr]
-                    yield from joined(f"{path}!{key}", files)
+            for parts in read_tar(path):
+                where = f"{path}!{parts['__key__']}"
+                try:
+                    about = json.loads(read_text(parts.get("json", b"{}"), f"{where}.json"))
+                    fields: dict[str, Any] = dict(about) if isinstance(about, dict) else {}
+                    if "txt" in parts:
+                        fields.setdefault("captions", lines(read_text(parts["txt"], f"{where}.txt")))
+                except WRONG as error:
+                    yield Sample(where, None, fault=str(error))
+                    continue
+                sounds = [part for kind, part in parts.items() if f".{kind}" in SUFFIXES + FOREIGN]
+                yield from (Sample(where, audio, fields) for audio in sounds or [b""])
         except DAMAGE as error:
             yield Sample(str(path), None, fault=f"this tar is damaged: {str(error).splitlines()[0]}")
-
-
-def joined(where: str, members: Mapping[str, bytes]) -> Iterator[Sample]:
-    """The members of one key as a sample for each sound."""
-    try:
-        about = json.loads(read_text(members.get(".json", b"{}"), f"{where}.json"))
-        fields: dict[str, Any] = dict(about) if isinstance(about, dict) else {}
-        if ".txt" in members:
-            fields.setdefault("captions", lines(read_text(members[".txt"], f"{where}.txt")))
-    except WRONG as error:
-        yield Sample(where, None, fault=str(error))
-        return
-    sounds = [data for suffix, data in members.items() if suffix in SUFFIXES + FOREIGN]
-    yield from (Sample(where, audio, fields) for audio in sounds or [b""])
 
 
 def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
@@ -201,7 +192,7 @@ def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
         names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
         for number, line in enumerate(part):
             line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
-            yield Sample.of(f"{name}:{split}:{number}", line, column, split, folder)
+            yield sample_of(f"{name}:{split}:{number}", line, column, split, folder)
 
 
 def needed(module: str) -> Any:

@@ -24,12 +24,9 @@ PHRASES: dict[str, dict[str, Any]] = json.loads(
 )
 ESC10: dict[str, tuple[str, ...]] = {name: tuple(texts) for name, texts in PHRASES["esc10"].items()}
 ESC10_CLIP = re.compile(r"(?P<fold>\d)-(?P<freesound>\d+)-(?P<take>[A-Z])\.(ogg|wav|flac)")
-ESC10_CREDIT = re.compile(
-    r"^- \*\*\[(?P<file>[^\]]+)\].*clip derived from \[(?P<title>.*)\]\(.*\) by \*(?P<author>[^*]+)\*"
-)
-AGAIN = "Get the file again."
+ESC10_CREDIT = re.compile(r"^- \*\*\[([^\]]+)\].*clip derived from \[.*\]\(.*\) by \*([^*]+)\*")
 ESC10_AUTHOR = "ESC-10 by K. J. Piczak"
-CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "test"}
+AGAIN = "Get the file again."
 WAVCAPS = {
     "as_final": ("AudioSet_SL", "youtube/", "Y"),
     "bbc_final": ("BBC_Sound_Effects", "wavcaps/BBC_Sound_Effects/", ""),
@@ -37,9 +34,6 @@ WAVCAPS = {
     "sb_final": ("SoundBible", "wavcaps/SoundBible/", ""),
 }
 """name of a list of WavCaps -> the part it lists, how its groups begin, and the letter before the id of each clip"""
-SEGMENTS = {
-    "balanced_train_segments.csv": "train", "unbalanced_train_segments.csv": "train", "eval_segments.csv": "test",
-}  # fmt: skip
 
 
 def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findings = None) -> list[Row]:
@@ -50,24 +44,24 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
     """
     sounds, clips, splits = Sounds(audio or folder), dict[tuple[str, str], Record](), dict[str, str]()
     need = ("audiocap_id", "youtube_id", "start_time", "caption")
-    lists = {f"{split}.csv": split for split in ("train", "val", "test")}
-    for split, path in shared.by_split(Path(folder), lists):
+    for split, path in shared.by_split(
+        Path(folder), {f"{name}.csv": name for name in ("train", "val", "test")}
+    ):
         for record in table(path, need, findings, text=("caption",)):
-            line = record.cells
-            if lost := [name for name in need if name not in line]:
+            if lost := [name for name in need if name not in record.cells]:
                 shared.note(findings, record.where, f"no {lost[0]}")
                 continue
-            video, start = line["youtube_id"], line["start_time"]
-            empty = Record(record.where, {"video": video, "start": start, "captions": [], "ids": []})
-            clip = clips.setdefault((video, start), empty).cells
-            clip["captions"] += texts_of(line["caption"])
-            clip["ids"].append(line["audiocap_id"])
+            number, video, start, caption = [record.cells[name] for name in need]
+            clip = clips.setdefault((video, start), Record(record.where, {"captions": [], "ids": []})).cells
+            clip |= {"video": video, "start": start}
+            clip["captions"] += texts_of(caption)
+            clip["ids"].append(number)
             splits[video] = split
 
     def row(clip: dict[str, Any]) -> Row:
-        video, captions = clip["video"], tuple(dict.fromkeys(clip["captions"]))
+        video, captions = clip["video"], dict.fromkeys(clip["captions"])
         place = sounds.place(*shared.youtube_names(video, float(clip["start"])), *clip["ids"])
-        return youtube_row(place, video, captions, split=splits[video], source="audiocaps")
+        return youtube_row(place, video, tuple(captions), split=splits[video], source="audiocaps")
 
     return rows_of(clips.values(), row, findings)
 
@@ -93,14 +87,14 @@ def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
             group=f"freesound/{number}" if number.isdigit() else f"clotho/{file}",
         )  # fmt: skip
 
-    for name, split in CLOTHO_SPLITS.items():
+    for name, split in {"development": "train", "validation": "val", "evaluation": "test"}.items():
         listed, about = (sorted(folder.rglob(f"clotho_{k}_{name}.csv"))[:1] for k in ("captions", "metadata"))
-        facts = [line.cells for path in about if listed for line in table(path, ("file_name",), findings)]
-        by_name = {fact.get("file_name", ""): fact for fact in facts}
         for path in listed:
+            lines = [line.cells for other in about for line in table(other, ("file_name",), findings)]
             sounds = Sounds(*(sorted(folder.rglob(f"*{name}*/")) or [folder]))
-            make = partial(row, facts=by_name, sounds=sounds, split=split)
-            out += rows_of(table(path, ("file_name", "caption_1"), findings), make, findings)
+            facts = {line.get("file_name", ""): line for line in lines}
+            records = table(path, ("file_name", "caption_1"), findings)
+            out += rows_of(records, partial(row, facts=facts, sounds=sounds, split=split), findings)
     if not out:
         raise AudioLDMError(f"{folder} holds no clotho_captions_*.csv.", "Name Clotho's folder.")
     return out
@@ -118,11 +112,23 @@ def wavcaps(
     lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
     if not lists:
         raise AudioLDMError(f"{folder} holds no *_final.json.", "Name the folder that holds json_files.")
-    banned = {stem_of(name) for path in exclude for name in blacklist(Path(path))}
+
+    def stem_of(name: object) -> str:
+        return str(name).removesuffix(".wav").removesuffix(".flac")
+
+    banned = set[str]()
+    for path in map(Path, exclude):  # a list, or lists under the parts' names
+        if not path.is_file():
+            raise AudioLDMError(
+                f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists."
+            )
+        content = read_content(path, AGAIN)
+        parts = content.values() if isinstance(content, dict) else [content]
+        banned |= {stem_of(name) for names in parts if isinstance(names, list) for name in names}
     sounds, out = Sounds(audio or folder), list[Row]()
 
     def row(item: dict[str, Any], name: str, prefix: str, letter: str) -> Row | None:
-        stem = stem_of(str(item["id"]))
+        stem = stem_of(item["id"])
         group = prefix + stem.removeprefix(letter)
         return None if stem in banned else Row(
             sounds.place(stem), texts_of(item["caption"]), split=split_of(group, val=val, test=0.0),
@@ -137,20 +143,6 @@ def wavcaps(
     return out
 
 
-def stem_of(name: str) -> str:
-    """An id of WavCaps without its ending."""
-    return name.removesuffix(".wav").removesuffix(".flac")
-
-
-def blacklist(path: Path) -> list[str]:
-    """Every id in a blacklist: a JSON list, or lists under the parts' names."""
-    if not path.is_file():
-        raise AudioLDMError(f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists.")
-    content = read_content(path, AGAIN)
-    lists = content.values() if isinstance(content, dict) else [content]
-    return [str(name) for names in lists if isinstance(names, list) for name in names]
-
-
 def macs(
     folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.1, test: float = 0.1,
     findings: Findings = None,
@@ -162,10 +154,7 @@ def macs(
     """
     import yaml  # type: ignore[import-untyped]
 
-    path = Path(folder) / "MACS.yaml"
-    if not path.is_file():
-        raise AudioLDMError(f"There is no {path}.", "Name the folder that holds MACS.yaml.")
-    sounds = Sounds(audio or folder)
+    path, sounds = Path(folder) / "MACS.yaml", Sounds(audio or folder)
 
     def row(item: dict[str, Any]) -> Row:
         notes, group = item["annotations"], "macs/" + "-".join(item["filename"].split("-")[:3])
@@ -175,9 +164,8 @@ def macs(
             split=split_of(group, val=val, test=test), licence="TAU: non-commercial", author="Tampere University",
         )  # fmt: skip
 
-    return rows_of(
-        shared.items(path, read_content(path, AGAIN, yaml.safe_load, "YAML"), "files"), row, findings
-    )
+    content = read_content(path, AGAIN, yaml.safe_load, "YAML")
+    return rows_of(shared.items(path, content, "files"), row, findings)
 
 
 def musiccaps(
@@ -214,11 +202,9 @@ def esc10(
     All clips of one Freesound recording share a split.
     """
     folder, out = Path(folder).absolute(), list[Row]()
-    if not folder.is_dir():
-        raise AudioLDMError(f"There is no folder {folder}.", "Name ESC-10's folder.")
     credits = folder / "LICENSE-and-attribution.md"
     hits = filter(None, map(ESC10_CREDIT.match, lines(read_text(credits)) if credits.is_file() else ()))
-    authors = {hit["file"]: f"{hit['author']} (Freesound), {ESC10_AUTHOR}" for hit in hits}
+    authors = {hit[1]: f"{hit[2]} (Freesound), {ESC10_AUTHOR}" for hit in hits}
     for path in sorted(folder.glob("[0-9][0-9][0-9] - */*")):
         name, clip = path.parent.name.split(" - ", 1)[1], ESC10_CLIP.fullmatch(path.name)
         if name not in ESC10 or clip is None:
@@ -319,6 +305,7 @@ def audioset(
     classes = table(Path(folder) / "class_labels_indices.csv", ("mid", "display_name"), findings)
     names = {record.cells["mid"]: words(record.cells["display_name"]) for record in classes}
     sounds, out = Sounds(audio or folder), list[Row]()
+    lists = {f"{kind}_train_segments.csv": "train" for kind in ("balanced", "unbalanced")}
 
     def row(cells: dict[str, str], split: str) -> Row | None:
         """Of a line such as `video, start, end, "class,class"`, which is no CSV: only its last column is quoted."""
@@ -331,7 +318,7 @@ def audioset(
             split=split if split == "test" else split_of(f"youtube/{video}", val=val, test=0.0), source="audioset",
         )  # fmt: skip
 
-    for split, path in shared.by_split(Path(folder), SEGMENTS):
+    for split, path in shared.by_split(Path(folder), {**lists, "eval_segments.csv": "test"}):
         listed = filled(lines(read_text(path)), path)
         records = [Record(f"{path}:{number}", {"line": line}) for number, line in listed if line[0] != "#"]
         out += rows_of(records, partial(row, split=split), findings)

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,7 @@ Findings = list[Finding] | None  # where what is left out is noted; None refuses
 AnyPath = str | Path
 WRONG = (ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError, AudioLDMError)
 """What a record of another shape makes its reader raise."""
-LICENCE_URLS = (
-    (r"publicdomain/zero/(?P<v>[\d.]+)", "CC0-{v}"),
-    (r"licenses/sampling\+/(?P<v>[\d.]+)", "CC-Sampling+-{v}"),
-    (r"licenses/(?P<k>by(?:-nc)?(?:-sa|-nd)?)/(?P<v>[\d.]+)", "CC-{k}-{v}"),
-)
+LICENCE_URL = re.compile(r"(publicdomain/zero|licenses/(sampling\+|by(?:-nc)?(?:-sa|-nd)?))/([\d.]+)")
 CLIP_SECONDS = 10
 SPLIT_NAMES = {
     "train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test", "eval": "test",
@@ -56,15 +52,23 @@ def rows_of(
     records: Iterable[Record], make: Callable[[dict[str, Any]], Row | None], findings: Findings
 ) -> list[Row]:
     """What ``make`` makes of the records' cells; those that it cannot use are added to ``findings``."""
-    out = list[Row]()
+    out = list[Row | None]()
     for record in records:
         try:
-            row = make(record.cells)
+            out.append(make(record.cells))
         except WRONG as error:
             note(findings, record.where, reason_of(error))
-        else:
-            out += [row] if row else []
-    return out
+    return [row for row in out if row is not None]
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Rows of which those of one part of one file are one, with the captions of all."""
+    known = dict[object, Row]()
+    for row in rows:
+        key = row.path, row.start, row.seconds
+        earlier = known[key].captions if key in known else ()
+        known[key] = replace(row, captions=tuple(dict.fromkeys((*earlier, *row.captions))))
+    return list(known.values())
 
 
 def by_split(folder: Path, files: Mapping[str, str]) -> list[tuple[str, Path]]:
@@ -88,12 +92,11 @@ def walk(folder: Path) -> Iterator[Path]:
     known = set[str]()
     for place, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        real = os.path.realpath(place)
-        if real in known:
+        if (real := os.path.realpath(place)) in known:
             folders.clear()
-            continue
-        known.add(real)
-        yield from (Path(place, name) for name in sorted(files))
+        else:
+            known.add(real)
+            yield from (Path(place, name) for name in sorted(files))
 
 
 def is_sound(path: Path) -> bool:
@@ -106,13 +109,13 @@ class Sounds:
 
     def __init__(self, *folders: AnyPath) -> None:
         self.folders = [Path(folder).absolute() for folder in folders]
+        self.by_name: dict[str, Path] = {}
         for folder in self.folders:
             if not folder.is_dir():
                 raise AudioLDMError(f"There is no folder {folder}.", "Name the folder that holds the sounds.")
-        self.by_name: dict[str, Path] = {}
-        for path in filter(is_sound, chain.from_iterable(map(walk, self.folders))):
-            for name in (path.name, path.stem):
-                self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
+            for path in filter(is_sound, walk(folder)):
+                for name in (path.name, path.stem):
+                    self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
 
     def find(self, *names: str) -> Path | None:
         forms = (unicodedata.normalize("NFC", name) for name in names)
@@ -125,12 +128,10 @@ class Sounds:
 
 def youtube_names(video: str, start: float, end: float | None = None) -> list[str]:
     """The file names (without ending) that are in use for a clip of a video."""
-    stop = start + CLIP_SECONDS if end is None else end
-    begins = (f"_{start:g}", "")
-    spans = (f"_{a:{form}}_{b:{form}}" for a, b, form in (
-        (start, stop, "g"), (start, stop, ".3f"), (start * 1000, stop * 1000, "g"), (start * 1000, stop * 1000, ".0f"),
-    ))  # fmt: skip
-    return [f"{prefix}{video}{end}" for end in (*begins, *spans) for prefix in ("", "Y")]
+    stop, ends = start + CLIP_SECONDS if end is None else end, [f"_{start:g}", ""]
+    for scale, form in ((1, "g"), (1, ".3f"), (1000, "g"), (1000, ".0f")):
+        ends.append(f"_{start * scale:{form}}_{stop * scale:{form}}")
+    return [f"{prefix}{video}{end}" for end in ends for prefix in ("", "Y")]
 
 
 def youtube_row(place: str, video: str, captions: Sequence[str], **more: Any) -> Row:
@@ -141,10 +142,10 @@ def youtube_row(place: str, video: str, captions: Sequence[str], **more: Any) ->
 
 def licence(url: str) -> str:
     """A Creative Commons address as a short name, such as CC-BY-NC-3.0; any other text as it is."""
-    for pattern, name in LICENCE_URLS:
-        if hit := re.search(pattern, url):
-            return name.format(k=hit.groupdict().get("k", "").upper(), v=hit["v"])
-    return url
+    if not (hit := LICENCE_URL.search(url)):
+        return url
+    kind = (hit[2] or "").upper().replace("SAMPLING", "Sampling")
+    return f"CC-{kind}-{hit[3]}" if kind else f"CC0-{hit[3]}"
 
 
 def words(label: str) -> str:
