@@ -86,7 +86,7 @@ def name_systems(words: list[str]) -> dict[str, Path]:
 def described(test: "Test", raters: int) -> Iterator[str]:
     import numpy as np
 
-    from audioldm.metrics.crossed import power
+    from audioldm.metrics.interval import power
 
     about, design = test.about, test.design
     yield (

@@ -14,7 +14,7 @@ from scipy import stats
 
 from audioldm.listening.design import DAMAGED, PAIRED, Kind, Task
 from audioldm.listening.folder import Rater, Test, answers_of
-from audioldm.metrics.crossed import Estimate, Floats, Resamples, crossed_mean, interval
+from audioldm.metrics.interval import Estimate, Floats, Resamples, crossed_mean, interval
 from audioldm.metrics.ratings import Scale, bradley_terry, holm, krippendorff_alpha, signed_rank
 
 CATCH_SHARE = 0.75
@@ -233,9 +233,7 @@ def prompt_means(table: Floats) -> Floats:
 
 
 def mean_line(name: str, table: Floats, draws: Resamples, p: float | None = None, **extra: Any) -> Line:
-    known = ~np.isnan(table)
-    estimate = crossed_mean(np.nan_to_num(table), known.astype(np.float64), draws)
-    return Line(name, estimate, int(known.sum()), p, extra=extra)
+    return Line(name, crossed_mean(table, draws), int((~np.isnan(table)).sum()), p, extra=extra)
 
 
 def wilcoxon(table: Floats, middle: float) -> float:

@@ -15,7 +15,7 @@ def matched_and_shuffled(scores: Tensor, keys: Sequence[Hashable]) -> tuple[Tens
     >>> right.tolist(), [round(x, 6) for x in wrong.tolist()]
     ([1.0, 0.800000011920929], [0.4, 0.2])
     """
-    other = ~same_key(scores, keys)
+    other = ~same_key(keys)
     if not other.any(dim=0).all():
         raise ValueError("every text has the same key; there is none to shuffle with.")
     return scores.diagonal().clone(), (scores * other).sum(dim=0) / other.sum(dim=0)
@@ -27,14 +27,11 @@ def recall_at(scores: Tensor, keys: Sequence[Hashable], k: int) -> float:
     >>> recall_at(torch.tensor([[0.1, 0.9], [0.2, 0.3]]), ["a", "b"], 1)
     0.5
     """
-    best = scores.topk(k, dim=1).indices
-    return float(same_key(scores, keys).gather(1, best).any(dim=1).double().mean())
+    return float(same_key(keys).gather(1, scores.topk(k, dim=1).indices).any(dim=1).double().mean())
 
 
-def same_key(scores: Tensor, keys: Sequence[Hashable]) -> Tensor:
+def same_key(keys: Sequence[Hashable]) -> Tensor:
     """Which texts and sounds share a key, (n, n)."""
-    if scores.shape != (len(keys), len(keys)):
-        raise ValueError(f"scores is {tuple(scores.shape)} for {len(keys)} keys; (n, n) was due.")
     return torch.tensor([[a == b for b in keys] for a in keys])
 
 

@@ -11,16 +11,22 @@ def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]
     """Precision and density rise with fidelity, recall and coverage with variety; density may exceed 1.
 
     Kynkäänniemi et al. (arXiv:1904.06991) eq. 1-2 for precision and recall; Naeem et al. (arXiv:2002.09797) eq. 5-6.
+    More than ``k`` rows of each are needed.
 
     >>> points = torch.arange(6.0)[:, None]
     >>> coverage(points, points, k=1)
     {'precision': 1.0, 'recall': 1.0, 'density': 2.6666666666666665, 'coverage': 1.0}
     """
-    if min(len(generated), len(real)) <= k or k < 1:
-        raise ValueError(f"k={k} needs more than k rows; there are {len(generated)} and {len(real)}.")
     x, y = generated.double(), real.double()
-    across = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-    near_real, near_generated = across <= radii(y, k)[None, :], across <= radii(x, k)[:, None]
+
+    def distances(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def radii(rows: Tensor) -> Tensor:  # of each row to its k-th nearest other row
+        return distances(rows, rows).kthvalue(k + 1, dim=1).values
+
+    across = distances(x, y)
+    near_real, near_generated = across <= radii(y)[None, :], across <= radii(x)[:, None]
     return {
         "precision": float(near_real.any(dim=1).double().mean()),
         "recall": float(near_generated.any(dim=0).double().mean()),
@@ -29,19 +35,11 @@ def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]
     }
 
 
-def radii(rows: Tensor, k: int) -> Tensor:
-    """Distance of each row (n, D) to its k-th nearest other row (n,)."""
-    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    return distances.kthvalue(k + 1, dim=1).values
-
-
 def mean_pairwise_cosine_distance(rows: Tensor) -> float:
     """1 - cos, averaged over all pairs of different rows (n, D), n >= 2.
 
     >>> mean_pairwise_cosine_distance(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
     1.0
     """
-    if rows.ndim != 2 or len(rows) < 2:
-        raise ValueError(f"rows has shape {tuple(rows.shape)}; give (n, D) with n of 2 or more.")
     unit, n = torch.nn.functional.normalize(rows.double(), dim=1), len(rows)
     return float(1 - (unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))

@@ -26,12 +26,9 @@ def inception_score(
     >>> inception_score(torch.zeros(20, 4), splits=2)
     (1.0, 0.0)
     """
-    n = len(logits)
-    if logits.ndim != 2 or not 1 <= splits <= n:
-        raise ValueError(f"logits are {tuple(logits.shape)}, splits {splits}; give (n, K), splits up to n.")
+    n, scores = len(logits), []
     order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
     log_p, ends = logits[order].double().log_softmax(dim=1), [i * n // splits for i in range(1, splits)]
-    scores = []
     for part in log_p.tensor_split(ends):
         p = part.exp()
         to_mean = (p * part - torch.xlogy(p, p.mean(dim=0))).sum(dim=1)  # KL of each row

@@ -1,7 +1,7 @@
-"""Frechet distance between two clouds of embeddings, each taken as one Gaussian.   n rows, D width."""
+"""Fréchet distance between two clouds of embeddings, each taken as one Gaussian.   n rows, D width."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from scipy.stats import linregress
@@ -32,8 +32,7 @@ def frechet_rows(a: Tensor, b: Tensor) -> float:
     return max(float(gap + x.square().sum() + y.square().sum() - 2 * cross), 0.0)
 
 
-@dataclass(frozen=True)
-class Extrapolation:
+class Extrapolation(NamedTuple):
     """A distance at 1/n = 0 (endless clips), its standard error from the regression, and how straight the line was."""
 
     value: float
@@ -44,14 +43,12 @@ class Extrapolation:
 
 
 def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
-    """Least squares of distance = a + b / n.   The error is that of ordinary regression (n - 2 degrees of freedom).
+    """Least squares of distance = a + b / n, of 3 pairs or more.   The error is that of ordinary regression.
 
     >>> fit = line([10, 20, 40], [3.0, 2.5, 2.25])
     >>> round(fit.value, 9), round(fit.error, 9), round(fit.r2, 9)
     (2.0, 0.0, 1.0)
     """
-    if len(counts) != len(distances) or len(set(counts)) < 2 or len(counts) < 3:
-        raise ValueError(f"counts {counts}, {len(distances)} distances; give 3 pairs or more at 2 counts.")
     fit = linregress([1 / count for count in counts], distances)
     r2 = float(fit.rvalue) ** 2 if max(distances) > min(distances) else 1.0
     value, error = float(fit.intercept), float(fit.intercept_stderr)
@@ -63,14 +60,13 @@ def infinity(
 ) -> Extrapolation:
     """The distance of ``clips`` to ``reference``, rows (P, D) of each, without the bias of few clips in both sets.
 
-    Both are thinned together, from a third of the smaller one to all of it: Chong and Forsyth (arXiv:1911.07023)
-    sec. 3, Gui et al. (arXiv:2311.01616) sec. 2.3 for audio.   Subsets are drawn without replacement: drawing with it
-    shrinks the number of different clips, and the line then ends at the biased value of all n.   A clip is drawn with
-    all its rows, which are not independent.   Each point is the mean over ``draws`` pairs of subsets.
+    Both are thinned together, from a third of the smaller one (of 12 clips or more) to all of it: Chong and Forsyth
+    (arXiv:1911.07023) sec. 3, Gui et al. (arXiv:2311.01616) sec. 2.3 for audio.   Subsets are drawn without
+    replacement: drawing with it shrinks the number of different clips, and the line then ends at the biased value of
+    all n.   A clip is drawn with all its rows, which are not independent.   Each point is the mean over ``draws``
+    pairs of subsets.
     """
     n = min(len(clips), len(reference))
-    if n < 12:
-        raise ValueError(f"{n} clips; 12 are the least.")
     counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, 12, dtype=torch.float64).tolist()]
 
     def thinned(rows: Sequence[Tensor], count: int) -> Tensor:

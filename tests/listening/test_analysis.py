@@ -12,7 +12,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.listening.figures import figures
 from audioldm.listening.report import analyse, answers_csv, save
 from audioldm.listening.study import Session
-from audioldm.metrics.crossed import Resamples
+from audioldm.metrics.interval import Resamples
 from audioldm.metrics.ratings import bradley_terry, krippendorff_alpha, signed_rank
 from notebooks.simulated_raters import take
 
