@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
+from IPython.display import HTML
 from torch import Tensor
 
 from audioldm.evaluation import html
-from audioldm.evaluation.html import Markup
 from audioldm.evaluation.picture import Picture
 from audioldm.signal.decibels import RANGE_DB, TICKS_HZ, mel_decibels, mel_position
 from audioldm.spec import AudioSpec
@@ -32,7 +32,7 @@ def columns_of(table: Table) -> list[str]:
     return list(dict.fromkeys(name for sounds in table.values() for name in sounds))
 
 
-def players(table: Table, rate: int) -> Markup:
+def players(table: Table, rate: int) -> HTML:
     """A player for every sound, rows by columns.
 
     The sounds go over as 16-bit files, which no browser normalises; where one exceeds full scale, all are turned down
@@ -43,13 +43,12 @@ def players(table: Table, rate: int) -> Markup:
     gain = min(1.0, LOUDEST / max(peak, 1e-9))
     columns = columns_of(table)
 
-    def cell(sounds: Mapping[str, npt.NDArray[np.float32]], name: str) -> Markup:
-        sound = torch.from_numpy(gain * sounds[name]) if name in sounds else None
-        return Markup("" if sound is None else html.player(sound, rate, "WAV"))
+    def cell(sounds: Mapping[str, npt.NDArray[np.float32]], name: str) -> str:
+        return html.player(torch.from_numpy(gain * sounds[name]), rate, "WAV") if name in sounds else ""
 
     rows = [[row, *(cell(sounds, name) for name in columns)] for row, sounds in waves.items()]
     note = "" if gain == 1 else f"<p>All turned down by {-20 * np.log10(gain):.1f} dB.</p>"
-    return Markup(html.table(["", *columns], rows) + note)
+    return HTML(f'{html.table(["", *columns], rows)}{note}')
 
 
 def log_mels(table: Table, spec: AudioSpec) -> Picture:

@@ -97,23 +97,23 @@ class Listen(Force, Command):
         with waiting("drawing"):
             cards = [card(row) for row in counted(drawn, "rows")]
         title = f"{self.manifest.name}: {len(drawn)} of {len(rows)} rows, seed {self.seed}"
-        text = html.page(title, f'<h1>{html.text(title)}</h1><div class="clips">{"".join(cards)}</div>')
-        show_text(write_text(self.out, text))
+        show_text(write_text(self.out, html.page("evaluation/pages/page.html", title=title, cards=cards)))
 
 
-def card(row: "Row") -> str:
+def card(row: "Row") -> tuple[str, str, list[str]]:
+    """Caption, other captions, and what there is to hear, see and read."""
     from audioldm.datasets.decode import decode
     from audioldm.evaluation import html
 
     try:
         wave = decode(row.path, html.SPEC.rate, start=row.start, seconds=row.seconds)
-        parts = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
+        pieces = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
     except AudioLDMError as error:
-        parts = [f'<p class="warn">{html.text(error)}</p>']
+        pieces = [str(error)]
     names = ("split", "source", "licence", "author", "labels", "seconds", "loudness", "path")
     facts = [(name, html.plain(value)) for name in names if (value := getattr(row, name))]
     first, *others = row.captions or ("(no caption)",)
-    return html.card(first, "; ".join(others), *parts, html.table(["", ""], facts))
+    return first, "; ".join(others), [*pieces, html.table(["", ""], facts)]
 
 
 class Attribution(Command):

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened, read_mono, resample
@@ -45,19 +45,18 @@ class Clip:
 def from_folder(folder: Path) -> list[Clip]:
     """The sound files of a folder by name; captions from ``captions.csv`` (id, caption) or each clip's JSON sidecar."""
     if not folder.is_dir():
-        hint = "Name a folder of clips, or a manifest (.jsonl)."
-        raise AudioLDMError(f"There is no folder {folder}.", hint)
+        raise AudioLDMError(
+            f"There is no folder {folder}.", "Name a folder of clips, or a manifest (.jsonl)."
+        )
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES + FOREIGN)
     if not paths:
-        what = f"{folder} holds no sound files (such as .wav, .flac, .ogg)."
-        raise AudioLDMError(what, "Name the folder of the clips.")
-    captions = read_captions(folder / CAPTION_FILE)
-    clips = []
+        raise AudioLDMError(f"{folder} holds no sound files (.wav, .flac, ...).", "Name the clips' folder.")
+    captions, clips = read_captions(folder / CAPTION_FILE), []
     for path in paths:
-        about, sidecar = {"prompt": captions.get(path.stem)}, path.with_suffix(".json")
-        if not about["prompt"] and sidecar.is_file():  # that ``audioldm generate`` wrote
-            about = read_object(sidecar, "Remove it, or make the clip again.")
-        clips.append(Clip(path.stem, path, prompt if isinstance(prompt := about.get("prompt"), str) else ""))
+        caption, sidecar = captions.get(path.stem), path.with_suffix(".json")
+        if not caption and sidecar.is_file():  # that ``audioldm generate`` wrote
+            caption = read_object(sidecar, "Remove it, or make the clip again.").get("prompt")
+        clips.append(Clip(path.stem, path, caption if isinstance(caption, str) else ""))
     return unique(clips, str(folder))
 
 
@@ -68,8 +67,8 @@ def read_captions(path: Path) -> dict[str, str]:
     table = read_table(path, need=("id", "caption"), text=("caption",))
     if table.omitted:
         raise AudioLDMError(f"{table.omitted[0]}.", "Correct this row: its caption would be lost.")
-    rows = (row.cells for row in table.records if "id" in row.cells)
-    return {str(row["id"]): str(row.get("caption", "")) for row in rows}
+    cells = (row.cells for row in table.records)
+    return {str(row["id"]): str(row.get("caption", "")) for row in cells if "id" in row}
 
 
 def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:
@@ -95,8 +94,8 @@ def shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 def unique(clips: list[Clip], where: str) -> list[Clip]:
     if twice := [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]:
-        message = f"{where} has {len(twice)} ids more than once, {twice[0]!r} first."
-        raise AudioLDMError(message, "Give every clip its own name.")
+        what = f"{where} has {len(twice)} ids more than once, {twice[0]!r} first."
+        raise AudioLDMError(what, "Give every clip its own name.")
     return clips
 
 
@@ -234,31 +233,26 @@ class ClipSet:
 
 @dataclass
 class Cache:
-    """Embeddings in ``folder`` (None keeps nothing), an ``.npz`` for each clip and net; a broken file is remade."""
+    """Embeddings in ``folder`` (None keeps nothing), a file for each clip and net; a broken one is remade."""
 
     folder: Path | None
-    hits: int = field(default=0, init=False)
-    misses: int = field(default=0, init=False)
+    hits: int = 0
+    misses: int = 0
 
     def __call__(self, identity: Sequence[str], make: Callable[[], Embeddings]) -> Embeddings:
         """Those under the hash of ``identity``, or new ones; it holds all that decides them: sound, framing, net."""
+        if self.folder is None:
+            return make()
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        path = None if self.folder is None else self.folder / key[:2] / f"{key}.npz"
-        if path is not None and path.is_file():
-            try:
-                with np.load(path, allow_pickle=False) as content:
-                    embeddings = Embeddings(**{name: torch.from_numpy(content[name]) for name in content})
-            except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-                path.unlink(missing_ok=True)
-            else:
-                self.hits += 1
-                return embeddings
+        path = self.folder / key[:2] / f"{key}.safetensors"
+        with suppress(OSError, SafetensorError, TypeError):
+            embeddings = Embeddings(**load_file(path))
+            self.hits += 1
+            return embeddings
         self.misses += 1
         embeddings = make()
-        if path is not None:
-            parts = {n: part.numpy() for n, part in embeddings._asdict().items() if part is not None}
-            with staged(path) as stage, stage.open("wb") as file:
-                np.savez(file, **parts)
+        with staged(path) as stage:
+            save_file({name: part for name, part in embeddings._asdict().items() if part is not None}, stage)
         return embeddings
 
 
@@ -276,18 +270,18 @@ def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
     return wave, rate, facts
 
 
-def embed_wave(wave: Tensor, rate: int, embedder: Embedder, frame: Frame) -> Embeddings:
-    rows, logits = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
-    return Embeddings(rows.float(), None if logits is None else logits.float())
-
-
 def embed_clips(clips: Sequence[Clip], embedder: Embedder, frame: Frame, *, cache: Cache) -> ClipSet:
     """Every clip once through the embedder, or from the cache; only embeddings stay in memory."""
     facts, rows, logits, tags = [], [], [], []
     for clip in counted(clips, "clips"):
         wave, rate, fact = read_clip(clip)
+
+        def embed(wave: Tensor = wave, rate: int = rate) -> Embeddings:
+            rows, logits = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
+            return Embeddings(rows.float(), None if logits is None else logits.float())
+
         identity = (fact.sha256, f"{frame}; {RESAMPLER}", embedder.name, embedder.sha256, embedder.front)
-        embeddings = cache(identity, partial(embed_wave, wave, rate, embedder, frame))
+        embeddings = cache(identity, embed)
         facts.append(fact)
         patches = embeddings.rows.double()
         rows.append(patches if embedder.by_patch else patches.mean(dim=0, keepdim=True))

@@ -18,36 +18,14 @@ from audioldm.metrics.frechet import frechet_rows, infinity
 from audioldm.metrics.interval import bootstrap_mean
 from audioldm.metrics.kernel import kad
 
-NEIGHBOURS = 5
-SPLITS = 10
-RECALL = 10
+NEIGHBOURS, SPLITS, RECALL = 5, 10, 10
 SUBSETS = 2000
 """clips that all subsets of one size hold together, so that a large set costs no more than a small one"""
 FEWEST = 24  # clips from which a line in 1/n is drawn
 SHORT = 0.5  # seconds below which embedders, which look at about a second, see mostly padding
-ABOUT = {
-    "FD": "Fréchet distance, lower is nearer; biased by n, compare at one n only",
-    "FD_inf": "the same at 1/n = 0, both sets thinned without replacement",
-    "KAD": "100 x unbiased Gaussian MMD², bandwidth = median distance within the reference",
-    "KL": "KL(reference || generated) in nats, softmax of mean logits, no epsilon, mean over pairs",
-    "KL_rev": "KL(generated || reference)",
-    "IS": f"Inception score, {SPLITS} splits (fewer for small n); of multi-label tags: secondary",
-    "precision": f"share of generated clips within a real clip's ball (k = {NEIGHBOURS})",
-    "recall": "share of real clips within a generated clip's ball",
-    "density": "how often real balls hold generated clips; may exceed 1",
-    "coverage": "share of real balls that hold a generated clip",
-    "diversity": "mean pairwise cosine distance within the set",
-    "tag_top1": "share of pairs whose reference's first tag is the generated clip's first",
-    "tag_top5": "... is among its first five",
-    "bridge": "tag bridge: caption to class names by MiniLM, times tags",
-    "clap": "mean cosine of caption and sound",
-    f"bridge_R@{RECALL}": "share of captions that find their clip among the best ten",
-    f"clap_R@{RECALL}": "the same by CLAP",
-}
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A number with an interval (means only), a standard error (extrapolations) or a deviation (seeds)."""
 
     value: float
@@ -98,8 +76,9 @@ def variety(clips: ClipSet) -> Scores:
     scores = {"diversity": Score(mean_pairwise_cosine_distance(clips.pooled))}
     if clips.logits is not None:
         splits = max(1, min(SPLITS, len(clips) // 10))
-        value, _ = divergence.inception_score(clips.logits, splits=splits, generator=generator())
-        scores["IS"] = Score(value)
+        scores["IS"] = Score(
+            divergence.inception_score(clips.logits, splits=splits, generator=generator())[0]
+        )
     return scores
 
 
@@ -113,9 +92,16 @@ def pair_scores(generated: ClipSet, real: ClipSet) -> tuple[Scores, ByClip]:
     return {"KL": mean(kl), "KL_rev": mean(back), **tags}, {"kl": kl, "kl_rev": back}
 
 
-def text_scores(table: Tensor, captions: Sequence[str], name: str) -> tuple[Scores, Scores, ByClip]:
-    """Text against sound, table (n, n): the scores, the shuffled captions' scores, the values of each clip."""
-    if len(set(captions)) < 2:
+def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
+    """Sounds against captions, against shuffled captions, and each clip's values, if the embedder can compare them."""
+    captions = [clip.caption for clip in clips.clips]
+    if not all(captions) or len(set(captions)) < 2:
+        return {}, {}, {}
+    if hasattr(embedder, "embed_text"):
+        name, table = "clap", embedder.embed_text(captions).double() @ nnf.normalize(clips.pooled, dim=1).T
+    elif clips.tags is not None and hasattr(embedder, "class_names"):
+        name, table = "bridge", bridge_to(tuple(embedder.class_names)).scores(captions, clips.tags)
+    else:
         return {}, {}, {}
     right, wrong = agreement.matched_and_shuffled(table.double(), captions)
     scores = {name: mean(right)}
@@ -124,27 +110,12 @@ def text_scores(table: Tensor, captions: Sequence[str], name: str) -> tuple[Scor
     return scores, {name: mean(wrong)}, {name: right, f"{name}_shuffled": wrong}
 
 
-def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
-    """Scores against the captions, where there are captions and the embedder can compare."""
-    captions = [clip.caption for clip in clips.clips]
-    if all(captions) and hasattr(embedder, "embed_text"):
-        table = embedder.embed_text(captions).double() @ nnf.normalize(clips.pooled, dim=1).T
-        return text_scores(table, captions, "clap")
-    if all(captions) and clips.tags is not None and hasattr(embedder, "class_names"):
-        table = bridge_to(tuple(embedder.class_names)).scores(captions, clips.tags)
-        return text_scores(table, captions, "bridge")
-    return {}, {}, {}
-
-
 def over_seeds(runs: Sequence[Scores]) -> Scores:
     """Mean and deviation (n - 1) of each score over runs with other seeds; one run stays as it is."""
     if len(runs) == 1:
-        return dict(runs[0])
-    out = Scores()
-    for name in runs[0]:
-        values = torch.tensor([run[name].value for run in runs if name in run], dtype=torch.float64)
-        out[name] = Score(float(values.mean()), error=float(values.std()) if len(values) > 1 else None)
-    return out
+        return runs[0]
+    values = {name: torch.tensor([run[name].value for run in runs]).double() for name in runs[0]}
+    return {name: Score(float(each.mean()), error=float(each.std())) for name, each in values.items()}
 
 
 class Line(NamedTuple):
@@ -169,22 +140,26 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON; what is not known is absent, never -1."""
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.lines}
-        for name, row, n, scores in ((name, *line) for name, lines in self.lines.items() for line in lines):
-            known = {k: {p: v for p, v in vars(s).items() if v is not None} for k, s in scores.items()}
-            rows[name].append({"row": row, "n": n, **known})
+
+        def row(line: Line) -> dict[str, Any]:
+            pairs = {name: score._asdict().items() for name, score in line.scores.items()}
+            known = {name: {key: v for key, v in each if v is not None} for name, each in pairs.items()}
+            return {"row": line.name, "n": line.n, **known}
+
+        rows = {name: list(map(row, lines)) for name, lines in self.lines.items()}
         return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": rows}
 
     def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
         """The clips' single values; a second embedder adds its columns."""
-        rows = {(row["set"], row["id"]): row for row in self.clips}
-        for place, (clip, fact) in enumerate(zip(clips.clips, clips.facts, strict=True)):
-            if (run, clip.id) not in rows:
-                facts = {**vars(fact), "seconds": round(fact.seconds, 3), "sha256": fact.sha256.split("/")[0]}
-                row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path), **facts}
-                rows[run, clip.id] = row
-                self.clips.append(row)
-            rows[run, clip.id] |= {name: round(float(value[place]), 6) for name, value in values.items()}
+        rows = [row for row in self.clips if row["set"] == run]
+        if not rows:
+            for clip, fact in zip(clips.clips, clips.facts, strict=True):
+                row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path)}
+                facts = {"seconds": round(fact.seconds, 3), "sha256": fact.sha256.split("/")[0]}
+                rows.append({**row, **vars(fact), **facts})
+            self.clips += rows
+        for place, row in enumerate(rows):
+            row |= {name: round(float(value[place]), 6) for name, value in values.items()}
 
 
 @dataclass
@@ -203,9 +178,6 @@ class Comparison:
     trip: Sequence[Clip] = ()
     cache: Cache = field(default_factory=lambda: Cache(None))
 
-    def embed(self, clips: Sequence[Clip], embedder: Embedder) -> ClipSet:
-        return embed_clips(clips, embedder, self.frame, cache=self.cache)
-
     def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:
         """All rows of all embedders.   AudioLDMError for a set that is all silent or all the same sound."""
         facts = ("name", "sha256", "dim", "rate", "front")
@@ -216,51 +188,48 @@ class Comparison:
         for embedder in embedders:
             report.lines[embedder.name] = list(self.lines(embedder, report))
         report.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
-        report.about["scores"] = ABOUT
         return report
 
     def lines(self, embedder: Embedder, report: Report) -> Iterator[Line]:
         """The rows of one embedder."""
-        real, sets = self.embed(self.real, embedder), [self.embed(clips, embedder) for clips in self.runs]
-        for name, each in (("reference", real), *(("generated", each) for each in sets)):
-            each.check(name)
+
+        def embed(clips: Sequence[Clip]) -> ClipSet:
+            return embed_clips(clips, embedder, self.frame, cache=self.cache)
+
+        def scores(clips: ClipSet) -> tuple[Scores, Scores, ByClip]:
+            right, wrong, values = caption_scores(clips, embedder)
+            pairs, each = pair_scores(clips, real) if self.pairs else ({}, {})
+            return distances(clips, real) | pairs | right, wrong, values | each
+
+        real, sets = embed(self.real), [embed(clips) for clips in self.runs]
+        for name, clips in (("reference", real), *(("generated", clips) for clips in sets)):
+            clips.check(name)
         self.warn(report, sets[0], real, embedder)
-        rights, wrongs, values = zip(*(self.scores(each, real, embedder) for each in sets), strict=True)
-        n, numbers = len(sets[0]), range(1, len(sets) + 1)
-        for number, each, by_clip in zip(numbers, sets, values, strict=True):
-            report.note_clips(each, number, by_clip)
+        rights, wrongs, values = zip(*map(scores, sets), strict=True)
+        n = len(sets[0])
+        for number, clips in enumerate(sets):
+            report.note_clips(clips, number + 1, values[number])
         yield Line("generated", n, over_seeds(rights))
-        for number, right in zip(numbers, rights if len(sets) > 1 else (), strict=False):
-            yield Line(f"generated, set {number}", n, right)
+        if len(sets) > 1:
+            yield from (Line(f"generated, set {number}", n, each) for number, each in enumerate(rights, 1))
         if wrongs[0]:
             yield Line("generated, shuffled captions", n, over_seeds(wrongs))
         right, wrong, _ = caption_scores(real, embedder)
         yield Line("ground truth", len(real), variety(real) | right)
         if wrong:
             yield Line("ground truth, shuffled captions", len(real), wrong)
-        yield from self.floor(sets[0], real, embedder)
-        if self.trip:
-            trip = self.embed(self.trip, embedder)
-            yield Line("VAE round trip", len(trip), self.scores(trip, real, embedder)[0])
-
-    def scores(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
-        """All scores of one set, those of shuffled captions, and the values of each clip."""
-        right, wrong, values = caption_scores(generated, embedder)
-        pairs, each = pair_scores(generated, real) if self.pairs else ({}, {})
-        return distances(generated, real) | pairs | right, wrong, values | each
-
-    def floor(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> Iterator[Line]:
-        """What two real sets measure: other real clips at the same n, or else two halves with the generated beside."""
+        # what two real sets measure: other real clips at the same n, or else two halves with the generated beside
         if len(self.others) >= len(real):
-            others = self.embed(self.others[: len(real)], embedder)
-            yield Line("real/real floor", len(others), distances(others, real))
+            yield Line("real/real floor", len(real), distances(embed(self.others[: len(real)]), real))
         elif len(real) >= 4:
             order = split_by_group(real.clips)
             half = len(order) // 2
             a, b = real.subset(order[:half]), real.subset(order[half:])
             yield Line("real/real floor, halves", half, distances(a, b, extrapolate=False))
-            part = generated.subset(range(min(half, len(generated))))
+            part = sets[0].subset(range(min(half, n)))
             yield Line("generated, to one half", half, distances(part, b, extrapolate=False))
+        if self.trip:
+            yield Line("VAE round trip", len(self.trip), scores(embed(self.trip))[0])
 
     def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""

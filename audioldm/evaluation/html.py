@@ -1,12 +1,14 @@
-"""Pages that need no other file: players, pictures and tables inside one HTML text.   N samples."""
+"""Pages that need no other file: templates of HTML, with players and pictures inside the text.   N samples."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import soundfile
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from torch import Tensor
 
 from audioldm.datasets.decode import resample
@@ -16,95 +18,70 @@ from audioldm.spec import SPECS
 
 SPEC = SPECS["16k_64"]
 TOP, RANGE = 30.0, 80.0  # dB re a mel magnitude of 1: the one colour scale of every spectrogram
-STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1180px;padding:0 1em;color:#1b1b1b;background:#fff}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ccc}
-table{border-collapse:collapse;margin:.6em 0;font-variant-numeric:tabular-nums}
-th,td{padding:.25em .6em;text-align:left;vertical-align:top;border-bottom:1px solid #e3e3e3}
-th{background:#f3f3f3}td.n{text-align:right}.scroll{overflow-x:auto}img{max-width:100%}audio{width:100%;min-width:200px}
-.warn{background:#fff4d6;border-left:4px solid #e0a400;padding:.4em .8em;margin:.4em 0}
-.small{color:#555;font-size:.87em}
-.clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:1em}
-.clip{border:1px solid #ddd;border-radius:6px;padding:.6em;overflow-wrap:anywhere}
-@media(prefers-color-scheme:dark){body{background:#161616;color:#e6e6e6}th{background:#262626}
-th,td,.clip{border-color:#383838}.warn{background:#3a2f10}.small{color:#a5a5a5}}
-"""
 
 
-def page(title: str, *sections: str) -> str:
-    """A whole document."""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><h1>{text(title)}</h1>{''.join(sections)}</body></html>\n"
-    )
+def plain(value: object) -> str:
+    """Any value in a line of text; control characters are written out, and ``Markup`` stays.
 
-
-def text(value: object) -> str:
-    """Any value as text of a page: HTML is escaped, control characters are written out.
-
-    >>> text("<b>\\x1b[1m")
-    '&lt;b&gt;\\\\x1b[1m'
+    >>> plain({"a": [0.123456, "<b>\\x1b[1m"]})
+    'a 0.1235, <b>\\\\x1b[1m'
     """
-    shown = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(value))
-    return html.escape(shown)
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
-def section(title: str, *parts: str) -> str:
-    return f"<h2>{text(title)}</h2>{''.join(parts)}"
+LOADER = FileSystemLoader(Path(__file__).parents[1])
+TEMPLATES = Environment(
+    loader=LOADER, autoescape=True, finalize=plain, undefined=StrictUndefined, trim_blocks=True
+)
+PARTS = TEMPLATES.get_template("evaluation/pages/parts.html").module
+TEMPLATES.globals |= {"parts": PARTS, "top": TOP, "range": RANGE}
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def page(template: str, **content: object) -> str:
+    """A whole document by a template of the package, such as ``evaluation/pages/score.html``; text is escaped."""
+    return TEMPLATES.get_template(template).render(content)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
     """Cells are escaped, but for ``Markup``; numbers stand right.
 
-    >>> table(["a"], [["<b>"]])
-    '<div class="scroll"><table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table></div>'
+    >>> print(table(["a"], [["<b>"]]))
+    <div class="scroll"><table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table></div>
     """
-
-    def cell(value: object) -> str:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        content = shown.text if isinstance(shown, Markup) else text(shown)
-        return f"<td{' class=n' if number else ''}>{content}</td>"
-
-    heads = "".join(f"<th>{text(name)}</th>" for name in head)
-    lines = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{heads}</tr>{lines}</table></div>'
-
-
-class Markup:
-    """HTML that is not escaped again, and that a notebook shows."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def _repr_html_(self) -> str:
-        return self.text
+    return Markup(PARTS.table(head, rows))  # type: ignore[attr-defined]
 
 
 def data(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def image(png: bytes, description: str, more: str = "") -> str:
+def image(png: bytes, description: str, more: str = "") -> Markup:
     """A PNG inside the page; ``description`` is what it shows."""
-    return f'<img alt="{text(description)}" {more}src="{data(png, "image/png")}">'
+    source = data(png, "image/png")
+    return Markup(f'<img alt="{escape(plain(description))}" {more}src="{source}">')
 
 
-def figure(picture: Picture, description: str) -> str:
+def figure(picture: Picture, description: str) -> Markup:
     return image(picture.png(dpi=100), description)
 
 
-def player(wave: Tensor, rate: int, kind: str = "FLAC") -> str:
+def player(wave: Tensor, rate: int, kind: str = "FLAC") -> Markup:
     """A player of (N,) as a file of 16 bits, so that no browser changes its level."""
     whole = np.rint(wave.clamp(-1, 1).numpy() * 32767).astype(np.int16)
     buffer = io.BytesIO()
     soundfile.write(buffer, whole, rate, format=kind, subtype="PCM_16")
     address = data(buffer.getvalue(), f"audio/{kind.lower()}")
-    return f'<audio controls preload="metadata" src="{address}"></audio>'
+    return Markup(f'<audio controls preload="metadata" src="{address}"></audio>')
 
 
-def spectrogram(wave: Tensor, rate: int) -> str:
+def spectrogram(wave: Tensor, rate: int) -> Markup:
     """The log-mel of (N,) at 16 kHz, from TOP - RANGE to TOP dB in every page."""
     import matplotlib
     from PIL import Image
@@ -116,16 +93,3 @@ def spectrogram(wave: Tensor, rate: int) -> str:
     Image.fromarray(colours).resize((420, 128)).save(buffer, format="PNG")
     description = f"log-mel, 0 to {len(wave) / SPEC.rate:.2f} s, 0 to 8 kHz"
     return image(buffer.getvalue(), description, f'title="{description}" width="420" height="128" ')
-
-
-def card(title: str, note: str, *parts: str) -> str:
-    """A clip's box: its title, a small line and what belongs to it."""
-    head = f"<b>{text(title)}</b>" if title else ""
-    return f'<div class="clip">{head}<div class="small">{text(note)}</div>{"".join(parts)}</div>'
-
-
-def plain(value: object) -> str:
-    """A nested value in one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
-    return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)

@@ -3,12 +3,11 @@
 import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
 class Picture(Figure):
-    """A matplotlib figure with its own canvas: no global state, no display.
+    """A matplotlib figure outside of pyplot: no global state, no display.
 
     >>> Picture(figsize=(1, 1)).png()[:4]
     b'\\x89PNG'
@@ -16,7 +15,6 @@ class Picture(Figure):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"layout": "constrained", **settings})
-        FigureCanvasAgg(self)
 
     def png(self, dpi: int = 110) -> bytes:
         buffer = io.BytesIO()

@@ -13,14 +13,13 @@ from audioldm.nets.minilm import minilm_embeddings
 
 SHARPNESS = 50.0
 """of the softmax over classes; chosen with the template and the maximum over patches on real train and val clips"""
-TEMPLATE = "the sound of {}"
 
 
 class TagBridge:
     """Captions to weights over the tagger's classes; a clip's score is the weighted mean of its tags."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        self.classes = sentence_vectors([TEMPLATE.format(name.lower()) for name in class_names])
+        self.classes = sentence_vectors([f"the sound of {name.lower()}" for name in class_names])
 
     def table(self, captions: Sequence[str]) -> Tensor:
         """Weights (q, K) that sum to 1: softmax of the cosine between caption and class name."""

@@ -19,7 +19,7 @@ LOUD = (0.5 * np.sin(2 * np.pi * 440 * TIME)).astype(np.float32)
 
 def heard(markup):
     """The sounds that a page would play."""
-    found = re.findall(r'src="data:audio/wav;base64,([^"]+)"', markup.text)
+    found = re.findall(r'src="data:audio/wav;base64,([^"]+)"', markup.data)
     return [soundfile.read(io.BytesIO(base64.b64decode(text)), dtype="float32")[0] for text in found]
 
 
@@ -28,7 +28,7 @@ def test_players_keep_the_level():
     loud, soft = heard(markup)
     assert loud == pytest.approx(LOUD, abs=1 / 32768)
     assert soft == pytest.approx(0.01 * LOUD, abs=1 / 32768)
-    assert "turned down" not in markup.text
+    assert "turned down" not in markup.data
 
 
 def test_what_exceeds_full_scale_turns_all_down_together():
@@ -36,12 +36,12 @@ def test_what_exceeds_full_scale_turns_all_down_together():
     over, soft = heard(markup)
     assert np.abs(over).max() == pytest.approx(10 ** (-1 / 20), abs=1e-3)
     assert over == pytest.approx(4 * soft, abs=4 / 32768)
-    assert "All turned down by 7.0 dB" in markup.text
+    assert "All turned down by 7.0 dB" in markup.data
 
 
 def test_names_are_text_and_gaps_stay_empty():
     markup = players({"<b>": {"x": LOUD}, "second": {"y": LOUD}}, SPEC.rate)
-    assert "<b>" not in markup.text
+    assert "<b>" not in markup.data
     assert markup._repr_html_().count("<td></td>") == 2
     with pytest.raises(ValueError, match=r"one wave \(N,\)"):
         players({"a": {"b": LOUD[None]}}, SPEC.rate)

@@ -121,7 +121,7 @@ def test_the_cache_is_keyed_by_content_framing_and_weights(real: Path, tmp_path:
     encode(made / "c03.wav", 0.1 * torch.randn(RATE), RATE)
     assert embed(embedder, 1.0)[0] == 1, "one file changed, one clip is embedded again"
     assert embed(other, 1.0)[0] == n, "other weights share nothing"
-    for broken in cache.rglob("*.npz"):
+    for broken in cache.rglob("*.safetensors"):
         broken.write_bytes(broken.read_bytes()[:50])
     assert embed(embedder, 1.0)[0] == n, "broken entries are made again"
 
