@@ -107,7 +107,7 @@ def card(row: "Row") -> tuple[str, str, list[str]]:
 
     try:
         wave = decode(row.path, html.SPEC.rate, start=row.start, seconds=row.seconds)
-        pieces = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
+        pieces: list[str] = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
     except AudioLDMError as error:
         pieces = [str(error)]
     names = ("split", "source", "licence", "author", "labels", "seconds", "loudness", "path")

@@ -35,7 +35,7 @@ Names = tuple[str, ...]
 """a system, or a sorted pair"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judgement:
     """One answer, unblinded.   ``versions`` are in the order of the buttons."""
 
@@ -48,42 +48,41 @@ class Judgement:
     seconds: float | None = None
 
     @property
-    def choice(self) -> str | None:
-        """ab, abx: the version of the button, None for no difference."""
-        return None if self.answer == "tie" else self.versions["AB".index(self.answer)]
-
-    @property
     def values(self) -> dict[Names, float]:
         """ab: 1 where the pair's first is preferred, 0.5 for no difference.  abx: 1 where X is named.  Else scores."""
         if self.task not in PAIRED:
             scores = self.answer if isinstance(self.answer, list) else [self.answer]
             return {(name,): float(score) for name, score in zip(self.versions, scores, strict=True)}
         pair = tuple(sorted(set(self.versions)))
-        if self.choice is None:
+        if self.answer == "tie":
             return {pair: 0.5}
-        return {pair: float(self.choice == (pair[0] if self.task == "ab" else self.versions[2]))}
+        right = pair[0] if self.task == "ab" else self.versions[2]
+        return {pair: float(self.versions["AB".index(self.answer)] == right)}
 
     @property
     def passed(self) -> bool:
         """Whether a catch trial got its right answer."""
         if self.task == "ab":
-            return self.choice is not None and not self.choice.startswith(DAMAGED)
+            return self.answer != "tie" and not self.versions["AB".index(self.answer)].startswith(DAMAGED)
         [value] = self.values.values()
         return value == 1 if self.task == "abx" else value <= POOR_SCORE
 
 
 @dataclass
 class Screened:
-    number: int
-    name: str
-    trials: int
-    judgements: list[Judgement] = field(default_factory=list)
-    device: str = ""
-    volume_passed: bool = True
+    """A rater with the judgements, and why they do not count, if they do not."""
+
+    rater: Rater
+    judgements: list[Judgement]
     reasons: list[str] = field(default_factory=list)
 
     def of_kind(self, kind: Kind) -> list[Judgement]:
         return [item for item in self.judgements if item.kind == kind]
+
+    @property
+    def device(self) -> str:
+        simulated = any(event.get("source") == "simulated" for event in self.rater.answers)
+        return "simulated" if simulated else self.rater.device
 
     @property
     def catches(self) -> tuple[int, int]:
@@ -102,23 +101,12 @@ class Screened:
         ]
         return sum(alike), len(alike)
 
-    @classmethod
-    def of(cls, rater: Rater, test: Test) -> "Screened":
-        judgements, names = list[Judgement](), ("rater", "kind", "task", "prompt", "answer")
-        for event in rater.answers:
-            what: dict[str, Any] = {name: event[name] for name in names}
-            versions = tuple(test.clips[name]["version"] for name in event["stimuli"])
-            judgements.append(Judgement(**what, versions=versions, seconds=event.get("seconds")))
-        simulated = any(event.get("source") == "simulated" for event in rater.answers)
-        total = sum(trial.kind != "training" for trial in rater.trials)
-        device = "simulated" if simulated else rater.device
-        return cls(rater.number, rater.name, total, judgements, device, rater.volume_passed)
-
     def row(self) -> dict[str, Any]:
         seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
         return {
-            "rater": self.number, "name": self.name, "device": self.device,
-            "answers": len([item for item in self.judgements if item.kind != "training"]), "of": self.trials,
+            "rater": self.rater.number, "name": self.rater.name, "device": self.device,
+            "answers": sum(item.kind != "training" for item in self.judgements),
+            "of": sum(trial.kind != "training" for trial in self.rater.trials),
             "catches": "{}/{}".format(*self.catches), "repeats_alike": "{}/{}".format(*self.repeats),
             "median_seconds": seconds[len(seconds) // 2] if seconds else None, "excluded_for": self.reasons,
         }  # fmt: skip
@@ -126,30 +114,38 @@ class Screened:
 
 def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
     """Every rater with at least one answer and the reasons not to count them; and the log's cut-off lines."""
-    raters: dict[int, Rater] = {}
+    raters, answered = dict[int, Rater](), list[Screened]()
     _, cut = answers_of(test, raters)
-    answered = [Screened.of(rater, test) for rater in raters.values() if rater.answers]
-    for screened in answered if not keep_all else ():
-        screened.reasons = reasons(screened, test)
+    for rater in raters.values():
+        judgements = [
+            Judgement(
+                rater.number, event["kind"], event["task"], event["prompt"],
+                tuple(test.clips[name]["version"] for name in event["stimuli"]),
+                event["answer"], event.get("seconds"),
+            )
+            for event in rater.answers
+        ]  # fmt: skip
+        if judgements:
+            answered.append(Screened(rater, judgements))
+            answered[-1].reasons = [] if keep_all else reasons(answered[-1], test)
     return answered, cut
 
 
-def reasons(rater: Screened, test: Test) -> list[str]:
+def reasons(screened: Screened, test: Test) -> list[str]:
     """Why not to count a rater; an unfinished session is no reason."""
-    ok, asked = rater.catches
-    main = rater.of_kind("main")
+    ok, asked = screened.catches
+    main = screened.of_kind("main")
     pages = [item.values[str(test.design.reference),] for item in main if item.task == "mushra"]
     low = sum(score < HIDDEN_REFERENCE for score in pages)
     rules = {
         f"passed {ok} of {asked} catch trials": ok < CATCH_SHARE * asked,
-        "did not hear the quiet tones": not rater.volume_passed,
+        "did not hear the quiet tones": not screened.rater.volume_passed,
         f"rated the hidden reference below {HIDDEN_REFERENCE} on {low} of {len(pages)} pages":
             low > HIDDEN_REFERENCE_SHARE * len(pages),
     }  # fmt: skip
     for task, count in Counter(item.task for item in main).items():
-        answers = {str(item.answer) for item in main if item.task == task}
-        constant = len(answers) == 1 and count >= CONSTANT_FROM
-        rules[f"gave one answer to all {count} trials of {task}"] = constant
+        constant = len({str(item.answer) for item in main if item.task == task}) == 1
+        rules[f"gave one answer to all {count} trials of {task}"] = constant and count >= CONSTANT_FROM
     return [reason for reason, holds in rules.items() if holds]
 
 
@@ -173,10 +169,9 @@ class Outcome:
     raters: int
     prompts: int
     answers: int
-    alpha: float = float("nan")
+    alpha: float
     systems: list[Line] = field(default_factory=list)
     pairs: list[Line] = field(default_factory=list)
-    friedman_p: float | None = None
     by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)
     """prompt -> system or pair -> mean"""
     scores: dict[str, list[float]] = field(default_factory=dict)
@@ -197,14 +192,18 @@ def outcome(
     main = [item for item in judgements if item.kind == "main" and item.task == task]
     if not main:
         return None
-    tables = tabulate(main)
-    raters, prompts = len({item.rater for item in main}), sorted({item.prompt for item in main})
+    raters, prompts = (sorted({getattr(item, side) for item in main}) for side in ("rater", "prompt"))
+    tables: dict[Names, Floats] = {}
+    for item in main:
+        for names, value in item.values.items():
+            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
+            table[raters.index(item.rater), prompts.index(item.prompt)] = value
+    tables = dict(sorted(tables.items()))
     alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
-    result = Outcome(task, raters, len(prompts), len(main), alpha)
-    draws = Resamples.draw(raters, len(prompts), n=resamples, rng=rng)
+    result = Outcome(task, len(raters), len(prompts), len(main), alpha)
+    draws = Resamples.draw(len(raters), len(prompts), n=resamples, rng=rng)
     lines = (paired if task in PAIRED else rated)(result, tables, draws)
-    p_values = np.array([line.p for line in result.pairs], dtype=np.float64)
-    for line, p in zip(result.pairs, holm(p_values), strict=True):
+    for line, p in zip(result.pairs, holm([line.p or 0.0 for line in result.pairs]), strict=True):
         line.p_holm = float(p)
     sides = [item.answer for item in main if item.answer != "tie"]
     result.first_button = sides.count("A") / len(sides) if task == "ab" and sides else None
@@ -216,20 +215,8 @@ def outcome(
     return result
 
 
-def tabulate(judgements: Sequence[Judgement]) -> dict[Names, Floats]:
-    raters = sorted({item.rater for item in judgements})
-    prompts = sorted({item.prompt for item in judgements})
-    tables: dict[Names, Floats] = {}
-    for item in judgements:
-        for names, value in item.values.items():
-            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
-            table[raters.index(item.rater), prompts.index(item.prompt)] = value
-    return dict(sorted(tables.items()))
-
-
 def prompt_means(table: Floats) -> Floats:
-    count = (~np.isnan(table)).sum(axis=0)
-    return np.divide(np.nansum(table, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+    return np.asarray(np.ma.masked_invalid(table).mean(axis=0).filled(np.nan))  # type: ignore[no-untyped-call]
 
 
 def mean_line(name: str, table: Floats, draws: Resamples, p: float | None = None, **extra: Any) -> Line:
@@ -243,20 +230,19 @@ def wilcoxon(table: Floats, middle: float) -> float:
 
 
 def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
-    """ab: shares with ties split, Wilcoxon over prompts.   abx: shares of right answers against guessing.
-
-    Gives the lines of ``tables``.
-    """
+    """ab: shares with ties split, Wilcoxon over prompts.   abx: right answers against guessing.   Gives their lines."""
     for (a, b), table in tables.items():
         ones, halves, zeros = (int((table == value).sum()) for value in (1.0, 0.5, 0.0))
-        extra: dict[str, Any] = {"a": a, "b": b}
         if result.task == "ab":
-            name, p = f"{a} over {b}", wilcoxon(table, 0.5)
-            extra |= {"wins": ones, "ties": halves, "losses": zeros}
+            name, p, counts = (
+                f"{a} over {b}",
+                wilcoxon(table, 0.5),
+                {"wins": ones, "ties": halves, "losses": zeros},
+            )
         else:
             p = float(stats.binomtest(ones, ones + zeros, alternative="greater").pvalue)
-            name, extra["right"] = f"{a} or {b}", ones
-        result.pairs.append(mean_line(name, table, draws, p, **extra))
+            name, counts = f"{a} or {b}", {"right": ones}
+        result.pairs.append(mean_line(name, table, draws, p, a=a, b=b, **counts))
     if result.task == "ab":
         result.systems = strengths(tables, draws)
     return result.pairs
@@ -271,31 +257,19 @@ def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
         a, b = map(names.index, pair)
         wins[:, :, a, b], wins[:, :, b, a] = np.nan_to_num(table), np.nan_to_num(1 - table)
     few = Resamples(draws.raters[:STRENGTH_DRAWS], draws.prompts[:STRENGTH_DRAWS])
-    value = bradley_terry(wins.sum(axis=(0, 1)))
-    low, high = interval(bradley_terry(few.totals(wins)))
+    bounds = [bradley_terry(wins.sum(axis=(0, 1))), *interval(bradley_terry(few.totals(wins)))]
     played = (wins + np.swapaxes(wins, 2, 3)).sum(axis=(0, 1, 3))
-    return [
-        Line(name, Estimate(float(value[i]), float(low[i]), float(high[i])), int(played[i]))
-        for i, name in enumerate(names)
-    ]
+    estimates = (Estimate(*map(float, each)) for each in zip(*bounds, strict=True))
+    return [Line(name, each, int(n)) for name, each, n in zip(names, estimates, played, strict=True)]
 
 
 def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
-    """quality, relevance, mushra: means and quartiles; differences where one rater rated both; Friedman.
-
-    Gives the lines of ``tables``.
-    """
+    """quality, relevance, mushra: means; differences where one rater rated both.   Gives the means' lines."""
     for (name,), table in tables.items():
-        scores = table[~np.isnan(table)]
-        quartiles = np.quantile(scores, [0.25, 0.5, 0.75]).tolist()
-        result.systems.append(mean_line(name, table, draws, quartiles=quartiles))
-        result.scores[name] = scores.tolist()
+        result.systems.append(mean_line(name, table, draws))
+        result.scores[name] = table[~np.isnan(table)].tolist()
     for (a,), (b,) in combinations(tables, 2):
         gaps = tables[a,] - tables[b,]
         if not np.isnan(gaps).all():
             result.pairs.append(mean_line(f"{a} - {b}", gaps, draws, wilcoxon(gaps, 0.0), a=a, b=b))
-    means = np.stack([prompt_means(table) for table in tables.values()], axis=1)
-    full = means[~np.isnan(means).any(axis=1)]
-    if len(tables) > 2 and np.ptp(full, axis=1).any():
-        result.friedman_p = float(stats.friedmanchisquare(*full.T).pvalue)
     return result.systems

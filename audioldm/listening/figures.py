@@ -5,8 +5,7 @@ import numpy as np
 from audioldm.evaluation.picture import Picture
 from audioldm.listening.analysis import Line, Outcome
 
-BLUE = "#1d4f91"
-GREY = "#8a95a3"
+BLUE, GREY = "#1d4f91", "#8a95a3"
 UNITS = {
     "quality": "mean opinion score, quality (1 to 5)",
     "relevance": "mean opinion score, fit to the caption (1 to 5)",
@@ -18,6 +17,7 @@ Limits = tuple[float, float] | None
 
 
 def figures(outcome: Outcome) -> dict[str, Picture]:
+    """Means or shares with intervals, single scores, and prompt by prompt, by name."""
     unit = UNITS[outcome.task]
     if not outcome.scores:
         plots = {"shares": forest(outcome.pairs, unit, 0.5, (0, 1))}
@@ -40,10 +40,8 @@ def canvas(height: float, names: list[str], unit: str, limits: Limits) -> Pictur
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e8ed")
     axes.set_axisbelow(True)
-    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel=unit)
+    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel=unit, xlim=limits)
     axes.set_yticks(range(len(names)), labels=names, fontsize=10 if height < 8 else 8)
-    if limits is not None:
-        axes.set_xlim(*limits)
     return figure
 
 
@@ -54,10 +52,9 @@ def forest(lines: list[Line], unit: str, middle: float | None, limits: Limits = 
     unit = f"{unit}\nmean and 95 % interval over raters and prompts"
     figure = canvas(1.1 + 0.42 * len(lines), names, unit, limits)
     [axes] = figure.axes
-    for y, line in enumerate(ordered):
-        mean = line.estimate
-        axes.plot([mean.low, mean.high], [y, y], color=BLUE, linewidth=2, solid_capstyle="butt")
-        axes.plot(mean.mean, y, "o", color=BLUE, markersize=6)
+    for y, (mean, low, high) in enumerate(line.estimate for line in ordered):
+        axes.plot([low, high], [y, y], color=BLUE, linewidth=2, solid_capstyle="butt")
+        axes.plot(mean, y, "o", color=BLUE, markersize=6)
     if middle is not None:
         axes.axvline(middle, color=GREY, linewidth=1, linestyle="--")
     return figure
@@ -65,16 +62,18 @@ def forest(lines: list[Line], unit: str, middle: float | None, limits: Limits = 
 
 def boxes(outcome: Outcome, limits: Limits) -> Picture:
     """Single scores: quartiles, whiskers to the extremes, every answer as a dot."""
-    scores = sorted(outcome.scores.items(), key=lambda item: float(np.median(item[1])))
+    names, scores = zip(
+        *sorted(outcome.scores.items(), key=lambda item: float(np.median(item[1]))), strict=True
+    )
     unit = f"{UNITS[outcome.task]}\nmedian, quartiles, extremes and every answer"
-    figure = canvas(1.1 + 0.5 * len(scores), [name for name, _ in scores], unit, limits)
+    figure = canvas(1.1 + 0.5 * len(scores), [*names], unit, limits)
     [axes] = figure.axes
     rng = np.random.default_rng(0)
-    for y, (_, values) in enumerate(scores):
+    for y, values in enumerate(scores):
         axes.plot(values, y + rng.uniform(-0.18, 0.18, len(values)), ".", color=GREY, markersize=3, alpha=0.6)
     axes.boxplot(
-        [values for _, values in scores], positions=range(len(scores)), orientation="horizontal",
-        whis=(0, 100), widths=0.5, medianprops={"color": BLUE, "linewidth": 2}, manage_ticks=False,
+        scores, positions=range(len(scores)), orientation="horizontal", whis=(0, 100), widths=0.5,
+        medianprops={"color": BLUE, "linewidth": 2}, manage_ticks=False,
     )  # fmt: skip
     return figure
 
