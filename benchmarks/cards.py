@@ -3,15 +3,17 @@
     python -m benchmarks.cards out.json --seconds 120        # one GPU, larger than the cards
     python -m benchmarks.cards out.json --tiny               # a rehearsal on the CPU
 
-Published shapes with random weights, 10.24 s, bfloat16 autocast, AdamW, ``speed.channels_last``; "LoRA" trains adapters
-of rank 8 at all linear layers.   A card is stood for by a share of this one that the process may not go beyond, 1 GiB
-less than the card's, which the driver takes.   Peaks at two batches give the rest; then the largest batch is run.
+Published shapes with random weights, 10.24 s, bfloat16 autocast, AdamW, ``speed.channels_last``, not recorded; "LoRA"
+trains adapters of rank 8 at all linear layers.   A card is stood for by a share of this one that the process may not go
+beyond, 1 GiB less than the card's, which the driver takes.   Peaks at two batches say where to begin on each card; then
+the largest batch that runs there is looked for and timed.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -28,10 +30,12 @@ from benchmarks.bench import release
 from benchmarks.measure import Row, machine, seconds_of
 from benchmarks.shapes import unet_of
 
-CARDS = (24, 16, 80, 40)
+CARDS = (16, 24, 40, 80)
 DRIVER = 1
 """GiB of a card that no process has"""
 KINDS = tuple(product(("S", "M", "L"), ("full", "LoRA"), (False, True)))
+MOST = 256
+"""clips in a batch, more than which is not tried"""
 
 
 def module_of(size: str, kind: str, checkpointing: bool, device: str, *, tiny: bool) -> LatentDiffusion:
@@ -81,8 +85,7 @@ def cap(gib: float | None) -> None:
 def peak(step: Callable[[int], None], batch: int) -> float:
     """GiB of the second step at ``batch`` clips, with all that the process holds."""
     if not torch.cuda.is_available():
-        step(batch)
-        return float(batch)
+        return 1.0 + batch
     step(batch)
     release()
     torch.cuda.reset_peak_memory_stats()
@@ -90,34 +93,73 @@ def peak(step: Callable[[int], None], batch: int) -> float:
     return torch.cuda.max_memory_allocated() / 2**30
 
 
+def timed(step: Callable[[int], None], batch: int, device: str, *, n: int) -> Row:
+    """The time of a step at ``batch`` clips; raises torch.OutOfMemoryError."""
+    step(batch)
+    times = [seconds_of(lambda: step(batch), device) for _ in range(n)]
+    middle = median(times)
+    minutes = {"minutes_of_1000": middle * 1000 / 60, "clips_per_s": batch / middle}
+    return {"batch": batch, "step_s": middle, "min_s": min(times), "max_s": max(times), "n": n, **minutes}
+
+
 def largest(step: Callable[[int], None], guess: int, device: str) -> Row:
-    """The largest batch of those near ``guess`` that runs under the cap, with its time."""
-    for batch in dict.fromkeys(max(1, round(guess * share)) for share in (1.0, 0.9, 0.8, 0.65, 0.5)):
+    """The largest batch up to ``guess`` that runs under the cap, to within 4 %, with its time."""
+    batch = guess
+    while batch > 0:
         try:
-            step(batch)
-            times = [seconds_of(lambda: step(batch), device) for _ in range(5)]  # noqa: B023
-            return {
-                "batch": batch, "step_s": median(times), "min_s": min(times), "max_s": max(times), "n": 5,
-                "minutes_of_1000": median(times) * 1000 / 60, "clips_per_s": batch / median(times),
-            }  # fmt: skip
+            return timed(step, batch, device, n=3)
         except torch.OutOfMemoryError:
             release()
+            batch = min(batch - 1, int(0.96 * batch))
     return {"batch": 0}
 
 
+def kind_rows(
+    what: tuple[str, str, bool], device: str, *, tiny: bool
+) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Of a kind: its peaks, its time at 16 clips, and what each card holds, each to be run in turn."""
+    size, kind, checkpointing = what
+    name = f"{size} {kind}{', checkpointing' if checkpointing else ''}"
+    step = stepper(module_of(size, kind, checkpointing, device, tiny=tiny), device, tiny=tiny)
+    found: Row = {}
+
+    def peaks() -> Row:
+        least, most = (1, 2) if tiny else (64, 128) if checkpointing else (8, 24)
+        low, high = peak(step, least), peak(step, most)
+        clip = (high - low) / (most - least)
+        found.update(clip=clip, rest=low - least * clip)
+        return {f"gib_at_{least}": low, f"gib_at_{most}": high, "gib_a_clip": clip, "gib_at_0": found["rest"]}
+
+    def on_card(gib: int) -> Row:
+        guess = 2 if tiny else min(MOST, int((gib - DRIVER - found["rest"]) / max(found["clip"], 1e-3)))
+        if guess == found.get("batch"):
+            return {"batch": guess, "as": "on the smaller card"}
+        cap(gib - DRIVER)
+        try:
+            row = largest(step, guess, device)
+        finally:
+            cap(None)
+        found["batch"] = row["batch"]
+        return row
+
+    yield name, peaks
+    yield f"{name}, 16 clips", lambda: timed(step, 2 if tiny else 16, device, n=5)
+    for gib in CARDS:
+        yield f"{name}, {gib} GiB", partial(on_card, gib)
+
+
 def main() -> None:
-    """Peaks of all kinds first, then the cards; the file is written after each."""
+    """All kinds, one after the other; the file is written after each row."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--wait-for", type=Path, help="begin the cards when this file is there")
-    parser.add_argument("--auto", type=Path, help="a file with what batch_size=auto chose for S on 24 GiB")
+    parser.add_argument("--auto", type=int, default=0, help="a batch for whole S on 24 GiB, besides")
+    parser.add_argument("--kinds", nargs="*", type=int, default=range(len(KINDS)), help="numbers of kinds")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     begun, device = time.perf_counter(), "cuda" if torch.cuda.is_available() else "cpu"
     rows: dict[str, Row] = {"machine": machine(device)}
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
 
     def keep(name: str, run: Callable[[], Row]) -> None:
         if time.perf_counter() - begun > options.seconds:
@@ -131,46 +173,15 @@ def main() -> None:
         options.out.write_text(json.dumps(rows, indent=1))
         print(f"[{time.perf_counter() - begun:.0f} s]", name, json.dumps(rows[name]), flush=True)
 
-    def peaks(size: str, kind: str, checkpointing: bool) -> Row:
-        step = stepper(
-            module_of(size, kind, checkpointing, device, tiny=options.tiny), device, tiny=options.tiny
-        )
-        low, high = peak(step, 2), peak(step, 6)
-        return {
-            "gib_at_2": low,
-            "gib_at_6": high,
-            "gib_a_clip": (high - low) / 4,
-            "gib_at_0": low - (high - low) / 2,
-        }
-
-    def name(size: str, kind: str, checkpointing: bool) -> str:
-        return f"{size} {kind}{', checkpointing' if checkpointing else ''}"
-
-    for what in KINDS:
-        keep(name(*what), lambda what=what: peaks(*what))  # type: ignore[misc]
-    while (
-        options.wait_for and not options.wait_for.exists() and time.perf_counter() - begun < options.seconds
-    ):
-        time.sleep(0.2)
-    for what in KINDS:
-        known = rows[name(*what)]
-        if "gib_a_clip" not in known or time.perf_counter() - begun > options.seconds:
-            continue
-        step = stepper(module_of(*what, device, tiny=options.tiny), device, tiny=options.tiny)
-        for card in CARDS:
-            room = card - DRIVER - known["gib_at_0"]
-            guess = 3 if options.tiny else int(0.97 * room / max(known["gib_a_clip"], 1e-9))
-            if guess < 1:
-                rows[f"{name(*what)}, {card} GiB"] = {"batch": 0}
-                continue
-            cap(card - DRIVER)
-            keep(f"{name(*what)}, {card} GiB", lambda step=step, guess=guess: largest(step, guess, device))  # type: ignore[misc]
-            if (what, card) == (KINDS[0], CARDS[0]) and options.auto and options.auto.exists():
-                chosen = int(options.auto.read_text() or 1)
-                keep("S full, 24 GiB, auto", lambda step=step, n=chosen: largest(step, n, device))  # type: ignore[misc]
-            cap(None)
-        del step
-        release()
+    for number in options.kinds:
+        if time.perf_counter() - begun > options.seconds:
+            break
+        for name, run in kind_rows(KINDS[number], device, tiny=options.tiny):
+            keep(name, run)
+    if options.auto:
+        step = stepper(module_of("S", "full", False, device, tiny=options.tiny), device, tiny=options.tiny)
+        cap(24 - DRIVER)
+        keep("S full, 24 GiB, auto", lambda: timed(step, options.auto, device, n=5))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Samplers work on ``x = x_t / alpha = x0 + (sigma / alpha) eps``. The ratio sigma
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import cos, pi
 
@@ -43,6 +44,7 @@ class NoiseSchedule:
     def length(self) -> int:
         return len(self.alphas_cumprod)
 
+    @lru_cache(16)  # noqa: B019 - a table is small, and its check would wait for the GPU at every call
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """The same schedule with its table on ``device``: there, levels become times without waiting for the CPU."""
         bar, place = self.alphas_cumprod, torch.device(device)

@@ -83,14 +83,20 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     """Whether two whole training steps at ``size`` clips run; weights and optimiser are used up by it.
 
     The count of batches is set to where every loss is in play: a discriminator that joins later costs memory too.
+    Nothing is compiled nor searched for: that takes minutes for a dozen sizes, and memory is much the same.
     """
     module.batch_count = getattr(module, "adversarial_start", 0)
     data.batch_size = size
+    short = {
+        "max_steps": -1,
+        "max_epochs": 1,
+        "limit_train_batches": 2 * module.accumulate,
+        "limit_val_batches": 0,
+    }
+    options = {**trainer, **short, "benchmark": False, "barebones": True, "use_distributed_sampler": False}
     try:
-        L.Trainer(
-            **trainer, max_steps=-1, max_epochs=1, limit_train_batches=2 * module.accumulate,
-            limit_val_batches=0, barebones=True, use_distributed_sampler=False,
-        ).fit(module, data)  # fmt: skip
+        with torch.compiler.set_stance("force_eager"):
+            L.Trainer(**options).fit(module, data)
     except (RuntimeError, MemoryError) as error:
         if not without_memory(error):
             raise

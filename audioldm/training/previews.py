@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import soundfile as sf
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -79,7 +80,9 @@ class Listen(L.Callback):
         about = {"schedule": module.schedule, "prediction": module.prediction}
         tokens, defaults = self.parts.get("text_encoder"), Sampling(**self.settings)
         pipe = AudioLDM(*nets, spec, token_encoder=tokens, defaults=defaults, **about).to(module.device)
-        waves = pipe(self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings)
+        # in the training's own precision; its compiled blocks would be compiled anew for these shapes
+        with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
+            waves = pipe(self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings)
         for prompt, wave in zip(self.prompts, waves if trainer.is_global_zero else (), strict=False):
             name, mel = prompt.replace(" ", "_") or "nothing", log_mel(wave[None, None], spec)[0, 0]
             show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
