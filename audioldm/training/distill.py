@@ -7,6 +7,7 @@ Losses: ``diffusion.distill``.
 """
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,11 @@ from audioldm.training.module import Terms, detached
 
 @dataclass(frozen=True)
 class Trajectories:
-    """How the teacher samples, how many trajectories are kept, and from how many of their states a step learns."""
+    """How the teacher samples, how many trajectories are kept, and from how many of their states a step learns.
+
+    ``shares`` (K - 1,) says how often a segment is learned from: what an early one misses grows in those that follow.
+    ``between`` is the share of prompts' vectors that are drawn between those of two prompts.
+    """
 
     steps: int = 20
     sampler: str = "dpmpp_2m"
@@ -45,6 +50,18 @@ class Trajectories:
     guidance: float = 2.5
     kept: int = 4096
     states: int = 64
+    shares: Sequence[int] = ()
+    between: float = 0.0
+
+
+def between(condition: Condition, share: float, rng: Generator) -> Condition:
+    """``condition`` with a ``share`` of its rows' vectors somewhere between themselves and the next row's."""
+    film = condition.film
+    if not share or film is None:
+        return condition
+    row = torch.rand(2, len(film), 1, generator=rng, device=rng.device).to(film)
+    mixed = film.lerp(film.roll(1, 0), row[1] * (row[0] < share))
+    return replace(condition, film=mixed * (film.norm(dim=1, keepdim=True) / mixed.norm(dim=1, keepdim=True)))
 
 
 class Points(NamedTuple):
@@ -61,11 +78,14 @@ class Points(NamedTuple):
 class Bank:
     """The last ``size`` trajectories at ``sigmas`` (K,), in half precision, and their conditions.
 
-    ``ends`` (K - 1,) are the levels at which the segments of all kept states but the last end.
+    ``ends`` (K - 1,) are the levels at which the segments of all kept states but the last end, ``shares`` (K - 1,) how
+    often those states are drawn.
     """
 
-    def __init__(self, size: int, sigmas: Tensor, ends: Tensor) -> None:
+    def __init__(self, size: int, sigmas: Tensor, ends: Tensor, shares: Sequence[int] = ()) -> None:
         self.size, self.count, self.sigmas, self.ends = size, 0, sigmas, ends
+        often = torch.tensor(shares or [1] * len(ends), device=ends.device)
+        self.order = torch.arange(len(ends), device=ends.device).repeat_interleave(often)
         self.alphas = (1 + sigmas.double() ** 2).rsqrt().float()
         self.ways, self.condition = torch.empty(0), Condition()
 
@@ -96,9 +116,9 @@ class Bank:
         return (share * min(self.count, self.size)).long()
 
     def draw(self, count: int, rng: Generator) -> Points:
-        """``count`` states of trajectories by chance, as many of each kept level but the last."""
+        """``count`` states of trajectories by chance, of the kept levels but the last in proportion to ``shares``."""
         row = self.rows(count, rng)
-        step = (torch.arange(count, device=row.device) + self.count) % len(self.ends)
+        step = self.order[(torch.arange(count, device=row.device) + self.count) % len(self.order)]
         after = self.state(row, step + 1)
         return Points(*self.state(row, step), *after, self.ends[step], self.condition.rows(row))
 
@@ -149,6 +169,9 @@ class Segments(FineTune):
             raise AudioLDMError(wrong, "Set task.trajectories.steps to a multiple of task.sampling.steps.")
         self.kept = [i for i, level in enumerate(visited) if self.everywhere or level in levels]
         ends = [next(level for level in levels if level < visited[i]) for i in self.kept[:-1]]
+        if len(self.trajectories.shares) not in (0, len(ends)):
+            wrong = f"{len(self.trajectories.shares)} shares for {len(ends)} segments."
+            raise AudioLDMError(wrong, "Give task.trajectories.shares one number a segment, or none.")
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
 
     def on_fit_start(self) -> None:
@@ -172,7 +195,7 @@ class Segments(FineTune):
                 self.bank.add(*self.drawn(batch.to(self.device), rng))
 
     def empty_bank(self, size: int) -> Bank:
-        return Bank(size, self.sigmas[self.kept].to(self.device), self.ends)
+        return Bank(size, self.sigmas[self.kept].to(self.device), self.ends, self.trajectories.shares)
 
     def denoiser(self, net: Any, condition: Condition) -> Denoiser:
         call = net_call(net)
@@ -182,6 +205,7 @@ class Segments(FineTune):
     def drawn(self, batch: LatentBatch, rng: Generator) -> tuple[Tensor, Condition]:
         """The guided teacher's states (K, B, C, T, F) at the kept levels, from noise, and the batch's condition."""
         _, _, noise, condition = self.draw(batch, rng, drop=0.0)
+        condition = between(condition, self.trajectories.between, rng)
         pair = self.teacher.denoisers(condition, self.condition(batch, rng, drop=1.0))
         guided = classifier_free(pair, self.trajectories.guidance)
         # the teacher has a type of its own

@@ -32,6 +32,9 @@ from audioldm.training.speed import RecordedStep, lay_channels_last
 from recipes.embedded.model_lease import adamw, descend, half, set_rate
 
 NAMES = {4: "turbo", 2: "turbo2", 1: "turbo1"}
+SEGMENTS = {4: (6, 4, 1, 1), 2: (3, 1), 1: (1,)}
+"""how often each segment is learned from: an error after the first of four is 200 times as large at the end, after the
+second 16 times, after the third 3 times"""
 SHARES = {4: 0.78, 2: 0.16, 1: 0.06}
 """of the time"""
 TARGETS = (*LINEAR, *CONVOLUTIONS, "conv_in", "conv_out", "linear_1", "linear_2")
@@ -49,7 +52,10 @@ class Student:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.on_gpu = self.device.type == "cuda"
         settings: dict[str, Any] = {"model": None, "prompt": None, "batches": 1, "text_prob": 1.0}
-        known = Trajectories(kept=options.kept, states=options.states)
+        known = Trajectories(
+            kept=options.kept, states=options.states, guidance=options.guidance, between=options.between,
+            shares=SEGMENTS[calls],
+        )  # fmt: skip
         self.module = Segments(
             rank=options.rank, targets=TARGETS, trajectories=known, sampling={"steps": calls},
             adapter=None if begin is None else str(begin), **settings,
@@ -169,6 +175,9 @@ def main() -> None:
     line.add_argument("--out", type=Path, required=True)
     line.add_argument("--minutes", type=float, default=9.0)
     line.add_argument("--calls", type=int, nargs="+", default=[4, 2, 1])
+    line.add_argument("--begin", type=Path, help="a student to train further")
+    line.add_argument("--guidance", type=float, default=2.5, help="of the teacher")
+    line.add_argument("--between", type=float, default=0.3, help="share of prompts between two of the list")
     line.add_argument("--rank", type=int, default=64)
     line.add_argument("--lr", type=float, default=1e-3)
     line.add_argument("--states", type=int, default=256, help="learned from at a step")
@@ -183,7 +192,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"file": str(options.prompts), "accelerator": "gpu", "batch_size": options.rows}
     data = from_prompts(seed=options.seed, **about)
-    begin, last = None, start + 60 * options.minutes
+    begin, last = options.begin, start + 60 * options.minutes
     for i, calls in enumerate(options.calls):
         rest = sum(SHARES[each] for each in options.calls[i:])
         student = Student(calls, options, begin, data)

@@ -3,8 +3,9 @@
     python -m recipes.embedded.student_prompts -o data/student_prompts.txt
     python -m recipes.embedded.student_prompts --manifest DIR/manifest.jsonl --without open_prompts.tsv -o out.txt
 
-ESC-10's and their wordings, the development prompts', AudioSet's class names, the captions of opensounds2 and their
-wordings, each kind by its number of captions to the power .3, and pairs of them.   ``--without`` leaves prompts out.
+ESC-10's and their wordings, the development prompts', AudioSet's class names in several phrases, the captions of
+opensounds2 and their wordings, each kind by its number of captions to the power .3, and pairs of them.   ``--without``
+leaves prompts out.
 """
 
 import argparse
@@ -20,7 +21,12 @@ from recipes.embedded.esc10 import PROMPTS
 from recipes.embedded.phrasing import captions as joined
 from recipes.embedded.phrasing import usable
 
-PAIRS, LINES = 3000, 40_000
+PAIRS, LINES = 3000, 60_000
+PHRASES = (
+    "the sound of {}", "a recording of {}", "{} in the distance", "{} close by", "{} outdoors", "{} in a large room",
+    "{} at night", "loud {}", "quiet {}", "{} in the background", "{} on a street", "{}, no other sound",
+)  # fmt: skip
+"""what else a class of AudioSet is asked for by"""
 HERE = Path(__file__).parent
 
 
@@ -58,21 +64,23 @@ def shares(kinds: dict[str, list[str]], without: Iterable[str], seed: int = 0) -
             out[text] += total / len(texts)
 
     esc, dev = list(PROMPTS.values()), first_column(HERE / "dev_prompts.tsv")
-    give(esc, 0.12)
-    for texts, total in ((esc, 0.08), (dev, 0.12)):
+    give(esc, 0.10)
+    for texts, total in ((esc, 0.06), (dev, 0.10)):
         for text in texts:
             give(wordings(text), total / len(texts))
     names = [name.lower().replace("_", " ") for name in class_names(data_folder()) if name != "Silence"]
     give(names, 0.10)
-    give([f"the sound of {name}" for name in names], 0.04)
+    give([phrase.format(name) for name in names for phrase in PHRASES], 0.16)
     plain, game = ([name for name in kinds if bool(GAME.match(name)) == is_game] for is_game in (False, True))
-    for part, total in ((plain, 0.40), (game, 0.04)):
+    for part, total in ((plain, 0.30), (game, 0.02)):
         whole = sum(len(kinds[name]) ** 0.3 for name in part)
         for name in part:
             captions = kinds[name][:12]
             for caption in captions:
                 give(wordings(caption)[:12], total * len(kinds[name]) ** 0.3 / whole / len(captions))
-    give(pairs_of([*plain, *esc, *dev], random.Random(seed)), 0.10)
+    rng = random.Random(seed)
+    give(pairs_of([*plain, *esc, *dev], rng), 0.10)
+    give(pairs_of(names, rng), 0.06)
     return out
 
 
