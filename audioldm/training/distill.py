@@ -128,14 +128,14 @@ class Segments(FineTune):
 
     ``model`` is what it starts as, ``adapter`` a LoRA file to train further; ``teacher`` is a model reference, None
     for ``model``.   ``sampling`` is what the student's file says of how it is sampled, and its levels are where
-    segments begin: those of the teacher's.   Raises AudioLDMError for levels that the teacher does not visit.
+    segments begin: those of the teacher's.   ``everywhere`` learns from all of the teacher's states; with one segment
+    that is a jump from any point of a trajectory to its end.   Raises AudioLDMError for levels that the teacher does
+    not visit.
     """
 
     file = "turbo.safetensors"
     recordable = True
     ends: Tensor
-    everywhere = False
-    """whether all of the teacher's states are learned from, or those where segments begin"""
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ class Segments(FineTune):
         trajectories: Trajectories | None = None,
         sampling: dict[str, Any] | None = None,
         adapter: str | None = None,
+        everywhere: bool = False,
         **settings: Any,
     ) -> None:
         begin = None if adapter is None else read(Path(adapter))
@@ -167,7 +168,7 @@ class Segments(FineTune):
         if not set(levels) <= set(visited):
             wrong = f"The teacher's {len(visited) - 1} steps do not visit the student's {few.steps} levels."
             raise AudioLDMError(wrong, "Set task.trajectories.steps to a multiple of task.sampling.steps.")
-        self.kept = [i for i, level in enumerate(visited) if self.everywhere or level in levels]
+        self.kept = [i for i, level in enumerate(visited) if everywhere or level in levels]
         ends = [next(level for level in levels if level < visited[i]) for i in self.kept[:-1]]
         if len(self.trajectories.shares) not in (0, len(ends)):
             wrong = f"{len(self.trajectories.shares)} shares for {len(ends)} segments."
@@ -249,10 +250,8 @@ class Segments(FineTune):
 class Consistency(Segments):
     """Neighbours have one step to their segment's end (``distill.consistency``); the target's weights are averaged."""
 
-    everywhere = True
-
     def __init__(self, *, decay: float = 0.95, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings | {"everywhere": True})
         self.decay, self.target = decay, deepcopy(self.unet).requires_grad_(False)
 
     def loss(self, points: Points) -> Tensor:

@@ -2,7 +2,7 @@
 
     python -m recipes.embedded.student_lease --prompts data/student_prompts.txt --out DIR --minutes 9
 
-``distill/segments`` by the clock: each student begins at the one before it, and its learning rate follows the time.
+``distill/warmup`` by the clock: each student begins at the one before it, and its learning rate follows the time.
 Of the time a share draws new trajectories of the teacher, of which the oldest make way.   Writes turbo.safetensors,
 turbo2 and turbo1, each as soon as it is there, and log.jsonl: the error at the end of each segment of held-out
 trajectories, at variance 1, from the teacher's states (``forced``) and from the student's own (``own``), and how much

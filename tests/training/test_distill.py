@@ -11,9 +11,11 @@ import torch
 from audioldm import recipes
 from audioldm.adapters.adapter import start
 from audioldm.adapters.files import read, write
+from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.training.callbacks import StopAfter
+from audioldm.training.distill import between
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def fitted(name, overrides):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("segments", "lora"), ("consistency", "full"), ("adversarial", "lora")]
+    ("name", "kind"), [("warmup", "lora"), ("consistency", "full"), ("adversarial", "lora")]
 )
 def test_every_stage_learns_and_leaves_a_student_that_knows_its_sampler(
     name, kind, settings, tiny_model, tmp_path
@@ -75,13 +77,13 @@ def test_every_stage_learns_and_leaves_a_student_that_knows_its_sampler(
 def test_a_student_gets_nearer_to_its_teachers_trajectories(settings, tmp_path):
     longer = ["batches=40", "val_every=20", "task.lr=2e-3", "task.warmup=5", "callbacks.ema.decay=null"]
     longer += ["task.trajectories.states=16"]
-    fitted("distill/segments", [*settings, "task.kind=full", *longer])
+    fitted("distill/warmup", [*settings, "task.kind=full", *longer])
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     seen = [row["val/loss"] for row in rows if "val/loss" in row]
     assert seen[-1] < 0.8 * seen[0]
 
 
-@pytest.mark.parametrize("name", ["distill/segments", "distill/consistency", "distill/adversarial"])
+@pytest.mark.parametrize("name", ["distill/warmup", "distill/consistency", "distill/adversarial"])
 def test_stopping_and_resuming_equals_not_stopping(name, settings, tmp_path):
     whole = fitted(name, [*settings, "batches=4", f"run_dir={tmp_path}/whole"])
     experiment = recipes.build(recipes.load(name, [*settings, "batches=4"]))
@@ -115,7 +117,7 @@ def test_prompts_are_enough(settings, tiny_model, tmp_path):
     file.write_text("rain\na dog\nrain\na cat\n")
     data = ["data=prompts", f"data.file={file}", "data.seconds=0.32", "data.val_share=0.34"]
     kept = [part for part in settings if not part.startswith("data")]
-    module = fitted("distill/segments", [*kept, *data, "task.sampling.steps=1"])
+    module = fitted("distill/warmup", [*kept, *data, "task.sampling.steps=1"])
     assert module.bank.ways.shape[:2] == (4, 2) and len(module.trainer.datamodule.train) in (2, 3)
     assert (
         AudioLDM.from_pretrained(tiny_model).adapt(tmp_path / "run/model/turbo.safetensors").defaults.steps
@@ -123,9 +125,28 @@ def test_prompts_are_enough(settings, tiny_model, tmp_path):
     )
 
 
+def test_early_segments_are_learned_from_more_often_and_vectors_lie_between_prompts(settings, tmp_path):
+    more = [f"task.trajectories.{each}" for each in ("shares=[3,2,1,1]", "between=1.0", "kept=2")]
+    module = fitted("distill/warmup", [*settings, *more])
+    drawn = module.bank.draw(14, torch.Generator().manual_seed(0)).sigma
+    assert [int((drawn == level).sum()) for level in module.bank.sigmas[:-1]] == [6, 4, 2, 2]
+    film = torch.eye(4)[:2] * torch.tensor([[1.0], [3.0]])
+    mixed = between(Condition(film=film), 1.0, torch.Generator().manual_seed(0)).film
+    torch.testing.assert_close(mixed.norm(dim=1), film.norm(dim=1))
+    assert (mixed[:, :2] > 0).all() and not mixed[:, 2:].any()
+    with pytest.raises(AudioLDMError, match="1 shares for 4 segments"):
+        recipes.build(recipes.load("distill/warmup", [*settings, "task.trajectories.shares=[1]"]))
+
+
+def test_one_segment_may_begin_at_any_state(settings, tmp_path):
+    """A jump from any point of a trajectory to its end."""
+    module = fitted("distill/warmup", [*settings, "task.everywhere=true", "task.sampling.steps=1"])
+    assert len(module.bank.sigmas) == 5 and not module.bank.ends.any()
+
+
 def test_levels_that_the_teacher_does_not_visit_are_refused(settings):
     with pytest.raises(AudioLDMError, match="4 steps do not visit the student's 3 levels"):
-        recipes.build(recipes.load("distill/segments", [*settings, "task.sampling.steps=3"]))
+        recipes.build(recipes.load("distill/warmup", [*settings, "task.sampling.steps=3"]))
 
 
 @pytest.fixture
