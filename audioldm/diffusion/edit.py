@@ -35,7 +35,7 @@ def time_mask(regions: Sequence[tuple[float, float]], frames: int, seconds_per_f
     return mask
 
 
-def inpaint(denoise: Denoiser, known: Tensor, mask: Tensor) -> Denoiser:
+def inpaint(denoise: Denoiser, known: Tensor, mask: Tensor | float) -> Denoiser:
     """A denoiser that knows the answer outside the mask.   Lugmayr et al. 2022 (RePaint) eq. 8, said on x0."""
     return lambda x, sigma: mask * denoise(x, sigma) + (1 - mask) * known
 

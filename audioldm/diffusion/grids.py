@@ -114,11 +114,11 @@ def aligned(schedule: Path, steps: int) -> Tensor:
 
 
 GRIDS: dict[str, Entry] = {
-    "leading": Entry(leading, limits={"offset": (0, 1)}),
+    "leading": Entry(leading),
     "published": Entry(published),
     "trailing": Entry(trailing),
     "linspace": Entry(linspace),
-    "karras": Entry(karras, limits={"rho": (1, 100)}),
+    "karras": Entry(karras),
     "exponential": Entry(exponential),
     "snr": Entry(snr),
     "aligned": Entry(aligned),

@@ -154,12 +154,22 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
     return clipped
 
 
-def uphill(x0: Tensor, x: Tensor, value: Tensor, sigma: Tensor, scale: float, limit: float) -> Tensor:
-    """x0 plus scale sigma^2 times the slope of ``value`` (B,) at x, its root mean square at most ``limit``."""
-    (slope,) = torch.autograd.grad(value, x, torch.ones_like(value))
-    move = scale * spread(sigma, x) ** 2 * slope
-    size = move.flatten(1).square().mean(1).sqrt()
-    return x0.detach() + move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
+def uphill(worth: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], scale: float, limit: float) -> Denoiser:
+    """x0 plus scale sigma^2 times the slope at x of a value (B,), the root mean square of the move at most ``limit``.
+
+    ``worth`` (x (B, ...), sigma (B,)) gives both x0 and the value.
+    """
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            free = x.detach().requires_grad_(True)
+            x0, value = worth(free, sigma)
+        (slope,) = torch.autograd.grad(value, free, torch.ones_like(value))
+        move = scale * spread(sigma, x) ** 2 * slope
+        size = move.flatten(1).square().mean(1).sqrt()
+        return x0.detach() + move * spread((limit / size.clamp(min=1e-30)).clamp(max=1), move)
+
+    return guided
 
 
 def classifier(
@@ -170,14 +180,8 @@ def classifier(
     Adds scale sigma^2 grad_x log p(y | x; sigma) (Song et al. 2021 eq. 14).   ``log_prob`` (x (B, ...), sigma (B,)) ->
     (B,) must have been trained on noisy x; scale 1 is Bayes' rule; ``limit`` cuts the root mean square of the move.
     """
-
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        with torch.enable_grad():
-            free = x.detach().requires_grad_(True)
-            value = log_prob(free, sigma)
-        return uphill(denoise(x, sigma), free, value, sigma, scale, limit)
-
-    return guided
+    plain = torch.no_grad()(denoise)
+    return uphill(lambda x, sigma: (plain(x, sigma), log_prob(x, sigma)), scale, limit)
 
 
 def reward(
@@ -187,24 +191,16 @@ def reward(
 
     ``value`` (x0 (B, ...)) -> (B,) needs no noisy training; ``limit`` is as for ``classifier``.
     """
-
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        with torch.enable_grad():
-            free = x.detach().requires_grad_(True)
-            x0 = denoise(free, sigma)
-            worth = value(x0)
-        return uphill(x0, free, worth, sigma, scale, limit)
-
-    return guided
+    return uphill(lambda x, sigma: ((x0 := denoise(x, sigma)), value(x0)), scale, limit)
 
 
 GUIDANCE: dict[str, Entry] = {
     "classifier_free": Entry(classifier_free),
     "negative": Entry(classifier_free, "Away from a given prompt.   Liu et al. 2022, arXiv:2206.01714."),
     "compose": Entry(compose),
-    "rescale": Entry(rescale, limits={"phi": (0.0, 1.0)}),
+    "rescale": Entry(rescale),
     "interval": Entry(interval),
-    "apg": Entry(apg, limits={"radius": (1e-6, inf)}),
+    "apg": Entry(apg),
     "cfg_plus_plus": Entry(cfg_plus_plus),
     "cfg_zero_star": Entry(cfg_zero_star),
     "autoguidance": Entry(classifier_free, "Away from a weaker net.   Karras et al. 2024, arXiv:2406.02507."),

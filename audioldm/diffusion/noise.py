@@ -15,21 +15,14 @@ def seeds(numbers: Sequence[int]) -> list[Generator]:
     return [Generator().manual_seed(number) for number in numbers]
 
 
-def draw(
-    shape: Sequence[int], generators: Sequence[Generator], *, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Standard normal noise (B, *shape), row i from generator i; drawn in float32 on the CPU, then moved."""
-    rows = [torch.randn(tuple(shape), generator=generator) for generator in generators]
-    return torch.stack(rows).to(device)
-
-
 @dataclass(frozen=True)
 class PerSample:
-    """A noise source for samplers: each call draws the next noise of every sample.   shape: that of one sample."""
+    """Each call draws the next noise (B, *shape) in float32, row i from generator i, and moves it to ``device``."""
 
     generators: Sequence[Generator]
     shape: Sequence[int]
     device: torch.device | str = "cpu"
 
     def __call__(self) -> Tensor:
-        return draw(self.shape, self.generators, device=self.device)
+        rows = [torch.randn(tuple(self.shape), generator=generator) for generator in self.generators]
+        return torch.stack(rows).to(self.device)

@@ -16,9 +16,9 @@ On the straight path, u = sigma / (1 + sigma) in [0, 1], x_u = x / (1 + sigma) =
 """
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from itertools import pairwise
-from math import exp, expm1, factorial, log, sqrt
+from math import exp, expm1, factorial, inf, log, sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -57,33 +57,26 @@ def sampler(loop: Callable[..., Tensor]) -> Sampler:
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Tensor:
-        levels, source = levels_of(sigmas), noise or no_noise
+        levels: list[float] = sigmas.double().tolist()
+        if sigmas.ndim != 1 or len(levels) < 2 or not all(inf > a > b >= 0 for a, b in pairwise(levels)):
+            raise ValueError(f"sigmas must be (n + 1,) finite levels, descending to 0 or more, not {levels}.")
         state = x.to(torch.promote_types(x.dtype, torch.float32))
 
         def net(x: Tensor, sigma: float | Tensor) -> Tensor:
             level = sigma if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
             return denoise(x, level).to(x.dtype)
 
-        calls = {"noise": lambda: source().to(state), "on_step": on_step or (lambda *_: None)}
-        return loop(net, state, levels, **calls, **options).to(x.dtype)
+        def draw() -> Tensor:
+            if noise is None:
+                raise ValueError(
+                    "this sampler is stochastic: give noise=, such as PerSample(generators, shape)."
+                )
+            return noise().to(state)
+
+        report = on_step or (lambda *_: None)
+        return loop(net, state, levels, noise=draw, on_step=report, **options).to(x.dtype)
 
     return sample
-
-
-def levels_of(sigmas: Tensor) -> list[float]:
-    """A grid (n + 1,) as numbers.   Raises ValueError where it is none, or does not descend."""
-    levels: list[float] = sigmas.double().tolist()
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise ValueError(f"sigmas has shape {tuple(sigmas.shape)}; give (n + 1,) noise levels, n >= 1.")
-    if not (bool(sigmas.isfinite().all()) and bool((sigmas.diff() < 0).all()) and levels[-1] >= 0):
-        shown = [round(level, 4) for level in levels]
-        raise ValueError(f"sigmas must be finite, descend and stay above 0, not {shown}.")
-    return levels
-
-
-def no_noise() -> Tensor:
-    """Raise ValueError."""
-    raise ValueError("this sampler is stochastic: give noise=, such as PerSample(generators, shape).")
 
 
 class Step(NamedTuple):
@@ -93,8 +86,7 @@ class Step(NamedTuple):
     nxt: float
     x: Tensor
     x0: Tensor
-    past: Sequence["Step"]
-    """the three steps before, newest first"""
+    past: Sequence["Step"]  # the three steps before, newest first
     denoise: Net
     noise: Noise
 
@@ -131,29 +123,12 @@ def rule(function: Callable[..., Tensor]) -> Sampler:
     return sampler(loop)
 
 
-def ancestral(step: Step, eta: float) -> Tensor:
-    """The formula of the first order."""
-    up = min(step.nxt, eta * step.nxt * sqrt(1 - step.ratio**2))
-    x = step.x0 + (sqrt(step.nxt**2 - up**2) / step.now) * (step.x - step.x0)
-    return x + up * step.noise() if up > 0 else x
-
-
-@rule
-def euler(step: Step) -> Tensor:
-    """Euler's method on the probability-flow ODE: DDIM with eta 0.   Karras et al. 2022, arXiv:2206.00364 sec. 3."""
-    return ancestral(step, 0.0)
-
-
 @rule
 def ddim(step: Step, *, eta: float = 0.0) -> Tensor:
     """Deterministic (eta 0) to ancestral (eta 1, which is DDPM).   Song et al. 2021, arXiv:2010.02502 eq. 12 and 16."""
-    return ancestral(step, eta)
-
-
-@rule
-def euler_ancestral(step: Step, *, eta: float = 1.0) -> Tensor:
-    """Euler to below the next level, then noise up to it: as ddim.   Song 2021, arXiv:2010.02502; k-diffusion."""
-    return ancestral(step, eta)
+    up = min(step.nxt, eta * step.nxt * sqrt(1 - step.ratio**2))
+    x = step.x0 + (sqrt(step.nxt**2 - up**2) / step.now) * (step.x - step.x0)
+    return x + up * step.noise() if up > 0 else x
 
 
 @rule
@@ -210,10 +185,13 @@ def curvature(reach: float) -> float:
     return 1 - 2 / reach * (1 + expm1(-reach) / reach)
 
 
-def exponential(
-    step: Step, eta: float, order: int, quadratic: Callable[[float], float] = curvature
-) -> Tensor:
-    """The exponential step with x0 as a polynomial through the last ``order`` answers, as many as there are."""
+@rule
+def dpmpp(step: Step, *, eta: float = 0.0, order: int = 2) -> Tensor:
+    """Exponential steps, x0 a polynomial through the last answers.   Lu et al. 2022, arXiv:2211.01095 Alg. 2, app. B.
+
+    Order 3 holds where the first two steps, which know less, are short; else it is 2.   For the parabola's square term
+    k-diffusion has half of ``curvature`` (second order), diffusers 0.42 a number that does not vanish (first order).
+    """
     x0, past = step.x0, step.past[: order - 1]
     if step.nxt == 0:
         return x0
@@ -229,35 +207,13 @@ def exponential(
             ratio_before = log(past[1].now / past[0].now) / step.length
             slope_before = (past[0].x0 - past[1].x0) / ratio_before
             square = (slope - slope_before) / (ratio + ratio_before)
-            average = average + (1 - whole / reach) * (slope + ratio * square) + quadratic(reach) * square
+            average = average + (1 - whole / reach) * (slope + ratio * square) + curvature(reach) * square
     x = step.ratio * exp(-eta * step.length) * step.x + average
     return x + step.nxt * sqrt(-expm1(-2 * eta * step.length)) * step.noise() if eta > 0 else x
 
 
 @rule
-def dpmpp_2m(step: Step) -> Tensor:
-    """Second order from the last two answers, one call per step.   Lu et al. 2022, arXiv:2211.01095 Alg. 2."""
-    return exponential(step, 0.0, 2)
-
-
-@rule
-def dpmpp_2m_sde(step: Step, *, eta: float = 1.0) -> Tensor:
-    """DPM++ 2M on the reverse SDE, midpoint form; eta 0 is DPM++ 2M.   Lu et al. 2022, arXiv:2211.01095 app. B."""
-    return exponential(step, eta, 2)
-
-
-@rule
-def dpmpp_3m_sde(step: Step, *, eta: float = 1.0, quadratic: Callable[[float], float] = curvature) -> Tensor:
-    """DPM++ on the reverse SDE: x0 as a parabola through three answers.   Lu et al. 2022, arXiv:2211.01095 app. B.
-
-    Third order where the first two steps, which know less, are short; second order otherwise.   ``quadratic`` weighs
-    the parabola's square term: k-diffusion has half of the integral (second order), diffusers 0.42 another number that
-    does not vanish with the step (first order); either can be passed in.
-    """
-    return exponential(step, eta, 3, quadratic)
-
-
-def flow(step: Step, middle: bool) -> Tensor:
+def flow(step: Step, *, middle: bool = False) -> Tensor:
     """One step in the time u of the straight path, with the slope at its begin or in its ``middle``."""
     u, u_next = (sigma / (1 + sigma) for sigma in (step.now, step.nxt))
     x_u = step.x / (1 + step.now)
@@ -268,18 +224,6 @@ def flow(step: Step, middle: bool) -> Tensor:
         sigma = min(at / (1 - at), HIGHEST)
         slope = (half - step.denoise(half * (1 + sigma), sigma)) / at
     return (x_u + (u_next - u) * slope) * (1 + step.nxt)
-
-
-@rule
-def flow_euler(step: Step) -> Tensor:
-    """Euler in the time of the straight path; the same steps as Euler in sigma.   Liu et al. 2023, arXiv:2209.03003."""
-    return flow(step, middle=False)
-
-
-@rule
-def flow_midpoint(step: Step) -> Tensor:
-    """The midpoint rule in the time of the straight path, two calls a step.   Lipman et al. 2023, arXiv:2210.02747."""
-    return flow(step, middle=True)
 
 
 @rule
@@ -309,15 +253,6 @@ def vp_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
     return langevin(step.denoise, x, nxt, noise=step.noise, rounds=rounds, size=size)
 
 
-def integrals(step: float, count: int) -> list[float]:
-    """The ``count`` integrals over a step of e^-(h-u) (u/h)^k du, k = 1 .. count, h = ``step``."""
-    phi, values = expm1(-step) / -step - 1, []
-    for k in range(1, count + 1):
-        values.append(-phi * factorial(k))
-        phi = phi / -step - 1 / factorial(k + 1)
-    return values
-
-
 def update(
     now: float, nxt: float, x: Tensor, x0: Tensor, others: list[tuple[float, Tensor]], *, half: bool
 ) -> Tensor:
@@ -333,8 +268,13 @@ def update(
     step = log(now / nxt)
     places = torch.tensor([log(now / sigma) / step for sigma, _ in others], dtype=torch.float64)
     powers = torch.arange(1, len(others) + 1, dtype=torch.float64)
-    exact = torch.tensor(integrals(step, len(others)), dtype=torch.float64)
-    weights = torch.linalg.solve(places[None] ** powers[:, None], exact).tolist()
+    phi, exact = expm1(-step) / -step - 1, list[float]()
+    for k in range(1, len(others) + 1):  # the integral over the step, h long, of e^-(h-u) (u/h)^k du
+        exact.append(-phi * factorial(k))
+        phi = phi / -step - 1 / factorial(k + 1)
+    weights = torch.linalg.solve(
+        places[None] ** powers[:, None], torch.tensor(exact, dtype=torch.float64)
+    ).tolist()
     if half:
         weights = [-expm1(-step) / 2 / places.item()]
     return x_next + weighted_sum(weights, [other - x0 for _, other in others])
@@ -446,27 +386,34 @@ def ddim_invert(
     return x
 
 
-ETA = {"eta": (0.0, 1.0)}
-# 2 size^2 of the way to x0 a round: beyond 1 it would overshoot
-LANGEVIN = {"rounds": (0, 100), "size": (0, 0.7)}
+SDE = partial(Entry, stochastic=True)
 SAMPLERS: dict[str, Entry] = {
-    "ddpm": Entry(ddpm, stochastic=True, limits={"large": (0, 1)}),
-    "ddim": Entry(ddim, limits=ETA),
-    "euler": Entry(euler),
-    "euler_ancestral": Entry(euler_ancestral, stochastic=True, limits=ETA),
-    "heun": Entry(heun, calls="2"),
-    "dpmpp_2m": Entry(dpmpp_2m),
-    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, stochastic=True),
-    "dpmpp_3m_sde": Entry(dpmpp_3m_sde, stochastic=True),
-    "unipc": Entry(unipc, limits={"order": (1, 3)}),
-    "plms": Entry(plms, calls="1, first step 2"),
-    "adaptive": Entry(
-        adaptive, calls="6 per try", limits={"rtol": (1e-8, 1), "atol": (1e-8, 1), "most": (1, 100_000)}
+    "ddpm": SDE(ddpm),
+    "ddim": Entry(ddim),
+    "euler": Entry(ddim, "DDIM by its other name.   Karras et al. 2022, arXiv:2206.00364 sec. 3."),
+    "euler_ancestral": SDE(
+        partial(ddim, eta=1.0), "DDIM with eta 1.   Song 2021, arXiv:2010.02502; k-diffusion."
     ),
-    "consistency": Entry(consistency, stochastic=True),
-    "flow_euler": Entry(flow_euler),
-    "flow_midpoint": Entry(flow_midpoint, calls="2"),
-    "ve_sde": Entry(ve_sde, stochastic=True, calls="1 + rounds", limits=LANGEVIN),
-    "vp_sde": Entry(vp_sde, stochastic=True, calls="1 + rounds", limits=LANGEVIN),
+    "heun": Entry(heun, calls="2"),
+    "dpmpp_2m": Entry(dpmpp, "From the last two answers.   Lu et al. 2022, arXiv:2211.01095 Alg. 2."),
+    "dpmpp_2m_sde": SDE(
+        partial(dpmpp, eta=1.0), "DPM++ 2M on the reverse SDE.   Lu et al. 2022, arXiv:2211.01095."
+    ),
+    "dpmpp_3m_sde": SDE(
+        partial(dpmpp, eta=1.0, order=3),
+        "The same from three answers.   Lu et al. 2022, arXiv:2211.01095 app. B.",
+    ),
+    "unipc": Entry(unipc),
+    "plms": Entry(plms, calls="1, first step 2"),
+    "adaptive": Entry(adaptive, calls="6 per try"),
+    "consistency": SDE(consistency),
+    "flow_euler": Entry(flow, "Euler in the time of the straight path.   Liu et al. 2023, arXiv:2209.03003."),
+    "flow_midpoint": Entry(
+        partial(flow, middle=True),
+        "The midpoint rule there.   Lipman et al. 2023, arXiv:2210.02747.",
+        calls="2",
+    ),
+    "ve_sde": SDE(ve_sde, calls="1 + rounds"),
+    "vp_sde": SDE(vp_sde, calls="1 + rounds"),
 }
 """Samplers by name."""

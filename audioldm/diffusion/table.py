@@ -2,13 +2,20 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, signature
 from math import inf, isfinite, nan
 from typing import Any
 
 from audioldm.errors import AudioLDMError
+
+LIMITS = {
+    "eta": (0, 1), "large": (0, 1), "phi": (0, 1), "order": (1, 3), "offset": (0, 1), "rho": (1, 100),
+    "radius": (1e-6, inf), "rtol": (1e-8, 1), "atol": (1e-8, 1), "most": (1, 100_000), "rounds": (0, 100),
+    "size": (0, 0.7),  # 2 size^2 of the way to x0 a round: beyond 1 it would overshoot
+}  # fmt: skip
+"""lowest and highest value of an option; 0 or more where nothing is said"""
 
 
 @dataclass(frozen=True)
@@ -20,13 +27,9 @@ class Entry:
     """
 
     run: Callable[..., Any]
-    about: str = ""
-    """a line for listings, three spaces, the paper; else the first line of the function's docstring"""
+    about: str = ""  # for listings: a line, three spaces, the paper; else the function's docstring has them
     stochastic: bool = False
-    calls: str = "1"
-    """denoiser calls per step"""
-    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """lowest and highest value of an option; 0 or more where nothing is said"""
+    calls: str = "1"  # denoiser calls per step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*args, **kwargs)
@@ -44,7 +47,7 @@ class Entry:
         return {
             name: option.default
             for name, option in signature(self.run).parameters.items()
-            if option.kind is Parameter.KEYWORD_ONLY and isinstance(option.default, int | float)
+            if option.kind is Parameter.KEYWORD_ONLY and type(option.default) in (int, float)
         }
 
 
@@ -53,27 +56,21 @@ def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., 
     name, colon, rest = choice.partition(":")
     if name not in table:
         raise AudioLDMError(f"{what}={name!r} is unknown.", f"Known: {', '.join(sorted(table))}.")
-    options = {}
+    options, known = dict[str, float](), table[name].options()
     for part in rest.split(",") if colon else []:
         key, _, text = part.partition("=")
-        options[key.strip()] = number(table[name], key.strip(), text, f"{what}={choice}")
+        if (key := key.strip()) not in known:
+            hint = f"Options: {', '.join(known)}." if known else "It takes none."
+            raise AudioLDMError(f"{what}={choice}: there is no option {key!r}.", hint)
+        low, high = LIMITS.get(key, (0, inf))
+        try:
+            value = type(known[key])(text)
+        except ValueError:
+            value = nan
+        # infinity only where it is the default
+        if not low <= value <= (high if isfinite(high) or known[key] == inf else sys.float_info.max):
+            kind = "a whole number" if isinstance(known[key], int) else "a number"
+            range_of = f"{low:g} to {high:g}" if isfinite(high) else f"{low:g} or more"
+            raise AudioLDMError(f"{what}={choice}: {key}={text!r} cannot be.", f"Give {kind}, {range_of}.")
+        options[key] = value
     return partial(table[name].run, **options)
-
-
-def number(entry: Entry, key: str, text: str, place: str) -> float:
-    """One option's value, a whole number where its default is one."""
-    options = entry.options()
-    if key not in options:
-        known = f"Options: {', '.join(options)}." if options else "It takes none."
-        raise AudioLDMError(f"{place}: there is no option {key!r}.", known)
-    low, high = entry.limits.get(key, (0, inf))
-    most = high if isfinite(high) or options[key] == inf else sys.float_info.max
-    try:
-        value = type(options[key])(text)
-    except ValueError:
-        value = nan
-    if not low <= value <= most:
-        kind = "a whole number" if isinstance(options[key], int) else "a number"
-        wanted = f"{kind}, {low:g} to {high:g}" if isfinite(high) else f"{kind}, {low:g} or more"
-        raise AudioLDMError(f"{place}: {key}={text!r} cannot be.", f"Give {wanted}.")
-    return value

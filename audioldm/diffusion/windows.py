@@ -70,19 +70,15 @@ def blend(
     scale: int = 1,
 ) -> Tensor:
     """The weighted mean of parts, each as long along ``dim`` as ``weights`` (window * scale,); wraps at the end."""
-    total, mass = torch.empty(0), torch.zeros(length * scale)
-    for number, begin in enumerate(begins):
-        piece = part(begin)
-        along = [1] * piece.ndim
-        along[dim] = -1
-        if number == 0:
-            shape = list(piece.shape)
-            shape[dim] = length * scale
-            total = piece.new_zeros(shape)
+    total, mass = torch.zeros(()), torch.zeros(length * scale)
+    for begin in begins:
+        piece = part(begin).transpose(dim, -1)
+        if not total.ndim:
+            total = piece.new_zeros(*piece.shape[:-1], length * scale)
         index = (torch.arange(len(weights)) + begin * scale) % (length * scale)
-        total.index_add_(dim, index.to(piece.device), piece * weights.to(piece).reshape(along))
+        total.index_add_(-1, index.to(piece.device), piece * weights.to(piece))
         mass.index_add_(0, index, weights)
-    return total / mass.to(total).reshape(along)
+    return (total / mass.to(total)).transpose(dim, -1).contiguous()
 
 
 def windowed(
@@ -114,38 +110,6 @@ def windowed(
         return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
 
     return denoise
-
-
-class Front:
-    """Answers in windows, kept: a run over the first frames that a run over more of them goes on from.
-
-    A sampler that asks once a level gives there what it gives over all frames, bit by bit: every window that those
-    frames depend on was asked, two at the last level of ``sigmas``, one more at each level above.   The rest is 0.
-    """
-
-    def __init__(self, begins: Sequence[int], window: int, sigmas: Tensor) -> None:
-        self.begins, self.window, self.levels = begins, window, sigmas[:-1].float().tolist()
-        self.last: dict[float, int] = {}
-
-    def reach(self, frames: int) -> None:
-        """From now on the first ``frames`` frames are wanted."""
-        for level in reversed(self.levels):
-            self.last[level] = max(begin for begin in self.begins if begin < frames)
-            frames = self.last[level] + self.window
-
-    def kept(self, denoise: Denoiser) -> Denoiser:
-        """``denoise`` within the windows that are needed, each asked once a level."""
-        answers: dict[tuple[float, int], Tensor] = {}
-
-        def answer(x: Tensor, sigma: Tensor) -> Tensor:
-            level, (begin, _) = float(sigma[0]), WINDOW.get() or (0, 0)
-            if begin > self.last[level]:
-                return torch.zeros_like(x)
-            if (level, begin) not in answers:
-                answers[level, begin] = denoise(x, sigma)
-            return answers[level, begin]
-
-        return answer
 
 
 def shares_of(

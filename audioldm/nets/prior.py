@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from audioldm.diffusion import grids, guidance, schedule
-from audioldm.diffusion.noise import draw
+from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
@@ -57,6 +57,6 @@ class Prior(Component):
         """Unit vectors of sounds (B, D) that texts' (B, D) may mean, one a seed; guidance leaves ``empty`` (D,)."""
         sigmas = grids.trailing(SCHEDULE, steps)
         pair = guidance.Pair(self.denoiser(text), self.denoiser(empty.expand_as(text)))
-        noise = draw(text.shape[1:], generators([seed + OTHER for seed in seeds]), device=text.device)
+        noise = PerSample(generators([seed + OTHER for seed in seeds]), text.shape[1:], text.device)()
         x0 = SAMPLERS[sampler](guidance.classifier_free(pair, scale), noise * sigmas[0].item(), sigmas)
         return nnf.normalize(x0, dim=-1)

@@ -1,6 +1,6 @@
 """Edits of a sound with a text-to-sound model: ``wave`` (N,) at the model's rate in, a wave out, any length.
 
-Every edit takes ``EditOptions``: a seed, a guidance configuration, and the settings of ``Sampling``.   What an edit
+Every edit takes what ``Take`` lists: a seed, a guidance configuration, and the settings of ``Sampling``.   What an edit
 keeps is the input after the VAE, the vocoder and the phase refinement (its round trip); ``sounds.splice_into`` puts the
 untouched original back.   C channels, T latent frames, F bins, N samples.
 """
@@ -16,7 +16,6 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.components import Components
 from audioldm.diffusion import edit
-from audioldm.diffusion.prediction import Denoiser
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
 from audioldm.pipeline.conditions import Conditions, encode, sound_condition
@@ -24,23 +23,16 @@ from audioldm.pipeline.run import Options, Run
 from audioldm.pipeline.spans import Span
 from audioldm.ranges import SHARE
 from audioldm.signal.level import peak_of
-from audioldm.signal.mel import filterbank
+from audioldm.signal.mel import filterbank, log_mel
 from audioldm.signal.splice import attenuate, bandwidth, crossover, splice
 
-PEAK, MAX_GAIN = 0.5, 20.0
-"""The level that the models learned at (``signal.level.normalise_peak``)."""
-FADE = 0.03
-"""Seconds of cross-fade outside a region."""
-NOISE_PROMPT = "noise, hiss, hum"
-"""What ``denoise`` steers away from."""
-FULL = 0.95
-"""Share of the model's band from which a sound counts as full."""
-LARGEST_STEP = 12.0
-"""dB by which the new band may be brought to the level of the old one."""
-QUANTILE_TO_MEAN = 6 / 8.686
-"""6 dB in nepers."""
-DEEPEST = 26 / 8.686
-"""26 dB in nepers: what spectral subtraction turns a band down by at most; deeper cuts leave musical noise."""
+PEAK, MAX_GAIN = 0.5, 20.0  # the level that the models learned at (``signal.level.normalise_peak``)
+FADE = 0.03  # seconds of cross-fade outside a region
+NOISE_PROMPT = "noise, hiss, hum"  # what ``denoise`` steers away from
+FULL = 0.95  # share of the model's band from which a sound counts as full
+LARGEST_STEP = 10 ** (12 / 20)  # by which the new band may be brought to the level of the old one: 12 dB
+QUANTILE_TO_MEAN = 6 / 8.686  # 6 dB in nepers
+DEEPEST = 26 / 8.686  # 26 dB: what a band is turned down by at most; deeper cuts leave musical noise
 
 Prompt = str | Condition | Sequence[Span]
 """Words, a condition of one row, or words over time."""
@@ -48,7 +40,7 @@ Regions = Sequence[tuple[float, float]]
 """(from, to) in seconds."""
 
 
-class EditOptions(Options, total=False):
+class Take(Options, total=False):
     """What every edit takes beside its own settings; what is None or left out comes from the model's ``defaults``."""
 
     seed: int
@@ -82,39 +74,43 @@ class Canvas:
         run = run or Run.of(parts, [seed], shape=latent.shape[1:], **options)
         return Canvas(run, latent, wave.shape[0], gain, mean)
 
-    @property
-    def parts(self) -> Components:
-        return self.run.parts
-
     def conditions(self, prompt: Prompt) -> Conditions:
-        negative = self.run.settings.negative
-        if isinstance(prompt, str | Condition):
-            return encode(self.parts, [prompt], negative)
-        return encode(self.parts, [""], negative, prompt)
+        words, spans = (prompt, None) if isinstance(prompt, str | Condition) else ("", prompt)
+        return encode(self.run.parts, [words], self.run.settings.negative, spans)
 
     def mask(self, regions: Regions) -> Tensor:
         """(T, 1), 1 in ``regions``; frames beyond the sound's end are as its last one.   Raises AudioLDMError."""
-        spec, seconds = self.parts.spec, self.samples / self.parts.spec.rate
+        spec, seconds = self.run.parts.spec, self.samples / self.run.parts.spec.rate
         check_regions(regions, seconds)
         mask = edit.time_mask(regions, self.latent.shape[2], spec.seconds_per_latent)
         last = spec.latent_frames(seconds)
         mask[last:] = mask[last - 1]
         return mask.to(self.latent)
 
-    def filled(self, prompt: Prompt, mask: Tensor, *, rounds: int = 1) -> Tensor:
+    def sampled(
+        self,
+        prompt: Prompt,
+        x: Tensor,
+        sigmas: Tensor | None = None,
+        mask: Tensor | float = 1.0,
+        rounds: int = 1,
+    ) -> Tensor:
+        """The latent that x at the first of ``sigmas`` becomes under ``prompt``, known where ``mask`` is 0."""
+        denoise = self.run.denoiser(self.conditions(prompt), sigmas=sigmas)
+        return self.run.sample(edit.inpaint(denoise, self.latent, mask), x, sigmas, rounds=rounds)
+
+    def filled(self, prompt: Prompt, mask: Tensor | float = 1.0, rounds: int = 1) -> Tensor:
         """The latent with its masked part sampled anew; a mask of all ones is generation."""
-        conditions = self.conditions(prompt)
         x = (1 - mask) * self.latent + float(self.run.sigmas[0]) * self.run.noise()
-        inside = edit.inpaint(self.run.denoiser(conditions), self.latent, mask)
-        return mask * self.run.sample(inside, x, rounds=rounds) + (1 - mask) * self.latent
+        return mask * self.sampled(prompt, x, None, mask, rounds) + (1 - mask) * self.latent
 
     def raw(self, latent: Tensor) -> Tensor:
         """A latent to (N,) as the model gives it."""
-        seconds, refine_phase = self.samples / self.parts.spec.rate, self.run.settings.refine_phase
-        return longform.decode(self.parts, latent, seconds=seconds, refine_phase=refine_phase)[0]
+        seconds, rounds = self.samples / self.run.parts.spec.rate, self.run.settings.refine_phase
+        return longform.decode(self.run.parts, latent, seconds=seconds, refine_phase=rounds)[0]
 
     def decode(self, latent: Tensor) -> Tensor:
-        """A latent of this canvas to (N,) at the level of the sound that came in."""
+        """A latent to (N,) at the level of the sound that came in."""
         return self.raw(latent) / self.gain + self.mean
 
     def roundtrip(self) -> Tensor:
@@ -123,7 +119,7 @@ class Canvas:
 
     def spliced(self, latent: Tensor, regions: Regions, base: Tensor | None = None) -> Tensor:
         """``latent`` decoded inside the regions; outside ``base``, or the round trip (attention moves it a little)."""
-        edited, spec = self.decode(latent), self.parts.spec
+        edited, spec = self.decode(latent), self.run.parts.spec
         places = [(spec.samples(begin), spec.samples(end)) for begin, end in regions]
         base = self.roundtrip() if base is None else base
         return splice(base, edited, places, fade=spec.samples(FADE), power=False)
@@ -150,7 +146,7 @@ def transfer(
     invert: bool = False,
     source: str = "",
     regions: Regions | None = None,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """Make ``wave`` sound like ``prompt``: add noise up to ``strength``, denoise under the prompt.   SDEdit, 2022.
 
@@ -160,19 +156,16 @@ def transfer(
     """
     SHARE.check("strength", strength)
     canvas = Canvas.of(parts, wave, **options)
-    run, conditions = canvas.run, canvas.conditions(prompt)
+    run = canvas.run
     if strength == 1 and not invert and regions is None:
-        return canvas.raw(run.sample(run.denoiser(conditions), run.start()))
+        return canvas.raw(canvas.filled(prompt))
     sigmas = run.tail(strength)
-    denoise = run.denoiser(conditions, sigmas=sigmas)
     if invert:
         x = run.invert(canvas.latent, canvas.conditions(source).rows[0], sigmas)
     else:
         x = run.noised(canvas.latent, sigmas)
-    if regions is None:
-        return canvas.decode(run.sample(denoise, x, sigmas))
-    inside = edit.inpaint(denoise, canvas.latent, canvas.mask(regions))
-    return canvas.spliced(run.sample(inside, x, sigmas), regions)
+    latent = canvas.sampled(prompt, x, sigmas, 1.0 if regions is None else canvas.mask(regions))
+    return canvas.decode(latent) if regions is None else canvas.spliced(latent, regions)
 
 
 def inpaint(
@@ -182,7 +175,7 @@ def inpaint(
     *,
     regions: Regions,
     rounds: int = 1,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """Make ``regions`` anew so that they fit the rest, which comes back as its round trip.   RePaint, 2022.
 
@@ -191,7 +184,7 @@ def inpaint(
     """
     canvas = Canvas.of(parts, wave, **options)
     mask = canvas.mask(regions)
-    latent = canvas.filled(prompt, mask, rounds=rounds)
+    latent = canvas.filled(prompt, mask, rounds)
     return canvas.raw(latent) if bool((mask == 1).all()) else canvas.spliced(latent, regions)
 
 
@@ -203,7 +196,7 @@ def outpaint(
     before: float = 0.0,
     after: float = 0.0,
     rounds: int = 1,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """Let the sound begin ``before`` seconds earlier and go on ``after`` seconds longer.
 
@@ -211,11 +204,13 @@ def outpaint(
     """
     if min(before, after) < 0 or before + after == 0:
         raise AudioLDMError(f"before={before:g} and after={after:g} add nothing.", "Use more than 0 seconds.")
-    rate, head, end = parts.spec.rate, parts.spec.samples(before), parts.spec.samples(after)
-    canvas = Canvas.of(parts, mirrored(wave, head, end), **options)
-    new = [(0.0, before), (before + len(wave) / rate, (head + len(wave) + end) / rate)]
+    size, head, end = len(wave), parts.spec.samples(before), parts.spec.samples(after)
+    mirrored = torch.cat([wave, wave.flip(0)])[torch.arange(-head, size + end) % (2 * size)]
+    canvas = Canvas.of(parts, mirrored, **options)
+    rate = parts.spec.rate
+    new = [(0.0, before), (before + size / rate, (head + size + end) / rate)]
     regions = [region for region in new if region[1] > region[0]]
-    latent = canvas.filled(prompt, canvas.mask(regions), rounds=rounds)
+    latent = canvas.filled(prompt, canvas.mask(regions), rounds)
     base = nnf.pad(Canvas.of(parts, wave, canvas.run).roundtrip(), (head, end))
     return canvas.spliced(latent, regions, base)
 
@@ -227,7 +222,7 @@ def vary(
     *,
     strength: float = 0.6,
     regions: Regions | None = None,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """Another take of the same sound: SDEdit under the sound's own CLAP embedding, or under ``prompt``."""
     prompt = sound_condition(parts, wave) if prompt == "" else prompt
@@ -242,7 +237,7 @@ def morph(
     *,
     at: float | None = 0.5,
     strength: float = 0.6,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """The sound at ``at`` (0 first, 1 second) between two, as long as the shorter; None goes from one to the other.
 
@@ -256,12 +251,14 @@ def morph(
     other, run, frames = Canvas.of(parts, second[:length], canvas.run), canvas.run, canvas.latent.shape[2]
     sigmas = run.tail(strength)
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
-    noisy, denoisers = list[Tensor](), list[Denoiser]()
-    for one, prompt, wave in zip((canvas, other), prompts, (first, second), strict=True):
-        conditions = canvas.conditions(sound_condition(parts, wave[:length]) if prompt == "" else prompt)
-        noisy.append(run.invert(one.latent, conditions.rows[0], sigmas))
-        denoisers.append(run.guided(conditions.rows[0], conditions.empty, sigmas))
-    both = longform.over_time(parts, denoisers, frames, shares=torch.stack([1 - path, path]))
+    texts = [
+        canvas.conditions(sound_condition(parts, wave[:length]) if prompt == "" else prompt)
+        for prompt, wave in zip(prompts, (first, second), strict=True)
+    ]
+    rows = tuple(conditions.rows[0] for conditions in texts)
+    pairs = zip((canvas, other), rows, strict=True)
+    noisy = [run.invert(one.latent, row, sigmas) for one, row in pairs]
+    both = run.denoiser(Conditions(rows, texts[0].empty), sigmas=sigmas, shares=torch.stack([1 - path, path]))
     x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
     share = nnf.interpolate(path[None, None], length, mode="linear", align_corners=True)[0, 0]
     return canvas.raw(run.sample(both, x, sigmas)) / (canvas.gain ** (1 - share) * other.gain**share)
@@ -275,7 +272,7 @@ def mix(
     gains: Sequence[float] | None = None,
     offsets: Sequence[float] | None = None,
     strength: float = 0.0,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """The sum of sounds, each at its gain (dB) and offset (seconds); ``strength`` above 0 renders it as one scene."""
     gains, offsets = gains or [0.0] * len(waves), offsets or [0.0] * len(waves)
@@ -295,7 +292,7 @@ def upscale(
     prompt: Prompt = "",
     *,
     cutoff: float | None = None,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """Super-resolution: the band above ``cutoff`` Hz (read off the spectrum if None) is made, the band below is kept.
 
@@ -303,7 +300,15 @@ def upscale(
     band is the input's own, sample for sample through one crossover; the new band's level continues the old one's.
     """
     spec = parts.spec
-    cutoff = band_edge(wave, spec.rate, spec.fmax) if cutoff is None else cutoff
+    if cutoff is None:
+        cutoff = bandwidth(wave, spec.rate)
+        if cutoff <= 0:
+            raise AudioLDMError(
+                "The sound is silent: it has no band to continue.", "Give one that can be heard."
+            )
+        if cutoff >= FULL * spec.fmax:
+            why = f"The sound reaches {cutoff:.0f} Hz: it has the model's whole band."
+            raise AudioLDMError(why, "Give --cutoff in Hz to remake what is above.")
     if not 0 < cutoff < spec.fmax:
         why = f"cutoff={cutoff:g} Hz is not between 0 and the model's {spec.fmax:g} Hz."
         raise AudioLDMError(why, "Choose another.")
@@ -316,21 +321,10 @@ def upscale(
     mask = (torch.arange(canvas.latent.shape[-1]) >= last // spec.stride).to(canvas.latent)
     high = canvas.decode(canvas.filled(prompt, mask))
     # bring the new band to the level of the old one in the octave below the cutoff
-    bands, edge = slice(min(octave, last - 1), last), 10 ** (LARGEST_STEP / 20)
+    bands = slice(min(octave, last - 1), last)
     target, level = (mel_of(parts, w)[..., bands].exp().square().mean().sqrt() for w in (wave, high))
-    gain = float((target / level).clamp(1 / edge, edge))
+    gain = float((target / level).clamp(1 / LARGEST_STEP, LARGEST_STEP))
     return crossover(wave.float(), high * gain, cutoff, spec.rate)
-
-
-def band_edge(wave: Tensor, rate: int, most: float) -> float:
-    """Where the sound's band ends, in Hz.   Raises AudioLDMError where it has all of the model's band, or none."""
-    edge = bandwidth(wave, rate)
-    if edge <= 0:
-        raise AudioLDMError("The sound is silent: it has no band to continue.", "Give one that can be heard.")
-    if edge >= FULL * most:
-        why = f"The sound reaches {edge:.0f} Hz: it has the model's whole band."
-        raise AudioLDMError(why, "Give --cutoff in Hz to remake what is above.")
-    return edge
 
 
 def denoise(
@@ -340,13 +334,13 @@ def denoise(
     *,
     strength: float = 0.0,
     resynthesise: bool = False,
-    **options: Unpack[EditOptions],
+    **options: Unpack[Take],
 ) -> Tensor:
     """Turn noise down: first what is always there, then what the model does not believe in under ``prompt``.
 
-    The steady part (``steady_noise``) is taken off each band.   SDEdit away from NOISE_PROMPT then gives a cleaner mel,
-    and where a band of it is quieter than the round trip, the sound is turned down.   Phases stay, nothing is added;
-    ``resynthesise`` gives the model's sound instead.   Strength 0 is the first half alone, and the default:
+    The steady part is taken off each band.   SDEdit away from NOISE_PROMPT then gives a cleaner mel, and where a band
+    of it is quieter than the round trip, the sound is turned down.   Phases stay, nothing is added; ``resynthesise``
+    gives the model's sound instead.   Strength 0 is the first half alone, and the default:
     `recipes.embedded.release_checks.edits` says whether a model earns more.
     """
     SHARE.check("strength", strength)
@@ -354,40 +348,23 @@ def denoise(
     if guidance is None or guidance.weak is None:  # which steers away from the weak model instead
         options["negative"] = options.get("negative") or NOISE_PROMPT
     mel = mel_of(parts, wave.float())
-    gated = attenuate(wave.float(), without(mel, steady_noise(mel)), mel, parts.spec)
+    # The noise's own power fluctuates: its mean is above the tenth quantile of each band over time, by 9.8 dB for one
+    # bin of white noise and less for a band of many; 6 dB are added, as minimum statistics does (Martin 2001).
+    noise = mel.quantile(0.1, dim=2, keepdim=True) + QUANTILE_TO_MEAN
+    # spectral subtraction (Boll 1979)
+    rest = ((2 * mel).exp() - (2 * noise).exp()).clamp(min=1e-12).log() / 2
+    gated = attenuate(wave.float(), torch.maximum(rest, mel - DEEPEST), mel, parts.spec)
     canvas = Canvas.of(parts, gated, **options)
-    run, sigmas = canvas.run, canvas.run.tail(strength)
+    sigmas = canvas.run.tail(strength)
     if len(sigmas) < 2:
         return canvas.roundtrip() if resynthesise else gated
-    denoiser = run.denoiser(canvas.conditions(prompt), sigmas=sigmas)
-    clean = canvas.decode(run.sample(denoiser, run.noised(canvas.latent, sigmas), sigmas))
+    clean = canvas.decode(canvas.sampled(prompt, canvas.run.noised(canvas.latent, sigmas), sigmas))
     if resynthesise:
         return clean
     return attenuate(gated, mel_of(parts, clean), mel_of(parts, canvas.roundtrip()), parts.spec)
 
 
-def steady_noise(mel: Tensor, *, quiet: float = 0.1) -> Tensor:
-    """The log-mel (1, 1, 1, F) of what never stops: the ``quiet`` quantile of each band over time.
-
-    The noise's own power fluctuates: its mean is above that quantile, by 9.8 dB at a tenth for one bin of white noise
-    and less for a band of many.   6 dB are added, as minimum statistics does (Martin 2001).
-    """
-    return mel.quantile(quiet, dim=2, keepdim=True) + QUANTILE_TO_MEAN
-
-
-def without(mel: Tensor, noise: Tensor) -> Tensor:
-    """A log-mel with the power of ``noise`` taken off, at most by DEEPEST.   Boll 1979 (spectral subtraction)."""
-    rest = ((2 * mel).exp() - (2 * noise).exp()).clamp(min=1e-12).log() / 2
-    return torch.maximum(rest, mel - DEEPEST)
-
-
 def mel_of(parts: Components, wave: Tensor) -> Tensor:
     """The log-mel (1, 1, T, F) of a wave (N,), with silence up to a whole frame and to the least a frame needs."""
     size = max(parts.spec.frames(wave.shape[0] / parts.spec.rate) * parts.spec.hop, parts.spec.n_fft)
-    return longform.mel_between(parts, nnf.pad(wave, (0, size - wave.shape[0])), 0, size)
-
-
-def mirrored(wave: Tensor, head: int, end: int) -> Tensor:
-    """``wave`` (N,) with ``head`` and ``end`` samples of its mirror images before and after it."""
-    place = torch.arange(-head, wave.shape[0] + end) % (2 * wave.shape[0])
-    return wave[torch.where(place < wave.shape[0], place, 2 * wave.shape[0] - 1 - place)]
+    return log_mel(nnf.pad(wave, (0, size - wave.shape[0]))[None, None], parts.spec)

@@ -30,10 +30,17 @@ METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
 """Ways to combine the answer with the prompt and the answer without; each takes (pair, scale)."""
 NOISELESS = ("euler", "ddim", "flow_euler")
 """Samplers of first order without noise: the ones that CFG++ is a step of."""
+CLASSIFIER_LIMIT, CLAP_LIMIT = 1.0, 0.05
+"""Largest root mean square that a gradient may move x0 by at a step, where a latent's own is about 1.
+
+Far larger moves of CLAP's raise its score too, by loud sounds that only this CLAP finds nearer.
+"""
 
 
 @dataclass(frozen=True)
 class TargetClass:
+    """A class of a classifier of noisy latents, to steer to."""
+
     net: NoisyClassifier
     label: str
     sha256: str = ""
@@ -70,40 +77,27 @@ class TargetClass:
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance."""
+    """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance.
 
-    method: str = "classifier_free"
-    """a name in METHODS, with options as ``choose`` reads them"""
-    interval: tuple[float, float] | None = None
-    """guide only at noise levels sigma from the first to the second"""
-    threshold: tuple[float, float] | None = None
-    """dynamic thresholding: the quantile of |x0|, and the |x0| below which nothing is clipped"""
-    extra_prompts: tuple[tuple[str, float], ...] = ()
-    """further prompts with their weights; a negative one is avoided"""
-    weak: Components | None = None
-    """a worse model of the same latents and the same CLAP, to extrapolate away from (autoguidance)"""
-    clap: float = 0.0
-    """strength of the gradient of the CLAP score between the sound and its condition"""
-    clap_limit: float = 0.05
-    """largest root mean square that the CLAP gradient may move x0 by at a step; a latent's own is about 1
-
-    Far larger moves raise the score too, by loud sounds that only this CLAP finds nearer.
+    Raises AudioLDMError for a number out of its range.
     """
 
-    refiner: Components | None = None
-    """a model of the same latents that answers in the place of the first at the lowest noise levels (SDXL sec. 2.5)"""
-    refine: float = 0.2
-    """the share of the schedule's time that is the refiner's"""
-
+    method: str = "classifier_free"  # a name in METHODS, with options as ``choose`` reads them
+    interval: tuple[float, float] | None = (
+        None  # guide only at noise levels sigma from the first to the second
+    )
+    threshold: tuple[float, float] | None = None  # the quantile of |x0| to clip at, and what is never clipped
+    extra_prompts: tuple[tuple[str, float], ...] = ()  # more prompts with weights; a negative one is avoided
+    weak: Components | None = None  # a worse model of the same latents and CLAP, to extrapolate away from
+    clap: float = 0.0  # strength of the gradient of the CLAP score between the sound and its condition
+    refiner: Components | None = (
+        None  # a model of the same latents for the lowest noise levels (SDXL sec. 2.5)
+    )
+    refine: float = 0.2  # the share of the schedule's time that is the refiner's
     classifier: TargetClass | None = None
-    """a class of a classifier of noisy latents to steer to (classifier guidance)"""
-    classifier_scale: float = 1.0
-    """strength of that classifier's gradient; 1 is Bayes' rule"""
-    classifier_limit: float = 1.0
-    """largest root mean square that the classifier may move x0 by at a step; a latent's own is about 1"""
+    classifier_scale: float = 1.0  # strength of the classifier's gradient; 1 is Bayes' rule
 
     def __post_init__(self) -> None:
-        """Raise AudioLDMError for a number out of its range."""
         low, high = self.interval or (0.0, inf)
         quantile, floor = self.threshold or (1.0, 1.0)
         if not 0 <= low < high:
@@ -112,14 +106,19 @@ class GuidanceConfig:
         SHARE.check("guidance_threshold's QUANTILE", quantile)
         POSITIVE.check("guidance_threshold's FLOOR", floor)
         Between(0, 1, above=True).check("refine", self.refine)
-        for name in ("clap", "clap_limit", "classifier_scale", "classifier_limit"):
-            Between(0).check(name, getattr(self, name))
+        Between(0).check("clap", self.clap)
+        Between(0).check("classifier_scale", self.classifier_scale)
 
     def check(self, *, sampler: str | None, scale: float | None, negative: str = "") -> None:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")
         if self.method == "cfg_plus_plus":
-            check_cfg_plus_plus(sampler, scale)
+            if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+                why = f"guidance_method=cfg_plus_plus does not go with sampler={sampler}."
+                raise AudioLDMError(why, f"Use {', '.join(NOISELESS)}.")
+            if scale is not None and scale > 1:
+                why = f"guidance={scale:g} is too much for cfg_plus_plus."
+                raise AudioLDMError(why, "Use 0 to 1, such as 0.6.")
         if self.extra_prompts and self.method != "classifier_free":
             why = f"guidance_method={self.method} knows one prompt only."
             raise AudioLDMError(why, "Leave out guidance_extra_prompts.")
@@ -129,10 +128,11 @@ class GuidanceConfig:
 
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""
-        plain, changed = GuidanceConfig(), dict[str, Any]()
-        for name in ("method", "interval", "threshold", "extra_prompts", "clap"):
-            if (value := getattr(self, name)) != getattr(plain, name):
-                changed[f"guidance_{name}"] = value
+        plain, names = GuidanceConfig(), ("method", "interval", "threshold", "extra_prompts", "clap")
+        pairs = {name: getattr(self, name) for name in names}
+        changed = {
+            f"guidance_{name}": value for name, value in pairs.items() if value != getattr(plain, name)
+        }
         if self.weak is not None:
             changed["guidance_weak"] = {"name": self.weak.name, "sha256": self.weak.hashes}
         if (net := self.refiner) is not None:
@@ -149,8 +149,7 @@ class GuidanceConfig:
         if self.refiner is not None:
             check_same_latents(parts, self.refiner, "refiner")
             alone = replace(self, refiner=None)
-            first = alone.steer(parts, condition, empty, scale, sigmas)
-            last = alone.steer(self.refiner, condition, empty, scale, sigmas)
+            first, last = (alone.steer(net, condition, empty, scale, sigmas) for net in (parts, self.refiner))
             return wrappers.interval(first, last, low=start_level(parts.schedule, self.refine), high=inf)
         if self.weak is not None:
             check_same_latents(parts, self.weak, "guidance_weak")
@@ -168,18 +167,13 @@ class GuidanceConfig:
             guided = combine(pair, scale, **({"sigmas": sigmas} if self.method == "cfg_plus_plus" else {}))
         if self.interval is not None:
             guided = wrappers.interval(guided, pair.cond, low=self.interval[0], high=self.interval[1])
-        return self.pushed(parts, condition, guided)
-
-    def pushed(self, parts: Components, condition: Condition, guided: Denoiser) -> Denoiser:
-        """``guided`` after the gradients and the threshold."""
         if self.classifier is not None:
-            log_prob = self.classifier.log_prob(parts)
-            guided = wrappers.classifier(guided, log_prob, self.classifier_scale, limit=self.classifier_limit)
+            log_prob, strength = self.classifier.log_prob(parts), self.classifier_scale
+            guided = wrappers.classifier(guided, log_prob, strength, limit=CLASSIFIER_LIMIT)
         if self.clap:
-            guided = wrappers.reward(guided, clap_score(parts, condition), self.clap, limit=self.clap_limit)
+            guided = wrappers.reward(guided, clap_score(parts, condition), self.clap, limit=CLAP_LIMIT)
         if self.threshold is not None:
-            quantile, floor = self.threshold
-            guided = wrappers.dynamic_threshold(guided, quantile=quantile, floor=floor)
+            guided = wrappers.dynamic_threshold(guided, quantile=self.threshold[0], floor=self.threshold[1])
         return guided
 
 
@@ -211,11 +205,3 @@ def check_same_latents(parts: Components, other: Components, option: str) -> Non
     if torch.device(parts.device) != torch.device(other.device):
         why = f"{option} is on {other.device}, the model on {parts.device}."
         raise AudioLDMError(why, "Load both alike.")
-
-
-def check_cfg_plus_plus(sampler: str | None, scale: float | None) -> None:
-    if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
-        why = f"guidance_method=cfg_plus_plus does not go with sampler={sampler}."
-        raise AudioLDMError(why, f"Use {', '.join(NOISELESS)}.")
-    if scale is not None and scale > 1:
-        raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1, such as 0.6.")

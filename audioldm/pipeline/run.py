@@ -23,8 +23,7 @@ from audioldm.pipeline.longform import latent_shape, over_time
 
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
-FADE = 0.5
-"""Seconds over which neighbouring prompts of a timeline cross-fade."""
+FADE = 0.5  # seconds over which neighbouring prompts of a timeline cross-fade
 
 
 class Options(TypedDict, total=False):
@@ -48,10 +47,8 @@ class Run:
 
     parts: Components
     settings: Sampling
-    noise: PerSample
-    """of every clip, from its own seed; each is shaped (C, T, F)"""
-    sigmas: Tensor
-    """the grid (steps + 1,), descending, on the CPU: no step waits to read it"""
+    noise: PerSample  # of every clip, from its own seed; each is shaped (C, T, F)
+    sigmas: Tensor  # the grid (steps + 1,), descending, on the CPU: no step waits to read it
     guidance: GuidanceConfig
     on_step: OnStep | None
 
@@ -93,25 +90,27 @@ class Run:
         """A known latent with noise of the first level, where SDEdit begins; itself where there is no step to take."""
         return latent + sigmas[0].float() * self.noise() if len(sigmas) > 1 else latent
 
-    def guided(self, condition: Condition, empty: Condition, sigmas: Tensor | None = None) -> Denoiser:
-        """The guided net under one condition; ``sigmas`` is the part of the grid that it is used on, None all."""
-        grid = self.sigmas if sigmas is None else sigmas
-        return self.guidance.steer(self.parts, condition, empty, self.settings.guidance, grid)
-
     def denoiser(
         self,
         conditions: Conditions,
         *,
         loop: bool = False,
         sigmas: Tensor | None = None,
+        shares: Tensor | None = None,
         wrap: Callable[[Denoiser], Denoiser] = lambda denoise: denoise,
     ) -> Denoiser:
-        """The guided net under ``conditions``, for any number of frames; ``wrap`` goes around it in each window."""
-        spec, frames = self.parts.spec, self.noise.shape[1]
-        guided = [wrap(self.guided(condition, conditions.empty, sigmas)) for condition in conditions.rows]
-        spans = [(span.begin, span.end) for span in conditions.timeline]
-        shares = shares_of(spans, frames, spec.seconds_per_latent, FADE) if spans else None
-        return over_time(self.parts, guided, frames, shares=shares, loop=loop)
+        """The guided net under ``conditions``, for any number of frames; ``wrap`` goes around it in each window.
+
+        ``sigmas`` is the part of the grid that it is used on, None all; ``shares`` (P, T) says how much each row of the
+        conditions counts in each frame, None as their timeline says.
+        """
+        spec, grid = self.parts.spec, self.sigmas if sigmas is None else sigmas
+        steer = partial(self.guidance.steer, self.parts, scale=self.settings.guidance, sigmas=grid)
+        guided = [wrap(steer(condition, conditions.empty)) for condition in conditions.rows]
+        if shares is None and conditions.timeline:
+            spans = [(span.begin, span.end) for span in conditions.timeline]
+            shares = shares_of(spans, self.noise.shape[1], spec.seconds_per_latent, FADE)
+        return over_time(self.parts, guided, self.noise.shape[1], shares=shares, loop=loop)
 
     def sample(
         self, denoise: Denoiser, x: Tensor, sigmas: Tensor | None = None, *, rounds: int = 1

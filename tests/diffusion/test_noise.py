@@ -13,5 +13,5 @@ def test_a_sample_has_the_same_noise_alone_and_in_a_batch():
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    N.draw((4,), N.seeds([1]))
+    N.PerSample(N.seeds([1]), (4,))()
     assert torch.equal(before, torch.random.get_rng_state())

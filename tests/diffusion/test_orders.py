@@ -10,20 +10,21 @@ import torch
 from audioldm.diffusion import samplers as A
 
 HIGH, LOW = 10.0, 0.1
+CURVATURE = A.curvature
 
 # name: (sampler, order); DPM++ 3M has its own test below
 METHODS = {
-    "euler": (A.euler, 1),
+    "euler": (A.SAMPLERS["euler"], 1),
     "ddim": (A.ddim, 1),
-    "flow_euler": (A.flow_euler, 1),
+    "flow_euler": (A.SAMPLERS["flow_euler"], 1),
     "heun": (A.heun, 2),
-    "dpmpp_2m": (A.dpmpp_2m, 2),
-    "dpmpp_2m_sde, eta 0": (partial(A.dpmpp_2m_sde, eta=0.0), 2),
+    "dpmpp_2m": (A.SAMPLERS["dpmpp_2m"], 2),
+    "dpmpp_2m_sde, eta 0": (partial(A.SAMPLERS["dpmpp_2m_sde"], eta=0.0), 2),
     "plms": (A.plms, 2),
     "unipc, order 1": (partial(A.unipc, order=1), 2),
     "unipc, order 2": (A.unipc, 3),
     "unipc, order 3": (partial(A.unipc, order=3), 3),
-    "flow_midpoint": (A.flow_midpoint, 2),
+    "flow_midpoint": (A.SAMPLERS["flow_midpoint"], 2),
 }
 
 
@@ -71,15 +72,16 @@ def test_order_on_a_mixture_whose_denoiser_is_not_linear(name, mixture, normal):
 
 
 @pytest.mark.parametrize(
-    ("quadratic", "order"),
+    ("square", "order"),
     [
-        (A.curvature, 3),
-        (lambda reach: A.curvature(reach) / 2, 2),  # k-diffusion's
+        (CURVATURE, 3),
+        (lambda reach: CURVATURE(reach) / 2, 2),  # k-diffusion's
         (lambda reach: (1 - exp(-reach) - reach) / reach**2 - 0.5, 1),  # diffusers 0.42's
     ],
 )
-def test_dpmpp_3m_is_of_third_order_with_its_own_integral_only(quadratic, order, gaussian, normal):
-    run = partial(A.dpmpp_3m_sde, eta=0.0, quadratic=quadratic)
+def test_dpmpp_3m_is_of_third_order_with_its_own_integral_only(square, order, gaussian, normal, monkeypatch):
+    monkeypatch.setattr(A, "curvature", square)
+    run = partial(A.SAMPLERS["dpmpp_3m_sde"], eta=0.0)
     x = HIGH * normal(8, 3)
     for ratio in ratios(run, gaussian.denoise, x, gaussian.carried(x, HIGH, LOW), short_start):
         assert 0.94 * 2**order < ratio < 1.15 * 2**order
@@ -87,7 +89,7 @@ def test_dpmpp_3m_is_of_third_order_with_its_own_integral_only(quadratic, order,
 
 def test_dpmpp_3m_from_a_plain_grid_keeps_the_second_order_of_its_start(gaussian, normal):
     x = HIGH * normal(8, 3)
-    run = partial(A.dpmpp_3m_sde, eta=0.0)
+    run = partial(A.SAMPLERS["dpmpp_3m_sde"], eta=0.0)
     assert all(
         3.7 < ratio < 4.7 for ratio in ratios(run, gaussian.denoise, x, gaussian.carried(x, HIGH, LOW), even)
     )

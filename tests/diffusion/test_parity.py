@@ -109,26 +109,40 @@ def test_ddpm_with_the_large_variance_at_every_trained_step():
     close(A.ddpm(as_denoiser(net, SCHEDULE), x, sigmas, noise=noise_of(generator()), large=1.0), theirs)
 
 
+CURVATURE = A.curvature
+
+
+def third_order(square, **options):
+    """DPM++ 3M with another weight of the parabola's square term than its integral."""
+
+    def run(*args, **more):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(A, "curvature", square)
+            return A.SAMPLERS["dpmpp_3m_sde"](*args, **options, **more)
+
+    return run
+
+
 DPM, UNI = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 SDE, ZERO = {"algorithm_type": "sde-dpmsolver++"}, {"final_sigmas_type": "zero"}
 THIRD = {"solver_order": 3, "lower_order_final": False}
 # their DPM++ 3M has coefficients of its own (test_orders)
 BY_SIGMA = {
-    "euler": ("EulerDiscreteScheduler", {}, A.euler, False),
+    "euler": ("EulerDiscreteScheduler", {}, A.SAMPLERS["euler"], False),
     "heun": ("HeunDiscreteScheduler", {}, A.heun, False),
-    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}, A.euler_ancestral, True),
-    "dpmpp_2m": (DPM, {"solver_order": 2}, A.dpmpp_2m, False),
-    "dpmpp_2m_sde": (DPM, SDE, A.dpmpp_2m_sde, True),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}, A.SAMPLERS["euler_ancestral"], True),
+    "dpmpp_2m": (DPM, {"solver_order": 2}, A.SAMPLERS["dpmpp_2m"], False),
+    "dpmpp_2m_sde": (DPM, SDE, A.SAMPLERS["dpmpp_2m_sde"], True),
     "dpmpp_3m_sde": (
         DPM,
         {**SDE, **THIRD},
-        partial(A.dpmpp_3m_sde, quadratic=lambda reach: (1 - exp(-reach) - reach) / reach**2 - 0.5),
+        third_order(lambda reach: (1 - exp(-reach) - reach) / reach**2 - 0.5),
         True,
     ),
     "dpmpp_3m_sde, eta 0": (
         DPM,
         THIRD,
-        partial(A.dpmpp_3m_sde, eta=0.0, quadratic=lambda reach: A.curvature(reach) / 2),
+        third_order(lambda reach: CURVATURE(reach) / 2, eta=0.0),
         False,
     ),
     "unipc, order 1": (UNI, {"solver_order": 1, **ZERO}, partial(A.unipc, order=1), False),
@@ -171,7 +185,7 @@ def test_flow_euler(steps):
     u = scheduler.sigmas.double()
     sigmas = torch.where(u < 1, u / (1 - u), HIGHEST)
     theirs = walk_flow(scheduler, start())
-    for ours in (A.flow_euler, A.euler):
+    for ours in (A.SAMPLERS["flow_euler"], A.SAMPLERS["euler"]):
         got = ours(as_denoiser(net, FlowPath(), prediction="flow"), HIGHEST * start(), sigmas)
         close(got, theirs)  # HIGHEST stands for infinity: 1e-6 of the signal is missing
 

@@ -98,11 +98,6 @@ def test_outpaint_adds_and_keeps(pipe, wave, before, after):
     assert made[:head].abs().sum() > 0 or head == 0
 
 
-def test_mirror_has_no_step():
-    ramp = torch.arange(5.0)
-    assert edit.mirrored(ramp, 3, 7).tolist() == [2, 1, 0, 0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1]
-
-
 def test_upscale_keeps_the_low_band_and_fills_the_high(pipe, wave):
     low = lowpass(wave, 3000, 16000)
     made = edit.upscale(pipe, low)
