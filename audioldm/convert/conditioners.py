@@ -4,6 +4,7 @@ LAION-CLAP: arXiv:2211.06687.   HTS-AT: arXiv:2202.00874.   AudioLDM 2's GPT-2: 
 """
 
 import re
+from functools import partial
 from math import isqrt
 from typing import Any
 
@@ -31,22 +32,25 @@ GPT_KEYS = {
 GPT_MASK = re.compile(r"h\.\d+\.attn\.(?:masked_)?bias")  # the causal mask: old transformers saved it
 T5_KEYS = {"shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"}
 
-BLOCK, OUR_BLOCK = "audio_branch.layers.*.blocks.*", "audio_model.audio_encoder.layers.*.blocks.*"
+SWIN = {
+    "norm1": "layernorm_before", "norm2": "layernorm_after", "attn": "attention.self",
+    "attn.proj": "attention.output.dense", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+    **{f"attn.{name}": f"attention.self.{name}" for name in ("query", "key", "value")},
+}  # fmt: skip
+SAME = (
+    "patch_embed.proj",
+    "patch_embed.norm",
+    "norm",
+    "layers.*.downsample.reduction",
+    "layers.*.downsample.norm",
+)
+SOUND, LINEAR = "audio_model.audio_encoder", {"0": "linear1", "2": "linear2"}
 CLAP_NAMES = {
     "text_branch.**": "text_model.**",
-    **{f"{side}_projection.0": f"{side}_projection.linear1" for side in ("text", "audio")},
-    **{f"{side}_projection.2": f"{side}_projection.linear2" for side in ("text", "audio")},
-    f"{BLOCK}.norm1": f"{OUR_BLOCK}.layernorm_before",
-    f"{BLOCK}.norm2": f"{OUR_BLOCK}.layernorm_after",
-    **{f"{BLOCK}.attn.{name}": f"{OUR_BLOCK}.attention.self.{name}" for name in ("query", "key", "value")},
-    f"{BLOCK}.attn": f"{OUR_BLOCK}.attention.self",
-    f"{BLOCK}.attn.proj": f"{OUR_BLOCK}.attention.output.dense",
-    f"{BLOCK}.mlp.fc1": f"{OUR_BLOCK}.intermediate.dense",
-    f"{BLOCK}.mlp.fc2": f"{OUR_BLOCK}.output.dense",
-    **{f"audio_branch.layers.*.downsample.{n}": f"audio_model.audio_encoder.layers.*.downsample.{n}"
-       for n in ("reduction", "norm")},
-    **{f"audio_branch.{n}": f"audio_model.audio_encoder.{n}" for n in ("patch_embed.proj", "patch_embed.norm", "norm")},
-    "audio_branch.bn0": "audio_model.audio_encoder.batch_norm",
+    **{f"{side}_projection.{a}": f"{side}_projection.{b}" for side in ("text", "audio") for a, b in LINEAR.items()},
+    **{f"audio_branch.layers.*.blocks.*.{a}": f"{SOUND}.layers.*.blocks.*.{b}" for a, b in SWIN.items()},
+    **{f"audio_branch.{name}": f"{SOUND}.{name}" for name in SAME},
+    "audio_branch.bn0": f"{SOUND}.batch_norm",
 }  # fmt: skip
 CLAP_UNUSED = (
     r"text_branch\.embeddings\.position_ids",
@@ -64,10 +68,9 @@ def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:
     nets, unread = Nets(), list[str]()
     for prefix in prefixes(state, r"cond_stage_model(?:\.|s\.\d+\.)"):
         add_conditioner(nets, unread, below(state, prefix), prefix)
-    spare = below(score, "model.")
-    refuse_others({k: v for k, v in score.items() if not FRONT_END.fullmatch(k)}, MODEL, "clap.")
-    if "text_encoder" not in nets and is_clap(spare):
-        nets |= clap_nets(spare, "clap.model.")
+    scoring = known_below(score, MODEL, "clap.")
+    if "text_encoder" not in nets and is_clap(scoring):
+        nets |= clap_nets(scoring, "clap.model.")
     return nets, unread
 
 
@@ -75,12 +78,12 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
     """Translate and add one conditioner; AudioLDM 2 holds the same T5 twice, for the U-Net and for GPT-2."""
     part = {k: v for k, v in state.items() if not FRONT_END.fullmatch(k)}
     inner = below(part, "model.")
-    if is_clap(inner) or inner.keys() >= T5_KEYS:
-        refuse_others(part, MODEL, prefix)
-        new = clap_nets(inner, prefix + "model.") if is_clap(inner) else {"text_encoder_2": t5_net(inner)}
-        nets |= new
+    if is_clap(inner):
+        nets |= clap_nets(known_below(part, MODEL, prefix), f"{prefix}model.")
+    elif inner.keys() >= T5_KEYS:
+        nets["text_encoder_2"] = t5_net(known_below(part, MODEL, prefix))
     elif part.keys() >= GPT_KEYS:
-        refuse_others(part, GPT_PART, prefix)
+        known_below(part, GPT_PART, prefix)
         nets |= gpt_nets(part, prefix)
         for nested in prefixes(part, r"cond_stage_models\.\d+\."):
             add_conditioner(nets, unread, below(part, nested), prefix + nested)
@@ -88,9 +91,12 @@ def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) ->
         unread.append(prefix + min(part))
 
 
-def refuse_others(state: State, known: re.Pattern[str], prefix: str) -> None:
-    if strange := sorted(key for key in state if not known.fullmatch(key)):
-        raise unexplained(prefix + strange[0])
+def known_below(state: State, known: re.Pattern[str], prefix: str) -> State:
+    """What is below ``model.``.   Raises AudioLDMError for a key beside it that is not ``known``."""
+    others = (key for key in state if not known.fullmatch(key) and not FRONT_END.fullmatch(key))
+    if (strange := min(others, default=None)) is not None:
+        raise unexplained(prefix + strange)
+    return below(state, "model.")
 
 
 def is_clap(state: State) -> bool:
@@ -124,33 +130,32 @@ def clap_config(state: State) -> dict[str, Any]:
         "type_vocab_size": size("text_branch.embeddings.token_type_embeddings.weight"),
         "layer_norm_eps": 1e-5,  # RoBERTa's; transformers' default for CLAP, 1e-12, is BERT's
     }
-    dim = size("text_projection.2.weight")
-    parts = {"text_config": text, "audio_config": audio}
-    return {**parts, "projection_dim": dim, "projection_hidden_act": "relu"}
+    projection = {"projection_dim": size("text_projection.2.weight"), "projection_hidden_act": "relu"}
+    return {"text_config": text, "audio_config": audio, **projection}
 
 
 def convert_clap(state: State, prefix: str = "") -> State:
     """ClapModel's names: query, key and value are cut apart; what transformers computes itself is left out."""
-    parted: State = {}
-    for key, value in state.items():
-        if ".attn.qkv." in key:
-            for name, part in zip(("query", "key", "value"), value.chunk(3), strict=False):
-                parted[key.replace(".qkv.", f".{name}.")] = part
-        else:
-            parted[key] = value
+    parted = {key: value for key, value in state.items() if ".attn.qkv." not in key}
+    for key in state.keys() - parted.keys():
+        names = (key.replace(".qkv.", f".{name}.") for name in ("query", "key", "value"))
+        parted |= dict(zip(names, state[key].chunk(3), strict=False))
     return rename(parted, CLAP_NAMES, part="CLAP", prefix=prefix, drop=CLAP_UNUSED)
 
 
 def clap_nets(state: State, prefix: str = "") -> Nets:
-    whole, config = convert_clap(state, prefix), clap_config(state)
+    whole, config, nets = convert_clap(state, prefix), clap_config(state), Nets()
+    for side in ("text", "audio"):
+        part = {
+            key: value for key, value in whole.items() if key.startswith((f"{side}_model.", f"{side}_proj"))
+        }
+        nets[f"{side}_encoder"] = Net(part, partial(clap_tower, side), config)
+    return nets
 
-    def net(side: str) -> Net:
-        tower = getattr(transformers, f"Clap{side.title()}ModelWithProjection")
-        mine = (f"{side}_model.", f"{side}_proj")
-        part = {key: value for key, value in whole.items() if key.startswith(mine)}
-        return Net(part, lambda **c: tower(getattr(transformers.ClapConfig(**c), f"{side}_config")), config)
 
-    return {f"{side}_encoder": net(side) for side in ("text", "audio")}
+def clap_tower(side: str, **config: Any) -> Any:
+    part = getattr(transformers.ClapConfig(**config), f"{side}_config")
+    return getattr(transformers, f"Clap{side.title()}ModelWithProjection")(part)
 
 
 def t5_net(state: State) -> Net:
@@ -180,13 +185,10 @@ def gpt_nets(state: State, prefix: str) -> Nets:
         table = shapes.tensor(f"{theirs}_of_sequence_tokens.weight", 2)
         new[ours], new[f"{ours}_1"] = table[0].clone(), table[min(1, len(table) - 1)].clone()
     for place, name in enumerate(("projection", "projection_1")):
-        new[f"{name}.weight"] = shapes.tensor(f"input_sequence_embed_linear.{place}.weight", 2)
-        new[f"{name}.bias"] = shapes.tensor(f"input_sequence_embed_linear.{place}.bias", 1)
-    before = {
-        "text_encoder_dim": new["projection.weight"].shape[1],
-        "text_encoder_1_dim": new["projection_1.weight"].shape[1],
-        "langauge_model_dim": new["projection.weight"].shape[0],
-    }
+        for leaf, dims in (("weight", 2), ("bias", 1)):
+            new[f"{name}.{leaf}"] = shapes.tensor(f"input_sequence_embed_linear.{place}.{leaf}", dims)
+    (width, clap_dim), t5_dim = new["projection.weight"].shape, new["projection_1.weight"].shape[1]
+    before = {"text_encoder_dim": clap_dim, "text_encoder_1_dim": t5_dim, "langauge_model_dim": width}
     shapes = Shapes(inner, "GPT-2")
     width = shapes.size("wte.weight", axis=1)
     config = {

@@ -15,16 +15,19 @@ from audioldm.nets.vae import build_vae
 
 PREFIX = "first_stage_model."
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-INNER = ("norm1", "norm2", "conv1", "conv2")
+INNER = {name: name for name in ("norm1", "norm2", "conv1", "conv2")} | {"nin_shortcut": "conv_shortcut"}
 TRAINING = (r"loss\..+",)  # LPIPS and the discriminator of the autoencoder's training
 VOCODER_NAMES = {
     "conv_pre": "conv_pre", "conv_post": "conv_post", "ups.*": "upsampler.*",
     "resblocks.*.convs1.*": "resblocks.*.convs1.*", "resblocks.*.convs2.*": "resblocks.*.convs2.*",
 }  # fmt: skip
+WEIGHT_NORM = {
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+}
+"""today's and older names of a weight's length and direction"""
 RATES = {(16, 16, 8, 4, 4): ((5, 4, 2, 2, 2), 16000), (12, 10, 8, 4, 4): ((6, 5, 4, 2, 2), 48000)}
 """upsampling rates and sampling rate of the published vocoders, by their kernels"""
-CONFIG = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
-"""what HiFi-GAN's own JSON says that its weights do not"""
 
 
 def vae_net(state: State) -> Net:
@@ -32,34 +35,63 @@ def vae_net(state: State) -> Net:
     shapes = Shapes(state, "VAE")
     levels = range(max(1, shapes.count("encoder.down.")))
     channels = tuple(shapes.size(f"encoder.down.{i}.block.0.conv1.weight", 4) for i in levels)
+    latent, layers = shapes.size("post_quant_conv.weight", 4, axis=1), shapes.count("encoder.down.0.block.")
+    ours = rename(state, vae_names(len(channels)), part="VAE", prefix=PREFIX, drop=TRAINING)
     config = {
         "channels": channels,
-        "latent_channels": shapes.size("post_quant_conv.weight", 4, axis=1),
-        "layers": shapes.count("encoder.down.0.block."),
+        "latent_channels": latent,
+        "layers": layers,
         "groups": min(32, channels[0]),
     }
-    ours = rename(state, vae_names(len(channels)), part="VAE", prefix=PREFIX, drop=TRAINING)
     return Net(modern_attention(ours), build_vae, config)
 
 
 def vae_names(levels: int) -> dict[str, str]:
     """The table for an autoencoder: the decoder's levels are counted from the other end."""
-    table = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
-    ascending = range(levels)
-    sides = ("encoder", "down", "downsample", ascending), ("decoder", "up", "upsample", ascending[::-1])
-    for side, down, sampler, order in sides:
-        table |= {f"{side}.{name}": f"{side}.{name}" for name in ("conv_in", "conv_out")}
-        table[f"{side}.norm_out"] = f"{side}.conv_norm_out"
+    table = {name: name for name in ("quant_conv", "post_quant_conv")}
+    for side, down, sampler in ("encoder", "down", "downsample"), ("decoder", "up", "upsample"):
         middle = f"{side}.mid_block"
-        for name in INNER:
-            table |= {f"{side}.mid.block_{i}.{name}": f"{middle}.resnets.{i - 1}.{name}" for i in (1, 2)}
+        table |= {f"{side}.{name}": f"{side}.{name}" for name in ("conv_in", "conv_out")}
+        table |= {f"{side}.norm_out": f"{side}.conv_norm_out"}
         table |= {f"{side}.mid.attn_1.{a}": f"{middle}.attentions.0.{b}" for a, b in ATTENTION.items()}
-        for i, level in enumerate(order):
-            theirs, ours = f"{side}.{down}.{i}", f"{side}.{down}_blocks.{level}"
-            table |= {f"{theirs}.block.*.{name}": f"{ours}.resnets.*.{name}" for name in INNER}
-            table[f"{theirs}.block.*.nin_shortcut"] = f"{ours}.resnets.*.conv_shortcut"
-            table[f"{theirs}.{sampler}.conv"] = f"{ours}.{sampler}rs.0.conv"
+        blocks = {f"{side}.mid.block_{i}": f"{middle}.resnets.{i - 1}" for i in (1, 2)}
+        for i in range(levels):
+            ours = f"{side}.{down}_blocks.{i if down == 'down' else levels - 1 - i}"
+            blocks[f"{side}.{down}.{i}.block.*"] = f"{ours}.resnets.*"
+            table[f"{side}.{down}.{i}.{sampler}.conv"] = f"{ours}.{sampler}rs.0.conv"
+        table |= {f"{a}.{name}": f"{b}.{new}" for a, b in blocks.items() for name, new in INNER.items()}
     return table
+
+
+def vocoder_net(state: State, path: Path) -> Net:
+    """A HiFi-GAN; its own JSON beside ``path`` says the rates where the kernels are not published ones.
+
+    Its weight norm is folded: w = g v / |v|, the norm over all axes but the first (Salimans & Kingma 2016).
+    Raises AudioLDMError where a tensor of it is missing, or the rates cannot be known.
+    """
+    for new, old in WEIGHT_NORM.items():
+        state = {key.replace(new, old): value for key, value in unwrapped(state).items()}
+    shapes = Shapes(state, "vocoder")
+    for key in [key for key in state if key.endswith("weight_v")]:
+        length, value = shapes.tensor(f"{key[:-1]}g"), state.pop(key)
+        norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())), keepdim=True)
+        state[key[:-2]] = length * value / norm
+        del state[f"{key[:-1]}g"]
+    channels, mels, _ = shapes.tensor("conv_pre.weight", 3).shape
+    stages = shapes.count("ups.")
+    widths = tuple(shapes.size(f"ups.{i}.weight", 3, axis=-1) for i in range(stages))
+    branches = range(shapes.count("resblocks.") // max(stages, 1))
+    usual = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * len(branches)
+    config = read_config(path.with_suffix(".json")) or (widths in RATES and (*RATES[widths], usual))
+    if not config:
+        kernels_of = f"The vocoder's upsampling kernels {widths} are none of the published ones"
+        hint = "Put HiFi-GAN's JSON configuration beside the file, with the same name and .json."
+        raise AudioLDMError(f"{kernels_of}, and its rates are not in the weights.", hint)
+    sizes = dict(zip(("upsample", "rate", "dilations"), config, strict=True))
+    sizes |= {"mels": mels, "channels": channels, "upsample_kernels": widths}
+    sizes["kernels"] = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in branches)
+    ours = rename(state, VOCODER_NAMES, part="vocoder", prefix=f"{PREFIX}vocoder.")
+    return Net({**ours, "mean": torch.zeros(mels), "scale": torch.ones(mels)}, build_hifigan, sizes)
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> State:
@@ -67,53 +99,15 @@ def unwrapped(state: Mapping[str, Tensor]) -> State:
     return {re.sub(r"^(_orig_mod\.|module\.)+", "", key): value for key, value in state.items()}
 
 
-def without_weight_norm(state: Mapping[str, Tensor]) -> State:
-    """A generator's weights, folded: w = g v / |v|, the norm over all axes but the first.   Salimans & Kingma 2016."""
-    shapes, folded = Shapes(state, "vocoder"), State()
-    for key, value in state.items():
-        if match := re.fullmatch(r"(.+)\.(weight_v|parametrizations\.weight\.original1)", key):
-            size = ("weight_g", "parametrizations.weight.original0")[match[2] != "weight_v"]
-            norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())), keepdim=True)
-            folded[f"{match[1]}.weight"] = shapes.tensor(f"{match[1]}.{size}") * value / norm
-        elif not re.search(r"\.(weight_g|parametrizations\.weight\.original0)$", key):
-            folded[key] = value
-    return folded
-
-
-def vocoder_net(state: State, path: Path) -> Net:
-    """A HiFi-GAN; its own JSON beside ``path`` says the rates where the kernels are not published ones.
-
-    Raises AudioLDMError where a tensor of it is missing, or the rates cannot be known.
-    """
-    state = without_weight_norm(unwrapped(state))
-    shapes = Shapes(state, "vocoder")
-    before, stages = shapes.tensor("conv_pre.weight", 3), shapes.count("ups.")
-    widths = tuple(shapes.size(f"ups.{i}.weight", 3, axis=-1) for i in range(stages))
-    branches = shapes.count("resblocks.") // max(stages, 1)
-    config = read_config(path.with_suffix(".json"))
-    if config is None and widths in RATES:
-        dilations = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * branches
-        config = (*RATES[widths], dilations)
-    if config is None:
-        kernels_of = f"The vocoder's upsampling kernels {widths} are none of the published ones"
-        hint = "Put HiFi-GAN's JSON configuration beside the file, with the same name and .json."
-        raise AudioLDMError(f"{kernels_of}, and its rates are not in the weights.", hint)
-    kernels = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in range(branches))
-    mels, (rates, rate, dilations) = before.shape[1], config
-    ours = rename(state, VOCODER_NAMES, part="vocoder", prefix=f"{PREFIX}vocoder.")
-    sizes = {"mels": mels, "channels": before.shape[0], "rate": rate, "dilations": dilations}
-    sizes |= {"upsample": rates, "upsample_kernels": widths, "kernels": kernels}
-    return Net({**ours, "mean": torch.zeros(mels), "scale": torch.ones(mels)}, build_hifigan, sizes)
-
-
 def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]] | None:
     """Upsampling rates, sampling rate and dilations of HiFi-GAN's own configuration; None if it is another file."""
+    names = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
     config = read_json(path) if path.is_file() else {}
-    if CONFIG[0] not in config:
+    if names[0] not in config:
         return None
     try:
-        rates, rate, dilations = (config[key] for key in CONFIG)
+        rates, rate, dilations = (config[name] for name in names)
         return tuple(map(int, rates)), int(rate), tuple(tuple(map(int, d)) for d in dilations)
     except (KeyError, TypeError, ValueError) as error:
         hint = "Use HiFi-GAN's own configuration."
-        raise AudioLDMError(f"{path} has no usable {', '.join(CONFIG)} ({error}).", hint) from None
+        raise AudioLDMError(f"{path} has no usable {', '.join(names)} ({error}).", hint) from None

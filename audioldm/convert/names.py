@@ -5,25 +5,22 @@ In a table ``*`` stands for a number, ``**`` for the rest of a path, the same on
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State
 
-Names = Mapping[str, str]
 
-
-@dataclass(frozen=True)
-class Net:
-    """A net of a file: its weights in today's names, and what builds it."""
+class Net(NamedTuple):
+    """A net of a file: its weights in today's names, what builds it, and with which arguments."""
 
     state: State
     make: Callable[..., Any]
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Shapes:
 
 
 def rename(
-    state: Mapping[str, Tensor], names: Names, *, part: str, prefix: str = "", drop: Sequence[str] = (),
+    state: Mapping[str, Tensor], names: Mapping[str, str], *, part: str, prefix: str = "", drop: Sequence[str] = (),
     back: bool = False,
 ) -> State:  # fmt: skip
     """Every key of ``state`` by the table, or ``back`` by it, but what a pattern in ``drop`` matches whole.
@@ -65,34 +62,21 @@ def rename(
     >>> list(rename({"mid.attn_1.q.bias": zeros(1)}, {"mid.attn_*.q": "mid.attentions.*.to_q"}, part="VAE"))
     ['mid.attentions.1.to_q.bias']
     """
-    if back:
-        names = {ours: theirs for theirs, ours in names.items()}
-    new_name, renamed = translator(names), State()
+    rules, renamed = list[tuple[re.Pattern[str], str]](), State()
+    for old, new in ((ours, theirs) if back else (theirs, ours) for theirs, ours in names.items()):
+        pattern = re.escape(old).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")
+        rules.append((re.compile(pattern), re.sub(r"\*\*?", "{}", new)))
     for key, value in state.items():
         if any(re.fullmatch(pattern, key) for pattern in drop):
             continue
         path, _, leaf = key.rpartition(".")
-        new = new_name(path)
-        if new is None:
+        matches = (new.format(*match.groups()) for rule, new in rules if (match := rule.fullmatch(path)))
+        if (new := next(matches, None)) is None:
             raise unexplained(prefix + key)
         if f"{new}.{leaf}" in renamed:
             raise AudioLDMError(f"The {part} has {prefix + key!r} under two names.", "It is damaged.")
         renamed[f"{new}.{leaf}"] = value
     return renamed
-
-
-def translator(names: Names) -> Callable[[str], str | None]:
-    """The table as a function; None for a path that is not in it."""
-    rules = []
-    for theirs, ours in ((theirs, ours) for theirs, ours in names.items() if "*" in theirs):
-        pattern = re.escape(theirs).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")
-        rules.append((re.compile(pattern), re.sub(r"\*\*?", "{}", ours)))
-
-    def translate(path: str) -> str | None:
-        matches = (ours.format(*match.groups()) for rule, ours in rules if (match := rule.fullmatch(path)))
-        return names[path] if path in names else next(matches, None)
-
-    return translate
 
 
 def unexplained(key: str) -> AudioLDMError:

@@ -12,17 +12,10 @@ from audioldm.nets.folder import State
 from audioldm.nets.unet import Kind, LatentUNet, UNetSizes, build_unet
 
 PREFIX = "model.diffusion_model."
-KINDS: dict[tuple[bool, bool], Kind] = {(True, False): "film", (False, True): "cross", (True, True): "both"}
-"""by whether there is a vector, and whether there are tokens"""
-
 RESNET = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
+    "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+}  # fmt: skip
 TRANSFORMER = (
     "norm", "proj_in", "proj_out",
     *(f"transformer_blocks.*.{name}" for name in (
@@ -32,13 +25,9 @@ TRANSFORMER = (
 )  # fmt: skip
 """the same names in both"""
 ENDS = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "film_emb": "class_embedding",
-    "input_blocks.0.0": "conv_in",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
-}
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "film_emb": "class_embedding", "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
+}  # fmt: skip
 
 
 def convert(state: State) -> tuple[State, UNetSizes]:
@@ -60,27 +49,26 @@ def names(shape: UNetSizes) -> dict[str, str]:
     levels, layers, many = len(shape.channels), shape.layers, len(shape.contexts or ())
     attention = tuple(shape.attention or ())
 
-    def block(theirs: str, ours: str, layer: int, attends: bool) -> int:
-        """Name a residual block and the transformers after it; returns how many these are."""
+    def block(theirs: str, ours: str, layer: int, here: int) -> None:
+        """A residual block and the ``here`` transformers after it."""
         resnets[f"{theirs}.0"] = f"{ours}.resnets.{layer}"
-        here = many if attends else 0
-        for j in range(here):
-            transformers[f"{theirs}.{1 + j}"] = f"{ours}.attentions.{layer * many + j}"
-        return here
+        transformers.update(
+            {f"{theirs}.{1 + j}": f"{ours}.attentions.{layer * many + j}" for j in range(here)}
+        )
 
-    for n in range(1, levels * (layers + 1)):
-        level, layer = divmod(n - 1, layers + 1)
-        if layer < layers:
-            block(f"input_blocks.{n}", f"down_blocks.{level}", layer, attention[level])
-        else:
-            table[f"input_blocks.{n}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
-    block("middle_block", "mid_block", 0, True)
-    resnets[f"middle_block.{1 + many}"] = "mid_block.resnets.1"
     for n in range(levels * (layers + 1)):
+        level, layer = divmod(n - 1, layers + 1)
+        if n and layer < layers:
+            block(f"input_blocks.{n}", f"down_blocks.{level}", layer, many * attention[level])
+        elif n:
+            table[f"input_blocks.{n}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
         up, layer = divmod(n, layers + 1)
-        here = block(f"output_blocks.{n}", f"up_blocks.{up}", layer, attention[levels - 1 - up])
+        here = many * attention[levels - 1 - up]
+        block(f"output_blocks.{n}", f"up_blocks.{up}", layer, here)
         if layer == layers and up < levels - 1:
             table[f"output_blocks.{n}.{1 + here}.conv"] = f"up_blocks.{up}.upsamplers.0.conv"
+    block("middle_block", "mid_block", 0, many)
+    resnets[f"middle_block.{1 + many}"] = "mid_block.resnets.1"
     table |= {f"{t}.{inner}": f"{o}.{name}" for t, o in resnets.items() for inner, name in RESNET.items()}
     return table | {f"{t}.{inner}": f"{o}.{inner}" for t, o in transformers.items() for inner in TRANSFORMER}
 
@@ -110,12 +98,12 @@ def heads(channels: Sequence[int]) -> tuple[int, ...]:
 def read_shape(state: State, prefix: str = "") -> UNetSizes:
     """The sizes of a U-Net in diffusers' names; ``contexts`` has an entry for each transformer of a block."""
     shapes, middle = Shapes(state, "U-Net", prefix), "mid_block.attentions"
-    levels, transformers = (
-        range(max(1, shapes.count("down_blocks."))),
-        range(max(1, shapes.count(f"{middle}."))),
-    )
+    levels = range(max(1, shapes.count("down_blocks.")))
     channels = tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels)
-    keys = (f"{middle}.{j}.transformer_blocks.0.attn2.to_k.weight" for j in transformers)
+    keys = (
+        f"{middle}.{j}.transformer_blocks.0.attn2.to_k.weight"
+        for j in range(max(1, shapes.count(f"{middle}.")))
+    )
     widths = (shapes.size(key, axis=1) for key in keys)
     return UNetSizes(
         channels=channels,
@@ -136,11 +124,9 @@ def build(shape: UNetSizes, heads: Sequence[int] | int) -> LatentUNet:
         hint = "Known: at every level but the first, or but the last."
         raise AudioLDMError(f"The U-Net has attention at levels {shape.attention}.", hint)
     contexts = tuple(shape.contexts or ())
-    widths = [width for width in contexts if width is not None]
-    kind = KINDS.get((shape.film_dim is not None, bool(widths)))
-    if kind is None:
+    width = next((width for width in contexts if width is not None), None)
+    if shape.film_dim is None and width is None:
         raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
+    kind: Kind = "film" if width is None else "cross" if shape.film_dim is None else "both"
     sizes = replace(shape, heads=heads, contexts=contexts if len(contexts) > 1 else None)
-    if widths:
-        sizes = replace(sizes, context_dim=widths[0])
-    return build_unet(kind, **vars(sizes))
+    return build_unet(kind, **vars(sizes) | ({} if width is None else {"context_dim": width}))
