@@ -25,7 +25,7 @@ from transformers import SpeechT5HifiGan
 from audioldm.adapters.adapter import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
-from audioldm.nets.clap import NoClap, PretrainedClap, SmallClap, TextCall, TwoTowers
+from audioldm.nets.clap import NoClap, TextCall, TwoTowers
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
@@ -33,7 +33,7 @@ from audioldm.nets.vae import decode
 
 Mode = Literal["exact", "fast"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-Clap = SmallClap | PretrainedClap | NoClap
+Clap = TwoTowers | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
 Net = TypeVar("Net", bound=nn.Module)
 Recording = tuple[torch.cuda.CUDAGraph, tuple[Tensor | None, ...], Tensor]

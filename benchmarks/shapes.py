@@ -24,7 +24,7 @@ from audioldm.components import Sampling
 from audioldm.diffusion.grids import leading
 from audioldm.diffusion.noise import PerSample, seeds
 from audioldm.engines import Mode
-from audioldm.nets.clap import MelEncoder, SmallClap, train_tokenizer
+from audioldm.nets.clap import MelEncoder, TwoTowers, train_tokenizer
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
@@ -99,7 +99,7 @@ def ours(nets: Nets, mode: Mode = "exact", dtype: torch.dtype | None = None) -> 
     if mode != "exact" or dtype not in (None, torch.float32):
         nets = nets.copy(torch.float32)
     device = nets.unet.device
-    clap = SmallClap(nets.text_encoder, nets.tokenizer, MelEncoder(widths=(8, 8), dim=512, hidden=16))
+    clap = TwoTowers(nets.text_encoder, nets.tokenizer, MelEncoder(widths=(8, 8), dim=512, hidden=16))
     defaults = Sampling(10.24, 10, "ddim", "leading", GUIDANCE)
     pipe = AudioLDM(nets.unet, nets.vae, nets.vocoder, clap, AudioSpec(), defaults=defaults)
     return pipe.to(device, dtype, mode=mode)

@@ -18,7 +18,7 @@ PROMPTS = [
 def write(folder: Path) -> Path:
     """Write the model to ``folder``, and return it."""
     from audioldm.components import Sampling
-    from audioldm.nets.clap import MelEncoder, SmallClap, build_text_encoder, train_tokenizer
+    from audioldm.nets.clap import MelEncoder, TwoTowers, build_text_encoder, train_tokenizer
     from audioldm.nets.hifigan import build_hifigan
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
@@ -29,7 +29,7 @@ def write(folder: Path) -> Path:
         torch.manual_seed(0)
         tokenizer = train_tokenizer(PROMPTS, size=200)
         text = build_text_encoder(tokenizer, width=16, layers=1, heads=2, dim=16)
-        clap = SmallClap(text, tokenizer, MelEncoder(widths=(8, 8), dim=16, hidden=16))
+        clap = TwoTowers(text, tokenizer, MelEncoder(widths=(8, 8), dim=16, hidden=16))
         vae = build_vae(channels=(8, 8, 16), latent_channels=4, layers=1, groups=4)
         unet = build_unet(
             channels=(16, 32), latent_channels=4, layers=1, head_channels=8, film_dim=16, groups=4

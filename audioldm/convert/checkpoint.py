@@ -15,7 +15,6 @@ from audioldm.convert.folder import DEFAULT, ROBERTA, T5, TOKENIZERS, Choices, W
 from audioldm.convert.names import Net, below, unexplained
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State, fill, read_json, read_weights, save_component
-from audioldm.nets.unet import UNetSizes
 
 PARTS = (
     ("unet", r"model\.diffusion_model\."),
@@ -49,7 +48,7 @@ class Checkpoint:
     """A ``Source``: the nets that a file holds, by the names of component folders, and what it says besides."""
 
     path: Path
-    nets: dict[str, Net] = field(default_factory=dict)
+    nets: dict[str, Net]
     unread: list[str] = field(default_factory=list)
     """the first key of every conditioner that is unknown"""
     scale: float = 1.0
@@ -58,43 +57,34 @@ class Checkpoint:
     """which weights the U-Net has"""
     choices: Choices = DEFAULT
 
-    @property
-    def unet_shape(self) -> UNetSizes | None:
-        return self.nets["unet"].config["shape"] if "unet" in self.nets else None
-
     def has(self, name: str) -> bool:
         return name in self.nets
 
-    def build(self, name: str, **change: Any) -> Any:
-        """A net, with other settings where ``change`` says so.   Raises AudioLDMError for one that is not there."""
+    def build(self, name: str) -> Any:
+        """A net, with 8 heads where the published ones are asked for.   Raises AudioLDMError where it is not there."""
         if name not in self.nets:
             raise AudioLDMError(f"{self.path} has no {TITLES[name]}.", "Name a file that has one.")
         net = self.nets[name]
-        if name == "unet" and self.choices.heads == "as-published":
-            change = {"heads": PUBLISHED_HEADS, **change}
-        module = fill(lambda: net.make(**{**net.config, **change}), net.state, self.path)
+        eight = name == "unet" and self.choices.heads == "as-published"
+        config = {**net.config, **({"heads": PUBLISHED_HEADS} if eight else {})}
+        module = fill(lambda: net.make(**config), net.state, self.path)
         if name == "vae":
             module.register_to_config(scaling_factor=self.scale)
         return module
 
     def save(self, folder: Path) -> list[Path]:
-        for name in self.nets:
-            save_component(self.build(name), folder / name)
-        return [folder / name for name in self.nets]
+        return [save_component(self.build(name), folder / name).parent for name in self.nets]
 
     def tokenizer(self, kind: str) -> Path:
         """Where a tokenizer is: below the one that was named (T5's in ``tokenizer_2``), beside the file, or cached."""
         beside = self.path.parent / ("tokenizer" if kind == ROBERTA else "tokenizer_2")
-        places = [beside]
-        if self.choices.tokenizer is not None:
-            named = Path(self.choices.tokenizer)
-            if kind == ROBERTA or not self.has("text_encoder"):
-                places.insert(0, named)
-            if kind == T5:
-                places.insert(0, named / beside.name)
-        folder = next((place for place in places if place.is_dir()), None)
-        if folder is not None:
-            return folder
+        named, places = self.choices.tokenizer, [beside]
+        if named is not None and (kind == ROBERTA or not self.has("text_encoder")):
+            places.insert(0, Path(named))
+        if named is not None and kind == T5:
+            places.insert(0, Path(named) / beside.name)
+        if folders := [place for place in places if place.is_dir()]:
+            return folders[0]
         from audioldm.convert.hub import fetch_files
 
         return fetch_files(kind, TOKENIZERS[kind][0], instead=f"into {beside}").folder
@@ -112,9 +102,9 @@ def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
     if below(state, "conv_pre."):
         nets = {"vocoder": vocoder_net(state, path)}
     elif "encoder.conv_in.weight" in state and "quant_conv.weight" in state:
-        inner = below(state, "vocoder.")
-        nets = {"vocoder": vocoder_net(inner, path)} if inner else {}
-        nets["vae"] = vae_net({k: v for k, v in state.items() if not k.startswith("vocoder.")})
+        nets = {"vae": vae_net({k: v for k, v in state.items() if not k.startswith("vocoder.")})}
+        if inner := below(state, "vocoder."):
+            nets["vocoder"] = vocoder_net(inner, path)
     elif is_clap(state):
         nets = clap_nets(state)
     else:
@@ -127,7 +117,7 @@ def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
 def tensors(path: Path) -> State:
     """The weights of a file: below ``state_dict``, below ``generator`` (HiFi-GAN), or the table itself."""
     content: Mapping[str, Any] = read_weights(path)
-    inner = (content[name] for name in ("state_dict", "generator", "model") if name in content)
+    inner = (content.get(name) for name in ("state_dict", "generator", "model"))
     content = next((part for part in inner if isinstance(part, dict)), content)
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
@@ -140,12 +130,11 @@ def whole_checkpoint(path: Path, state: State, choices: Choices) -> Checkpoint:
     parts = sort(state)
     raw, average = parts["unet"], unet.average(state)
     weights: Weights = "ema" if average and choices.weights == "ema" else "raw"
-    if weights == "ema":
-        if missing := sorted(raw.keys() - average.keys()):  # half of one and half of the other is no model
-            why = f"The moving average lacks {missing[0]!r} ({len(missing)} of {len(raw)} keys)."
-            raise AudioLDMError(why, "Use the raw weights (--weights raw).")
-        raw = {**raw, **average}
-    ours, shape = unet.convert(raw)
+    if weights == "ema" and (missing := sorted(raw.keys() - average.keys())):
+        # half of one and half of the other is no model
+        why = f"The moving average lacks {missing[0]!r} ({len(missing)} of {len(raw)} keys)."
+        raise AudioLDMError(why, "Use the raw weights (--weights raw).")
+    ours, shape = unet.convert(average if weights == "ema" else raw)
     nets = {"unet": Net(ours, unet.build, {"shape": shape, "heads": unet.heads(shape.channels)})}
     if parts["vae"]:
         nets["vae"] = vae_net(parts["vae"])
@@ -160,13 +149,12 @@ def sort(state: State) -> dict[str, State]:
     """The keys of a whole checkpoint by the net that they belong to, without its prefix."""
     nets: dict[str, State] = {name: {} for name, _ in PARTS}
     for key, value in state.items():
-        for name, prefix in PARTS:
-            if match := re.match(prefix, key):
-                nets[name][key[match.end() :]] = value
-                break
-        else:
-            if key != "scale_factor" and not SCHEDULE.fullmatch(key):
-                raise unexplained(key)
+        matches = ((name, match) for name, prefix in PARTS if (match := re.match(prefix, key)))
+        name, match = next(matches, ("", None))
+        if match:
+            nets[name][key[match.end() :]] = value
+        elif key != "scale_factor" and not SCHEDULE.fullmatch(key):
+            raise unexplained(key)
     return nets
 
 
@@ -182,17 +170,14 @@ def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
     if missing := [name for name in TANGO_FILES if not (folder / name).is_file()]:
         hint = f"Tango needs {', '.join(TANGO_FILES)} in one folder."
         raise AudioLDMError(f"{folder / missing[0]} is missing.", hint)
-    path = folder / TANGO_MAIN
-    main = tensors(path)
+    main, scale = tensors(folder / TANGO_MAIN), read_json(folder / TANGO_CONFIG).get("scale_factor")
     if strange := sorted(k for k in main if not k.startswith(("unet.", "text_encoder."))):
         raise unexplained(strange[0])
-    first_stage = read_checkpoint(folder / TANGO_VAE).nets
-    scale = read_json(folder / TANGO_CONFIG).get("scale_factor")
     if not isinstance(scale, int | float):
         raise AudioLDMError(f"{folder / TANGO_CONFIG} has no scale_factor.", "Download the folder again.")
-    state = below(main, "unet.")
+    nets, state = read_checkpoint(folder / TANGO_VAE).nets, below(main, "unet.")
     shape = unet.read_shape(state, "unet.")
     heads = tuple(max(1, width // TANGO_HEAD) for width in shape.channels)
-    nets = {"unet": Net(state, unet.build, {"shape": shape, "heads": heads})}
+    nets["unet"] = Net(state, unet.build, {"shape": shape, "heads": heads})
     nets["text_encoder_2"] = t5_net(below(main, "text_encoder."))
-    return Checkpoint(path, first_stage | nets, scale=float(scale), choices=choices)
+    return Checkpoint(folder / TANGO_MAIN, nets, scale=float(scale), choices=choices)

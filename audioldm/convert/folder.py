@@ -10,7 +10,7 @@ from torch import nn
 
 from audioldm.convert import unet
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import MelEncoder, NoClap, PretrainedClap, SmallClap
+from audioldm.nets.clap import NoClap, TwoTowers
 from audioldm.nets.folder import class_name, load_component, read_json, reason
 from audioldm.nets.text_encoder import LENGTH, AudioLDM2TextEncoder, T5TextEncoder
 
@@ -86,10 +86,9 @@ class Folder:
         return (self.path / name).is_dir()
 
     def build(self, name: str) -> Any:
-        place, changes = self.place(name), {}
-        if name == "unet" and self.heads == "original" and (heads := published_heads(place)):
-            changes = {"attention_head_dim": heads}
-        return load_component(place, CLASSES[name], **changes)
+        place = self.place(name)
+        heads = published_heads(place) if name == "unet" and self.heads == "original" else None
+        return load_component(place, CLASSES[name], **({"attention_head_dim": heads} if heads else {}))
 
     def tokenizer(self, kind: str) -> Path:
         """The folder of the CLAP's or the T5's tokenizer."""
@@ -99,8 +98,10 @@ class Folder:
     def extractor(self) -> Any:
         """The feature extractor of the CLAP's audio tower; None, which is LAION's, where there is no file."""
         names = ("",) if self.place("text_encoder") == self.path else ("audio_encoder", "feature_extractor")
-        places = (self.path / name / file for name in names for file in EXTRACTORS)
-        folder = next((place.parent for place in places if place.is_file()), None)
+        places = (self.path / name for name in names)
+        folder = next(
+            (place for place in places if any((place / file).is_file() for file in EXTRACTORS)), None
+        )
         try:
             return folder and transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         except Exception as error:
@@ -114,24 +115,28 @@ def published_heads(folder: Path) -> tuple[int, ...] | None:
     number = config.get("num_attention_heads") or config.get("attention_head_dim")
     converted = config.get("class_embed_type") == "simple_projection" or "AudioLDM2" in class_name(config)
     channels = config.get("block_out_channels")
-    if not isinstance(number, int) or not converted or not isinstance(channels, list):
-        return None
-    return unet.heads(tuple(channels)) if set(map(type, channels)) == {int} else None
+    if (
+        isinstance(number, int)
+        and converted
+        and isinstance(channels, list)
+        and {*map(type, channels)} == {int}
+    ):
+        return unet.heads(channels)
+    return None
 
 
-def clap_of(source: Source) -> SmallClap | PretrainedClap | NoClap:
+def clap_of(source: Source) -> TwoTowers | NoClap:
     """The CLAP of a source, by what is there; ``NoClap`` beside a T5 alone."""
     if not source.has("text_encoder") and source.has("text_encoder_2"):
         return NoClap()
     text = source.build("text_encoder")
-    config = text.config.text_config if isinstance(text, transformers.ClapModel) else text.config
+    whole = isinstance(text, transformers.ClapModel)  # AudioLDM 2's, or transformers' own
+    config = text.config.text_config if whole else text.config
     tokenizer = load_tokenizer(source.tokenizer(ROBERTA), config.vocab_size)
-    if isinstance(text, transformers.ClapModel):  # AudioLDM 2's, or transformers' own
-        return PretrainedClap.from_clap(text, tokenizer, source.extractor())
+    if whole:
+        return TwoTowers.from_clap(text, tokenizer, source.extractor())
     audio = source.build("audio_encoder") if source.has("audio_encoder") else None
-    if isinstance(audio, MelEncoder):
-        return SmallClap(text, tokenizer, audio).eval()
-    return PretrainedClap(text, tokenizer, audio, source.extractor()).eval()
+    return TwoTowers(text, tokenizer, audio, source.extractor()).eval()
 
 
 def t5_of(source: Source, *, longest: int | None = None) -> T5TextEncoder:
@@ -142,13 +147,11 @@ def t5_of(source: Source, *, longest: int | None = None) -> T5TextEncoder:
 
 
 def token_encoder_of(
-    source: Source, clap: SmallClap | PretrainedClap | NoClap, *, alone: bool, longest: int | None = None
+    source: Source, clap: TwoTowers | NoClap, *, alone: bool, longest: int | None = None
 ) -> T5TextEncoder | AudioLDM2TextEncoder | None:
     """T5, or AudioLDM 2's GPT-2 behind it; None for a source without either."""
-    if not source.has("text_encoder_2"):
-        return None
-    t5 = t5_of(source, longest=longest)
-    if not source.has("language_model") or not isinstance(clap, PretrainedClap):
+    t5 = t5_of(source, longest=longest) if source.has("text_encoder_2") else None
+    if t5 is None or not source.has("language_model") or not isinstance(clap, TwoTowers):
         return t5
     projection, gpt = source.build("projection_model"), source.build("language_model")
     length = getattr(gpt.config, "max_new_tokens", None) or LENGTH
@@ -166,27 +169,19 @@ def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
         lost = next(name for name in files if name not in there)
         hint = f"Put the tokenizer of {kind} into {folder}: {', '.join(files)}."
         raise AudioLDMError(f"{folder / lost} is missing.", hint)
+    reader: Any = transformers.AutoTokenizer if kind == T5 else transformers.RobertaTokenizer
+    if kind == ROBERTA and "tokenizer.json" in there:
+        read_json(folder / "tokenizer.json")
+        named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
+        reader = reader if named.startswith("Roberta") else transformers.PreTrainedTokenizerFast
     try:
-        tokenizer = tokenizer_class(folder, kind).from_pretrained(folder, local_files_only=True)
+        tokenizer = reader.from_pretrained(folder, local_files_only=True)
         tokenizer(["a"], padding=True, truncation=True, max_length=8, return_tensors="pt")
         if kind == ROBERTA:  # its two files alone do not say it, and stock pipelines pad to it
             tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
-    except AudioLDMError:
-        raise
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise AudioLDMError(f"{folder} holds no tokenizer ({reason(error)}).", "Download it again.") from None
     if len(tokenizer) > vocabulary:
         why = f"The tokenizer {folder} has {len(tokenizer)} entries, its text encoder {vocabulary}."
         raise AudioLDMError(why, f"Use the tokenizer of {kind}, or the one that the model was trained with.")
     return tokenizer
-
-
-def tokenizer_class(folder: Path, kind: str) -> Any:
-    if kind == T5:
-        return transformers.AutoTokenizer
-    if not (folder / "tokenizer.json").is_file():
-        return transformers.RobertaTokenizer
-    read_json(folder / "tokenizer.json")
-    named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
-    roberta = named.startswith("Roberta")
-    return transformers.RobertaTokenizer if roberta else transformers.PreTrainedTokenizerFast

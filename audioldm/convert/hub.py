@@ -5,9 +5,9 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import constants, errors, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
@@ -15,7 +15,7 @@ from huggingface_hub.file_download import repo_folder_name
 from audioldm.convert.checkpoint import TANGO_FILES, TANGO_MAIN
 from audioldm.convert.folder import EXTRACTORS
 from audioldm.errors import AudioLDMError
-from audioldm.nets.folder import NAMES
+from audioldm.nets.folder import STEMS
 
 HTTPError: type[Exception] = errors.HfHubHTTPError.__mro__[1]
 """the base class of every failure of the hub's HTTP client, whichever client it uses"""
@@ -25,15 +25,15 @@ TOKENIZER = (
     "tokenizer.json", "spiece.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
 )  # fmt: skip
 BESIDE = {
-    "text_encoder": ("tokenizer/", "feature_extractor/"), "text_encoder_2": ("tokenizer_2/",), "": ("",),
-}  # fmt: skip
+    "text_encoder": ("tokenizer/", "feature_extractor/"),
+    "text_encoder_2": ("tokenizer_2/",),
+    "": ("",),
+}
 """where a component's tokenizer and feature extractor are; "" is a component that is the repository itself"""
 TOP = ("model_index.json", "scheduler/scheduler_config.json")
-INTO_FOLDER = "into a folder, and name that folder"
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """Files of one commit of one repository, in the cache."""
 
     folder: Path
@@ -68,58 +68,48 @@ def fetch_parts(
 
 def patterns(parts: Sequence[str], suffix: str) -> list[str]:
     """Components' configurations, tokenizers, feature extractors, and weights of one kind, whole or in shards."""
-    names: list[str] = []
-    stems = [name.removesuffix(suffix) for name in NAMES if name.endswith(suffix)]
     ends = (suffix, f"{suffix}.index.json", f"-*-of-*{suffix}")
-    weights = [f"{stem}{end}" for stem in stems for end in ends]
-    for part in parts:
-        home = f"{part}/".lstrip("/")
-        names += [f"{home}{name}" for name in ("config.json", *EXTRACTORS, *weights)]
-        names += [f"{place}{name}" for place in BESIDE.get(part, ()) for name in (*TOKENIZER, *EXTRACTORS)]
-    return names
+    weights = [f"{stem}{end}" for stem in STEMS for end in ends]
+    files = {f"{part}/".lstrip("/"): ("config.json", *EXTRACTORS, *weights) for part in parts}
+    beside = {place: (*TOKENIZER, *EXTRACTORS) for part in parts for place in BESIDE.get(part, ())}
+    return [home + name for table in (files, beside) for home, names in table.items() for name in names]
 
 
-def fetch_files(ref: str, patterns: Sequence[str], *, what: str = "", instead: str = INTO_FOLDER) -> Snapshot:
+def fetch_files(
+    ref: str, patterns: Sequence[str], *, what: str = "", instead: str = "into a folder, and name that folder"
+) -> Snapshot:
     """The files of a repository that match; the cache's, without asking, where it has them all.
 
     Raises AudioLDMError of one line that says which files (``what``) are missing and where they may be.
     """
     repo, _, revision = ref.partition("@")
     download = partial(snapshot_download, allow_patterns=list(patterns))
+    page, again = f"{constants.ENDPOINT}/{repo}", "Run again to resume"
     try:
         if revision != "main":
-            revision = revision or pinned(repo)
+            main = Path(
+                constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", "main"
+            )
+            pinned = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+            revision = revision or pinned
             with suppress(errors.LocalEntryNotFoundError):
                 local = Path(download(repo, revision=revision or None, local_files_only=True))
                 return Snapshot(local, repo, local.name)
         folder = Path(download(repo, revision=revision or None))
     except errors.HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
+    except errors.RevisionNotFoundError:
+        raise AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.") from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
-        raise refusal(error, ref, revision, what or ", ".join(patterns), instead) from None
+        line = str(error).strip().splitlines()[0][:160]
+        if isinstance(error, errors.RepositoryNotFoundError):
+            what = f"{repo} has no such model or file, or needs a login ({line})."
+            raise AudioLDMError(what, f"See {page}.") from None
+        if constants.HF_HUB_OFFLINE:
+            line, again = "HF_HUB_OFFLINE is set", "Unset it"
+        where = f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line})."
+        files = what or ", ".join(patterns)
+        raise AudioLDMError(
+            where, f"{again}, or copy {files} from {page}/tree/main {instead}.", code=1
+        ) from None
     return Snapshot(folder, repo, folder.name)
-
-
-def refusal(error: Exception, ref: str, revision: str | None, files: str, instead: str) -> AudioLDMError:
-    """Why ``files`` of ``ref`` cannot be fetched, and where they may be."""
-    repo = ref.partition("@")[0]
-    page, line = f"{constants.ENDPOINT}/{repo}", str(error).strip().splitlines()[0][:160]
-    if isinstance(error, errors.RevisionNotFoundError):
-        return AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return AudioLDMError(f"{repo} has no such model or file, or needs a login ({line}).", f"See {page}.")
-    again = "Run again to resume"
-    if constants.HF_HUB_OFFLINE:
-        line, again = "HF_HUB_OFFLINE is set", "Unset it"
-    return AudioLDMError(
-        f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line}).",
-        f"{again}, or copy {files} from {page}/tree/main {instead}.",
-        code=1,
-    )
-
-
-def pinned(repo: str) -> str:
-    """The commit of a repository that the cache holds, "" for none."""
-    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
-    main = cache / "refs" / "main"
-    return main.read_text(encoding="utf-8").strip() if main.is_file() else ""

@@ -5,6 +5,7 @@ That is diffusers' layout, and ``audioldm.json``: AudioSpec, defaults for genera
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import NoClap
 from audioldm.nets.folder import load_component, read_json, save_component, weight_file, weight_hash
 from audioldm.nets.text_encoder import LONGEST, AudioLDM2TextEncoder
-from audioldm.nets.unet import UNetSizes, learns_variance
+from audioldm.nets.unet import learns_variance
 from audioldm.nets.vae import stride_of
 from audioldm.paths import published, write_text
 from audioldm.progress import counted
@@ -50,13 +51,13 @@ PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}  # ours: d
 def open_checkpoint(path: Path, choices: Choices) -> Components:
     """The model of an original ``.ckpt`` or ``.pth``, with both CLAP towers and its encoders of tokens."""
     checkpoint = read_checkpoint(path, choices)
-    shape, betas = checkpoint.unet_shape, checkpoint.betas
     more = {"weights": checkpoint.weights, "heads": choices.heads, "scaling_factor": checkpoint.scale}
+    model = of_checkpoint(checkpoint, LONGEST)
     return replace(
-        of_checkpoint(checkpoint, LONGEST), name=path.stem, notice=NOTICE,
-        schedule=audioldm() if betas is None else from_betas(betas),
-        defaults=SUCCESSORS if shape is not None and len(shape.contexts or ()) > 1 else Sampling(),
-        about={"source": path.name, "licence": LICENCE, **more}, hashes={"checkpoint": weight_hash(path)},
+        model, name=path.stem, notice=NOTICE, hashes={"checkpoint": weight_hash(path)},
+        schedule=audioldm() if checkpoint.betas is None else from_betas(checkpoint.betas),
+        defaults=SUCCESSORS if len(checkpoint.nets["unet"].config["shape"].contexts) > 1 else Sampling(),
+        about={"source": path.name, "licence": LICENCE, **more},
     )  # fmt: skip
 
 
@@ -82,48 +83,37 @@ def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
     """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    nets: dict[str, Any] = {}
-    for name in counted((*NETS, "clap"), "nets"):
-        nets[name] = clap_of(source) if name == "clap" else source.build(name)
-    unet, vae, vocoder, clap = nets.values()
-    spec = spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
+    unet, vae, vocoder = (source.build(name) for name in counted(tuple(NETS), "nets"))
+    clap, channels = clap_of(source), vae.config.latent_channels
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
+    spec = spec or spec_of(vocoder, stride_of(vae), channels)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)
 
 
 def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     """Why a checkpoint cannot generate: it lacks a net, or its U-Net needs a condition that nothing in it gives."""
-    path, shape, nets = checkpoint.path, checkpoint.unet_shape, checkpoint.nets
-    parts = ["unet", "vae", "vocoder", "text_encoder"]
-    if shape is not None and shape.film_dim is None:
-        parts.remove("text_encoder")
-    missing = [TITLES[name] for name in parts if name not in nets]
-    if shape is None or missing:
+    path, nets = checkpoint.path, checkpoint.nets
+    shape = nets["unet"].config["shape"] if "unet" in nets else None
+    parts = ["unet", "vae", "vocoder", "text_encoder"][: 3 if shape and shape.film_dim is None else 4]
+    if missing := [TITLES[name] for name in parts if name not in nets]:
         there = ", ".join(TITLES[name] for name in parts if name in nets) or "none of them"
         hint = "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ...."
         what = f"{path} holds {there} but no {', no '.join(missing)}: it cannot generate alone."
         return AudioLDMError(what, hint)
-    if checkpoint.unread:
-        unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
-        problem = f"{path} has a conditioner that is {unknown}"
-    elif lacking := lacking_tokens(checkpoint, shape):
-        problem = f"The U-Net of {path} needs token sequences {lacking}"
-    else:
-        return None
-    return AudioLDMError(f"{problem}.", f"Take its other nets out with: audioldm export {path} -o FOLDER.")
-
-
-def lacking_tokens(checkpoint: Checkpoint, shape: UNetSizes) -> str:
-    """Which token sequences a U-Net needs and the file does not give, in words; "" where it gives them."""
-    nets = checkpoint.nets
     widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
     if "language_model" in nets and "text_encoder" in nets:
         widths.insert(0, nets["language_model"].config["n_embd"])
-    needed = [width for width in shape.contexts or () if width]
-    if needed in ([], widths):
-        return ""
-    gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
-    return f"({', '.join(map(str, needed))} wide); the file {gives}"
+    needed = [width for width in (shape and shape.contexts) or () if width]
+    if checkpoint.unread:
+        unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
+        problem = f"{path} has a conditioner that is {unknown}"
+    elif needed not in ([], widths):
+        gives = f"gives {', '.join(map(str, widths))}" if widths else "has no encoder for them"
+        wide = ", ".join(map(str, needed))
+        problem = f"The U-Net of {path} needs token sequences ({wide} wide); the file {gives}"
+    else:
+        return None
+    return AudioLDMError(f"{problem}.", f"Take its other nets out with: audioldm export {path} -o FOLDER.")
 
 
 def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
@@ -131,12 +121,12 @@ def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
     config = vocoder.config
     if hasattr(config, "spec"):  # a vocoder of this project, trained on one front end
         return replace(SPECS[config.spec], stride=stride, latent_channels=latent_channels)
-    hop = math.prod(config.upsample_rates)
+    facts = (config.sampling_rate, config.model_in_dim, math.prod(config.upsample_rates))
     for spec in SPECS.values():
-        if (spec.rate, spec.mels, spec.hop) == (config.sampling_rate, config.model_in_dim, hop):
+        if (spec.rate, spec.mels, spec.hop) == facts:
             return replace(spec, stride=stride, latent_channels=latent_channels)
-    what = f"{config.sampling_rate} Hz, {config.model_in_dim} mels and a hop of {hop}"
-    raise AudioLDMError(f"No known mel front end has {what}.", f"Known: {', '.join(SPECS)}.")
+    what = "No known mel front end has {} Hz, {} mels and a hop of {}.".format(*facts)
+    raise AudioLDMError(what, f"Known: {', '.join(SPECS)}.")
 
 
 def open_diffusers(folder: Path, choices: Choices) -> Components:
@@ -147,28 +137,25 @@ def open_diffusers(folder: Path, choices: Choices) -> Components:
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind not in ("AudioLDMPipeline", "AudioLDM2Pipeline"):
         raise AudioLDMError(f"{folder} is a {kind}.", "Known: AudioLDMPipeline, AudioLDM2Pipeline.")
-    successor = kind == "AudioLDM2Pipeline"
     schedule, prediction = read_scheduler(folder / "scheduler")
-    parts = HASHED if successor else (*NETS, "text_encoder")
     return replace(
         of_source(Folder(folder, choices.heads), alone=choices.heads == "original"), name=folder.name,
-        schedule=schedule, prediction=prediction, defaults=SUCCESSORS if successor else Sampling(), notice=NOTICE,
+        schedule=schedule, prediction=prediction, notice=NOTICE, hashes=hashes_of(folder),
+        defaults=SUCCESSORS if kind == "AudioLDM2Pipeline" else Sampling(),
         about={"source": str(folder), "licence": LICENCE, "heads": choices.heads},
-        hashes={part: weight_hash(weight_file(folder / part)) for part in parts if (folder / part).is_dir()},
     )  # fmt: skip
 
 
 def open_folder(folder: Path) -> Components:
     """The model in a folder that ``save_model`` wrote, float32 on the CPU.   Raises AudioLDMError."""
     index, about = read_json(folder / "model_index.json"), read_about(folder / "audioldm.json")
-    hashes = check_hashes(folder, about["sha256"])
+    hashes = hashes_of(folder, about["sha256"])
     schedule, prediction = read_scheduler(folder / "scheduler")
     model = of_source(Folder(folder), alone=index.get("texts", "alone") == "alone", spec=about["spec"])
-    config, spec = model.vocoder.config, model.spec
-    if math.prod(getattr(config, "upsample_rates", (spec.hop,))) != spec.hop:
-        raise AudioLDMError(f"{folder}: its vocoder and its spec differ in the hop.", AGAIN)
-    if (model.vae.config.latent_channels, stride_of(model.vae)) != (spec.latent_channels, spec.stride):
-        raise AudioLDMError(f"{folder}: its VAE and its spec differ.", AGAIN)
+    spec, hop = model.spec, math.prod(getattr(model.vocoder.config, "upsample_rates", (model.spec.hop,)))
+    facts = (hop, model.vae.config.latent_channels, stride_of(model.vae))
+    if facts != (spec.hop, spec.latent_channels, spec.stride):
+        raise AudioLDMError(f"{folder}: its vocoder, its VAE and its spec do not belong together.", AGAIN)
     more = {key: about[key] for key in ("defaults", "name", "about")} | {"controls": micro_of(folder)}
     return replace(model, schedule=schedule, prediction=prediction, hashes=hashes, **more)
 
@@ -181,36 +168,36 @@ def micro_of(folder: Path) -> tuple[MicroControl, ...]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """``audioldm.json``, with an AudioSpec and Sampling in it; AudioLDMError where something is missing or wrong."""
-    about = {"about": {}, "sha256": {}, **read_json(path)}
+    """``audioldm.json``, with an AudioSpec and Sampling in it; AudioLDMError where something is missing or wrong.
+
+    Their values must be of the defaults' types and in range.
+    """
+    about: dict[str, Any] = {"about": {}, "sha256": {}, **read_json(path)}
     for key, kind in ABOUT.items():
         if not isinstance(about.get(key), kind):
             raise AudioLDMError(f"{path}: {key}={about.get(key)!r:.60} is not valid.", AGAIN)
     if missing := [key for key in REQUIRED if key not in about["defaults"]]:
         raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
-    about["spec"] = typed(AudioSpec, about["spec"], path)
-    about["defaults"] = typed(Sampling, about["defaults"], path)
+    kinds: dict[str, Any] = {"spec": AudioSpec, "defaults": Sampling}
+    for part, kind in kinds.items():
+        plain = asdict(kind())
+        for key, value in about[part].items():
+            if key not in plain:
+                raise AudioLDMError(f"{path}: {key} is unknown here.", "Export the model again.")
+            usual = (float, int) if isinstance(plain[key], float) else (type(plain[key]),)
+            least = 1e-9 if part == "spec" and key != "fmin" else 0
+            if type(value) not in usual or not (type(value) is str or least <= value <= 2**20):
+                raise AudioLDMError(f"{path}: {key}={value!r:.60} is not valid.", AGAIN)
+        about[part] = kind(**about[part])
     return about
 
 
-def typed(kind: Any, values: dict[str, Any], path: Path) -> Any:
-    """A frozen dataclass of numbers and names from JSON, every value of its default's type and in range."""
-    plain = asdict(kind())
-    for key, value in values.items():
-        if key not in plain:
-            raise AudioLDMError(f"{path}: {key} is unknown here.", "Export the model again.")
-        usual = (float, int) if isinstance(plain[key], float) else (type(plain[key]),)
-        fits = type(value) in usual and (type(value) is str or 0 <= value <= 2**20)
-        if not fits or (kind is AudioSpec and value == 0 and key != "fmin"):
-            raise AudioLDMError(f"{path}: {key}={value!r:.60} is not valid.", AGAIN)
-    return kind(**values)
-
-
-def check_hashes(folder: Path, expected: dict[str, str]) -> dict[str, str]:
-    """The sha256 of every weight file; AudioLDMError where one is not what ``audioldm.json`` says."""
-    parts = [part for part in HASHED if part in expected or (folder / part).is_dir() or part in NETS]
-    files = {part: weight_file(folder / part) for part in parts}
-    hashes = {}
+def hashes_of(folder: Path, expected: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The sha256 of every weight file; AudioLDMError where one is not the ``expected``."""
+    expected, hashes = expected or {}, dict[str, str]()
+    files = {
+        part: weight_file(folder / part) for part in HASHED if part in expected or (folder / part).is_dir()
+    }
     for part, file in counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6):
         hashes[part] = weight_hash(file)
         if hashes[part] != expected.get(part, hashes[part]):
@@ -247,19 +234,18 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
 
     Stock diffusers opens it as AudioLDMPipeline where the U-Net is conditioned on CLAP's vector alone.
     """
+    tokens, facts = model.token_encoder, [part for part in model.controls if isinstance(part, MicroControl)]
     with published(folder) as stage:
         for name in counted(NETS, "nets"):
             save_component(getattr(model, name), stage / name, dtype=dtype)
         model.clap.save(stage, dtype=dtype)
-        if model.token_encoder is not None:
-            model.token_encoder.save(stage, dtype=dtype)
-        for control in model.controls:
-            if isinstance(control, MicroControl):
-                save_component(control.net, stage / "micro", dtype=dtype)
-        hashes = {part: weight_hash(weight_file(stage / part)) for part in HASHED if (stage / part).is_dir()}
+        if tokens is not None:
+            tokens.save(stage, dtype=dtype)
+        if facts:
+            save_component(facts[0].net, stage / "micro", dtype=dtype)
         content = {
             "format": 1, "name": model.name, "spec": asdict(model.spec), "defaults": asdict(model.defaults),
-            "about": model.about, "sha256": hashes,
+            "about": model.about, "sha256": hashes_of(stage),
         }  # fmt: skip
         # every schedule by its betas, which any diffusers scheduler takes as trained_betas
         scheduler = {
@@ -267,30 +253,28 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
             "num_train_timesteps": model.schedule.length, "trained_betas": model.schedule.betas.tolist(),
             "set_alpha_to_one": False, "steps_offset": 1,
         }  # fmt: skip
+        hifigan = isinstance(model.vocoder, SpeechT5HifiGan)
+        ours = tokens is not None or model.controls or learns_variance(model.unet) or not hifigan
+        nets = {name: getattr(model, name) for name in NETS}
+        if not isinstance(model.clap, NoClap):
+            nets |= {"text_encoder": model.clap.text_encoder, "tokenizer": model.clap.tokenizer}
+        if isinstance(tokens, AudioLDM2TextEncoder):
+            nets |= {
+                "projection_model": tokens.projection,
+                "language_model": tokens.gpt,
+                "text_encoder_2": tokens.t5.model,
+            }
+        elif tokens is not None:
+            nets["text_encoder_2"] = tokens.model
+        index: dict[str, Any] = {
+            name: [type(net).__module__.split(".")[0], type(net).__name__] for name, net in nets.items()
+        }
+        index |= {
+            "_class_name": "AudioLDM" if ours else "AudioLDMPipeline",
+            "scheduler": ["diffusers", "DDIMScheduler"],
+        }
+        if isinstance(tokens, AudioLDM2TextEncoder):
+            index["texts"] = "alone" if tokens.alone else "padded"
         write_text(stage / "scheduler" / "scheduler_config.json", json.dumps(scheduler))
-        write_text(stage / "model_index.json", json.dumps(index_of(model), indent=1))
+        write_text(stage / "model_index.json", json.dumps(index, indent=1))
         write_text(stage / "audioldm.json", json.dumps(content, indent=1))
-
-
-def index_of(model: Components) -> dict[str, Any]:
-    """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
-    hifigan = isinstance(model.vocoder, SpeechT5HifiGan)
-    more = (model.token_encoder is not None, model.controls, learns_variance(model.unet), not hifigan)
-    stock = not any(more)
-    index: dict[str, Any] = {
-        "_class_name": "AudioLDMPipeline" if stock else "AudioLDM",
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "unet": ["diffusers", type(model.unet).__name__],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "vocoder": ["transformers" if hifigan else "audioldm", type(model.vocoder).__name__],
-    }
-    if not isinstance(model.clap, NoClap):
-        index["text_encoder"] = ["transformers", "ClapTextModelWithProjection"]
-        index["tokenizer"] = ["transformers", type(model.clap.tokenizer).__name__]
-    if model.token_encoder is not None:
-        index["text_encoder_2"] = ["transformers", "T5EncoderModel"]
-    if isinstance(model.token_encoder, AudioLDM2TextEncoder):
-        index["projection_model"] = ["diffusers", "AudioLDM2ProjectionModel"]
-        index["language_model"] = ["transformers", "GPT2Model"]
-        index["texts"] = "alone" if model.token_encoder.alone else "padded"
-    return index

@@ -71,11 +71,11 @@ def rename(
             continue
         path, _, leaf = key.rpartition(".")
         matches = (new.format(*match.groups()) for rule, new in rules if (match := rule.fullmatch(path)))
-        if (new := next(matches, None)) is None:
+        if not (name := next(matches, "")):
             raise unexplained(prefix + key)
-        if f"{new}.{leaf}" in renamed:
+        if f"{name}.{leaf}" in renamed:
             raise AudioLDMError(f"The {part} has {prefix + key!r} under two names.", "It is damaged.")
-        renamed[f"{new}.{leaf}"] = value
+        renamed[f"{name}.{leaf}"] = value
     return renamed
 
 

@@ -9,10 +9,10 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import onnx
@@ -63,10 +63,7 @@ class Call(nn.Module):
 
     def __init__(self, function: Callable[..., Tensor], net: nn.Module) -> None:
         super().__init__()
-        self.function, self.net = function, net
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
+        self.forward, self.net = function, net
 
 
 class RealVocoder(nn.Module):
@@ -112,8 +109,7 @@ class RealVocoder(nn.Module):
         return wave
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """A net to write, inputs to try it on, and whether it may be run on more rows."""
 
     net: nn.Module
@@ -121,21 +117,18 @@ class Graph:
     rows: bool = False
 
 
-def clap_of(model: Components) -> TwoTowers:
-    if kind_of(model.unet) != "film" or not isinstance(model.clap, TwoTowers):
-        raise AudioLDMError(f"{model.name} attends to tokens.", "ONNX is for models of CLAP's vector.")
-    return model.clap
-
-
 def graphs(model: Components) -> dict[str, Graph]:
     """The four nets of a model at its own length.   Raises AudioLDMError for a model that is not of that kind."""
-    clap, tower, call = clap_of(model), clap_of(model).text_encoder, net_call(model.unet)
+    clap, vae, vocoder = model.clap, model.vae, model.vocoder
+    if kind_of(model.unet) != "film" or not isinstance(clap, TwoTowers):
+        raise AudioLDMError(f"{model.name} attends to tokens.", "ONNX is for models of CLAP's vector.")
+    tower, call = clap.text_encoder, net_call(model.unet)
     shape = model.spec.latent_shape(model.defaults.seconds, multiple_of(model.unet))
     latent = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     words = clap.tokenizer(
         "a dog barking", padding="max_length", max_length=clap.max_tokens, return_tensors="pt"
     )
-    film, mel = clap.embed_text(["a dog barking", ""]), decode(model.vae, latent)
+    film, mel = clap.embed_text(["a dog barking", ""]), decode(vae, latent)
     pair = {"x": torch.cat([latent, latent]), "t": torch.tensor([500.0, 500.0]), "film": film}
 
     def embed(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -144,20 +137,17 @@ def graphs(model: Components) -> dict[str, Graph]:
     def step(x: Tensor, t: Tensor, film: Tensor) -> Tensor:
         return call(x, t, Condition(film=film))
 
-    real = isinstance(model.vocoder, ISTFTVocoder)
-    vocoder = (
-        RealVocoder(model, mel.shape[2]) if real else Call(partial(vocode, model.vocoder), model.vocoder)
-    )
+    real = isinstance(vocoder, ISTFTVocoder)
+    sound = RealVocoder(model, mel.shape[2]) if real else Call(partial(vocode, vocoder), vocoder)
     return {
         "text": Graph(Call(embed, tower), {"tokens": words.input_ids, "mask": words.attention_mask}),
         "unet": Graph(Call(step, model.unet), pair, rows=True),
-        "decoder": Graph(Call(partial(decode, model.vae), model.vae), {"latent": latent}),
-        "vocoder": Graph(vocoder, {"mel": mel}),
+        "decoder": Graph(Call(partial(decode, vae), vae), {"latent": latent}),
+        "vocoder": Graph(sound, {"mel": mel}),
     }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What came of one graph: its file's size, its largest error against torch (of the largest value), and times."""
 
     graph: str
@@ -174,24 +164,21 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
     ``web`` is a folder of onnxruntime-web to copy.   Raises AudioLDMError for a model that is not conditioned on CLAP's
     vector, and where a file is missing.
     """
-    places = {
-        kind: {part: copied(file, folder, web) for part, file in files.items()}
-        for kind, files in RUNTIME.items()
-    }
+    places = {kind: {k: copied(v, folder, web) for k, v in files.items()} for kind, files in RUNTIME.items()}
     rows = []
     for name, graph in graphs(model).items():
         path = folder / f"{name}.onnx"
         write(graph, path)
         shrink(path, INT8.get(name, ()))
         rows.append(compare(name, graph, path))
-    clap_of(model).tokenizer.save_pretrained(folder / "tokenizer")
-    shutil.move(folder / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
-    shutil.rmtree(folder / "tokenizer")
-    settings, spec = model.defaults, model.spec
-    about = {name: getattr(settings, name) for name in ("seconds", "guidance", "retry_silent")}
-    about |= {"name": model.name, "rate": spec.rate, "tokens": clap_of(model).max_tokens, "runtime": places}
-    about |= {"shape": spec.latent_shape(settings.seconds, multiple_of(model.unet))}
-    about |= {"plan": plan(model, settings), "graphs": [vars(row) for row in rows]}
+    clap, settings, spec = cast(TwoTowers, model.clap), model.defaults, model.spec
+    write_text(folder / "tokenizer.json", clap.tokenizer.backend_tokenizer.to_str())
+    about = {
+        "name": model.name, "rate": spec.rate, "tokens": clap.max_tokens, "runtime": places,
+        "shape": spec.latent_shape(settings.seconds, multiple_of(model.unet)), "plan": plan(model, settings),
+        "graphs": [row._asdict() for row in rows],
+        **{name: getattr(settings, name) for name in ("seconds", "guidance", "retry_silent")},
+    }  # fmt: skip
     write_text(folder / "model.json", json.dumps(about))
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     return rows
@@ -208,29 +195,28 @@ def copied(name: str, folder: Path, web: Path | None) -> dict[str, str]:
 
 
 def write(graph: Graph, path: Path) -> None:
-    register_custom_op_symbolic("aten::frac", frac, OPSET)
-    register_custom_op_symbolic("aten::sinc", sinc, OPSET)
-    register_custom_op_symbolic("aten::sin", partial(periodic, 1), OPSET)
-    register_custom_op_symbolic("aten::cos", partial(periodic, 0), OPSET)
-    names = list(graph.example)
-    axes = {name: {0: "rows"} for name in (*names, "out")} if graph.rows else None
+    frac = lambda g, x: g.op("Sub", x, g.op("Floor", x))  # noqa: E731
+    symbols: dict[str, Callable[..., Any]] = {
+        "frac": frac,
+        "sinc": sinc,
+        "sin": partial(periodic, 1),
+        "cos": partial(periodic, 0),
+    }
+    for name, symbol in symbols.items():
+        register_custom_op_symbolic(f"aten::{name}", symbol, OPSET)
+    axes = {name: {0: "rows"} for name in (*graph.example, "out")} if graph.rows else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of shapes that are fixed, as they shall be
         torch.onnx.export(
-            graph.net.eval(), tuple(graph.example.values()), str(path), input_names=names, output_names=["out"],
-            dynamic_axes=axes, opset_version=OPSET, dynamo=False, do_constant_folding=False,
+            graph.net.eval(), tuple(graph.example.values()), str(path), input_names=list(graph.example),
+            output_names=["out"], dynamic_axes=axes, opset_version=OPSET, dynamo=False, do_constant_folding=False,
         )  # fmt: skip
-
-
-def frac(g: Any, x: Any) -> Any:
-    return g.op("Sub", x, g.op("Floor", x))
 
 
 def sinc(g: Any, x: Any) -> Any:
     """sin(pi x) / (pi x), and 1 at 0."""
-    angle = g.op("Mul", x, g.op("Constant", value_t=torch.tensor(torch.pi)))
-    zero = g.op("Equal", x, g.op("Constant", value_t=torch.tensor(0.0)))
-    one = g.op("Constant", value_t=torch.tensor(1.0))
+    pi, nought, one = (g.op("Constant", value_t=torch.tensor(value)) for value in (torch.pi, 0.0, 1.0))
+    angle, zero = g.op("Mul", x, pi), g.op("Equal", x, nought)
     return g.op("Where", zero, one, g.op("Div", g.op("Sin", angle), g.op("Where", zero, one, angle)))
 
 
@@ -273,8 +259,7 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
             nodes.append(helper.make_node("Mul", [f"{name}.whole", f"{name}.scale"], [name]))
         else:
             widened(f"{name}.half", value.astype(np.float16), name)
-    kept: dict[bytes, str] = {}
-    names: dict[str, str] = {}
+    kept, names = dict[bytes, str](), dict[str, str]()
     for node in model.graph.node:
         value = constant_of(node)
         if value.size < SMALLEST:
@@ -287,9 +272,8 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
     whole = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, weights)
-    onnx.save(
-        helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version), str(path)
-    )
+    versions = {"opset_imports": model.opset_import, "ir_version": model.ir_version}
+    onnx.save(helper.make_model(whole, **versions), str(path))
 
 
 def constant_of(node: Any) -> Any:
@@ -334,14 +318,10 @@ def plan(model: Components, settings: Sampling) -> dict[str, Any]:
     sigmas = choose(GRIDS, settings.grid, "grid")(model.schedule, settings.steps)
     most = 8 * settings.steps + 8
     calls: list[dict[str, Any]] = []
-    drawn = [1]
+    drawn = count(most)
 
     def unit(place: int) -> Tensor:
         return nnf.one_hot(torch.tensor([place]), 2 * most).double()
-
-    def noise() -> Tensor:
-        drawn[0] += 1
-        return unit(most + drawn[0] - 1)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         level = sigma.double()
@@ -354,15 +334,14 @@ def plan(model: Components, settings: Sampling) -> dict[str, Any]:
             raise AudioLDMError(f"sampler={settings.sampler} takes too many steps.", "Use dpmpp_2m.")
         return unit(len(calls) - 1)
 
-    start = unit(most) * sigmas[0]
-    end = choose(SAMPLERS, settings.sampler, "sampler")(denoise, start, sigmas, noise=noise)
+    start = unit(next(drawn)) * sigmas[0]
+    sampler = choose(SAMPLERS, settings.sampler, "sampler")
+    end = sampler(denoise, start, sigmas, noise=lambda: unit(next(drawn)))
     result = sparse(end * model.schedule.alpha_of(sigmas[-1]), most)
-    return {"calls": calls, "result": result, "noises": drawn[0]}
+    return {"calls": calls, "result": result, "noises": next(drawn) - most}
 
 
 def sparse(x: Tensor, most: int) -> list[tuple[str, int, float]]:
     """The factors of a sum that are not 0: of an answer ("x0") or of a noise, its number and its factor."""
-    return [
-        ("noise" if place >= most else "x0", place % most, float(x[0, place]))
-        for place in x[0].nonzero()[:, 0].tolist()
-    ]
+    places = x[0].nonzero()[:, 0].tolist()
+    return [("noise" if place >= most else "x0", place % most, float(x[0, place])) for place in places]

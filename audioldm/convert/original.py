@@ -18,7 +18,7 @@ from audioldm.convert.first_stage import VOCODER_NAMES, vae_names
 from audioldm.convert.names import rename
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.folder import State
 from audioldm.nets.unet import UNetSizes
 from audioldm.paths import staged
@@ -37,7 +37,7 @@ def save_checkpoint(model: Components, path: Path) -> None:
 def original_state(model: Components) -> State:
     """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
     shape, clap = unet_shape(model), model.clap
-    if not isinstance(clap, PretrainedClap) or clap.audio_encoder is None:
+    if not isinstance(clap, TwoTowers) or not (clap.audio_encoder and clap.extractor):
         why = f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds."
         raise AudioLDMError(why, "Export to a folder, or take the original .ckpt as the base.")
     if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
@@ -77,7 +77,7 @@ def unet_shape(model: Components) -> UNetSizes:
     return UNetSizes(channels, layers=config.layers_per_block, attention=attention, contexts=(None,))
 
 
-def clap_state(clap: PretrainedClap) -> State:
+def clap_state(clap: TwoTowers) -> State:
     """Both towers in LAION's names, with all that its file has besides."""
     towers = {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()}
     state = joined_attention(rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True))

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from audioldm.convert.folder import DEFAULT, Choices, Folder, Source, clap_of, t
 from audioldm.convert.model import open_checkpoint, open_diffusers, open_folder, open_tango
 from audioldm.convert.run import open_run_checkpoint, run_of
 from audioldm.errors import AudioLDMError
-from audioldm.nets.clap import NoClap, SmallClap
+from audioldm.nets.clap import MelEncoder, NoClap
 from audioldm.nets.folder import SUFFIXES, class_name, find_weights, read_json
 from audioldm.nets.text_encoder import LONGEST
 
@@ -26,8 +26,8 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "text_encoder": ("text_encoder_2",),
 }  # fmt: skip
 """the component folders of a part in a model folder; the first must be there"""
-ALONE = {"clap": ("ClapModel",), "text_encoder": ("T5EncoderModel",)}
-"""classes of which a folder by itself is the part, with its tokenizer"""
+ALONE = {"clap": "ClapModel", "text_encoder": "T5EncoderModel"}
+"""the class of which a folder by itself is the part, with its tokenizer"""
 
 
 def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
@@ -46,7 +46,7 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
             hint = "Join its parts: audioldm export --ldm ...."
             raise AudioLDMError(f"{path} is a run, not a whole model.", hint)
         model = open_diffusers(path, options)
-        if isinstance(model.clap, SmallClap):  # a folder of this project
+        if isinstance(model.clap.audio_encoder, MelEncoder):  # a folder of this project
             raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
         return model
     check_ref(path, str(ref))
@@ -91,16 +91,11 @@ class Part:
         return [file for place in places if place.is_dir() for file in find_weights(place)]
 
     def open(self) -> Any:
-        name = FOLDERS[self.kind][0]
-        source: Source
+        name, source = FOLDERS[self.kind][0], cast(Source, Folder(self.path, self.choices.heads))
         if self.path.is_file() and run_of(self.path) is not None:
             return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else name)
-        if self.path.is_file():
-            source = read_checkpoint(self.path, self.choices)
-        elif is_tango(self.path):
-            source = read_tango(self.path, self.choices)
-        else:
-            source = Folder(self.path, self.choices.heads)
+        if self.path.is_file() or is_tango(self.path):
+            source = (read_checkpoint if self.path.is_file() else read_tango)(self.path, self.choices)
         if self.kind == "clap":
             return clap_of(source)
         return t5_of(source, longest=LONGEST) if self.kind == "text_encoder" else source.build(name)
@@ -125,23 +120,17 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
         inside = (folder / FOLDERS[kind][0] / "config.json").is_file()
         if inside and (folder != path.parent or path.name in FOLDERS[kind]):
             return Part(kind, folder, str(ref), options)
-    check_alone(path, kind)
+    if not is_tango(path):  # it must be the part itself
+        if not (path / "config.json").is_file():
+            what, hint = f"{path} holds no {FOLDERS[kind][0]}", "Name another."
+            if (path / "config.yaml").is_file():
+                hint = "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)."
+                what += ": the run is not finished"
+            raise AudioLDMError(f"{what}.", hint)
+        name, known = class_name(read_json(path / "config.json")), ALONE.get(kind)
+        if known not in (None, name):
+            raise AudioLDMError(f"{path} holds a {name}, no {known}.", "Name another folder.")
     return Part(kind, path, str(ref), options)
-
-
-def check_alone(path: Path, kind: Kind) -> None:
-    """Refuse a folder that is not the part itself."""
-    if is_tango(path):
-        return
-    if not (path / "config.json").is_file():
-        what, hint = f"{path} holds no {FOLDERS[kind][0]}", "Name another."
-        if (path / "config.yaml").is_file():
-            hint = "Train it to its end, or name its checkpoint (checkpoints/last.ckpt)."
-            what += ": the run is not finished"
-        raise AudioLDMError(f"{what}.", hint)
-    name = class_name(read_json(path / "config.json"))
-    if kind in ALONE and name not in ALONE[kind]:
-        raise AudioLDMError(f"{path} holds a {name}, no {' or '.join(ALONE[kind])}.", "Name another folder.")
 
 
 def open_part(

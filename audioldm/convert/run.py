@@ -21,9 +21,9 @@ from audioldm.tables import read_content
 BUILDERS = (
     "audioldm.nets.unet.build_unet", "audioldm.nets.vae.build_vae", "audioldm.nets.hifigan.build_hifigan",
     "audioldm.nets.istft_vocoder.ISTFTVocoder", "audioldm.nets.clap.build_small_clap",
-    "audioldm.nets.clap.train_tokenizer",
-    "audioldm.nets.minilm.minilm_word_embeddings", "audioldm.nets.minilm.minilm_tokenizer",
-    "audioldm.datasets.synthetic.captions", "audioldm.convert.reference.open_part",
+    "audioldm.nets.clap.train_tokenizer", "audioldm.nets.minilm.minilm_word_embeddings",
+    "audioldm.nets.minilm.minilm_tokenizer", "audioldm.datasets.synthetic.captions",
+    "audioldm.convert.reference.open_part",
 )  # fmt: skip
 """what the configuration of a run may call to build a net: nothing that writes"""
 HYDRA = ("_target_", "_partial_")  # how the training builds a net, not with what
@@ -61,21 +61,18 @@ def index_of(run: Path) -> dict[str, Any]:
 def open_run_checkpoint(file: Path, name: str) -> Any:
     """The net ``name`` of a training checkpoint: its averaged weights where it has an average, else its weights."""
     settings = run_settings(file.parent.parent)
-    if name not in settings["task"]:
+    task = settings["task"]
+    if name not in task:
         raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
     content = read_weights(file)
     weights, callbacks = content.get("state_dict"), content.get("callbacks") or {}
     if not isinstance(weights, dict):
         raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
     state = below(weights, f"{name}.")
-    for shadows in (item.get("shadows", {}) for item in callbacks.values() if isinstance(item, dict)):
-        state = shadows.get("ema", state)
-
-    def build() -> Any:
-        net = built(settings["task"][name])
-        return with_variance(net) if name == "unet" and settings["task"].get("learned_variance") else net
-
-    return fill(build, state, file)
+    for item in callbacks.values():
+        state = item.get("shadows", {}).get("ema", state) if isinstance(item, dict) else state
+    wide = name == "unet" and task.get("learned_variance")
+    return fill(lambda: with_variance(built(task[name])) if wide else built(task[name]), state, file)
 
 
 def built(node: Any) -> Any:
@@ -87,8 +84,7 @@ def built(node: Any) -> Any:
     values = {str(key): built(value) for key, value in node.items() if key not in HYDRA}
     if "_target_" not in node:
         return values
-    target = str(node["_target_"])
-    if target not in BUILDERS:
+    if (target := str(node["_target_"])) not in BUILDERS:
         raise AudioLDMError(f"The run's configuration names {target!r}.", f"Known: {', '.join(BUILDERS)}.")
     module, _, name = target.rpartition(".")
     return getattr(import_module(module), name)(**values)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torchaudio.functional as taf
 import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from transformers import ClapTextModelWithProjection, PreTrainedTokenizerFast
@@ -48,60 +49,6 @@ def unread_words(encoder: Any, text: str) -> tuple[int, list[str]]:
     end = max((last for _, last in read["offset_mapping"]), default=0)
     within = bool(text[end : end + 1].strip())
     return longest, text[text.rfind(" ", 0, end) + 1 if within else end :].split()
-
-
-class TwoTowers(nn.Module):
-    """A text tower with its tokenizer and an audio tower, or None for it, that end in one space of unit vectors."""
-
-    rate: int = 16000
-
-    def __init__(self, text_encoder: Any, tokenizer: Any, audio_encoder: Any) -> None:
-        super().__init__()
-        self.text_encoder, self.tokenizer, self.audio_encoder = text_encoder, tokenizer, audio_encoder
-        config = text_encoder.config
-        self.dim: int = config.projection_dim
-        self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
-        if self.max_tokens < 3:
-            why = f"The text tower has positions for {self.max_tokens} tokens."
-            raise AudioLDMError(why, "Its config.json is not its own.")
-
-    @property
-    def device(self) -> torch.device:
-        return self.text_encoder.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.text_encoder.dtype
-
-    def embed_text(self, prompts: Sequence[str], function: TextCall | None = None) -> Tensor:
-        """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut.
-
-        ``function`` runs in place of ``text_vectors``.
-        """
-        check_texts(prompts)
-        tokens = self.tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).to(self.device)
-        return (function or self.text_vectors)(tokens.input_ids, tokens.attention_mask)
-
-    def text_vectors(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, L) with which of them count, (B, L) or what is added to scores (B, 1, 1, L), to vectors (B, D)."""
-        return nnf.normalize(self.text_encoder(ids, attention_mask=mask).text_embeds.float(), dim=-1)
-
-    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
-        """Waveforms (B, 1, N) at ``rate`` Hz to unit vectors (B, D), float32."""
-        wave = taf.resample(wave, rate, self.rate) if rate != self.rate else wave
-        return nnf.normalize(self.audio_vectors(wave).float(), dim=-1)
-
-    def audio_vectors(self, wave: Tensor) -> Tensor:
-        """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D)."""
-        return self.audio_encoder(wave)
-
-    def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        save_component(self.text_encoder, Path(folder) / "text_encoder", dtype=dtype)
-        self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
-        if self.audio_encoder is not None:
-            save_component(self.audio_encoder, Path(folder) / "audio_encoder", dtype=dtype)
 
 
 class MelEncoder(Component):
@@ -152,38 +99,37 @@ class MelEncoder(Component):
         return self.head(torch.cat([frames.mean(1), frames.amax(1)], dim=-1))
 
 
-class SmallClap(TwoTowers):
-    """CLAP's text architecture at small size beside ``MelEncoder``."""
+class TwoTowers(nn.Module):
+    """A CLAP: a text tower with its tokenizer and an audio tower, which end in one space of unit vectors.
 
-    audio_encoder: MelEncoder
-
-    def __init__(self, text_encoder: Any, tokenizer: Any, audio_encoder: MelEncoder) -> None:
-        super().__init__(text_encoder, tokenizer, audio_encoder)
-        self.rate = SPECS[audio_encoder.config.spec].rate
-        if audio_encoder.config.dim != self.dim:
-            other = f"the audio tower {audio_encoder.config.dim}"
-            hint = "Use two towers that were trained together."
-            raise AudioLDMError(f"The text tower has dim={self.dim}, {other}.", hint)
-
-
-class PretrainedClap(TwoTowers):
-    """LAION's CLAP in transformers' classes, with the feature extractor of its audio tower.
-
-    Converted AudioLDM folders hold the text tower only: such a CLAP cannot embed sound.
+    The audio tower is a ``MelEncoder``, or transformers' behind its feature ``extractor`` (None is LAION's), or None:
+    converted AudioLDM folders have none.   Raises AudioLDMError for towers that do not belong together.
     """
 
     def __init__(
         self, text_encoder: Any, tokenizer: Any, audio_encoder: Any = None, extractor: Any = None
     ) -> None:
-        super().__init__(text_encoder, tokenizer, audio_encoder)
-        # LAION's own, whose other settings are transformers' defaults
-        self.extractor = extractor or transformers.ClapFeatureExtractor(
-            frequency_min=50, truncation="rand_trunc"
-        )
-        self.rate = int(self.extractor.sampling_rate)
+        super().__init__()
+        self.text_encoder, self.tokenizer, self.audio_encoder = text_encoder, tokenizer, audio_encoder
+        config = text_encoder.config
+        self.dim: int = config.projection_dim
+        self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
+        if self.max_tokens < 3:
+            why = f"The text tower has positions for {self.max_tokens} tokens."
+            raise AudioLDMError(why, "Its config.json is not its own.")
+        if isinstance(audio_encoder, MelEncoder):
+            self.extractor: Any = None
+            self.rate = SPECS[audio_encoder.config.spec].rate
+            if audio_encoder.config.dim != self.dim:
+                why = f"The text tower has dim={self.dim}, the audio tower {audio_encoder.config.dim}."
+                raise AudioLDMError(why, "Use two towers that were trained together.")
+        else:  # LAION's other settings are transformers' defaults
+            usual = {"frequency_min": 50, "truncation": "rand_trunc"}
+            self.extractor = extractor or transformers.ClapFeatureExtractor(**usual)
+            self.rate = int(self.extractor.sampling_rate)
 
     @classmethod
-    def from_clap(cls, model: Any, tokenizer: Any, extractor: Any) -> "PretrainedClap":
+    def from_clap(cls, model: Any, tokenizer: Any, extractor: Any) -> "TwoTowers":
         """The towers of a whole ``ClapModel``; its logit scales are not needed for unit vectors."""
         text = ClapTextModelWithProjection(model.config.text_config)
         audio = transformers.ClapAudioModelWithProjection(model.config.audio_config)
@@ -192,22 +138,53 @@ class PretrainedClap(TwoTowers):
             tower.load_state_dict({key: state[key] for key in tower.state_dict()})
         return cls(text, tokenizer, audio, extractor).eval()
 
-    def audio_vectors(self, wave: Tensor) -> Tensor:
-        """Waveforms (B, 1, N) at ``self.rate`` to vectors (B, D) of their first 10 s.
+    @property
+    def device(self) -> torch.device:
+        return self.text_encoder.device
 
-        LAION's code takes 10 s from a random place of a longer sound; here the same sound has the same embedding.
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text_encoder.dtype
+
+    def embed_text(self, prompts: Sequence[str], function: TextCall | None = None) -> Tensor:
+        """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut.
+
+        ``function`` runs in place of ``text_vectors``.
+        """
+        check_texts(prompts)
+        tokens = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self.device)
+        return (function or self.text_vectors)(tokens.input_ids, tokens.attention_mask)
+
+    def text_vectors(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (B, L) with which of them count, (B, L) or what is added to scores (B, 1, 1, L), to vectors (B, D)."""
+        return nnf.normalize(self.text_encoder(ids, attention_mask=mask).text_embeds.float(), dim=-1)
+
+    def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
+        """Waveforms (B, 1, N) at ``rate`` Hz to unit vectors (B, D), float32.
+
+        A pretrained tower hears the first 10 s: LAION's code takes them from a random place of a longer sound; here the
+        same sound has the same embedding.   Raises AudioLDMError without an audio tower.
         """
         if self.audio_encoder is None:
             hint = "Use the original .ckpt, which has both towers, or a folder exported from it."
             raise AudioLDMError("This model has no audio tower: its CLAP embeds text but not sound.", hint)
+        wave = taf.resample(wave, rate, self.rate) if rate != self.rate else wave
+        if self.extractor is None:
+            return nnf.normalize(self.audio_encoder(wave).float(), dim=-1)
         waves = list(wave[:, 0, : self.extractor.nb_max_samples].float().cpu().numpy())
         features = self.extractor(waves, sampling_rate=self.rate, return_tensors="pt").input_features
-        return self.audio_encoder(features.to(self.device, self.dtype)).audio_embeds
+        vectors = self.audio_encoder(features.to(self.device, self.dtype)).audio_embeds
+        return nnf.normalize(vectors.float(), dim=-1)
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-        super().save(folder, dtype=dtype)
+        save_component(self.text_encoder, Path(folder) / "text_encoder", dtype=dtype)
+        self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
         if self.audio_encoder is not None:
-            self.extractor.save_pretrained(Path(folder) / "audio_encoder")
+            save_component(self.audio_encoder, Path(folder) / "audio_encoder", dtype=dtype)
+            if self.extractor is not None:
+                self.extractor.save_pretrained(Path(folder) / "audio_encoder")
 
 
 class NoClap(nn.Module):
@@ -256,20 +233,14 @@ def build_text_encoder(
     ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     words = {"vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS + tokenizer.pad_token_id + 1}
     still = {"type_vocab_size": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return ClapTextModelWithProjection(
-        transformers.ClapTextConfig(**words, **sizes, **depth, **ends, **still)
-    )
+    config = transformers.ClapTextConfig(**words, **sizes, **depth, **ends, **still)
+    return ClapTextModelWithProjection(config)
 
 
 def build_small_clap(
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    dim: int = 256,
-    width: int = 128,
-    layers: int = 2,
-    widths: Sequence[int] = (32, 64, 128, 256),
-    word_embeddings: Tensor | None = None,
-) -> SmallClap:
+    tokenizer: PreTrainedTokenizerFast, *, dim: int = 256, width: int = 128, layers: int = 2,
+    widths: Sequence[int] = (32, 64, 128, 256), word_embeddings: Tensor | None = None,
+) -> TwoTowers:  # fmt: skip
     """Both towers, untrained.   ``word_embeddings`` (vocabulary, width) are where the text tower's begin.
 
     Raises AudioLDMError where their width is another.
@@ -279,9 +250,8 @@ def build_small_clap(
         if word_embeddings.shape[1] != width:
             widths_are = f"{word_embeddings.shape[1]} wide, the text tower {width}"
             raise AudioLDMError(f"The word embeddings are {widths_are}.", "Give both the same width.")
-        with torch.no_grad():
-            text.get_input_embeddings().weight.copy_(word_embeddings)
-    return SmallClap(text, tokenizer, MelEncoder(widths=tuple(widths), dim=dim))
+        text.get_input_embeddings().weight.data.copy_(word_embeddings)
+    return TwoTowers(text, tokenizer, MelEncoder(widths=tuple(widths), dim=dim))
 
 
 def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedTokenizerFast:
@@ -289,12 +259,9 @@ def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedToke
 
     The same texts give the same vocabulary; the library's own trainer breaks ties differently at every run.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    counts = Counter(
-        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
-    )
+    parts = (splitter.pre_tokenize_str(normalizer.normalize_str(text)) for text in texts)
+    counts = Counter(word for part in parts for word, _ in part)
     letters = sorted({letter for word in counts for letter in word} | set(ascii_lowercase + digits))
     words = sorted((w for w in counts if len(w) > 1), key=lambda w: (-counts[w], w))
     pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words]
@@ -306,8 +273,6 @@ def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedToke
 
 def wrap_tokenizer(raw: Any) -> PreTrainedTokenizerFast:
     """Frame every text as <s> ... </s> and give transformers the names of the special tokens."""
-    from tokenizers import processors
-
     bos, pad, eos, unk, mask = SPECIAL
     raw.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A {eos}", special_tokens=[(name, raw.token_to_id(name)) for name in (bos, eos)]

@@ -30,40 +30,37 @@ from audioldm.tables import read_object
 
 Module = TypeVar("Module")
 State = dict[str, Tensor]
-NAMES = tuple(
-    f"{stem}{suffix}"
-    for suffix in (".safetensors", ".bin")
-    for stem in ("diffusion_pytorch_model", "model", "pytorch_model")
-)
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+NAMES = tuple(f"{stem}{suffix}" for suffix in (".safetensors", ".bin") for stem in STEMS)
 """weight files in the order of preference; the first two are what ``save_component`` writes"""
 SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
 LARGEST = 2**24
 """a number in a configuration above this is a mistake"""
-LONGEST_JSON = 64 * 2**20
-"""bytes"""
 COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """buffers that transformers saves or not, by its version"""
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """diffusers' names in an autoencoder's attention before and since version 0.17"""
 PAIRS = (("upsample_rates", "upsample_kernel_sizes"), ("resblock_kernel_sizes", "resblock_dilation_sizes"))
 """lists of a vocoder's configuration, of which one belongs to the other"""
-DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
-CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
 DAMAGE = (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError)
 """what libraries raise for a damaged weight file"""
 INNER = {"GPT2LMHeadModel": ("GPT2Model", "transformer.")}
 """which part of a net is read, and where: some of AudioLDM 2's folders have the layer that gives words, too"""
-AGAIN, ANOTHER = "Copy the model folder again.", "Name another folder."
+AGAIN = "Copy the model folder again."
+DIFFUSERS = (
+    "AutoencoderKL",
+    "UNet2DConditionModel",
+    "AudioLDM2UNet2DConditionModel",
+    "AudioLDM2ProjectionModel",
+)
+TRANSFORMERS = (
+    "SpeechT5HifiGan", "GPT2Model", "ClapModel", "T5EncoderModel", "ClapTextModelWithProjection",
+    "ClapAudioModelWithProjection",
+)  # fmt: skip
 COMPONENTS: dict[str, Any] = {
-    name: getattr(library, name)
-    for library, names in (
-        (diffusers, ("AutoencoderKL", "UNet2DConditionModel", "AudioLDM2UNet2DConditionModel",
-                     "AudioLDM2ProjectionModel")),
-        (transformers, ("SpeechT5HifiGan", "GPT2Model", "ClapModel", "T5EncoderModel", "ClapTextModelWithProjection",
-                        "ClapAudioModelWithProjection")),
-    )
-    for name in names
-}  # fmt: skip
+    **{name: getattr(diffusers, name) for name in DIFFUSERS},
+    **{name: getattr(transformers, name) for name in TRANSFORMERS},
+}
 """every class that ``load_component`` builds, by name"""
 
 
@@ -92,25 +89,19 @@ def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **c
     """The module of a component folder, float32, in eval mode; ``changes`` replace entries of its configuration.
 
     Float32 weights that lie well in the file stay views of it, read where they are first used and copied where they
-    are changed; ``aligned`` copies the rest.   Raises AudioLDMError for everything that is no ``kind``.
+    are changed.   Raises AudioLDMError for everything that is no ``kind``.
     """
     folder = Path(folder)
     config = {**read_json(folder / "config.json"), **changes}
-    name = class_name(config)
-    name, prefix = INNER.get(name, (name, ""))
+    name, prefix = INNER.get(class_name(config), (class_name(config), ""))
     if name not in COMPONENTS:
         raise AudioLDMError(f"{folder}: unknown class {name!r}.", f"Known: {', '.join(sorted(COMPONENTS))}.")
-    component = COMPONENTS[name]
-    if not issubclass(component, kind):
+    if not issubclass(COMPONENTS[name], kind):
         wanted = " or ".join(c.__name__ for c in (kind if isinstance(kind, tuple) else (kind,)))
-        raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", ANOTHER)
-    state = {
-        key.removeprefix(prefix): value
-        for path in find_weights(folder)
-        for key, value in read_weights(path).items()
-        if isinstance(value, Tensor) and key.startswith(prefix)
-    }
-    module: Module = fill(lambda: build(component, config, folder), state, folder)
+        raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", "Name another folder.")
+    weights = (item for path in find_weights(folder) for item in read_weights(path).items())
+    state = {k.removeprefix(prefix): v for k, v in weights if isinstance(v, Tensor) and k.startswith(prefix)}
+    module: Module = fill(lambda: build(COMPONENTS[name], config, folder), state, folder)
     return module
 
 
@@ -122,18 +113,19 @@ def class_name(config: Mapping[str, Any]) -> str:
 def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     """``component`` with this configuration.   Raises AudioLDMError where a value has a wrong type or range."""
     check_range(config, place)
-    if not issubclass(component, ConfigMixin):
-        module = component(component.config_class.from_dict(dict(config)))
-        for one, other in PAIRS:  # transformers passes over what one of two lists has more
-            if len(getattr(module.config, one, ())) != len(getattr(module.config, other, ())):
-                raise ValueError(f"{one} and {other} differ in length")
-        return module
-    hints = typing.get_type_hints(component.__init__)
-    for key in hints.keys() & config.keys():
-        many = isinstance(config[key], list) and hints[key] is float
-        if many or not fits(config[key], leaves(hints[key])):
-            raise AudioLDMError(f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it again.")
-    return component.from_config(dict(config))
+    if issubclass(component, ConfigMixin):
+        for key, hint in typing.get_type_hints(component.__init__).items():
+            many = isinstance(config.get(key), list) and hint is float
+            if key in config and (many or not fits(config[key], leaves(hint))):
+                raise AudioLDMError(
+                    f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it again."
+                )
+        return component.from_config(dict(config))
+    module = component(component.config_class.from_dict(dict(config)))
+    for one, other in PAIRS:  # transformers passes over what one of two lists has more
+        if len(getattr(module.config, one, ())) != len(getattr(module.config, other, ())):
+            raise ValueError(f"{one} and {other} differ in length")
+    return module
 
 
 def leaves(hint: Any) -> set[Any]:
@@ -163,24 +155,23 @@ def check_range(value: Any, place: Path, key: str = "", depth: int = 0) -> None:
 class Undrawn(TorchFunctionMode):
     """Leave new parameters as they were allocated, since a file will replace them; stop above ``limit`` values."""
 
+    DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+    CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
+
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """``func``, unless it fills a parameter in place."""
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
         target = options.get("tensor", args[0] if args else None)
-        draws = getattr(func, "__module__", None) == "torch.nn.init" or func in DRAWS
+        draws = getattr(func, "__module__", None) == "torch.nn.init" or func in self.DRAWS
         if draws and isinstance(target, nn.Parameter):
             return target
         out = func(*args, **options)
-        if getattr(func, "__name__", "") in CREATORS:
-            self.limit -= out.numel()
-            if self.limit < 0:
-                raise ValueError("it is larger than the weights")
+        self.limit -= out.numel() if getattr(func, "__name__", "") in self.CREATORS else 0
+        if self.limit < 0:
+            raise ValueError("it is larger than the weights")
         return out
 
 
@@ -192,18 +183,28 @@ def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> A
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-        convolutions = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d
-        if any(min(*m.stride, *m.dilation) < 1 for m in module.modules() if isinstance(m, convolutions)):
+        convolutions = (
+            m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d)
+        )
+        if any(min(*m.stride, *m.dilation) < 1 for m in convolutions):
             raise ValueError("a stride or dilation is below 1")
     except AudioLDMError:
         raise
     except Exception as error:  # whatever a library says of a configuration that it cannot use
         raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
-    state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
-    check_state(module, state, place)
-    shared = len(list(module.parameters())) < len(list(module.named_parameters(remove_duplicate=False)))
+    expected = module.state_dict()
+    state = {
+        k: v.float() if v.is_floating_point() else v for k, v in completed(module, state, expected).items()
+    }
+    check_state(expected, state, place)
+    # A matrix product may round by where its operands lie (MKL on AMD does): the same weights from another file would
+    # give another sound, so all are copied where one is not at a multiple of 16 bytes.   All, because one view that is
+    # left would hold the whole file in memory beside the copies.
+    if any(value.data_ptr() % 16 for value in state.values()):
+        state = {key: value.clone() for key, value in state.items()}
     # weights with two names must stay one, so they are copied
-    module.load_state_dict(aligned(state), strict=True, assign=not shared)
+    shared = len(list(module.parameters())) < len(list(module.named_parameters(remove_duplicate=False)))
+    module.load_state_dict(state, strict=True, assign=not shared)
     return module.float().eval()
 
 
@@ -213,9 +214,8 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])}"[:160] if lines else type(error).__name__
 
 
-def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
+def completed(module: nn.Module, state: Mapping[str, Tensor], expected: State) -> State:
     """``state`` in the names of today's libraries, with the buffers that these compute and weights' second names."""
-    expected = module.state_dict()
     names = [(key, id(value)) for key, value in module.named_parameters(remove_duplicate=False)]
     tensors = {number: state[key] for key, number in reversed(names) if key in state}
     state = {
@@ -236,14 +236,13 @@ def modern_attention(state: Mapping[str, Tensor]) -> State:
     return new
 
 
-def check_state(module: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
+def check_state(expected: State, state: Mapping[str, Tensor], place: Path) -> None:
     """Name the first tensor that is missing, unknown, of another shape or kind, or not finite."""
-    expected = module.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"
-        what += f" ({len(missing)} missing, {len(extra)} unknown)"
-        raise AudioLDMError(f"{place} {what}.", "Its config.json does not belong to it.")
+        counts = f"({len(missing)} missing, {len(extra)} unknown)"
+        raise AudioLDMError(f"{place} {what} {counts}.", "Its config.json does not belong to it.")
     for key, value in expected.items():
         if value.shape != state[key].shape or value.is_floating_point() != state[key].is_floating_point():
             why = f"{place}: {key!r} is {describe(state[key])}, its config.json says {describe(value)}."
@@ -261,22 +260,10 @@ def check_finite(key: str, value: Tensor, place: Path) -> None:
         raise AudioLDMError(f"{place}: {key!r} has NaN or infinity.", "The training broke down: use another.")
 
 
-def aligned(state: Mapping[str, Tensor]) -> State:
-    """``state`` with every tensor at a multiple of 16 bytes, all copied where one was not.
-
-    A matrix product may round by where its operands lie (MKL on AMD does): the same weights from another file would
-    give another sound.   All, because one view that is left would hold the whole file in memory beside the copies.
-    """
-    astray = any(value.data_ptr() % 16 for value in state.values())
-    return {key: value.clone() if astray else value for key, value in state.items()}
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object.   Raises AudioLDMError for a file that is missing, too long, or something else."""
     if not path.is_file():
         raise AudioLDMError(f"{path} is missing.", "Is this a model folder? Name another with -m.")
-    if path.stat().st_size > LONGEST_JSON:
-        raise AudioLDMError(f"{path} is too long for settings.", AGAIN)
     return read_object(path, AGAIN)
 
 
@@ -313,7 +300,14 @@ def read_weights(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        raise refusal(path, error) from None
+        pattern = r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)"
+        if code := re.search(pattern, str(error)):
+            what = f"it is a pickle that would run {code[1].rstrip('.,')!r} when opened, not weights only."
+            hint = "Ask its author for safetensors, or load it where you trust it and save the tensors again."
+        else:
+            what = "it is neither torch's archive of tensors nor a pickle of weights."
+            hint = f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again."
+        raise AudioLDMError(f"{path} is refused: {what}", hint) from None
     except DAMAGE as error:
         raise damaged(path, error) from None
     if not isinstance(content, dict):
@@ -335,29 +329,16 @@ def weight_hash(path: Path) -> str:
         raise damaged(path, error) from None
 
 
-def refusal(path: Path, error: pickle.UnpicklingError) -> AudioLDMError:
-    """What is wrong with a pickle that torch refused, and what to do."""
-    code = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)", str(error))
-    if code is None:
-        why = f"{path} is refused: it is neither torch's archive of tensors nor a pickle of weights."
-        return AudioLDMError(why, f"Name a file of weights ({', '.join(SUFFIXES)}), or download it again.")
-    return AudioLDMError(
-        f"{path} is refused: it is a pickle that would run {code[1].rstrip('.,')!r} when opened, not weights only.",
-        "Ask its author for safetensors, or load it where you trust it and save the tensors again.",
-    )
-
-
 def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype | None = None) -> Path:
     """Write ``config.json`` and the weights (cast to ``dtype`` if given) into ``folder``; returns the weight file."""
-    folder = Path(folder)
+    folder, net, ours = Path(folder), typing.cast(Any, module), hasattr(module, "save_config")
     folder.mkdir(parents=True, exist_ok=True)
-    settings: Any = module
-    if hasattr(module, "save_config"):
-        settings.save_config(folder)
+    if ours:
+        net.save_config(folder)
     else:  # transformers
-        settings.config.architectures = [type(module).__name__]
-        settings.config.save_pretrained(folder)
-    path = folder / NAMES[not hasattr(module, "save_config")]
+        net.config.architectures = [type(module).__name__]
+        net.config.save_pretrained(folder)
+    path = folder / NAMES[not ours]
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     first: dict[int, str] = {}  # safetensors wants two tensors for a weight with two names
     state = {k: v if first.setdefault(v.data_ptr(), k) == k else v.clone() for k, v in state.items()}
@@ -371,8 +352,7 @@ def save_component(module: nn.Module, folder: Path | str, *, dtype: torch.dtype 
 def state_digest(*modules: nn.Module) -> str:
     """sha256 over names and float32 values of the modules' weights, whatever file they came from."""
     digest = hashlib.sha256()
-    for module in modules:
-        for key, value in sorted(module.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    for key, value in (item for module in modules for item in sorted(module.state_dict().items())):
+        digest.update(key.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from audioldm.batch import Condition
-from audioldm.nets.clap import PretrainedClap, check_texts
+from audioldm.nets.clap import TwoTowers, check_texts
 from audioldm.nets.folder import save_component
 
 LONGEST = 128
@@ -58,7 +58,7 @@ class AudioLDM2TextEncoder(nn.Module):
 
     def __init__(
         self,
-        clap: PretrainedClap,
+        clap: TwoTowers,
         t5: T5TextEncoder,
         projection: Any,
         gpt: Any,

@@ -13,7 +13,7 @@ from audioldm.batch import Batch
 from audioldm.datasets.manifest import read
 from audioldm.errors import AudioLDMError
 from audioldm.losses.latent import cosine_distance, info_nce
-from audioldm.nets.clap import SmallClap
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.minilm import minilm_embeddings
 from audioldm.signal.level import normalise_peak
 from audioldm.training.module import Terms, TrainingModule
@@ -61,7 +61,7 @@ class ClapTraining(TrainingModule):
 
     def __init__(
         self,
-        clap: SmallClap,
+        clap: TwoTowers,
         *,
         teachers: Teachers | None = None,
         teacher_weight: float = 1.0,

@@ -37,7 +37,7 @@ from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
 from audioldm.losses.latent import info_nce, kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid
 from audioldm.metrics.frechet import frechet_rows
-from audioldm.nets.clap import SmallClap, build_small_clap
+from audioldm.nets.clap import TwoTowers, build_small_clap
 from audioldm.nets.discriminators import PatchDiscriminator
 from audioldm.nets.folder import load_component
 from audioldm.nets.hifigan import vocode
@@ -432,7 +432,7 @@ class Texts:
             out.append(nnf.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1))
         return torch.cat(out)
 
-    def embed(self, clap: SmallClap, index: Tensor) -> Tensor:
+    def embed(self, clap: TwoTowers, index: Tensor) -> Tensor:
         """CLAP's unit vectors of texts (B,)."""
         mask = self.mask[index]
         embeds = clap.text_encoder(self.ids[index], attention_mask=mask).text_embeds
@@ -822,7 +822,7 @@ def train_unet(args: argparse.Namespace, windows: Windows, device: torch.device)
 
 
 @torch.no_grad()
-def embed_audio(clap: SmallClap, wave: Tensor) -> Tensor:
+def embed_audio(clap: TwoTowers, wave: Tensor) -> Tensor:
     """CLAP's unit vectors of waves (B, N)."""
     return nnf.normalize(clap.audio_encoder(wave[:, None]).float(), dim=-1)
 
@@ -865,14 +865,14 @@ def save_unet(net: Any, folder: Path, piece: int = 14 * 2**20) -> None:
         path.replace(folder / path.name)
 
 
-def load_clap(folder: Path) -> SmallClap:
+def load_clap(folder: Path) -> TwoTowers:
     """The small CLAP of a folder."""
     from transformers import ClapTextModelWithProjection, PreTrainedTokenizerFast
 
     text = ClapTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     audio: Any = load_component(folder / "audio_encoder").float()
-    return SmallClap(text, tokenizer, audio)
+    return TwoTowers(text, tokenizer, audio)
 
 
 def main() -> None:

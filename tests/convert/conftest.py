@@ -44,7 +44,7 @@ def pipe(vocabulary):
 
     from audioldm.components import Sampling
     from audioldm.convert.folder import load_tokenizer
-    from audioldm.nets.clap import PretrainedClap
+    from audioldm.nets.clap import TwoTowers
     from audioldm.nets.hifigan import build_hifigan
     from audioldm.nets.unet import build_unet
     from audioldm.nets.vae import build_vae
@@ -62,9 +62,7 @@ def pipe(vocabulary):
             patch_embeds_hidden_size=8, depths=[2, 1], num_attention_heads=[1, 2], hidden_size=16, num_hidden_layers=2,
             projection_dim=16,
         )  # fmt: skip
-        clap = PretrainedClap(
-            ClapTextModelWithProjection(text), tokenizer, ClapAudioModelWithProjection(audio)
-        )
+        clap = TwoTowers(ClapTextModelWithProjection(text), tokenizer, ClapAudioModelWithProjection(audio))
         pipe = AudioLDM(
             build_unet(channels=(32, 64), latent_channels=4, layers=1, film_dim=16),
             build_vae(channels=(32, 32, 64), latent_channels=4, layers=1),

@@ -55,7 +55,8 @@ def test_a_checkpoint_of_contexts_becomes_the_same_net(contexts, film, kind, tmp
     net = toy(contexts, film_dim=film, depth=2)
     torch.save({"state_dict": prefixed(contexts_state(net, len(contexts)), unet.PREFIX)}, tmp_path / "a.ckpt")
     checkpoint = read_checkpoint(tmp_path / "a.ckpt")
-    assert checkpoint.unet_shape.contexts == contexts and checkpoint.unet_shape.depth == 2
+    shape = checkpoint.nets["unet"].config["shape"]
+    assert shape.contexts == contexts and shape.depth == 2
     again = checkpoint.build("unet")
     for key, value in net.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key

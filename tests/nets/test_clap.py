@@ -7,13 +7,13 @@ import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 from audioldm.convert.folder import Folder, clap_of
-from audioldm.nets.clap import MAX_TOKENS, PretrainedClap, SmallClap, build_small_clap, train_tokenizer
+from audioldm.nets.clap import MAX_TOKENS, TwoTowers, build_small_clap, train_tokenizer
 
 TEXTS = ["a dog barking", "rain falling on a roof", "a low tone"]
 
 
 @pytest.fixture(scope="module")
-def small() -> SmallClap:
+def small() -> TwoTowers:
     torch.manual_seed(0)
     return build_small_clap(
         train_tokenizer(TEXTS, size=120), dim=32, width=16, layers=1, widths=(8, 16)
@@ -21,7 +21,7 @@ def small() -> SmallClap:
 
 
 @pytest.fixture(scope="module")
-def pretrained() -> PretrainedClap:
+def pretrained() -> TwoTowers:
     """transformers' real ClapModel at small size, with a real feature extractor and tokenizer."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(TEXTS, size=120)
@@ -38,7 +38,7 @@ def pretrained() -> PretrainedClap:
     extractor = ClapFeatureExtractor(
         feature_size=16, max_length_s=1, truncation="rand_trunc", padding="repeatpad", frequency_max=14000
     )
-    return PretrainedClap.from_clap(ClapModel(config).eval(), tokenizer, extractor)
+    return TwoTowers.from_clap(ClapModel(config).eval(), tokenizer, extractor)
 
 
 @pytest.mark.parametrize("which", ["small", "pretrained"])
@@ -93,6 +93,6 @@ def test_half_precision_stays_near_and_gives_float32(which: str, request: pytest
             assert (ours * exact).sum(-1).min() > 0.99  # 8 bits of mantissa through a few layers
 
 
-def test_a_very_long_prompt_is_cut_and_the_empty_one_is_allowed(small: SmallClap):
+def test_a_very_long_prompt_is_cut_and_the_empty_one_is_allowed(small: TwoTowers):
     with torch.no_grad():
         assert small.embed_text(["dog " * 500, ""]).isfinite().all()

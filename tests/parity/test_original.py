@@ -19,7 +19,7 @@ from audioldm.batch import Condition
 from audioldm.convert.checkpoint import Checkpoint, read_checkpoint
 from audioldm.convert.conditioners import all_conditioners
 from audioldm.convert.folder import load_tokenizer
-from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.text_encoder import AudioLDM2TextEncoder
 from audioldm.nets.unet import net_call
@@ -213,7 +213,7 @@ def test_laion_clap(answers, report, size, tmp_path):
 
 def clap_of_file(path, tokenizer):
     checkpoint = read_checkpoint(path)
-    return PretrainedClap(checkpoint.build("text_encoder"), tokenizer, checkpoint.build("audio_encoder"))
+    return TwoTowers(checkpoint.build("text_encoder"), tokenizer, checkpoint.build("audio_encoder"))
 
 
 def published(name: str):

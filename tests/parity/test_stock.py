@@ -12,7 +12,7 @@ import torch
 
 from audioldm.components import Sampling
 from audioldm.convert.folder import load_tokenizer
-from audioldm.nets.clap import PretrainedClap
+from audioldm.nets.clap import TwoTowers
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
@@ -50,9 +50,7 @@ def folder(tmp_path, request):
         tables.enliven(net, seed=seed)
     vae.register_to_config(scaling_factor=0.9392935633659363)
     defaults = Sampling(**SETTINGS, sampler="ddim", grid="published")
-    pipe = AudioLDM(
-        unet, vae, vocoder, PretrainedClap(text, words), AudioSpec(), name=size, defaults=defaults
-    )
+    pipe = AudioLDM(unet, vae, vocoder, TwoTowers(text, words), AudioSpec(), name=size, defaults=defaults)
     pipe.save_pretrained(tmp_path / "m")
     (tmp_path / "m" / "audioldm.json").unlink()
     assert json.loads((tmp_path / "m/unet/config.json").read_text())["attention_head_dim"] == 8
@@ -103,7 +101,7 @@ def test_stock_audioldm_2_gives_the_same_sound(tmp_path, record_property):
     text = ClapTextModelWithProjection(
         ClapTextConfig(vocab_size=len(tokenizer), num_hidden_layers=2, layer_norm_eps=1e-5)
     )
-    clap = PretrainedClap(text, tokenizer, ClapAudioModelWithProjection(ClapAudioConfig(depths=[2, 2, 2, 2])))
+    clap = TwoTowers(text, tokenizer, ClapAudioModelWithProjection(ClapAudioConfig(depths=[2, 2, 2, 2])))
     words = relatives.generated_text(clap, width=768, t5_width=1024)
     vae, vocoder = build_vae(), build_hifigan()
     unet = build_unet("cross", contexts=(None, 768, 1024))

@@ -8,7 +8,7 @@ from audioldm.batch import Batch, LatentBatch
 from audioldm.convert.reference import open_part
 from audioldm.datasets.synthetic import SOUNDS, Synthetic, captions
 from audioldm.nets.captioner import build_captioner, sound_features
-from audioldm.nets.clap import MelEncoder, SmallClap, build_text_encoder, train_tokenizer
+from audioldm.nets.clap import MelEncoder, TwoTowers, build_text_encoder, train_tokenizer
 from audioldm.nets.folder import load_component, save_component
 from audioldm.nets.prior import Prior
 from audioldm.pipeline.captions import Captioning
@@ -21,11 +21,11 @@ SIZES = {"width": 64, "queries": 2, "layers": (1, 1)}
 
 
 @pytest.fixture(scope="module")
-def clap() -> SmallClap:
+def clap() -> TwoTowers:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(captions(), size=200)
     tower = MelEncoder(widths=(8, 16), dim=16, hidden=16)
-    return SmallClap(
+    return TwoTowers(
         build_text_encoder(tokenizer, width=16, layers=1, heads=2, dim=16), tokenizer, tower
     ).eval()
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from audioldm.convert.reference import find_part
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.nets.clap import SmallClap
+from audioldm.nets.clap import MelEncoder
 from audioldm.paths import sha256
 
 WINDOW = 10.0
@@ -34,7 +34,10 @@ class Clap:
         part = find_part(path, "clap")
         self.clap = part.open()
         published = "clap-laion" if part.path.is_file() else "clap"
-        self.name, file = "clap-small" if isinstance(self.clap, SmallClap) else published, part.files[-1]
+        self.name, file = (
+            "clap-small" if isinstance(self.clap.audio_encoder, MelEncoder) else published,
+            part.files[-1],
+        )
         self.rate, self.dim = self.clap.rate, self.clap.dim
         self.sha256 = sha256(file)
         self.front = f"clap/1: consecutive windows of {WINDOW:g} s"
