@@ -51,23 +51,17 @@ def find(net: nn.Module, patterns: Sequence[str]) -> list[str]:
     names = list(layers_of(net))
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
-            near = nearest(pattern, names)
+            parts = [name.split(".") for name in names]
+            ends = sorted({".".join(part[i:]) for part in parts for i in range(len(part))})
+            near = get_close_matches(pattern, ends, n=5, cutoff=0.5)
             hint = f"Near it: {', '.join(near)}." if near else f"Such as {names[0]}."
             raise AudioLDMError(f"The target {pattern!r} matches no layer with weights.", hint)
     return [name for name in names if any(matches(name, pattern) for pattern in patterns)]
 
 
-def nearest(pattern: str, names: Sequence[str]) -> list[str]:
-    """The ends of names that look most like ``pattern``."""
-    parts = [name.split(".") for name in names]
-    ends = {".".join(part[i:]) for part in parts for i in range(len(part))}
-    return get_close_matches(pattern, sorted(end for end in ends if not end.isdigit()), n=5, cutoff=0.5)
-
-
 def defaults(net: nn.Module, *, convolutions: bool) -> tuple[str, ...]:
     """``LINEAR``, with ``CONVOLUTIONS`` if asked, as far as ``net`` has them."""
-    names = list(layers_of(net))
-    wanted = (*LINEAR, *CONVOLUTIONS) if convolutions else LINEAR
+    names, wanted = list(layers_of(net)), (*LINEAR, *CONVOLUTIONS) if convolutions else LINEAR
     return tuple(pattern for pattern in wanted if any(matches(name, pattern) for name in names))
 
 
@@ -106,14 +100,8 @@ class Adapter:
 
 
 def start(
-    net: nn.Module,
-    kind: str,
-    *,
-    rank: int,
-    targets: Sequence[str],
-    generator: Generator,
-    alpha: float | None = None,
-) -> Adapter:
+    net: nn.Module, kind: str, *, rank: int, targets: Sequence[str], generator: Generator, alpha: float | None = None
+) -> Adapter:  # fmt: skip
     """A new adapter of ``net`` that changes nothing yet; ``alpha`` None is ``rank``, a scale of 1.
 
     A layer smaller than ``rank`` gets the rank that it can have, and keeps the scale alpha / rank; that is warned of.
@@ -126,12 +114,10 @@ def start(
     alpha, weights = float(rank if alpha is None else alpha), weights_of(net)
     layers, small = {}, []
     for name in find(net, targets):
-        weight = weights[name]
-        most = min(len(weight), weight[0].numel())
-        if most < rank:
-            small.append(f"{name} ({most})")
-        factors = STARTS[kind](weight.detach().cpu().float(), min(rank, most), generator)
-        layers[name] = Layer(kind, factors, alpha / rank)
+        weight = weights[name].detach().cpu().float()
+        most = min(rank, len(weight), weight[0].numel())
+        small += [f"{name} ({most})"] if most < rank else []
+        layers[name] = Layer(kind, STARTS[kind](weight, most, generator), alpha / rank)
     if small and kind != "lokr":  # which takes the rank that its own halves can have
         why = f"rank={rank} is more than {len(small)} of {len(layers)} layers can have, such as {small[0]}"
         warnings.warn(f"{why}; they get the most that they can.", AudioLDMWarning, stacklevel=2)
@@ -199,22 +185,23 @@ def merge(net: nn.Module, weighted: Sequence[Weighted]) -> dict[str, Tensor]:
     Sums are made in float32 and rounded once to the net's type.   Raises AudioLDMError as ``check_fit``.
     """
     check_fit(net, weighted)
-    weights, before = weights_of(net), {}
-    for name in sorted({name for adapter, _ in weighted for name in adapter.layers}):
-        weight = weights[name]
-        before[name] = weight.detach().clone()
-        exact = before[name].float()
-        changes = [s * a.layers[name].delta(exact).float() for a, s in weighted if name in a.layers]
-        weight.copy_(exact + sum(changes, torch.zeros_like(exact)))
+    before = {}
+    for name, weight in weights_of(net).items():
+        if changes := [(adapter.layers[name], s) for adapter, s in weighted if name in adapter.layers]:
+            before[name] = weight.detach().clone()
+            exact = before[name].float()
+            weight.copy_(
+                exact + sum((s * c.delta(exact).float() for c, s in changes), torch.zeros_like(exact))
+            )
     return before
 
 
 @torch.no_grad()
 def unmerge(net: nn.Module, before: dict[str, Tensor]) -> None:
     """Put back the weights that ``merge`` returned, bit for bit."""
-    weights = weights_of(net)
-    for name, weight in before.items():
-        weights[name].copy_(weight)
+    for name, weight in weights_of(net).items():
+        if name in before:
+            weight.copy_(before[name])
 
 
 def check_fit(net: nn.Module, weighted: Sequence[Weighted]) -> None:

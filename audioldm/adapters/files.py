@@ -12,6 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,29 +44,30 @@ KINDS = {
     "lokr": ({"lokr_w1"}, {"lokr_w1_a"}, {"lokr_w2"}, {"lokr_w2_a"}),
 }
 """What a layer of each kind has; the first kind that fits is the one."""
-FOLD = {"lora": "lora_up", "dora": "lora_up", "loha": "hada_w1_a"}
-"""The factor that takes the scale in, where a layout has no place for it."""
 
 
 def write(path: Path, adapter: Adapter | Words) -> None:
     """Write ``adapter`` as one file, whole or not at all."""
-    about = {
-        "format": FORMAT,
-        "kind": adapter.kind,
-        "base": json.dumps(adapter.base, sort_keys=True),
-        "about": json.dumps(adapter.about, sort_keys=True),
-    }
+    about = {"format": FORMAT, "kind": adapter.kind}
+    about |= {name: json.dumps(getattr(adapter, name), sort_keys=True) for name in ("base", "about")}
     if isinstance(adapter, Words):
         tensors, about["word"] = {"words": adapter.rows}, adapter.word
-        about["rank"], about["targets"] = str(len(adapter.rows)), json.dumps(["text_encoder"])
+        about |= {"rank": str(len(adapter.rows)), "targets": json.dumps(["text_encoder"])}
     else:
         tensors = {
             f"unet.{name}.{factor}": value
             for name, layer in adapter.layers.items()
             for factor, value in {**layer.factors, "scale": tensor(layer.scale, dtype=float64)}.items()
         }
-        about |= {"rank": str(adapter.rank), "alpha": repr(adapter.alpha)}
-        about["targets"] = json.dumps(adapter.targets)
+        about |= {
+            "rank": str(adapter.rank),
+            "alpha": repr(adapter.alpha),
+            "targets": json.dumps(adapter.targets),
+        }
+    save(path, tensors, about)
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str]) -> None:
     with staged(path) as draft:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, metadata=about)
 
@@ -84,9 +86,8 @@ def read(path: Path, net: nn.Module | None = None) -> Adapter | Words:
             return from_peft(tensors, peft_config(path, about))
     except CONTENT as error:
         raise AudioLDMError(f"{path} is not a valid adapter ({reason(error)}).", "Copy it again.") from None
-    first = next(iter(sorted(tensors)), "nothing")
     use = "Known: files of audioldm train personal/..., kohya, peft."
-    raise AudioLDMError(f"{path} is no adapter: it holds {first!r}.", use)
+    raise AudioLDMError(f"{path} is no adapter: it holds {min(tensors, default='nothing')!r}.", use)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -106,44 +107,31 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, about
 
 
-def table(text: str) -> dict[str, Any]:
-    """A JSON object of the metadata.   Raises ValueError for anything else."""
-    content = json.loads(text)
-    if not isinstance(content, dict):
-        raise ValueError(f"{text[:40]!r} is no table")
-    return content
-
-
 def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
-    base, facts, kind = table(about["base"]), table(about["about"]), about["kind"]
-    if kind == "textual_inversion":
-        rows = tensors["words"]
+    base, facts = (
+        {**json.loads(about[name])} for name in ("base", "about")
+    )  # TypeError for what is no table
+    kinds, layers = set(about["kind"].split("+")), dict[str, Layer]()
+    if kinds == {"textual_inversion"}:
         check_word(about["word"])
-        if rows.dim() != 2 or 0 in rows.shape:
-            raise ValueError(f"words of shape {tuple(rows.shape)}")
-        return Words(about["word"], rows, base, facts)
-    if unknown := sorted(set(kind.split("+")) - DELTAS.keys()):
+        if tensors["words"].dim() != 2 or 0 in tensors["words"].shape:
+            raise ValueError(f"words of shape {tuple(tensors['words'].shape)}")
+        return Words(about["word"], tensors["words"], base, facts)
+    if unknown := sorted(kinds - DELTAS.keys()):
         raise AudioLDMError(f"{path} is of the unknown kind {unknown[0]!r}.", "Update audioldm.")
-    rank, alpha, targets = settings_of(about)
-    layers = {}
-    for name, factors in grouped(tensors, "unet.").items():
-        scale = float(factors.pop("scale", alpha / rank))
-        layers[name] = Layer(kind_of(factors, name), factors, scale)
-    if set(kind.split("+")) != {layer.kind for layer in layers.values()}:
-        raise ValueError(f"{kind=}")
-    return Adapter(kind, layers, rank, alpha, targets, base, facts)
-
-
-def settings_of(about: dict[str, str]) -> tuple[int, float, tuple[str, ...]]:
-    """Rank, alpha and targets of a native file.   Raises ValueError."""
     rank, alpha, targets = int(about["rank"]), float(about["alpha"]), json.loads(about["targets"])
     if rank < 1 or not math.isfinite(alpha):
         raise ValueError(f"{rank=}, {alpha=}")
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
         raise ValueError(f"targets={about['targets'][:40]}")
-    return rank, alpha, tuple(targets)
+    for name, factors in grouped(tensors, "unet.").items():
+        scale = float(factors.pop("scale", alpha / rank))
+        layers[name] = Layer(kind_of(factors, name), factors, scale)
+    if kinds != {layer.kind for layer in layers.values()}:
+        raise ValueError(f"{kinds=}")
+    return Adapter(about["kind"], layers, rank, alpha, tuple(targets), base, facts)
 
 
 def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
@@ -152,7 +140,8 @@ def peft_config(path: Path, about: dict[str, str]) -> dict[str, Any]:
     if beside.is_file():
         return read_json(beside)
     if "lora_adapter_metadata" in about:
-        return {key.removeprefix("unet."): v for key, v in table(about["lora_adapter_metadata"]).items()}
+        settings = json.loads(about["lora_adapter_metadata"])
+        return {key.removeprefix("unet."): value for key, value in settings.items()}
     why = f"{path} has no adapter_config.json beside it: alpha is taken to be the rank."
     warnings.warn(why, AudioLDMWarning, stacklevel=3)
     return {}
@@ -165,10 +154,8 @@ def export(
     if isinstance(adapter, Words):
         raise AudioLDMError(f"{layout} has no layout for new words.", "Copy the file as it is.")
     tensors, config = (to_kohya(adapter), None) if layout == "kohya" else to_peft(adapter)
-    tensors = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in tensors.items()}
     file = path if config is None else path / "adapter_model.safetensors"
-    with staged(file) as draft:
-        save_file(tensors, draft, metadata={"format": "pt"})
+    save(file, {key: value.to(dtype or value.dtype) for key, value in tensors.items()}, {"format": "pt"})
     if config is None:
         return [file]
     return [file, write_text(path / "adapter_config.json", json.dumps(config, indent=1))]
@@ -186,33 +173,39 @@ def kind_of(factors: Iterable[str], where: str) -> str:
     if other := sorted(name for name in names if not name.startswith(FACTORS)):
         use = "Save it without Tucker (conv) decomposition, biases or norms."
         raise AudioLDMError(f"{where} has {other[0]!r}, which is not supported.", use)
-    for kind, needed in KINDS.items():
-        if any(some <= names for some in needed):
-            return kind
-    raise AudioLDMError(f"{where} has only {', '.join(sorted(names))}.", "Copy the file again.")
+    kinds = (kind for kind, needed in KINDS.items() if any(some <= names for some in needed))
+    if (kind := next(kinds, None)) is None:
+        raise AudioLDMError(f"{where} has only {', '.join(sorted(names))}.", "Copy the file again.")
+    return kind
 
 
 def folded(layer: Layer) -> dict[str, Tensor]:
-    first = FOLD.get(layer.kind) or ("lokr_w1" if "lokr_w1" in layer.factors else "lokr_w1_a")
+    """The factors with the scale in one of them, for a layout that has no place for it."""
+    names = ("lora_up", "hada_w1_a", "lokr_w1", "lokr_w1_a")
+    first = next(name for name in names if name in layer.factors)
     return {**layer.factors, first: layer.scale * layer.factors[first]}
 
 
 def collected(layers: dict[str, Layer]) -> Adapter:
-    """One adapter of these layers, its rank the largest there is."""
-    kinds = sorted({layer.kind for layer in layers.values()})
+    """One adapter of these layers, in float32, its rank the largest there is."""
+    kinds = "+".join(sorted({layer.kind for layer in layers.values()}))
     rank = max((rank_of(layer.factors) or 1) for layer in layers.values())
-    return Adapter("+".join(kinds), layers, rank, float(rank), tuple(sorted(layers)))
+    for name, layer in layers.items():
+        layers[name] = replace(layer, factors={key: value.float() for key, value in layer.factors.items()})
+    return Adapter(kinds, layers, rank, float(rank), tuple(sorted(layers)))
 
 
 def grouped(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, dict[str, Tensor]]:
     """Layer to factors, in our names, of keys that begin with a prefix; warns of the keys of other nets."""
     prefixes = tuple(prefix for prefix in prefixes if any(key.startswith(prefix) for key in tensors)) or ("",)
-    groups: dict[str, dict[str, Tensor]] = {}
-    others = [key for key in tensors if not key.startswith(prefixes)]
-    for key in tensors.keys() - set(others):
-        prefix = next(prefix for prefix in prefixes if key.startswith(prefix))
+    groups, others = dict[str, dict[str, Tensor]](), list[str]()
+    for key, value in tensors.items():
+        prefix = next((prefix for prefix in prefixes if key.startswith(prefix)), None)
+        if prefix is None:
+            others.append(key)
+            continue
         name, factor = key.removeprefix(prefix).removesuffix(".weight").rsplit(".", 1)
-        groups.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = tensors[key]
+        groups.setdefault(name, {})[PEFT_NAMES.get(factor, factor)] = value
     if others:
         why = f"{len(others)} keys are not of the U-Net and left out, such as {others[0]}."
         warnings.warn(why, AudioLDMWarning, stacklevel=3)
@@ -228,8 +221,7 @@ def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
             raise AudioLDMError(f"This model has no layer for {KOHYA}{flat}.", use)
         alpha, rank = factors.pop("alpha", None), rank_of(factors)
         scale = 1.0 if alpha is None or rank is None else float(alpha) / rank
-        floats = {name: value.float() for name, value in factors.items()}
-        layers[known[flat]] = Layer(kind_of(factors, flat), floats, scale)
+        layers[known[flat]] = Layer(kind_of(factors, flat), factors, scale)
     return collected(layers)
 
 
@@ -251,25 +243,19 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
 
     The scale is alpha over the rank, or over its root (rsLoRA); 1 where peft's settings give no alpha.
     """
+
+    def setting(table: str, name: str, default: Any) -> Any:
+        """That of a layer: of the first pattern that the end of its name matches."""
+        patterns = (config.get(table) or {}).items()
+        return next((v for pattern, v in patterns if re.match(rf"(.*\.)?({pattern})$", name)), default)
+
     layers = {}
     for name, factors in grouped(tensors, "base_model.model.", "unet.").items():
-        factors = {key: value.float() for key, value in factors.items()}
-        if "dora_scale" in factors:
-            factors["dora_scale"] = factors["dora_scale"].flatten()
-        rank = patterned(config, "rank_pattern", name, config.get("r")) or rank_of(factors)
-        alpha = patterned(config, "alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
+        rank = setting("rank_pattern", name, config.get("r")) or rank_of(factors)
+        alpha = setting("alpha_pattern", name, config.get("lora_alpha", config.get("alpha")))
         divisor = (rank**0.5 if config.get("use_rslora") else rank) if rank else 1
-        scale = 1.0 if alpha is None else alpha / divisor
-        layers[name] = Layer(kind_of(factors, name), factors, scale)
+        layers[name] = Layer(kind_of(factors, name), factors, 1.0 if alpha is None else alpha / divisor)
     return collected(layers)
-
-
-def patterned(config: Mapping[str, Any], table: str, name: str, default: Any) -> Any:
-    """peft's exception for a layer: the first pattern that the end of its name matches."""
-    for pattern, value in (config.get(table) or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default
 
 
 def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -282,18 +268,13 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for factor, value in folded(layer).items():
             if factor == "dora_scale" and (axes := layer.factors["lora_down"].dim()) > 2:
                 value = value.reshape(1, -1, *[1] * (axes - 2))
-            out[f"base_model.model.{name}.{TO_PEFT.get(factor, factor)}"] = value.contiguous()
+            out[f"base_model.model.{name}.{TO_PEFT.get(factor, factor)}"] = value
         if (rank := rank_of(layer.factors) or adapter.rank) != adapter.rank:
             ranks[name] = rank
     low = {"lora_alpha": adapter.rank, "use_dora": kind == "dora", "bias": "none"}
     return out, {
-        "peft_type": PEFT_KINDS[kind],
-        "r": adapter.rank,
+        "peft_type": PEFT_KINDS[kind], "r": adapter.rank, "target_modules": sorted(adapter.layers),
         **(low if kind in ("lora", "dora") else {"alpha": adapter.rank}),
-        "target_modules": sorted(adapter.layers),
-        "rank_pattern": ranks,
-        "alpha_pattern": dict(ranks),
-        "base_model_name_or_path": None,
-        "task_type": None,
+        "rank_pattern": ranks, "alpha_pattern": dict(ranks), "base_model_name_or_path": None, "task_type": None,
         "inference_mode": True,
-    }
+    }  # fmt: skip

@@ -5,7 +5,7 @@ B batch, N samples, T stretches of time, D width of CLAP's space, E width of its
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,30 +37,25 @@ class Captioner(Component):
 
     ``vocabulary`` are the tokens of CLAP's tokenizer that it can write, the four special ones first; everything below
     counts tokens by their place in it.   ``inputs`` are D and E, E 0 for a CLAP without frames; ``layers`` those of the
-    Q-Former and of the decoder, whose heads are 32 wide.   ``clap`` is the
-    ``clap_digest`` of the CLAP that it knows.
+    Q-Former and of the decoder, whose heads are 32 wide.   ``clap`` is the ``clap_digest`` of the CLAP that it knows.
     """
 
     def __init__(
-        self,
-        vocabulary: Sequence[int],
-        inputs: Sequence[int] = (256, 1024),
-        width: int = 160,
-        queries: int = 8,
-        layers: Sequence[int] = (2, 3),
-        clap: str = "",
-    ) -> None:
+        self, vocabulary: Sequence[int], inputs: Sequence[int] = (256, 1024), width: int = 160, queries: int = 8,
+        layers: Sequence[int] = (2, 3), clap: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
-        (dim, frames), heads = inputs, max(1, width // 32)
-        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "encoder_hidden_size": width}
-        depth = {"num_hidden_layers": layers[0], "num_attention_heads": heads, "cross_attention_frequency": 1}
-        many = {"vocab_size": len(vocabulary)}
-        self.qformer = Blip2QFormerModel(
-            Blip2QFormerConfig(use_qformer_text_input=True, **sizes, **depth, **many)
-        )
-        sizes = {"n_positions": queries + LONGEST + 1, "n_embd": width, "n_layer": layers[1], "n_head": heads}
-        ends = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END}
-        self.decoder: Any = GPT2LMHeadModel(GPT2Config(**sizes, **ends, **many))
+        (dim, frames), heads, many = inputs, max(1, width // 32), len(vocabulary)
+        reader = Blip2QFormerConfig(
+            vocab_size=many, hidden_size=width, intermediate_size=4 * width, encoder_hidden_size=width,
+            num_hidden_layers=layers[0], num_attention_heads=heads, cross_attention_frequency=1,
+            use_qformer_text_input=True,
+        )  # fmt: skip
+        writer = GPT2Config(
+            vocab_size=many, n_positions=queries + LONGEST + 1, n_embd=width, n_layer=layers[1], n_head=heads,
+            pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END,
+        )  # fmt: skip
+        self.qformer, self.decoder = Blip2QFormerModel(reader), cast(Any, GPT2LMHeadModel(writer))
         self.decoder.lm_head = TiedOutput(self.decoder.transformer.wte)
         self.query_tokens = nn.Parameter(torch.randn(1, queries, width) * 0.02)
         self.of_vector = nn.Linear(dim, width)
@@ -103,22 +98,12 @@ class Captioner(Component):
         begin = torch.full((len(sequence), 1), BEGIN, device=sequence.device)
         inputs = torch.cat([self.prefix(sequence), self.decoder.transformer.wte(begin)], dim=1)
         result = self.decoder.generate(
-            inputs_embeds=inputs,
-            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device),
-            max_new_tokens=LONGEST - 1,
-            num_beams=beams,
-            num_return_sequences=beams,
-            do_sample=False,
-            suppress_tokens=[PAD, BEGIN, UNKNOWN],
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
+            inputs_embeds=inputs, attention_mask=inputs.new_ones(inputs.shape[:2], dtype=torch.long),
+            max_new_tokens=LONGEST - 1, num_beams=beams, num_return_sequences=beams, do_sample=False,
+            suppress_tokens=[PAD, BEGIN, UNKNOWN], return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
         likely = inputs.new_zeros(len(sequence)) if beams == 1 else result.sequences_scores
         return result.sequences.unflatten(0, (-1, beams)), likely.unflatten(0, (-1, beams))
-
-    def write(self, sequence: Tensor, *, beams: int = 4) -> Tensor:
-        """The tokens (B, L) of the likeliest captions that a search with so many beams finds."""
-        return self.candidates(sequence, beams=beams)[0][:, 0]
 
     def tokens(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """Texts as tokens (B, L) on the net's device; what the vocabulary lacks is UNKNOWN."""
@@ -145,7 +130,7 @@ def sound_features(clap: TwoTowers, wave: Tensor) -> tuple[Tensor, Tensor | None
 def build_captioner(clap: TwoTowers, captions: Iterable[str], *, most: int = 4000, **sizes: Any) -> Captioner:
     """A captioner on ``clap`` with the ``most`` frequent tokens of ``captions``."""
     tokenizer, tower = clap.tokenizer, clap.audio_encoder
-    special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
+    special = [getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "unk")]
     ids = tokenizer(list(captions), add_special_tokens=False)["input_ids"]
     counts = Counter(token for row in ids for token in row)
     words = [token for token, _ in counts.most_common(most) if token not in special]

@@ -58,12 +58,8 @@ class MelEncoder(Component):
     """
 
     def __init__(
-        self,
-        spec: str = "16k_64",
-        widths: Sequence[int] = (32, 64, 128, 256),
-        dim: int = 256,
-        hidden: int = 512,
-    ) -> None:
+        self, spec: str = "16k_64", widths: Sequence[int] = (32, 64, 128, 256), dim: int = 256, hidden: int = 512
+    ) -> None:  # fmt: skip
         super().__init__()
         if spec not in SPECS:
             raise AudioLDMError(f"spec={spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")

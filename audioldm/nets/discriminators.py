@@ -86,14 +86,9 @@ class WaveDiscriminator(nn.Module):
     """All periods and all resolutions at once; ``phases`` shows them complex spectra instead of magnitudes."""
 
     def __init__(
-        self,
-        *,
-        periods: Sequence[int] = (2, 3, 5, 7, 11),
-        resolutions: Sequence[int] = (512, 1024, 2048),
-        period_width: int = 32,
-        resolution_width: int = 32,
-        phases: bool = False,
-    ) -> None:
+        self, *, periods: Sequence[int] = (2, 3, 5, 7, 11), resolutions: Sequence[int] = (512, 1024, 2048),
+        period_width: int = 32, resolution_width: int = 32, phases: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         folded = [Period(period, period_width) for period in periods]
         seen = [Resolution(n_fft, resolution_width, phases=phases) for n_fft in resolutions]

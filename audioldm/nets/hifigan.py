@@ -35,18 +35,13 @@ def build_hifigan(
     With ``mel_mean`` and ``mel_std`` the input is normalised inside the net (its own ``mean`` and ``scale`` buffers).
     """
     shape, normalise = HifiGanSizes(**sizes), mel_mean is not None and mel_std is not None
-    vocoder = SpeechT5HifiGan(
-        SpeechT5HifiGanConfig(
-            model_in_dim=shape.mels,
-            sampling_rate=shape.rate,
-            upsample_initial_channel=shape.channels,
-            upsample_rates=list(shape.upsample),
-            upsample_kernel_sizes=list(shape.upsample_kernels),
-            resblock_kernel_sizes=list(shape.kernels),
-            resblock_dilation_sizes=[list(dilation) for dilation in shape.dilations],
-            normalize_before=normalise,
-        )
-    )
+    config = SpeechT5HifiGanConfig(
+        model_in_dim=shape.mels, sampling_rate=shape.rate, upsample_initial_channel=shape.channels,
+        upsample_rates=list(shape.upsample), upsample_kernel_sizes=list(shape.upsample_kernels),
+        resblock_kernel_sizes=list(shape.kernels), normalize_before=normalise,
+        resblock_dilation_sizes=[list(dilation) for dilation in shape.dilations],
+    )  # fmt: skip
+    vocoder = SpeechT5HifiGan(config)
     # transformers starts every weight at 0.01, from which narrow nets hardly move
     for layer in vocoder.modules():
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):

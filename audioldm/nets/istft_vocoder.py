@@ -173,15 +173,9 @@ class ISTFTVocoder(Component):
     """
 
     def __init__(
-        self,
-        spec: str = "16k_64",
-        width: int = 448,
-        hidden: int = 1344,
-        depth: int = 8,
-        kernel: int = 7,
-        noise: int = 32,
-        corrections: int = 1,
-    ) -> None:
+        self, spec: str = "16k_64", width: int = 448, hidden: int = 1344, depth: int = 8, kernel: int = 7,
+        noise: int = 32, corrections: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.spec = SPECS[spec]
         bins = self.spec.n_fft // 2 + 1

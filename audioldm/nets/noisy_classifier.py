@@ -19,13 +19,9 @@ class NoisyClassifier(Component):
     """
 
     def __init__(
-        self,
-        classes: Sequence[str],
-        latent_channels: int = 8,
-        widths: Sequence[int] = (48, 96, 128),
-        dropout: float = 0.1,
-        encoder: str = "",
-    ) -> None:
+        self, classes: Sequence[str], latent_channels: int = 8, widths: Sequence[int] = (48, 96, 128),
+        dropout: float = 0.1, encoder: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         time = 4 * widths[0]
         self.level = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)

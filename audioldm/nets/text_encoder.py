@@ -38,10 +38,10 @@ class T5TextEncoder(nn.Module):
 
     def encode(self, texts: Sequence[str]) -> Condition:
         parts = [self.embed(text) for text in texts]
-        masks = [part.new_ones(len(part), dtype=torch.long) for part in parts]
-        return Condition(
-            tokens=pad_sequence(parts, batch_first=True), mask=pad_sequence(masks, batch_first=True)
-        )
+        tokens = pad_sequence(parts, batch_first=True)
+        lengths = torch.tensor([len(part) for part in parts], device=tokens.device)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        return Condition(tokens=tokens, mask=(place < lengths[:, None]).long())
 
     def save(self, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
         save_component(self.model, Path(folder) / "text_encoder_2", dtype=dtype)
@@ -57,15 +57,8 @@ class AudioLDM2TextEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        clap: TwoTowers,
-        t5: T5TextEncoder,
-        projection: Any,
-        gpt: Any,
-        *,
-        length: int = LENGTH,
-        alone: bool = True,
-    ) -> None:
+        self, clap: TwoTowers, t5: T5TextEncoder, projection: Any, gpt: Any, *, length: int = LENGTH, alone: bool = True
+    ) -> None:  # fmt: skip
         super().__init__()
         self.clap, self.t5 = clap, t5
         self.projection, self.gpt = projection.eval(), gpt.eval()
@@ -73,30 +66,26 @@ class AudioLDM2TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Condition:
-        t5 = self.t5.encode(texts)
+        t5, reader = self.t5.encode(texts), self.t5.tokenizer
         vectors = torch.cat([self.clap.embed_text([text]) for text in texts])
         if self.alone:
-            sequences = []
-            for i, text in enumerate(texts):
-                row: Any = t5.rows(slice(i, i + 1)).trimmed()
-                sequences.append(self.generate(vectors[i : i + 1], row.tokens, row.mask) * (text != ""))
-            first = torch.cat(sequences)
+            rows: list[Any] = [t5.rows(slice(i, i + 1)).trimmed() for i in range(len(texts))]
+            parts = [
+                self.generate(v[None], row.tokens, row.mask) for v, row in zip(vectors, rows, strict=True)
+            ]
+            first = torch.cat([part * (text != "") for part, text in zip(parts, texts, strict=True)])
         else:  # T5's states of the padding, too, which GPT-2 masks but counts
-            reader, model = self.t5.tokenizer, self.t5.model
-            tokens = reader(
-                list(texts), padding=True, truncation=True, max_length=self.t5.longest, return_tensors="pt"
-            ).to(model.device)
-            first = self.generate(vectors, model(**tokens).last_hidden_state, tokens.attention_mask)
+            how = {"padding": True, "truncation": True, "max_length": self.t5.longest, "return_tensors": "pt"}
+            tokens = reader(list(texts), **how).to(self.t5.model.device)
+            first = self.generate(vectors, self.t5.model(**tokens).last_hidden_state, tokens.attention_mask)
         return Condition(None, first, first.new_ones(first.shape[:2]).long(), t5.tokens, t5.mask)
 
     def generate(self, vectors: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """CLAP's vectors (B, D), T5's tokens (B, L, E) and their mask to what GPT-2 appends (B, ``length``, G)."""
         projected = self.projection(
-            hidden_states=vectors[:, None],
-            hidden_states_1=tokens,
-            attention_mask=mask.new_ones(len(mask), 1),
+            hidden_states=vectors[:, None], hidden_states_1=tokens, attention_mask=mask.new_ones(len(mask), 1),
             attention_mask_1=mask,
-        )
+        )  # fmt: skip
         x, attention = projected.hidden_states, projected.attention_mask
         for _ in range(self.length):
             last = self.gpt(inputs_embeds=x, attention_mask=attention).last_hidden_state[:, -1:]

@@ -46,32 +46,21 @@ class UNetSizes:
         if self.contexts and sum(width is not None for width in self.contexts) > 2:
             raise ValueError(f"contexts={tuple(self.contexts)}: at most two may have a width")
 
-    def attends(self) -> Sequence[bool]:
-        return self.attention or [level > 0 for level in range(len(self.channels))]
-
-    def head_counts(self) -> Sequence[int] | int:
-        return self.heads or tuple(max(1, n // self.head_channels) for n in self.channels)
-
 
 def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
     """A U-Net of ``UNetSizes``, attending in the middle, too.   Defaults: AudioLDM-S, 185.04 M.   Raises ValueError."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: choose film, cross or both")
     shape = UNetSizes(**sizes)
-    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in shape.attends()]
+    attends = shape.attention or [level > 0 for level in range(len(shape.channels))]
+    down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attends]
     settings: dict[str, Any] = {
-        "sample_size": shape.sample_size,
-        "in_channels": shape.latent_channels,
-        "out_channels": shape.latent_channels,
-        "down_block_types": tuple(down),
-        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
-        "block_out_channels": tuple(shape.channels),
-        "layers_per_block": shape.layers,
-        "attention_head_dim": shape.head_counts(),
-        "transformer_layers_per_block": shape.depth,
-        "norm_num_groups": shape.groups,
-        "use_linear_projection": shape.linear,
-    }
+        "sample_size": shape.sample_size, "in_channels": shape.latent_channels, "out_channels": shape.latent_channels,
+        "down_block_types": tuple(down), "up_block_types": tuple(name.replace("Down", "Up") for name in down[::-1]),
+        "block_out_channels": tuple(shape.channels), "layers_per_block": shape.layers, "norm_num_groups": shape.groups,
+        "attention_head_dim": shape.heads or tuple(max(1, n // shape.head_channels) for n in shape.channels),
+        "transformer_layers_per_block": shape.depth, "use_linear_projection": shape.linear,
+    }  # fmt: skip
     if kind != "cross":
         settings |= {"class_embed_type": "simple_projection", "class_embeddings_concat": True}
         settings["projection_class_embeddings_input_dim"] = shape.film_dim
@@ -105,19 +94,12 @@ def learns_variance(unet: LatentUNet) -> bool:
 
 def kind_of(unet: LatentUNet) -> Kind:
     """How a loaded U-Net is conditioned."""
-    width = unet.config.cross_attention_dim
+    width, film = unet.config.cross_attention_dim, unet.config.class_embed_type == "simple_projection"
     if isinstance(unet, AudioLDM2UNet2DConditionModel):
-        context = bool(widths_of(unet))
+        context = any(width[0])
     else:
         context = isinstance(width, int) or tuple(width) != tuple(unet.config.block_out_channels)
-    film = unet.config.class_embed_type == "simple_projection"
     return "both" if film and context else "film" if film else "cross"
-
-
-def widths_of(unet: AudioLDM2UNet2DConditionModel) -> tuple[int, ...]:
-    """Width of each token sequence that AudioLDM 2's U-Net is given."""
-    contexts = unet.config.cross_attention_dim[0]
-    return tuple(width for width in contexts if width is not None)
 
 
 def multiple_of(unet: LatentUNet) -> int:
@@ -127,8 +109,8 @@ def multiple_of(unet: LatentUNet) -> int:
 
 def net_call(unet: LatentUNet, *, variance: bool = False) -> NetCall:
     """The U-Net as function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F); 2C with ``variance``."""
-    kind = kind_of(unet)
-    two = isinstance(unet, AudioLDM2UNet2DConditionModel) and len(widths_of(unet)) == 2
+    kind, width = kind_of(unet), unet.config.cross_attention_dim
+    two = isinstance(unet, AudioLDM2UNet2DConditionModel) and sum(map(bool, width[0])) == 2
     channels = None if variance else unet.config.in_channels
     needed = {"film": kind != "cross", "tokens": kind != "film", "tokens2": two}
 

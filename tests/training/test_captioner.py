@@ -97,7 +97,7 @@ def test_no_checkpoint_holds_the_frozen_clap_and_a_file_gives_the_same_words(tra
     save_component(trained.captioner, tmp_path)
     again = load_component(tmp_path)
     sequence = trained.captioner.sequence(*sound_features(clap, sounds.wave)).detach()
-    assert torch.equal(again.write(sequence), trained.captioner.write(sequence))
+    assert torch.equal(again.candidates(sequence)[0], trained.captioner.candidates(sequence)[0])
     names = again.state_dict()
     assert not [name for name in names if "lm_head" in name], "the words' table is there once"
 
