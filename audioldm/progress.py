@@ -25,6 +25,12 @@ def is_heard() -> bool:
     return _listener.get() is not None
 
 
+def tell(unit: str, done: float, total: float) -> None:
+    """Say to whoever listens how much is done."""
+    if (listener := _listener.get()) is not None:
+        listener(unit, done, total)
+
+
 def counted(
     items: Collection[Item], unit: str, size: Callable[[Item], float] = lambda item: 1.0
 ) -> Iterator[Item]:
@@ -36,11 +42,10 @@ def counted(
     1 of 2 letters
     2 of 2 letters
     """
-    tell, done = _listener.get(), 0.0
-    if tell is None:
+    if not is_heard():
         yield from items
         return
-    sizes = [size(item) for item in items]
+    sizes, done = [size(item) for item in items], 0.0
     total = sum(sizes)
     for item, amount in zip(items, sizes, strict=True):
         tell(unit, done, total)

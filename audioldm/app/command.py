@@ -33,7 +33,6 @@ class Serve(Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        self.model.check()
         root = None if self.sounds is None else self.sounds.absolute()
         if root is not None and not root.is_dir():
             what = f"sounds={root} is no folder."

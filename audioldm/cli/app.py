@@ -39,10 +39,9 @@ class LazyGroup(CommandGroup):
     """The group over ``COMMANDS``: none waits for the imports of another."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = resolve_name(COMMANDS[cmd_name])
-        command.name = cmd_name
+        command: click.Command | None = resolve_name(COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+        if command is not None:
+            command.name = cmd_name
         return command
 
 
@@ -106,28 +105,27 @@ def say_error(error: BaseException) -> int:
     if isinstance(error, AudioLDMError):
         say(str(error))
         return error.code
-    if isinstance(error, ModuleNotFoundError):
-        package = str(error.name).partition(".")[0]
-        if extra := next((extra for extra, names in EXTRAS.items() if package in names), None):
-            say(f'{package} is not installed. Run: pip install "audioldm[{extra}]"')
-            return 2
-    error = without_memory(error) or error
-    kind, first = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
-    reason = first or kind
+    package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if extra := next((extra for extra, names in EXTRAS.items() if package in names), None):
+        say(f'{package} is not installed. Run: pip install "audioldm[{extra}]"')
+        return 2
+    memory = without_memory(error)
+    error = memory or error
+    kind = type(error).__name__
+    reason = next(iter(str(error).strip().splitlines()), kind)
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        say(f"{place}{error.strerror or reason}.")
-    elif without_memory(error):
+        say(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or reason}.")
+    elif memory is not None:
         say(f"the memory is full ({reason[:160]}). Ask for less at once, or free some.")
     else:
-        say(f"unexpected {kind}: {first[:300]}. Run it again with --debug for the whole trace.")
+        say(f"unexpected {kind}: {reason[:300]}. Run it again with --debug for the whole trace.")
     return 1
 
 
 def say_usage(error: click.ClickException, arguments: list[str]) -> int:
     """Print a command-line mistake as one line; a bare group prints its help instead."""
-    message = error.format_message().rstrip(".").replace("Value error, ", "")
-    if "Usage:" in message:
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(message, file=sys.stderr)
     else:
         command = " ".join(["audioldm", *(word for word in arguments[:1] if word in COMMANDS)])

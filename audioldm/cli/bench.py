@@ -34,16 +34,14 @@ class Bench(DryRun, AsJson, Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        sampling, model = self.sampling, self.model
-        model.check()
         with waiting("loading torch and the model"), loading():
-            sampling.check(model.device)
+            self.sampling.check(self.model.device)
             if self.dry_run:
-                settings = changed(sampling, model) or "the model's own settings"
+                settings = changed(self.sampling, self.model) or "the model's own settings"
                 what = f"{self.batch_size} clips of {self.prompt!r}, {self.repeat} times after a warm-up"
                 would(f"{what}; {settings}")
                 return
-            pipe = model.load()
+            pipe = self.model.load()
         with progress(self.repeat + 1, "runs") as step:
             result = self.measure(pipe, step)
         self.show(result, table(result))
@@ -54,6 +52,7 @@ class Bench(DryRun, AsJson, Command):
         from audioldm.pipeline import timing
 
         settings, size = self.sampling.named(), self.batch_size
+        whole = pipe.defaults.merged(**settings)
 
         def run() -> None:
             pipe([self.prompt] * size, seeds=range(size), batch_size=size, **settings)
@@ -62,40 +61,34 @@ class Bench(DryRun, AsJson, Command):
         # warms up; recorded graphs hide their operations
         counted = timing.trace(pipe, run, count=pipe.mode == "exact")
         runs = [timing.trace(pipe, run) for _ in range(self.repeat)]
-        length, peak = pipe.defaults.merged(**settings).seconds, timing.matmul_rate(pipe.device, pipe.dtype)
-        whole = median(usage["all"].seconds for usage in runs)
-
-        def row(part: str) -> dict[str, Any]:
+        peak, parts = timing.matmul_rate(pipe.device, pipe.dtype), dict[str, Any]()
+        for part in timing.PARTS:
             flops, times = counted[part].flops, [usage[part].seconds for usage in runs]
-            return {
+            parts[part] = {
                 "s": median(times), "least_s": min(times), "most_s": max(times),
                 "calls": runs[-1][part].calls, "gflop": flops / 1e9,
                 "of_peak": flops / median(times) / peak if flops else None,
             }  # fmt: skip
-
+        took = median(usage["all"].seconds for usage in runs)
         return {
             "model": pipe.name, "mode": pipe.mode, "dtype": str(pipe.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(), "clips": size, "seconds": length,
-            "steps": pipe.defaults.merged(**settings).steps, "s": whole,
-            "real_time_factor": whole / (length * size), "clips_per_minute": 60 * size / whole,
-            "peak_mib": timing.peak_mib(pipe.device), "peak_gflop_per_s": peak / 1e9,
-            "parts": {part: row(part) for part in timing.PARTS},
+            "threads": torch.get_num_threads(), "clips": size, "seconds": whole.seconds, "steps": whole.steps,
+            "s": took, "real_time_factor": took / (whole.seconds * size), "clips_per_minute": 60 * size / took,
+            "peak_mib": timing.peak_mib(pipe.device), "peak_gflop_per_s": peak / 1e9, "parts": parts,
         }  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> str:
     lines = [
-        f"{result['model']}, {result['mode']} ({result['dtype']}) on {result['device']}, {result['threads']} threads: "
-        f"{result['clips']} x {result['seconds']:g} s, {result['steps']} steps",
-        f"{result['s']:.3f} s, {result['real_time_factor']:.3f} of real time, "
-        f"{result['clips_per_minute']:.1f} clips/min, peak memory {result['peak_mib']:.0f} MiB, "
-        f"matrix peak {result['peak_gflop_per_s']:.0f} GFLOP/s",
+        "{model}, {mode} ({dtype}) on {device}, {threads} threads: {clips} x {seconds:g} s, {steps} steps",
+        "{s:.3f} s, {real_time_factor:.3f} of real time, {clips_per_minute:.1f} clips/min, "
+        "peak memory {peak_mib:.0f} MiB, matrix peak {peak_gflop_per_s:.0f} GFLOP/s",
         f"{'part':<9}{'calls':>6}{'s':>9}{'share':>8}{'least..most':>18}{'gflop':>10}{'of peak':>9}",
     ]
+    lines = [line.format(**result) for line in lines]
     for part, row in result["parts"].items():
-        spread = f"{row['least_s']:.3f}..{row['most_s']:.3f}"
+        spread, share = "{least_s:.3f}..{most_s:.3f}".format(**row), row["s"] / result["s"]
         counted = f"{row['gflop']:>10.2f}{row['of_peak']:>9.0%}" if row["gflop"] else f"{'-':>10}{'-':>9}"
-        share = row["s"] / result["s"]
         lines.append(f"{part:<9}{row['calls'] or '-':>6}{row['s']:>9.3f}{share:>8.0%}{spread:>18}{counted}")
     return "\n".join(lines)

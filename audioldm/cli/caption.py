@@ -1,10 +1,10 @@
-"""``audioldm caption``: what is to be heard in sound files."""
+"""``audioldm caption``: what is to be heard in sound files, in words."""
 
-import json
+from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from audioldm.cli.checks import check_device, check_free
+from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, say, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, option
 from audioldm.cli.options.groups import device_option, load, model_option
@@ -34,13 +34,16 @@ class Caption(Force, DryRun, AsJson, Command):
     captioner: Path | None = option(None, "Of caption/captioner.  [default: the embedded model's]", "FOLDER")
     model: str | None = model_option("The model whose CLAP it was trained on.")
     csv: Path | None = option(None, "Write file, caption, match and start as a table.", "FILE.csv")
-    jsonl: Path | None = option(None, "Write the same, an object a line.", "FILE.jsonl")
     filter: Path | None = option(None, "Write the manifest with the better captions here.", "FILE.jsonl")
     beams: int = option(8, "Width of the search for the likeliest caption.", Between(1, 32))
     device: str = device_option()
 
     def run(self) -> None:
-        folder = self.check()
+        check_free(self.csv, self.filter, force=self.force)
+        folder = self.captioner or SHIPPED
+        if not (folder / "config.json").is_file():
+            hint = "Train one (audioldm train caption/captioner) and name it: --captioner FOLDER."
+            raise AudioLDMError(f"{folder} holds no captioner.", hint)
         if self.filter is not None:
             self.improve(folder, self.filter)
         elif self.dry_run:
@@ -50,19 +53,21 @@ class Caption(Force, DryRun, AsJson, Command):
             self.caption(self.captioning(folder))
 
     def captioning(self, folder: Path) -> "Captioning":
-        with waiting("loading torch and the model"):
-            from audioldm.pipeline.captions import Captioning
+        clap = load(self.model, device=self.device).clap
+        from audioldm.pipeline.captions import Captioning
 
-            clap = load(self.model, device=self.device).clap
-            return Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
+        return Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
 
     def improve(self, folder: Path, out: Path) -> None:
         from audioldm.datasets import manifest
 
-        rows = manifest.read(self.files[0])
+        [source, *more] = self.files
+        if more or source.suffix != ".jsonl":
+            raise AudioLDMError(f"--filter reads one manifest, not {source}.", "Give one .jsonl.")
+        rows = manifest.read(source)
         train = [row for row in rows if row.split == "train"]
         if self.dry_run:
-            would(f"{len(train)} captions of {self.files[0]} would be compared with new ones, in {out}")
+            would(f"{len(train)} captions of {source} would be compared with new ones, in {out}")
             return
         captioning = self.captioning(folder)
         from audioldm.pipeline.captions import better_captions
@@ -73,40 +78,26 @@ class Caption(Force, DryRun, AsJson, Command):
         changed = sum(row is not old for row, old in zip(better, train, strict=True))
         print(f"{out}: {changed} of {len(train)} captions are new")
 
-    def check(self) -> Path:
-        check_device(self.device)
-        check_free(self.csv, self.jsonl, self.filter, force=self.force)
-        folder = self.captioner or SHIPPED
-        if not (folder / "config.json").is_file():
-            hint = "Train one (audioldm train caption/captioner) and name it: --captioner FOLDER."
-            raise AudioLDMError(f"{folder} holds no captioner.", hint)
-        if self.filter is not None and [path.suffix for path in self.files] != [".jsonl"]:
-            raise AudioLDMError(f"--filter reads one manifest, not {self.files[0]}.", "Give one .jsonl.")
-        return folder
-
     def caption(self, captioning: "Captioning") -> None:
-        """Print each caption as soon as it is there and write the tables; a file that cannot be read is named."""
+        """Print each caption as soon as it is there and write the table; a file that cannot be read is named."""
         from audioldm.paths import write_text
         from audioldm.tables import csv_text
 
-        rows: list[dict[str, Any]] = []
+        captions = {}
         with waiting("describing"):
             for path in counted(self.files, "files"):
                 try:
-                    caption = captioning.of_file(path)
+                    captions[str(path)] = caption = captioning.of_file(path)
                 except AudioLDMError as error:
                     say(str(error))
                     continue
-                rows.append({"file": str(path), **vars(caption)})
                 if not self.as_json:
                     print(f"{printable(str(path))}\t{caption.text}\t{caption.match:.2f}", flush=True)
         if self.as_json:
-            show_json(rows)
-        head = ["file", "text", "match", "start"]
+            show_json([{"file": file, **vars(caption)} for file, caption in captions.items()])
         if self.csv is not None:
-            write_text(self.csv, csv_text(head, ([row[name] for name in head] for row in rows)))
-        if self.jsonl is not None:
-            write_text(self.jsonl, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        if failures := len(self.files) - len(rows):
+            rows = ([file, *astuple(caption)] for file, caption in captions.items())
+            write_text(self.csv, csv_text(["file", "text", "match", "start"], rows))
+        if failures := len(self.files) - len(captions):
             what = f"{failures} of {len(self.files)} files have no caption."
             raise AudioLDMError(what, "The lines above say why.", code=1)

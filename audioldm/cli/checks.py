@@ -1,4 +1,4 @@
-"""Refusals before work: devices, samplers, places and packages that no run could use."""
+"""Refusals before work: devices, samplers, grids and places that no run could use."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def check_device(device: str) -> None:
     """Raise AudioLDMError for a device that torch has no name for."""
     kind, _, index = device.partition(":")
-    if kind not in DEVICES or (":" in device and not (kind == "cuda" and index.isdecimal())):
+    if device not in DEVICES and not (kind == "cuda" and index.isdecimal()):
         raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")
 
 
@@ -25,6 +25,7 @@ def check_free(*paths: Path | None, force: bool = False) -> None:
 
 def check_parts(*, sampler: str | None = None, grid: str | None = None, device: str = "cpu") -> None:
     """Raise AudioLDMError for a sampler, a grid or a device that is not there; needs torch, but no weights."""
+    check_device(device)
     import torch
 
     from audioldm.diffusion.grids import GRIDS

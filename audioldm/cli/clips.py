@@ -1,7 +1,6 @@
 """Which clips a command makes, and the files of each: named after prompt and seed, checked before any work."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -12,15 +11,11 @@ from typing import Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.options.conditioning import AudioPrompt
-from audioldm.cli.options.groups import FORMATS, Output, Prompts
+from audioldm.cli.options.groups import Output, Prompts, format_of
 from audioldm.cli.prompts import Row
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256
 from audioldm.tables import read_text
-
-SUFFIX = {name: re.sub("24|float", "", name) for name in FORMATS}
-UNWRITTEN = ("aif", "aiff", "aac", "au", "caf", "mp4", "oga", "opus", "w64", "webm", "wma")
-"""endings of sounds that nothing here writes; a file or folder of such a name would be taken for one"""
 
 
 @dataclass(frozen=True)
@@ -39,10 +34,14 @@ class Clip:
 
     def files(self, output: Output) -> dict[str, Path]:
         """Where it goes: its audio, figure and sidecar; without a figure where none is drawn."""
-        kinds = {"audio": SUFFIX[self.audio_format], "figure": "png", "sidecar": "json"}
+        kinds = {"audio": suffix_of(self.audio_format), "figure": "png", "sidecar": "json"}
         stem = output.folder / self.stem
         paths = {name: stem.with_name(f"{stem.name}.{kind}") for name, kind in kinds.items()}
         return {name: path for name, path in paths.items() if output.figure or name != "figure"}
+
+
+def suffix_of(audio_format: str) -> str:
+    return re.sub("24|float", "", audio_format)
 
 
 def plain(text: str, most: int) -> str:
@@ -68,23 +67,22 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
     """
     other, shares = prompts.shares()
     groups: list[list[Clip]] = []
-    for share in shares:
+    for share, (place, (row, take)) in product(shares, enumerate(product(rows, range(prompts.n)))):
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
-        for place, (row, take) in enumerate(product(rows, range(prompts.n))):
-            begin, number = (prompts.seed, place) if row.seed is None else (row.seed, take)
-            text, like = row.prompt or title, ""
-            if row.audio_prompt is not None:
-                sound = row.audio_prompt[0].stem
-                like = f"like_{plain(sound, 24)}" if row.prompt else ""
-                text = row.prompt or f"audio prompt {sound}"
-            groups.append([])
-            for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
-                name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
-                if row.out and prompts.n > 1:
-                    name += f"_seed{seed}"
-                inside(output.folder, name, where=f"{row.place}, out")
-                about = (row.settings, row.audio_prompt, share)
-                groups[-1].append(Clip(row.prompt, seed, name, text, audio_format, *about))
+        begin, number = (prompts.seed, place) if row.seed is None else (row.seed, take)
+        text, like = row.prompt or title, ""
+        if row.audio_prompt is not None:
+            sound = row.audio_prompt[0].stem
+            like = f"like_{plain(sound, 24)}" if row.prompt else ""
+            text = row.prompt or f"audio prompt {sound}"
+        groups.append([])
+        for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
+            name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
+            if row.out and prompts.n > 1:
+                name += f"_seed{seed}"
+            inside(output.folder, name, where=f"{row.place}, out")
+            about = (row.settings, row.audio_prompt, share)
+            groups[-1].append(Clip(row.prompt, seed, name, text, audio_format, *about))
     check_names(groups, output)
     return groups
 
@@ -94,19 +92,15 @@ def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
 
     The ending chooses the format where nothing else does.
     """
-    place = out or (output.out.name if output.is_file else stem)
-    ending = Path(place).suffix.lstrip(".").lower()
-    audio_format = output.audio_format or (ending if ending in FORMATS else "wav")
-    if ending in UNWRITTEN:
-        raise AudioLDMError(f"{place}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
-    if ending not in FORMATS:
-        return Path(place).as_posix(), audio_format
-    if SUFFIX[audio_format] != ending:
+    place = Path(out or (output.out.name if output.is_file else stem))
+    ending = format_of(place)
+    audio_format = output.audio_format or ending or "wav"
+    if ending not in (None, suffix_of(audio_format)):
         raise AudioLDMError(f"{place} does not end as format={audio_format} does.", "Leave out --format.")
-    return Path(place).with_suffix("").as_posix(), audio_format
+    return (place.with_suffix("") if ending else place).as_posix(), audio_format
 
 
-def check_names(groups: list[list[Clip]], output: Output) -> None:
+def check_names(groups: Sequence[list[Clip]], output: Output) -> None:
     if output.is_file and len(groups) > 1:
         what = f"out={output.out} is one file, but {len(groups)} clips are to be made."
         raise AudioLDMError(what, "Name a folder.")
@@ -124,9 +118,7 @@ def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
     """Raise AudioLDMError unless every file can be written, and none is there already (but for --force)."""
     from audioldm.pipeline.outputs import check_writable
 
-    if (ending := output.out.suffix.lstrip(".").lower()) in UNWRITTEN:
-        raise AudioLDMError(f"{output.out}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
-    paths = (path for group in groups for clip in group for path in clip.files(output).values())
+    paths = (path for clip in chain.from_iterable(groups) for path in clip.files(output).values())
     check_free(*paths, force=output.force)
     check_writable(output.folder)
 
@@ -139,22 +131,14 @@ def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
     files = clip.files(output)
     try:
         record = json.loads(read_text(files["sidecar"]))
-        whole = record["sound"]["sha256"] == sha256(files["audio"])
+        whole = record["sound"]["sha256"] == sha256(files["audio"]) and all(map(Path.exists, files.values()))
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
     except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    if not whole or not all(map(Path.exists, files.values())):
-        return False
     now = {"prompt": clip.prompt, "seed": clip.seed, **options}
     other = sorted(name for name in {*before, *now} - {"batch_size"} if before.get(name) != now.get(name))
-    if other and not output.force:
+    if whole and other and not output.force:
         was = ", ".join(f"{name}={before.get(name, 'default')}" for name in other)
         hint = "Use --force to make it again, or another --out."
         raise AudioLDMError(f"{files['audio']} is there, but made with {was}.", hint)
-    return not other
-
-
-def process_slice(groups: list[list[Clip]]) -> list[list[Clip]]:
-    """What this process makes where torchrun started several: every n-th group of n processes; else all."""
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    return groups[rank::world]
+    return whole and not other

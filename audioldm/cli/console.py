@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from audioldm.errors import AudioLDMWarning
-from audioldm.progress import is_heard, listening
+from audioldm.progress import is_heard, listening, tell
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, Task
+    from rich.progress import Task
 
 
 def printable(text: str) -> str:
@@ -62,7 +62,7 @@ def would(what: str) -> None:
 
 
 @contextmanager
-def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -> Iterator[None]:
+def warned(report: Callable[[str], None] = lambda text: say(f"warning: {text}")) -> Iterator[None]:
     """Our own warnings are told at once, each text once, as lines on stderr; those of others stay as they are."""
     with warnings.catch_warnings(action="always", category=AudioLDMWarning):
         others, known = warnings.showwarning, set[str]()  # python forgets what it said when filters change
@@ -72,15 +72,19 @@ def warned(tell: Callable[[str], None] = lambda text: say(f"warning: {text}")) -
                 others(message, category, *place, **more)
             elif str(message) not in known:
                 known.add(str(message))
-                tell(str(message))
+                report(str(message))
 
         warnings.showwarning = line
         yield
 
 
 @contextmanager
-def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress", "Task"]]:
-    """A line with a bar, rate, time left and time taken, and its task; nothing without a terminal."""
+def waiting(what: str) -> Iterator[None]:
+    """A bar with rate, time left and time taken over what the work within counts, one after the other.
+
+    Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
+    without a terminal nothing is counted.
+    """
     from rich import progress as parts
     from rich.console import Console
     from rich.text import Text
@@ -93,49 +97,40 @@ def bar(what: str, total: float | None, unit: str) -> Iterator[tuple["Progress",
             done = "" if task.total is None else f"{task.completed:.4g}/{task.total:.4g} "
             return Text(f"{done}{unit}" if speed is None else f"{done}{unit}, {speed:.3g} {unit}/s")
 
-    console, text = Console(stderr=True), parts.TextColumn("{task.description}")
-    times = (parts.TimeRemainingColumn(), parts.TimeElapsedColumn())
-    columns = (parts.SpinnerColumn(), text, parts.BarColumn(), Rate(), *times)
-    how: dict[str, Any] = {"disable": not console.is_terminal, "redirect_stdout": sys.stdout.isatty()}
-    with parts.Progress(*columns, console=console, transient=True, **how) as shown:
-        shown.add_task(what, total=total, unit=unit)
-        yield shown, shown.tasks[0]
-
-
-@contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A bar over what the work within counts (``audioldm.progress.counted``), one after the other.
-
-    Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
-    without a terminal nothing is counted.
-    """
-    from rich.console import Console
-
-    if is_heard() or not Console(stderr=True).is_terminal:
+    console = Console(stderr=True)
+    if is_heard() or not console.is_terminal:
         yield
         return
-    with bar(f"{what} ...", None, "") as (shown, task):
+    columns = (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.BarColumn(), Rate())
+    times = (parts.TimeRemainingColumn(), parts.TimeElapsedColumn())
+    about: dict[str, Any] = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
+    with parts.Progress(*columns, *times, console=console, **about) as shown:
+        shown.add_task(what and f"{what} ...", total=None, unit="")
+        [task] = shown.tasks
 
         def show(unit: str, done: float, total: float) -> None:
-            if (unit, total) != (task.fields["unit"], task.total):
+            if unit != task.fields["unit"] or not done:
                 shown.reset(task.id, total=total, unit=unit)
             # the end is always drawn, however soon the next thing is counted
-            shown.update(task.id, completed=done, refresh=done >= total)
+            shown.update(task.id, completed=done, total=total, refresh=done >= total)
 
         with listening(show):
             yield
 
 
 @contextmanager
-def progress(total: float | None, unit: str = "steps") -> Iterator[Callable[..., None]]:
+def progress(total: float, unit: str = "steps") -> Iterator[Callable[..., None]]:
     """A bar over ``total`` units; gives the function that moves it by its first argument.
 
     Where more is done than was planned (a silent clip is sampled again, a failed batch taken apart), the total grows.
     """
-    with bar("", total, unit) as (shown, task):
+    done = 0.0
 
-        def advance(size: float = 1, *_: object) -> None:
-            limit = None if total is None else max(total, task.completed + size)
-            shown.update(task.id, advance=size, total=limit)
+    def advance(size: float = 1, *_: object) -> None:
+        nonlocal done
+        done += size
+        tell(unit, done, max(total, done))
 
+    with waiting(""):
+        tell(unit, done, total)
         yield advance

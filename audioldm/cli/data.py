@@ -196,4 +196,4 @@ class Stats(Command):
 
 
 KINDS = (Prepare, Encode, Check, Listen, Attribution, Shard, Stats)
-app = group(__doc__, {kind.__name__.lower(): kind for kind in KINDS})
+app = group(__doc__, KINDS)

@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import sys
+from collections import defaultdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,26 +43,43 @@ def examine() -> dict[str, Any]:
         requirements = metadata.requires("audioldm") or []
     except metadata.PackageNotFoundError:  # run from a checkout that was never installed
         requirements = ["audioldm"]
-    needed: dict[str, str | None] = {}
-    optional: dict[str, dict[str, str | None]] = {}
+    extras: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
     for requirement in requirements:
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement)
         for name in re.findall(r"^[\w.-]+", requirement):
-            (optional.setdefault(extra[1], {}) if extra else needed)[name] = version_of(name)
+            extras[extra[1] if extra else ""][name] = version_of(name)
     report: dict[str, Any] = {
         "audioldm": audioldm.__version__, "python": platform.python_version(), "platform": platform.platform(),
-        "needed": needed, "optional": optional,
-        "add": {extra: command(f"[{extra}]") for extra, parts in optional.items() if None in parts.values()},
+        "needed": extras.pop("", {}), "optional": dict(extras),
+        "add": {extra: command(f"[{extra}]") for extra, parts in extras.items() if None in parts.values()},
         "programs": {name: shutil.which(name) for name in PROGRAMS}, "devices": [], "codecs": [],
+        "caches": {}, "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
     }  # fmt: skip
     if version_of("torch"):
-        report["devices"] = devices()
+        import torch
+
+        report["devices"].append(f"cpu ({torch.get_num_threads()} threads)")
+        for i in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(i)
+            size = f"{about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+            report["devices"].append(f"cuda:{i} {about.name}, {size}")
+        report["devices"] += ["mps"] * torch.backends.mps.is_available()
     if version_of("soundfile"):
         import soundfile
 
         kinds = soundfile.available_formats()
         report["codecs"] = [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in kinds]
-    return {**report, "caches": caches(), "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")}
+    folders = {"embedders": cache_folder()}
+    if version_of("huggingface_hub"):
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folders["hub"] = Path(HF_HUB_CACHE)
+    for name, folder in folders.items():
+        sizes = (
+            path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+        )
+        report["caches"][name] = {"path": str(folder), "bytes": sum(sizes) if folder.is_dir() else None}
+    return report
 
 
 def command(extra: str = "") -> str:
@@ -78,48 +96,22 @@ def version_of(name: str) -> str | None:
         return None
 
 
-def devices() -> list[str]:
-    import torch
-
-    rows = [f"cpu ({torch.get_num_threads()} threads)"]
-    for i in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(i)
-        rows.append(f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
-    return [*rows, *(["mps"] if torch.backends.mps.is_available() else [])]
-
-
-def caches() -> dict[str, dict[str, Any]]:
-    """Where downloads are (published models, networks that evaluate), and their bytes; None without a folder."""
-    folders = {"embedders": cache_folder()}
-    if version_of("huggingface_hub"):
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        folders["hub"] = Path(HF_HUB_CACHE)
-    sizes: dict[str, dict[str, Any]] = {}
-    for name, folder in folders.items():
-        # links are not followed
-        files = (Path(place, file) for place, _, files in os.walk(folder) for file in files)
-        count = sum(path.lstat().st_size for path in files if path.exists()) if folder.is_dir() else None
-        sizes[name] = {"path": str(folder), "bytes": count}
-    return sizes
-
-
 def table(report: dict[str, Any]) -> str:
     sections = {"needed": {name: text or f"MISSING: {command()}" for name, text in report["needed"].items()}}
     for extra, parts in report["optional"].items():
         add = f"   incomplete: {report['add'][extra]}" if extra in report["add"] else ""
         sections[f"extra {extra}{add}"] = {name: version or "-" for name, version in parts.items()}
-    sections["programs"] = {
-        name: place or f"- for {PROGRAMS[name]}: apt-get install {name}"
-        for name, place in report["programs"].items()
-    }
+    programs = report["programs"].items()
+    lacking = {name: f"- for {use}: apt-get install {name}" for name, use in PROGRAMS.items()}
+    sections["programs"] = {name: place or lacking[name] for name, place in programs}
     offline = "   (HF_HUB_OFFLINE is set: nothing is downloaded)" if report["offline"] else ""
     sections[f"caches{offline}"] = {
         name: f"{one['path']}   " + ("empty" if one["bytes"] is None else f"{one['bytes'] / 1e6:,.0f} MB")
         for name, one in report["caches"].items()
     }
-    lines = [f"audioldm {report['audioldm']}   Python {report['python']}   {report['platform']}"]
+    lines = ["audioldm {audioldm}   Python {python}   {platform}".format(**report)]
     for title, rows in sections.items():
         lines += ["", title, *(f"  {name:<22}{text}" for name, text in rows.items())]
-    lines += ["", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, "", *(f"{name:<10}{', '.join(report[name])}" for name in ("devices", "codecs"))]
+    )

@@ -19,7 +19,6 @@ from audioldm.cli.results import Making, save
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256
-from audioldm.pipeline.spans import parse_schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from audioldm.pipeline.sounds import Sound
 
 SECONDS = Between(0, 1800)
+KEEPS = "0 keeps the sound, 1 ignores it."
+ROUNDS = "Times that every step is taken, so that new and old agree (RePaint).", Between(1, 100)
 
 
 class Edit(Making):
@@ -56,7 +57,7 @@ class Edit(Making):
         """One take of waves (N,) at the model's rate; settings as for the functions of ``pipeline.edit``."""
         from audioldm.pipeline import edit
 
-        function = getattr(edit, MAKERS.get(self.name(), self.name()))
+        function = getattr(edit, "outpaint" if self.name() == "continue" else self.name())
         wave: Tensor = function(pipe, *self.subjects(waves, prompt), **self.keywords(), **settings)
         return wave
 
@@ -70,16 +71,13 @@ class Edit(Making):
         return changed(replace(self, takes=takes, output=self.output.alone(clip.audio_format)))
 
     def results(self) -> Iterator[dict[str, Any]]:
-        self.check()
-        schedule, prompt, keywords = self.takes.schedule, self.text(), self.keywords()
-        if schedule is not None and prompt:
-            raise AudioLDMError(f"prompt={prompt!r} and schedule were both given.", "Give one of them.")
-        clips, asked = self.plan(), prompt if schedule is None else parse_schedule(schedule)
+        prompt, keywords = self.takes.spans(self.text()) or self.text(), self.keywords()
+        clips = self.plan()
         with waiting("loading torch and the model"), loading():
             from audioldm.pipeline import sounds
 
             files = [sounds.read(path) for path in self.files()]
-            self.check_libraries()
+            self.check()
             self.check_sounds(files)
             if self.output.dry_run:
                 self.show_plan([(clip, self.options(clip)) for clip in clips], "takes")
@@ -87,18 +85,26 @@ class Edit(Making):
             pipe, config, settings = self.load()
         del settings["seconds"]
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
-        about = {"edit": self.name(), "inputs": inputs, "splice": self.splices, "schedule": schedule}
+        about = {
+            "edit": self.name(),
+            "inputs": inputs,
+            "splice": self.splices,
+            "schedule": self.takes.schedule,
+        }
         made_by = {**settings, **config.settings(), **about, **keywords}
-        record: dict[str, Any] = {"command": f"edit {self.name()}", "settings": made_by}
         waves = [file.mono(pipe.spec.rate) for file in files]
         with progress(len(clips), "takes") as advance:
             for clip in clips:
                 take = {"seed": clip.seed, "on_step": lambda _, steps: advance(1 / steps)}
-                wave = self.edited(pipe, waves, asked, guidance_config=config, **take, **settings)
+                wave = self.edited(pipe, waves, prompt, guidance_config=config, **take, **settings)
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
-                wave = wave if file is None else file.mono(pipe.spec.rate)
-                result = {**record, "options": self.options(clip)}
-                yield save(pipe, clip, wave.float().cpu().numpy(), result, self.output, file=file)
+                wave = (wave if file is None else file.mono(pipe.spec.rate)).float().cpu()
+                record = {
+                    "command": f"edit {self.name()}",
+                    "settings": made_by,
+                    "options": self.options(clip),
+                }
+                yield save(pipe, clip, wave.numpy(), record, self.output, file=file)
 
     def check_sounds(self, files: "list[Sound]") -> None:
         """Refuse regions that are not in the sound, and say what of the files an edit does not keep."""
@@ -113,27 +119,22 @@ class Edit(Making):
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
-        takes, text, output = self.takes, self.text() or self.takes.schedule or "", self.output
+        takes, text, output, clips = self.takes, self.text() or self.takes.schedule or "", self.output, []
         title = " ".join([*(path.stem for path in self.files()), self.name(), text])
-        clips = []
         for seed in range(takes.seed, takes.seed + takes.n):
-            stem, audio_format = file_of(None, stem_of(title, seed), output)
-            clips.append(Clip(text, seed, stem, title, audio_format))
-        groups = [[clip] for clip in clips]
-        check_names(groups, output)
+            stem, kind = file_of(None, stem_of(title, seed), output)
+            clips.append([Clip(text, seed, stem, title, kind)])
+        check_names(clips, output)
         if self.splices:
-            self.check_splice(clips[0].audio_format)
-        check_outputs(groups, output)
-        return clips
-
-    def check_splice(self, kind: str) -> None:
-        if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
-            raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
-        if self.output.normalize or self.output.lufs is not None:
-            what = "--normalize and --lufs would change what --splice keeps."
-            raise AudioLDMError(what, "Leave out one of them.")
-        if kind not in ("wav", "flac"):
-            raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
+            if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
+                raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
+            if output.normalize or output.lufs is not None:
+                what = "--normalize and --lufs would change what --splice keeps."
+                raise AudioLDMError(what, "Leave out one of them.")
+            if kind not in ("wav", "flac"):
+                raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
+        check_outputs(clips, output)
+        return [clip for [clip] in clips]
 
     def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
         from audioldm.pipeline.edit import FADE
@@ -144,15 +145,6 @@ class Edit(Making):
         ends = [(0.0, before), (before + file.seconds, before + file.seconds + after)]
         new = [*(keywords.get("regions") or ()), *(end for end in ends if end[1] > end[0])]
         return splice_into(file.padded(before, after), wave, pipe.spec.rate, new, fade=FADE)
-
-
-def strength_option(default: float, help: str = "0 keeps the sound, 1 ignores it.") -> Any:
-    return option(default, help, SHARE)
-
-
-def rounds_option() -> Any:
-    help = "Times that every step is taken, so that new and old agree (RePaint)."
-    return option(1, help, Between(1, 100))
 
 
 class OneFile(Edit):
@@ -193,7 +185,7 @@ class Transfer(Regional):
       audioldm edit transfer walk.wav --set schedule="0-2 steps in snow; 2-5 steps in mud"
     """
 
-    strength: float = strength_option(0.5)
+    strength: float = option(0.5, KEEPS, SHARE)
     invert: bool = option(False, "Begin from the sound's own noise (DDIM inversion), not from new.")
     source: str = option("", "With --invert: what the sound is, in words.", "TEXT")
 
@@ -207,7 +199,7 @@ class Inpaint(Regional):
       audioldm edit inpaint sea.wav "sea waves" --from 1 --to 2 --from 6 --to 7.5 --rounds 5
     """
 
-    rounds: int = rounds_option()
+    rounds: int = option(1, *ROUNDS)
 
     def keywords(self) -> dict[str, Any]:
         if not self.begin and not self.end:
@@ -225,7 +217,7 @@ class Outpaint(Spliced):
 
     before: float = option(0.0, "How much earlier to begin.", "SECONDS", SECONDS)
     after: float = option(0.0, "How much longer to go on.", "SECONDS", SECONDS)
-    rounds: int = rounds_option()
+    rounds: int = option(1, *ROUNDS)
 
     def keywords(self) -> dict[str, Any]:
         if self.before + self.after == 0:
@@ -243,7 +235,7 @@ class Continue(Spliced):
     """
 
     seconds: float = option(5.0, "How much longer to go on.", Between(0, 1800, above=True))
-    rounds: int = rounds_option()
+    rounds: int = option(1, *ROUNDS)
 
     def keywords(self) -> dict[str, Any]:
         return {"before": 0.0, "after": self.seconds, "rounds": self.rounds}
@@ -269,7 +261,7 @@ class Vary(Regional):
       audioldm edit vary footstep.wav -n 8 --strength 0.4
     """
 
-    strength: float = strength_option(0.6)
+    strength: float = option(0.6, KEEPS, SHARE)
 
 
 class Denoise(OneFile):
@@ -281,7 +273,7 @@ class Denoise(OneFile):
       audioldm edit denoise field.wav "a bird singing" --strength 0.4
     """
 
-    strength: float = strength_option(0.0)
+    strength: float = option(0.0, KEEPS, SHARE)
     resynthesise: bool = option(False, "Give the model's sound, not the input turned down.")
 
 
@@ -298,7 +290,7 @@ class Morph(Edit):
     second: Path = argument(..., "The other sound file.")
     prompts: tuple[str, str] = option(("", ""), "What each is, in words.  [default: by CLAP]", "FIRST SECOND")
     at: float | None = option(None, "Where between them.  [default: from one to the other]", SHARE)
-    strength: float = strength_option(0.6)
+    strength: float = option(0.6, KEEPS, SHARE)
 
     def text(self) -> str:
         if self.takes.schedule is not None:
@@ -306,7 +298,7 @@ class Morph(Edit):
         return " ".join(filter(None, self.prompts))
 
     def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
-        return [*waves]
+        return waves
 
 
 class Mix(Edit):
@@ -322,7 +314,7 @@ class Mix(Edit):
     gain: list[float] = option([], "Gain of each file.", "DB", Between(-120, 120))
     at: list[float] = option([], "When each file begins.", "SECONDS", SECONDS)
     prompt: str = option("", "The scene, in words.  [default: by CLAP]", "TEXT")
-    strength: float = strength_option(0.0, "0 is the sum; more renders it again as one scene, 1 ignores it.")
+    strength: float = option(0.0, "0 is the sum; more renders it again as one scene, 1 ignores it.", SHARE)
 
     def files(self) -> list[Path]:
         return self.sounds
@@ -340,6 +332,4 @@ class Mix(Edit):
 
 KINDS = (Transfer, Inpaint, Outpaint, Continue, Upscale, Vary, Denoise, Morph, Mix)
 EDITS: dict[str, type[Edit]] = {kind.name(): kind for kind in KINDS}
-MAKERS = {"continue": "outpaint"}
-"""edits that are not made by the function of their name"""
-app = group(__doc__, EDITS)
+app = group(__doc__, KINDS)

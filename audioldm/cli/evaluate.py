@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,6 +12,7 @@ from audioldm.cli.options import AsJson, Command, CommandGroup, DryRun, Force, G
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.paths import cache_folder
+from audioldm.progress import counted
 from audioldm.ranges import POSITIVE, Between
 
 if TYPE_CHECKING:
@@ -19,21 +20,29 @@ if TYPE_CHECKING:
     from audioldm.evaluation.clips import Clip
     from audioldm.evaluation.comparison import Comparison
     from audioldm.evaluation.generation import GeneratedClips
-    from audioldm.evaluation.protocol import Protocol as ClipList
     from audioldm.pipeline.audioldm import AudioLDM
 
-Captions = Literal["first", "all", "hash"]
 Gain = Literal["peak", "none", "lufs"]
 
 
 class Rows(Group):
     split: str = option("test", "Split of a manifest; any takes all rows.")
-    captions: Captions = option("first", "Which captions of a manifest's clip.")
+    captions: Literal["first", "all", "hash"] = option("first", "Which captions of a manifest's clip.")
 
     def read(self, place: Path) -> "list[Row]":
         from audioldm.datasets import manifest
 
         return manifest.read(place, split=None if self.split == "any" else self.split)
+
+    def clips(self, place: Path) -> "list[Clip]":
+        """Of a folder, or of a manifest's rows.   Raises AudioLDMError for fewer than two."""
+        from audioldm.evaluation import clips
+
+        if place.suffix != ".jsonl":
+            return clips.from_folder(place)
+        if len(rows := self.read(place)) < 2:
+            raise AudioLDMError(f"{place} has {len(rows)} rows in split {self.split}.", "Use --split any.")
+        return clips.from_rows(rows, captions=self.captions)
 
 
 class Generation(Group):
@@ -62,51 +71,7 @@ class Generation(Group):
         return GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
 
 
-class Choice(Rows):
-    manifest: Path | None = option(None, "Captions and real clips for --model.", "JSONL")
-    protocol: Path | None = option(None, "Take exactly this list of clips and captions.", "FILE")
-    allow_missing: bool = option(False, "Score what there is of a protocol; n says so.")
-    limit: int | None = option(None, "At most so many clips, by hash.", Between(2))
-
-    def listed(self) -> "ClipList | None":
-        from audioldm.evaluation import protocol
-
-        return None if self.protocol is None else protocol.read(self.protocol)
-
-    def clips(self, place: Path) -> "list[Clip]":
-        from audioldm.evaluation import clips
-
-        if place.suffix != ".jsonl":
-            return clips.from_folder(place)
-        if (listed := self.listed()) is None:
-            rows = self.read(place)
-        else:
-            rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
-        if self.limit is not None and self.limit < len(rows):
-            rows = clips.shuffled(rows)[: self.limit]
-        if len(rows) < 2:
-            raise AudioLDMError(f"{place} has {len(rows)} rows in split {self.split}.", "Use --split any.")
-        return clips.from_rows(rows, captions=self.captions)
-
-    def about(self) -> dict[str, Any]:
-        about: dict[str, Any] = {"captions": self.captions, "split": self.split}
-        if (listed := self.listed()) is not None:
-            about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
-        return about
-
-
-class Comparing(Group):
-    also: list[Path] = option([], "Clips of other seeds, same names.  Gives mean ± sd.", "DIR")
-    others: Path | None = option(None, "Other real clips for the real/real floor.", "PLACE")
-    codec: str | None = option(None, "Model whose VAE and vocoder give the round-trip row.", "REF")
-    unpaired: bool = option(False, "No pairs: leave KL and tags out.")
-    gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
-    crop: float | None = option(None, "Length of every clip.  [default: the clips']", "SECONDS", POSITIVE)
-    embedder: list[str] = option([], "See audioldm evaluate embedders.  [default: yamnet]", "NAME[=WEIGHTS]")
-    cache: Path | None = option(None, "Embeddings.  [default: ~/.cache/audioldm/embeddings]", "DIR")
-
-
-class Score(Force, DryRun, AsJson, Command):
+class Score(Force, DryRun, AsJson, Rows, Command):
     """Score generated clips against real ones: FD, FD∞, KAD, KL, IS, coverage, tag bridge, CLAP, with real rows beside.
 
     Clips are paired by file name. Captions come from the manifest, from captions.csv (id, caption) in the folder,
@@ -124,112 +89,101 @@ class Score(Force, DryRun, AsJson, Command):
     reference: Path | None = argument(None, "Folder or manifest (.jsonl) of real clips.")
     out: Path = option(Path("out/evaluation"), "Clips and reports go here.", "-o", "DIR")
     seeds: int = option(1, "Runs of --model with other seeds.", Between(1, 1000))
-    choice: Choice = Choice()
-    comparing: Comparing = Comparing()
+    manifest: Path | None = option(None, "Captions and real clips for --model.", "JSONL")
+    protocol: Path | None = option(None, "Take exactly this list of clips and captions.", "FILE")
+    allow_missing: bool = option(False, "Score what there is of a protocol; n says so.")
+    also: list[Path] = option([], "Clips of other seeds, same names.  Gives mean ± sd.", "DIR")
+    unpaired: bool = option(False, "No pairs: leave KL and tags out.")
+    gain: Gain | None = option(None, "Level of every clip.  [default: the protocol's, or peak]")
+    crop: float | None = option(None, "Length of every clip.  [default: the clips']", "SECONDS", POSITIVE)
+    embedder: list[str] = option([], "See audioldm evaluate embedders.  [default: yamnet]", "NAME[=WEIGHTS]")
     generation: Generation = Generation()
 
-    def check(self) -> Path:
-        self.generation.model.check()
+    def run(self) -> None:
         model = self.generation.model.model
         if (self.generated is None) == (model is None):
             raise AudioLDMError("Give a folder of generated clips, or --model.", "One of them, not both.")
-        real = self.reference if model is None else self.choice.manifest
-        if real is None:
+        place = self.reference if model is None else self.manifest
+        if place is None:
             hint = "Give REFERENCE, or --manifest with --model."
             raise AudioLDMError("There is nothing to compare with.", hint)
         check_free(self.out / "report.json", force=self.force)
-        return real
-
-    def run(self) -> None:
-        place, out, comparing = self.check(), self.out, self.comparing
-        from audioldm.evaluation.clips import Cache
-        from audioldm.evaluation.embedders import load_embedder
-        from audioldm.evaluation.report import as_csv, as_html, as_text
+        from audioldm.evaluation import clips, embedders, protocol, report
         from audioldm.pipeline.outputs import check_writable, publish, versions
 
-        real = self.choice.clips(place)
+        about: dict[str, Any] = {"captions": self.captions, "split": self.split}
+        frame = clips.Frame(self.crop, self.gain or "peak")
+        if self.protocol is None:
+            real = self.clips(place)
+        else:
+            listed = protocol.read(self.protocol)
+            frame = clips.Frame(self.crop or listed.seconds, self.gain or listed.gain)  # type: ignore[arg-type]
+            about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
+            rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
+            real = clips.from_rows(rows, captions=self.captions)
         if self.dry_run:
             self.generation.check()
-            would(f"clips would be scored against {len(real)} of {place}, in {out}")
+            would(f"clips would be scored against {len(real)} of {place}, in {self.out}")
             return
-        pairs = [name.partition("=") for name in comparing.embedder or ["yamnet"]]
-        embedders = [load_embedder(name, weights or None) for name, _, weights in pairs]
-        compared, about = self.of_folders(place, real) if self.generated else self.of_model(place, real)
-        check_writable(out)
-        compared.cache = Cache(comparing.cache or cache_folder() / "embeddings")
-        if comparing.others is not None:
-            compared.others = Choice(split="any").clips(comparing.others)
+        pairs = [name.partition("=") for name in self.embedder or ["yamnet"]]
+        nets = [embedders.load_embedder(name, weights or None) for name, _, weights in pairs]
+        compared, more = self.of_model(place, real, frame) if model else self.of_folders(place, real, frame)
+        check_writable(self.out)
+        compared.cache = clips.Cache(cache_folder() / "embeddings")
         with waiting("embedding"):
-            report = compared.run(embedders, about | {"versions": versions()})
-        title = f"{about.get('model') or about['generated']} against {place}"
-        page = as_html(report, compared, title=title)
-        files = {"report.html": page, "clips.csv": as_csv(report), "report.md": as_text(report)}
-        files["report.json"] = json_text(report.as_dict())
-        publish({out / name: content for name, content in files.items()})
-        self.show(report.as_dict(), f"{as_text(report)}{out / 'report.html'}")
+            scores = compared.run(nets, {**more, **about, "versions": versions()})
+        title = f"{more.get('model') or self.generated} against {place}"
+        files = {
+            "report.html": report.as_html(scores, compared, title=title),
+            "clips.csv": report.as_csv(scores),
+        }
+        files |= {"report.md": report.as_text(scores), "report.json": json_text(scores.as_dict())}
+        publish({self.out / name: content for name, content in files.items()})
+        self.show(scores.as_dict(), f"{files['report.md']}{self.out / 'report.html'}")
 
-    def frame(self, seconds: float | None) -> Any:
-        """Length, else ``seconds``, and gain of every clip, of the protocol where none is asked for."""
-        from audioldm.evaluation.clips import Frame
-
-        listed, comparing = self.choice.listed(), self.comparing
-        crop, gain = (listed.seconds, listed.gain) if listed is not None else (None, "peak")
-        return Frame(comparing.crop or crop or seconds, comparing.gain or gain)  # type: ignore[arg-type]
-
-    def of_folders(self, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
+    def of_folders(self, place: Path, real: "list[Clip]", frame: Any) -> "tuple[Comparison, dict[str, Any]]":
         from audioldm.evaluation import clips
         from audioldm.evaluation.comparison import Comparison
 
-        paired, codec = not self.comparing.unpaired, self.comparing.codec
-        runs = [clips.from_folder(folder) for folder in filter(None, [self.generated, *self.comparing.also])]
+        runs, paired = (
+            [clips.from_folder(folder) for folder in (self.generated, *self.also) if folder],
+            not self.unpaired,
+        )
         if paired:
             runs, real = clips.paired_runs(runs, real)
-        rates = [clips.check_files(run, "generated") for run in runs]
+        [rate, *_] = [clips.check_files(run, "generated") for run in runs]
         about = {
-            "generated": str(self.generated), "reference": str(place), **self.choice.about(), "seeds": len(runs),
-            "rate": rates[0], "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
+            "generated": str(self.generated), "reference": str(place), "seeds": len(runs), "rate": rate,
+            "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
         }  # fmt: skip
-        frame = self.frame(None)
-        if frame.seconds is None:
-            frame = replace(frame, seconds=clips.common_length(runs[0], real))
-        compared = Comparison(runs, real, frame, pairs=paired)
-        if codec is not None:
-            pipe = self.generation.model.load(codec)
-            compared.trip = through_codec(pipe, real, frame.seconds or 10.0, self.out)
-            about |= {"codec": pipe.name, "codec_sha256": pipe.hashes}
-        return compared, about
+        frame = replace(frame, seconds=frame.seconds or clips.common_length(runs[0], real))
+        return Comparison(runs, real, frame, pairs=paired), about
 
-    def of_model(self, place: Path, real: "list[Clip]") -> "tuple[Comparison, dict[str, Any]]":
+    def of_model(self, place: Path, real: "list[Clip]", frame: Any) -> "tuple[Comparison, dict[str, Any]]":
         """Clips that a model makes now, or made before with the same settings."""
         from audioldm.datasets.manifest import read
         from audioldm.evaluation import clips
         from audioldm.evaluation.comparison import Comparison
+        from audioldm.evaluation.generation import round_trips
 
         if lacking := [clip.id for clip in real if not clip.caption.strip()]:
             what = f"{len(lacking)} clips have no caption, {lacking[0]} first."
             raise AudioLDMError(what, "Caption every row.")
-        rate = clips.check_files(real, "reference")
-        pipe = self.generation.load()
+        rate, pipe = clips.check_files(real, "reference"), self.generation.load()
         generated, length = self.generation.clips(pipe, self.out), self.generation.length(pipe)
         with waiting("generating"):
             runs = [generated.like(real, run=run) for run in range(self.seeds)]
         about = {
             "model": pipe.name, "sha256": pipe.hashes, "generated_with": {**vars(pipe.defaults), **generated.settings},
-            "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(place), **self.choice.about(),
-            "seeds": self.seeds, "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
+            "dtype": str(pipe.dtype), "device": str(pipe.device), "manifest": str(place), "seeds": self.seeds,
+            "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
         }  # fmt: skip
-        trip = through_codec(pipe, real, length, self.out)
+        with waiting("VAE and vocoder"):
+            trip = round_trips(pipe, real, length, self.out / "roundtrip")
         # for the real/real floor: the manifest's other splits, but no recording of the reference
-        used = {clip.group for clip in real}
+        used, frame = {clip.group for clip in real}, replace(frame, seconds=frame.seconds or length)
         rows = [row for row in clips.shuffled(read(place)) if (row.group or row.path) not in used]
-        return Comparison(runs, real, self.frame(length), trip=trip, others=clips.from_rows(rows)), about
-
-
-def through_codec(pipe: "AudioLDM", real: "list[Clip]", seconds: float, out: Path) -> "list[Clip]":
-    from audioldm.evaluation.generation import round_trips
-
-    with waiting("VAE and vocoder"):
-        return round_trips(pipe, real, seconds, out / "roundtrip")
+        return Comparison(runs, real, frame, trip=trip, others=clips.from_rows(rows)), about
 
 
 class ScoreByDefault(CommandGroup):
@@ -239,10 +193,6 @@ class ScoreByDefault(CommandGroup):
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
             args = ["score", *args]
         return super().parse_args(ctx, args)
-
-
-def seeds_option(default: int) -> Any:
-    return option(default, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
 
 
 class Prompts(Force, DryRun, AsJson, Command):
@@ -261,24 +211,20 @@ class Prompts(Force, DryRun, AsJson, Command):
     """
 
     file: Path = argument(..., "Lines of prompt, tab, and the AudioSet classes that are right.", "FILE.tsv")
-    seeds: int = seeds_option(8)
-    limit: int | None = option(None, "Only the first so many prompts.", Between(1))
+    seeds: int = option(8, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
     folder: Path | None = option(None, "Judge clips with captions.csv or a JSON each.", "--clips", "DIR")
     real: Path | None = option(None, "Real clips for the real and the codec's row.", "PLACE")
     out: Path = option(Path("out/prompts"), "Clips and reports go here.", "-o", "DIR")
     generation: Generation = Generation()
 
-    def check(self) -> list[Path]:
-        """Refuse two things to judge, and reports that are there; returns where these go."""
-        self.generation.model.check()
-        if self.folder is not None and self.generation.model.model is not None and self.real is None:
-            raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
-        reports = [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")]
-        check_free(*reports, force=self.force)
-        return reports
-
     def run(self) -> None:
-        reports, generation, seeds = self.check(), self.generation, self.seeds
+        generation, reports = (
+            self.generation,
+            [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")],
+        )
+        if self.folder is not None and generation.model.model is not None and self.real is None:
+            raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
+        check_free(*reports, force=self.force)
         from audioldm.evaluation import prompts as judge
         from audioldm.evaluation.clips import from_folder
         from audioldm.evaluation.embedders.yamnet import YamNet
@@ -287,16 +233,17 @@ class Prompts(Force, DryRun, AsJson, Command):
 
         yamnet = YamNet()
         asked, findings = judge.read_prompts(self.file, yamnet.class_names)
-        asked = asked[: self.limit]
-        real = Choice(split="any").clips(self.real) if self.real else []
+        real = Rows(split="any").clips(self.real) if self.real else []
         existing = from_folder(self.folder) if self.folder is not None else None
         if self.dry_run:
             generation.check()
-            would(f"{seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones")
+            would(
+                f"{self.seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones"
+            )
             return
         embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
-        about = {"list": str(self.file), "seeds": seeds, "embedder": embedder, "versions": versions()}
-        pipe = generation.load() if existing is None or real else None
+        about = {"list": str(self.file), "seeds": self.seeds, "embedder": embedder, "versions": versions()}
+        pipe, rows = generation.load() if existing is None or real else None, list[Any]()
         if pipe is not None:
             settings = {**vars(pipe.defaults), **generation.settings(), "dtype": str(pipe.dtype)}
             about |= {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
@@ -304,15 +251,13 @@ class Prompts(Force, DryRun, AsJson, Command):
             about["clips"] = str(self.folder)
             source, left = judge.existing(existing, asked)
             findings += left
-        else:
-            source = judge.generated(generation.clips(cast("AudioLDM", pipe), self.out))
+        elif pipe is not None:
+            source = judge.generated(generation.clips(pipe, self.out))
         with waiting("judging"):
-            results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=seeds))
+            results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=self.seeds))
             findings += [f"{result.name}: {result.error}" for result in results if result.error]
-            rows: list[Any] = []
             if pipe is not None and real:
-                codec = Codec(pipe, generation.length(pipe))
-                *rows, unread = judge.evaluate_real(real, asked, codec, yamnet)
+                *rows, unread = judge.evaluate_real(real, asked, Codec(pipe, generation.length(pipe)), yamnet)
                 findings += unread
         report = judge.Report(results, rows, about, findings)
         publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
@@ -341,10 +286,8 @@ class Bits(AsJson, Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        self.model.check()
         from audioldm.datasets.latents import LatentDataset, collate_latents
         from audioldm.evaluation.bits import bits
-        from audioldm.progress import counted
 
         data, pipe = LatentDataset(self.latents, seed=self.seed), self.model.load()
         count = min(self.windows, len(data))
@@ -418,8 +361,4 @@ class Embedders(AsJson, Command):
         self.show(states, "\n".join(f"{name:<16} {text}" for name, text in words.items()))
 
 
-app = group(
-    __doc__,
-    {"score": Score, "prompts": Prompts, "bits": Bits, "protocol": Protocol, "embedders": Embedders},
-    ScoreByDefault,
-)
+app = group(__doc__, (Score, Prompts, Bits, Protocol, Embedders), ScoreByDefault)

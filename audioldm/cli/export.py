@@ -75,7 +75,7 @@ class Export(Force, DryRun, Command):
         elif named & {"ldm", "t5"}:
             hint = "With a REF: --vae, --vocoder or --clap."
             raise AudioLDMError("Both a REF and its U-Net or T5 were named.", hint)
-        self.defaults.check()
+        self.defaults.check("cpu")
 
     def run(self) -> None:
         self.check()

@@ -16,14 +16,14 @@ def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
     figure = Picture(figsize=(8, 5), layout="none")
     places = {"left": 0.1, "right": 0.86, "bottom": 0.1, "top": 0.94, "hspace": 0.08}
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2), gridspec_kw=places)
-    seconds = wave.size / spec.rate
+    line = " ".join(title.split())  # of 80 characters, without mathematics
+    line = (line if len(line) <= 80 else f"{line[:79]}…").replace("$", r"\$")
     upper.plot(np.arange(wave.size) / spec.rate, wave, linewidth=0.4)
-    upper.set(title=shortened(title), ylabel="amplitude", ylim=(-1.05, 1.05))
-    decibels = mel_decibels(wave, spec)
-    top = decibels.max()
+    upper.set(title=line, ylabel="amplitude", ylim=(-1.05, 1.05))
+    decibels, seconds = mel_decibels(wave, spec), wave.size / spec.rate
     image = lower.imshow(
-        decibels.T, origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE_DB, vmax=top,
-        extent=(0, seconds, -0.5, spec.mels - 0.5), interpolation="nearest",
+        decibels.T, origin="lower", aspect="auto", cmap="magma", vmin=decibels.max() - RANGE_DB,
+        vmax=decibels.max(), extent=(0, seconds, -0.5, spec.mels - 0.5), interpolation="nearest",
     )  # fmt: skip
     lower.set(xlabel="time (s)", ylabel="mel frequency (Hz)", xlim=(0, seconds))
     ticks = [hertz for hertz in TICKS_HZ if spec.fmin <= hertz <= spec.fmax]
@@ -41,9 +41,3 @@ def strip(wave: Wave) -> bytes:
     axes.set(xlim=(0, max(1, wave.size - 1)), ylim=(-top, top))
     axes.axis("off")
     return figure.png(dpi=80)
-
-
-def shortened(title: str) -> str:
-    """``title`` on one line of at most 80 characters, with ``$`` kept from being read as mathematics."""
-    line = " ".join(title.split())
-    return (line if len(line) <= 80 else f"{line[:79]}…").replace("$", r"\$")

@@ -1,14 +1,15 @@
 """``audioldm generate``: prompts in, sounds out."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.clips import Clip, check_outputs, is_finished, plan, process_slice
+from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
 from audioldm.cli.console import progress, say, waiting, warned
 from audioldm.cli.options import argument, changed, option
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
@@ -17,18 +18,15 @@ from audioldm.cli.prompts import Row, read_rows
 from audioldm.cli.results import Making, pcm16, save, wav_header
 from audioldm.cli.startup import loading
 from audioldm.errors import AudioLDMError
-from audioldm.paths import sweep
+from audioldm.paths import sha256, sweep
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import Tensor
 
     from audioldm.batch import Condition
     from audioldm.cli.results import Wave
     from audioldm.control.maps import MapSource
-    from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.guidance import GuidanceConfig
     from audioldm.pipeline.spans import Span
 
 
@@ -91,32 +89,32 @@ class Generate(Making):
             from audioldm.cli.replay import replay
 
             yield from replay(self, self.output.replay)
-            return
-        self.check()
-        if self.stream:
+        elif self.stream:
             stream(self)
-            return
-        groups, load = self.prepared()
-        if self.output.dry_run:
-            self.show_groups(groups)
-        elif not groups:
-            say("every clip is there already.")
         else:
-            yield from load().results(groups)
+            groups, spans, maps = self.planned()
+            if self.output.dry_run:
+                self.show_groups(groups)
+            elif groups:
+                yield from Session(self, spans, maps).results(groups)
+            else:
+                say("every clip is there already.")
 
     def show_groups(self, groups: list[list[Clip]]) -> None:
         rerank = self.prompts.rerank
-        self.check_libraries()
+        self.check()
         best = f"clips, each the best of {rerank}," if rerank > 1 else "clips"
         self.show_plan([(group[0], self.options(group[0])) for group in groups], best)
 
-    def prepared(self) -> "tuple[list[list[Clip]], Callable[[], Session]]":
-        """The clips whose files can be written, and what loads the model for them.
+    def planned(self) -> "tuple[list[list[Clip]], list[Span] | None, list[MapSource]]":
+        """The clips that this process makes, whose files can be written, their schedule, and the maps to follow.
 
         With --resume only those that are not there, whole and as asked for.
         """
         output, (rows, spans, title) = self.output, self.rows()
-        groups = process_slice(plan(rows, self.prompts, output, title=title))
+        groups = plan(rows, self.prompts, output, title=title)
+        # where torchrun started n processes each makes every n-th
+        groups = groups[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
         maps = self.conditions.check()
         if not output.resume:
             check_outputs(groups, output)
@@ -126,12 +124,12 @@ class Generate(Making):
             for folder in {group[0].files(output)["audio"].parent for group in groups}:
                 sweep(folder)
             groups = [one for one in groups if not is_finished(one[0], output, self.options(one[0]))]
-        return groups, partial(Session.load, self, maps, spans)
+        return groups, spans, maps
 
     def rows(self) -> "tuple[list[Row], list[Span] | None, str]":
+        """The prompts, their schedule, and what clips without a prompt are called after."""
         prompts, conditions, title = self.prompts, self.conditions, self.guidance.guidance_class or ""
-        prompted = (self.prompt, prompts.prompts) != (None, None)
-        spans = prompts.spans(prompted=prompted)
+        spans, prompted = prompts.spans(self.prompt), (self.prompt, prompts.prompts) != (None, None)
         alone = not prompted and any((conditions.audio_prompt, title))
         reference = read_audio_prompt(conditions.audio_prompt, alone=alone)
         if spans is not None:
@@ -149,41 +147,30 @@ class Generate(Making):
         return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
 
 
-@dataclass(frozen=True)
 class Session:
-    """A loaded model and all that the clips of one command have in common."""
+    """The model that a command loads, and all that its clips have in common.   Raises AudioLDMError."""
 
-    request: Generate
-    pipe: "AudioLDM"
-    settings: dict[str, Any]
-    config: "GuidanceConfig"
-    spans: "list[Span] | None"
-    embedding: "Callable[[Path], Tensor]"
-    """of an audio prompt that is mixed into the condition; each is made once"""
-
-    @classmethod
-    def load(cls, request: Generate, maps: "list[MapSource]", spans: "list[Span] | None") -> "Session":
-        """Load the model, its guidance and its controls.   Raises AudioLDMError for what they cannot do."""
-        prompts, conditions = request.prompts, request.conditions
+    def __init__(self, request: Generate, spans: "list[Span] | None", maps: "list[MapSource]") -> None:
+        self.request, self.spans, self.prompts = request, spans, request.prompts
         with waiting("loading torch and the model"), loading():
-            request.check_libraries()
-            pipe, config, settings = request.load()
-            if prompts.rerank > 1:
-                from audioldm.pipeline.conditions import check_can_hear
+            request.check()
+            pipe, self.config, self.settings = request.load()
+        if self.prompts.rerank > 1:
+            from audioldm.pipeline.conditions import check_can_hear
 
-                check_can_hear(pipe, "rerank")
-        settings |= prompts.length(pipe, spans, request.sampling.seconds)
-        reference = read_audio_prompt(conditions.audio_prompt, alone=False)
-        pipe = conditions.apply(pipe, maps, settings["seconds"], reference)
-        return cls(request, pipe, settings, config, spans, cache(partial(sound_embedding, pipe)))
+            check_can_hear(pipe, "rerank")
+        if spans and request.sampling.seconds is None:
+            self.settings["seconds"] = spans[-1].end
+        self.pipe = request.conditions.apply(pipe, maps, self.settings["seconds"])
+        self.embedding = cache(partial(sound_embedding, self.pipe))
+        """of an audio prompt that is mixed into the condition; each is made once"""
 
     def results(self, groups: list[list[Clip]]) -> Iterator[dict[str, Any]]:
         """Make and save the best of each group.   Raises AudioLDMError at the end where some failed."""
-        clips = list(chain.from_iterable(groups))
-        rerank, failures = self.request.prompts.rerank, 0
+        clips, failures = list(chain.from_iterable(groups)), 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
             waves = (wave for batch in self.batches(clips) for wave in self.waves(batch, len(clips), advance))
-            for group in iter(lambda: list(islice(waves, rerank)), []):
+            while group := list(islice(waves, self.prompts.rerank)):
                 if candidates := [(clip, wave, place) for clip, wave, place in group if wave is not None]:
                     yield self.save(candidates)
                 else:
@@ -193,14 +180,18 @@ class Session:
             raise AudioLDMError(what, "--resume makes what is missing.", code=1)
 
     def settings_of(self, clip: Clip) -> dict[str, Any]:
+        """Of a clip, a loop's seconds to whole latent frames."""
         settings = {**self.settings, **clip.settings}
-        if self.request.prompts.loop and "seconds" in clip.settings:
-            settings |= self.request.prompts.length(self.pipe, None, clip.settings["seconds"])
+        if self.prompts.loop:
+            from audioldm.pipeline.longform import loop_frames
+
+            frames = loop_frames(self.pipe, settings["seconds"])
+            settings["seconds"] = frames * self.pipe.spec.seconds_per_latent
         return settings
 
     def batches(self, clips: list[Clip]) -> Iterator[list[Clip]]:
         for _, alike in groupby(clips, key=self.settings_of):
-            while batch := list(islice(alike, self.request.prompts.batch_size)):
+            while batch := list(islice(alike, self.prompts.batch_size)):
                 yield batch
 
     def waves(
@@ -233,7 +224,7 @@ class Session:
             waves = self.pipe(
                 [self.condition(clip) for clip in batch], seeds=[clip.seed for clip in batch], batch_size=len(batch),
                 on_step=partial(advance, len(batch)), guidance_config=self.config, timeline=self.spans,
-                loop=self.request.prompts.loop, **self.settings_of(batch[0]),
+                loop=self.prompts.loop, **self.settings_of(batch[0]),
             )  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError) as error:
             what = f"Out of memory with batch_size={len(batch)}."
@@ -244,7 +235,7 @@ class Session:
         """What the U-Net is conditioned on: the prompt itself where nothing is mixed into it."""
         from audioldm.pipeline.conditions import between
 
-        other, _ = self.request.prompts.shares()
+        other, _ = self.prompts.shares()
         path, share = clip.audio_prompt or (None, 0.0)
         if self.request.conditions.ip_adapter is not None:
             path = None
@@ -253,9 +244,7 @@ class Session:
         condition = self.pipe.encode_text([clip.prompt])
         if other and (film := self.pipe.encode_text([other]).film) is not None:
             condition = between(self.pipe, condition, film, clip.share)
-        if path is not None:
-            condition = between(self.pipe, condition, self.embedding(path), share)
-        return condition
+        return condition if path is None else between(self.pipe, condition, self.embedding(path), share)
 
     def save(self, candidates: list[tuple[Clip, "Wave", dict[str, int]]]) -> dict[str, Any]:
         """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
@@ -286,14 +275,11 @@ class Session:
 
     def described(self, clip: Clip) -> dict[str, Any]:
         """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
-        from audioldm.paths import sha256
-
-        prompts = self.request.prompts
-        record: dict[str, Any] = {"schedule": prompts.schedule, "loop": prompts.loop}
+        record: dict[str, Any] = {"schedule": self.prompts.schedule, "loop": self.prompts.loop}
         if self.pipe.controls:
             record["controls"] = [control.settings() for control in self.pipe.controls]
-        if prompts.interpolate_to is not None:
-            record["interpolate_to"] = {"prompt": prompts.shares()[0], "share": clip.share}
+        if self.prompts.interpolate_to is not None:
+            record["interpolate_to"] = {"prompt": self.prompts.shares()[0], "share": clip.share}
         if clip.audio_prompt is not None and self.request.conditions.ip_adapter is None:
             path, share = clip.audio_prompt
             record["audio_prompt"] = {"file": str(path), "sha256": sha256(path), "share": share}
@@ -302,21 +288,20 @@ class Session:
 
 def stream(request: Generate) -> None:
     """Write the sound of every prompt behind the one before to standard output, each piece as soon as it is there."""
-    prompts, prompt = request.prompts, request.prompt
+    prompts = request.prompts
     parts = changed(prompts, request.conditions, request.output)
     if others := sorted(parts.keys() - {"seed", "schedule"}):
         raise AudioLDMError(f"--stream does not go with {', '.join(others)}.", "Leave one out.")
     if sys.stdout.isatty():
         hint = "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -"
         raise AudioLDMError("--stream writes sound, and standard output is a terminal.", hint)
-    spans = prompts.spans(prompted=prompt is not None)
-    text = prompt if spans is None else prompts.schedule
+    spans, text = prompts.spans(request.prompt), request.prompt or prompts.schedule
     if text is None:
         raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
-    texts = sys.stdin if text == "-" else [text]
-    session, out = Session.load(request, [], spans), sys.stdout.buffer
+    session, out = Session(request, spans, []), sys.stdout.buffer
     out.write(wav_header(session.pipe.spec.rate))
     made_by = {"timeline": spans, "guidance_config": session.config, **session.settings}
+    texts = sys.stdin if text == "-" else [text]
     for place, text in enumerate(filter(None, map(str.strip, texts))):
         with warned():
             for piece in session.pipe.stream(text, seed=prompts.seed + place, **made_by):

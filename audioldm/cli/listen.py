@@ -11,10 +11,11 @@ from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
     from audioldm.listening.folder import Test
-    from audioldm.listening.prepare import Choices
 
 
 class TestOptions(Group):
+    """The fields of ``listening.prepare.Choices``."""
+
     method: Literal["ab", "acr-quality", "acr-relevance", "acr", "abx", "mushra"] = option(
         "ab",
         "ab: which of two (caption shown).  acr-quality: 1 to 5, no caption.  acr-relevance: 1 to 5, fit to the "
@@ -22,7 +23,9 @@ class TestOptions(Group):
     )
     title: str = option("Listening test", "What raters read on top of the page.")
     reference: str | None = option(None, "The system that is the original; mushra needs it.", "NAME")
-    anchor: list[str] = option([], "mushra: anchor3500, anchor1750 or none.  [default: anchor3500]")
+    anchors: list[str] = option(
+        [], "mushra: anchor3500, anchor1750 or none.  [default: anchor3500]", "--anchor"
+    )
     per_rater: int = option(0, "Prompts each rater hears; 0 is all.", Between(0))
     training: int = option(2, "Practice trials before each part.", Between(0))
     catch: int | None = option(None, "Trials with a right answer, per part.  [default: a tenth]", Between(0))
@@ -30,13 +33,6 @@ class TestOptions(Group):
     cut: bool = option(False, "Cut the clips of a prompt to the shortest.")
     common: bool = option(False, "Leave out prompts that a system lacks.")
     seed: int | None = option(None, "Makes the same test again.  [default: drawn]", Between(0))
-
-    def choices(self) -> "Choices":
-        from audioldm.listening.prepare import Choices
-
-        options = dict(vars(self))
-        anchors = tuple(options.pop("anchor") or ("anchor3500",))
-        return Choices(**options, anchors=() if anchors == ("none",) else anchors)
 
 
 class Prepare(Force, DryRun, Command):
@@ -56,31 +52,26 @@ class Prepare(Force, DryRun, Command):
     test: TestOptions = TestOptions()
 
     def run(self) -> None:
-        folders, choices = name_systems(self.systems), self.test.choices()
+        folders: dict[str, Path] = {}
+        for word in self.systems:
+            name, equals, folder = word.rpartition("=")
+            name = name if equals else Path(folder).resolve().name
+            if name in folders:
+                raise AudioLDMError(f"Two systems are called {name!r}.", "Name them: NAME=FOLDER.")
+            folders[name] = Path(folder)
         if self.dry_run:
-            for folder in folders.values():
-                if not folder.is_dir():
-                    raise AudioLDMError(f"There is no folder {folder}.", "Name a folder of clips.")
-            would(f"a test of {', '.join(folders)} ({choices.method}) would be made in {self.out}")
+            if absent := [folder for folder in folders.values() if not folder.is_dir()]:
+                raise AudioLDMError(f"There is no folder {absent[0]}.", "Name a folder of clips.")
+            would(f"a test of {', '.join(folders)} ({self.test.method}) would be made in {self.out}")
             return
-        from audioldm.listening.prepare import prepare as make
+        from audioldm.listening import prepare
 
+        anchors = () if self.test.anchors == ["none"] else tuple(self.test.anchors) or ("anchor3500",)
+        choices = prepare.Choices(**{**vars(self.test), "anchors": anchors})
         with waiting(f"making {self.out}"):
-            test = make(folders, self.out, choices, captions=self.captions, force=self.force)
+            test = prepare.prepare(folders, self.out, choices, captions=self.captions, force=self.force)
         for line in described(test, self.raters):
             show_text(line)
-
-
-def name_systems(words: list[str]) -> dict[str, Path]:
-    systems: dict[str, Path] = {}
-    for word in words:
-        name, equals, folder = word.partition("=")
-        path = Path(folder if equals else word)
-        name = name if equals else path.resolve().name
-        if name in systems:
-            raise AudioLDMError(f"Two systems are called {name!r}.", "Name them: NAME=FOLDER.")
-        systems[name] = path
-    return systems
 
 
 def described(test: "Test", raters: int) -> Iterator[str]:
@@ -88,11 +79,11 @@ def described(test: "Test", raters: int) -> Iterator[str]:
 
     from audioldm.metrics.interval import power
 
-    about, design = test.about, test.design
-    yield (
-        f"{test.folder}: {about['method']}, {about['systems']} systems x {about['prompts']} prompts, "
-        f"{about['trials_per_rater']} trials a rater (about {about['minutes_per_rater']} min)"
+    about, prompts = test.about, test.design.per_rater or len(test.design.prompts)
+    sizes = "{method}, {systems} systems x {prompts} prompts, {trials_per_rater} trials a rater".format(
+        **about
     )
+    yield f"{test.folder}: {sizes} (about {about['minutes_per_rater']} min)"
     if cut := about["prompts_cut_to_one_length"]:
         yield f"{cut} prompts: clips cut to the shortest of the prompt"
     if quiet := about["clips_below_target"]:
@@ -100,7 +91,6 @@ def described(test: "Test", raters: int) -> Iterator[str]:
         why = "their prompt needed headroom, or they were too quiet to raise"
         yield f"{quiet} of {about['clips']} clips are quieter than -23 LUFS, {most}: {why}"
     if about["method"] == "ab":
-        prompts = design.per_rater or len(design.prompts)
         rng = np.random.default_rng(0)
         shares = {share: power(raters, prompts, share, rng=rng) for share in (0.6, 0.7, 0.8)}
         powers = ", ".join(f"{share:.0%} in {value:.0%}" for share, value in shares.items())
@@ -156,15 +146,14 @@ class Analyse(AsJson, Command):
     seed: int = option(0, "Of the bootstrap.", Between(0))
 
     def run(self) -> None:
+        from audioldm.listening import report
         from audioldm.listening.folder import load
-        from audioldm.listening.report import analyse as work
-        from audioldm.listening.report import save
 
         with waiting("analysing"):
-            loaded = load(self.test)
-            result = work(loaded, keep_all=self.keep_all, resamples=self.resamples, seed=self.seed)
-            written = save(loaded, result, self.out or self.test / "analysis")
+            test, choices = load(self.test), {"resamples": self.resamples, "seed": self.seed}
+            result = report.analyse(test, keep_all=self.keep_all, **choices)
+            written = report.save(test, result, self.out or self.test / "analysis")
         self.show(result.summary(), f"{result.text()}written: {written}")
 
 
-app = group(__doc__, {"prepare": Prepare, "serve": Serve, "analyse": Analyse})
+app = group(__doc__, (Prepare, Serve, Analyse))

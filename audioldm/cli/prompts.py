@@ -40,7 +40,7 @@ def read_rows(prompt: str | None, file: str | None) -> list[Row]:
             what = f"prompt={prompt!r} and --prompts {file} were both given."
             raise AudioLDMError(what, "Give one of them.")
         return [read_row({"prompt": prompt}, "prompt")]
-    if {prompt, file} == {None} and sys.stdin.isatty():
+    if prompt is file is None and sys.stdin.isatty():
         raise AudioLDMError("There is no prompt.", USE)
     if file in (None, "-"):
         stream = getattr(sys.stdin, "buffer", None)
@@ -69,10 +69,15 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
         table = tables.Table(["prompt"], records)
     else:
         table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
-    if table.columns:
-        check_columns(table.columns, str(path))
-    rows: list[Row] = []
-    errors = [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
+    names = table.columns
+    if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
+        known = f"Known: {', '.join(COLUMNS)} (or caption for prompt)."
+        raise AudioLDMError(f"{path}: column {', '.join(map(repr, unknown))} is unknown.", known)
+    if len(set(names)) < len(names):
+        raise AudioLDMError(f"{path}: columns {names} name one thing twice.", "Leave one out.")
+    if names and not {"prompt", "caption", "audio_prompt"} & set(names):
+        raise AudioLDMError(f"{path}: columns {names} have no prompt.", "Name one of them prompt.")
+    rows, errors = list[Row](), [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
     for record in table.records:
         try:
             rows.append(read_row(record.cells, record.where))
@@ -84,16 +89,6 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
     if not rows:
         raise AudioLDMError(f"{path} holds no prompt (it is empty).", USE)
     return rows
-
-
-def check_columns(names: list[str], place: str) -> None:
-    if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
-        known = f"Known: {', '.join(COLUMNS)} (or caption for prompt)."
-        raise AudioLDMError(f"{place}: column {', '.join(map(repr, unknown))} is unknown.", known)
-    if len(set(names)) < len(names):
-        raise AudioLDMError(f"{place}: columns {names} name one thing twice.", "Leave one out.")
-    if not {"prompt", "caption", "audio_prompt"} & set(names):
-        raise AudioLDMError(f"{place}: columns {names} have no prompt.", "Name one of them prompt.")
 
 
 def read_row(cells: dict[str, Any], place: str) -> Row:
@@ -114,17 +109,10 @@ def read_cell(name: str, value: Any, place: str) -> Any:
     """A cell by the type of its column, in the range of its option; None where it is empty."""
     if value is None or not str(value).strip():
         return None
-    leaf = NUMBERS.get(name)
-    if leaf is None:
-        if not tables.is_text(value):
-            raise AudioLDMError(f"{place}={value!r} is no text.")
-        return value.strip()
-    if isinstance(value, list | dict | bool):
-        raise AudioLDMError(f"{place}={value!r} is no number.")
-    try:
-        number = leaf.hint(str(value))
-    except ValueError as error:
-        kind = "whole number" if leaf.hint is int else "number"
-        raise AudioLDMError(f"{place}={value!r} is no {kind}.", "Leave it empty for the default.") from error
-    leaf.check(number, place)
-    return number
+    if (leaf := NUMBERS.get(name)) is not None:
+        number = leaf.read(value, place=place)
+        leaf.check(number, place)
+        return number
+    if not tables.is_text(value):
+        raise AudioLDMError(f"{place}={value!r} is no text.")
+    return value.strip()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.clips import Clip
-from audioldm.cli.console import printable, say
+from audioldm.cli.console import printable, say, show_json
 from audioldm.cli.options import Command
 from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Steps
 from audioldm.errors import AudioLDMError
@@ -50,7 +50,7 @@ class Making(Command):
     output: Output = Output()
     model: ModelOptions = ModelOptions()
 
-    def results(self) -> Iterator[dict[str, Any]]:
+    def results(self) -> Iterator[Record]:
         """Make and save every sound; gives the sidecar and the paths of each.   A dry run only lists them."""
         raise NotImplementedError
 
@@ -65,13 +65,9 @@ class Making(Command):
                         print(printable(row[name]), flush=True)
         finally:
             if self.output.as_json and rows:
-                print(json.dumps(rows, indent=2, ensure_ascii=False))
+                show_json(rows)
 
     def check(self) -> None:
-        self.output.check()
-        self.model.check()
-
-    def check_libraries(self) -> None:
         """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
         self.sampling.check(self.model.device)
         self.guidance.check(self.sampling.sampler)
@@ -79,9 +75,10 @@ class Making(Command):
     def load(self) -> "tuple[AudioLDM, GuidanceConfig, dict[str, Any]]":
         """The model, its guidance, and all settings by the pipeline's names.   Raises AudioLDMError."""
         pipe, guidance = self.model.load(), self.guidance
-        config = guidance.config(self.model)
-        settings = {**vars(pipe.defaults), **self.sampling.named(), **guidance.settings()}
-        config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=guidance.negative)
+        config, negative = guidance.config(self.model), guidance.negative
+        settings = {**vars(pipe.defaults), **self.sampling.named(), "negative": negative}
+        settings |= {} if guidance.guidance is None else {"guidance": guidance.guidance}
+        config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=negative)
         return pipe, config, settings
 
     def show_plan(self, clips: "Sequence[tuple[Clip, dict[str, Any]]]", what: str) -> None:
@@ -93,7 +90,7 @@ class Making(Command):
             audio = str(clip.files(self.output)["audio"])
             rows.append({"audio": audio, "prompt": clip.prompt, "seed": clip.seed, **options})
         if self.output.as_json:
-            print(json.dumps(rows, indent=2, ensure_ascii=False))
+            show_json(rows)
             return
         for row in rows:
             names = [name for name in row if name not in ("audio", "prompt", "audio_format")]
@@ -161,9 +158,8 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
     if audio_format == "m4a":
         with tempfile.TemporaryDirectory() as folder:
             place, wav = Path(folder, "sound.m4a"), audio_bytes(wave, rate, "wav")
-            options = ["-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
-            words = ["ffmpeg", *options, str(place)]
-            ended = subprocess.run(words, input=wav, capture_output=True, check=False)
+            words = ["ffmpeg", "-v", "error", "-f", "wav", "-i", "pipe:0", "-c:a", "aac", "-b:a", "192k"]
+            ended = subprocess.run([*words, str(place)], input=wav, capture_output=True, check=False)
             if ended.returncode:
                 raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
             return place.read_bytes()
@@ -199,18 +195,19 @@ def save(
     """
     from audioldm.pipeline import outputs, sounds
 
-    files, more = clip.files(output), dict[str, Any]()
+    files, rate, more = clip.files(output), pipe.spec.rate, dict[str, Any]()
     if file is None:
-        wave, level = levelled(wave, pipe.spec.rate, output)
-        audio = audio_bytes(wave, pipe.spec.rate, clip.audio_format)
+        wave, level = levelled(wave, rate, output)
+        audio = audio_bytes(wave, rate, clip.audio_format)
     else:
-        level = replace(levelled(wave, pipe.spec.rate, Output())[1], gain_db=file.gain_db)
+        level = replace(levelled(wave, rate, Output())[1], gain_db=file.gain_db)
         audio = sounds.file_bytes(file, clip.audio_format)
         more = {"rate_hz": file.rate, "channels": file.data.shape[1], "samples": len(file.data)}
-    sidecar = describe(pipe, clip, record, level)
-    sidecar["sound"] |= {"sha256": hashlib.sha256(audio).hexdigest(), **more}
-    text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
-    contents: dict[Path, bytes | str] = {files["sidecar"]: text}
+    sidecar = describe(pipe, clip, record)
+    about = {"rate_hz": rate, "seconds": level.samples / rate, "format": clip.audio_format, **asdict(level)}
+    sidecar["sound"] = {**about, "sha256": hashlib.sha256(audio).hexdigest(), **more}
+    contents: dict[Path, bytes | str] = {}
+    contents[files["sidecar"]] = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
     if "figure" in files:
         from audioldm.cli import figure
 
@@ -221,7 +218,7 @@ def save(
     return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
-def describe(pipe: "AudioLDM", clip: Clip, record: Record, level: Level) -> Record:
+def describe(pipe: "AudioLDM", clip: Clip, record: Record) -> Record:
     import torch
     from torch.backends.cpu import get_cpu_capability
 
@@ -230,11 +227,8 @@ def describe(pipe: "AudioLDM", clip: Clip, record: Record, level: Level) -> Reco
     cuda = pipe.device.type == "cuda"
     device = torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability()
     adapters = {"adapters": pipe.adapted.applied} if pipe.adapted else {}
-    number = str(pipe.dtype).removeprefix("torch.")
-    made_by = {"device": str(pipe.device), "dtype": number, "mode": pipe.mode}
+    made_by = {"device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch."), "mode": pipe.mode}
     machine = {"device": device, "threads": torch.get_num_threads(), "batch_size": 1, "batch_row": 0}
-    rate = pipe.spec.rate
-    about = {"rate_hz": rate, "seconds": level.samples / rate, "format": clip.audio_format}
     return {
         "prompt": clip.prompt,
         "seed": clip.seed,
@@ -242,7 +236,6 @@ def describe(pipe: "AudioLDM", clip: Clip, record: Record, level: Level) -> Reco
         "settings": {**record.get("settings", {}), **made_by},
         "model": {"name": pipe.name, **pipe.origin(), "sha256": pipe.hashes, **adapters},
         "machine": {**machine, **record.get("machine", {})},
-        "sound": {**about, **asdict(level)},
         "versions": outputs.versions(),
     }
 
@@ -251,7 +244,6 @@ def warn_of_level(path: Path, level: Level, output: Output) -> None:
     if output.lufs is not None and level.gain_db and level.gain_db >= level.room_db - 1e-3:
         say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
     elif level.room_db < 0 and not output.normalize and output.lufs is None:
-        say(
-            f"{path}: true peak {level.true_peak:.3g} of full scale, so it is {-level.gain_db:.1f} dB quieter "
-            f"(gain_db in its .json). Lower --guidance for a less driven sound, or choose --lufs."
-        )
+        quieter = f"so it is {-level.gain_db:.1f} dB quieter (gain_db in its .json)"
+        use = "Lower --guidance for a less driven sound, or choose --lufs."
+        say(f"{path}: true peak {level.true_peak:.3g} of full scale, {quieter}. {use}")

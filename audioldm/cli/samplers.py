@@ -1,9 +1,8 @@
 """``audioldm samplers``: what ``--sampler`` and ``--set`` may name."""
 
-from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from audioldm.cli.console import show_json
 from audioldm.cli.options import AsJson, Command, leaves
 
 if TYPE_CHECKING:
@@ -39,45 +38,32 @@ class Samplers(AsJson, Command):
         from audioldm.diffusion.samplers import SAMPLERS
         from audioldm.pipeline.guidance import METHODS
 
-        tables = {
+        tables: dict[str, dict[str, Entry]] = {
             "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": SAMPLERS,
             "grids   --set grid=NAME[:OPTION=N,...]": GRIDS,
             "guidance methods   --guidance SCALE --set guidance_method=NAME[:OPTION=N,...]": METHODS,
             "guidance with settings of its own": {key: GUIDANCE[name] for name, key in WRAPPERS.items()},
         }
-        settings: dict[str, dict[str, str]] = {}
+        lines, report = list[str](), dict[str, Any]()
+        for title, table in tables.items():
+            rows, width = report.setdefault(title.split("   ")[0], {}), max(map(len, table)) + 2
+            lines.append(title)
+            for name, entry in table.items():
+                options = {key: None if value == inf else value for key, value in entry.options().items()}
+                rows[name] = {"line": entry.line, "paper": entry.paper, "stochastic": entry.stochastic}
+                rows[name] |= {"calls_per_step": entry.calls, "options": options}
+                cost = f"   [{entry.calls}]" if "calls" in title else ""
+                lines.append(f"  {name:<{width}}{entry.line}   {entry.paper}{cost}")
+                if options and "NAME[" in title:
+                    shown = ", ".join(f"{option}={value:g}" for option, value in entry.options().items())
+                    lines.append(f"  {'':<{width}}  options: {shown}")
+            lines.append("")
+        settings = report.setdefault("settings", {})
+        lines.append("settings   --set KEY=VALUE, repeatable")
         for leaf in (leaf for leaf in leaves(Generate) if leaf.kind == "setting"):
             notes = [] if leaf.within is None else [str(leaf.within)]
             notes += [] if leaf.default in (None, [], "") else [f"default {leaf.default}"]
-            range_of = f"[{'; '.join(notes)}]" if notes else ""
-            settings[leaf.name] = {"form": leaf.form, "line": leaf.help, "range": range_of}
-        if self.as_json:
-            result: dict[str, Any] = {title.split("   ")[0]: rows(table) for title, table in tables.items()}
-            show_json({**result, "settings": settings})
-            return
-        print("\n\n".join(section(title, table) for title, table in tables.items()))
-        print("\nsettings   --set KEY=VALUE, repeatable")
-        for key, about in settings.items():
-            print(f"  {key}={about['form']}\n      {about['line']} {about['range']}".rstrip())
-
-
-def rows(table: "Mapping[str, Entry]") -> dict[str, dict[str, object]]:
-    return {
-        name: {
-            "line": entry.line, "paper": entry.paper, "stochastic": entry.stochastic, "calls_per_step": entry.calls,
-            "options": {key: None if value == float("inf") else value for key, value in entry.options().items()},
-        }
-        for name, entry in table.items()
-    }  # fmt: skip
-
-
-def section(title: str, table: "Mapping[str, Entry]") -> str:
-    """One table as text: a line of what it is and its paper, and its options where it has some."""
-    width, lines = max(map(len, table)) + 2, [title]
-    for name, entry in table.items():
-        cost = f"   [{entry.calls}]" if "calls" in title else ""
-        lines.append(f"  {name:<{width}}{entry.line}   {entry.paper}{cost}")
-        if options := entry.options() if "NAME[" in title else {}:
-            shown = ", ".join(f"{option}={value:g}" for option, value in options.items())
-            lines.append(f"  {'':<{width}}  options: {shown}")
-    return "\n".join(lines)
+            about = {"form": leaf.form, "line": leaf.help, "range": f"[{'; '.join(notes)}]" if notes else ""}
+            settings[leaf.name] = about
+            lines += [f"  {leaf.name}={leaf.form}", f"      {leaf.help} {about['range']}".rstrip()]
+        self.show(report, "\n".join(lines))

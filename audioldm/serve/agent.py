@@ -30,7 +30,6 @@ class Agent(Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        self.model.check()
         import mcp  # noqa: F401
 
         from audioldm.cli.caption import SHIPPED

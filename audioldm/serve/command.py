@@ -33,7 +33,6 @@ class Serve(Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        self.model.check()
         import uvicorn
 
         from audioldm.gate import is_local

@@ -16,8 +16,8 @@ from torch import Tensor
 from audioldm.cli.app import run
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, progress, waiting, would
-from audioldm.cli.evaluate import Generation, seeds_option
-from audioldm.cli.options import AsJson, Command, DryRun, Force, option
+from audioldm.cli.evaluate import Generation
+from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, option
 from audioldm.datasets import manifest as manifests
 from audioldm.datasets.decode import SUFFIXES, decode, encode, resample
 from audioldm.datasets.manifest import SILENT_PEAK, Row
@@ -254,12 +254,11 @@ class Esc10(AsJson, DryRun, Force, Command):
     manifest: Path = option(..., "ESC-10's manifest, with folds 1 to 4.", "JSONL")
     folder: Path | None = option(None, "Measure clips that exist, in DIR/dog_bark/*.wav and so on.", "DIR")
     out: Path | None = option(None, "Keep clips and reports here.", "-o", "DIR")
-    seeds: int = seeds_option(20)
+    seeds: int = option(20, "Clips of each prompt, with seeds 0, 1, ...", Between(1, 100_000))
     generation: Generation = Generation()
 
     def check(self) -> None:
         """Refuse two things to measure, and what is there."""
-        self.generation.model.check()
         folder, out = self.folder, self.out
         if folder is not None and self.generation.model.model is not None:
             raise AudioLDMError("--folder and --model were both given.", "Give the one to measure.")

@@ -111,7 +111,7 @@ class Composed(Force, AsJson, Command):
         finish(scene_rows, findings, self.out, self.as_json)
 
 
-app = group(__doc__, {"opensounds": OpenSounds, "rendered": Rendered, "composed": Composed})
+app = group(__doc__, (OpenSounds, Rendered, Composed))
 
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:], app))

@@ -75,7 +75,7 @@ REFUSED = {
     "field.jsonl": (b'{"text": "rain"}\n', "column 'text' is unknown"),
     "number.jsonl": (b"3\n", "number.jsonl:1"),
     "list.jsonl": (b'{"prompt": ["rain"]}\n', "list.jsonl:1: prompt=['rain'] is no text"),
-    "steps.csv": (b"prompt,steps\nrain,many\n", "steps.csv:2: steps='many' is no whole number"),
+    "steps.csv": (b"prompt,steps\nrain,many\n", "steps.csv:2: steps='many' cannot be. Write steps=N"),
     "range.csv": (
         b"prompt,steps\nrain,1\nrain,0\nx,-1\n",
         "range.csv:3: steps=0 is out of range. (1 more rows",

@@ -174,7 +174,7 @@ def test_an_unexpected_fault_is_one_line(command, capsys, monkeypatch, error, co
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(module.Generate, "check", fail)
+    monkeypatch.setattr(module.Generate, "results", fail)
     assert command("generate", "rain") == code
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == bool(expected) and expected in err

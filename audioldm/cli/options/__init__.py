@@ -5,7 +5,7 @@ A group may hold other groups; those that several commands share are in this fol
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
 from dataclasses import fields as all_fields
 from inspect import cleandoc
@@ -23,7 +23,7 @@ from audioldm.ranges import SHARE as SHARE
 from audioldm.ranges import Between as Between
 
 T = TypeVar("T", bound="Group")
-Kind = Literal["option", "argument", "setting"]
+FORMS = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Leaf:
     names: tuple[str, ...] = ()
     metavar: str | None = None
     within: Between | None = None
-    kind: Kind = "option"
+    kind: Literal["option", "argument", "setting"] = "option"
     hidden: bool = False
     name: str = ""
     hint: Any = None
     default: Any = None
-    panel: str | None = None
+    panel: str = "Options"
 
     @property
     def is_list(self) -> bool:
@@ -51,27 +51,27 @@ class Leaf:
 
     @property
     def form(self) -> str:
-        if get_origin(self.item) is Literal:
-            return "|".join(map(str, get_args(self.item)))
-        kinds = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
-        return self.metavar or kinds.get(self.item, "TEXT")
+        choices = get_args(self.item) if get_origin(self.item) is Literal else ()
+        return self.metavar or "|".join(choices) or FORMS.get(self.item, "TEXT")
 
     def parameter(self) -> click.Parameter:
-        required = self.default is MISSING
-        about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar, "help": self.help}
-        about["required"] = required
-        if not required:
-            about["default"] = None if self.default == [] else self.default
-        if self.is_list or self.hint is bool:  # click gives a tuple, and None for a flag
-            about["callback"] = lambda _, __, value: (list(value) if self.is_list else value) or self.default
+        about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar}
+        about |= {"help": self.help, "required": self.default is MISSING}
+        if self.is_list:
+            about["callback"] = lambda _, __, value: list(value or ())
         if self.kind == "argument":
             return click.Argument([self.name], nargs=-1 if self.is_list else 1, **about)
+        if (
+            self.default not in (None, MISSING, "", [])
+            and self.default is not False
+            and "[default" not in self.help
+        ):
+            about["help"] += f"  [default: {self.default}]"
         is_long = any(name.startswith("--") for name in self.names)
         names = (self.name, *self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
         about |= {"is_flag": True} if self.hint is bool else {"multiple": self.is_list}
-        silent = self.default in (None, MISSING, "", []) or self.default is False or "[default" in self.help
-        parameter: Any = click.Option(names, **about, show_default=not silent, hidden=self.hidden)
-        parameter.panel = self.panel or "Options"
+        parameter: Any = click.Option(names, **about, hidden=self.hidden)
+        parameter.panel = self.panel
         return parameter
 
     def check(self, value: Any, place: str = "") -> None:
@@ -81,18 +81,18 @@ class Leaf:
             for number in value if isinstance(value, list | tuple) else [value]:
                 self.within.check(place or name, number)
 
-    def read(self, value: Any, kind: Any = None) -> Any:
-        """A value, or one item of it, from its text or from JSON.   Raises AudioLDMError."""
+    def read(self, value: Any, hint: Any = None, *, place: str = "") -> Any:
+        """A value of this or another type from its text or from JSON.   Raises AudioLDMError."""
         try:
-            return typed(value, kind or self.hint)
+            return typed(value, hint or self.hint)
         except (ValueError, TypeError, click.BadParameter) as error:
-            hint = f"Write {self.name}={self.form}."
-            raise AudioLDMError(f"{self.name}={value!r} cannot be.", hint) from error
+            what = f"{place or self.name}={value!r} cannot be."
+            raise AudioLDMError(what, f"Write {self.name}={self.form}.") from error
 
 
 def click_type(hint: Any) -> Any:
     if get_origin(hint) is Literal:
-        return click.Choice([*map(str, get_args(hint))])
+        return click.Choice(get_args(hint))
     return click.Path(path_type=Path) if hint is Path else get_args(hint) or hint
 
 
@@ -108,9 +108,7 @@ def typed(value: Any, hint: Any) -> Any:
     return click.types.convert_type(click_type(hint)).convert(value, None, None)
 
 
-def option(
-    default: Any, help: str, *notes: str | Between, kind: Kind = "option", hidden: bool = False
-) -> Any:
+def option(default: Any, help: str, *notes: str | Between, **about: Any) -> Any:
     """A field that is an option; ``...`` is no default.
 
     ``notes`` are names (``--its-name`` is added where there is no long one), how a value is written, and the numbers
@@ -122,7 +120,7 @@ def option(
     values: dict[str, Any] = {} if default is ... else {"default": default}
     if isinstance(default, list):
         values = {"default_factory": default.copy}
-    return field(**values, metadata={"leaf": Leaf(help, names, form, within, kind, hidden)})
+    return field(**values, metadata={"leaf": Leaf(help, names, form, within, **about)})
 
 
 def argument(default: Any, help: str, *notes: str | Between) -> Any:
@@ -135,13 +133,17 @@ def setting(default: Any, help: str, *notes: str | Between) -> Any:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Group:
-    """Options that belong together; every subclass is a frozen dataclass."""
+    """Options that belong together, each in its range; every subclass is a frozen dataclass."""
 
-    panel: ClassVar[str | None] = None
+    panel: ClassVar[str] = "Options"
     __dataclass_fields__: ClassVar[dict[str, "Field[Any]"]]
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        for leaf in leaves(type(self), deep=False):
+            leaf.check(getattr(self, leaf.name))
 
     def named(self) -> dict[str, Any]:
         """The values that were given where the default is None."""
@@ -164,19 +166,17 @@ class Command(Group):
         super().__init_subclass__()
         every = list(leaves(cls))
         keys = {leaf.name: leaf for leaf in every if leaf.kind == "setting"}
-        limited = [leaf for leaf in every if leaf.within is not None]
-        visible = [leaf for leaf in every if leaf.kind != "setting"] + [SETTINGS] * bool(keys)
-        is_flat = len(every) == len(all_fields(cls))
+        parameters = [leaf for leaf in every if leaf.kind != "setting"] + [SETTINGS] * bool(keys)
 
         def call(**values: Any) -> None:
-            if keys:
-                values |= read_settings(values.pop("settings"), keys)
-            for leaf in limited:
-                leaf.check(values.get(leaf.name))
-            (cls(**values) if is_flat else build(cls, values)).run()
+            build(cls, values | read_settings(values.pop("settings", None) or (), keys)).run()
 
-        parameters = [leaf.parameter() for leaf in visible]
-        cls.click = PanelCommand(None, params=parameters, callback=call, help=cleandoc(cls.__doc__ or ""))
+        cls.click = PanelCommand(
+            None,
+            params=[leaf.parameter() for leaf in parameters],
+            callback=call,
+            help=cleandoc(cls.__doc__ or ""),
+        )
         cls.click.settings = keys
 
     def run(self) -> None:
@@ -232,32 +232,30 @@ class CommandGroup(click.Group):
 
 
 def group(
-    help: str | None, commands: Mapping[str, type[Command]], kind: type[CommandGroup] = CommandGroup
+    help: str | None, kinds: Sequence[type[Command]], kind: type[CommandGroup] = CommandGroup
 ) -> CommandGroup:
-    """Commands below one name."""
+    """Commands below one name, called as their classes are."""
     listed = kind(no_args_is_help=True, help=cleandoc(help or ""))
-    for name, command in commands.items():
-        command.click.name = name
-        listed.add_command(command.click)
+    for command in kinds:
+        listed.add_command(command.click, command.__name__.lower())
     return listed
 
 
-def leaves(group: type[Group]) -> Iterator[Leaf]:
-    """The fields of a group: its own, those of its bases, then those of the groups in it."""
+def leaves(group: type[Group], *, deep: bool = True) -> Iterator[Leaf]:
+    """The fields of a group: its own, those of its bases, and with ``deep`` those of the groups in it."""
     hints, inner = get_type_hints(group), list[Any]()
     order = [name for base in group.__mro__ for name in vars(base).get("__annotations__", ())]
     for one in sorted(all_fields(group), key=lambda one: order.index(one.name)):
-        if is_dataclass(hint := hints[one.name]):
+        name, hint = one.name, hints[one.name]
+        if is_dataclass(hint):
             inner.append(hint)
-        elif "leaf" in one.metadata:
-            leaf = one.metadata["leaf"]
-            if NoneType in get_args(hint):
-                hint = next(part for part in get_args(hint) if part is not NoneType)
+        elif leaf := one.metadata.get("leaf"):
+            hint = next((part for part in get_args(hint) if NoneType in get_args(hint)), hint)
             repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
             about = {"help": leaf.help + repeats, "default": default_of(one), "panel": group.panel}
-            within = leaf.within or SAMPLING.get(one.name)  # what the sampler takes has its ranges
-            yield replace(leaf, name=one.name, hint=hint, within=within, **about)
-    for part in inner:
+            within = leaf.within or SAMPLING.get(name)  # what the sampler takes has its ranges
+            yield replace(leaf, name=name, hint=hint, within=within, **about)
+    for part in inner * deep:
         yield from leaves(part)
 
 
@@ -265,14 +263,14 @@ def default_of(one: "Field[Any]") -> Any:
     return one.default if one.default_factory is MISSING else one.default_factory()
 
 
-def build(group: type[T], values: dict[str, Any]) -> T:
-    """A group from the values of its fields; what is missing has its default."""
+def build(group: type[T], values: Mapping[str, Any]) -> T:
+    """A group from the values of its fields; what is missing, None or [] has its default.   Raises AudioLDMError."""
     hints, parts = get_type_hints(group), dict[str, Any]()
     for one in all_fields(group):
         if is_dataclass(hints[one.name]):
             parts[one.name] = build(hints[one.name], values)
-        elif one.name in values:
-            parts[one.name] = values[one.name]
+        elif (value := values.get(one.name)) not in (None, []):
+            parts[one.name] = value
     return group(**parts)
 
 
@@ -289,17 +287,13 @@ def changed(*groups: Group) -> dict[str, Any]:
     return values
 
 
-def restored(group: type[T], values: dict[str, Any]) -> T:
+def restored(group: type[T], values: Mapping[str, Any]) -> T:
     """A group from what ``changed`` gave.   Raises AudioLDMError for a value of another type or out of range."""
-    read: dict[str, Any] = {}
-    for leaf in leaves(group):
-        if leaf.name in values:
-            read[leaf.name] = leaf.read(values[leaf.name])
-            leaf.check(read[leaf.name])
-    return build(group, read)
+    known = (leaf for leaf in leaves(group) if leaf.name in values)
+    return build(group, {leaf.name: leaf.read(values[leaf.name]) for leaf in known})
 
 
-def read_settings(words: list[str], keys: Mapping[str, Leaf]) -> dict[str, Any]:
+def read_settings(words: Sequence[str], keys: Mapping[str, Leaf]) -> dict[str, Any]:
     """``KEY=VALUE`` words as typed values.   Raises AudioLDMError for an unknown key or a value of another type."""
     values: dict[str, Any] = {}
     for word in words:
@@ -308,7 +302,6 @@ def read_settings(words: list[str], keys: Mapping[str, Leaf]) -> dict[str, Any]:
         if not equals or name not in keys:
             raise AudioLDMError(f"--set {word}: {name!r} is no setting here.", f"Known: {', '.join(keys)}.")
         value = keys[name].read(text.strip(), keys[name].item)
-        keys[name].check(value)
         values[name] = [*values.get(name, []), value] if keys[name].is_list else value
     return values
 

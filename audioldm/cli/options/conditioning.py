@@ -12,7 +12,7 @@ from audioldm.paths import find
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audioldm.control.controls import Control
+    from audioldm.control.controls import AudioPromptControl, MapControl
     from audioldm.control.maps import MapSource
     from audioldm.pipeline.audioldm import AudioLDM
 
@@ -46,34 +46,21 @@ class SoundConditions(Group):
         from audioldm.control.maps import MapSource
 
         maps = [MapSource.parse(text) for text in self.control]
-        for asked in maps:
-            asked.check()
+        for source in maps:
+            source.check()
         return maps
 
-    def apply(
-        self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float, reference: AudioPrompt | None
-    ) -> "AudioLDM":
-        """``pipe`` under these controls; ``reference`` is the sound that an IP-Adapter attends to and its scale."""
+    def apply(self, pipe: "AudioLDM", maps: "list[MapSource]", seconds: float) -> "AudioLDM":
+        """``pipe`` under these conditions, for a clip of ``seconds``.   Raises AudioLDMError where one does not fit."""
         pipe = with_prior(with_micro(pipe, self.micro), self.prior)
-        if not maps and self.ip_adapter is None:
-            return pipe
-        from audioldm.control.controls import MapControl
-
-        controls: list[Control] = []
-        nets = self.nets(pipe, [asked.name for asked in maps])
-        for asked in maps:
-            curve = asked.curve(pipe.spec)
-            length = len(curve) * pipe.spec.hop / pipe.spec.rate
-            if abs(length - seconds) > 0.1:  # by more than a frame or so
-                longer = f"what is after {seconds:.2f} s is not used"
-                rest = longer if length > seconds else f"after {length:.2f} s nothing steers"
-                named = f"control {asked.name}={asked.path}"
-                say(f"{named} lasts {length:.2f} s, the clip {seconds:.2f} s: {rest}.")
-            net = nets[asked.name].to(pipe.device, pipe.dtype)
-            controls.append(MapControl(net, curve, pipe.spec, asked.scale, str(asked.path)))
-        if self.ip_adapter is not None and reference is not None:
-            controls.append(ip_adapter_control(pipe, self.ip_adapter, *reference))
-        return replace(pipe, controls=(*pipe.controls, *controls))
+        nets = self.nets(pipe, [source.name for source in maps]) if maps else {}
+        controls = [map_control(pipe, source, nets[source.name], seconds) for source in maps]
+        reference = read_audio_prompt(self.audio_prompt, alone=False)
+        if self.ip_adapter is None or reference is None:
+            return replace(pipe, controls=(*pipe.controls, *controls))
+        return replace(
+            pipe, controls=(*pipe.controls, *controls, ip_adapter(pipe, self.ip_adapter, *reference))
+        )
 
     def nets(self, pipe: "AudioLDM", maps: list[str]) -> dict[str, Any]:
         """The net of each map: one that was named, else the one that comes with the model.   Raises AudioLDMError."""
@@ -85,19 +72,57 @@ class SoundConditions(Group):
             name = getattr(net.config, "map", "")
             if name in nets:
                 raise AudioLDMError(f"Two control_nets read {name}.", "Name one for each map.")
-            nets |= {name: net} if name else {}
+            nets[name] = net
             if name in maps:
                 warn_of_base(net, pipe, folder)
-        others = f"; the control_net named reads {', '.join(nets)}" if nets else ""
+        others = f"; the control_net named reads {', '.join(filter(None, nets))}" if nets else ""
         for name in maps:
-            if name not in nets:
-                place = shipped(name, pipe.hashes.get("unet"))
-                if place is None:
-                    hint = f"Train one (control/t2i_adapter data.map={name}) and --set control_net=FOLDER."
-                    raise AudioLDMError(f"No net reads {name} for {pipe.name}{others}.", hint)
-                nets[name] = load_net(place)
+            place = None if name in nets else shipped(name, pipe.hashes.get("unet"))
+            if name not in nets and place is None:
+                hint = f"Train one (control/t2i_adapter data.map={name}) and --set control_net=FOLDER."
+                raise AudioLDMError(f"No net reads {name} for {pipe.name}{others}.", hint)
+            nets[name] = nets[name] if place is None else load_net(place)
             check_fits(nets[name], pipe.unet, pipe.spec, pipe.name)
         return nets
+
+
+def map_control(pipe: "AudioLDM", source: "MapSource", net: Any, seconds: float) -> "MapControl":
+    from audioldm.control.controls import MapControl
+
+    curve = source.curve(pipe.spec)
+    length = len(curve) * pipe.spec.hop / pipe.spec.rate
+    if abs(length - seconds) > 0.1:  # by more than a frame or so
+        longer = f"what is after {seconds:.2f} s is not used"
+        rest = longer if length > seconds else f"after {length:.2f} s nothing steers"
+        lasts = f"lasts {length:.2f} s, the clip {seconds:.2f} s"
+        say(f"control {source.name}={source.path} {lasts}: {rest}.")
+    return MapControl(net.to(pipe.device, pipe.dtype), curve, pipe.spec, source.scale, str(source.path))
+
+
+def ip_adapter(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "AudioPromptControl":
+    """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
+    from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, check_fits, load_net, shipped
+    from audioldm.control.nets import IPAdapter
+
+    place = shipped(IP_ADAPTER, pipe.hashes.get("unet")) if folder == SHIPPED else folder
+    if place is None:
+        hint = "Train one: audioldm train control/ip_adapter."
+        raise AudioLDMError(f"{pipe.name} has no net of its own for --ip-adapter.", hint)
+    net = load_net(place)
+    if not isinstance(net, IPAdapter):
+        raise AudioLDMError(f"ip-adapter={folder} holds a {type(net).__name__}.", "Train control/ip_adapter.")
+    vector = sound_embedding(pipe, path)
+    check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=vector.shape[-1])
+    warn_of_base(net, pipe, place)
+    return AudioPromptControl(net.to(pipe.device, pipe.dtype), vector, scale, str(path))
+
+
+def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
+    """One line where a net was trained with other weights than those that it is to steer."""
+    base, unet = net.config.base, pipe.hashes.get("unet")
+    if base and unet and base != unet:
+        others = f"another U-Net ({base[:12]}...) than that of {pipe.name} ({unet[:12]}...)"
+        say(f"{folder} was trained with {others}; it may not steer.")
 
 
 def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
@@ -126,37 +151,19 @@ def with_prior(pipe: "AudioLDM", folder: Path | None) -> "AudioLDM":
     return replace(pipe, prior=load_in_space(place, prior.Prior, pipe.clap, "caption/prior"))
 
 
-def ip_adapter_control(pipe: "AudioLDM", folder: Path, path: Path, scale: float) -> "Control":
-    """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
-    from audioldm.control.controls import IP_ADAPTER, AudioPromptControl, check_fits, load_net, shipped
-    from audioldm.control.nets import IPAdapter
-
-    place = shipped(IP_ADAPTER, pipe.hashes.get("unet")) if folder == SHIPPED else folder
-    if place is None:
-        hint = "Train one: audioldm train control/ip_adapter."
-        raise AudioLDMError(f"{pipe.name} has no net of its own for --ip-adapter.", hint)
-    net = load_net(place)
-    if not isinstance(net, IPAdapter):
-        raise AudioLDMError(f"ip-adapter={folder} holds a {type(net).__name__}.", "Train control/ip_adapter.")
-    vector = sound_embedding(pipe, path)
-    check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=vector.shape[-1])
-    warn_of_base(net, pipe, place)
-    return AudioPromptControl(net.to(pipe.device, pipe.dtype), vector, scale, str(path))
-
-
 def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prompt") -> AudioPrompt | None:
     """``FILE[:SHARE]``, once it is sure that the file is there; ``alone`` says that there is no text."""
     if text is None:
         return None
-    name, shares = weighted(text, place, [1.0 if alone else 0.5], SHARE)
-    if len(shares) > 1:
-        raise AudioLDMError(f"{place}={text} has {len(shares)} shares.", "Give one.")
+    name, [share, *more] = weighted(text, place, [1.0 if alone else 0.5], SHARE)
+    if more:
+        raise AudioLDMError(f"{place}={text} has {1 + len(more)} shares.", "Give one.")
     path = find(name)
     if not path.is_file():
         raise AudioLDMError(f"{place}={name} is not a file.", "Name a sound file, such as ref.wav.")
-    if alone and shares[0] != 1:
-        raise AudioLDMError(f"{place}={text} leaves {1 - shares[0]:g} to a prompt.", "Give one, or no share.")
-    return path, shares[0]
+    if alone and share != 1:
+        raise AudioLDMError(f"{place}={text} leaves {1 - share:g} to a prompt.", "Give one, or no share.")
+    return path, share
 
 
 def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":
@@ -174,13 +181,3 @@ def sound_embedding(pipe: "AudioLDM", path: Path) -> "Tensor":
         why = f"is silent or shorter than {pipe.spec.n_fft} samples"
         raise AudioLDMError(f"audio-prompt={path} {why}.", "Use another.")
     return clap_of(pipe, wave[None])
-
-
-def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
-    """One line where a net was trained with other weights than those that it is to steer."""
-    base, unet = net.config.base, pipe.hashes.get("unet")
-    if base and unet and base != unet:
-        say(
-            f"{folder} was trained with another U-Net ({base[:12]}...) than that of {pipe.name} "
-            f"({unet[:12]}...); it may not steer."
-        )

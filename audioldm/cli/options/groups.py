@@ -52,13 +52,10 @@ class ModelOptions(Group):
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(None, "Number type of the networks.")
     published: PublishedOptions = PublishedOptions()
 
-    def check(self) -> None:
-        check_device(self.device)
-
     def load(self, model: str | None = None) -> "AudioLDM":
         """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
-        choices = vars(self.published)
-        pipe = load(model or self.model, device=self.device, dtype=self.dtype, mode=self.mode, **choices)
+        choices = {"mode": self.mode, **vars(self.published)}
+        pipe = load(model or self.model, device=self.device, dtype=self.dtype, **choices)
         if model is None:
             with warned():
                 pipe.adapt(*self.adapter)
@@ -67,6 +64,7 @@ class ModelOptions(Group):
 
 def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
     """The pipeline of ``model``, or of the embedded one for None; says the licence of weights that are imported."""
+    check_device(device)
     with waiting("loading torch and the model"):
         for name in counted(LIBRARIES, "libraries"):
             import_module(name)
@@ -85,8 +83,8 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
             place = f"cuda:{os.environ['LOCAL_RANK']}"
         if place == "cpu":
             keep_freed_memory()
-        kind = getattr(torch, dtype) if dtype else None
         with warned():
+            kind = getattr(torch, dtype) if dtype else None
             pipe = AudioLDM.from_pretrained(model, device=place, dtype=kind, **choices)
         if pipe.notice:
             say(f"{pipe.name}: {pipe.notice}")
@@ -99,10 +97,10 @@ class Steps(Group):
     panel = "Sampling"
     steps: int | None = option(None, "Denoising steps.")
     sampler: str | None = option(None, "Such as ddim; see audioldm samplers.", NAMED)
-    grid: str | None = setting(None, "Noise levels to visit.", "NAME[:OPTION=N,...]")
+    grid: str | None = setting(None, "Noise levels to visit.", NAMED)
     refine_phase: int | None = setting(None, "Rounds that bring the sound to its mel.")
 
-    def check(self, device: str = "cpu") -> None:
+    def check(self, device: str) -> None:
         """Refuse unknown samplers and grids, and a device that is not here; imports torch."""
         check_parts(sampler=self.sampler, grid=self.grid, device=device)
 
@@ -134,7 +132,7 @@ class Guidance(Group):
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
-        if all((self.guidance_weak, self.negative)):
+        if self.guidance_weak and self.negative:
             what = f"negative={self.negative!r} and guidance_weak both say what to move away from."
             raise AudioLDMError(what, "Give one.")
         if (self.guidance_classifier is None) != (self.guidance_class is None):
@@ -157,13 +155,9 @@ class Guidance(Group):
                 nets["classifier"] = TargetClass.load(self.guidance_classifier, self.guidance_class)
         names = ("method", "interval", "threshold", "clap", "classifier_scale")
         numbers = {name: getattr(self, f"guidance_{name}") for name in names}
-        also = (weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts)
-        extra = tuple((text, weights[0]) for text, weights in also)
+        pairs = (weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts)
+        extra = tuple((text, weights[0]) for text, weights in pairs)
         return GuidanceConfig(**numbers, extra_prompts=extra, refine=self.refine, **nets)
-
-    def settings(self) -> dict[str, Any]:
-        scale = {} if self.guidance is None else {"guidance": self.guidance}
-        return {**scale, "negative": self.negative}
 
 
 SEEDS = Between(0, 2**62 - 1)
@@ -174,6 +168,12 @@ class Takes(Group):
     n: int = option(1, "Clips of each prompt, or takes of the edit.", "-n", "--number", Between(1, 1_000_000))
     seed: int = option(0, "Seed of the first; the next ones have seed+1, seed+2, ...", SEEDS)
     schedule: str | None = setting(None, "Prompts over time instead of one.", '"0-5 rain; 5-12 thunder"')
+
+    def spans(self, prompt: str | None) -> list[Span] | None:
+        """The schedule, None without one; not beside a prompt."""
+        if self.schedule is not None and prompt:
+            raise AudioLDMError(f"prompt={prompt!r} and schedule were both given.", "Give one of them.")
+        return None if self.schedule is None else parse_schedule(self.schedule)
 
 
 class Prompts(Takes):
@@ -189,30 +189,17 @@ class Prompts(Takes):
     rerank: int = setting(1, "Make so many, keep what CLAP finds nearest to the prompt.", Between(1, 1000))
     batch_size: int = setting(1, "Clips made at once.", Between(1, 4096))
 
-    def spans(self, *, prompted: bool) -> list[Span] | None:
-        """The schedule, None without one; not beside other prompts."""
-        if self.schedule is None:
-            return None
-        if prompted:
-            raise AudioLDMError("A prompt and schedule were both given.", "Give one of them.")
-        if self.interpolate_to is not None or self.rerank > 1:
+    def spans(self, prompt: str | None) -> list[Span] | None:
+        spans = super().spans(prompt or self.prompts)
+        if spans is not None and (self.interpolate_to is not None or self.rerank > 1):
             raise AudioLDMError("schedule does not go with --interpolate-to or rerank.", "Leave one out.")
-        return parse_schedule(self.schedule)
+        return spans
 
     def shares(self) -> tuple[str, list[float]]:
         """The second prompt and the places on the way to it; ("", [0.0]) without one."""
         if self.interpolate_to is None:
             return "", [0.0]
         return weighted(self.interpolate_to, "interpolate-to", [0.5], SHARE)
-
-    def length(self, pipe: "AudioLDM", spans: list[Span] | None, seconds: float | None) -> dict[str, Any]:
-        """The seconds where they are not the model's: as asked for, of the schedule, or of whole frames of a loop."""
-        from audioldm.pipeline.longform import loop_frames
-
-        length = spans[-1].end if spans and seconds is None else seconds
-        if self.loop:
-            length = loop_frames(pipe, length or pipe.defaults.seconds) * pipe.spec.seconds_per_latent
-        return {} if length is None else {"seconds": length}
 
 
 FORMATS = {
@@ -226,26 +213,36 @@ FORMATS = {
     "m4a": ("", ""),
 }
 """Name to libsndfile's format and width; m4a is ffmpeg's."""
+Format = Literal["wav", "wav24", "wavfloat", "flac", "flac24", "mp3", "ogg", "m4a"]
+UNWRITTEN = ("aif", "aiff", "aac", "au", "caf", "mp4", "oga", "opus", "w64", "webm", "wma")
+"""endings of sounds that nothing here writes; a file or folder of such a name would be taken for one"""
+
+
+def format_of(place: str | Path) -> str | None:
+    """The format by the ending, or None.   Raises AudioLDMError for a sound that is not written."""
+    ending = Path(place).suffix.lstrip(".").lower()
+    if ending in UNWRITTEN:
+        raise AudioLDMError(f"{place}: {ending} is not written.", f"Use {', '.join(FORMATS)}.")
+    return ending if ending in FORMATS else None
 
 
 class Output(Force, DryRun):
     panel = "Output"
     out: Path = option(Path("out"), "Folder, or for one clip a file such as rain.mp3.", "-o", "PATH")
-    audio_format: str | None = option(None, "Of the files.  [default: wav]", "--format", "|".join(FORMATS))
+    audio_format: Format | None = option(None, "Of the files.  [default: wav]", "--format", "|".join(FORMATS))
     normalize: bool = option(False, "Scale each clip to a true peak of -1 dB, not only down from above 0.")
     lufs: float | None = option(None, "Scale to this loudness, such as -23.", "LUFS", Between(-70, 0))
     as_json: bool = option(False, "Print JSON.", "--json", hidden=True)
     figure: bool = setting(True, "Draw waveform and log-mel of each clip as PNG.")
 
-    def check(self) -> None:
-        if self.audio_format is not None and self.audio_format not in FORMATS:
-            raise AudioLDMError(f"format={self.audio_format!r} is unknown.", f"Known: {', '.join(FORMATS)}.")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.normalize and self.lufs is not None:
             raise AudioLDMError("--normalize and --lufs both say how loud.", "Give one of them.")
 
     @property
     def is_file(self) -> bool:
-        return self.out.suffix.lstrip(".").lower() in FORMATS and not self.out.is_dir()
+        return format_of(self.out) is not None and not self.out.is_dir()
 
     @property
     def folder(self) -> Path:
@@ -253,4 +250,4 @@ class Output(Force, DryRun):
 
     def alone(self, audio_format: str) -> "Output":
         """The options that decide how a clip sounds; the rest as it is by default."""
-        return Output(audio_format=audio_format, normalize=self.normalize, lufs=self.lufs)
+        return Output(audio_format=audio_format, normalize=self.normalize, lufs=self.lufs)  # type: ignore[arg-type]
