@@ -10,10 +10,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from audioldm.cli.checks import check_free
-from audioldm.cli.console import escaped, note, progress, show_json, show_text, waiting, would
+from audioldm.cli.console import escaped, note, show_text, waiting, would
 from audioldm.cli.encode import Encode
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option
-from audioldm.cli.prepare import Prepare, examine, record, show
+from audioldm.cli.prepare import Prepare, examine, record
 from audioldm.errors import AudioLDMError
 from audioldm.progress import counted
 
@@ -54,8 +54,7 @@ class Check(Force, AsJson, Command):
             note(*findings)
             would(f"{len(rows)} rows would be checked, {len(findings)} are left out already")
             return
-        result = examine(rows, findings, self.workers)
-        show(result, self.as_json)
+        result = examine(rows, findings, self.as_json, workers=self.workers)
         if self.report is not None:
             record(result, self.report)
         if not result.rows:
@@ -175,25 +174,4 @@ class Shard(Force, DryRun, Command):
         show_text(f"{out}: {len(shards)} shards, {len(rows)} clips")
 
 
-class Stats(Command):
-    """Measure a cache's mean, deviation and scaling factor over every window, and store them in its index.
-
-    \b
-    Example:
-      audioldm data stats data/latents/esc10
-    """
-
-    folder: Path = argument(..., "A latent cache.")
-
-    def run(self) -> None:
-        from audioldm.datasets.latents import measure, read_index, write_index
-
-        index = read_index(self.folder)
-        with progress(index["windows"], "windows") as step:
-            moments = measure(self.folder, on_windows=step)
-        write_index(self.folder, {**index, **moments})
-        show_json(moments)
-
-
-KINDS = (Prepare, Encode, Check, Listen, Attribution, Shard, Stats)
-app = group(__doc__, KINDS)
+app = group(__doc__, (Prepare, Encode, Check, Listen, Attribution, Shard))

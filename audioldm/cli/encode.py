@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import POSITIVE, SHARE, Between, Command, DryRun, Force, argument, option
@@ -14,7 +14,7 @@ from audioldm.spec import SPECS
 if TYPE_CHECKING:
     from audioldm.datasets.manifest import Row
     from audioldm.spec import AudioSpec
-    from audioldm.training.encoding import Cuts, Job, Nets, Source
+    from audioldm.training.encoding import Cuts, Nets, Source
 
 
 class Encode(Force, DryRun, Command):
@@ -34,7 +34,7 @@ class Encode(Force, DryRun, Command):
     out: Path = option(..., "Folder of the cache.", "-o", "DIR")
     vae: str = option(..., "The autoencoder: run, folder, hub id or file.", "REF")
     clap: str = option(..., "The CLAP: run, folder, hub id or LAION's .pt.", "REF")
-    spec: str = option("16k_64", "Front end of the autoencoder: 16k_64 or 48k_256.")
+    spec: Literal["16k_64", "48k_256"] = option("16k_64", "Front end of the autoencoder.")
     seconds: float = option(5.12, "Length of a window.", POSITIVE)
     windows: list[int] = option([], "Windows of a clip, at random places; once or each manifest.", Between(1))
     speed: float = option(0.0, "Windows but the first play up to this faster or slower.", Between(0, 0.99))
@@ -50,33 +50,46 @@ class Encode(Force, DryRun, Command):
 
     def run(self) -> None:
         cuts, out = self.cuts(), self.out
-        from audioldm.datasets.latents import begun, index_at, key_of, measure, read_index, write_index
-        from audioldm.nets.clap import unread_words
-        from audioldm.training.encoding import jobs
+        import torch
 
-        nets, t5 = self.nets()
+        from audioldm.convert.reference import open_part
+        from audioldm.datasets import latents
+        from audioldm.nets.clap import unread_words
+        from audioldm.nets.vae import stride_of
+        from audioldm.training.encoding import GPU_BATCH, Nets, Windows, encoded, jobs, text_encoder
+
+        vae, clap = open_part(self.vae, "vae").to(self.device), open_part(self.clap, "clap").to(self.device)
+        t5 = open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32) if self.t5 else None
+        spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
+        nets = Nets(vae, clap, spec, text_encoder(clap, t5))
         ingredients, settings = self.ingredients(), self.settings(cuts, nets)
-        key = key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
-        done = None if self.dry_run else begun(out, key, force=self.force)
+        key = latents.key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
+        done = None if self.dry_run else latents.begun(out, key, force=self.force)
         if done is not None or self.dry_run:
-            left_out = index_at(out / "index.json").get("left_out", []) if done else None
-            sources, left_out = self.sources(cuts, nets.spec, left_out)
+            left_out = latents.index_at(out / "index.json").get("left_out", []) if done else None
+            sources, left_out = self.sources(cuts, spec, left_out)
             windows = jobs(sources, self.windows or [1])
             if self.dry_run:
                 would(f"{len(windows)} windows would be encoded into {out}")
                 return
             about = {**settings, "key": key, "made_of": ingredients, "left_out": left_out}
-            about["null"] = nets.clap.embed_text([""])[0].tolist()
+            about["null"] = clap.embed_text([""])[0].tolist()
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
-            self.encode(sources, windows[done:], cuts, nets, about)
-            if cut := [text for text in nets.known if unread_words(t5 or nets.clap, text)[1]]:
+            cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1
+            size, workers = self.batch_size or (GPU_BATCH if cores else 1), self.workers
+            rest = Windows(sources, windows[done:], spec, cuts, batch_size=size)
+            with waiting("encoding"):
+                encodings = encoded(rest, nets, workers=cores if workers < 0 else workers)
+                latents.write_latents(encodings, out, about=about)
+            if cut := [text for text in nets.known if unread_words(t5 or clap, text)[1]]:
                 what = f"{len(cut)} of {len(nets.known)} captions are longer than the text encoder reads"
                 say(f"warning: {what}; their last words were left out: {cut[0][:80]!r} and so on.")
-        elif "scaling_factor" in read_index(out):
-            show_text(f"{out} is whole already: {read_index(out)['windows']} windows")
+        index = latents.read_index(out)
+        if "scaling_factor" in index:
+            show_text(f"{out} is whole already: {index['windows']} windows")
             return
-        index = {**read_index(out), **measure(out)}
-        write_index(out, index)
+        index |= latents.measure(out)
+        latents.write_index(out, index)
         show_text(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
 
     def sources(
@@ -89,13 +102,10 @@ class Encode(Force, DryRun, Command):
         tables = {name: read(name, split=self.split) for name in self.manifests if name != "synthetic"}
         if left_out is None:
             left_out = unfit([row for rows in tables.values() for row in rows])
-
-        def source(name: str) -> Source:
-            if name == "synthetic":
-                return Source.synthetic(spec, cuts)
-            return Source.of([row for row in tables[name] if row.path not in left_out], spec, cuts)
-
-        return [source(name) for name in self.manifests], left_out
+        sources = {name: Source.synthetic(spec, cuts) for name in self.manifests if name not in tables}
+        for name, rows in tables.items():
+            sources[name] = Source.of([row for row in rows if row.path not in left_out], spec, cuts)
+        return [sources[name] for name in self.manifests], left_out
 
     def cuts(self) -> "Cuts":
         from audioldm.control.maps import known
@@ -104,8 +114,6 @@ class Encode(Force, DryRun, Command):
         if len(self.windows) not in (0, 1, len(self.manifests)):
             what = f"{len(self.windows)} --windows for {len(self.manifests)} manifests."
             raise AudioLDMError(what, "Give one, or one each, in their order.")
-        if self.spec not in SPECS:
-            raise AudioLDMError(f"spec={self.spec!r} is unknown.", f"Known: {', '.join(SPECS)}.")
         try:
             lengths = tuple(map(float, parts_of(self.buckets)))
         except ValueError:
@@ -113,19 +121,7 @@ class Encode(Force, DryRun, Command):
             raise AudioLDMError(what, "Write seconds: 2.56,5.12,10.24.") from None
         for name in (maps := parts_of(self.maps)):
             known(name)
-        return Cuts(self.seconds, lengths, self.mixup, self.speed, tuple(maps), self.seed)
-
-    def nets(self) -> "tuple[Nets, Any]":
-        import torch
-
-        from audioldm.convert.reference import open_part
-        from audioldm.nets.vae import stride_of
-        from audioldm.training.encoding import Nets, text_encoder
-
-        vae, clap = open_part(self.vae, "vae").to(self.device), open_part(self.clap, "clap").to(self.device)
-        t5 = open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32) if self.t5 else None
-        spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
-        return Nets(vae, clap, spec, text_encoder(clap, t5)), t5
+        return Cuts(self.seconds, lengths, self.mixup, self.speed, maps, self.seed)
 
     def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
         from audioldm.nets.folder import state_digest
@@ -152,19 +148,6 @@ class Encode(Force, DryRun, Command):
         files = find_part(self.t5, "text_encoder").files if self.t5 else ()
         return out + [ingredient("T5", file) for file in files]
 
-    def encode(
-        self, sources: "list[Source]", todo: "list[Job]", cuts: "Cuts", nets: "Nets", about: dict[str, Any]
-    ) -> None:
-        from audioldm.datasets.latents import write_latents
-        from audioldm.training.encoding import GPU_BATCH, Windows, encoded
-
-        cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1
-        size = self.batch_size or (GPU_BATCH if cores else 1)
-        rest = Windows(sources, todo, nets.spec, cuts, batch_size=size)
-        workers = cores if self.workers < 0 else self.workers
-        with waiting("encoding"):
-            write_latents(encoded(rest, nets, workers=workers), self.out, about=about)
-
 
 def unfit(rows: "list[Row]") -> list[str]:
     """Name the files that are not there, not those that were checked or, never checked, no sound."""
@@ -183,5 +166,5 @@ def unfit(rows: "list[Row]") -> list[str]:
     return [finding.path for finding in findings]
 
 
-def parts_of(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def parts_of(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -58,13 +58,11 @@ class SourceOptions(Group):
     test: float | None = option(None, "Share of recordings to test on, by hash.", SHARE)
     test_fold: int | None = option(None, "The fold to test on.", Between(1, 10))
     val_fold: int | None = option(None, "The fold to validate on.", Between(1, 10))
-    only_esc10: bool | None = option(None, "esc50: ESC-10's classes.", "--only-esc10")
     exclude: list[str] | None = option(None, "wavcaps: a blacklist of other sets' test clips.", "JSON")
     weak: float | None = option(None, "opensounds2: weight of weak captions; 0 drops.", Between(0))
     host: str | None = option(None, "opensounds2: what stands before OWNER/NAME of a repository.", "URL")
     audio_column: str | None = option(None, "Column that holds the sounds.")
     caption_column: str | None = option(None, "Column that holds the captions.")
-    config: str | None = option(None, "datasets: the data set's configuration.")
 
 
 class Prepare(Force, AsJson, Command):
@@ -97,57 +95,51 @@ class Prepare(Force, AsJson, Command):
     def run(self) -> None:
         if self.listing:
             for source in SOURCES:
-                reader = reader_of(source)
-                print(f"{source:13} {(inspect.getdoc(reader) or '').splitlines()[0]}")
-                print(f"{'':13} {' '.join(flags(source, reader).values())}")
+                print(f"{source:13} {(inspect.getdoc(reader_of(source)) or '').splitlines()[0]}")
+                print(f"{'':13} {' '.join(map(flag, options_of(source)))}")
             return
-        inputs = [*self.places, *filter(None, [self.place])]
-        reader, out = self.reader(inputs), self.out or Path(f"data/raw/{self.name}.jsonl")
-        self.check(reader, out)
-        findings = self.fetch(reader, inputs) if self.youtube and not self.dry_run else []
-        rows = reader(*inputs, **self.reading.named(), findings=findings)
-        if self.dry_run:
-            count(rows, findings)
-            return
-        workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
-        finish(rows, findings, out, self.as_json, workers=workers)
-
-    def check(self, reader: "Reader", out: Path) -> None:
-        if self.dry_run and "to" in options_of(reader):
-            what = f"{self.name} is packed: its rows are known when it is unpacked."
-            raise AudioLDMError(what, "Leave out --dry-run.")
-        if not self.dry_run and self.out is None and self.name in OWN:
-            what = f"{self.name} has no manifest of its own."
-            raise AudioLDMError(what, "Name one: -o data/raw/mine.jsonl.")
+        inputs, named = [*self.places, *filter(None, [self.place])], self.reading.named()
+        reader, out = self.checked(inputs, named), self.out or Path(f"data/raw/{self.name}.jsonl")
         check_free(out, force=self.force or self.dry_run)
+        from audioldm.datasets.manifest import SPLITS
 
-    def fetch(self, reader: "Reader", inputs: list[str]) -> "list[Finding]":
-        from audioldm.datasets.prepare import published, youtube
+        findings = list[Any]()
+        if self.youtube and not self.dry_run:
+            from audioldm.datasets.prepare import published, youtube
 
-        named = self.reading.named()
-        folder = Path(named.get("audio") or inputs[0])
-        folder.mkdir(parents=True, exist_ok=True)
-        clips = published.clips(reader(*inputs, **named, findings=[]))
-        with waiting("fetching"):
-            return [*youtube.fetch(clips, folder)]
+            folder = Path(named.get("audio") or inputs[0])
+            folder.mkdir(parents=True, exist_ok=True)
+            with waiting("fetching"):
+                findings += youtube.fetch(published.clips(reader(*inputs, **named, findings=[])), folder)
+        rows = reader(*inputs, **named, findings=findings)
+        if not self.dry_run:
+            workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
+            finish(rows, findings, out, self.as_json, workers=workers)
+            return
+        note(*findings)
+        missing, splits = (
+            sum(not os.path.isfile(row.path) for row in rows),
+            Counter(row.split for row in rows),
+        )
+        left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
+        show_text(f"{len(rows)} rows ({', '.join(f'{split} {splits[split]}' for split in SPLITS)}); {left}")
 
-    def reader(self, inputs: list[str]) -> "Reader":
-        if not self.name:
-            raise AudioLDMError("There is no source.", f"Use one of {', '.join(SOURCES)}.")
-        name, named = self.name, self.reading.named()
-        reader = reader_of(name)
-        known = flags(name, reader)
+    def checked(self, inputs: list[str], named: dict[str, Any]) -> "Reader":
+        """The reader.   Raises AudioLDMError for what it does not take or needs."""
+        reader, known, name = reader_of(self.name), options_of(self.name), self.name
         if strange := [key for key in (*named, *["youtube"] * self.youtube) if key not in known]:
-            what = f"{name} takes no --{strange[0].replace('_', '-')}."
-            raise AudioLDMError(what, f"It takes {', '.join(known.values())}.")
-        parameters = list(inspect.signature(reader).parameters.values())
-        if not inputs and parameters[0].default is inspect.Parameter.empty:
+            takes = f"It takes {', '.join(map(flag, known))}."
+            raise AudioLDMError(f"{name} takes no {flag(strange[0])}.", takes)
+        first, *_ = parameters = list(inspect.signature(reader).parameters.values())
+        if not inputs and first.default is inspect.Parameter.empty:
             raise AudioLDMError(f"{name} needs the place of its data.", "Name it: --from PLACE.")
         if len(inputs) > 1 and all(item.kind != inspect.Parameter.VAR_POSITIONAL for item in parameters):
             raise AudioLDMError(f"{name} reads one place, not {len(inputs)}.", f"Such as {inputs[0]}.")
-        for key in ("val", "test"):
-            if not 0 <= named.get(key, 0.0) < 1:
-                raise AudioLDMError(f"{key}={named[key]} is not a share.", "Use 0 or more, below 1.")
+        if self.dry_run and "to" in known:
+            what = f"{name} is packed: its rows are known when it is unpacked."
+            raise AudioLDMError(what, "Leave out --dry-run.")
+        if not self.dry_run and self.out is None and name in OWN:
+            raise AudioLDMError(f"{name} has no manifest of its own.", "Name one: -o data/raw/mine.jsonl.")
         return reader
 
 
@@ -159,32 +151,19 @@ def reader_of(source: str) -> "Reader":
     return reader
 
 
-def options_of(reader: Callable[..., Any]) -> set[str]:
+def options_of(source: str) -> list[str]:
     from audioldm.datasets.prepare import packed
 
     kinds = inspect.Parameter
-    parameters = inspect.signature(reader).parameters.values()
-    names = {item.name for item in parameters if item.kind == kinds.KEYWORD_ONLY}
-    if any(item.kind == kinds.VAR_KEYWORD for item in parameters):
-        names |= options_of(packed.unpack)
-    return names - {"findings"}
+    parameters = {**inspect.signature(reader_of(source)).parameters}
+    if any(item.kind == kinds.VAR_KEYWORD for item in parameters.values()):
+        parameters |= inspect.signature(packed.unpack).parameters
+    names = {item.name for item in parameters.values() if item.kind == kinds.KEYWORD_ONLY} - {"findings"}
+    return sorted(names | ({"youtube"} if source in YOUTUBE else set()))
 
 
-def flags(source: str, reader: Callable[..., Any]) -> dict[str, str]:
-    names = sorted(options_of(reader) | ({"youtube"} if source in YOUTUBE else set()))
-    return {name: f"--{name.replace('_', '-')}" for name in names}
-
-
-def count(rows: "Sequence[Row]", findings: "Sequence[Finding]") -> None:
-    """Say how many rows each split has, and how many sounds are missing; no sound is read."""
-    from audioldm.datasets.manifest import SPLITS
-
-    note(*findings)
-    missing = sum(not os.path.isfile(row.path) for row in rows)
-    splits = Counter(row.split for row in rows)
-    counts = ", ".join(f"{split} {splits[split]}" for split in SPLITS)
-    left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
-    show_text(f"{len(rows)} rows ({counts}); {left}")
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def finish(
@@ -193,8 +172,7 @@ def finish(
     """Check the rows, report findings, and write the sound ones; many findings go to a file beside ``out``."""
     from audioldm.datasets import manifest
 
-    report = examine(rows, findings, workers)
-    show(report, as_json, out.with_suffix(".findings.jsonl"))
+    report = examine(rows, findings, as_json, workers=workers, rest=out.with_suffix(".findings.jsonl"))
     if not report.rows:
         raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
     manifest.write(report.rows, out)
@@ -202,17 +180,23 @@ def finish(
         note(f"note: no clip is in {' or '.join(empty)}")
 
 
-def examine(rows: "Sequence[Row]", findings: "Sequence[Finding]", workers: int = 0) -> "Report":
-    """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes."""
+def examine(
+    rows: "Sequence[Row]",
+    findings: "Sequence[Finding]",
+    as_json: bool,
+    *,
+    workers: int,
+    rest: Path | None = None,
+) -> "Report":
+    """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes.
+
+    Findings go to stderr, at most SHOWN of a kind where ``rest`` can take all of them; the summary to stdout.
+    """
     from audioldm.datasets import check
 
     with waiting("checking"):
         report = check.check(rows, workers=workers if len(rows) > 200 else 0)
-    return check.Report(report.rows, [*findings, *report.findings])
-
-
-def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
-    """Findings to stderr, at most SHOWN of a kind where ``rest`` can take all of them; the summary to stdout."""
+    report = check.Report(report.rows, [*findings, *report.findings])
     counts = Counter[str]()
     for finding in report.findings:
         counts[finding.kind] += 1
@@ -223,14 +207,14 @@ def show(report: "Report", as_json: bool, rest: Path | None = None) -> None:
         note(f"... and more; all {len(report.findings)} are in {rest}")
     if counts:
         note(f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
-    summary = report.summary()
     if as_json:
-        show_json(summary)
-        return
-    for key, value in summary.items():
+        show_json(report.summary())
+        return report
+    for key, value in report.summary().items():
         if isinstance(value, dict):
             value = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
         show_text(f"{key:9} {value or 'none'}")
+    return report
 
 
 def record(report: "Report", path: Path) -> None:

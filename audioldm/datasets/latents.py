@@ -239,7 +239,7 @@ def scaling_factor(folder: Path | str) -> float:
     """The measured one."""
     index = read_index(folder)
     if "scaling_factor" not in index:
-        hint = f"Run `audioldm data stats {folder}`."
+        hint = "The same `audioldm data encode` measures it."
         raise AudioLDMError(f"{folder} has no measured scaling factor.", hint)
     return float(index["scaling_factor"])
 

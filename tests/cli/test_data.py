@@ -37,7 +37,7 @@ def test_every_source_has_a_reader_with_one_line_about_it_and_is_listed(command,
     assert "--test-fold" in shown and "--youtube" in shown and "--weak" in shown
     for source in SOURCES:
         reader = reader_of(source)
-        assert reader.__doc__ and "findings" not in options_of(reader), source
+        assert reader.__doc__ and "findings" not in options_of(source), source
         assert reader.__doc__.splitlines()[0].endswith((".", ")")), source
         assert f"\n{source} " in f"\n{shown}"
 

@@ -50,7 +50,7 @@ NOT_RUN = {
     r"--control pitch|--mode compiled": "minutes of compiling, or another processor: tests/pipeline runs it",
     r"-m \S*(/audioldm|\.ckpt|tango)|^export (cvssp|\S*\.ckpt)": "needs the network: tests/convert reads such files",
     r"^export": "needs trained parts: tests/recipes/test_chain.py exports some",
-    r"^data (prepare (?!folder my_sounds)|encode|shard|stats|attribution)": "needs data: tests/datasets",
+    r"^data (prepare (?!folder my_sounds)|encode|shard|attribution)": "needs data: tests/datasets",
     r"^data .*(esc10|audiocaps|opensounds|composed|\*|latents|shards)": "needs a data set: tests/datasets run each",
     r"^evaluate (?!out/clips real/clips$)|^listen (?!prepare old)": "needs data: tests/evaluation and tests/listening",
 }

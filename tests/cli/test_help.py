@@ -17,7 +17,7 @@ SHORT = {
     **dict.fromkeys(("samplers", "recipes", "doctor", "evaluate embedders"), "a list"),
     **dict.fromkeys(("evaluate protocol", "data attribution"), "reads a table"),
     **dict.fromkeys(("adapter show", "adapter convert", "ema"), "files: seconds"),
-    **dict.fromkeys(("data listen", "data stats", "listen analyse"), "a page or numbers: seconds"),
+    **dict.fromkeys(("data listen", "listen analyse"), "a page or numbers: seconds"),
     "evaluate bits": "numbers of a cache: a minute",
 }
 """Commands without --dry-run, and why."""

@@ -148,8 +148,8 @@ def test_the_command_goes_on_where_it_stopped_and_has_real_rows(
     assert len(clips) == 4
     assert command(*words) == 2
     assert "prompts.json is already there" in capsys.readouterr().err
-    assert command(*words, "--force", "--limit", "1") == 0
-    assert len(json.loads(capsys.readouterr().out)["prompts"]) == 1
+    assert command(*words, "--force") == 0
+    assert len(json.loads(capsys.readouterr().out)["prompts"]) == 2
     assert {path: path.stat().st_mtime_ns for path in (out / "clips").iterdir()} == clips, (
         "no clip is made twice"
     )

