@@ -23,15 +23,10 @@ class TestOptions(Group):
     )
     title: str = option("Listening test", "What raters read on top of the page.")
     reference: str | None = option(None, "The system that is the original; mushra needs it.", "NAME")
-    anchors: list[str] = option(
-        [], "mushra: anchor3500, anchor1750 or none.  [default: anchor3500]", "--anchor"
-    )
     per_rater: int = option(0, "Prompts each rater hears; 0 is all.", Between(0))
     training: int = option(2, "Practice trials before each part.", Between(0))
     catch: int | None = option(None, "Trials with a right answer, per part.  [default: a tenth]", Between(0))
-    repeats: int | None = option(None, "Trials asked twice, per part.  [default: a tenth]", Between(0))
     cut: bool = option(False, "Cut the clips of a prompt to the shortest.")
-    common: bool = option(False, "Leave out prompts that a system lacks.")
     seed: int | None = option(None, "Makes the same test again.  [default: drawn]", Between(0))
 
 
@@ -66,8 +61,7 @@ class Prepare(Force, DryRun, Command):
             return
         from audioldm.listening import prepare
 
-        anchors = () if self.test.anchors == ["none"] else tuple(self.test.anchors) or ("anchor3500",)
-        choices = prepare.Choices(**{**vars(self.test), "anchors": anchors})
+        choices = prepare.Choices(**vars(self.test))
         with waiting(f"making {self.out}"):
             test = prepare.prepare(folders, self.out, choices, captions=self.captions, force=self.force)
         for line in described(test, self.raters):

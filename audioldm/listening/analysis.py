@@ -26,8 +26,6 @@ HIDDEN_REFERENCE_SHARE = 0.15
 """BS.1534-3: who rates the hidden reference below 90 on more than 15 % of the pages does not count."""
 CONSTANT_FROM = 8
 """As many main trials with one and the same answer are no judgements."""
-SLACK = {"ab": 0, "abx": 0, "quality": 1, "relevance": 1, "mushra": 10}
-"""Scores that differ by no more are alike."""
 AGREEMENT: dict[Task, Scale] = {"ab": "ordinal", "abx": "nominal", "mushra": "interval"}
 """Scale of Krippendorff's alpha; that of quality and relevance is ordinal."""
 STRENGTH_DRAWS = 2000
@@ -90,24 +88,13 @@ class Screened:
         asked = self.of_kind("catch")
         return sum(item.passed for item in asked), len(asked)
 
-    @property
-    def repeats(self) -> tuple[int, int]:
-        """Trials asked twice: answered alike, asked."""
-        first = {(item.task, item.prompt, *item.values): item.values for item in self.of_kind("main")}
-        alike = [
-            all(abs(value - before[name]) <= SLACK[item.task] for name, value in item.values.items())
-            for item in self.of_kind("repeat")
-            if (before := first.get((item.task, item.prompt, *item.values)))
-        ]
-        return sum(alike), len(alike)
-
     def row(self) -> dict[str, Any]:
         seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
         return {
             "rater": self.rater.number, "name": self.rater.name, "device": self.device,
             "answers": sum(item.kind != "training" for item in self.judgements),
             "of": sum(trial.kind != "training" for trial in self.rater.trials),
-            "catches": "{}/{}".format(*self.catches), "repeats_alike": "{}/{}".format(*self.repeats),
+            "catches": "{}/{}".format(*self.catches),
             "median_seconds": seconds[len(seconds) // 2] if seconds else None, "excluded_for": self.reasons,
         }  # fmt: skip
 
@@ -174,15 +161,10 @@ class Outcome:
     pairs: list[Line] = field(default_factory=list)
     by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)
     """prompt -> system or pair -> mean"""
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    """system -> every score, for the box plot"""
-    first_button: float | None = None
-    """ab: share of choices that fell on A; far from one half is a habit, not a judgement"""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, without the single scores; NaN becomes None."""
-        content = {name: value for name, value in asdict(self).items() if name != "scores"}
-        return content | {"alpha": None if np.isnan(self.alpha) else round(self.alpha, 4)}
+        """For JSON; NaN becomes None."""
+        return asdict(self) | {"alpha": None if np.isnan(self.alpha) else round(self.alpha, 4)}
 
 
 def outcome(
@@ -205,8 +187,6 @@ def outcome(
     lines = (paired if task in PAIRED else rated)(result, tables, draws)
     for line, p in zip(result.pairs, holm([line.p or 0.0 for line in result.pairs]), strict=True):
         line.p_holm = float(p)
-    sides = [item.answer for item in main if item.answer != "tie"]
-    result.first_button = sides.count("A") / len(sides) if task == "ab" and sides else None
     means = {line.name: prompt_means(table) for line, table in zip(lines, tables.values(), strict=True)}
     result.by_prompt = {
         prompt: {name: round(float(of[i]), 4) for name, of in means.items() if not np.isnan(of[i])}
@@ -267,7 +247,6 @@ def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> lis
     """quality, relevance, mushra: means; differences where one rater rated both.   Gives the means' lines."""
     for (name,), table in tables.items():
         result.systems.append(mean_line(name, table, draws))
-        result.scores[name] = table[~np.isnan(table)].tolist()
     for (a,), (b,) in combinations(tables, 2):
         gaps = tables[a,] - tables[b,]
         if not np.isnan(gaps).all():

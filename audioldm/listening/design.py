@@ -6,14 +6,12 @@ that over the raters every condition comes at every place, and after every other
 
 import hashlib
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Any, Literal
 
 Task = Literal["ab", "quality", "relevance", "abx", "mushra"]
-Kind = Literal["training", "main", "repeat", "catch"]
-Condition = tuple[str, ...]
+Kind = Literal["training", "main", "catch"]
 
 METHODS: dict[str, tuple[Task, ...]] = {
     "ab": ("ab",),
@@ -28,7 +26,8 @@ METHODS: dict[str, tuple[Task, ...]] = {
 PAIRED: tuple[Task, ...] = ("ab", "abx")
 DAMAGED = "damaged:"
 """Before a system's name: its clip made bad on purpose, for training and catch trials."""
-ANCHOR = "anchor"
+ANCHOR = "anchor3500"
+"""MUSHRA's low anchor: the reference without what is above 3.5 kHz (BS.1534)."""
 SCALES: dict[Task, tuple[int, int]] = {"quality": (1, 5), "relevance": (1, 5), "mushra": (0, 100)}
 CHOICES: dict[Task, tuple[str, ...]] = {"ab": ("A", "B", "tie"), "abx": ("A", "B")}
 
@@ -69,13 +68,18 @@ class Design:
     prompts: tuple[str, ...]
     captions: tuple[str, ...]
     reference: str | None = None
-    anchors: tuple[str, ...] = ()
     per_rater: int = 0
     """prompts each rater hears; 0 is all"""
     training: int = 2
     catch: int = 2
-    repeats: int = 1
     secret: str = ""
+
+    def versions(self) -> list[str]:
+        """Systems, and the anchor or damaged copies where a task needs them."""
+        if self.method == "mushra":
+            return [*self.systems, ANCHOR]
+        damaged = (self.reference,) if self.reference else self.systems
+        return [*self.systems, *(DAMAGED + name for name in damaged if self.method != "acr-relevance")]
 
 
 def williams_square(n: int) -> list[tuple[int, ...]]:
@@ -99,7 +103,6 @@ def plan(design: Design, rater: int) -> list[Trial]:
 
 
 def part(design: Design, task: Task, rater: int) -> list[Trial]:
-    """The trials of one task; pairs asked again have their sides changed."""
     # every rater has an own shuffle, but what balances sides and orders below counts on with the rater's number
     rng = random.Random(hashlib.sha256(f"{design.secret}|{task}|{rater}".encode()).digest())
     # a window that moves on with the raters, so that all prompts are heard equally often
@@ -108,45 +111,45 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     blocks = [block(design, task, rater, (rater * size + i) % count) for i in range(min(size, count))]
     rng.shuffle(blocks)
     trials = [*chain(*blocks)]
-    for trial in rng.sample(trials, min(design.repeats, len(trials))):
-        first, *rest = trial.slots
-        slots = (rest[0], first, *rest[1:]) if task in PAIRED else trial.slots
-        trials.append(replace(trial, kind="repeat", slots=slots))
     if task != "mushra":  # its hidden reference is a catch on every page
         for i in range(design.catch):
-            lowest = min(1, len(trials))
-            trials.insert(rng.randint(lowest, len(trials)), catch(design, task, rng, "catch", i + rater))
-    return practice(design, task, rng) + trials
+            place = rng.randint(min(1, len(trials)), len(trials))
+            trials.insert(place, catch(design, task, rng, "catch", i + rater))
+    practice: list[Trial] = []
+    for i in range(design.training):
+        number = rng.randrange(len(design.prompts))
+        if task != "mushra" and i % 2 == 0:
+            practice.append(catch(design, task, rng, "training", rng.randrange(4)))
+        else:
+            plain = block(design, task, rng.randrange(1000), number)
+            practice.append(replace(plain[0] if task == "mushra" else rng.choice(plain), kind="training"))
+    return practice + trials
 
 
 def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
     """The trials about prompt ``number``: systems one by one, pairs of them, or all on a page with the anchors."""
-    prompt, compared = design.prompts[number], conditions(design, task)
+    prompt, compared = design.prompts[number], list(combinations(design.systems, 2))
+    if task not in PAIRED:
+        signals = (str(design.reference), ANCHOR) if task == "mushra" else ()
+        compared = [(name,) for name in dict.fromkeys((*signals, *design.systems))]  # type: ignore[misc]
     rows = williams_square(len(compared))
     order = [compared[i] for i in rows[(rater + number) % len(rows)]]
     if task == "mushra":
-        return [Trial("main", task, prompt, tuple(name for (name,) in order), reference=design.reference)]
+        return [Trial("main", task, prompt, tuple(name for name, *_ in order), reference=design.reference)]
     shown = None if task in ("quality", "abx") else prompt
     # a new round through the square turns every side, so that no order goes with one side
     turn = rater + number + (rater // len(rows) if len(rows) > 1 else 0)
     return [
-        Trial("main", task, prompt, sided(task, pair, turn + compared.index(pair)), caption_of=shown)
-        for pair in order
+        Trial("main", task, prompt, sided(task, names, turn + compared.index(names)), caption_of=shown)
+        for names in order
     ]
 
 
-def conditions(design: Design, task: Task) -> list[Condition]:
-    if task in PAIRED:
-        return list(combinations(design.systems, 2))
-    signals = (str(design.reference), *design.anchors) if task == "mushra" else ()
-    return [(name,) for name in dict.fromkeys((*signals, *design.systems))]
-
-
-def sided(task: Task, condition: Condition, turn: int) -> Condition:
+def sided(task: Task, names: tuple[str, ...], turn: int) -> tuple[str, ...]:
     """The clips as A and B (and X): which side, and which of both X is, take turns."""
     if task not in PAIRED:
-        return condition
-    pair = condition if turn % 2 == 0 else condition[::-1]
+        return names
+    pair = names if turn % 2 == 0 else names[::-1]
     return (*pair, pair[turn // 2 % 2]) if task == "abx" else pair
 
 
@@ -159,34 +162,9 @@ def catch(design: Design, task: Task, rng: random.Random, kind: Kind, turn: int)
         return Trial(kind, task, prompt, sided(task, (system, DAMAGED + system), turn), caption_of=caption)
     if task == "quality":
         return Trial(kind, task, prompt, (DAMAGED + system,))
-    return Trial(kind, task, prompt, (system,), caption_of=unlike(design, prompt, rng))
-
-
-def unlike(design: Design, prompt: str, rng: random.Random) -> str:
-    """A prompt whose caption shares as few words as possible with that of ``prompt``."""
-    captions = dict(zip(design.prompts, design.captions, strict=True))
-    words = set(captions[prompt].casefold().split())
-    others = [name for name in design.prompts if captions[name] != captions[prompt]]
-    if not others:
-        raise ValueError("all captions are equal; relevance has nothing to mismatch.")
-    shared = {name: len(words & set(captions[name].casefold().split())) for name in others}
-    return rng.choice([name for name in others if shared[name] == min(shared.values())])
-
-
-def practice(design: Design, task: Task, rng: random.Random) -> list[Trial]:
-    trials: list[Trial] = []
-    for i in range(design.training):
-        number = rng.randrange(len(design.prompts))
-        if task != "mushra" and i % 2 == 0:
-            trials.append(catch(design, task, rng, "training", rng.randrange(4)))
-            continue
-        plain = block(design, task, rng.randrange(1000), number)
-        trials.append(replace(plain[0] if task == "mushra" else rng.choice(plain), kind="training"))
-    return trials
-
-
-def versions(design: Design) -> Sequence[str]:
-    damaged: list[str] = []
-    if {"ab", "abx", "quality"} & set(METHODS[design.method]):
-        damaged = [DAMAGED + name for name in ([design.reference] if design.reference else design.systems)]
-    return (*design.systems, *design.anchors, *damaged)
+    # a caption that shares as few words as possible with the clip's
+    texts = dict(zip(design.prompts, design.captions, strict=True))
+    words = {name: set(text.casefold().split()) for name, text in texts.items()}
+    shared = {name: len(words[prompt] & words[name]) for name in texts if texts[name] != texts[prompt]}
+    least = [name for name, count in shared.items() if count == min(shared.values())]
+    return Trial(kind, task, prompt, (system,), caption_of=rng.choice(least))

@@ -4,6 +4,7 @@ import numpy as np
 
 from audioldm.evaluation.picture import Picture
 from audioldm.listening.analysis import Line, Outcome
+from audioldm.listening.design import PAIRED
 
 BLUE, GREY = "#1d4f91", "#8a95a3"
 UNITS = {
@@ -17,9 +18,9 @@ Limits = tuple[float, float] | None
 
 
 def figures(outcome: Outcome) -> dict[str, Picture]:
-    """Means or shares with intervals, single scores, and prompt by prompt, by name."""
+    """Means or shares with intervals, and prompt by prompt, by name."""
     unit = UNITS[outcome.task]
-    if not outcome.scores:
+    if outcome.task in PAIRED:
         plots = {"shares": forest(outcome.pairs, unit, 0.5, (0, 1))}
         if outcome.task == "ab":
             plots["strengths"] = forest(outcome.systems, "Bradley-Terry log-strength (nat, mean 0)", 0.0)
@@ -27,7 +28,6 @@ def figures(outcome: Outcome) -> dict[str, Picture]:
     limits = (-2, 102) if outcome.task == "mushra" else (0.8, 5.2)
     return {
         "means": forest(outcome.systems, unit, None, limits),
-        "scores": boxes(outcome, limits),
         "differences": forest(outcome.pairs, f"difference of {unit}", 0.0),
         "prompts": by_prompt(outcome, None),
     }
@@ -57,24 +57,6 @@ def forest(lines: list[Line], unit: str, middle: float | None, limits: Limits = 
         axes.plot(mean, y, "o", color=BLUE, markersize=6)
     if middle is not None:
         axes.axvline(middle, color=GREY, linewidth=1, linestyle="--")
-    return figure
-
-
-def boxes(outcome: Outcome, limits: Limits) -> Picture:
-    """Single scores: quartiles, whiskers to the extremes, every answer as a dot."""
-    names, scores = zip(
-        *sorted(outcome.scores.items(), key=lambda item: float(np.median(item[1]))), strict=True
-    )
-    unit = f"{UNITS[outcome.task]}\nmedian, quartiles, extremes and every answer"
-    figure = canvas(1.1 + 0.5 * len(scores), [*names], unit, limits)
-    [axes] = figure.axes
-    rng = np.random.default_rng(0)
-    for y, values in enumerate(scores):
-        axes.plot(values, y + rng.uniform(-0.18, 0.18, len(values)), ".", color=GREY, markersize=3, alpha=0.6)
-    axes.boxplot(
-        scores, positions=range(len(scores)), orientation="horizontal", whis=(0, 100), widths=0.5,
-        medianprops={"color": BLUE, "linewidth": 2}, manage_ticks=False,
-    )  # fmt: skip
     return figure
 
 

@@ -53,8 +53,8 @@ class Test:
 
     def code_of(self, number: int) -> str:
         """What rater ``number`` proves to be that rater with: 50 bits."""
-        secret = self.design.secret.encode()
-        text = base64.b32encode(hmac.digest(secret, f"rater {number}".encode(), "sha256")).decode()
+        digest = hmac.digest(self.design.secret.encode(), f"rater {number}".encode(), "sha256")
+        text = base64.b32encode(digest).decode()
         return f"{text[:5]}-{text[5:10]}"
 
 
@@ -84,37 +84,31 @@ class Rater:
 
 def load(folder: str | Path) -> Test:
     """Read a test folder; AudioLDMError where something is missing or was changed since it was prepared."""
-    folder = Path(folder)
-    about, key = read_part(folder / "test.json"), read_part(folder / "key.json")
-    if hashlib.sha256((folder / "key.json").read_bytes()).hexdigest() != about.get("key_sha256"):
-        raise AudioLDMError(f"{folder}/key.json is not the one of test.json.", AGAIN)
+    public, secret = Path(folder, "test.json"), Path(folder, "key.json")
+    for path in (public, secret):
+        if not path.is_file():
+            raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
+        if read_object(path, AGAIN).get("format") != FORMAT:
+            raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
+    about, key = read_object(public, AGAIN), read_object(secret, AGAIN)
+    if hashlib.sha256(secret.read_bytes()).hexdigest() != about.get("key_sha256"):
+        raise AudioLDMError(f"{secret} is not the one of test.json.", AGAIN)
     if wrong := [name for name, kind in ABOUT.items() if type(about.get(name)) is not kind]:
-        raise AudioLDMError(f"{folder}/test.json has no {wrong[0]} of its kind.", AGAIN)
+        raise AudioLDMError(f"{public} has no {wrong[0]} of its kind.", AGAIN)
     try:
         tuples: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in key["design"].items()}
-        test = Test(folder, about, Design(**tuples), key["clips"])
+        test = Test(Path(folder), about, Design(**tuples), key["clips"])
         digests = {name: clip["sha256"] for name, clip in test.clips.items()}
         test.names  # noqa: B018 (every clip has a version and a prompt)
     except (AttributeError, KeyError, TypeError) as error:
-        raise AudioLDMError(f"{folder}/key.json lacks {error}.", AGAIN) from error
+        raise AudioLDMError(f"{secret} lacks {error}.", AGAIN) from error
     if about["method"] != test.design.method:
-        raise AudioLDMError(f"{folder}/test.json has another method than its key.", AGAIN)
+        raise AudioLDMError(f"{public} has another method than its key.", AGAIN)
     for name, digest in counted(digests.items(), "clips"):
-        path = inside(folder / "audio", name, where=folder / "key.json")
-        if not path.is_file():
-            raise AudioLDMError(f"{path} is missing.", AGAIN)
-        if path.stat().st_size > LONGEST_TEXT or sha256(path) != digest:
-            raise AudioLDMError(f"{path} was changed.", AGAIN)
+        path = inside(test.folder / "audio", name, where=secret)
+        if not path.is_file() or path.stat().st_size > LONGEST_TEXT or sha256(path) != digest:
+            raise AudioLDMError(f"{path} is missing or was changed.", AGAIN)
     return test
-
-
-def read_part(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
-    content = read_object(path, AGAIN)
-    if content.get("format") != FORMAT:
-        raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
-    return content
 
 
 def answers_of(test: Test, raters: dict[int, Rater] | None = None) -> tuple[list[dict[str, Any]], int]:
@@ -160,13 +154,19 @@ def admit(test: Test, raters: dict[int, Rater], event: dict[str, Any]) -> bool:
         rater.volume_tries += 1
         rater.device, rater.volume_passed = event["device"], event["right"]
     if kind == "answer":
-        if not 0 <= event["trial"] < len(rater.trials):
-            return False
-        at = rater.trials[event["trial"]]
-        files = [test.names.get((slot, at.prompt)) for slot in at.slots]
-        asked = {"kind": at.kind, "task": at.task, "prompt": at.prompt, "stimuli": files}
-        if not event.items() >= asked.items() or wrong_answer(at, event.get("answer")):
+        at = rater.trials[event["trial"]] if 0 <= event["trial"] < len(rater.trials) else None
+        if (
+            at is None
+            or not event.items() >= asked(test, at).items()
+            or wrong_answer(at, event.get("answer"))
+        ):
             return False
         rater.answered = event["trial"] + 1
         rater.answers.append(event)
     return True
+
+
+def asked(test: Test, trial: Trial) -> dict[str, Any]:
+    """What the log says of a trial, its clips by their blind names."""
+    files = [test.names.get((slot, trial.prompt)) for slot in trial.slots]
+    return {"kind": trial.kind, "task": trial.task, "prompt": trial.prompt, "stimuli": files}

@@ -13,7 +13,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
 from audioldm.listening.analysis import Line, Outcome, Screened, outcome, screen
-from audioldm.listening.design import METHODS
+from audioldm.listening.design import DAMAGED, METHODS
 from audioldm.listening.figures import figures
 from audioldm.listening.folder import Test
 from audioldm.pipeline.outputs import publish
@@ -116,12 +116,9 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
         f"{simulated} of {len(raters)} raters are simulated: no ears took part in their answers.": simulated
         > 0,
         few: len(kept) < FEW_RATERS,
-        "Not BS.1534: it asks for a low and a mid anchor.": method == "mushra"
-        and len(test.design.anchors) < 2,
+        "Not BS.1534: it asks for a low and a mid anchor.": method == "mushra",
         f"{cut} line(s) of the log were cut off by a crash and do not count.": cut > 0,
     }
-    sides = [each.first_button for each in outcomes if each.first_button is not None]
-    notes |= {f"{side:.0%} of the choices fell on button A.": abs(side - 0.5) > 0.15 for side in sides}
     settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
     hold = [note for note, holds in notes.items() if holds]
     return Result(test.about["title"], method, raters, outcomes, settings, hold)
@@ -162,7 +159,7 @@ def page(test: Test, result: Result, plots: dict[Any, dict[str, Picture]], folde
     """One HTML page with the plots inside; the players use the test's sounds by links relative to ``folder``."""
     design = test.design
     place = os.path.relpath((test.folder / "audio").resolve(), folder.resolve())
-    versions = [*design.systems, *design.anchors]
+    versions = [name for name in design.versions() if not name.startswith(DAMAGED)]
     size = f"{len(design.systems)} systems, {len(design.prompts)} prompts, at {test.about['lufs']:g} LUFS"
     return html.page(
         "listening/report.html",
@@ -176,7 +173,7 @@ def page(test: Test, result: Result, plots: dict[Any, dict[str, Picture]], folde
         ],
         raters=[
             [f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
-             row["repeats_alike"], number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted"]
+             number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted"]
             for row in map(Screened.row, result.raters)
         ],
         versions=versions,

@@ -55,9 +55,8 @@ class Server:
     """Serves one study from a thread; on any address but this machine's own a key is needed to join."""
 
     def __init__(self, test: Test, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.local = is_local(host)
+        self.local, self.study = is_local(host), Study(test)
         self.key = "" if self.local else secrets.token_urlsafe(9)
-        self.study = Study(test)
         self.failure: Callable[[str], None] = lambda message: None
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -109,8 +108,8 @@ class Server:
             return Response((PAGE / name).read_bytes(), media_type=kind)
 
         def audio(request: Request) -> Response:
-            code, slot, trial = (request.path_params.get(name) for name in ("code", "slot", "trial"))
-            path = study.audio(code, -1 if trial is None else trial, str(slot))
+            at = request.path_params
+            path = study.audio(at["code"], at.get("trial", -1), at["slot"])
             return Response(path.read_bytes(), media_type="audio/wav")
 
         def fault(_: Request, error: Exception) -> Response:
@@ -121,21 +120,26 @@ class Server:
         def state(request: Request) -> Response:
             return JSONResponse(study.state(request.path_params["code"]))
 
-        routes = [
-            *(Route(path, part) for path in STATIC),
-            *(Route(f"/api/{name}", self.post, methods=["POST"]) for name in ("join", "volume", "answer")),
-            *(Route(f"/audio/{{code}}/{rest}", audio) for rest in SLOTS),
-            Route("/api/test", lambda _: JSONResponse(shown)),
-            Route("/api/state/{code}", state),
-        ]
-        gate = Middleware(PageGate, host=host, most=MOST_BYTES, rebound=not self.local)
         handlers: dict[Any, Any] = {
             RefusedError: lambda _, error: JSONResponse({"error": str(error)}, error.status),
             HTTPException: lambda _, error: JSONResponse({"error": error.detail}, error.status_code),
             ClientDisconnect: lambda *_: Response(status_code=400),  # nobody is there to read it
             Exception: fault,
         }
-        application = Starlette(routes=routes, middleware=[gate], exception_handlers=handlers)
+        application = Starlette(
+            routes=[
+                *(Route(path, part) for path in STATIC),
+                *(
+                    Route(f"/api/{name}", self.post, methods=["POST"])
+                    for name in ("join", "volume", "answer")
+                ),
+                *(Route(f"/audio/{{code}}/{rest}", audio) for rest in SLOTS),
+                Route("/api/test", lambda _: JSONResponse(shown)),
+                Route("/api/state/{code}", state),
+            ],
+            middleware=[Middleware(PageGate, host=host, most=MOST_BYTES, rebound=not self.local)],
+            exception_handlers=handlers,
+        )
         application.router.redirect_slashes = False
         return application
 

@@ -1,12 +1,10 @@
 """The sounds of a test: one rate, one loudness, one length a prompt, PCM16, blind names.   N samples at 48 kHz."""
 
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 from scipy import signal
 
@@ -14,7 +12,7 @@ from audioldm.datasets.decode import decode
 from audioldm.datasets.loudness import loudness
 from audioldm.datasets.manifest import SILENT_PEAK
 from audioldm.errors import AudioLDMError
-from audioldm.listening.design import DAMAGED
+from audioldm.listening.design import ANCHOR, DAMAGED
 
 Wave = npt.NDArray[np.float32]
 
@@ -26,8 +24,8 @@ LARGEST_GAIN_DB = 30.0
 """A quieter clip stays quieter than the target: its noise is not blown up further."""
 PEAK_DBFS = -1.0
 FADE_SECONDS = 0.01
-ANCHOR_HZ = {"anchor3500": 3500.0, "anchor1750": 1750.0}
-"""BS.1534's low anchor, and one an octave below it; its 7 kHz anchor is nearly the whole band of a 16 kHz model."""
+ANCHOR_HZ = 3500.0
+"""BS.1534's low anchor; its 7 kHz anchor is nearly the whole band of a 16 kHz model."""
 
 
 def read(path: Path) -> Wave:
@@ -53,19 +51,16 @@ def lowpass(wave: Wave, cutoff: float) -> Wave:
 
 def damage(wave: Wave) -> Wave:
     """A copy that nobody can take for good, whatever the sound: cut into pieces of 80 ms, and dull (1 kHz)."""
-    piece = round(0.08 * RATE)
-    open_ = (np.arange(len(wave)) // piece) % 2 == 0
+    open_ = (np.arange(len(wave)) // round(0.08 * RATE)) % 2 == 0
     gate = np.convolve(open_.astype(np.float32), np.full(240, 1 / 240, dtype=np.float32), mode="same")
     return lowpass(wave, 1000.0) * gate.astype(np.float32)
 
 
 def version(name: str, clips: dict[str, Wave], reference: str | None) -> Wave:
     """The version called ``name`` of one prompt's clips: a system's own, an anchor, or a damaged copy."""
-    if name in ANCHOR_HZ and reference is not None:
-        return lowpass(clips[reference], ANCHOR_HZ[name])
-    if name.startswith(DAMAGED):
-        return damage(clips[name.removeprefix(DAMAGED)])
-    return clips[name]
+    if name == ANCHOR and reference is not None:
+        return lowpass(clips[reference], ANCHOR_HZ)
+    return damage(clips[name.removeprefix(DAMAGED)]) if name.startswith(DAMAGED) else clips[name]
 
 
 def level(waves: dict[str, Wave]) -> dict[str, tuple[Wave, float, float]]:
@@ -91,12 +86,6 @@ def fade(wave: Wave) -> Wave:
     return wave * np.concatenate([ramp, np.ones(len(wave) - 2 * n, dtype=np.float32), ramp[::-1]])
 
 
-def pcm16(wave: Wave) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wave, RATE, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
-
-
 def blind_name(secret: str, *parts: str) -> str:
     """A file name that tells nothing to who has not the secret.
 
@@ -110,10 +99,9 @@ def blind_name(secret: str, *parts: str) -> str:
 def volume_noise() -> Wave:
     """8 s of pink noise at the test's loudness, to set the volume by; its ends fit together in a loop."""
     n = 8 * RATE
-    rng = np.random.default_rng(0)
     hertz = np.fft.rfftfreq(n, 1 / RATE)
     shape = np.where((hertz >= 50) & (hertz <= 10_000), 1 / np.sqrt(np.maximum(hertz, 1)), 0)
-    wave = np.fft.irfft(shape * np.exp(2j * np.pi * rng.random(len(hertz))), n)
+    wave = np.fft.irfft(shape * np.exp(2j * np.pi * np.random.default_rng(0).random(len(hertz))), n)
     wave = (0.2 * wave / np.abs(wave).max()).astype(np.float32)
     gain = TARGET_LUFS - loudness(torch.from_numpy(wave), RATE)
     return np.asarray(wave * 10 ** (gain / 20), dtype=np.float32)

@@ -4,15 +4,14 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from audioldm.errors import AudioLDMError
 from audioldm.listening.design import METHODS, Trial, wrong_answer
-from audioldm.listening.folder import VOLUME_TRIES, Rater, Test, admit, answers_of
+from audioldm.listening.folder import VOLUME_TRIES, Rater, Test, admit, answers_of, asked
 
 HEARD_SECONDS = 2.0
 """A clip counts as heard after this long, or after nine tenths of it."""
@@ -26,30 +25,29 @@ class RefusedError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """How a trial was taken.   ``played`` is the seconds of each clip, None from a notebook, which cannot know."""
 
-    played: object = None
-    seconds: object = None
+    played: Any = None
+    seconds: Any = None
     """for which the page was open"""
-    switches: object = 0
+    switches: Any = 0
     """how often another clip was started"""
     source: str = "page"
 
     def checked(self, count: int, need: float) -> dict[str, Any]:
         """For the log; refused where one of ``count`` clips was played for less than ``need`` seconds."""
-        played, seconds = self.played, self.seconds
-        if self.source == "page" or played is not None:
-            if not isinstance(played, list) or len(played) != count:
-                raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
-            played = [round(number(value, "heard"), 2) for value in played]
-            if min(played) < need - 0.05:
-                raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
-        if seconds is not None:
-            seconds = round(number(seconds, "seconds"), 2)
-        switches = int(number(self.switches, "switches"))
-        return {"heard": played, "seconds": seconds, "switches": switches, "source": self.source}
+        played = self.played if isinstance(self.played, list) else []
+        numbers = [*played, 0 if self.seconds is None else self.seconds, self.switches]
+        if not all(type(number) in (int, float) and 0 <= number <= 1e6 for number in numbers):
+            raise RefusedError(422, "heard, seconds and switches are numbers from 0 to a million.")
+        if (self.source == "page" or self.played is not None) and len(played) != count:
+            raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
+        if played and min(played) < need - 0.05:
+            raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
+        seconds = None if self.seconds is None else round(self.seconds, 2)
+        parts = [round(part, 2) for part in played] or None
+        return {"heard": parts, "seconds": seconds, "switches": int(self.switches), "source": self.source}
 
 
 class Study:
@@ -60,8 +58,7 @@ class Study:
     """
 
     def __init__(self, test: Test) -> None:
-        self.test = test
-        log = test.responses
+        self.test, log = test, test.responses
         try:
             self.process = FileLock(log.with_name(f".{log.name}.lock"), timeout=0)
             self.process.acquire()
@@ -148,12 +145,9 @@ class Study:
             "seconds": seconds, "need_seconds": need,
         }  # fmt: skip
 
-    def blind(self, trial: Trial) -> list[str]:
-        return [self.test.names[name, trial.prompt] for name in trial.slots]
-
     def lengths(self, trial: Trial) -> tuple[float, float]:
         """How many seconds the clips of a trial have, and of each must be played."""
-        seconds = float(self.test.clips[self.blind(trial)[0]]["seconds"])
+        seconds = float(self.test.clips[asked(self.test, trial)["stimuli"][0]]["seconds"])
         return seconds, round(min(HEARD_SECONDS, 0.9 * seconds), 3)
 
     def volume(self, code: object, *, device: object, beeps: object) -> None:
@@ -161,10 +155,9 @@ class Study:
             rater = self.rater(code)
             if rater.volume_done:
                 raise RefusedError(409, "The volume check is over.")
-            if device not in DEVICES:
-                raise RefusedError(422, f"device must be one of {', '.join(DEVICES)}.")
-            if type(beeps) is not int or not 0 <= beeps <= 9:
-                raise RefusedError(422, "heard must be a number of beeps from 0 to 9.")
+            if device not in DEVICES or type(beeps) is not int or not 0 <= beeps <= 9:
+                what = f"device must be one of {', '.join(DEVICES)}, and heard a number of beeps from 0 to 9."
+                raise RefusedError(422, what)
             content = {"device": device, "played": rater.beeps, "heard": beeps, "right": beeps == rater.beeps}
             self.record("volume", rater.number, **content)
 
@@ -182,11 +175,9 @@ class Study:
             at = rater.trials[trial]
             if wrong := wrong_answer(at, answer):
                 raise RefusedError(422, wrong)
-            record = session.checked(len(at.slots) + (at.reference is not None), self.lengths(at)[1])
-            self.record(
-                "answer", rater.number, trial=trial, kind=at.kind, task=at.task, prompt=at.prompt,
-                caption_of=at.caption_of, stimuli=self.blind(at), answer=answer, **record,
-            )  # fmt: skip
+            log = session.checked(len(at.slots) + (at.reference is not None), self.lengths(at)[1])
+            about = {"trial": trial, **asked(self.test, at), "caption_of": at.caption_of}
+            self.record("answer", rater.number, **about, answer=answer, **log)
 
     def audio(self, code: object, trial: int, slot: str) -> Path:
         """The file behind a button: ``slot`` is 0, 1, ..., or ref; only the present trial and the next are open.
@@ -198,16 +189,9 @@ class Study:
             names = {"volume": "volume.wav", "beeps": f"beeps{rater.beeps}.wav"}
             if rater.answered <= trial <= rater.answered + 1 and trial < len(rater.trials):
                 at = rater.trials[trial]
-                names |= {str(i): name for i, name in enumerate(self.blind(at))}
+                names |= {str(i): name for i, name in enumerate(asked(self.test, at)["stimuli"])}
                 if at.reference is not None:
                     names["ref"] = self.test.names[at.reference, at.prompt]
             if slot not in names:
                 raise RefusedError(404, "No such sound.")
             return self.test.folder / "audio" / names[slot]
-
-
-def number(value: object, name: str) -> float:
-    """A finite number from 0 to a million, or a refusal."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
-        raise RefusedError(422, f"{name} must be a number from 0 to a million.")
-    return float(value)

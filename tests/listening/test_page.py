@@ -25,7 +25,7 @@ from audioldm.listening.report import analyse
 
 # a real browser on a busy machine: a fault that stays fails all three
 pytestmark = pytest.mark.flaky(reruns=2)
-ONE = {"training": 0, "repeats": 0, "catch": 0, "per_rater": 1}
+ONE = {"training": 0, "catch": 0, "per_rater": 1}
 
 
 def answers(server):
@@ -33,7 +33,7 @@ def answers(server):
 
 
 def test_a_whole_test_by_mouse_closed_midway_and_resumed(serve, visit):
-    server = serve(training=1, repeats=1, catch=1, per_rater=2)
+    server = serve(training=1, catch=1, per_rater=2)
     with visit(server) as page:
         begin(page, server, name="Ada")
         code, total = code_of(page), len(server.study.rater(code_of(page)).trials)
@@ -65,12 +65,12 @@ def test_a_whole_test_by_mouse_closed_midway_and_resumed(serve, visit):
     (pair,) = result.outcomes[0].pairs
     assert (pair.name, pair.estimate.mean, pair.n) == ("new over old", 1.0, 2)
     (rater,) = result.raters
-    assert (rater.name, rater.device, rater.catches, rater.repeats) == ("Ada", "headphones", (1, 1), (1, 1))
+    assert (rater.rater.name, rater.device, rater.catches) == ("Ada", "headphones", (1, 1))
     assert "One rater" in " ".join(result.notes)
 
 
 def test_quality_then_relevance_by_keys_alone(serve, visit):
-    server = serve("acr", training=0, repeats=0, catch=1, per_rater=1)
+    server = serve("acr", training=0, catch=1, per_rater=1)
     with visit(server) as page:
         begin(page, server)
         captions, last = set(), None

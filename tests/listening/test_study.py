@@ -42,9 +42,7 @@ def test_what_the_page_is_told_names_no_system_and_no_catch(study):
             shown = run.shown(rater)
             assert set(shown) == set(json.loads(seen[0]))
             text = json.dumps(shown)
-            assert not [
-                w for w in ("old", "new", "original", "damaged", "catch", "repeat", ".wav") if w in text
-            ]
+            assert not [w for w in ("old", "new", "original", "damaged", "catch", ".wav") if w in text]
 
 
 def test_resumes_where_it_stopped_in_another_process(study, make):
@@ -207,7 +205,7 @@ def test_a_full_disk_refuses_the_answer_and_keeps_the_place(study, monkeypatch):
 
 def test_every_confirmed_answer_survives_a_kill(make):
     """A process that answers and reports each confirmation is killed; all that it reported is on the disk."""
-    test = make(repeats=0)
+    test = make()
     code = f"""
 import sys
 from audioldm.listening.folder import load
