@@ -66,7 +66,7 @@ class Encode(Force, DryRun, Command):
         key = latents.key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
         done = None if self.dry_run else latents.begun(out, key, force=self.force)
         if done is not None or self.dry_run:
-            left_out = latents.index_at(out / "index.json").get("left_out", []) if done else None
+            left_out = latents.read_index(out, whole=False).get("left_out", []) if done else None
             sources, left_out = self.sources(cuts, spec, left_out)
             windows = jobs(sources, self.windows or [1])
             if self.dry_run:

@@ -1,9 +1,9 @@
-"""Clips with captions as a torch data set; every draw follows from (seed, epoch, index).   B batch, N samples."""
+"""Clips with captions as a torch data set; every draw follows from (seed, draw number, index).   B batch, N samples."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from operator import attrgetter
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -21,7 +21,6 @@ from audioldm.spec import AudioSpec
 
 Item = tuple[Tensor, str, str]  # wave (1, N), caption, path
 
-CAPTIONS = ("random", "first")
 STARTS = 4  # how many crops are drawn before the loudest is taken
 ENOUGH = 0.5
 """A crop is loud enough at half the clip's own RMS; the first such crop is taken, so quiet parts still occur."""
@@ -29,13 +28,12 @@ ENOUGH = 0.5
 
 @dataclass(eq=False)
 class AudioText(Dataset[Item]):
-    """Windows of ``seconds`` from the rows' clips, each with one of its captions.
+    """Windows of ``seconds`` from the rows' clips, each with one of its captions; an index is a row, or (row, draw).
 
     Of several ``seconds``, the shortest first, each row has the shortest that holds it.
     ``mixup`` is the chance that a second row of the same length is mixed in, its caption joined.
     ``cache`` decodes every clip once to 16-bit samples (1.9 MB a minute at 16 kHz), in memory or in a store that all
-    trainings share; the samples are the same without it.  ``captions`` is "random" or "first".  Call ``set_epoch``
-    before each epoch for new draws; persistent workers see it too.
+    trainings share; the samples are the same without it.  ``captions`` is "random" or "first".
     """
 
     rows: Sequence[Row]
@@ -44,41 +42,29 @@ class AudioText(Dataset[Item]):
     _: KW_ONLY
     seed: int
     cache: bool = True
-    captions: str = "random"
+    captions: Literal["random", "first"] = "random"
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.rows:
             raise AudioLDMError("There are no rows to train on.", "Check the manifest and its splits.")
-        if self.captions not in CAPTIONS:
-            hint = f"Use one of {', '.join(CAPTIONS)}."
-            raise AudioLDMError(f"captions={self.captions!r} is not a choice.", hint)
         self.lengths = [self.seconds] if isinstance(self.seconds, int | float) else list(self.seconds)
-        if min(self.lengths) <= 0:
-            raise AudioLDMError(f"seconds={self.seconds} is not a length.", "Use more than 0.")
-        if not 0 <= self.mixup <= 1:
-            raise AudioLDMError(f"mixup={self.mixup} is not a chance.", "Use 0 to 1.")
         self.ids = [bucket_of(row.seconds, self.lengths) for row in self.rows]
         """each row's bucket, for BucketDraws"""
         self.alike = defaultdict[int, list[int]](list)
         for i, bucket in enumerate(self.ids):
             self.alike[bucket].append(i)
-        self.epoch: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self.clips = Store(self.rows, self.spec.rate) if self.cache else None
         self.last: tuple[int, Tensor] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Item:
-        """Row ``index`` in the current epoch, or row and draw number in one."""
-        index, epoch = index if isinstance(index, tuple) else (index, int(self.epoch))
-        wave, caption, _ = self.crop(index, generator(self.seed, epoch, index))
-        if (other := self.partner(index, epoch)) is not None:
-            rng = generator(self.seed + 2, epoch, index)
+        index, number = index if isinstance(index, tuple) else (index, 0)
+        wave, caption, _ = self.crop(index, generator(self.seed, number, index))
+        if (other := self.partner(index, number)) is not None:
+            rng = generator(self.seed + 2, number, index)
             second, also, _ = self.crop(other, rng)
             wave, caption = mixed(wave, second, share(rng)), both(caption, also)
         return wave, caption, self.rows[index].path
@@ -87,17 +73,17 @@ class AudioText(Dataset[Item]):
         """A window (1, N) of one row, one of its captions, and where in the clip it begins."""
         captions = self.rows[index].captions
         caption = captions[draw(len(captions), rng) if self.captions == "random" else 0]
-        wave, samples = self.clip(index).float() / SCALE, self.spec.samples(self.lengths[self.ids[index]])
-        start = crop_start(wave, samples, rng)
-        return cut(wave, start, samples)[None], caption, start
+        samples = self.spec.samples(self.lengths[self.ids[index]])
+        wave, start = window(self.clip(index).float() / SCALE, samples, rng)
+        return wave[None], caption, start
 
-    def facts(self, index: int, epoch: int) -> Tensor:
-        """(5,): start, seconds, rate, loudness and clipping of what window ``index`` of draw ``epoch`` is cut from.
+    def facts(self, index: int, number: int) -> Tensor:
+        """(5,): start, seconds, rate, loudness and clipping of what window ``index`` of draw ``number`` is cut from.
 
         Of two mixed clips, those of the first.
         """
         row, rate = self.rows[index], self.spec.rate
-        _, _, start = self.crop(index, generator(self.seed, epoch, index))
+        _, _, start = self.crop(index, generator(self.seed, number, index))
         loudness = 0.0 if row.loudness is None else row.loudness
         return torch.tensor([start / rate, len(self.clip(index)) / rate, row.rate, loudness, row.clipping])
 
@@ -109,9 +95,9 @@ class AudioText(Dataset[Item]):
             self.last = index, load(self.rows[index], self.spec.rate)
         return self.last[1]
 
-    def partner(self, index: int, epoch: int) -> int | None:
-        """The row that is mixed into ``index`` in draw ``epoch``; None for most of them, and for the row itself."""
-        rng = generator(self.seed + 1, epoch, index)
+    def partner(self, index: int, number: int) -> int | None:
+        """The row that is mixed into ``index`` in a draw; None for most of them, and for the row itself."""
+        rng = generator(self.seed + 1, number, index)
         if not self.mixup or float(torch.rand((), generator=rng)) >= self.mixup:
             return None
         alike = self.alike[self.ids[index]]
@@ -119,33 +105,23 @@ class AudioText(Dataset[Item]):
         return None if other == index else other
 
 
-def window(wave: Tensor, samples: int, rng: Generator) -> Tensor:
-    """``samples`` of (N,): short waves get zeros at the end, long ones a random crop, not a silent one if it can be.
+def window(wave: Tensor, samples: int, rng: Generator) -> tuple[Tensor, int]:
+    """``samples`` of (N,), and where they begin: a random crop, not a silent one if it can be.
 
-    The mean goes before the zeros come: taken off later, it would leave a constant in the silence.
+    A short wave gets zeros at its end; its mean goes before: taken off later, it would leave a constant in the silence.
 
     >>> window(torch.tensor([1.0, 2.0, 3.0]), 5, generator(0, 0, 0))
-    tensor([-1.,  0.,  1.,  0.,  0.])
+    (tensor([-1.,  0.,  1.,  0.,  0.]), 0)
     """
-    return cut(wave, crop_start(wave, samples, rng), samples)
-
-
-def cut(wave: Tensor, start: int, samples: int) -> Tensor:
-    """``samples`` of (N,) from ``start``; a short wave without its mean, with zeros at the end."""
     if (spare := len(wave) - samples) < 0:
-        return torch.nn.functional.pad(wave - wave.mean(), (0, -spare))
-    return wave[start : start + samples]
-
-
-def crop_start(wave: Tensor, samples: int, rng: Generator) -> int:
-    """Where ``window`` begins in a wave (N,): 0 for a short one."""
-    spare = len(wave) - samples
-    if spare <= 0:
-        return 0
+        return torch.nn.functional.pad(wave - wave.mean(), (0, -spare)), 0
+    if not spare:
+        return wave, 0
     starts: list[int] = torch.randint(spare + 1, (STARTS,), generator=rng).tolist()
     powers = [float(wave[start : start + samples].square().mean()) for start in starts]
     enough = ENOUGH**2 * float(wave.square().mean())
-    return starts[next((i for i, power in enumerate(powers) if power >= enough), powers.index(max(powers)))]
+    start = starts[next((i for i, power in enumerate(powers) if power >= enough), powers.index(max(powers)))]
+    return wave[start : start + samples], start
 
 
 def varied(wave: Tensor, row: int, draw: int, *, speed: float) -> Tensor:
@@ -183,11 +159,12 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
         max((n for n in shares if f"{row.source}/".startswith(f"{n}/")), key=len, default="") for row in rows
     ]
     if empty := sorted(set(shares) - set(names)):
-        hint = f"Sources here: {sorted(set(map(attrgetter('source'), rows)))}."
-        raise AudioLDMError(f"No rows come from {empty}.", hint)
-    sums = Counter[str]()
+        raise AudioLDMError(
+            f"No rows come from {empty}.", f"Sources here: {sorted({row.source for row in rows})}."
+        )
+    sums = defaultdict[str, float](float)
     for row, name in zip(rows, names, strict=True):
-        sums[name] += row.weight  # type: ignore[assignment]  # a Counter adds any numbers
+        sums[name] += row.weight
     pairs = zip(rows, names, strict=True)
     values = [row.weight * shares.get(name, 0.0) / max(sums[name], 1e-12) for row, name in pairs]
     return torch.tensor(values, dtype=torch.float64) / sum(shares.values())

@@ -61,6 +61,15 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         self.steps = sum(-(-len(rows) // (sizes[bucket] * place.world)) for bucket, rows in self.rows.items())
         self.plan: tuple[int, list[list[int]]] | None = None
 
+    def batch(self, k: int) -> list[int]:
+        """Rows of this process in batch ``k``."""
+        number, place = divmod(k, self.steps)
+        if self.plan is None or self.plan[0] != number:
+            self.plan = number, self.batches(number)
+        rows = self.plan[1][place]
+        each = -(-len(rows) // self.place.world)
+        return [rows[(self.place.rank * each + i) % len(rows)] for i in range(each)]
+
     def batches(self, number: int) -> list[list[int]]:
         """The batches of pass ``number``, for all processes together."""
 
@@ -73,15 +82,6 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
             order, size = mixed(rows, bucket), self.sizes[bucket] * self.place.world
             out += [order[first : first + size] for first in range(0, len(order), size)]
         return mixed(out, -1)
-
-    def batch(self, k: int) -> list[int]:
-        """Rows of this process in batch ``k``."""
-        number, place = divmod(k, self.steps)
-        if self.plan is None or self.plan[0] != number:
-            self.plan = number, self.batches(number)
-        rows = self.plan[1][place]
-        each = -(-len(rows) // self.place.world)
-        return [rows[(self.place.rank * each + i) % len(rows)] for i in range(each)]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         k = self.place.start

@@ -9,7 +9,7 @@ one that was cut off goes on; a hash of each shard finds damage before training.
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby, islice
@@ -26,6 +26,7 @@ from audioldm.batch import LatentBatch
 from audioldm.datasets.draws import draw, generator
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256, staged, write_text
+from audioldm.progress import counted
 from audioldm.tables import read_object
 
 SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
@@ -78,40 +79,28 @@ def ingredient(what: str, file: Path | str, prefixes: Sequence[str] = ()) -> dic
     return {**about, "sha256": digest.hexdigest()}
 
 
-def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
-    """Refuse a cache one of whose ingredients is here and has changed; one that is elsewhere is taken on trust."""
-    for item in index.get("made_of", []):
-        path = Path(item["file"])
-        if path.is_file() and ingredient(item["what"], path, item["prefixes"])["sha256"] != item["sha256"]:
-            problem = f"{folder} is stale: its {item['what']} {path} has changed since it was made."
-            raise AudioLDMError(problem, "Encode again with --force.")
-
-
 def write_index(folder: Path | str, index: Mapping[str, Any]) -> None:
     write_text(Path(folder) / "index.json", json.dumps(index, indent=1))
 
 
-def read_index(folder: Path | str) -> dict[str, Any]:
+def read_index(folder: Path | str, *, whole: bool = True) -> dict[str, Any]:
+    """What a cache says of itself.   Raises AudioLDMError where it is none, and with ``whole`` where it was cut off."""
     path = Path(folder) / "index.json"
     if not path.is_file():
         hint = "Run `audioldm data encode` first."
         raise AudioLDMError(f"{folder} is no latent cache: index.json is missing.", hint)
-    index = index_at(path)
-    if not index.get("complete", True):
-        hint = "The same `audioldm data encode` goes on."
-        raise AudioLDMError(f"{folder} was cut off after {index['windows']} windows.", hint)
-    return index
-
-
-def index_at(path: Path) -> dict[str, Any]:
-    """The index in a file, of a cache that may be cut off."""
     index = read_object(path, AGAIN)
     shards = index.get("shards")
-    named = isinstance(shards, list) and all(
-        isinstance(shard, dict) and isinstance(shard.get("name"), str) for shard in shards
+    names = (
+        [isinstance(shard, dict) and shard.get("name") for shard in shards]
+        if isinstance(shards, list)
+        else [None]
     )
-    if not named or not isinstance(index.get("windows"), int):
-        raise _damaged(path, "it is no index of latents")
+    if not all(isinstance(name, str) for name in names) or not isinstance(index.get("windows"), int):
+        raise damaged(path, "it is no index of latents")
+    if whole and not index.get("complete", True):
+        hint = "The same `audioldm data encode` goes on."
+        raise AudioLDMError(f"{folder} was cut off after {index['windows']} windows.", hint)
     return index
 
 
@@ -122,7 +111,7 @@ def begun(folder: Path | str, key: str, *, force: bool) -> int | None:
         for old in (path, *Path(folder).glob("latents-*.safetensors")):
             old.unlink(missing_ok=True)
         return 0
-    index = index_at(path)
+    index = read_index(folder, whole=False)
     if index.get("key") != key:
         hint = "Pass --force to replace it, or name another folder."
         raise AudioLDMError(f"{folder} holds a cache made from something else.", hint)
@@ -139,15 +128,18 @@ def write_latents(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lists: dict[str, list[Any]] = {"shards": [], "sources": [], "labels": []}
-    index: dict[str, Any] = {**about, **lists, "windows": 0, "complete": False}
-    path = folder / "index.json"
-    if path.is_file() and (earlier := index_at(path)).get("key") == about.get("key", ""):
-        index = {**earlier, "complete": False}
+    index: dict[str, Any] = {**about, "shards": [], "sources": [], "labels": [], "windows": 0}
+    if (folder / "index.json").is_file():
+        earlier = read_index(folder, whole=False)
+        index = earlier if earlier.get("key") == about.get("key", "") else index
+    index["complete"] = False
 
     def write(shard: list[Encoded]) -> None:
-        entry = _write_shard(shard, folder / f"latents-{len(index['shards']):05d}.safetensors")
-        index["shards"].append(entry)
+        path = folder / f"latents-{len(index['shards']):05d}.safetensors"
+        with staged(path) as stage:
+            save_file(tensors_of(shard), stage)
+            entry = {"name": path.name, "windows": len(shard), "bytes": stage.stat().st_size}
+            index["shards"].append({**entry, "sha256": sha256(stage)})
         index["sources"] += [window.source for window in shard]
         index["labels"] += [list(window.labels) for window in shard]
         index["windows"] += len(shard)
@@ -168,31 +160,26 @@ def write_latents(
     return index
 
 
-def _write_shard(windows: Sequence[Encoded], path: Path) -> dict[str, Any]:
-    """One shard, in one move; its entry for the index."""
-    parts = [parts_of(window) for window in windows]
-    tensors = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-    tensors["text"], tensors["offset"] = joined([window.text for window in windows])
+def tensors_of(windows: Sequence[Encoded]) -> dict[str, Tensor]:
+    """The tensors of a shard."""
+
+    def joined(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """One after the other, and where each begins (and the last ends)."""
+        return torch.cat(list(parts)), torch.tensor([0, *map(len, parts)]).cumsum(0)
+
+    out = {
+        name: torch.stack([getattr(window, name) for window in windows]) for name in ("mean", "std", "audio")
+    }
+    out |= {name: out[name].half() for name in ("mean", "std")}
+    for name in windows[0].maps:
+        out[f"{MAP}{name}"] = torch.stack([window.maps[name].half() for window in windows])
+    if windows[0].facts is not None:
+        out["facts"] = torch.stack([window.facts for window in windows if window.facts is not None])
+    out["text"], out["offset"] = joined([window.text for window in windows])
     if sequences := [sequence for window in windows for sequence in window.tokens]:
-        tokens, tensors["token_offset"] = joined(sequences)
-        tensors["tokens"] = tokens.half()
-    with staged(path) as stage:
-        save_file(tensors, stage)
-        return {
-            "name": path.name, "windows": len(windows), "bytes": stage.stat().st_size, "sha256": sha256(stage),
-        }  # fmt: skip
-
-
-def parts_of(window: Encoded) -> dict[str, Tensor]:
-    """What of a window has one shape in all of a shard, as it is stored."""
-    parts = {"mean": window.mean.half(), "std": window.std.half(), "audio": window.audio}
-    parts |= {f"{MAP}{name}": values.half() for name, values in window.maps.items()}
-    return parts if window.facts is None else {**parts, "facts": window.facts}
-
-
-def joined(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Tensors one after the other, and where each begins (and the last ends)."""
-    return torch.cat(list(parts)), torch.tensor([0, *map(len, parts)]).cumsum(0)
+        tokens, out["token_offset"] = joined(sequences)
+        out["tokens"] = tokens.half()
+    return out
 
 
 def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str, Tensor]]:
@@ -204,39 +191,36 @@ def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str
         path = inside(folder, entry["name"], where=Path(folder) / "index.json")
         size = path.stat().st_size if path.is_file() else 0
         if size != entry.get("bytes"):
-            raise _damaged(path, f"it has {size} of {entry.get('bytes')} bytes")
+            raise damaged(path, f"it has {size} of {entry.get('bytes')} bytes")
         if verify and sha256(path) != entry.get("sha256"):
-            raise _damaged(path, "its bytes are not those that were written")
+            raise damaged(path, "its bytes are not those that were written")
         try:
             yield load_file(path)
         except (SafetensorError, OSError) as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, why: str) -> AudioLDMError:
+def damaged(path: Path, why: str) -> AudioLDMError:
     return AudioLDMError(f"{path} is damaged: {why}.", AGAIN, code=1)
 
 
-def measure(
-    folder: Path | str, *, on_windows: Callable[[int], None] = lambda count: None
-) -> dict[str, float]:
+def measure(folder: Path | str) -> dict[str, float]:
     """Mean and deviation of posterior samples over the whole cache, and 1/std.   Rombach 2022 sec. 4.3.2.
 
-    A sample's variance is Var[mean] + E[std^2]; in float64.   ``on_windows`` gets each shard's number of windows.
+    A sample's variance is Var[mean] + E[std^2]; in float64.
     """
     count, total, squares = 0, 0.0, 0.0
-    for shard in read_shards(folder):
+    for shard in counted(list(read_shards(folder)), "windows", lambda shard: len(shard["mean"])):
         mean, std = shard["mean"].double(), shard["std"].double()
         count += mean.numel()
         total += float(mean.sum())
         squares += float(mean.square().sum() + std.square().sum())
-        on_windows(len(mean))
     std_all = (squares / count - (total / count) ** 2) ** 0.5
     return {"mean": total / count, "std": std_all, "scaling_factor": 1 / std_all, "values": count}
 
 
 def scaling_factor(folder: Path | str) -> float:
-    """The measured one."""
+    """The measured one.   Raises AudioLDMError if there is none."""
     index = read_index(folder)
     if "scaling_factor" not in index:
         hint = "The same `audioldm data encode` measures it."
@@ -252,13 +236,20 @@ def null_embedding(folder: Path | str) -> Tensor:
 class LatentDataset(Dataset[LatentBatch]):
     """Windows of a cache, memory-mapped.   Item: mean, std (C, T, F), one caption's embedding (D,), the sound's (D,).
 
-    A stale or damaged cache is refused.   ``frames`` has the length of every window, for buckets.   ``map`` names a
-    control's map that each window is to carry.
+    A damaged cache is refused, and one of whose ingredients is here and has changed; what is elsewhere is taken on
+    trust.   ``frames`` has every window's length, for buckets; ``map`` names a control's map that each is to carry.
     """
 
     def __init__(self, folder: Path | str, *, seed: int, verify: bool = True, map: str | None = None) -> None:
         index = read_index(folder)
-        refuse_stale(folder, index)
+        for item in index.get("made_of", []):
+            path = Path(item["file"])
+            if (
+                path.is_file()
+                and ingredient(item["what"], path, item["prefixes"])["sha256"] != item["sha256"]
+            ):
+                problem = f"{folder} is stale: its {item['what']} {path} has changed since it was made."
+                raise AudioLDMError(problem, "Encode again with --force.")
         self.folder, self.seed = folder, seed
         self.shards = list(read_shards(folder, verify=verify))
         self.ends = list(accumulate(len(shard["mean"]) for shard in self.shards))
@@ -279,18 +270,19 @@ class LatentDataset(Dataset[LatentBatch]):
             raise IndexError(index)
         number = bisect_right(self.ends, index)
         shard, place = self.shards[number], index - (self.ends[number - 1] if number else 0)
-        first, last = int(shard["offset"][place]), int(shard["offset"][place + 1])
+        first, last = shard["offset"][place : place + 2].tolist()
         pick = first + draw(last - first, generator(self.seed, epoch, index))
-        tokens = None
+        # copies: a view would carry the whole map into a worker's queue
+        parts = {name: shard[name][place].float() for name in ("mean", "std")}
+        parts |= {"text": shard["text"][pick].clone(), "audio": shard["audio"][place].clone()}
         if "tokens" in shard:
             begin, end = shard["token_offset"][pick : pick + 2].tolist()
-            tokens = shard["tokens"][begin:end].float()
-        # copies: a view would carry the whole map into a worker's queue
-        mean, std = shard["mean"][place].float(), shard["std"][place].float()
-        drawn = None if self.map is None else shard[self.map][place].float()
-        text, audio = shard["text"][pick].clone(), shard["audio"][place].clone()
-        facts = shard["facts"][place].clone() if "facts" in shard else None
-        return LatentBatch(mean, std, text, audio, tokens, curve=drawn, facts=facts)
+            parts["tokens"] = shard["tokens"][begin:end].float()
+        if self.map is not None:
+            parts["curve"] = shard[self.map][place].float()
+        if "facts" in shard:
+            parts["facts"] = shard["facts"][place].clone()
+        return LatentBatch(**parts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "shards": None}
@@ -321,21 +313,14 @@ def labels_of(folder: Path | str) -> list[str]:
     labels = index.get("labels", [])
     if len(labels) != index["windows"]:
         raise AudioLDMError(f"{folder} was made without labels.", "Encode it again with --force.")
-    wrong = next((names for names in labels if len(names) != 1), None)
-    if wrong is not None:
-        what = f"{folder} holds a window with {len(wrong)} labels {wrong}; a classifier needs one each."
+    if wrong := [names for names in labels if len(names) != 1]:
+        what = f"{folder} holds a window with {len(wrong[0])} labels {wrong[0]}; a classifier needs one each."
         raise AudioLDMError(what, "Encode a manifest of one label a clip, without --mixup.")
     return [names[0] for names in labels]
 
 
 def class_names(folder: Path | str) -> list[str]:
     return sorted(set(labels_of(folder)))
-
-
-def latent_facts(folder: Path | str) -> dict[str, Any]:
-    """Channels of a cache's latents and the digest of the encoder that made them."""
-    index = read_index(folder)
-    return {"latent_channels": index["latent_channels"], "encoder": index.get("encoder", "")}
 
 
 class LabelledLatents(Dataset[LabelledItem]):

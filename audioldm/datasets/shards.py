@@ -201,5 +201,5 @@ class Shards(IterableDataset[Batch]):
             raise AudioLDMError(f"{where}: {error}.", "Write the shard again.", code=1) from None
         rng = generator(self.seed, draws, 1000 + self.place.rank)
         captions = lines(read_text(sample["txt"])) or [""]
-        clip = window(resample(wave, rate, self.spec.rate), self.spec.samples(self.seconds), rng)
+        clip, _ = window(resample(wave, rate, self.spec.rate), self.spec.samples(self.seconds), rng)
         return clip[None], captions[draw(len(captions), rng)], sample["__key__"]

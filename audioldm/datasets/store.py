@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,14 @@ SCALE = 32767
 PART = 256  # clips that may wait in memory to be written
 SMALL_SECONDS = 900.0
 """So much sound is decoded faster than a store is looked for; it takes 29 MB of memory at 16 kHz."""
-GUESSED_BYTES = 16000.0  # bytes of a second of sound
-PLACE = "AUDIOLDM_STORE"  # the environment variable that names the folder of all stores
+GUESSED_BYTES = 16000.0  # bytes of a second of sound that was not checked
 
 
 def store_folder() -> Path:
     """Where stores lie: $AUDIOLDM_STORE, else data/store in a checkout, else the user's cache folder."""
-    if os.environ.get(PLACE):
-        return Path(os.environ[PLACE])
-    if Path("data/raw").is_dir():
-        return Path("data/store")
-    return cache_folder() / "store"
+    if place := os.environ.get("AUDIOLDM_STORE"):
+        return Path(place)
+    return Path("data/store") if Path("data/raw").is_dir() else cache_folder() / "store"
 
 
 def key_of(rows: Sequence[Row], rate: int) -> str:
@@ -54,13 +52,6 @@ def load(row: Row, rate: int) -> Tensor:
     return (wave.clamp(-1, 1) * SCALE).round().to(torch.int16)
 
 
-def about_seconds(row: Row) -> float:
-    """A row's seconds; of a row that was not checked a guess by the size of its file."""
-    if row.seconds is not None:
-        return row.seconds
-    return os.stat(row.path).st_size / GUESSED_BYTES if os.path.isfile(row.path) else 0.0
-
-
 class Store:
     """The rows' clips at ``rate`` as int16; small sets in memory, others memory-mapped from a store.
 
@@ -69,9 +60,12 @@ class Store:
 
     def __init__(self, rows: Sequence[Row], rate: int) -> None:
         self.path: Path | None = None
-        if sum(map(about_seconds, rows)) < SMALL_SECONDS:
+        sizes = (
+            os.stat(row.path).st_size for row in rows if row.seconds is None and os.path.isfile(row.path)
+        )
+        if sum(row.seconds or 0.0 for row in rows) + sum(sizes) / GUESSED_BYTES < SMALL_SECONDS:
             clips = [load(row, rate) for row in rows]
-            self.ends = [0, *np.cumsum([len(clip) for clip in clips]).tolist()]
+            self.ends = [0, *accumulate(map(len, clips))]
             self.samples = torch.cat(clips)
             return
         self.path = store_folder() / key_of(rows, rate)

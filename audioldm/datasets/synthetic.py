@@ -48,9 +48,8 @@ def rumble(time: Tensor, rng: Generator) -> Tensor:
     step = float(time[1] - time[0]) if len(time) > 1 else 1.0
     spectrum = torch.fft.rfft(torch.randn(len(time), generator=rng, dtype=torch.float64))
     spectrum[torch.fft.rfftfreq(len(time), step) > 200.0] = 0
-    noise = torch.fft.irfft(spectrum, n=len(time))
-    low: Tensor = noise / noise.abs().max()
-    return low
+    noise: Tensor = torch.fft.irfft(spectrum, n=len(time))
+    return noise / noise.abs().max()
 
 
 def clicks(time: Tensor, rng: Generator) -> Tensor:
@@ -60,8 +59,7 @@ def clicks(time: Tensor, rng: Generator) -> Tensor:
     return torch.exp(-since / 0.001) * torch.cos(2 * pi * 2000.0 * since)
 
 
-Maker = Callable[[Tensor, Generator], Tensor]
-SOUNDS: dict[str, tuple[Maker, tuple[str, ...]]] = {
+SOUNDS: dict[str, tuple[Callable[[Tensor, Generator], Tensor], tuple[str, ...]]] = {
     "low tone": (lambda time, rng: tone(time, LOW, rng), ("a low tone", "a steady low tone")),
     "high tone": (lambda time, rng: tone(time, HIGH, rng), ("a high tone", "a steady high tone")),
     "rising chirp": (
@@ -94,13 +92,6 @@ class Synthetic(Dataset[Item]):
     size: int
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.spec.samples(self.seconds) < 1:
-            raise ValueError(f"there must be a sound of one sample, got {self.size=}, {self.seconds=}")
-
-    def set_epoch(self, epoch: int) -> None:
-        """Nothing: the sounds are the same in every epoch."""
-
     def kind(self, index: int) -> str:
         """The key into SOUNDS of item ``index``."""
         return list(SOUNDS)[index % len(SOUNDS)]
@@ -113,13 +104,12 @@ class Synthetic(Dataset[Item]):
         index = index[0] if isinstance(index, tuple) else index
         if not 0 <= index < self.size:
             raise IndexError(index)
-        kind = self.kind(index)
-        make, captions = SOUNDS[kind]
+        make, captions = SOUNDS[self.kind(index)]
         rng = generator(self.seed, 0, index)
         time = torch.arange(self.spec.samples(self.seconds), dtype=torch.float64) / self.spec.rate
         gain = 0.2 + 0.6 * float(torch.rand((), generator=rng))
         wave = (gain * make(time, rng)).float()
-        return wave[None], captions[draw(len(captions), rng)], f"{kind}/{index}"
+        return wave[None], captions[draw(len(captions), rng)], f"{self.kind(index)}/{index}"
 
 
 def captions() -> list[str]:

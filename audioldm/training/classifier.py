@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
-from audioldm.datasets.latents import class_names, latent_facts
+from audioldm.datasets.latents import class_names, read_index
 from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
@@ -69,5 +69,8 @@ class ClassifierTraining(TrainingModule):
 def build_classifier(
     folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
 ) -> NoisyClassifier:
-    sizes = {"widths": tuple(widths), "dropout": dropout, **latent_facts(folder)}
-    return NoisyClassifier(classes=class_names(folder), **sizes)
+    index = read_index(folder)
+    return NoisyClassifier(
+        classes=class_names(folder), widths=tuple(widths), dropout=dropout,
+        latent_channels=index["latent_channels"], encoder=index.get("encoder", ""),
+    )  # fmt: skip
