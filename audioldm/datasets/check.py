@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,20 +77,24 @@ class FlatTops:
         return (int(self.flat.sum()) + self.beyond) / max(1, self.samples)
 
 
-@dataclass(frozen=True)
-class Measures:
-    """What was measured of a clip in one pass over its blocks; (kind, detail) of what makes it unfit, if anything."""
+class UnfitError(Exception):
+    """What makes a clip unfit to train on: its kind, and the detail."""
+
+
+class Measures(NamedTuple):
+    """What was measured of a clip in one pass over its blocks."""
 
     seconds: float
-    clipped: float
-    level: float
+    clipping: float
+    loudness: float
     digest: str
+    """of its samples as 16-bit numbers"""
     strongest: int | None
-    flaw: tuple[str, str] | None
+    """the channel to take instead of their mean, if they cancel each other"""
 
 
 def measure(file: Reader, start: float, seconds: float | None, channel: int | None = None) -> Measures:
-    """Measure a part of a file, of the mean of its channels or of one of them."""
+    """Measure a part of a file, of the mean of its channels or of one of them.   Raises UnfitError."""
     mixer, tops, meter = Mixer(file.channels), FlatTops(file.channels), Loudness(file.rate)
     digest, samples, low, high = hashlib.sha256(f"{file.rate}".encode()), 0, float("inf"), -float("inf")
     for array in file.blocks(start, seconds):
@@ -97,66 +102,57 @@ def measure(file: Reader, start: float, seconds: float | None, channel: int | No
         mean = mixer.add(block)
         wave = mean if channel is None else block[:, channel]
         if not torch.isfinite(block).all():
-            return Measures(0.0, 0.0, 0.0, "", None, ("nan", "samples that are not finite numbers"))
+            raise UnfitError("nan", "samples that are not finite numbers")
         low, high = min(low, float(wave.min())), max(high, float(wave.max()))
         tops.add(block)
         meter.add(wave)
         digest.update((wave.double() * 32767).round().short().numpy().tobytes())
         samples += len(wave)
-    about = samples / file.rate, tops.share(), meter.value(), digest.hexdigest(), mixer.strongest()
-    return Measures(*about, flaw_of(low, high, samples, file.rate))
-
-
-def flaw_of(low: float, high: float, samples: int, rate: int) -> tuple[str, str] | None:
-    """(kind, detail) of what makes samples between ``low`` and ``high`` unfit to train on; None if nothing does."""
+    result = Measures(samples / file.rate, tops.share(), meter.value(), digest.hexdigest(), mixer.strongest())
+    if result.strongest is not None and channel is None:
+        return measure(file, start, seconds, result.strongest)
     peak = max(-low, high)
-    if samples == 0:
-        return "corrupt", "no samples"
-    if peak > LOUDEST:
-        return "level", f"peak {peak:.1e}"
-    if peak < SILENT_PEAK:
-        return "silent", f"peak {peak:.1e}"
-    if (high - low) / 2 < SILENT_PEAK and samples > 1:
-        return "silent", f"a constant of {low:.2g}"
-    return ("short", f"{samples} samples") if samples < SHORTEST * rate else None
+    flaws = (
+        (samples == 0, "corrupt", "no samples"),
+        (peak > LOUDEST, "level", f"peak {peak:.1e}"),
+        (peak < SILENT_PEAK, "silent", f"peak {peak:.1e}"),
+        ((high - low) / 2 < SILENT_PEAK and samples > 1, "silent", f"a constant of {low:.2g}"),
+        (samples < SHORTEST * file.rate, "short", f"{samples} samples"),
+    )
+    for wrong, kind, detail in flaws:
+        if wrong:
+            raise UnfitError(kind, detail)
+    return result
 
 
 def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     """(the row measured, or None if it is unfit; what was found; the hash of its samples)."""
-
-    def unfit(kind: str, detail: str = "") -> tuple[None, list[Finding], str]:
-        return None, [Finding(kind, row.path, detail)], ""
-
-    if not row.captions or not all(map(str.strip, row.captions)):
-        return unfit("caption", "no caption")
-    if not os.path.isfile(row.path):
-        return unfit("missing")
-    digest = sha256(row.path)
-    if row.sha256 not in ("", digest):
-        return unfit("changed", f"sha256 {digest[:12]} instead of {row.sha256[:12]}")
     try:
+        if not row.captions or not all(map(str.strip, row.captions)):
+            raise UnfitError("caption", "no caption")
+        if not os.path.isfile(row.path):
+            raise UnfitError("missing", "")
+        digest = sha256(row.path)
+        if row.sha256 not in ("", digest):
+            raise UnfitError("changed", f"sha256 {digest[:12]} instead of {row.sha256[:12]}")
         with opened(row.path) as file:
-            rate, result = file.rate, measure(file, row.start, row.seconds)
-            if (channel := result.strongest) is not None:
-                result = measure(file, row.start, row.seconds, channel)
-    except AudioLDMError as error:
-        return unfit("corrupt", error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is "))
-    if result.flaw:
-        return unfit(*result.flaw)
-    notes = notes_of(row, result, channel)
-    seconds, level, clipping = round(result.seconds, 6), round(result.level, 2), round(result.clipped, 6)
-    row = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=float(rate), clipping=clipping)
-    return row, notes, result.digest
-
-
-def notes_of(row: Row, result: Measures, channel: int | None) -> list[Finding]:
-    """What is worth a line about a fit clip, of which ``channel`` alone is used, or None: all."""
-    notes = [] if channel is None else [Finding("antiphase", row.path, CANCEL.format(channel + 1))]
-    if result.clipped >= CLIPPED_SHARE:
-        notes.append(Finding("clipped", row.path, f"{100 * result.clipped:.2g} % of its samples"))
+            result, rate = measure(file, row.start, row.seconds), float(file.rate)
+    except (UnfitError, AudioLDMError) as error:
+        if isinstance(error, AudioLDMError):
+            why = error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is ")
+            error = UnfitError("corrupt", why)
+        kind, detail = error.args
+        return None, [Finding(kind, row.path, detail)], ""
+    notes = {}
+    if result.strongest is not None:
+        notes["antiphase"] = CANCEL.format(result.strongest + 1)
+    if result.clipping >= CLIPPED_SHARE:
+        notes["clipped"] = f"{100 * result.clipping:.2g} % of its samples"
     if row.seconds is not None and result.seconds < row.seconds - SLACK:
-        notes.append(Finding("part", row.path, f"{result.seconds:.3f} of {row.seconds:g} s are there"))
-    return notes
+        notes["part"] = f"{result.seconds:.3f} of {row.seconds:g} s are there"
+    seconds, level, clipping = round(result.seconds, 6), round(result.loudness, 2), round(result.clipping, 6)
+    fit = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=rate, clipping=clipping)
+    return fit, [Finding(kind, row.path, detail) for kind, detail in notes.items()], result.digest
 
 
 def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
@@ -166,27 +162,23 @@ def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
     leak shares a file, a recording or its samples with a split that ranks higher (test, val, train): the row of the
     lower split goes.  ``workers`` processes read at once; 0 reads here.
     """
-    findings: list[Finding] = []
-    sound: list[Row] = []
-    marks: list[tuple[str]] = []
+    findings, sound, marks = list[Finding](), list[Row](), list[tuple[str]]()
     for _, result in zip(counted(rows, "sounds"), each(inspect, rows, processes=workers), strict=True):
         row, notes, samples = (None, [result], "") if isinstance(result, Finding) else result
         findings += notes
         if row:
             sound.append(row)
             marks.append((samples,))
-    fit: list[Row] = []
-    known: dict[tuple[str, ...], Row] = {}
+    fit, known = list[Row](), dict[tuple[str, ...], Row]()
     for row, mark, why in zip(sound, marks, leaks(sound, marks), strict=True):
+        key = (row.sha256, str(row.start), str(row.seconds))
+        twin = known.get(key, known.get(mark))
         if why:
             findings.append(Finding("leak", row.path, why))
-            continue
-        keys = ((row.sha256, str(row.start), str(row.seconds)), mark)
-        twin = known.get(keys[0], known.get(mark))
         # other parts of one hum may be alike
-        if twin is not None and (keys[0] in known or twin.sha256 != row.sha256):
+        elif twin is not None and (key in known or twin.sha256 != row.sha256):
             findings.append(Finding("duplicate", row.path, f"same as {twin.path}"))
-            continue
-        known.update(dict.fromkeys(keys, row))
-        fit.append(row)
+        else:
+            known |= {key: row, mark: row}
+            fit.append(row)
     return Report(fit, findings)

@@ -10,9 +10,8 @@ from typing import BinaryIO, Literal
 
 OPEN = {4: 2**32 - 2**16, 8: 2**64}  # By its bytes, a size that is so large states none.
 CUT = "cut off before its end"
+MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # every byte with its bits reversed
 MORE = "more than one sound: what begins at byte {place} would not be read"
-MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-"""Every byte with its bits in the opposite order."""
 CHUNKS: dict[bytes, tuple[int, int, int, Literal["little", "big"], int, int]] = {
     b"RIFF": (12, 4, 4, "little", 2, 0),
     b"RF64": (12, 4, 4, "little", 2, 0),

@@ -34,10 +34,8 @@ RESAMPLE: dict[str, Any] = {
     "beta": 14.769656459379492,
 }  # fmt: skip
 """torchaudio's "kaiser best" setting: flat to 7.5 kHz at 16 kHz, aliases below -100 dB."""
-
 LARGEST_RATIO = 640
 """Resampling kernels grow with the reduced ratio's terms; ordinary rates need at most 640 (11025 to 16000 Hz)."""
-LONG = 2**23  # samples that are resampled at once
 BLOCK = 2**20  # samples times channels that are read at once
 RATES = (500, 1_000_000)  # Hz
 MOST_CHANNELS = 64
@@ -100,7 +98,11 @@ class Reader:
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
     ) -> Iterator[Samples]:
         """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
-        first, total = self.part(start, seconds)
+        if not all(isfinite(value) and value >= 0 for value in (start, seconds or 0.0)):
+            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
+        first = round(start * self.rate)
+        total = 2**62 if self.frames is None else max(0, self.frames - first)
+        total = total if seconds is None else min(total, round(seconds * self.rate))
         size, done = max(1, BLOCK // self.channels), 0
         try:
             with self.stream() as file:
@@ -109,24 +111,15 @@ class Reader:
                     first = 0
                 while first > 0 and (skipped := len(file.read(min(size, first), always_2d=True))):
                     first -= skipped
-                while done < total:
-                    block = file.read(min(size, total - done), dtype=dtype, always_2d=True)
-                    if not len(block):
-                        break
+                while done < total and len(
+                    block := file.read(min(size, total - done), dtype=dtype, always_2d=True)
+                ):
                     done += len(block)
                     yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(self.path, str(error).rpartition(": ")[2] or "it is damaged") from error
         if self.frames is not None and done < total:
             raise AudioLDMError(f"{self.path} is cut off: {done} of {total} samples.", CHANGE, code=1)
-
-    def part(self, start: float, seconds: float | None) -> tuple[int, int]:
-        """The first sample of a part, and how many it has: at most those that the file states, if it does."""
-        if not all(isfinite(value) and value >= 0 for value in (start, seconds or 0.0)):
-            raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
-        first = round(start * self.rate)
-        rest = 2**62 if self.frames is None else max(0, self.frames - first)
-        return first, rest if seconds is None else min(rest, round(seconds * self.rate))
 
 
 @contextmanager
@@ -137,7 +130,17 @@ def opened(path: str | Path, *, content: bytes | None = None, most: int | None =
     little more than ``most`` samples (all channels together) are decoded: the rest is missing without a word, so
     whoever has a limit counts.
     """
-    head = beginning(path, content)
+    if content is None and not os.path.isfile(path):
+        raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
+    try:
+        with io.BytesIO(content) if content is not None else open(path, "rb") as file:
+            head = file.read(256)
+            file.seek(0)
+            flaw = flaw_of(file)
+    except OSError as error:
+        raise unreadable(path, error.strerror or "it cannot be opened") from error
+    if flaw:
+        raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
     foreign = content is None and Path(path).suffix.lower() in FOREIGN
     with ExitStack() as stack:
         try:
@@ -151,22 +154,6 @@ def opened(path: str | Path, *, content: bytes | None = None, most: int | None =
             room = stack.enter_context(tempfile.TemporaryDirectory(prefix="audioldm-"))
             reader = Reader(path, by_ffmpeg(Path(path), Path(room) / "sound.wav", why, most))
         yield reader
-
-
-def beginning(path: str | Path, content: bytes | None) -> bytes:
-    """The first bytes of a sound file.   Raises AudioLDMError for one that is missing, or has a flaw."""
-    if content is None and not os.path.isfile(path):
-        raise AudioLDMError(f"There is no sound file {path}.", "Name a sound file.", code=1)
-    try:
-        with io.BytesIO(content) if content is not None else open(path, "rb") as file:
-            head = file.read(256)
-            file.seek(0)
-            flaw = flaw_of(file)
-    except OSError as error:
-        raise unreadable(path, error.strerror or "it cannot be opened") from error
-    if flaw:
-        raise AudioLDMError(f"{path} is {flaw}.", CHANGE, code=1)
-    return head
 
 
 def unreadable(path: str | Path, why: str) -> AudioLDMError:
@@ -183,9 +170,9 @@ def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
         lacking = f"Cannot read audio from {path}: {why}; ffmpeg may read it and is not installed."
         raise AudioLDMError(lacking, hint, code=1)
     command = ["ffmpeg", *FFMPEG, "-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn"]
-    command += ["-c:a", "pcm_f32le", "-rf64", "auto"]
     # its limit is one of bytes, those of the header included
-    command += [*([] if most is None else ["-fs", str(4 * most + 2**16)]), "-y", str(target)]
+    limit = [] if most is None else ["-fs", str(4 * most + 2**16)]
+    command += ["-c:a", "pcm_f32le", "-rf64", "auto", *limit, "-y", str(target)]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=FFMPEG_SECONDS)
     except subprocess.TimeoutExpired:
@@ -262,21 +249,16 @@ class Mixer:
         return place if cancel and len(self.each) > 1 else None
 
 
-def mono(channels: Tensor) -> Tensor:
-    """One channel (N,) of (N, channels): their mean, or the strongest where they cancel each other (antiphase).
+def mono(channels: Tensor) -> tuple[Tensor, int | None]:
+    """One channel (N,) of (N, channels): their mean, or the strongest where they cancel each other, and which that is.
 
     >>> mono(torch.tensor([[0.5, -0.5], [0.25, -0.25]]))
-    tensor([0.5000, 0.2500])
+    (tensor([0.5000, 0.2500]), 0)
     """
-    channel = strongest(channels)
-    return channels.mean(1) if channel is None else channels[:, channel]
-
-
-def strongest(channels: Tensor) -> int | None:
-    """The channel of (N, channels) to take because they cancel each other; None where their mean is the sound."""
     mixer = Mixer(channels.shape[1])
-    mixer.add(channels)
-    return mixer.strongest()
+    mean = mixer.add(channels)
+    channel = mixer.strongest()
+    return mean if channel is None else channels[:, channel], channel
 
 
 def resample(wave: Tensor, source: int, target: int) -> Tensor:
@@ -289,17 +271,9 @@ def resample(wave: Tensor, source: int, target: int) -> Tensor:
     """
     if source == target or wave.shape[-1] == 0:
         return wave
-    length, samples = ceil(wave.shape[-1] * target / source), wave.shape[-1]
+    length = ceil(wave.shape[-1] * target / source)
     ratio = Fraction(target, source).limit_denominator(LARGEST_RATIO)
-    new, old = ratio.numerator, ratio.denominator
-    step, pieces = LONG // old * old, list[Tensor]()
-    reach = old * (ceil(2 * RESAMPLE["lowpass_filter_width"] / min(old, new)) + 1)  # of the filter
-    for start in range(0, samples, step):
-        before = min(start, reach)
-        piece = resampler(old, new, wave.dtype)(wave[..., start - before : start + step + reach])
-        end = None if start + step >= samples else (before + step) * new // old
-        pieces.append(piece[..., before * new // old : end])
-    out = torch.cat(pieces, dim=-1)
+    out = resampler(ratio.denominator, ratio.numerator, wave.dtype)(wave)
     return torch.nn.functional.pad(out, (0, max(0, length - out.shape[-1])))[..., :length]
 
 

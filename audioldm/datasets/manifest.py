@@ -53,15 +53,14 @@ def is_number(value: Any, least: float = -math.inf) -> bool:
     return number and least <= value and abs(value) <= sys.float_info.max
 
 
-def are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_text, value))
-
-
 NO_NUMBER = "no number that it can have"
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "path": (lambda value: isinstance(value, str), "no text"),  # it may be in bytes of another encoding
     **dict.fromkeys(("licence", "source", "sha256", "author", "group"), (is_text, "no text")),
-    **dict.fromkeys(("captions", "labels", "parts"), (are_texts, "no list of texts")),
+    **dict.fromkeys(
+        ("captions", "labels", "parts"),
+        (lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"),
+    ),
     **dict.fromkeys(("start", "weight", "rate", "clipping"), (lambda value: is_number(value, 0), NO_NUMBER)),
     "seconds": (lambda value: value is None or is_number(value, 0), NO_NUMBER),
     "loudness": (lambda value: value is None or is_number(value), NO_NUMBER),
@@ -108,22 +107,20 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
 
 def row_of(record: Record, folder: Path) -> Row:
     """A line as a row; its relative path lies in ``folder``.   Raises AudioLDMError for one that is wrong."""
-    if why := record.fault or fault_of(record.cells):
+    values, why = record.cells, record.fault
+    if not why and not (isinstance(values.get("path"), str) and "captions" in values):
+        why = "it has no text 'path' and list 'captions'"
+    elif unknown := sorted(set(values) - set(FIELDS)):
+        why = f"unknown fields {unknown}; known are {sorted(FIELDS)}"
+    for name, value in values.items() if not why else ():
+        if not FIELDS[name][0](value):
+            why = why or f"{name}={value!r} is {FIELDS[name][1]}"
+    if why:
         raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.cells.items()}
-    if not Path(values["path"]).is_absolute():
-        values["path"] = str(locate(folder, values["path"], where=record.where))
-    return Row(**values)
-
-
-def fault_of(values: dict[str, Any]) -> str:
-    """Why an object of a manifest is no row; "" for one that is."""
-    if not isinstance(values.get("path"), str) or "captions" not in values:
-        return "it has no text 'path' and list 'captions'"
-    if unknown := sorted(set(values) - set(FIELDS)):
-        return f"unknown fields {unknown}; known are {sorted(FIELDS)}"
-    wrong = ((name, value) for name, value in values.items() if not FIELDS[name][0](value))
-    return next((f"{name}={value!r} is {FIELDS[name][1]}" for name, value in wrong), "")
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    if not Path(fields["path"]).is_absolute():
+        fields["path"] = str(locate(folder, fields["path"], where=record.where))
+    return Row(**fields)
 
 
 def write(rows: Iterable[Row], path: str | Path) -> Path:

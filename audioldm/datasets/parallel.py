@@ -65,10 +65,4 @@ def spawned(processes: int) -> ProcessPoolExecutor:
 
 def end_with_parent() -> None:
     """In a process of a pool: a parent that was killed says nothing, and its workers would wait for ever."""
-
-    def wait() -> None:
-        if (parent := parent_process()) is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()  # type: ignore[union-attr]

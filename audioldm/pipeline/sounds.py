@@ -16,7 +16,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import CANCEL, Reader, check_level, mono, opened, resample, strongest
+from audioldm.datasets.decode import CANCEL, Reader, check_level, mono, opened, resample
 from audioldm.datasets.manifest import SILENT_PEAK
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import peak_of
@@ -55,11 +55,11 @@ class Sound:
 
     def mono(self, rate: int) -> Tensor:
         """The mean of the channels (N',), float32, at ``rate`` Hz."""
-        return resample(mono(torch.from_numpy(self.floats())).float(), self.rate, rate)
+        return resample(mono(torch.from_numpy(self.floats()))[0].float(), self.rate, rate)
 
     def notes(self, *, splice: bool = False) -> list[str]:
         """What becomes of the channels of a file that an edit reads as one, where somebody would be surprised."""
-        channels, channel = self.data.shape[1], strongest(torch.from_numpy(self.floats()))
+        channels, (_, channel) = self.data.shape[1], mono(torch.from_numpy(self.floats()))
         notes = [] if channel is None else [CANCEL.format(channel + 1)]
         if bool((np.ptp(self.floats(), axis=0) < 2 * SILENT_PEAK).all()):
             notes.append("it is silent")

@@ -112,7 +112,6 @@ def test_blocks_and_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch
     whole, level = resample(wave, 44100, 16000), loudness(wave, 44100)
     assert level == pytest.approx(float(audio.loudness(wave[None], 44100)), abs=1e-3)
     monkeypatch.setattr(decoding, "BLOCK", 1000)
-    monkeypatch.setattr(decoding, "LONG", 30_000)
     assert torch.equal(read_mono(path)[0], wave)
     assert torch.allclose(decode(path, 16000), whole, atol=1e-6) and len(whole) == 36282
     up = audio.resample(wave, 160, 441, **decoding.RESAMPLE)
@@ -256,7 +255,7 @@ def test_channels_that_cancel_are_told_and_not_lost(tmp_path: Path):
         wave = decode(path, 16000)
     assert torch.equal(wave, torch.from_numpy(left))
     with opened(path) as file:
-        assert torch.equal(mono(torch.cat([torch.from_numpy(block) for block in file.blocks()])), wave)
+        assert torch.equal(mono(torch.cat([torch.from_numpy(block) for block in file.blocks()]))[0], wave)
     report = check([row(path)])
     assert report.counts() == {"antiphase": 1} and len(report.rows) == 1
     assert report.rows[0].loudness == pytest.approx(loudness(wave, 16000), abs=0.01)
