@@ -78,22 +78,20 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
 def bytes_of(source: str | Path | BinaryIO, name: str) -> bytes:
     """The bytes of a text file, or all that is left of one.   Raises AudioLDMError where it is too long for a text."""
     try:
-        if isinstance(source, str | Path):
-            if Path(source).exists() and not Path(source).is_file():  # a pipe may never end
-                raise AudioLDMError(f"{name} is no file.", "Name a text file.")
-            with open(source, "rb") as file:
-                return bytes_of(file, name)
-        raw, size = bytearray(), 0
-        with suppress(OSError):  # what is no file on a disk has no size
-            size = os.fstat(source.fileno()).st_size
-        while max(size, len(raw)) <= LONGEST_TEXT and (block := source.read(2**20)):
-            raw += block
+        if not isinstance(source, str | Path):
+            raw = source.read(LONGEST_TEXT + 1)
+        elif os.path.exists(source) and not os.path.isfile(source):  # a pipe may never end
+            raise AudioLDMError(f"{name} is no file.", "Name a text file.")
+        elif os.path.getsize(source) > LONGEST_TEXT:
+            raw = bytes(LONGEST_TEXT + 1)
+        else:
+            raw = Path(source).read_bytes()
     except OSError as error:
         raise AudioLDMError(f"{name} cannot be read: {error.strerror}.", "Name a text file.") from error
-    if max(size, len(raw)) > LONGEST_TEXT:
+    if len(raw) > LONGEST_TEXT:
         hint = f"Name one of {LONGEST_TEXT >> 20} MiB or less."
         raise AudioLDMError(f"{name} is too long for a text.", hint)
-    return bytes(raw)
+    return raw
 
 
 def lines(text: str) -> list[str]:
@@ -115,7 +113,6 @@ def filled(rows: Sequence[str], name: str | Path) -> list[tuple[int, str]]:
 
 
 def warn_of_blank(numbers: Sequence[int], name: str | Path) -> None:
-    """Name the lines of a text that say nothing."""
     if numbers:
         listed = ", ".join(map(str, numbers[:8])) + (" and so on" if len(numbers) > 8 else "")
         what = f"{len(numbers)} empty lines are" if len(numbers) > 1 else "an empty line is"
@@ -144,20 +141,18 @@ def read_table(path: str | Path, *, need: Sequence[str] = (), text: Collection[s
 
 
 def json_lines(path: Path, rows: Sequence[str]) -> Table:
-    table, columns = Table([]), dict[str, None]()
+    table = Table([])
     for number, row in filled(rows, path):
-        where = f"{path}:{number}"
+        value, fault = None, "no object in braces"
         try:
             value = json.loads(row, object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:
-            table.omitted.append(Record(where, {}, f"no JSON ({error})"))
-            continue
+            fault = f"no JSON ({error})"
         if isinstance(value, dict):
-            columns |= dict.fromkeys(value)
-            table.records.append(Record(where, value))
+            table.records.append(Record(f"{path}:{number}", value))
         else:
-            table.omitted.append(Record(where, {}, "no object in braces"))
-    table.columns.extend(columns)
+            table.omitted.append(Record(f"{path}:{number}", {}, fault))
+    table.columns.extend(dict.fromkeys(name for record in table.records for name in record.cells))
     return table
 
 
@@ -197,40 +192,26 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
     start, separator = header(rows)
     table, blank = Table([]), list[int]()
     for number, raw, fault in records(rows, start, separator):
-        where, columns = f"{path}:{number}", table.columns
-        if fault:
-            table.omitted.append(Record(where, {}, fault))
-        elif not columns:
-            names = list(map(str.strip, raw))  # without the empty ones at their end
-            columns.extend(names[: max((place for place, name in enumerate(names, 1) if name), default=0)])
-        elif not any(map(str.strip, raw)):
+        columns, cells = table.columns, list(map(str.strip, raw))
+        last = len(columns) - 1
+        if not fault and not columns:  # without the empty ones at their end
+            columns.extend(cells[: max((place for place, name in enumerate(cells, 1) if name), default=0)])
+        elif not fault and not any(cells):
             blank.append(number)
         else:
-            cells = cells_of(raw, rows[number - 1], columns, text, separator)
-            fault = misshapen(cells, len(columns), separator)
+            # where the last column is free text, all from there on are one, unless quoted
+            if len(cells) > len(columns) and columns[last] in text and '"' not in rows[number - 1]:
+                cells[last:] = [separator.join(raw[last:]).strip().rstrip(separator)]
+            sizes = f"{len(cells)} cells for {len(columns)} columns"
+            if not fault and len(cells) < len(columns):
+                fault = f"a short row: {sizes}"
+            elif not fault and any(cells[len(columns) :]):
+                fault = f'{sizes}: put quotation marks round a text with "{separator}" in it'
             values = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
-            (table.omitted if fault else table.records).append(Record(where, values, fault))
+            (table.omitted if fault else table.records).append(Record(f"{path}:{number}", values, fault))
     if table.records:
         warn_of_blank(blank, path)
     return table
-
-
-def cells_of(
-    raw: list[str], line: str, columns: Sequence[str], text: Collection[str], separator: str
-) -> list[str]:
-    """The cells of a line; where the last column is free ``text``, all from there on are one, unless quoted."""
-    cells, last = list(map(str.strip, raw)), len(columns) - 1
-    if len(cells) > len(columns) and columns[last] in text and '"' not in line:
-        cells[last:] = [separator.join(raw[last:]).strip().rstrip(separator)]
-    return cells
-
-
-def misshapen(cells: Sequence[str], width: int, separator: str) -> str:
-    """Why cells do not make a row of so many columns; "" if they do, empty ones beyond the last aside."""
-    if len(cells) < width:
-        return f"a short row: {len(cells)} cells for {width} columns"
-    why = f'{len(cells)} cells for {width} columns: put quotation marks round a text with "{separator}" in it'
-    return why if any(cells[width:]) else ""
 
 
 def header(rows: Sequence[str]) -> tuple[int, str]:
