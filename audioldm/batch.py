@@ -16,11 +16,11 @@ class Condition:
     tokens2: Tensor | None = None  # (B, M, E) a second sequence, for nets of two contexts
     mask2: Tensor | None = None  # (B, M)
 
-    def count(self) -> int:
-        return len(next(part for part in self.parts() if part is not None))
-
     def parts(self) -> tuple[Tensor | None, ...]:
         return self.film, self.tokens, self.mask, self.tokens2, self.mask2
+
+    def count(self) -> int:
+        return len(next(part for part in self.parts() if part is not None))
 
     def map(self, function) -> "Condition":  # type: ignore[no-untyped-def]
         return Condition(*(None if part is None else function(part) for part in self.parts()))
@@ -28,6 +28,9 @@ class Condition:
     def to(self, *args, **kwargs) -> "Condition":  # type: ignore[no-untyped-def]
         """Move or cast; the mask keeps its own type only if no dtype is given."""
         return self.map(lambda part: part.to(*args, **kwargs))
+
+    def rows(self, index: Tensor | slice) -> "Condition":
+        return self.map(lambda part: part[index])
 
     def repeat(self, n: int) -> "Condition":
         """Each row ``n`` times in a row: (B, ...) to (B*n, ...)."""
@@ -38,8 +41,7 @@ class Condition:
 
         Raises ValueError unless both have the same parts, with masks where the lengths differ.
         """
-        pairs = zip(self.parts(), other.parts(), strict=True)
-        if any((one is None) != (two is None) for one, two in pairs):
+        if [part is None for part in self.parts()] != [part is None for part in other.parts()]:
             raise ValueError("conditions of different parts cannot be joined")
         if self.mask is None and self.lengths() != other.lengths():
             raise ValueError("token sequences of different lengths need masks")
@@ -53,24 +55,20 @@ class Condition:
 
     def padded(self, first: int, second: int) -> "Condition":
         """The sequences filled with zeros to these lengths, or cut to them; zeros are masked as the rest is."""
-        lengths = (None, first, first, second, second)
-        return Condition(*map(fitted, self.parts(), lengths))
+
+        def fitted(part: Tensor | None, length: int) -> Tensor | None:
+            if part is None or part.shape[1] == length:
+                return part
+            more = length - part.shape[1]
+            return pad(part, (0, more) if part.dim() == 2 else (0, 0, 0, more))
+
+        pairs = ((self.tokens, first), (self.mask, first), (self.tokens2, second), (self.mask2, second))
+        return Condition(self.film, *(fitted(part, length) for part, length in pairs))
 
     def trimmed(self) -> "Condition":
         """Without the last tokens that every row masks, so that a row alone is what it was among longer ones."""
         pairs = zip((self.mask, self.mask2), self.lengths(), strict=True)
         return self.padded(*(length if mask is None else int(mask.sum(1).max()) for mask, length in pairs))
-
-    def rows(self, index: Tensor | slice) -> "Condition":
-        return self.map(lambda part: part[index])
-
-
-def fitted(part: Tensor | None, length: int | None) -> Tensor | None:
-    """A part (B, L) or (B, L, D) with ``length`` tokens: cut, or filled with zeros."""
-    if part is None or length is None or part.shape[1] == length:
-        return part
-    more = length - part.shape[1]
-    return pad(part, (0, more) if part.dim() == 2 else (0, 0, 0, more))
 
 
 def choose_rows(pick: Tensor, yes: Condition, no: Condition) -> Condition:

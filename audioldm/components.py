@@ -73,16 +73,13 @@ def warn_of_student(defaults: Sampling, settings: Sampling) -> None:
     # one that draws fresh noise between its calls may take any number of them
     free = defaults.sampler.startswith("consistency")
     least, most = (1, 2 * defaults.steps) if free else (defaults.steps, defaults.steps)
-    usual = {
-        f"sampler={settings.sampler}": settings.sampler == defaults.sampler,
-        f"grid={settings.grid}": settings.grid == defaults.grid,
-        f"guidance={settings.guidance:g}": settings.guidance == 1,
-        f"steps={settings.steps}": least <= settings.steps <= most,
-    }
-    if other := [name for name, same in usual.items() if not same]:
-        why = f"this model was distilled: {', '.join(other)} makes it worse"
-        steps = f"1 to {most}" if free else f"{most}"
-        use = f"use {defaults.sampler}, {steps} steps and guidance 1"
+    usual = {name: getattr(defaults, name) for name in ("sampler", "grid", "guidance")}
+    other = {name: value for name in usual if (value := getattr(settings, name)) != usual[name]}
+    if not least <= settings.steps <= most:
+        other["steps"] = settings.steps
+    if other:
+        why = f"this model was distilled: {', '.join(f'{k}={v}' for k, v in other.items())} makes it worse"
+        use = f"use {defaults.sampler}, {f'1 to {most}' if free else most} steps and guidance 1"
         warnings.warn(f"{why}; {use}, or the model without its adapter.", AudioLDMWarning, stacklevel=3)
 
 

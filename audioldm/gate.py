@@ -3,6 +3,7 @@
 import hmac
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -27,14 +28,6 @@ def is_local(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def host_name(header: str) -> str:
-    """The name in a Host header, without its port; "" for what is none."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
 
 
 class Gate:
@@ -73,8 +66,10 @@ class Gate:
 
     def refusal(self, scope: Message, headers: Headers) -> tuple[int, str] | None:
         """Why a request is not answered: a name that was rebound to this machine, another site, no token, its size."""
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not (self.rebound or self.is_own(host_name(host))):
+        host, origin, name = headers.get("host", ""), headers.get("origin"), ""
+        with suppress(ValueError):  # what is no name at all
+            name = urlsplit(f"//{host}").hostname or ""
+        if not (self.rebound or self.is_own(name)):
             return 421, "This server does not answer to that name."
         if origin is not None and origin.partition("://")[2] != host:
             return 403, "Another site may not ask here."

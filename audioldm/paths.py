@@ -153,15 +153,12 @@ def published(folder: str | Path) -> Iterator[Path]:
     stage.mkdir()
     try:
         yield stage
-        files = files_in(stage)
-        for file in files:
+        for file in sorted(files_in(stage), key=lambda file: file.parent == stage):
             sync(file)
-        for file in sorted(files, key=lambda file: file.parent == stage):
             target = folder / file.relative_to(stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
-        for place in {folder / file.parent.relative_to(stage) for file in files}:
-            sync(place)
+            sync(target.parent)
     finally:
         discard(stage)
 

@@ -4,7 +4,6 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,19 +27,11 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
-PLACES = (
-    "manifests",
-    "val_manifest",
-    "folder",
-    "file",
-    "val_folder",
-    "shards",
-    "path",
-    "vae",
-    "vocoder",
-    "clap",
-)
+PLACES = ["manifests", "val_manifest", "folder", "file", "val_folder", "shards", "path", "vae", "vocoder", "clap"]
 """keys whose texts name files or folders"""
+rows: Any = OmegaConf.load(CONF / "ranges.yaml")
+RANGES: dict[str, str] = {name: text for text, names in rows.items() for name in names}
+"""the numbers that a key may have, by its last part, such as "int (0, 1] or -1\""""
 
 
 @dataclass(frozen=True)
@@ -113,15 +104,16 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
     >>> sweep("tiny/vae", ["task.lr=1e-3,3e-4", "seed=1"])[0]
     ['task.lr=0.001', 'seed=1', "run_dir='runs/tiny/vae/task.lr=0.001'"]
     """
-    parent, choices = f"runs/{name}", []
+    parent, choices, swept = f"runs/{name}", list[list[str]](), list[int]()
     for word in overrides:
+        override = parsed(word)
         if word.startswith("run_dir="):
             parent = word.removeprefix("run_dir=")
-        elif (override := parsed(word)) and override.is_sweep_override():
+        elif override and override.is_sweep_override():
+            swept.append(len(choices))
             choices.append([f"{word.partition('=')[0]}={one}" for one in override.sweep_string_iterator()])
         else:
             choices.append([word])
-    swept = [place for place, words in enumerate(choices) if len(words) > 1]
     names = [(run, ",".join(run[place] for place in swept).replace("/", "_")) for run in product(*choices)]
     return [[*run, f"run_dir='{parent}/{varied}'"] for run, varied in names]
 
@@ -135,43 +127,23 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from numbers(value, f"{path}.{key}".strip("."))
 
 
-class Range:
-    """The numbers that a key may have, such as "int (0, 1] or -1"."""
-
-    def __init__(self, text: str) -> None:
-        self.kind, self.text = (int, text[4:]) if text.startswith("int ") else (int | float, text)
-        interval, *others = self.text.split(" or ")
-        low, high = map(float, interval[1:-1].split(","))
-        # the ends themselves, or the numbers next to them
-        self.low = low if "[" in interval else math.nextafter(low, math.inf)
-        self.high = high if "]" in interval else math.nextafter(high, -math.inf)
-        self.others = *map(float, others), None, "auto"
-
-    def check(self, path: str, value: Any) -> None:
-        """Raise AudioLDMError for a number outside, and for a word where a number belongs.
-
-        >>> Range("[0, 1]").check("x", 1), Range("int [0, inf) or -1").check("x", -1)
-        (None, None)
-        """
-        fits = isinstance(value, self.kind) and self.low <= value <= self.high
-        if fits or value in self.others or isinstance(value, bool):
-            return
-        wrong = "out of range" if isinstance(value, self.kind) else "not a whole number"
-        wrong = "not a number" if isinstance(value, str) else wrong
-        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {self.text}.")
-
-
-rows: Any = OmegaConf.load(CONF / "ranges.yaml")
-RANGES = {name: Range(text) for text, names in rows.items() for name in names}
-"""by the last part of a number's key"""
-
-
 def refuse_out_of_range(cfg: Any) -> None:
-    """Check every number that has a range."""
+    """Raise AudioLDMError for a number outside of its range, and for a word where a number belongs."""
     for path, value in numbers(cfg):
         name = "weights" if path.startswith("data.weights.") else path.rpartition(".")[2]
-        if name in RANGES:
-            RANGES[name].check(path, value)
+        if name not in RANGES or value in (None, "auto") or isinstance(value, bool):
+            continue
+        text = RANGES[name].removeprefix("int ")
+        number = isinstance(value, int if text != RANGES[name] else int | float)
+        interval, *others = text.split(" or ")
+        low, high = map(float, interval[1:-1].split(","))
+        above = number and (low < value or (low == value and "[" in interval))
+        if (above and (value < high or (value == high and "]" in interval))) or str(value) in others:
+            continue
+        wrong = (
+            "not a number" if isinstance(value, str) else "out of range" if number else "not a whole number"
+        )
+        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {text}.")
 
 
 def build(
@@ -279,10 +251,9 @@ def missing(cfg: DictConfig) -> list[str]:
     """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
     pairs = numbers(OmegaConf.to_container(cfg))
     named = {str(v): None for path, v in pairs if isinstance(v, str) and path.rpartition(".")[2] in PLACES}
-    return [
-        path
-        for path in named
-        if not Path(path).is_relative_to(cfg.run_dir)
-        and (path.startswith(("runs/", "data/")) or not re.fullmatch(r".*:.*|[\w.-]+/[\w.-]+", path))
-        and not (glob(path) or Path(path).exists())
-    ]
+    ours = ("runs/", "data/")
+    foreign = {
+        path for path in named if not path.startswith(ours) and re.fullmatch(r".*:.*|[\w.-]+/[\w.-]+", path)
+    }
+    known = (path for path in named if path not in foreign and not Path(path).is_relative_to(cfg.run_dir))
+    return [path for path in known if not (glob(path) or Path(path).exists())]
