@@ -102,7 +102,8 @@ class LatentBatch:
     """Cached posteriors and conditions. mean, std (B, C, T, F), never scaled; text, audio (B, D) unit vectors.
 
     tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them; curve (B, frames) or (B,
-    frames, bins) is what a control is trained on; facts (B, 5) are ``control.micro.UNITS`` of each window.
+    frames, bins) is what a control is trained on; facts (B, 5) are ``control.micro.UNITS`` of each window; label (B,)
+    is its class.
     """
 
     mean: Tensor
@@ -113,6 +114,7 @@ class LatentBatch:
     mask: Tensor | None = None
     curve: Tensor | None = None
     facts: Tensor | None = None
+    label: Tensor | None = None
 
     def map(self, function) -> "LatentBatch":  # type: ignore[no-untyped-def]
         return LatentBatch(**{k: None if v is None else function(v) for k, v in vars(self).items()})  # type: ignore[arg-type]

@@ -27,7 +27,18 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
-PLACES = ["manifests", "val_manifest", "folder", "file", "val_folder", "shards", "path", "vae", "vocoder", "clap"]
+PLACES = [
+    "manifests",
+    "val_manifest",
+    "folder",
+    "file",
+    "val_folder",
+    "shards",
+    "path",
+    "vae",
+    "vocoder",
+    "clap",
+]
 """keys whose texts name files or folders"""
 rows: Any = OmegaConf.load(CONF / "ranges.yaml")
 RANGES: dict[str, str] = {name: text for text, names in rows.items() for name in names}

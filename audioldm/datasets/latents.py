@@ -32,7 +32,6 @@ from audioldm.tables import read_object
 SHARD = 512  # windows a shard: 64 MB at 8 x 128 x 16 in float16
 FORMAT = 2
 AGAIN = "Copy it again, or encode again with --force."
-LabelledItem = tuple[LatentBatch, int]  # a window and the place of its label among the classes
 MAP = "map."  # before the name of a control's map
 
 
@@ -237,10 +236,14 @@ class LatentDataset(Dataset[LatentBatch]):
     """Windows of a cache, memory-mapped.   Item: mean, std (C, T, F), one caption's embedding (D,), the sound's (D,).
 
     A damaged cache is refused, and one of whose ingredients is here and has changed; what is elsewhere is taken on
-    trust.   ``frames`` has every window's length, for buckets; ``map`` names a control's map that each is to carry.
+    trust.   ``frames`` has every window's length, for buckets; ``map`` names a control's map that each is to carry;
+    with ``classes`` each carries the place of its one label among them.
     """
 
-    def __init__(self, folder: Path | str, *, seed: int, verify: bool = True, map: str | None = None) -> None:
+    def __init__(
+        self, folder: Path | str, *, seed: int, verify: bool = True, map: str | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
         index = read_index(folder)
         for item in index.get("made_of", []):
             path = Path(item["file"])
@@ -259,6 +262,11 @@ class LatentDataset(Dataset[LatentBatch]):
         if self.map is not None and self.map not in self.shards[0]:
             hint = f"Encode it again with --maps {map} --force."
             raise AudioLDMError(f"{folder} holds no map {map!r}.", hint)
+        labels = [] if classes is None else labels_of(folder)
+        if classes is not None and (unknown := sorted({*labels} - {*classes})):
+            hint = f"Known: {', '.join(classes)}."
+            raise AudioLDMError(f"{folder} has the label {unknown[0]!r}, which is not trained.", hint)
+        self.targets = [list(classes or ()).index(label) for label in labels]
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -282,6 +290,8 @@ class LatentDataset(Dataset[LatentBatch]):
             parts["curve"] = shard[self.map][place].float()
         if "facts" in shard:
             parts["facts"] = shard["facts"][place].clone()
+        if self.targets:
+            parts["label"] = torch.tensor(self.targets[index])
         return LatentBatch(**parts)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -295,7 +305,7 @@ class LatentDataset(Dataset[LatentBatch]):
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:
     """Stack windows of one length to a batch; token sequences are padded to the longest, with a mask (B, L)."""
     parts = {}
-    for name in ("mean", "std", "text", "audio", "curve", "facts"):
+    for name in ("mean", "std", "text", "audio", "curve", "facts", "label"):
         if values := [part for item in items if (part := getattr(item, name)) is not None]:
             parts[name] = torch.stack(values)
     batch = LatentBatch(**parts)
@@ -321,25 +331,3 @@ def labels_of(folder: Path | str) -> list[str]:
 
 def class_names(folder: Path | str) -> list[str]:
     return sorted(set(labels_of(folder)))
-
-
-class LabelledLatents(Dataset[LabelledItem]):
-    """A latent cache whose windows have a label each, as (window, place of the label in ``classes``)."""
-
-    def __init__(self, folder: Path | str, classes: Sequence[str], *, seed: int) -> None:
-        self.latents = LatentDataset(folder, seed=seed)
-        if unknown := sorted(set(labels := labels_of(folder)) - set(classes)):
-            hint = f"Known: {', '.join(classes)}."
-            raise AudioLDMError(f"{folder} has the label {unknown[0]!r}, which is not trained.", hint)
-        self.targets = [list(classes).index(label) for label in labels]
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> LabelledItem:
-        return self.latents[index], self.targets[index[0] if isinstance(index, tuple) else index]
-
-
-def collate_labelled(items: Sequence[LabelledItem]) -> tuple[LatentBatch, Tensor]:
-    """Windows and their classes (B,)."""
-    return collate_latents([window for window, _ in items]), torch.tensor([target for _, target in items])

@@ -14,8 +14,6 @@ from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.noisy_classifier import NoisyClassifier
 from audioldm.training.module import Terms, TrainingModule
 
-Labelled = tuple[LatentBatch, Tensor]
-
 
 class ClassifierTraining(TrainingModule):
     """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly.
@@ -41,10 +39,10 @@ class ClassifierTraining(TrainingModule):
     def configure_optimizers(self) -> Any:
         return self.optimise(self.classifier.parameters(), decay=self.decay)
 
-    def training_step(self, batch: Labelled, index: int) -> Terms:
+    def training_step(self, batch: Any, index: int) -> Terms:
         """-log p(class | z_t).   Dhariwal & Nichol 2021 sec. 4.1."""
-        logits, _ = self.logits(batch[0], self.batch_generator())
-        loss = nnf.cross_entropy(logits, batch[1])
+        logits, _ = self.logits(batch, self.batch_generator())
+        loss = nnf.cross_entropy(logits, batch.label)
         return {"loss": loss, "cross_entropy": loss.detach()}
 
     def logits(self, batch: LatentBatch, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -56,11 +54,11 @@ class ClassifierTraining(TrainingModule):
         x = z + spread(level, z) * self.randn(z, rng)
         return self.classifier(x, level), t
 
-    def validation_step(self, batch: Labelled, index: int) -> None:
+    def validation_step(self, batch: Any, index: int) -> None:
         """Cross-entropy, and the share that is right by quarter of the times: near chance in the last one."""
-        logits, t = self.logits(batch[0], self.validation_generator(index))
-        self.log("val/cross_entropy", nnf.cross_entropy(logits, batch[1]), batch_size=len(logits))
-        right = (logits.argmax(-1) == batch[1]).double()
+        logits, t = self.logits(batch, self.validation_generator(index))
+        self.log("val/cross_entropy", nnf.cross_entropy(logits, batch.label), batch_size=len(logits))
+        right = logits.argmax(-1).eq(batch.label).double()
         for quarter, value in enumerate(objective.loss_by_bin(right, t, self.schedule, bins=4)):
             if not value.isnan():
                 self.log(f"val/right_t{quarter}", value, batch_size=len(logits))

@@ -17,14 +17,7 @@ from audioldm.datasets.audio_text import AudioText, Item, weights
 from audioldm.datasets.audio_text import collate as collate_waves
 from audioldm.datasets.buckets import BucketDraws, batch_sizes
 from audioldm.datasets.draws import BEGIN, Place, generator
-from audioldm.datasets.latents import (
-    LabelledLatents,
-    LatentDataset,
-    class_names,
-    collate_labelled,
-    collate_latents,
-    read_index,
-)
+from audioldm.datasets.latents import LatentDataset, class_names, collate_latents, read_index
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand
 from audioldm.datasets.store import SCALE
@@ -236,14 +229,16 @@ def from_latents(
     seconds_a_batch: float | None = None,
     seed: int = 0,
     map: str | None = None,
+    labelled: bool = False,
     **settings: Any,
 ) -> DataModule:
-    """Windows of a latent cache, drawn by ``weights`` of each source; with the ``map`` of a control, if named.
+    """Windows of a latent cache, drawn by ``weights`` of each source; with the ``map`` of a control, or their classes.
 
     ``seconds_a_batch`` of a cache made with ``data encode --buckets``: about so much sound a batch, of one length.
     """
-    train = LatentDataset(folder, seed=seed, map=map)
-    val = LatentDataset(val_folder, seed=seed, map=map) if val_folder else None
+    classes = class_names(folder) if labelled else None
+    train = LatentDataset(folder, seed=seed, map=map, classes=classes)
+    val = LatentDataset(val_folder, seed=seed, map=map, classes=classes) if val_folder else None
     if seconds_a_batch is None:
         rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
         order = by_chance(rows, weights, seed)
@@ -256,16 +251,6 @@ def from_latents(
         ids, val_ids = ([lengths.index(length) for length in part] for part in frames)
         order = in_buckets(ids, val_ids, [length / second for length in lengths], seconds_a_batch, seed)
     return DataModule(train, val, collate=collate_latents, **settings, **order)
-
-
-def from_labelled_latents(
-    *, folder: str, val_folder: str | None = None, seed: int = 0, **settings: Any
-) -> DataModule:
-    """Windows of a latent cache with their classes."""
-    places, classes = [folder, *filter(None, [val_folder])], class_names(folder)
-    train, *val = (LabelledLatents(place, classes, seed=seed) for place in places)
-    draws = partial(Draws, len(train), seed=seed)
-    return DataModule(train, *val, collate=collate_labelled, draws=draws, **settings)
 
 
 def from_shards(

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from audioldm.convert.reference import EMBEDDED
-from audioldm.datasets.latents import LabelledLatents, class_names
+from audioldm.datasets.latents import LatentDataset, class_names
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component
 from audioldm.nets.noisy_classifier import NoisyClassifier
@@ -117,4 +117,4 @@ def test_what_does_not_fit_is_refused(embedded, trained):
     with pytest.warns(UserWarning, match="another encoder"):
         other.log_prob(embedded)
     with pytest.raises(AudioLDMError, match="which is not trained"):
-        LabelledLatents(trained[0], ["clicks"], seed=0)
+        LatentDataset(trained[0], seed=0, classes=["clicks"])

@@ -85,12 +85,11 @@ def tar_rows(
 
 
 def datasets_rows(
-    name: str, *, to: AnyPath = "data/raw/datasets", config: str = "", audio_column: str = "audio", source: str = "",
+    name: str, *, to: AnyPath = "data/raw/datasets", audio_column: str = "audio", source: str = "",
     **shared: Any,
 ) -> list[Row]:  # fmt: skip
     """Anything that the library `datasets` opens: a saved folder, an audio folder, a repository of the hub."""
-    samples = opened(name, config or None, audio_column)
-    return unpack(samples, to, source=source or Path(name).name, **shared)
+    return unpack(opened(name, audio_column), to, source=source or Path(name).name, **shared)
 
 
 def unpack(
@@ -175,12 +174,12 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
             yield Sample(str(path), None, fault=f"this tar is damaged: {str(error).splitlines()[0]}")
 
 
-def opened(name: str, config: str | None, column: str) -> Iterator[Sample]:
+def opened(name: str, column: str) -> Iterator[Sample]:
     """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
     datasets = needed("datasets")
     try:
         saved = any(Path(name, f"dataset_{kind}.json").is_file() for kind in ("info", "dict"))
-        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config)
+        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
     except Exception as error:  # the library raises whatever its readers raise
         what = f"`datasets` cannot open {name}: {error}"
         raise AudioLDMError(what, "Check the name and the network.", code=1) from error

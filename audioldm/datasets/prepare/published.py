@@ -223,23 +223,16 @@ def esc10(
     return out
 
 
-def esc50(
-    folder: AnyPath, *, only_esc10: bool = False, test_fold: int = 5, val_fold: int = 4,
-    findings: Findings = None,
-) -> list[Row]:  # fmt: skip
-    """ESC-50: 2,000 clips of 5 s in 50 classes (meta/esc50.csv and audio; Piczak 2015).
-
-    ``only_esc10`` keeps the ten classes of ESC-10.
-    """
+def esc50(folder: AnyPath, *, test_fold: int = 5, val_fold: int = 4, findings: Findings = None) -> list[Row]:
+    """ESC-50: 2,000 clips of 5 s in 50 classes (meta/esc50.csv and audio; Piczak 2015)."""
     sounds = Sounds(Path(folder) / "audio")
 
-    def row(line: dict[str, str]) -> Row | None:
-        free, fold, phrase = line["esc10"] == "True", int(line["fold"]), PHRASES["esc50"][line["category"]]
-        return None if only_esc10 and not free else Row(
+    def row(line: dict[str, str]) -> Row:
+        fold, phrase = int(line["fold"]), PHRASES["esc50"][line["category"]]
+        return Row(
             sounds.place(line["filename"]), (phrase, f"the sound of {phrase}"), (words(line["category"]),),
-            split=fold_split(fold, test_fold, val_fold), licence="CC-BY-3.0" if free else "CC-BY-NC-3.0",
-            source="esc10" if only_esc10 else "esc50", author="ESC-50 by K. J. Piczak", fold=fold,
-            group=f"freesound/{line['src_file']}",
+            split=fold_split(fold, test_fold, val_fold), source="esc50", author="ESC-50 by K. J. Piczak", fold=fold,
+            licence="CC-BY-3.0" if line["esc10"] == "True" else "CC-BY-NC-3.0", group=f"freesound/{line['src_file']}",
         )  # fmt: skip
 
     need = ("filename", "fold", "category", "esc10", "src_file")
