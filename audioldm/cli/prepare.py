@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 from typing import TYPE_CHECKING, Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import note, show_json, show_text, waiting
 from audioldm.cli.options import SHARE, AsJson, Between, Command, Force, Group, argument, option
 from audioldm.errors import AudioLDMError
+from audioldm.paths import shipped
 
 if TYPE_CHECKING:
     from audioldm.datasets.check import Report
@@ -36,9 +38,9 @@ SOURCES = {
     "wavcaps": "published:wavcaps",
     "macs": "published:macs",
     "musiccaps": "published:musiccaps",
-    "opensounds2": "opensounds2:opensounds2",
+    "opensounds2": "embedded/opensounds2.py:opensounds2",
 }
-"""Source -> its reader in audioldm.datasets.prepare; the reader's parameters are the options that the source takes."""
+"""Source -> its reader, in audioldm.datasets.prepare or a recipe; its parameters are the options that it takes."""
 YOUTUBE = ("audiocaps", "musiccaps")
 SHOWN = 20
 """findings of one kind that are printed one by one"""
@@ -147,8 +149,9 @@ def reader_of(source: str) -> "Reader":
     if source not in SOURCES:
         raise AudioLDMError(f"{source!r} is not a source.", f"Use one of {', '.join(SOURCES)}.")
     module, name = SOURCES[source].split(":")
-    reader: Reader = getattr(import_module(f"audioldm.datasets.prepare.{module}"), name)
-    return reader
+    if module.endswith(".py"):
+        return run_path(str(shipped("recipes") / module))[name]
+    return getattr(import_module(f"audioldm.datasets.prepare.{module}"), name)
 
 
 def options_of(source: str) -> list[str]:

@@ -13,8 +13,8 @@ from sounds import save, sine
 from audioldm.datasets.check import check
 from audioldm.datasets.decode import decode
 from audioldm.datasets.manifest import Finding
-from audioldm.datasets.prepare.opensounds2 import commits, faded, index, opensounds2, tracked
 from audioldm.errors import AudioLDMError
+from recipes.embedded.opensounds2 import commits, faded, index, opensounds2, tracked
 
 
 def commit(folder: Path) -> str:

@@ -101,9 +101,8 @@ def check_bytes(path: Path, listed: str) -> None:
 
 def tracked() -> Path:
     """The project's own list: inside an installed package, else in the checkout."""
-    package = Path(__file__).parents[2]
-    installed = package / "_manifests" / LIST
-    return installed if installed.is_file() else package.parent / "data" / "manifests" / LIST
+    root = Path(__file__).parents[2]
+    return root / ("_manifests" if (root / "_manifests").is_dir() else "data/manifests") / LIST
 
 
 def index(path: Path) -> list[Record]:
