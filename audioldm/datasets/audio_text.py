@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from math import sqrt
 from typing import Literal
 
 import torch
@@ -10,11 +11,9 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from audioldm.batch import Batch
-from audioldm.datasets.buckets import bucket_of
 from audioldm.datasets.decode import resample
-from audioldm.datasets.draws import draw, generator
+from audioldm.datasets.draws import bucket_of, draw, generator
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.mixup import both, mixed, share
 from audioldm.datasets.store import SCALE, Store, load
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
@@ -24,6 +23,8 @@ Item = tuple[Tensor, str, str]  # wave (1, N), caption, path
 STARTS = 4  # how many crops are drawn before the loudest is taken
 ENOUGH = 0.5
 """A crop is loud enough at half the clip's own RMS; the first such crop is taken, so quiet parts still occur."""
+ALPHA = 5.0  # AudioLDM's: lambda is near a half, so that both sounds are heard
+FLOOR_DB = -120.0
 
 
 @dataclass(eq=False)
@@ -122,6 +123,38 @@ def window(wave: Tensor, samples: int, rng: Generator) -> tuple[Tensor, int]:
     enough = ENOUGH**2 * float(wave.square().mean())
     start = starts[next((i for i, power in enumerate(powers) if power >= enough), powers.index(max(powers)))]
     return wave[start : start + samples], start
+
+
+def level_db(wave: Tensor) -> float:
+    """RMS of (..., N) in dB of full scale; the plain level stands for Tokozume's A-weighted one."""
+    return max(FLOOR_DB, float(10 * wave.double().square().mean().clamp_min(1e-30).log10()))
+
+
+def share(rng: Generator) -> float:
+    """lambda ~ Beta(ALPHA, ALPHA) by its two gamma draws.   AudioLDM (arXiv:2301.12503) sec. 3.4."""
+    draws = torch._standard_gamma(torch.full((2,), ALPHA, dtype=torch.float64), generator=rng)
+    return float(draws[0] / draws.sum())
+
+
+def mixed(first: Tensor, second: Tensor, ratio: float) -> Tensor:
+    """(..., N) of which ``first`` is heard at ``ratio``, whatever the levels.   Tokozume et al. 2018, 1711.10282 eq. 2.
+
+    p = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r); x = (p x1 + (1 - p) x2) / sqrt(p^2 + (1 - p)^2).
+
+    >>> mixed(torch.ones(2), torch.ones(2), 0.5)
+    tensor([1.4142, 1.4142])
+    """
+    p = 1 / (1 + float(10 ** ((level_db(first) - level_db(second)) / 20)) * (1 - ratio) / ratio)
+    return (p * first + (1 - p) * second) / sqrt(p**2 + (1 - p) ** 2)
+
+
+def both(first: str, second: str) -> str:
+    """The two captions as one.
+
+    >>> both("A dog barks.", "rain falling")
+    'A dog barks and rain falling'
+    """
+    return f"{first.rstrip(' .')} and {second}"
 
 
 def varied(wave: Tensor, row: int, draw: int, *, speed: float) -> Tensor:

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audioldm.datasets.audio_text import AudioText, Item, weights
 from audioldm.datasets.audio_text import collate as collate_waves
-from audioldm.datasets.buckets import BucketDraws, batch_sizes
-from audioldm.datasets.draws import BEGIN, Place, generator
+from audioldm.datasets.draws import BEGIN, BucketDraws, Place, batch_sizes, generator
 from audioldm.datasets.latents import LatentDataset, class_names, collate_latents, read_index
 from audioldm.datasets.manifest import Row, read, refuse_leaks
 from audioldm.datasets.shards import Shards, expand

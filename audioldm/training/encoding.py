@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from audioldm.control.maps import MAPS
-from audioldm.datasets.audio_text import AudioText, Item, varied
+from audioldm.datasets.audio_text import AudioText, Item, both, varied
 from audioldm.datasets.latents import Encoded
 from audioldm.datasets.manifest import Row
-from audioldm.datasets.mixup import both
 from audioldm.datasets.synthetic import SOUNDS, Synthetic
 from audioldm.nets.text_encoder import T5TextEncoder
 from audioldm.nets.vae import encode

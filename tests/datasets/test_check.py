@@ -86,7 +86,7 @@ def test_every_kind_of_bad_file_is_named_and_left_out(tmp_path: Path):
 
 def test_a_sound_that_kills_its_process_is_named_and_the_others_stay(tmp_path: Path):
     (tmp_path / "killing.py").write_text(
-        "import os\nfrom audioldm.datasets.manifest import Row\nfrom audioldm.datasets.parallel import each\n"
+        "import os\nfrom audioldm.datasets.manifest import Row\nfrom audioldm.datasets.check import each\n"
         "def work(row):\n    if 'killer' in row.path:\n        os._exit(9)\n    return row.path\n"
         "if __name__ == '__main__':\n"
         "    rows = [Row(name, ('x',)) for name in ('a', 'killer', 'b', 'c')]\n"
